@@ -1,0 +1,1 @@
+"""Engine: the ways to run a rule. No formula lives here."""

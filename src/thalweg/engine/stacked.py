@@ -1,0 +1,55 @@
+"""Stacked: a population of models, each with its own settings, as one program (`torch.func.vmap`).
+
+Every tensor has one more dimension in front, the members'. A member's step is the loop's, so nothing here knows a
+formula; members may differ in numbers but not in switches or in what they remember, since those choose the program.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import loop
+from thalweg.rules import Rule
+
+
+def same_program(rules: Sequence[Rule], shapes: Sequence[torch.Size]) -> bool:
+    """Whether these rules can be members of one population."""
+
+    def program(rule: Rule) -> Any:
+        switches = [getattr(rule, name) for name, declared in rule.hypers().items() if declared.is_switch]
+        return type(rule), switches, [list(rule.layout(shape)) for shape in shapes]
+
+    return all(program(rule) == program(rules[0]) for rule in rules)
+
+
+def coefficients(rules: Sequence[Rule], step: int, dtype: torch.dtype) -> Any:
+    """Each member's scalars for this step, as one row of tensors of shape (members,).
+
+    They are computed member by member in Python's float64, exactly as the loop computes them.
+    """
+    rows = [rule.coefficients(step) for rule in rules]
+    return type(rows[0])(*torch.tensor(rows, dtype=torch.float64).to(dtype).unbind(1))
+
+
+def init(rule: Rule, params: dict[str, Tensor]) -> dict[str, Any]:
+    """The state of a population before its first step, for stacked parameters."""
+    return {name: torch.func.vmap(rule.init)(param) for name, param in params.items()}
+
+
+def stepper(rule: Rule) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
+    """The step of a population: (params, grads, states, coefficients) -> (params, states), all stacked.
+
+    `rule` gives the program; the numbers come from `coefficients`.
+    """
+
+    def member(params: dict[str, Tensor], grads: dict[str, Tensor], states: dict[str, Any], row: Any) -> Any:
+        items = [loop.Item(rule, params[name], grads[name], states[name], row) for name in params]
+        updated = list(loop.update(items))
+        return (
+            {name: param for name, (param, _) in zip(params, updated, strict=True)},
+            {name: state for name, (_, state) in zip(params, updated, strict=True)},
+        )
+
+    return torch.func.vmap(member)

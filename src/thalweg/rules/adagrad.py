@@ -1,0 +1,51 @@
+"""AdaGrad: each parameter's step divided by the root of all its squared gradients so far.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    s_t = s_{t-1} + g_t²                 s_0 = the initial accumulator
+    η_t = η / (1 + (t - 1) κ)
+    θ_t = θ_{t-1} - η_t g_t / (√s_t + ε)
+
+Use: sparse features and convex problems; a rare feature keeps a large step.
+Avoid: long training of deep networks: the sum only grows, so the step only shrinks.
+Source: Duchi, Hazan & Singer 2011, jmlr.org/papers/v12/duchi11a, Figure 1 (diagonal).
+Departs: as torch.optim.Adagrad: ε outside the root, a decay κ of the learning rate, and an L2 penalty.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules import decay
+from thalweg.rules.hyper import Range, Scalar, hyper
+from thalweg.rules.rows import row
+from thalweg.rules.rule import Rule, like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaGrad(Rule, scope="elementwise"):
+    """Each parameter's step divided by the root of all its squared gradients so far."""
+
+    lr: Scalar = hyper(
+        1e-2, ">= 0", symbol="η", unit="θ", search=Range(1e-4, 10.0, "log"), order=1, doc="learning rate"
+    )
+    lr_decay: Scalar = hyper(0.0, ">= 0", symbol="κ", doc="decay of the learning rate with the steps")
+    weight_decay: Scalar = hyper(
+        0.0, ">= 0", symbol="λ", unit="g/θ", search=Range(1e-6, 1e-1, "log"), doc="L2 penalty, added to the gradient"
+    )
+    initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="where the sum starts")
+    eps: Scalar = hyper(
+        1e-10, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"
+    )
+
+    class State:
+        s = like_param(unit="g²", key="sum", fill=lambda rule: rule.initial_accumulator_value)
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr / (1 + (step - 1) * self.lr_decay), eps=self.eps, weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        g = decay.coupled(grad, param, c)
+        s = state.s + g * g
+        return g / (torch.sqrt(s) + c.eps), state._replace(s=s)

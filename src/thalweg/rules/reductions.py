@@ -1,0 +1,38 @@
+"""Reductions: what a rule asks of a whole tensor, or of the whole model.
+
+A rule never sums by itself: it yields a request and is sent the answer, because only the engine knows whether the
+tensor at hand is all of it, a shard, or one member of a population.
+
+    norm = yield Sum(grad * grad)                   over this tensor: a 0-D tensor
+    rows = yield Mean(grad * grad, dim=-1)          over one dimension, which is dropped
+    norm = yield Sum(grad * grad, over="model")     over every tensor that takes part in the step
+
+All tensors advance together, a request at a time. A request over the model must be made by all of them in the same
+round; the engine checks that.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of a tensor, along `dim` or entirely; `over="model"` adds up the sums of all tensors."""
+
+    of: Tensor
+    dim: int | None = None
+    over: Literal["tensor", "model"] = "tensor"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a tensor, along `dim` or entirely; `over="model"` is the mean of all elements of all tensors."""
+
+    of: Tensor
+    dim: int | None = None
+    over: Literal["tensor", "model"] = "tensor"
+
+
+Reduction = Sum | Mean

@@ -1,0 +1,75 @@
+"""RMSprop: each parameter's step divided by a running root mean square of its gradients.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    s_t = α s_{t-1} + (1 - α) g_t²
+    a_t = α a_{t-1} + (1 - α) g_t                 centered only
+    d_t = g_t / (√s_t + ε)                        centered: g_t / (√(s_t - a_t²) + ε)
+    b_t = μ b_{t-1} + d_t                         with momentum, in place of d_t
+    θ_t = θ_{t-1} - η d_t
+
+Use: recurrent networks and reinforcement learning, where gradients are far from stationary.
+Avoid: where Adam fits: it adds momentum and a correct size of the first steps.
+Source: Tieleman & Hinton 2012, lecture 6e of Neural Networks for Machine Learning; centered: Graves 2013, arXiv:1308.0850.
+Departs: as torch.optim.RMSprop: ε outside the root (TensorFlow: inside). Unlike torch, s_t - a_t² is not let below 0,
+where rounding takes it when a gradient stays constant, and torch's root is NaN.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules import decay
+from thalweg.rules.hyper import Range, Scalar, hyper, switch
+from thalweg.rules.rows import row
+from thalweg.rules.rule import Rule, like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(Rule, scope="elementwise"):
+    """Each parameter's step divided by a running root mean square of its gradients."""
+
+    lr: Scalar = hyper(1e-2, ">= 0", symbol="η", unit="θ", search=Range(1e-5, 1.0, "log"), order=1, doc="learning rate")
+    alpha: Scalar = hyper(
+        0.99, "[0, 1)", symbol="α", search=Range(0.9, 0.999, "log-to-one"), doc="decay of the mean square"
+    )
+    eps: Scalar = hyper(
+        1e-8, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"
+    )
+    weight_decay: Scalar = hyper(
+        0.0, ">= 0", symbol="λ", unit="g/θ", search=Range(1e-6, 1e-1, "log"), doc="L2 penalty, added to the gradient"
+    )
+    momentum: Scalar = hyper(
+        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+    )
+    centered: bool = switch(False, doc="divide by the standard deviation instead of the root mean square")
+
+    class State:
+        s = like_param(unit="g²", key="square_avg")
+        a = like_param(unit="g", key="grad_avg", when=lambda rule, shape: rule.centered)
+        b = like_param(unit="1", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
+
+    def coefficients(self, step: int) -> Any:
+        return row(
+            lr=self.lr,
+            alpha=self.alpha,
+            fresh=1 - self.alpha,
+            eps=self.eps,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        g = decay.coupled(grad, param, c)
+        square = s = c.alpha * state.s + c.fresh * (g * g)
+        state = state._replace(s=s)
+        if self.centered:
+            a = c.alpha * state.a + c.fresh * g
+            square = torch.clamp(s - a * a, min=0)
+            state = state._replace(a=a)
+        d = g / (torch.sqrt(square) + c.eps)
+        if self.momentum == 0:
+            return d, state
+        b = c.momentum * state.b + d
+        return b, state._replace(b=b)

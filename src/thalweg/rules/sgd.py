@@ -1,0 +1,65 @@
+"""SGD: gradient descent on a batch, with momentum.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    b_t = μ b_{t-1} + (1 - τ) g_t        b_1 = g_1
+    d_t = b_t                            Nesterov: d_t = g_t + μ b_t
+    θ_t = θ_{t-1} - η d_t
+
+With μ = 0 this is plain SGD and nothing is remembered; on the full batch it is gradient descent. For a constant η and
+τ = 0 it equals the heavy ball θ_{t+1} = θ_t - α ∇f(θ_t) + β (θ_t - θ_{t-1}) with α = η and β = μ: the two differ
+only in whether a change of η also rescales the steps already in the buffer (it does here, and not in the heavy ball).
+
+Use: the baseline. Tuned, with momentum, it is hard to beat on convolutions, and it needs the least memory.
+Avoid: gradients whose scale differs much between layers or parameters (attention, embeddings, sparse features).
+Source: Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013 (proceedings.mlr.press/v28/sutskever13).
+Departs: as torch.optim.SGD: η multiplies the buffer instead of entering it, and dampening spares the first step.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.errors import SettingError
+from thalweg.rules import decay
+from thalweg.rules.hyper import Range, Scalar, hyper, switch
+from thalweg.rules.rows import row
+from thalweg.rules.rule import Rule, like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Rule, scope="elementwise"):
+    """Gradient descent on a batch, with momentum."""
+
+    lr: Scalar = hyper(
+        1e-3, ">= 0", symbol="η", unit="θ/g", search=Range(1e-4, 10.0, "log"), order=1, doc="learning rate"
+    )
+    momentum: Scalar = hyper(
+        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+    )
+    dampening: Scalar = hyper(0.0, "[0, 1]", symbol="τ", doc="share of the gradient left out of the buffer")
+    weight_decay: Scalar = hyper(
+        0.0, ">= 0", symbol="λ", unit="g/θ", search=Range(1e-6, 1e-1, "log"), doc="L2 penalty, added to the gradient"
+    )
+    nesterov: bool = switch(False, doc="look ahead along the buffer")
+
+    class State:
+        b = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
+
+    def check_together(self) -> None:
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise SettingError(
+                "SGD: nesterov needs momentum > 0 and dampening = 0, "
+                f"got momentum = {self.momentum} and dampening = {self.dampening}."
+            )
+
+    def coefficients(self, step: int) -> Any:
+        fresh = 1.0 if step == 1 else 1.0 - self.dampening
+        return row(lr=self.lr, momentum=self.momentum, fresh=fresh, weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        g = decay.coupled(grad, param, c)
+        if self.momentum == 0:
+            return g, state
+        b = c.momentum * state.b + c.fresh * g
+        return (g + c.momentum * b if self.nesterov else b), state._replace(b=b)
