@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from thalweg.rules import Mean, Rule, Sum
@@ -54,7 +55,7 @@ def answer_round(requests: dict[int, Reduction]) -> dict[int, Tensor]:
     if not overall:
         return {index: reduce_one(request) for index, request in requests.items()}
     assert len(overall) == len(requests), "a reduction over the model must be asked for by all tensors in one round"
-    total = sum(request.of.sum() for request in overall)
+    total = torch.stack([request.of.sum() for request in overall]).sum()
     count = sum(request.of.numel() for request in overall)
     return {index: total / count if isinstance(request, Mean) else total for index, request in requests.items()}
 

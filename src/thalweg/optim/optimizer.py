@@ -69,7 +69,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; `closure`, if given, is called first to compute the loss, which is returned."""
         loss = None
         if closure is not None:
@@ -141,6 +141,12 @@ class RuleOptimizer(torch.optim.Optimizer):
                 group.setdefault(keyword, default)
             for keyword in keywords.TORCH_KERNELS:
                 group.pop(keyword, None)
+
+
+def optimizer_for(rule: type[Rule]) -> type[RuleOptimizer]:
+    """The optimizer class of a rule: the one already made, or a new one for a rule of your own."""
+    made = {found.rule: found for found in RuleOptimizer.__subclasses__()}
+    return made.get(rule) or type(rule.__name__, (RuleOptimizer,), {}, rule=rule)
 
 
 def _document(rule: type[Rule]) -> str:

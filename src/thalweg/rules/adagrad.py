@@ -31,9 +31,7 @@ class AdaGrad(Rule, scope="elementwise"):
         1e-2, ">= 0", symbol="η", unit="θ", search=Range(1e-4, 10.0, "log"), order=1, doc="learning rate"
     )
     lr_decay: Scalar = hyper(0.0, ">= 0", symbol="κ", doc="decay of the learning rate with the steps")
-    weight_decay: Scalar = hyper(
-        0.0, ">= 0", symbol="λ", unit="g/θ", search=Range(1e-6, 1e-1, "log"), doc="L2 penalty, added to the gradient"
-    )
+    weight_decay: Scalar = decay.l2_penalty()
     initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="where the sum starts")
     eps: Scalar = hyper(
         1e-10, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"

@@ -48,9 +48,7 @@ class AdamStep(Rule):
     eps: Scalar = hyper(
         1e-8, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"
     )
-    weight_decay: Scalar = hyper(
-        0.0, ">= 0", symbol="λ", unit="g/θ", search=Range(1e-6, 1e-1, "log"), doc="L2 penalty, added to the gradient"
-    )
+    weight_decay: Scalar = decay.l2_penalty()
     amsgrad: bool = switch(False, doc="divide by the largest mean square so far")
 
     class State:

@@ -26,7 +26,13 @@ class AdamW(AdamStep, scope="elementwise"):
     """Adam with decoupled weight decay."""
 
     weight_decay: Scalar = hyper(
-        1e-2, ">= 0", symbol="λ", unit="1/θ", search=Range(1e-4, 1.0, "log"), doc="shrinks the parameter by ηλ a step"
+        1e-2,
+        ">= 0",
+        symbol="λ",
+        unit="1/θ",
+        search=Range(1e-4, 1.0, "log"),
+        moves_optimum=True,
+        doc="shrinks the parameter by ηλ a step",
     )
 
     def coefficients(self, step: int) -> Any:

@@ -10,12 +10,27 @@ from typing import Any
 
 from torch import Tensor
 
+from thalweg.rules.hyper import Range, hyper
+
+
+def l2_penalty() -> Any:
+    """Declare the λ of coupled decay: a field of a rule's dataclass."""
+    return hyper(
+        0.0,
+        ">= 0",
+        symbol="λ",
+        unit="g/θ",
+        search=Range(1e-6, 1e-1, "log"),
+        moves_optimum=True,
+        doc="L2 penalty, added to the gradient",
+    )
+
 
 def coupled(grad: Tensor, param: Tensor, c: Any) -> Tensor:
     """The gradient with the penalty's own gradient added; reads `c.weight_decay`."""
-    return grad + c.weight_decay * param
+    return grad + param * c.weight_decay
 
 
 def decoupled(param: Tensor, c: Any) -> Tensor:
     """The parameter, shrunk; reads `c.shrink`, which is 1 - η λ."""
-    return c.shrink * param
+    return param * c.shrink

@@ -74,7 +74,8 @@ class Range:
 class Hyper:
     """What is declared of one hyperparameter.
 
-    `order` says how soon a search should open it: 1 the learning rate, 2 the first momentum, 3 the rest.
+    `order` says how soon a search should open it: 1 the learning rate, 2 the first momentum, 3 the rest. One that
+    `moves_optimum` (weight decay) changes which parameters are best, not only how soon they are reached.
     `keyword` is the argument of `torch.optim` it belongs to; two that share one make a tuple (`betas`).
     """
 
@@ -85,6 +86,7 @@ class Hyper:
     unit: str
     search: Range | None
     order: int
+    moves_optimum: bool
     keyword: str | None
 
     @property
@@ -102,13 +104,14 @@ def hyper(
     unit: str = "1",
     search: Range | None = None,
     order: int = 3,
+    moves_optimum: bool = False,
     keyword: str | None = None,
 ) -> Any:
     """Declare a number: a field of a rule's dataclass. See `Hyper` for the arguments."""
-    declared = Hyper(default, doc, symbol, Bound(bound), unit, search, order, keyword)
+    declared = Hyper(default, doc, symbol, Bound(bound), unit, search, order, moves_optimum, keyword)
     return field(default=default, metadata={"hyper": declared})
 
 
 def switch(default: bool, *, doc: str) -> Any:
     """Declare a switch between two forms of a formula: a field of a rule's dataclass."""
-    return field(default=default, metadata={"hyper": Hyper(default, doc, "", None, "", None, 3, None)})
+    return field(default=default, metadata={"hyper": Hyper(default, doc, "", None, "", None, 3, False, None)})

@@ -9,7 +9,8 @@
 
 Use: recurrent networks and reinforcement learning, where gradients are far from stationary.
 Avoid: where Adam fits: it adds momentum and a correct size of the first steps.
-Source: Tieleman & Hinton 2012, lecture 6e of Neural Networks for Machine Learning; centered: Graves 2013, arXiv:1308.0850.
+Source: Tieleman & Hinton 2012, lecture 6e of Neural Networks for Machine Learning; centered: Graves 2013,
+arXiv:1308.0850.
 Departs: as torch.optim.RMSprop: ε outside the root (TensorFlow: inside). Unlike torch, s_t - a_t² is not let below 0,
 where rounding takes it when a gradient stays constant, and torch's root is NaN.
 """
@@ -37,9 +38,7 @@ class RMSprop(Rule, scope="elementwise"):
     eps: Scalar = hyper(
         1e-8, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"
     )
-    weight_decay: Scalar = hyper(
-        0.0, ">= 0", symbol="λ", unit="g/θ", search=Range(1e-6, 1e-1, "log"), doc="L2 penalty, added to the gradient"
-    )
+    weight_decay: Scalar = decay.l2_penalty()
     momentum: Scalar = hyper(
         0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
     )

@@ -38,9 +38,7 @@ class SGD(Rule, scope="elementwise"):
         0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
     )
     dampening: Scalar = hyper(0.0, "[0, 1]", symbol="τ", doc="share of the gradient left out of the buffer")
-    weight_decay: Scalar = hyper(
-        0.0, ">= 0", symbol="λ", unit="g/θ", search=Range(1e-6, 1e-1, "log"), doc="L2 penalty, added to the gradient"
-    )
+    weight_decay: Scalar = decay.l2_penalty()
     nesterov: bool = switch(False, doc="look ahead along the buffer")
 
     class State:

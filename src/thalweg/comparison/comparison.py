@@ -1,0 +1,240 @@
+"""Comparison: the way from a task and contenders to a verdict, and what stands at its end."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thalweg.comparison import budget as budgets
+from thalweg.comparison import environment, search
+from thalweg.comparison.contenders import DEFAULT, Contender, resolve
+from thalweg.comparison.fingerprint import key_of
+from thalweg.comparison.horizon import check_schedule
+from thalweg.comparison.plan import Plan, make_plan
+from thalweg.comparison.runs import Trial
+from thalweg.comparison.seeds import derive
+from thalweg.comparison.store import Entry, Header, Store
+from thalweg.comparison.summary import STAGES, Summary, loss_of, ranked, summarize
+from thalweg.comparison.training import train_all
+from thalweg.comparison.verdict import Standing, Verdict, judge
+from thalweg.errors import SettingError, StoreError
+from thalweg.rules import Rule
+from thalweg.tasks import Task, TrainingFunction, as_task, load
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a comparison is: in this stage, `done` of `total` trainings of the whole; `best` loss so far."""
+
+    stage: str
+    contender: str
+    done: float = 0.0
+    total: int = 0
+    best: float = math.inf
+
+
+def compare(
+    task: str | Task | TrainingFunction | Callable[..., Any],
+    contenders: Iterable[str | Rule | Contender] = DEFAULT,
+    *,
+    budget: str = "2m",
+    seed: int = 0,
+    schedule: str = "linear",
+    store: str | Path | Store | None = None,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> "Comparison":
+    """Find the best optimizer for a task among contenders, each tuned with the same budget in its own search space.
+
+    task        a Task, a function train(make_optimizer, report), or a name: `digits`, `path/to/file.py:name`
+    contenders  names (`adamw`, `adam:beta2=0.95`), rules or Contenders; one alone is tuned
+    budget      a time for everything (`90s`, `2m`, `1h`), or search trials for each contender (`16trials`)
+    seed        of every random thing; with a budget in trials, the same seed gives the same verdict
+    schedule    of the learning rate over each training: linear, cosine or constant
+    store       file that keeps every result; the same call with the same store goes on where the last one ended.
+                None keeps the results in memory
+    watch       is told the progress
+
+    Raises a ThalwegError that says what to do: TaskError, UnknownNameError, KeywordError, SettingError, BudgetError,
+    StoreError. A training that diverges or raises is a result, not an error.
+    """
+    task = load(task) if isinstance(task, str) else as_task(task)
+    entrants = resolve(contenders)
+    allowed = budgets.parse(budget)
+    check_schedule(schedule)
+    if not isinstance(seed, int):
+        raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
+    store = store if isinstance(store, Store) else Store(store)
+    key = key_of(task, entrants, budget, seed, schedule)
+    header = store.find(key)
+    if header is None:
+        plan = make_plan(
+            task, entrants, allowed, seed=seed, schedule=schedule, tell=lambda name: watch(Progress("pilot", name))
+        )
+        described = [contender.described() | {"state_bytes": _state_bytes(task, contender)} for contender in entrants]
+        about = {"name": task.name, "about": task.about, "metric": task.metric_name}
+        header = store.create(
+            key, task=about, contenders=described, plan=plan.to_json(), environment=environment.describe()
+        )
+    if header.finished is None:
+        _carry_out(task, entrants, store, header, watch)
+    finished = store.find(key)
+    assert finished is not None
+    return Comparison(store, finished)
+
+
+def _state_bytes(task: Task | TrainingFunction, contender: Contender) -> int:
+    """Bytes of optimizer state; for one parameter where the model is out of sight."""
+    if isinstance(task, TrainingFunction):
+        return 4 * contender.rule.state_numel(torch.Size())
+    return contender.state_bytes(task.make_model(0))
+
+
+def _carry_out(
+    task: Task | TrainingFunction,
+    contenders: Sequence[Contender],
+    store: Store,
+    header: Header,
+    watch: Callable[[Progress], None],
+) -> None:
+    """Do what the plan says and the store does not hold yet."""
+    plan = Plan.from_json(header.plan)
+    total = plan.counts.trainings * len(contenders)
+    done = len(store.entries(header.id))
+    for stage in STAGES:
+        for contender in contenders:
+            planned = trials_of(stage, contender, plan, store, header.id)
+            stored = store.entries(header.id, stage, contender.name)
+            finished = {(entry.trial, entry.seed) for entry in stored}
+            members = plan.ways[contender.name].members
+            for start in range(0, len(planned), members):
+                # A population is stored whole or not at all, so it is trained again in the same company.
+                chunk = planned[start : start + members]
+                if all((index, trial.seed) in finished for index, trial in chunk):
+                    continue
+                best = min((loss_of(entry.result, plan.selected_on) for entry in stored), default=math.inf)
+
+                def tell(share: float, name: str = contender.name, size: int = len(chunk), best: float = best) -> None:
+                    watch(Progress(stage, name, done + share * size, total, best))  # noqa: B023 (called at once)
+
+                tell(0.0)
+                trials = [trial for _, trial in chunk]
+                results = train_all(task, contender, trials, plan.horizons[contender.name], tell)
+                entries = [
+                    Entry(contender.name, stage, index, trial.seed, trial.settings, result)
+                    for (index, trial), result in zip(chunk, results, strict=True)
+                ]
+                store.add(header.id, entries)
+                stored += entries
+                done += len(entries)
+    store.finish(header.id)
+
+
+def trials_of(stage: str, contender: Contender, plan: Plan, store: Store, comparison: int) -> list[tuple[int, Trial]]:
+    """The trainings of one stage, each with the number of its setting; later stages read the results of earlier."""
+    counts = plan.counts
+    if stage == "search":
+        keep_optimum = plan.optimum is not None
+        drawn = search.draws(contender, counts.trials, seed=derive(plan.seed, "draws"), keep_optimum=keep_optimum)
+        seed = derive(plan.seed, "search")
+        return [(index, Trial(settings, seed)) for index, settings in enumerate(drawn)]
+    searched = ranked(store.entries(comparison, "search", contender.name), plan.selected_on)
+    if stage == "retrain":
+        best = searched[: counts.retrained]
+        seeds = [derive(plan.seed, "retrain", index) for index in range(counts.reseeds)]
+        return [(trial, Trial(settings, seed)) for _, trial, settings in best for seed in seeds]
+    retrained = ranked(store.entries(comparison, "retrain", contender.name), plan.selected_on)
+    _, trial, settings = (retrained or searched)[0]
+    seeds = [derive(plan.seed, "final", index) for index in range(counts.finals)]
+    return [(trial, Trial(settings, seed)) for seed in seeds]
+
+
+class Comparison:
+    """A finished comparison, read from its store."""
+
+    def __init__(self, store: Store, header: Header) -> None:
+        if header.finished is None:
+            raise StoreError(
+                f"{store.path}: the comparison on {header.task['name']} must be finished, and is not. "
+                "Run the same compare command again: it goes on where it ended."
+            )
+        self.store = store
+        self.header = header
+        self.plan = Plan.from_json(header.plan)
+
+    @cached_property
+    def contenders(self) -> list[Summary]:
+        """What is known of each contender, the best first."""
+        entries = self.store.entries(self.header.id)
+        summaries = [summarize(described, entries, self.plan) for described in self.header.contenders]
+        return sorted(summaries, key=lambda summary: summary.value.median)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What the evidence allows to say."""
+        standings = [
+            Standing(summary.name, summary.value, summary.state_bytes, len(summary.settings))
+            for summary in self.contenders
+        ]
+        return judge(standings, metric=self.metric, seeds=self.plan.counts.finals)
+
+    @property
+    def metric(self) -> str:
+        """What the values are, in words: `test cross-entropy`."""
+        split = {"test": "test", "train": "training"}[self.plan.judged_on]
+        return f"{split} {self.header.task['metric']}"
+
+    @property
+    def code(self) -> str:
+        """The lines to paste for the recommended contender; empty where none is recommended."""
+        chosen = [summary for summary in self.contenders if summary.name == self.verdict.recommended]
+        if not chosen:
+            return ""
+        schedule = self.plan.horizons[chosen[0].name].line_of_code()
+        return "\n".join(filter(None, (chosen[0].line, schedule)))
+
+    def to_json(self) -> dict[str, Any]:
+        """One plain object; numbers that are not finite become None."""
+        return {
+            "task": self.header.task["name"],
+            "metric": self.metric,
+            "optimum": self.plan.optimum,
+            "contenders": [
+                {
+                    "name": summary.name,
+                    "settings": summary.settings,
+                    "value": _finite(summary.value.median),
+                    "low": _finite(summary.value.low),
+                    "high": _finite(summary.value.high),
+                    "train_loss": _finite(summary.train_loss),
+                    "seeds": summary.seeds,
+                    "diverged": summary.diverged,
+                    "seconds": summary.seconds,
+                    "bytes": summary.state_bytes,
+                    "code": summary.line,
+                    "way": self.plan.ways[summary.name].reason,
+                    "at_edge": summary.at_edge,
+                }
+                for summary in self.contenders
+            ],
+            "verdict": {
+                "best": self.verdict.best,
+                "tied": self.verdict.tied,
+                "recommended": self.verdict.recommended,
+                "text": self.verdict.text,
+            },
+            "code": self.code,
+        }
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report, one self-contained HTML file, and return its path."""
+        from thalweg import report  # upwards: sugar for thalweg.report.write
+
+        return report.write(self, path)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,185 @@
+"""Plan: everything that is decided before the first trial, so that resuming cannot change it.
+
+A pilot trains each contender for a moment, one by one and as a population, and measures both; the plan keeps the
+faster way and turns the budget into counts. The pilot's learning rate is zero: it can neither help nor hurt.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from thalweg.comparison import budget
+from thalweg.comparison.budget import Counts
+from thalweg.comparison.contenders import Contender
+from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.runs import OneByOne, Population, Run, Trial, unfit_for_population
+from thalweg.comparison.seeds import seeded
+from thalweg.comparison.training import run_function
+from thalweg.errors import TaskError, ThalwegError
+from thalweg.tasks import Task, TrainingFunction
+
+POPULATION = 32  # members trained together: twice as many gain little more, and need twice the memory
+LARGEST_STACKED = 2_000_000  # parameters of a model; beyond that, stacking 32 of them takes gigabytes and wins nothing
+PILOT_S = 0.15  # for each measurement
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one contender's trainings are run, and why. A population of n takes `fixed_s + n * member_s`."""
+
+    members: int
+    fixed_s: float
+    member_s: float
+    reason: str
+
+    def seconds(self, trainings: int) -> float:
+        """The predicted time of so many trainings."""
+        return math.ceil(trainings / self.members) * self.fixed_s + trainings * self.member_s
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: counts and ways by contender, horizons by contender, and the seed of it all."""
+
+    seed: int
+    counts: Counts
+    horizons: dict[str, Horizon]
+    ways: dict[str, Way]
+    optimum: float | None
+    selected_on: str
+    judged_on: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, for the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Plan":
+        """The plan that `to_json` stored."""
+        return cls(
+            **stored
+            | {
+                "counts": Counts(**stored["counts"]),
+                "horizons": {name: Horizon(**horizon) for name, horizon in stored["horizons"].items()},
+                "ways": {name: Way(**way) for name, way in stored["ways"].items()},
+            }
+        )
+
+
+def make_plan(
+    task: Task | TrainingFunction,
+    contenders: Sequence[Contender],
+    allowed: budget.Budget,
+    *,
+    seed: int,
+    schedule: str,
+    tell: Callable[[str], None] = lambda what: None,
+) -> Plan:
+    """Measure, then plan; raises TaskError for a task that cannot be trained, BudgetError for too small a budget."""
+    horizons = {contender.name: horizon_of(task, contender, schedule) for contender in contenders}
+    ways: dict[str, Way] = {}
+    for contender in contenders:
+        tell(contender.name)
+        # A function of the user's takes as long for one optimizer as for another, as far as is known beforehand.
+        ways[contender.name] = (
+            next(iter(ways.values()), None) or measure_function(task, contender, allowed, seed)
+            if isinstance(task, TrainingFunction)
+            else measure(task, contender, horizons[contender.name], seed)
+        )
+
+    def predict(counts: Counts) -> float:
+        stages = (counts.trials, counts.retrained * counts.reseeds, counts.finals)
+        return sum(way.seconds(trainings) for way in ways.values() for trainings in stages)
+
+    return Plan(
+        seed=seed,
+        counts=budget.counts(allowed, predict),
+        horizons=horizons,
+        ways=ways,
+        optimum=task.optimum,
+        selected_on=task.selected_on,
+        judged_on=task.judged_on,
+    )
+
+
+def horizon_of(task: Task | TrainingFunction, contender: Contender, schedule: str) -> Horizon:
+    """How long this contender trains: as many passes over the data as the others."""
+    if isinstance(task, TrainingFunction):
+        if contender.full_batch:
+            raise TaskError(
+                f"{task.name}: {contender.name} needs all training data in one batch, and the function makes its own "
+                "batches. Leave it out, or use sgd."
+            )
+        return Horizon(steps=1, schedule="constant", looks=1)
+    steps = task.passes * task.batches_per_pass(full_batch=contender.full_batch)
+    return Horizon(steps=steps, schedule=schedule, looks=min(16, max(4, task.passes)))
+
+
+def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> Way:
+    """Time a training one by one and as a population; the faster way, per training."""
+    trial = Trial({}, seed)
+    with seeded(seed):
+        try:
+            single = OneByOne(task, contender, trial)
+            loss = single.evaluate("train")[0]
+            if not math.isfinite(loss):
+                raise TaskError(
+                    f"{task.name}: the loss must be finite before the first step, got {loss}. "
+                    "Look at the initial weights, the scale of the inputs and the loss function."
+                )
+            alone = time_of_training(single, horizon)
+        except ThalwegError:
+            raise
+        except Exception as error:
+            raise TaskError(f"{task.name}: the task must train, got {type(error).__name__}: {error}.") from error
+        reason = unfit_for_population(task, single.model)
+        if sum(param.numel() for param in single.model.parameters()) > LARGEST_STACKED:
+            reason = reason or "the model is too large to stack"
+        if reason is None:
+            try:
+                few, many = POPULATION // 4, POPULATION
+                few_s = time_of_training(Population(task, contender, [trial] * few), horizon)
+                if few_s / few > 2 * alone:  # no larger population would make up for that
+                    return Way(1, 0.0, alone, "one by one: a population is slower here")
+                many_s = time_of_training(Population(task, contender, [trial] * many), horizon)
+            except Exception as error:  # vmap refuses in many ways: the model then trains one by one
+                summary = str(error).partition("\n")[0][:120]
+                return Way(1, 0.0, alone, f"one by one: vmap cannot take the model ({type(error).__name__}: {summary})")
+    if reason is not None:
+        return Way(1, 0.0, alone, f"one by one: {reason}")
+    gain = alone * many / many_s
+    if gain < 1:
+        return Way(1, 0.0, alone, "one by one: a population is slower here")
+    member_s = max(0.0, (many_s - few_s) / (many - few))
+    return Way(many, many_s - many * member_s, member_s, f"population of {many} under vmap: {gain:.1f}x as fast here")
+
+
+def measure_function(task: TrainingFunction, contender: Contender, allowed: budget.Budget, seed: int) -> Way:
+    """Time a user's training function by calling it once, where the budget is a time."""
+    if allowed.seconds is None:
+        return Way(1, 0.0, 0.0, "one by one: a training function of the user's")
+    try:
+        with seeded(seed):
+            result = run_function(task, contender, Trial({}, seed))
+    except Exception as error:
+        raise TaskError(f"{task.name}: the function must train, got {type(error).__name__}: {error}.") from error
+    return Way(1, 0.0, result.seconds, "one by one: a training function of the user's")
+
+
+def time_of_training(run: Run, horizon: Horizon) -> float:
+    """The predicted seconds of a whole training, from a few of its steps and one look."""
+    run.step(0.0)
+    step_s = seconds_of(lambda: run.step(0.0))
+    look_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")))
+    return horizon.steps * step_s + len(horizon.looked_at()) * look_s
+
+
+def seconds_of(action: Callable[[], Any]) -> float:
+    """The mean seconds of an action, over as many calls as fit a moment."""
+    began, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - began < PILOT_S:
+        action()
+        calls += 1
+    return (time.perf_counter() - began) / calls

@@ -1,0 +1,190 @@
+"""Runs: a training under way, of a single model or of a population.
+
+Both have the same verbs (`step`, `evaluate`), so one loop trains either. A seed decides the initial weights and the
+order of the data, whoever competes: trainings are paired by it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from thalweg.comparison.contenders import Contender
+from thalweg.comparison.search import Settings
+from thalweg.engine import stacked
+from thalweg.errors import TaskError
+from thalweg.tasks import Batch, Split, Task
+from thalweg.tasks.data import epochs_of_indices
+from thalweg.tasks.task import Measure
+
+EVALUATED_TOGETHER = 2048  # examples in a forward pass without gradients: enough for speed, little in memory
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training to be done: at these settings, from this seed."""
+
+    settings: Settings
+    seed: int
+
+
+class Run(Protocol):
+    """A training under way, of one model or of a population."""
+
+    members: int
+
+    def step(self, lr_factor: float) -> None:
+        """Take one optimizer step, at this share of the learning rate."""
+
+    def evaluate(self, split: str) -> list[float]:
+        """What is measured on this split, for each member."""
+
+
+class _Objective(nn.Module):
+    """A measure and its model as one module, so that `functional_call` can put other weights in."""
+
+    def __init__(self, model: nn.Module, measure: Measure) -> None:
+        super().__init__()
+        self.model = model
+        self.measure = measure
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.measure(self.model, batch)
+
+
+class OneByOne:
+    """One model, trained as its owner would: backward, then the optimizer's step."""
+
+    members = 1
+
+    def __init__(self, task: Task, contender: Contender, trial: Trial) -> None:
+        self.task = task
+        self.model = task.make_model(trial.seed)
+        trained = [param for param in self.model.parameters() if param.requires_grad]
+        self.optimizer = contender.optimizer(trained, trial.settings)
+        self.lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.batches = _batches(task, contender, trial.seed)
+
+    def step(self, lr_factor: float) -> None:
+        for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
+            group["lr"] = lr * lr_factor
+        self.model.train()
+        self.optimizer.zero_grad()
+        loss = self.task.loss(self.model, next(self.batches))
+        _check_loss(self.task, loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> list[float]:
+        self.model.eval()
+        measure = self.task.measure(split)
+        return [float(_mean(self.task.split(split), lambda batch: measure(self.model, batch)))]
+
+
+class Population:
+    """Models of one contender that differ in seed or settings, trained as one program under `vmap`."""
+
+    def __init__(self, task: Task, contender: Contender, trials: Sequence[Trial]) -> None:
+        self.task = task
+        self.members = len(trials)
+        self.rules = [contender.rule.with_(**trial.settings) for trial in trials]
+        models = [task.make_model(trial.seed) for trial in trials]
+        self.model = models[0]
+        reason = unfit_for_population(task, self.model)
+        assert reason is None, reason
+        params, self.buffers = stack_module_state(models)
+        self.params = {name: param.detach() for name, param in params.items()}
+        assert stacked.same_program(self.rules, [param.shape[1:] for param in self.params.values()])
+        self.state = stacked.init(self.rules[0], self.params)
+        self.taken = 0
+        self.update = stacked.stepper(self.rules[0])
+        self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")
+        self.batches = [_batches(task, contender, trial.seed) for trial in trials]
+
+    def _measured(self, measure: Measure) -> Callable[[Any, Any, Batch], Tensor]:
+        objective = _Objective(self.model, measure)
+
+        def measured(params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
+            weights = {f"model.{name}": value for name, value in (params | buffers).items()}
+            loss = functional_call(objective, weights, (batch,))
+            _check_loss(self.task, loss)
+            return loss
+
+        return measured
+
+    def step(self, lr_factor: float) -> None:
+        self.model.train()
+        batches = [next(batch) for batch in self.batches]
+        batch = tuple(torch.stack(parts) for parts in zip(*batches, strict=True))
+        grads = self.gradient(self.params, self.buffers, batch)
+        self.taken += 1
+        rules = [rule.with_(lr=rule.settings()["lr"] * lr_factor) for rule in self.rules]
+        dtype = next(iter(self.params.values())).dtype
+        row = stacked.coefficients(rules, self.taken, dtype)
+        self.params, self.state = self.update(self.params, grads, self.state, row)
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> list[float]:
+        self.model.eval()
+        measured = vmap(self._measured(self.task.measure(split)), in_dims=(0, 0, None), randomness="different")
+        means = _mean(self.task.split(split), lambda batch: measured(self.params, self.buffers, batch))
+        return [float(mean) for mean in means]
+
+
+def unfit_for_population(task: Task, model: nn.Module) -> str | None:
+    """Why a task cannot be trained as a population, as far as can be told before trying; None if it may."""
+    if not task.splits.in_memory:
+        return "the data come from a DataLoader"
+    if any(getattr(module, "running_mean", None) is not None for module in model.modules()):
+        return "the model keeps running statistics"
+    if not all(param.requires_grad for param in model.parameters()):
+        return "a part of the model is frozen"
+    if len({param.dtype for param in model.parameters()}) > 1:
+        return "the parameters have several dtypes"
+    return None
+
+
+def _check_loss(task: Task, loss: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.dim() != 0:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TaskError(f"{task.name}: the loss must be a 0-d tensor, got {got}. Take the mean over the batch.")
+
+
+def _batches(task: Task, contender: Contender, seed: int) -> Iterator[Batch]:
+    """Training batches without end, the same for the same seed."""
+    train = task.split("train")
+    if train is None:
+        return itertools.repeat(())
+    if not isinstance(train, tuple):
+        if contender.full_batch:
+            raise TaskError(
+                f"{task.name}: {contender.name} needs all training data in one batch, got a DataLoader. "
+                "Leave it out, or give the data as tensors."
+            )
+        return _loaded(train)
+    if contender.full_batch:
+        return itertools.repeat(train)
+    indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seed)
+    return (tuple(tensor[index] for tensor in train) for index in indices)
+
+
+def _loaded(loader: Iterable[Batch]) -> Iterator[Batch]:
+    for _ in itertools.count():
+        yield from map(tuple, loader)
+
+
+def _mean(split: Split, measure: Callable[[Batch], Tensor]) -> Tensor:
+    """The mean of a measure over a split, batch by batch, each counted by its examples."""
+    if split is None:
+        return measure(())
+    if isinstance(split, tuple):
+        batches: Iterable[Batch] = zip(*(tensor.split(EVALUATED_TOGETHER) for tensor in split), strict=True)
+    else:
+        batches = map(tuple, split)
+    weighted = [(len(batch[0]), measure(batch)) for batch in batches]
+    return torch.stack([size * mean for size, mean in weighted]).sum(0) / sum(size for size, _ in weighted)

@@ -1,0 +1,39 @@
+"""Search: which settings each contender tries. Quasi-random points in its own space, its starting point first."""
+
+from scipy.stats import qmc
+
+from thalweg.comparison.contenders import Contender
+
+Settings = dict[str, float]
+
+
+def order_opened_by(trials: int) -> int:
+    """Which hyperparameters a budget opens: under 10 trials the learning rate, under 25 the momentum too, then all."""
+    return 1 if trials < 10 else 2 if trials < 25 else 3
+
+
+def draws(contender: Contender, trials: int, *, seed: int, keep_optimum: bool) -> list[Settings]:
+    """The settings of each trial: the contender's own defaults, then a scrambled Sobol sequence over its space.
+
+    Contenders with as many open settings get the same points of the unit cube.
+    """
+    space = contender.space(order_opened_by(trials), keep_optimum=keep_optimum)
+    settings = contender.rule.settings()
+    defaults = {name: float(settings[name]) for name in space}
+    if not space or trials == 1:
+        return [defaults]
+    sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
+    points = sequence.random_base2((trials - 1).bit_length())[: trials - 1]
+    drawn = [
+        {
+            name: rounded(bounds.at(float(position)))
+            for (name, bounds), position in zip(space.items(), point, strict=True)
+        }
+        for point in points
+    ]
+    return [defaults, *drawn]
+
+
+def rounded(value: float) -> float:
+    """The value to five digits, so that what is printed for pasting is exactly what was trained."""
+    return float(f"{value:.5g}")

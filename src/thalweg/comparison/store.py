@@ -1,0 +1,234 @@
+"""Store: every result, kept from the moment it exists. SQLite through SQLAlchemy.
+
+One file can hold many comparisons; each is found again by its key, the fingerprint of everything that decides its
+results. A batch of results is written in one transaction: after a kill, a result is there whole or not at all.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from thalweg.comparison.search import Settings
+from thalweg.comparison.training import Look, Result
+from thalweg.errors import StoreError
+
+VERSION = 1
+
+_tables = sql.MetaData()
+_versions = sql.Table("thalweg_store", _tables, sql.Column("version", sql.Integer, nullable=False))
+_comparisons = sql.Table(
+    "comparisons",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("key", sql.String, unique=True, nullable=False),
+    sql.Column("created", sql.String, nullable=False),
+    sql.Column("finished", sql.String),
+    sql.Column("task", sql.JSON, nullable=False),
+    sql.Column("contenders", sql.JSON, nullable=False),
+    sql.Column("plan", sql.JSON, nullable=False),
+    sql.Column("environment", sql.JSON, nullable=False),
+)
+_results = sql.Table(
+    "results",
+    _tables,
+    sql.Column("comparison", sql.ForeignKey("comparisons.id"), primary_key=True),
+    sql.Column("contender", sql.String, primary_key=True),
+    sql.Column("stage", sql.String, primary_key=True),
+    sql.Column("trial", sql.Integer, primary_key=True),
+    sql.Column("seed", sql.BigInteger, primary_key=True),
+    sql.Column("settings", sql.JSON, nullable=False),
+    sql.Column("status", sql.String, nullable=False),
+    sql.Column("message", sql.String, nullable=False),
+    sql.Column("train", sql.Double),
+    sql.Column("validation", sql.Double),
+    sql.Column("test", sql.Double),
+    sql.Column("seconds", sql.Double, nullable=False),
+    sql.Column("looks", sql.JSON, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is stored of a comparison as a whole; the dicts are plain JSON."""
+
+    id: int
+    key: str
+    created: str
+    finished: str | None
+    task: dict[str, Any]
+    contenders: list[dict[str, Any]]
+    plan: dict[str, Any]
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored result, with what it is the result of."""
+
+    contender: str
+    stage: str
+    trial: int
+    seed: int
+    settings: Settings
+    result: Result
+
+
+class Store:
+    """Comparisons and their results, in a file, or in memory where `path` is None."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = None if path is None else Path(path)
+        self._who = str(self.path) if self.path else "the store in memory"
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"{self._who}: its folder must be writable, got {error}. Choose another.") from error
+        self._engine = sql.create_engine(f"sqlite:///{self.path}" if self.path else "sqlite://")
+        sql.event.listen(self._engine, "connect", _wait_for_locks)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        with self._explained("opened"):
+            names = sql.inspect(self._engine).get_table_names()
+        if names and _versions.name not in names:
+            raise StoreError(
+                f"{self._who}: a store must be made by thalweg, got another program's database. Choose another file."
+            )
+        with self._explained("written"), self._engine.begin() as connection:
+            _tables.create_all(connection)
+            version = connection.execute(sql.select(_versions.c.version)).scalar()
+            if version is None:
+                connection.execute(sql.insert(_versions).values(version=VERSION))
+            else:  # a write that changes nothing: a read-only file is found out now, not after the first trial
+                connection.execute(sql.update(_versions).values(version=version))
+        if version is not None and version > VERSION:
+            raise StoreError(
+                f"{self._who}: this thalweg reads stores up to version {VERSION}, got version {version}, "
+                "which a newer thalweg wrote. Update thalweg, or choose another file."
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str) -> Iterator[None]:
+        """Turn what the database says into a StoreError that says what to do."""
+        try:
+            yield
+        except DBAPIError as error:
+            text = str(error.orig)
+            if "not a database" in text:
+                advice = "It is another program's file. Choose another."
+            elif "full" in text:
+                advice = "Free some space and run the same command again: everything finished before is kept."
+            elif "readonly" in text or "unable to open" in text:
+                advice = "Give write permission, or choose another file."
+            elif "locked" in text:
+                advice = "Another process is writing to it. Wait for it to end, then run the same command again."
+            elif "UNIQUE" in text:
+                advice = "Another process is running the same comparison. Wait for it to end, then run this one again."
+            else:
+                advice = "What was stored before is kept. Copy the file and start with a new one."
+            raise StoreError(f"{self._who}: the store must be {verb}, got {text}. {advice}") from error
+        except SQLAlchemyError as error:
+            raise StoreError(f"{self._who}: the store must be {verb}, got {error}.") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def find(self, key: str | None = None) -> Header | None:
+        """The comparison of this key, or without one the newest; None where there is none."""
+        query = sql.select(_comparisons).order_by(_comparisons.c.id.desc()).limit(1)
+        if key is not None:
+            query = query.where(_comparisons.c.key == key)
+        with self._explained("read"), self._engine.connect() as connection:
+            found = connection.execute(query).mappings().first()
+        return None if found is None else Header(**found)
+
+    def create(
+        self,
+        key: str,
+        *,
+        task: dict[str, Any],
+        contenders: list[dict[str, Any]],
+        plan: dict[str, Any],
+        environment: dict[str, Any],
+    ) -> Header:
+        """Begin a comparison: its plan is stored before its first trial."""
+        values = {"key": key, "created": _now(), "task": task, "contenders": contenders}
+        values |= {"plan": plan, "environment": environment}
+        with self._explained("written"), self._engine.begin() as connection:
+            connection.execute(sql.insert(_comparisons).values(**values))
+        header = self.find(key)
+        assert header is not None
+        return header
+
+    def add(self, comparison: int, entries: Sequence[Entry]) -> None:
+        """Write results, all or none."""
+        rows = [
+            {
+                "comparison": comparison,
+                "contender": entry.contender,
+                "stage": entry.stage,
+                "trial": entry.trial,
+                "seed": entry.seed,
+                "settings": entry.settings,
+                **{key: _stored(value) for key, value in asdict(entry.result).items() if key != "looks"},
+                "looks": [[look.step, _stored(look.train), _stored(look.validation)] for look in entry.result.looks],
+            }
+            for entry in entries
+        ]
+        with self._explained("written"), self._engine.begin() as connection:
+            connection.execute(sql.insert(_results), rows)
+
+    def entries(self, comparison: int, stage: str | None = None, contender: str | None = None) -> list[Entry]:
+        """The stored results of a comparison, in the order of trials and seeds."""
+        columns = _results.c
+        query = sql.select(_results).where(columns.comparison == comparison).order_by(columns.trial, columns.seed)
+        if stage is not None:
+            query = query.where(columns.stage == stage)
+        if contender is not None:
+            query = query.where(columns.contender == contender)
+        with self._explained("read"), self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [_entry(dict(row)) for row in rows]
+
+    def finish(self, comparison: int) -> None:
+        """Note that nothing of the plan is left to do."""
+        change = sql.update(_comparisons).where(_comparisons.c.id == comparison).values(finished=_now())
+        with self._explained("written"), self._engine.begin() as connection:
+            connection.execute(change)
+
+
+def _wait_for_locks(connection: Any, _: Any) -> None:
+    connection.execute("PRAGMA busy_timeout = 30000")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _stored(value: Any) -> Any:
+    """A value as the database takes it: what is not finite has no place in JSON, and is stored as nothing."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    looks = [Look(step, _read(train), _read(validation)) for step, train, validation in row["looks"]]
+    losses = (_read(row["train"]), _read(row["validation"]), _read(row["test"]))
+    result = Result(row["status"], *losses, row["seconds"], looks, row["message"])
+    return Entry(row["contender"], row["stage"], row["trial"], row["seed"], row["settings"], result)

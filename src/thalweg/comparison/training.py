@@ -1,0 +1,115 @@
+"""Training: from a task, a contender, settings and a seed to a result.
+
+One loop, `follow`, trains both a single model and a population; a user's own training function is its own loop.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from thalweg.comparison.contenders import Contender
+from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.runs import OneByOne, Population, Run, Trial
+from thalweg.comparison.seeds import seeded
+from thalweg.errors import TaskError
+from thalweg.tasks import Task, TrainingFunction
+
+
+@dataclass(frozen=True)
+class Look:
+    """The losses after so many steps."""
+
+    step: int
+    train: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended. `status` is ok, diverged, or failed (then `message` says how)."""
+
+    status: str
+    train: float = math.nan
+    validation: float = math.nan
+    test: float = math.nan
+    seconds: float = 0.0
+    looks: list[Look] = field(default_factory=list)
+    message: str = ""
+
+
+def follow(run: Run, horizon: Horizon, tell: Callable[[float], None] = lambda share: None) -> list[Result]:
+    """Train to the horizon, looking on the way; one result for each member. `tell` hears the share that is done."""
+    began = time.perf_counter()
+    looks: list[list[Look]] = [[] for _ in range(run.members)]
+    taken = 0
+    for point in horizon.looked_at():
+        while taken < point:
+            run.step(horizon.lr_factor(taken))
+            taken += 1
+        for member, losses in enumerate(zip(run.evaluate("train"), run.evaluate("validation"), strict=True)):
+            looks[member].append(Look(taken, *losses))
+        tell(taken / horizon.steps)
+        if not any(math.isfinite(member[-1].train) for member in looks):
+            break
+    tests = run.evaluate("test")
+    seconds = (time.perf_counter() - began) / run.members
+    return [ended(member, test, seconds) for member, test in zip(looks, tests, strict=True)]
+
+
+def ended(looks: list[Look], test: float, seconds: float) -> Result:
+    """The result of a training that was looked at so.
+
+    It diverged if a loss is not finite, or the training loss ended ten times as high as it began.
+    """
+    first, last = looks[0].train, looks[-1].train
+    losses = (last, looks[-1].validation, test)
+    exploded = not all(math.isfinite(loss) for loss in losses) or last > first + 9 * abs(first)
+    return Result("diverged" if exploded else "ok", *losses, seconds, looks)
+
+
+def run_function(task: TrainingFunction, contender: Contender, trial: Trial) -> Result:
+    """Call a user's training function once, and take what it reports."""
+    looks: list[Look] = []
+    tests: list[float] = []
+
+    def make_optimizer(params: Iterable[Any]) -> torch.optim.Optimizer:
+        return contender.optimizer(params, trial.settings)
+
+    def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
+        looks.append(Look(len(looks), float(train), float(value)))
+        tests.append(float(value if test is None else test))
+
+    began = time.perf_counter()
+    task.train(make_optimizer, report)
+    if not looks:
+        raise TaskError(f"{task.name}: the function must call report(value) at least once, and did not.")
+    last, test = looks[-1], tests[-1]
+    status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
+    return Result(status, last.train, last.validation, test, time.perf_counter() - began, looks)
+
+
+def train_all(
+    task: Task | TrainingFunction,
+    contender: Contender,
+    trials: Sequence[Trial],
+    horizon: Horizon,
+    tell: Callable[[float], None] = lambda share: None,
+) -> list[Result]:
+    """Do several trials at once as a population, or a single one by itself.
+
+    A training that raises is a result too. If a whole population raises, its members are trained one by one.
+    """
+    try:
+        with seeded(trials[0].seed):
+            if isinstance(task, TrainingFunction):
+                return [run_function(task, contender, trial) for trial in trials]
+            run = OneByOne(task, contender, trials[0]) if len(trials) == 1 else Population(task, contender, trials)
+            return follow(run, horizon, tell)
+    except Exception as error:
+        if len(trials) == 1:
+            return [Result("failed", message=f"{type(error).__name__}: {error}")]
+        return [train_all(task, contender, [trial], horizon)[0] for trial in trials]

@@ -1,0 +1,18 @@
+"""Tasks: what is trained. The one a user writes and the built-in ones are the same thing."""
+
+from thalweg.tasks.catalogue import BUILT_IN, as_task, load
+from thalweg.tasks.data import Batch, Split, Splits, split_at_random
+from thalweg.tasks.task import Task, TrainingFunction, supervised
+
+__all__ = [
+    "BUILT_IN",
+    "Batch",
+    "Split",
+    "Splits",
+    "Task",
+    "TrainingFunction",
+    "as_task",
+    "load",
+    "split_at_random",
+    "supervised",
+]

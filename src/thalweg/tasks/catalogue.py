@@ -1,0 +1,105 @@
+"""The built-in tasks by name, and tasks out of a user's file."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
+from thalweg.tasks.classics import linear_regression, logistic_regression
+from thalweg.tasks.digits import digits, digits_cnn
+from thalweg.tasks.surfaces import quadratic, rosenbrock
+from thalweg.tasks.task import Task, TrainingFunction
+
+# To add a task: write a function that returns it, and name it here.
+BUILT_IN: dict[str, Callable[..., Task]] = {
+    "linear-regression": linear_regression,
+    "logistic-regression": logistic_regression,
+    "digits": digits,
+    "digits-cnn": digits_cnn,
+    "quadratic": quadratic,
+    "rosenbrock": rosenbrock,
+}
+
+
+def load(spec: str) -> Task | TrainingFunction:
+    """The task that a command line names: `digits`, `quadratic:condition=1000`, or `path/to/file.py:name`."""
+    head, _, tail = spec.partition(":")
+    if head in BUILT_IN:
+        return _built_in(head, tail)
+    path, _, name = spec.rpartition(":")
+    if path.endswith(".py") or "/" in path:
+        return _from_file(Path(path), name)
+    if spec.endswith(".py"):
+        raise TaskError(f"{spec}: a task in a file is written path/to/file.py:name, got no name. Add :task, say.")
+    raise UnknownNameError(
+        f"thalweg: a task must be built in or path/to/file.py:name, got {spec!r}. {nearest(head, BUILT_IN)}"
+    )
+
+
+def _built_in(name: str, settings: str) -> Task:
+    factory = BUILT_IN[name]
+    knobs = list(inspect.signature(factory).parameters)
+    given: dict[str, float] = {}
+    for setting in filter(None, settings.split(",")):
+        key, _, text = setting.partition("=")
+        if key not in knobs:
+            advice = nearest(key, knobs) if knobs else "It has no settings."
+            raise KeywordError(f"{name}: {key!r} is not a setting of this task. {advice}")
+        try:
+            given[key] = float(text)
+        except ValueError:
+            raise SettingError(f"{name}: {key} must be a number, got {text!r}.") from None
+    return factory(**given)
+
+
+def _from_file(path: Path, name: str) -> Task | TrainingFunction:
+    if not path.is_file():
+        raise TaskError(f"{path}: a task file must exist, found none. The path is taken from {Path.cwd()}.")
+    module_name = f"thalweg_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(path.parent.resolve()))  # so that it imports what lies beside it, as `python file.py` does
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"{path}: the file must import, got {type(error).__name__}: {error}.") from error
+    finally:
+        sys.path.pop(0)
+    found = getattr(module, name, None)
+    if found is None:
+        names = [key for key, value in vars(module).items() if isinstance(value, Task) or inspect.isfunction(value)]
+        advice = nearest(name, names) if names else "It defines no task and no function."
+        raise TaskError(f"{path}: the file must define {name!r}, and does not. {advice}")
+    return as_task(found, name=f"{path.stem}:{name}", source=path.read_text())
+
+
+def as_task(found: object, *, name: str = "", source: str = "") -> Task | TrainingFunction:
+    """Take a Task as it is, and a function `train(make_optimizer, report)` as one."""
+    if isinstance(found, Task | TrainingFunction):
+        # A name and a source given here are those of the file; an object in memory keeps its own.
+        return _renamed(found, name, source) if source else found
+    if inspect.isfunction(found):
+        parameters = list(inspect.signature(found).parameters)
+        if len(parameters) != 2:
+            raise TaskError(
+                f"{name or found.__name__}: a training function must take (make_optimizer, report), "
+                f"got ({', '.join(parameters)})."
+            )
+        return TrainingFunction(
+            train=found, name=name or found.__name__, about=inspect.getdoc(found) or "", source=source
+        )
+    raise TaskError(
+        f"{name or 'thalweg'}: a task must be a thalweg.Task or a function train(make_optimizer, report), "
+        f"got {type(found).__name__}."
+    )
+
+
+def _renamed(task: Task | TrainingFunction, name: str, source: str) -> Task | TrainingFunction:
+    default_name = type(task).__dataclass_fields__["name"].default
+    return replace(task, name=name if task.name == default_name else task.name, source=source)

@@ -1,0 +1,62 @@
+"""The data of a task: three splits, each held in memory as tensors, or read through a DataLoader."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import TaskError
+
+Batch = tuple[Tensor, ...]
+Split = Batch | Iterable[Batch] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What is trained on, what selects a setting, and what judges it in the end.
+
+    Each split is a tuple of tensors that share their first dimension, (inputs, targets) say, or anything that can be
+    iterated for such batches again and again, as a DataLoader can. None stands for no data at all.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether every split is held as tensors, so that batches can be drawn by index."""
+        return all(split is None or isinstance(split, tuple) for split in (self.train, self.validation, self.test))
+
+
+def check_split(who: str, name: str, split: Split) -> None:
+    """Raise TaskError unless this is a split: tensors of one length, something to iterate, or None."""
+    if split is None or (not isinstance(split, tuple) and isinstance(split, Iterable) and not isinstance(split, str)):
+        return
+    if not isinstance(split, tuple) or not split or not all(isinstance(part, Tensor) for part in split):
+        raise TaskError(
+            f"{who}: the {name} split must be a tuple of tensors or a DataLoader, got {type(split).__name__}."
+        )
+    lengths = [len(part) if part.dim() else 0 for part in split]
+    if len(set(lengths)) != 1 or lengths[0] == 0:
+        raise TaskError(
+            f"{who}: the tensors of the {name} split must have one length, at least 1, got lengths {lengths}."
+        )
+
+
+def split_at_random(tensors: Batch, *, seed: int = 0, train: float = 0.6, validation: float = 0.2) -> Splits:
+    """Split examples at random into train, validation and test, by these shares; the rest is the test."""
+    count = len(tensors[0])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    ends = [round(train * count), round((train + validation) * count)]
+    parts = torch.tensor_split(order, ends)
+    return Splits(*(tuple(tensor[part] for tensor in tensors) for part in parts))
+
+
+def epochs_of_indices(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Without end: indices of whole batches, in an order shuffled anew each pass. The seed alone decides the order."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order[: count - count % batch_size].view(-1, batch_size)

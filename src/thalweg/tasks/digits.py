@@ -1,0 +1,61 @@
+"""Handwritten digits: scikit-learn's 1,797 images of 8 x 8 pixels, by two networks."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from thalweg.tasks.data import Batch
+from thalweg.tasks.task import Task, supervised
+
+
+def _images() -> Batch:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def _cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
+
+
+def digits() -> Task:
+    """Handwritten digits, 8 x 8 pixels, by a perceptron with one hidden layer of 64 units."""
+    return Task(
+        name="digits",
+        about="1,797 images of 8 x 8 pixels, a perceptron with 64 hidden units",
+        model=_mlp,
+        loss=supervised(functional.cross_entropy),
+        data=_images,
+        metric_name="cross-entropy",
+        batch_size=32,
+        passes=20,
+    )
+
+
+def digits_cnn() -> Task:
+    """Handwritten digits, 8 x 8 pixels, by two convolutions and a linear layer."""
+    return Task(
+        name="digits-cnn",
+        about="1,797 images of 8 x 8 pixels, two convolutions and a linear layer",
+        model=_cnn,
+        loss=supervised(functional.cross_entropy),
+        data=_images,
+        metric_name="cross-entropy",
+        batch_size=32,
+        passes=10,
+    )

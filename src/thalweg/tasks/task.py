@@ -1,0 +1,137 @@
+"""Task: what is to be trained, as its owner writes it down."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.errors import TaskError
+from thalweg.tasks.data import Batch, Split, Splits, check_split, split_at_random
+
+Measure = Callable[[nn.Module, Batch], Tensor]
+
+
+def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
+    """Make a loss of (output, target) into one of (model, batch): the last of the batch is the target."""
+
+    def measure(model: nn.Module, batch: Batch) -> Tensor:
+        *inputs, target = batch
+        return loss(model(*inputs), target)
+
+    return measure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A model to be trained: how to make it, its loss, its data and the metric that counts.
+
+    model        makes a fresh model; thalweg seeds torch before each call
+    loss         (model, batch) -> mean loss of the batch, a 0-d tensor; `supervised` makes one of F.cross_entropy
+    data         a tuple of tensors (inputs, targets), split 60/20/20 at random; or `Splits`; or a function that
+                 returns either; or None for a model that is its own loss
+    metric       (model, batch) -> a mean, lower is better; the loss unless given
+    batch_size   examples in a batch, of data held in memory (a DataLoader makes its own)
+    passes       how often the training data are seen; without data, the number of steps
+    optimum      the least training loss there is, where it is known. Settings are then chosen, and contenders judged,
+                 by the training loss: the question is how near they come.
+
+    Raises TaskError when a part is missing or of the wrong kind.
+    """
+
+    model: Callable[[], nn.Module]
+    loss: Measure
+    data: Splits | Batch | Callable[[], Splits | Batch] | None = None
+    metric: Measure | None = None
+    metric_name: str = "loss"
+    batch_size: int = 32
+    passes: int = 20
+    optimum: float | None = None
+    name: str = "task"
+    about: str = ""
+    # Filled by the loader with the text a task was read from: an edited file is another task.
+    source: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        for part in ("model", "loss"):
+            if not callable(getattr(self, part)):
+                raise TaskError(f"{self.name}: {part} must be a function, got {getattr(self, part)!r:.80}.")
+        for part in ("batch_size", "passes"):
+            value = getattr(self, part)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise TaskError(f"{self.name}: {part} must be a whole number, 1 or more, got {value!r}.")
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The data, read when first needed."""
+        data = self.data() if callable(self.data) else self.data
+        if data is None:
+            return Splits(None, None, None)
+        if isinstance(data, tuple):
+            check_split(self.name, "whole", data)
+            data = split_at_random(data)
+        if not isinstance(data, Splits):
+            raise TaskError(f"{self.name}: data must be a tuple of tensors or Splits, got {type(data).__name__}.")
+        for name in ("train", "validation", "test"):
+            check_split(self.name, name, getattr(data, name))
+        return data
+
+    @property
+    def judged_on(self) -> str:
+        """The split whose measure counts in the end."""
+        return "test" if self.optimum is None else "train"
+
+    @property
+    def selected_on(self) -> str:
+        """The split whose measure chooses among settings."""
+        return "validation" if self.optimum is None else "train"
+
+    def batches_per_pass(self, *, full_batch: bool = False) -> int:
+        """Optimizer steps in one pass over the training data."""
+        train = self.splits.train
+        if train is None or full_batch:
+            return 1
+        if isinstance(train, tuple):
+            return max(1, len(train[0]) // self.batch_size)
+        return len(train)  # type: ignore[arg-type]
+
+    def make_model(self, seed: int) -> nn.Module:
+        """A fresh model, the same for the same seed; torch's own random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = self.model()
+        if not isinstance(model, nn.Module):
+            raise TaskError(f"{self.name}: model must return an nn.Module, got {type(model).__name__}.")
+        if not any(param.requires_grad for param in model.parameters()):
+            raise TaskError(f"{self.name}: the model must have a parameter to train, got none.")
+        return model
+
+    def measure(self, split: str) -> Measure:
+        """What is measured on a split: the loss where training is measured, else the metric."""
+        return self.loss if split == "train" or self.metric is None else self.metric
+
+    def split(self, name: str) -> Split:
+        """The data of the split of this name."""
+        return getattr(self.splits, name)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingFunction:
+    """A training loop of one's own: thalweg gives it an optimizer, and it reports how it fares.
+
+    `train(make_optimizer, report)` makes its model, calls `make_optimizer(model.parameters())`, trains, and calls
+    `report(value)` as often as it likes; `value` is what counts, lower is better, on data not trained on. The last
+    report is the result. `report(value, train=..., test=...)` tells the training loss, and a value on data that no
+    choice has seen. torch is seeded before each call: what is random in `train` is the same for the same seed.
+    """
+
+    train: Callable[[Callable[..., torch.optim.Optimizer], Callable[..., None]], Any]
+    name: str = "train"
+    about: str = ""
+    metric_name: str = "reported value"
+    source: str = field(default="", repr=False)
+    optimum: float | None = None
+    judged_on: str = "test"
+    selected_on: str = "validation"
