@@ -8,7 +8,7 @@
     │   └── ParameterTypeError (TypeError)
     ├── TaskError                       a task cannot be loaded, or cannot be trained at all
     ├── BudgetError (ValueError)        a budget is too small, or cannot be read
-    └── StoreError (OSError)            a store cannot be opened, read or written
+    └── StoreError (OSError)            a store or report cannot be opened, read or written
 
 Message texts read `Who: what must hold, got what. What to do.` Each class also derives from the built-in exception
 that torch or Python would have raised, so code written for those keeps working.
@@ -51,7 +51,7 @@ class BudgetError(ThalwegError, ValueError):
 
 
 class StoreError(ThalwegError, OSError):
-    """A store cannot be opened, read or written."""
+    """A store or a report cannot be opened, read or written."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,8 +1,19 @@
 """Comparison: which optimizer, at which settings, for this task. Plan, search, finals, store, statistics, verdict."""
 
 from thalweg.comparison.comparison import Comparison, Progress, compare
-from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, split_list
+from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, parse, split_list
 from thalweg.comparison.store import Store
 from thalweg.comparison.verdict import Verdict
 
-__all__ = ["CONTENDERS", "DEFAULT", "Comparison", "Contender", "Progress", "Store", "Verdict", "compare", "split_list"]
+__all__ = [
+    "CONTENDERS",
+    "DEFAULT",
+    "Comparison",
+    "Contender",
+    "Progress",
+    "Store",
+    "Verdict",
+    "compare",
+    "parse",
+    "split_list",
+]

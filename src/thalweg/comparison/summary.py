@@ -52,7 +52,6 @@ class Summary:
     state_bytes: int
     line: str
     at_edge: list[str]
-    default_loss: float
     entries: dict[str, list[Entry]]
 
 
@@ -63,7 +62,6 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
     finals = staged["final"]
     settings = finals[0].settings
     interval = median_interval([loss_of(entry.result, plan.judged_on) for entry in finals])
-    defaults = [entry for entry in staged["search"] if entry.trial == 0]
     return Summary(
         name=described["name"],
         about=described["about"],
@@ -76,7 +74,6 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
         state_bytes=described["state_bytes"],
         line=line_of_code(described, settings),
         at_edge=at_edge(described["ranges"], settings),
-        default_loss=loss_of(defaults[0].result, plan.selected_on),
         entries=staged,
     )
 

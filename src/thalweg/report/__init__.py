@@ -1,1 +1,5 @@
-def write(c, p): ...
+"""Report: a stored comparison as one self-contained HTML file."""
+
+from thalweg.report.page import render, write
+
+__all__ = ["render", "write"]

@@ -3,6 +3,7 @@
 from thalweg.rules.adagrad import AdaGrad
 from thalweg.rules.adam import Adam
 from thalweg.rules.adamw import AdamW
+from thalweg.rules.explain import Explanation, explain
 from thalweg.rules.hyper import Hyper, Range, hyper, switch
 from thalweg.rules.reductions import Mean, Sum
 from thalweg.rules.rmsprop import RMSprop
@@ -15,12 +16,14 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "AdamW",
+    "Explanation",
     "Hyper",
     "Mean",
     "RMSprop",
     "Range",
     "Rule",
     "Sum",
+    "explain",
     "hyper",
     "like_param",
     "row",

@@ -6,6 +6,7 @@ The check, its error text, the search space, `explain` and the report all read t
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from torch import Tensor
@@ -22,6 +23,7 @@ class Bound:
 
     text: str
 
+    @cache  # noqa: B019  (as many bounds as are declared, for good)
     def ends(self) -> tuple[float, bool, float, bool]:
         """(low, low is allowed, high, high is allowed)."""
         if match := _INEQUALITY.fullmatch(self.text):

@@ -16,6 +16,7 @@ the state are read from `self`: they choose between programs.
 import inspect
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
@@ -69,6 +70,11 @@ def steps(result: Any) -> Asking:
     return (yield from result) if inspect.isgenerator(result) else result
 
 
+@cache
+def _declared(rule: Any) -> dict[str, Hyper]:
+    return {one.name: one.metadata["hyper"] for one in fields(rule) if "hyper" in one.metadata}
+
+
 class Rule:
     """The base of every optimizer's formula. Concrete rules are final: to change one, wrap it."""
 
@@ -106,7 +112,7 @@ class Rule:
     @classmethod
     def hypers(cls) -> dict[str, Hyper]:
         """What is declared of each hyperparameter, by field name."""
-        return {f.name: f.metadata["hyper"] for f in fields(cls) if "hyper" in f.metadata}  # type: ignore[arg-type]
+        return _declared(cls)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
 
     def settings(self) -> dict[str, Any]:
         """The value of each hyperparameter."""

@@ -29,7 +29,7 @@ def linear_regression() -> Task:
         loss=supervised(functional.mse_loss),
         data=splits,
         metric_name="mean squared error",
-        batch_size=10,
+        batch_size=20,
         passes=200,
         optimum=((design @ best - y) ** 2).mean().item(),
     )

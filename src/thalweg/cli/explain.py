@@ -1,0 +1,64 @@
+"""`thalweg explain`: one optimizer, from its own declarations."""
+
+import textwrap
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from thalweg.cli.output import example, json_option, print_json
+
+if TYPE_CHECKING:
+    from thalweg.rules import Explanation
+
+
+@click.command(epilog=example("thalweg explain adamw"))
+@click.argument("name")
+@json_option
+def explain(name: str, as_json: bool) -> None:
+    """Explain the optimizer NAME: formula, symbols, defaults, bounds, memory, source."""
+    from thalweg import rules
+    from thalweg.comparison import parse
+
+    contender = parse(name)
+    explanation = rules.explain(contender.rule)
+    if as_json:
+        print_json({"contender": contender.name, "about": contender.about} | asdict(explanation))
+    else:
+        print_explanation(contender.name, contender.about, explanation)
+
+
+def print_explanation(name: str, about: str, explanation: "Explanation") -> None:
+    """The explanation as a page of the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text(f"{name}: {about}", style="bold"))
+    if about != explanation.title:
+        console.print(Text(f"{explanation.name}: {explanation.title}"))
+    console.print()
+    click.echo(textwrap.indent(explanation.formula, "    "))  # a formula is not wrapped
+    console.print()
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "setting", "value", "must be", "unit", "searched", "what it is"):
+        table.add_column(column)
+    for one in explanation.hypers:
+        searched = f"{one.search.low:g} – {one.search.high:g}, {one.search.scale}" if one.search else ""
+        table.add_row(one.symbol, one.name, f"{one.value}", one.bound, one.unit, searched, one.doc)
+    console.print(table)
+    console.print()
+    kept = ", ".join(f"{symbol} ({unit}, {key!r})" for symbol, unit, key in explanation.state) or "nothing"
+    memory = f"{kept}: {4 * explanation.state_numbers} bytes for each float32 parameter"
+    for word, text in (
+        ("Remembers", memory),
+        ("Notes", explanation.notes),
+        ("Use", explanation.use),
+        ("Avoid", explanation.avoid),
+        ("Source", explanation.source),
+        ("Departs", explanation.departs),
+        ("Scope", explanation.scope),
+    ):
+        if text:
+            console.print(Text.assemble((f"{word}: ", "bold"), text))

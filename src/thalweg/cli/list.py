@@ -1,0 +1,41 @@
+"""`thalweg list`: what there is to compete."""
+
+import click
+
+from thalweg.cli.output import example, json_option, print_json
+
+
+@click.command("list", epilog=example("thalweg list"))
+@json_option
+def list_(as_json: bool) -> None:
+    """List the optimizers that `thalweg compare` knows by name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from thalweg.comparison import CONTENDERS
+    from thalweg.rules import explain
+
+    entries = list(CONTENDERS.values())
+    numbers = {one.name: explain(one.rule).state_numbers for one in entries}
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": one.name,
+                    "rule": type(one.rule).__name__,
+                    "about": one.about,
+                    "state_numbers": numbers[one.name],
+                    "settings": one.rule.settings(),
+                }
+                for one in entries
+            ]
+        )
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "rule", "state", "what it is"):
+        table.add_column(column, overflow="fold")
+    for one in entries:
+        table.add_row(one.name, type(one.rule).__name__, f"{4 * numbers[one.name]} B", one.about)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("\nstate: bytes kept for each float32 parameter. `thalweg explain NAME` says more.", markup=False)

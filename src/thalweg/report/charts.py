@@ -1,0 +1,194 @@
+"""Charts: stored results to SVG, by matplotlib, to stand inside a page.
+
+Text stays text and takes the page's font; ink and grid take the page's colours, so that a dark page has light charts.
+"""
+
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from thalweg.comparison.store import Entry
+from thalweg.comparison.summary import Summary, loss_of
+
+# Told apart with any kind of colour vision (after Okabe & Ito 2008), dark and light page alike.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f6fd1", "#8a7a3a", "#c2455c", "#7f8c8d")
+
+# Two colours that the page replaces by its own.
+_INK, _GRID = "#010203", "#040506"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+def drawn(title: str, width: float, height: float, draw: Callable[[Axes], None]) -> Markup:
+    """An SVG of one chart, in inches; `title` is what a screen reader says."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        buffer = io.StringIO()
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(
+        r' xmlns(:\w+)?="[^"]*"', "", svg
+    )  # an SVG inside HTML needs none, and a page without addresses has none
+    svg = re.sub(r'width="[^"]*pt" height="[^"]*pt"', "", svg, count=1)
+    svg = svg.replace(_INK, "currentColor").replace(_GRID, "var(--grid)")
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
+    return Markup(svg)  # noqa: S704  (matplotlib escapes what it draws)
+
+
+def number(value: float) -> str:
+    """A number as short as can be read: 0.00012, 0.034, 12, 1.2e-09."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e5 else f"{value:.1e}"
+
+
+def standings(summaries: Sequence[Summary], colours: Mapping[str, str], metric: str) -> Markup:
+    """A dot for each contender's median and a line for its interval, the best on top."""
+    shown = [summary for summary in summaries if math.isfinite(summary.value.median)]
+
+    def draw(axes: Axes) -> None:
+        for row, summary in enumerate(shown):
+            interval, colour = summary.value, colours[summary.name]
+            high = interval.high if math.isfinite(interval.high) else interval.median
+            axes.plot([interval.low, high], [row, row], color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
+            axes.plot([interval.median], [row], "o", color=colour, markersize=7)
+        if shown:
+            axes.axvspan(shown[0].value.low, shown[0].value.high, color=_INK, alpha=0.07, linewidth=0)
+        axes.set_yticks(range(len(shown)), [summary.name for summary in shown])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"{metric}, median and 95 % interval over fresh seeds")
+        _scale(axes, "x", [value for one in shown for value in (one.value.low, one.value.median, one.value.high)])
+
+    return drawn(f"{metric} of each contender", 6.4, 0.9 + 0.34 * max(1, len(shown)), draw)
+
+
+def learning_curves(
+    summaries: Sequence[Summary], colours: Mapping[str, str], split: str, label: str, *, above: float = 0.0
+) -> Markup:
+    """Median loss along the training over the final seeds, with a band between the quartiles.
+
+    With `above`, the optimum, what is drawn is the distance to it.
+    """
+    curves = {summary.name: _curve(summary.entries["final"], split, above) for summary in summaries}
+
+    def draw(axes: Axes) -> None:
+        values: list[float] = []
+        for name, (shares, low, middle, high) in curves.items():
+            axes.fill_between(shares, low, high, color=colours[name], alpha=0.18, linewidth=0)
+            axes.plot(shares, middle, color=colours[name], linewidth=1.6)
+            values += list(middle)
+        axes.set_xlim(0, 100)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
+        axes.set_xlabel("share of the training")
+        axes.set_ylabel(label)
+        _scale(axes, "y", values)
+
+    return drawn(f"{label} along the training", 4.6, 3.1, draw)
+
+
+def _curve(finals: Sequence[Entry], split: str, above: float) -> tuple[np.ndarray, ...]:
+    """(share of the training in percent, lower quartile, median, upper quartile)."""
+    runs = [entry.result.looks for entry in finals if entry.result.status == "ok"]
+    if not runs:
+        return (np.empty(0),) * 4
+    length = min(len(looks) for looks in runs)
+    values = np.array([[getattr(look, split) for look in looks[:length]] for looks in runs], dtype=float) - above
+    steps = np.array([look.step for look in runs[0][:length]], dtype=float)
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
+    return 100 * steps / max(steps[-1], 1), low, middle, high
+
+
+def learning_rates(
+    summary: Summary, colour: str, split: str, label: str, limits: tuple[float, float] | None, *, above: float = 0.0
+) -> Markup:
+    """Loss against learning rate for each setting that one contender searched; the chosen one has a ring."""
+    entries = [entry for entry in summary.entries["search"] if "lr" in entry.settings]
+    points = [(entry.settings["lr"], loss_of(entry.result, split) - above, entry.settings) for entry in entries]
+
+    def draw(axes: Axes) -> None:
+        fine = [point for point in points if math.isfinite(point[1])]
+        axes.plot(
+            [point[0] for point in fine], [point[1] for point in fine], "o", color=colour, markersize=4, alpha=0.6
+        )
+        chosen = [point for point in fine if point[2] == summary.settings]
+        axes.plot([p[0] for p in chosen], [p[1] for p in chosen], "o", markersize=10, mfc="none", mec=_INK, mew=1.3)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _scale(axes, "y", [point[1] for point in fine], limits)
+        lost = [point[0] for point in points if not math.isfinite(point[1])]
+        top = axes.get_ylim()[1]
+        axes.plot(lost, [top] * len(lost), "x", color=_INK, markersize=5, alpha=0.6, clip_on=False)
+        axes.set_xlabel("learning rate")
+        axes.set_title(summary.name, loc="left", fontsize=10, color=_INK)
+        axes.set_ylabel(label)
+
+    return drawn(f"{label} against learning rate, {summary.name}", 3.4, 2.5, draw)
+
+
+def limits_of(summaries: Sequence[Summary], split: str, *, above: float = 0.0) -> tuple[float, float] | None:
+    """The range of losses that the charts of learning rates share; None where nothing is finite.
+
+    It ends at ten times the median, so that a few settings that went astray do not flatten all others.
+    """
+    losses = [loss_of(entry.result, split) - above for one in summaries for entry in one.entries["search"]]
+    finite = sorted(loss for loss in losses if math.isfinite(loss))
+    if not finite:
+        return None
+    positive = [loss for loss in finite if loss > 0]
+    if len(positive) == len(finite) and finite[-1] > 10 * finite[0]:
+        return finite[0] / 1.5, min(finite[-1], 10 * finite[len(finite) // 2]) * 1.5
+    return finite[0], finite[-1]
+
+
+def _scale(axes: Axes, which: str, values: Sequence[float], limits: tuple[float, float] | None = None) -> None:
+    """A logarithmic axis where the values span a factor of five or more, with plain numbers beside it."""
+    finite = [value for value in values if math.isfinite(value)]
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    positive = [value for value in finite if value > 0]
+    if positive and max(finite) > 5 * min(positive) and len(positive) > len(finite) / 2:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log", nonpositive="clip")
+        decades = math.log10(max(positive) / min(positive))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=7))
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    if limits:
+        low, high = limits
+        room = 0.05 * (high - low) if axis.get_scale() == "linear" else 0.0
+        (axes.set_xlim if which == "x" else axes.set_ylim)(low - room, high + room)

@@ -1,0 +1,129 @@
+"""The page: one self-contained HTML file, made from a stored comparison alone."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from thalweg.comparison import Comparison
+from thalweg.comparison.summary import Summary
+from thalweg.errors import StoreError
+from thalweg.report import charts
+
+
+def write(comparison: Comparison, path: str | Path) -> Path:
+    """Write the report of a comparison to a file, and return its path; raises StoreError if it cannot be written."""
+    path = Path(path)
+    page = render(comparison)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path}: the report must be writable, got {error}. Choose another place.") from error
+    return path
+
+
+def render(comparison: Comparison) -> str:
+    """The report as text: HTML with its style and charts inside."""
+    environment = Environment(
+        loader=PackageLoader("thalweg.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("page.html").render(_facts(comparison))
+
+
+def _facts(comparison: Comparison) -> dict[str, Any]:
+    """Everything the template shows."""
+    header, plan, verdict = comparison.header, comparison.plan, comparison.verdict
+    names = [described["name"] for described in header.contenders]
+    colours = {name: charts.PALETTE[index % len(charts.PALETTE)] for index, name in enumerate(names)}
+    summaries = comparison.contenders
+    return {
+        "task": header.task,
+        "metric": comparison.metric,
+        "verdict": verdict,
+        "code": comparison.code,
+        "counts": plan.counts,
+        "horizon": next(iter(plan.horizons.values())),
+        "optimum": plan.optimum,
+        "rows": [_row(comparison, summary) for summary in summaries],
+        "colours": colours,
+        "charts": _charts(comparison, colours),
+        "edges": [summary for summary in summaries if summary.at_edge],
+        "ways": {name: plan.ways[name].reason for name in names},
+        "seed": plan.seed,
+        "seeds": {stage: sorted(_seeds(summaries[0], stage)) for stage in ("search", "retrain", "final")},
+        "environment": header.environment,
+        "created": header.created,
+        "finished": header.finished,
+        "number": charts.number,
+        "trainings": sum(len(entries) for summary in summaries for entries in summary.entries.values()),
+        "training_s": sum(
+            entry.result.seconds for one in summaries for entries in one.entries.values() for entry in entries
+        ),
+    }
+
+
+def _seeds(summary: Summary, stage: str) -> set[int]:
+    return {entry.seed for entry in summary.entries[stage]}
+
+
+def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
+    """One line of the table."""
+    plan, searched = comparison.plan, summary.entries["search"]
+    return {
+        "name": summary.name,
+        "about": summary.about,
+        "value": summary.value,
+        "train_loss": summary.train_loss,
+        "above": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
+        "settings": ", ".join(f"{name} {value:g}" for name, value in summary.settings.items()) or "none to tune",
+        "diverged": summary.diverged,
+        "lost": sum(entry.result.status != "ok" for entry in searched),
+        "searched": len(searched),
+        "seconds": summary.seconds,
+        "bytes": summary.state_bytes,
+        "line": summary.line,
+        "tied": summary.name in comparison.verdict.tied,
+        "recommended": summary.name == comparison.verdict.recommended,
+        "failures": sorted({entry.result.message for entry in searched if entry.result.message}),
+    }
+
+
+def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
+    summaries, plan = comparison.contenders, comparison.plan
+    metric = comparison.header.task["metric"]
+    above = plan.optimum or 0.0
+    over = " above the optimum" if plan.optimum else ""
+    has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["final"])
+    splits = []
+    for split in ("train", "validation"):
+        # A surface has no data: all splits are the one function. A user's function may not report the training loss.
+        losses = [
+            getattr(look, split) for one in summaries for entry in one.entries["final"] for look in entry.result.looks
+        ]
+        if any(math.isfinite(loss) for loss in losses) and not (split == "validation" and plan.judged_on == "train"):
+            splits.append(split)
+    selected = {"train": "training", "validation": "validation"}[plan.selected_on]
+    limits = charts.limits_of(summaries, plan.selected_on, above=above)
+    rated = [one for one in summaries if any("lr" in entry.settings for entry in one.entries["search"])]
+    return {
+        "standings": charts.standings(summaries, colours, comparison.metric),
+        "curves": [
+            charts.learning_curves(
+                summaries,
+                colours,
+                split,
+                f"training loss{over}" if split == "train" else f"validation {metric}",
+                above=above if split == "train" else 0.0,
+            )
+            for split in splits
+            if has_curves
+        ],
+        "rates": [
+            charts.learning_rates(
+                one, colours[one.name], plan.selected_on, f"{selected} {metric}{over}", limits, above=above
+            )
+            for one in rated
+        ],
+    }

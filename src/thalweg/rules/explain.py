@@ -1,0 +1,84 @@
+"""Explain: what a rule says of itself, gathered from its module's docstring and its declarations."""
+
+import inspect
+import re
+from dataclasses import dataclass
+
+import torch
+
+from thalweg.rules.hyper import Range
+from thalweg.rules.rule import Rule
+
+_SECTION = re.compile(r"(Use|Avoid|Source|Departs): ")
+
+
+@dataclass(frozen=True)
+class ExplainedHyper:
+    """One hyperparameter; `search` is None where it is not searched."""
+
+    name: str
+    symbol: str
+    value: float | bool
+    default: float | bool
+    bound: str
+    unit: str
+    search: Range | None
+    doc: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A rule, explained. `state` holds each tensor that is remembered, as (symbol, unit, key in a state_dict)."""
+
+    name: str
+    title: str
+    formula: str
+    notes: str
+    use: str
+    avoid: str
+    source: str
+    departs: str
+    scope: str
+    hypers: tuple[ExplainedHyper, ...]
+    state: tuple[tuple[str, str, str], ...]
+    state_numbers: int
+
+
+def explain(rule: Rule) -> Explanation:
+    """Explain a rule at its settings; `state_numbers` is how many numbers it keeps for each parameter."""
+    kind = type(rule)
+    text = inspect.cleandoc(getattr(inspect.getmodule(kind), "__doc__", None) or kind.__doc__ or "")
+    title, _, rest = text.partition("\n\n")
+    prose, *marked = _SECTION.split(rest)
+    sections = dict(zip(marked[::2], (" ".join(part.split()) for part in marked[1::2]), strict=True))
+    blocks = [block for block in prose.split("\n\n") if block.strip()]
+    formulas = [block for block in blocks if block.startswith("    ")]
+    notes = [" ".join(block.split()) for block in blocks if not block.startswith("    ")]
+    shape = torch.Size([64, 64])
+    layout = rule.layout(shape)
+    return Explanation(
+        name=kind.__name__,
+        title=title.partition(": ")[2] or title,
+        formula="\n\n".join(inspect.cleandoc(block) for block in formulas),
+        notes=" ".join(notes),
+        use=sections.get("Use", ""),
+        avoid=sections.get("Avoid", ""),
+        source=sections.get("Source", ""),
+        departs=sections.get("Departs", ""),
+        scope=kind.scope,
+        hypers=tuple(
+            ExplainedHyper(
+                name=name,
+                symbol=declared.symbol,
+                value=getattr(rule, name),
+                default=declared.default,
+                bound=str(declared.bound or "True or False"),
+                unit=declared.unit,
+                search=declared.search,
+                doc=declared.doc,
+            )
+            for name, declared in rule.hypers().items()
+        ),
+        state=tuple((name, leaf.unit, leaf.key) for name, leaf in layout.items()),
+        state_numbers=round(rule.state_numel(shape) / shape.numel()),
+    )
