@@ -67,7 +67,8 @@ class Contender:
             "start": self.rule.settings(),
             "defaults": {name: hyper.default for name, hyper in declared.items()},
             "keywords": keywords.members(type(self.rule)),
-            "ranges": {name: asdict(found) for name, found in self.space(3, keep_optimum=False).items()},
+            # Of what the result depends on most: a choice at the end of one of these ranges is worth a remark.
+            "ranges": {name: asdict(found) for name, found in self.space(2, keep_optimum=True).items()},
         }
 
 

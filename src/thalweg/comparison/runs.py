@@ -100,7 +100,7 @@ class Population:
         params, self.buffers = stack_module_state(models)
         self.params = {name: param.detach() for name, param in params.items()}
         assert stacked.same_program(self.rules, [param.shape[1:] for param in self.params.values()])
-        self.state = stacked.init(self.rules[0], self.params)
+        self.state = stacked.init(self.rules, self.params)
         self.taken = 0
         self.update = stacked.stepper(self.rules[0])
         self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")

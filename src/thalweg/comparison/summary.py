@@ -80,5 +80,5 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
 
 def at_edge(ranges: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[str]:
     """The settings within a twentieth of an end of their range: a better one may lie beyond it."""
-    positions = {name: Range(**ranges[name]).position(value) for name, value in settings.items() if value > 0}
+    positions = {name: Range(**found).position(settings[name]) for name, found in ranges.items() if name in settings}
     return [name for name, position in positions.items() if not 0.05 <= position <= 0.95]

@@ -64,7 +64,8 @@ def _text(best: Standing, tied: list[Standing], recommended: Standing, *, metric
     if len(tied) == 1:
         return f"{best.name} is best: {measured}. No other contender comes within 3 % or overlaps."
     others = [standing.name for standing in tied if standing is not best]
-    text = f"{best.name} has the lowest {measured}, but the evidence does not separate it from {_listed(others)}."
+    differ = "does not differ" if len(others) == 1 else "do not differ"
+    text = f"{best.name} has the lowest {measured}; {_listed(others)} {differ} from it by more than 3 % or the noise."
     if recommended is best:
         return f"{text} Recommended: {best.name}."
     why = "it keeps less optimizer state" if recommended.state_bytes < best.state_bytes else "it has less to tune"

@@ -33,9 +33,14 @@ def coefficients(rules: Sequence[Rule], step: int, dtype: torch.dtype) -> Any:
     return type(rows[0])(*torch.tensor(rows, dtype=torch.float64).to(dtype).unbind(1))
 
 
-def init(rule: Rule, params: dict[str, Tensor]) -> dict[str, Any]:
-    """The state of a population before its first step, for stacked parameters."""
-    return {name: torch.func.vmap(rule.init)(param) for name, param in params.items()}
+def init(rules: Sequence[Rule], params: dict[str, Tensor]) -> dict[str, Any]:
+    """The state of a population before its first step, for stacked parameters; each member's is its own rule's."""
+
+    def stacked(param: Tensor) -> Any:
+        rows = [rule.init(member) for rule, member in zip(rules, param, strict=True)]
+        return type(rows[0])(*(torch.stack(leaves) for leaves in zip(*rows, strict=True)))
+
+    return {name: stacked(param) for name, param in params.items()}
 
 
 def stepper(rule: Rule) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:

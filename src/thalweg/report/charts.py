@@ -23,6 +23,8 @@ from thalweg.comparison.summary import Summary, loss_of
 # Told apart with any kind of colour vision (after Okabe & Ito 2008), dark and light page alike.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f6fd1", "#8a7a3a", "#c2455c", "#7f8c8d")
 
+FLOAT32_RESOLUTION = 2**-24
+
 # Two colours that the page replaces by its own.
 _INK, _GRID = "#010203", "#040506"
 _STYLE: dict[Any, Any] = {
@@ -72,38 +74,51 @@ def number(value: float) -> str:
     """A number as short as can be read: 0.00012, 0.034, 12, 1.2e-09."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e5 else f"{value:.1e}"
+    return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e5 else f"{value:.2g}"
 
 
-def standings(summaries: Sequence[Summary], colours: Mapping[str, str], metric: str) -> Markup:
-    """A dot for each contender's median and a line for its interval, the best on top."""
+def standings(
+    summaries: Sequence[Summary], colours: Mapping[str, str], label: str, *, optimum: float | None = None
+) -> Markup:
+    """A dot for each contender's median and a line for its interval, the best on top.
+
+    Where the optimum is known, what is drawn is the distance to it.
+    """
     shown = [summary for summary in summaries if math.isfinite(summary.value.median)]
+    low, middle, high = (
+        [above(getattr(one.value, end), optimum) for one in shown] for end in ("low", "median", "high")
+    )
 
     def draw(axes: Axes) -> None:
         for row, summary in enumerate(shown):
-            interval, colour = summary.value, colours[summary.name]
-            high = interval.high if math.isfinite(interval.high) else interval.median
-            axes.plot([interval.low, high], [row, row], color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
-            axes.plot([interval.median], [row], "o", color=colour, markersize=7)
+            end = high[row] if math.isfinite(high[row]) else middle[row]
+            colour = colours[summary.name]
+            axes.plot([low[row], end], [row, row], color=colour, alpha=0.35, linewidth=4, solid_capstyle="round")
+            axes.plot([middle[row]], [row], "o", color=colour, markersize=7)
         if shown:
-            axes.axvspan(shown[0].value.low, shown[0].value.high, color=_INK, alpha=0.07, linewidth=0)
+            axes.axvspan(low[0], high[0], color=_INK, alpha=0.07, linewidth=0)
         axes.set_yticks(range(len(shown)), [summary.name for summary in shown])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"{metric}, median and 95 % interval over fresh seeds")
-        _scale(axes, "x", [value for one in shown for value in (one.value.low, one.value.median, one.value.high)])
+        axes.set_xlabel(label)
+        _scale(axes, "x", [*low, *middle, *high])
 
-    return drawn(f"{metric} of each contender", 6.4, 0.9 + 0.34 * max(1, len(shown)), draw)
+    return drawn(f"{label} of each contender", 5.2, 0.8 + 0.3 * max(1, len(shown)), draw)
+
+
+def above(loss: float, optimum: float | None) -> float:
+    """The distance to the optimum, no less than float32 can tell; the loss itself where no optimum is known."""
+    return loss if not optimum else max(loss - optimum, FLOAT32_RESOLUTION * abs(optimum))
 
 
 def learning_curves(
-    summaries: Sequence[Summary], colours: Mapping[str, str], split: str, label: str, *, above: float = 0.0
+    summaries: Sequence[Summary], colours: Mapping[str, str], split: str, label: str, *, optimum: float | None = None
 ) -> Markup:
     """Median loss along the training over the final seeds, with a band between the quartiles.
 
-    With `above`, the optimum, what is drawn is the distance to it.
+    Where the optimum is given, what is drawn is the distance to it.
     """
-    curves = {summary.name: _curve(summary.entries["final"], split, above) for summary in summaries}
+    curves = {summary.name: _curve(summary.entries["final"], split, optimum) for summary in summaries}
 
     def draw(axes: Axes) -> None:
         values: list[float] = []
@@ -120,24 +135,30 @@ def learning_curves(
     return drawn(f"{label} along the training", 4.6, 3.1, draw)
 
 
-def _curve(finals: Sequence[Entry], split: str, above: float) -> tuple[np.ndarray, ...]:
+def _curve(finals: Sequence[Entry], split: str, optimum: float | None) -> tuple[np.ndarray, ...]:
     """(share of the training in percent, lower quartile, median, upper quartile)."""
     runs = [entry.result.looks for entry in finals if entry.result.status == "ok"]
     if not runs:
         return (np.empty(0),) * 4
     length = min(len(looks) for looks in runs)
-    values = np.array([[getattr(look, split) for look in looks[:length]] for looks in runs], dtype=float) - above
+    values = np.array([[above(getattr(look, split), optimum) for look in looks[:length]] for looks in runs])
     steps = np.array([look.step for look in runs[0][:length]], dtype=float)
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
     return 100 * steps / max(steps[-1], 1), low, middle, high
 
 
 def learning_rates(
-    summary: Summary, colour: str, split: str, label: str, limits: tuple[float, float] | None, *, above: float = 0.0
+    summary: Summary,
+    colour: str,
+    split: str,
+    label: str,
+    limits: tuple[float, float] | None,
+    *,
+    optimum: float | None = None,
 ) -> Markup:
     """Loss against learning rate for each setting that one contender searched; the chosen one has a ring."""
     entries = [entry for entry in summary.entries["search"] if "lr" in entry.settings]
-    points = [(entry.settings["lr"], loss_of(entry.result, split) - above, entry.settings) for entry in entries]
+    points = [(entry.settings["lr"], above(loss_of(entry.result, split), optimum), entry.settings) for entry in entries]
 
     def draw(axes: Axes) -> None:
         fine = [point for point in points if math.isfinite(point[1])]
@@ -149,23 +170,22 @@ def learning_rates(
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        _scale(axes, "y", [point[1] for point in fine], limits)
+        _scale(axes, "y", limits or (), limits)
         lost = [point[0] for point in points if not math.isfinite(point[1])]
         top = axes.get_ylim()[1]
         axes.plot(lost, [top] * len(lost), "x", color=_INK, markersize=5, alpha=0.6, clip_on=False)
         axes.set_xlabel("learning rate")
         axes.set_title(summary.name, loc="left", fontsize=10, color=_INK)
-        axes.set_ylabel(label)
 
     return drawn(f"{label} against learning rate, {summary.name}", 3.4, 2.5, draw)
 
 
-def limits_of(summaries: Sequence[Summary], split: str, *, above: float = 0.0) -> tuple[float, float] | None:
+def limits_of(summaries: Sequence[Summary], split: str, *, optimum: float | None = None) -> tuple[float, float] | None:
     """The range of losses that the charts of learning rates share; None where nothing is finite.
 
     It ends at ten times the median, so that a few settings that went astray do not flatten all others.
     """
-    losses = [loss_of(entry.result, split) - above for one in summaries for entry in one.entries["search"]]
+    losses = [above(loss_of(entry.result, split), optimum) for one in summaries for entry in one.entries["search"]]
     finite = sorted(loss for loss in losses if math.isfinite(loss))
     if not finite:
         return None

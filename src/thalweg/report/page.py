@@ -93,7 +93,6 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
 def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     summaries, plan = comparison.contenders, comparison.plan
     metric = comparison.header.task["metric"]
-    above = plan.optimum or 0.0
     over = " above the optimum" if plan.optimum else ""
     has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["final"])
     splits = []
@@ -105,25 +104,25 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
         if any(math.isfinite(loss) for loss in losses) and not (split == "validation" and plan.judged_on == "train"):
             splits.append(split)
     selected = {"train": "training", "validation": "validation"}[plan.selected_on]
-    limits = charts.limits_of(summaries, plan.selected_on, above=above)
+    limits = charts.limits_of(summaries, plan.selected_on, optimum=plan.optimum)
     rated = [one for one in summaries if any("lr" in entry.settings for entry in one.entries["search"])]
+    rate_label = f"{selected} {metric}{over}"
     return {
-        "standings": charts.standings(summaries, colours, comparison.metric),
+        "rate_label": rate_label,
+        "standings": charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum),
         "curves": [
             charts.learning_curves(
                 summaries,
                 colours,
                 split,
                 f"training loss{over}" if split == "train" else f"validation {metric}",
-                above=above if split == "train" else 0.0,
+                optimum=plan.optimum if split == "train" else None,
             )
             for split in splits
             if has_curves
         ],
         "rates": [
-            charts.learning_rates(
-                one, colours[one.name], plan.selected_on, f"{selected} {metric}{over}", limits, above=above
-            )
+            charts.learning_rates(one, colours[one.name], plan.selected_on, rate_label, limits, optimum=plan.optimum)
             for one in rated
         ],
     }

@@ -1,0 +1,38 @@
+import torch
+
+from thalweg.engine import loop
+from thalweg.engine.precision import compute_dtype
+from thalweg.rules import Mean, Sum
+
+
+def test_tensors_advance_a_reduction_at_a_time() -> None:
+    order: list[str] = []
+
+    def asking(name: str, value: torch.Tensor, rounds: int):
+        total = torch.zeros(())
+        for index in range(rounds):
+            order.append(f"{name}{index}")
+            total = total + (yield Sum(value))
+        return total
+
+    results = loop.advance(
+        [asking("a", torch.ones(2), 2), asking("b", torch.ones(3), 3), asking("c", torch.ones(1), 0)]
+    )
+    assert [float(result) for result in results] == [4.0, 9.0, 0.0]
+    assert order == ["a0", "b0", "a1", "b1", "b2"]
+
+
+def test_reductions_over_the_model_cover_every_tensor_once() -> None:
+    parts = [torch.ones(2), torch.full((2, 3), 2.0), torch.tensor(4.0)]
+
+    def asking(part: torch.Tensor):
+        return (yield Sum(part, over="model")), (yield Mean(part, over="model"))
+
+    for total, mean in loop.advance([asking(part) for part in parts]):
+        assert float(total) == 18.0
+        assert float(mean) == 2.0
+
+
+def test_half_precisions_compute_in_float32() -> None:
+    assert compute_dtype(torch.bfloat16) == compute_dtype(torch.float16) == torch.float32
+    assert compute_dtype(torch.float64) == torch.float64

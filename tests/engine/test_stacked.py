@@ -1,0 +1,53 @@
+"""A member of a population takes the steps that the loop takes, bit by bit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.cases import CASES, SHAPES, Case, gradients, parameters
+from thalweg.engine import loop, stacked
+from thalweg.rules import SGD, Adam, Rule
+
+
+def members_of(rule: Rule) -> list[Rule]:
+    """Three members that differ in every number."""
+    numbers = {
+        name: getattr(rule, name)
+        for name, declared in rule.hypers().items()
+        if not declared.is_switch and getattr(rule, name) != 0
+    }
+    return [replace(rule, **{name: value * factor for name, value in numbers.items()}) for factor in (0.7, 1.0, 1.02)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_population_equals_the_loop_bit_by_bit(case: Case) -> None:
+    rules = members_of(case.rule)
+    names = [str(index) for index in range(len(SHAPES))]
+    start = dict(zip(names, parameters(torch.float32), strict=True))
+    params = {name: torch.stack([param] * len(rules)) for name, param in start.items()}
+    states, step = stacked.init(rules, params), stacked.stepper(rules[0])
+    alone = [dict(start) for _ in rules]
+    remembered = [{name: rule.init(param) for name, param in start.items()} for rule in rules]
+    for count, grads in enumerate(gradients(20, torch.float32), start=1):
+        # Each member sees gradients of its own.
+        own = {
+            name: torch.stack([grad * (1 + k) for k in range(len(rules))])
+            for name, grad in zip(names, grads, strict=True)
+        }
+        params, states = step(params, own, states, stacked.coefficients(rules, count, torch.float32))
+        for k, rule in enumerate(rules):
+            row = rule.coefficients(count)
+            items = [loop.Item(rule, alone[k][name], own[name][k], remembered[k][name], row) for name in names]
+            for name, (param, state) in zip(names, loop.update(items), strict=True):
+                alone[k][name], remembered[k][name] = param, state
+    for k in range(len(rules)):
+        assert all(torch.equal(params[name][k], alone[k][name]) for name in names)
+
+
+def test_members_may_differ_in_numbers_but_not_in_program() -> None:
+    shapes = [torch.Size([3])]
+    assert stacked.same_program([Adam(lr=0.1), Adam(lr=0.2, beta1=0.5)], shapes)
+    assert not stacked.same_program([Adam(), Adam(amsgrad=True)], shapes)
+    assert not stacked.same_program([SGD(), SGD(momentum=0.9)], shapes)
+    assert not stacked.same_program([SGD(), Adam()], shapes)

@@ -1,0 +1,344 @@
+"""What users of torch.optim count on, for every optimizer made from a rule."""
+
+import copy
+import inspect
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from tests.cases import CASES, Case, gradients, parameters
+from thalweg import optim, rules
+from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, SettingError, ThalwegError
+from thalweg.optim import keywords
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def train(optimizer: torch.optim.Optimizer, num_steps: int, skip: int = 0) -> None:
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    for grads in gradients(skip + num_steps, torch.float64)[skip:]:
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad.to(param.dtype).clone()
+        optimizer.step()
+
+
+def fresh(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    return [param.requires_grad_() for param in parameters(dtype)]
+
+
+def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], **tolerance: float) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        if tolerance:
+            torch.testing.assert_close(one.detach(), other.detach(), **tolerance)
+        else:
+            assert torch.equal(one, other)
+
+
+@each_case
+def test_keywords_and_defaults_are_torchs(case: Case) -> None:
+    ours = inspect.signature(case.ours).parameters
+    theirs = inspect.signature(case.theirs).parameters
+    assert list(ours)[: len(ours) - 1] == list(theirs)[: len(ours) - 1]
+    for name, parameter in ours.items():
+        assert parameter.default == theirs[name].default
+
+
+@each_case
+def test_groups_and_state_have_torchs_keys(case: Case) -> None:
+    saved = []
+    for optimizer in (case.ours(fresh(), **case.settings), case.theirs(fresh(), **case.settings)):
+        train(optimizer, 2)
+        saved.append(optimizer.state_dict())
+    ours, theirs = saved
+    extra = set(keywords.TORCH_KERNELS) | {"decoupled_weight_decay"}
+    assert ours["param_groups"][0].keys() == theirs["param_groups"][0].keys() - extra
+    for index, state in theirs["state"].items():
+        expected = {key for key, value in state.items() if value is not None} | {"step"}
+        assert ours["state"][index].keys() == expected
+
+
+@each_case
+@pytest.mark.parametrize("way", ["torch to thalweg", "thalweg to torch"])
+def test_checkpoints_go_both_ways(case: Case, way: str) -> None:
+    start = fresh(torch.float64)
+    first, second = (case.theirs, case.ours) if way == "torch to thalweg" else (case.ours, case.theirs)
+    begun = first(start, **case.settings)
+    train(begun, 10)
+    params = [param.detach().clone().requires_grad_() for param in start]
+    resumed = second(params, **case.settings)
+    resumed.load_state_dict(copy.deepcopy(begun.state_dict()))
+    train(begun, 10, skip=10)
+    train(resumed, 10, skip=10)
+    assert_same(params, start, rtol=1e-10, atol=1e-13)
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> None:
+    whole, halved = fresh(dtype), fresh(dtype)
+    train(case.ours(whole, **case.settings), 20)
+    begun = case.ours(halved, **case.settings)
+    train(begun, 10)
+    file = io.BytesIO()
+    torch.save(begun.state_dict(), file)
+    file.seek(0)
+    resumed = case.ours(halved, **case.settings)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for state in resumed.state.values():
+        # torch's own loader would have cast them to the parameter's dtype (pytorch#43706).
+        assert all(tensor.dtype == torch.float32 for tensor in state.values())
+    train(resumed, 10, skip=10)
+    assert_same(halved, whole)
+
+
+@each_case
+def test_half_precision_is_computed_in_float32_and_rounded_once(case: Case) -> None:
+    half = fresh(torch.bfloat16)
+    full = [param.detach().float().requires_grad_() for param in half]
+    for params in (half, full):
+        for param, grad in zip(params, gradients(1, torch.bfloat16)[0], strict=True):
+            param.grad = grad.to(param.dtype)
+        case.ours(params, **case.settings).step()
+    assert_same(half, [param.detach().to(torch.bfloat16) for param in full])
+
+
+SCHEDULERS: dict[str, Any] = {
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.05, total_steps=25),
+    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=20),
+    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda step: 0.9**step),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, base_lr=1e-3, max_lr=0.05, step_size_up=7),
+    "StepLR": lambda o: lr_scheduler.StepLR(o, step_size=3, gamma=0.5),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "momentum" in case.settings or "betas" in case.settings], ids=str
+)
+def test_schedulers_of_torch_do_what_they_do_to_torch(case: Case, scheduler: str) -> None:
+    if case.settings.get("dampening"):
+        case = Case(case.ours, case.theirs, case.settings | {"dampening": 0.0})
+    ends = []
+    for kind in (case.ours, case.theirs):
+        params = fresh(torch.float64)
+        optimizer = kind(params, **case.settings)
+        schedule = SCHEDULERS[scheduler](optimizer)
+        for step in range(20):
+            train(optimizer, 1, skip=step)
+            schedule.step()
+        ends.append(params)
+    assert_same(*ends, rtol=1e-10, atol=1e-13)
+
+
+@each_case
+def test_a_tensor_learning_rate_works_and_is_never_written(case: Case) -> None:
+    lr = torch.tensor(case.settings["lr"], dtype=torch.float64)
+    before = lr.clone()
+    ends = []
+    for settings in (case.settings | {"lr": lr}, case.settings):
+        params = fresh(torch.float64)
+        optimizer = case.ours(params, **settings)
+        train(optimizer, 5)
+        ends.append(params)
+    assert torch.equal(lr, before)
+    assert_same(*ends, rtol=1e-12, atol=1e-14)
+
+
+@each_case
+def test_maximize_climbs_as_torchs_does(case: Case) -> None:
+    ends = []
+    for kind in (case.ours, case.theirs):
+        params = fresh(torch.float64)
+        train(kind(params, **case.settings, maximize=True), 5)
+        ends.append(params)
+    assert_same(*ends, rtol=1e-10, atol=1e-13)
+
+
+@each_case
+def test_gradients_are_untouched(case: Case) -> None:
+    params = fresh()
+    optimizer = case.ours(params, **case.settings, maximize=True)
+    for param, grad in zip(params, gradients(1, torch.float32)[0], strict=True):
+        param.grad = grad
+    before = [param.grad.clone() for param in params]
+    optimizer.step()
+    assert_same([param.grad for param in params], before)
+
+
+@each_case
+def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Case) -> None:
+    early, late, alone = (torch.ones(3, requires_grad=True) for _ in range(3))
+    optimizer = case.ours([early, late], **case.settings)
+    for _ in range(5):  # no gradient reaches `late`: parameter and state are left alone
+        early.grad = torch.full((3,), 0.5)
+        optimizer.step()
+    assert torch.equal(late, torch.ones(3))
+    assert late not in optimizer.state
+    late.grad = alone.grad = torch.tensor([1.0, -2.0, 0.5])
+    optimizer.step()
+    case.ours([alone], **case.settings).step()
+    assert torch.equal(late, alone)
+
+
+@each_case
+def test_zero_learning_rate_moves_nothing(case: Case) -> None:
+    params = fresh()
+    train(case.ours(params, **case.settings | {"lr": 0.0, "weight_decay": 0.0}), 3)
+    assert_same(params, parameters(torch.float32))
+
+
+@each_case
+def test_a_zero_first_gradient_is_survived(case: Case) -> None:
+    param = torch.ones(3, requires_grad=True)
+    optimizer = case.ours([param], **case.settings)
+    for grad in (torch.zeros(3), torch.ones(3)):
+        param.grad = grad
+        optimizer.step()
+    assert param.isfinite().all()
+
+
+@each_case
+def test_copies_and_pickles_go_on_alike(case: Case) -> None:
+    params = fresh()
+    optimizer = case.ours(params, **case.settings)
+    train(optimizer, 3)
+    others = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
+    train(optimizer, 3, skip=3)
+    for other in others:
+        train(other, 3, skip=3)
+        assert_same([param for group in other.param_groups for param in group["params"]], params)
+
+
+@each_case
+def test_odd_shapes_and_layouts_are_taken(case: Case) -> None:
+    plain = torch.randn(4, 6)
+    ends = []
+    for made in (lambda: plain.clone(), lambda: plain.t().contiguous().t()):
+        param = made().requires_grad_()
+        empty = torch.zeros(0, 3, requires_grad=True)
+        optimizer = case.ours([param, empty], **case.settings)
+        for _ in range(3):
+            param.grad, empty.grad = plain.cos(), torch.zeros(0, 3)
+            optimizer.step()
+        ends.append([param])
+    assert_same(*ends)
+
+
+def test_closures_are_called_with_gradients_on_and_return_the_loss() -> None:
+    param = torch.ones(2, requires_grad=True)
+    optimizer = optim.AdamW([param])
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (param**2).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 2.0
+    assert optimizer.step(closure).item() < 2.0
+
+
+def test_groups_have_their_own_settings_and_can_be_added() -> None:
+    ends = []
+    for kind in (optim.AdamW, torch.optim.AdamW):
+        params = fresh(torch.float64)
+        optimizer = kind([{"params": params[:1], "lr": 0.1}, {"params": params[1:2]}], betas=(0.8, 0.9))
+        optimizer.add_param_group({"params": params[2:], "weight_decay": 0.5})
+        train(optimizer, 5)
+        ends.append(params)
+    assert_same(*ends, rtol=1e-10, atol=1e-13)
+
+
+def test_hooks_and_named_parameters_are_torchs() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = optim.SGD(model.named_parameters(), lr=0.1)
+    assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
+    seen: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: {**state, "state": {}})
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen == ["before", "after"]
+    assert not optimizer.state  # the user's hook had the last word on what is loaded
+
+
+def test_a_momentum_switched_on_late_starts_from_nothing() -> None:
+    params = fresh()
+    optimizer = optim.SGD(params, lr=0.1)
+    train(optimizer, 2)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    train(optimizer, 2, skip=2)
+    assert all("momentum_buffer" in optimizer.state[param] for param in params)
+
+
+def test_settings_may_be_given_by_position_as_in_torch() -> None:
+    group = optim.SGD([torch.zeros(1)], 0.1, 0.9).param_groups[0]
+    assert (group["lr"], group["momentum"]) == (0.1, 0.9)
+
+
+def test_what_asks_torch_for_nothing_is_accepted() -> None:
+    group = optim.Adam([torch.zeros(1)], foreach=None, fused=False).param_groups[0]
+    assert not group.keys() & set(keywords.TORCH_KERNELS)
+
+
+def test_a_rule_of_ones_own_becomes_an_optimizer() -> None:
+    class Mine(rules.Rule, scope="elementwise"):
+        pass
+
+    assert optim.optimizer_for(rules.AdamW) is optim.AdamW
+    with pytest.raises(TypeError, match="dataclass"):
+        optim.optimizer_for(Mine)
+
+
+BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
+    ([], {}, ParameterError, "AdamW: params must hold at least one parameter, got none."),
+    ([3.0], {}, ParameterTypeError, "AdamW: every parameter must be a tensor, got float (3.0)."),
+    (torch.zeros(2), {}, ParameterTypeError, "AdamW: params must be a list of tensors, got one tensor of shape (2,)."),
+    (
+        [torch.zeros(2, dtype=torch.int64)],
+        {},
+        ParameterError,
+        "must be of a real floating-point dtype, got torch.int64",
+    ),
+    ([torch.zeros(2)], {"lr": -1.0}, SettingError, "AdamW: lr must be >= 0, got -1.0."),
+    ([torch.zeros(2)], {"betas": (0.9,)}, SettingError, "AdamW: betas must hold 2 numbers, got (0.9,)."),
+    ([torch.zeros(2)], {"betas": (0.9, 1.0)}, SettingError, "AdamW: beta2 must be in [0, 1), got 1.0."),
+    ([torch.zeros(2)], {"weight_decy": 0.1}, KeywordError, "got 'weight_decy'. Did you mean weight_decay?"),
+    ([torch.zeros(2)], {"fused": True}, KeywordError, "fused chooses among torch's own kernels"),
+    ([{"params": [torch.zeros(2)], "eps": -1.0}], {}, SettingError, "AdamW: eps must be >= 0, got -1.0."),
+]
+
+
+@pytest.mark.parametrize(("params", "settings", "kind", "message"), BAD)
+def test_bad_input_gets_a_clear_error(params: Any, settings: dict, kind: type[ThalwegError], message: str) -> None:
+    with pytest.raises(kind) as error:
+        optim.AdamW(params, **settings)
+    assert message in str(error.value)
+
+
+def test_bad_input_leaves_the_optimizer_as_it_was() -> None:
+    optimizer = optim.AdamW([torch.zeros(2)])
+    with pytest.raises(SettingError):
+        optimizer.add_param_group({"params": [torch.zeros(3)], "lr": -1.0})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_sparse_gradients_are_refused() -> None:
+    table = nn.Embedding(5, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(ParameterError, match="gradients must be dense"):
+        optim.AdaGrad(table.parameters()).step()
+
+
+def test_too_many_positions_and_twice_given_settings_are_refused() -> None:
+    with pytest.raises(KeywordError, match="at most 5 settings may be given by position, got 6"):
+        optim.SGD([torch.zeros(1)], 0.1, 0.9, 0.0, 0.0, False, True)
+    with pytest.raises(KeywordError, match="lr must be given once"):
+        optim.SGD([torch.zeros(1)], 0.1, lr=0.2)

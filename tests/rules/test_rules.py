@@ -1,0 +1,170 @@
+"""Every rule against torch.optim, and what every rule must keep."""
+
+import inspect
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+
+from tests.cases import CASES, Case, change, gradients, parameters, relative_error
+from thalweg import optim, rules
+from thalweg.engine import loop
+from thalweg.errors import KeywordError, SettingError
+
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
+RULES = [rules.SGD, rules.AdaGrad, rules.RMSprop, rules.Adam, rules.AdamW]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_torch_after_50_steps(case: Case, dtype: torch.dtype) -> None:
+    error = relative_error(change(case.ours, case.settings, dtype), change(case.theirs, case.settings, dtype))
+    assert error <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_hyperparameter_moves_the_result_by_ten_tolerances(case: Case) -> None:
+    reference = change(case.ours, case.settings, torch.float64)
+    for keyword, value in case.settings.items():
+        if isinstance(value, bool):
+            changed = [{keyword: not value}]
+        elif isinstance(value, tuple):  # betas: half the distance to 1
+            changed = [{keyword: (1 - (1 - value[0]) / 2, value[1])}, {keyword: (value[0], 1 - (1 - value[1]) / 2)}]
+        else:
+            changed = [{keyword: value * 2 if value * 2 < 1 else 1 - (1 - value) / 2}]
+        for one in changed:
+            moved = change(case.ours, case.settings | one, torch.float64)
+            assert relative_error(moved, reference) > 10 * TOLERANCE[torch.float32], one
+
+
+def test_every_hyperparameter_of_every_rule_is_in_a_case() -> None:
+    tried = {(case.ours.rule, keyword) for case in CASES for keyword in case.settings}
+    for rule in RULES:
+        for keyword in optim.keywords.members(rule):
+            assert (rule, keyword) in tried
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_inputs_are_not_written(case: Case) -> None:
+    rule, param, grad = case.rule, parameters(torch.float32)[0], gradients(1, torch.float32)[0][0]
+    state = rule.init(param)
+    before = [tensor.clone() for tensor in (param, grad, *state)]
+    list(loop.update([loop.Item(rule, param, grad, state, rule.coefficients(1))]))
+    assert all(torch.equal(tensor, was) for tensor, was in zip((param, grad, *state), before, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_numbers_enter_the_kernel_through_coefficients_alone(case: Case) -> None:
+    rule, param, grad = case.rule, parameters(torch.float32)[0], gradients(1, torch.float32)[0][0]
+    state, coefficients = rule.init(param), rule.coefficients(3)
+    poisoned = rule.with_()
+    for name, declared in rule.hypers().items():
+        if not declared.is_switch and getattr(rule, name) != 0:
+            object.__setattr__(poisoned, name, math.nan)
+    (right,), (found,) = (
+        list(loop.update([loop.Item(one, param, grad, state, coefficients)])) for one in (rule, poisoned)
+    )
+    assert torch.equal(right[0], found[0])
+    assert all(torch.equal(a, b) for a, b in zip(right[1], found[1], strict=True))
+
+
+def test_coefficients_are_computed_in_float64() -> None:
+    # 1 - 0.999 in float32 is off by 5e-5 of itself.
+    assert rules.Adam().coefficients(1).fresh2 == 1 - 0.999
+
+
+def test_sgd_with_momentum_is_the_heavy_ball_for_a_constant_learning_rate() -> None:
+    alpha, beta = 0.05, 0.8
+    curvature = torch.tensor([1.0, 0.1], dtype=torch.float64)
+    now = before = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    param = now.clone().requires_grad_()
+    optimizer = optim.SGD([param], lr=alpha, momentum=beta)
+    for _ in range(50):
+        now, before = now - alpha * curvature * now + beta * (now - before), now
+        param.grad = curvature * param.detach()
+        optimizer.step()
+    torch.testing.assert_close(param.detach(), now, rtol=1e-12, atol=0)
+
+
+def test_centered_rmsprop_survives_a_constant_gradient_where_torch_does_not() -> None:
+    """What RMSprop's `Departs:` claims."""
+    settings = {"lr": 1e-3, "centered": True, "alpha": 0.5}
+    ends = []
+    for optimizer in (optim.RMSprop, torch.optim.RMSprop):
+        param = torch.linspace(0.1, 1, 100).requires_grad_()
+        running = optimizer([param], **settings)
+        for _ in range(60):
+            param.grad = torch.linspace(0.1, 1, 100)
+            running.step()
+        ends.append(param.detach())
+    assert ends[0].isfinite().all()
+    assert ends[1].isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings", "message"),
+    [
+        (rules.AdamW, {"eps": -1e-8}, "AdamW: eps must be >= 0, got -1e-08. The default is 1e-08."),
+        (rules.Adam, {"beta1": 1.0}, "Adam: beta1 must be in [0, 1), got 1.0. The default is 0.9."),
+        (rules.SGD, {"lr": math.nan}, "SGD: lr must be >= 0, got nan. The default is 0.001."),
+        (rules.SGD, {"lr": math.inf}, "SGD: lr must be >= 0, got inf. The default is 0.001."),
+        (rules.SGD, {"lr": "big"}, "SGD: lr must be a number >= 0, got 'big'."),
+        (rules.SGD, {"lr": True}, "SGD: lr must be a number >= 0, got True."),
+        (rules.RMSprop, {"centered": 1}, "RMSprop: centered must be True or False, got 1."),
+        (
+            rules.SGD,
+            {"nesterov": True},
+            "SGD: nesterov needs momentum > 0 and dampening = 0, got momentum = 0.0 and dampening = 0.0.",
+        ),
+    ],
+)
+def test_settings_out_of_bounds_are_refused(rule: type[rules.Rule], settings: dict, message: str) -> None:
+    with pytest.raises(SettingError) as error:
+        rule(**settings)
+    assert str(error.value) == message
+
+
+def test_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(KeywordError, match=r"got 'weight_decai'. Did you mean weight_decay\?"):
+        rules.AdamW().with_(weight_decai=0.1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_documents_itself(rule: type[rules.Rule]) -> None:
+    explanation = rules.explain(rule())
+    assert explanation.title
+    assert explanation.title.lower() == rule.__doc__.lower()
+    assert "θ_t" in explanation.formula
+    assert explanation.source
+    assert explanation.departs
+    assert explanation.use
+    assert explanation.avoid
+    module = inspect.getmodule(rule).__doc__
+    for one in explanation.hypers:
+        assert one.doc
+        # The formula uses the symbol of each number.
+        assert one.symbol in module
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_field_is_declared_and_every_range_lies_within_its_bound(rule: type[rules.Rule]) -> None:
+    assert [one.name for one in fields(rule)] == list(rule.hypers())
+    for declared in rule.hypers().values():
+        if declared.bound is not None:
+            assert declared.default in declared.bound
+        if declared.search is not None:
+            assert declared.search.low in declared.bound
+            assert declared.search.high in declared.bound
+
+
+def test_memory_is_read_from_the_layout() -> None:
+    shape = torch.Size([10, 10])
+    numbers = {
+        rules.SGD(): 0,
+        rules.SGD(momentum=0.9): 100,
+        rules.RMSprop(centered=True, momentum=0.5): 300,
+        rules.Adam(): 200,
+        rules.Adam(amsgrad=True): 300,
+    }
+    assert {rule: rule.state_numel(shape) for rule in numbers} == numbers
