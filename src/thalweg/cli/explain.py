@@ -36,14 +36,14 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
 
     console = Console(highlight=False)
     console.print(Text(f"{name}: {about}", style="bold"))
-    if about != explanation.title:
+    if about.lower() != explanation.title.lower():
         console.print(Text(f"{explanation.name}: {explanation.title}"))
     console.print()
     click.echo(textwrap.indent(explanation.formula, "    "))  # a formula is not wrapped
     console.print()
     table = Table(box=None, pad_edge=False)
     for column in ("", "setting", "value", "must be", "unit", "searched", "what it is"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "setting")
     for one in explanation.hypers:
         searched = f"{one.search.low:g} – {one.search.high:g}, {one.search.scale}" if one.search else ""
         table.add_row(one.symbol, one.name, f"{one.value}", one.bound, one.unit, searched, one.doc)

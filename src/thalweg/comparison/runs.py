@@ -74,8 +74,7 @@ class OneByOne:
             group["lr"] = lr * lr_factor
         self.model.train()
         self.optimizer.zero_grad()
-        loss = self.task.loss(self.model, next(self.batches))
-        _check_loss(self.task, loss)
+        loss = _checked(self.task, self.task.loss(self.model, next(self.batches)))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
@@ -83,7 +82,14 @@ class OneByOne:
     def evaluate(self, split: str) -> list[float]:
         self.model.eval()
         measure = self.task.measure(split)
-        return [float(_mean(self.task.split(split), lambda batch: measure(self.model, batch)))]
+
+        def measured(batch: Batch) -> Tensor:
+            value = measure(self.model, batch)
+            # Only what is differentiated must be a tensor: a metric may come from elsewhere as a number.
+            value = torch.as_tensor(value) if split != "train" and isinstance(value, int | float) else value
+            return _checked(self.task, value)
+
+        return [float(_mean(self.task.split(split), measured))]
 
 
 class Population:
@@ -111,9 +117,7 @@ class Population:
 
         def measured(params: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
             weights = {f"model.{name}": value for name, value in (params | buffers).items()}
-            loss = functional_call(objective, weights, (batch,))
-            _check_loss(self.task, loss)
-            return loss
+            return _checked(self.task, functional_call(objective, weights, (batch,)))
 
         return measured
 
@@ -149,10 +153,12 @@ def unfit_for_population(task: Task, model: nn.Module) -> str | None:
     return None
 
 
-def _check_loss(task: Task, loss: Any) -> None:
+def _checked(task: Task, loss: Any) -> Tensor:
+    """The loss, if it is a 0-d tensor."""
     if not isinstance(loss, Tensor) or loss.dim() != 0:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise TaskError(f"{task.name}: the loss must be a 0-d tensor, got {got}. Take the mean over the batch.")
+    return loss
 
 
 def _batches(task: Task, contender: Contender, seed: int) -> Iterator[Batch]:

@@ -1,0 +1,167 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from thalweg.cli.main import cli, main
+from thalweg.comparison import CONTENDERS
+from thalweg.tasks import BUILT_IN
+
+COMMANDS = sorted(cli.commands)
+
+
+def thalweg(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "thalweg", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def invoke(*arguments: str) -> Result:
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result
+
+
+def test_the_commands_are_these() -> None:
+    assert COMMANDS == ["compare", "explain", "list", "report", "tasks"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
+def test_help_answers_without_importing_torch(command: list[str]) -> None:
+    script = (
+        "import sys\nfrom thalweg.cli import main\n"
+        f"sys.argv[1:] = {[*command, '--help']!r}\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'sqlalchemy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_the_examples_in_the_help_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in COMMANDS:  # compare comes first, and report reads what it stored
+        help_text = invoke(name, "--help").output
+        example = help_text.partition("Example:")[2].strip()
+        assert example.startswith(f"thalweg {name}")
+        assert help_text.rstrip().endswith(example)
+        invoke(*shlex.split(example)[1:])
+
+
+def test_exit_codes_are_documented() -> None:
+    text = invoke("--help").output
+    for code in ("0    done", "1    a bug", "2    bad input", "130  interrupted"):
+        assert code in text
+
+
+def test_compare_prints_one_json_object_on_stdout_and_talks_on_stderr(tmp_path: Path) -> None:
+    done = thalweg("compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert found["task"] == "quadratic"
+    assert {one["name"] for one in found["contenders"]} == {"gd", "adam"}
+    assert "searching gd" in done.stderr
+    assert (tmp_path / found["report"]).exists()
+    assert (tmp_path / "runs" / "quadratic" / "store.sqlite").exists()
+
+
+def test_compare_ends_in_a_table_a_verdict_and_a_line_to_paste(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    result = invoke("compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", out)
+    assert "95 % interval" in result.output
+    assert "median training height" in result.output
+    assert "optimizer = thalweg.optim." in result.output
+    assert f"Report: {out}/report.html" in result.output
+    again = invoke("report", out)
+    assert "Report:" in again.output
+    as_json = json.loads(invoke("report", out, "--json", "--to", str(tmp_path / "other.html")).output)
+    assert as_json["report"] == str(tmp_path / "other.html")
+
+
+def test_tasks_and_list_name_everything() -> None:
+    for command, names in (("tasks", BUILT_IN), ("list", CONTENDERS)):
+        assert [one["name"] for one in json.loads(invoke(command, "--json").output)] == list(names)
+        text = invoke(command).output
+        assert all(name in text for name in names)
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_explain_tells_what_the_rule_declares(name: str) -> None:
+    found = json.loads(invoke("explain", name, "--json").output)
+    rule = CONTENDERS[name].rule
+    assert found["formula"]
+    assert found["source"]
+    assert found["departs"]
+    assert {one["name"]: one["value"] for one in found["hypers"]} == rule.settings()
+    text = invoke("explain", name).output
+    for one in found["hypers"]:
+        assert one["name"] in text
+        assert one["symbol"] in text
+    for line in found["formula"].splitlines():
+        assert line in text
+    assert f"{4 * found['state_numbers']} bytes" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "digts"], "got 'digts'. Did you mean digits"),
+        (["compare", "digits", "--with", "adm"], "no optimizer is called 'adm'. Did you mean adam"),
+        (["compare", "digits", "--with", "adam:beta9=1"], "got 'beta9'. Did you mean beta"),
+        (["compare", "digits", "--with", "adam:lr=-1"], "Adam: lr must be >= 0, got -1.0."),
+        (["compare", "digits", "--budget", "1s"], "the budget must be at least"),
+        (["compare", "digits", "--budgt", "1s"], "No such option"),
+        (["compare", "nowhere.py:task"], "a task file must exist, found none"),
+        (["compare"], "Missing argument 'TASK'"),
+        (["report", "nowhere"], "a store must exist, found none"),
+        (["explain", "adamm"], "Did you mean adam"),
+    ],
+)
+def test_bad_input_ends_with_code_2_and_one_message(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert end.value.code == 2
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+def test_ctrl_c_ends_with_code_130_and_says_that_nothing_is_lost(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "thalweg", "compare", "digits", "--budget", "60trials", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("searching sgd"):
+            break
+    time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+
+
+def test_the_folder_of_a_task_is_named_after_it() -> None:
+    from thalweg.cli.compare import folder_name
+
+    assert folder_name("digits") == "digits"
+    assert folder_name("quadratic:condition=10") == "quadratic-condition-10"
+    assert folder_name("some/where/mine.py:task") == "mine-task"

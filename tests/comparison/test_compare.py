@@ -1,0 +1,230 @@
+"""A whole comparison, and what happens when it is interrupted."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg
+from thalweg.comparison import Progress, Store
+from thalweg.errors import BudgetError, SettingError, StoreError
+
+
+def by_name(found: thalweg.Comparison) -> dict:
+    return {one["name"]: one for one in found.to_json()["contenders"]}
+
+
+def without_times(found: dict) -> dict:
+    """What must be the same for the same seed."""
+    text = json.dumps(found)
+    kept = json.loads(text)
+    for one in kept["contenders"]:
+        del one["seconds"], one["way"]
+    kept.pop("report", None)
+    return kept
+
+
+def test_linear_regression_comes_within_a_percent_of_the_optimum() -> None:
+    found = thalweg.compare("linear-regression", "gd,sgd,momentum,adagrad,rmsprop,adam", budget="16trials")
+    optimum = found.to_json()["optimum"]
+    for one in found.to_json()["contenders"]:
+        assert one["train_loss"] <= 1.01 * optimum, one["name"]
+    assert set(found.verdict.tied) == set(by_name(found))
+    assert found.verdict.recommended in ("gd", "sgd")
+
+
+def test_the_result_has_the_promised_keys_and_is_plain_json() -> None:
+    found = thalweg.compare("quadratic", ["gd", "adam"], budget="4trials").to_json()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found.keys() >= {"task", "optimum", "contenders", "verdict"}
+    for one in found["contenders"]:
+        promised = {"name", "settings", "value", "low", "high", "train_loss", "seeds", "diverged", "seconds", "bytes"}
+        assert one.keys() >= promised
+        assert one["low"] <= one["value"] <= one["high"]
+    assert found["verdict"].keys() >= {"best", "tied", "recommended", "text"}
+    assert found["optimum"] == 0.0
+
+
+def test_every_contender_has_the_same_budget_and_the_same_fresh_seeds() -> None:
+    found = thalweg.compare("quadratic", ["gd", "adam"], budget="10trials")
+    entries = found.store.entries(1)
+    counts = {}
+    for one in entries:
+        counts[one.contender, one.stage] = counts.get((one.contender, one.stage), 0) + 1
+    for stage in ("search", "retrain", "final"):
+        assert counts["gd", stage] == counts["adam", stage] > 0
+    seeds = {stage: {one.seed for one in entries if one.stage == stage} for stage in ("search", "retrain", "final")}
+    assert not seeds["search"] & seeds["retrain"]
+    assert not seeds["final"] & (seeds["search"] | seeds["retrain"])
+    assert {one.seed for one in entries if (one.contender, one.stage) == ("gd", "final")} == seeds["final"]
+
+
+def test_the_chosen_settings_are_the_best_of_the_retrained_on_what_selects() -> None:
+    found = thalweg.compare("digits", ["sgd"], budget="10trials")
+    entries = found.contenders[0].entries
+    searched = sorted((one.result.validation, one.trial) for one in entries["search"])
+    assert {one.trial for one in entries["retrain"]} == {trial for _, trial in searched[:2]}
+    medians = {}
+    for trial in {one.trial for one in entries["retrain"]}:
+        losses = sorted(one.result.validation for one in entries["retrain"] if one.trial == trial)
+        medians[trial] = sum(losses) / 2
+    assert {one.trial for one in entries["final"]} == {min(medians, key=medians.get)}
+
+
+def test_the_same_seed_gives_the_same_verdict_and_another_seed_another_result() -> None:
+    first, second, other = (
+        thalweg.compare("quadratic", ["gd", "adam"], budget="8trials", seed=seed).to_json() for seed in (1, 1, 2)
+    )
+    assert without_times(first) == without_times(second)
+    assert without_times(first) != without_times(other)
+
+
+def test_progress_is_told_from_the_pilot_to_the_end() -> None:
+    told: list[Progress] = []
+    thalweg.compare("quadratic", ["gd", "adam"], budget="8trials", watch=told.append)
+    assert [one.contender for one in told[:2]] == ["gd", "adam"]
+    assert {one.stage for one in told} == {"pilot", "search", "retrain", "final"}
+    trained = [one for one in told if one.stage != "pilot"]
+    assert all(a.done <= b.done for a, b in itertools.pairwise(trained))
+    assert trained[-1].done == trained[-1].total == 34
+
+
+COMMAND = [sys.executable, "-m", "thalweg", "compare", "digits", "--with", "sgd,adam", "--budget", "40trials"]
+
+
+def rows(store: Path) -> list[tuple]:
+    """Every stored result with the seconds it took: a training that was repeated would take others."""
+    if not store.exists():
+        return []
+    with sqlite3.connect(store) as connection:
+        try:
+            return connection.execute("SELECT contender, stage, trial, seed, seconds FROM results").fetchall()
+        except sqlite3.OperationalError:
+            return []
+
+
+def run(out: Path) -> dict:
+    done = subprocess.run([*COMMAND, "--out", str(out), "--json"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    killed, store = tmp_path / "killed", tmp_path / "killed" / "store.sqlite"
+    for share in (1, 40, 90):
+        process = subprocess.Popen(
+            [*COMMAND, "--out", str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 120
+        while len(rows(store)) < share and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    before = rows(store)
+    assert before
+    resumed = run(killed)
+    after = rows(store)
+    assert set(before) <= set(after)
+    assert len({row[:4] for row in after}) == len(after)
+    assert without_times(resumed) == without_times(run(tmp_path / "whole"))
+
+
+def test_a_finished_comparison_is_shown_and_not_run_again(tmp_path: Path) -> None:
+    arguments = {"budget": "4trials", "store": tmp_path / "store.sqlite"}
+    first = thalweg.compare("quadratic", ["gd"], **arguments)
+    told: list[Progress] = []
+    again = thalweg.compare("quadratic", ["gd"], **arguments, watch=told.append)
+    assert told == []
+    assert again.to_json() == first.to_json()
+
+
+def test_what_changes_the_results_is_another_comparison(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.sqlite")
+
+    def task(width: int = 4, scale: float = 1.0) -> thalweg.Task:
+        x = scale * torch.linspace(0, 1, 40).unsqueeze(1)
+        return thalweg.Task(
+            model=lambda: nn.Sequential(nn.Linear(1, width), nn.Linear(width, 1)),
+            loss=thalweg.supervised(nn.functional.mse_loss),
+            data=(x, x),
+            passes=1,
+        )
+
+    calls = [
+        (task(), ["gd"], {}),
+        (task(width=5), ["gd"], {}),
+        (task(scale=2.0), ["gd"], {}),
+        (task(), ["sgd"], {}),
+        (task(), ["gd"], {"seed": 1}),
+        (task(), ["gd"], {"schedule": "constant"}),
+        (task(), ["gd"], {"budget": "2trials"}),
+    ]
+    found = [thalweg.compare(one, who, **{"budget": "1trial", "store": store, **more}) for one, who, more in calls]
+    assert len({one.header.id for one in found}) == len(calls)
+    again = thalweg.compare(task(), ["gd"], budget="1trial", store=store)
+    assert again.header.id == found[0].header.id
+
+
+def test_an_unfinished_comparison_has_no_verdict_yet(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    header = store.create("key", task={"name": "t"}, contenders=[], plan={}, environment={})
+    with pytest.raises(StoreError, match="must be finished, and is not"):
+        thalweg.Comparison(store, header)
+
+
+def test_a_contender_that_always_diverges_is_ranked_last_and_not_hidden() -> None:
+    wild = thalweg.Contender("wild", thalweg.rules.SGD(lr=1e9), pinned=frozenset({"lr", "momentum"}))
+    found = thalweg.compare("quadratic", [wild, "gd"], budget="4trials")
+    assert [one.name for one in found.contenders] == ["gd", "wild"]
+    worst = by_name(found)["wild"]
+    assert (worst["value"], worst["diverged"]) == (None, 5)
+    assert found.verdict.tied == ["gd"]
+    assert math.isinf(found.contenders[1].value.median)
+
+
+def test_nothing_is_recommended_where_everything_diverges(tmp_path: Path) -> None:
+    wild = thalweg.Contender("wild", thalweg.rules.SGD(lr=1e9), pinned=frozenset({"lr", "momentum"}))
+    found = thalweg.compare("quadratic", [wild], budget="4trials")
+    assert (found.verdict.best, found.code) == (None, "")
+    assert "Nothing to recommend" in found.report(tmp_path / "report.html").read_text()
+
+
+def test_a_function_of_the_users_is_tuned(tmp_path: Path) -> None:
+    def train(make_optimizer, report):
+        weight = nn.Parameter(torch.ones(2))
+        optimizer = make_optimizer([weight])
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = (weight * torch.tensor([1.0, 3.0])).square().sum()
+            loss.backward()
+            optimizer.step()
+        report(loss.item())
+
+    found = thalweg.compare(train, ["sgd", "adam"], budget="24trials")
+    untuned = [one.result.test for one in found.contenders[0].entries["search"] if one.trial == 0]
+    assert by_name(found)["sgd"]["value"] < untuned[0] / 10
+    assert "LinearLR" not in found.code  # its schedule is its own
+    assert found.report(tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"budget": "1s"}, BudgetError, r"the budget must be at least \d+s here"),
+        ({"budget": "soon"}, BudgetError, "must read like 90s"),
+        ({"schedule": "cosin"}, SettingError, "Did you mean cosine"),
+        ({"seed": 1.5}, SettingError, "seed must be a whole number, got 1.5"),
+    ],
+)
+def test_bad_input_is_refused(arguments: dict, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        thalweg.compare("digits", **arguments)

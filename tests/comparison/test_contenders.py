@@ -1,0 +1,131 @@
+import pytest
+import torch
+from torch import nn
+
+from thalweg import optim, rules
+from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, line_of_code, parse, resolve, split_list
+from thalweg.comparison.search import draws, order_opened_by
+from thalweg.errors import KeywordError, SettingError, UnknownNameError
+
+
+def test_a_list_keeps_the_settings_of_a_contender_together() -> None:
+    assert split_list("gd, adam:beta2=0.95,eps=1e-6 ,sgd") == ["gd", "adam:beta2=0.95,eps=1e-6", "sgd"]
+
+
+def test_settings_in_a_name_are_pinned_and_the_others_stay_open() -> None:
+    contender = parse("adam:beta2=0.95,amsgrad=true")
+    assert contender.name == "adam:beta2=0.95,amsgrad=true"
+    assert (contender.rule.beta2, contender.rule.amsgrad) == (0.95, True)
+    assert "beta2" not in contender.space(3, keep_optimum=False)
+    assert "beta1" in contender.space(3, keep_optimum=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("adan", UnknownNameError, "thalweg: no optimizer is called 'adan'. Did you mean adam"),
+        ("adam:beta3=0.5", KeywordError, "got 'beta3'. Did you mean beta"),
+        ("adam:beta1=2", SettingError, "Adam: beta1 must be in [0, 1), got 2.0."),
+        ("adam:beta1", SettingError, "adam: a setting must read name=value, got 'beta1'."),
+        ("adam:beta1=much", SettingError, "adam: beta1 must be a number, true or false, got 'much'."),
+    ],
+)
+def test_what_nobody_is_called_is_refused(text: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as error:
+        parse(text)
+    assert message in str(error.value)
+
+
+def test_contenders_are_names_rules_or_contenders_each_once() -> None:
+    mine = Contender("mine", rules.SGD(lr=0.1))
+    found = resolve(["sgd", rules.AdamW(eps=1e-6), mine])
+    assert [one.name for one in found] == ["sgd", "adamw:eps=1e-06", "mine"]
+    assert [one.name for one in resolve("sgd,adam")] == ["sgd", "adam"]
+    with pytest.raises(SettingError, match="named once, got 'sgd' twice"):
+        resolve(["sgd", "sgd"])
+    with pytest.raises(SettingError, match="at least one contender"):
+        resolve([])
+    with pytest.raises(SettingError, match="must be a name, a rule or a Contender, got int"):
+        resolve([3])
+
+
+def test_plain_descent_has_no_momentum_to_search() -> None:
+    for name in ("gd", "sgd"):
+        assert set(CONTENDERS[name].space(3, keep_optimum=False)) == {"lr", "weight_decay"}
+    assert "momentum" in CONTENDERS["momentum"].space(2, keep_optimum=False)
+
+
+def test_a_known_optimum_keeps_weight_decay_closed() -> None:
+    assert "weight_decay" not in CONTENDERS["adamw"].space(3, keep_optimum=True)
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_the_line_to_paste_makes_exactly_the_optimizer_that_was_trained(name: str) -> None:
+    contender = CONTENDERS[name]
+    for settings in draws(contender, 32, seed=1, keep_optimum=False):
+        model = nn.Linear(2, 2)
+        line = line_of_code(contender.described(), settings)
+        scope = {"thalweg": __import__("thalweg"), "model": model}
+        exec(line, scope)
+        trained = contender.optimizer(model.parameters(), settings)
+        assert type(scope["optimizer"]) is type(trained)
+        for key, value in trained.param_groups[0].items():
+            if key != "params":
+                assert scope["optimizer"].param_groups[0][key] == value
+
+
+def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
+    contender = CONTENDERS["adamw"]
+    drawn = draws(contender, 30, seed=3, keep_optimum=False)
+    space = contender.space(3, keep_optimum=False)
+    assert len(drawn) == 30
+    assert drawn[0] == {name: getattr(contender.rule, name) for name in space}
+    for settings in drawn:
+        assert settings.keys() == space.keys()
+        contender.rule.with_(**settings)
+    for settings in drawn[1:]:
+        assert all(space[name].low <= value <= space[name].high for name, value in settings.items())
+    assert drawn == draws(contender, 30, seed=3, keep_optimum=False)
+    assert drawn != draws(contender, 30, seed=4, keep_optimum=False)
+
+
+def test_draws_cover_the_learning_rate_evenly() -> None:
+    contender = CONTENDERS["sgd"]
+    bounds = contender.space(1, keep_optimum=False)["lr"]
+    positions = sorted(bounds.position(one["lr"]) for one in draws(contender, 9, seed=0, keep_optimum=False)[1:])
+    # Eight Sobol points: one in each eighth of the range.
+    assert [int(8 * position) for position in positions] == list(range(8))
+
+
+def test_a_small_budget_opens_the_learning_rate_alone() -> None:
+    assert [order_opened_by(trials) for trials in (1, 9, 10, 24, 25)] == [1, 1, 2, 2, 3]
+
+
+def test_a_contender_with_nothing_to_search_has_one_setting() -> None:
+    contender = Contender("fixed", rules.SGD(lr=0.1), pinned=frozenset({"lr", "momentum", "weight_decay"}))
+    assert draws(contender, 16, seed=0, keep_optimum=False) == [{}]
+
+
+def test_state_bytes_are_those_of_the_running_optimizer() -> None:
+    for name in DEFAULT:
+        for dtype in (torch.float32, torch.bfloat16):
+            model = nn.Linear(5, 3).to(dtype)
+            optimizer = CONTENDERS[name].optimizer(model.parameters(), {})
+            model(torch.ones(1, 5, dtype=dtype)).sum().backward()
+            optimizer.step()
+            kept = sum(
+                value.numel() * value.element_size()
+                for state in optimizer.state.values()
+                for key, value in state.items()
+                if key != "step"
+            )
+            assert CONTENDERS[name].state_bytes(model) == kept
+
+
+def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
+    from tests.rules.test_wrapping import Adafactor
+
+    contender = Contender("mine", Adafactor())
+    assert contender.described()["optimizer"] == "optimizer_for(Adafactor)"
+    optimizer = contender.optimizer([torch.ones(2, requires_grad=True)], {"lr": 0.1})
+    assert isinstance(optimizer, optim.optimizer_for(Adafactor))

@@ -1,0 +1,121 @@
+"""Nothing is lost, and what cannot be used is said."""
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+
+import thalweg
+from thalweg.comparison.store import VERSION, Entry, Store
+from thalweg.comparison.training import Look, Result
+from thalweg.errors import StoreError
+
+
+def filled(store: Store) -> int:
+    header = store.create("key", task={"name": "t"}, contenders=[], plan={}, environment={})
+    return header.id
+
+
+def entry(trial: int, seed: int = 0, value: float = 1.5) -> Entry:
+    looks = [Look(0, 3.0, math.nan), Look(5, value, value)]
+    return Entry("sgd", "search", trial, seed, {"lr": 0.1}, Result("ok", value, value, value, 0.5, looks))
+
+
+@contextmanager
+def every_connection(statement: str) -> Iterator[None]:
+    """Run a statement on each database connection made meanwhile."""
+
+    def run(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute(statement)
+
+    sql.event.listen(sql.engine.Engine, "connect", run)
+    try:
+        yield
+    finally:
+        sql.event.remove(sql.engine.Engine, "connect", run)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "store.sqlite"
+    store = Store(path)
+    comparison = filled(store)
+    store.add(comparison, [entry(1), entry(0, value=1 / 3)])
+    store.close()
+    read = Store(path)
+    assert read.find().key == "key"
+    assert read.find("other") is None
+    (first, second) = read.entries(comparison, "search", "sgd")
+    assert (first.trial, second.trial) == (0, 1)
+    assert first.result.train == 1 / 3
+    assert first.result.looks[1] == Look(5, 1 / 3, 1 / 3)
+    assert math.isnan(first.result.looks[0].validation)
+    assert read.entries(comparison, "final") == []
+
+
+def test_results_are_stored_all_or_none(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    comparison = filled(store)
+    store.add(comparison, [entry(0)])
+    with pytest.raises(StoreError, match="Another process is running the same comparison"):
+        store.add(comparison, [entry(1), entry(0)])
+    assert [one.trial for one in store.entries(comparison)] == [0]
+
+
+def test_what_is_not_finite_is_stored_as_nothing_and_read_as_not_a_number() -> None:
+    store = Store(None)
+    comparison = filled(store)
+    store.add(comparison, [entry(0, value=math.inf)])
+    assert math.isnan(store.entries(comparison)[0].result.test)
+
+
+def test_another_programs_files_are_left_alone(tmp_path: Path) -> None:
+    text, database = tmp_path / "notes.txt", tmp_path / "other.sqlite"
+    text.write_text("my notes, which are longer than a header of SQLite " * 50)
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE recipes (name)")
+    connection.close()
+    for path, message in ((text, "It is another program's file"), (database, "another program's database")):
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match=message):
+            thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
+        assert path.read_bytes() == before
+
+
+def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE thalweg_store SET version = 999")
+    connection.close()
+    with pytest.raises(StoreError, match=f"up to version {VERSION}, got version 999, which a newer thalweg wrote"):
+        Store(path)
+
+
+def test_a_read_only_store_is_found_out_before_the_first_trial(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    Store(path).close()
+    with every_connection("PRAGMA query_only = ON"), pytest.raises(StoreError, match="Give write permission"):
+        Store(path)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="its folder must be writable"):
+        Store(tmp_path / "file" / "store.sqlite")
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    arguments = {"budget": "4trials", "store": path, "seed": 3}
+    with every_connection("PRAGMA max_page_count = 12"), pytest.raises(StoreError, match="Free some space and run"):
+        thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
+    kept = Store(path).entries(1)
+    assert kept
+    found = thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
+    finished = {(one.contender, one.stage, one.trial, one.seed): one for one in found.store.entries(1)}
+    for one in kept:
+        assert finished[one.contender, one.stage, one.trial, one.seed] == one

@@ -1,0 +1,128 @@
+"""The report: from the store alone, whole in one file, and quiet in a browser."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import thalweg
+from thalweg.comparison import Comparison, Store
+from thalweg.errors import StoreError
+from thalweg.report import render
+from thalweg.report.charts import number
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a comparison in which settings diverged and a contender's name needs escaping."""
+    path = tmp_path_factory.mktemp("report") / "store.sqlite"
+    evil = thalweg.Contender('<b>&"evil"', thalweg.rules.SGD(lr=0.1), about="<script>alert(1)</script>")
+    thalweg.compare("linear-regression", ["gd", "adam", evil], budget="10trials", store=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(store: Path) -> str:
+    opened = Store(store)
+    return render(Comparison(opened, opened.find()))
+
+
+class Reader(HTMLParser):
+    """The tags of a page, and the text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_names_no_outside_address(page: str) -> None:
+    assert not re.findall(r"https?:|//[a-z]", page)
+    for tag, attributes in Reader(page).tags:
+        assert tag not in ("script", "img", "iframe", "link") or attributes.get("rel") == "icon"
+
+
+def test_the_page_shows_verdict_table_curves_rates_environment_and_seeds(page: str, store: Path) -> None:
+    opened = Store(store)
+    found = Comparison(opened, opened.find())
+    text = re.sub(r"\s+", " ", Reader(page).text)
+    assert found.verdict.text in text
+    assert text.index(found.verdict.text) < text.index("Where each ended") < text.index("Along the training")
+    assert re.sub(r"\s+", " ", found.code) in text
+    for one in found.contenders:
+        assert one.name in text
+        assert number(one.value.median) in text
+        assert "lr " + f"{one.settings['lr']:g}" in text
+    assert "The least training loss there is: 0.07623325" in text
+    labels = [attributes["aria-label"] for tag, attributes in Reader(page).tags if tag == "svg"]
+    assert len(labels) == 5  # where each ended, the training loss, and a learning rate chart for each contender
+    for seed in found.contenders[0].seeds:
+        assert str(seed) in text
+    assert found.header.environment["torch"] in text
+    assert "settings diverged or failed" in text
+
+
+def test_names_of_the_users_are_escaped(page: str) -> None:
+    assert "<script>" not in page
+    assert "<b>&" not in page
+
+
+def test_the_same_store_gives_the_same_page(page: str, store: Path) -> None:
+    opened = Store(store)
+    assert render(Comparison(opened, opened.find())) == page
+
+
+def test_a_report_that_cannot_be_written_says_so(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    opened = Store(store)
+    with pytest.raises(StoreError, match="the report must be writable"):
+        Comparison(opened, opened.find()).report(tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.00012, "0.00012"), (0.07623, "0.0762"), (12.0, "12"), (1.2345e-9, "1.2e-09"), (float("inf"), "–")],
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: install Debian's chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
+def test_the_page_opens_in_a_browser_without_a_complaint_or_a_request(
+    page: str, tmp_path: Path, width: int, scheme: str
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    path = tmp_path / "report.html"
+    path.write_text(page)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        complaints: list[str] = []
+        requests: list[str] = []
+        opened.on("console", lambda message: complaints.append(message.text))
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("request", lambda request: requests.append(request.url))
+        opened.goto(path.as_uri())
+        assert opened.locator("svg").count() == 5
+        for index in range(5):
+            box = opened.locator("svg").nth(index).bounding_box()
+            assert box["width"] > 200
+            assert box["height"] > 80
+        # Readable on a phone: nothing sticks out sideways but what scrolls by itself.
+        assert opened.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
+    assert complaints == []
+    assert requests == [path.as_uri()]

@@ -1,0 +1,70 @@
+"""What the documents show is run, and what they name is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import thalweg
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(ROOT.glob("*.md"))
+
+
+def blocks(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+
+
+def test_the_readmes_example_runs_and_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    example, optimizer = blocks("README.md")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    # The budget is cut: what is shown is the shape of the answer, not its quality.
+    scope: dict = {}
+    exec(example.replace('budget="20s"', 'budget="4trials"'), scope)
+    printed = capsys.readouterr().out
+    assert "over 5 fresh seeds" in printed
+    assert "optimizer = thalweg.optim." in printed
+    assert (tmp_path / "report.html").exists()
+    exec(optimizer, {"model": scope["task"].make_model(0)})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_the_command_at_the_top_of_an_example_runs(path: Path, tmp_path: Path) -> None:
+    (command,) = re.findall(r"^thalweg .*$", path.read_text(), flags=re.MULTILINE)
+    arguments = command.replace("8trials", "4trials").split()[1:]
+    run = [sys.executable, "-m", "thalweg", *arguments, "--out", str(tmp_path)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "optimizer = thalweg.optim." in done.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_paths_in_a_document_exist(document: Path) -> None:
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", text):
+        assert (ROOT / "".join(target)).exists(), target
+    for path in re.findall(
+        r"`((?:src|tests|docs|examples|rules|optim|tasks|comparison|cli|report|engine|lab)/[\w./]+\w)`", text
+    ):
+        assert (ROOT / path).exists() or (ROOT / "src" / "thalweg" / path).exists() or "NAME" in path, path
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in thalweg.__all__:
+        assert getattr(thalweg, name).__doc__, name
+    assert set(thalweg.__all__) <= set(dir(thalweg))
+    with pytest.raises(AttributeError, match="has no attribute 'compar'"):
+        thalweg.compar  # noqa: B018
+
+
+def test_the_core_imports_torch_alone() -> None:
+    script = (
+        "import sys, thalweg.optim, thalweg.engine.stacked\n"
+        "lab = {'scipy', 'sklearn', 'sqlalchemy', 'matplotlib', 'jinja2', 'rich', 'click'} & set(sys.modules)\n"
+        "assert not lab, lab\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
