@@ -7,6 +7,7 @@ import torch
 
 from tests.cases import CASES, SHAPES, Case, gradients, parameters
 from thalweg.engine import loop, stacked
+from thalweg.engine.precision import compute_dtype
 from thalweg.rules import SGD, Adam, Rule
 
 
@@ -20,22 +21,23 @@ def members_of(rule: Rule) -> list[Rule]:
     return [replace(rule, **{name: value * factor for name, value in numbers.items()}) for factor in (0.7, 1.0, 1.02)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_population_equals_the_loop_bit_by_bit(case: Case) -> None:
+def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype) -> None:
     rules = members_of(case.rule)
     names = [str(index) for index in range(len(SHAPES))]
-    start = dict(zip(names, parameters(torch.float32), strict=True))
+    start = dict(zip(names, parameters(dtype), strict=True))
     params = {name: torch.stack([param] * len(rules)) for name, param in start.items()}
     states, step = stacked.init(rules, params), stacked.stepper(rules[0])
     alone = [dict(start) for _ in rules]
-    remembered = [{name: rule.init(param) for name, param in start.items()} for rule in rules]
-    for count, grads in enumerate(gradients(20, torch.float32), start=1):
+    remembered = [{name: loop.init(rule, param) for name, param in start.items()} for rule in rules]
+    for count, grads in enumerate(gradients(20, dtype), start=1):
         # Each member sees gradients of its own.
         own = {
             name: torch.stack([grad * (1 + k) for k in range(len(rules))])
             for name, grad in zip(names, grads, strict=True)
         }
-        params, states = step(params, own, states, stacked.coefficients(rules, count, torch.float32))
+        params, states = step(params, own, states, stacked.coefficients(rules, count, compute_dtype(dtype)))
         for k, rule in enumerate(rules):
             row = rule.coefficients(count)
             items = [loop.Item(rule, alone[k][name], own[name][k], remembered[k][name], row) for name in names]

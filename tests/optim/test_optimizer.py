@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import pickle
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -252,6 +253,26 @@ def test_groups_have_their_own_settings_and_can_be_added() -> None:
         train(optimizer, 5)
         ends.append(params)
     assert_same(*ends, rtol=1e-10, atol=1e-13)
+
+
+def test_a_rule_over_the_model_sees_every_group() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class SharedNorm(rules.Rule, scope="model"):
+        """A step along the gradient over its norm over the model."""
+
+        lr: float = rules.hyper(1.0, ">= 0", symbol="η", doc="length of the step")
+
+        def coefficients(self, step: int) -> Any:
+            return rules.row(lr=self.lr)
+
+        def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
+            square = yield rules.Sum(grad * grad, over="model")
+            return grad / square.sqrt(), state
+
+    params = [torch.zeros(1, requires_grad=True) for _ in range(2)]
+    params[0].grad, params[1].grad = torch.tensor([3.0]), torch.tensor([4.0])
+    optim.optimizer_for(SharedNorm)([{"params": [params[0]]}, {"params": [params[1]], "lr": 2.0}]).step()
+    assert [round(float(param.detach()), 6) for param in params] == [-0.6, -1.6]
 
 
 def test_hooks_and_named_parameters_are_torchs() -> None:

@@ -16,6 +16,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.search import Settings
 from thalweg.engine import stacked
+from thalweg.engine.precision import compute_dtype
 from thalweg.errors import TaskError
 from thalweg.tasks import Batch, Split, Task
 from thalweg.tasks.data import epochs_of_indices
@@ -128,7 +129,7 @@ class Population:
         grads = self.gradient(self.params, self.buffers, batch)
         self.taken += 1
         rules = [rule.with_(lr=rule.settings()["lr"] * lr_factor) for rule in self.rules]
-        dtype = next(iter(self.params.values())).dtype
+        dtype = compute_dtype(next(iter(self.params.values())).dtype)
         row = stacked.coefficients(rules, self.taken, dtype)
         self.params, self.state = self.update(self.params, grads, self.state, row)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from thalweg.engine.precision import compute_dtype
 from thalweg.rules import Mean, Rule, Sum
 from thalweg.rules.reductions import Reduction
 from thalweg.rules.rule import Asking
@@ -21,17 +22,29 @@ class Item(NamedTuple):
     coefficients: Any
 
 
+def init(rule: Rule, param: Tensor) -> Any:
+    """The state of one tensor before its first step, in the dtype that the rule computes in."""
+    return rule.init(param.detach().to(compute_dtype(param.dtype)))
+
+
 def update(items: Sequence[Item]) -> Iterator[tuple[Tensor, Any]]:
     """The new (parameter, state) of each item, in order. Inputs are not written.
 
-    Results are handed out as they are made, so that one tensor's temporaries are gone before the next one's exist;
-    only rules that look over the whole model need all tensors at once.
+    Half precisions are computed in float32, and the new parameter is rounded once. Results are handed out as they are
+    made, so that one tensor's temporaries are gone before the next one's exist; only rules that look over the whole
+    model need all tensors at once.
     """
     if any(item.rule.scope == "model" for item in items):
-        yield from advance([item.rule.update(*item[1:]) for item in items])
+        results = iter(advance([_begin(item) for item in items]))
     else:
-        for item in items:
-            yield from advance([item.rule.update(*item[1:])])
+        results = (advance([_begin(item)])[0] for item in items)
+    for item, (param, state) in zip(items, results, strict=True):
+        yield param.to(item.param.dtype), state
+
+
+def _begin(item: Item) -> Asking:
+    dtype = compute_dtype(item.param.dtype)
+    return item.rule.update(item.param.to(dtype), item.grad.to(dtype), item.state, item.coefficients)
 
 
 def advance(asking: Sequence[Asking]) -> list[Any]:

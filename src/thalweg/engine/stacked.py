@@ -37,7 +37,7 @@ def init(rules: Sequence[Rule], params: dict[str, Tensor]) -> dict[str, Any]:
     """The state of a population before its first step, for stacked parameters; each member's is its own rule's."""
 
     def stacked(param: Tensor) -> Any:
-        rows = [rule.init(member) for rule, member in zip(rules, param, strict=True)]
+        rows = [loop.init(rule, member) for rule, member in zip(rules, param, strict=True)]
         return type(rows[0])(*(torch.stack(leaves) for leaves in zip(*rows, strict=True)))
 
     return {name: stacked(param) for name, param in params.items()}

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from thalweg.engine import loop
-from thalweg.engine.precision import compute_dtype
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import keywords
 from thalweg.rules import Rule, row
@@ -75,13 +74,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            rule = keywords.to_rule(self.rule, group)
-            params = [param for param in group["params"] if param.grad is not None]
-            items = [self._item(rule, param, maximize=group["maximize"]) for param in params]
-            for param, (new_param, new_state) in zip(params, loop.update(items), strict=True):
-                param.copy_(new_param)
-                self._remember(rule, param, new_state)
+        stepping = [
+            (param, self._item(rule, param, maximize=group["maximize"]))
+            for group in self.param_groups
+            for rule in [keywords.to_rule(self.rule, group)]
+            for param in group["params"]
+            if param.grad is not None
+        ]
+        updated = loop.update([item for _, item in stepping])
+        for (param, item), (new_param, new_state) in zip(stepping, updated, strict=True):
+            param.copy_(new_param)
+            self._remember(item.rule, param, new_state)
         return loss
 
     def _item(self, rule: Rule, param: Tensor, *, maximize: bool) -> loop.Item:
@@ -92,16 +95,14 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: gradients must be dense, got a sparse one for a parameter of shape "
                 f"{tuple(param.shape)}. Use sparse=False in the embedding, or torch.optim.SparseAdam."
             )
-        dtype = compute_dtype(param.dtype)
-        compute, grad = param.to(dtype), grad.to(dtype)
         saved, layout = self.state[param], rule.layout(param.shape)
         if all(leaf.key in saved for leaf in layout.values()):
             state = row(**{name: saved[leaf.key] for name, leaf in layout.items()})
         else:  # the first step, or a setting that asks for more state was changed on the way
-            fresh = rule.init(compute)
+            fresh = loop.init(rule, param)
             state = row(**{name: saved.get(leaf.key, getattr(fresh, name)) for name, leaf in layout.items()})
         coefficients = rule.coefficients(self._steps_taken(rule, param) + 1)
-        return loop.Item(rule, compute, -grad if maximize else grad, state, coefficients)
+        return loop.Item(rule, param, -grad if maximize else grad, state, coefficients)
 
     def _steps_taken(self, rule: Rule, param: Tensor) -> int:
         saved = self.state[param]
