@@ -17,6 +17,8 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison import Progress, Store
+from thalweg.comparison.comparison import companies
+from thalweg.comparison.runs import Trial
 from thalweg.errors import BudgetError, SettingError, StoreError
 
 
@@ -97,6 +99,17 @@ def test_progress_is_told_from_the_pilot_to_the_end() -> None:
     trained = [one for one in told if one.stage != "pilot"]
     assert all(a.done <= b.done for a, b in itertools.pairwise(trained))
     assert trained[-1].done == trained[-1].total == 34
+
+
+def test_settings_that_need_other_programs_are_trained_in_other_populations() -> None:
+    """`rules.SGD()` starts without momentum, and the search opens it: two programs, and no training fails over it."""
+    found = thalweg.compare("quadratic", [thalweg.rules.SGD()], budget="12trials")
+    momenta = [one.settings["momentum"] for one in found.contenders[0].entries["search"]]
+    assert momenta[0] == 0
+    assert all(momenta[1:])
+    planned = [(index, Trial({"lr": 0.1, "momentum": value}, 0)) for index, value in enumerate(momenta)]
+    sizes = [len(company) for company in companies(planned, thalweg.Contender("sgd", thalweg.rules.SGD()), 8)]
+    assert sizes == [1, 8, 3]
 
 
 COMMAND = [sys.executable, "-m", "thalweg", "compare", "digits", "--with", "sgd,adam", "--budget", "40trials"]

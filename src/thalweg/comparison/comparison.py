@@ -1,7 +1,7 @@
 """Comparison: the way from a task and contenders to a verdict, and what stands at its end."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from thalweg.comparison.store import Entry, Header, Store
 from thalweg.comparison.summary import STAGES, Summary, loss_of, ranked, summarize
 from thalweg.comparison.training import train_all
 from thalweg.comparison.verdict import Standing, Verdict, judge
+from thalweg.engine import stacked
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
@@ -109,10 +110,8 @@ def _carry_out(
             planned = trials_of(stage, contender, plan, store, header.id)
             stored = store.entries(header.id, stage, contender.name)
             finished = {(entry.trial, entry.seed) for entry in stored}
-            members = plan.ways[contender.name].members
-            for start in range(0, len(planned), members):
+            for chunk in companies(planned, contender, plan.ways[contender.name].members):
                 # A population is stored whole or not at all, so it is trained again in the same company.
-                chunk = planned[start : start + members]
                 if all((index, trial.seed) in finished for index, trial in chunk):
                     continue
                 best = min((loss_of(entry.result, plan.selected_on) for entry in stored), default=math.inf)
@@ -131,6 +130,20 @@ def _carry_out(
                 stored += entries
                 done += len(entries)
     store.finish(header.id)
+
+
+def companies(
+    planned: Sequence[tuple[int, Trial]], contender: Contender, members: int
+) -> Iterator[list[tuple[int, Trial]]]:
+    """The trainings that are run together: at most so many, and all of one program (a momentum of 0 has no buffer)."""
+    shapes = [torch.Size([]), torch.Size([2]), torch.Size([2, 2])]
+    by_program: dict[Hashable, list[tuple[int, Trial]]] = {}
+    for index, trial in planned:
+        program = stacked.program(contender.rule.with_(**trial.settings), shapes)
+        by_program.setdefault(program, []).append((index, trial))
+    for alike in by_program.values():
+        for start in range(0, len(alike), members):
+            yield alike[start : start + members]
 
 
 def trials_of(stage: str, contender: Contender, plan: Plan, store: Store, comparison: int) -> list[tuple[int, Trial]]:

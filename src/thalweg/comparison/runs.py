@@ -106,7 +106,8 @@ class Population:
         assert reason is None, reason
         params, self.buffers = stack_module_state(models)
         self.params = {name: param.detach() for name, param in params.items()}
-        assert stacked.same_program(self.rules, [param.shape[1:] for param in self.params.values()])
+        shapes = [param.shape[1:] for param in self.params.values()]
+        assert len({stacked.program(rule, shapes) for rule in self.rules}) == 1
         self.state = stacked.init(self.rules, self.params)
         self.taken = 0
         self.update = stacked.stepper(self.rules[0])

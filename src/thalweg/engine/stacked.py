@@ -4,7 +4,7 @@ Every tensor has one more dimension in front, the members'. A member's step is t
 formula; members may differ in numbers but not in switches or in what they remember, since those choose the program.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,14 +14,10 @@ from thalweg.engine import loop
 from thalweg.rules import Rule
 
 
-def same_program(rules: Sequence[Rule], shapes: Sequence[torch.Size]) -> bool:
-    """Whether these rules can be members of one population."""
-
-    def program(rule: Rule) -> Any:
-        switches = [getattr(rule, name) for name, declared in rule.hypers().items() if declared.is_switch]
-        return type(rule), switches, [list(rule.layout(shape)) for shape in shapes]
-
-    return all(program(rule) == program(rules[0]) for rule in rules)
+def program(rule: Rule, shapes: Iterable[torch.Size]) -> Hashable:
+    """What the rules of one population must have in common: their class, their switches, and what they remember."""
+    switches = tuple(getattr(rule, name) for name, declared in rule.hypers().items() if declared.is_switch)
+    return type(rule), switches, tuple(tuple(rule.layout(shape)) for shape in shapes)
 
 
 def coefficients(rules: Sequence[Rule], step: int, dtype: torch.dtype) -> Any:
