@@ -16,8 +16,8 @@ def test_settings_in_a_name_are_pinned_and_the_others_stay_open() -> None:
     contender = parse("adam:beta2=0.95,amsgrad=true")
     assert contender.name == "adam:beta2=0.95,amsgrad=true"
     assert (contender.rule.beta2, contender.rule.amsgrad) == (0.95, True)
-    assert "beta2" not in contender.space(3, keep_optimum=False)
-    assert "beta1" in contender.space(3, keep_optimum=False)
+    assert "beta2" not in contender.space(3)
+    assert "beta1" in contender.space(3)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,12 @@ def test_contenders_are_names_rules_or_contenders_each_once() -> None:
     mine = Contender("mine", rules.SGD(lr=0.1))
     found = resolve(["sgd", rules.AdamW(eps=1e-6), mine])
     assert [one.name for one in found] == ["sgd", "adamw:eps=1e-06", "mine"]
+    assert found[1].pinned == {"eps"}
+    assert parse(found[1].name).rule == found[1].rule
+    (flagged,) = resolve([rules.AdamW(amsgrad=True)])
+    assert parse(flagged.name).rule == flagged.rule
+    with pytest.raises(SettingError, match="lr must be a number to compete, got a tensor"):
+        resolve([rules.SGD(lr=torch.tensor(0.1))])
     assert [one.name for one in resolve("sgd,adam")] == ["sgd", "adam"]
     with pytest.raises(SettingError, match="named once, got 'sgd' twice"):
         resolve(["sgd", "sgd"])
@@ -51,18 +57,21 @@ def test_contenders_are_names_rules_or_contenders_each_once() -> None:
 
 def test_plain_descent_has_no_momentum_to_search() -> None:
     for name in ("gd", "sgd"):
-        assert set(CONTENDERS[name].space(3, keep_optimum=False)) == {"lr", "weight_decay"}
-    assert "momentum" in CONTENDERS["momentum"].space(2, keep_optimum=False)
+        assert set(CONTENDERS[name].space(3)) == {"lr", "weight_decay"}
+    assert "momentum" in CONTENDERS["momentum"].space(2)
 
 
-def test_a_known_optimum_keeps_weight_decay_closed() -> None:
-    assert "weight_decay" not in CONTENDERS["adamw"].space(3, keep_optimum=True)
+def test_where_the_optimum_is_known_weight_decay_is_off_unless_it_was_asked_for() -> None:
+    held = CONTENDERS["adamw"].keeping_the_optimum()
+    assert held.rule.weight_decay == 0
+    assert "weight_decay" not in held.space(3)
+    assert parse("adamw:weight_decay=0.1").keeping_the_optimum().rule.weight_decay == 0.1
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_the_line_to_paste_makes_exactly_the_optimizer_that_was_trained(name: str) -> None:
     contender = CONTENDERS[name]
-    for settings in draws(contender, 32, seed=1, keep_optimum=False):
+    for settings in draws(contender, 32, seed=1):
         model = nn.Linear(2, 2)
         line = line_of_code(contender.described(), settings)
         scope = {"thalweg": __import__("thalweg"), "model": model}
@@ -76,8 +85,8 @@ def test_the_line_to_paste_makes_exactly_the_optimizer_that_was_trained(name: st
 
 def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
     contender = CONTENDERS["adamw"]
-    drawn = draws(contender, 30, seed=3, keep_optimum=False)
-    space = contender.space(3, keep_optimum=False)
+    drawn = draws(contender, 30, seed=3)
+    space = contender.space(3)
     assert len(drawn) == 30
     assert drawn[0] == {name: getattr(contender.rule, name) for name in space}
     for settings in drawn:
@@ -85,14 +94,14 @@ def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
         contender.rule.with_(**settings)
     for settings in drawn[1:]:
         assert all(space[name].low <= value <= space[name].high for name, value in settings.items())
-    assert drawn == draws(contender, 30, seed=3, keep_optimum=False)
-    assert drawn != draws(contender, 30, seed=4, keep_optimum=False)
+    assert drawn == draws(contender, 30, seed=3)
+    assert drawn != draws(contender, 30, seed=4)
 
 
 def test_draws_cover_the_learning_rate_evenly() -> None:
     contender = CONTENDERS["sgd"]
-    bounds = contender.space(1, keep_optimum=False)["lr"]
-    positions = sorted(bounds.position(one["lr"]) for one in draws(contender, 9, seed=0, keep_optimum=False)[1:])
+    bounds = contender.space(1)["lr"]
+    positions = sorted(bounds.position(one["lr"]) for one in draws(contender, 9, seed=0)[1:])
     # Eight Sobol points: one in each eighth of the range.
     assert [int(8 * position) for position in positions] == list(range(8))
 
@@ -103,7 +112,7 @@ def test_a_small_budget_opens_the_learning_rate_alone() -> None:
 
 def test_a_contender_with_nothing_to_search_has_one_setting() -> None:
     contender = Contender("fixed", rules.SGD(lr=0.1), pinned=frozenset({"lr", "momentum", "weight_decay"}))
-    assert draws(contender, 16, seed=0, keep_optimum=False) == [{}]
+    assert draws(contender, 16, seed=0) == [{}]
 
 
 def test_state_bytes_are_those_of_the_running_optimizer() -> None:

@@ -7,7 +7,6 @@ import torch
 
 from tests.cases import CASES, SHAPES, Case, gradients, parameters
 from thalweg.engine import loop, stacked
-from thalweg.engine.precision import compute_dtype
 from thalweg.rules import SGD, Adam, Rule
 
 
@@ -37,7 +36,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype)
             name: torch.stack([grad * (1 + k) for k in range(len(rules))])
             for name, grad in zip(names, grads, strict=True)
         }
-        params, states = step(params, own, states, stacked.coefficients(rules, count, compute_dtype(dtype)))
+        params, states = step(params, own, states, stacked.coefficients(rules, count, like=params["0"]))
         for k, rule in enumerate(rules):
             row = rule.coefficients(count)
             items = [loop.Item(rule, alone[k][name], own[name][k], remembered[k][name], row) for name in names]

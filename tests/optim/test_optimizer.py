@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import pickle
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,7 @@ def test_groups_and_state_have_torchs_keys(case: Case) -> None:
         train(optimizer, 2)
         saved.append(optimizer.state_dict())
     ours, theirs = saved
-    extra = set(keywords.TORCH_KERNELS) | {"decoupled_weight_decay"}
-    assert ours["param_groups"][0].keys() == theirs["param_groups"][0].keys() - extra
+    assert ours["param_groups"][0].keys() == theirs["param_groups"][0].keys() - set(keywords.TORCH_ONLY)
     for index, state in theirs["state"].items():
         expected = {key for key, value in state.items() if value is not None} | {"step"}
         assert ours["state"][index].keys() == expected
@@ -299,6 +299,62 @@ def test_a_momentum_switched_on_late_starts_from_nothing() -> None:
     assert all("momentum_buffer" in optimizer.state[param] for param in params)
 
 
+def test_old_checkpoints_that_count_steps_in_plain_numbers_load() -> None:
+    start = fresh(torch.float64)
+    begun = torch.optim.Adam(start)
+    train(begun, 10)
+    saved = copy.deepcopy(begun.state_dict())
+    for state in saved["state"].values():
+        state["step"] = int(state["step"])
+        state["note"] = "kept"
+    params = [param.detach().clone().requires_grad_() for param in start]
+    resumed = optim.Adam(params)
+    resumed.load_state_dict(saved)
+    assert resumed.state_dict()["state"][0]["note"] == "kept"
+    train(begun, 1, skip=10)
+    train(resumed, 1, skip=10)
+    assert_same(params, start, rtol=1e-10, atol=1e-13)
+
+
+def test_checkpoints_of_another_algorithm_are_refused() -> None:
+    params = fresh()
+    with pytest.raises(ParameterError, match="must be one of AdamW, got one without betas, eps, amsgrad"):
+        optim.AdamW(params).load_state_dict(torch.optim.SGD(params).state_dict())
+    with pytest.raises(ParameterError, match="got decoupled weight decay. Load it into AdamW"):
+        optim.Adam(params).load_state_dict(torch.optim.Adam(params, decoupled_weight_decay=True).state_dict())
+
+
+def test_subclasses_are_ordinary_and_take_nobodys_place() -> None:
+    class Mine(optim.AdamW):
+        """The same, mine."""
+
+    param = torch.ones(2, requires_grad=True)
+    param.grad = torch.ones(2)
+    Mine([param], lr=0.5).step()
+    assert float(param.detach()[0]) == pytest.approx(0.5 - 0.005, abs=1e-6)
+    assert optim.optimizer_for(rules.AdamW) is optim.AdamW
+
+
+def test_one_tensors_state_is_let_go_before_the_next_ones_is_made() -> None:
+    params = [torch.ones(1000, requires_grad=True) for _ in range(4)]
+    optimizer = optim.AdamW(params)
+    for _ in range(2):
+        for param in params:
+            param.grad = torch.ones(1000)
+        old = [weakref.ref(optimizer.state[param]["exp_avg"]) for param in params if param in optimizer.state]
+        alive: list[int] = []
+        remember = optim.AdamW._remember
+
+        def counted(self: Any, *args: Any, alive: list = alive, old: list = old, remember: Any = remember) -> None:
+            remember(self, *args)
+            alive.append(sum(one() is not None for one in old))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(optim.AdamW, "_remember", counted)
+            optimizer.step()
+    assert alive[-1] <= 1
+
+
 def test_settings_may_be_given_by_position_as_in_torch() -> None:
     group = optim.SGD([torch.zeros(1)], 0.1, 0.9).param_groups[0]
     assert (group["lr"], group["momentum"]) == (0.1, 0.9)
@@ -332,6 +388,16 @@ BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
     ([torch.zeros(2)], {"betas": (0.9,)}, SettingError, "AdamW: betas must hold 2 numbers, got (0.9,)."),
     ([torch.zeros(2)], {"betas": (0.9, 1.0)}, SettingError, "AdamW: beta2 must be in [0, 1), got 1.0."),
     ([torch.zeros(2)], {"weight_decy": 0.1}, KeywordError, "got 'weight_decy'. Did you mean weight_decay?"),
+    (3, {}, ParameterTypeError, "AdamW: params must be a list of tensors, got int."),
+    ([{"lr": 0.1}], {}, ParameterError, "AdamW: a parameter group must have the key 'params', got ['lr']."),
+    ([{"params": [torch.zeros(2)], "weight_decy": 0}], {}, KeywordError, "'weight_decy'. Did you mean weight_decay?"),
+    ([{"params": [torch.zeros(2)], "fused": True}], {}, KeywordError, "fused chooses among torch's own kernels"),
+    (
+        [torch.zeros(2)],
+        {"lr": torch.ones(2)},
+        SettingError,
+        "AdamW: lr must be one number, got a tensor of shape (2,).",
+    ),
     ([torch.zeros(2)], {"fused": True}, KeywordError, "fused chooses among torch's own kernels"),
     ([{"params": [torch.zeros(2)], "eps": -1.0}], {}, SettingError, "AdamW: eps must be >= 0, got -1.0."),
 ]

@@ -19,7 +19,7 @@ def report(store: Path, target: Path | None, as_json: bool) -> None:
     path = store / "store.sqlite" if store.is_dir() else store
     if not path.is_file():
         raise StoreError(f"{path}: a store must exist, found none. Run `thalweg compare` first.")
-    opened = Store(path)
+    opened = Store(path, write=False)
     header = opened.find()
     if header is None:
         raise StoreError(f"{path}: a store must hold a comparison, got none. Run `thalweg compare` first.")

@@ -78,7 +78,7 @@ def counts(budget: Budget, predict: Callable[[Counts], float]) -> Counts:
         least = predict(LADDER[0])
         raise BudgetError(
             f"thalweg: the budget must be at least {as_text(least)} here ({LADDER[0].trainings} trainings for each "
-            f"contender), got {as_text(budget.seconds)}. Give more time, fewer contenders, or fewer passes in the task."
+            f"contender), got {budget.seconds:g}s. Give more time, fewer contenders, or fewer passes in the task."
         )
     return affordable[-1]
 

@@ -22,7 +22,7 @@ from thalweg.comparison.summary import STAGES, Summary, loss_of, ranked, summari
 from thalweg.comparison.training import train_all
 from thalweg.comparison.verdict import Standing, Verdict, judge
 from thalweg.engine import stacked
-from thalweg.errors import SettingError, StoreError
+from thalweg.errors import SettingError, StoreError, TaskError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 
@@ -53,7 +53,8 @@ def compare(
     task        a Task, a function train(make_optimizer, report), or a name: `digits`, `path/to/file.py:name`
     contenders  names (`adamw`, `adam:beta2=0.95`), rules or Contenders; one alone is tuned
     budget      a time for everything (`90s`, `2m`, `1h`), or search trials for each contender (`16trials`)
-    seed        of every random thing; with a budget in trials, the same seed gives the same verdict
+    seed        of every random thing. With a budget in trials the same seed gives the same verdict on a machine where
+                the pilot chooses the same ways; what a pilot measured and chose is stored, so resuming never changes it
     schedule    of the learning rate over each training: linear, cosine or constant
     store       file that keeps every result; the same call with the same store goes on where the last one ended.
                 None keeps the results in memory
@@ -64,9 +65,11 @@ def compare(
     """
     task = load(task) if isinstance(task, str) else as_task(task)
     entrants = resolve(contenders)
+    if task.optimum is not None:
+        entrants = [contender.keeping_the_optimum() for contender in entrants]
     allowed = budgets.parse(budget)
     check_schedule(schedule)
-    if not isinstance(seed, int):
+    if not isinstance(seed, int) or isinstance(seed, bool):
         raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
     store = store if isinstance(store, Store) else Store(store)
     key = key_of(task, entrants, budget, seed, schedule)
@@ -76,7 +79,8 @@ def compare(
             task, entrants, allowed, seed=seed, schedule=schedule, tell=lambda name: watch(Progress("pilot", name))
         )
         described = [contender.described() | {"state_bytes": _state_bytes(task, contender)} for contender in entrants]
-        about = {"name": task.name, "about": task.about, "metric": task.metric_name}
+        measured = {split: task.measured_as(split) for split in ("train", "validation", "test")}
+        about = {"name": task.name, "about": task.about, "measured": measured, "passes": getattr(task, "passes", None)}
         header = store.create(
             key, task=about, contenders=described, plan=plan.to_json(), environment=environment.describe()
         )
@@ -87,11 +91,9 @@ def compare(
     return Comparison(store, finished)
 
 
-def _state_bytes(task: Task | TrainingFunction, contender: Contender) -> int:
-    """Bytes of optimizer state; for one parameter where the model is out of sight."""
-    if isinstance(task, TrainingFunction):
-        return 4 * contender.rule.state_numel(torch.Size())
-    return contender.state_bytes(task.make_model(0))
+def _state_bytes(task: Task | TrainingFunction, contender: Contender) -> int | None:
+    """Bytes of optimizer state; None where the model is out of sight."""
+    return None if isinstance(task, TrainingFunction) else contender.state_bytes(task.make_model(0))
 
 
 def _carry_out(
@@ -103,7 +105,7 @@ def _carry_out(
 ) -> None:
     """Do what the plan says and the store does not hold yet."""
     plan = Plan.from_json(header.plan)
-    total = plan.counts.trainings * len(contenders)
+    total = sum(_trainings(contender, plan) for contender in contenders)
     done = len(store.entries(header.id))
     for stage in STAGES:
         for contender in contenders:
@@ -129,7 +131,24 @@ def _carry_out(
                 store.add(header.id, entries)
                 stored += entries
                 done += len(entries)
+        _check_that_something_trains(task, store.entries(header.id))
     store.finish(header.id)
+
+
+def _trainings(contender: Contender, plan: Plan) -> int:
+    """How many trainings a contender gets: fewer where it has fewer settings to search than the plan allows."""
+    counts = plan.counts
+    searched = len(search.draws(contender, counts.trials, seed=0))
+    return searched + min(counts.retrained, searched) * counts.reseeds + counts.finals
+
+
+def _check_that_something_trains(task: Task | TrainingFunction, entries: Sequence[Entry]) -> None:
+    """Raise TaskError if every training raised: then the task is at fault, not an optimizer."""
+    if all(entry.result.status == "failed" for entry in entries):
+        raise TaskError(
+            f"{task.name}: at least one training must end, and all {len(entries)} failed, the first with "
+            f"{entries[0].result.message}."
+        )
 
 
 def companies(
@@ -150,8 +169,7 @@ def trials_of(stage: str, contender: Contender, plan: Plan, store: Store, compar
     """The trainings of one stage, each with the number of its setting; later stages read the results of earlier."""
     counts = plan.counts
     if stage == "search":
-        keep_optimum = plan.optimum is not None
-        drawn = search.draws(contender, counts.trials, seed=derive(plan.seed, "draws"), keep_optimum=keep_optimum)
+        drawn = search.draws(contender, counts.trials, seed=derive(plan.seed, "draws"))
         seed = derive(plan.seed, "search")
         return [(index, Trial(settings, seed)) for index, settings in enumerate(drawn)]
     searched = ranked(store.entries(comparison, "search", contender.name), plan.selected_on)
@@ -189,16 +207,15 @@ class Comparison:
     def verdict(self) -> Verdict:
         """What the evidence allows to say."""
         standings = [
-            Standing(summary.name, summary.value, summary.state_bytes, len(summary.settings))
-            for summary in self.contenders
+            Standing(one.name, one.values, one.value, one.state_numbers, len(one.searched)) for one in self.contenders
         ]
-        return judge(standings, metric=self.metric, seeds=self.plan.counts.finals)
+        return judge(standings, metric=self.metric)
 
     @property
     def metric(self) -> str:
         """What the values are, in words: `test cross-entropy`."""
-        split = {"test": "test", "train": "training"}[self.plan.judged_on]
-        return f"{split} {self.header.task['metric']}"
+        measured: str = self.header.task["measured"][self.plan.judged_on]
+        return measured
 
     @property
     def code(self) -> str:
@@ -207,7 +224,11 @@ class Comparison:
         if not chosen:
             return ""
         schedule = self.plan.horizons[chosen[0].name].line_of_code()
-        return "\n".join(filter(None, (chosen[0].line, schedule)))
+        passes = self.header.task["passes"]
+        lines = [chosen[0].line]
+        if schedule:
+            lines.append(f"{schedule}  # {passes} passes; scheduler.step() after each batch")
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """One plain object; numbers that are not finite become None."""
@@ -219,12 +240,14 @@ class Comparison:
                 {
                     "name": summary.name,
                     "settings": summary.settings,
+                    "searched": summary.searched,
                     "value": _finite(summary.value.median),
                     "low": _finite(summary.value.low),
                     "high": _finite(summary.value.high),
                     "train_loss": _finite(summary.train_loss),
                     "seeds": summary.seeds,
                     "diverged": summary.diverged,
+                    "failed": summary.failed,
                     "seconds": summary.seconds,
                     "bytes": summary.state_bytes,
                     "code": summary.line,

@@ -1,7 +1,7 @@
 """Contenders: what competes. A rule with some settings pinned; the others are searched."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,19 +28,21 @@ class Contender:
     pinned: frozenset[str] = field(default_factory=frozenset)
     full_batch: bool = False
 
-    def space(self, order: int, *, keep_optimum: bool) -> dict[str, Range]:
-        """The ranges to search: settings that open by this `order` and are not pinned.
-
-        With `keep_optimum` those that move the optimum stay closed.
-        """
+    def space(self, order: int) -> dict[str, Range]:
+        """The ranges to search: settings that open by this `order` and are not pinned."""
         return {
             name: declared.search
             for name, declared in self.rule.hypers().items()
-            if declared.search is not None
-            and declared.order <= order
-            and name not in self.pinned
-            and not (keep_optimum and declared.moves_optimum)
+            if declared.search is not None and declared.order <= order and name not in self.pinned
         }
+
+    def keeping_the_optimum(self) -> "Contender":
+        """This contender for a task whose optimum is known: what moves the optimum (weight decay) is off.
+
+        A setting that a user pinned stays as it is.
+        """
+        moving = {name for name, one in self.rule.hypers().items() if one.moves_optimum} - self.pinned
+        return replace(self, rule=self.rule.with_(**dict.fromkeys(moving, 0.0)), pinned=self.pinned | moving)
 
     def optimizer(self, params: Iterable[Any], settings: Mapping[str, float]) -> torch.optim.Optimizer:
         """A torch optimizer at these settings."""
@@ -67,8 +69,10 @@ class Contender:
             "start": self.rule.settings(),
             "defaults": {name: hyper.default for name, hyper in declared.items()},
             "keywords": keywords.members(type(self.rule)),
-            # Of what the result depends on most: a choice at the end of one of these ranges is worth a remark.
-            "ranges": {name: asdict(found) for name, found in self.space(2, keep_optimum=True).items()},
+            "space": {name: asdict(found) for name, found in self.space(3).items()},
+            # Of what the result depends on most: a choice at the end of its range is worth a remark.
+            "remarkable": list(self.space(2)),
+            "state_numbers": self.rule.state_numel(torch.Size([64, 64])) // 4096,
         }
 
 
@@ -91,7 +95,7 @@ _ENTRIES = (
     Contender("momentum", rules.SGD(momentum=0.9), "SGD with momentum (heavy ball)"),
     Contender("nesterov", rules.SGD(momentum=0.9, nesterov=True), "SGD with Nesterov's momentum"),
     Contender("adagrad", rules.AdaGrad(), rules.AdaGrad.__doc__ or ""),
-    Contender("rmsprop", rules.RMSprop(), rules.RMSprop.__doc__ or "", frozenset({"momentum"})),
+    Contender("rmsprop", rules.RMSprop(), "RMSprop without momentum", frozenset({"momentum"})),
     Contender("adam", rules.Adam(), rules.Adam.__doc__ or ""),
     Contender("adamw", rules.AdamW(), rules.AdamW.__doc__ or ""),
 )
@@ -152,7 +156,7 @@ def resolve(contenders: Iterable[str | Rule | Contender]) -> list[Contender]:
         elif isinstance(given, Contender):
             contender = given
         elif isinstance(given, Rule):
-            contender = Contender(_name_of(given), given, type(given).__doc__ or "")
+            contender = _of_rule(given)
         else:
             raise SettingError(
                 f"thalweg: a contender must be a name, a rule or a Contender, got {type(given).__name__}. "
@@ -166,7 +170,16 @@ def resolve(contenders: Iterable[str | Rule | Contender]) -> list[Contender]:
     return list(found.values())
 
 
-def _name_of(rule: Rule) -> str:
-    default = type(rule)().settings()
-    changed = [f"{name}={value:g}" for name, value in rule.settings().items() if value != default[name]]
-    return type(rule).__name__.lower() + (":" + ",".join(changed) if changed else "")
+def _of_rule(rule: Rule) -> Contender:
+    """A rule as a contender: what differs from the library's default was meant, and is pinned."""
+    kind = type(rule)
+    for name, value in rule.settings().items():
+        if isinstance(value, torch.Tensor):
+            raise SettingError(f"{kind.__name__}: {name} must be a number to compete, got a tensor. Pass float(value).")
+    default = kind().settings()
+    changed = {name: value for name, value in rule.settings().items() if value != default[name]}
+    texts = [
+        f"{name}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}" for name, value in changed.items()
+    ]
+    name = kind.__name__.lower() + (":" + ",".join(texts) if texts else "")
+    return Contender(name, rule, kind.__doc__ or "", frozenset(changed))

@@ -1,4 +1,4 @@
-"""Plan: everything that is decided before the first trial, so that resuming cannot change it.
+"""Plan: counts, ways and horizons, decided and stored before the first trial, so that resuming cannot change them.
 
 A pilot trains each contender for a moment, one by one and as a population, and measures both; the plan keeps the
 faster way and turns the budget into counts. The pilot's learning rate is zero: it can neither help nor hurt.
@@ -10,18 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from thalweg.comparison import budget
 from thalweg.comparison.budget import Counts
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.runs import OneByOne, Population, Run, Trial, unfit_for_population
-from thalweg.comparison.seeds import seeded
+from thalweg.comparison.seeds import derive
 from thalweg.comparison.training import run_function
-from thalweg.errors import TaskError, ThalwegError
-from thalweg.tasks import Task, TrainingFunction
+from thalweg.errors import TaskError
+from thalweg.tasks import Task, TrainingFunction, seeded
+from thalweg.tasks.task import blamed_on
 
 POPULATION = 32  # members trained together: twice as many gain little more, and need twice the memory
 LARGEST_STACKED = 2_000_000  # parameters of a model; beyond that, stacking 32 of them takes gigabytes and wins nothing
+CLEARLY_FASTER = 2.0
 PILOT_S = 0.15  # for each measurement
 
 
@@ -78,20 +82,23 @@ def make_plan(
     tell: Callable[[str], None] = lambda what: None,
 ) -> Plan:
     """Measure, then plan; raises TaskError for a task that cannot be trained, BudgetError for too small a budget."""
+    began = time.perf_counter()
+    seed_of_pilot = derive(seed, "pilot")
     horizons = {contender.name: horizon_of(task, contender, schedule) for contender in contenders}
     ways: dict[str, Way] = {}
     for contender in contenders:
         tell(contender.name)
         # A function of the user's takes as long for one optimizer as for another, as far as is known beforehand.
         ways[contender.name] = (
-            next(iter(ways.values()), None) or measure_function(task, contender, allowed, seed)
+            next(iter(ways.values()), None) or measure_function(task, contender, allowed, seed_of_pilot)
             if isinstance(task, TrainingFunction)
-            else measure(task, contender, horizons[contender.name], seed)
+            else measure(task, contender, horizons[contender.name], seed_of_pilot)
         )
 
     def predict(counts: Counts) -> float:
         stages = (counts.trials, counts.retrained * counts.reseeds, counts.finals)
-        return sum(way.seconds(trainings) for way in ways.values() for trainings in stages)
+        planned_s = sum(way.seconds(trainings) for way in ways.values() for trainings in stages)
+        return time.perf_counter() - began + planned_s
 
     return Plan(
         seed=seed,
@@ -118,53 +125,59 @@ def horizon_of(task: Task | TrainingFunction, contender: Contender, schedule: st
 
 
 def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> Way:
-    """Time a training one by one and as a population; the faster way, per training."""
+    """Time a training one by one and as a population; the way, with its seconds for each training.
+
+    A population must be clearly faster: near a tie the clock would decide, differently each time, and the two ways
+    round sums differently, so that results would not repeat.
+    """
     trial = Trial({}, seed)
     with seeded(seed):
-        try:
+        with blamed_on(f"{task.name}: the task must train"):
             single = OneByOne(task, contender, trial)
-            loss = single.evaluate("train")[0]
-            if not math.isfinite(loss):
-                raise TaskError(
-                    f"{task.name}: the loss must be finite before the first step, got {loss}. "
-                    "Look at the initial weights, the scale of the inputs and the loss function."
-                )
-            alone = time_of_training(single, horizon)
-        except ThalwegError:
-            raise
-        except Exception as error:
-            raise TaskError(f"{task.name}: the task must train, got {type(error).__name__}: {error}.") from error
+            buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
+            check_losses(task, single, "before the first step,", ("train", "validation", "test"))
+            alone_s = time_of_training(single, horizon)
+            check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
         reason = unfit_for_population(task, single.model)
+        if any(not torch.equal(buffers.get(name, buffer), buffer) for name, buffer in single.model.named_buffers()):
+            reason = "the model changes its buffers as it trains"
         if sum(param.numel() for param in single.model.parameters()) > LARGEST_STACKED:
             reason = reason or "the model is too large to stack"
-        if reason is None:
-            try:
-                few, many = POPULATION // 4, POPULATION
-                few_s = time_of_training(Population(task, contender, [trial] * few), horizon)
-                if few_s / few > 2 * alone:  # no larger population would make up for that
-                    return Way(1, 0.0, alone, "one by one: a population is slower here")
-                many_s = time_of_training(Population(task, contender, [trial] * many), horizon)
-            except Exception as error:  # vmap refuses in many ways: the model then trains one by one
-                summary = str(error).partition("\n")[0][:120]
-                return Way(1, 0.0, alone, f"one by one: vmap cannot take the model ({type(error).__name__}: {summary})")
-    if reason is not None:
-        return Way(1, 0.0, alone, f"one by one: {reason}")
-    gain = alone * many / many_s
-    if gain < 1:
-        return Way(1, 0.0, alone, "one by one: a population is slower here")
+        if reason is not None:
+            return Way(1, 0.0, alone_s, f"one by one: {reason}")
+        try:
+            few, many = POPULATION // 4, POPULATION
+            few_s = time_of_training(Population(task, contender, [trial] * few), horizon)
+            if few_s / few > 2 * alone_s:  # no larger population would make up for that
+                return Way(1, 0.0, alone_s, "one by one: a population is slower here")
+            many_s = time_of_training(Population(task, contender, [trial] * many), horizon)
+        except Exception as error:  # vmap refuses in many ways: the model then trains one by one
+            summary = str(error).partition("\n")[0][:120]
+            return Way(1, 0.0, alone_s, f"one by one: vmap cannot take the model ({type(error).__name__}: {summary})")
+    gain = alone_s * many / many_s
+    if gain < CLEARLY_FASTER:
+        return Way(1, 0.0, alone_s, f"one by one: a population would be {gain:.1f}x as fast, not enough to matter")
     member_s = max(0.0, (many_s - few_s) / (many - few))
     return Way(many, many_s - many * member_s, member_s, f"population of {many} under vmap: {gain:.1f}x as fast here")
+
+
+def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> None:
+    """Raise TaskError unless what is measured on these splits is finite."""
+    for split in splits:
+        (loss,) = run.evaluate(split)
+        if not math.isfinite(loss):
+            raise TaskError(
+                f"{task.name}: the {task.measured_as(split)} must be finite {when} got {loss}. "
+                "Look at the data, the initial weights, the scale of the inputs and the loss function."
+            )
 
 
 def measure_function(task: TrainingFunction, contender: Contender, allowed: budget.Budget, seed: int) -> Way:
     """Time a user's training function by calling it once, where the budget is a time."""
     if allowed.seconds is None:
         return Way(1, 0.0, 0.0, "one by one: a training function of the user's")
-    try:
-        with seeded(seed):
-            result = run_function(task, contender, Trial({}, seed))
-    except Exception as error:
-        raise TaskError(f"{task.name}: the function must train, got {type(error).__name__}: {error}.") from error
+    with seeded(seed), blamed_on(f"{task.name}: the function must train"):
+        result = run_function(task, contender, Trial({}, seed))
     return Way(1, 0.0, result.seconds, "one by one: a training function of the user's")
 
 

@@ -16,13 +16,13 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.search import Settings
 from thalweg.engine import stacked
-from thalweg.engine.precision import compute_dtype
 from thalweg.errors import TaskError
-from thalweg.tasks import Batch, Split, Task
-from thalweg.tasks.data import epochs_of_indices
+from thalweg.tasks import Batch, Task
+from thalweg.tasks.data import as_batch, epochs_of_indices, examples_in
 from thalweg.tasks.task import Measure
 
-EVALUATED_TOGETHER = 2048  # examples in a forward pass without gradients: enough for speed, little in memory
+EVALUATED_TOGETHER = 1024  # examples in a forward pass without gradients
+EVALUATED_BY_MANY = 256  # the same for each member of a population
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class OneByOne:
 
     def __init__(self, task: Task, contender: Contender, trial: Trial) -> None:
         self.task = task
+        _reseed_loaders(task, trial.seed)
         self.model = task.make_model(trial.seed)
         trained = [param for param in self.model.parameters() if param.requires_grad]
         self.optimizer = contender.optimizer(trained, trial.settings)
@@ -90,7 +91,7 @@ class OneByOne:
             value = torch.as_tensor(value) if split != "train" and isinstance(value, int | float) else value
             return _checked(self.task, value)
 
-        return [float(_mean(self.task.split(split), measured))]
+        return [float(_mean(self.task, split, measured, EVALUATED_TOGETHER))]
 
 
 class Population:
@@ -130,15 +131,14 @@ class Population:
         grads = self.gradient(self.params, self.buffers, batch)
         self.taken += 1
         rules = [rule.with_(lr=rule.settings()["lr"] * lr_factor) for rule in self.rules]
-        dtype = compute_dtype(next(iter(self.params.values())).dtype)
-        row = stacked.coefficients(rules, self.taken, dtype)
+        row = stacked.coefficients(rules, self.taken, like=next(iter(self.params.values())))
         self.params, self.state = self.update(self.params, grads, self.state, row)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> list[float]:
         self.model.eval()
         measured = vmap(self._measured(self.task.measure(split)), in_dims=(0, 0, None), randomness="different")
-        means = _mean(self.task.split(split), lambda batch: measured(self.params, self.buffers, batch))
+        means = _mean(self.task, split, lambda batch: measured(self.params, self.buffers, batch), EVALUATED_BY_MANY)
         return [float(mean) for mean in means]
 
 
@@ -146,8 +146,6 @@ def unfit_for_population(task: Task, model: nn.Module) -> str | None:
     """Why a task cannot be trained as a population, as far as can be told before trying; None if it may."""
     if not task.splits.in_memory:
         return "the data come from a DataLoader"
-    if any(getattr(module, "running_mean", None) is not None for module in model.modules()):
-        return "the model keeps running statistics"
     if not all(param.requires_grad for param in model.parameters()):
         return "a part of the model is frozen"
     if len({param.dtype for param in model.parameters()}) > 1:
@@ -174,25 +172,36 @@ def _batches(task: Task, contender: Contender, seed: int) -> Iterator[Batch]:
                 f"{task.name}: {contender.name} needs all training data in one batch, got a DataLoader. "
                 "Leave it out, or give the data as tensors."
             )
-        return _loaded(train)
+        return _loaded(task, train)
     if contender.full_batch:
         return itertools.repeat(train)
     indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seed)
     return (tuple(tensor[index] for tensor in train) for index in indices)
 
 
-def _loaded(loader: Iterable[Batch]) -> Iterator[Batch]:
+def _loaded(task: Task, loader: Iterable[Any]) -> Iterator[Batch]:
     for _ in itertools.count():
-        yield from map(tuple, loader)
+        for batch in loader:
+            yield as_batch(task.name, batch)
 
 
-def _mean(split: Split, measure: Callable[[Batch], Tensor]) -> Tensor:
+def _reseed_loaders(task: Task, seed: int) -> None:
+    """Start the generators that loaders hold of their own from the seed; the others follow torch's random state."""
+    for name in ("train", "validation", "test"):
+        for holder in (task.split(name), getattr(task.split(name), "sampler", None)):
+            generator = getattr(holder, "generator", None)
+            if isinstance(generator, torch.Generator):
+                generator.manual_seed(seed)
+
+
+def _mean(task: Task, split: str, measure: Callable[[Batch], Tensor], together: int) -> Tensor:
     """The mean of a measure over a split, batch by batch, each counted by its examples."""
-    if split is None:
+    data = task.split(split)
+    if data is None:
         return measure(())
-    if isinstance(split, tuple):
-        batches: Iterable[Batch] = zip(*(tensor.split(EVALUATED_TOGETHER) for tensor in split), strict=True)
+    if isinstance(data, tuple):
+        batches: Iterable[Batch] = zip(*(tensor.split(together) for tensor in data), strict=True)
     else:
-        batches = map(tuple, split)
-    weighted = [(len(batch[0]), measure(batch)) for batch in batches]
+        batches = (as_batch(task.name, batch) for batch in data)
+    weighted = [(examples_in(batch), measure(batch)) for batch in batches]
     return torch.stack([size * mean for size, mean in weighted]).sum(0) / sum(size for size, _ in weighted)

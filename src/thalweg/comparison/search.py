@@ -12,12 +12,12 @@ def order_opened_by(trials: int) -> int:
     return 1 if trials < 10 else 2 if trials < 25 else 3
 
 
-def draws(contender: Contender, trials: int, *, seed: int, keep_optimum: bool) -> list[Settings]:
+def draws(contender: Contender, trials: int, *, seed: int) -> list[Settings]:
     """The settings of each trial: the contender's own defaults, then a scrambled Sobol sequence over its space.
 
     Contenders with as many open settings get the same points of the unit cube.
     """
-    space = contender.space(order_opened_by(trials), keep_optimum=keep_optimum)
+    space = contender.space(order_opened_by(trials))
     settings = contender.rule.settings()
     defaults = {name: float(settings[name]) for name in space}
     if not space or trials == 1:

@@ -38,3 +38,13 @@ def median_interval(values: Sequence[float]) -> Interval:
     tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     low, high = np.quantile(medians, tails, method="inverted_cdf")
     return Interval(float(np.median(sample)), float(low), float(high))
+
+
+def surely_within(values: Sequence[float], best: Sequence[float], margin: float) -> bool:
+    """Whether paired values are shown to lie within this share of the best one's median.
+
+    That is: the upper end of the bootstrap interval of the median paired difference does.
+    """
+    with np.errstate(invalid="ignore"):  # two trainings of one seed that both diverged differ by nothing known
+        differences = np.asarray(values, dtype=float) - np.asarray(best, dtype=float)
+    return median_interval(list(differences)).high <= margin * abs(float(np.median(best)))

@@ -81,43 +81,56 @@ class Entry:
 
 
 class Store:
-    """Comparisons and their results, in a file, or in memory where `path` is None."""
+    """Comparisons and their results, in a file, or in memory where `path` is None; `write=False` only reads."""
 
-    def __init__(self, path: str | Path | None) -> None:
+    def __init__(self, path: str | Path | None, *, write: bool = True) -> None:
         self.path = None if path is None else Path(path)
         self._who = str(self.path) if self.path else "the store in memory"
-        if self.path is not None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"{self._who}: its folder must be writable, got {error}. Choose another.") from error
-        self._engine = sql.create_engine(f"sqlite:///{self.path}" if self.path else "sqlite://")
+        if self.path is None:
+            # One connection for all threads: each further one would open another, empty database.
+            self._engine = sql.create_engine(
+                "sqlite://", poolclass=sql.pool.StaticPool, connect_args={"check_same_thread": False}
+            )
+        else:
+            if write:
+                try:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise StoreError(
+                        f"{self._who}: its folder must be writable, got {error}. Choose another."
+                    ) from error
+            self._engine = sql.create_engine(sql.URL.create("sqlite", database=str(self.path)))
         sql.event.listen(self._engine, "connect", _wait_for_locks)
         try:
-            self._open()
+            self._check_version()
+            if write:
+                self._prepare()
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> None:
-        with self._explained("opened"):
-            names = sql.inspect(self._engine).get_table_names()
-        if names and _versions.name not in names:
-            raise StoreError(
-                f"{self._who}: a store must be made by thalweg, got another program's database. Choose another file."
-            )
-        with self._explained("written"), self._engine.begin() as connection:
-            _tables.create_all(connection)
-            version = connection.execute(sql.select(_versions.c.version)).scalar()
-            if version is None:
-                connection.execute(sql.insert(_versions).values(version=VERSION))
-            else:  # a write that changes nothing: a read-only file is found out now, not after the first trial
-                connection.execute(sql.update(_versions).values(version=version))
+    def _check_version(self) -> None:
+        """Refuse another program's database, and one of a newer thalweg, before anything is written."""
+        with self._explained("opened"), self._engine.connect() as connection:
+            names = sql.inspect(connection).get_table_names()
+            if names and _versions.name not in names:
+                raise StoreError(
+                    f"{self._who}: a store must be made by thalweg, got another program's database. "
+                    "Choose another file."
+                )
+            version = connection.execute(sql.select(_versions.c.version)).scalar() if names else None
         if version is not None and version > VERSION:
             raise StoreError(
                 f"{self._who}: this thalweg reads stores up to version {VERSION}, got version {version}, "
                 "which a newer thalweg wrote. Update thalweg, or choose another file."
             )
+
+    def _prepare(self) -> None:
+        """Make the tables. Something is written even where they are there: a read-only file is found out now."""
+        with self._explained("written"), self._engine.begin() as connection:
+            _tables.create_all(connection)
+            connection.execute(sql.delete(_versions))
+            connection.execute(sql.insert(_versions).values(version=VERSION))
 
     @contextlib.contextmanager
     def _explained(self, verb: str) -> Iterator[None]:

@@ -35,21 +35,27 @@ def ranked(entries: Iterable[Entry], split: str) -> list[tuple[float, int, Setti
 
 @dataclass(frozen=True)
 class Summary:
-    """One contender in the end: its chosen settings, and what fresh seeds say of them.
+    """One contender in the end: all its settings, which of them were searched, and what fresh seeds say of them.
 
-    `train_loss` is the median final training loss; `seconds` the median time of one training; `state_bytes` what the
-    optimizer keeps for the task's model. `at_edge` names settings that ended near an end of their range.
+    `values` are the losses that count, by seed, and `value` their median with its interval; `train_loss` is the
+    median final training loss; `diverged` and `failed` count seeds; `seconds` is the median time of one training;
+    `state_bytes` what the optimizer keeps for the task's model, None where that is out of sight, and `state_numbers`
+    how many numbers for each parameter. `at_edge` names settings that ended near an end of their range.
     """
 
     name: str
     about: str
-    settings: Settings
+    settings: dict[str, Any]
+    searched: list[str]
+    values: list[float]
     value: Interval
     train_loss: float
     seeds: list[int]
     diverged: int
+    failed: int
     seconds: float
-    state_bytes: int
+    state_bytes: int | None
+    state_numbers: int
     line: str
     at_edge: list[str]
     entries: dict[str, list[Entry]]
@@ -60,20 +66,25 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
     mine = [entry for entry in entries if entry.contender == described["name"]]
     staged = {stage: [entry for entry in mine if entry.stage == stage] for stage in STAGES}
     finals = staged["final"]
-    settings = finals[0].settings
-    interval = median_interval([loss_of(entry.result, plan.judged_on) for entry in finals])
+    chosen = finals[0].settings
+    values = [loss_of(entry.result, plan.judged_on) for entry in finals]
+    statuses = [entry.result.status for entry in finals]
     return Summary(
         name=described["name"],
         about=described["about"],
-        settings=settings,
-        value=interval,
+        settings={**described["start"], **chosen},
+        searched=list(chosen),
+        values=values,
+        value=median_interval(values),
         train_loss=median(loss_of(entry.result, "train") for entry in finals),
         seeds=[entry.seed for entry in finals],
-        diverged=sum(entry.result.status != "ok" for entry in finals),
+        diverged=statuses.count("diverged"),
+        failed=statuses.count("failed"),
         seconds=median(entry.result.seconds for entry in finals),
         state_bytes=described["state_bytes"],
-        line=line_of_code(described, settings),
-        at_edge=at_edge(described["ranges"], settings),
+        state_numbers=described["state_numbers"],
+        line=line_of_code(described, chosen),
+        at_edge=at_edge({name: described["space"][name] for name in described["remarkable"]}, chosen),
         entries=staged,
     )
 

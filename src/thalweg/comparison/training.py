@@ -14,9 +14,8 @@ import torch
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.runs import OneByOne, Population, Run, Trial
-from thalweg.comparison.seeds import seeded
 from thalweg.errors import TaskError
-from thalweg.tasks import Task, TrainingFunction
+from thalweg.tasks import Task, TrainingFunction, seeded
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Loop: the reference way. One tensor after the other in plain PyTorch; every other way is proved equal to it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,19 +27,18 @@ def init(rule: Rule, param: Tensor) -> Any:
     return rule.init(param.detach().to(compute_dtype(param.dtype)))
 
 
-def update(items: Sequence[Item]) -> Iterator[tuple[Tensor, Any]]:
+def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
     """The new (parameter, state) of each item, in order. Inputs are not written.
 
-    Half precisions are computed in float32, and the new parameter is rounded once. Results are handed out as they are
-    made, so that one tensor's temporaries are gone before the next one's exist; only rules that look over the whole
-    model need all tensors at once.
+    Half precisions are computed in float32, and the new parameter is rounded once. Items are taken, and results
+    handed out, one by one, so that one tensor's temporaries are gone before the next one's exist; only rules that
+    look over the whole model need all tensors at once.
     """
-    if any(item.rule.scope == "model" for item in items):
-        results = iter(advance([_begin(item) for item in items]))
-    else:
-        results = (advance([_begin(item)])[0] for item in items)
-    for item, (param, state) in zip(items, results, strict=True):
-        yield param.to(item.param.dtype), state
+    taken = iter(items)
+    for first in taken:
+        together = [first, *taken] if first.rule.scope == "model" else [first]
+        for item, (param, state) in zip(together, advance([_begin(item) for item in together]), strict=True):
+            yield param.to(item.param.dtype), state
 
 
 def _begin(item: Item) -> Asking:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine import loop
+from thalweg.engine.precision import compute_dtype
 from thalweg.rules import Rule
 
 
@@ -20,13 +21,14 @@ def program(rule: Rule, shapes: Iterable[torch.Size]) -> Hashable:
     return type(rule), switches, tuple(tuple(rule.layout(shape)) for shape in shapes)
 
 
-def coefficients(rules: Sequence[Rule], step: int, dtype: torch.dtype) -> Any:
-    """Each member's scalars for this step, as one row of tensors of shape (members,).
+def coefficients(rules: Sequence[Rule], step: int, *, like: Tensor) -> Any:
+    """Each member's scalars for this step, as one row of tensors of shape (members,), for parameters `like` these.
 
     They are computed member by member in Python's float64, exactly as the loop computes them.
     """
     rows = [rule.coefficients(step) for rule in rules]
-    return type(rows[0])(*torch.tensor(rows, dtype=torch.float64).to(dtype).unbind(1))
+    columns = torch.tensor(rows, dtype=torch.float64).to(like.device, compute_dtype(like.dtype)).unbind(1)
+    return type(rows[0])(*columns)
 
 
 def init(rules: Sequence[Rule], params: dict[str, Tensor]) -> dict[str, Any]:

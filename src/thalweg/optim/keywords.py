@@ -5,13 +5,16 @@ They have the same names, except that hyperparameters which declare a shared `ke
 """
 
 import inspect
+from difflib import get_close_matches
 from typing import Any
 
-from thalweg.errors import KeywordError, SettingError, nearest
+from thalweg.errors import KeywordError, ParameterError, SettingError, nearest
 from thalweg.rules import Rule
 
 # How torch.optim chooses among its own kernels. Its defaults are accepted, since they ask for nothing.
 TORCH_KERNELS = ("foreach", "fused", "capturable", "differentiable")
+# What groups of torch's own optimizers hold besides, and ours do not.
+TORCH_ONLY = (*TORCH_KERNELS, "decoupled_weight_decay")
 
 
 def members(rule: type[Rule]) -> dict[str, list[str]]:
@@ -66,14 +69,48 @@ def bind(rule: type[Rule], args: tuple[Any, ...], given: dict[str, Any]) -> dict
         if keyword in by_position:
             raise KeywordError(f"{rule.__name__}: {keyword} must be given once, got it by position and by name.")
         if keyword in TORCH_KERNELS:
-            if given[keyword]:
-                raise KeywordError(
-                    f"{rule.__name__}: {keyword} chooses among torch's own kernels and has no meaning here, "
-                    f"got {keyword}={given[keyword]!r}. Leave it out."
-                )
+            _check_kernel(rule, keyword, given[keyword])
         elif keyword not in defaults:
             raise KeywordError(
                 f"{rule.__name__}: the settings are {', '.join(defaults)} and maximize, got {keyword!r}. "
                 f"{nearest(keyword, [*defaults, 'maximize'])}"
             )
     return defaults | by_position | {key: value for key, value in given.items() if key not in TORCH_KERNELS}
+
+
+def _check_kernel(rule: type[Rule], keyword: str, value: Any) -> None:
+    if value:
+        raise KeywordError(
+            f"{rule.__name__}: {keyword} chooses among torch's own kernels and has no meaning here, "
+            f"got {keyword}={value!r}. Leave it out."
+        )
+
+
+def check_group(rule: type[Rule], group: dict[str, Any]) -> None:
+    """Refuse a parameter group without parameters, and a keyword that was meant to be another.
+
+    As in torch a group may hold keys of the user's own (`name`, `initial_lr`): only near misses are errors.
+    """
+    if "params" not in group:
+        raise ParameterError(f"{rule.__name__}: a parameter group must have the key 'params', got {sorted(group)}.")
+    known = [*from_rule(rule()), "maximize"]
+    for key in group.keys() - {"params", *known}:
+        if key in TORCH_KERNELS:
+            _check_kernel(rule, key, group[key])
+        elif close := get_close_matches(key, known, n=1, cutoff=0.85):
+            raise KeywordError(f"{rule.__name__}: a parameter group has the key {key!r}. Did you mean {close[0]}?")
+
+
+def check_checkpoint(rule: type[Rule], group: dict[str, Any]) -> None:
+    """Refuse a saved group that belongs to another algorithm."""
+    missing = [keyword for keyword in members(rule) if keyword not in group]
+    if missing:
+        raise ParameterError(
+            f"{rule.__name__}: the checkpoint must be one of {rule.__name__}, got one without {', '.join(missing)}. "
+            "Load it into the optimizer that saved it."
+        )
+    if group.get("decoupled_weight_decay") and rule.__name__ == "Adam":  # torch's AdamW has the key, always true
+        raise ParameterError(
+            f"{rule.__name__}: the checkpoint must have weight decay as an L2 penalty, got decoupled weight decay. "
+            "Load it into AdamW."
+        )

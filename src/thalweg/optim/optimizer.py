@@ -1,5 +1,6 @@
 """The one mechanism that makes a `torch.optim.Optimizer` out of a rule."""
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -22,16 +23,19 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     rule: ClassVar[type[Rule]]
 
-    def __init_subclass__(cls, *, rule: type[Rule]) -> None:
+    def __init_subclass__(cls, *, rule: type[Rule] | None = None) -> None:
+        if rule is None:  # a subclass of one of these, with the same formula
+            return
         cls.rule = rule
         cls.__signature__ = keywords.signature(rule)  # type: ignore[attr-defined]
         cls.__doc__ = _document(rule)
+        _MADE.setdefault(rule, cls)
 
     def __init__(self, params: Iterable[Any], *args: Any, maximize: bool = False, **settings: Any) -> None:
-        if isinstance(params, Tensor):
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            got = f"one tensor of shape {tuple(params.shape)}" if isinstance(params, Tensor) else type(params).__name__
             raise ParameterTypeError(
-                f"{self._who}: params must be a list of tensors, got one tensor of shape {tuple(params.shape)}. "
-                "Pass [tensor], or model.parameters()."
+                f"{self._who}: params must be a list of tensors, got {got}. Pass [tensor], or model.parameters()."
             )
         params = list(params)
         if not params:
@@ -47,6 +51,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as in torch; settings out of bounds and unusable parameters are refused."""
+        keywords.check_group(self.rule, param_group)
         params = param_group["params"]
         if not isinstance(params, Tensor | set):  # torch wraps the one, and refuses the other with a reason
             param_group["params"] = params = list(params)
@@ -75,16 +80,16 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         stepping = [
-            (param, self._item(rule, param, maximize=group["maximize"]))
+            (param, rule, group["maximize"])
             for group in self.param_groups
             for rule in [keywords.to_rule(self.rule, group)]
             for param in group["params"]
             if param.grad is not None
         ]
-        updated = loop.update([item for _, item in stepping])
-        for (param, item), (new_param, new_state) in zip(stepping, updated, strict=True):
+        updated = loop.update(self._item(rule, param, maximize=maximize) for param, rule, maximize in stepping)
+        for (param, rule, _), (new_param, new_state) in zip(stepping, updated, strict=True):
             param.copy_(new_param)
-            self._remember(item.rule, param, new_state)
+            self._remember(rule, param, new_state)
         return loss
 
     def _item(self, rule: Rule, param: Tensor, *, maximize: bool) -> loop.Item:
@@ -96,11 +101,12 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{tuple(param.shape)}. Use sparse=False in the embedding, or torch.optim.SparseAdam."
             )
         saved, layout = self.state[param], rule.layout(param.shape)
-        if all(leaf.key in saved for leaf in layout.values()):
+        if all(saved.get(leaf.key) is not None for leaf in layout.values()):
             state = row(**{name: saved[leaf.key] for name, leaf in layout.items()})
         else:  # the first step, or a setting that asks for more state was changed on the way
             fresh = loop.init(rule, param)
-            state = row(**{name: saved.get(leaf.key, getattr(fresh, name)) for name, leaf in layout.items()})
+            kept = {name: saved.get(leaf.key) for name, leaf in layout.items()}
+            state = row(**{name: getattr(fresh, name) if value is None else value for name, value in kept.items()})
         coefficients = rule.coefficients(self._steps_taken(rule, param) + 1)
         return loop.Item(rule, param, -grad if maximize else grad, state, coefficients)
 
@@ -109,7 +115,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if "step" in saved:
             return int(saved["step"])
         # torch's SGD keeps no count: what remembers something has stepped before.
-        return int(any(leaf.key in saved for leaf in rule.layout(param.shape).values()))
+        return int(any(saved.get(leaf.key) is not None for leaf in rule.layout(param.shape).values()))
 
     def _remember(self, rule: Rule, param: Tensor, state: Any) -> None:
         step = torch.tensor(float(self._steps_taken(rule, param) + 1))
@@ -117,13 +123,19 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.state[param] |= {"step": step} | remembered
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint of this class, or of torch's class of the same name.
+        """Load a checkpoint of this class, or of torch's class of the same name; another one's raises ParameterError.
 
         torch casts state to the dtype of the parameter (pytorch#43706); here it keeps the dtype it was saved in.
         """
         loaded: dict[str, Any] = {}
+
+        def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:
+            for group in final["param_groups"]:
+                keywords.check_checkpoint(self.rule, group)
+            loaded.update(final)
+
         # Hooks run in the order they were registered: this one, the last, sees what is loaded in the end.
-        last_hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
+        last_hook = self.register_load_state_dict_pre_hook(check)
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -133,21 +145,27 @@ class RuleOptimizer(torch.optim.Optimizer):
         for index, param in zip(saved_ids, params, strict=True):
             if index in loaded["state"]:
                 self.state[param] = {
-                    key: value.to(device="cpu" if key == "step" else param.device, copy=True)
-                    for key, value in loaded["state"][index].items()
-                    if isinstance(value, Tensor)
+                    key: _in_its_own_dtype(key, value, param.device) for key, value in loaded["state"][index].items()
                 }
         for group in self.param_groups:
-            for keyword, default in self.defaults.items():
-                group.setdefault(keyword, default)
-            for keyword in keywords.TORCH_KERNELS:
+            group.setdefault("maximize", False)
+            for keyword in keywords.TORCH_ONLY:
                 group.pop(keyword, None)
+
+
+def _in_its_own_dtype(key: str, value: Any, device: torch.device) -> Any:
+    """A saved entry of state, as it is to be kept. Old checkpoints of torch count steps in plain numbers."""
+    if key == "step":
+        return torch.as_tensor(value, dtype=torch.float32, device="cpu").clone()
+    return value.to(device=device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+
+
+_MADE: dict[type[Rule], type[RuleOptimizer]] = {}
 
 
 def optimizer_for(rule: type[Rule]) -> type[RuleOptimizer]:
     """The optimizer class of a rule: the one already made, or a new one for a rule of your own."""
-    made = {found.rule: found for found in RuleOptimizer.__subclasses__()}
-    return made.get(rule) or type(rule.__name__, (RuleOptimizer,), {}, rule=rule)
+    return _MADE.get(rule) or type(rule.__name__, (RuleOptimizer,), {}, rule=rule)
 
 
 def _document(rule: type[Rule]) -> str:

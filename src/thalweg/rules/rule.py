@@ -94,10 +94,11 @@ class Rule:
         self.check_together()
 
     def _check(self, name: str, declared: Hyper, value: Any) -> None:
-        # A tensor is not read: that could wait for a device.
-        if isinstance(value, Tensor):
-            return
         who = f"{type(self).__name__}: {name}"
+        if isinstance(value, Tensor):  # its value is not read: that could wait for a device
+            if value.numel() != 1:
+                raise SettingError(f"{who} must be one number, got a tensor of shape {tuple(value.shape)}.")
+            return
         if declared.bound is None:
             if not isinstance(value, bool):
                 raise SettingError(f"{who} must be True or False, got {value!r}.")

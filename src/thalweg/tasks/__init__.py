@@ -2,6 +2,7 @@
 
 from thalweg.tasks.catalogue import BUILT_IN, as_task, load
 from thalweg.tasks.data import Batch, Split, Splits, split_at_random
+from thalweg.tasks.seeded import seeded
 from thalweg.tasks.task import Task, TrainingFunction, supervised
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "TrainingFunction",
     "as_task",
     "load",
+    "seeded",
     "split_at_random",
     "supervised",
 ]

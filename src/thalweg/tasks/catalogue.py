@@ -10,6 +10,7 @@ from pathlib import Path
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
 from thalweg.tasks.classics import linear_regression, logistic_regression
 from thalweg.tasks.digits import digits, digits_cnn
+from thalweg.tasks.seeded import seeded
 from thalweg.tasks.surfaces import quadratic, rosenbrock
 from thalweg.tasks.task import Task, TrainingFunction
 
@@ -30,7 +31,7 @@ def load(spec: str) -> Task | TrainingFunction:
     if head in BUILT_IN:
         return _built_in(head, tail)
     path, _, name = spec.rpartition(":")
-    if path.endswith(".py") or "/" in path:
+    if path.endswith(".py"):
         return _from_file(Path(path), name)
     if spec.endswith(".py"):
         raise TaskError(f"{spec}: a task in a file is written path/to/file.py:name, got no name. Add :task, say.")
@@ -64,13 +65,14 @@ def _from_file(path: Path, name: str) -> Task | TrainingFunction:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    sys.path.insert(0, str(path.parent.resolve()))  # so that it imports what lies beside it, as `python file.py` does
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:  # for good: it may import what lies beside it as late as in a training
+        sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        with seeded(0):  # what a file draws when it is read is the same each time, or nothing could be resumed
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise TaskError(f"{path}: the file must import, got {type(error).__name__}: {error}.") from error
-    finally:
-        sys.path.pop(0)
     found = getattr(module, name, None)
     if found is None:
         names = [key for key, value in vars(module).items() if isinstance(value, Task) or inspect.isfunction(value)]

@@ -1,15 +1,17 @@
 """The data of a task: three splits, each held in memory as tensors, or read through a DataLoader."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.errors import TaskError
 
-Batch = tuple[Tensor, ...]
-Split = Batch | Iterable[Batch] | None
+Batch = Any  # a tuple of tensors that share their first dimension, or a dict of such
+Tensors = tuple[Tensor, ...]
+Split = Tensors | Iterable[Any] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,15 @@ class Splits:
 
 
 def check_split(who: str, name: str, split: Split) -> None:
-    """Raise TaskError unless this is a split: tensors of one length, something to iterate, or None."""
-    if split is None or (not isinstance(split, tuple) and isinstance(split, Iterable) and not isinstance(split, str)):
+    """Raise TaskError unless this is a split: tensors of one length, a loader that can be read again, or None."""
+    if split is None:
+        return
+    if not isinstance(split, tuple) and isinstance(split, Iterable) and not isinstance(split, str | Tensor):
+        if not isinstance(split, Sized) or len(split) == 0:
+            raise TaskError(
+                f"{who}: the {name} loader must say how many batches it has, at least 1, and be readable again and "
+                f"again, got {type(split).__name__}. Use a DataLoader over a dataset with a length."
+            )
         return
     if not isinstance(split, tuple) or not split or not all(isinstance(part, Tensor) for part in split):
         raise TaskError(
@@ -45,7 +54,7 @@ def check_split(who: str, name: str, split: Split) -> None:
         )
 
 
-def split_at_random(tensors: Batch, *, seed: int = 0, train: float = 0.6, validation: float = 0.2) -> Splits:
+def split_at_random(tensors: Tensors, *, seed: int = 0, train: float = 0.6, validation: float = 0.2) -> Splits:
     """Split examples at random into train, validation and test, by these shares; the rest is the test."""
     count = len(tensors[0])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
@@ -55,8 +64,28 @@ def split_at_random(tensors: Batch, *, seed: int = 0, train: float = 0.6, valida
 
 
 def epochs_of_indices(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Without end: indices of whole batches, in an order shuffled anew each pass. The seed alone decides the order."""
+    """Without end: indices of batches, in an order shuffled anew each pass; the last of a pass may be smaller.
+
+    The seed alone decides the order.
+    """
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(count, generator=generator)
-        yield from order[: count - count % batch_size].view(-1, batch_size)
+        yield from torch.split(order, batch_size)
+
+
+def as_batch(who: str, loaded: Any) -> Batch:
+    """What a loader yields as a batch: a lone tensor becomes a tuple of one, a list a tuple, a dict stays."""
+    if isinstance(loaded, Tensor):
+        return (loaded,)
+    if isinstance(loaded, tuple | list):
+        return tuple(loaded)
+    if isinstance(loaded, Mapping):
+        return dict(loaded)
+    raise TaskError(f"{who}: a loader must yield tensors, or tuples or dicts of them, got {type(loaded).__name__}.")
+
+
+def examples_in(batch: Batch) -> int:
+    """How many examples a batch holds: the first dimension of its first tensor; 1 where there is none."""
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    return next((len(part) for part in parts if isinstance(part, Tensor) and part.dim()), 1)

@@ -1,5 +1,7 @@
 """Analytic surfaces: functions whose minimum is known, with no data and no noise. `passes` counts steps."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -13,12 +15,14 @@ def _value(model: nn.Module, batch: Batch) -> Tensor:
 
 
 class Quadratic(nn.Module):
-    """f(θ) = ½ θᵀ A θ in `dimensions` dimensions; the eigenvalues of A go from 1 / condition to 1, evenly in log.
+    """f(θ) = ½ (θ - θ*)ᵀ A (θ - θ*); the eigenvalues of A go from 1 / condition to 1, evenly in their logarithm.
 
-    A is turned by a fixed random rotation, so that no method gains from working along the axes.
+    A is turned by a fixed random rotation and θ* is a fixed random point, so that no method gains from working along
+    the axes or toward the origin.
     """
 
     curvature: Tensor
+    minimum: Tensor
 
     def __init__(self, condition: float, dimensions: int) -> None:
         super().__init__()
@@ -28,9 +32,11 @@ class Quadratic(nn.Module):
         eigenvalues = torch.logspace(0, 1, dimensions, base=1 / condition, dtype=torch.float64)
         curvature = rotation @ torch.diag(eigenvalues) @ rotation.T
         self.register_buffer("curvature", curvature.float())
+        self.register_buffer("minimum", torch.randn(dimensions, generator=generator))
 
     def forward(self) -> Tensor:
-        return 0.5 * self.point @ self.curvature @ self.point
+        away = self.point - self.minimum
+        return 0.5 * away @ self.curvature @ away
 
 
 class Rosenbrock(nn.Module):
@@ -47,9 +53,9 @@ class Rosenbrock(nn.Module):
 
 def quadratic(condition: float = 100.0, dimensions: int = 20) -> Task:
     """A quadratic bowl of a given condition number, the largest curvature over the smallest."""
-    if condition < 1:
-        raise SettingError(f"quadratic: condition must be >= 1, got {condition!r}.")
-    if dimensions < 1 or dimensions != int(dimensions):
+    if not 1 <= condition < math.inf:
+        raise SettingError(f"quadratic: condition must be a number >= 1, got {condition!r}.")
+    if not 1 <= dimensions < math.inf or dimensions != int(dimensions):
         raise SettingError(f"quadratic: dimensions must be a whole number, 1 or more, got {dimensions!r}.")
     return Task(
         name="quadratic" if condition == 100 and dimensions == 20 else f"quadratic:{condition=:g},{dimensions=:g}",

@@ -1,17 +1,34 @@
 """Task: what is to be trained, as its owner writes it down."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from thalweg.errors import TaskError
-from thalweg.tasks.data import Batch, Split, Splits, check_split, split_at_random
+from thalweg.errors import TaskError, ThalwegError
+from thalweg.tasks.data import Batch, Split, Splits, Tensors, check_split, split_at_random
+from thalweg.tasks.seeded import seeded
 
 Measure = Callable[[nn.Module, Batch], Tensor]
+
+
+_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+
+
+@contextmanager
+def blamed_on(what: str) -> Iterator[None]:
+    """Turn what a user's code raises into a TaskError that says which part of the task raised it."""
+    try:
+        yield
+    except ThalwegError:
+        raise
+    except Exception as error:
+        raise TaskError(f"{what}, got {type(error).__name__}: {error}.") from error
 
 
 def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
@@ -43,7 +60,7 @@ class Task:
 
     model: Callable[[], nn.Module]
     loss: Measure
-    data: Splits | Batch | Callable[[], Splits | Batch] | None = None
+    data: Splits | Tensors | Callable[[], Splits | Tensors] | None = None
     metric: Measure | None = None
     metric_name: str = "loss"
     batch_size: int = 32
@@ -66,7 +83,8 @@ class Task:
     @cached_property
     def splits(self) -> Splits:
         """The data, read when first needed."""
-        data = self.data() if callable(self.data) else self.data
+        with seeded(0), blamed_on(f"{self.name}: data must be readable"):
+            data = self.data() if callable(self.data) else self.data
         if data is None:
             return Splits(None, None, None)
         if isinstance(data, tuple):
@@ -76,6 +94,11 @@ class Task:
             raise TaskError(f"{self.name}: data must be a tuple of tensors or Splits, got {type(data).__name__}.")
         for name in ("train", "validation", "test"):
             check_split(self.name, name, getattr(data, name))
+        if any((getattr(data, name) is None) != (data.train is None) for name in ("validation", "test")):
+            raise TaskError(
+                f"{self.name}: train, validation and test must all hold data, or none of them, got None for one. "
+                "Without a test of its own, what is judged is what was chosen by."
+            )
         return data
 
     @property
@@ -88,19 +111,23 @@ class Task:
         """The split whose measure chooses among settings."""
         return "validation" if self.optimum is None else "train"
 
+    def measured_as(self, split: str) -> str:
+        """What is measured on a split, in words: `test cross-entropy`."""
+        named = split != "train" or self.metric is None
+        return f"{_WORDS[split]} {self.metric_name if named else 'loss'}"
+
     def batches_per_pass(self, *, full_batch: bool = False) -> int:
         """Optimizer steps in one pass over the training data."""
         train = self.splits.train
         if train is None or full_batch:
             return 1
         if isinstance(train, tuple):
-            return max(1, len(train[0]) // self.batch_size)
+            return math.ceil(len(train[0]) / self.batch_size)
         return len(train)  # type: ignore[arg-type]
 
     def make_model(self, seed: int) -> nn.Module:
-        """A fresh model, the same for the same seed; torch's own random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        """A fresh model, the same for the same seed; random states are left as they were."""
+        with seeded(seed), blamed_on(f"{self.name}: the model must be makeable"):
             model = self.model()
         if not isinstance(model, nn.Module):
             raise TaskError(f"{self.name}: model must return an nn.Module, got {type(model).__name__}.")
@@ -130,8 +157,12 @@ class TrainingFunction:
     train: Callable[[Callable[..., torch.optim.Optimizer], Callable[..., None]], Any]
     name: str = "train"
     about: str = ""
-    metric_name: str = "reported value"
     source: str = field(default="", repr=False)
-    optimum: float | None = None
-    judged_on: str = "test"
-    selected_on: str = "validation"
+    # What a comparison asks of every task; a function's data and model are out of sight.
+    optimum: ClassVar[None] = None
+    judged_on: ClassVar[str] = "test"
+    selected_on: ClassVar[str] = "validation"
+
+    def measured_as(self, split: str) -> str:
+        """What is measured, in words."""
+        return "training loss" if split == "train" else "reported value"
