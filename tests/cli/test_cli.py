@@ -82,6 +82,9 @@ def test_compare_ends_in_a_table_a_verdict_and_a_line_to_paste(tmp_path: Path) -
     assert "median training height" in result.output
     assert "optimizer = thalweg.optim." in result.output
     assert f"Report: {out}/report.html" in result.output
+    shown = invoke("compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", out)
+    assert "nothing was run" in shown.stderr
+    assert shown.stdout == result.stdout
     again = invoke("report", out)
     assert "Report:" in again.output
     as_json = json.loads(invoke("report", out, "--json", "--to", str(tmp_path / "other.html")).output)
@@ -121,6 +124,8 @@ def test_explain_tells_what_the_rule_declares(name: str) -> None:
         (["compare", "digits", "--with", "adam:lr=-1"], "Adam: lr must be >= 0, got -1.0."),
         (["compare", "digits", "--budget", "1s"], "the budget must be at least"),
         (["compare", "digits", "--budgt", "1s"], "No such option"),
+        (["compare", "notes.txt:task"], "a task must be built in or path/to/file.py:name"),
+        (["compare", "quadratic:dimensions=nan"], "dimensions must be a whole number, 1 or more, got nan"),
         (["compare", "nowhere.py:task"], "a task file must exist, found none"),
         (["compare"], "Missing argument 'TASK'"),
         (["report", "nowhere"], "a store must exist, found none"),
@@ -157,6 +162,14 @@ def test_ctrl_c_ends_with_code_130_and_says_that_nothing_is_lost(tmp_path: Path)
     assert process.returncode == 130
     assert "the same command goes on from there" in told
     assert "Traceback" not in told
+
+
+def test_names_of_the_users_are_printed_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def train(make_optimizer, report):\n    report(1.0)\n")
+    out = str(tmp_path / "out")
+    result = invoke("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--out", out, "--seed", "-1")
+    assert "mine:train: reported value" in result.output  # :train: is a picture to rich
 
 
 def test_the_folder_of_a_task_is_named_after_it() -> None:

@@ -14,6 +14,7 @@ from thalweg.comparison.horizon import SCHEDULES, Horizon, check_schedule
 from thalweg.comparison.statistics import Interval, median_interval
 from thalweg.comparison.verdict import Standing, judge
 from thalweg.errors import BudgetError, SettingError
+from thalweg.tasks import seeded
 
 
 @pytest.mark.parametrize(
@@ -103,38 +104,62 @@ def test_the_same_values_give_the_same_interval() -> None:
     assert median_interval([3.0, 1.0, 2.0]) == median_interval([3.0, 1.0, 2.0])
 
 
-def standing(name: str, low: float, median: float, high: float, state: int = 8, tuned: int = 2) -> Standing:
-    return Standing(name, Interval(median, low, high), state, tuned)
+def standing(name: str, values: list[float], state: int = 2, tuned: int = 2) -> Standing:
+    return Standing(name, values, median_interval(values), state, tuned)
+
+
+NOISE = [0.00, 0.01, -0.01, 0.02, -0.02, 0.005, -0.005, 0.015, -0.015, 0.0]
+
+
+def around(value: float, noise: float = 1.0, order: int = 1) -> list[float]:
+    return [value * (1 + noise * one) for one in NOISE[::order]]
 
 
 def test_a_clear_winner_stands_alone() -> None:
-    verdict = judge([standing("a", 1.0, 1.1, 1.2), standing("b", 2.0, 2.1, 2.2)], metric="loss", seeds=9)
+    verdict = judge([standing("a", around(1.0)), standing("b", around(2.0), state=0)], metric="loss")
     assert (verdict.best, verdict.tied, verdict.recommended) == ("a", ["a"], "a")
-    assert "a is best: median loss 1.1 (95 % interval 1 to 1.2) over 9 fresh seeds" in verdict.text
+    assert verdict.text.startswith("a is best: median loss 1 (95 % interval 0.9")
+    assert "over 10 fresh seeds" in verdict.text
 
 
-def test_overlapping_intervals_tie_but_only_near_ones_are_recommended() -> None:
-    a = standing("a", 0.9, 1.0, 1.3, state=8)
-    near = standing("near", 1.0, 1.02, 1.1, state=4)
-    far = standing("far", 1.1, 1.25, 1.4, state=0)
-    verdict = judge([far, near, a], metric="loss", seeds=9)
-    assert (verdict.best, verdict.tied, verdict.recommended) == ("a", ["a", "near", "far"], "near")
-    assert "Recommended: near, within 3 % of the best, because it keeps less optimizer state." in verdict.text
-
-
-def test_differences_too_small_to_matter_tie() -> None:
-    a, b = standing("a", 1.0, 1.0, 1.0, tuned=3), standing("b", 1.01, 1.01, 1.01, tuned=1)
-    verdict = judge([a, b], metric="loss", seeds=9)
+def test_not_separated_is_not_enough_to_be_recommended() -> None:
+    """Their intervals overlap, but the cheaper one may well be 10 % worse."""
+    best, cheaper = standing("a", around(1.0, noise=10)), standing("b", around(1.02, noise=10, order=-1), state=0)
+    verdict = judge([cheaper, best], metric="loss")
     assert verdict.tied == ["a", "b"]
-    assert "Recommended: b, within 3 % of the best, because it has less to tune." in verdict.text
+    assert verdict.recommended == "a"
+    assert "not separated from b" in verdict.text
+
+
+def test_the_cheaper_one_is_recommended_where_pairs_show_it_within_the_margin() -> None:
+    best, cheaper = (
+        standing("a", around(1.0, noise=10)),
+        standing("b", [1.01 * one for one in around(1.0, noise=10)], state=1),
+    )
+    verdict = judge([best, cheaper], metric="loss")
+    assert verdict.tied == ["a", "b"]
+    assert (
+        "Recommended: b, which is shown to lie within 3 % of the best and keeps less optimizer state." in verdict.text
+    )
+    simpler = standing("b", [1.01] * 10, tuned=1)
+    assert "and has less to tune." in judge([standing("a", [1.0] * 10), simpler], metric="loss").text
+
+
+def test_what_often_diverges_is_never_recommended_and_the_verdict_says_so() -> None:
+    fragile = standing("fragile", [0.12] * 6 + [math.inf] * 4, state=0)
+    verdict = judge([fragile, standing("steady", around(0.13))], metric="loss")
+    assert (verdict.best, verdict.recommended) == ("steady", "steady")
+    assert "fragile diverged on 4 of them." in verdict.text
+    alone = judge([fragile], metric="loss")
+    assert (alone.best, alone.recommended) == (None, None)
 
 
 def test_one_contender_is_tuned_not_crowned() -> None:
-    assert judge([standing("a", 1.0, 1.1, 1.2)], metric="loss", seeds=9).text.startswith("a, tuned, reaches a median")
+    assert judge([standing("a", around(1.1))], metric="loss").text.startswith("a, tuned, reaches a median loss 1.1")
 
 
 def test_nothing_is_recommended_where_all_diverged() -> None:
-    verdict = judge([standing("a", 1.0, math.inf, math.inf)], metric="loss", seeds=9)
+    verdict = judge([standing("a", [math.inf] * 5)], metric="loss")
     assert (verdict.best, verdict.tied, verdict.recommended) == (None, [], None)
 
 
@@ -149,9 +174,9 @@ def test_random_states_are_set_and_put_back() -> None:
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
     draw()
-    with seeds.seeded(5):
+    with seeded(5):
         first = draw()
     between = draw()
-    with seeds.seeded(5):
+    with seeded(5):
         assert draw() == first
     assert draw() != between

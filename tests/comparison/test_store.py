@@ -87,12 +87,28 @@ def test_another_programs_files_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    Store(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE thalweg_store SET version = 999")
+        connection.execute("CREATE TABLE thalweg_store (version INTEGER)")
+        connection.execute("INSERT INTO thalweg_store VALUES (999)")
     connection.close()
+    before = path.read_bytes()
     with pytest.raises(StoreError, match=f"up to version {VERSION}, got version 999, which a newer thalweg wrote"):
         Store(path)
+    assert path.read_bytes() == before
+
+
+def test_a_read_only_store_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    found = thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
+    with every_connection("PRAGMA query_only = ON"):
+        opened = Store(path, write=False)
+        assert thalweg.Comparison(opened, opened.find()).to_json() == found.to_json()
+
+
+def test_any_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "odd?name=1 #2" / "store.sqlite"
+    Store(path).close()
+    assert path.exists()
 
 
 def test_a_read_only_store_is_found_out_before_the_first_trial(tmp_path: Path) -> None:

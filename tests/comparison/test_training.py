@@ -17,6 +17,7 @@ from thalweg.comparison.training import Result, follow, run_function, train_all
 from thalweg.errors import TaskError
 from thalweg.tasks import Splits, Task, TrainingFunction, load
 
+X, Y = torch.ones(20, 3), torch.ones(20, 1)
 HORIZON = Horizon(steps=30, schedule="linear", looks=3)
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2))]
 
@@ -76,7 +77,7 @@ def test_gradient_descent_sees_the_full_batch_and_stops_after_as_many_passes() -
     run = OneByOne(task, CONTENDERS["gd"], TRIALS[0])
     assert len(next(run.batches)[0]) == 60
     assert task.batches_per_pass(full_batch=True) == 1
-    assert task.batches_per_pass() == 60 // 16
+    assert task.batches_per_pass() == 4  # 16, 16, 16 and 12 examples
 
 
 def test_the_learning_rate_follows_the_schedule() -> None:
@@ -138,6 +139,18 @@ class Batched(nn.Module):
         return self.inner(x)
 
 
+class Counting(nn.Module):
+    """Keeps a buffer by assigning it anew, which a population would not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        return x * (1 + 1e-3 * self.calls)
+
+
 class Branching(nn.Module):
     """vmap cannot follow a branch that depends on data."""
 
@@ -153,7 +166,8 @@ class Branching(nn.Module):
     ("changes", "reason"),
     [
         ({"data": loaders}, "one by one: the data come from a DataLoader"),
-        ({"model": lambda: Batched(nn.BatchNorm1d(4))}, "one by one: the model keeps running statistics"),
+        ({"model": lambda: Batched(nn.BatchNorm1d(4))}, "one by one: the model changes its buffers as it trains"),
+        ({"model": lambda: Batched(Counting())}, "one by one: the model changes its buffers as it trains"),
         (
             {"model": lambda: Batched(nn.Linear(4, 4).requires_grad_(False))},
             "one by one: a part of the model is frozen",
@@ -186,6 +200,34 @@ def test_the_shuffling_of_a_loader_follows_from_the_seed() -> None:
     )
     assert one.looks == other.looks
     assert one.looks != third.looks
+
+
+def test_a_loader_with_a_generator_of_its_own_is_paired_too() -> None:
+    generator = torch.Generator()
+    x = torch.randn(50, 3)
+    data = TensorDataset(x, x.sum(1, keepdim=True))
+    loader = DataLoader(data, batch_size=10, shuffle=True, generator=generator)
+    task = small(data=Splits(loader, loader, loader))
+    one, other = (train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.05}, 3)], HORIZON)[0] for _ in range(2))
+    assert one.looks == other.looks
+
+
+@pytest.mark.parametrize("form", ["tensor", "list", "dict"])
+def test_batches_of_a_loader_may_have_any_common_form(form: str) -> None:
+    x = torch.randn(20, 3)
+    rows = {"tensor": list(x), "list": [[row, row.sum()] for row in x], "dict": [{"x": row} for row in x]}[form]
+    sizes: list[int] = []
+
+    def loss(model: nn.Module, batch: object) -> torch.Tensor:
+        inputs = batch["x"] if form == "dict" else batch[0]
+        sizes.append(len(inputs))
+        return model(inputs).square().mean()
+
+    loader = DataLoader(rows, batch_size=8)
+    task = small(data=Splits(loader, loader, loader), loss=loss)
+    found = thalweg.compare(task, ["sgd"], budget="1trial")
+    assert set(sizes) == {8, 4}
+    assert found.verdict.best == "sgd"
 
 
 def test_dropout_is_off_where_losses_are_measured() -> None:
@@ -240,6 +282,19 @@ def test_a_function_that_reports_nothing_failed() -> None:
         ({"loss": lambda model, batch: 3.0}, "the loss must be a 0-d tensor, got float"),
         ({"loss": lambda model, batch: model(batch[0]).mean() * math.nan}, "finite before the first step, got nan"),
         ({"model": lambda: nn.Linear(4, 1)}, "the task must train, got RuntimeError: mat1 and mat2 shapes"),
+        ({"model": lambda: nn.Linear(3, 1) / 2}, "the model must be makeable, got TypeError: unsupported operand"),
+        ({"data": lambda: torch.load("/no/such/file")}, "data must be readable, got FileNotFoundError"),
+        ({"data": Splits((X, Y), (X, Y), (X[:, :2], Y))}, "the task must train, got RuntimeError: mat1 and mat2"),
+        (
+            {"data": Splits((X, Y), (X, Y), (X * math.nan, Y))},
+            "the test loss must be finite before the first step, got nan",
+        ),
+        ({"data": Splits((X, Y), None, None)}, "train, validation and test must all hold data"),
+        ({"data": Splits(iter([]), (X, Y), (X, Y))}, "the train loader must say how many batches it has"),
+        (
+            {"loss": lambda model, batch: (model(batch[0]) * 0).sqrt().mean()},
+            "training loss must be finite after a first step of length zero, so the gradient is at fault, got nan",
+        ),
     ],
 )
 def test_a_task_that_cannot_train_at_all_is_refused_before_the_first_trial(changes: dict, message: str) -> None:
@@ -254,7 +309,16 @@ def test_gradient_descent_is_refused_where_there_is_no_full_batch() -> None:
         thalweg.compare(lambda make_optimizer, report: None, ["gd"], budget="1trial")
 
 
+def test_a_function_that_always_raises_is_the_tasks_fault() -> None:
+    def train(make_optimizer, report):
+        raise RuntimeError("my CSV is missing")
+
+    with pytest.raises(TaskError, match="all 8 failed, the first with RuntimeError: my CSV is missing"):
+        thalweg.compare(train, ["sgd", "adam"], budget="4trials")
+
+
 def test_a_contender_pinned_everywhere_still_trains() -> None:
     fixed = Contender("fixed", CONTENDERS["adam"].rule, pinned=frozenset(CONTENDERS["adam"].rule.hypers()))
     found = thalweg.compare(small(), [fixed], budget="2trials")
-    assert found.contenders[0].settings == {}
+    assert found.contenders[0].searched == []
+    assert found.contenders[0].settings == CONTENDERS["adam"].rule.settings()

@@ -1,5 +1,7 @@
 """`thalweg compare`: the head-to-head, or the tuning of one."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +57,13 @@ def compare(
     from thalweg.cli.progress import shown
 
     out = out or Path("runs") / folder_name(task)
-    with shown() as watch:
+    heard: list[comparison.Progress] = []
+    with shown() as show:
+
+        def watch(progress: comparison.Progress) -> None:
+            heard.append(progress)
+            show(progress)
+
         found = comparison.compare(
             task,
             comparison.DEFAULT if contenders is None else comparison.split_list(contenders),
@@ -65,6 +73,8 @@ def compare(
             store=out / "store.sqlite",
             watch=watch,
         )
+    if not heard:
+        click.echo(f"finished at {found.header.finished}: shown from {out / 'store.sqlite'}, nothing was run", err=True)
     page = found.report(out / "report.html")
     if as_json:
         print_json(found.to_json() | {"report": str(page)})
@@ -84,30 +94,43 @@ def print_verdict(found: "Comparison") -> None:
     """The table, the verdict and the line to paste."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(title=f"{found.header.task['name']}: {found.metric}", title_justify="left", box=None, pad_edge=False)
+    def plain(width: int | None = None) -> Console:
+        # Names are the user's: no markup, and no emoji, is meant in them.
+        return Console(highlight=False, markup=False, emoji=False, soft_wrap=width is None, width=width)
+
+    title = Text(f"{found.header.task['name']}: {found.metric}")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("contender")
-    for column in ("median", "95 % interval", "training loss", "diverged", "state"):
-        table.add_column(column, justify="right")
+    for column in ("median", "95 % interval", "training loss", "lost", "state"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
     for one in found.contenders:
         style = "bold" if one.name == found.verdict.recommended else None
-        settings = " ".join(f"{name}={value:g}" for name, value in one.settings.items())
-        interval = f"{one.value.low:.4g} – {one.value.high:.4g}"
-        diverged = f"{one.diverged}/{len(one.seeds)}"
-        cells = (f"{one.value.median:.4g}", interval, f"{one.train_loss:.4g}", diverged, f"{one.state_bytes:,} B")
-        table.add_row(one.name, *cells, settings, style=style)
-    Console(highlight=False).print(table)
+        state = f"{4 * one.state_numbers} B/param" if one.state_bytes is None else f"{one.state_bytes:,} B"
+        cells = (
+            one.name,
+            f"{one.value.median:.4g}",
+            f"{one.value.low:.4g} – {one.value.high:.4g}",
+            f"{one.train_loss:.4g}",
+            f"{one.diverged + one.failed}/{len(one.seeds)}",
+            state,
+            " ".join(f"{name}={one.settings[name]:g}" for name in one.searched),
+        )
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    # Off a terminal nothing limits the width, so nothing is folded for it.
+    plain(shutil.get_terminal_size().columns if sys.stdout.isatty() else 200).print(table)
+    console = plain()
     if found.plan.optimum is not None:
         console.print(f"The least training loss there is: {found.plan.optimum:.7g}")
     console.print()
-    console.print(found.verdict.text, markup=False)
+    console.print(found.verdict.text)
     for one in found.contenders:
         if one.at_edge:
             edge = " and ".join(one.at_edge)
-            console.print(f"Note: the best {edge} of {one.name} lies at an end of the range searched.", markup=False)
+            console.print(f"Note: the best {edge} of {one.name} lies at an end of the range searched.")
     if found.code:
         console.print()
-        console.print(found.code, markup=False)
+        console.print(found.code)
         console.print()

@@ -1,8 +1,8 @@
 """Fingerprint: whether two calls ask for the same comparison. Resuming looks a comparison up by it.
 
-A task is known by what it does, not by what it is called: its data, the model it makes from one seed, and the losses and
-gradients of that model on the first examples. So an edited activation, loss or loader is another task. Where a task was
-read from a file, the file's text counts too.
+A task is known by what it does, not by what it is called: its data, the model it makes from one seed, and the losses
+and gradients of that model on the first examples. So an edited activation, loss or loader is another task. Where a task
+was read from a file, the file's text counts too.
 """
 
 import hashlib

@@ -136,14 +136,23 @@ def learning_curves(
 
 
 def _curve(finals: Sequence[Entry], split: str, optimum: float | None) -> tuple[np.ndarray, ...]:
-    """(share of the training in percent, lower quartile, median, upper quartile)."""
-    runs = [entry.result.looks for entry in finals if entry.result.status == "ok"]
+    """(share of the training in percent, lower quartile, median, upper quartile) over all seeds.
+
+    What diverged counts as infinite, and leaves a gap where a quartile is; a training that stopped early keeps its
+    last value.
+    """
+    runs = [entry.result.looks for entry in finals if entry.result.looks]
     if not runs:
         return (np.empty(0),) * 4
-    length = min(len(looks) for looks in runs)
-    values = np.array([[above(getattr(look, split), optimum) for look in looks[:length]] for looks in runs])
-    steps = np.array([look.step for look in runs[0][:length]], dtype=float)
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
+    longest = max(runs, key=lambda looks: looks[-1].step)
+    values = np.array(
+        [[above(getattr(run[min(at, len(run) - 1)], split), optimum) for at in range(len(longest))] for run in runs]
+    )
+    values[np.isnan(values)] = np.inf
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0, method="inverted_cdf")
+    for quartile in (low, middle, high):
+        quartile[np.isinf(quartile)] = np.nan
+    steps = np.array([look.step for look in longest], dtype=float)
     return 100 * steps / max(steps[-1], 1), low, middle, high
 
 
@@ -165,14 +174,16 @@ def learning_rates(
         axes.plot(
             [point[0] for point in fine], [point[1] for point in fine], "o", color=colour, markersize=4, alpha=0.6
         )
-        chosen = [point for point in fine if point[2] == summary.settings]
+        chosen = [point for point in fine if point[2] == {name: summary.settings[name] for name in summary.searched}]
         axes.plot([p[0] for p in chosen], [p[1] for p in chosen], "o", markersize=10, mfc="none", mec=_INK, mew=1.3)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
         axes.xaxis.set_minor_formatter(NullFormatter())
         _scale(axes, "y", limits or (), limits)
-        lost = [point[0] for point in points if not math.isfinite(point[1])]
         top = axes.get_ylim()[1]
+        beyond = [point[0] for point in fine if point[1] > top]
+        axes.plot(beyond, [top] * len(beyond), "^", color=colour, markersize=4, alpha=0.6, clip_on=False)
+        lost = [point[0] for point in points if not math.isfinite(point[1])]
         axes.plot(lost, [top] * len(lost), "x", color=_INK, markersize=5, alpha=0.6, clip_on=False)
         axes.set_xlabel("learning rate")
         axes.set_title(summary.name, loc="left", fontsize=10, color=_INK)
@@ -181,13 +192,13 @@ def learning_rates(
 
 
 def limits_of(summaries: Sequence[Summary], split: str, *, optimum: float | None = None) -> tuple[float, float] | None:
-    """The range of losses that the charts of learning rates share; None where nothing is finite.
+    """The range of losses that the charts of learning rates share; None where nothing is finite, or all are the same.
 
     It ends at ten times the median, so that a few settings that went astray do not flatten all others.
     """
     losses = [above(loss_of(entry.result, split), optimum) for one in summaries for entry in one.entries["search"]]
     finite = sorted(loss for loss in losses if math.isfinite(loss))
-    if not finite:
+    if not finite or finite[0] == finite[-1]:
         return None
     positive = [loss for loss in finite if loss > 0]
     if len(positive) == len(finite) and finite[-1] > 10 * finite[0]:

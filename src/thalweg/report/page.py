@@ -44,7 +44,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "verdict": verdict,
         "code": comparison.code,
         "counts": plan.counts,
-        "horizon": next(iter(plan.horizons.values())),
+        "schedule": next(iter(plan.horizons.values())).schedule,
         "optimum": plan.optimum,
         "rows": [_row(comparison, summary) for summary in summaries],
         "colours": colours,
@@ -71,28 +71,33 @@ def _seeds(summary: Summary, stage: str) -> set[int]:
 def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     """One line of the table."""
     plan, searched = comparison.plan, summary.entries["search"]
+    every = [entry for entries in summary.entries.values() for entry in entries]
     return {
         "name": summary.name,
         "about": summary.about,
         "value": summary.value,
         "train_loss": summary.train_loss,
         "above": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
-        "settings": ", ".join(f"{name} {value:g}" for name, value in summary.settings.items()) or "none to tune",
-        "diverged": summary.diverged,
+        "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
+        "diverged": summary.diverged + summary.failed,
         "lost": sum(entry.result.status != "ok" for entry in searched),
         "searched": len(searched),
         "seconds": summary.seconds,
-        "bytes": summary.state_bytes,
+        "state": (
+            f"{4 * summary.state_numbers} B a parameter"
+            if summary.state_bytes is None
+            else f"{summary.state_bytes:,} B"
+        ),
         "line": summary.line,
         "tied": summary.name in comparison.verdict.tied,
         "recommended": summary.name == comparison.verdict.recommended,
-        "failures": sorted({entry.result.message for entry in searched if entry.result.message}),
+        "failures": sorted({entry.result.message for entry in every if entry.result.message}),
     }
 
 
 def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     summaries, plan = comparison.contenders, comparison.plan
-    metric = comparison.header.task["metric"]
+    measured = comparison.header.task["measured"]
     over = " above the optimum" if plan.optimum else ""
     has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["final"])
     splits = []
@@ -103,10 +108,9 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
         ]
         if any(math.isfinite(loss) for loss in losses) and not (split == "validation" and plan.judged_on == "train"):
             splits.append(split)
-    selected = {"train": "training", "validation": "validation"}[plan.selected_on]
     limits = charts.limits_of(summaries, plan.selected_on, optimum=plan.optimum)
     rated = [one for one in summaries if any("lr" in entry.settings for entry in one.entries["search"])]
-    rate_label = f"{selected} {metric}{over}"
+    rate_label = f"{measured[plan.selected_on]}{over}"
     return {
         "rate_label": rate_label,
         "standings": charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum),
@@ -115,7 +119,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
                 summaries,
                 colours,
                 split,
-                f"training loss{over}" if split == "train" else f"validation {metric}",
+                f"{measured[split]}{over if split == 'train' else ''}",
                 optimum=plan.optimum if split == "train" else None,
             )
             for split in splits
