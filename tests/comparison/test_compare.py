@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from thalweg.comparison import Progress, Store
-from thalweg.comparison.comparison import companies
 from thalweg.comparison.runs import Trial
+from thalweg.comparison.stages import companies
 from thalweg.errors import BudgetError, SettingError, StoreError
 
 
@@ -180,6 +180,17 @@ def test_a_file_that_draws_its_data_without_a_seed_is_the_same_task_each_time(tm
     store = Store(tmp_path / "store.sqlite")
     first, second = (thalweg.compare(f"{path}:task", ["gd"], budget="1trial", store=store) for _ in range(2))
     assert first.header.id == second.header.id
+
+
+def test_a_coarse_search_and_an_edge_are_cautioned_about() -> None:
+    narrow = thalweg.Contender("sgd", thalweg.rules.SGD(lr=1e-4), pinned=frozenset({"momentum"}))
+    found = thalweg.compare("quadratic", [narrow], budget="1trial")
+    assert found.cautions == [
+        "Few settings were searched (1 for each contender), so learning rates lie far apart: "
+        "a larger budget may change who is best.",
+        "The best lr of sgd lies at an end of the range searched: a better one may lie beyond.",
+    ]
+    assert thalweg.compare("quadratic", ["momentum"], budget="24trials").cautions == []
 
 
 def test_where_the_optimum_is_known_decay_does_not_pull_away_from_it() -> None:

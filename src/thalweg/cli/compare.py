@@ -126,10 +126,8 @@ def print_verdict(found: "Comparison") -> None:
         console.print(f"The least training loss there is: {found.plan.optimum:.7g}")
     console.print()
     console.print(found.verdict.text)
-    for one in found.contenders:
-        if one.at_edge:
-            edge = " and ".join(one.at_edge)
-            console.print(f"Note: the best {edge} of {one.name} lies at an end of the range searched.")
+    for caution in found.cautions:
+        console.print(caution)
     if found.code:
         console.print()
         console.print(found.code)

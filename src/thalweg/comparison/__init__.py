@@ -1,7 +1,8 @@
 """Comparison: which optimizer, at which settings, for this task. Plan, search, finals, store, statistics, verdict."""
 
-from thalweg.comparison.comparison import Comparison, Progress, compare
+from thalweg.comparison.comparison import Comparison, compare
 from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, parse, split_list
+from thalweg.comparison.stages import Progress
 from thalweg.comparison.store import Store
 from thalweg.comparison.verdict import Verdict
 

@@ -49,7 +49,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "rows": [_row(comparison, summary) for summary in summaries],
         "colours": colours,
         "charts": _charts(comparison, colours),
-        "edges": [summary for summary in summaries if summary.at_edge],
+        "cautions": comparison.cautions,
         "ways": {name: plan.ways[name].reason for name in names},
         "seed": plan.seed,
         "seeds": {stage: sorted(_seeds(summaries[0], stage)) for stage in ("search", "retrain", "final")},
