@@ -1,4 +1,7 @@
-"""Optimizers: the rules as `torch.optim.Optimizer`s. Where torch has the algorithm, changing the import is enough."""
+"""Optimizers: the rules as `torch.optim.Optimizer`s.
+
+Where torch has the algorithm, changing the import is enough for dense gradients of real parameters; others are refused.
+"""
 
 from thalweg import rules
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
