@@ -145,6 +145,17 @@ def test_the_cheaper_one_is_recommended_where_pairs_show_it_within_the_margin() 
     assert "and has less to tune." in judge([standing("a", [1.0] * 10), simpler], metric="loss").text
 
 
+def test_a_cheaper_contender_ten_percent_worse_is_seldom_recommended() -> None:
+    random_state = np.random.default_rng(0)
+    recommended = 0
+    for _ in range(300):
+        best, worse = (scale * np.exp(0.1 * random_state.standard_normal(5)) for scale in (1.0, 1.1))
+        verdict = judge([standing("best", list(best)), standing("worse", list(worse), state=0)], metric="loss")
+        # Where noise makes the worse one the lowest, no rule that sees only five seeds can know.
+        recommended += verdict.best == "best" and verdict.recommended == "worse"
+    assert recommended / 300 < 0.05
+
+
 def test_what_often_diverges_is_never_recommended_and_the_verdict_says_so() -> None:
     fragile = standing("fragile", [0.12] * 6 + [math.inf] * 4, state=0)
     verdict = judge([fragile, standing("steady", around(0.13))], metric="loss")
