@@ -164,6 +164,29 @@ def test_ctrl_c_ends_with_code_130_and_says_that_nothing_is_lost(tmp_path: Path)
     assert "Traceback" not in told
 
 
+def test_a_reader_that_has_had_enough_ends_us_in_peace() -> None:
+    command = f"{shlex.quote(sys.executable)} -m thalweg list | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_greek_is_no_error() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "thalweg", "explain", "adam"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Kingma" in done.stdout
+
+
+def test_what_a_task_prints_does_not_disturb_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def train(make_optimizer, report):\n    print('building')\n    report(1.0)\n")
+    out = str(tmp_path / "out")
+    done = thalweg("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--out", out, "--json")
+    assert json.loads(done.stdout)["verdict"]["best"] == "sgd"
+    assert "building" in done.stderr
+
+
 def test_names_of_the_users_are_printed_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def train(make_optimizer, report):\n    report(1.0)\n")

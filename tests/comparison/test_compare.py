@@ -1,5 +1,6 @@
 """A whole comparison, and what happens when it is interrupted."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -21,7 +22,7 @@ import thalweg
 from thalweg.comparison import Progress, Store
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.stages import companies
-from thalweg.errors import BudgetError, SettingError, StoreError
+from thalweg.errors import BudgetError, SettingError, StoreError, TaskError
 
 
 def by_name(found: thalweg.Comparison) -> dict:
@@ -186,11 +187,45 @@ def test_a_coarse_search_and_an_edge_are_cautioned_about() -> None:
     narrow = thalweg.Contender("sgd", thalweg.rules.SGD(lr=1e-4), pinned=frozenset({"momentum"}))
     found = thalweg.compare("quadratic", [narrow], budget="1trial")
     assert found.cautions == [
-        "Few settings were searched (1 for each contender), so learning rates lie far apart: "
+        "Few settings were searched (1 for each contender, the learning rate alone), so they lie far apart: "
         "a larger budget may change who is best.",
         "The best lr of sgd lies at an end of the range searched: a better one may lie beyond.",
     ]
     assert thalweg.compare("quadratic", ["momentum"], budget="24trials").cautions == []
+
+
+def test_a_stated_optimum_that_is_beaten_is_cautioned_about() -> None:
+    task = dataclasses.replace(thalweg.tasks.load("quadratic"), optimum=5.0)
+    assert "is below the optimum that the task states, 5." in " ".join(
+        thalweg.compare(task, ["adam"], budget="8trials").cautions
+    )
+
+
+def test_what_always_failed_is_not_remembered(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.txt"
+
+    def train(make_optimizer, report):
+        report(float(weights.read_text()))
+
+    arguments = {"budget": "2trials", "store": tmp_path}  # a folder is taken for the store in it
+    with pytest.raises(TaskError, match="FileNotFoundError"):
+        thalweg.compare(train, ["sgd"], **arguments)
+    weights.write_text("0.5")
+    assert thalweg.compare(train, ["sgd"], **arguments).contenders[0].value.median == 0.5
+    assert (tmp_path / "store.sqlite").exists()
+
+
+def test_by_default_only_those_compete_that_can() -> None:
+    x = torch.randn(40, 1)
+    loader = DataLoader(TensorDataset(x, x), batch_size=8)
+    task = thalweg.Task(
+        model=lambda: nn.Linear(1, 1),
+        loss=thalweg.supervised(nn.functional.mse_loss),
+        data=thalweg.Splits(loader, loader, loader),
+        passes=1,
+    )
+    names = set(by_name(thalweg.compare(task, budget="1trial")))
+    assert names == {"sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"}
 
 
 def test_where_the_optimum_is_known_decay_does_not_pull_away_from_it() -> None:
@@ -283,6 +318,7 @@ def test_a_function_of_the_users_is_tuned(tmp_path: Path) -> None:
     ("arguments", "kind", "message"),
     [
         ({"budget": "1s"}, BudgetError, r"the budget must be at least \d+s here"),
+        ({"budget": 5}, BudgetError, "must read like 90s, 2m, 1h or 16trials, got '5'"),
         ({"budget": "soon"}, BudgetError, "must read like 90s"),
         ({"schedule": "cosin"}, SettingError, "Did you mean cosine"),
         ({"seed": 1.5}, SettingError, "seed must be a whole number, got 1.5"),

@@ -166,7 +166,7 @@ def test_what_often_diverges_is_never_recommended_and_the_verdict_says_so() -> N
 
 
 def test_one_contender_is_tuned_not_crowned() -> None:
-    assert judge([standing("a", around(1.1))], metric="loss").text.startswith("a, tuned, reaches a median loss 1.1")
+    assert judge([standing("a", around(1.1))], metric="loss").text.startswith("a reaches a median loss 1.1")
 
 
 def test_nothing_is_recommended_where_all_diverged() -> None:

@@ -11,7 +11,7 @@ import thalweg
 from thalweg.comparison import Comparison, Store
 from thalweg.errors import StoreError
 from thalweg.report import render
-from thalweg.report.charts import number
+from thalweg.report.charts import digits, number
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -62,7 +62,7 @@ def test_the_page_shows_verdict_table_curves_rates_environment_and_seeds(page: s
     assert re.sub(r"\s+", " ", found.code) in text
     for one in found.contenders:
         assert one.name in text
-        assert number(one.value.median) in text
+        assert digits(one.value.median) in text
         assert "lr " + f"{one.settings['lr']:g}" in text
     assert "The least training loss there is: 0.07623325" in text
     labels = [attributes["aria-label"] for tag, attributes in Reader(page).tags if tag == "svg"]
@@ -96,6 +96,10 @@ def test_a_report_that_cannot_be_written_says_so(store: Path, tmp_path: Path) ->
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_digits_are_all_shown_where_numbers_are_compared() -> None:
+    assert [digits(value) for value in (0.08001, 12.0, 123.4, 0.0)] == ["0.0800", "12.0", "123", "0"]
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: install Debian's chromium")

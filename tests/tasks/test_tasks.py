@@ -149,6 +149,28 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         load(f"{plain}:odd")
 
 
+def test_an_error_of_the_users_says_in_which_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "\n\nraise RuntimeError('boom.')\n")
+    with pytest.raises(TaskError) as error:
+        load(f"{path}:task")
+    assert str(error.value) == f"{path}: the file must import, got RuntimeError: boom (at {path}:3)."
+
+
+def test_a_training_function_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path, "def train(make_optimizer, report, epochs=3): ...\n")
+    assert isinstance(load(f"{path}:train"), TrainingFunction)
+
+
+def test_a_metric_is_called_what_it_is_called() -> None:
+    def error_rate(model, batch):
+        return batch[0].mean()
+
+    assert good(metric=error_rate).measured_as("test") == "test error_rate"
+    assert good(metric=lambda model, batch: 0.0).measured_as("test") == "test metric"
+    assert good(metric=error_rate, metric_name="error").measured_as("train") == "training loss"
+    assert good().measured_as("validation") == "validation loss"
+
+
 def good(**changes: object) -> Task:
     parts = {"model": lambda: nn.Linear(1, 1), "loss": lambda model, batch: model(batch[0]).mean()}
     return Task(**{**parts, "data": (torch.ones(10, 1),), **changes})
@@ -159,11 +181,15 @@ def good(**changes: object) -> Task:
     [
         ({"model": nn.Linear(1, 1).weight}, "task: model must be a function, got Parameter"),
         ({"loss": None}, "task: loss must be a function, got None"),
+        ({"model": nn.Linear(1, 1)}, "model must be a function that makes a fresh model, got a Linear. Each training"),
+        ({"loss": nn.functional.mse_loss}, "loss must take (model, batch), got mse_loss, which takes (output, target)"),
+        ({"loss": nn.MSELoss()}, "got MSELoss(), which takes (output, target). Wrap it: thalweg.supervised"),
+        ({"data": (torch.ones(3, 1),)}, "at least 5 examples are needed to split 60/20/20, got 3"),
         ({"batch_size": 0}, "task: batch_size must be a whole number, 1 or more, got 0"),
         ({"passes": 1.5}, "task: passes must be a whole number, 1 or more, got 1.5"),
         ({"data": 3}, "task: data must be a tuple of tensors or Splits, got int"),
         ({"data": (torch.ones(3), torch.ones(4))}, "must have one length, at least 1, got lengths [3, 4]"),
-        ({"data": (1, 2)}, "task: the whole split must be a tuple of tensors or a DataLoader, got tuple"),
+        ({"data": (1, 2)}, "task: the whole split must be a tuple of tensors or a DataLoader, got a tuple of int, int"),
         ({"data": Splits((torch.ones(0, 1),), None, None)}, "the train split must have one length, at least 1"),
         ({"model": lambda: 3}, "task: model must return an nn.Module, got int"),
         ({"model": nn.ReLU}, "task: the model must have a parameter to train, got none"),

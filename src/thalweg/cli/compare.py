@@ -1,13 +1,14 @@
 """`thalweg compare`: the head-to-head, or the tuning of one."""
 
-import shutil
+import contextlib
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json
+from thalweg.cli.output import example, json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.comparison import Comparison
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     "contenders",
     metavar="NAMES",
     help="Contenders, comma-separated; `thalweg list` names them. `adam:beta2=0.95` pins a setting. "
-    "One alone is tuned. [default: gd,sgd,momentum,adagrad,rmsprop,adam,adamw]",
+    "One alone is tuned. [default: gd,sgd,momentum,adagrad,rmsprop,adam,adamw; gd only where a full batch is at hand]",
 )
 @click.option(
     "--budget",
     default="2m",
     show_default=True,
-    help="A time for the whole comparison (90s, 2m, 1h), or search trials for each contender (16trials).",
+    help="A time for the whole comparison (90s, 2m, 1h), or search trials for each contender (16trials). Under 10 "
+    "trials the learning rate alone is searched, under 25 the momentum too.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random thing.")
 @click.option(
@@ -58,7 +60,8 @@ def compare(
 
     out = out or Path("runs") / folder_name(task)
     heard: list[comparison.Progress] = []
-    with shown() as show:
+    # What a task prints is talk: stdout is for the result.
+    with shown() as show, contextlib.redirect_stdout(sys.stderr):
 
         def watch(progress: comparison.Progress) -> None:
             heard.append(progress)
@@ -66,7 +69,7 @@ def compare(
 
         found = comparison.compare(
             task,
-            comparison.DEFAULT if contenders is None else comparison.split_list(contenders),
+            None if contenders is None else comparison.split_list(contenders),
             budget=budget,
             seed=seed,
             schedule=schedule,
@@ -92,13 +95,8 @@ def folder_name(task: str) -> str:
 
 def print_verdict(found: "Comparison") -> None:
     """The table, the verdict and the line to paste."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    def plain(width: int | None = None) -> Console:
-        # Names are the user's: no markup, and no emoji, is meant in them.
-        return Console(highlight=False, markup=False, emoji=False, soft_wrap=width is None, width=width)
 
     title = Text(f"{found.header.task['name']}: {found.metric}")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -113,15 +111,14 @@ def print_verdict(found: "Comparison") -> None:
             one.name,
             f"{one.value.median:.4g}",
             f"{one.value.low:.4g} – {one.value.high:.4g}",
-            f"{one.train_loss:.4g}",
+            f"{one.train_loss:.4g}" if math.isfinite(one.train_loss) else "–",
             f"{one.diverged + one.failed}/{len(one.seeds)}",
             state,
             " ".join(f"{name}={one.settings[name]:g}" for name in one.searched),
         )
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    # Off a terminal nothing limits the width, so nothing is folded for it.
-    plain(shutil.get_terminal_size().columns if sys.stdout.isatty() else 200).print(table)
-    console = plain()
+    console = stdout_console()
+    console.print(table)
     if found.plan.optimum is not None:
         console.print(f"The least training loss there is: {found.plan.optimum:.7g}")
     console.print()
@@ -129,6 +126,4 @@ def print_verdict(found: "Comparison") -> None:
     for caution in found.cautions:
         console.print(caution)
     if found.code:
-        console.print()
-        console.print(found.code)
-        console.print()
+        click.echo(f"\n{found.code}\n")  # never wrapped: it is to be copied

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json
+from thalweg.cli.output import example, json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.rules import Explanation
@@ -30,11 +30,10 @@ def explain(name: str, as_json: bool) -> None:
 
 def print_explanation(name: str, about: str, explanation: "Explanation") -> None:
     """The explanation as a page of the terminal."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = stdout_console()
     console.print(Text(f"{name}: {about}", style="bold"))
     if about.lower() != explanation.title.lower():
         console.print(Text(f"{explanation.name}: {explanation.title}"))

@@ -2,14 +2,13 @@
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json
+from thalweg.cli.output import example, json_option, print_json, stdout_console
 
 
 @click.command("list", epilog=example("thalweg list"))
 @json_option
 def list_(as_json: bool) -> None:
     """List the optimizers that `thalweg compare` knows by name."""
-    from rich.console import Console
     from rich.table import Table
 
     from thalweg.comparison import CONTENDERS
@@ -36,6 +35,6 @@ def list_(as_json: bool) -> None:
         table.add_column(column, overflow="fold")
     for one in entries:
         table.add_row(one.name, type(one.rule).__name__, f"{4 * numbers[one.name]} B", one.about)
-    console = Console(highlight=False)
+    console = stdout_console()
     console.print(table)
-    console.print("\nstate: bytes kept for each float32 parameter. `thalweg explain NAME` says more.", markup=False)
+    console.print("\nstate: bytes kept for each float32 parameter. `thalweg explain NAME` says more.")

@@ -1,5 +1,6 @@
 """The entry point: the group of commands, and how an error becomes an exit code."""
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +37,8 @@ for command in (compare, report, tasks, list_, explain):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # formulas are Greek: a terminal that has none shows a question mark
+        sys.stdout.reconfigure(errors="replace")
     try:
         # Without standalone mode, errors come here instead of ending the process inside click.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)

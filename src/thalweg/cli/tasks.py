@@ -4,14 +4,13 @@ import inspect
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json
+from thalweg.cli.output import example, json_option, print_json, stdout_console
 
 
 @click.command(epilog=example("thalweg tasks"))
 @json_option
 def tasks(as_json: bool) -> None:
     """List the built-in tasks. A task of your own is path/to/file.py:name."""
-    from rich.console import Console
     from rich.table import Table
 
     from thalweg.tasks import BUILT_IN
@@ -29,4 +28,4 @@ def tasks(as_json: bool) -> None:
         table.add_column(column, overflow="fold")
     for name in BUILT_IN:
         table.add_row(name, about[name], ",".join(f"{key}={value:g}" for key, value in knobs[name].items()))
-    Console(highlight=False).print(table)
+    stdout_console().print(table)

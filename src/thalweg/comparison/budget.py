@@ -55,7 +55,7 @@ class Budget:
 
 def parse(text: str) -> Budget:
     """The budget that a text means; raises BudgetError if it means none."""
-    text = text.strip().lower()
+    text = text.strip().lower() if isinstance(text, str) else repr(text)
     if match := _TIME.fullmatch(text):
         return Budget(seconds=float(match[1]) * _UNITS[match[2]])
     if (match := _TRIALS.fullmatch(text)) and int(match[1]) > 0:

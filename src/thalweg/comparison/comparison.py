@@ -11,7 +11,8 @@ from thalweg.comparison import environment
 from thalweg.comparison.contenders import DEFAULT, Contender, resolve
 from thalweg.comparison.fingerprint import key_of
 from thalweg.comparison.horizon import check_schedule
-from thalweg.comparison.plan import Plan, make_plan
+from thalweg.comparison.plan import Plan, has_full_batch, make_plan
+from thalweg.comparison.search import order_opened_by
 from thalweg.comparison.stages import Progress, carry_out
 from thalweg.comparison.store import Header, Store
 from thalweg.comparison.summary import Summary, summarize
@@ -25,7 +26,7 @@ FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two a
 
 def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
-    contenders: Iterable[str | Rule | Contender] = DEFAULT,
+    contenders: Iterable[str | Rule | Contender] | None = None,
     *,
     budget: str = "2m",
     seed: int = 0,
@@ -36,7 +37,8 @@ def compare(
     """Find the best optimizer for a task among contenders, each tuned with the same budget in its own search space.
 
     task        a Task, a function train(make_optimizer, report), or a name: `digits`, `path/to/file.py:name`
-    contenders  names (`adamw`, `adam:beta2=0.95`), rules or Contenders; one alone is tuned
+    contenders  names (`adamw`, `adam:beta2=0.95`), rules or Contenders; one alone is tuned. None means seven classics,
+                without full-batch gradient descent where no full batch is at hand
     budget      a time for everything (`90s`, `2m`, `1h`), or search trials for each contender (`16trials`)
     seed        of every random thing. With a budget in trials the same seed gives the same verdict on a machine where
                 the pilot chooses the same ways; what a pilot measured and chose is stored, so resuming never changes it
@@ -49,7 +51,9 @@ def compare(
     StoreError. A training that diverges or raises is a result, not an error.
     """
     task = load(task) if isinstance(task, str) else as_task(task)
-    entrants = resolve(contenders)
+    entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
+    if contenders is None and not has_full_batch(task):
+        entrants = [contender for contender in entrants if not contender.full_batch]
     if task.optimum is not None:
         entrants = [contender.keeping_the_optimum() for contender in entrants]
     allowed = budgets.parse(budget)
@@ -57,7 +61,7 @@ def compare(
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
     store = store if isinstance(store, Store) else Store(store)
-    key = key_of(task, entrants, budget, seed, schedule)
+    key = key_of(task, entrants, allowed, seed, schedule)
     header = store.find(key)
     if header is None:
         plan = make_plan(
@@ -118,12 +122,16 @@ class Comparison:
     @property
     def cautions(self) -> list[str]:
         """What a reader should know before trusting the verdict, in sentences."""
-        trials, found = self.plan.counts.trials, []
+        trials, optimum, found = self.plan.counts.trials, self.plan.optimum, []
         if trials < FEW_TRIALS:
+            opened = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
             found.append(
-                f"Few settings were searched ({trials} for each contender), so learning rates lie far apart: "
+                f"Few settings were searched ({trials} for each contender, {opened}), so they lie far apart: "
                 "a larger budget may change who is best."
             )
+        least = min(one.train_loss for one in self.contenders)
+        if optimum is not None and least < optimum - 1e-3 * abs(optimum) - 1e-6:
+            found.append(f"A training loss of {least:.4g} is below the optimum that the task states, {optimum:.4g}.")
         return found + [
             f"The best {' and '.join(one.at_edge)} of {one.name} lies at an end of the range searched: "
             "a better one may lie beyond."

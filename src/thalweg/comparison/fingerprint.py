@@ -15,6 +15,7 @@ import scipy
 import torch
 
 import thalweg
+from thalweg.comparison.budget import Budget
 from thalweg.comparison.contenders import Contender
 from thalweg.tasks import Batch, Task, TrainingFunction, seeded
 from thalweg.tasks.data import as_batch
@@ -24,13 +25,13 @@ LOOKED_AT = 64  # examples of each split that a model is tried on
 
 
 def key_of(
-    task: Task | TrainingFunction, contenders: Sequence[Contender], budget: str, seed: int, schedule: str
+    task: Task | TrainingFunction, contenders: Sequence[Contender], budget: Budget, seed: int, schedule: str
 ) -> str:
     """A hash of everything that decides the results: what is trained, by whom, how long, and by which software."""
     facts = {
         "task": _function(task) if isinstance(task, TrainingFunction) else _task(task),
         "contenders": [[contender.described(), sorted(contender.pinned)] for contender in contenders],
-        "budget": budget.strip().lower(),
+        "budget": [budget.seconds, budget.trials],
         "seed": seed,
         "schedule": schedule,
         "versions": [thalweg.__version__, torch.__version__, scipy.__version__],
@@ -50,8 +51,9 @@ def _function(task: TrainingFunction) -> dict[str, Any]:
 def _task(task: Task) -> dict[str, Any]:
     model = task.make_model(0)
     digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        _add(digest, tensor)
+    with blamed_on(f"{task.name}: the model must be ready to train"):
+        for tensor in model.state_dict().values():
+            _add(digest, tensor)
     behaviour = []
     for name in ("train", "validation", "test"):
         split = task.split(name)

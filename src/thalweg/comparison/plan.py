@@ -86,6 +86,12 @@ def make_plan(
     seed_of_pilot = derive(seed, "pilot")
     horizons = {contender.name: horizon_of(task, contender, schedule) for contender in contenders}
     ways: dict[str, Way] = {}
+
+    def predict(counts: Counts) -> float:
+        stages = (counts.trials, counts.retrained * counts.reseeds, counts.finals)
+        planned_s = sum(way.seconds(trainings) for way in ways.values() for trainings in stages)
+        return time.perf_counter() - began + planned_s
+
     for contender in contenders:
         tell(contender.name)
         # A function of the user's takes as long for one optimizer as for another, as far as is known beforehand.
@@ -95,10 +101,9 @@ def make_plan(
             else measure(task, contender, horizons[contender.name], seed_of_pilot)
         )
 
-    def predict(counts: Counts) -> float:
-        stages = (counts.trials, counts.retrained * counts.reseeds, counts.finals)
-        planned_s = sum(way.seconds(trainings) for way in ways.values() for trainings in stages)
-        return time.perf_counter() - began + planned_s
+        # A pilot that is over its budget has an answer already: too little, by about so much for each contender.
+        if allowed.seconds is not None and time.perf_counter() - began > allowed.seconds:
+            budget.counts(allowed, lambda counts: predict(counts) * len(contenders) / len(ways))
 
     return Plan(
         seed=seed,
@@ -109,6 +114,11 @@ def make_plan(
         selected_on=task.selected_on,
         judged_on=task.judged_on,
     )
+
+
+def has_full_batch(task: Task | TrainingFunction) -> bool:
+    """Whether all training data can be had in one batch."""
+    return isinstance(task, Task) and (task.splits.train is None or isinstance(task.splits.train, tuple))
 
 
 def horizon_of(task: Task | TrainingFunction, contender: Contender, schedule: str) -> Horizon:
@@ -147,9 +157,12 @@ def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> Wa
             return Way(1, 0.0, alone_s, f"one by one: {reason}")
         try:
             few, many = POPULATION // 4, POPULATION
-            few_s = time_of_training(Population(task, contender, [trial] * few), horizon)
-            if few_s / few > 2 * alone_s:  # no larger population would make up for that
+            small = Population(task, contender, [trial] * few)
+            small.step(0.0)
+            if seconds_of(lambda: small.step(0.0)) > 2 * few * seconds_of(lambda: single.step(0.0)):
+                # No larger population would make up for that, and a large one of a large model takes long to try.
                 return Way(1, 0.0, alone_s, "one by one: a population is slower here")
+            few_s = time_of_training(small, horizon)
             many_s = time_of_training(Population(task, contender, [trial] * many), horizon)
         except Exception as error:  # vmap refuses in many ways: the model then trains one by one
             summary = str(error).partition("\n")[0][:120]

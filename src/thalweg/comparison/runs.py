@@ -5,6 +5,7 @@ order of the data, whoever competes: trainings are paired by it.
 """
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,8 +22,12 @@ from thalweg.tasks import Batch, Task
 from thalweg.tasks.data import as_batch, epochs_of_indices, examples_in
 from thalweg.tasks.task import Measure
 
-EVALUATED_TOGETHER = 1024  # examples in a forward pass without gradients
-EVALUATED_BY_MANY = 256  # the same for each member of a population
+# Examples in a forward pass without gradients: more of them gain nothing, and convolutions fall out of the cache.
+EVALUATED_TOGETHER = 256
+EVALUATED_BY_MANY = 128  # for each member of a population
+
+# vmap says that an operation has no fast form. The pilot measures what that costs, and acts on it.
+warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ def carry_out(
                 store.add(header.id, entries)
                 stored += entries
                 done += len(entries)
-        _check_that_something_trains(task, store.entries(header.id))
+        if stage == "search":
+            _check_that_something_trains(task, store, header)
     store.finish(header.id)
 
 
@@ -81,9 +82,11 @@ def _trainings(contender: Contender, plan: Plan) -> int:
     return searched + min(counts.retrained, searched) * counts.reseeds + counts.finals
 
 
-def _check_that_something_trains(task: Task | TrainingFunction, entries: Sequence[Entry]) -> None:
-    """Raise TaskError if every training raised: then the task is at fault, not an optimizer."""
+def _check_that_something_trains(task: Task | TrainingFunction, store: Store, header: Header) -> None:
+    """Raise TaskError if every training raised: then the task is at fault, not an optimizer, and nothing is kept."""
+    entries = store.entries(header.id)
     if all(entry.result.status == "failed" for entry in entries):
+        store.forget(header.id)
         raise TaskError(
             f"{task.name}: at least one training must end, and all {len(entries)} failed, the first with "
             f"{entries[0].result.message}."

@@ -81,10 +81,15 @@ class Entry:
 
 
 class Store:
-    """Comparisons and their results, in a file, or in memory where `path` is None; `write=False` only reads."""
+    """Comparisons and their results, in a file (`store.sqlite` of a folder), or in memory without a path.
+
+    `write=False` only reads.
+    """
 
     def __init__(self, path: str | Path | None, *, write: bool = True) -> None:
         self.path = None if path is None else Path(path)
+        if self.path is not None and self.path.is_dir():
+            self.path /= "store.sqlite"
         self._who = str(self.path) if self.path else "the store in memory"
         if self.path is None:
             # One connection for all threads: each further one would open another, empty database.
@@ -215,6 +220,12 @@ class Store:
         with self._explained("read"), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [_entry(dict(row)) for row in rows]
+
+    def forget(self, comparison: int) -> None:
+        """Delete a comparison in which nothing could be trained, so that a mended task is not met with its failures."""
+        with self._explained("written"), self._engine.begin() as connection:
+            connection.execute(sql.delete(_results).where(_results.c.comparison == comparison))
+            connection.execute(sql.delete(_comparisons).where(_comparisons.c.id == comparison))
 
     def finish(self, comparison: int) -> None:
         """Note that nothing of the plan is left to do."""

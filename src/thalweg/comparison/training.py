@@ -79,8 +79,8 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial) -> 
         return contender.optimizer(params, trial.settings)
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
-        looks.append(Look(len(looks), float(train), float(value)))
-        tests.append(float(value if test is None else test))
+        looks.append(Look(len(looks), _number(train), _number(value)))
+        tests.append(_number(value if test is None else test))
 
     began = time.perf_counter()
     task.train(make_optimizer, report)
@@ -89,6 +89,10 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial) -> 
     last, test = looks[-1], tests[-1]
     status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
     return Result(status, last.train, last.validation, test, time.perf_counter() - began, looks)
+
+
+def _number(value: Any) -> float:
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def train_all(

@@ -75,7 +75,7 @@ def _text(best: Standing, tied: list[Standing], recommended: Standing, *, metric
     measured = f"median {metric} {value} over {len(best.values)} fresh seeds"
     fragile = [f" {one.name} diverged on {one.diverged} of them." for one in tied if one.diverged]
     if alone:
-        return f"{best.name}, tuned, reaches a {measured}.{''.join(fragile)}"
+        return f"{best.name} reaches a {measured}.{''.join(fragile)}"
     if len(tied) == 1:
         return f"{best.name} is best: {measured}.{''.join(fragile)} No other contender overlaps or comes within 3 %."
     others = _listed([standing.name for standing in tied if standing is not best])

@@ -77,6 +77,11 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e5 else f"{value:.2g}"
 
 
+def digits(value: float) -> str:
+    """A number to three digits, all of them shown: 0.0800, 12.0."""
+    return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1e5 else number(value)
+
+
 def standings(
     summaries: Sequence[Summary], colours: Mapping[str, str], label: str, *, optimum: float | None = None
 ) -> Markup:
@@ -98,7 +103,7 @@ def standings(
         if shown:
             axes.axvspan(low[0], high[0], color=_INK, alpha=0.07, linewidth=0)
         axes.set_yticks(range(len(shown)), [summary.name for summary in shown])
-        axes.invert_yaxis()
+        axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(label)
         _scale(axes, "x", [*low, *middle, *high])
@@ -192,14 +197,16 @@ def learning_rates(
 
 
 def limits_of(summaries: Sequence[Summary], split: str, *, optimum: float | None = None) -> tuple[float, float] | None:
-    """The range of losses that the charts of learning rates share; None where nothing is finite, or all are the same.
+    """The range of losses that the charts of learning rates share; None where nothing is finite.
 
     It ends at ten times the median, so that a few settings that went astray do not flatten all others.
     """
     losses = [above(loss_of(entry.result, split), optimum) for one in summaries for entry in one.entries["search"]]
     finite = sorted(loss for loss in losses if math.isfinite(loss))
-    if not finite or finite[0] == finite[-1]:
+    if not finite:
         return None
+    if finite[0] == finite[-1]:
+        return finite[0] - 1, finite[0] + 1
     positive = [loss for loss in finite if loss > 0]
     if len(positive) == len(finite) and finite[-1] > 10 * finite[0]:
         return finite[0] / 1.5, min(finite[-1], 10 * finite[len(finite) // 2]) * 1.5

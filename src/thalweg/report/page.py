@@ -57,6 +57,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "created": header.created,
         "finished": header.finished,
         "number": charts.number,
+        "digits": charts.digits,
         "trainings": sum(len(entries) for summary in summaries for entries in summary.entries.values()),
         "training_s": sum(
             entry.result.seconds for one in summaries for entries in one.entries.values() for entry in entries
@@ -113,7 +114,11 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     rate_label = f"{measured[plan.selected_on]}{over}"
     return {
         "rate_label": rate_label,
-        "standings": charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum),
+        "standings": (
+            charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum)
+            if any(math.isfinite(one.value.median) for one in summaries)
+            else None
+        ),
         "curves": [
             charts.learning_curves(
                 summaries,
@@ -128,5 +133,6 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
         "rates": [
             charts.learning_rates(one, colours[one.name], plan.selected_on, rate_label, limits, optimum=plan.optimum)
             for one in rated
+            if limits
         ],
     }

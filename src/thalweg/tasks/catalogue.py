@@ -12,7 +12,7 @@ from thalweg.tasks.classics import linear_regression, logistic_regression
 from thalweg.tasks.digits import digits, digits_cnn
 from thalweg.tasks.seeded import seeded
 from thalweg.tasks.surfaces import quadratic, rosenbrock
-from thalweg.tasks.task import Task, TrainingFunction
+from thalweg.tasks.task import Task, TrainingFunction, blamed_on
 
 # To add a task: write a function that returns it, and name it here.
 BUILT_IN: dict[str, Callable[..., Task]] = {
@@ -69,10 +69,11 @@ def _from_file(path: Path, name: str) -> Task | TrainingFunction:
     if folder not in sys.path:  # for good: it may import what lies beside it as late as in a training
         sys.path.insert(0, folder)
     try:
-        with seeded(0):  # what a file draws when it is read is the same each time, or nothing could be resumed
+        # What a file draws when it is read is the same each time, or nothing could be resumed.
+        with seeded(0), blamed_on(f"{path}: the file must import"):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise TaskError(f"{path}: the file must import, got {type(error).__name__}: {error}.") from error
+    except SystemExit as error:
+        raise TaskError(f"{path}: the file must import, got SystemExit: {error}.") from error
     found = getattr(module, name, None)
     if found is None:
         names = [key for key, value in vars(module).items() if isinstance(value, Task) or inspect.isfunction(value)]
@@ -87,12 +88,13 @@ def as_task(found: object, *, name: str = "", source: str = "") -> Task | Traini
         # A name and a source given here are those of the file; an object in memory keeps its own.
         return _renamed(found, name, source) if source else found
     if inspect.isfunction(found):
-        parameters = list(inspect.signature(found).parameters)
-        if len(parameters) != 2:
+        signature = inspect.signature(found)
+        try:
+            signature.bind("make_optimizer", "report")
+        except TypeError:
             raise TaskError(
-                f"{name or found.__name__}: a training function must take (make_optimizer, report), "
-                f"got ({', '.join(parameters)})."
-            )
+                f"{name or found.__name__}: a training function must take (make_optimizer, report), got {signature}."
+            ) from None
         return TrainingFunction(
             train=found, name=name or found.__name__, about=inspect.getdoc(found) or "", source=source
         )

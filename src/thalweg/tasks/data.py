@@ -44,14 +44,18 @@ def check_split(who: str, name: str, split: Split) -> None:
             )
         return
     if not isinstance(split, tuple) or not split or not all(isinstance(part, Tensor) for part in split):
-        raise TaskError(
-            f"{who}: the {name} split must be a tuple of tensors or a DataLoader, got {type(split).__name__}."
-        )
+        raise TaskError(f"{who}: the {name} split must be a tuple of tensors or a DataLoader, got {_described(split)}.")
     lengths = [len(part) if part.dim() else 0 for part in split]
     if len(set(lengths)) != 1 or lengths[0] == 0:
         raise TaskError(
             f"{who}: the tensors of the {name} split must have one length, at least 1, got lengths {lengths}."
         )
+
+
+def _described(split: Any) -> str:
+    if not isinstance(split, tuple):
+        return type(split).__name__
+    return f"a tuple of {', '.join(type(part).__name__ for part in split)}" if split else "an empty tuple"
 
 
 def split_at_random(tensors: Tensors, *, seed: int = 0, train: float = 0.6, validation: float = 0.2) -> Splits:

@@ -1,10 +1,12 @@
 """Task: what is to be trained, as its owner writes it down."""
 
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,8 @@ from thalweg.tasks.seeded import seeded
 Measure = Callable[[nn.Module, Batch], Tensor]
 
 
+_NOT_THE_USERS = ("site-packages", "dist-packages", "<frozen", str(Path(__file__).parents[1]))
+LEAST_TO_SPLIT = 5
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -28,7 +32,14 @@ def blamed_on(what: str) -> Iterator[None]:
     except ThalwegError:
         raise
     except Exception as error:
-        raise TaskError(f"{what}, got {type(error).__name__}: {error}.") from error
+        raise TaskError(f"{what}, got {type(error).__name__}: {str(error).rstrip('.')}{_where(error)}.") from error
+
+
+def _where(error: Exception) -> str:
+    """The innermost line of the user's own code that an error went through; nothing if it went through none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
+    return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
@@ -62,7 +73,7 @@ class Task:
     loss: Measure
     data: Splits | Tensors | Callable[[], Splits | Tensors] | None = None
     metric: Measure | None = None
-    metric_name: str = "loss"
+    metric_name: str = ""
     batch_size: int = 32
     passes: int = 20
     optimum: float | None = None
@@ -75,6 +86,16 @@ class Task:
         for part in ("model", "loss"):
             if not callable(getattr(self, part)):
                 raise TaskError(f"{self.name}: {part} must be a function, got {getattr(self, part)!r:.80}.")
+        if isinstance(self.model, nn.Module):
+            raise TaskError(
+                f"{self.name}: model must be a function that makes a fresh model, got a {type(self.model).__name__}. "
+                "Each training needs its own: pass the class, or lambda: ..."
+            )
+        if isinstance(self.loss, nn.Module) or getattr(self.loss, "__module__", "") == "torch.nn.functional":
+            raise TaskError(
+                f"{self.name}: loss must take (model, batch), got {getattr(self.loss, '__name__', self.loss)}, which "
+                "takes (output, target). Wrap it: thalweg.supervised(...)."
+            )
         for part in ("batch_size", "passes"):
             value = getattr(self, part)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -89,9 +110,17 @@ class Task:
             return Splits(None, None, None)
         if isinstance(data, tuple):
             check_split(self.name, "whole", data)
+            if len(data[0]) < LEAST_TO_SPLIT:
+                raise TaskError(
+                    f"{self.name}: at least {LEAST_TO_SPLIT} examples are needed to split 60/20/20, "
+                    f"got {len(data[0])}. Give thalweg.Splits."
+                )
             data = split_at_random(data)
         if not isinstance(data, Splits):
-            raise TaskError(f"{self.name}: data must be a tuple of tensors or Splits, got {type(data).__name__}.")
+            raise TaskError(
+                f"{self.name}: data must be a tuple of tensors or Splits, got {type(data).__name__}. "
+                "Three loaders go into thalweg.Splits(train, validation, test)."
+            )
         for name in ("train", "validation", "test"):
             check_split(self.name, name, getattr(data, name))
         if any((getattr(data, name) is None) != (data.train is None) for name in ("validation", "test")):
@@ -113,8 +142,10 @@ class Task:
 
     def measured_as(self, split: str) -> str:
         """What is measured on a split, in words: `test cross-entropy`."""
-        named = split != "train" or self.metric is None
-        return f"{_WORDS[split]} {self.metric_name if named else 'loss'}"
+        if self.metric is None:
+            return f"{_WORDS[split]} {self.metric_name or 'loss'}"
+        name = self.metric_name or getattr(self.metric, "__name__", "metric").replace("<lambda>", "metric")
+        return f"{_WORDS[split]} {'loss' if split == 'train' else name}"
 
     def batches_per_pass(self, *, full_batch: bool = False) -> int:
         """Optimizer steps in one pass over the training data."""
