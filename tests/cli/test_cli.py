@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from thalweg.cli.main import cli, main
-from thalweg.comparison import CONTENDERS
+from thalweg.comparison import CONTENDERS, DEFAULT
+from thalweg.comparison.horizon import SCHEDULES
+from thalweg.comparison.search import order_opened_by
 from thalweg.tasks import BUILT_IN
 
 COMMANDS = sorted(cli.commands)
@@ -56,6 +59,16 @@ def test_the_examples_in_the_help_run(tmp_path: Path, monkeypatch: pytest.Monkey
         assert example.startswith(f"thalweg {name}")
         assert help_text.rstrip().endswith(example)
         invoke(*shlex.split(example)[1:])
+
+
+def test_the_help_of_compare_repeats_what_the_library_declares() -> None:
+    """`--help` must not import torch, so it cannot read these facts; this holds the copies to them."""
+    text = re.sub(r"\s+", "", invoke("compare", "--help").output)
+    assert f"[default:{','.join(DEFAULT)};gdonlywhere" in text
+    (choices,) = re.findall(r"\[(linear[^\]]*)\]", text)
+    assert sorted(choices.split("|")) == sorted(SCHEDULES)
+    assert [order_opened_by(trials) for trials in (9, 10, 24, 25)] == [1, 2, 2, 3]
+    assert "Under10trialsthelearningratealoneissearched,under25themomentumtoo." in text
 
 
 def test_exit_codes_are_documented() -> None:

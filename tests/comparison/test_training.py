@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
+from thalweg.comparison import plan
 from thalweg.comparison.contenders import CONTENDERS, Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.plan import measure
@@ -186,11 +187,31 @@ def test_a_model_that_cannot_be_stacked_trains_one_by_one_and_says_why(changes: 
     assert result.train < result.looks[0].train
 
 
-def test_a_small_model_is_trained_as_a_population_where_that_is_faster() -> None:
+@pytest.mark.parametrize(("gain", "members"), [(4.0, 32), (2.1, 32), (1.9, 1), (0.3, 1)])
+def test_a_population_is_chosen_where_it_is_clearly_faster(
+    gain: float, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured is made up here, so that the choice is tested and not the load of this machine."""
+
+    def made_up(action: object) -> float:
+        run = next(cell.cell_contents for cell in action.__closure__ if hasattr(cell.cell_contents, "members"))
+        return 1.0 if isinstance(run, OneByOne) else run.members / gain
+
+    monkeypatch.setattr(plan, "seconds_of", made_up)
     way = measure(load("digits"), CONTENDERS["adam"], Horizon(660, "linear"), 0)
-    assert way.members == 32
-    assert "population of 32 under vmap" in way.reason
-    assert way.seconds(64) == pytest.approx(2 * way.seconds(32))
+    assert way.members == members
+    assert way.reason.startswith("population of 32 under vmap" if members == 32 else "one by one: a population")
+    assert way.seconds(64) == pytest.approx(64 * (660 + 17) / (gain if members == 32 else 1))
+
+
+def test_one_call_that_was_held_up_does_not_decide_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, lengths = [0.0], iter([0.2, 0.01, 0.01])
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: clock[0])
+
+    def action() -> None:
+        clock[0] += next(lengths)
+
+    assert plan.seconds_of(action) == pytest.approx(0.01)
 
 
 def test_the_shuffling_of_a_loader_follows_from_the_seed() -> None:

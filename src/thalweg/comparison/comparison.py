@@ -67,7 +67,12 @@ def compare(
         plan = make_plan(
             task, entrants, allowed, seed=seed, schedule=schedule, tell=lambda name: watch(Progress("pilot", name))
         )
-        described = [contender.described() | {"state_bytes": _state_bytes(task, contender)} for contender in entrants]
+        # A training function's model is out of sight.
+        model = None if isinstance(task, TrainingFunction) else task.make_model(0)
+        described = [
+            contender.described() | {"state_bytes": None if model is None else contender.state_bytes(model)}
+            for contender in entrants
+        ]
         measured = {split: task.measured_as(split) for split in ("train", "validation", "test")}
         about = {"name": task.name, "about": task.about, "measured": measured, "passes": getattr(task, "passes", None)}
         header = store.create(
@@ -78,11 +83,6 @@ def compare(
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
-
-
-def _state_bytes(task: Task | TrainingFunction, contender: Contender) -> int | None:
-    """Bytes of optimizer state; None where the model is out of sight."""
-    return None if isinstance(task, TrainingFunction) else contender.state_bytes(task.make_model(0))
 
 
 class Comparison:

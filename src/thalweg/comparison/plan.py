@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -123,12 +124,12 @@ def has_full_batch(task: Task | TrainingFunction) -> bool:
 
 def horizon_of(task: Task | TrainingFunction, contender: Contender, schedule: str) -> Horizon:
     """How long this contender trains: as many passes over the data as the others."""
+    if contender.full_batch and not has_full_batch(task):
+        got = "got a DataLoader" if isinstance(task, Task) else "and the function makes its own batches"
+        raise TaskError(
+            f"{task.name}: {contender.name} needs all training data in one batch, {got}. Leave it out, or use sgd."
+        )
     if isinstance(task, TrainingFunction):
-        if contender.full_batch:
-            raise TaskError(
-                f"{task.name}: {contender.name} needs all training data in one batch, and the function makes its own "
-                "batches. Leave it out, or use sgd."
-            )
         return Horizon(steps=1, schedule="constant", looks=1)
     steps = task.passes * task.batches_per_pass(full_batch=contender.full_batch)
     return Horizon(steps=steps, schedule=schedule, looks=min(16, max(4, task.passes)))
@@ -146,7 +147,8 @@ def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> Wa
             single = OneByOne(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             check_losses(task, single, "before the first step,", ("train", "validation", "test"))
-            alone_s = time_of_training(single, horizon)
+            alone_step_s = time_of_step(single)
+            alone_s = time_of_training(single, horizon, alone_step_s)
             check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
         reason = unfit_for_population(task, single.model)
         if any(not torch.equal(buffers.get(name, buffer), buffer) for name, buffer in single.model.named_buffers()):
@@ -158,12 +160,13 @@ def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> Wa
         try:
             few, many = POPULATION // 4, POPULATION
             small = Population(task, contender, [trial] * few)
-            small.step(0.0)
-            if seconds_of(lambda: small.step(0.0)) > 2 * few * seconds_of(lambda: single.step(0.0)):
+            few_step_s = time_of_step(small)
+            if few_step_s > 2 * few * alone_step_s:
                 # No larger population would make up for that, and a large one of a large model takes long to try.
                 return Way(1, 0.0, alone_s, "one by one: a population is slower here")
-            few_s = time_of_training(small, horizon)
-            many_s = time_of_training(Population(task, contender, [trial] * many), horizon)
+            few_s = time_of_training(small, horizon, few_step_s)
+            large = Population(task, contender, [trial] * many)
+            many_s = time_of_training(large, horizon, time_of_step(large))
         except Exception as error:  # vmap refuses in many ways: the model then trains one by one
             summary = str(error).partition("\n")[0][:120]
             return Way(1, 0.0, alone_s, f"one by one: vmap cannot take the model ({type(error).__name__}: {summary})")
@@ -194,18 +197,26 @@ def measure_function(task: TrainingFunction, contender: Contender, allowed: budg
     return Way(1, 0.0, result.seconds, "one by one: a training function of the user's")
 
 
-def time_of_training(run: Run, horizon: Horizon) -> float:
-    """The predicted seconds of a whole training, from a few of its steps and one look."""
+def time_of_step(run: Run) -> float:
+    """The seconds of a step, the first left out."""
     run.step(0.0)
-    step_s = seconds_of(lambda: run.step(0.0))
+    return seconds_of(lambda: run.step(0.0))
+
+
+def time_of_training(run: Run, horizon: Horizon, step_s: float) -> float:
+    """The predicted seconds of a whole training, from those of a step and of a look."""
     look_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")))
     return horizon.steps * step_s + len(horizon.looked_at()) * look_s
 
 
 def seconds_of(action: Callable[[], Any]) -> float:
-    """The mean seconds of an action, over as many calls as fit a moment."""
-    began, calls = time.perf_counter(), 0
-    while calls == 0 or time.perf_counter() - began < PILOT_S:
+    """The median seconds of an action, over as many calls as fit a moment.
+
+    One call that the machine held up must not decide: a slow action is called three times if that is soon done.
+    """
+    taken: list[float] = []
+    while not taken or sum(taken) < PILOT_S or (len(taken) < 3 and sum(taken) < 10 * PILOT_S):
+        began = time.perf_counter()
         action()
-        calls += 1
-    return (time.perf_counter() - began) / calls
+        taken.append(time.perf_counter() - began)
+    return median(taken)

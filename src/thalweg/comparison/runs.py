@@ -106,6 +106,7 @@ class Population:
         self.task = task
         self.members = len(trials)
         self.rules = [contender.rule.with_(**trial.settings) for trial in trials]
+        self.lrs = [rule.settings()["lr"] for rule in self.rules]
         models = [task.make_model(trial.seed) for trial in trials]
         self.model = models[0]
         reason = unfit_for_population(task, self.model)
@@ -135,7 +136,7 @@ class Population:
         batch = tuple(torch.stack(parts) for parts in zip(*batches, strict=True))
         grads = self.gradient(self.params, self.buffers, batch)
         self.taken += 1
-        rules = [rule.with_(lr=rule.settings()["lr"] * lr_factor) for rule in self.rules]
+        rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
         row = stacked.coefficients(rules, self.taken, like=next(iter(self.params.values())))
         self.params, self.state = self.update(self.params, grads, self.state, row)
 
@@ -172,11 +173,7 @@ def _batches(task: Task, contender: Contender, seed: int) -> Iterator[Batch]:
     if train is None:
         return itertools.repeat(())
     if not isinstance(train, tuple):
-        if contender.full_batch:
-            raise TaskError(
-                f"{task.name}: {contender.name} needs all training data in one batch, got a DataLoader. "
-                "Leave it out, or give the data as tensors."
-            )
+        assert not contender.full_batch, "refused when its horizon was made"
         return _loaded(task, train)
     if contender.full_batch:
         return itertools.repeat(train)
