@@ -7,6 +7,7 @@ import torch
 
 from tests.cases import CASES, SHAPES, Case, gradients, parameters
 from thalweg.engine import loop, stacked
+from thalweg.engine.program import Program
 from thalweg.rules import SGD, Adam, Rule
 
 
@@ -29,7 +30,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype)
     params = {name: torch.stack([param] * len(rules)) for name, param in start.items()}
     states, step = stacked.init(rules, params), stacked.stepper(rules[0])
     alone = [dict(start) for _ in rules]
-    remembered = [{name: loop.init(rule, param) for name, param in start.items()} for rule in rules]
+    remembered = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
     for count, grads in enumerate(gradients(20, dtype), start=1):
         # Each member sees gradients of its own.
         own = {
@@ -39,7 +40,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype)
         params, states = step(params, own, states, stacked.coefficients(rules, count, like=params["0"]))
         for k, rule in enumerate(rules):
             row = rule.coefficients(count)
-            items = [loop.Item(rule, alone[k][name], own[name][k], remembered[k][name], row) for name in names]
+            items = [loop.Item(Program(rule), alone[k][name], own[name][k], remembered[k][name], row) for name in names]
             for name, (param, state) in zip(names, loop.update(items), strict=True):
                 alone[k][name], remembered[k][name] = param, state
     for k in range(len(rules)):

@@ -10,6 +10,7 @@ import torch
 from tests.cases import CASES, Case, change, gradients, parameters, relative_error
 from thalweg import optim, rules
 from thalweg.engine import loop
+from thalweg.engine.program import Program
 from thalweg.errors import KeywordError, SettingError
 
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
@@ -50,7 +51,7 @@ def test_inputs_are_not_written(case: Case) -> None:
     rule, param, grad = case.rule, parameters(torch.float32)[0], gradients(1, torch.float32)[0][0]
     state = rule.init(param)
     before = [tensor.clone() for tensor in (param, grad, *state)]
-    list(loop.update([loop.Item(rule, param, grad, state, rule.coefficients(1))]))
+    list(loop.update([loop.Item(Program(rule), param, grad, state, rule.coefficients(1))]))
     assert all(torch.equal(tensor, was) for tensor, was in zip((param, grad, *state), before, strict=True))
 
 
@@ -63,7 +64,7 @@ def test_numbers_enter_the_kernel_through_coefficients_alone(case: Case) -> None
         if not declared.is_switch and getattr(rule, name) != 0:
             object.__setattr__(poisoned, name, math.nan)
     (right,), (found,) = (
-        list(loop.update([loop.Item(one, param, grad, state, coefficients)])) for one in (rule, poisoned)
+        list(loop.update([loop.Item(Program(one), param, grad, state, coefficients)])) for one in (rule, poisoned)
     )
     assert torch.equal(right[0], found[0])
     assert all(torch.equal(a, b) for a, b in zip(right[1], found[1], strict=True))

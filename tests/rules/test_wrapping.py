@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.cases import gradients, parameters
 from thalweg.engine import loop
+from thalweg.engine.program import Program
 from thalweg.rules import SGD, Adam, Mean, Rule, Sum, hyper, like_param, row, steps
 
 
@@ -22,7 +23,7 @@ def run(rule: Rule, num_steps: int = 20) -> list[Tensor]:
     states = [rule.init(param) for param in params]
     for step, grads in enumerate(gradients(num_steps, torch.float64), start=1):
         items = [
-            loop.Item(rule, param, grad, state, rule.coefficients(step))
+            loop.Item(Program(rule), param, grad, state, rule.coefficients(step))
             for param, grad, state in zip(params, grads, states, strict=True)
         ]
         params, states = (list(part) for part in zip(*loop.update(items), strict=True))
@@ -130,8 +131,8 @@ def test_cautious_masks_the_direction_before_learning_rate_and_decay() -> None:
     rule = Cautious(inner=Adam(lr=0.01))
     param, grad = parameters(torch.float64)[0], gradients(1, torch.float64)[0][0]
     state = rule.init(param)._replace(m=-grad * torch.rand_like(grad) * (torch.rand_like(grad) > 0.5))
-    ((inner, _),) = loop.update([loop.Item(rule.inner, param, grad, state, rule.coefficients(5))])
-    ((found, _),) = loop.update([loop.Item(rule, param, grad, state, rule.coefficients(5))])
+    ((inner, _),) = loop.update([loop.Item(Program(rule.inner), param, grad, state, rule.coefficients(5))])
+    ((found, _),) = loop.update([loop.Item(Program(rule), param, grad, state, rule.coefficients(5))])
     agrees = (param - inner) * grad > 0
     assert 0 < agrees.sum() < grad.numel()
     expected = torch.where(agrees, (param - inner) / agrees.double().mean(), 0.0)
@@ -154,7 +155,8 @@ def test_a_reduction_over_the_model_must_be_asked_for_by_all_in_one_round() -> N
     clip = Clip(inner=SGD())
     param = torch.ones(2)
     items = [
-        loop.Item(rule, param, param, rule.init(param), rule.coefficients(1)) for rule in (clip, Cautious(inner=Adam()))
+        loop.Item(Program(rule), param, param, rule.init(param), rule.coefficients(1))
+        for rule in (clip, Cautious(inner=Adam()))
     ]
     with pytest.raises(AssertionError, match="by all tensors in one round"):
         list(loop.update(items))

@@ -6,44 +6,52 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from thalweg.engine.precision import compute_dtype
-from thalweg.rules import Mean, Rule, Sum
-from thalweg.rules.reductions import Reduction
-from thalweg.rules.rule import Asking
+from thalweg.engine.batch import Step
+from thalweg.engine.program import Program
+from thalweg.rules import Mean, Sum
+from thalweg.rules.reductions import Asking, Reduction
 
 
 class Item(NamedTuple):
-    """One tensor's part in a step: its rule, and the arguments of `Rule.update`."""
+    """One tensor's part in a step: its program, and the arguments of `Program.update`."""
 
-    rule: Rule
+    program: Program
     param: Tensor
     grad: Tensor
     state: Any
     coefficients: Any
 
 
-def init(rule: Rule, param: Tensor) -> Any:
-    """The state of one tensor before its first step, in the dtype that the rule computes in."""
-    return rule.init(param.detach().to(compute_dtype(param.dtype)))
+def run(steps: Sequence[Step]) -> None:
+    """Take steps in place. Those of rules over the whole model must come together."""
+    slots = [(step, k) for step in steps for k in range(len(step.batch.params))]
+    items = (
+        Item(step.batch.program, step.batch.params[k], step.grads[k], step.batch.state(k), step.rows[k])
+        for step, k in slots
+    )
+    for (step, k), (param, state) in zip(slots, update(items), strict=True):
+        step.batch.params[k].copy_(param)
+        for column, leaf in zip(step.batch.columns.values(), state, strict=True):
+            column[k].copy_(leaf)
 
 
 def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
     """The new (parameter, state) of each item, in order. Inputs are not written.
 
-    Half precisions are computed in float32, and the new parameter is rounded once. Items are taken, and results
-    handed out, one by one, so that one tensor's temporaries are gone before the next one's exist; only rules that
-    look over the whole model need all tensors at once.
+    Items are taken, and results handed out, one by one, so that one tensor's temporaries are gone before the next
+    one's exist; only rules that look over the whole model need all tensors at once.
     """
     taken = iter(items)
     for first in taken:
-        together = [first, *taken] if first.rule.scope == "model" else [first]
-        for item, (param, state) in zip(together, advance([_begin(item) for item in together]), strict=True):
-            yield param.to(item.param.dtype), state
+        together = [first, *taken] if first.program.rule.scope == "model" else [first]
+        yield from advance([_begin(item) for item in together])
 
 
 def _begin(item: Item) -> Asking:
-    dtype = compute_dtype(item.param.dtype)
-    return item.rule.update(item.param.to(dtype), item.grad.to(dtype), item.state, item.coefficients)
+    index = None
+    if item.program.needs_index:
+        index = torch.arange(item.param.numel(), device=item.param.device).view(item.param.shape)
+    return item.program.update(item.param, item.grad, item.state, item.coefficients, index)
 
 
 def advance(asking: Sequence[Asking]) -> list[Any]:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from thalweg.engine import loop
 from thalweg.engine.precision import compute_dtype
+from thalweg.engine.program import Program
 from thalweg.rules import Rule
 
 
 def program(rule: Rule, shapes: Iterable[torch.Size]) -> Hashable:
     """What the rules of one population must have in common: their class, their switches, and what they remember."""
-    switches = tuple(getattr(rule, name) for name, declared in rule.hypers().items() if declared.is_switch)
-    return type(rule), switches, tuple(tuple(rule.layout(shape)) for shape in shapes)
+    return tuple(Program(rule).key(shape, torch.float32) for shape in shapes)
 
 
 def coefficients(rules: Sequence[Rule], step: int, *, like: Tensor) -> Any:
@@ -35,7 +35,7 @@ def init(rules: Sequence[Rule], params: dict[str, Tensor]) -> dict[str, Any]:
     """The state of a population before its first step, for stacked parameters; each member's is its own rule's."""
 
     def stacked(param: Tensor) -> Any:
-        rows = [loop.init(rule, member) for rule, member in zip(rules, param, strict=True)]
+        rows = [Program(rule).init(member) for rule, member in zip(rules, param, strict=True)]
         return type(rows[0])(*(torch.stack(leaves) for leaves in zip(*rows, strict=True)))
 
     return {name: stacked(param) for name, param in params.items()}
@@ -48,7 +48,7 @@ def stepper(rule: Rule) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]
     """
 
     def member(params: dict[str, Tensor], grads: dict[str, Tensor], states: dict[str, Any], row: Any) -> Any:
-        items = [loop.Item(rule, params[name], grads[name], states[name], row) for name in params]
+        items = [loop.Item(Program(rule), params[name], grads[name], states[name], row) for name in params]
         updated = list(loop.update(items))
         return (
             {name: param for name, (param, _) in zip(params, updated, strict=True)},

@@ -6,19 +6,38 @@ They have the same names, except that hyperparameters which declare a shared `ke
 
 import inspect
 from difflib import get_close_matches
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
+from torch import Tensor
+
+from thalweg.engine.precision import Rounding
+from thalweg.engine.ways import Way
 from thalweg.errors import KeywordError, ParameterError, SettingError, nearest
 from thalweg.rules import Rule
 
-# How torch.optim chooses among its own kernels. Its defaults are accepted, since they ask for nothing.
+# How torch.optim chooses among its own kernels. The first two change no result, and the choice here is ours or `way`:
+# they are taken, so that a change of import is enough, and ask for nothing.
 TORCH_KERNELS = ("foreach", "fused", "capturable", "differentiable")
 # What groups of torch's own optimizers hold besides, and ours do not.
 TORCH_ONLY = (*TORCH_KERNELS, "decoupled_weight_decay")
+# What every optimizer takes besides the settings of its rule, with its default.
+COMMON: dict[str, Any] = {"maximize": False, "rounding": "nearest", "seed": 0, "way": None}
+MEANINGS = {
+    "maximize": "climb instead of descending; default False",
+    "rounding": 'of bfloat16 and float16 parameters: "nearest", "kahan" or "stochastic"; default "nearest"',
+    "seed": "of stochastic rounding; default 0",
+    "way": 'how steps are run: "loop", "flat", "compiled", or None for the fastest possible; default None',
+}
 
 
 def members(rule: type[Rule]) -> dict[str, list[str]]:
     """Each keyword, with the hyperparameters it carries, in torch's order."""
+    return _members(rule)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
+
+
+@cache
+def _members(rule: Any) -> dict[str, list[str]]:
     carried: dict[str, list[str]] = {}
     for name, declared in rule.hypers().items():
         carried.setdefault(declared.keyword or name, []).append(name)
@@ -34,18 +53,26 @@ def from_rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def to_rule(rule: type[Rule], group: dict[str, Any]) -> Rule:
-    """The rule whose settings a parameter group holds; what else the group holds is left alone."""
-    settings: dict[str, Any] = {}
+def settings(rule: type[Rule], group: dict[str, Any]) -> dict[str, Any]:
+    """The settings a parameter group holds; what else the group holds is left alone.
+
+    A tensor is read, never kept: schedulers write to it in place.
+    """
+    found: dict[str, Any] = {}
     for keyword, names in members(rule).items():
-        if names == [keyword]:
-            settings[keyword] = group[keyword]
-            continue
         values = group[keyword]
-        if not isinstance(values, tuple | list) or len(values) != len(names):
+        if names == [keyword]:
+            values = (values,)
+        elif not isinstance(values, tuple | list) or len(values) != len(names):
             raise SettingError(f"{rule.__name__}: {keyword} must hold {len(names)} numbers, got {values!r}.")
-        settings |= dict(zip(names, values, strict=True))
-    return rule(**settings)
+        for name, value in zip(names, values, strict=True):
+            found[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    return found
+
+
+def to_rule(rule: type[Rule], group: dict[str, Any]) -> Rule:
+    """The rule at the settings of a parameter group."""
+    return rule(**settings(rule, group))
 
 
 def signature(rule: type[Rule]) -> inspect.Signature:
@@ -53,12 +80,12 @@ def signature(rule: type[Rule]) -> inspect.Signature:
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("params", positional)]
     parameters += [inspect.Parameter(key, positional, default=value) for key, value in from_rule(rule()).items()]
-    parameters += [inspect.Parameter("maximize", inspect.Parameter.KEYWORD_ONLY, default=False)]
+    parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=COMMON[key]) for key in COMMON]
     return inspect.Signature(parameters)
 
 
 def bind(rule: type[Rule], args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
-    """The keywords that a call sets, with the defaults of the rest. An unknown one raises KeywordError."""
+    """The settings that a call makes, with the defaults of the rest. An unknown keyword raises KeywordError."""
     defaults = from_rule(rule())
     if len(args) > len(defaults):
         raise KeywordError(
@@ -68,22 +95,41 @@ def bind(rule: type[Rule], args: tuple[Any, ...], given: dict[str, Any]) -> dict
     for keyword in given:
         if keyword in by_position:
             raise KeywordError(f"{rule.__name__}: {keyword} must be given once, got it by position and by name.")
-        if keyword in TORCH_KERNELS:
-            _check_kernel(rule, keyword, given[keyword])
-        elif keyword not in defaults:
+        if keyword not in defaults:
+            known = [*defaults, *COMMON]
             raise KeywordError(
-                f"{rule.__name__}: the settings are {', '.join(defaults)} and maximize, got {keyword!r}. "
-                f"{nearest(keyword, [*defaults, 'maximize'])}"
+                f"{rule.__name__}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
             )
-    return defaults | by_position | {key: value for key, value in given.items() if key not in TORCH_KERNELS}
+    return defaults | by_position | given
 
 
-def _check_kernel(rule: type[Rule], keyword: str, value: Any) -> None:
-    if value:
-        raise KeywordError(
-            f"{rule.__name__}: {keyword} chooses among torch's own kernels and has no meaning here, "
-            f"got {keyword}={value!r}. Leave it out."
-        )
+def take_torchs(rule: type[Rule], given: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of a call or a group without those that choose among torch's kernels, once they are checked."""
+    who = rule.__name__
+    if given.get("foreach") and given.get("fused"):
+        raise KeywordError(f"{who}: foreach and fused must not both be True. Leave both out.")
+    for keyword in ("capturable", "differentiable"):
+        if given.get(keyword):
+            raise KeywordError(
+                f"{who}: steps are neither captured in CUDA graphs nor differentiated through, "
+                f"got {keyword}={given[keyword]!r}. Leave it out."
+            )
+    return {keyword: value for keyword, value in given.items() if keyword not in TORCH_KERNELS}
+
+
+def check_common(rule: type[Rule], group: dict[str, Any]) -> None:
+    """Refuse what is no way of rounding, and no seed."""
+    who, rounding, seed = rule.__name__, group.get("rounding", "nearest"), group.get("seed", 0)
+    if rounding not in get_args(Rounding):
+        raise SettingError(f"{who}: rounding must be one of {', '.join(get_args(Rounding))}, got {rounding!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise SettingError(f"{who}: seed must be a whole number of at most 64 bits, got {seed!r}.")
+
+
+def check_way(rule: type[Rule], way: Any) -> None:
+    """Refuse what is no way of running."""
+    if way is not None and way not in get_args(Way):
+        raise SettingError(f"{rule.__name__}: way must be one of {', '.join(get_args(Way))} or None, got {way!r}.")
 
 
 def check_group(rule: type[Rule], group: dict[str, Any]) -> None:
@@ -93,11 +139,13 @@ def check_group(rule: type[Rule], group: dict[str, Any]) -> None:
     """
     if "params" not in group:
         raise ParameterError(f"{rule.__name__}: a parameter group must have the key 'params', got {sorted(group)}.")
-    known = [*from_rule(rule()), "maximize"]
+    if "way" in group:
+        raise KeywordError(
+            f"{rule.__name__}: way must be given to the optimizer, not to a group, got {group['way']!r}."
+        )
+    known = [*from_rule(rule()), *COMMON]
     for key in group.keys() - {"params", *known}:
-        if key in TORCH_KERNELS:
-            _check_kernel(rule, key, group[key])
-        elif close := get_close_matches(key, known, n=1, cutoff=0.85):
+        if close := get_close_matches(key, known, n=1, cutoff=0.85):
             raise KeywordError(f"{rule.__name__}: a parameter group has the key {key!r}. Did you mean {close[0]}?")
 
 

@@ -2,15 +2,20 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from thalweg.engine import loop
+from thalweg.engine import precision, ways
+from thalweg.engine.batch import Batch, Step
+from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import keywords
-from thalweg.rules import Rule, row
+from thalweg.optim.binding import Binding, Bindings, alike, real
+from thalweg.optim.plan import Plan, Planned
+from thalweg.rules import Rule
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -31,7 +36,19 @@ class RuleOptimizer(torch.optim.Optimizer):
         cls.__doc__ = _document(rule)
         _MADE.setdefault(rule, cls)
 
-    def __init__(self, params: Iterable[Any], *args: Any, maximize: bool = False, **settings: Any) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *args: Any,
+        maximize: bool = False,
+        rounding: precision.Rounding = "nearest",
+        seed: int = 0,
+        way: ways.Way | None = None,
+        **settings: Any,
+    ) -> None:
+        settings = keywords.take_torchs(self.rule, settings)
+        keywords.check_way(self.rule, way)
+        self._way = way
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             got = f"one tensor of shape {tuple(params.shape)}" if isinstance(params, Tensor) else type(params).__name__
             raise ParameterTypeError(
@@ -43,7 +60,10 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: params must hold at least one parameter, got none. Pass model.parameters(), "
                 "and mind that an iterator can be used only once."
             )
-        super().__init__(params, keywords.bind(self.rule, args, settings) | {"maximize": maximize})
+        defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
+        if rounding != "nearest":  # otherwise groups are those of torch
+            defaults |= {"rounding": rounding, "seed": seed}
+        super().__init__(params, defaults)
 
     @property
     def _who(self) -> str:
@@ -52,6 +72,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, as in torch; settings out of bounds and unusable parameters are refused."""
         keywords.check_group(self.rule, param_group)
+        param_group = keywords.take_torchs(self.rule, param_group)
+        keywords.check_common(self.rule, self.defaults | param_group)
         params = param_group["params"]
         if not isinstance(params, Tensor | set):  # torch wraps the one, and refuses the other with a reason
             param_group["params"] = params = list(params)
@@ -59,6 +81,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 self._check_param(entry[1] if isinstance(entry, tuple) else entry)
         keywords.to_rule(self.rule, self.defaults | param_group)
         super().add_param_group(param_group)
+        self._forget()
 
     def _check_param(self, param: Any) -> None:
         if not isinstance(param, Tensor):
@@ -66,9 +89,9 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: every parameter must be a tensor, got {type(param).__name__} ({param!r:.60}). "
                 "Pass model.parameters(), or a list of tensors."
             )
-        if not param.is_floating_point():
+        if not (param.is_floating_point() or param.is_complex()):
             raise ParameterError(
-                f"{self._who}: every parameter must be of a real floating-point dtype, got {param.dtype} "
+                f"{self._who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} "
                 f"of shape {tuple(param.shape)}."
             )
 
@@ -79,48 +102,94 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        stepping = [
-            (param, rule, group["maximize"])
-            for group in self.param_groups
-            for rule in [keywords.to_rule(self.rule, group)]
-            for param in group["params"]
-            if param.grad is not None
-        ]
-        updated = loop.update(self._item(rule, param, maximize=maximize) for param, rule, maximize in stepping)
-        for (param, rule, _), (new_param, new_state) in zip(stepping, updated, strict=True):
-            param.copy_(new_param)
-            self._remember(rule, param, new_state)
+        # All steps are made ready, and bad gradients refused, before the first parameter is written.
+        ready = [pair for group in range(len(self.param_groups)) for pair in self._ready(group)]
+        ways.run([(binding.runner, step) for binding, step in ready])
+        for binding, _ in ready:
+            binding.count()
         return loss
 
-    def _item(self, rule: Rule, param: Tensor, *, maximize: bool) -> loop.Item:
-        grad = param.grad
-        assert grad is not None
-        if grad.is_sparse:
-            raise ParameterError(
-                f"{self._who}: gradients must be dense, got a sparse one for a parameter of shape "
-                f"{tuple(param.shape)}. Use sparse=False in the embedding, or torch.optim.SparseAdam."
-            )
-        saved, layout = self.state[param], rule.layout(param.shape)
-        if all(saved.get(leaf.key) is not None for leaf in layout.values()):
-            state = row(**{name: saved[leaf.key] for name, leaf in layout.items()})
-        else:  # the first step, or a setting that asks for more state was changed on the way
-            fresh = loop.init(rule, param)
-            kept = {name: saved.get(leaf.key) for name, leaf in layout.items()}
-            state = row(**{name: getattr(fresh, name) if value is None else value for name, value in kept.items()})
-        coefficients = rule.coefficients(self._steps_taken(rule, param) + 1)
-        return loop.Item(rule, param, -grad if maximize else grad, state, coefficients)
+    def _ready(self, number: int) -> list[tuple[Binding, Step]]:
+        """What a group is to do: its parameters that have a gradient, in batches."""
+        group = self.param_groups[number]
+        params = group["params"]
+        grads = [param.grad for param in params]
+        if any([grad is None for grad in grads]):
+            params = [param for param, grad in zip(params, grads, strict=True) if grad is not None]
+            grads = [grad for grad in grads if grad is not None]
+        if not params:
+            return []
+        programs = self._programs(number)
+        ready = []
+        for binding, places in self._bindings.of(params, programs, self._way):
+            own = grads if len(places) == len(grads) else [grads[place] for place in places]
+            ready.append((binding, binding.step(programs(binding.dtype), own, group.get("seed", 0))))
+        return ready
 
-    def _steps_taken(self, rule: Rule, param: Tensor) -> int:
-        saved = self.state[param]
-        if "step" in saved:
-            return int(saved["step"])
-        # torch's SGD keeps no count: what remembers something has stepped before.
-        return int(any(saved.get(leaf.key) is not None for leaf in rule.layout(param.shape).values()))
+    def _programs(self, number: int) -> Callable[[torch.dtype], Program]:
+        """The program of a group for parameters of a dtype, at the group's settings as they are now."""
+        group = self.param_groups[number]
+        settings = keywords.settings(self.rule, group)
+        kept = (settings, group["maximize"], group.get("rounding", "nearest"))
+        if number not in self._read or self._read[number][0] != kept:
+            rule = self.rule(**settings)
+            made = cache(lambda dtype: Program(rule, kept[1], precision.used(kept[2], dtype)))
+            self._read[number] = kept, made
+        return self._read[number][1]
 
-    def _remember(self, rule: Rule, param: Tensor, state: Any) -> None:
-        step = torch.tensor(float(self._steps_taken(rule, param) + 1))
-        remembered = {leaf.key: getattr(state, name) for name, leaf in rule.layout(param.shape).items()}
-        self.state[param] |= {"step": step} | remembered
+    # What was read off groups and state, for speed. It is made again whenever it is missing or no longer true.
+
+    def _forget(self) -> None:
+        self.__dict__.pop("_bindings", None)
+        self.__dict__.pop("_read", None)
+
+    @cached_property
+    def _bindings(self) -> Bindings:
+        return Bindings([param for group in self.param_groups for param in group["params"]], self.state)
+
+    @cached_property
+    def _read(self) -> dict[int, Any]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_way": self._way}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._forget()
+        super().__setstate__(state)
+
+    @property
+    def plan(self) -> Plan:
+        """How each parameter is run now, and why; parameters that have had no gradient yet, how they will be."""
+        running = self._bindings.runners()
+        planned: list[Planned] = []
+        for runners, group in zip(self._runners(), self.param_groups, strict=True):
+            for place, param in enumerate(group["params"]):
+                position = len(planned)
+                runner = running.get(position, runners[place])
+                name = group["param_names"][place] if "param_names" in group else str(position)
+                planned.append(Planned(name, tuple(param.shape), param.dtype, param.device, runner.settled(wait=False)))
+        return Plan(tuple(planned))
+
+    def prepare(self) -> Plan:
+        """Wait until every kernel that the plan needs is compiled; nothing else of the optimizer changes."""
+        for runners in self._runners():
+            for runner in runners.values():
+                runner.settled(wait=True)
+        return self.plan
+
+    def _runners(self) -> list[dict[int, ways.Runner]]:
+        """How parameters without a state would be run: for each group, by their place in it."""
+        found = []
+        for number, group in enumerate(self.param_groups):
+            programs, params = self._programs(number), group["params"]
+            runners: dict[int, ways.Runner] = {}
+            for places in alike(params, programs):
+                own = [real(params[place]) for place in places]
+                runner = ways.Runner(Batch(programs(params[places[0]].dtype), own, {}), self._way)
+                runners |= dict.fromkeys(places, runner)
+            found.append(runners)
+        return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class, or of torch's class of the same name; another one's raises ParameterError.
@@ -142,13 +211,15 @@ class RuleOptimizer(torch.optim.Optimizer):
             last_hook.remove()
         saved_ids = [index for group in loaded["param_groups"] for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
+        self._forget()
         for index, param in zip(saved_ids, params, strict=True):
             if index in loaded["state"]:
                 self.state[param] = {
                     key: _in_its_own_dtype(key, value, param.device) for key, value in loaded["state"][index].items()
                 }
         for group in self.param_groups:
-            group.setdefault("maximize", False)
+            for keyword in self.defaults.keys() & keywords.COMMON.keys():
+                group.setdefault(keyword, self.defaults[keyword])
             for keyword in keywords.TORCH_ONLY:
                 group.pop(keyword, None)
 
@@ -175,5 +246,5 @@ def _document(rule: type[Rule]) -> str:
         texts = [f"{one.symbol}: {one.doc} ({one.bound})" if one.symbol else one.doc for one in declared]
         default = keywords.from_rule(rule())[keyword]
         lines.append(f"    {keyword}: {'; '.join(texts)}; default {default}")
-    lines.append("    maximize: climb instead of descending; default False")
+    lines += [f"    {keyword}: {text}" for keyword, text in keywords.MEANINGS.items()]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from thalweg.rules.explain import Explanation, explain
 from thalweg.rules.hyper import Hyper, Range, hyper, switch
 from thalweg.rules.reductions import Mean, Sum
 from thalweg.rules.rmsprop import RMSprop
+from thalweg.rules.roots import root
 from thalweg.rules.rows import row
 from thalweg.rules.rule import Rule, like_param, steps
 from thalweg.rules.sgd import SGD
@@ -26,6 +27,7 @@ __all__ = [
     "explain",
     "hyper",
     "like_param",
+    "root",
     "row",
     "steps",
     "switch",

@@ -14,11 +14,11 @@ Departs: as torch.optim.Adagrad: ε outside the root, a decay κ of the learning
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from thalweg.rules import decay
 from thalweg.rules.hyper import Range, Scalar, hyper
+from thalweg.rules.roots import root
 from thalweg.rules.rows import row
 from thalweg.rules.rule import Rule, like_param
 
@@ -37,8 +37,14 @@ class AdaGrad(Rule, scope="elementwise"):
         1e-10, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"
     )
 
+    takes_sparse = True
+
     class State:
         s = like_param(unit="g²", key="sum", fill=lambda rule: rule.initial_accumulator_value)
+
+    @property
+    def rests(self) -> bool:
+        return bool(self.weight_decay == 0)
 
     def coefficients(self, step: int) -> Any:
         return row(lr=self.lr / (1 + (step - 1) * self.lr_decay), eps=self.eps, weight_decay=self.weight_decay)
@@ -46,4 +52,4 @@ class AdaGrad(Rule, scope="elementwise"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)
         s = state.s + g * g
-        return g / (torch.sqrt(s) + c.eps), state._replace(s=s)
+        return g / (root(s) + c.eps), state._replace(s=s)

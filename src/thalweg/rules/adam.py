@@ -19,6 +19,7 @@ from torch import Tensor
 
 from thalweg.rules import decay
 from thalweg.rules.hyper import Range, Scalar, hyper, switch
+from thalweg.rules.roots import root
 from thalweg.rules.rows import row
 from thalweg.rules.rule import Rule, like_param
 
@@ -77,7 +78,7 @@ class AdamStep(Rule):
         if self.amsgrad:
             v = torch.maximum(state.vmax, v)
             state = state._replace(vmax=v)
-        return (c.m_correct * m) / (c.root_v_correct * torch.sqrt(v) + c.eps), state
+        return (c.m_correct * m) / (c.root_v_correct * root(v) + c.eps), state
 
 
 @dataclass(frozen=True, kw_only=True)

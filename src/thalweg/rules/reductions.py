@@ -11,8 +11,9 @@ All tensors advance together, a request at a time. A request over the model must
 round; the engine checks that.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -36,3 +37,4 @@ class Mean:
 
 
 Reduction = Sum | Mean
+Asking = Generator[Reduction, Any, Any]  # a computation that asks on the way

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from thalweg.rules import decay
 from thalweg.rules.hyper import Range, Scalar, hyper, switch
+from thalweg.rules.roots import root
 from thalweg.rules.rows import row
 from thalweg.rules.rule import Rule, like_param
 
@@ -67,7 +68,7 @@ class RMSprop(Rule, scope="elementwise"):
             a = c.alpha * state.a + c.fresh * g
             square = torch.clamp(s - a * a, min=0)
             state = state._replace(a=a)
-        d = g / (torch.sqrt(square) + c.eps)
+        d = g / (root(square) + c.eps)
         if self.momentum == 0:
             return d, state
         b = c.momentum * state.b + d

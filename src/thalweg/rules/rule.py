@@ -14,7 +14,7 @@ the state are read from `self`: they choose between programs.
 """
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -24,11 +24,10 @@ from torch import Tensor
 
 from thalweg.errors import KeywordError, SettingError, nearest
 from thalweg.rules.hyper import Hyper
-from thalweg.rules.reductions import Reduction
+from thalweg.rules.reductions import Asking
 from thalweg.rules.rows import row
 
 Scope = Literal["elementwise", "tensor", "matrix", "model"]
-Asking = Generator[Reduction, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,7 @@ class Rule:
     """The base of every optimizer's formula. Concrete rules are final: to change one, wrap it."""
 
     scope: ClassVar[Scope]
+    takes_sparse: ClassVar[bool] = False  # whether sparse gradients make sense, as they do in torch.optim
 
     class State:
         """Nothing is remembered unless a rule declares it."""
@@ -110,6 +110,11 @@ class Rule:
     def check_together(self) -> None:
         """Raise SettingError for settings that are each within bounds but do not go together."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether a zero gradient leaves parameter and state as they are, at these settings."""
+        return False
+
     @classmethod
     def hypers(cls) -> dict[str, Hyper]:
         """What is declared of each hyperparameter, by field name."""
@@ -135,9 +140,14 @@ class Rule:
         return {name: leaf for name, leaf in leaves.items() if leaf.when(self, shape)}
 
     def init(self, param: Tensor) -> Any:
-        """The state before the first step: a row of tensors of the parameter's dtype and device."""
-        layout = self.layout(param.shape)
-        return row(**{name: param.new_full(leaf.shape(param.shape), leaf.fill(self)) for name, leaf in layout.items()})
+        """The state before the first step: a row of tensors of the parameter's dtype, device and order in memory."""
+
+        def first(leaf: Leaf) -> Tensor:
+            if leaf.without_dim is None:
+                return torch.full_like(param, leaf.fill(self), requires_grad=False)
+            return param.new_full(leaf.shape(param.shape), leaf.fill(self))
+
+        return row(**{name: first(leaf) for name, leaf in self.layout(param.shape).items()})
 
     def state_numel(self, shape: torch.Size) -> int:
         """How many numbers are remembered for a parameter of this shape."""

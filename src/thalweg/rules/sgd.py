@@ -41,8 +41,14 @@ class SGD(Rule, scope="elementwise"):
     weight_decay: Scalar = decay.l2_penalty()
     nesterov: bool = switch(False, doc="look ahead along the buffer")
 
+    takes_sparse = True
+
     class State:
         b = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
+
+    @property
+    def rests(self) -> bool:
+        return bool(self.momentum == 0 and self.weight_decay == 0)
 
     def check_together(self) -> None:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):

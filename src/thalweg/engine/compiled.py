@@ -1,0 +1,174 @@
+"""Compiled: a whole step of many tensors as one call of a C kernel that was made from the rule itself.
+
+The rule is recorded (`recording`), printed as C (`c_source`), compiled (`c_compiler`) and tried against the loop before
+it is used. It equals the loop to the last bit, so it does not matter when it takes over: compiling goes on in the
+background, and until a kernel is there the other ways run.
+"""
+
+import ctypes
+from array import array
+from collections.abc import Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import c_compiler, loop
+from thalweg.engine.batch import Batch, Step, is_dense
+from thalweg.engine.c_source import UnknownOperationError, c_source
+from thalweg.engine.program import Program
+from thalweg.engine.recording import record
+
+# Fewer elements are stepped by one thread before a second one has woken up.
+_WORTH_THREADS = 1 << 15
+
+_TRIED = (1, 40, 0, 7)  # lengths of the tensors that a new kernel is tried on
+
+
+class UnavailableError(Exception):
+    """A program has no kernel, and will have none."""
+
+
+class Kernel:
+    """The compiled step of one program, for parameters of one dtype."""
+
+    def __init__(self, path: str) -> None:
+        self._step = ctypes.CDLL(path).step
+        self._step.restype = None
+        self._step.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2]
+
+    def __call__(self, sizes: "array[int]", addresses: "array[int]", rows: "array[float]", row_stride: int) -> None:
+        """Step tensors of these sizes; `c_source` tells the order of the addresses and of the rows of scalars."""
+        threads = torch.get_num_threads() if sum(sizes) >= _WORTH_THREADS else 1
+        pointers = (values.buffer_info()[0] for values in (sizes, addresses, rows))
+        self._step(len(sizes), *pointers, row_stride, threads)
+
+
+class Launch:
+    """A kernel, bound to a batch."""
+
+    def __init__(self, kernel: Kernel, batch: Batch) -> None:
+        self.kernel, self.batch = kernel, batch
+        self.sizes = array("q", [param.numel() for param in batch.params])
+
+    def run(self, step: Step) -> None:
+        """Take a step in place. Gradients must lie as their parameters do (`Batch.lie_alike`)."""
+        batch = self.batch
+        tensors = chain(batch.params, step.grads, *batch.columns.values())
+        addresses = array("Q", map(Tensor.data_ptr, tensors))
+        assert 0 not in addresses or 0 in self.sizes, "every tensor has memory of its own"
+        shared = step.shared_row
+        rows = array("d", shared if shared is not None else chain.from_iterable(step.rows))
+        self.kernel(self.sizes, addresses, rows, 0 if shared is not None else len(step.rows[0]))
+        # Autograd is told, as it is of every other change in place: a backward pass that needs the old values fails.
+        torch.autograd.graph.increment_version(batch.params)
+
+
+def why_not(batch: Batch) -> str | None:
+    """Why no kernel could run a batch, as far as can be told without making one; None if one could."""
+    rule = batch.program.rule
+    if rule.scope != "elementwise":
+        return f"{type(rule).__name__} looks at whole tensors (scope {rule.scope})"
+    if batch.device.type != "cpu":
+        return f"kernels are for the CPU, not for {batch.device.type}"
+    columns = [batch.params, *batch.columns.values()]
+    if any(len({tensor.stride() for tensor in tensors}) > 1 for tensors in zip(*columns, strict=True)):
+        return "parameter and state lie differently in memory"
+    for param in batch.params:
+        if not is_dense(param):
+            return "a parameter has gaps in memory"
+        if batch.program.needs_index and not param.is_contiguous():
+            return "stochastic rounding numbers the elements of contiguous parameters"
+    return _overlap(batch.params)
+
+
+def _overlap(params: Sequence[Tensor]) -> str | None:
+    spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in params)
+    if any(end > start for (_, end), (start, _) in zip(spans, spans[1:], strict=False)):
+        return "two parameters share memory"
+    return None
+
+
+# --- making kernels ---------------------------------------------------------------------------------------------------
+
+_FUTURES: dict[Hashable, "Future[Kernel]"] = {}
+builds: list[str] = []  # what this process has compiled, for those who count
+
+
+@cache
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compiler")
+
+
+def kernel(program: Program, batch: Batch) -> "Future[Kernel]":
+    """The kernel of a batch, now or soon; the future raises UnavailableError where there will be none.
+
+    A kernel that an earlier process has built is there at once. Otherwise a compiler is started in the background.
+    """
+    key = program.key(batch.params[0].shape, batch.dtype)
+    if key not in _FUTURES:
+        _FUTURES[key] = _begin(program, batch.dtype)
+    return _FUTURES[key]
+
+
+def _begin(program: Program, dtype: torch.dtype) -> "Future[Kernel]":
+    found: Future[Kernel] = Future()
+    try:
+        source = c_source(record(program, dtype))
+    except UnknownOperationError as error:
+        found.set_exception(UnavailableError(f"kernels do not know {error}"))
+        return found
+    for parallel in (True, False):
+        path = c_compiler.library(source, parallel=parallel)
+        if path is not None:
+            try:
+                found.set_result(_tried(program, dtype, str(path)))
+            except (OSError, UnavailableError):
+                continue  # it is built anew
+            return found
+    if c_compiler.compiler() is None:
+        found.set_exception(UnavailableError("no C compiler was found (cc, gcc, clang, or the one named by CC)"))
+        return found
+    return _worker().submit(_build, program, dtype, source)
+
+
+def _build(program: Program, dtype: torch.dtype, source: str) -> Kernel:
+    failure: Exception | None = None
+    for parallel in (True, False):
+        try:
+            path = c_compiler.build(source, parallel=parallel)
+            builds.append(str(path))
+            return _tried(program, dtype, str(path))
+        except (c_compiler.CompilerError, OSError, UnavailableError) as error:
+            failure = failure or error
+    raise UnavailableError(str(failure))
+
+
+def _tried(program: Program, dtype: torch.dtype, path: str) -> Kernel:
+    """A kernel from a file, if it takes the steps that the loop takes."""
+    made = Kernel(path)
+    batches = [_example(program, dtype) for _ in range(2)]
+    for count in range(1, 4):
+        rows = [program.coefficients(count + k, position=k) for k in range(len(_TRIED))]
+        grads = [torch.sin(1.7 * torch.arange(n) + count).to(dtype) for n in _TRIED]
+        with torch.no_grad():
+            loop.run([Step(batches[0], grads, rows)])
+            Launch(made, batches[1]).run(Step(batches[1], grads, rows))
+    for one, other in zip(*map(_tensors, batches), strict=True):
+        if not torch.equal(one, other):
+            raise UnavailableError("the compiled kernel and the loop disagree on this machine")
+    return made
+
+
+def _example(program: Program, dtype: torch.dtype) -> Batch:
+    params = [torch.cos(torch.arange(n)).to(dtype) for n in _TRIED]
+    states = [program.init(param) for param in params]
+    columns: dict[str, list[Any]] = {name: [getattr(state, name) for state in states] for name in states[0]._fields}
+    return Batch(program, params, columns)
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    return list(chain(batch.params, *batch.columns.values()))

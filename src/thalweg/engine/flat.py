@@ -1,0 +1,101 @@
+"""Flat: tensors as stretches of one long vector, a bucket at a time. Needs no compiler.
+
+Small tensors are gathered into one bucket, so that a model of many of them takes the operations of a few; a large one
+is cut, so that what an operation writes is still in the cache when the next one reads it. Elementwise rules alone can
+be run so: each element steps as it does in the loop, to the last bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from thalweg.engine.batch import Batch, Step
+from thalweg.engine.loop import advance
+from thalweg.engine.precision import compute_dtype
+
+# Elements in a bucket. On a CPU the dozen vectors of a step should stay in the second-level cache; elsewhere they
+# should be few, within 64 MB altogether.
+_ON_CPU = 1 << 16
+_ELSEWHERE = 1 << 20
+
+
+class Piece(NamedTuple):
+    """The elements from `low` to `high` of the parameter number `k`."""
+
+    k: int
+    low: int
+    high: int
+
+
+def why_not(batch: Batch) -> str | None:
+    """Why a batch cannot be run so; None if it can."""
+    if batch.program.rule.scope != "elementwise":
+        return f"{type(batch.program.rule).__name__} looks at whole tensors (scope {batch.program.rule.scope})"
+    if not all(param.is_contiguous() for param in batch.params):
+        return "a parameter is not contiguous"
+    return None
+
+
+def run(step: Step) -> None:
+    """Take a step in place."""
+    batch = step.batch
+    params = [param.view(-1) for param in batch.params]
+    grads = [grad.reshape(-1) for grad in step.grads]
+    columns = [[leaf.view(-1) for leaf in column] for column in batch.columns.values()]
+    size = _ON_CPU if batch.device.type == "cpu" else _ELSEWHERE
+    for bucket in buckets([param.numel() for param in params], size):
+        written = [_cut(params, bucket), *(_cut(column, bucket) for column in columns)]
+        param, *state = (_joined(parts) for parts in written)
+        grad = _joined(_cut(grads, bucket))
+        c = _coefficients(step.rows, bucket, compute_dtype(batch.dtype), batch.device)
+        index = None
+        if batch.program.needs_index:
+            index = torch.cat([torch.arange(low, high, device=batch.device) for _, low, high in bucket])
+        row = batch.state(0)._replace(**dict(zip(batch.columns, state, strict=True)))
+        ((new_param, new_state),) = advance([batch.program.update(param, grad, row, c, index)])
+        lengths = [high - low for _, low, high in bucket]
+        for parts, new in zip(written, (new_param, *new_state), strict=True):
+            torch._foreach_copy_(parts, new.split(lengths))
+
+
+def buckets(lengths: Sequence[int], size: int) -> Iterator[list[Piece]]:
+    """All elements of vectors of these lengths, in order, in buckets of `size`, the last one shorter."""
+    bucket: list[Piece] = []
+    free = size
+    for k, length in enumerate(lengths):
+        low = 0
+        while low < length:
+            high = min(length, low + free)
+            bucket.append(Piece(k, low, high))
+            free -= high - low
+            low = high
+            if free == 0:
+                yield bucket
+                bucket, free = [], size
+    if bucket:
+        yield bucket
+
+
+def _cut(vectors: Sequence[Tensor], bucket: list[Piece]) -> list[Tensor]:
+    return [vectors[k][low:high] for k, low, high in bucket]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _coefficients(rows: Sequence[Any], bucket: list[Piece], dtype: torch.dtype, device: torch.device) -> Any:
+    """One row for a bucket: a number where its parameters agree, a vector over its elements where they differ."""
+    own = [rows[k] for k, _, _ in bucket]
+    if all(one is own[0] for one in own):
+        return own[0]
+    lengths = torch.tensor([high - low for _, low, high in bucket], device=device)
+
+    def spread(values: tuple[float, ...]) -> Any:
+        if all(value == values[0] for value in values):
+            return values[0]
+        return torch.tensor(values, dtype=torch.float64).to(device, dtype).repeat_interleave(lengths)
+
+    return type(own[0])(*(spread(values) for values in zip(*own, strict=True)))

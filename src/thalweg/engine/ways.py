@@ -1,0 +1,106 @@
+"""Ways: which way a batch is run, and why.
+
+    compiled    elementwise rules on the CPU, once their kernel is there: one call for all tensors
+    flat        elementwise rules otherwise: stretches of long vectors, a bucket at a time
+    loop        everything else: tensor by tensor, those of a rule over the whole model together; and `sparse`
+                gradients, of which it sees the rows that are there
+
+All three give the same bits. So the default starts at once by `flat`, has the kernel compiled in the background, and
+goes on by it from the step at which it is ready.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Literal, NamedTuple
+
+import torch
+
+from thalweg.engine import c_compiler, compiled, flat, loop, sparse
+from thalweg.engine.batch import Batch, Step
+from thalweg.engine.compiled import Kernel, Launch, UnavailableError
+from thalweg.errors import SettingError
+
+Way = Literal["loop", "flat", "compiled"]
+
+
+class Choice(NamedTuple):
+    """A way, and the reason in words."""
+
+    way: Way
+    why: str
+
+
+class Runner:
+    """A batch and the way it is run. The way changes at most once: when the kernel is ready."""
+
+    def __init__(self, batch: Batch, asked: Way | None = None) -> None:
+        self.batch = batch
+        self._kernel: Future[Kernel] | None = None
+        self._launch: Launch | None = None
+        self._without_kernel: Way = "flat" if flat.why_not(batch) is None else "loop"
+        self.choice = self._choose(asked)
+        if asked is not None and self.choice.way != asked:
+            raise SettingError(f"{self._who}: way={asked!r} must be possible, but {self.choice.why}. Leave it out.")
+
+    @property
+    def _who(self) -> str:
+        return type(self.batch.program.rule).__name__
+
+    def _choose(self, asked: Way | None) -> Choice:
+        if asked == "loop":
+            return Choice("loop", "asked for")
+        no_kernel = "asked for" if asked == "flat" else compiled.why_not(self.batch)
+        if no_kernel is None:
+            self._kernel = compiled.kernel(self.batch.program, self.batch)
+            return self.settled(wait=asked == "compiled")
+        return Choice(self._without_kernel, flat.why_not(self.batch) or no_kernel)
+
+    def settled(self, *, wait: bool) -> Choice:
+        """The choice as it stands now, or once the compiler has ended if that is waited for."""
+        if self._kernel is None:
+            return self.choice
+        if not wait and not self._kernel.done():
+            self.choice = Choice(self._without_kernel, "until its kernel, which is being compiled, is ready")
+            return self.choice
+        try:
+            self._launch = Launch(self._kernel.result(), self.batch)
+            self.choice = Choice("compiled", "elementwise, on the CPU: one kernel for all such tensors")
+        except UnavailableError as error:
+            self.choice = Choice(self._without_kernel, str(error))
+            _say_once(self.choice)
+        self._kernel = None
+        return self.choice
+
+    def run(self, step: Step) -> None:
+        """Take a step in place."""
+        if self._kernel is not None:
+            self.settled(wait=False)
+        if step.sparse:
+            sparse.run(step)
+        elif self._launch is not None:
+            self._launch.run(step)
+        elif self.choice.way == "flat":
+            flat.run(step)
+        else:
+            loop.run([step])
+
+
+def run(steps: Sequence[tuple[Runner, Step]]) -> None:
+    """Take one step of all batches, each its own way."""
+    with torch.no_grad():
+        together = [step for runner, step in steps if runner.batch.program.rule.scope == "model"]
+        if together:
+            loop.run(together)
+        for runner, step in steps:
+            if runner.batch.program.rule.scope != "model":
+                runner.run(step)
+
+
+def _say_once(choice: Choice) -> None:
+    if c_compiler.compiler() is None and "compiler" not in _SAID:
+        _SAID.add("compiler")
+        logging.getLogger("thalweg").warning("steps run the %s way, which is slower: %s", choice.way, choice.why)
+
+
+_SAID: set[str] = set()

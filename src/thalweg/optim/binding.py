@@ -1,0 +1,225 @@
+"""Binding: the parameters of a group that step together, bound to their entries in `optimizer.state`.
+
+`optimizer.state` is the only record of what is remembered, as in torch: users, checkpoints and other libraries read
+and replace its entries. A binding holds the tensors found there, and checks before each step that they still are.
+"""
+
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from operator import is_, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import precision
+from thalweg.engine.batch import Batch, Step, is_dense
+from thalweg.engine.program import Program
+from thalweg.engine.ways import Runner, Way
+from thalweg.errors import ParameterError
+from thalweg.rules import Rule
+from thalweg.rules.rule import Leaf
+
+State = MutableMapping[Tensor, dict[str, Any]]
+
+
+class StepCounts:
+    """How many steps each parameter of an optimizer has taken: one vector, whose elements are the entries `step`.
+
+    torch keeps a tensor for each parameter; counting them up would cost as much as the step of a small model.
+    """
+
+    def __init__(self, params: Sequence[Tensor], state: State) -> None:
+        self._vector = torch.zeros(len(params))
+        self.entries = list(self._vector.unbind())
+        for param, entry in zip(params, self.entries, strict=True):
+            saved = state.get(param)
+            if saved:
+                # torch's SGD keeps no count: what remembers something has stepped before.
+                entry.fill_(float(saved.get("step", any(value is not None for value in saved.values()))))
+                saved["step"] = entry
+
+    def before(self, positions: Sequence[int]) -> list[int]:
+        """The steps taken by the parameters at these positions."""
+        counts = self._vector.tolist()
+        return [int(counts[position]) for position in positions]
+
+    def add_one(self, positions: Sequence[int]) -> None:
+        """Count a step of the parameters at these positions."""
+        if len(positions) == len(self.entries):
+            self._vector += 1
+        else:
+            self._vector[list(positions)] += 1
+
+
+class Binding:
+    """Parameters, their positions in the optimizer, their state, and the way they are run."""
+
+    def __init__(
+        self,
+        program: Program,
+        params: Sequence[Tensor],
+        positions: Sequence[int],
+        state: State,
+        counts: StepCounts,
+        asked: Way | None,
+    ) -> None:
+        self.program, self.params, self.positions = program, list(params), list(positions)
+        self.dtype = params[0].dtype
+        self._records = [_record(program, param, state) for param in params]
+        self._counts = counts
+        for record, position in zip(self._records, positions, strict=True):
+            record["step"] = counts.entries[position]
+        layout = program.layout(real(params[0]).shape)
+        self._entries = {
+            key: [record[key] for record in self._records] for key in ("step", *(leaf.key for leaf in layout.values()))
+        }
+        columns = {name: [real(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
+        self.batch = Batch(program, [real(param) for param in params], columns)
+        self._addresses = list(map(Tensor.data_ptr, self.params))
+        self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
+        self.runner = Runner(self.batch, asked)
+
+    def holds(self, program: Program, state: State) -> bool:
+        """Whether everything is still as it was bound: parameters in their place, entries of the state the same."""
+        return (
+            (program is self.program or program.key(self.batch.params[0].shape, self.batch.dtype) == self._key)
+            and list(map(Tensor.data_ptr, self.params)) == self._addresses
+            and self.batch.unchanged()
+            and all(map(is_, map(state.get, self.params), self._records))
+            and all(
+                all(map(is_, map(itemgetter(key), self._records), entries)) for key, entries in self._entries.items()
+            )
+        )
+
+    def step(self, program: Program, grads: Sequence[Tensor], seed: int) -> Step:
+        """The step to take with these gradients, at the numbers of `program`. Writes nothing."""
+        sparse = False
+        if not self.batch.lie_alike(grads):
+            sparse = program.rule.rests and any(grad.is_sparse for grad in grads)
+            grads = [
+                _aligned(real(grad), param, program.rule) for param, grad in zip(self.batch.params, grads, strict=True)
+            ]
+        taken = self._counts.before(self.positions)
+        if program.needs_index:
+            rows = [
+                program.coefficients(count + 1, seed=seed, position=position)
+                for count, position in zip(taken, self.positions, strict=True)
+            ]
+        else:
+            each = {count: program.coefficients(count + 1) for count in set(taken)}
+            rows = [each[count] for count in taken]
+        return Step(self.batch, grads, rows, sparse)
+
+    def count(self) -> None:
+        """Count the step that was taken."""
+        self._counts.add_one(self.positions)
+
+
+class Bindings:
+    """All bindings of an optimizer, made when they are needed and again when they no longer hold."""
+
+    # Sets of parameters that have a gradient together; a mixture of experts has many, and binding takes a while.
+    _MOST = 32
+
+    def __init__(self, params: Sequence[Tensor], state: State) -> None:
+        self.num_params = len(params)
+        self._state = state
+        self._counts = StepCounts(params, state)
+        self._positions = {id(param): position for position, param in enumerate(params)}
+        self._made: dict[tuple[int, ...], list[tuple[Binding, list[int]]]] = {}
+
+    def of(
+        self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None
+    ) -> list[tuple[Binding, list[int]]]:
+        """The bindings of parameters of one group, each with the places of its own among them."""
+        key = tuple(map(id, params))
+        made = self._made.get(key)
+        if made is None or not all(binding.holds(programs(binding.dtype), self._state) for binding, _ in made):
+            if len(self._made) >= self._MOST:
+                self._made.clear()
+            made = [
+                (self._bound([params[place] for place in places], programs, asked), places)
+                for places in alike(params, programs)
+            ]
+            self._made[key] = made
+        return made
+
+    def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Binding:
+        positions = [self._positions[id(param)] for param in params]
+        return Binding(programs(params[0].dtype), params, positions, self._state, self._counts, asked)
+
+    def runners(self) -> dict[int, Runner]:
+        """How each parameter that has taken a step is run, by its position."""
+        made = [binding for bound in self._made.values() for binding, _ in bound]
+        return {position: binding.runner for binding in made for position in binding.positions}
+
+
+def alike(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> list[list[int]]:
+    """The places of the parameters that can step together: one program, dtype, device and kind of memory each."""
+    parts: dict[Hashable, list[int]] = {}
+    keys: dict[Hashable, Hashable] = {}
+    for place, param in enumerate(params):
+        kind = (param.shape, param.dtype)
+        if kind not in keys:
+            keys[kind] = programs(param.dtype).key(real(param).shape, param.dtype)
+        parts.setdefault((keys[kind], param.device, param.is_contiguous(), is_dense(param)), []).append(place)
+    return list(parts.values())
+
+
+def _record(program: Program, param: Tensor, state: State) -> dict[str, Any]:
+    """The entries of a parameter, made or completed where the program needs more."""
+    saved = state.get(param)
+    if saved is None:
+        saved = state[param] = {}
+    layout = program.layout(real(param).shape)
+    if any(not _fits(saved.get(leaf.key), leaf, param) for leaf in layout.values()):
+        # The first step, or a setting that asks for more state was changed on the way, or another library loaded it.
+        fresh = program.init(real(param))
+        for name, leaf in layout.items():
+            first = getattr(fresh, name)
+            first = torch.view_as_complex(first) if param.is_complex() else first
+            saved[leaf.key] = first if saved.get(leaf.key) is None else _adopted(saved[leaf.key], first, leaf.key)
+    return saved
+
+
+def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:
+    wanted = param.dtype if leaf.key == "residual" else precision.compute_dtype(param.dtype)
+    return isinstance(entry, Tensor) and entry.dtype == wanted and entry.device == param.device
+
+
+def _adopted(entry: Any, first: Tensor, key: str) -> Tensor:
+    entry = torch.as_tensor(entry)
+    if entry.shape != first.shape:
+        raise ParameterError(
+            f"state[{key!r}] must have shape {tuple(first.shape)}, got {tuple(entry.shape)}. "
+            "Load the checkpoint of a model of this shape."
+        )
+    return first.copy_(entry)
+
+
+def real(tensor: Tensor) -> Tensor:
+    """A complex tensor as pairs of real numbers, as torch's optimizers see it."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _aligned(grad: Tensor, param: Tensor, rule: Rule) -> Tensor:
+    """A gradient as its parameter lies in memory, or sparse where that will do; a wrong one raises ParameterError."""
+    who = type(rule).__name__
+    for what, found, wanted in (
+        ("dtype", grad.dtype, param.dtype),
+        ("device", grad.device, param.device),
+        ("shape", tuple(grad.shape), tuple(param.shape)),
+    ):
+        if found != wanted:
+            raise ParameterError(
+                f"{who}: a gradient must have the {what} of its parameter, {wanted}, got {found}. "
+                "Was it assigned by hand, or param.data replaced after backward()?"
+            )
+    if grad.is_sparse:
+        if not rule.takes_sparse:
+            raise ParameterError(
+                f"{who}: gradients must be dense, got a sparse one for a parameter of shape {tuple(param.shape)}. "
+                "Use sparse=False in the embedding, or an optimizer that takes sparse gradients (SGD, AdaGrad)."
+            )
+        return grad.coalesce() if rule.rests else grad.to_dense()
+    return torch.empty_like(param).copy_(grad)
