@@ -45,7 +45,7 @@ class Batch:
         return (
             [grad.dtype for grad in grads] == self._dtypes
             and [grad.is_cpu for grad in grads] == self._on_cpu
-            and not any([grad.is_sparse for grad in grads])  # a sparse tensor has no strides to ask for
+            and True not in [grad.is_sparse for grad in grads]  # a sparse tensor has no strides to ask for
             and list(map(Tensor.size, grads)) == self._shapes
             and list(map(Tensor.stride, grads)) == self._strides
             and not any(map(Tensor.is_neg, grads))

@@ -5,6 +5,7 @@ compiler may not fuse or reorder them: a kernel equals the loop to the last bit.
 left to the other ways.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -217,3 +218,11 @@ def _as(arg: Any, dtype: torch.dtype) -> str:
     if dtype == torch.bfloat16:
         return f"narrowed((float)v{arg.place})"
     return f"(({_TYPES[dtype]})v{arg.place})"
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return f"({value})"
+    if math.isfinite(value):
+        return f"({value.hex()})"
+    return {"inf": "INFINITY", "-inf": "(-INFINITY)", "nan": "NAN"}[str(value)]

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -87,7 +87,7 @@ def why_not(batch: Batch) -> str | None:
 
 def _overlap(params: Sequence[Tensor]) -> str | None:
     spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in params)
-    if any(end > start for (_, end), (start, _) in zip(spans, spans[1:], strict=False)):
+    if any(end > start for (_, end), (start, _) in pairwise(spans)):
         return "two parameters share memory"
     return None
 

@@ -95,9 +95,11 @@ class Binding:
         """The step to take with these gradients, at the numbers of `program`. Writes nothing."""
         sparse = False
         if not self.batch.lie_alike(grads):
-            sparse = program.rule.rests and any(grad.is_sparse for grad in grads)
+            rests = program.rule.rests and not program.needs_index
+            sparse = rests and any(grad.is_sparse for grad in grads)
             grads = [
-                _aligned(real(grad), param, program.rule) for param, grad in zip(self.batch.params, grads, strict=True)
+                _aligned(real(grad), param, program.rule, rests=rests)
+                for param, grad in zip(self.batch.params, grads, strict=True)
             ]
         taken = self._counts.before(self.positions)
         if program.needs_index:
@@ -202,7 +204,7 @@ def real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
-def _aligned(grad: Tensor, param: Tensor, rule: Rule) -> Tensor:
+def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, rests: bool) -> Tensor:
     """A gradient as its parameter lies in memory, or sparse where that will do; a wrong one raises ParameterError."""
     who = type(rule).__name__
     for what, found, wanted in (
@@ -221,5 +223,5 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule) -> Tensor:
                 f"{who}: gradients must be dense, got a sparse one for a parameter of shape {tuple(param.shape)}. "
                 "Use sparse=False in the embedding, or an optimizer that takes sparse gradients (SGD, AdaGrad)."
             )
-        return grad.coalesce() if rule.rests else grad.to_dense()
+        return grad.coalesce() if rests else grad.to_dense()
     return torch.empty_like(param).copy_(grad)

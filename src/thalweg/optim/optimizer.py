@@ -114,7 +114,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group = self.param_groups[number]
         params = group["params"]
         grads = [param.grad for param in params]
-        if any([grad is None for grad in grads]):
+        if any(grad is None for grad in grads):
             params = [param for param, grad in zip(params, grads, strict=True) if grad is not None]
             grads = [grad for grad in grads if grad is not None]
         if not params:

@@ -1,7 +1,7 @@
 """Roots: the correctly rounded square root.
 
-PyTorch builds with MKL round some square roots one unit away on a CPU (0.6 % of float32 values, lab/LOG.md); C does not.
-Rules take `root` instead of `torch.sqrt`, so that a step has the same bits whichever way it is run.
+PyTorch builds with MKL round some square roots one unit away on a CPU (0.6 % of float32 values, lab/LOG.md). C does
+not. Rules take `root` instead of `torch.sqrt`, so that a step has the same bits whichever way it is run.
 """
 
 import torch
