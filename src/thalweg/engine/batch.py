@@ -1,6 +1,7 @@
 """Batch: tensors that step together, because one program serves them all."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +14,8 @@ from thalweg.rules import row
 class Batch:
     """Parameters of one program, dtype and device, with what they remember: a list of tensors for each leaf.
 
-    The ways of running write parameters and state in place. How the parameters lie in memory is noted here and must
-    be checked before each step (`unchanged`), since `param.data = ...` may change it at any time.
+    The ways of running write parameters and state in place. How these lie in memory is noted here, for kernels, and
+    must be checked before each step (`unchanged`), since `param.data = ...` may change it at any time.
     """
 
     def __init__(self, program: Program, params: Sequence[Tensor], columns: dict[str, list[Tensor]]) -> None:
@@ -23,7 +24,8 @@ class Batch:
         self.columns = columns
         self.dtype, self.device = params[0].dtype, params[0].device
         self.num_elements = sum(param.numel() for param in params)
-        self._shapes = [param.shape for param in params]
+        self.bound_at = self.addresses()
+        self._numels = [param.numel() for param in params]
         self._strides = [param.stride() for param in params]
         self._dtypes = [self.dtype] * len(params)
         self._on_cpu = [params[0].is_cpu] * len(params)
@@ -32,24 +34,30 @@ class Batch:
         """What the parameter number `k` remembers, as a row."""
         return row(**{name: column[k] for name, column in self.columns.items()})
 
+    def addresses(self) -> list[int]:
+        """Where the parameters and then what they remember, column by column, lie in memory."""
+        return list(map(Tensor.data_ptr, chain(self.params, *self.columns.values())))
+
     def unchanged(self) -> bool:
-        """Whether the parameters lie in memory as they did."""
-        return list(map(Tensor.stride, self.params)) == self._strides
+        """Whether everything lies in memory as it did when the batch was made."""
+        return self.addresses() == self.bound_at and list(map(Tensor.stride, self.params)) == self._strides
 
     def lie_alike(self, grads: Sequence[Tensor]) -> bool:
         """Whether each gradient is plain memory of the shape, order and dtype of its parameter.
 
-        Devices other than the CPU are not told apart. Comprehensions and maps, since this is done for every step of
-        every tensor: 0.5 µs for each.
+        Strides and number of elements say the shape; devices other than the CPU are not told apart. Comprehensions
+        and maps, since this is done for every step of every tensor.
         """
-        return (
-            [grad.dtype for grad in grads] == self._dtypes
-            and [grad.is_cpu for grad in grads] == self._on_cpu
-            and True not in [grad.is_sparse for grad in grads]  # a sparse tensor has no strides to ask for
-            and list(map(Tensor.size, grads)) == self._shapes
-            and list(map(Tensor.stride, grads)) == self._strides
-            and not any(map(Tensor.is_neg, grads))
-        )
+        try:
+            return (
+                list(map(Tensor.stride, grads)) == self._strides
+                and list(map(Tensor.numel, grads)) == self._numels
+                and [grad.dtype for grad in grads] == self._dtypes
+                and [grad.is_cpu for grad in grads] == self._on_cpu
+                and True not in map(Tensor.is_neg, grads)
+            )
+        except RuntimeError:  # a sparse tensor has no strides
+            return False
 
 
 class Step(NamedTuple):
@@ -63,7 +71,7 @@ class Step(NamedTuple):
     @property
     def shared_row(self) -> Any:
         """The row of all parameters if they share one; None if they differ."""
-        return self.rows[0] if all(one is self.rows[0] for one in self.rows) else None
+        return self.rows[0] if len(set(map(id, self.rows))) == 1 else None
 
 
 def is_dense(tensor: Tensor) -> bool:

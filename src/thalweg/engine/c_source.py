@@ -128,7 +128,7 @@ static inline float float_of(int32_t x) {
 }
 """
 
-# `at` holds the addresses of all tensors, column by column; `row_stride` is 0 where all tensors share one row of scalars.
+# `at` holds the addresses of all tensors, column by column; `row_stride` is 0 where all tensors share one row.
 _EPILOGUE = """
 void step(int64_t count, const int64_t *sizes, void *const *at, const double *rows, int64_t row_stride,
           int64_t threads) {

@@ -40,9 +40,10 @@ class Kernel:
         self._step.restype = None
         self._step.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2]
 
-    def __call__(self, sizes: "array[int]", addresses: "array[int]", rows: "array[float]", row_stride: int) -> None:
+    def __call__(
+        self, sizes: "array[int]", addresses: "array[int]", rows: "array[float]", row_stride: int, threads: int
+    ) -> None:
         """Step tensors of these sizes; `c_source` tells the order of the addresses and of the rows of scalars."""
-        threads = torch.get_num_threads() if sum(sizes) >= _WORTH_THREADS else 1
         pointers = (values.buffer_info()[0] for values in (sizes, addresses, rows))
         self._step(len(sizes), *pointers, row_stride, threads)
 
@@ -53,16 +54,21 @@ class Launch:
     def __init__(self, kernel: Kernel, batch: Batch) -> None:
         self.kernel, self.batch = kernel, batch
         self.sizes = array("q", [param.numel() for param in batch.params])
+        count = len(batch.params)
+        self._addresses = array("Q", [*batch.bound_at[:count], *[0] * count, *batch.bound_at[count:]])
+        self._may_be_nowhere = 0 in self.sizes
 
     def run(self, step: Step) -> None:
-        """Take a step in place. Gradients must lie as their parameters do (`Batch.lie_alike`)."""
-        batch = self.batch
-        tensors = chain(batch.params, step.grads, *batch.columns.values())
-        addresses = array("Q", map(Tensor.data_ptr, tensors))
-        assert 0 not in addresses or 0 in self.sizes, "every tensor has memory of its own"
+        """Take a step in place: the batch must be unchanged, and gradients lie as their parameters do."""
+        batch, count = self.batch, len(self.batch.params)
+        grads = list(map(Tensor.data_ptr, step.grads))
+        assert self._may_be_nowhere or 0 not in grads, "every gradient has memory"
+        self._addresses[count : 2 * count] = array("Q", grads)
         shared = step.shared_row
         rows = array("d", shared if shared is not None else chain.from_iterable(step.rows))
-        self.kernel(self.sizes, addresses, rows, 0 if shared is not None else len(step.rows[0]))
+        row_stride = 0 if shared is not None else len(step.rows[0])
+        threads = torch.get_num_threads() if batch.num_elements >= _WORTH_THREADS else 1
+        self.kernel(self.sizes, self._addresses, rows, row_stride, threads)
         # Autograd is told, as it is of every other change in place: a backward pass that needs the old values fails.
         torch.autograd.graph.increment_version(batch.params)
 

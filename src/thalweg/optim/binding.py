@@ -38,10 +38,10 @@ class StepCounts:
                 entry.fill_(float(saved.get("step", any(value is not None for value in saved.values()))))
                 saved["step"] = entry
 
-    def before(self, positions: Sequence[int]) -> list[int]:
+    def before(self, positions: Sequence[int]) -> list[float]:
         """The steps taken by the parameters at these positions."""
         counts = self._vector.tolist()
-        return [int(counts[position]) for position in positions]
+        return counts if len(positions) == len(counts) else [counts[position] for position in positions]
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Count a step of the parameters at these positions."""
@@ -65,29 +65,30 @@ class Binding:
     ) -> None:
         self.program, self.params, self.positions = program, list(params), list(positions)
         self.dtype = params[0].dtype
-        self._records = [_record(program, param, state) for param in params]
+        self.records = [_record(program, param, state) for param in params]
         self._counts = counts
-        for record, position in zip(self._records, positions, strict=True):
+        for record, position in zip(self.records, positions, strict=True):
             record["step"] = counts.entries[position]
         layout = program.layout(real(params[0]).shape)
         self._entries = {
-            key: [record[key] for record in self._records] for key in ("step", *(leaf.key for leaf in layout.values()))
+            key: [record[key] for record in self.records] for key in ("step", *(leaf.key for leaf in layout.values()))
         }
         columns = {name: [real(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
         self.batch = Batch(program, [real(param) for param in params], columns)
+        # What the batch holds of a complex parameter is a view, which goes on where `param.data` has left.
+        self._complex = params[0].is_complex()
         self._addresses = list(map(Tensor.data_ptr, self.params))
         self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
         self.runner = Runner(self.batch, asked)
 
-    def holds(self, program: Program, state: State) -> bool:
+    def holds(self, program: Program) -> bool:
         """Whether everything is still as it was bound: parameters in their place, entries of the state the same."""
         return (
             (program is self.program or program.key(self.batch.params[0].shape, self.batch.dtype) == self._key)
-            and list(map(Tensor.data_ptr, self.params)) == self._addresses
             and self.batch.unchanged()
-            and all(map(is_, map(state.get, self.params), self._records))
+            and (not self._complex or list(map(Tensor.data_ptr, self.params)) == self._addresses)
             and all(
-                all(map(is_, map(itemgetter(key), self._records), entries)) for key, entries in self._entries.items()
+                all(map(is_, map(itemgetter(key), self.records), entries)) for key, entries in self._entries.items()
             )
         )
 
@@ -104,12 +105,12 @@ class Binding:
         taken = self._counts.before(self.positions)
         if program.needs_index:
             rows = [
-                program.coefficients(count + 1, seed=seed, position=position)
+                program.coefficients(int(count) + 1, seed=seed, position=position)
                 for count, position in zip(taken, self.positions, strict=True)
             ]
         else:
-            each = {count: program.coefficients(count + 1) for count in set(taken)}
-            rows = [each[count] for count in taken]
+            each = {count: program.coefficients(int(count) + 1) for count in set(taken)}
+            rows = [each[count] for count in taken] if len(each) > 1 else [each[taken[0]]] * len(taken)
         return Step(self.batch, grads, rows, sparse)
 
     def count(self) -> None:
@@ -129,14 +130,17 @@ class Bindings:
         self._counts = StepCounts(params, state)
         self._positions = {id(param): position for position, param in enumerate(params)}
         self._made: dict[tuple[int, ...], list[tuple[Binding, list[int]]]] = {}
+        self._records = list(state.values())
 
     def of(
         self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None
     ) -> list[tuple[Binding, list[int]]]:
         """The bindings of parameters of one group, each with the places of its own among them."""
+        if not (len(self._state) == len(self._records) and all(map(is_, self._state.values(), self._records))):
+            self._made.clear()  # somebody else has written to the state
         key = tuple(map(id, params))
         made = self._made.get(key)
-        if made is None or not all(binding.holds(programs(binding.dtype), self._state) for binding, _ in made):
+        if made is None or not all(binding.holds(programs(binding.dtype)) for binding, _ in made):
             if len(self._made) >= self._MOST:
                 self._made.clear()
             made = [
@@ -144,6 +148,7 @@ class Bindings:
                 for places in alike(params, programs)
             ]
             self._made[key] = made
+            self._records = list(self._state.values())
         return made
 
     def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Binding:

@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
+from operator import is_not
 from typing import Any, ClassVar
 
 import torch
@@ -114,7 +115,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group = self.param_groups[number]
         params = group["params"]
         grads = [param.grad for param in params]
-        if any(grad is None for grad in grads):
+        if not all(map(partial(is_not, None), grads)):
             params = [param for param, grad in zip(params, grads, strict=True) if grad is not None]
             grads = [grad for grad in grads if grad is not None]
         if not params:
