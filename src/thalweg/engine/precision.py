@@ -33,6 +33,13 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in HALVES else dtype
 
 
+def why_not(rounding: Rounding, dtype: torch.dtype) -> str | None:
+    """Why a parameter of this dtype cannot be rounded so; None if it can, or has nothing to round."""
+    if rounding == "stochastic" and dtype == torch.float16:
+        return "stochastic rounding is for bfloat16"
+    return None
+
+
 def used(rounding: Rounding, dtype: torch.dtype) -> Rounding:
     """The rounding of a parameter of this dtype where `rounding` is asked for: wide ones have nothing to round."""
     return rounding if dtype in HALVES else "nearest"

@@ -79,12 +79,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not isinstance(params, Tensor | set):  # torch wraps the one, and refuses the other with a reason
             param_group["params"] = params = list(params)
             for entry in params:
-                self._check_param(entry[1] if isinstance(entry, tuple) else entry)
+                param = entry[1] if isinstance(entry, tuple) else entry
+                self._check_param(param, (self.defaults | param_group).get("rounding", "nearest"))
         keywords.to_rule(self.rule, self.defaults | param_group)
         super().add_param_group(param_group)
         self._forget()
 
-    def _check_param(self, param: Any) -> None:
+    def _check_param(self, param: Any, rounding: precision.Rounding) -> None:
         if not isinstance(param, Tensor):
             raise ParameterTypeError(
                 f"{self._who}: every parameter must be a tensor, got {type(param).__name__} ({param!r:.60}). "
@@ -94,6 +95,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise ParameterError(
                 f"{self._who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} "
                 f"of shape {tuple(param.shape)}."
+            )
+        if reason := precision.why_not(rounding, param.dtype):
+            raise ParameterError(
+                f"{self._who}: {reason}, got a parameter of {param.dtype} and shape {tuple(param.shape)}. "
+                'Use rounding="kahan".'
             )
 
     @torch.no_grad()
