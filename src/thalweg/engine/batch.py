@@ -1,7 +1,7 @@
 """Batch: tensors that step together, because one program serves them all."""
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +37,11 @@ class Batch:
     def addresses(self) -> list[int]:
         """Where the parameters and then what they remember, column by column, lie in memory."""
         return list(map(Tensor.data_ptr, chain(self.params, *self.columns.values())))
+
+    def overlaps(self) -> bool:
+        """Whether two parameters share memory, so that their order matters."""
+        spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in self.params)
+        return any(end > start for (_, end), (start, _) in pairwise(spans))
 
     def unchanged(self) -> bool:
         """Whether everything lies in memory as it did when the batch was made."""

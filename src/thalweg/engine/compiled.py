@@ -7,10 +7,10 @@ background, and until a kernel is there the other ways run.
 
 import ctypes
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import torch
@@ -88,14 +88,7 @@ def why_not(batch: Batch) -> str | None:
             return "a parameter has gaps in memory"
         if batch.program.needs_index and not param.is_contiguous():
             return "stochastic rounding numbers the elements of contiguous parameters"
-    return _overlap(batch.params)
-
-
-def _overlap(params: Sequence[Tensor]) -> str | None:
-    spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in params)
-    if any(end > start for (_, end), (start, _) in pairwise(spans)):
-        return "two parameters share memory"
-    return None
+    return "two parameters share memory" if batch.overlaps() else None
 
 
 # --- making kernels ---------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def why_not(batch: Batch) -> str | None:
         return f"{type(batch.program.rule).__name__} looks at whole tensors (scope {batch.program.rule.scope})"
     if not all(param.is_contiguous() for param in batch.params):
         return "a parameter is not contiguous"
-    return None
+    return "two parameters share memory" if batch.overlaps() else None
 
 
 def run(step: Step) -> None:

@@ -54,7 +54,8 @@ class Runner:
         if no_kernel is None:
             self._kernel = compiled.kernel(self.batch.program, self.batch)
             return self.settled(wait=asked == "compiled")
-        return Choice(self._without_kernel, flat.why_not(self.batch) or no_kernel)
+        reason = None if asked == "compiled" else flat.why_not(self.batch)
+        return Choice(self._without_kernel, reason or no_kernel)
 
     def settled(self, *, wait: bool) -> Choice:
         """The choice as it stands now, or once the compiler has ended if that is waited for."""

@@ -28,15 +28,18 @@ class StepCounts:
     torch keeps a tensor for each parameter; counting them up would cost as much as the step of a small model.
     """
 
-    def __init__(self, params: Sequence[Tensor], state: State) -> None:
-        self._vector = torch.zeros(len(params))
-        self.entries = list(self._vector.unbind())
-        for param, entry in zip(params, self.entries, strict=True):
-            saved = state.get(param)
-            if saved:
-                # torch's SGD keeps no count: what remembers something has stepped before.
-                entry.fill_(float(saved.get("step", any(value is not None for value in saved.values()))))
-                saved["step"] = entry
+    def __init__(self, num_params: int) -> None:
+        self._vector = torch.zeros(num_params)
+        self._entries = list(self._vector.unbind())
+
+    def adopt(self, record: dict[str, Any], position: int) -> None:
+        """Go on from the count in a record; from then on the record shows ours."""
+        entry, saved = self._entries[position], record.get("step")
+        if saved is not entry:
+            # torch's SGD keeps no count: what remembers something has stepped before.
+            remembers = any(value is not None for key, value in record.items() if key != "step")
+            entry.fill_(float(remembers if saved is None else saved))
+            record["step"] = entry
 
     def before(self, positions: Sequence[int]) -> list[float]:
         """The steps taken by the parameters at these positions."""
@@ -45,7 +48,7 @@ class StepCounts:
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Count a step of the parameters at these positions."""
-        if len(positions) == len(self.entries):
+        if len(positions) == len(self._entries):
             self._vector += 1
         else:
             self._vector[list(positions)] += 1
@@ -65,10 +68,11 @@ class Binding:
     ) -> None:
         self.program, self.params, self.positions = program, list(params), list(positions)
         self.dtype = params[0].dtype
-        self.records = [_record(program, param, state) for param in params]
+        self.records = [state.setdefault(param, {}) for param in params]
         self._counts = counts
-        for record, position in zip(self.records, positions, strict=True):
-            record["step"] = counts.entries[position]
+        for record, param, position in zip(self.records, params, positions, strict=True):
+            counts.adopt(record, position)
+            _complete(record, program, param)
         layout = program.layout(real(params[0]).shape)
         self._entries = {
             key: [record[key] for record in self.records] for key in ("step", *(leaf.key for leaf in layout.values()))
@@ -125,9 +129,8 @@ class Bindings:
     _MOST = 32
 
     def __init__(self, params: Sequence[Tensor], state: State) -> None:
-        self.num_params = len(params)
         self._state = state
-        self._counts = StepCounts(params, state)
+        self._counts = StepCounts(len(params))
         self._positions = {id(param): position for position, param in enumerate(params)}
         self._made: dict[tuple[int, ...], list[tuple[Binding, list[int]]]] = {}
         self._records = list(state.values())
@@ -173,20 +176,17 @@ def alike(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) 
     return list(parts.values())
 
 
-def _record(program: Program, param: Tensor, state: State) -> dict[str, Any]:
-    """The entries of a parameter, made or completed where the program needs more."""
-    saved = state.get(param)
-    if saved is None:
-        saved = state[param] = {}
+def _complete(record: dict[str, Any], program: Program, param: Tensor) -> None:
+    """Make the entries of a parameter that the program needs and that are not there, or not as it needs them."""
     layout = program.layout(real(param).shape)
-    if any(not _fits(saved.get(leaf.key), leaf, param) for leaf in layout.values()):
-        # The first step, or a setting that asks for more state was changed on the way, or another library loaded it.
-        fresh = program.init(real(param))
-        for name, leaf in layout.items():
-            first = getattr(fresh, name)
-            first = torch.view_as_complex(first) if param.is_complex() else first
-            saved[leaf.key] = first if saved.get(leaf.key) is None else _adopted(saved[leaf.key], first, leaf.key)
-    return saved
+    if all(_fits(record.get(leaf.key), leaf, param) for leaf in layout.values()):
+        return
+    # The first step, or a setting that asks for more state was changed on the way, or another library saved it.
+    fresh = program.init(real(param))
+    for name, leaf in layout.items():
+        first = getattr(fresh, name)
+        first = torch.view_as_complex(first) if param.is_complex() else first
+        record[leaf.key] = first if record.get(leaf.key) is None else _adopted(record[leaf.key], first, leaf.key)
 
 
 def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:
