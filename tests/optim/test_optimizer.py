@@ -362,6 +362,31 @@ def test_a_rule_of_ones_own_becomes_an_optimizer() -> None:
         optim.optimizer_for(Mine)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SignSGD(rules.Rule, scope="elementwise"):
+    """A step along the sign of the gradient."""
+
+    lr: float = rules.hyper(1e-3, ">= 0", symbol="η", doc="length of the step")
+
+    def coefficients(self, step: int) -> Any:
+        return rules.row(lr=self.lr)
+
+    def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
+        return torch.sign(grad), state
+
+
+def test_an_optimizer_made_from_ones_own_rule_is_copied_pickled_and_compiled() -> None:
+    param = torch.ones(3, requires_grad=True)
+    optimizer = optim.optimizer_for(SignSGD)([param], lr=0.25, way="compiled")
+    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert type(other) is type(optimizer)
+        (copied,) = other.param_groups[0]["params"]
+        copied.grad = torch.tensor([1.0, -2.0, 0.0])
+        other.step()
+        assert copied.tolist() == [0.75, 1.25, 1.0]
+        assert str(other.plan).startswith("compiled")
+
+
 BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
     ([], {}, ParameterError, "AdamW: params must hold at least one parameter, got none."),
     ([3.0], {}, ParameterTypeError, "AdamW: every parameter must be a tensor, got float (3.0)."),
@@ -387,7 +412,7 @@ BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
         "AdamW: lr must be one number, got a tensor of shape (2,).",
     ),
     ([torch.zeros(2)], {"fused": True, "foreach": True}, KeywordError, "foreach and fused must not both be True"),
-    ([torch.zeros(2)], {"capturable": True}, KeywordError, "got capturable=True. Leave it out."),
+    ([torch.zeros(2)], {"capturable": True}, KeywordError, "capturable must be left out"),
     ([torch.zeros(2)], {"way": "fast"}, SettingError, "way must be one of loop, flat, compiled or None, got 'fast'"),
     ([torch.zeros(2)], {"rounding": "up"}, SettingError, "must be one of nearest, kahan, stochastic, got 'up'"),
     ([torch.zeros(2)], {"rounding": "kahan", "seed": 0.5}, SettingError, "seed must be a whole number"),

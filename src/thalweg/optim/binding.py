@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import precision
+from thalweg.engine import loop, precision
 from thalweg.engine.batch import Batch, Step, is_dense
 from thalweg.engine.program import Program
 from thalweg.engine.ways import Runner, Way
@@ -116,6 +116,19 @@ class Binding:
             each = {count: program.coefficients(int(count) + 1) for count in set(taken)}
             rows = [each[count] for count in taken] if len(each) > 1 else [each[taken[0]]] * len(taken)
         return Step(self.batch, grads, rows, sparse)
+
+    @torch.enable_grad()
+    def step_differentiably(self, step: Step) -> None:
+        """Take a step that autograd records: the parameters are written in place, the entries of the state anew."""
+        columns, layout = step.batch.columns, self.program.layout(self.batch.params[0].shape)
+        for k, (param, row) in enumerate(zip(step.batch.params, step.rows, strict=True)):
+            item = loop.Item(self.program, param, step.grads[k], step.batch.state(k), row)
+            ((new_param, new_state),) = loop.update([item])
+            param.copy_(new_param)
+            for name in columns:
+                leaf = getattr(new_state, name)
+                kept = torch.view_as_complex(leaf) if self._complex else leaf
+                self.records[k][layout[name].key] = kept
 
     def count(self) -> None:
         """Count the step that was taken."""

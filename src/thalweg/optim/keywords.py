@@ -105,15 +105,13 @@ def bind(rule: type[Rule], args: tuple[Any, ...], given: dict[str, Any]) -> dict
 
 def take_torchs(rule: type[Rule], given: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a call or a group without those that choose among torch's kernels, once they are checked."""
-    who = rule.__name__
     if given.get("foreach") and given.get("fused"):
-        raise KeywordError(f"{who}: foreach and fused must not both be True. Leave both out.")
-    for keyword in ("capturable", "differentiable"):
-        if given.get(keyword):
-            raise KeywordError(
-                f"{who}: steps are neither captured in CUDA graphs nor differentiated through, "
-                f"got {keyword}={given[keyword]!r}. Leave it out."
-            )
+        raise KeywordError(f"{rule.__name__}: foreach and fused must not both be True. Leave both out.")
+    if given.get("capturable"):
+        raise KeywordError(
+            f"{rule.__name__}: capturable must be left out, since steps are not captured in CUDA graphs, "
+            f"got capturable={given['capturable']!r}."
+        )
     return {keyword: value for keyword, value in given.items() if keyword not in TORCH_KERNELS}
 
 

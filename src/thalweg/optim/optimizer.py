@@ -47,6 +47,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         way: ways.Way | None = None,
         **settings: Any,
     ) -> None:
+        differentiable = bool(settings.get("differentiable"))
         settings = keywords.take_torchs(self.rule, settings)
         keywords.check_way(self.rule, way)
         self._way = way
@@ -64,6 +65,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
         if rounding != "nearest":  # otherwise groups are those of torch
             defaults |= {"rounding": rounding, "seed": seed}
+        if differentiable:  # torch's own class reads it there
+            defaults["differentiable"] = True
         super().__init__(params, defaults)
 
     @property
@@ -111,7 +114,11 @@ class RuleOptimizer(torch.optim.Optimizer):
                 loss = closure()
         # All steps are made ready, and bad gradients refused, before the first parameter is written.
         ready = [pair for group in range(len(self.param_groups)) for pair in self._ready(group)]
-        ways.run([(binding.runner, step) for binding, step in ready])
+        if self.defaults.get("differentiable"):
+            for binding, step in ready:
+                binding.step_differentiably(step)
+        else:
+            ways.run([(binding.runner, step) for binding, step in ready])
         for binding, _ in ready:
             binding.count()
         return loss
@@ -160,6 +167,12 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_way": self._way}
+
+    def __reduce__(self) -> Any:
+        if _MADE.get(self.rule) is type(self) and type(self).__module__ == __name__:
+            # A class made by `optimizer_for` is in no module; its rule is.
+            return _blank, (self.rule,), self.__getstate__()
+        return super().__reduce__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._forget()
@@ -244,6 +257,11 @@ _MADE: dict[type[Rule], type[RuleOptimizer]] = {}
 def optimizer_for(rule: type[Rule]) -> type[RuleOptimizer]:
     """The optimizer class of a rule: the one already made, or a new one for a rule of your own."""
     return _MADE.get(rule) or type(rule.__name__, (RuleOptimizer,), {}, rule=rule)
+
+
+def _blank(rule: type[Rule]) -> RuleOptimizer:
+    made = optimizer_for(rule)
+    return made.__new__(made)
 
 
 def _document(rule: type[Rule]) -> str:
