@@ -65,7 +65,7 @@ def trained(kind: Any, kwargs: dict[str, Any], dtype: torch.dtype, schedulers: A
 
 def assert_close(ours: list[Tensor], theirs: list[Tensor], rtol: float = 1e-9) -> None:
     for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol / 1000)
+        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol / 10)
 
 
 @pytest.mark.parametrize(("info", "given"), INPUTS)
