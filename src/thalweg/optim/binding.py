@@ -73,15 +73,20 @@ class Binding:
         for record, param, position in zip(self.records, params, positions, strict=True):
             counts.adopt(record, position)
             _complete(record, program, param)
-        layout = program.layout(real(params[0]).shape)
+        layout = program.layout(plain(params[0]).shape)
         self._entries = {
             key: [record[key] for record in self.records] for key in ("step", *(leaf.key for leaf in layout.values()))
         }
-        columns = {name: [real(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
-        self.batch = Batch(program, [real(param) for param in params], columns)
-        # What the batch holds of a complex parameter is a view, which goes on where `param.data` has left.
-        self._complex = params[0].is_complex()
-        self._addresses = list(map(Tensor.data_ptr, self.params))
+        columns = {name: [plain(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
+        self.batch = Batch(program, [plain(param) for param in params], columns)
+        # What the batch holds of a complex or sharded parameter is a view, which stays where `param.data` has left.
+        self._views = _is_view(params[0])
+        if hasattr(params[0], "to_local") and (program.rule.scope != "elementwise" or program.needs_index):
+            raise ParameterError(
+                f"{type(program.rule).__name__}: sharded parameters need an elementwise rule and no stochastic "
+                f"rounding, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
+            )
+        self._addresses = self._where()
         self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
         self.runner = Runner(self.batch, asked)
 
@@ -90,20 +95,25 @@ class Binding:
         return (
             (program is self.program or program.key(self.batch.params[0].shape, self.batch.dtype) == self._key)
             and self.batch.unchanged()
-            and (not self._complex or list(map(Tensor.data_ptr, self.params)) == self._addresses)
+            and (not self._views or self._where() == self._addresses)
             and all(
                 all(map(is_, map(itemgetter(key), self.records), entries)) for key, entries in self._entries.items()
             )
         )
 
+    def _where(self) -> list[int]:
+        return [plain(param).data_ptr() for param in self.params]
+
     def step(self, program: Program, grads: Sequence[Tensor], seed: int) -> Step:
         """The step to take with these gradients, at the numbers of `program`. Writes nothing."""
         sparse = False
+        if self._views:
+            grads = [plain(grad) for grad in grads]
         if not self.batch.lie_alike(grads):
             rests = program.rule.rests and not program.needs_index
             sparse = rests and any(grad.is_sparse for grad in grads)
             grads = [
-                _aligned(real(grad), param, program.rule, rests=rests)
+                _aligned(grad, param, program.rule, rests=rests)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
         taken = self._counts.before(self.positions)
@@ -127,7 +137,7 @@ class Binding:
             param.copy_(new_param)
             for name in columns:
                 leaf = getattr(new_state, name)
-                kept = torch.view_as_complex(leaf) if self._complex else leaf
+                kept = torch.view_as_complex(leaf) if self.params[k].is_complex() else leaf
                 self.records[k][layout[name].key] = kept
 
     def count(self) -> None:
@@ -184,22 +194,39 @@ def alike(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) 
     for place, param in enumerate(params):
         kind = (param.shape, param.dtype)
         if kind not in keys:
-            keys[kind] = programs(param.dtype).key(real(param).shape, param.dtype)
-        parts.setdefault((keys[kind], param.device, param.is_contiguous(), is_dense(param)), []).append(place)
+            keys[kind] = programs(param.dtype).key(plain(param).shape, param.dtype)
+        parts.setdefault((keys[kind], *_kind_of_memory(param)), []).append(place)
     return list(parts.values())
+
+
+def _kind_of_memory(param: Tensor) -> tuple[Hashable, ...]:
+    memory = plain(param)
+    return param.device, _is_view(param), memory.is_contiguous(), is_dense(memory)
 
 
 def _complete(record: dict[str, Any], program: Program, param: Tensor) -> None:
     """Make the entries of a parameter that the program needs and that are not there, or not as it needs them."""
-    layout = program.layout(real(param).shape)
+    layout = program.layout(plain(param).shape)
     if all(_fits(record.get(leaf.key), leaf, param) for leaf in layout.values()):
         return
     # The first step, or a setting that asks for more state was changed on the way, or another library saved it.
-    fresh = program.init(real(param))
+    fresh = program.init(plain(param))
     for name, leaf in layout.items():
-        first = getattr(fresh, name)
-        first = torch.view_as_complex(first) if param.is_complex() else first
+        first = _like(getattr(fresh, name), param)
         record[leaf.key] = first if record.get(leaf.key) is None else _adopted(record[leaf.key], first, leaf.key)
+
+
+def _like(leaf: Tensor, param: Any) -> Tensor:
+    """A leaf of state of the kind that its parameter is: complex, or sharded in the same way."""
+    if param.is_complex():
+        return torch.view_as_complex(leaf)
+    if hasattr(param, "to_local"):
+        from torch.distributed.tensor import DTensor
+
+        return DTensor.from_local(
+            leaf, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
+        )
+    return leaf
 
 
 def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:
@@ -217,9 +244,15 @@ def _adopted(entry: Any, first: Tensor, key: str) -> Tensor:
     return first.copy_(entry)
 
 
-def real(tensor: Tensor) -> Tensor:
-    """A complex tensor as pairs of real numbers, as torch's optimizers see it."""
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor as the engine runs it: complex numbers as pairs, as in torch.optim; of a sharded one, the shard here."""
+    if isinstance(tensor, Tensor) and hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _is_view(param: Tensor) -> bool:
+    return param.is_complex() or hasattr(param, "to_local")
 
 
 def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, rests: bool) -> Tensor:

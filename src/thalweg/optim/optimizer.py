@@ -14,7 +14,7 @@ from thalweg.engine.batch import Batch, Step
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import keywords
-from thalweg.optim.binding import Binding, Bindings, alike, real
+from thalweg.optim.binding import Binding, Bindings, alike, plain
 from thalweg.optim.plan import Plan, Planned
 from thalweg.rules import Rule
 
@@ -205,7 +205,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             programs, params = self._programs(number), group["params"]
             runners: dict[int, ways.Runner] = {}
             for places in alike(params, programs):
-                own = [real(params[place]) for place in places]
+                own = [plain(params[place]) for place in places]
                 runner = ways.Runner(Batch(programs(params[places[0]].dtype), own, {}), self._way)
                 runners |= dict.fromkeys(places, runner)
             found.append(runners)
