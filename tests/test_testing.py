@@ -279,7 +279,7 @@ def test_a_sound_optimizer_fails_nothing_but_what_torchs_loader_breaks() -> None
 def test_a_schedule_that_is_not_obeyed_and_hooks_that_are_not_called_are_found() -> None:
     class KeepsItsLr(Plain):
         def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-            super().one({**group, "lr": 0.05, "weight_decay": 0.0}, param, grad)
+            super().one({**group, "lr": 0.05}, param, grad)
 
     class Deaf(Plain):
         def register_step_post_hook(self, hook: Any) -> Any:

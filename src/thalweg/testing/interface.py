@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from thalweg.testing.kit import Kit, SkippedError, assert_same, copied, put, train
+from thalweg.testing.kit import Kit, SkippedError, assert_same, put, train
 
 
 def is_an_optimizer(kit: Kit) -> None:
@@ -61,16 +61,23 @@ def calls_closures(kit: Kit) -> None:
 
 def obeys_schedulers(kit: Kit) -> None:
     """A scheduler of torch attaches, and its learning rate is the one used."""
-    params = kit.params()
-    optimizer = kit.made(params)
-    put(optimizer, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0 if step >= 2 else 1.0)
-    for step in range(2):
-        train(optimizer, params, range(step, step + 1))
-        schedule.step()
-    at = copied(params)
-    train(optimizer, params, range(2, 4))
-    assert_same(params, at, "after the schedule has ended at 0")
+    ends = []
+    for way in ("scheduled", "set by hand", "left alone"):
+        params = kit.params()
+        optimizer = kit.made(params)
+        if "lr" not in optimizer.param_groups[0]:
+            raise SkippedError("no lr in its groups")
+        lr = optimizer.param_groups[0]["lr"]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step) if way == "scheduled" else None
+        for step in range(4):
+            if way == "set by hand":
+                put(optimizer, lr=lr * 0.5**step)
+            train(optimizer, params, range(step, step + 1))
+            if schedule is not None:
+                schedule.step()
+        ends.append(params)
+    assert_same(ends[0], ends[1], "a schedule against the same learning rates set by hand")
+    assert not torch.equal(ends[0][0], ends[2][0]), "the schedule changed nothing"
 
 
 def calls_hooks(kit: Kit) -> None:

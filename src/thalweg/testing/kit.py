@@ -38,10 +38,14 @@ class Kit:
 
     def made(self, params: Any, factory: Factory | None = None) -> torch.optim.Optimizer:
         """An optimizer for these parameters, ready to train."""
-        optimizer = (factory or self.factory)(params)
-        if callable(getattr(optimizer, "train", None)):
-            optimizer.train()  # type: ignore[attr-defined]  # as schedule-free ones want to be told
-        return optimizer
+        return ready((factory or self.factory)(params))
+
+
+def ready(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer, told that it trains if it wants to be, as schedule-free ones do."""
+    if callable(getattr(optimizer, "train", None)):
+        optimizer.train()  # type: ignore[attr-defined]
+    return optimizer
 
 
 def gradients(params: Sequence[Tensor], step: int) -> list[Tensor]:
