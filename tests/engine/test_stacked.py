@@ -23,12 +23,15 @@ def members_of(rule: Rule) -> list[Rule]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("under_vmap", [False, True])
+def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype, under_vmap: bool) -> None:
     rules = members_of(case.rule)
     names = [str(index) for index in range(len(SHAPES))]
     start = dict(zip(names, parameters(dtype), strict=True))
     params = {name: torch.stack([param] * len(rules)) for name, param in start.items()}
-    states, step = stacked.init(rules, params), stacked.stepper(rules[0])
+    population = stacked.Population(rules, params)
+    if under_vmap:
+        population._runners = None
     alone = [dict(start) for _ in rules]
     remembered = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
     for count, grads in enumerate(gradients(20, dtype), start=1):
@@ -37,7 +40,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype)
             name: torch.stack([grad * (1 + k) for k in range(len(rules))])
             for name, grad in zip(names, grads, strict=True)
         }
-        params, states = step(params, own, states, stacked.coefficients(rules, count, like=params["0"]))
+        population.step(rules, own, count)
         for k, rule in enumerate(rules):
             row = rule.coefficients(count)
             items = [loop.Item(Program(rule), alone[k][name], own[name][k], remembered[k][name], row) for name in names]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from thalweg import __version__
+from thalweg.cli.bench import bench
 from thalweg.cli.compare import compare
 from thalweg.cli.explain import explain
 from thalweg.cli.list import list_
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (compare, report, tasks, list_, explain):
+for command in (compare, report, tasks, list_, explain, bench):
     cli.add_command(command)
 
 

@@ -115,11 +115,10 @@ class Population:
         self.params = {name: param.detach() for name, param in params.items()}
         shapes = [param.shape[1:] for param in self.params.values()]
         assert len({stacked.program(rule, shapes) for rule in self.rules}) == 1
-        self.state = stacked.init(self.rules, self.params)
+        self.population = stacked.Population(self.rules, self.params)
         self.taken = 0
-        self.update = stacked.stepper(self.rules[0])
         self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")
-        self.batches = [_batches(task, contender, trial.seed) for trial in trials]
+        self.batches = _stacked_batches(task, contender, [trial.seed for trial in trials])
 
     def _measured(self, measure: Measure) -> Callable[[Any, Any, Batch], Tensor]:
         objective = _Objective(self.model, measure)
@@ -132,13 +131,10 @@ class Population:
 
     def step(self, lr_factor: float) -> None:
         self.model.train()
-        batches = [next(batch) for batch in self.batches]
-        batch = tuple(torch.stack(parts) for parts in zip(*batches, strict=True))
-        grads = self.gradient(self.params, self.buffers, batch)
+        grads = self.gradient(self.params, self.buffers, next(self.batches))
         self.taken += 1
         rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
-        row = stacked.coefficients(rules, self.taken, like=next(iter(self.params.values())))
-        self.params, self.state = self.update(self.params, grads, self.state, row)
+        self.population.step(rules, grads, self.taken)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> list[float]:
@@ -178,6 +174,20 @@ def _batches(task: Task, contender: Contender, seed: int) -> Iterator[Batch]:
     if contender.full_batch:
         return itertools.repeat(train)
     indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seed)
+    return (tuple(tensor[index] for tensor in train) for index in indices)
+
+
+def _stacked_batches(task: Task, contender: Contender, seeds: Sequence[int]) -> Iterator[Batch]:
+    """Training batches without end for all members of a population, one member's after the other's in front."""
+    train = task.split("train")
+    if train is None:
+        return itertools.repeat(())
+    assert isinstance(train, tuple), "a population's data are in memory"
+    if contender.full_batch:
+        return itertools.repeat(tuple(tensor.expand(len(seeds), *tensor.shape) for tensor in train))
+    members = [epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seed) for seed in seeds]
+    # One lookup for all members: as many as there are would take longer than the forward pass.
+    indices = (torch.stack([next(member) for member in members]) for _ in itertools.count())
     return (tuple(tensor[index] for tensor in train) for index in indices)
 
 

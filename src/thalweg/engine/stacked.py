@@ -1,18 +1,21 @@
-"""Stacked: a population of models, each with its own settings, as one program (`torch.func.vmap`).
+"""Stacked: a population of models, each with its own settings, stepped in place as one.
 
-Every tensor has one more dimension in front, the members'. A member's step is the loop's, so nothing here knows a
-formula; members may differ in numbers but not in switches or in what they remember, since those choose the program.
+Every tensor has one more dimension in front, the members'. Members may differ in numbers but not in switches or in what
+they remember, since those choose the program. An elementwise rule takes the members' slices as so many tensors, which
+one kernel steps in one call; other rules are run by the loop under `torch.func.vmap`, reductions and all.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.engine import loop
+from thalweg.engine.batch import Batch, Step
 from thalweg.engine.precision import compute_dtype
 from thalweg.engine.program import Program
+from thalweg.engine.ways import Runner
 from thalweg.rules import Rule
 
 
@@ -21,38 +24,45 @@ def program(rule: Rule, shapes: Iterable[torch.Size]) -> Hashable:
     return tuple(Program(rule).key(shape, torch.float32) for shape in shapes)
 
 
-def coefficients(rules: Sequence[Rule], step: int, *, like: Tensor) -> Any:
-    """Each member's scalars for this step, as one row of tensors of shape (members,), for parameters `like` these.
+class Population:
+    """The stacked parameters of a population, by name, and its state. Steps are taken in place."""
 
-    They are computed member by member in Python's float64, exactly as the loop computes them.
-    """
-    rows = [rule.coefficients(step) for rule in rules]
-    columns = torch.tensor(rows, dtype=torch.float64).to(like.device, compute_dtype(like.dtype)).unbind(1)
-    return type(rows[0])(*columns)
+    def __init__(self, rules: Sequence[Rule], params: dict[str, Tensor]) -> None:
+        self.params = params
+        self._program = Program(rules[0])
+        states = {
+            name: [Program(rule).init(member) for rule, member in zip(rules, param, strict=True)]
+            for name, param in params.items()
+        }
+        self.state = {name: type(rows[0])(*map(torch.stack, zip(*rows, strict=True))) for name, rows in states.items()}
+        self._runners = {name: self._runner(name) for name in params} if rules[0].scope == "elementwise" else None
 
+    def _runner(self, name: str) -> Runner:
+        state = self.state[name]
+        columns = {leaf: list(getattr(state, leaf).unbind()) for leaf in state._fields}
+        return Runner(Batch(self._program, list(self.params[name].unbind()), columns))
 
-def init(rules: Sequence[Rule], params: dict[str, Tensor]) -> dict[str, Any]:
-    """The state of a population before its first step, for stacked parameters; each member's is its own rule's."""
+    @torch.no_grad()
+    def step(self, rules: Sequence[Rule], grads: dict[str, Tensor], count: int) -> None:
+        """Take step number `count` (from 1) with these stacked gradients, each member at the numbers of its rule."""
+        rows = [rule.coefficients(count) for rule in rules]
+        if self._runners is None:
+            self._step_under_vmap(rows, grads)
+            return
+        for name, runner in self._runners.items():
+            runner.run(Step(runner.batch, list(grads[name].contiguous().unbind()), rows))
 
-    def stacked(param: Tensor) -> Any:
-        rows = [Program(rule).init(member) for rule, member in zip(rules, param, strict=True)]
-        return type(rows[0])(*(torch.stack(leaves) for leaves in zip(*rows, strict=True)))
+    def _step_under_vmap(self, rows: Sequence[Any], grads: dict[str, Tensor]) -> None:
+        like = next(iter(self.params.values()))
+        # Computed member by member in Python's float64, as the loop computes them.
+        columns = torch.tensor(rows, dtype=torch.float64).to(like.device, compute_dtype(like.dtype)).unbind(1)
 
-    return {name: stacked(param) for name, param in params.items()}
+        def member(params: Any, grads: Any, states: Any, row: Any) -> Any:
+            items = [loop.Item(self._program, params[name], grads[name], states[name], row) for name in params]
+            return dict(zip(params, loop.update(items), strict=True))
 
-
-def stepper(rule: Rule) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
-    """The step of a population: (params, grads, states, coefficients) -> (params, states), all stacked.
-
-    `rule` gives the program; the numbers come from `coefficients`.
-    """
-
-    def member(params: dict[str, Tensor], grads: dict[str, Tensor], states: dict[str, Any], row: Any) -> Any:
-        items = [loop.Item(Program(rule), params[name], grads[name], states[name], row) for name in params]
-        updated = list(loop.update(items))
-        return (
-            {name: param for name, (param, _) in zip(params, updated, strict=True)},
-            {name: state for name, (_, state) in zip(params, updated, strict=True)},
-        )
-
-    return torch.func.vmap(member)
+        updated = torch.func.vmap(member)(self.params, grads, self.state, type(rows[0])(*columns))
+        for name, (param, state) in updated.items():
+            self.params[name].copy_(param)
+            for old, new in zip(self.state[name], state, strict=True):
+                old.copy_(new)

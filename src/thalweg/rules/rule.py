@@ -15,7 +15,7 @@ the state are read from `self`: they choose between programs.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -132,7 +132,13 @@ class Rule:
                     f"{type(self).__name__}: the settings are {', '.join(self.hypers())}, got {name!r}. "
                     f"{nearest(name, self.hypers())}"
                 )
-        return replace(self, **settings)  # type: ignore[type-var]
+        # Not `replace`, which would check every setting anew: populations and schedules do this at every step.
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__, **settings)
+        for name in settings:
+            changed._check(name, self.hypers()[name], settings[name])
+        changed.check_together()
+        return changed
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:
         """The tensors that these settings remember for a parameter of this shape, by field name."""

@@ -1,0 +1,34 @@
+"""Sets: the shapes of the parameters that steps are measured on."""
+
+Shapes = list[tuple[int, ...]]
+
+
+def gpt2() -> Shapes:
+    """98 million parameters in 148 tensors: GPT-2's twelve layers of width 768, with a vocabulary of 16,384."""
+    d = 768
+    norm = [(d,), (d,)]
+    attention = [(3 * d, d), (3 * d,), (d, d), (d,)]
+    mlp = [(4 * d, d), (4 * d,), (d, 4 * d), (d,)]
+    return [(16_384, d), (1_024, d), *(12 * [*norm, *attention, *norm, *mlp]), *norm]
+
+
+def small() -> Shapes:
+    """0.8 million parameters in 400 tensors: matrices of 64 by 64, and vectors of 64."""
+    return 200 * [(64, 64), (64,)]
+
+
+def resnet50() -> Shapes:
+    """25.6 million parameters in 161 tensors: ResNet-50's convolutions, batch norms and head."""
+    shapes: Shapes = [(64, 3, 7, 7), (64,), (64,)]
+    channels = 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            for out, into, kernel in ((width, channels, 1), (width, width, 3), (4 * width, width, 1)):
+                shapes += [(out, into, kernel, kernel), (out,), (out,)]
+            if block == 0:
+                shapes += [(4 * width, channels, 1, 1), (4 * width,), (4 * width,)]
+            channels = 4 * width
+    return [*shapes, (1000, 2048), (1000,)]
+
+
+SETS = {"gpt2": gpt2, "small": small, "resnet50": resnet50}
