@@ -31,7 +31,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
     params = {name: torch.stack([param] * len(rules)) for name, param in start.items()}
     population = stacked.Population(rules, params)
     if under_vmap:
-        population._runners = None
+        population._runner = None
     alone = [dict(start) for _ in rules]
     remembered = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
     for count, grads in enumerate(gradients(20, dtype), start=1):

@@ -117,6 +117,7 @@ class Population:
         assert len({stacked.program(rule, shapes) for rule in self.rules}) == 1
         self.population = stacked.Population(self.rules, self.params)
         self.taken = 0
+        self.lr_factor = 1.0
         self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")
         self.batches = _stacked_batches(task, contender, [trial.seed for trial in trials])
 
@@ -133,8 +134,10 @@ class Population:
         self.model.train()
         grads = self.gradient(self.params, self.buffers, next(self.batches))
         self.taken += 1
-        rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
-        self.population.step(rules, grads, self.taken)
+        if lr_factor != self.lr_factor:
+            self.rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
+            self.lr_factor = lr_factor
+        self.population.step(self.rules, grads, self.taken)
 
     @torch.no_grad()
     def evaluate(self, split: str) -> list[float]:
@@ -173,8 +176,8 @@ def _batches(task: Task, contender: Contender, seed: int) -> Iterator[Batch]:
         return _loaded(task, train)
     if contender.full_batch:
         return itertools.repeat(train)
-    indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seed)
-    return (tuple(tensor[index] for tensor in train) for index in indices)
+    indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), [seed])
+    return (tuple(tensor[index[0]] for tensor in train) for index in indices)
 
 
 def _stacked_batches(task: Task, contender: Contender, seeds: Sequence[int]) -> Iterator[Batch]:
@@ -185,9 +188,8 @@ def _stacked_batches(task: Task, contender: Contender, seeds: Sequence[int]) -> 
     assert isinstance(train, tuple), "a population's data are in memory"
     if contender.full_batch:
         return itertools.repeat(tuple(tensor.expand(len(seeds), *tensor.shape) for tensor in train))
-    members = [epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seed) for seed in seeds]
     # One lookup for all members: as many as there are would take longer than the forward pass.
-    indices = (torch.stack([next(member) for member in members]) for _ in itertools.count())
+    indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seeds)
     return (tuple(tensor[index] for tensor in train) for index in indices)
 
 

@@ -73,11 +73,6 @@ class Step(NamedTuple):
     rows: Sequence[Any]
     sparse: bool = False  # some gradients are
 
-    @property
-    def shared_row(self) -> Any:
-        """The row of all parameters if they share one; None if they differ."""
-        return self.rows[0] if len(set(map(id, self.rows))) == 1 else None
-
 
 def is_dense(tensor: Tensor) -> bool:
     """Whether a tensor fills its memory without gaps, in whatever order of its dimensions."""

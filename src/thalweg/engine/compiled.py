@@ -7,7 +7,7 @@ background, and until a kernel is there the other ways run.
 
 import ctypes
 from array import array
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import chain
@@ -60,15 +60,18 @@ class Launch:
 
     def run(self, step: Step) -> None:
         """Take a step in place: the batch must be unchanged, and gradients lie as their parameters do."""
+        addresses = list(map(Tensor.data_ptr, step.grads))
+        assert self._may_be_nowhere or 0 not in addresses, "every gradient has memory"
+        self.start(addresses, step.rows)
+
+    def start(self, grads: Sequence[int], rows: Sequence[Any], repeated: int = 1) -> None:
+        """The same, with gradients by their addresses, and rows that come again and again."""
         batch, count = self.batch, len(self.batch.params)
-        grads = list(map(Tensor.data_ptr, step.grads))
-        assert self._may_be_nowhere or 0 not in grads, "every gradient has memory"
         self._addresses[count : 2 * count] = array("Q", grads)
-        shared = step.shared_row
-        rows = array("d", shared if shared is not None else chain.from_iterable(step.rows))
-        row_stride = 0 if shared is not None else len(step.rows[0])
+        shared = len(set(map(id, rows))) == 1
+        numbers = array("d", rows[0] if shared else chain.from_iterable(rows)) * (1 if shared else repeated)
         threads = torch.get_num_threads() if batch.num_elements >= _WORTH_THREADS else 1
-        self.kernel(self.sizes, self._addresses, rows, row_stride, threads)
+        self.kernel(self.sizes, self._addresses, numbers, 0 if shared else len(rows[0]), threads)
         # Autograd is told, as it is of every other change in place: a backward pass that needs the old values fails.
         torch.autograd.graph.increment_version(batch.params)
 

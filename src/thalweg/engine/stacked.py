@@ -5,6 +5,7 @@ they remember, since those choose the program. An elementwise rule takes the mem
 one kernel steps in one call; other rules are run by the loop under `torch.func.vmap`, reductions and all.
 """
 
+import itertools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine import loop
-from thalweg.engine.batch import Batch, Step
+from thalweg.engine.batch import Batch
 from thalweg.engine.precision import compute_dtype
 from thalweg.engine.program import Program
 from thalweg.engine.ways import Runner
@@ -35,22 +36,26 @@ class Population:
             for name, param in params.items()
         }
         self.state = {name: type(rows[0])(*map(torch.stack, zip(*rows, strict=True))) for name, rows in states.items()}
-        self._runners = {name: self._runner(name) for name in params} if rules[0].scope == "elementwise" else None
+        self._runner = self._members() if rules[0].scope == "elementwise" else None
 
-    def _runner(self, name: str) -> Runner:
-        state = self.state[name]
-        columns = {leaf: list(getattr(state, leaf).unbind()) for leaf in state._fields}
-        return Runner(Batch(self._program, list(self.params[name].unbind()), columns))
+    def _members(self) -> Runner:
+        """All members' slices of all tensors, name by name, as one batch."""
+        slices = {name: list(param.unbind()) for name, param in self.params.items()}
+        rows = [zip(*(leaf.unbind() for leaf in state), strict=True) for state in self.state.values()]
+        fields = next(iter(self.state.values()))._fields
+        states = list(itertools.chain.from_iterable(rows)) if fields else []
+        columns = {field: [state[k] for state in states] for k, field in enumerate(fields)}
+        return Runner(Batch(self._program, list(itertools.chain(*slices.values())), columns))
 
     @torch.no_grad()
     def step(self, rules: Sequence[Rule], grads: dict[str, Tensor], count: int) -> None:
         """Take step number `count` (from 1) with these stacked gradients, each member at the numbers of its rule."""
         rows = [rule.coefficients(count) for rule in rules]
-        if self._runners is None:
+        if self._runner is None:
             self._step_under_vmap(rows, grads)
             return
-        for name, runner in self._runners.items():
-            runner.run(Step(runner.batch, list(grads[name].contiguous().unbind()), rows))
+        stacks = [grads[name].contiguous() for name in self.params]
+        self._runner.run_stacks(stacks, rows)
 
     def _step_under_vmap(self, rows: Sequence[Any], grads: dict[str, Tensor]) -> None:
         like = next(iter(self.params.values()))

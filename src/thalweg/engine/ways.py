@@ -12,9 +12,10 @@ goes on by it from the step at which it is ready.
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from thalweg.engine import c_compiler, compiled, flat, loop, sparse
 from thalweg.engine.batch import Batch, Step
@@ -85,6 +86,23 @@ class Runner:
             flat.run(step)
         else:
             loop.run([step])
+
+    def run_stacks(self, stacks: Sequence[Tensor], rows: Sequence[Any]) -> None:
+        """Take a step in place with gradients that are the slices of stacks, one stack after the other, a row a slice.
+
+        A kernel needs no more of a slice than its address; to make them all would take as long as the step.
+        """
+        if self._kernel is not None:
+            self.settled(wait=False)
+        if self._launch is None:
+            members = [member for stack in stacks for member in stack.unbind()]
+            self.run(Step(self.batch, members, list(rows) * len(stacks)))
+            return
+        addresses: list[int] = []
+        for stack in stacks:
+            start, stride = stack.data_ptr(), stack.stride(0) * stack.element_size()
+            addresses += [start + k * stride for k in range(len(stack))]
+        self._launch.start(addresses, rows, repeated=len(stacks))
 
 
 def run(steps: Sequence[tuple[Runner, Step]]) -> None:

@@ -1,6 +1,6 @@
 """The data of a task: three splits, each held in memory as tensors, or read through a DataLoader."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +67,15 @@ def split_at_random(tensors: Tensors, *, seed: int = 0, train: float = 0.6, vali
     return Splits(*(tuple(tensor[part] for tensor in tensors) for part in parts))
 
 
-def epochs_of_indices(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Without end: indices of batches, in an order shuffled anew each pass; the last of a pass may be smaller.
+def epochs_of_indices(count: int, batch_size: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+    """Without end: for each seed a row of indices, one batch; the last of a pass may be smaller.
 
-    The seed alone decides the order.
+    The order is shuffled anew each pass, and a row is decided by its seed alone.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     while True:
-        order = torch.randperm(count, generator=generator)
-        yield from torch.split(order, batch_size)
+        orders = torch.stack([torch.randperm(count, generator=generator) for generator in generators])
+        yield from torch.split(orders, batch_size, dim=1)
 
 
 def as_batch(who: str, loaded: Any) -> Batch:
