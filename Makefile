@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests format clean
+.PHONY: demo test check tests format clean rivals benchmark
 
 demo: .venv/installed
 	$(BIN)/thalweg compare digits --out runs/demo
@@ -21,6 +21,16 @@ tests: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+rivals: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group rivals
+
+# Run nothing else beside it. The conformance of other libraries takes longest: `python benchmarks/conformance.py`.
+benchmark: .venv/installed
+	$(BIN)/thalweg bench --rounds 20 --with "thalweg,thalweg flat,thalweg loop,torch loop,torch foreach,torch default" --out benchmarks/records/steps.json
+	$(BIN)/python benchmarks/first_step.py
+	$(BIN)/python benchmarks/population.py
+	$(BIN)/python benchmarks/table.py
 
 # Exact versions come from constraints.txt, for the build as well (hatchling).
 .venv/installed: pyproject.toml constraints.txt

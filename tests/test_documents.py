@@ -19,7 +19,7 @@ def blocks(document: str) -> list[str]:
 
 def test_the_readmes_example_runs_and_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    example, optimizer = blocks("README.md")
+    example, optimizer, kit = blocks("README.md")
     assert len([line for line in example.splitlines() if line.strip()]) <= 12
     # The budget is cut: what is shown is the shape of the answer, not its quality.
     scope: dict = {}
@@ -28,7 +28,19 @@ def test_the_readmes_example_runs_and_is_short(tmp_path: Path, monkeypatch: pyte
     assert "over 5 fresh seeds" in printed
     assert "optimizer = thalweg.optim." in printed
     assert (tmp_path / "report.html").exists()
-    exec(optimizer, {"model": scope["task"].make_model(0)})
+    scope |= {"model": scope["task"].make_model(0)}
+    exec(optimizer, scope)
+    exec(kit, scope)
+    assert [one.check for one in scope["found"].failures] == ["keeps_float32_state_of_bfloat16_parameters"]
+
+
+def test_the_readmes_tables_are_those_of_the_records() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import table
+    finally:
+        sys.path.pop(0)
+    assert table.filled(table.README.read_text()) == table.README.read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
@@ -47,7 +59,8 @@ def test_links_and_paths_in_a_document_exist(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", text):
         assert (ROOT / "".join(target)).exists(), target
     for path in re.findall(
-        r"`((?:src|tests|docs|examples|rules|optim|tasks|comparison|cli|report|engine|lab)/[\w./]+\w)`", text
+        r"`((?:src|tests|docs|examples|rules|optim|tasks|comparison|cli|report|engine|lab|benchmarks|testing|bench)/[\w./]+\w)`",
+        text,
     ):
         assert (ROOT / path).exists() or (ROOT / "src" / "thalweg" / path).exists() or "NAME" in path, path
 
@@ -62,7 +75,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 def test_the_core_imports_torch_alone() -> None:
     script = (
-        "import sys, thalweg.optim, thalweg.engine.stacked\n"
+        "import sys, thalweg.optim, thalweg.engine.stacked, thalweg.testing, thalweg.bench\n"
         "lab = {'scipy', 'sklearn', 'sqlalchemy', 'matplotlib', 'jinja2', 'rich', 'click'} & set(sys.modules)\n"
         "assert not lab, lab\n"
     )

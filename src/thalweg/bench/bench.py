@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from thalweg.bench import measure
-from thalweg.bench.entrants import RULES, factories
+from thalweg.bench.entrants import COMPILED, RULES, factories
 from thalweg.bench.sets import SETS
 from thalweg.engine import compiled
 from thalweg.errors import SettingError, UnknownNameError, nearest
@@ -21,15 +21,18 @@ _WARM_UP = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one entrant. Ratios are to the baseline; a spread is a tenth and a ninetieth percentile."""
+    """What was measured of one entrant. Ratios are to the baseline; a spread is a tenth and a ninetieth percentile.
+
+    Dispatches and memory are None where a step cannot be watched, as those made by `torch.compile` cannot.
+    """
 
     name: str
     median_ms: float
     ratio: float
     ratio_low: float
     ratio_high: float
-    dispatches: int
-    peak_extra_mb: float
+    dispatches: int | None
+    peak_extra_mb: float | None
     compilations: int
     moved_gb_s: float
     of_bandwidth: float
@@ -89,7 +92,7 @@ def bench(
     generator = torch.Generator().manual_seed(0)
     grads = [torch.randn(shape, generator=generator) * 0.01 for shape in shapes]
     steps: dict[str, Callable[[], None]] = {}
-    seen: dict[str, tuple[int, float, int]] = {}
+    seen: dict[str, tuple[int | None, float | None, int]] = {}
     numbers: dict[str, int] = {}
     for name in asked:
         progress(f"{set_name}, {rule}: {name} is warmed up")
@@ -104,9 +107,8 @@ def bench(
             _give(params, grads)
             optimizer.step()
         _give(params, grads)
-        with measure.Watched() as watched:
-            optimizer.step()
-        seen[name] = watched.operations, watched.peak_bytes / 1e6, len(compiled.builds) - before
+        unwatched = None, None
+        seen[name] = *(unwatched if name in COMPILED else _watched(optimizer)), len(compiled.builds) - before
         numbers[name] = _moved(optimizer, params)
         steps[name] = partial(_step, optimizer, params, grads)
     progress(f"{set_name}, {rule}: {rounds} rounds of {', '.join(asked)}")
@@ -132,6 +134,12 @@ def bench(
         machine=machine(),
         measured=tuple(measured),
     )
+
+
+def _watched(optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    with measure.Watched() as watched:
+        optimizer.step()
+    return watched.operations, watched.peak_bytes / 1e6
 
 
 def machine() -> dict[str, Any]:

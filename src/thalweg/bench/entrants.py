@@ -38,6 +38,8 @@ _RIVALS = {
     "prodigyopt": "prodigyopt:Prodigy",
 }
 
+COMPILED = ("heavyball",)  # by torch.compile, which does not work under a watch
+
 ENTRANTS = (*_OURS, *_TORCH, *_RIVALS)
 
 

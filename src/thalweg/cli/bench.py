@@ -65,8 +65,8 @@ def print_benchmark(one: "Benchmark") -> None:
             f"{row.median_ms:.2f}",
             f"{row.ratio:.2f}",
             f"{row.ratio_low:.2f}–{row.ratio_high:.2f}",
-            str(row.dispatches),
-            f"{row.peak_extra_mb:.1f}",
+            "?" if row.dispatches is None else str(row.dispatches),
+            "?" if row.peak_extra_mb is None else f"{row.peak_extra_mb:.1f}",
             f"{row.moved_gb_s:.1f}",
             f"{row.of_bandwidth:.0%}",
         )
