@@ -83,7 +83,7 @@ def test_a_small_model_never_waits_for_the_compiler(fresh_machine: Path, monkeyp
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.Adam([param])
     stepped(optimizer, param, num_steps=3)
-    assert str(optimizer.plan).startswith("flat: until its kernel, which is being compiled, is ready")
+    assert str(optimizer.plan).startswith("flat: until its kernel, which is compiled in the background, is ready")
 
 
 def test_a_missing_compiler_is_said_once_and_is_no_error(

@@ -105,36 +105,52 @@ def _worker() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compiler")
 
 
-def kernel(program: Program, batch: Batch) -> "Future[Kernel]":
-    """The kernel of a batch, now or soon; the future raises UnavailableError where there will be none.
+def found(batch: Batch) -> "Future[Kernel] | None":
+    """The kernel of a batch, if nothing has to be compiled for it; its future may be one that is being compiled.
 
-    A kernel that an earlier process has built is there at once. Otherwise a compiler is started in the background.
+    The future raises UnavailableError where there will be no kernel.
     """
-    key = program.key(batch.params[0].shape, batch.dtype)
+    key = _key(batch)
     if key not in _FUTURES:
-        _FUTURES[key] = _begin(program, batch.dtype)
+        made = _without_compiling(batch.program, batch.dtype)
+        if made is None:
+            return None
+        _FUTURES[key] = made
     return _FUTURES[key]
 
 
-def _begin(program: Program, dtype: torch.dtype) -> "Future[Kernel]":
-    found: Future[Kernel] = Future()
+def started(batch: Batch) -> "Future[Kernel]":
+    """The kernel of a batch, for which a compiler is started in the background unless it is there."""
+    future = found(batch)
+    if future is None:
+        source = c_source(record(batch.program, batch.dtype))
+        future = _FUTURES[_key(batch)] = _worker().submit(_build, batch.program, batch.dtype, source)
+    return future
+
+
+def _key(batch: Batch) -> Hashable:
+    return batch.program.key(batch.params[0].shape, batch.dtype)
+
+
+def _without_compiling(program: Program, dtype: torch.dtype) -> "Future[Kernel] | None":
+    made: Future[Kernel] = Future()
     try:
         source = c_source(record(program, dtype))
     except UnknownOperationError as error:
-        found.set_exception(UnavailableError(f"kernels do not know {error}"))
-        return found
+        made.set_exception(UnavailableError(f"kernels do not know {error}"))
+        return made
     for parallel in (True, False):
         path = c_compiler.library(source, parallel=parallel)
         if path is not None:
             try:
-                found.set_result(_tried(program, dtype, str(path)))
+                made.set_result(_tried(program, dtype, str(path)))
             except (OSError, UnavailableError):
                 continue  # it is built anew
-            return found
+            return made
     if c_compiler.compiler() is None:
-        found.set_exception(UnavailableError("no C compiler was found (cc, gcc, clang, or the one named by CC)"))
-        return found
-    return _worker().submit(_build, program, dtype, source)
+        made.set_exception(UnavailableError("no C compiler was found (cc, gcc, clang, or the one named by CC)"))
+        return made
+    return None
 
 
 def _build(program: Program, dtype: torch.dtype, source: str) -> Kernel:

@@ -15,9 +15,9 @@ from thalweg.engine.batch import Batch, Step
 from thalweg.engine.loop import advance
 from thalweg.engine.precision import compute_dtype
 
-# Elements in a bucket. On a CPU the dozen vectors of a step should stay in the second-level cache; elsewhere they
-# should be few, within 64 MB altogether.
-_ON_CPU = 1 << 16
+# Elements in a bucket: few operations on a CPU, whose caches hold a bucket of this size (measured: 64 K and 1 M are
+# slower); fewer still elsewhere. The dozen vectors of a step stay within 64 MB.
+_ON_CPU = 1 << 18
 _ELSEWHERE = 1 << 20
 
 

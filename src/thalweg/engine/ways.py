@@ -38,6 +38,7 @@ class Runner:
     def __init__(self, batch: Batch, asked: Way | None = None) -> None:
         self.batch = batch
         self._kernel: Future[Kernel] | None = None
+        self._to_compile = False
         self._launch: Launch | None = None
         self._without_kernel: Way = "flat" if flat.why_not(batch) is None else "loop"
         self.choice = self._choose(asked)
@@ -53,17 +54,19 @@ class Runner:
             return Choice("loop", "asked for")
         no_kernel = "asked for" if asked == "flat" else compiled.why_not(self.batch)
         if no_kernel is None:
-            self._kernel = compiled.kernel(self.batch.program, self.batch)
+            self._kernel = compiled.found(self.batch)
+            self._to_compile = self._kernel is None
             return self.settled(wait=asked == "compiled")
         reason = None if asked == "compiled" else flat.why_not(self.batch)
         return Choice(self._without_kernel, reason or no_kernel)
 
     def settled(self, *, wait: bool) -> Choice:
         """The choice as it stands now, or once the compiler has ended if that is waited for."""
+        if self._to_compile and wait:
+            self._compile()
+        if self._to_compile or (self._kernel is not None and not wait and not self._kernel.done()):
+            return Choice(self._without_kernel, "until its kernel, which is compiled in the background, is ready")
         if self._kernel is None:
-            return self.choice
-        if not wait and not self._kernel.done():
-            self.choice = Choice(self._without_kernel, "until its kernel, which is being compiled, is ready")
             return self.choice
         try:
             self._launch = Launch(self._kernel.result(), self.batch)
@@ -74,10 +77,14 @@ class Runner:
         self._kernel = None
         return self.choice
 
+    def _compile(self) -> None:
+        self._kernel = compiled.started(self.batch)
+        self._to_compile = False
+
     def run(self, step: Step) -> None:
         """Take a step in place."""
         if self._kernel is not None:
-            self.settled(wait=False)
+            self.choice = self.settled(wait=False)
         if step.sparse:
             sparse.run(step)
         elif self._launch is not None:
@@ -86,6 +93,8 @@ class Runner:
             flat.run(step)
         else:
             loop.run([step])
+        if self._to_compile:  # only now: the first step need not share the cores with a compiler
+            self._compile()
 
     def run_stacks(self, stacks: Sequence[Tensor], rows: Sequence[Any]) -> None:
         """Take a step in place with gradients that are the slices of stacks, one stack after the other, a row a slice.
