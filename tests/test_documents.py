@@ -1,5 +1,6 @@
 """What the documents show is run, and what they name is there."""
 
+import json
 import re
 import subprocess
 import sys
@@ -41,6 +42,48 @@ def test_the_readmes_tables_are_those_of_the_records() -> None:
     finally:
         sys.path.pop(0)
     assert table.filled(table.README.read_text()) == table.README.read_text()
+
+
+# What is known of these releases, from their issues and from trying them.
+KNOWN_DEFECTS = [
+    ("torch.optim", "AdamW", "keeps_float32_state_of_bfloat16_parameters"),  # pytorch#43706
+    ("torch.optim", "Adafactor", "steps_alike_when_sharded"),
+    ("pytorch_optimizer", "SOAP", "leaves_a_tensor_lr_alone"),
+    ("heavyball", "AdamW", "leaves_gradients_alone"),
+    ("heavyball", "AdamW", "resumes_exactly_in_bfloat16"),
+    ("heavyball", "Scion", "moves_nothing_before_the_first_step"),
+    ("heavyball", "PSGDPRO", "survives_a_zero_first_gradient"),
+    ("heavyball", "SOAP", "takes_single_numbers"),
+    ("schedulefree", "AdamWScheduleFree", "survives_a_tensor_lr_of_zero"),
+    ("schedulefree", "AdamWScheduleFree", "leaves_gradients_alone"),
+    ("schedulefree", "ScheduleFreeWrapper", "is_an_optimizer"),
+    ("schedulefree", "ScheduleFreeWrapper", "learns"),  # around Adam it raises
+    ("prodigyopt", "Prodigy", "waits_for_no_parameter"),
+    ("prodigyopt", "Prodigy", "steps_alike_when_sharded"),
+]
+
+
+@pytest.mark.parametrize(("library", "name", "check"), KNOWN_DEFECTS)
+def test_the_kit_found_what_is_known_of_released_libraries(library: str, name: str, check: str) -> None:
+    record = json.loads((ROOT / "benchmarks" / "records" / "conformance.json").read_text())
+    found = {one["check"]: one["outcome"] for one in record["libraries"][library]["optimizers"][name]}
+    assert found[check] == "failed"
+
+
+def test_the_kit_found_nothing_in_ours_and_as_many_as_known_elsewhere() -> None:
+    record = json.loads((ROOT / "benchmarks" / "records" / "conformance.json").read_text())["libraries"]
+
+    def failing(library: str, check: str, text: str = "") -> int:
+        findings = [one for each in record[library]["optimizers"].values() for one in each]
+        return sum(one["check"] == check and one["outcome"] == "failed" and text in one["detail"] for one in findings)
+
+    assert not [
+        one for each in record["thalweg.optim"]["optimizers"].values() for one in each if one["outcome"] == "failed"
+    ]
+    assert failing("optimi", "gives_a_late_parameter_a_first_step") == 6  # of 8
+    assert failing("pytorch_optimizer", "gives_a_late_parameter_a_first_step") >= 55  # of 111
+    assert failing("pytorch_optimizer", "resumes_exactly", "Weights only load failed") == 5
+    assert failing("heavyball", "leaves_gradients_alone") == len(record["heavyball"]["optimizers"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from thalweg.bench import measure
-from thalweg.bench.entrants import COMPILED, RULES, factories
+from thalweg.bench.entrants import COMPILED, RIVALS, RULES, factories
 from thalweg.bench.sets import SETS
 from thalweg.engine import compiled
 from thalweg.errors import SettingError, UnknownNameError, nearest
@@ -71,7 +71,7 @@ def bench(
         set_name: one of `SETS`
         rule: one of `RULES`
         rounds: how many steps of each are timed, at least 2; slow moments of a machine need 20 or more
-        entrants: names out of `ENTRANTS`; by default all that are installed
+        entrants: names out of `ENTRANTS`; by default ours and torch's; other libraries are measured when they are named
         progress: told what is being done
 
     The baseline is torch's fused kernel where there is one, and torch's default otherwise.
@@ -84,7 +84,8 @@ def bench(
         raise SettingError(f"bench: rounds must be >= 2, got {rounds}.")
     made = factories(rule)
     baseline = "torch fused" if "torch fused" in made else "torch default"
-    asked = list(made) if entrants is None else list(dict.fromkeys([baseline, *entrants]))
+    default = [name for name in made if name not in RIVALS]
+    asked = default if entrants is None else list(dict.fromkeys([baseline, *entrants]))
     for name in asked:
         if name not in made:
             raise UnknownNameError(f"bench: there is no entrant {name!r} for {rule} here. {nearest(name, made)}")

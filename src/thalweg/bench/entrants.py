@@ -30,7 +30,7 @@ _TORCH: dict[str, dict[str, Any]] = {
 _OURS: dict[str, dict[str, Any]] = {"thalweg": {}, "thalweg flat": {"way": "flat"}, "thalweg loop": {"way": "loop"}}
 
 # The optimizer of each other library that is nearest to AdamW.
-_RIVALS = {
+RIVALS = {
     "optimi": "optimi:AdamW",
     "heavyball": "heavyball:AdamW",
     "pytorch_optimizer": "pytorch_optimizer:AdaBelief",
@@ -40,7 +40,7 @@ _RIVALS = {
 
 COMPILED = ("heavyball",)  # by torch.compile, which does not work under a watch
 
-ENTRANTS = (*_OURS, *_TORCH, *_RIVALS)
+ENTRANTS = (*_OURS, *_TORCH, *RIVALS)
 
 
 def factories(rule: str) -> dict[str, Factory]:
@@ -53,7 +53,7 @@ def factories(rule: str) -> dict[str, Factory]:
         factory = partial(getattr(torch.optim, theirs), **settings, **options)
         if _exists(factory):
             found[name] = factory
-    for name, place in _RIVALS.items() if rule == "adamw" else ():
+    for name, place in RIVALS.items() if rule == "adamw" else ():
         module, _, attribute = place.partition(":")
         try:
             made = getattr(importlib.import_module(module), attribute)

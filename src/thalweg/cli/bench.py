@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 @click.option("--set", "sets", multiple=True, help="gpt2, small or resnet50; may be given again. Default: all three.")
 @click.option("--rule", "rules", multiple=True, help="adam, adamw, momentum, adagrad or rmsprop. Default: all.")
 @click.option("--rounds", default=30, show_default=True, help="Steps timed of each.")
-@click.option("--with", "entrants", help="Who is measured, as names with commas between. Default: all installed.")
+@click.option(
+    "--with",
+    "entrants",
+    help="Who is measured, as names with commas between; other libraries too. Default: ours, torch's.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the record here, as JSON, too.")
 @json_option
 def bench(
     sets: Sequence[str], rules: Sequence[str], rounds: int, entrants: str | None, out: Path | None, as_json: bool
 ) -> None:
-    """Time steps of the optimizers, ours beside torch's and other installed libraries', in one interleaved run.
+    """Time steps of the optimizers, ours beside torch's, in one interleaved run.
 
     Ratios are of medians, to torch's fused kernel (to torch's default where there is none).
     """
