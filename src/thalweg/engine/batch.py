@@ -10,6 +10,9 @@ from torch import Tensor
 from thalweg.engine.program import Program
 from thalweg.rules import row
 
+# Other tensor classes may have no memory of their own.
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+
 
 class Batch:
     """Parameters of one program, dtype and device, with what they remember: a list of tensors for each leaf.
@@ -25,6 +28,7 @@ class Batch:
         self.dtype, self.device = params[0].dtype, params[0].device
         self.num_elements = sum(param.numel() for param in params)
         self.bound_at = self.addresses()
+        self._sizes = self._all_sizes()
         self._numels = [param.numel() for param in params]
         self._strides = [param.stride() for param in params]
         self._dtypes = [self.dtype] * len(params)
@@ -43,9 +47,27 @@ class Batch:
         spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in self.params)
         return any(end > start for (_, end), (start, _) in pairwise(spans))
 
+    def _all_sizes(self) -> list[int]:
+        return [tensor.nbytes for tensor in chain(self.params, *self.columns.values())]
+
     def unchanged(self) -> bool:
-        """Whether everything lies in memory as it did when the batch was made."""
-        return self.addresses() == self.bound_at and list(map(Tensor.stride, self.params)) == self._strides
+        """Whether everything lies in memory as it did when the batch was made, to the same size."""
+        return (
+            self.addresses() == self.bound_at
+            and self._all_sizes() == self._sizes
+            and list(map(Tensor.stride, self.params)) == self._strides
+        )
+
+    def why_not_raw(self) -> str | None:
+        """Why what lies at the addresses must not be read or written directly; None if it may be."""
+        for tensors in zip(self.params, *self.columns.values(), strict=True):
+            if not all(type(tensor) in _PLAIN and tensor.layout == torch.strided for tensor in tensors):
+                return "a parameter is of a tensor class of its own"
+            if any(tensor.is_neg() or (tensor.numel() and not tensor.data_ptr()) for tensor in tensors):
+                return "a parameter is a view that is yet to be computed"
+            if len({(tensor.shape, tensor.stride(), tensor.device) for tensor in tensors}) > 1:
+                return "parameter and state lie differently in memory"
+        return "two parameters share memory" if self.overlaps() else None
 
     def lie_alike(self, grads: Sequence[Tensor]) -> bool:
         """Whether each gradient is plain memory of the shape, order and dtype of its parameter.
@@ -60,6 +82,7 @@ class Batch:
                 and [grad.dtype for grad in grads] == self._dtypes
                 and [grad.is_cpu for grad in grads] == self._on_cpu
                 and True not in map(Tensor.is_neg, grads)
+                and _PLAIN.issuperset(map(type, grads))
             )
         except RuntimeError:  # a sparse tensor has no strides
             return False

@@ -1,7 +1,8 @@
 """C compiler: from C source to a shared library, kept between processes.
 
-Libraries lie in `$XDG_CACHE_HOME/thalweg/kernels` (`~/.cache` by default), named by a hash of everything that they
-depend on, so nothing there is ever stale; the folder can be deleted at any time.
+Libraries lie in `$XDG_CACHE_HOME/thalweg/kernels` (`~/.cache` by default), named by a hash of their source, the
+flags and the processor. Which compiler made them does not matter: arithmetic is as written, and each is tried before
+it is used. The folder can be deleted at any time.
 """
 
 import hashlib

@@ -82,9 +82,12 @@ def _power(of: Operation, args: list[str]) -> str:
 
 
 def _clamp(of: Operation, args: list[str]) -> str:
-    low = f"{args[0]} < {args[1]} ? {args[1]} : " if of.args[1] is not None else ""
-    high = f"{args[0]} > {args[2]} ? {args[2]} : " if len(of.args) > 2 else ""
-    return f"{low}{high}{args[0]}"
+    value = args[0]
+    if of.args[1] is not None:
+        value = f"({value} < {args[1]} ? {args[1]} : {value})"
+    if len(of.args) > 2:
+        value = f"({value} > {args[2]} ? {args[2]} : {value})"
+    return value
 
 
 _SPECIAL: dict[str, Callable[[Operation, list[str]], str]] = {
@@ -202,15 +205,7 @@ def _expression(of: Operation) -> str:
 def _as(arg: Any, dtype: torch.dtype) -> str:
     """An operand in a dtype. Plain numbers become float64 first, as in PyTorch."""
     if not isinstance(arg, Value):
-        if isinstance(arg, float):
-            number = (
-                f"({arg.hex()})"
-                if abs(arg) < float("inf")
-                else {"inf": "INFINITY", "-inf": "(-INFINITY)", "nan": "NAN"}[str(arg)]
-            )
-        else:
-            number = f"({int(arg)})"
-        return f"(({_TYPES[dtype]}){number})"
+        return f"(({_TYPES[dtype]}){_number(arg)})"
     if arg.dtype == dtype:
         return f"v{arg.place}"
     if arg.dtype == torch.bfloat16:

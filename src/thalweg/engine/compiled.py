@@ -6,6 +6,7 @@ background, and until a kernel is there the other ways run.
 """
 
 import ctypes
+import os
 from array import array
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +26,7 @@ from thalweg.engine.recording import record
 # Fewer elements are stepped by one thread before a second one has woken up.
 _WORTH_THREADS = 1 << 15
 
-_TRIED = (1, 40, 0, 7)  # lengths of the tensors that a new kernel is tried on
+_TRIED = (1, 40, 0, 7, _WORTH_THREADS)  # lengths of the tensors that a new kernel is tried on
 
 
 class UnavailableError(Exception):
@@ -56,12 +57,14 @@ class Launch:
         self.sizes = array("q", [param.numel() for param in batch.params])
         count = len(batch.params)
         self._addresses = array("Q", [*batch.bound_at[:count], *[0] * count, *batch.bound_at[count:]])
-        self._may_be_nowhere = 0 in self.sizes
 
     def run(self, step: Step) -> None:
         """Take a step in place: the batch must be unchanged, and gradients lie as their parameters do."""
         addresses = list(map(Tensor.data_ptr, step.grads))
-        assert self._may_be_nowhere or 0 not in addresses, "every gradient has memory"
+        if 0 in addresses and any(not one and size for one, size in zip(addresses, self.sizes, strict=True)):
+            # Zeros for which torch has made no memory.
+            made = [torch.empty_like(one).copy_(grad) for one, grad in zip(self.batch.params, step.grads, strict=True)]
+            addresses = list(map(Tensor.data_ptr, made))
         self.start(addresses, step.rows)
 
     def start(self, grads: Sequence[int], rows: Sequence[Any], repeated: int = 1) -> None:
@@ -72,8 +75,9 @@ class Launch:
         numbers = array("d", rows[0] if shared else chain.from_iterable(rows)) * (1 if shared else repeated)
         threads = torch.get_num_threads() if batch.num_elements >= _WORTH_THREADS else 1
         self.kernel(self.sizes, self._addresses, numbers, 0 if shared else len(rows[0]), threads)
-        # Autograd is told, as it is of every other change in place: a backward pass that needs the old values fails.
-        torch.autograd.graph.increment_version(batch.params)
+        if not torch.is_inference_mode_enabled():
+            # Autograd is told, as of every other change in place: a backward pass that needs the old values fails.
+            torch.autograd.graph.increment_version(batch.params)
 
 
 def why_not(batch: Batch) -> str | None:
@@ -83,15 +87,12 @@ def why_not(batch: Batch) -> str | None:
         return f"{type(rule).__name__} looks at whole tensors (scope {rule.scope})"
     if batch.device.type != "cpu":
         return f"kernels are for the CPU, not for {batch.device.type}"
-    columns = [batch.params, *batch.columns.values()]
-    if any(len({tensor.stride() for tensor in tensors}) > 1 for tensors in zip(*columns, strict=True)):
-        return "parameter and state lie differently in memory"
     for param in batch.params:
         if not is_dense(param):
             return "a parameter has gaps in memory"
         if batch.program.needs_index and not param.is_contiguous():
             return "stochastic rounding numbers the elements of contiguous parameters"
-    return "two parameters share memory" if batch.overlaps() else None
+    return batch.why_not_raw()
 
 
 # --- making kernels ---------------------------------------------------------------------------------------------------
@@ -123,9 +124,32 @@ def started(batch: Batch) -> "Future[Kernel]":
     """The kernel of a batch, for which a compiler is started in the background unless it is there."""
     future = found(batch)
     if future is None:
-        source = c_source(record(batch.program, batch.dtype))
-        future = _FUTURES[_key(batch)] = _worker().submit(_build, batch.program, batch.dtype, source)
+        try:
+            source = _source(batch.program, batch.dtype)
+            future = _worker().submit(_build, batch.program, batch.dtype, source)
+        except RuntimeError as error:  # the interpreter is shutting down
+            future = Future()
+            future.set_exception(UnavailableError(str(error)))
+        _FUTURES[_key(batch)] = future
     return future
+
+
+def _source(program: Program, dtype: torch.dtype) -> str:
+    with torch.inference_mode(False):
+        return c_source(record(program, dtype))
+
+
+def _after_fork() -> None:
+    """The compiler's thread stays with the parent: what it was making will not come."""
+    _worker.cache_clear()
+    for key, future in list(_FUTURES.items()):
+        if not future.done():
+            del _FUTURES[key]
+            future.set_exception(UnavailableError("the process was forked while the kernel was compiled"))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _key(batch: Batch) -> Hashable:
@@ -135,9 +159,12 @@ def _key(batch: Batch) -> Hashable:
 def _without_compiling(program: Program, dtype: torch.dtype) -> "Future[Kernel] | None":
     made: Future[Kernel] = Future()
     try:
-        source = c_source(record(program, dtype))
+        source = _source(program, dtype)
     except UnknownOperationError as error:
         made.set_exception(UnavailableError(f"kernels do not know {error}"))
+        return made
+    except Exception as error:  # a rule of the user's may do anything; the other ways will run it, or show the error
+        made.set_exception(UnavailableError(f"the rule cannot be recorded: {type(error).__name__}: {error}"))
         return made
     for parallel in (True, False):
         path = c_compiler.library(source, parallel=parallel)
@@ -171,18 +198,18 @@ def _tried(program: Program, dtype: torch.dtype, path: str) -> Kernel:
     batches = [_example(program, dtype) for _ in range(2)]
     for count in range(1, 4):
         rows = [program.coefficients(count + k, position=k) for k in range(len(_TRIED))]
-        grads = [torch.sin(1.7 * torch.arange(n) + count).to(dtype) for n in _TRIED]
-        with torch.no_grad():
+        grads = [torch.sin(1.7 * torch.arange(n, device="cpu") + count).to(dtype) for n in _TRIED]
+        with torch.inference_mode(False), torch.no_grad():
             loop.run([Step(batches[0], grads, rows)])
             Launch(made, batches[1]).run(Step(batches[1], grads, rows))
     for one, other in zip(*map(_tensors, batches), strict=True):
-        if not torch.equal(one.nan_to_num(), other.nan_to_num()):
+        if not ((one == other) | (one.isnan() & other.isnan())).all():
             raise UnavailableError("the compiled kernel and the loop disagree on this machine")
     return made
 
 
 def _example(program: Program, dtype: torch.dtype) -> Batch:
-    params = [torch.cos(torch.arange(n)).to(dtype) for n in _TRIED]
+    params = [torch.cos(torch.arange(n, device="cpu")).to(dtype) for n in _TRIED]
     states = [program.init(param) for param in params]
     columns: dict[str, list[Any]] = {name: [getattr(state, name) for state in states] for name in states[0]._fields}
     return Batch(program, params, columns)

@@ -5,15 +5,14 @@ is cut, so that what an operation writes is still in the cache when the next one
 be run so: each element steps as it does in the loop, to the last bit.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from thalweg.engine.batch import Batch, Step
 from thalweg.engine.loop import advance
-from thalweg.engine.precision import compute_dtype
 
 # Elements in a bucket: few operations on a CPU, whose caches hold a bucket of this size (measured: 64 K and 1 M are
 # slower); fewer still elsewhere. The dozen vectors of a step stay within 64 MB.
@@ -35,7 +34,7 @@ def why_not(batch: Batch) -> str | None:
         return f"{type(batch.program.rule).__name__} looks at whole tensors (scope {batch.program.rule.scope})"
     if not all(param.is_contiguous() for param in batch.params):
         return "a parameter is not contiguous"
-    return "two parameters share memory" if batch.overlaps() else None
+    return batch.why_not_raw()
 
 
 def run(step: Step) -> None:
@@ -45,26 +44,31 @@ def run(step: Step) -> None:
     grads = [grad.reshape(-1) for grad in step.grads]
     columns = [[leaf.view(-1) for leaf in column] for column in batch.columns.values()]
     size = _ON_CPU if batch.device.type == "cpu" else _ELSEWHERE
-    for bucket in buckets([param.numel() for param in params], size):
-        written = [_cut(params, bucket), *(_cut(column, bucket) for column in columns)]
-        param, *state = (_joined(parts) for parts in written)
-        grad = _joined(_cut(grads, bucket))
-        c = _coefficients(step.rows, bucket, compute_dtype(batch.dtype), batch.device)
-        index = None
-        if batch.program.needs_index:
-            index = torch.cat([torch.arange(low, high, device=batch.device) for _, low, high in bucket])
-        row = batch.state(0)._replace(**dict(zip(batch.columns, state, strict=True)))
-        ((new_param, new_state),) = advance([batch.program.update(param, grad, row, c, index)])
-        lengths = [high - low for _, low, high in bucket]
-        for parts, new in zip(written, (new_param, *new_state), strict=True):
-            torch._foreach_copy_(parts, new.split(lengths))
+    # Parameters with the same scalars go together, so that the rule computes with plain numbers as in the loop.
+    alike: dict[int, list[int]] = {}
+    for k, row in enumerate(step.rows):
+        alike.setdefault(id(row), []).append(k)
+    for members in alike.values():
+        c = step.rows[members[0]]
+        for bucket in buckets({k: params[k].numel() for k in members}, size):
+            written = [_cut(params, bucket), *(_cut(column, bucket) for column in columns)]
+            param, *state = (_joined(parts) for parts in written)
+            grad = _joined(_cut(grads, bucket))
+            index = None
+            if batch.program.needs_index:
+                index = torch.cat([torch.arange(low, high, device=batch.device) for _, low, high in bucket])
+            remembered = batch.state(0)._replace(**dict(zip(batch.columns, state, strict=True)))
+            ((new_param, new_state),) = advance([batch.program.update(param, grad, remembered, c, index)])
+            lengths = [high - low for _, low, high in bucket]
+            for parts, new in zip(written, (new_param, *new_state), strict=True):
+                torch._foreach_copy_(parts, new.split(lengths))
 
 
-def buckets(lengths: Sequence[int], size: int) -> Iterator[list[Piece]]:
-    """All elements of vectors of these lengths, in order, in buckets of `size`, the last one shorter."""
+def buckets(lengths: Mapping[int, int], size: int) -> Iterator[list[Piece]]:
+    """All elements of vectors, by number and length, in order, in buckets of `size`, the last one shorter."""
     bucket: list[Piece] = []
     free = size
-    for k, length in enumerate(lengths):
+    for k, length in lengths.items():
         low = 0
         while low < length:
             high = min(length, low + free)
@@ -84,18 +88,3 @@ def _cut(vectors: Sequence[Tensor], bucket: list[Piece]) -> list[Tensor]:
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _coefficients(rows: Sequence[Any], bucket: list[Piece], dtype: torch.dtype, device: torch.device) -> Any:
-    """One row for a bucket: a number where its parameters agree, a vector over its elements where they differ."""
-    own = [rows[k] for k, _, _ in bucket]
-    if all(one is own[0] for one in own):
-        return own[0]
-    lengths = torch.tensor([high - low for _, low, high in bucket], device=device)
-
-    def spread(values: tuple[float, ...]) -> Any:
-        if all(value == values[0] for value in values):
-            return values[0]
-        return torch.tensor(values, dtype=torch.float64).to(device, dtype).repeat_interleave(lengths)
-
-    return type(own[0])(*(spread(values) for values in zip(*own, strict=True)))

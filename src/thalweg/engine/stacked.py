@@ -55,6 +55,9 @@ class Population:
             self._step_under_vmap(rows, grads)
             return
         stacks = [grads[name].contiguous() for name in self.params]
+        for stack, param in zip(stacks, self.params.values(), strict=True):
+            assert (stack.shape, stack.dtype, stack.device) == (param.shape, param.dtype, param.device)
+        assert self._runner.batch.unchanged(), "the stacked parameters are written in place, by nobody else"
         self._runner.run_stacks(stacks, rows)
 
     def _step_under_vmap(self, rows: Sequence[Any], grads: dict[str, Tensor]) -> None:

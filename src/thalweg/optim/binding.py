@@ -4,7 +4,7 @@
 and replace its entries. A binding holds the tensors found there, and checks before each step that they still are.
 """
 
-from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from operator import is_, itemgetter
 from typing import Any
 
@@ -29,26 +29,27 @@ class StepCounts:
     """
 
     def __init__(self, num_params: int) -> None:
-        self._vector = torch.zeros(num_params)
+        self._vector = torch.zeros(num_params, dtype=torch.float32, device="cpu")
+        self._in_order = list(range(num_params))
         self._entries = list(self._vector.unbind())
 
-    def adopt(self, record: dict[str, Any], position: int) -> None:
+    def adopt(self, record: dict[str, Any], position: int, remembered: Iterable[str]) -> None:
         """Go on from the count in a record; from then on the record shows ours."""
         entry, saved = self._entries[position], record.get("step")
         if saved is not entry:
             # torch's SGD keeps no count: what remembers something has stepped before.
-            remembers = any(value is not None for key, value in record.items() if key != "step")
+            remembers = any(record.get(key) is not None for key in remembered)
             entry.fill_(float(remembers if saved is None else saved))
             record["step"] = entry
 
     def before(self, positions: Sequence[int]) -> list[float]:
         """The steps taken by the parameters at these positions."""
         counts = self._vector.tolist()
-        return counts if len(positions) == len(counts) else [counts[position] for position in positions]
+        return counts if positions == self._in_order else [counts[position] for position in positions]
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Count a step of the parameters at these positions."""
-        if len(positions) == len(self._entries):
+        if positions == self._in_order:
             self._vector += 1
         else:
             self._vector[list(positions)] += 1
@@ -70,10 +71,15 @@ class Binding:
         self.dtype = params[0].dtype
         self.records = [state.setdefault(param, {}) for param in params]
         self._counts = counts
-        for record, param, position in zip(self.records, params, positions, strict=True):
-            counts.adopt(record, position)
-            _complete(record, program, param)
         layout = program.layout(plain(params[0]).shape)
+        for record, param, position in zip(self.records, params, positions, strict=True):
+            if param.is_conj() or param.is_neg():
+                raise ParameterError(
+                    f"{type(program.rule).__name__}: a parameter must hold its own numbers, got a view of shape "
+                    f"{tuple(param.shape)} yet to be conjugated or negated. Pass its resolve_conj().resolve_neg()."
+                )
+            counts.adopt(record, position, [leaf.key for leaf in layout.values()])
+            _complete(record, program, param)
         self._entries = {
             key: [record[key] for record in self.records] for key in ("step", *(leaf.key for leaf in layout.values()))
         }
@@ -152,8 +158,9 @@ class Bindings:
     _MOST = 32
 
     def __init__(self, params: Sequence[Tensor], state: State) -> None:
-        self._state = state
         self._counts = StepCounts(len(params))
+        self.state = state
+        self._params = list(params)  # held, so that an id means the same parameter for as long as it is known here
         self._positions = {id(param): position for position, param in enumerate(params)}
         self._made: dict[tuple[int, ...], list[tuple[Binding, list[int]]]] = {}
         self._records = list(state.values())
@@ -162,7 +169,7 @@ class Bindings:
         self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None
     ) -> list[tuple[Binding, list[int]]]:
         """The bindings of parameters of one group, each with the places of its own among them."""
-        if not (len(self._state) == len(self._records) and all(map(is_, self._state.values(), self._records))):
+        if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
             self._made.clear()  # somebody else has written to the state
         key = tuple(map(id, params))
         made = self._made.get(key)
@@ -174,12 +181,16 @@ class Bindings:
                 for places in alike(params, programs)
             ]
             self._made[key] = made
-            self._records = list(self._state.values())
+            self._records = list(self.state.values())
         return made
 
     def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Binding:
         positions = [self._positions[id(param)] for param in params]
-        return Binding(programs(params[0].dtype), params, positions, self._state, self._counts, asked)
+        return Binding(programs(params[0].dtype), params, positions, self.state, self._counts, asked)
+
+    def know(self, params: Sequence[Tensor]) -> bool:
+        """Whether all of these were parameters of the optimizer when this was made."""
+        return tuple(map(id, params)) in self._made or all(id(param) in self._positions for param in params)
 
     def runners(self) -> dict[int, Runner]:
         """How each parameter that has taken a step is run, by its position."""
@@ -231,7 +242,11 @@ def _like(leaf: Tensor, param: Any) -> Tensor:
 
 def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:
     wanted = param.dtype if leaf.key == "residual" else precision.compute_dtype(param.dtype)
-    return isinstance(entry, Tensor) and entry.dtype == wanted and entry.device == param.device
+    return (
+        isinstance(entry, Tensor)
+        and (entry.dtype, entry.device, entry.layout) == (wanted, param.device, torch.strided)
+        and entry.shape == leaf.shape(param.shape)
+    )
 
 
 def _adopted(entry: Any, first: Tensor, key: str) -> Tensor:
@@ -274,5 +289,7 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, rests: bool) -> Tensor:
                 f"{who}: gradients must be dense, got a sparse one for a parameter of shape {tuple(param.shape)}. "
                 "Use sparse=False in the embedding, or an optimizer that takes sparse gradients (SGD, AdaGrad)."
             )
-        return grad.coalesce() if rests else grad.to_dense()
+        if rests:
+            return grad.coalesce()
+        grad = grad.to_dense()
     return torch.empty_like(param).copy_(grad)

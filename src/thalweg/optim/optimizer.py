@@ -99,11 +99,11 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} "
                 f"of shape {tuple(param.shape)}."
             )
-        if reason := precision.why_not(rounding, param.dtype):
-            raise ParameterError(
-                f"{self._who}: {reason}, got a parameter of {param.dtype} and shape {tuple(param.shape)}. "
-                'Use rounding="kahan".'
-            )
+        self._check_rounding(rounding, param.dtype)
+
+    def _check_rounding(self, rounding: precision.Rounding, dtype: torch.dtype) -> None:
+        if reason := precision.why_not(rounding, dtype):
+            raise ParameterError(f'{self._who}: {reason}, got a parameter of {dtype}. Use rounding="kahan".')
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -133,6 +133,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             grads = [grad for grad in grads if grad is not None]
         if not params:
             return []
+        if self._bindings.state is not self.state or not self._bindings.know(params):
+            self._forget()  # the user has put another state there, or other parameters
         programs = self._programs(number)
         ready = []
         for binding, places in self._bindings.of(params, programs, self._way):
@@ -146,9 +148,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         settings = keywords.settings(self.rule, group)
         kept = (settings, group["maximize"], group.get("rounding", "nearest"))
         if number not in self._read or self._read[number][0] != kept:
+            keywords.check_common(self.rule, group)
             rule = self.rule(**settings)
-            made = cache(lambda dtype: Program(rule, kept[1], precision.used(kept[2], dtype)))
-            self._read[number] = kept, made
+
+            @cache
+            def program(dtype: torch.dtype) -> Program:
+                self._check_rounding(kept[2], dtype)
+                return Program(rule, kept[1], precision.used(kept[2], dtype))
+
+            self._read[number] = kept, program
         return self._read[number][1]
 
     # What was read off groups and state, for speed. It is made again whenever it is missing or no longer true.

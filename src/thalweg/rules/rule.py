@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
+from numbers import Real
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
@@ -102,9 +103,9 @@ class Rule:
         if declared.bound is None:
             if not isinstance(value, bool):
                 raise SettingError(f"{who} must be True or False, got {value!r}.")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
+        elif isinstance(value, bool) or not isinstance(value, Real):
             raise SettingError(f"{who} must be a number {declared.bound}, got {value!r}.")
-        elif value not in declared.bound:
+        elif float(value) not in declared.bound:
             raise SettingError(f"{who} must be {declared.bound}, got {value!r}. The default is {declared.default!r}.")
 
     def check_together(self) -> None:
