@@ -27,7 +27,7 @@ rivals: .venv/installed
 
 # Run nothing else beside it. The conformance of other libraries takes longest: `python benchmarks/conformance.py`.
 benchmark: .venv/installed
-	$(BIN)/thalweg bench --rounds 20 --out benchmarks/records/steps.json
+	$(BIN)/thalweg bench --rounds 15 --out benchmarks/records/steps.json
 	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/population.py
 	$(BIN)/python benchmarks/table.py
