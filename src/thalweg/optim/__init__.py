@@ -1,6 +1,6 @@
 """Optimizers: the rules as `torch.optim.Optimizer`s.
 
-Where torch has the algorithm, changing the import is enough for dense gradients of real parameters; others are refused.
+Where torch has the algorithm, changing the import is enough.
 """
 
 from thalweg import rules

@@ -26,6 +26,8 @@ def steps_alike_when_sharded(kit: Kit) -> float:
         sent = pickle.dumps((replace(kit, reference=None, variants={}), sys.path))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise SkippedError(f"the factory cannot be sent to another process: {error}") from error
+    if b"__main__" in sent:  # another process has another script there
+        raise SkippedError("the factory cannot be sent to another process: it is defined in a script")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "kit").write_bytes(sent)
         command = [sys.executable, "-m", "thalweg.testing.sharded", folder]
@@ -35,6 +37,8 @@ def steps_alike_when_sharded(kit: Kit) -> float:
         ]
         try:
             said = [rank.communicate(timeout=_PATIENCE_S)[1] for rank in ranks]
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"the two processes did not end within {_PATIENCE_S} s") from late
         finally:
             for rank in ranks:
                 rank.kill()
