@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import defaultdict
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -78,15 +79,20 @@ def test_kernels_are_kept_between_processes(tmp_path: Path) -> None:
 
 
 def test_a_small_model_never_waits_for_the_compiler(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Never:
-        def submit(self, *_: Any) -> "Future[Any]":
-            return Future()
-
-    monkeypatch.setattr(compiled, "_worker", Never)
+    monkeypatch.setattr(compiled, "_in_background", lambda *_: Future())
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.Adam([param])
     stepped(optimizer, param, num_steps=3)
     assert str(optimizer.plan).startswith("flat: until its kernel, which is compiled in the background, is ready")
+
+
+def test_the_compilers_thread_ends_with_its_work(fresh_machine: Path) -> None:
+    # While it lives it holds a team of OpenMP threads, which slows every small operation of the process tenfold.
+    optim.Adam([torch.ones(3, requires_grad=True)]).prepare()
+    for thread in threading.enumerate():
+        if thread.name.startswith("thalweg-compiler"):
+            thread.join(timeout=10)
+            assert not thread.is_alive()
 
 
 def test_a_missing_compiler_is_said_once_and_is_no_error(
@@ -188,7 +194,7 @@ def test_a_gradient_on_another_device_gets_an_error() -> None:
     elsewhere = torch.empty(2, 3, device="meta")
     optimizer._bindings  # noqa: B018
     batch = optimizer._ready(0)[0][0].batch
-    assert not batch.lie_alike([elsewhere])
+    assert batch.where([elsewhere]) is None
     with pytest.raises(ParameterError, match="the device of its parameter, cpu, got meta"):
         optimizer._ready(0)[0][0].step(optimizer._programs(0)(torch.float32), [elsewhere], 0)
 

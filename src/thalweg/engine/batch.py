@@ -1,5 +1,6 @@
 """Batch: tensors that step together, because one program serves them all."""
 
+from array import array
 from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from thalweg.engine.look import Look, Seen
 from thalweg.engine.program import Program
 from thalweg.rules import row
 
@@ -27,36 +29,28 @@ class Batch:
         self.columns = columns
         self.dtype, self.device = params[0].dtype, params[0].device
         self.num_elements = sum(param.numel() for param in params)
-        self.bound_at = self.addresses()
-        self._sizes = self._all_sizes()
-        self._numels = [param.numel() for param in params]
-        self._strides = [param.stride() for param in params]
-        self._dtypes = [self.dtype] * len(params)
-        self._on_cpu = [params[0].is_cpu] * len(params)
+        self._own = [*self.params, *chain.from_iterable(columns.values())]
+        self._lay = self._lie()
+        # Where the parameters and then what they remember, column by column, lie in memory.
+        self.bound_at = array("Q", map(Tensor.data_ptr, self._own))
+        self.look: Look | None = None  # by C, if a kernel runs the batch
+        self._own_seen, self._grads_seen = Seen(), Seen()
 
     def state(self, k: int) -> Any:
         """What the parameter number `k` remembers, as a row."""
         return row(**{name: column[k] for name, column in self.columns.items()})
-
-    def addresses(self) -> list[int]:
-        """Where the parameters and then what they remember, column by column, lie in memory."""
-        return list(map(Tensor.data_ptr, chain(self.params, *self.columns.values())))
 
     def overlaps(self) -> bool:
         """Whether two parameters share memory, so that their order matters."""
         spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in self.params)
         return any(end > start for (_, end), (start, _) in pairwise(spans))
 
-    def _all_sizes(self) -> list[int]:
-        return [tensor.nbytes for tensor in chain(self.params, *self.columns.values())]
-
     def unchanged(self) -> bool:
         """Whether everything lies in memory as it did when the batch was made, to the same size."""
-        return (
-            self.addresses() == self.bound_at
-            and self._all_sizes() == self._sizes
-            and list(map(Tensor.stride, self.params)) == self._strides
-        )
+        return self._own_seen.where(self.look, self._own, lambda: self._lie() == self._lay) == self.bound_at
+
+    def _lie(self) -> list[Any]:
+        return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in self._own]
 
     def why_not_raw(self) -> str | None:
         """Why what lies at the addresses must not be read or written directly; None if it may be."""
@@ -69,23 +63,11 @@ class Batch:
                 return "parameter and state lie differently in memory"
         return "two parameters share memory" if self.overlaps() else None
 
-    def lie_alike(self, grads: Sequence[Tensor]) -> bool:
-        """Whether each gradient is plain memory of the shape, order and dtype of its parameter.
-
-        Strides and number of elements say the shape; devices other than the CPU are not told apart. Comprehensions
-        and maps, since this is done for every step of every tensor.
-        """
-        try:
-            return (
-                list(map(Tensor.stride, grads)) == self._strides
-                and list(map(Tensor.numel, grads)) == self._numels
-                and [grad.dtype for grad in grads] == self._dtypes
-                and [grad.is_cpu for grad in grads] == self._on_cpu
-                and True not in map(Tensor.is_neg, grads)
-                and _PLAIN.issuperset(map(type, grads))
-            )
-        except RuntimeError:  # a sparse tensor has no strides
-            return False
+    def where(self, grads: Sequence[Tensor]) -> "array[int] | None":
+        """Where the gradients lie, if each is plain memory of the shape, order, dtype and device of its parameter."""
+        if True in map(Tensor.is_neg, grads):  # of this alone, `look` knows nothing
+            return None
+        return self._grads_seen.where(self.look, grads, lambda: all(map(_alike, grads, self.params)))
 
 
 class Step(NamedTuple):
@@ -94,7 +76,17 @@ class Step(NamedTuple):
     batch: Batch
     grads: Sequence[Tensor]
     rows: Sequence[Any]
+    grads_at: "array[int] | None" = None  # where they lie in memory, if that is known
     sparse: bool = False  # some gradients are
+
+
+def _alike(grad: Tensor, param: Tensor) -> bool:
+    return (
+        type(grad) in _PLAIN
+        and (grad.shape, grad.dtype, grad.device, grad.layout) == (param.shape, param.dtype, param.device, param.layout)
+        # The layout first: a sparse tensor has no strides.
+        and grad.stride() == param.stride()
+    )
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from thalweg.engine import look
 from thalweg.engine.recording import Operation, Recording, Value
 
 _TYPES = {
@@ -153,7 +154,7 @@ void step(int64_t count, const int64_t *sizes, void *const *at, const double *ro
 
 
 def c_source(recording: Recording) -> str:
-    """A translation unit whose one public function is `step`; see `_EPILOGUE` for its arguments.
+    """A translation unit whose public functions are `step`, for whose arguments see `_EPILOGUE`, and `look`.
 
     The columns of `at` are the parameters, the gradients, and the state in the order of the layout. Parameters and
     state are written in place.
@@ -170,7 +171,7 @@ def c_source(recording: Recording) -> str:
     lines += [f"        {_assignment(one)}" for one in recording.operations if not one.result.uniform]
     written = [0, *range(2, len(columns))]
     lines += [f"        x{k}[i] = v{one.place};" for k, one in zip(written, recording.outputs, strict=True)]
-    return "\n".join([_PRELUDE, *lines[1:], "    }", "}", _EPILOGUE])
+    return "\n".join([_PRELUDE, *lines[1:], "    }", "}", _EPILOGUE, look.C_SOURCE])
 
 
 def _assignment(of: Operation) -> str:

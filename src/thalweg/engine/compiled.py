@@ -11,9 +11,10 @@ from array import array
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
-from itertools import chain
+from itertools import chain, repeat
 from numbers import Real
+from operator import is_
+from threading import Lock
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from thalweg.engine import c_compiler, loop
 from thalweg.engine.batch import Batch, Step, is_dense
 from thalweg.engine.c_source import UnknownOperationError, c_source
+from thalweg.engine.look import Look
 from thalweg.engine.program import Program
 from thalweg.engine.recording import record
 
@@ -39,6 +41,7 @@ class Kernel:
     """The compiled step of one program, for parameters of one dtype."""
 
     def __init__(self, path: str) -> None:
+        self.look = Look(path)
         self._step = ctypes.CDLL(path).step
         self._step.restype = None
         self._step.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2]
@@ -56,24 +59,25 @@ class Launch:
 
     def __init__(self, kernel: Kernel, batch: Batch) -> None:
         self.kernel, self.batch = kernel, batch
+        batch.look = kernel.look
         self.sizes = array("q", [param.numel() for param in batch.params])
         count = len(batch.params)
-        self._addresses = array("Q", [*batch.bound_at[:count], *[0] * count, *batch.bound_at[count:]])
+        self._addresses = batch.bound_at[:count] + array("Q", bytes(8 * count)) + batch.bound_at[count:]
 
     def run(self, step: Step) -> None:
         """Take a step in place: the batch must be unchanged, and gradients lie as their parameters do."""
-        addresses = list(map(Tensor.data_ptr, step.grads))
+        addresses = step.grads_at or array("Q", map(Tensor.data_ptr, step.grads))
         if 0 in addresses and any(not one and size for one, size in zip(addresses, self.sizes, strict=True)):
             # Zeros for which torch has made no memory.
             made = [torch.empty_like(one).copy_(grad) for one, grad in zip(self.batch.params, step.grads, strict=True)]
-            addresses = list(map(Tensor.data_ptr, made))
+            addresses = array("Q", map(Tensor.data_ptr, made))
         self.start(addresses, step.rows)
 
-    def start(self, grads: Sequence[int], rows: Sequence[Any], repeated: int = 1) -> None:
+    def start(self, grads: "array[int]", rows: Sequence[Any], repeated: int = 1) -> None:
         """The same, with gradients by their addresses, and rows that come again and again."""
         batch, count = self.batch, len(self.batch.params)
-        self._addresses[count : 2 * count] = array("Q", grads)
-        shared = len(set(map(id, rows))) == 1
+        self._addresses[count : 2 * count] = grads
+        shared = all(map(is_, rows, repeat(rows[0])))
         numbers = array("d", rows[0] if shared else chain.from_iterable(rows)) * (1 if shared else repeated)
         threads = torch.get_num_threads() if batch.num_elements >= _WORTH_THREADS else 1
         self.kernel(self.sizes, self._addresses, numbers, 0 if shared else len(rows[0]), threads)
@@ -103,9 +107,16 @@ _FUTURES: dict[Hashable, "Future[Kernel]"] = {}
 builds: list[str] = []  # what this process has compiled, for those who count
 
 
-@cache
-def _worker() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compiler")
+_TURN = Lock()  # one compiler at a time
+
+
+def _in_background(program: Program, dtype: torch.dtype, source: str) -> "Future[Kernel]":
+    # A thread for each build, that ends with it: a thread that has computed keeps a team of OpenMP threads, and with
+    # more of these than cores OpenMP stops spinning: all small operations of the process become ten times slower.
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compiler")
+    future = thread.submit(_build, program, dtype, source)
+    thread.shutdown(wait=False)
+    return future
 
 
 def found(batch: Batch) -> "Future[Kernel] | None":
@@ -128,7 +139,7 @@ def started(batch: Batch) -> "Future[Kernel]":
     if future is None:
         try:
             source = _source(batch.program, batch.dtype)
-            future = _worker().submit(_build, batch.program, batch.dtype, source)
+            future = _in_background(batch.program, batch.dtype, source)
         except RuntimeError as error:  # the interpreter is shutting down
             future = Future()
             future.set_exception(UnavailableError(str(error)))
@@ -157,7 +168,8 @@ def _at_other_numbers(program: Program) -> Program:
 
 def _after_fork() -> None:
     """The compiler's thread stays with the parent: what it was making will not come."""
-    _worker.cache_clear()
+    global _TURN
+    _TURN = Lock()
     for key, future in list(_FUTURES.items()):
         if not future.done():
             del _FUTURES[key]
@@ -198,13 +210,14 @@ def _without_compiling(program: Program, dtype: torch.dtype) -> "Future[Kernel] 
 
 def _build(program: Program, dtype: torch.dtype, source: str) -> Kernel:
     failure: Exception | None = None
-    for parallel in (True, False):
-        try:
-            path = c_compiler.build(source, parallel=parallel)
-            builds.append(str(path))
-            return _tried(program, dtype, str(path))
-        except (c_compiler.CompilerError, OSError, UnavailableError) as error:
-            failure = failure or error
+    with _TURN:
+        for parallel in (True, False):
+            try:
+                path = c_compiler.build(source, parallel=parallel)
+                builds.append(str(path))
+                return _tried(program, dtype, str(path))
+            except (c_compiler.CompilerError, OSError, UnavailableError) as error:
+                failure = failure or error
     raise UnavailableError(str(failure))
 
 

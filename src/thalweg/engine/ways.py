@@ -10,6 +10,7 @@ goes on by it from the step at which it is ready.
 """
 
 import logging
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, NamedTuple
@@ -107,10 +108,10 @@ class Runner:
             members = [member for stack in stacks for member in stack.unbind()]
             self.run(Step(self.batch, members, list(rows) * len(stacks)))
             return
-        addresses: list[int] = []
+        addresses = array("Q")
         for stack in stacks:
             start, stride = stack.data_ptr(), stack.stride(0) * stack.element_size()
-            addresses += [start + k * stride for k in range(len(stack))]
+            addresses.extend(start + k * stride for k in range(len(stack)))
         self._launch.start(addresses, rows, repeated=len(stacks))
 
 

@@ -4,6 +4,7 @@
 and replace its entries. A binding holds the tensors found there, and checks before each step that they still are.
 """
 
+from array import array
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from operator import is_, itemgetter
 from typing import Any
@@ -29,9 +30,10 @@ class StepCounts:
     """
 
     def __init__(self, num_params: int) -> None:
-        self._vector = torch.zeros(num_params, dtype=torch.float32, device="cpu")
+        self._counts = array("f", bytes(4 * num_params))
         self._in_order = list(range(num_params))
-        self._entries = list(self._vector.unbind())
+        # PyTorch's view of the same memory; a sum of so few numbers is faster without it.
+        self._entries = list(torch.frombuffer(self._counts, dtype=torch.float32).unbind())
 
     def adopt(self, record: dict[str, Any], position: int, remembered: Iterable[str]) -> None:
         """Go on from the count in a record; from then on the record shows ours."""
@@ -44,15 +46,15 @@ class StepCounts:
 
     def before(self, positions: Sequence[int]) -> list[float]:
         """The steps taken by the parameters at these positions."""
-        counts = self._vector.tolist()
-        return counts if positions == self._in_order else [counts[position] for position in positions]
+        return self._counts.tolist() if positions == self._in_order else [self._counts[k] for k in positions]
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Count a step of the parameters at these positions."""
         if positions == self._in_order:
-            self._vector += 1
+            self._counts[:] = array("f", [count + 1 for count in self._counts])
         else:
-            self._vector[list(positions)] += 1
+            for position in positions:
+                self._counts[position] += 1
 
 
 class Binding:
@@ -115,7 +117,8 @@ class Binding:
         sparse = False
         if self._views:
             grads = [plain(grad) for grad in grads]
-        if not self.batch.lie_alike(grads):
+        grads_at = self.batch.where(grads)
+        if grads_at is None:
             rests = program.rule.rests and not program.needs_index
             sparse = rests and any(grad.is_sparse for grad in grads)
             grads = [
@@ -129,9 +132,10 @@ class Binding:
                 for count, position in zip(taken, self.positions, strict=True)
             ]
         else:
-            each = {count: program.coefficients(int(count) + 1) for count in set(taken)}
+            counts = {taken[0]} if taken.count(taken[0]) == len(taken) else set(taken)
+            each = {count: program.coefficients(int(count) + 1) for count in counts}
             rows = [each[count] for count in taken] if len(each) > 1 else [each[taken[0]]] * len(taken)
-        return Step(self.batch, grads, rows, sparse)
+        return Step(self.batch, grads, rows, grads_at, sparse)
 
     @torch.enable_grad()
     def step_differentiably(self, step: Step) -> None:
@@ -151,6 +155,10 @@ class Binding:
         self._counts.add_one(self.positions)
 
 
+class UnknownParameterError(Exception):
+    """A parameter was none of the optimizer when its bindings were made."""
+
+
 class Bindings:
     """All bindings of an optimizer, made when they are needed and again when they no longer hold."""
 
@@ -168,7 +176,10 @@ class Bindings:
     def of(
         self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None
     ) -> list[tuple[Binding, list[int]]]:
-        """The bindings of parameters of one group, each with the places of its own among them."""
+        """The bindings of parameters of one group, each with the places of its own among them.
+
+        Raises UnknownParameterError.
+        """
         if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
             self._made.clear()  # somebody else has written to the state
         key = tuple(map(id, params))
@@ -185,12 +196,11 @@ class Bindings:
         return made
 
     def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Binding:
-        positions = [self._positions[id(param)] for param in params]
+        try:
+            positions = [self._positions[id(param)] for param in params]
+        except KeyError:
+            raise UnknownParameterError from None
         return Binding(programs(params[0].dtype), params, positions, self.state, self._counts, asked)
-
-    def know(self, params: Sequence[Tensor]) -> bool:
-        """Whether all of these were parameters of the optimizer when this was made."""
-        return tuple(map(id, params)) in self._made or all(id(param) in self._positions for param in params)
 
     def runners(self) -> dict[int, Runner]:
         """How each parameter that has taken a step is run, by its position."""

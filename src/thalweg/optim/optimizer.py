@@ -14,7 +14,7 @@ from thalweg.engine.batch import Batch, Step
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import keywords
-from thalweg.optim.binding import Binding, Bindings, alike, plain
+from thalweg.optim.binding import Binding, Bindings, UnknownParameterError, alike, plain
 from thalweg.optim.plan import Plan, Planned
 from thalweg.rules import Rule
 
@@ -133,11 +133,16 @@ class RuleOptimizer(torch.optim.Optimizer):
             grads = [grad for grad in grads if grad is not None]
         if not params:
             return []
-        if self._bindings.state is not self.state or not self._bindings.know(params):
-            self._forget()  # the user has put another state there, or other parameters
+        if self._bindings.state is not self.state:
+            self._forget()  # the user has put another one there
         programs = self._programs(number)
+        try:
+            bound = self._bindings.of(params, programs, self._way)
+        except UnknownParameterError:  # the user has put another one into the group
+            self._forget()
+            bound = self._bindings.of(params, programs, self._way)
         ready = []
-        for binding, places in self._bindings.of(params, programs, self._way):
+        for binding, places in bound:
             own = grads if len(places) == len(grads) else [grads[place] for place in places]
             ready.append((binding, binding.step(programs(binding.dtype), own, group.get("seed", 0))))
         return ready

@@ -1,0 +1,99 @@
+"""Look: hundreds of tensors looked at in one call, since a look at each would cost more than its step.
+
+Kernels read and write memory directly, so before each step someone must see where and how all tensors lie. `C_SOURCE`
+is part of every kernel: it asks libtorch through its stable C functions, and sums up in one number how tensors lie.
+"""
+
+import ctypes
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+# The functions of libtorch that are asked, in the order of `ask` below.
+_ASKED = ("data_ptr", "dtype", "device_type", "layout", "dim", "sizes", "strides")
+
+C_SOURCE = """\
+static uint64_t mixed(uint64_t sum, uint64_t value) {
+    sum = (sum ^ value) * 0x9E3779B97F4A7C15u;
+    return sum ^ (sum >> 29);
+}
+
+/* A sum over how tensors lie, and in `at` where; 0 if one of them is not plain memory of the CPU. */
+uint64_t look(int64_t count, char *const *objects, int64_t offset, int (*const *ask)(void *tensor, void *answer),
+              void **at, int64_t threads) {
+    uint64_t all = 1, odd = 0;
+    #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all) reduction(| : odd)
+    for (int64_t k = 0; k < count; k++) {
+        void *tensor = objects[k] + offset;
+        /* Its place, and its class, which follows the reference count. */
+        uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)objects[k])[1]);
+        int32_t dtype, device, layout;
+        int64_t dim, *sizes, *strides;
+        /* In this order: what is on another device may have no address, and what is not strided no strides. */
+        if (ask[1](tensor, &dtype) || ask[2](tensor, &device) || ask[3](tensor, &layout) || device || layout
+            || ask[0](tensor, at + k) || ask[4](tensor, &dim) || ask[5](tensor, &sizes) || ask[6](tensor, &strides)) {
+            odd = 1;
+            continue;
+        }
+        sum = mixed(mixed(sum, (uint64_t)dtype), (uint64_t)dim);
+        for (int64_t d = 0; d < dim; d++) sum = mixed(mixed(sum, (uint64_t)sizes[d]), (uint64_t)strides[d]);
+        all += sum;
+    }
+    return odd ? 0 : all | (all == 0);
+}
+"""
+
+
+class Look:
+    """The function above, as one kernel has it."""
+
+    def __init__(self, path: str) -> None:
+        self._look = ctypes.PyDLL(path).look  # it is too short to let other threads of Python go on
+        self._look.restype = ctypes.c_uint64
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        self._look.argtypes = [number, pointer, number, pointer, pointer, number]
+
+    def __call__(self, tensors: Sequence[Tensor]) -> tuple[int, "array[int]"]:
+        """How tensors lie, as a number that is 0 if it cannot be told, and where."""
+        objects, at = array("Q", map(id, tensors)), array("Q", bytes(8 * len(tensors)))
+        if not _handles_are_known():
+            return 0, at
+        pointers = objects.buffer_info()[0], _OFFSET, ctypes.addressof(_functions()), at.buffer_info()[0]
+        return self._look(len(at), *pointers, torch.get_num_threads()), at
+
+
+class Seen:
+    """A check of tensors that is not made again as long as they lie as they did when it held."""
+
+    def __init__(self) -> None:
+        self._lay = 0
+
+    def where(self, look: Look | None, tensors: Sequence[Tensor], check: Callable[[], bool]) -> "array[int] | None":
+        """Where tensors lie, if `check()` holds; it may depend on classes, shapes, strides, dtypes and devices only."""
+        lie, at = (0, None) if look is None else look(tensors)
+        if lie and lie == self._lay:
+            return at
+        if not check():
+            return None
+        self._lay = lie
+        return at if lie else array("Q", map(Tensor.data_ptr, tensors))
+
+
+_OFFSET = object.__basicsize__  # THPVariable in torch's python_variable.h: the C++ tensor follows the object's header
+
+
+@cache
+def _handles_are_known() -> bool:
+    """Whether the C++ tensor is where it is looked for; torch could move it."""
+    probe = torch.zeros(1)
+    return ctypes.c_void_p.from_address(id(probe) + _OFFSET).value == probe._cdata
+
+
+@cache
+def _functions() -> "ctypes.Array[ctypes.c_void_p]":
+    libtorch = ctypes.CDLL(torch._C.__file__)  # what it is linked with is found through it
+    addresses = [ctypes.cast(getattr(libtorch, f"aoti_torch_get_{name}"), ctypes.c_void_p) for name in _ASKED]
+    return (ctypes.c_void_p * len(addresses))(*addresses)
