@@ -27,6 +27,18 @@ uint64_t look(int64_t count, char *const *objects, int64_t offset, int (*const *
     uint64_t all = 1, odd = 0;
     #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all) reduction(| : odd)
     for (int64_t k = 0; k < count; k++) {
+        /* Memory is fetched ahead: the object, what it points at, and what that points at first, which in a
+           tensor of today is its storage and its gradient. */
+        if (k + 24 < count) __builtin_prefetch(objects[k + 24]);
+        if (k + 16 < count) {
+            char *impl = *(char **)(objects[k + 16] + offset);
+            for (int line = 0; line < 4; line++) __builtin_prefetch(impl + 64 * line);
+        }
+        if (k + 8 < count) {
+            char **impl = *(char ***)(objects[k + 8] + offset);
+            __builtin_prefetch(impl[2]);
+            __builtin_prefetch(impl[3]);
+        }
         void *tensor = objects[k] + offset;
         /* Its place, and its class, which follows the reference count. */
         uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)objects[k])[1]);

@@ -155,6 +155,9 @@ class Binding:
         self._counts.add_one(self.positions)
 
 
+Bound = list[tuple[Binding, list[int]]]
+
+
 class UnknownParameterError(Exception):
     """A parameter was none of the optimizer when its bindings were made."""
 
@@ -170,28 +173,27 @@ class Bindings:
         self.state = state
         self._params = list(params)  # held, so that an id means the same parameter for as long as it is known here
         self._positions = {id(param): position for position, param in enumerate(params)}
-        self._made: dict[tuple[int, ...], list[tuple[Binding, list[int]]]] = {}
+        self._made: dict[tuple[int, ...], Bound] = {}
         self._records = list(state.values())
 
-    def of(
-        self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None
-    ) -> list[tuple[Binding, list[int]]]:
-        """The bindings of parameters of one group, each with the places of its own among them.
-
-        Raises UnknownParameterError.
-        """
+    def known(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound | None:
+        """The bindings of parameters of one group, each with the places of its own among them, if they still hold."""
         if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
             self._made.clear()  # somebody else has written to the state
-        key = tuple(map(id, params))
-        made = self._made.get(key)
-        if made is None or not all(binding.holds(programs(binding.dtype)) for binding, _ in made):
+        made = self._made.get(tuple(map(id, params)))
+        return made if made and all(binding.holds(programs(binding.dtype)) for binding, _ in made) else None
+
+    def of(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Bound:
+        """The same, made if need be. Raises UnknownParameterError."""
+        made = self.known(params, programs)
+        if made is None:
             if len(self._made) >= self._MOST:
                 self._made.clear()
             made = [
                 (self._bound([params[place] for place in places], programs, asked), places)
                 for places in alike(params, programs)
             ]
-            self._made[key] = made
+            self._made[tuple(map(id, params))] = made
             self._records = list(self.state.values())
         return made
 

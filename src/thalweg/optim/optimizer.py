@@ -126,21 +126,24 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _ready(self, number: int) -> list[tuple[Binding, Step]]:
         """What a group is to do: its parameters that have a gradient, in batches."""
         group = self.param_groups[number]
-        params = group["params"]
+        params, programs = group["params"], self._programs(number)
+        if self._bindings.state is not self.state:
+            self._forget()  # the user has put another one there
+        # Before the gradients are looked for: looking where parameters lie brings them into the cache, many at a time.
+        bound = self._bindings.known(params, programs)
         grads = [param.grad for param in params]
         if not all(map(partial(is_not, None), grads)):
             params = [param for param, grad in zip(params, grads, strict=True) if grad is not None]
             grads = [grad for grad in grads if grad is not None]
+            bound = None
         if not params:
             return []
-        if self._bindings.state is not self.state:
-            self._forget()  # the user has put another one there
-        programs = self._programs(number)
-        try:
-            bound = self._bindings.of(params, programs, self._way)
-        except UnknownParameterError:  # the user has put another one into the group
-            self._forget()
-            bound = self._bindings.of(params, programs, self._way)
+        if bound is None:
+            try:
+                bound = self._bindings.of(params, programs, self._way)
+            except UnknownParameterError:  # the user has put another one into the group
+                self._forget()
+                bound = self._bindings.of(params, programs, self._way)
         ready = []
         for binding, places in bound:
             own = grads if len(places) == len(grads) else [grads[place] for place in places]
