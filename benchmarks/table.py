@@ -1,4 +1,4 @@
-"""The README's tables of speed, from the committed records: `python benchmarks/table.py` writes them in place."""
+"""The tables of the documents, from the committed records: `python benchmarks/table.py` writes them in place."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+DOCUMENTS = (HERE.parent / "README.md", HERE.parent / "docs" / "choosing.md")
 SET_NAMES = {
     "gpt2": "GPT-2-like, 98 M parameters in 148 tensors",
     "resnet50": "ResNet-50-like, 26 M in 161",
@@ -51,20 +51,83 @@ def conformance_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def rivals_table(records: list[dict[str, Any]]) -> str:
+    """AdamW of other libraries: ratios to torch's fused kernel, by set."""
+    names = [one["name"] for one in records[0]["measured"]]
+    lines = [f"| AdamW's step time ÷ torch fused | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for record in records:
+        ratios = {one["name"]: one["ratio"] for one in record["measured"]}
+        lines.append(f"| {SET_NAMES[record['set']]} | {' | '.join(f'{ratios[name]:.2f}' for name in names)} |")
+    return "\n".join(lines)
+
+
+_CALIBRATED = {
+    "identical_called_different": ("O: two identical contenders called different (nominal 5 %)", "2-8 %"),
+    "any_of_eight_dropped": ("O: any of eight identical ones dropped", "at most 8 %"),
+    "power_at_5%": ("O: a true difference of 5 % found", ""),
+    "power_at_10%": ("O: a true difference of 10 % found", "default budget: at least 50 %"),
+    "power_at_20%": ("O: a true difference of 20 % found", "default budget: at least 90 %"),
+    "coverage_of_ratio": ("O: coverage of the 95 % interval of a ratio", "92-98 %"),
+    "wrong_claims": ("S: claims whose regret is more than 3 %", "at most 5 %"),
+    "abstains_when_best_leads_by_5%": ("S: not enough evidence, though the best leads by 5 % or more", "at most 5 %"),
+    "recommended_within_margin_of_best": ("S: recommended is the best, or within 3 % of it", ""),
+    "coverage_of_value": ("S: coverage of the value's 95 % interval", "92-98 %"),
+}
+
+
+def calibration_table(records: list[dict[str, Any]]) -> str:
+    """What was promised of the protocol, and what replays showed, by design and family."""
+    heads = [
+        f"{record['family']}, {record['design']['draws']} draws, "
+        f"{'/'.join(str(look[0]) for look in record['design']['ranking'])} studies"
+        for record in records
+    ]
+    lines = [f"| | bound | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
+    for key, (words, bound) in _CALIBRATED.items():
+        cells = []
+        for record in records:
+            found = record[key]
+            text = (
+                f"{found['share']:.1%} ({found['low']:.1%}-{found['high']:.1%}, {found['of']})" if found["of"] else "-"
+            )
+            cells.append(text.replace("%", " %"))
+        lines.append(f"| {words} | {bound} | {' | '.join(cells)} |")
+    cells = [
+        f"{found['mean']:.2%} ({found['low']:.2%} to {found['high']:.2%})".replace("%", " %")
+        for found in (record["optimism_of_value"] for record in records)
+    ]
+    lines.append(f"| S: optimism of the value, mean | at most 0.5 % | {' | '.join(cells)} |")
+    kinds = [
+        ", ".join(f"{kind} {record['settled'][kind]['share']:.0%}".replace("%", " %") for kind in record["settled"])
+        for record in records
+    ]
+    lines.append(f"| S: how races end | | {' | '.join(kinds)} |")
+    lines += [
+        "",
+        f"Shares with their 95 % intervals and the number of replays, {records[0]['replays']} at most for each.",
+    ]
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, str]:
-    """Each table by the name of its place in the README."""
+    """Each table by the name of its place."""
     records = {path.stem: json.loads(path.read_text()) for path in (HERE / "records").glob("*.json")}
-    return {"steps": steps_table(records["steps"]), "conformance": conformance_table(records["conformance"])}
+    return {
+        "steps": steps_table(records["steps"]),
+        "rivals": rivals_table(records["rivals"]),
+        "conformance": conformance_table(records["conformance"]),
+        "calibration": calibration_table(records["calibration"]),
+    }
 
 
 def filled(text: str) -> str:
-    """The README with every table made anew."""
+    """A document with every table that it has a place for made anew."""
     for name, table in tables().items():
-        pattern = rf"(<!-- {name}: made by benchmarks/table.py -->\n).*?(\n<!-- /{name} -->)"
-        text, count = re.subn(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
-        assert count == 1, f"README.md must have one place for {name}"
+        pattern = rf"(<!-- {name}: made by benchmarks/table.py -->\n).*?(\n?<!-- /{name} -->)"
+        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n<!-- /{name} -->", text, flags=re.DOTALL)  # noqa: B023
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text()))

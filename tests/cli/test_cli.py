@@ -92,7 +92,7 @@ def test_compare_ends_in_a_table_a_verdict_and_a_line_to_paste(tmp_path: Path) -
     out = str(tmp_path / "out")
     result = invoke("compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", out)
     assert "95 % interval" in result.output
-    assert "median training height" in result.output
+    assert "training height" in result.output
     assert "optimizer = thalweg.optim." in result.output
     assert f"Report: {out}/report.html" in result.output
     shown = invoke("compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", out)

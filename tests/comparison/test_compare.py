@@ -21,8 +21,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from thalweg.comparison import Progress, Store
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.stages import companies
 from thalweg.errors import BudgetError, SettingError, StoreError, TaskError
 
 
@@ -67,12 +65,12 @@ def test_every_contender_has_the_same_budget_and_the_same_fresh_seeds() -> None:
     counts = {}
     for one in entries:
         counts[one.contender, one.stage] = counts.get((one.contender, one.stage), 0) + 1
-    for stage in ("search", "retrain", "final"):
+    stages = ("search", "retrain", "race", "value")
+    for stage in stages[:3]:
         assert counts["gd", stage] == counts["adam", stage] > 0
-    seeds = {stage: {one.seed for one in entries if one.stage == stage} for stage in ("search", "retrain", "final")}
-    assert not seeds["search"] & seeds["retrain"]
-    assert not seeds["final"] & (seeds["search"] | seeds["retrain"])
-    assert {one.seed for one in entries if (one.contender, one.stage) == ("gd", "final")} == seeds["final"]
+    seeds = {stage: {one.seed for one in entries if one.stage == stage} for stage in stages}
+    assert all(not seeds[one] & seeds[other] for one, other in itertools.combinations(stages, 2))
+    assert {one.seed for one in entries if (one.contender, one.stage) == ("gd", "race")} == seeds["race"]
 
 
 def test_the_chosen_settings_are_the_best_of_the_retrained_on_what_selects() -> None:
@@ -80,11 +78,11 @@ def test_the_chosen_settings_are_the_best_of_the_retrained_on_what_selects() -> 
     entries = found.contenders[0].entries
     searched = sorted((one.result.validation, one.trial) for one in entries["search"])
     assert {one.trial for one in entries["retrain"]} == {trial for _, trial in searched[:2]}
-    medians = {}
+    means = {}
     for trial in {one.trial for one in entries["retrain"]}:
-        losses = sorted(one.result.validation for one in entries["retrain"] if one.trial == trial)
-        medians[trial] = sum(losses) / 2
-    assert {one.trial for one in entries["final"]} == {min(medians, key=medians.get)}
+        losses = [one.result.validation for one in entries["retrain"] if one.trial == trial]
+        means[trial] = sum(map(math.log, losses))
+    assert {one.trial for one in entries["race"]} == {min(means, key=means.get)}
 
 
 def test_the_same_seed_gives_the_same_verdict_and_another_seed_another_result() -> None:
@@ -100,10 +98,11 @@ def test_progress_is_told_from_the_pilot_to_the_end() -> None:
     fixed = thalweg.Contender("fixed", thalweg.rules.SGD(lr=0.1), pinned=frozenset({"lr", "momentum", "weight_decay"}))
     thalweg.compare("quadratic", ["gd", fixed], budget="8trials", watch=told.append)
     assert [one.contender for one in told[:2]] == ["gd", "fixed"]
-    assert {one.stage for one in told} == {"pilot", "search", "retrain", "final"}
+    assert {one.stage for one in told} == {"pilot", "search", "retrain", "race", "value", "start"}
     trained = [one for one in told if one.stage != "pilot"]
     assert all(a.done <= b.done for a, b in itertools.pairwise(trained))
-    assert trained[-1].done == trained[-1].total == (8 + 4 + 5) + (1 + 2 + 5)  # nothing to search is searched once
+    assert trained[-1].done == (8 + 4 + 5 + 5) + (1 + 2 + 5 + 5) + 5  # nothing to search is searched once
+    assert trained[-1].done <= trained[-1].total
 
 
 def test_settings_that_need_other_programs_are_trained_in_other_populations() -> None:
@@ -112,12 +111,10 @@ def test_settings_that_need_other_programs_are_trained_in_other_populations() ->
     momenta = [one.settings["momentum"] for one in found.contenders[0].entries["search"]]
     assert momenta[0] == 0
     assert all(momenta[1:])
-    planned = [(index, Trial({"lr": 0.1, "momentum": value}, 0)) for index, value in enumerate(momenta)]
-    sizes = [len(company) for company in companies(planned, thalweg.Contender("sgd", thalweg.rules.SGD()), 8)]
-    assert sizes == [1, 8, 3]
+    assert all(one.result.status != "failed" for one in found.contenders[0].entries["search"])
 
 
-COMMAND = [sys.executable, "-m", "thalweg", "compare", "digits", "--with", "sgd,adam", "--budget", "40trials"]
+COMMAND = [sys.executable, "-m", "thalweg", "compare", "digits", "--with", "sgd,adam", "--budget", "3x12trials"]
 
 
 def rows(store: Path) -> list[tuple]:
@@ -126,7 +123,7 @@ def rows(store: Path) -> list[tuple]:
         return []
     with sqlite3.connect(store) as connection:
         try:
-            return connection.execute("SELECT contender, stage, trial, seed, seconds FROM results").fetchall()
+            return connection.execute("SELECT contender, stage, study, trial, seed, seconds FROM results").fetchall()
         except sqlite3.OperationalError:
             return []
 
@@ -153,7 +150,7 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(tmp_pat
     resumed = run(killed)
     after = rows(store)
     assert set(before) <= set(after)
-    assert len({row[:4] for row in after}) == len(after)
+    assert len({row[:5] for row in after}) == len(after)
     # Uninterrupted, by the same stored plan: on a busy machine another pilot may choose other ways.
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -162,7 +159,7 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(tmp_pat
         connection.execute("DELETE FROM results")
         connection.execute("UPDATE comparisons SET finished = NULL")
     assert without_times(resumed) == without_times(run(whole))
-    assert [row[:4] for row in sorted(rows(whole / store.name))] == [row[:4] for row in sorted(after)]
+    assert [row[:5] for row in sorted(rows(whole / store.name))] == [row[:5] for row in sorted(after)]
 
 
 def test_a_finished_comparison_is_shown_and_not_run_again(tmp_path: Path) -> None:
@@ -220,7 +217,7 @@ def test_what_always_failed_is_not_remembered(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="FileNotFoundError"):
         thalweg.compare(train, ["sgd"], **arguments)
     weights.write_text("0.5")
-    assert thalweg.compare(train, ["sgd"], **arguments).contenders[0].value.median == 0.5
+    assert thalweg.compare(train, ["sgd"], **arguments).contenders[0].value.mean == pytest.approx(0.5)
     assert (tmp_path / "store.sqlite").exists()
 
 
@@ -295,7 +292,7 @@ def test_a_contender_that_always_diverges_is_ranked_last_and_not_hidden() -> Non
     worst = by_name(found)["sgd:lr=1e+09"]
     assert (worst["value"], worst["diverged"]) == (None, 5)
     assert found.verdict.tied == ["gd"]
-    assert math.isinf(found.contenders[1].value.median)
+    assert math.isinf(found.contenders[1].value.mean)
 
 
 def test_nothing_is_recommended_where_everything_diverges(tmp_path: Path) -> None:
@@ -327,7 +324,7 @@ def test_a_function_of_the_users_is_tuned(tmp_path: Path) -> None:
     ("arguments", "kind", "message"),
     [
         ({"budget": "1s"}, BudgetError, r"the budget must be at least \d+s here"),
-        ({"budget": 5}, BudgetError, "must read like 90s, 2m, 1h or 16trials, got '5'"),
+        ({"budget": 5}, BudgetError, "must read like 90s, 2m, 1h, .* got '5'"),
         ({"budget": "soon"}, BudgetError, "must read like 90s"),
         ({"schedule": "cosin"}, SettingError, "Did you mean cosine"),
         ({"seed": 1.5}, SettingError, "seed must be a whole number, got 1.5"),

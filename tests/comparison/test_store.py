@@ -22,7 +22,7 @@ def filled(store: Store) -> int:
 
 def entry(trial: int, seed: int = 0, value: float = 1.5) -> Entry:
     looks = [Look(0, 3.0, math.nan), Look(5, value, value)]
-    return Entry("sgd", "search", trial, seed, {"lr": 0.1}, Result("ok", value, value, value, 0.5, looks))
+    return Entry("sgd", "search", 0, trial, seed, {"lr": 0.1}, Result("ok", value, value, value, 0.25, 0.5, looks))
 
 
 @contextmanager
@@ -92,9 +92,19 @@ def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         connection.execute("INSERT INTO thalweg_store VALUES (999)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=f"up to version {VERSION}, got version 999, which a newer thalweg wrote"):
+    with pytest.raises(StoreError, match=f"of version {VERSION}, got version 999, which a newer thalweg wrote"):
         Store(path)
     assert path.read_bytes() == before
+
+
+def test_a_store_of_an_older_protocol_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE thalweg_store (version INTEGER)")
+        connection.execute("INSERT INTO thalweg_store VALUES (1)")
+    connection.close()
+    with pytest.raises(StoreError, match="got version 1, whose results came about by an older protocol"):
+        Store(path)
 
 
 def test_a_read_only_store_can_be_read(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
-from thalweg.comparison import plan
+from thalweg.comparison import pilot
 from thalweg.comparison.contenders import CONTENDERS, Contender
 from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.plan import measure
+from thalweg.comparison.pilot import measure
 from thalweg.comparison.runs import OneByOne, Population, Trial
 from thalweg.comparison.training import Result, follow, run_function, train_all
 from thalweg.errors import TaskError
@@ -179,7 +179,7 @@ class Branching(nn.Module):
 )
 def test_a_model_that_cannot_be_stacked_trains_one_by_one_and_says_why(changes: dict, reason: str) -> None:
     task, contender = small(**changes), CONTENDERS["sgd"]
-    way = measure(task, contender, HORIZON, 0)
+    way, _ = measure(task, contender, HORIZON, 0)
     assert way.members == 1
     assert way.reason.startswith(reason)
     (result,) = train_all(task, contender, [Trial({"lr": 0.01}, 0)], HORIZON)
@@ -197,21 +197,22 @@ def test_a_population_is_chosen_where_it_is_clearly_faster(
         run = next(cell.cell_contents for cell in action.__closure__ if hasattr(cell.cell_contents, "members"))
         return 1.0 if isinstance(run, OneByOne) else run.members / gain
 
-    monkeypatch.setattr(plan, "seconds_of", made_up)
-    way = measure(load("digits"), CONTENDERS["adam"], Horizon(660, "linear"), 0)
+    monkeypatch.setattr(pilot, "seconds_of", made_up)
+    way, untrained = measure(load("digits"), CONTENDERS["adam"], Horizon(660, "linear"), 0)
     assert way.members == members
     assert way.reason.startswith("population of 32 under vmap" if members == 32 else "one by one: a population")
+    assert untrained == pytest.approx(dict.fromkeys(("train", "validation", "test"), 2.3), abs=0.1)
     assert way.seconds(64) == pytest.approx(64 * (660 + 17) / (gain if members == 32 else 1))
 
 
 def test_one_call_that_was_held_up_does_not_decide_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, lengths = [0.0], iter([0.2, 0.01, 0.01])
-    monkeypatch.setattr(plan.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(pilot.time, "perf_counter", lambda: clock[0])
 
     def action() -> None:
         clock[0] += next(lengths)
 
-    assert plan.seconds_of(action) == pytest.approx(0.01)
+    assert pilot.seconds_of(action) == pytest.approx(0.01)
 
 
 def test_the_shuffling_of_a_loader_follows_from_the_seed() -> None:
@@ -331,10 +332,16 @@ def test_gradient_descent_is_refused_where_there_is_no_full_batch() -> None:
 
 
 def test_a_function_that_always_raises_is_the_tasks_fault() -> None:
+    calls = []
+
     def train(make_optimizer, report):
-        raise RuntimeError("my CSV is missing")
+        if calls:  # the pilot's call went well
+            raise RuntimeError("my CSV is missing")
+        calls.append(report(1.0))
 
     with pytest.raises(TaskError, match="all 8 failed, the first with RuntimeError: my CSV is missing"):
+        thalweg.compare(train, ["sgd", "adam"], budget="4trials")
+    with pytest.raises(TaskError, match="the function must train, got RuntimeError: my CSV is missing"):
         thalweg.compare(train, ["sgd", "adam"], budget="4trials")
 
 

@@ -58,11 +58,11 @@ def test_the_page_shows_verdict_table_curves_rates_environment_and_seeds(page: s
     found = Comparison(opened, opened.find())
     text = re.sub(r"\s+", " ", Reader(page).text)
     assert found.verdict.text in text
-    assert text.index(found.verdict.text) < text.index("Where each ended") < text.index("Along the training")
+    assert text.index(found.verdict.text) < text.index("Which setting to use") < text.index("Along the training")
     assert re.sub(r"\s+", " ", found.code) in text
     for one in found.contenders:
         assert one.name in text
-        assert digits(one.value.median) in text
+        assert digits(one.value.mean) in text
         assert "lr " + f"{one.settings['lr']:g}" in text
     assert "The least training loss there is: 0.07623325" in text
     labels = [attributes["aria-label"] for tag, attributes in Reader(page).tags if tag == "svg"]

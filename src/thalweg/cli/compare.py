@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     "--budget",
     default="2m",
     show_default=True,
-    help="A time for the whole comparison (90s, 2m, 1h), or search trials for each contender (16trials). Under 10 "
-    "trials the learning rate alone is searched, under 25 the momentum too.",
+    help="A time for the whole comparison (90s, 2m, 1h); or, for each contender, search trials (16trials), those of "
+    "several studies (8x24trials), steps (100000steps) or passes over the data (500passes). Under 10 trials the "
+    "learning rate alone is searched, under 25 the momentum too.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random thing.")
 @click.option(
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the learning rate over each training.",
 )
+@click.option("--control", is_flag=True, help="The first contender takes part twice, which shows the noise floor.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that train. [default: as many as pay, measured]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -45,7 +48,15 @@ if TYPE_CHECKING:
 )
 @json_option
 def compare(
-    task: str, contenders: str | None, budget: str, seed: int, schedule: str, out: Path | None, as_json: bool
+    task: str,
+    contenders: str | None,
+    budget: str,
+    seed: int,
+    schedule: str,
+    workers: int | None,
+    control: bool,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Find the best optimizer for TASK: each contender tuned in its own space, with the same budget.
 
@@ -73,6 +84,8 @@ def compare(
             budget=budget,
             seed=seed,
             schedule=schedule,
+            workers=workers,
+            control=control,
             store=out / "store.sqlite",
             watch=watch,
         )
@@ -101,7 +114,7 @@ def print_verdict(found: "Comparison") -> None:
     title = Text(f"{found.header.task['name']}: {found.metric}")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("contender")
-    for column in ("median", "95 % interval", "training loss", "lost", "state"):
+    for column in ("value", "95 % interval", "worse by", "untuned", "training loss", "lost", "state"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
     for one in found.contenders:
@@ -109,8 +122,10 @@ def print_verdict(found: "Comparison") -> None:
         state = f"{4 * one.state_numbers} B/param" if one.state_bytes is None else f"{one.state_bytes:,} B"
         cells = (
             one.name,
-            f"{one.value.median:.4g}",
+            f"{one.value.mean:.4g}",
             f"{one.value.low:.4g} – {one.value.high:.4g}",
+            "–" if one is found.contenders[0] else f"{one.worse_by:.1%}",
+            f"{one.untuned.mean:.4g}",
             f"{one.train_loss:.4g}" if math.isfinite(one.train_loss) else "–",
             f"{one.diverged + one.failed}/{len(one.seeds)}",
             state,
@@ -123,6 +138,7 @@ def print_verdict(found: "Comparison") -> None:
         console.print(f"The least training loss there is: {found.plan.optimum:.7g}")
     console.print()
     console.print(found.verdict.text)
+    console.print(found.verdict.ranking_text)
     for caution in found.cautions:
         console.print(caution)
     if found.code:

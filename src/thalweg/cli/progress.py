@@ -16,7 +16,11 @@ _WORDS = {
     "pilot": "measuring",
     "search": "searching",
     "retrain": "choosing",
-    "final": "judging",
+    "judge": "judging",
+    "final": "choosing",
+    "race": "racing",
+    "value": "measuring",
+    "start": "untuned",
 }
 
 
@@ -40,6 +44,9 @@ def shown() -> Iterator[Callable[["Progress"], None]]:
         row = bar.add_task("starting", total=None)
 
         def watch(progress: "Progress") -> None:
+            if progress.said:
+                console.print(progress.said, soft_wrap=True)
+                return
             text = f"{_WORDS[progress.stage]:<9} {progress.contender:<10.10}"
             if math.isfinite(progress.best):
                 text += f" best {progress.best:.4g}"
@@ -52,6 +59,9 @@ def _lines(console: Console) -> Callable[["Progress"], None]:
     told: set[tuple[str, str]] = set()
 
     def watch(progress: "Progress") -> None:
+        if progress.said:
+            console.print(progress.said, soft_wrap=True)
+            return
         now = (progress.stage, progress.contender)
         if now not in told:
             told.add(now)

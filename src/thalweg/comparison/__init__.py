@@ -2,9 +2,9 @@
 
 from thalweg.comparison.comparison import Comparison, compare
 from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, parse, split_list
-from thalweg.comparison.stages import Progress
 from thalweg.comparison.store import Store
 from thalweg.comparison.verdict import Verdict
+from thalweg.comparison.work import Progress
 
 __all__ = [
     "CONTENDERS",

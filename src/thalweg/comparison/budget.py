@@ -1,56 +1,60 @@
-"""Budget: how much a comparison may cost, and what counts that buys.
+"""Budget: how much a comparison may cost, and the design that buys.
 
-A budget is a time (`90s`, `2m`, `1h`) or a number of search trials for each contender (`16trials`). The first is
-measured and turned into the second: counts come from a ladder whose rungs differ by about two in cost, so that a
-somewhat faster or slower hour of the same machine leads to the same plan.
+A budget is a time for everything (`90s`, `2m`, `1h`); or, for each contender, search trials of one study (`16trials`),
+of several (`8x24trials`), optimizer steps (`100000steps`) or passes over the data (`500passes`). All but the trials are
+turned into one of a ladder of designs, whose rungs differ by about two in cost, so that a somewhat faster or slower
+hour of the same machine leads to the same plan.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from thalweg.comparison.protocol import Design, Look
 from thalweg.errors import BudgetError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
-_TRIALS = re.compile(r"(\d+)\s*trials?")
+_TRIALS = re.compile(r"(?:(\d+)\s*x\s*)?(\d+)\s*trials?")
+_WORK = re.compile(r"(\d+)\s*(steps|passes)")
+_LEAST_STUDIES = 2  # one study has no spread to judge a difference by
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many trainings each contender gets.
-
-    `trials` settings are searched with one seed; the best `retrained` of them are trained again from `reseeds` fresh
-    seeds each, which choose one (so a lucky seed does not); that one is trained from `finals` more, which judge it.
-    """
-
-    trials: int
-    retrained: int
-    reseeds: int
-    finals: int
-
-    @property
-    def trainings(self) -> int:
-        return self.trials + self.retrained * self.reseeds + self.finals
+def _single(draws: int, retrained: int, reseeds: int, seeds: int) -> Design:
+    """One study, which answers question S alone."""
+    race = (Look(seeds, 0.05),)
+    return Design(draws, retrained, reseeds, 0, ranking=(), finalists=0, refinals=0, race=race, value=seeds)
 
 
-LADDER = (
-    Counts(trials=4, retrained=1, reseeds=0, finals=5),
-    Counts(trials=8, retrained=2, reseeds=2, finals=5),
-    Counts(trials=16, retrained=3, reseeds=2, finals=10),
-    Counts(trials=32, retrained=3, reseeds=3, finals=10),
-    Counts(trials=64, retrained=3, reseeds=3, finals=20),
-    Counts(trials=128, retrained=4, reseeds=4, finals=20),
-    Counts(trials=256, retrained=6, reseeds=6, finals=40),
+# From eight studies on, the numbers are those that were simulated: the levels of all looks add up to 5 %.
+_SINGLES = (_single(4, 1, 0, 5), _single(8, 2, 2, 5), _single(16, 3, 2, 10), _single(32, 3, 3, 10))
+_LONE = (*_SINGLES, _single(64, 3, 3, 20), _single(128, 6, 6, 40))
+_RANKED = (
+    Design(12, 3, 2, 2, (Look(6, 0.05),), 4, 4, (Look(10, 0.02), Look(20, 0.03)), 20),
+    Design(16, 3, 3, 3, (Look(8, 0.05),), 6, 6, (Look(10, 0.01), Look(20, 0.015), Look(40, 0.025)), 40),
+    Design(24, 3, 3, 3, (Look(8, 0.02), Look(16, 0.03)), 6, 6, (Look(10, 0.01), Look(20, 0.015), Look(40, 0.025)), 40),
+    Design(
+        *(24, 3, 3, 3, (Look(8, 0.01), Look(16, 0.015), Look(24, 0.025)), 6, 6),
+        (Look(10, 0.005), Look(20, 0.01), Look(40, 0.015), Look(80, 0.02)),
+        40,
+    ),
 )
+
+
+def ladder(num_contenders: int) -> tuple[Design, ...]:
+    """The designs a budget is spent on, the cheapest first. One contender alone has nobody to be ranked with."""
+    return _LONE if num_contenders == 1 else (*_SINGLES, *_RANKED)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Either `seconds` or `trials`; the other is None."""
+    """What may be spent: exactly one of these is not None; `studies` goes with `trials`."""
 
     seconds: float | None = None
     trials: int | None = None
+    studies: int | None = None
+    steps: int | None = None
+    passes: int | None = None
 
 
 def parse(text: str) -> Budget:
@@ -58,29 +62,49 @@ def parse(text: str) -> Budget:
     text = text.strip().lower() if isinstance(text, str) else repr(text)
     if match := _TIME.fullmatch(text):
         return Budget(seconds=float(match[1]) * _UNITS[match[2]])
-    if (match := _TRIALS.fullmatch(text)) and int(match[1]) > 0:
-        return Budget(trials=int(match[1]))
+    if (match := _TRIALS.fullmatch(text)) and int(match[2]) > 0:
+        studies = None if match[1] is None else int(match[1])
+        if studies is None or studies >= _LEAST_STUDIES:
+            return Budget(trials=int(match[2]), studies=studies)
+    if match := _WORK.fullmatch(text):
+        return Budget(**{match[2]: int(match[1])})
     raise BudgetError(
-        f"thalweg: a budget must read like 90s, 2m, 1h or 16trials, got {text!r}. "
-        "A time is for the whole comparison, trials are for each contender."
+        f"thalweg: a budget must read like 90s, 2m, 1h, 16trials, 8x24trials, 100000steps or 500passes, got {text!r}. "
+        f"A time is for the whole comparison, the others are for each contender; there are at least {_LEAST_STUDIES} "
+        "studies, or none is named."
     )
 
 
-def counts(budget: Budget, predict: Callable[[Counts], float]) -> Counts:
-    """The highest rung that a budget pays for, `predict` giving seconds; raises BudgetError if it pays for none."""
+def design(budget: Budget, num_contenders: int, *, predict: Callable[[Design], float], unit: str = "s") -> Design:
+    """The highest rung that a budget pays for, `predict` giving its cost in the budget's unit.
+
+    Raises BudgetError if it pays for none.
+    """
+    rungs = ladder(num_contenders)
     if budget.trials is not None:
-        affordable = [rung for rung in LADDER if rung.trials <= budget.trials]
-        rung = affordable[-1] if affordable else LADDER[0]
-        return replace(rung, trials=budget.trials, retrained=min(rung.retrained, budget.trials))
-    assert budget.seconds is not None
-    affordable = [rung for rung in LADDER if predict(rung) <= budget.seconds]
+        if budget.studies is not None and num_contenders > 1:
+            return _studied(budget.studies, budget.trials)
+        single = [rung for rung in _LONE if rung.draws <= budget.trials]
+        rung = single[-1] if single else _LONE[0]
+        return replace(rung, draws=budget.trials, retrained=min(rung.retrained, budget.trials))
+    allowed = budget.seconds or budget.steps or budget.passes or 0
+    affordable = [rung for rung in rungs if predict(rung) <= allowed]
     if not affordable:
-        least = predict(LADDER[0])
+        least = predict(rungs[0])
+        needed, got = (as_text(least), f"{allowed:g}s") if unit == "s" else (f"{least:.0f}{unit}", f"{allowed:g}{unit}")
         raise BudgetError(
-            f"thalweg: the budget must be at least {as_text(least)} here ({LADDER[0].trainings} trainings for each "
-            f"contender), got {budget.seconds:g}s. Give more time, fewer contenders, or fewer passes in the task."
+            f"thalweg: the budget must be at least {needed} here ({rungs[0].most_trainings + rungs[0].value} trainings "
+            f"for each contender), got {got}. Give more, fewer contenders, or fewer passes in the task."
         )
     return affordable[-1]
+
+
+def _studied(studies: int, draws: int) -> Design:
+    """A design of so many studies of so many draws, everything else as on the rung that is nearest from below."""
+    reached = [rung for rung in _RANKED if rung.studies <= studies and rung.draws <= draws]
+    rung = reached[-1] if reached else _RANKED[0]
+    looks = (Look(studies, 0.05),) if rung.studies != studies else rung.ranking
+    return replace(rung, draws=draws, retrained=min(rung.retrained, draws), ranking=looks)
 
 
 def as_text(seconds: float) -> str:

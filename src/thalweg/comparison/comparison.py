@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from thalweg.comparison.contenders import DEFAULT, Contender, resolve
 from thalweg.comparison.fingerprint import key_of
 from thalweg.comparison.horizon import check_schedule
 from thalweg.comparison.plan import Plan, has_full_batch, make_plan
+from thalweg.comparison.protocol import Findings
 from thalweg.comparison.search import order_opened_by
-from thalweg.comparison.stages import Progress, carry_out
-from thalweg.comparison.store import Header, Store
+from thalweg.comparison.store import Entry, Header, Store
 from thalweg.comparison.summary import Summary, summarize
-from thalweg.comparison.verdict import Standing, Verdict, judge
+from thalweg.comparison.verdict import Verdict, judge
+from thalweg.comparison.work import Progress, carry_out, read
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
@@ -31,6 +33,8 @@ def compare(
     budget: str = "2m",
     seed: int = 0,
     schedule: str = "linear",
+    workers: int | None = None,
+    control: bool = False,
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> "Comparison":
@@ -39,10 +43,14 @@ def compare(
     task        a Task, a function train(make_optimizer, report), or a name: `digits`, `path/to/file.py:name`
     contenders  names (`adamw`, `adam:beta2=0.95`), rules or Contenders; one alone is tuned. None means seven classics,
                 without full-batch gradient descent where no full batch is at hand
-    budget      a time for everything (`90s`, `2m`, `1h`), or search trials for each contender (`16trials`)
+    budget      a time for everything (`90s`, `2m`, `1h`); or, for each contender, search trials (`16trials`), those of
+                several studies (`8x24trials`), optimizer steps (`100000steps`) or passes over the data (`500passes`).
+                The larger, the more is asked: which setting to use, then which optimizer ranks where
     seed        of every random thing. With a budget in trials the same seed gives the same verdict on a machine where
                 the pilot chooses the same ways; what a pilot measured and chose is stored, so resuming never changes it
     schedule    of the learning rate over each training: linear, cosine or constant
+    control     the first contender takes part twice: how far the two come apart is the noise floor
+    workers     processes that train; None measures whether more than this one pay
     store       file that keeps every result; the same call with the same store goes on where the last one ended.
                 None keeps the results in memory
     watch       is told the progress
@@ -54,6 +62,8 @@ def compare(
     entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
     if contenders is None and not has_full_batch(task):
         entrants = [contender for contender in entrants if not contender.full_batch]
+    if control:
+        entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
     if task.optimum is not None:
         entrants = [contender.keeping_the_optimum() for contender in entrants]
     allowed = budgets.parse(budget)
@@ -65,12 +75,22 @@ def compare(
     header = store.find(key)
     if header is None:
         plan = make_plan(
-            task, entrants, allowed, seed=seed, schedule=schedule, tell=lambda name: watch(Progress("pilot", name))
+            task,
+            entrants,
+            allowed,
+            seed=seed,
+            schedule=schedule,
+            workers=workers,
+            tell=lambda name: watch(Progress("pilot", name)),
         )
         # A training function's model is out of sight.
         model = None if isinstance(task, TrainingFunction) else task.make_model(0)
         described = [
-            contender.described() | {"state_bytes": None if model is None else contender.state_bytes(model)}
+            contender.described()
+            | {
+                "state_bytes": None if model is None else contender.state_bytes(model),
+                "searched": list(plan.drawn_for(contender, 0)[0]),
+            }
             for contender in entrants
         ]
         measured = {split: task.measured_as(split) for split in ("train", "validation", "test")}
@@ -99,19 +119,33 @@ class Comparison:
         self.plan = Plan.from_json(header.plan)
 
     @cached_property
+    def _entries(self) -> list[Entry]:
+        return self.store.entries(self.header.id)
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What the stored results decide: the same function that asked for them, reading."""
+        return read(self.plan, self.header, self._entries)
+
+    @cached_property
     def contenders(self) -> list[Summary]:
-        """What is known of each contender, the best first."""
-        entries = self.store.entries(self.header.id)
-        summaries = [summarize(described, entries, self.plan) for described in self.header.contenders]
-        return sorted(summaries, key=lambda summary: summary.value.median)
+        """What is known of each contender: those that the race kept, the best first, then those it dropped."""
+        race = self.findings.race
+        order = race.kept + [name for names in reversed(race.dropped) for name in reversed(names)]
+        described = {one["name"]: one for one in self.header.contenders}
+        return [summarize(described[name], self._entries, self.plan, self.findings) for name in order]
 
     @cached_property
     def verdict(self) -> Verdict:
         """What the evidence allows to say."""
-        standings = [
-            Standing(one.name, one.values, one.value, one.state_numbers, len(one.searched)) for one in self.contenders
-        ]
-        return judge(standings, metric=self.metric)
+        costs = {one.name: (one.state_numbers, len(one.searched)) for one in self.contenders}
+        race, cheaper = self.findings.race, "is the best of them"
+        if race.recommended is not None and race.recommended != race.kept[0]:
+            less_state = costs[race.recommended][0] < costs[race.kept[0]][0]
+            cheaper = "keeps less optimizer state" if less_state else "has less to tune"
+        elif race.settled == "within" and len(race.kept) > 1:
+            cheaper = "costs the least of them"
+        return judge(self.findings, self.plan.scale, metric=self.metric, cheaper=cheaper)
 
     @property
     def metric(self) -> str:
@@ -122,7 +156,7 @@ class Comparison:
     @property
     def cautions(self) -> list[str]:
         """What a reader should know before trusting the verdict, in sentences."""
-        trials, optimum, found = self.plan.counts.trials, self.plan.optimum, []
+        trials, optimum, found = self.plan.design.draws, self.plan.optimum, []
         if trials < FEW_TRIALS:
             opened = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
             found.append(
@@ -132,6 +166,13 @@ class Comparison:
         least = min(one.train_loss for one in self.contenders)
         if optimum is not None and least < optimum - 1e-3 * abs(optimum) - 1e-6:
             found.append(f"A training loss of {least:.4g} is below the optimum that the task states, {optimum:.4g}.")
+        leader = self.contenders[0]
+        if math.isfinite(leader.example_error):
+            share = leader.example_error / abs(leader.value.mean)
+            found.append(
+                f"Intervals are over seeds. Over the test examples the standard error of {leader.name} is "
+                f"{leader.example_error:.2g} ({share:.0%} of its value): on new data values may differ by that much."
+            )
         return found + [
             f"The best {' and '.join(one.at_edge)} of {one.name} lies at an end of the range searched: "
             "a better one may lie beyond."
@@ -158,15 +199,21 @@ class Comparison:
             "task": self.header.task["name"],
             "metric": self.metric,
             "optimum": self.plan.optimum,
+            "trainings": len(self._entries),
             "contenders": [
                 {
                     "name": summary.name,
                     "settings": summary.settings,
                     "searched": summary.searched,
-                    "value": _finite(summary.value.median),
+                    "value": _finite(summary.value.mean),
                     "low": _finite(summary.value.low),
                     "high": _finite(summary.value.high),
+                    "untuned": _finite(summary.untuned.mean),
+                    "example_error": _finite(summary.example_error),
+                    "worse_by": _finite(summary.worse_by),
                     "train_loss": _finite(summary.train_loss),
+                    "rank": None if summary.rank is None else [_finite(one) for one in vars(summary.rank).values()],
+                    "studies": summary.studies,
                     "seeds": summary.seeds,
                     "diverged": summary.diverged,
                     "failed": summary.failed,
@@ -175,15 +222,12 @@ class Comparison:
                     "code": summary.line,
                     "way": self.plan.ways[summary.name].reason,
                     "at_edge": summary.at_edge,
+                    "range_extended": self.plan.extended[summary.name],
+                    "good_rates": summary.good_rates,
                 }
                 for summary in self.contenders
             ],
-            "verdict": {
-                "best": self.verdict.best,
-                "tied": self.verdict.tied,
-                "recommended": self.verdict.recommended,
-                "text": self.verdict.text,
-            },
+            "verdict": vars(self.verdict),
             "cautions": self.cautions,
             "code": self.code,
         }

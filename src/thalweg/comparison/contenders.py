@@ -27,11 +27,12 @@ class Contender:
     about: str = ""
     pinned: frozenset[str] = field(default_factory=frozenset)
     full_batch: bool = False
+    ranges: Mapping[str, Range] = field(default_factory=dict)  # where they are not those that the rule declares
 
     def space(self, order: int) -> dict[str, Range]:
         """The ranges to search: settings that open by this `order` and are not pinned."""
         return {
-            name: declared.search
+            name: self.ranges.get(name, declared.search)
             for name, declared in self.rule.hypers().items()
             if declared.search is not None and declared.order <= order and name not in self.pinned
         }
@@ -122,7 +123,7 @@ def parse(text: str) -> Contender:
         rule = entry.rule.with_(**settings)
     except KeywordError as error:
         raise KeywordError(str(error).replace(type(entry.rule).__name__, name, 1)) from None
-    return Contender(text.strip(), rule, entry.about, entry.pinned | settings.keys(), entry.full_batch)
+    return replace(entry, name=text.strip(), rule=rule, pinned=entry.pinned | settings.keys())
 
 
 def _value(name: str, key: str, text: str) -> float | bool:

@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import scipy
@@ -31,7 +32,7 @@ def key_of(
     facts = {
         "task": _function(task) if isinstance(task, TrainingFunction) else _task(task),
         "contenders": [[contender.described(), sorted(contender.pinned)] for contender in contenders],
-        "budget": [budget.seconds, budget.trials],
+        "budget": asdict(budget),
         "seed": seed,
         "schedule": schedule,
         "versions": [thalweg.__version__, torch.__version__, scipy.__version__],

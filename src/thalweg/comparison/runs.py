@@ -25,6 +25,7 @@ from thalweg.tasks.task import Measure
 # Examples in a forward pass without gradients: more of them gain nothing, and convolutions fall out of the cache.
 EVALUATED_TOGETHER = 256
 EVALUATED_BY_MANY = 128  # for each member of a population
+TEST_GROUPS = 24  # of test examples, whose means tell the standard error over examples
 
 # vmap says that an operation has no fast form. The pilot measures what that costs, and acts on it.
 warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
@@ -48,6 +49,9 @@ class Run(Protocol):
 
     def evaluate(self, split: str) -> list[float]:
         """What is measured on this split, for each member."""
+
+    def test(self) -> list[tuple[float, float]]:
+        """What is measured on the test, for each member, with its standard error over the examples."""
 
 
 class _Objective(nn.Module):
@@ -85,8 +89,15 @@ class OneByOne:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
-    @torch.no_grad()
     def evaluate(self, split: str) -> list[float]:
+        return [float(self._groups(split, EVALUATED_TOGETHER).mean())]
+
+    def test(self) -> list[tuple[float, float]]:
+        groups = self._groups("test", EVALUATED_TOGETHER)
+        return [(float(groups.mean()), float(groups.error()))]
+
+    @torch.no_grad()
+    def _groups(self, split: str, together: int) -> "_Groups":
         self.model.eval()
         measure = self.task.measure(split)
 
@@ -96,7 +107,7 @@ class OneByOne:
             value = torch.as_tensor(value) if split != "train" and isinstance(value, int | float) else value
             return _checked(self.task, value)
 
-        return [float(_mean(self.task, split, measured, EVALUATED_TOGETHER))]
+        return _measured_in_groups(self.task, split, measured, together)
 
 
 class Population:
@@ -139,12 +150,20 @@ class Population:
             self.lr_factor = lr_factor
         self.population.step(self.rules, grads, self.taken)
 
-    @torch.no_grad()
     def evaluate(self, split: str) -> list[float]:
+        return [float(mean) for mean in self._groups(split).mean()]
+
+    def test(self) -> list[tuple[float, float]]:
+        groups = self._groups("test")
+        return list(zip(groups.mean().tolist(), groups.error().tolist(), strict=True))
+
+    @torch.no_grad()
+    def _groups(self, split: str) -> "_Groups":
         self.model.eval()
         measured = vmap(self._measured(self.task.measure(split)), in_dims=(0, 0, None), randomness="different")
-        means = _mean(self.task, split, lambda batch: measured(self.params, self.buffers, batch), EVALUATED_BY_MANY)
-        return [float(mean) for mean in means]
+        return _measured_in_groups(
+            self.task, split, lambda batch: measured(self.params, self.buffers, batch), EVALUATED_BY_MANY
+        )
 
 
 def unfit_for_population(task: Task, model: nn.Module) -> str | None:
@@ -208,14 +227,39 @@ def _reseed_loaders(task: Task, seed: int) -> None:
                 generator.manual_seed(seed)
 
 
-def _mean(task: Task, split: str, measure: Callable[[Batch], Tensor], together: int) -> Tensor:
-    """The mean of a measure over a split, batch by batch, each counted by its examples."""
+@dataclass(frozen=True)
+class _Groups:
+    """What is measured on groups of examples: how many there are in each, and a row of means."""
+
+    sizes: Tensor
+    means: Tensor
+
+    def mean(self) -> Tensor:
+        """Over all examples."""
+        return (self._weights() * self.means).sum(0)
+
+    def error(self) -> Tensor:
+        """The standard error of the mean, from how the groups differ; not a number where there is one alone."""
+        if len(self.sizes) < 2:
+            return torch.full_like(self.mean(), torch.nan)
+        squares = (self._weights() * (self.means - self.mean()).square()).sum(0)
+        return (squares / (len(self.sizes) - 1)).sqrt()
+
+    def _weights(self) -> Tensor:
+        shape = (-1, *[1] * (self.means.dim() - 1))
+        return (self.sizes / self.sizes.sum()).to(self.means).reshape(shape)
+
+
+def _measured_in_groups(task: Task, split: str, measure: Callable[[Batch], Tensor], together: int) -> _Groups:
+    """What is measured on a split, batch by batch; on the test, by enough of them to tell how much they differ."""
     data = task.split(split)
     if data is None:
-        return measure(())
+        return _Groups(torch.ones(1), measure(()).unsqueeze(0))
     if isinstance(data, tuple):
+        if split == "test":
+            together = max(1, min(together, len(data[0]) // TEST_GROUPS))
         batches: Iterable[Batch] = zip(*(tensor.split(together) for tensor in data), strict=True)
     else:
         batches = (as_batch(task.name, batch) for batch in data)
     weighted = [(examples_in(batch), measure(batch)) for batch in batches]
-    return torch.stack([size * mean for size, mean in weighted]).sum(0) / sum(size for size, _ in weighted)
+    return _Groups(torch.tensor([size for size, _ in weighted]), torch.stack([mean for _, mean in weighted]))

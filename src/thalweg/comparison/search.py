@@ -1,8 +1,11 @@
 """Search: which settings each contender tries. Quasi-random points in its own space, its starting point first."""
 
+from collections.abc import Mapping
+
 from scipy.stats import qmc
 
 from thalweg.comparison.contenders import Contender
+from thalweg.rules import Range
 
 Settings = dict[str, float]
 
@@ -12,26 +15,35 @@ def order_opened_by(trials: int) -> int:
     return 1 if trials < 10 else 2 if trials < 25 else 3
 
 
-def draws(contender: Contender, trials: int, *, seed: int) -> list[Settings]:
-    """The settings of each trial: the contender's own defaults, then a scrambled Sobol sequence over its space.
+def draws(
+    contender: Contender,
+    trials: int,
+    *,
+    seed: int,
+    ranges: Mapping[str, Range] | None = None,
+    with_start: bool = True,
+) -> list[Settings]:
+    """The settings of each trial: the contender's own defaults if asked for, then a scrambled Sobol sequence.
 
-    Contenders with as many open settings get the same points of the unit cube.
+    `ranges` replace those declared.
     """
-    space = contender.space(order_opened_by(trials))
+    space = dict(contender.space(order_opened_by(trials)))
+    space |= {name: found for name, found in (ranges or {}).items() if name in space}
     settings = contender.rule.settings()
     defaults = {name: float(settings[name]) for name in space}
-    if not space or trials == 1:
+    drawn = trials - 1 if with_start else trials
+    if not space or drawn == 0:
         return [defaults]
     sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
-    points = sequence.random_base2((trials - 1).bit_length())[: trials - 1]
-    drawn = [
+    points = sequence.random_base2((drawn - 1).bit_length())[:drawn]
+    found = [
         {
             name: rounded(bounds.at(float(position)))
             for (name, bounds), position in zip(space.items(), point, strict=True)
         }
         for point in points
     ]
-    return [defaults, *drawn]
+    return [defaults, *found] if with_start else found
 
 
 def rounded(value: float) -> float:

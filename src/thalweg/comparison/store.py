@@ -19,7 +19,7 @@ from thalweg.comparison.search import Settings
 from thalweg.comparison.training import Look, Result
 from thalweg.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 
 _tables = sql.MetaData()
 _versions = sql.Table("thalweg_store", _tables, sql.Column("version", sql.Integer, nullable=False))
@@ -41,6 +41,7 @@ _results = sql.Table(
     sql.Column("comparison", sql.ForeignKey("comparisons.id"), primary_key=True),
     sql.Column("contender", sql.String, primary_key=True),
     sql.Column("stage", sql.String, primary_key=True),
+    sql.Column("study", sql.Integer, primary_key=True),
     sql.Column("trial", sql.Integer, primary_key=True),
     sql.Column("seed", sql.BigInteger, primary_key=True),
     sql.Column("settings", sql.JSON, nullable=False),
@@ -49,6 +50,7 @@ _results = sql.Table(
     sql.Column("train", sql.Double),
     sql.Column("validation", sql.Double),
     sql.Column("test", sql.Double),
+    sql.Column("test_error", sql.Double),
     sql.Column("seconds", sql.Double, nullable=False),
     sql.Column("looks", sql.JSON, nullable=False),
 )
@@ -74,6 +76,7 @@ class Entry:
 
     contender: str
     stage: str
+    study: int
     trial: int
     seed: int
     settings: Settings
@@ -124,9 +127,14 @@ class Store:
                     "Choose another file."
                 )
             version = connection.execute(sql.select(_versions.c.version)).scalar() if names else None
+        if version is not None and version < VERSION:
+            raise StoreError(
+                f"{self._who}: this thalweg reads stores of version {VERSION}, got version {version}, whose results "
+                "came about by an older protocol. Choose another file."
+            )
         if version is not None and version > VERSION:
             raise StoreError(
-                f"{self._who}: this thalweg reads stores up to version {VERSION}, got version {version}, "
+                f"{self._who}: this thalweg reads stores of version {VERSION}, got version {version}, "
                 "which a newer thalweg wrote. Update thalweg, or choose another file."
             )
 
@@ -198,6 +206,7 @@ class Store:
                 "comparison": comparison,
                 "contender": entry.contender,
                 "stage": entry.stage,
+                "study": entry.study,
                 "trial": entry.trial,
                 "seed": entry.seed,
                 "settings": entry.settings,
@@ -212,7 +221,11 @@ class Store:
     def entries(self, comparison: int, stage: str | None = None, contender: str | None = None) -> list[Entry]:
         """The stored results of a comparison, in the order of trials and seeds."""
         columns = _results.c
-        query = sql.select(_results).where(columns.comparison == comparison).order_by(columns.trial, columns.seed)
+        query = (
+            sql.select(_results)
+            .where(columns.comparison == comparison)
+            .order_by(columns.study, columns.trial, columns.seed)
+        )
         if stage is not None:
             query = query.where(columns.stage == stage)
         if contender is not None:
@@ -253,6 +266,6 @@ def _read(value: float | None) -> float:
 
 def _entry(row: dict[str, Any]) -> Entry:
     looks = [Look(step, _read(train), _read(validation)) for step, train, validation in row["looks"]]
-    losses = (_read(row["train"]), _read(row["validation"]), _read(row["test"]))
-    result = Result(row["status"], *losses, row["seconds"], looks, row["message"])
-    return Entry(row["contender"], row["stage"], row["trial"], row["seed"], row["settings"], result)
+    losses = {name: _read(row[name]) for name in ("train", "validation", "test", "test_error")}
+    result = Result(row["status"], **losses, seconds=row["seconds"], looks=looks, message=row["message"])
+    return Entry(row["contender"], row["stage"], row["study"], row["trial"], row["seed"], row["settings"], result)

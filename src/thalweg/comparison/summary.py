@@ -1,20 +1,22 @@
 """Summary: what the stored results say of each contender. Reads the store's entries, trains nothing."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
+from thalweg.comparison import statistics
 from thalweg.comparison.contenders import line_of_code
 from thalweg.comparison.plan import Plan
+from thalweg.comparison.protocol import Findings
 from thalweg.comparison.search import Settings
-from thalweg.comparison.statistics import Interval, median_interval
 from thalweg.comparison.store import Entry
 from thalweg.comparison.training import Result
 from thalweg.rules import Range
 
-STAGES = ("search", "retrain", "final")
+STAGES = ("search", "retrain", "judge", "final", "race", "value", "start")
+GOOD = 0.1  # a learning rate is good if the loss is at most this share above the best
 
 
 def loss_of(result: Result, split: str) -> float:
@@ -23,24 +25,28 @@ def loss_of(result: Result, split: str) -> float:
     return value if result.status == "ok" and not math.isnan(value) else math.inf
 
 
-def ranked(entries: Iterable[Entry], split: str) -> list[tuple[float, int, Settings]]:
-    """Every setting that was tried, as (median loss over its seeds, trial, settings), the best first."""
-    losses: dict[int, list[float]] = {}
-    settings: dict[int, Settings] = {}
-    for entry in entries:
-        losses.setdefault(entry.trial, []).append(loss_of(entry.result, split))
-        settings[entry.trial] = entry.settings
-    return sorted((median(losses[trial]), trial, settings[trial]) for trial in losses)
+@dataclass(frozen=True)
+class Value:
+    """A loss: what a setting comes to on average over seeds, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Summary:
     """One contender in the end: all its settings, which of them were searched, and what fresh seeds say of them.
 
-    `values` are the losses that count, by seed, and `value` their median with its interval; `train_loss` is the
-    median final training loss; `diverged` and `failed` count seeds; `seconds` is the median time of one training;
-    `state_bytes` what the optimizer keeps for the task's model, None where that is out of sight, and `state_numbers`
-    how many numbers for each parameter. `at_edge` names settings that ended near an end of their range.
+    `value` is what its setting reaches in the race, over `seeds`; of the recommended one, on seeds of its own that
+    nothing has used. `values` are the losses behind it. `untuned` is what its defaults come to.
+    `example_error` is the standard error of one training's test loss over the test examples, which no number of seeds
+    makes smaller. `rank` tells where its optimizer stands: the mean judged loss
+    over its studies, with its interval. `train_loss` is the median final training loss; `diverged` and `failed` count
+    seeds of the race; `seconds` is the median time of one training; `state_bytes` what the optimizer keeps for the
+    task's model, None where that is out of sight, and `state_numbers` how many numbers for each parameter. `at_edge`
+    names settings that ended near an end of their range; `good_rates` is the factor by which the learning rate may vary
+    while the loss stays within 10 % of the best found.
     """
 
     name: str
@@ -48,7 +54,12 @@ class Summary:
     settings: dict[str, Any]
     searched: list[str]
     values: list[float]
-    value: Interval
+    value: Value
+    untuned: Value
+    example_error: float
+    rank: Value | None
+    studies: int
+    worse_by: float
     train_loss: float
     seeds: list[int]
     diverged: int
@@ -58,35 +69,75 @@ class Summary:
     state_numbers: int
     line: str
     at_edge: list[str]
+    good_rates: float | None
     entries: dict[str, list[Entry]]
 
 
-def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan) -> Summary:
+def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan, findings: Findings) -> Summary:
     """The summary of a contender whose trainings are all stored."""
-    mine = [entry for entry in entries if entry.contender == described["name"]]
+    name, scale = described["name"], plan.scale
+    mine = [entry for entry in entries if entry.contender == name]
     staged = {stage: [entry for entry in mine if entry.stage == stage] for stage in STAGES}
-    finals = staged["final"]
-    chosen = finals[0].settings
-    values = [loss_of(entry.result, plan.judged_on) for entry in finals]
-    statuses = [entry.result.status for entry in finals]
+    scores = findings.race.scores
+    raced, block = staged["race"], staged["value"]
+    shown = block or raced
+    chosen = raced[0].settings
+    statuses = [entry.result.status for entry in raced]
+    judged = findings.ranking.scores[name] if findings.ranking else []
+    leader = scores[findings.race.kept[0]]
+    ranges = described["space"] | {key: vars(found) for key, found in plan.ranges[name].items()}
     return Summary(
-        name=described["name"],
+        name=name,
         about=described["about"],
         settings={**described["start"], **chosen},
         searched=list(chosen),
-        values=values,
-        value=median_interval(values),
-        train_loss=median(loss_of(entry.result, "train") for entry in finals),
-        seeds=[entry.seed for entry in finals],
+        values=[loss_of(entry.result, plan.judged_on) for entry in shown],
+        value=_value(findings.value if block else scores[name], plan, lost=_all_lost(raced)),
+        untuned=_value(findings.untuned[name], plan, lost=_all_lost(staged["start"])),
+        example_error=_example_error(shown) if plan.judged_on == "test" else math.nan,
+        rank=_value(judged, plan) if judged else None,
+        studies=len(judged),
+        worse_by=scale.worse_by(fmean(scores[name]), fmean(leader[: len(scores[name])])),
+        train_loss=median(loss_of(entry.result, "train") for entry in shown),
+        seeds=[entry.seed for entry in raced],
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
-        seconds=median(entry.result.seconds for entry in finals),
+        seconds=median(entry.result.seconds for entry in raced),
         state_bytes=described["state_bytes"],
         state_numbers=described["state_numbers"],
         line=line_of_code(described, chosen),
-        at_edge=at_edge({name: described["space"][name] for name in described["remarkable"]}, chosen),
+        at_edge=at_edge({key: ranges[key] for key in described["remarkable"]}, chosen),
+        good_rates=good_rates(staged["search"], plan),
         entries=staged,
     )
+
+
+def _example_error(entries: Sequence[Entry]) -> float:
+    errors = [entry.result.test_error for entry in entries if math.isfinite(entry.result.test_error)]
+    return fmean(errors) if errors else math.nan
+
+
+def _all_lost(entries: Sequence[Entry]) -> bool:
+    return all(entry.result.status != "ok" for entry in entries)
+
+
+def _value(scores: Sequence[float], plan: Plan, *, lost: bool = False) -> Value:
+    if lost:  # its scores are those of the untrained model
+        return Value(math.inf, math.inf, math.inf)
+    found = statistics.interval(scores)
+    return Value(*(plan.scale.loss(score) for score in (found.mean, found.low, found.high)))
+
+
+def good_rates(searched: Sequence[Entry], plan: Plan) -> float | None:
+    """The factor from the least to the largest learning rate that came within 10 % of the best; None without any."""
+    rates = [
+        (loss_of(entry.result, plan.selected_on), entry.settings["lr"]) for entry in searched if "lr" in entry.settings
+    ]
+    best = min((loss for loss, _ in rates), default=math.inf)
+    if not math.isfinite(best):
+        return None
+    good = [rate for loss, rate in rates if loss <= best + GOOD * abs(best)]
+    return max(good) / min(good)
 
 
 def at_edge(ranges: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[str]:

@@ -29,12 +29,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended. `status` is ok, diverged, or failed (then `message` says how)."""
+    """How a training ended. `status` is ok, diverged, or failed (then `message` says how).
+
+    `test_error` is the standard error of `test` over the test examples.
+    """
 
     status: str
     train: float = math.nan
     validation: float = math.nan
     test: float = math.nan
+    test_error: float = math.nan
     seconds: float = 0.0
     looks: list[Look] = field(default_factory=list)
     message: str = ""
@@ -54,12 +58,12 @@ def follow(run: Run, horizon: Horizon, tell: Callable[[float], None] = lambda sh
         tell(taken / horizon.steps)
         if not any(math.isfinite(member[-1].train) for member in looks):
             break
-    tests = run.evaluate("test")
+    tests = run.test()
     seconds = (time.perf_counter() - began) / run.members
-    return [ended(member, test, seconds) for member, test in zip(looks, tests, strict=True)]
+    return [ended(member, *test, seconds) for member, test in zip(looks, tests, strict=True)]
 
 
-def ended(looks: list[Look], test: float, seconds: float) -> Result:
+def ended(looks: list[Look], test: float, test_error: float, seconds: float) -> Result:
     """The result of a training that was looked at so.
 
     It diverged if a loss is not finite, or the training loss ended ten times as high as it began.
@@ -67,7 +71,7 @@ def ended(looks: list[Look], test: float, seconds: float) -> Result:
     first, last = looks[0].train, looks[-1].train
     losses = (last, looks[-1].validation, test)
     exploded = not all(math.isfinite(loss) for loss in losses) or last > first + 9 * abs(first)
-    return Result("diverged" if exploded else "ok", *losses, seconds, looks)
+    return Result("diverged" if exploded else "ok", *losses, test_error, seconds, looks)
 
 
 def run_function(task: TrainingFunction, contender: Contender, trial: Trial) -> Result:
@@ -88,7 +92,8 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial) -> 
         raise TaskError(f"{task.name}: the function must call report(value) at least once, and did not.")
     last, test = looks[-1], tests[-1]
     status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
-    return Result(status, last.train, last.validation, test, time.perf_counter() - began, looks)
+    seconds = time.perf_counter() - began
+    return Result(status, last.train, last.validation, test, seconds=seconds, looks=looks)
 
 
 def _number(value: Any) -> float:

@@ -1,90 +1,84 @@
-"""Verdict: what the evidence allows to say, and which contender it recommends."""
+"""Verdict: what the findings allow to say, in words. Two questions, two paragraphs."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thalweg.comparison.statistics import Interval, surely_within
-
-MARGIN = 0.03  # a difference of less than this share of the value is too small to matter
-FRAGILE = 0.1  # a contender that diverges on more than this share of the seeds is not recommended
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the verdict needs to know of one contender; `values` are in the order of the seeds, the same for all."""
-
-    name: str
-    values: Sequence[float]
-    interval: Interval
-    state_numbers: int
-    num_settings: int
-
-    @property
-    def diverged(self) -> int:
-        """On how many seeds it diverged or failed."""
-        return sum(not math.isfinite(value) for value in self.values)
-
-    @property
-    def steady(self) -> bool:
-        """Whether it can be relied on to end at all."""
-        return self.diverged <= FRAGILE * len(self.values)
+from thalweg.comparison import statistics
+from thalweg.comparison.protocol import FRAGILE, Findings, Ranking
+from thalweg.comparison.scale import MARGIN, Scale
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The lowest median, all that the evidence does not separate from it, and the one recommended."""
+    """Which setting to deploy, and which optimizer ranks where.
 
+    `settled` is `best` (all others are shown to be worse), `within` (those left are shown to lie within 3 %), `open`
+    (not enough evidence), or `none` (nothing ends reliably). `tied` are those not shown to be worse, the best mean
+    first; `within` those shown to lie within 3 % of it, of which the cheapest is `recommended`. `ranked` are the
+    optimizers that no look dropped; None where optimizers were not ranked.
+    """
+
+    settled: str
     best: str | None
     tied: list[str]
+    within: list[str]
     recommended: str | None
+    ranked: list[str] | None
     text: str
+    ranking_text: str
 
 
-def judge(standings: Sequence[Standing], *, metric: str) -> Verdict:
-    """The verdict on contenders whose values are losses.
-
-    Best is the lowest median of those that are steady. Tied with it are those whose interval overlaps its interval,
-    or whose median is within 3 % of its median. Recommended is the one with the least optimizer state, then the
-    fewest settings to tune, among the best and those *shown* to lie within 3 % of it: not to be separated from the
-    best is not enough.
-    """
-    steady = [standing for standing in standings if standing.steady]
-    if not steady:
-        text = "Every contender diverged or failed on more than a tenth of the seeds: none can be recommended."
-        return Verdict(None, [], None, text)
-    best = min(steady, key=lambda standing: standing.interval.median)
-    tied = [standing for standing in standings if standing is best or _tied(standing, best)]
-    near = [one for one in steady if one is best or surely_within(one.values, best.values, MARGIN)]
-    recommended = min(near, key=lambda one: (one.state_numbers, one.num_settings, one.interval.median))
-    tied.sort(key=lambda standing: standing.interval.median)
-    text = _text(best, tied, recommended, metric=metric, alone=len(standings) == 1)
-    return Verdict(best.name, [standing.name for standing in tied], recommended.name, text)
+def judge(findings: Findings, scale: Scale, *, metric: str, cheaper: str = "") -> Verdict:
+    """The verdict of findings; `cheaper` says in words what the recommended one saves beside the leader."""
+    race, ranking = findings.race, findings.ranking
+    ranked = None if ranking is None else ranking.kept
+    if race.recommended is None:
+        share = f"{FRAGILE:.0%}"
+        text = f"Every contender that leads diverged or failed on more than {share} of the seeds: none is recommended."
+        return Verdict("none", None, race.kept, race.within, None, ranked, text, _ranked(ranking))
+    text = _text(findings, scale, metric=metric, cheaper=cheaper)
+    return Verdict(race.settled, race.kept[0], race.kept, race.within, race.recommended, ranked, text, _ranked(ranking))
 
 
-def _tied(standing: Standing, best: Standing) -> bool:
-    if not math.isfinite(standing.interval.median):
-        return False
-    difference = standing.interval.median - best.interval.median
-    return standing.interval.overlaps(best.interval) or abs(difference) <= MARGIN * abs(best.interval.median)
+def _text(findings: Findings, scale: Scale, *, metric: str, cheaper: str) -> str:
+    race = findings.race
+    chosen = race.recommended
+    assert chosen is not None
+    scores = findings.value or race.scores[chosen]
+    found = statistics.interval(scores)
+    value = (
+        f"{chosen} reaches a {metric} of {scale.loss(found.mean):.4g} "
+        f"(95 % interval {scale.loss(found.low):.4g} to {scale.loss(found.high):.4g}, {len(scores)} fresh seeds)."
+    )
+    lost = race.steady[chosen].count(False)
+    fragile = f" {chosen} diverged on {lost} of {len(race.steady[chosen])} seeds of the race." if lost else ""
+    if len(race.scores) == 1:
+        return value + fragile
+    if race.settled == "best":
+        return f"{value} Every other contender's best setting was shown to be worse.{fragile}"
+    share = f"{MARGIN:.0%}".replace("%", " %")
+    if race.settled == "within":
+        return f"{value} {_listed(race.kept)} are shown to lie within {share} of the best; {chosen} {cheaper}.{fragile}"
+    leads = f"{race.kept[0]} leads" if race.kept[0] == chosen else f"{race.kept[0]} leads, {chosen} {cheaper}"
+    needed = f" About {race.seeds_needed:,} seeds would tell a difference of {share}." if race.seeds_needed else ""
+    others = _listed([name for name in race.kept if name != chosen])
+    return f"{value} Not enough evidence to tell it from {others}: {leads}.{needed}{fragile}"
 
 
-def _text(best: Standing, tied: list[Standing], recommended: Standing, *, metric: str, alone: bool) -> str:
-    interval = best.interval
-    value = f"{interval.median:.4g} (95 % interval {interval.low:.4g} to {interval.high:.4g})"
-    measured = f"median {metric} {value} over {len(best.values)} fresh seeds"
-    fragile = [f" {one.name} diverged on {one.diverged} of them." for one in tied if one.diverged]
-    if alone:
-        return f"{best.name} reaches a {measured}.{''.join(fragile)}"
-    if len(tied) == 1:
-        return f"{best.name} is best: {measured}.{''.join(fragile)} No other contender overlaps or comes within 3 %."
-    others = _listed([standing.name for standing in tied if standing is not best])
-    text = f"{best.name} has the lowest {measured}, not separated from {others}.{''.join(fragile)}"
-    if recommended is best:
-        return f"{text} Recommended: {best.name}."
-    why = "keeps less optimizer state" if recommended.state_numbers < best.state_numbers else "has less to tune"
-    return f"{text} Recommended: {recommended.name}, which is shown to lie within 3 % of the best and {why}."
+def _ranked(ranking: Ranking | None) -> str:
+    if ranking is None:
+        return "Optimizers were not ranked: that takes several independent studies of each, and so a larger budget."
+    studies = max(len(scores) for scores in ranking.scores.values())
+    dropped = [name for names in ranking.dropped for name in names]
+    worse = f" Shown to be worse: {_listed(dropped)}." if dropped else ""
+    first = ranking.kept[0]
+    if len(ranking.kept) == 1:
+        return f"As an optimizer, tuned anew in {studies} independent studies, {first} is best.{worse}"
+    return (
+        f"As optimizers, tuned anew in {studies} independent studies, {_listed(ranking.kept)} are not told apart."
+        f"{worse}"
+    )
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

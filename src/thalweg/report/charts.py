@@ -85,14 +85,12 @@ def digits(value: float) -> str:
 def standings(
     summaries: Sequence[Summary], colours: Mapping[str, str], label: str, *, optimum: float | None = None
 ) -> Markup:
-    """A dot for each contender's median and a line for its interval, the best on top.
+    """A dot for each contender's value and a line for its interval, the best on top.
 
     Where the optimum is known, what is drawn is the distance to it.
     """
-    shown = [summary for summary in summaries if math.isfinite(summary.value.median)]
-    low, middle, high = (
-        [above(getattr(one.value, end), optimum) for one in shown] for end in ("low", "median", "high")
-    )
+    shown = [summary for summary in summaries if math.isfinite(summary.value.mean)]
+    low, middle, high = ([above(getattr(one.value, end), optimum) for one in shown] for end in ("low", "mean", "high"))
 
     def draw(axes: Axes) -> None:
         for row, summary in enumerate(shown):
@@ -119,11 +117,11 @@ def above(loss: float, optimum: float | None) -> float:
 def learning_curves(
     summaries: Sequence[Summary], colours: Mapping[str, str], split: str, label: str, *, optimum: float | None = None
 ) -> Markup:
-    """Median loss along the training over the final seeds, with a band between the quartiles.
+    """Median loss along the training over the seeds of the race, with a band between the quartiles.
 
     Where the optimum is given, what is drawn is the distance to it.
     """
-    curves = {summary.name: _curve(summary.entries["final"], split, optimum) for summary in summaries}
+    curves = {summary.name: _curve(summary.entries["race"], split, optimum) for summary in summaries}
 
     def draw(axes: Axes) -> None:
         values: list[float] = []
@@ -140,13 +138,13 @@ def learning_curves(
     return drawn(f"{label} along the training", 4.6, 3.1, draw)
 
 
-def _curve(finals: Sequence[Entry], split: str, optimum: float | None) -> tuple[np.ndarray, ...]:
+def _curve(raced: Sequence[Entry], split: str, optimum: float | None) -> tuple[np.ndarray, ...]:
     """(share of the training in percent, lower quartile, median, upper quartile) over all seeds.
 
     What diverged counts as infinite, and leaves a gap where a quartile is; a training that stopped early keeps its
     last value.
     """
-    runs = [entry.result.looks for entry in finals if entry.result.looks]
+    runs = [entry.result.looks for entry in raced if entry.result.looks]
     if not runs:
         return (np.empty(0),) * 4
     longest = max(runs, key=lambda looks: looks[-1].step)

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.summary import Summary
+from thalweg.comparison.summary import STAGES, Summary
 from thalweg.errors import StoreError
 from thalweg.report import charts
 
@@ -43,7 +43,8 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric,
         "verdict": verdict,
         "code": comparison.code,
-        "counts": plan.counts,
+        "leader": summaries[0].name,
+        "design": plan.design,
         "schedule": next(iter(plan.horizons.values())).schedule,
         "optimum": plan.optimum,
         "rows": [_row(comparison, summary) for summary in summaries],
@@ -52,7 +53,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "cautions": comparison.cautions,
         "ways": {name: plan.ways[name].reason for name in names},
         "seed": plan.seed,
-        "seeds": {stage: sorted(_seeds(summaries[0], stage)) for stage in ("search", "retrain", "final")},
+        "seeds": {stage: sorted(_seeds(summaries[0], stage)) for stage in STAGES},
         "environment": header.environment,
         "created": header.created,
         "finished": header.finished,
@@ -84,6 +85,12 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "lost": sum(entry.result.status != "ok" for entry in searched),
         "searched": len(searched),
         "seconds": summary.seconds,
+        "worse_by": summary.worse_by,
+        "untuned": summary.untuned,
+        "rank": summary.rank,
+        "studies": summary.studies,
+        "good_rates": summary.good_rates,
+        "seeds": len(summary.seeds),
         "state": (
             f"{4 * summary.state_numbers} B a parameter"
             if summary.state_bytes is None
@@ -100,12 +107,12 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     summaries, plan = comparison.contenders, comparison.plan
     measured = comparison.header.task["measured"]
     over = " above the optimum" if plan.optimum else ""
-    has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["final"])
+    has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["race"])
     splits = []
     for split in ("train", "validation"):
         # A surface has no data: all splits are the one function. A user's function may not report the training loss.
         losses = [
-            getattr(look, split) for one in summaries for entry in one.entries["final"] for look in entry.result.looks
+            getattr(look, split) for one in summaries for entry in one.entries["race"] for look in entry.result.looks
         ]
         if any(math.isfinite(loss) for loss in losses) and not (split == "validation" and plan.judged_on == "train"):
             splits.append(split)
@@ -116,7 +123,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
         "rate_label": rate_label,
         "standings": (
             charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum)
-            if any(math.isfinite(one.value.median) for one in summaries)
+            if any(math.isfinite(one.value.mean) for one in summaries)
             else None
         ),
         "curves": [

@@ -1,0 +1,169 @@
+"""Crew: who trains. This process, or as many worker processes as there are cores, with one thread each.
+
+For small networks the second thread of a training gains little, a second training gains everything. Workers come from
+loky, which carries functions of the user's own there and says when one has died.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+
+from thalweg.comparison.contenders import Contender
+from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.pilot import Way, seconds_of
+from thalweg.comparison.runs import Population, Trial
+from thalweg.comparison.training import Result, train_all
+from thalweg.tasks import Task, TrainingFunction, seeded
+
+HIRING_S = 6.0  # to start workers: they import torch
+CLEARLY_FASTER = 1.25
+PATIENCE = 20  # times the predicted seconds of a job, and a minute more, until a worker counts as hanging
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Trainings that are run together."""
+
+    contender: Contender
+    trials: tuple[Trial, ...]
+    horizon: Horizon
+    predicted_s: float
+
+
+class Crew:
+    """Does jobs, in this process or in workers. Used as a context: at its end no worker is left."""
+
+    def __init__(self, task: Task | TrainingFunction, workers: int, say: Callable[[str], None]) -> None:
+        self._task, self._workers, self._say = task, workers, say
+        self._executor: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=True)
+            self._executor = None
+
+    def results(self, jobs: Sequence[Job], tell: Callable[[Job, float], None]) -> Iterator[tuple[Job, list[Result]]]:
+        """Each job with its results, as they end; `tell` hears the share of a job that is done in this process."""
+        if self._workers < 2 or len(jobs) < 2:
+            for job in jobs:
+                yield job, train_all(self._task, job.contender, job.trials, job.horizon, lambda share: tell(job, share))  # noqa: B023
+            return
+        left = list(jobs)
+        for attempt in range(2):
+            broken = None
+            for job, results in self._in_workers(left):
+                if isinstance(results, str):
+                    broken = results
+                    break
+                left.remove(job)
+                yield job, results
+            if broken is None:
+                return
+            self._dismiss()
+            again = "once more, in new ones" if attempt == 0 else "here, one after the other"
+            self._say(f"{broken}; what it had not finished is trained {again}")
+        for job in left:
+            yield job, train_all(self._task, job.contender, job.trials, job.horizon, lambda share: tell(job, share))  # noqa: B023
+
+    def _in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Result] | str]]:
+        """Jobs as they end; with a text instead of results where a worker died or hangs."""
+        if self._executor is None:
+            import loky
+
+            self._executor = loky.ProcessPoolExecutor(self._workers, initializer=_start, initargs=(self._task,))
+        # The longest first, so that no worker is left alone with a long one in the end.
+        ordered = sorted(jobs, key=lambda job: -job.predicted_s)
+        try:
+            running = {self._executor.submit(_train, job): job for job in ordered}
+        except BrokenProcessPool:
+            yield ordered[0], "a worker process has died"
+            return
+        last_s = time.monotonic()
+        patience_s = 60.0 + HIRING_S + PATIENCE * max((job.predicted_s for job in ordered), default=0.0)
+        while running:
+            ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            if ended:
+                last_s = time.monotonic()
+            elif time.monotonic() - last_s > patience_s:
+                yield next(iter(running.values())), f"no worker process has finished anything for {patience_s:.0f} s"
+                return
+            for future in ended:
+                yield _ended(future, running.pop(future))
+
+
+def _ended(future: "Future[list[Result]]", job: Job) -> tuple[Job, list[Result] | str]:
+    try:
+        return job, future.result()
+    except BrokenProcessPool:
+        return job, "a worker process has died"
+
+
+_TASK: list[Task | TrainingFunction] = []
+
+
+def _start(task: Task | TrainingFunction) -> None:
+    """What a worker does first. What a task prints is talk: stdout is for results."""
+    sys.stdout = sys.stderr
+    torch.set_num_threads(1)
+    _TASK[:] = [task]
+
+
+def _train(job: Job) -> list[Result]:
+    return train_all(_TASK[0], job.contender, job.trials, job.horizon)
+
+
+def crew_for(
+    task: Task, contender: Contender, ways: dict[str, Way], planned_s: float, seed: int, *, asked: int | None
+) -> tuple[int, dict[str, Way]]:
+    """How many workers pay, and the ways with the time that a training then takes in all.
+
+    Measured on one contender: the same step with one thread. `asked` decides instead of the measurement.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    hired = cores if asked is None else asked
+    if hired < 2 or (asked is None and planned_s < 4 * HIRING_S) or not _can_travel(task):
+        return 1, ways
+    way, threads = ways[contender.name], torch.get_num_threads()
+    trial = Trial({}, seed)
+    try:
+        with seeded(seed):
+            run = Population(task, contender, [trial] * max(2, way.members))
+            run.step(0.0)
+            together_s = seconds_of(lambda: run.step(0.0))
+            torch.set_num_threads(1)
+            alone_s = seconds_of(lambda: run.step(0.0))
+    except Exception:  # what vmap cannot take is trained one by one, where nothing was measured
+        together_s = alone_s = 1.0
+    finally:
+        torch.set_num_threads(threads)
+    gain = hired * together_s / alone_s
+    if asked is None and gain < CLEARLY_FASTER:
+        return 1, ways
+    told = f", in {hired} processes with one thread each"
+    return hired, {
+        name: replace(one, fixed_s=one.fixed_s / gain, member_s=one.member_s / gain, reason=one.reason + told)
+        for name, one in ways.items()
+    }
+
+
+def _can_travel(task: Task) -> bool:
+    """Whether a task can be sent to another process."""
+    try:
+        import cloudpickle
+
+        return len(cloudpickle.dumps(task)) < 1 << 28
+    except Exception:  # what cannot be pickled says so in many ways
+        return False

@@ -1,0 +1,50 @@
+"""Scale: what differences between losses are measured on, and what a training that diverged counts.
+
+Losses differ by factors, so they are compared by their logarithms, and a margin is a share; a metric of the user's own,
+which may be zero or negative, is compared as it is. What diverged, or ended worse than the untrained model, counts as
+the untrained model: nothing was learnt. So one bad seed is bad, and cannot hide everything else.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+MARGIN = 0.03  # a difference of less than this share of the value is too small to matter
+_RESOLUTION = 1e-12  # a loss this share of the untrained one is as good as zero
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How losses become scores: `untrained` holds what is measured before the first step, by split."""
+
+    kind: Literal["log", "linear"]
+    untrained: dict[str, float]
+
+    def score(self, loss: float, split: str) -> float:
+        """The score of a loss on a split; lower is better, never above the untrained model's."""
+        ceiling = self.untrained[split]
+        loss = ceiling if math.isnan(loss) else min(loss, ceiling)
+        return math.log(max(loss, _RESOLUTION * ceiling)) if self.kind == "log" else loss
+
+    def loss(self, score: float) -> float:
+        """The loss that has this score. Of a mean score on the logarithmic scale: the geometric mean of the losses."""
+        return math.exp(score) if self.kind == "log" else score
+
+    def margin(self, leader: float) -> float:
+        """The difference in scores that is too small to matter, beside a leader with this score."""
+        return math.log1p(MARGIN) if self.kind == "log" else MARGIN * abs(leader)
+
+    def worse_by(self, score: float, leader: float) -> float:
+        """By what share of the leader's loss a score is worse."""
+        if self.kind == "log":
+            return math.expm1(score - leader)
+        return (score - leader) / abs(leader) if leader else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, for the store."""
+        return asdict(self)
+
+
+def scale_for(untrained: dict[str, float], *, own_metric: bool) -> Scale:
+    """The scale of a task whose losses before the first step are these."""
+    return Scale("linear" if own_metric or min(untrained.values()) <= 0 else "log", untrained)

@@ -1,0 +1,189 @@
+"""Work: the trainings that the protocol asks for, done by a crew and stored as they end, or read from the store."""
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from thalweg.comparison.contenders import Contender
+from thalweg.comparison.crew import Crew, Job
+from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.plan import Plan
+from thalweg.comparison.protocol import START, Ask, Findings, Outcome, decide
+from thalweg.comparison.runs import Trial
+from thalweg.comparison.seeds import derive
+from thalweg.comparison.store import Entry, Header, Store
+from thalweg.engine import stacked
+from thalweg.errors import TaskError
+from thalweg.tasks import Task, TrainingFunction
+
+# Stages whose curves are looked at. The others are many, and only their ends count.
+SHOWN = ("race", "value")
+LOOKS_UNSHOWN = 4
+
+Key = tuple[str, str, int, int, int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a comparison is: in this stage, `done` of at most `total` trainings; `best` loss so far."""
+
+    stage: str
+    contender: str
+    done: float = 0.0
+    total: int = 0
+    best: float = math.inf
+    said: str = ""
+
+
+def carry_out(
+    task: Task | TrainingFunction,
+    contenders: Sequence[Contender],
+    store: Store,
+    header: Header,
+    watch: Callable[[Progress], None],
+) -> Findings:
+    """Do what the plan asks for and the store does not hold yet."""
+    plan = Plan.from_json(header.plan)
+    with Crew(task, plan.workers, lambda said: watch(Progress("", "", said=said))) as crew:
+        work = _Work(task, contenders, plan, store, header, watch, crew)
+        findings = found(plan, header, work.answer)
+    store.finish(header.id)
+    return findings
+
+
+def read(plan: Plan, header: Header, entries: Sequence[Entry]) -> Findings:
+    """What stored results decide. Raises KeyError where the comparison was not finished."""
+    known = {_key_of_entry(entry): entry for entry in entries}
+    return found(plan, header, lambda asks: {ask: outcome(known[key_of(ask, plan)], plan) for ask in asks})
+
+
+def found(plan: Plan, header: Header, answer: Callable[[Sequence[Ask]], Mapping[Ask, Outcome]]) -> Findings:
+    """The findings of a plan, from whoever answers."""
+    cost = {one["name"]: (one["state_numbers"], len(one["searched"])) for one in header.contenders}
+    return decide(plan.design, plan.draws, answer, cost=cost, margin=plan.scale.margin)
+
+
+def outcome(entry: Entry, plan: Plan) -> Outcome:
+    """What a stored training came to, in scores."""
+    result, score = entry.result, plan.scale.score
+    steady = result.status == "ok"
+    chooses, judges = (
+        score(getattr(result, split) if steady else math.nan, split) for split in (plan.selected_on, plan.judged_on)
+    )
+    return Outcome(chooses, judges, steady)
+
+
+def key_of(ask: Ask, plan: Plan) -> Key:
+    """Under what a training is stored."""
+    return (
+        ask.stage,
+        ask.contender,
+        ask.study,
+        ask.trial,
+        derive(plan.seed, f"{ask.seed[0]}/{ask.seed[1]}", ask.seed[2]),
+    )
+
+
+def _key_of_entry(entry: Entry) -> Key:
+    return entry.stage, entry.contender, entry.study, entry.trial, entry.seed
+
+
+class _Work:
+    """Answers the protocol by training."""
+
+    def __init__(
+        self,
+        task: Task | TrainingFunction,
+        contenders: Sequence[Contender],
+        plan: Plan,
+        store: Store,
+        header: Header,
+        watch: Callable[[Progress], None],
+        crew: Crew,
+    ) -> None:
+        self.task, self.plan, self.store, self.header, self.crew = task, plan, store, header, crew
+        self.watch = watch
+        self.contenders = {contender.name: contender for contender in contenders}
+        self.known = {_key_of_entry(entry): entry for entry in store.entries(header.id)}
+        self.best = math.inf
+        self._drawn: dict[tuple[str, int], list[dict[str, float]]] = {}
+
+    def answer(self, asks: Sequence[Ask]) -> dict[Ask, Outcome]:
+        """The outcome of each training that is asked for, done now unless it is stored."""
+        keys = {ask: key_of(ask, self.plan) for ask in asks}
+        companies = {
+            Job(contender, trials, self._horizon(contender, asked[0].stage), way.seconds(len(trials))): asked
+            for contender, asked, trials in self._companies(asks)
+            for way in [self.plan.ways[contender.name]]
+            # A population is stored whole or not at all, so it is trained again in the same company.
+            if not all(keys[ask] in self.known for ask in asked)
+        }
+
+        def tell(job: Job, share: float) -> None:
+            stage, total = companies[job][0].stage, self._most()
+            done = len(self.known) + share * len(job.trials)
+            self.watch(Progress(stage, job.contender.name, done, total, self.best))
+
+        for job in list(companies)[:1]:
+            tell(job, 0.0)
+        searched = False
+        for job, results in self.crew.results(list(companies), tell):
+            entries = [
+                Entry(ask.contender, ask.stage, ask.study, ask.trial, trial.seed, trial.settings, result)
+                for ask, trial, result in zip(companies[job], job.trials, results, strict=True)
+                if keys[ask] not in self.known
+            ]
+            self.store.add(self.header.id, entries)
+            self.known |= {_key_of_entry(entry): entry for entry in entries}
+            ended = [getattr(one, self.plan.selected_on) for one in results if one.status == "ok"]
+            self.best = min([self.best, *ended])
+            searched = True
+            tell(job, 0.0)
+        if searched and all(ask.stage == "search" for ask in asks):
+            self._check_that_something_trains()
+        return {ask: outcome(self.known[keys[ask]], self.plan) for ask in asks}
+
+    def _most(self) -> int:
+        design = self.plan.design
+        return max(len(self.known) + 1, design.most_trainings * len(self.contenders) + design.value)
+
+    def _horizon(self, contender: Contender, stage: str) -> Horizon:
+        horizon = self.plan.horizons[contender.name]
+        return horizon if stage in SHOWN else replace(horizon, looks=min(LOOKS_UNSHOWN, horizon.looks))
+
+    def _companies(self, asks: Sequence[Ask]) -> Iterator[tuple[Contender, list[Ask], tuple[Trial, ...]]]:
+        """The trainings that are run together: of one contender and program, at most as many as its way takes."""
+        by_program: dict[Hashable, list[tuple[Ask, Trial]]] = {}
+        shapes = [torch.Size([]), torch.Size([2]), torch.Size([2, 2])]
+        for ask in asks:
+            contender = self.contenders[ask.contender]
+            trial = Trial(self._settings(ask), key_of(ask, self.plan)[-1])
+            # A momentum of 0 has no buffer.
+            program = stacked.program(contender.rule.with_(**trial.settings), shapes)
+            by_program.setdefault((ask.stage, ask.contender, program), []).append((ask, trial))
+        for alike in by_program.values():
+            contender = self.contenders[alike[0][0].contender]
+            members = self.plan.ways[contender.name].members
+            for start in range(0, len(alike), members):
+                part = alike[start : start + members]
+                yield contender, [ask for ask, _ in part], tuple(trial for _, trial in part)
+
+    def _settings(self, ask: Ask) -> dict[str, float]:
+        if ask.trial == START[1]:
+            return {}
+        key = (ask.contender, ask.study)
+        if key not in self._drawn:
+            self._drawn[key] = self.plan.drawn_for(self.contenders[ask.contender], ask.study)
+        return self._drawn[key][ask.trial]
+
+    def _check_that_something_trains(self) -> None:
+        """Raise TaskError if every training raised: the task is at fault then, no optimizer, and nothing is kept."""
+        entries = list(self.known.values())
+        if all(entry.result.status == "failed" for entry in entries):
+            self.store.forget(self.header.id)
+            raise TaskError(
+                f"{self.task.name}: at least one training must end, and all {len(entries)} failed, the first with "
+                f"{entries[0].result.message}."
+            )

@@ -1,0 +1,127 @@
+"""The protocol: what it asks for, and what it decides, with trainings that are made up."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from thalweg.comparison.budget import ladder
+from thalweg.comparison.protocol import Ask, Design, Findings, Outcome, decide
+from thalweg.comparison.scale import scale_for
+from thalweg.comparison.seeds import derive
+from thalweg.comparison.verdict import judge
+
+RANKED = [design for design in ladder(2) if design.ranking]
+SCALE = scale_for({"validation": 1e9, "test": 1e9}, own_metric=False)
+
+
+def made_up(
+    levels: dict[str, float],
+    *,
+    spread: float = 0.05,
+    asked: list[Ask] | None = None,
+    lost: Sequence[str] = (),
+    seed: int = 0,
+) -> Callable[[Sequence[Ask]], dict[Ask, Outcome]]:
+    """Contenders at these levels; settings, and seeds, differ by about `spread`. Outcomes follow from the ask."""
+
+    def normal(*of: object) -> float:
+        return float(np.random.default_rng(derive(0, repr(of))).normal())
+
+    def answer(asks: Sequence[Ask]) -> dict[Ask, Outcome]:
+        if asked is not None:
+            asked.extend(asks)
+        found = {}
+        for ask in asks:
+            setting = levels[ask.contender] + 3 * spread * abs(normal("s", ask.contender, ask.study, ask.trial))
+            noise = [spread * normal(split, ask.contender, ask.study, ask.trial, ask.seed) for split in (0, 1)]
+            steady = not (ask.contender in lost and normal("lost", ask.seed) > 0)
+            found[ask] = Outcome(setting + noise[0], setting + noise[1], steady)
+        return found
+
+    return answer
+
+
+def decided(design: Design, levels: dict[str, float], answer: Callable, cost: dict | None = None) -> Findings:
+    draws = dict.fromkeys(levels, design.draws)
+    return decide(design, draws, answer, cost=cost or dict.fromkeys(levels, 0), margin=lambda leader: math.log1p(0.03))
+
+
+def words(findings: Findings) -> str:
+    verdict = judge(findings, SCALE, metric="loss", cheaper="costs the least of them")
+    return f"{verdict.text} {verdict.ranking_text}"
+
+
+@pytest.mark.parametrize("design", ladder(2))
+def test_no_seed_serves_two_purposes_and_all_contenders_get_the_same(design: Design) -> None:
+    asked: list[Ask] = []
+    decided(design, {"a": 0.0, "b": 0.0}, made_up({"a": 0.0, "b": 0.0}, asked=asked))
+    assert len(set(asked)) == len(asked)
+    stages: dict[tuple, set[str]] = {}
+    for ask in asked:
+        stages.setdefault(ask.seed, set()).add(ask.stage)
+    assert all(len(used - {"start"}) == 1 for used in stages.values())
+    counts = {
+        name: Counter(ask.stage for ask in asked if ask.contender == name and ask.stage != "value") for name in "ab"
+    }
+    assert counts["a"] == counts["b"]
+    assert sum(counts["a"].values()) <= design.most_trainings
+
+
+def test_a_clear_winner_is_best_in_both_questions() -> None:
+    levels = {"worse": 0.5, "best": 0.0, "bad": 1.0}
+    for design in RANKED:
+        findings = decided(design, levels, made_up(levels))
+        assert (findings.race.settled, findings.race.recommended) == ("best", "best")
+        assert findings.ranking is not None
+        assert findings.ranking.kept == ["best"]
+        assert len(findings.value) == design.value
+        assert "Every other contender's best setting was shown to be worse." in words(findings)
+        assert "Shown to be worse: " in words(findings)
+
+
+def test_the_cheapest_of_those_shown_within_the_margin_is_recommended() -> None:
+    levels = {"dear": 0.0, "cheap": 0.004}
+    findings = decided(RANKED[-1], levels, made_up(levels, spread=0.005), cost={"dear": 2, "cheap": 1})
+    assert (findings.race.settled, findings.race.recommended) == ("within", "cheap")
+    assert "shown to lie within 3 % of the best; cheap costs the least of them" in words(findings)
+
+
+def test_what_noise_hides_stays_open_and_the_seeds_that_would_settle_it_are_told() -> None:
+    levels = {"a": 0.0, "cheap": 0.05}
+    findings = decided(RANKED[0], levels, made_up(levels, spread=0.3), cost={"a": 2, "cheap": 1})
+    assert findings.race.settled == "open"
+    assert findings.race.recommended == findings.race.kept[0]  # the cheaper one is not shown to be near
+    assert findings.race.seeds_needed > 100
+    assert "Not enough evidence to tell it from" in words(findings)
+    assert f"About {findings.race.seeds_needed:,} seeds would tell a difference of 3 %." in words(findings)
+
+
+def test_what_often_diverges_is_never_recommended() -> None:
+    levels = {"fragile": 0.0, "steady": 0.001}
+    findings = decided(RANKED[0], levels, made_up(levels, spread=0.001, lost=["fragile"]))
+    assert findings.race.recommended == "steady"
+    alone = decided(replace(RANKED[0], ranking=()), {"fragile": 0.0}, made_up({"fragile": 0.0}, lost=["fragile"]))
+    verdict = judge(alone, SCALE, metric="loss")
+    assert (verdict.settled, verdict.recommended) == ("none", None)
+
+
+def test_a_small_budget_answers_one_question_and_says_so() -> None:
+    levels = {"a": 0.0, "b": 1.0}
+    findings = decided(ladder(2)[0], levels, made_up(levels))
+    assert findings.ranking is None
+    assert findings.race.kept == ["a"]
+    assert "Optimizers were not ranked" in words(findings)
+
+
+def test_the_race_ends_as_soon_as_it_is_settled() -> None:
+    asked: list[Ask] = []
+    levels = {"a": 0.0, "b": 1.0, "c": 1.0}
+    decided(RANKED[-1], levels, made_up(levels, asked=asked))
+    raced = Counter(ask.contender for ask in asked if ask.stage == "race")
+    assert set(raced.values()) == {RANKED[-1].race[0].size}
+    studied = {ask.study for ask in asked if ask.contender == "b"}
+    assert max(studied) < RANKED[-1].ranking[0].size
