@@ -21,10 +21,14 @@ from thalweg.comparison.pilot import Way, seconds_of
 from thalweg.comparison.runs import Population, Trial
 from thalweg.comparison.training import Result, train_all
 from thalweg.tasks import Task, TrainingFunction, seeded
+from thalweg.tasks.catalogue import FILE_MODULE
 
 HIRING_S = 6.0  # to start workers: they import torch
 CLEARLY_FASTER = 1.25
-PATIENCE = 20  # times the predicted seconds of a job, and a minute more, until a worker counts as hanging
+LEAST_PATIENCE_S, PATIENCE = (
+    60.0,
+    20,
+)  # this, and so many times a job's predicted seconds, until workers count as hanging
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,7 @@ class Crew:
         if self._executor is None:
             import loky
 
+            _pack_task_files()
             self._executor = loky.ProcessPoolExecutor(self._workers, initializer=_start, initargs=(self._task,))
         # The longest first, so that no worker is left alone with a long one in the end.
         ordered = sorted(jobs, key=lambda job: -job.predicted_s)
@@ -92,7 +97,7 @@ class Crew:
             yield ordered[0], "a worker process has died"
             return
         last_s = time.monotonic()
-        patience_s = 60.0 + HIRING_S + PATIENCE * max((job.predicted_s for job in ordered), default=0.0)
+        patience_s = LEAST_PATIENCE_S + PATIENCE * max((job.predicted_s for job in ordered), default=0.0)
         while running:
             ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
             if ended:
@@ -159,11 +164,20 @@ def crew_for(
     }
 
 
+def _pack_task_files() -> None:
+    """Have what was read from task files sent whole: a worker cannot import it by a name."""
+    import cloudpickle
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith(FILE_MODULE):
+            cloudpickle.register_pickle_by_value(module)
+
+
 def _can_travel(task: Task) -> bool:
     """Whether a task can be sent to another process."""
-    try:
-        import cloudpickle
+    import cloudpickle
 
+    try:
         return len(cloudpickle.dumps(task)) < 1 << 28
     except Exception:  # what cannot be pickled says so in many ways
         return False

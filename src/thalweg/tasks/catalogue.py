@@ -8,20 +8,36 @@ from dataclasses import replace
 from pathlib import Path
 
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
+from thalweg.tasks.algebra import matrix_factorization, modular_addition
 from thalweg.tasks.classics import linear_regression, logistic_regression
-from thalweg.tasks.digits import digits, digits_cnn
+from thalweg.tasks.digits import digits, digits_batchnorm, digits_cnn, digits_deep
+from thalweg.tasks.images import elevation, patches
 from thalweg.tasks.seeded import seeded
-from thalweg.tasks.surfaces import quadratic, rosenbrock
+from thalweg.tasks.surfaces import noisy_quadratic, quadratic, rosenbrock
+from thalweg.tasks.tables import breast_cancer, diabetes
 from thalweg.tasks.task import Task, TrainingFunction, blamed_on
+from thalweg.tasks.text import characters
 
 # To add a task: write a function that returns it, and name it here.
+FILE_MODULE = "thalweg_task_"  # with this begin the names of modules that task files become
+
 BUILT_IN: dict[str, Callable[..., Task]] = {
     "linear-regression": linear_regression,
     "logistic-regression": logistic_regression,
+    "breast-cancer": breast_cancer,
+    "diabetes": diabetes,
     "digits": digits,
     "digits-cnn": digits_cnn,
+    "digits-batchnorm": digits_batchnorm,
+    "digits-deep": digits_deep,
+    "patches": patches,
+    "elevation": elevation,
+    "characters": characters,
+    "modular-addition": modular_addition,
     "quadratic": quadratic,
+    "noisy-quadratic": noisy_quadratic,
     "rosenbrock": rosenbrock,
+    "matrix-factorization": matrix_factorization,
 }
 
 
@@ -59,7 +75,7 @@ def _built_in(name: str, settings: str) -> Task:
 def _from_file(path: Path, name: str) -> Task | TrainingFunction:
     if not path.is_file():
         raise TaskError(f"{path}: a task file must exist, found none. The path is taken from {Path.cwd()}.")
-    module_name = f"thalweg_task_{path.stem}"
+    module_name = f"{FILE_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None

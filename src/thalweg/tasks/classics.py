@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from thalweg.tasks.data import Splits, split_at_random
+from thalweg.tasks.data import Splits, split_at_random, standardized
 from thalweg.tasks.task import Task, supervised
 
 
@@ -35,28 +35,22 @@ def linear_regression() -> Task:
     )
 
 
+def breast_cancer_data() -> Splits:
+    """30 standardized measurements of 569 breast tumours, and whether each is benign."""
+    from sklearn.datasets import load_breast_cancer
+
+    features, labels = load_breast_cancer(return_X_y=True)
+    return standardized(split_at_random((torch.tensor(features), torch.tensor(labels, dtype=torch.float32))))
+
+
 def logistic_regression() -> Task:
     """Benign or malignant, from 30 measurements of 569 breast tumours (scikit-learn's breast cancer data)."""
-
-    def data() -> Splits:
-        from sklearn.datasets import load_breast_cancer
-
-        features, labels = load_breast_cancer(return_X_y=True)
-        splits = split_at_random((torch.tensor(features), torch.tensor(labels, dtype=torch.float32)))
-        train = splits.train[0]  # type: ignore[index]
-        mean, deviation = train.mean(0), train.std(0)
-
-        def standardized(split: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            return ((split[0] - mean) / deviation).float(), split[1]
-
-        return Splits(*(standardized(part) for part in (splits.train, splits.validation, splits.test)))  # type: ignore[arg-type]
-
     return Task(
         name="logistic-regression",
         about="breast cancer, 30 features, 569 patients",
         model=lambda: nn.Sequential(nn.Linear(30, 1), nn.Flatten(0)),
         loss=supervised(functional.binary_cross_entropy_with_logits),
-        data=data,
+        data=breast_cancer_data,
         metric_name="log loss",
         batch_size=32,
         passes=30,

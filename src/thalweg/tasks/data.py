@@ -67,6 +67,24 @@ def split_at_random(tensors: Tensors, *, seed: int = 0, train: float = 0.6, vali
     return Splits(*(tuple(tensor[part] for tensor in tensors) for part in parts))
 
 
+def standardized(splits: Splits, parts: int = 1) -> Splits:
+    """Splits whose first `parts` tensors have mean 0 and deviation 1 in each column of the training split; float32."""
+
+    def tensors(split: Split) -> Tensors:
+        assert isinstance(split, tuple), "what is standardized is held in memory"
+        return split
+
+    # The training split alone decides: a test that helped to scale would no longer be unseen.
+    scales = [(part.mean(0), part.std(0)) for part in tensors(splits.train)[:parts]]
+
+    def scaled(split: Split) -> Tensors:
+        whole = tensors(split)
+        pairs = zip(whole[:parts], scales, strict=True)
+        return (*(((part - mean) / deviation).float() for part, (mean, deviation) in pairs), *whole[parts:])
+
+    return Splits(scaled(splits.train), scaled(splits.validation), scaled(splits.test))
+
+
 def epochs_of_indices(count: int, batch_size: int, seeds: Sequence[int]) -> Iterator[Tensor]:
     """Without end: for each seed a row of indices, one batch; the last of a pass may be smaller.
 

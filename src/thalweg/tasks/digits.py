@@ -1,4 +1,6 @@
-"""Handwritten digits: scikit-learn's 1,797 images of 8 x 8 pixels, by two networks."""
+"""Handwritten digits: scikit-learn's 1,797 images of 8 x 8 pixels, by four networks."""
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -33,6 +35,29 @@ def _cnn() -> nn.Module:
     )
 
 
+def _batchnorm_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
+
+
+def _deep_mlp() -> nn.Module:
+    # PyTorch's initial weights shrink what goes through each layer, so training starts on a plateau.
+    widths = [64, *[32] * 12]
+    hidden = [layer for fan_in, width in pairwise(widths) for layer in (nn.Linear(fan_in, width), nn.Tanh())]
+    return nn.Sequential(*hidden, nn.Linear(32, 10))
+
+
 def digits() -> Task:
     """Handwritten digits, 8 x 8 pixels, by a perceptron with one hidden layer of 64 units."""
     return Task(
@@ -58,4 +83,32 @@ def digits_cnn() -> Task:
         metric_name="cross-entropy",
         batch_size=32,
         passes=10,
+    )
+
+
+def digits_batchnorm() -> Task:
+    """Handwritten digits, 8 x 8 pixels, by two convolutions with batch normalization and a linear layer."""
+    return Task(
+        name="digits-batchnorm",
+        about="1,797 images of 8 x 8 pixels, two convolutions with batch normalization and a linear layer",
+        model=_batchnorm_cnn,
+        loss=supervised(functional.cross_entropy),
+        data=_images,
+        metric_name="cross-entropy",
+        batch_size=32,
+        passes=10,
+    )
+
+
+def digits_deep() -> Task:
+    """Handwritten digits, 8 x 8 pixels, by 12 hidden layers of 32 tanh units, and nothing that eases training."""
+    return Task(
+        name="digits-deep",
+        about="1,797 images of 8 x 8 pixels, a perceptron with 12 hidden layers of 32 tanh units",
+        model=_deep_mlp,
+        loss=supervised(functional.cross_entropy),
+        data=_images,
+        metric_name="cross-entropy",
+        batch_size=32,
+        passes=30,
     )
