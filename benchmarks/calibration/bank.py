@@ -56,7 +56,7 @@ def main() -> None:
         each = MEMBERS // SEEDS
         for start in range(0, SETTINGS, each):
             trials = tuple(Trial(one, seed) for one in drawn[start : start + each] for seed in seeds)
-            jobs[Job(contender, trials, horizon, 10.0)] = (row, start)
+            jobs[Job((contender,) * len(trials), trials, horizon, 10.0)] = (row, start)
     with Crew(TASK, 2, print) as crew:
         for done, (job, results) in enumerate(crew.results(list(jobs), lambda *_: None), 1):
             row, start = jobs[job]

@@ -30,7 +30,9 @@ def task(model=lambda: nn.Linear(3, 1)) -> thalweg.Task:
 
 def jobs() -> list[Job]:
     sgd = CONTENDERS["sgd"]
-    return [Job(sgd, tuple(Trial({"lr": rate}, seed) for seed in (0, 1)), HORIZON, 0.1) for rate in (0.01, 0.1, 0.2)]
+    return [
+        Job((sgd, sgd), tuple(Trial({"lr": rate}, seed) for seed in (0, 1)), HORIZON, 0.1) for rate in (0.01, 0.1, 0.2)
+    ]
 
 
 def losses(of: thalweg.Task, workers: int, said: list[str]) -> dict[float, list[float]]:
@@ -115,12 +117,12 @@ def test_workers_are_hired_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> No
         measured = iter([1.0, alone_s])
         monkeypatch.setattr(crew, "seconds_of", lambda action, measured=measured: next(measured))
         monkeypatch.setattr(crew.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-        found, found_ways = crew_for(task(), sgd, ways, planned_s, 0, asked=None)
+        found, found_ways = crew_for(task(), [sgd], ways, planned_s, 0, asked=None)
         assert found == hired
         if hired == 2:
             assert found_ways["sgd"].member_s == pytest.approx(0.1 * 1.1 / 2)
     unpicklable = replace(task(), loss=thalweg.supervised(Stubborn()))
-    assert crew_for(unpicklable, sgd, ways, 1000.0, 0, asked=2)[0] == 1
+    assert crew_for(unpicklable, [sgd], ways, 1000.0, 0, asked=2)[0] == 1
 
 
 class Stubborn:

@@ -54,7 +54,7 @@ def test_the_highest_rung_that_is_paid_for_is_taken(num_contenders: int) -> None
 
 def test_a_budget_that_cannot_be_met_says_the_least_that_can() -> None:
     for allowed, unit, said in (
-        (Budget(seconds=10.0), "s", r"at least 28s here \(19 trainings for each contender\), got 10s"),
+        (Budget(seconds=10.0), "s", r"at least 33s here \(19 trainings for each contender\), got 10s"),
         (Budget(steps=10), "steps", "at least 28steps here"),
     ):
         with pytest.raises(BudgetError, match=said):
@@ -72,7 +72,7 @@ def test_a_budget_in_trials_is_kept_exactly() -> None:
 def test_rungs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_question() -> None:
     for rungs in (ladder(1), ladder(2)):
         costs = [rung.most_trainings for rung in rungs]
-        assert all(1.4 < high / low < 3.5 for low, high in itertools.pairwise(costs)), costs
+        assert all(1.3 < high / low < 3.5 for low, high in itertools.pairwise(costs)), costs
         for rung in rungs:
             assert math.isclose(sum(look.alpha for look in rung.race), 0.05)
             assert not rung.ranking or math.isclose(sum(look.alpha for look in rung.ranking), 0.05)

@@ -22,6 +22,7 @@ def made_up(
     levels: dict[str, float],
     *,
     spread: float = 0.05,
+    uneven: float = 3.0,
     asked: list[Ask] | None = None,
     lost: Sequence[str] = (),
     seed: int = 0,
@@ -36,7 +37,7 @@ def made_up(
             asked.extend(asks)
         found = {}
         for ask in asks:
-            setting = levels[ask.contender] + 3 * spread * abs(normal("s", ask.contender, ask.study, ask.trial))
+            setting = levels[ask.contender] + uneven * spread * abs(normal("s", ask.contender, ask.study, ask.trial))
             noise = [spread * normal(split, ask.contender, ask.study, ask.trial, ask.seed) for split in (0, 1)]
             steady = not (ask.contender in lost and normal("lost", ask.seed) > 0)
             found[ask] = Outcome(setting + noise[0], setting + noise[1], steady)
@@ -91,8 +92,8 @@ def test_the_cheapest_of_those_shown_within_the_margin_is_recommended() -> None:
 
 
 def test_what_noise_hides_stays_open_and_the_seeds_that_would_settle_it_are_told() -> None:
-    levels = {"a": 0.0, "cheap": 0.05}
-    findings = decided(RANKED[0], levels, made_up(levels, spread=0.3), cost={"a": 2, "cheap": 1})
+    levels = {"a": 0.0, "cheap": 0.01}
+    findings = decided(RANKED[0], levels, made_up(levels, spread=0.3, uneven=0.0), cost={"a": 2, "cheap": 1})
     assert findings.race.settled == "open"
     assert findings.race.recommended == findings.race.kept[0]  # the cheaper one is not shown to be near
     assert findings.race.seeds_needed > 100

@@ -33,9 +33,9 @@ LEAST_PATIENCE_S, PATIENCE = (
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Trainings that are run together."""
+    """Trainings that are run together, each with its contender."""
 
-    contender: Contender
+    contenders: tuple[Contender, ...]
     trials: tuple[Trial, ...]
     horizon: Horizon
     predicted_s: float
@@ -63,7 +63,7 @@ class Crew:
         """Each job with its results, as they end; `tell` hears the share of a job that is done in this process."""
         if self._workers < 2 or len(jobs) < 2:
             for job in jobs:
-                yield job, train_all(self._task, job.contender, job.trials, job.horizon, lambda share: tell(job, share))  # noqa: B023
+                yield job, self._here(job, tell)
             return
         left = list(jobs)
         for attempt in range(2):
@@ -80,7 +80,10 @@ class Crew:
             again = "once more, in new ones" if attempt == 0 else "here, one after the other"
             self._say(f"{broken}; what it had not finished is trained {again}")
         for job in left:
-            yield job, train_all(self._task, job.contender, job.trials, job.horizon, lambda share: tell(job, share))  # noqa: B023
+            yield job, self._here(job, tell)
+
+    def _here(self, job: Job, tell: Callable[[Job, float], None]) -> list[Result]:
+        return train_all(self._task, job.contenders, job.trials, job.horizon, lambda share: tell(job, share))
 
     def _in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Result] | str]]:
         """Jobs as they end; with a text instead of results where a worker died or hangs."""
@@ -127,16 +130,23 @@ def _start(task: Task | TrainingFunction) -> None:
 
 
 def _train(job: Job) -> list[Result]:
-    return train_all(_TASK[0], job.contender, job.trials, job.horizon)
+    return train_all(_TASK[0], job.contenders, job.trials, job.horizon)
 
 
 def crew_for(
-    task: Task, contender: Contender, ways: dict[str, Way], planned_s: float, seed: int, *, asked: int | None
+    task: Task,
+    contenders: Sequence[Contender],
+    ways: dict[str, Way],
+    planned_s: float,
+    seed: int,
+    *,
+    asked: int | None,
 ) -> tuple[int, dict[str, Way]]:
     """How many workers pay, and the ways with the time that a training then takes in all.
 
     Measured on one contender: the same step with one thread. `asked` decides instead of the measurement.
     """
+    contender = next((one for one in contenders if not one.full_batch), contenders[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     hired = cores if asked is None else asked
     if hired < 2 or (asked is None and planned_s < 4 * HIRING_S) or not _can_travel(task):

@@ -5,7 +5,8 @@ trains a row of learning rates, everything else as it starts; where the best is 
 on that side, at most twice, the same for all contenders. What was trained here is thrown away.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from thalweg.comparison.contenders import Contender
@@ -20,37 +21,65 @@ ALLOWED = 2
 _FACTOR = 10.0
 _AT_END = 2  # points from the end
 
-Train = Callable[[list[Trial]], list[Result]]
+Train = Callable[[Sequence[Contender], Sequence[Trial]], list[Result]]
 
 
 def frontier(
-    task: Task, contender: Contender, horizon: Horizon, split: str, members: int, seed: int
-) -> tuple[dict[str, Range], int]:
-    """The range of the learning rate if it had to grow, and how many times it did."""
+    task: Task,
+    contenders: Sequence[Contender],
+    horizons: Mapping[str, Horizon],
+    members: Mapping[str, int],
+    seed: int,
+) -> dict[str, tuple[Range, int]]:
+    """The learning rates' ranges that had to grow, and how many times they did, by contender."""
 
-    def train(trials: list[Trial]) -> list[Result]:
-        parts = [trials[start : start + members] for start in range(0, len(trials), members)]
-        return [result for part in parts for result in train_all(task, contender, part, horizon)]
+    def train(asked: Sequence[Contender], trials: Sequence[Trial]) -> list[Result]:
+        found: dict[int, Result] = {}
+        for full_batch in (False, True):
+            alike = [k for k, one in enumerate(asked) if one.full_batch == full_batch]
+            size = members[asked[alike[0]].name] if alike else 1
+            for start in range(0, len(alike), size):
+                part = alike[start : start + size]
+                horizon = replace(horizons[asked[part[0]].name], looks=1)
+                results = train_all(task, [asked[k] for k in part], [trials[k] for k in part], horizon)
+                found |= dict(zip(part, results, strict=True))
+        return [found[k] for k in range(len(asked))]
 
-    return grown(contender, split, seed, train)
+    return grown(contenders, task.selected_on, seed, train)
 
 
-def grown(contender: Contender, split: str, seed: int, train: Train) -> tuple[dict[str, Range], int]:
+def grown(contenders: Sequence[Contender], split: str, seed: int, train: Train) -> dict[str, tuple[Range, int]]:
     """The same, with the training handed in."""
-    space = contender.space(1)
-    if list(space) != ["lr"] or space["lr"].scale != "log":
-        return {}, 0
-    found, bound = space["lr"], contender.rule.hypers()["lr"].bound
-    assert bound is not None
-    for times in range(ALLOWED + 1):
-        rates = [found.at(k / (POINTS - 1)) for k in range(POINTS)]
-        results = train([Trial({"lr": rate}, seed) for rate in rates])
-        losses = [getattr(one, split) if one.status == "ok" else float("inf") for one in results]
-        best = min(range(POINTS), key=losses.__getitem__)
-        lower = replace(found, low=found.low / _FACTOR)
-        higher = replace(found, high=found.high * _FACTOR)
-        wider = lower if best < _AT_END else higher if best >= POINTS - _AT_END else None
-        if times == ALLOWED or wider is None or wider.low not in bound or wider.high not in bound:
-            return ({"lr": found}, times) if times else ({}, 0)
-        found = wider
-    raise AssertionError("the last round returns")
+    ranges = {one.name: one.space(1).get("lr") for one in contenders}
+    growing = [one for one in contenders if (found := ranges[one.name]) is not None and found.scale == "log"]
+    times = dict.fromkeys(ranges, 0)
+    for _ in range(ALLOWED):
+        asked = [one for one in growing for _ in range(POINTS)]
+        rates = [ranges[one.name].at(k / (POINTS - 1)) for one in growing for k in range(POINTS)]  # type: ignore[union-attr]
+        results = iter(train(asked, [Trial({"lr": rate}, seed) for rate in rates]))
+        for one in list(growing):
+            losses = [
+                getattr(end, split) if end.status == "ok" else math.inf
+                for _, end in zip(range(POINTS), results, strict=False)
+            ]
+            wider = _wider(one, ranges[one.name], min(range(POINTS), key=losses.__getitem__))
+            if wider is None:
+                growing.remove(one)
+            else:
+                ranges[one.name], times[one.name] = wider, times[one.name] + 1
+        if not growing:
+            break
+    return {name: (found, times[name]) for name, found in ranges.items() if found is not None and times[name]}
+
+
+def _wider(contender: Contender, found: Range | None, best: int) -> Range | None:
+    """The range with more room on the side where the best point is; None if it is not at an end."""
+    assert found is not None
+    bound = contender.rule.hypers()["lr"].bound
+    if best < _AT_END:
+        wider = replace(found, low=found.low / _FACTOR)
+    elif best >= POINTS - _AT_END:
+        wider = replace(found, high=found.high * _FACTOR)
+    else:
+        return None
+    return wider if bound is None or (wider.low in bound and wider.high in bound) else None

@@ -5,6 +5,7 @@ faster way and turns the budget into a design. Its learning rate is zero: it can
 allows, a second part of the pilot looks whether the best learning rate lies within the range (`frontier`).
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -104,8 +105,14 @@ def make_plan(
         if allowed.passes is not None:
             return (design.most_trainings + design.value) * (task.passes if isinstance(task, Task) else 1)
         extra = max((way.seconds(design.value) for way in ways.values()), default=0.0)
-        planned_s = sum(seconds_of_design(way, design) for way in ways.values()) + extra
-        return time.perf_counter() - began + planned_s * len(contenders) / len(ways)
+        return time.perf_counter() - began + seconds_of_all(design) + extra
+
+    def seconds_of_all(design: Design) -> float:
+        together: dict[bool, list[str]] = {}
+        for contender in contenders:
+            together.setdefault(contender.full_batch, []).append(contender.name)
+        found = ((next((ways[name] for name in names if name in ways), None), names) for names in together.values())
+        return sum(seconds_of_design(way, design, len(names)) for way, names in found if way is not None)
 
     for contender in contenders:
         tell(contender.name)
@@ -115,6 +122,11 @@ def make_plan(
                 ways[contender.name], scale = measure_function(task, contender, seed_of_pilot)
             ways[contender.name] = next(iter(ways.values()))
         else:
+            # All contenders train in one population, whose gradients are most of its time.
+            like = next((one.name for one in contenders if one.full_batch == contender.full_batch), contender.name)
+            if like in ways:
+                ways[contender.name] = ways[like]
+                continue
             ways[contender.name], untrained = measure(task, contender, horizons[contender.name], seed_of_pilot)
             scale = scale or scale_for(untrained, own_metric=task.metric is not None)
 
@@ -126,18 +138,15 @@ def make_plan(
     hired = 1
     if isinstance(task, Task):
         planned = budget.design(allowed, len(contenders), predict=predict, unit=unit)
-        planned_s = sum(seconds_of_design(way, planned) for way in ways.values())
-        hired, ways = crew_for(task, contenders[0], ways, planned_s, seed_of_pilot, asked=workers)
+        hired, ways = crew_for(task, contenders, ways, seconds_of_all(planned), seed_of_pilot, asked=workers)
     design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
     ranges: dict[str, dict[str, Range]] = {contender.name: {} for contender in contenders}
     extended = dict.fromkeys(ranges, 0)
     if design.ranking and isinstance(task, Task):
-        for contender in contenders:
-            tell(contender.name)
-            name = contender.name
-            ranges[name], extended[name] = frontier(
-                task, contender, horizons[name], task.selected_on, ways[name].members, seed_of_pilot
-            )
+        tell("ranges")
+        members = {name: way.members for name, way in ways.items()}
+        for name, (found, times) in frontier(task, contenders, horizons, members, seed_of_pilot).items():
+            ranges[name], extended[name] = {"lr": found}, times
         design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
     plan = Plan(
         seed=seed,
@@ -157,18 +166,20 @@ def make_plan(
     return replace(plan, draws=counted)
 
 
-def seconds_of_design(way: Way, design: Design) -> float:
-    """The predicted time of one contender that is never dropped, stage by stage as `protocol` asks for them."""
+def seconds_of_design(way: Way, design: Design, contenders: int) -> float:
+    """The predicted time of contenders none of which is dropped from the ranking, stage by stage as it is asked for.
+
+    Of the race, each look after the first is counted for half of the contenders: long races are run by a few.
+    """
     looks = design.ranking or (Look(1, 0.0),)
-    done, seconds = 0, 0.0
+    done, run, stages = 0, 0, [design.finalists * design.refinals, design.race[0].size]
     for look in looks:
         studies, done = look.size - done, look.size
-        stages = (design.draws, design.retrained * design.reseeds, design.judged if design.ranking else 0)
-        seconds += sum(way.seconds(studies * trainings) for trainings in stages)
-    run = 0
+        stages += [studies * design.draws, studies * design.retrained * design.reseeds, studies * design.judged]
     for look in design.race:
-        seconds, run = seconds + way.seconds(look.size - run), look.size
-    return seconds + way.seconds(design.finalists * design.refinals) + way.seconds(design.race[0].size)
+        new, run = look.size - run, look.size
+        stages.append(new if new == run else math.ceil(new / 2))
+    return sum(way.seconds(contenders * trainings) for trainings in stages)
 
 
 def has_full_batch(task: Task | TrainingFunction) -> bool:

@@ -111,26 +111,39 @@ class OneByOne:
 
 
 class Population:
-    """Models of one contender that differ in seed or settings, trained as one program under `vmap`."""
+    """Models that differ in seed, settings or contender, trained as one program under `vmap`.
 
-    def __init__(self, task: Task, contender: Contender, trials: Sequence[Trial]) -> None:
+    Only the gradients are one program: each contender steps its own members, which stand side by side in the stack.
+    """
+
+    def __init__(self, task: Task, contender: Contender | Sequence[Contender], trials: Sequence[Trial]) -> None:
         self.task = task
         self.members = len(trials)
-        self.rules = [contender.rule.with_(**trial.settings) for trial in trials]
+        contenders = [contender] * len(trials) if isinstance(contender, Contender) else list(contender)
+        self.rules = [one.rule.with_(**trial.settings) for one, trial in zip(contenders, trials, strict=True)]
         self.lrs = [rule.settings()["lr"] for rule in self.rules]
+        assert len({one.full_batch for one in contenders}) == 1
         models = [task.make_model(trial.seed) for trial in trials]
         self.model = models[0]
         reason = unfit_for_population(task, self.model)
         assert reason is None, reason
         params, self.buffers = stack_module_state(models)
         self.params = {name: param.detach() for name, param in params.items()}
-        shapes = [param.shape[1:] for param in self.params.values()]
-        assert len({stacked.program(rule, shapes) for rule in self.rules}) == 1
-        self.population = stacked.Population(self.rules, self.params)
+        self.parts = [
+            (part, stacked.Population(self.rules[part], {name: param[part] for name, param in self.params.items()}))
+            for part in self._parts()
+        ]
         self.taken = 0
         self.lr_factor = 1.0
         self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")
-        self.batches = _stacked_batches(task, contender, [trial.seed for trial in trials])
+        self.batches = _stacked_batches(task, contenders[0], [trial.seed for trial in trials])
+
+    def _parts(self) -> list[slice]:
+        """Stretches of neighbours whose rules are one program."""
+        shapes = [param.shape[1:] for param in self.params.values()]
+        programs = [stacked.program(rule, shapes) for rule in self.rules]
+        starts = [k for k in range(self.members) if k == 0 or programs[k] != programs[k - 1]]
+        return [slice(start, end) for start, end in itertools.pairwise([*starts, self.members])]
 
     def _measured(self, measure: Measure) -> Callable[[Any, Any, Batch], Tensor]:
         objective = _Objective(self.model, measure)
@@ -148,7 +161,8 @@ class Population:
         if lr_factor != self.lr_factor:
             self.rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
             self.lr_factor = lr_factor
-        self.population.step(self.rules, grads, self.taken)
+        for part, population in self.parts:
+            population.step(self.rules[part], {name: grad[part] for name, grad in grads.items()}, self.taken)
 
     def evaluate(self, split: str) -> list[float]:
         return [float(mean) for mean in self._groups(split).mean()]

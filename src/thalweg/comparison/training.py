@@ -102,22 +102,23 @@ def _number(value: Any) -> float:
 
 def train_all(
     task: Task | TrainingFunction,
-    contender: Contender,
+    contender: Contender | Sequence[Contender],
     trials: Sequence[Trial],
     horizon: Horizon,
     tell: Callable[[float], None] = lambda share: None,
 ) -> list[Result]:
-    """Do several trials at once as a population, or a single one by itself.
+    """Do several trials at once as a population, or a single one by itself; `contender` is one for all, or one each.
 
     A training that raises is a result too. If a whole population raises, its members are trained one by one.
     """
+    contenders = [contender] * len(trials) if isinstance(contender, Contender) else list(contender)
     try:
         with seeded(trials[0].seed):
             if isinstance(task, TrainingFunction):
-                return [run_function(task, contender, trial) for trial in trials]
-            run = OneByOne(task, contender, trials[0]) if len(trials) == 1 else Population(task, contender, trials)
+                return [run_function(task, *each) for each in zip(contenders, trials, strict=True)]
+            run = OneByOne(task, contenders[0], trials[0]) if len(trials) == 1 else Population(task, contenders, trials)
             return follow(run, horizon, tell)
     except Exception as error:
         if len(trials) == 1:
             return [Result("failed", message=f"{type(error).__name__}: {error}")]
-        return [train_all(task, contender, [trial], horizon)[0] for trial in trials]
+        return [train_all(task, one, [trial], horizon)[0] for one, trial in zip(contenders, trials, strict=True)]

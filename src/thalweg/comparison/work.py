@@ -20,7 +20,7 @@ from thalweg.tasks import Task, TrainingFunction
 
 # Stages whose curves are looked at. The others are many, and only their ends count.
 SHOWN = ("race", "value")
-LOOKS_UNSHOWN = 4
+LOOKS_UNSHOWN = 1
 
 Key = tuple[str, str, int, int, int]
 
@@ -114,9 +114,8 @@ class _Work:
         """The outcome of each training that is asked for, done now unless it is stored."""
         keys = {ask: key_of(ask, self.plan) for ask in asks}
         companies = {
-            Job(contender, trials, self._horizon(contender, asked[0].stage), way.seconds(len(trials))): asked
-            for contender, asked, trials in self._companies(asks)
-            for way in [self.plan.ways[contender.name]]
+            job: asked
+            for job, asked in self._companies(asks)
             # A population is stored whole or not at all, so it is trained again in the same company.
             if not all(keys[ask] in self.known for ask in asked)
         }
@@ -124,7 +123,9 @@ class _Work:
         def tell(job: Job, share: float) -> None:
             stage, total = companies[job][0].stage, self._most()
             done = len(self.known) + share * len(job.trials)
-            self.watch(Progress(stage, job.contender.name, done, total, self.best))
+            names = list(dict.fromkeys(one.name for one in job.contenders))
+            who = names[0] if len(names) == 1 else f"{len(names)} optimizers"
+            self.watch(Progress(stage, who, done, total, self.best))
 
         for job in list(companies)[:1]:
             tell(job, 0.0)
@@ -153,22 +154,30 @@ class _Work:
         horizon = self.plan.horizons[contender.name]
         return horizon if stage in SHOWN else replace(horizon, looks=min(LOOKS_UNSHOWN, horizon.looks))
 
-    def _companies(self, asks: Sequence[Ask]) -> Iterator[tuple[Contender, list[Ask], tuple[Trial, ...]]]:
-        """The trainings that are run together: of one contender and program, at most as many as its way takes."""
-        by_program: dict[Hashable, list[tuple[Ask, Trial]]] = {}
+    def _companies(self, asks: Sequence[Ask]) -> Iterator[tuple[Job, list[Ask]]]:
+        """The trainings that are run together, whoever competes, as evenly as workers can share them.
+
+        All of one length, and those of one program side by side (a momentum of 0 has no buffer).
+        """
         shapes = [torch.Size([]), torch.Size([2]), torch.Size([2, 2])]
+        alike: dict[Hashable, dict[Hashable, list[tuple[Contender, Trial, Ask]]]] = {}
         for ask in asks:
             contender = self.contenders[ask.contender]
             trial = Trial(self._settings(ask), key_of(ask, self.plan)[-1])
-            # A momentum of 0 has no buffer.
+            way, horizon = self.plan.ways[ask.contender], self._horizon(contender, ask.stage)
             program = stacked.program(contender.rule.with_(**trial.settings), shapes)
-            by_program.setdefault((ask.stage, ask.contender, program), []).append((ask, trial))
-        for alike in by_program.values():
-            contender = self.contenders[alike[0][0].contender]
-            members = self.plan.ways[contender.name].members
-            for start in range(0, len(alike), members):
-                part = alike[start : start + members]
-                yield contender, [ask for ask, _ in part], tuple(trial for _, trial in part)
+            group = alike.setdefault((ask.stage, contender.full_batch, horizon, way.members), {})
+            group.setdefault((ask.contender, program), []).append((contender, trial, ask))
+        for parts in alike.values():
+            together = [one for part in parts.values() for one in part]
+            first, stage = together[0][0], together[0][2].stage
+            way, horizon = self.plan.ways[first.name], self._horizon(first, stage)
+            count = math.ceil(len(together) / way.members)
+            count = self.plan.workers * math.ceil(count / self.plan.workers)
+            size = math.ceil(len(together) / count) if way.members > 1 else 1
+            for start in range(0, len(together), size):
+                contenders, trials, asked = zip(*together[start : start + size], strict=True)
+                yield Job(contenders, trials, horizon, way.seconds(len(trials))), list(asked)
 
     def _settings(self, ask: Ask) -> dict[str, float]:
         if ask.trial == START[1]:

@@ -1,0 +1,71 @@
+"""The frontier: ranges grow where the best learning rate is at their end, and no further than allowed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+import thalweg
+from thalweg.comparison.contenders import CONTENDERS, Contender
+from thalweg.comparison.frontier import ALLOWED, grown
+from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.runs import Trial
+from thalweg.comparison.training import Result, train_all
+from thalweg.rules import Range
+
+
+def narrow(low: float, high: float) -> Contender:
+    return replace(CONTENDERS["sgd"], name=f"sgd {low:g}-{high:g}", ranges={"lr": Range(low, high, "log")})
+
+
+def best_at(rate: float, asked: list[int]):
+    """Trainings whose loss is least at a learning rate."""
+
+    def train(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[Result]:
+        asked.append(len(trials))
+        losses = [abs(math.log(trial.settings["lr"] / rate)) for trial in trials]
+        return [Result("ok" if loss < 20 else "diverged", loss, loss, loss) for loss in losses]
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("rate", "low", "high", "times"),
+    [(0.03, 1e-3, 1.0, 0), (2.0, 1e-3, 10.0, 1), (50.0, 1e-3, 100.0, 2), (1e6, 1e-3, 100.0, 2), (1e-5, 1e-5, 1.0, 2)],
+)
+def test_a_range_grows_towards_the_best(rate: float, low: float, high: float, times: int) -> None:
+    contender, asked = narrow(1e-3, 1.0), []
+    found = grown([contender], "validation", 0, best_at(rate, asked))
+    if not times:
+        assert (found, asked) == ({}, [16])
+        return
+    grew, number = found[contender.name]
+    assert (grew.low, grew.high, number) == (pytest.approx(low), pytest.approx(high), times)
+    assert times <= ALLOWED
+
+
+def test_only_those_at_an_end_go_on() -> None:
+    fine, short, pinned = narrow(1e-3, 1.0), narrow(1e-7, 1e-5), replace(CONTENDERS["adam"], pinned=frozenset({"lr"}))
+    asked: list[int] = []
+    found = grown([fine, short, pinned], "validation", 0, best_at(0.03, asked))
+    assert set(found) == {short.name}
+    assert asked == [32, 16]
+
+
+def test_a_comparison_searches_the_range_that_grew() -> None:
+    found = thalweg.compare("quadratic", [narrow(1e-6, 1e-4), "gd"], budget="2x8trials")
+    assert found.plan.extended == {"sgd 1e-06-0.0001": 2, "gd": 0}
+    assert found.plan.ranges["sgd 1e-06-0.0001"]["lr"].high == pytest.approx(1e-2)
+    rates = [entry.settings["lr"] for entry in found.contenders[-1].entries["search"]]
+    assert max(rates) > 1e-3
+
+
+def test_contenders_train_in_one_population_as_each_by_itself() -> None:
+    task, horizon = thalweg.tasks.load("quadratic"), Horizon(20, "linear", 2)
+    contenders = [CONTENDERS[name] for name in ("sgd", "momentum", "momentum", "adam")]
+    trials = [Trial({"lr": 0.01 * (k + 1)}, k) for k in range(4)]
+    together = train_all(task, contenders, trials, horizon)
+    for one, trial, result in zip(contenders, trials, together, strict=True):
+        (alone,) = train_all(task, one, [trial], horizon)
+        assert result.train == pytest.approx(alone.train, rel=1e-4)
