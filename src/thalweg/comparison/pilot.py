@@ -24,6 +24,7 @@ STACKED_NUMBERS = 8_000_000  # numbers in a stack of the largest size
 WORTH_GROWING = 0.8  # the time of a member must shrink to this share
 CLEARLY_FASTER = 2.0
 PILOT_S = 0.15  # for each measurement
+_NOT_ENOUGH = "a population would be {:.1f}x as fast, not enough to matter"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,11 @@ def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> tu
                 return Way(1, 0.0, alone_s, "one by one: a population is slower here"), untrained
             few_s = time_of_training(small, horizon, few_step_s)
             large = Population(task, contender, [trial] * many)
-            many_s = time_of_training(large, horizon, time_of_step(large))
+            many_step_s = time_of_step(large)
+            if many_step_s > many * alone_step_s / CLEARLY_FASTER:  # a look may take long: it is not needed any more
+                gain = many * alone_step_s / many_step_s
+                return Way(1, 0.0, alone_s, f"one by one: {_NOT_ENOUGH.format(gain)}"), untrained
+            many_s = time_of_training(large, horizon, many_step_s)
             most = POPULATIONS[2]
             if numel * most <= STACKED_NUMBERS:
                 largest = Population(task, contender, [trial] * most)
@@ -85,8 +90,7 @@ def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> tu
             return Way(1, 0.0, alone_s, f"one by one: {reason}"), untrained
     gain = alone_s * many / many_s
     if gain < CLEARLY_FASTER:
-        reason = f"a population would be {gain:.1f}x as fast, not enough to matter"
-        return Way(1, 0.0, alone_s, f"one by one: {reason}"), untrained
+        return Way(1, 0.0, alone_s, f"one by one: {_NOT_ENOUGH.format(gain)}"), untrained
     member_s = max(0.0, (many_s - few_s) / (many - few))
     reason = f"population of {many} under vmap: {gain:.1f}x as fast here"
     return Way(many, many_s - many * member_s, member_s, reason), untrained

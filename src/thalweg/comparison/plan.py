@@ -25,6 +25,8 @@ from thalweg.errors import TaskError
 from thalweg.rules import Range
 from thalweg.tasks import Task, TrainingFunction
 
+WORTH_EXPLORING = 100  # trainings of a contender; looking whether its range is wide enough takes up to 32
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -142,7 +144,7 @@ def make_plan(
     design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
     ranges: dict[str, dict[str, Range]] = {contender.name: {} for contender in contenders}
     extended = dict.fromkeys(ranges, 0)
-    if design.ranking and isinstance(task, Task):
+    if design.most_trainings >= WORTH_EXPLORING and isinstance(task, Task):
         tell("ranges")
         members = {name: way.members for name, way in ways.items()}
         for name, (found, times) in frontier(task, contenders, horizons, members, seed_of_pilot).items():

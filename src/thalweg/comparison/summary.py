@@ -129,11 +129,14 @@ def _value(scores: Sequence[float], plan: Plan, *, lost: bool = False) -> Value:
 
 
 def good_rates(searched: Sequence[Entry], plan: Plan) -> float | None:
-    """The factor from the least to the largest learning rate that came within 10 % of the best; None without any."""
+    """The factor from the least to the largest learning rate that came within 10 % of the best ones; None without."""
     rates = [
         (loss_of(entry.result, plan.selected_on), entry.settings["lr"]) for entry in searched if "lr" in entry.settings
     ]
-    best = min((loss for loss, _ in rates), default=math.inf)
+    if not rates:
+        return None
+    losses = sorted(loss for loss, _ in rates)
+    best = losses[len(losses) // 20]  # not the very best of many, which was lucky with its one seed
     if not math.isfinite(best):
         return None
     good = [rate for loss, rate in rates if loss <= best + GOOD * abs(best)]
