@@ -1,0 +1,39 @@
+"""Facts about optimizers and about comparing them, each measured anew: `python benchmarks/facts/run.py`.
+
+Writes `benchmarks/records/facts.json`; about five minutes on two cores. A fact is a file here with `measure()`, which
+returns what is claimed, in which setting, and what was seen: named numbers, with intervals where they are means.
+"""
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RECORD = HERE.parent / "records" / "facts.json"
+FACTS = (
+    "edge_of_stability",
+    "shared_rate",
+    "naive_tests",
+    "winners_curse",
+    "decayed_schedule",
+    "closed_form",
+    "halving",
+)
+
+
+def main() -> None:
+    sys.path[:0] = [str(HERE), str(HERE.parent / "calibration")]
+    found = []
+    for name in sys.argv[1:] or FACTS:
+        began = time.perf_counter()
+        fact = importlib.import_module(name).measure()
+        found.append({"fact": name, **fact, "seconds": round(time.perf_counter() - began, 1)})
+        print(json.dumps(found[-1], indent=1))
+    if not sys.argv[1:]:
+        RECORD.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
