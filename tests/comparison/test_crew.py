@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -51,25 +53,28 @@ def test_workers_train_as_this_process_does() -> None:
     assert said == []
 
 
-def once(path: Path) -> bool:
-    """Whether a file was there; it is not any more."""
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    return True
+def trap(path: Path):
+    """A function that says once that it was sprung, whoever asks. Local, so that it travels whole."""
+
+    def sprung() -> bool:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    path.touch()
+    return sprung
 
 
 def test_a_worker_that_dies_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
-    trap = tmp_path / "trap"
-    home = os.getpid()
+    sprung, home = trap(tmp_path / "trap"), os.getpid()
 
     def model() -> nn.Module:
-        if os.getpid() != home and once(trap):
+        if os.getpid() != home and sprung():
             os.kill(os.getpid(), signal.SIGKILL)
         return nn.Linear(3, 1)
 
-    trap.touch()
     said: list[str] = []
     found = losses(task(model), 2, said)
     assert said == ["a worker process has died; what it had not finished is trained once more, in new ones"]
@@ -96,18 +101,30 @@ def test_workers_that_always_die_leave_the_work_to_this_process() -> None:
 
 def test_a_worker_that_hangs_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "LEAST_PATIENCE_S", 15.0)
-    trap, home = tmp_path / "trap", os.getpid()
+    sprung, home = trap(tmp_path / "trap"), os.getpid()
 
     def model() -> nn.Module:
-        if os.getpid() != home and once(trap):
+        if os.getpid() != home and sprung():
             time.sleep(10_000)
         return nn.Linear(3, 1)
 
-    trap.touch()
     said: list[str] = []
     assert len(losses(task(model), 2, said)) == 3
     assert len(said) == 1
     assert said[0].startswith("no worker process has finished anything for ")
+
+
+def test_no_worker_outlives_a_comparison_that_was_killed(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, threading, time\nimport thalweg\n"
+        "def die(progress):\n"
+        "    if progress.stage == 'retrain':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "thalweg.compare('digits', ['sgd', 'adam'], budget='2x8trials', workers=2, watch=die)\n"
+    )
+    # Workers inherit the pipe: reading it ends when the last of them has.
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=False, timeout=200)
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_workers_are_hired_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,14 @@ loky, which carries functions of the user's own there and says when one has died
 """
 
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Any, Self
 
 import torch
@@ -88,10 +90,14 @@ class Crew:
     def _in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Result] | str]]:
         """Jobs as they end; with a text instead of results where a worker died or hangs."""
         if self._executor is None:
+            import cloudpickle
             import loky
 
             _pack_task_files()
-            self._executor = loky.ProcessPoolExecutor(self._workers, initializer=_start, initargs=(self._task,))
+            packed = cloudpickle.dumps(self._task)
+            self._executor = loky.ProcessPoolExecutor(
+                self._workers, initializer=_start, initargs=(list(sys.path), packed)
+            )
         # The longest first, so that no worker is left alone with a long one in the end.
         ordered = sorted(jobs, key=lambda job: -job.predicted_s)
         try:
@@ -122,11 +128,20 @@ def _ended(future: "Future[list[Result]]", job: Job) -> tuple[Job, list[Result] 
 _TASK: list[Task | TrainingFunction] = []
 
 
-def _start(task: Task | TrainingFunction) -> None:
+def _start(path: list[str], packed: bytes) -> None:
     """What a worker does first. What a task prints is talk: stdout is for results."""
+    sys.path[:] = path  # before anything of the user's is unpacked
     sys.stdout = sys.stderr
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
-    _TASK[:] = [task]
+    _TASK[:] = [pickle.loads(packed)]  # noqa: S301 (packed by the parent)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent is gone: who was killed cannot dismiss anyone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _train(job: Job) -> list[Result]:
