@@ -109,6 +109,32 @@ def calibration_table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def live_line(record: dict[str, Any]) -> str:
+    """What the live comparisons of a contender with itself showed."""
+    runs = record["runs"]
+    different = sum(run["called_different"] for run in runs)
+    trainings = sorted(run["trainings"] for run in runs)[len(runs) // 2]
+    return (
+        f"Live, as a check: {len(runs)} comparisons of AdamW with itself on {record['task']} ({record['budget']}, "
+        f"{trainings} trainings in the middle) called the two optimizers different {different} times."
+    )
+
+
+def facts_table(records: list[dict[str, Any]]) -> str:
+    """Facts that were measured anew."""
+
+    def shown(value: Any) -> str:
+        if isinstance(value, list):
+            return f"{value[0]:.3g} ({value[1]:.3g} to {value[2]:.3g})"
+        return f"{value:.4g}"
+
+    lines = ["| claim | setting | seen |", "|---|---|---|"]
+    for record in records:
+        seen = "; ".join(f"{words}: {shown(value)}" for words, value in record["seen"].items())
+        lines.append(f"| {record['claim']} | {record['setting']} | {seen} |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, str]:
     """Each table by the name of its place."""
     records = {path.stem: json.loads(path.read_text()) for path in (HERE / "records").glob("*.json")}
@@ -117,6 +143,8 @@ def tables() -> dict[str, str]:
         "rivals": rivals_table(records["rivals"]),
         "conformance": conformance_table(records["conformance"]),
         "calibration": calibration_table(records["calibration"]),
+        "live": live_line(records["live"]),
+        "facts": facts_table(records["facts"]),
     }
 
 

@@ -1,0 +1,42 @@
+"""Twenty live comparisons of AdamW with itself (`--control`), as a check on the replays.
+
+`python benchmarks/calibration/live.py` writes `benchmarks/records/live.json`; a few minutes on two cores.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from bank import TASK
+
+import thalweg
+
+RECORD = Path(__file__).parents[1] / "records" / "live.json"
+RUNS, BUDGET = 20, "8x24trials"
+
+
+def main() -> None:
+    runs = []
+    for seed in range(RUNS):
+        began = time.perf_counter()
+        found = thalweg.compare(TASK, ["adamw"], control=True, budget=BUDGET, seed=seed)
+        ranked = found.verdict.ranked
+        assert ranked is not None
+        runs.append(
+            {
+                "seed": seed,
+                "called_different": len(ranked) == 1,
+                "settled": found.verdict.settled,
+                "worse_by": found.contenders[-1].worse_by,
+                "trainings": found.to_json()["trainings"],
+                "seconds": round(time.perf_counter() - began, 1),
+            }
+        )
+        print(runs[-1], file=sys.stderr)
+        # After each: an interrupted record is shorter, and true.
+        RECORD.write_text(json.dumps({"task": TASK.name, "budget": BUDGET, "runs": runs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
