@@ -27,10 +27,8 @@ from thalweg.tasks.catalogue import FILE_MODULE
 
 HIRING_S = 6.0  # to start workers: they import torch
 CLEARLY_FASTER = 1.25
-LEAST_PATIENCE_S, PATIENCE = (
-    60.0,
-    20,
-)  # this, and so many times a job's predicted seconds, until workers count as hanging
+# Workers count as hanging after this, and so many times a job's predicted seconds.
+LEAST_PATIENCE_S, PATIENCE = 60.0, 20
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,9 +75,8 @@ class Plan:
         Each contender has draws of its own, so that one that takes part twice shows what chance does (`--control`).
         """
         return draws(
-            contender,
+            replace(contender, ranges={**contender.ranges, **self.ranges[contender.name]}),
             self.design.draws,
-            ranges=self.ranges[contender.name],
             seed=derive(self.seed, f"draws/{contender.name}", study),
             with_start=not self.design.ranking,
         )

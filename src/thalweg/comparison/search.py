@@ -1,11 +1,8 @@
 """Search: which settings each contender tries. Quasi-random points in its own space, its starting point first."""
 
-from collections.abc import Mapping
-
 from scipy.stats import qmc
 
 from thalweg.comparison.contenders import Contender
-from thalweg.rules import Range
 
 Settings = dict[str, float]
 
@@ -20,15 +17,10 @@ def draws(
     trials: int,
     *,
     seed: int,
-    ranges: Mapping[str, Range] | None = None,
     with_start: bool = True,
 ) -> list[Settings]:
-    """The settings of each trial: the contender's own defaults if asked for, then a scrambled Sobol sequence.
-
-    `ranges` replace those declared.
-    """
-    space = dict(contender.space(order_opened_by(trials)))
-    space |= {name: found for name, found in (ranges or {}).items() if name in space}
+    """The settings of each trial: the contender's own defaults if asked for, then a scrambled Sobol sequence."""
+    space = contender.space(order_opened_by(trials))
     settings = contender.rule.settings()
     defaults = {name: float(settings[name]) for name in space}
     drawn = trials - 1 if with_start else trials

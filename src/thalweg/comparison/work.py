@@ -43,14 +43,13 @@ def carry_out(
     store: Store,
     header: Header,
     watch: Callable[[Progress], None],
-) -> Findings:
+) -> None:
     """Do what the plan asks for and the store does not hold yet."""
     plan = Plan.from_json(header.plan)
     with Crew(task, plan.workers, lambda said: watch(Progress("", "", said=said))) as crew:
         work = _Work(task, contenders, plan, store, header, watch, crew)
-        findings = found(plan, header, work.answer)
+        found(plan, header, work.answer)
     store.finish(header.id)
-    return findings
 
 
 def read(plan: Plan, header: Header, entries: Sequence[Entry]) -> Findings:
