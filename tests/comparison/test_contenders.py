@@ -51,7 +51,7 @@ def test_contenders_are_names_rules_or_contenders_each_once() -> None:
         resolve(["sgd", "sgd"])
     with pytest.raises(SettingError, match="at least one contender"):
         resolve([])
-    with pytest.raises(SettingError, match="must be a name, a rule or a Contender, got int"):
+    with pytest.raises(SettingError, match="a class, a function or a Contender, got int"):
         resolve([3])
 
 
@@ -135,6 +135,6 @@ def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
     from tests.rules.test_wrapping import Adafactor
 
     contender = Contender("mine", Adafactor())
-    assert contender.described()["optimizer"] == "optimizer_for(Adafactor)"
+    assert contender.described()["optimizer"] == "thalweg.optim.optimizer_for(Adafactor)"
     optimizer = contender.optimizer([torch.ones(2, requires_grad=True)], {"lr": 0.1})
     assert isinstance(optimizer, optim.optimizer_for(Adafactor))

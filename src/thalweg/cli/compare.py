@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     "--with",
     "contenders",
     metavar="NAMES",
-    help="Contenders, comma-separated; `thalweg list` names them. `adam:beta2=0.95` pins a setting. "
+    help="Contenders, comma-separated; `thalweg list` names them. `adam:beta2=0.95` pins a setting, "
+    "`adam:lr=1e-4..1e-2` says where to search, `torch.optim:NAdam` or `file.py:make` is an optimizer from elsewhere. "
     "One alone is tuned. [default: gd,sgd,momentum,adagrad,rmsprop,adam,adamw; gd only where a full batch is at hand]",
 )
 @click.option(
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random thing.")
 @click.option(
     "--schedule",
-    type=click.Choice(["linear", "cosine", "constant"]),
+    type=click.Choice(["linear", "cosine", "constant", "warm-up-linear", "warm-up-cosine", "none"]),
     default="linear",
     show_default=True,
-    help="Of the learning rate over each training.",
+    help="Of the learning rate over each training; a contender may have its own: adam:schedule=cosine.",
 )
 @click.option("--control", is_flag=True, help="The first contender takes part twice, which shows the noise floor.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that train. [default: as many as pay, measured]")

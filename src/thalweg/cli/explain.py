@@ -19,8 +19,11 @@ def explain(name: str, as_json: bool) -> None:
     """Explain the optimizer NAME: formula, symbols, defaults, bounds, memory, source."""
     from thalweg import rules
     from thalweg.comparison import parse
+    from thalweg.errors import SettingError
 
     contender = parse(name)
+    if not isinstance(contender.rule, rules.Rule):
+        raise SettingError(f"explain: {name} must be one of thalweg's, got an optimizer from elsewhere. Read its help.")
     explanation = rules.explain(contender.rule)
     if as_json:
         print_json({"contender": contender.name, "about": contender.about} | asdict(explanation))

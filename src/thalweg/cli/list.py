@@ -12,10 +12,8 @@ def list_(as_json: bool) -> None:
     from rich.table import Table
 
     from thalweg.comparison import CONTENDERS
-    from thalweg.rules import explain
 
     entries = list(CONTENDERS.values())
-    numbers = {one.name: explain(one.rule).state_numbers for one in entries}
     if as_json:
         print_json(
             [
@@ -23,7 +21,7 @@ def list_(as_json: bool) -> None:
                     "name": one.name,
                     "rule": type(one.rule).__name__,
                     "about": one.about,
-                    "state_numbers": numbers[one.name],
+                    "state_numbers": one.state_numbers,
                     "settings": one.rule.settings(),
                 }
                 for one in entries
@@ -34,7 +32,7 @@ def list_(as_json: bool) -> None:
     for column in ("name", "rule", "state", "what it is"):
         table.add_column(column, overflow="fold")
     for one in entries:
-        table.add_row(one.name, type(one.rule).__name__, f"{4 * numbers[one.name]} B", one.about)
+        table.add_row(one.name, type(one.rule).__name__, f"{4 * one.state_numbers} B", one.about)
     console = stdout_console()
     console.print(table)
     console.print("\nstate: bytes kept for each float32 parameter. `thalweg explain NAME` says more.")

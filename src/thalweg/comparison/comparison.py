@@ -28,7 +28,7 @@ FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two a
 
 def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
-    contenders: Iterable[str | Rule | Contender] | None = None,
+    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None = None,
     *,
     budget: str = "2m",
     seed: int = 0,
@@ -41,14 +41,16 @@ def compare(
     """Find the best optimizer for a task among contenders, each tuned with the same budget in its own search space.
 
     task        a Task, a function train(make_optimizer, report), or a name: `digits`, `path/to/file.py:name`
-    contenders  names (`adamw`, `adam:beta2=0.95`), rules or Contenders; one alone is tuned. None means seven classics,
-                without full-batch gradient descent where no full batch is at hand
+    contenders  names (`adamw`, `adam:beta2=0.95,lr=1e-4..1e-2`, `torch.optim:NAdam`), rules, optimizer classes,
+                functions (params, lr=...) or Contenders; one alone is tuned. None means seven classics, without
+                full-batch gradient descent where no full batch is at hand
     budget      a time for everything (`90s`, `2m`, `1h`); or, for each contender, search trials (`16trials`), those of
                 several studies (`8x24trials`), optimizer steps (`100000steps`) or passes over the data (`500passes`).
                 The larger, the more is asked: which setting to use, then which optimizer ranks where
     seed        of every random thing. With a budget in trials the same seed gives the same verdict on a machine where
                 the pilot chooses the same ways; what a pilot measured and chose is stored, so resuming never changes it
-    schedule    of the learning rate over each training: linear, cosine or constant
+    schedule    of the learning rate over each training: linear, cosine, each with `warm-up-` before it, constant or
+                none
     control     the first contender takes part twice: how far the two come apart is the noise floor
     workers     processes that train; None measures whether more than this one pay
     store       file that keeps every result; the same call with the same store goes on where the last one ended.
@@ -138,11 +140,14 @@ class Comparison:
     @cached_property
     def verdict(self) -> Verdict:
         """What the evidence allows to say."""
-        costs = {one.name: (one.state_numbers, len(one.searched)) for one in self.contenders}
+        costs = self.plan.costs(self.header.contenders)
         race, cheaper = self.findings.race, "is the best of them"
         if race.recommended is not None and race.recommended != race.kept[0]:
-            less_state = costs[race.recommended][0] < costs[race.kept[0]][0]
-            cheaper = "keeps less optimizer state" if less_state else "has less to tune"
+            one, other = costs[race.recommended], costs[race.kept[0]]
+            if one.state_numbers < other.state_numbers:
+                cheaper = "keeps less optimizer state"
+            else:
+                cheaper = "steps faster" if one.pace < other.pace else "has less to tune"
         elif race.settled == "within" and len(race.kept) > 1:
             cheaper = "costs the least of them"
         return judge(self.findings, self.plan.scale, metric=self.metric, cheaper=cheaper)
@@ -219,6 +224,7 @@ class Comparison:
                     "failed": summary.failed,
                     "seconds": summary.seconds,
                     "bytes": summary.state_bytes,
+                    "update_seconds": self.plan.step_s.get(summary.name),
                     "code": summary.line,
                     "way": self.plan.ways[summary.name].reason,
                     "at_edge": summary.at_edge,

@@ -1,6 +1,13 @@
-"""Contenders: what competes. A rule with some settings pinned; the others are searched."""
+"""Contenders: what competes. An optimizer with some settings pinned; the others are searched.
 
-from collections.abc import Iterable, Mapping
+adam                                   a rule, as it starts
+adam:beta2=0.95,lr=1e-4..1e-2          one setting pinned, another searched in a range of the user's
+adam:schedule=cosine                   with a schedule of its own (`none` for those that need none)
+torch.optim:NAdam:lr=1e-4..1            any class of torch's form, by module and name
+path/to/file.py:make                   a function (params, lr=...) of the user's
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -9,33 +16,48 @@ from torch import nn
 
 import thalweg.optim
 from thalweg import rules
+from thalweg.comparison.foreign import Foreign, find, foreign, path_of
+from thalweg.comparison.horizon import check_schedule
+from thalweg.engine import stacked
 from thalweg.engine.precision import compute_dtype
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
 from thalweg.rules import Range, Rule
 
+_SHAPES = tuple(torch.Size([2] * dim) for dim in range(3))  # that a rule may treat differently
+
 
 @dataclass(frozen=True)
 class Contender:
-    """A named entry in a comparison: a rule at its starting settings, which of them are pinned, and its batch.
+    """A named entry in a comparison: an optimizer at its starting settings, which of them are pinned, and its batch.
 
-    With `full_batch` a step sees the whole training data, so a pass over them is a single step.
+    With `full_batch` a step sees the whole training data, so a pass over them is a single step. `ranges` are searched
+    in place of those that are declared; `schedule` replaces that of the comparison. `recommended` are settings to start
+    from that do well on many tasks, where they are known.
     """
 
     name: str
-    rule: Rule
+    rule: Rule | Foreign
     about: str = ""
     pinned: frozenset[str] = field(default_factory=frozenset)
     full_batch: bool = False
-    ranges: Mapping[str, Range] = field(default_factory=dict)  # where they are not those that the rule declares
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    schedule: str | None = None
+    recommended: Mapping[str, float] = field(default_factory=dict)
 
     def space(self, order: int) -> dict[str, Range]:
-        """The ranges to search: settings that open by this `order` and are not pinned."""
-        return {
+        """The ranges to search: settings that open by this `order` and are not pinned, and those with a range given."""
+        found = {
             name: self.ranges.get(name, declared.search)
             for name, declared in self.rule.hypers().items()
-            if declared.search is not None and declared.order <= order and name not in self.pinned
+            if (declared.order <= order or name in self.ranges) and name not in self.pinned
         }
+        return {name: within for name, within in found.items() if within is not None}
+
+    @property
+    def company(self) -> Hashable:
+        """Who may train beside it in one population: rules, by what a step sees; others by themselves."""
+        return self.full_batch, None if isinstance(self.rule, Rule) else self.name
 
     def keeping_the_optimum(self) -> "Contender":
         """This contender for a task whose optimum is known: what moves the optimum (weight decay) is off.
@@ -48,7 +70,26 @@ class Contender:
     def optimizer(self, params: Iterable[Any], settings: Mapping[str, float]) -> torch.optim.Optimizer:
         """A torch optimizer at these settings."""
         rule = self.rule.with_(**settings)
+        if isinstance(rule, Foreign):
+            return rule.optimizer(params)
         return thalweg.optim.optimizer_for(type(rule))(params, **keywords.from_rule(rule))
+
+    def rule_at(self, settings: Mapping[str, float]) -> Rule:
+        """The rule at these settings, of a contender that has one."""
+        rule = self.rule.with_(**settings)
+        assert isinstance(rule, Rule), self.name
+        return rule
+
+    def program(self, settings: Mapping[str, float]) -> Hashable:
+        """What neighbours in a population must share, to be stepped as one."""
+        if isinstance(self.rule, Foreign):
+            return self.name
+        return stacked.program(self.rule_at(settings), _SHAPES)
+
+    @property
+    def state_numbers(self) -> int:
+        """How many numbers it keeps for each number of a matrix."""
+        return self.rule.state_numel(torch.Size([64, 64])) // 4096
 
     def state_bytes(self, model: nn.Module) -> int:
         """Bytes of optimizer state for this model, the step counters left out."""
@@ -62,18 +103,30 @@ class Contender:
         """Everything a report needs to know, as plain JSON: the store must do without the code of the rule."""
         declared = self.rule.hypers()
         made_of = type(self.rule).__name__
+        if isinstance(self.rule, Foreign):
+            home, _, name = self.rule.path.rpartition(":")
+            optimizer = name if home.endswith(".py") else f"{home}.{name}"
+        else:
+            ours = made_of if made_of in thalweg.optim.__all__ else f"optimizer_for({made_of})"
+            optimizer = f"thalweg.optim.{ours}"
         return {
             "name": self.name,
             "about": self.about,
-            "optimizer": made_of if made_of in thalweg.optim.__all__ else f"optimizer_for({made_of})",
+            "optimizer": optimizer,
+            "source": self.rule.source() if isinstance(self.rule, Foreign) else "",
             "full_batch": self.full_batch,
+            "schedule": self.schedule,
             "start": self.rule.settings(),
-            "defaults": {name: hyper.default for name, hyper in declared.items()},
-            "keywords": keywords.members(type(self.rule)),
+            "recommended": dict(self.recommended),
+            # The learning rate of another library's is always told: it may have no default.
+            "defaults": {
+                name: hyper.default for name, hyper in declared.items() if name != "lr" or isinstance(self.rule, Rule)
+            },
+            "keywords": keywords.carried(declared),
             "space": {name: asdict(found) for name, found in self.space(3).items()},
             # Of what the result depends on most: a choice at the end of its range is worth a remark.
             "remarkable": list(self.space(2)),
-            "state_numbers": self.rule.state_numel(torch.Size([64, 64])) // 4096,
+            "state_numbers": self.state_numbers,
         }
 
 
@@ -82,10 +135,10 @@ def line_of_code(described: Mapping[str, Any], settings: Mapping[str, float]) ->
     values, defaults = {**described["start"], **settings}, described["defaults"]
     arguments = ["model.parameters()"]
     for keyword, names in described["keywords"].items():
-        if any(values[name] != defaults[name] for name in names):
+        if any(name not in defaults or values[name] != defaults[name] for name in names):
             texts = [repr(values[name]) for name in names]
             arguments.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
-    line = f"optimizer = thalweg.optim.{described['optimizer']}({', '.join(arguments)})"
+    line = f"optimizer = {described['optimizer']}({', '.join(arguments)})"
     return line + "  # a step on the full batch" if described["full_batch"] else line
 
 
@@ -100,30 +153,66 @@ _ENTRIES = (
     Contender("adam", rules.Adam(), rules.Adam.__doc__ or ""),
     Contender("adamw", rules.AdamW(), rules.AdamW.__doc__ or ""),
 )
+_WIDE = 10.0  # the least ratio of the ends of a range that is searched in its logarithm
 CONTENDERS: dict[str, Contender] = {entry.name: entry for entry in _ENTRIES}
 
 DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
 
 
 def parse(text: str) -> Contender:
-    """The contender that a name with settings means: `adam`, or `adam:beta2=0.95,eps=1e-6`, which pins those two."""
-    name, _, tail = text.strip().partition(":")
-    if name not in CONTENDERS:
-        raise UnknownNameError(f"thalweg: no optimizer is called {name!r}. {nearest(name, CONTENDERS)}")
-    entry = CONTENDERS[name]
+    """The contender that a name means, with its settings; the top of this file shows the forms."""
+    text = text.strip()
+    head, _, tail = text.partition(":")
+    if head in CONTENDERS:
+        entry = CONTENDERS[head]
+    elif ":" in text:
+        name, _, tail = tail.partition(":")
+        entry = Contender(f"{head}:{name}", find(f"{head}:{name}"), "an optimizer from elsewhere")
+    else:
+        raise UnknownNameError(
+            f"thalweg: no optimizer is called {head!r}. {nearest(head, CONTENDERS)} "
+            "Others are written module:Class, as torch.optim:NAdam."
+        )
     settings: dict[str, Any] = {}
+    ranges: dict[str, Range] = {}
+    schedule = entry.schedule
     for setting in filter(None, (part.strip() for part in tail.split(","))):
-        key, equals, value = setting.partition("=")
+        key, equals, value = (part.strip() for part in setting.partition("="))
         if not equals:
-            raise SettingError(f"{name}: a setting must read name=value, got {setting!r}.")
-        settings[key.strip()] = _value(name, key.strip(), value.strip())
-    if not settings:
-        return entry
+            raise SettingError(f"{entry.name}: a setting must read name=value, got {setting!r}.")
+        if key == "schedule":
+            schedule = check_schedule(value)
+        elif ".." in value:
+            ranges[key] = _range(entry, key, value)
+        else:
+            settings[key] = _value(entry.name, key, value)
     try:
         rule = entry.rule.with_(**settings)
+        for key, within in ranges.items():
+            entry.rule.with_(**{key: within.low})
+            entry.rule.with_(**{key: within.high})
     except KeywordError as error:
-        raise KeywordError(str(error).replace(type(entry.rule).__name__, name, 1)) from None
-    return replace(entry, name=text.strip(), rule=rule, pinned=entry.pinned | settings.keys())
+        raise KeywordError(str(error).replace(type(entry.rule).__name__, entry.name, 1)) from None
+    return replace(
+        entry,
+        name=text,
+        rule=rule,
+        pinned=(entry.pinned | settings.keys()) - ranges.keys(),
+        ranges=ranges,
+        schedule=schedule,
+    )
+
+
+def _range(entry: Contender, key: str, text: str) -> Range:
+    """The range `1e-4..1e-1`, on the scale that is declared; an undeclared one is logarithmic where it is wide."""
+    low, _, high = text.partition("..")
+    ends = float(_value(entry.name, key, low)), float(_value(entry.name, key, high))
+    if not ends[0] < ends[1]:
+        raise SettingError(f"{entry.name}: {key} must be a range low..high, got {text!r}.")
+    known = entry.rule.hypers().get(key)
+    if known is not None and known.search is not None:
+        return replace(known.search, low=ends[0], high=ends[1])
+    return Range(*ends, "log" if 0 < ends[0] * _WIDE <= ends[1] else "linear")
 
 
 def _value(name: str, key: str, text: str) -> float | bool:
@@ -146,8 +235,8 @@ def split_list(text: str) -> list[str]:
     return found
 
 
-def resolve(contenders: Iterable[str | Rule | Contender]) -> list[Contender]:
-    """The contenders a user means: names with settings, rules, or contenders; each at most once."""
+def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -> list[Contender]:
+    """The contenders a user means: names with settings, rules, classes, functions or contenders; each at most once."""
     if isinstance(contenders, str):
         contenders = split_list(contenders)
     found: dict[str, Contender] = {}
@@ -158,10 +247,15 @@ def resolve(contenders: Iterable[str | Rule | Contender]) -> list[Contender]:
             contender = given
         elif isinstance(given, Rule):
             contender = _of_rule(given)
+        elif isinstance(given, type) and issubclass(given, Rule):
+            contender = _of_rule(given())
+        elif callable(given):
+            path = path_of(given)
+            contender = Contender(path, foreign(given, path), "an optimizer from elsewhere")
         else:
             raise SettingError(
-                f"thalweg: a contender must be a name, a rule or a Contender, got {type(given).__name__}. "
-                "Pass 'adamw', say, or thalweg.rules.AdamW()."
+                f"thalweg: a contender must be a name, a rule, a class, a function or a Contender, got "
+                f"{type(given).__name__}. Pass 'adamw', say, or thalweg.rules.AdamW()."
             )
         if contender.name in found:
             raise SettingError(f"thalweg: each contender must be named once, got {contender.name!r} twice.")

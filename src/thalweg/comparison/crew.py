@@ -22,6 +22,7 @@ from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import Way, seconds_of
 from thalweg.comparison.runs import Population, Trial
 from thalweg.comparison.training import Result, train_all
+from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, seeded
 from thalweg.tasks.catalogue import FILE_MODULE
 
@@ -159,7 +160,7 @@ def crew_for(
 
     Measured on one contender: the same step with one thread. `asked` decides instead of the measurement.
     """
-    contender = next((one for one in contenders if not one.full_batch), contenders[0])
+    contender = min(contenders, key=lambda one: (not isinstance(one.rule, Rule), one.full_batch))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     hired = cores if asked is None else asked
     if hired < 2 or (asked is None and planned_s < 4 * HIRING_S) or not _can_travel(task):

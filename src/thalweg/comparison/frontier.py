@@ -6,7 +6,7 @@ on that side, at most twice, the same for all contenders. What was trained here 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from thalweg.comparison.contenders import Contender
@@ -35,9 +35,11 @@ def frontier(
 
     def train(asked: Sequence[Contender], trials: Sequence[Trial]) -> list[Result]:
         found: dict[int, Result] = {}
-        for full_batch in (False, True):
-            alike = [k for k, one in enumerate(asked) if one.full_batch == full_batch]
-            size = members[asked[alike[0]].name] if alike else 1
+        companies: dict[Hashable, list[int]] = {}
+        for k, one in enumerate(asked):
+            companies.setdefault((one.company, horizons[one.name]), []).append(k)
+        for alike in companies.values():
+            size = members[asked[alike[0]].name]
             for start in range(0, len(alike), size):
                 part = alike[start : start + size]
                 horizon = replace(horizons[asked[part[0]].name], looks=1)

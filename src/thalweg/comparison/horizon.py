@@ -6,18 +6,50 @@ from dataclasses import dataclass
 
 from thalweg.errors import SettingError, nearest
 
-# Each gives the share of the learning rate that a step (from 0) has out of so many steps.
+WARM_UP = 0.05  # of the steps, in the schedules that have one
+
+
+def _linear(step: int, steps: int) -> float:
+    return 1 - step / steps
+
+
+def _cosine(step: int, steps: int) -> float:
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def _constant(step: int, steps: int) -> float:
+    return 1.0
+
+
+def warm_up_steps(steps: int) -> int:
+    """How many steps a warm-up takes, of so many."""
+    return min(max(2, round(WARM_UP * steps)), steps - 1) if steps > 2 else 0
+
+
+def _warmed(then: Callable[[int, int], float]) -> Callable[[int, int], float]:
+    def factor(step: int, steps: int) -> float:
+        warm = warm_up_steps(steps)
+        return (step + 1) / warm if step < warm else then(step - warm, steps - warm)
+
+    return factor
+
+
+# Each gives the share of the learning rate that a step (from 0) has out of so many steps. `none` is for optimizers that
+# need no schedule, as those called Schedule-Free: it reads better there than `constant`, which it equals.
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
-    "constant": lambda step, steps: 1.0,
-    "linear": lambda step, steps: 1 - step / steps,
-    "cosine": lambda step, steps: (1 + math.cos(math.pi * step / steps)) / 2,
+    "linear": _linear,
+    "cosine": _cosine,
+    "constant": _constant,
+    "warm-up-linear": _warmed(_linear),
+    "warm-up-cosine": _warmed(_cosine),
+    "none": _constant,
 }
 
-# The same schedule for torch, to be pasted beside the optimizer.
-LINES_OF_CODE = {
-    "constant": None,
-    "linear": "scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters={steps})",
-    "cosine": "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})",
+# The same schedule for torch, to be pasted beside the optimizer, over so many steps.
+_HOME = "torch.optim.lr_scheduler"
+_LINES = {
+    "linear": _HOME + ".LinearLR(optimizer, 1.0, 0.0, total_iters={steps})",
+    "cosine": _HOME + ".CosineAnnealingLR(optimizer, T_max={steps})",
 }
 
 
@@ -48,5 +80,12 @@ class Horizon:
 
     def line_of_code(self) -> str | None:
         """The scheduler to paste, or None where the learning rate stays constant."""
-        line = LINES_OF_CODE[self.schedule]
-        return line.format(steps=self.steps) if line else None
+        kind = self.schedule.removeprefix("warm-up-")
+        if kind not in _LINES:
+            return None
+        warm = 0 if kind == self.schedule else warm_up_steps(self.steps)
+        if not warm:
+            return "scheduler = " + _LINES[kind].format(steps=self.steps)
+        first = f"{_HOME}.LinearLR(optimizer, {1 / warm:.17g}, 1.0, total_iters={warm - 1})"
+        then = _LINES[kind].format(steps=self.steps - warm)
+        return f"scheduler = {_HOME}.SequentialLR(optimizer, [{first}, {then}], milestones=[{warm}])"

@@ -15,6 +15,7 @@ from thalweg.comparison.runs import OneByOne, Population, Run, Trial, unfit_for_
 from thalweg.comparison.scale import Scale, scale_for
 from thalweg.comparison.training import run_function
 from thalweg.errors import TaskError
+from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, TrainingFunction, seeded
 from thalweg.tasks.task import blamed_on
 
@@ -24,6 +25,7 @@ STACKED_NUMBERS = 8_000_000  # numbers in a stack of the largest size
 WORTH_GROWING = 0.8  # the time of a member must shrink to this share
 CLEARLY_FASTER = 2.0
 PILOT_S = 0.15  # for each measurement
+UPDATE_S = 0.03  # for that of an optimizer's own step
 _NOT_ENOUGH = "a population would be {:.1f}x as fast, not enough to matter"
 
 
@@ -56,7 +58,7 @@ def measure(task: Task, contender: Contender, horizon: Horizon, seed: int) -> tu
             alone_step_s = time_of_step(single)
             alone_s = time_of_training(single, horizon, alone_step_s)
             check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
-        reason = unfit_for_population(task, single.model)
+        reason = unfit_for_population(task, contender, single.model)
         if any(not torch.equal(buffers.get(name, buffer), buffer) for name, buffer in single.model.named_buffers()):
             reason = "the model changes its buffers as it trains"
         numel = sum(param.numel() for param in single.model.parameters())
@@ -120,6 +122,18 @@ def measure_function(task: TrainingFunction, contender: Contender, seed: int) ->
     )
 
 
+def time_of_update(task: Task, contender: Contender, seed: int) -> float:
+    """The seconds that the optimizer's own step takes on the task's model, one by one, at ready gradients."""
+    with seeded(seed), blamed_on(f"{task.name}: the task must train with {contender.name}"):
+        single = OneByOne(task, contender, Trial({}, seed))
+        if isinstance(single.optimizer, RuleOptimizer):
+            single.optimizer.prepare()
+        for group in single.optimizer.param_groups:
+            group["lr"] = 0.0
+        single.step(0.0)
+        return seconds_of(single.optimizer.step, UPDATE_S)
+
+
 def time_of_step(run: Run) -> float:
     """The seconds of a step, the first left out."""
     run.step(0.0)
@@ -132,13 +146,13 @@ def time_of_training(run: Run, horizon: Horizon, step_s: float) -> float:
     return horizon.steps * step_s + len(horizon.looked_at()) * look_s
 
 
-def seconds_of(action: Callable[[], Any]) -> float:
+def seconds_of(action: Callable[[], Any], moment_s: float = PILOT_S) -> float:
     """The median seconds of an action, over as many calls as fit a moment.
 
     One call that the machine held up must not decide: a slow action is called three times if that is soon done.
     """
     taken: list[float] = []
-    while not taken or sum(taken) < PILOT_S or (len(taken) < 3 and sum(taken) < 10 * PILOT_S):
+    while not taken or sum(taken) < moment_s or (len(taken) < 3 and sum(taken) < 10 * moment_s):
         began = time.perf_counter()
         action()
         taken.append(time.perf_counter() - began)

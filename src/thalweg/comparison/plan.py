@@ -7,16 +7,16 @@ allows, a second part of the pilot looks whether the best learning rate lies wit
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from thalweg.comparison import budget
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.crew import crew_for
 from thalweg.comparison.frontier import frontier
 from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.pilot import Way, measure, measure_function
+from thalweg.comparison.pilot import Way, measure, measure_function, time_of_update
 from thalweg.comparison.protocol import Design, Look
 from thalweg.comparison.scale import Scale, scale_for
 from thalweg.comparison.search import Settings, draws
@@ -28,11 +28,23 @@ from thalweg.tasks import Task, TrainingFunction
 WORTH_EXPLORING = 100  # trainings of a contender; looking whether its range is wide enough takes up to 32
 
 
+class Cost(NamedTuple):
+    """What an optimizer keeps for each parameter, how slow its own step is, and how much there is to tune.
+
+    Time counts in factors of two above the fastest: finer differences are the clock's noise.
+    """
+
+    state_numbers: int
+    pace: int
+    settings: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be done: the design; ways, spaces and horizons by contender; and the seed of it all.
 
     `draws` is how many settings a contender has in a study: fewer than the design's where it has nothing to search.
+    `step_s` is what the optimizer's own step takes, where that could be measured.
     """
 
     seed: int
@@ -44,6 +56,7 @@ class Plan:
     ranges: dict[str, dict[str, Range]]
     extended: dict[str, int]
     draws: dict[str, int]
+    step_s: dict[str, float]
     optimum: float | None
     selected_on: str
     judged_on: str
@@ -68,6 +81,18 @@ class Plan:
                 },
             }
         )
+
+    def costs(self, described: Sequence[Mapping[str, Any]]) -> dict[str, Cost]:
+        """What each contender costs, the more important first: for choosing among those that are as good."""
+        fastest = min(self.step_s.values(), default=1.0)
+        return {
+            one["name"]: Cost(
+                one["state_numbers"],
+                round(math.log2(self.step_s.get(one["name"], fastest) / fastest)),
+                len(one["searched"]),
+            )
+            for one in described
+        }
 
     def drawn_for(self, contender: Contender, study: int) -> list[Settings]:
         """The settings of a contender in a study. A single study starts with the contender's own defaults.
@@ -97,6 +122,7 @@ def make_plan(
     seed_of_pilot = derive(seed, "pilot")
     horizons = {contender.name: horizon_of(task, contender, schedule) for contender in contenders}
     ways: dict[str, Way] = {}
+    step_s: dict[str, float] = {}
     scale: Scale | None = None
 
     def predict(design: Design) -> float:
@@ -109,9 +135,9 @@ def make_plan(
         return time.perf_counter() - began + seconds_of_all(design) + extra
 
     def seconds_of_all(design: Design) -> float:
-        together: dict[bool, list[str]] = {}
+        together: dict[Hashable, list[str]] = {}
         for contender in contenders:
-            together.setdefault(contender.full_batch, []).append(contender.name)
+            together.setdefault(contender.company, []).append(contender.name)
         found = ((next((ways[name] for name in names if name in ways), None), names) for names in together.values())
         return sum(seconds_of_design(way, design, len(names)) for way, names in found if way is not None)
 
@@ -123,8 +149,9 @@ def make_plan(
                 ways[contender.name], scale = measure_function(task, contender, seed_of_pilot)
             ways[contender.name] = next(iter(ways.values()))
         else:
-            # All contenders train in one population, whose gradients are most of its time.
-            like = next((one.name for one in contenders if one.full_batch == contender.full_batch), contender.name)
+            # All rules train in one population, whose gradients are most of its time.
+            step_s[contender.name] = time_of_update(task, contender, seed_of_pilot)
+            like = next(one.name for one in contenders if one.company == contender.company)
             if like in ways:
                 ways[contender.name] = ways[like]
                 continue
@@ -159,6 +186,7 @@ def make_plan(
         ranges=ranges,
         extended=extended,
         draws={},
+        step_s=step_s,
         optimum=task.optimum,
         selected_on=task.selected_on,
         judged_on=task.judged_on,
@@ -198,4 +226,4 @@ def horizon_of(task: Task | TrainingFunction, contender: Contender, schedule: st
     if isinstance(task, TrainingFunction):
         return Horizon(steps=1, schedule="constant", looks=1)
     steps = task.passes * task.batches_per_pass(full_batch=contender.full_batch)
-    return Horizon(steps=steps, schedule=schedule, looks=min(16, max(4, task.passes)))
+    return Horizon(steps=steps, schedule=contender.schedule or schedule, looks=min(16, max(4, task.passes)))

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from thalweg.comparison.contenders import Contender
+from thalweg.comparison.foreign import in_training
 from thalweg.comparison.search import Settings
 from thalweg.engine import stacked
 from thalweg.errors import TaskError
+from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.data import as_batch, epochs_of_indices, examples_in
 from thalweg.tasks.task import Measure
@@ -78,6 +80,7 @@ class OneByOne:
         trained = [param for param in self.model.parameters() if param.requires_grad]
         self.optimizer = contender.optimizer(trained, trial.settings)
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
+        in_training(self.optimizer, True)
         self.batches = _batches(task, contender, trial.seed)
 
     def step(self, lr_factor: float) -> None:
@@ -99,6 +102,7 @@ class OneByOne:
     @torch.no_grad()
     def _groups(self, split: str, together: int) -> "_Groups":
         self.model.eval()
+        in_training(self.optimizer, False)
         measure = self.task.measure(split)
 
         def measured(batch: Batch) -> Tensor:
@@ -107,7 +111,9 @@ class OneByOne:
             value = torch.as_tensor(value) if split != "train" and isinstance(value, int | float) else value
             return _checked(self.task, value)
 
-        return _measured_in_groups(self.task, split, measured, together)
+        found = _measured_in_groups(self.task, split, measured, together)
+        in_training(self.optimizer, True)
+        return found
 
 
 class Population:
@@ -120,12 +126,12 @@ class Population:
         self.task = task
         self.members = len(trials)
         contenders = [contender] * len(trials) if isinstance(contender, Contender) else list(contender)
-        self.rules = [one.rule.with_(**trial.settings) for one, trial in zip(contenders, trials, strict=True)]
+        self.rules = [one.rule_at(trial.settings) for one, trial in zip(contenders, trials, strict=True)]
         self.lrs = [rule.settings()["lr"] for rule in self.rules]
-        assert len({one.full_batch for one in contenders}) == 1
+        assert len({one.company for one in contenders}) == 1
         models = [task.make_model(trial.seed) for trial in trials]
         self.model = models[0]
-        reason = unfit_for_population(task, self.model)
+        reason = unfit_for_population(task, contenders[0], self.model)
         assert reason is None, reason
         params, self.buffers = stack_module_state(models)
         self.params = {name: param.detach() for name, param in params.items()}
@@ -180,8 +186,10 @@ class Population:
         )
 
 
-def unfit_for_population(task: Task, model: nn.Module) -> str | None:
+def unfit_for_population(task: Task, contender: Contender, model: nn.Module) -> str | None:
     """Why a task cannot be trained as a population, as far as can be told before trying; None if it may."""
+    if not isinstance(contender.rule, Rule):
+        return f"{contender.name} is no rule of thalweg's"
     if not task.splits.in_memory:
         return "the data come from a DataLoader"
     if not all(param.requires_grad for param in model.parameters()):

@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.crew import Crew, Job
 from thalweg.comparison.horizon import Horizon
@@ -14,7 +12,6 @@ from thalweg.comparison.protocol import START, Ask, Findings, Outcome, decide
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.seeds import derive
 from thalweg.comparison.store import Entry, Header, Store
-from thalweg.engine import stacked
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
 
@@ -60,8 +57,8 @@ def read(plan: Plan, header: Header, entries: Sequence[Entry]) -> Findings:
 
 def found(plan: Plan, header: Header, answer: Callable[[Sequence[Ask]], Mapping[Ask, Outcome]]) -> Findings:
     """The findings of a plan, from whoever answers."""
-    cost = {one["name"]: (one["state_numbers"], len(one["searched"])) for one in header.contenders}
-    return decide(plan.design, plan.draws, answer, cost=cost, margin=plan.scale.margin)
+    costs = plan.costs(header.contenders)
+    return decide(plan.design, plan.draws, answer, cost=costs, margin=plan.scale.margin)
 
 
 def outcome(entry: Entry, plan: Plan) -> Outcome:
@@ -158,15 +155,13 @@ class _Work:
 
         All of one length, and those of one program side by side (a momentum of 0 has no buffer).
         """
-        shapes = [torch.Size([]), torch.Size([2]), torch.Size([2, 2])]
         alike: dict[Hashable, dict[Hashable, list[tuple[Contender, Trial, Ask]]]] = {}
         for ask in asks:
             contender = self.contenders[ask.contender]
             trial = Trial(self._settings(ask), key_of(ask, self.plan)[-1])
             way, horizon = self.plan.ways[ask.contender], self._horizon(contender, ask.stage)
-            program = stacked.program(contender.rule.with_(**trial.settings), shapes)
-            group = alike.setdefault((ask.stage, contender.full_batch, horizon, way.members), {})
-            group.setdefault((ask.contender, program), []).append((contender, trial, ask))
+            group = alike.setdefault((ask.stage, contender.company, horizon, way.members), {})
+            group.setdefault((ask.contender, contender.program(trial.settings)), []).append((contender, trial, ask))
         for parts in alike.values():
             together = [one for part in parts.values() for one in part]
             first, stage = together[0][0], together[0][2].stage

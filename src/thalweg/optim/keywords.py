@@ -5,6 +5,7 @@ They have the same names, except that hyperparameters which declare a shared `ke
 """
 
 import inspect
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from torch import Tensor
 from thalweg.engine.precision import Rounding
 from thalweg.engine.ways import Way
 from thalweg.errors import KeywordError, ParameterError, SettingError, nearest
-from thalweg.rules import Rule
+from thalweg.rules import Hyper, Rule
 
 # How torch.optim chooses among its own kernels. The first two change no result, and the choice here is ours or `way`:
 # they are taken, so that a change of import is enough, and ask for nothing.
@@ -38,18 +39,31 @@ def members(rule: type[Rule]) -> dict[str, list[str]]:
 
 @cache
 def _members(rule: Any) -> dict[str, list[str]]:
-    carried: dict[str, list[str]] = {}
-    for name, declared in rule.hypers().items():
-        carried.setdefault(declared.keyword or name, []).append(name)
-    return carried
+    return carried(rule.hypers())
+
+
+def carried(hypers: Mapping[str, Hyper]) -> dict[str, list[str]]:
+    """Each keyword, with the settings it carries, in the order they are declared."""
+    found: dict[str, list[str]] = {}
+    for name, declared in hypers.items():
+        found.setdefault(declared.keyword or name, []).append(name)
+    return found
 
 
 def from_rule(rule: Rule) -> dict[str, Any]:
     """The keywords of a rule's settings."""
-    settings = rule.settings()
+    return _carrying(members(type(rule)), rule.settings())
+
+
+def carrying(hypers: Mapping[str, Hyper], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of settings that are declared so."""
+    return _carrying(carried(hypers), settings)
+
+
+def _carrying(members: Mapping[str, list[str]], settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         keyword: settings[names[0]] if names == [keyword] else tuple(settings[name] for name in names)
-        for keyword, names in members(type(rule)).items()
+        for keyword, names in members.items()
     }
 
 

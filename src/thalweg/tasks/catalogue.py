@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
 from thalweg.tasks.algebra import matrix_factorization, modular_addition
@@ -72,7 +73,8 @@ def _built_in(name: str, settings: str) -> Task:
     return factory(**given)
 
 
-def _from_file(path: Path, name: str) -> Task | TrainingFunction:
+def module_of_file(path: Path) -> ModuleType:
+    """A file of the user's, imported anew; raises TaskError with the line at fault where that fails."""
     if not path.is_file():
         raise TaskError(f"{path}: a task file must exist, found none. The path is taken from {Path.cwd()}.")
     module_name = f"{FILE_MODULE}{path.stem}"
@@ -90,6 +92,11 @@ def _from_file(path: Path, name: str) -> Task | TrainingFunction:
             spec.loader.exec_module(module)
     except SystemExit as error:
         raise TaskError(f"{path}: the file must import, got SystemExit: {error}.") from error
+    return module
+
+
+def _from_file(path: Path, name: str) -> Task | TrainingFunction:
+    module = module_of_file(path)
     found = getattr(module, name, None)
     if found is None:
         names = [key for key, value in vars(module).items() if isinstance(value, Task) or inspect.isfunction(value)]

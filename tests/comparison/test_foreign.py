@@ -1,0 +1,110 @@
+"""Optimizers from elsewhere: found, read, searched and trained like ours."""
+
+from pathlib import Path
+
+import pytest
+import schedulefree
+import torch
+from torch import nn
+
+from thalweg import tasks
+from thalweg.comparison import compare
+from thalweg.comparison.contenders import parse, resolve, split_list
+from thalweg.comparison.foreign import find
+from thalweg.errors import KeywordError, SettingError, UnknownNameError
+from thalweg.rules import Range
+
+
+def test_settings_are_read_off_a_signature() -> None:
+    settings = find("torch.optim:NAdam").settings()
+    assert settings == {
+        "lr": 2e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "momentum_decay": 4e-3,
+        "decoupled_weight_decay": False,
+        "maximize": False,
+        "capturable": False,
+        "differentiable": False,
+    }
+
+
+def test_an_optimizer_from_elsewhere_is_made_with_the_settings_that_are_pinned_and_drawn() -> None:
+    contender = parse("torch.optim:NAdam:beta2=0.9,lr=1e-4..1e-1,momentum_decay=0..0.01,decoupled_weight_decay=true")
+    space = contender.space(1)
+    assert (space["lr"].low, space["lr"].high, space["lr"].scale) == (1e-4, 1e-1, "log")
+    assert space["momentum_decay"] == Range(0.0, 0.01, "linear")
+    assert "beta2" not in contender.space(3)
+    made = contender.optimizer([nn.Parameter(torch.zeros(2))], {"lr": 0.05, "beta1": 0.8})
+    assert type(made) is torch.optim.NAdam
+    (group,) = made.param_groups
+    assert (group["lr"], group["betas"], group["decoupled_weight_decay"]) == (0.05, (0.8, 0.9), True)
+
+
+def test_state_is_counted_after_a_step() -> None:
+    assert parse("torch.optim:NAdam").state_numbers == 2
+    assert parse("torch.optim:SGD").state_numbers == 0
+    assert parse("torch.optim:SGD:momentum=0.9").state_numbers == 1
+    assert parse("torch.optim:Adafactor").state_numbers == 0  # a row and a column
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("nowhere.at.all:Adam", UnknownNameError, "'nowhere.at.all:Adam' must be a module and a class in it"),
+        ("torch.optim:NAdamm", UnknownNameError, "torch.optim: there is no optimizer 'NAdamm'. Did you mean"),
+        ("torch.optim:NAdam:beta=1", KeywordError, "torch.optim:NAdam: the settings are lr, beta1"),
+        ("torch.optim:NAdam:eps=true", SettingError, "torch.optim:NAdam: eps must be a number >= 0, got True."),
+        ("torch.optim:NAdam:lr=1..0.1", SettingError, "torch.optim:NAdam: lr must be a range low..high, got '1..0.1'."),
+        ("torch.optim:NAdam:schedule=zigzag", SettingError, "the schedule must be one of"),
+        ("torch:zeros_like", SettingError, "torch:zeros_like: it must"),
+        ("adam:lr=-1..1", SettingError, "Adam: lr must be >= 0, got -1.0."),
+    ],
+)
+def test_what_cannot_compete_is_refused(text: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as error:
+        parse(text)
+    assert message in str(error.value)
+
+
+def test_an_optimizer_that_wants_a_closure_is_refused_with_advice() -> None:
+    (contender,) = resolve([torch.optim.LBFGS])
+    with pytest.raises(SettingError, match="steps without a closure"):
+        _ = contender.state_numbers
+
+
+def test_a_list_holds_classes_with_settings() -> None:
+    text = "adam,torch.optim:NAdam:lr=1e-4..1,eps=1e-6,mine.py:make"
+    assert split_list(text) == ["adam", "torch.optim:NAdam:lr=1e-4..1,eps=1e-6", "mine.py:make"]
+
+
+def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
+    entrants = ["sgd:weight_decay=0", f"{file}:make:lr=1e-4..10", schedulefree.SGDScheduleFree]
+    found = compare(tasks.load("linear-regression"), entrants, budget="4trials")
+    ours, same, free = (one for name in found.header.contenders for one in found.contenders if one.name == name["name"])
+    assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
+    assert same.value.mean == pytest.approx(ours.value.mean, rel=0.05)  # each draws its own learning rates
+    assert ours.seeds == same.seeds == free.seeds
+    assert found.plan.ways[same.name].reason.startswith("one by one: ")
+    assert same.line == f"optimizer = make(model.parameters(), lr={same.settings['lr']!r})"
+    assert free.line.startswith("optimizer = schedulefree.")
+
+
+def test_an_optimizer_with_two_sets_of_weights_is_told_which_are_wanted() -> None:
+    from thalweg.comparison.runs import OneByOne, Trial
+
+    task = tasks.load("linear-regression")
+    (contender,) = resolve([schedulefree.SGDScheduleFree])
+    run = OneByOne(task, contender, Trial({"lr": 0.1}, 0))
+    for _ in range(5):
+        run.step(1.0)
+    trained = [param.detach().clone() for param in run.model.parameters()]
+    (evaluated,) = run.evaluate("train")
+    assert all(map(torch.equal, trained, run.model.parameters()))  # it goes on where it was
+    run.optimizer.eval()  # type: ignore[attr-defined]
+    with torch.no_grad():
+        assert float(task.loss(run.model, task.splits.train)) == pytest.approx(evaluated)  # type: ignore[arg-type]

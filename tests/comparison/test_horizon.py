@@ -1,0 +1,30 @@
+"""Schedules: what is trained is what the line to paste does."""
+
+import pytest
+import torch
+from torch import nn
+
+from thalweg.comparison.horizon import SCHEDULES, Horizon
+
+
+@pytest.mark.parametrize("steps", [2, 7, 100])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_line_to_paste_gives_the_learning_rates_that_were_trained(schedule: str, steps: int) -> None:
+    horizon = Horizon(steps, schedule)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    line = horizon.line_of_code()
+    scope: dict[str, object] = {"torch": torch, "optimizer": optimizer}
+    if line is not None:
+        exec(line, scope)
+    for step in range(steps):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * horizon.lr_factor(step), abs=1e-12)
+        optimizer.step()
+        if line is not None:
+            scope["scheduler"].step()  # type: ignore[attr-defined]
+
+
+def test_a_warm_up_rises_from_small_to_whole_and_then_decays() -> None:
+    factors = [Horizon(100, "warm-up-linear").lr_factor(step) for step in range(100)]
+    assert factors[:6] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    assert factors[5:] == sorted(factors[5:], reverse=True)
+    assert 0 < factors[-1] < 0.02
