@@ -33,7 +33,7 @@ def without_times(found: dict) -> dict:
     text = json.dumps(found)
     kept = json.loads(text)
     for one in kept["contenders"]:
-        del one["seconds"], one["way"]
+        del one["seconds"], one["way"], one["update_seconds"]
     kept.pop("report", None)
     return kept
 

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the learning rate over each training; a contender may have its own: adam:schedule=cosine.",
 )
+@click.option(
+    "--prune", is_flag=True, help="Give up settings that do badly early; the contender tries more of them instead."
+)
 @click.option("--control", is_flag=True, help="The first contender takes part twice, which shows the noise floor.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that train. [default: as many as pay, measured]")
 @click.option(
@@ -55,6 +58,7 @@ def compare(
     seed: int,
     schedule: str,
     workers: int | None,
+    prune: bool,
     control: bool,
     out: Path | None,
     as_json: bool,
@@ -86,6 +90,7 @@ def compare(
             seed=seed,
             schedule=schedule,
             workers=workers,
+            prune=prune,
             control=control,
             store=out / "store.sqlite",
             watch=watch,

@@ -34,6 +34,7 @@ def compare(
     seed: int = 0,
     schedule: str = "linear",
     workers: int | None = None,
+    prune: bool = False,
     control: bool = False,
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
@@ -51,6 +52,8 @@ def compare(
                 the pilot chooses the same ways; what a pilot measured and chose is stored, so resuming never changes it
     schedule    of the learning rate over each training: linear, cosine, each with `warm-up-` before it, constant or
                 none
+    prune       settings that do badly early are given up, each contender's among themselves, and what that saves is
+                spent on more settings of the same contender
     control     the first contender takes part twice: how far the two come apart is the noise floor
     workers     processes that train; None measures whether more than this one pay
     store       file that keeps every result; the same call with the same store goes on where the last one ended.
@@ -73,7 +76,7 @@ def compare(
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
     store = store if isinstance(store, Store) else Store(store)
-    key = key_of(task, entrants, allowed, seed, schedule)
+    key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune})
     header = store.find(key)
     if header is None:
         plan = make_plan(
@@ -83,6 +86,7 @@ def compare(
             seed=seed,
             schedule=schedule,
             workers=workers,
+            prune=prune,
             tell=lambda name: watch(Progress("pilot", name)),
         )
         # A training function's model is out of sight.

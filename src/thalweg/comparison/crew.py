@@ -20,6 +20,7 @@ import torch
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import Way, seconds_of
+from thalweg.comparison.pruning import Rungs
 from thalweg.comparison.runs import Population, Trial
 from thalweg.comparison.training import Result, train_all
 from thalweg.rules import Rule
@@ -40,6 +41,7 @@ class Job:
     trials: tuple[Trial, ...]
     horizon: Horizon
     predicted_s: float
+    rungs: Rungs | None = None
 
 
 class Crew:
@@ -84,7 +86,7 @@ class Crew:
             yield job, self._here(job, tell)
 
     def _here(self, job: Job, tell: Callable[[Job, float], None]) -> list[Result]:
-        return train_all(self._task, job.contenders, job.trials, job.horizon, lambda share: tell(job, share))
+        return train_all(self._task, job.contenders, job.trials, job.horizon, lambda share: tell(job, share), job.rungs)
 
     def _in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Result] | str]]:
         """Jobs as they end; with a text instead of results where a worker died or hangs."""
@@ -144,7 +146,7 @@ def _end_with(parent: int) -> None:
 
 
 def _train(job: Job) -> list[Result]:
-    return train_all(_TASK[0], job.contenders, job.trials, job.horizon)
+    return train_all(_TASK[0], job.contenders, job.trials, job.horizon, rungs=job.rungs)
 
 
 def crew_for(

@@ -8,7 +8,7 @@ was read from a file, the file's text counts too.
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +26,12 @@ LOOKED_AT = 64  # examples of each split that a model is tried on
 
 
 def key_of(
-    task: Task | TrainingFunction, contenders: Sequence[Contender], budget: Budget, seed: int, schedule: str
+    task: Task | TrainingFunction,
+    contenders: Sequence[Contender],
+    budget: Budget,
+    seed: int,
+    schedule: str,
+    options: Mapping[str, Any],
 ) -> str:
     """A hash of everything that decides the results: what is trained, by whom, how long, and by which software."""
     facts = {
@@ -35,6 +40,7 @@ def key_of(
         "budget": asdict(budget),
         "seed": seed,
         "schedule": schedule,
+        "options": dict(options),
         "versions": [thalweg.__version__, torch.__version__, scipy.__version__],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -111,15 +111,17 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
     return found
 
 
-def measure_function(task: TrainingFunction, contender: Contender, seed: int) -> tuple[Way, Scale]:
-    """Time a user's training function by calling it once. Ten times its first report counts as untrained."""
+def measure_function(task: TrainingFunction, contender: Contender, seed: int) -> tuple[Way, Scale, int]:
+    """Time a user's training function by calling it once, and count its reports, which stand for its steps.
+
+    Ten times its first report counts as untrained.
+    """
     with seeded(seed), blamed_on(f"{task.name}: the function must train"):
         result = run_function(task, contender, Trial({}, seed))
     first = next((look.validation for look in result.looks if math.isfinite(look.validation)), 1.0)
     untrained = dict.fromkeys(("train", "validation", "test"), first + 9 * abs(first))
-    return Way(1, 0.0, result.seconds, "one by one: a training function of the user's"), scale_for(
-        untrained, own_metric=False
-    )
+    way = Way(1, 0.0, result.seconds, "one by one: a training function of the user's")
+    return way, scale_for(untrained, own_metric=False), len(result.looks)
 
 
 def time_of_update(task: Task, contender: Contender, seed: int) -> float:

@@ -18,6 +18,7 @@ from thalweg.comparison.frontier import frontier
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import Way, measure, measure_function, time_of_update
 from thalweg.comparison.protocol import Design, Look
+from thalweg.comparison.pruning import drawn_for
 from thalweg.comparison.scale import Scale, scale_for
 from thalweg.comparison.search import Settings, draws
 from thalweg.comparison.seeds import derive
@@ -115,6 +116,7 @@ def make_plan(
     seed: int,
     schedule: str,
     workers: int | None,
+    prune: bool = False,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Plan:
     """Measure, then plan; raises TaskError for a task that cannot be trained, BudgetError for too small a budget."""
@@ -146,7 +148,8 @@ def make_plan(
         # A function of the user's takes as long for one optimizer as for another, as far as is known beforehand.
         if isinstance(task, TrainingFunction):
             if not ways:
-                ways[contender.name], scale = measure_function(task, contender, seed_of_pilot)
+                ways[contender.name], scale, reports = measure_function(task, contender, seed_of_pilot)
+                horizons = {name: replace(horizon, steps=reports) for name, horizon in horizons.items()}
             ways[contender.name] = next(iter(ways.values()))
         else:
             # All rules train in one population, whose gradients are most of its time.
@@ -176,6 +179,8 @@ def make_plan(
         for name, (found, times) in frontier(task, contenders, horizons, members, seed_of_pilot).items():
             ranges[name], extended[name] = {"lr": found}, times
         design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
+    if prune:
+        design = replace(design, draws=drawn_for(design.draws), pruned=True)
     plan = Plan(
         seed=seed,
         design=design,

@@ -37,7 +37,8 @@ class Design:
     which choose one; `judged` more seeds judge it. Without `ranking` there is one study, and optimizers are not ranked.
     The settings retrained in the first eight studies are a contender's pool: its `finalists` best are trained from
     `refinals` more seeds (none: the retrained seeds decide), which choose the one that races. `value` seeds measure the
-    setting that is recommended.
+    setting that is recommended. With `pruned`, most of the draws are given up early, and there are as many more of
+    them. The last `refined` draws are proposed by a model of the others.
     """
 
     draws: int
@@ -49,6 +50,8 @@ class Design:
     refinals: int
     race: tuple[Look, ...]
     value: int
+    pruned: bool = False
+    refined: int = 0
 
     @property
     def studies(self) -> int:

@@ -49,6 +49,9 @@ class Run(Protocol):
     def step(self, lr_factor: float) -> None:
         """Take one optimizer step, at this share of the learning rate."""
 
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with these members alone, at least one."""
+
     def evaluate(self, split: str) -> list[float]:
         """What is measured on this split, for each member."""
 
@@ -91,6 +94,9 @@ class OneByOne:
         loss = _checked(self.task, self.task.loss(self.model, next(self.batches)))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+
+    def keep(self, members: Sequence[int]) -> None:
+        assert list(members) == [0]
 
     def evaluate(self, split: str) -> list[float]:
         return [float(self._groups(split, EVALUATED_TOGETHER).mean())]
@@ -143,6 +149,7 @@ class Population:
         self.lr_factor = 1.0
         self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")
         self.batches = _stacked_batches(task, contenders[0], [trial.seed for trial in trials])
+        self.drawn_for: list[int] | None = None  # the members whose batches are wanted, once some were given up
 
     def _parts(self) -> list[slice]:
         """Stretches of neighbours whose rules are one program."""
@@ -162,13 +169,34 @@ class Population:
 
     def step(self, lr_factor: float) -> None:
         self.model.train()
-        grads = self.gradient(self.params, self.buffers, next(self.batches))
+        batch = next(self.batches)
+        if self.drawn_for is not None:
+            assert not isinstance(batch, dict), "a population's data are tuples"
+            batch = tuple(tensor[self.drawn_for] for tensor in batch)
+        grads = self.gradient(self.params, self.buffers, batch)
         self.taken += 1
         if lr_factor != self.lr_factor:
             self.rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
             self.lr_factor = lr_factor
         for part, population in self.parts:
             population.step(self.rules[part], {name: grad[part] for name, grad in grads.items()}, self.taken)
+
+    def keep(self, members: Sequence[int]) -> None:
+        kept = list(members)
+        self.drawn_for = kept if self.drawn_for is None else [self.drawn_for[k] for k in kept]
+        self.members = len(kept)
+        self.rules, self.lrs = [self.rules[k] for k in kept], [self.lrs[k] for k in kept]
+        self.params = {name: param[kept] for name, param in self.params.items()}
+        self.buffers = {name: buffer[kept] for name, buffer in self.buffers.items()}
+        parts, start = [], 0
+        for part, population in self.parts:
+            own = [k - part.start for k in kept if part.start <= k < part.stop]
+            if own:
+                now = slice(start, start + len(own))
+                population.keep(own, {name: param[now] for name, param in self.params.items()})
+                parts.append((now, population))
+                start = now.stop
+        self.parts = parts
 
     def evaluate(self, split: str) -> list[float]:
         return [float(mean) for mean in self._groups(split).mean()]

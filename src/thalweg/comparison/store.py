@@ -19,7 +19,7 @@ from thalweg.comparison.search import Settings
 from thalweg.comparison.training import Look, Result
 from thalweg.errors import StoreError
 
-VERSION = 2
+VERSION = 3
 
 _tables = sql.MetaData()
 _versions = sql.Table("thalweg_store", _tables, sql.Column("version", sql.Integer, nullable=False))

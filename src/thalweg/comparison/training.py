@@ -13,6 +13,7 @@ import torch
 
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.pruning import Rungs
 from thalweg.comparison.runs import OneByOne, Population, Run, Trial
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
@@ -29,7 +30,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended. `status` is ok, diverged, or failed (then `message` says how).
+    """How a training ended. `status` is ok, diverged, pruned, or failed (then `message` says how).
 
     `test_error` is the standard error of `test` over the test examples.
     """
@@ -44,23 +45,47 @@ class Result:
     message: str = ""
 
 
-def follow(run: Run, horizon: Horizon, tell: Callable[[float], None] = lambda share: None) -> list[Result]:
-    """Train to the horizon, looking on the way; one result for each member. `tell` hears the share that is done."""
-    began = time.perf_counter()
-    looks: list[list[Look]] = [[] for _ in range(run.members)]
-    taken = 0
-    for point in horizon.looked_at():
+def follow(
+    run: Run, horizon: Horizon, tell: Callable[[float], None] = lambda share: None, rungs: Rungs | None = None
+) -> list[Result]:
+    """Train to the horizon, looking on the way; one result for each member. `tell` hears the share that is done.
+
+    At `rungs` members may be given up.
+    """
+    began, members = time.perf_counter(), run.members
+    looks: list[list[Look]] = [[] for _ in range(members)]
+    results: dict[int, Result] = {}
+    left, taken = list(range(members)), 0
+    for point in sorted({*horizon.looked_at(), *(rungs.before if rungs else ())}):
         while taken < point:
             run.step(horizon.lr_factor(taken))
             taken += 1
-        for member, losses in enumerate(zip(run.evaluate("train"), run.evaluate("validation"), strict=True)):
+        for member, *losses in zip(left, run.evaluate("train"), run.evaluate("validation"), strict=True):
             looks[member].append(Look(taken, *losses))
         tell(taken / horizon.steps)
-        if not any(math.isfinite(member[-1].train) for member in looks):
+        if not any(math.isfinite(looks[member][-1].train) for member in left):
             break
-    tests = run.test()
-    seconds = (time.perf_counter() - began) / run.members
-    return [ended(member, *test, seconds) for member, test in zip(looks, tests, strict=True)]
+        if rungs and taken in rungs.before:
+            kept = rungs.kept(taken, [getattr(looks[member][-1], rungs.split) for member in left])
+            spent = (time.perf_counter() - began) / members
+            for k in set(range(len(left))) - set(kept):
+                results[left[k]] = given_up(looks[left[k]], spent)
+            left = [left[k] for k in kept]
+            if not left:
+                break
+            if len(left) < run.members:
+                run.keep(kept)
+    tests = run.test() if left else []
+    seconds = (time.perf_counter() - began) / members
+    for member, test in zip(left, tests, strict=True):
+        results[member] = ended(looks[member], *test, seconds)
+    return [results[member] for member in range(members)]
+
+
+def given_up(looks: list[Look], seconds: float) -> Result:
+    """The result of a training that did not pass a rung."""
+    last = looks[-1]
+    return Result("pruned", last.train, last.validation, seconds=seconds, looks=looks)
 
 
 def ended(looks: list[Look], test: float, test_error: float, seconds: float) -> Result:
@@ -74,8 +99,12 @@ def ended(looks: list[Look], test: float, test_error: float, seconds: float) -> 
     return Result("diverged" if exploded else "ok", *losses, test_error, seconds, looks)
 
 
-def run_function(task: TrainingFunction, contender: Contender, trial: Trial) -> Result:
-    """Call a user's training function once, and take what it reports."""
+class _GivenUp(BaseException):
+    """Leaves a user's training function from within `report`; no `except Exception` of the user's stops it."""
+
+
+def run_function(task: TrainingFunction, contender: Contender, trial: Trial, rungs: Rungs | None = None) -> Result:
+    """Call a user's training function once, and take what it reports. At `rungs`, counted in reports, it may end."""
     looks: list[Look] = []
     tests: list[float] = []
 
@@ -83,11 +112,16 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial) -> 
         return contender.optimizer(params, trial.settings)
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
-        looks.append(Look(len(looks), _number(train), _number(value)))
+        looks.append(Look(len(looks) + 1, _number(train), _number(value)))
         tests.append(_number(value if test is None else test))
+        if rungs and len(looks) in rungs.before and not rungs.kept(len(looks), [looks[-1].validation]):
+            raise _GivenUp
 
     began = time.perf_counter()
-    task.train(make_optimizer, report)
+    try:
+        task.train(make_optimizer, report)
+    except _GivenUp:
+        return given_up(looks, time.perf_counter() - began)
     if not looks:
         raise TaskError(f"{task.name}: the function must call report(value) at least once, and did not.")
     last, test = looks[-1], tests[-1]
@@ -106,6 +140,7 @@ def train_all(
     trials: Sequence[Trial],
     horizon: Horizon,
     tell: Callable[[float], None] = lambda share: None,
+    rungs: Rungs | None = None,
 ) -> list[Result]:
     """Do several trials at once as a population, or a single one by itself; `contender` is one for all, or one each.
 
@@ -115,9 +150,9 @@ def train_all(
     try:
         with seeded(trials[0].seed):
             if isinstance(task, TrainingFunction):
-                return [run_function(task, *each) for each in zip(contenders, trials, strict=True)]
+                return [run_function(task, *each, rungs) for each in zip(contenders, trials, strict=True)]
             run = OneByOne(task, contenders[0], trials[0]) if len(trials) == 1 else Population(task, contenders, trials)
-            return follow(run, horizon, tell)
+            return follow(run, horizon, tell, rungs)
     except Exception as error:
         if len(trials) == 1:
             return [Result("failed", message=f"{type(error).__name__}: {error}")]

@@ -9,6 +9,7 @@ from thalweg.comparison.crew import Crew, Job
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.plan import Plan
 from thalweg.comparison.protocol import START, Ask, Findings, Outcome, decide
+from thalweg.comparison.pruning import Rungs, rungs_of
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.seeds import derive
 from thalweg.comparison.store import Entry, Header, Store
@@ -109,6 +110,34 @@ class _Work:
     def answer(self, asks: Sequence[Ask]) -> dict[Ask, Outcome]:
         """The outcome of each training that is asked for, done now unless it is stored."""
         keys = {ask: key_of(ask, self.plan) for ask in asks}
+        for wave in self._waves(asks):
+            self._train(wave, keys)
+        return {ask: outcome(self.known[keys[ask]], self.plan) for ask in asks}
+
+    def _waves(self, asks: Sequence[Ask]) -> list[Sequence[Ask]]:
+        """Trainings that do not wait for one another. Pruned ones are judged by those of their study before them."""
+        if not any(self._may_be_pruned(ask) for ask in asks):
+            return [asks]
+        waves: dict[int, list[Ask]] = {}
+        for ask in asks:
+            waves.setdefault(ask.trial // self.plan.ways[ask.contender].members, []).append(ask)
+        return [waves[k] for k in sorted(waves)]
+
+    def _may_be_pruned(self, ask: Ask) -> bool:
+        return self.plan.design.pruned and ask.stage == "search"
+
+    def _rungs(self, first: Ask, horizon: Horizon) -> Rungs:
+        """The rungs of trainings of one study, with what is known of those before the first of them."""
+        split = self.plan.selected_on
+        losses: dict[int, list[float]] = {step: [] for step in rungs_of(horizon)}
+        for entry in self.known.values():
+            if (entry.stage, entry.contender, entry.study) == (first.stage, first.contender, first.study):
+                for look in entry.result.looks:
+                    if look.step in losses and entry.trial < first.trial:
+                        losses[look.step].append(getattr(look, split))
+        return Rungs(split, losses)
+
+    def _train(self, asks: Sequence[Ask], keys: Mapping[Ask, Key]) -> None:
         companies = {
             job: asked
             for job, asked in self._companies(asks)
@@ -140,7 +169,6 @@ class _Work:
             tell(job, 0.0)
         if searched and all(ask.stage == "search" for ask in asks):
             self._check_that_something_trains()
-        return {ask: outcome(self.known[keys[ask]], self.plan) for ask in asks}
 
     def _most(self) -> int:
         design = self.plan.design
@@ -160,18 +188,24 @@ class _Work:
             contender = self.contenders[ask.contender]
             trial = Trial(self._settings(ask), key_of(ask, self.plan)[-1])
             way, horizon = self.plan.ways[ask.contender], self._horizon(contender, ask.stage)
-            group = alike.setdefault((ask.stage, contender.company, horizon, way.members), {})
+            # What is pruned together is one study of one contender.
+            own = (ask.contender, ask.study) if self._may_be_pruned(ask) else None
+            group = alike.setdefault((ask.stage, contender.company, horizon, way.members, own), {})
             group.setdefault((ask.contender, contender.program(trial.settings)), []).append((contender, trial, ask))
         for parts in alike.values():
             together = [one for part in parts.values() for one in part]
             first, stage = together[0][0], together[0][2].stage
             way, horizon = self.plan.ways[first.name], self._horizon(first, stage)
-            count = math.ceil(len(together) / way.members)
-            count = self.plan.workers * math.ceil(count / self.plan.workers)
-            size = math.ceil(len(together) / count) if way.members > 1 else 1
+            rungs = None
+            if self._may_be_pruned(together[0][2]):
+                size, rungs = len(together), self._rungs(together[0][2], horizon)
+            else:
+                count = math.ceil(len(together) / way.members)
+                count = self.plan.workers * math.ceil(count / self.plan.workers)
+                size = math.ceil(len(together) / count) if way.members > 1 else 1
             for start in range(0, len(together), size):
                 contenders, trials, asked = zip(*together[start : start + size], strict=True)
-                yield Job(contenders, trials, horizon, way.seconds(len(trials))), list(asked)
+                yield Job(contenders, trials, horizon, way.seconds(len(trials)), rungs), list(asked)
 
     def _settings(self, ask: Ask) -> dict[str, float]:
         if ask.trial == START[1]:

@@ -30,16 +30,25 @@ class Population:
 
     def __init__(self, rules: Sequence[Rule], params: dict[str, Tensor]) -> None:
         self.params = params
+        self._elementwise = rules[0].scope == "elementwise"
         self._program = Program(rules[0])
         states = {
             name: [Program(rule).init(member) for rule, member in zip(rules, param, strict=True)]
             for name, param in params.items()
         }
         self.state = {name: type(rows[0])(*map(torch.stack, zip(*rows, strict=True))) for name, rows in states.items()}
-        self._runner = self._members() if rules[0].scope == "elementwise" else None
+        self._runner = self._members()
 
-    def _members(self) -> Runner:
-        """All members' slices of all tensors, name by name, as one batch."""
+    def keep(self, members: Sequence[int], params: dict[str, Tensor]) -> None:
+        """Go on with these members alone, whose stacked parameters are now these."""
+        self.params = params
+        self.state = {name: type(state)(*(leaf[list(members)] for leaf in state)) for name, state in self.state.items()}
+        self._runner = self._members()
+
+    def _members(self) -> Runner | None:
+        """All members' slices of all tensors, name by name, as one batch; None for a rule that needs whole tensors."""
+        if not self._elementwise:
+            return None
         slices = {name: list(param.unbind()) for name, param in self.params.items()}
         rows = [zip(*(leaf.unbind() for leaf in state), strict=True) for state in self.state.values()]
         fields = next(iter(self.state.values()))._fields

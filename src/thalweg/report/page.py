@@ -82,7 +82,7 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "above": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
         "diverged": summary.diverged + summary.failed,
-        "lost": sum(entry.result.status != "ok" for entry in searched),
+        "lost": sum(entry.result.status not in ("ok", "pruned") for entry in searched),
         "searched": len(searched),
         "seconds": summary.seconds,
         "worse_by": summary.worse_by,

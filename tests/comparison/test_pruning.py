@@ -1,0 +1,134 @@
+"""Pruning: within a study, at shares of the schedule, and what it saves is spent again."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg
+from thalweg import tasks
+from thalweg.comparison import compare, pruning
+from thalweg.comparison.contenders import CONTENDERS
+from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.pruning import Rungs, rungs_of
+from thalweg.comparison.runs import Trial
+from thalweg.comparison.training import train_all
+
+RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]
+
+
+def test_a_third_of_those_that_came_to_a_rung_goes_on() -> None:
+    assert Rungs("train", {5: []}).kept(5, [4.0, 2.0, 9.0, 1.0, 7.0, 8.0]) == [1, 3]
+    assert Rungs("train", {5: []}).kept(5, [4.0]) == [0]  # the first of all goes on
+    assert Rungs("train", {5: [1.0, 2.0]}).kept(5, [1.5]) == []
+    assert Rungs("train", {5: [1.0, 2.0]}).kept(5, [0.5]) == [0]
+    assert Rungs("train", {5: [1.0, 2.0, 3.0]}).kept(5, [1.5]) == [0]  # two of four
+    assert Rungs("train", {5: []}).kept(5, [math.nan, math.inf, math.nan]) == [1]
+    assert Rungs("train", {5: []}).kept(5, [math.nan]) == []
+
+
+def test_rungs_are_shares_of_the_schedule() -> None:
+    assert rungs_of(Horizon(90, "linear")) == [10, 30]
+    assert rungs_of(Horizon(3, "linear")) == [1]
+    assert rungs_of(Horizon(1, "linear")) == []
+
+
+@pytest.mark.parametrize("draws", [1, 4, 8, 16, 24, 64])
+def test_what_is_saved_is_spent_and_no_more(draws: int) -> None:
+    drawn = pruning.drawn_for(draws)
+    assert pruning.cost(drawn) <= draws < pruning.cost(drawn + 1)
+    assert drawn > 3 * draws or draws == 1
+
+
+def test_a_population_goes_on_with_those_that_are_kept_as_if_they_were_alone() -> None:
+    """Those that end are, to the last bits of vmap, what they are without the others; adamw and adam side by side."""
+    task, horizon = tasks.load("breast-cancer"), Horizon(45, "linear", looks=3)
+    contenders = [CONTENDERS["adam"]] * 5 + [CONTENDERS["momentum"]] * 4
+    trials = [Trial({"lr": rate}, 3) for rate in RATES]
+    whole = train_all(task, contenders, trials, horizon)
+    rungs = Rungs("validation", {step: [] for step in rungs_of(horizon)})
+    pruned = train_all(task, contenders, trials, horizon, rungs=rungs)
+    ended = [k for k, result in enumerate(pruned) if result.status != "pruned"]
+    assert len(ended) == 1  # nine, three, one
+    assert [len(result.looks) for result in pruned].count(2) == 6
+    for k in ended:
+        assert pruned[k].test == pytest.approx(whole[k].test, rel=1e-4)
+    at_first_rung = sorted(result.looks[1].validation for result in pruned)
+    assert max(pruned[k].looks[1].validation for k in ended) <= at_first_rung[2]
+
+
+def steps_taken(found: thalweg.Comparison) -> dict[str, int]:
+    """Optimizer steps of the search, by contender."""
+    taken: dict[str, int] = {}
+    for one in found.contenders:
+        taken[one.name] = sum(entry.result.looks[-1].step for entry in one.entries["search"])
+    return taken
+
+
+def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> None:
+    task, names = tasks.load("breast-cancer"), ["sgd", "adam"]
+    plain = compare(task, names, budget="16trials")
+    pruned = compare(task, names, budget="16trials", prune=True, store=tmp_path)
+    for one in pruned.contenders:
+        searched = one.entries["search"]
+        assert len(searched) == pruning.drawn_for(16)
+        statuses = [entry.result.status for entry in searched]
+        assert statuses.count("pruned") >= 0.85 * len(searched)
+        # The chosen setting is one that went to the end.
+        (chosen,) = {(entry.study, entry.trial) for entry in one.entries["race"]}
+        assert next(entry for entry in searched if (entry.study, entry.trial) == chosen).result.status == "ok"
+    for name, taken in steps_taken(pruned).items():
+        assert 0.9 * steps_taken(plain)[name] <= taken <= 1.02 * steps_taken(plain)[name]
+    assert pruned.verdict == compare(task, names, budget="16trials", prune=True, store=tmp_path).verdict
+
+
+def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(tmp_path: Path) -> None:
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))  # its buffers change
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, 4, generator=generator)
+    data = (inputs, inputs.sum(1, keepdim=True))
+    task = thalweg.Task(model=model, loss=thalweg.supervised(nn.functional.mse_loss), data=data, passes=9)
+
+    def stop_soon(progress: Any) -> None:
+        if progress.stage == "search" and progress.done > 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(task, ["adam"], budget="8trials", prune=True, store=tmp_path, watch=stop_soon)
+    resumed = compare(task, ["adam"], budget="8trials", prune=True, store=tmp_path)
+    assert resumed.plan.ways["adam"].members == 1
+    whole = compare(task, ["adam"], budget="8trials", prune=True)
+    statuses = [[entry.result.status for entry in one.contenders[0].entries["search"]] for one in (resumed, whole)]
+    assert statuses[0] == statuses[1]
+    assert statuses[0][0] == "ok"
+    assert statuses[0].count("pruned") > len(statuses[0]) // 2
+    assert resumed.verdict.text == whole.verdict.text
+
+
+def test_a_training_function_is_left_from_within_report() -> None:
+    calls: list[int] = []
+
+    def train(make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
+        param = nn.Parameter(torch.tensor([3.0]))
+        optimizer = make_optimizer([param])
+        calls.append(0)
+        for _ in range(18):
+            try:
+                optimizer.zero_grad()
+                param.square().sum().backward()
+                optimizer.step()
+                report(param.square().sum())
+            except Exception:
+                continue
+            calls[-1] += 1
+
+    found = compare(train, ["sgd"], budget="8trials", prune=True)
+    searched = found.contenders[0].entries["search"]
+    assert {entry.result.looks[-1].step for entry in searched} == {2, 6, 18}
+    assert calls.count(18) < len(calls) - len(searched) // 2
