@@ -135,17 +135,95 @@ def facts_table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def choosing_table(record: dict[str, Any]) -> str:
+    """What a budget buys, beside as many trainings one after the other."""
+    lines = [
+        "| digits, a training of | budget | time | trainings | optimizer steps | optimizers ranked | "
+        "one after the other, extrapolated | ours ÷ that |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        ranked = f"yes, {row['studies']} studies of {row['draws']} draws" if row["ranked"] else "no"
+        lines.append(
+            f"| {max(row['steps'].values())} steps | {row['budget']} | {row['wall_s']:.0f} s | "
+            f"{sum(row['trainings'].values()):,} | {row['optimizer_steps']:,} | {ranked} | "
+            f"{row['one_after_the_other']['extrapolated_s']:,.0f} s | {row['ours_by_extrapolated']:.3f} |"
+        )
+    first, machine = record["rows"][0], record["machine"]
+    counted = first["one_after_the_other"]["measured_trainings"]
+    lines += [
+        "",
+        f"A perceptron of width 32, {len(first['trainings'])} contenders. One after the other: studies of Optuna "
+        f"{record['optuna']} (TPE) over the same spaces, plain loops with torch's optimizers. Not run in full: the "
+        f"time of as many trainings is extrapolated from {counted['of each contender']} of each contender, half of "
+        f"them before our comparison and half after it, with 1 thread or {counted['with threads'][-1]}, whichever is "
+        f"faster. {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}.",
+    ]
+    return "\n".join(lines)
+
+
+def store_table(record: dict[str, Any]) -> str:
+    """The share of time that the store takes."""
+
+    def shown(share: dict[str, float]) -> str:
+        return f"{share['median']:.2%} (worst {share['worst']:.2%})".replace("%", " %")
+
+    lines = [
+        f"| {record['trials']:,} trials of {record['trial_s']:g} s, written in batches of | share of the time | "
+        "with two workers | file |",
+        "|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        one, two = row["share_by_workers"].values()
+        lines.append(f"| {row['batch']} | {shown(one)} | {shown(two)} | {row['bytes'] / 1e6:.1f} MB |")
+    lines += [
+        "",
+        f"To write them and read them back, with curves of {record['looks']} looks; median of {record['repetitions']} "
+        f"repetitions, and the worst. Bound: {record['bound']:.0%}.".replace("%", " %"),
+    ]
+    return "\n".join(lines)
+
+
+def recommended_table(record: dict[str, Any]) -> str:
+    """What is recommended without tuning, and what it loses."""
+    lines = [
+        "| contender | recommended | loss ÷ the best | chosen without the task | its worst | library default |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in record["contenders"].items():
+        settings = ", ".join(f"{key}={value:g}" for key, value in found["recommended"].items())
+        mean = found["mean_factor"]
+        worst = max(one["left_out"] for one in found["factor_by_task"].values())
+        lines.append(
+            f"| {name} | {settings} | {mean['recommended']:.2f} | {mean['left_out']:.2f} | {worst:.2f} | "
+            f"{mean['default']:.2f} |"
+        )
+    tasks = ", ".join(f"{task} ({one['passes']} passes)" for task, one in record["tasks"].items())
+    lines += [
+        "",
+        f"Geometric means over tasks of the validation loss ÷ the least of this contender's {record['settings']} "
+        f"settings and its default, {record['seeds']} seeds, {record['schedule']} schedule. Tasks: {tasks}.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {
+    "steps": steps_table,
+    "rivals": rivals_table,
+    "conformance": conformance_table,
+    "calibration": calibration_table,
+    "live": live_line,
+    "choosing": choosing_table,
+    "store_overhead": store_table,
+    "recommended": recommended_table,
+    "facts": facts_table,
+}
+
+
 def tables() -> dict[str, str]:
-    """Each table by the name of its place."""
+    """Each table by the name of its place and of its record; what has not been measured has none."""
     records = {path.stem: json.loads(path.read_text()) for path in (HERE / "records").glob("*.json")}
-    return {
-        "steps": steps_table(records["steps"]),
-        "rivals": rivals_table(records["rivals"]),
-        "conformance": conformance_table(records["conformance"]),
-        "calibration": calibration_table(records["calibration"]),
-        "live": live_line(records["live"]),
-        "facts": facts_table(records["facts"]),
-    }
+    return {name: table(records[name]) for name, table in TABLES.items() if name in records}
 
 
 def filled(text: str) -> str:

@@ -1,0 +1,169 @@
+"""Settings to recommend: for each contender one that is good on many tasks without tuning, and how good it is.
+
+On every task a contender trains the same quasi-random settings (learning rate and first momentum; the rest as it
+starts) and its library default, each from the same seeds. The regret of a setting on a task is the factor between its
+validation loss and the best that the contender reaches there. Recommended is the setting with the least mean regret,
+averaged over the settings nearest to it, so that no lucky point off a plateau wins. What it is worth on a new task is
+shown by choosing on all tasks but one, and judging on that one. About ten minutes on two cores.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import qmc
+
+from thalweg.bench.bench import machine
+from thalweg.comparison.contenders import CONTENDERS, Contender
+from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.runs import Trial
+from thalweg.comparison.scale import Scale
+from thalweg.comparison.search import Settings
+from thalweg.comparison.seeds import derive
+from thalweg.comparison.training import Result, train_all
+from thalweg.rules import Range
+from thalweg.tasks.catalogue import BUILT_IN
+
+RECORD = Path(__file__).parent / "records" / "recommended.json"
+# With their passes, fewer than their own where a training would take long; the longest first.
+TASKS = {
+    "digits-cnn": 4,
+    "modular-addition": 15,
+    "digits-deep": 15,
+    "elevation": 8,
+    "digits": 20,
+    "patches": 10,
+    "breast-cancer": 20,
+    "logistic-regression": 30,
+    "diabetes": 20,
+}
+SETTINGS, SEEDS = 48, 2
+ORDER = 2  # the learning rate and the first momentum are open
+NEAREST = 3  # settings whose regret is averaged, the setting itself among them
+TOGETHER = {False: 98, True: 14}  # in a population; a full batch is much work already
+WORKERS = 2  # with one thread each
+
+
+def short(value: float, found: Range) -> float:
+    """The value to two digits; of a momentum, its distance to 1."""
+    return round(1 - float(f"{1 - value:.1e}"), 6) if found.scale == "log-to-one" else float(f"{value:.1e}")
+
+
+def drawn(contender: Contender, count: int) -> list[Settings]:
+    """The settings to try, as short as they are printed; the library default is the last."""
+    space, start = contender.space(ORDER), contender.rule.settings()
+    points = qmc.Sobol(len(space), scramble=True, rng=0).random_base2((count - 1).bit_length())[:count]
+    found = [
+        {name: short(bounds.at(float(at)), bounds) for (name, bounds), at in zip(space.items(), point, strict=True)}
+        for point in points
+    ]
+    return [*found, {name: float(start[name]) for name in space}]
+
+
+def score(result: Result) -> float:
+    """The logarithm of the validation loss; what diverged, or learnt nothing, counts as the untrained model."""
+    untrained = Scale("log", {"validation": result.looks[0].validation})
+    return untrained.score(result.validation if result.status == "ok" else math.nan, "validation")
+
+
+def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[float], float]:
+    """The mean score of each setting over the seeds, and the seconds it took. Runs in a worker."""
+    began = time.perf_counter()
+    task = replace(BUILT_IN[task_name](), passes=TASKS[task_name])
+    contender = CONTENDERS[name]
+    horizon = Horizon(task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", looks=1)
+    trials = [Trial(one, derive(0, "recommended", k)) for one in settings for k in range(SEEDS)]
+    size = TOGETHER[contender.full_batch]
+    results = [
+        result
+        for start in range(0, len(trials), size)
+        for result in train_all(task, contender, trials[start : start + size], horizon)
+    ]
+    failed = [result.message for result in results if result.status == "failed"]
+    assert not failed, f"{task_name}, {name}: {failed[0]}"
+    means = np.reshape([score(result) for result in results], (len(settings), SEEDS)).mean(1)
+    return means.tolist(), time.perf_counter() - began
+
+
+def nearest(contender: Contender, settings: list[Settings]) -> np.ndarray:
+    """For each setting the numbers of the nearest ones, on the scales that are searched."""
+    space = contender.space(ORDER)
+    places = np.array([[found.position(one[name]) for name, found in space.items()] for one in settings])
+    distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    return distances.argsort(axis=1, kind="stable")[:, :NEAREST]
+
+
+def choose(regrets: np.ndarray, near: np.ndarray) -> int:
+    """The setting in the middle of the best plateau: regrets are (tasks, settings)."""
+    return int(regrets.mean(0)[near].mean(1).argmin())
+
+
+def judged(contender: Contender, settings: list[Settings], found: dict[str, list[float]]) -> dict[str, Any]:
+    """The setting to recommend, and its regret, that of one chosen without the task, and that of the default."""
+    table = np.array(list(found.values()))
+    regrets = table - table.min(1, keepdims=True)
+    near = nearest(contender, settings)
+    chosen = choose(regrets, near)
+    without = [choose(np.delete(regrets, row, axis=0), near) for row in range(len(found))]
+    columns = {
+        "recommended": regrets[:, chosen],
+        "left_out": regrets[range(len(found)), without],
+        "default": regrets[:, -1],
+    }
+    return {
+        "recommended": settings[chosen],
+        "default": settings[-1],
+        "mean_factor": {name: math.exp(column.mean()) for name, column in columns.items()},
+        "factor_by_task": {
+            task: {name: math.exp(column[row]) for name, column in columns.items()}
+            | {"chosen_without": settings[without[row]]}
+            for row, task in enumerate(found)
+        },
+    }
+
+
+def main() -> None:
+    """Train, choose, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK", help="at least two")
+    parser.add_argument("--settings", type=int, default=SETTINGS, help="beside the library default")
+    parser.add_argument("--out", type=Path, default=RECORD)
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    settings = {name: drawn(contender, asked.settings) for name, contender in CONTENDERS.items()}
+    found: dict[str, dict[str, list[float]]] = {name: {task: [] for task in asked.tasks} for name in CONTENDERS}
+    with ProcessPoolExecutor(WORKERS, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        jobs = {
+            pool.submit(scores, task, name, settings[name]): (task, name) for task in asked.tasks for name in CONTENDERS
+        }
+        for done, job in enumerate(as_completed(jobs), 1):
+            task, name = jobs[job]
+            found[name][task], took_s = job.result()
+            print(f"{done} of {len(jobs)}: {task}, {name}, {took_s:.1f} s", file=sys.stderr, flush=True)
+    record = {
+        "tasks": {task: {"passes": TASKS[task]} for task in asked.tasks},
+        "settings": asked.settings,
+        "seeds": SEEDS,
+        "schedule": "linear",
+        "contenders": {name: judged(contender, settings[name], found[name]) for name, contender in CONTENDERS.items()},
+        "seconds": round(time.perf_counter() - began, 1),
+        "workers": WORKERS,
+        "machine": machine(),
+    }
+    asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    for name, one in record["contenders"].items():
+        factors = ", ".join(f"{words} {factor:.2f}" for words, factor in one["mean_factor"].items())
+        print(f"{name:10} {one['recommended']}: {factors}")
+
+
+if __name__ == "__main__":
+    main()
