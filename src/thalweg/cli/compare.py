@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prune", is_flag=True, help="Give up settings that do badly early; the contender tries more of them instead."
 )
+@click.option("--refine", is_flag=True, help="Let a model propose the second half of each contender's settings.")
 @click.option("--control", is_flag=True, help="The first contender takes part twice, which shows the noise floor.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that train. [default: as many as pay, measured]")
 @click.option(
@@ -59,6 +60,7 @@ def compare(
     schedule: str,
     workers: int | None,
     prune: bool,
+    refine: bool,
     control: bool,
     out: Path | None,
     as_json: bool,
@@ -91,6 +93,7 @@ def compare(
             schedule=schedule,
             workers=workers,
             prune=prune,
+            refine=refine,
             control=control,
             store=out / "store.sqlite",
             watch=watch,

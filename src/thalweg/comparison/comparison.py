@@ -35,6 +35,7 @@ def compare(
     schedule: str = "linear",
     workers: int | None = None,
     prune: bool = False,
+    refine: bool = False,
     control: bool = False,
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
@@ -54,6 +55,7 @@ def compare(
                 none
     prune       settings that do badly early are given up, each contender's among themselves, and what that saves is
                 spent on more settings of the same contender
+    refine      the second half of each study's settings is proposed by a model of the first (needs optuna)
     control     the first contender takes part twice: how far the two come apart is the noise floor
     workers     processes that train; None measures whether more than this one pay
     store       file that keeps every result; the same call with the same store goes on where the last one ended.
@@ -76,7 +78,7 @@ def compare(
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
     store = store if isinstance(store, Store) else Store(store)
-    key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune})
+    key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine})
     header = store.find(key)
     if header is None:
         plan = make_plan(
@@ -87,6 +89,7 @@ def compare(
             schedule=schedule,
             workers=workers,
             prune=prune,
+            refine=refine,
             tell=lambda name: watch(Progress("pilot", name)),
         )
         # A training function's model is out of sight.

@@ -20,7 +20,7 @@ from thalweg.comparison.pilot import Way, measure, measure_function, time_of_upd
 from thalweg.comparison.protocol import Design, Look
 from thalweg.comparison.pruning import drawn_for
 from thalweg.comparison.scale import Scale, scale_for
-from thalweg.comparison.search import Settings, draws
+from thalweg.comparison.search import Settings, draws, order_opened_by
 from thalweg.comparison.seeds import derive
 from thalweg.errors import TaskError
 from thalweg.rules import Range
@@ -100,12 +100,19 @@ class Plan:
 
         Each contender has draws of its own, so that one that takes part twice shows what chance does (`--control`).
         """
+        space = self.space_of(contender)
         return draws(
-            replace(contender, ranges={**contender.ranges, **self.ranges[contender.name]}),
-            self.design.draws,
+            contender,
+            self.design.draws - (self.design.refined if space else 0),
             seed=derive(self.seed, f"draws/{contender.name}", study),
             with_start=not self.design.ranking,
+            space=space,
         )
+
+    def space_of(self, contender: Contender) -> dict[str, Range]:
+        """Where this contender is searched."""
+        extended = replace(contender, ranges={**contender.ranges, **self.ranges[contender.name]})
+        return extended.space(order_opened_by(self.design.draws))
 
 
 def make_plan(
@@ -117,6 +124,7 @@ def make_plan(
     schedule: str,
     workers: int | None,
     prune: bool = False,
+    refine: bool = False,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Plan:
     """Measure, then plan; raises TaskError for a task that cannot be trained, BudgetError for too small a budget."""
@@ -179,6 +187,8 @@ def make_plan(
         for name, (found, times) in frontier(task, contenders, horizons, members, seed_of_pilot).items():
             ranges[name], extended[name] = {"lr": found}, times
         design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
+    if refine:
+        design = replace(design, refined=design.draws // 2)
     if prune:
         design = replace(design, draws=drawn_for(design.draws), pruned=True)
     plan = Plan(
@@ -196,7 +206,7 @@ def make_plan(
         selected_on=task.selected_on,
         judged_on=task.judged_on,
     )
-    counted = {contender.name: len(plan.drawn_for(contender, 0)) for contender in contenders}
+    counted = {one.name: design.draws if plan.space_of(one) else 1 for one in contenders}
     return replace(plan, draws=counted)
 
 

@@ -13,12 +13,14 @@ whose truth is known (`benchmarks/calibration`). Counts, looks and levels are in
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from thalweg.comparison import statistics
 
 POOLED = 8  # so many studies of each contender hand their best settings on: more would favour those that stay longer
+REFINING = 8  # rounds in which settings are proposed; each knows what those before came to
 FRAGILE = 0.1  # a contender that is lost on more than this share of the seeds is not recommended
 
 
@@ -68,6 +70,12 @@ class Design:
         """How many trainings a contender gets that is never dropped; the value comes once, for all of them."""
         finals = self.finalists * self.refinals
         return self.studies * self.trainings_of_a_study + finals + self.race[-1].size + self.race[0].size
+
+    def rounds(self, draws: int) -> list[range]:
+        """The trials of a study of so many: those that are drawn, then those of each round that proposes some."""
+        refined = self.refined if draws == self.draws else 0  # who has nothing to search is asked once
+        cuts = [draws - refined + refined * k // REFINING for k in range(REFINING + 1)]
+        return [range(cuts[0]), *(range(*ends) for ends in pairwise(cuts))]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists, for the store."""
@@ -188,11 +196,18 @@ class _Studies:
         """Go on until there are so many studies of these contenders; each stage of all of them is asked for at once."""
         design, new = self.design, range(self.done, count)
         wanted = [(name, study) for name in names for study in new]
-        search = {
-            key: [Ask("search", key[0], key[1], trial, ("search", key[1], 0)) for trial in range(self.draws[key[0]])]
-            for key in wanted
-        }
-        found = self.answer(_flat(search.values()))
+        search: dict[tuple[str, int], list[Ask]] = {key: [] for key in wanted}
+        found: dict[Ask, Outcome] = {}
+        for number in range(1 + REFINING if design.refined else 1):
+            drawn = {
+                (name, study): [
+                    Ask("search", name, study, trial, ("search", study, 0))
+                    for trial in design.rounds(self.draws[name])[number]
+                ]
+                for name, study in wanted
+            }
+            found |= self.answer(_flat(drawn.values()))
+            search = {key: search[key] + drawn[key] for key in wanted}
         best = {
             key: sorted(asks, key=lambda ask: (found[ask].chooses, ask.trial))[: design.retrained]
             for key, asks in search.items()
@@ -204,7 +219,7 @@ class _Studies:
             for (name, study), asks in best.items()
             for one in asks
         }
-        found = {**found, **self.answer(_flat(again.values()))}
+        found |= self.answer(_flat(again.values()))
         winners: dict[tuple[str, int], int] = {}
         for (name, study), asks in best.items():
             scored = []
@@ -221,7 +236,7 @@ class _Studies:
                 (name, study): [Ask("judge", name, study, trial, ("judge", study, k)) for k in range(design.judged)]
                 for (name, study), trial in winners.items()
             }
-            found = self.answer(_flat(judged.values()))
+            found |= self.answer(_flat(judged.values()))
             for (name, _), asks in judged.items():
                 self.judged[name].append(fmean(found[ask].judges for ask in asks))
         self.done = count

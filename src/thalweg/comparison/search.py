@@ -1,8 +1,11 @@
 """Search: which settings each contender tries. Quasi-random points in its own space, its starting point first."""
 
+from collections.abc import Mapping
+
 from scipy.stats import qmc
 
 from thalweg.comparison.contenders import Contender
+from thalweg.rules import Range
 
 Settings = dict[str, float]
 
@@ -18,9 +21,13 @@ def draws(
     *,
     seed: int,
     with_start: bool = True,
+    space: Mapping[str, Range] | None = None,
 ) -> list[Settings]:
-    """The settings of each trial: the contender's own defaults if asked for, then a scrambled Sobol sequence."""
-    space = contender.space(order_opened_by(trials))
+    """The settings of each trial: the contender's own defaults if asked for, then a scrambled Sobol sequence.
+
+    They lie in `space`, by default what so many trials open.
+    """
+    space = contender.space(order_opened_by(trials)) if space is None else space
     settings = contender.rule.settings()
     defaults = {name: float(settings[name]) for name in space}
     drawn = trials - 1 if with_start else trials

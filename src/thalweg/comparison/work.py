@@ -10,7 +10,9 @@ from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.plan import Plan
 from thalweg.comparison.protocol import START, Ask, Findings, Outcome, decide
 from thalweg.comparison.pruning import Rungs, rungs_of
+from thalweg.comparison.refinement import proposed
 from thalweg.comparison.runs import Trial
+from thalweg.comparison.search import Settings
 from thalweg.comparison.seeds import derive
 from thalweg.comparison.store import Entry, Header, Store
 from thalweg.errors import TaskError
@@ -130,11 +132,10 @@ class _Work:
         """The rungs of trainings of one study, with what is known of those before the first of them."""
         split = self.plan.selected_on
         losses: dict[int, list[float]] = {step: [] for step in rungs_of(horizon)}
-        for entry in self.known.values():
-            if (entry.stage, entry.contender, entry.study) == (first.stage, first.contender, first.study):
-                for look in entry.result.looks:
-                    if look.step in losses and entry.trial < first.trial:
-                        losses[look.step].append(getattr(look, split))
+        for entry in self._earlier(first, first.trial):
+            for look in entry.result.looks:
+                if look.step in losses:
+                    losses[look.step].append(getattr(look, split))
         return Rungs(split, losses)
 
     def _train(self, asks: Sequence[Ask], keys: Mapping[Ask, Key]) -> None:
@@ -213,7 +214,29 @@ class _Work:
         key = (ask.contender, ask.study)
         if key not in self._drawn:
             self._drawn[key] = self.plan.drawn_for(self.contenders[ask.contender], ask.study)
-        return self._drawn[key][ask.trial]
+        found = self._drawn[key]
+        while ask.trial >= len(found):
+            found += self._proposed(ask, len(found))
+        return found[ask.trial]
+
+    def _proposed(self, ask: Ask, first: int) -> list[Settings]:
+        """The settings of the round that begins with this trial, from what those before it in the study came to."""
+        rounds = self.plan.design.rounds(self.plan.draws[ask.contender])
+        count = next(len(trials) for trials in rounds if trials and trials.start == first)
+        tried = [
+            (entry.settings, outcome(entry, self.plan).chooses)
+            for entry in self._earlier(ask, first)
+            if entry.result.status != "pruned"
+        ]
+        space = self.plan.space_of(self.contenders[ask.contender])
+        seed = derive(self.plan.seed, f"proposals/{ask.contender}/{ask.study}", first)
+        return proposed(space, tried, count, seed=seed)
+
+    def _earlier(self, ask: Ask, trial: int) -> list[Entry]:
+        """What is known of the trainings of the same stage of the same study before this trial, in their order."""
+        study = (ask.stage, ask.contender, ask.study)
+        entries = (entry for key, entry in self.known.items() if key[:3] == study and entry.trial < trial)
+        return sorted(entries, key=lambda entry: entry.trial)
 
     def _check_that_something_trains(self) -> None:
         """Raise TaskError if every training raised: the task is at fault then, no optimizer, and nothing is kept."""
