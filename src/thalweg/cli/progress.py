@@ -50,16 +50,15 @@ def shown() -> Iterator[Callable[..., None]]:
             nonlocal at
             if task != at:
                 at = task
+                console.print(task, soft_wrap=True)  # beside the bar there is no room for it
                 bar.reset(row, total=None)  # its times are its own
             if progress.said:
-                console.print(_said(progress.said, task), soft_wrap=True)
+                console.print(progress.said, soft_wrap=True)
                 return
             text = f"{_WORDS[progress.stage]:<9} {progress.contender:<10.10}"
             if math.isfinite(progress.best):
                 text += f" best {progress.best:.4g}"
-            bar.update(
-                row, description=_said(f"{text:<36}", task), completed=int(progress.done), total=progress.total or None
-            )
+            bar.update(row, description=f"{text:<36}", completed=int(progress.done), total=progress.total or None)
 
         yield watch
 

@@ -200,15 +200,18 @@ class Suite:
         if len(self.contenders) == 1:
             return f"{self.contenders[0]} was tuned on {_tasks(len(self.comparisons))}."
         wins = Counter(_best(found) for found in self.comparisons.values()).most_common()
-        winner, most = wins[0]
-        if most == len(self.comparisons):
-            return f"{winner} has the best mean on each of {_tasks(most)}; the others are worse as the matrix shows."
-        first, ratio = next(iter(self.aggregate.ratio.items()))
-        best = ", ".join(f"{name} on {count}" for name, count in wins)
+        best = ", ".join(f"{name} on {_tasks(count)}" for name, count in wins)
+        means = {
+            name: f"{worse(one.mean - 1)} worse (95 % interval {worse(one.low - 1)} to {worse(one.high - 1)})"
+            for name, one in self.aggregate.ratio.items()
+        }
+        first, *others = means
+        if len(wins) == 1 and first == wins[0][0]:  # the reference itself: its mean says nothing
+            nearest = f" Next comes {others[0]}, in the interquartile mean {means[others[0]]}." if others else ""
+            return f"The best mean: {best}.{nearest}"
         return (
             f"Over {_tasks(len(self._counted))} {first} stays nearest to the best of each: its interquartile mean is "
-            f"{worse(ratio.mean - 1)} worse (95 % interval {worse(ratio.low - 1)} to {worse(ratio.high - 1)}). "
-            f"The best mean: {best}."
+            f"{means[first]}. The best mean: {best}."
         )
 
     def to_json(self) -> dict[str, Any]:

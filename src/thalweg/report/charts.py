@@ -122,8 +122,9 @@ def profiles(found: Aggregate, colours: Mapping[str, str]) -> Markup:
     def draw(axes: Axes) -> None:
         for name, one in found.profiles.items():
             low, high = (100 * np.asarray(end) for end in (one.low, one.high))
-            axes.fill_between(found.ratios, low, high, color=colours[name], alpha=0.14, linewidth=0)
-            axes.plot(found.ratios, 100 * np.asarray(one.share), color=colours[name], linewidth=1.8)
+            axes.fill_between(found.ratios, low, high, color=colours[name], alpha=0.14, linewidth=0, step="post")
+            share = 100 * np.asarray(one.share)
+            axes.plot(found.ratios, share, color=colours[name], linewidth=1.8, drawstyle="steps-post")
         axes.set_xlim(1, found.ratios[-1])
         axes.set_ylim(-2, 102)
         axes.set_xlabel("loss ÷ that of the best contender of the task")
