@@ -1,9 +1,10 @@
 """thalweg: the workbench for the optimizers of deep learning.
 
-    thalweg.optim        rules as torch optimizers: change the import and go on
-    thalweg.compare      which optimizer, at which settings, for this task, with the evidence
-    thalweg.Task         what is to be trained, as its owner writes it down
-    thalweg.rules        the formulas, as pure functions
+    thalweg.optim          rules as torch optimizers: change the import and go on
+    thalweg.compare        which optimizer, at which settings, for this task, with the evidence
+    thalweg.compare_suite  the same on each of several tasks, and what it comes to over all of them
+    thalweg.Task           what is to be trained, as its owner writes it down
+    thalweg.rules          the formulas, as pure functions
 
 Names are imported when first used, so that `import thalweg` costs nothing and the core needs torch alone.
 """
@@ -15,14 +16,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from thalweg import optim, rules, tasks
-    from thalweg.comparison import Comparison, Contender, compare
+    from thalweg.comparison import Comparison, Contender, Suite, compare, compare_suite
     from thalweg.errors import ThalwegError
     from thalweg.tasks import Splits, Task, supervised
 
 _HOMES = {
     "Comparison": "thalweg.comparison",
     "Contender": "thalweg.comparison",
+    "Suite": "thalweg.comparison",
     "compare": "thalweg.comparison",
+    "compare_suite": "thalweg.comparison",
     "ThalwegError": "thalweg.errors",
     "Splits": "thalweg.tasks",
     "Task": "thalweg.tasks",
@@ -34,10 +37,12 @@ __all__ = [
     "Comparison",
     "Contender",
     "Splits",
+    "Suite",
     "Task",
     "ThalwegError",
     "__version__",
     "compare",
+    "compare_suite",
     "optim",
     "rules",
     "supervised",

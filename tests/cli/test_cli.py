@@ -17,7 +17,7 @@ from thalweg.cli.main import cli, main
 from thalweg.comparison import CONTENDERS, DEFAULT
 from thalweg.comparison.horizon import SCHEDULES
 from thalweg.comparison.search import order_opened_by
-from thalweg.tasks import BUILT_IN
+from thalweg.tasks import BUILT_IN, SUITE
 
 COMMANDS = sorted(cli.commands)
 
@@ -69,6 +69,7 @@ def test_the_help_of_compare_repeats_what_the_library_declares() -> None:
     assert sorted(choices.split("|")) == sorted(SCHEDULES)
     assert [order_opened_by(trials) for trials in (9, 10, 24, 25)] == [1, 2, 2, 3]
     assert "Under10trialsthelearningratealoneissearched,under25themomentumtoo." in text
+    assert f"[defaulttasks:{','.join(SUITE)}]" in text
 
 
 def test_exit_codes_are_documented() -> None:
@@ -102,6 +103,66 @@ def test_compare_ends_in_a_table_a_verdict_and_a_line_to_paste(tmp_path: Path) -
     assert "Report:" in again.output
     as_json = json.loads(invoke("report", out, "--json", "--to", str(tmp_path / "other.html")).output)
     assert as_json["report"] == str(tmp_path / "other.html")
+
+
+def two_tasks(folder: Path) -> str:
+    """Two training functions that take no time, the second of which can be broken by a file beside it."""
+    path = folder / "mine.py"
+    path.write_text(
+        "import pathlib, torch\n\n"
+        "def train(make_optimizer, report):\n"
+        "    weight = torch.nn.Parameter(torch.ones(2))\n"
+        "    optimizer = make_optimizer([weight])\n"
+        "    for _ in range(5):\n"
+        "        optimizer.zero_grad()\n"
+        "        loss = weight.square().sum()\n"
+        "        loss.backward()\n"
+        "        optimizer.step()\n"
+        "    print('trained')\n"
+        "    report(loss.item() + torch.rand(()).item())\n\n"
+        "def other(make_optimizer, report):\n"
+        "    if pathlib.Path(__file__).with_name('broken').exists():\n"
+        "        raise ValueError('no data here')\n"
+        "    train(make_optimizer, report)\n"
+    )
+    return f"{path}:train,{path}:other"
+
+
+def test_a_suite_ends_in_a_matrix_means_and_pages(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("compare", "--suite", two_tasks(tmp_path), "--with", "sgd,adam", "--budget", "4trials", "--workers", "1")
+    result = invoke(*command, "--out", str(out))
+    assert "Worse than the best of the task by" in result.stdout
+    assert "Interquartile mean over tasks and seeds" in result.stdout
+    assert "They do not cover other tasks" in result.stdout
+    assert result.stdout.rstrip().endswith(f"Report: {out / 'suite.html'}")
+    assert f"{tmp_path}/mine.py:other (2 of 2): searching" in result.stderr
+    for task in ("mine-train", "mine-other"):
+        assert (out / task / "store.sqlite").exists()
+        assert (out / task / "report.html").exists()
+    shown = invoke(*command, "--out", str(out))
+    assert "nothing was run" in shown.stderr
+    assert "searching" not in shown.stderr
+    assert shown.stdout == result.stdout
+    found = json.loads(invoke(*command, "--out", str(out), "--json").stdout)
+    assert found["report"] == str(out / "suite.html")
+    assert len(found["tasks"]) == len(found["matrix"]) == 2
+
+
+def test_a_task_of_a_suite_that_fails_does_not_lose_the_others_and_ends_with_code_2(tmp_path: Path) -> None:
+    tasks = two_tasks(tmp_path)
+    (tmp_path / "broken").touch()
+    command = ["compare", "--suite", tasks, "--with", "sgd,adam", "--budget", "4trials", "--out", str(tmp_path / "out")]
+    done = thalweg(*command, "--workers", "1", "--json")
+    assert done.returncode == 2
+    found = json.loads(done.stdout)
+    assert len(found["tasks"]) == 1
+    (error,) = found["failures"].values()
+    assert "no data here" in error
+    assert "no data here" in done.stderr
+    assert "Traceback" not in done.stderr
+    (tmp_path / "broken").unlink()
+    assert "searching" in invoke(*command).stderr  # of the one that failed
 
 
 def test_tasks_and_list_name_everything() -> None:
@@ -141,6 +202,9 @@ def test_explain_tells_what_the_rule_declares(name: str) -> None:
         (["compare", "quadratic:dimensions=nan"], "dimensions must be a whole number, 1 or more, got nan"),
         (["compare", "nowhere.py:task"], "a task file must exist, found none"),
         (["compare"], "Missing argument 'TASK'"),
+        (["compare", "--suite", "digits,digts"], "got 'digts'. Did you mean digits"),
+        (["compare", "--suite", "digits,digits"], "a name of its own, got 'digits' twice"),
+        (["compare", "--suite", "digits", "--budget", "soon"], "must read like 90s"),
         (["report", "nowhere"], "a store must exist, found none"),
         (["explain", "adamm"], "Did you mean adam"),
     ],
@@ -211,7 +275,7 @@ def test_names_of_the_users_are_printed_as_they_are(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_task_is_named_after_it() -> None:
-    from thalweg.cli.compare import folder_name
+    from thalweg.comparison import folder_name
 
     assert folder_name("digits") == "digits"
     assert folder_name("quadratic:condition=10") == "quadratic-condition-10"

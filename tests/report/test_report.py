@@ -1,19 +1,16 @@
 """The report: from the store alone, whole in one file, and quiet in a browser."""
 
 import re
-import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 import thalweg
+from tests.pages import Reader, needs_browser, opens_in_peace
 from thalweg.comparison import Comparison, Store
 from thalweg.errors import StoreError
 from thalweg.report import render
 from thalweg.report.charts import digits, number
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +26,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(store: Path) -> str:
     opened = Store(store)
     return render(Comparison(opened, opened.find()))
-
-
-class Reader(HTMLParser):
-    """The tags of a page, and the text outside scripts and styles."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_page_names_no_outside_address(page: str) -> None:
@@ -102,31 +83,11 @@ def test_digits_are_all_shown_where_numbers_are_compared() -> None:
     assert [digits(value) for value in (0.08001, 12.0, 123.4, 0.0)] == ["0.0800", "12.0", "123", "0"]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: install Debian's chromium")
+@needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
 def test_the_page_opens_in_a_browser_without_a_complaint_or_a_request(
     page: str, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = tmp_path / "report.html"
     path.write_text(page)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        complaints: list[str] = []
-        requests: list[str] = []
-        opened.on("console", lambda message: complaints.append(message.text))
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("request", lambda request: requests.append(request.url))
-        opened.goto(path.as_uri())
-        assert opened.locator("svg").count() == 5
-        for index in range(5):
-            box = opened.locator("svg").nth(index).bounding_box()
-            assert box["width"] > 200
-            assert box["height"] > 80
-        # Readable on a phone: nothing sticks out sideways but what scrolls by itself.
-        assert opened.evaluate("document.documentElement.scrollWidth") <= width
-        browser.close()
-    assert complaints == []
-    assert requests == [path.as_uri()]
+    opens_in_peace(path, width, scheme, charts=5)

@@ -1,21 +1,28 @@
-"""`thalweg compare`: the head-to-head, or the tuning of one."""
+"""`thalweg compare`: the head-to-head, or the tuning of one; with `--suite`, on several tasks (`cli.suite`)."""
 
 import contextlib
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from thalweg.cli.output import example, json_option, print_json, stdout_console
+from thalweg.cli.suite import compare_suite
 
 if TYPE_CHECKING:
     from thalweg.comparison import Comparison
 
 
 @click.command(epilog=example("thalweg compare linear-regression --with gd,adam --budget 4trials"))
-@click.argument("task")
+@click.argument("task", required=False, metavar="TASK")
+@click.option(
+    "--suite",
+    is_flag=True,
+    help="TASK is a comma-separated list, and the budget is for each task. "
+    "[default tasks: logistic-regression,breast-cancer,diabetes,digits,patches]",
+)
 @click.option(
     "--with",
     "contenders",
@@ -49,11 +56,15 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the store and the report. [default: runs/TASK]",
+    help="Folder for the store and the report. [default: runs/TASK; of a suite: runs/suite, with a folder in it for "
+    "each task]",
 )
 @json_option
+@click.pass_context
 def compare(
-    task: str,
+    context: click.Context,
+    task: str | None,
+    suite: bool,
     contenders: str | None,
     budget: str,
     seed: int,
@@ -68,7 +79,8 @@ def compare(
     """Find the best optimizer for TASK: each contender tuned in its own space, with the same budget.
 
     TASK is a built-in name (`thalweg tasks` lists them) or path/to/file.py:name, the name of a thalweg.Task or of a
-    function train(make_optimizer, report).
+    function train(make_optimizer, report). With --suite there may be several, or none for a few quick ones; a task that
+    fails is said, does not lose the others, and makes the exit code 2.
 
     Every result is stored as soon as it exists. The same command again goes on where the last one ended, and shows
     the verdict at once where nothing is left to do.
@@ -76,7 +88,22 @@ def compare(
     from thalweg import comparison
     from thalweg.cli.progress import shown
 
-    out = out or Path("runs") / folder_name(task)
+    names = None if contenders is None else comparison.split_list(contenders)
+    asked: dict[str, Any] = {
+        "budget": budget,
+        "seed": seed,
+        "schedule": schedule,
+        "workers": workers,
+        "prune": prune,
+        "refine": refine,
+        "control": control,
+    }
+    if suite:
+        compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **asked)
+        return
+    if task is None:
+        raise click.MissingParameter(ctx=context, param=context.command.params[0])
+    out = out or Path("runs") / comparison.folder_name(task)
     heard: list[comparison.Progress] = []
     # What a task prints is talk: stdout is for the result.
     with shown() as show, contextlib.redirect_stdout(sys.stderr):
@@ -85,19 +112,7 @@ def compare(
             heard.append(progress)
             show(progress)
 
-        found = comparison.compare(
-            task,
-            None if contenders is None else comparison.split_list(contenders),
-            budget=budget,
-            seed=seed,
-            schedule=schedule,
-            workers=workers,
-            prune=prune,
-            refine=refine,
-            control=control,
-            store=out / "store.sqlite",
-            watch=watch,
-        )
+        found = comparison.compare(task, names, store=out / "store.sqlite", watch=watch, **asked)
     if not heard:
         click.echo(f"finished at {found.header.finished}: shown from {out / 'store.sqlite'}, nothing was run", err=True)
     page = found.report(out / "report.html")
@@ -106,13 +121,6 @@ def compare(
     else:
         print_verdict(found)
         click.echo(f"Report: {page}")
-
-
-def folder_name(task: str) -> str:
-    """A name for the folder of a task's runs: `digits`, `quadratic-condition-10`, `mine-task`."""
-    head, _, tail = task.rpartition(".py:")
-    name = f"{Path(head).name}-{tail}" if head else task
-    return "".join(char if char.isalnum() or char in "-_" else "-" for char in name)
 
 
 def print_verdict(found: "Comparison") -> None:

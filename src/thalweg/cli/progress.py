@@ -25,8 +25,11 @@ _WORDS = {
 
 
 @contextmanager
-def shown() -> Iterator[Callable[["Progress"], None]]:
-    """A function that draws the progress it is told; off a terminal, a line for each stage and contender."""
+def shown() -> Iterator[Callable[..., None]]:
+    """A function that draws the progress it is told; off a terminal, a line for each stage and contender.
+
+    Of a suite it is told the task, too: `show(progress, "digits (2 of 5)")`.
+    """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _lines(console)
@@ -41,9 +44,14 @@ def shown() -> Iterator[Callable[["Progress"], None]]:
         TimeRemainingColumn(elapsed_when_finished=False),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        row = bar.add_task("starting", total=None)
+        row, at = bar.add_task("starting", total=None), ""
 
-        def watch(progress: "Progress") -> None:
+        def watch(progress: "Progress", task: str = "") -> None:
+            nonlocal at
+            if task != at:
+                at = task
+                console.print(task, soft_wrap=True)  # beside the bar there is no room for it
+                bar.reset(row, total=None)  # its times are its own
             if progress.said:
                 console.print(progress.said, soft_wrap=True)
                 return
@@ -56,16 +64,20 @@ def shown() -> Iterator[Callable[["Progress"], None]]:
 
 
 def _lines(console: Console) -> Callable[["Progress"], None]:
-    told: set[tuple[str, str]] = set()
+    told: set[tuple[str, str, str]] = set()
 
-    def watch(progress: "Progress") -> None:
+    def watch(progress: "Progress", task: str = "") -> None:
         if progress.said:
-            console.print(progress.said, soft_wrap=True)
+            console.print(_said(progress.said, task), soft_wrap=True)
             return
-        now = (progress.stage, progress.contender)
+        now = (task, progress.stage, progress.contender)
         if now not in told:
             told.add(now)
             done = f" ({progress.done:.0f} of {progress.total} trainings done)" if progress.total else ""
-            console.print(f"{_WORDS[progress.stage]} {progress.contender}{done}", soft_wrap=True)
+            console.print(_said(f"{_WORDS[progress.stage]} {progress.contender}{done}", task), soft_wrap=True)
 
     return watch
+
+
+def _said(text: str, task: str) -> str:
+    return f"{task}: {text}" if task else text

@@ -3,6 +3,7 @@
 from thalweg.comparison.comparison import Comparison, compare
 from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, parse, split_list
 from thalweg.comparison.store import Store
+from thalweg.comparison.suite import Suite, TaskProgress, compare_suite, folder_name
 from thalweg.comparison.verdict import Verdict
 from thalweg.comparison.work import Progress
 
@@ -13,8 +14,12 @@ __all__ = [
     "Contender",
     "Progress",
     "Store",
+    "Suite",
+    "TaskProgress",
     "Verdict",
     "compare",
+    "compare_suite",
+    "folder_name",
     "parse",
     "split_list",
 ]

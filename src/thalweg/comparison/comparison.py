@@ -73,10 +73,7 @@ def compare(
         entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
     if task.optimum is not None:
         entrants = [contender.keeping_the_optimum() for contender in entrants]
-    allowed = budgets.parse(budget)
-    check_schedule(schedule)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
+    allowed = checked(budget, seed, schedule)
     store = store if isinstance(store, Store) else Store(store)
     key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine})
     header = store.find(key)
@@ -112,6 +109,15 @@ def compare(
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
+
+
+def checked(budget: str, seed: int, schedule: str) -> budgets.Budget:
+    """The budget that is meant; raises BudgetError or SettingError for what no task could be compared with."""
+    allowed = budgets.parse(budget)
+    check_schedule(schedule)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
+    return allowed
 
 
 class Comparison:

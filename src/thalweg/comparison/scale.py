@@ -40,6 +40,18 @@ class Scale:
             return math.expm1(score - leader)
         return (score - leader) / abs(leader) if leader else math.nan
 
+    def excess(self, difference: float, leader: float) -> float:
+        """A difference in scores as the logarithm of a ratio of losses, beside a leader with this mean score.
+
+        Where losses are compared as they are, a ratio is one and the share by which a loss is worse; a loss that is
+        better by a share gets the same with the sign reversed, since a zero or a negative loss has no logarithm. Beside
+        a leader of zero nothing is a share: not a number.
+        """
+        if self.kind == "log":
+            return difference
+        share = difference / abs(leader) if leader else math.nan
+        return math.copysign(math.log1p(abs(share)), share)
+
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, for the store."""
         return asdict(self)

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from thalweg.comparison.aggregate import Aggregate
 from thalweg.comparison.store import Entry
 from thalweg.comparison.summary import Summary, loss_of
 
@@ -90,23 +91,48 @@ def standings(
     Where the optimum is known, what is drawn is the distance to it.
     """
     shown = [summary for summary in summaries if math.isfinite(summary.value.mean)]
-    low, middle, high = ([above(getattr(one.value, end), optimum) for one in shown] for end in ("low", "mean", "high"))
+    ends = [[above(getattr(one.value, end), optimum) for end in ("low", "mean", "high")] for one in shown]
+    return intervals(
+        {one.name: (low, mean, high) for one, (low, mean, high) in zip(shown, ends, strict=True)}, colours, label
+    )
+
+
+def intervals(found: Mapping[str, tuple[float, float, float]], colours: Mapping[str, str], label: str) -> Markup:
+    """A dot for each name at the middle of (low, middle, high), a line from low to high, and a band for the first."""
 
     def draw(axes: Axes) -> None:
-        for row, summary in enumerate(shown):
-            end = high[row] if math.isfinite(high[row]) else middle[row]
-            colour = colours[summary.name]
-            axes.plot([low[row], end], [row, row], color=colour, alpha=0.35, linewidth=4, solid_capstyle="round")
-            axes.plot([middle[row]], [row], "o", color=colour, markersize=7)
-        if shown:
-            axes.axvspan(low[0], high[0], color=_INK, alpha=0.07, linewidth=0)
-        axes.set_yticks(range(len(shown)), [summary.name for summary in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        for row, (name, (low, middle, high)) in enumerate(found.items()):
+            end = high if math.isfinite(high) else middle
+            axes.plot([low, end], [row, row], color=colours[name], alpha=0.35, linewidth=4, solid_capstyle="round")
+            axes.plot([middle], [row], "o", color=colours[name], markersize=7)
+        for low, _, high in list(found.values())[:1]:
+            axes.axvspan(low, high, color=_INK, alpha=0.07, linewidth=0)
+        axes.set_yticks(range(len(found)), list(found))
+        axes.set_ylim(len(found) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(label)
-        _scale(axes, "x", [*low, *middle, *high])
+        _scale(axes, "x", [value for ends in found.values() for value in ends])
 
-    return drawn(f"{label} of each contender", 5.2, 0.8 + 0.3 * max(1, len(shown)), draw)
+    return drawn(f"{label} of each contender", 5.2, 0.8 + 0.3 * max(1, len(found)), draw)
+
+
+def profiles(found: Aggregate, colours: Mapping[str, str]) -> Markup:
+    """For each contender the share of runs that are no worse than so many times the best, with its band."""
+
+    def draw(axes: Axes) -> None:
+        for name, one in found.profiles.items():
+            low, high = (100 * np.asarray(end) for end in (one.low, one.high))
+            axes.fill_between(found.ratios, low, high, color=colours[name], alpha=0.14, linewidth=0, step="post")
+            share = 100 * np.asarray(one.share)
+            axes.plot(found.ratios, share, color=colours[name], linewidth=1.8, drawstyle="steps-post")
+        axes.set_xlim(1, found.ratios[-1])
+        axes.set_ylim(-2, 102)
+        axes.set_xlabel("loss ÷ that of the best contender of the task")
+        axes.set_ylabel("share of runs")
+        _scale(axes, "x", found.ratios)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
+
+    return drawn("Share of runs within a ratio to the best", 5.2, 3.3, draw)
 
 
 def above(loss: float, optimum: float | None) -> float:

@@ -1,6 +1,7 @@
 """The page: one self-contained HTML file, made from a stored comparison alone."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from thalweg.report import charts
 
 def write(comparison: Comparison, path: str | Path) -> Path:
     """Write the report of a comparison to a file, and return its path; raises StoreError if it cannot be written."""
-    path = Path(path)
-    page = render(comparison)
+    return written(Path(path), render(comparison))
+
+
+def written(path: Path, page: str) -> Path:
+    """Write a page to a file, and return its path; raises StoreError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
@@ -26,17 +30,27 @@ def write(comparison: Comparison, path: str | Path) -> Path:
 
 def render(comparison: Comparison) -> str:
     """The report as text: HTML with its style and charts inside."""
+    return filled("page.html", _facts(comparison))
+
+
+def filled(template: str, facts: Mapping[str, Any]) -> str:
+    """A page made from a template of this folder, which needs every fact it names."""
     environment = Environment(
         loader=PackageLoader("thalweg.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template("page.html").render(_facts(comparison))
+    return environment.get_template(template).render(facts)
+
+
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """The colour of each contender, the same in all charts of a page."""
+    return {name: charts.PALETTE[index % len(charts.PALETTE)] for index, name in enumerate(names)}
 
 
 def _facts(comparison: Comparison) -> dict[str, Any]:
     """Everything the template shows."""
     header, plan, verdict = comparison.header, comparison.plan, comparison.verdict
     names = [described["name"] for described in header.contenders]
-    colours = {name: charts.PALETTE[index % len(charts.PALETTE)] for index, name in enumerate(names)}
+    colours = colours_of(names)
     summaries = comparison.contenders
     return {
         "task": header.task,

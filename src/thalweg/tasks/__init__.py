@@ -1,12 +1,13 @@
 """Tasks: what is trained. The one a user writes and the built-in ones are the same thing."""
 
-from thalweg.tasks.catalogue import BUILT_IN, as_task, load
+from thalweg.tasks.catalogue import BUILT_IN, SUITE, as_task, load
 from thalweg.tasks.data import Batch, Split, Splits, split_at_random
 from thalweg.tasks.seeded import seeded
 from thalweg.tasks.task import Task, TrainingFunction, supervised
 
 __all__ = [
     "BUILT_IN",
+    "SUITE",
     "Batch",
     "Split",
     "Splits",

@@ -41,6 +41,9 @@ BUILT_IN: dict[str, Callable[..., Task]] = {
     "matrix-factorization": matrix_factorization,
 }
 
+# What `compare --suite` takes by default: each trains within a second or so, has data, and no optimum that is known.
+SUITE = ("logistic-regression", "breast-cancer", "diabetes", "digits", "patches")
+
 
 def load(spec: str) -> Task | TrainingFunction:
     """The task that a command line names: `digits`, `quadratic:condition=1000`, or `path/to/file.py:name`."""

@@ -1,0 +1,106 @@
+"""The page of a suite: whole in one file, in the style of the others, and linked to those of its tasks."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg
+from tests.pages import Reader, needs_browser, opens_in_peace
+from thalweg.comparison.suite import worse
+from thalweg.errors import StoreError, TaskError
+from thalweg.report import render, render_suite
+
+
+def task(name: str, curvature: float) -> thalweg.tasks.TrainingFunction:
+    """One that takes no time, and whose trainings are lost now and then where they do not get far."""
+
+    def train(make_optimizer, report):
+        weight = nn.Parameter(torch.ones(2))
+        optimizer = make_optimizer([weight])
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = (weight * torch.tensor([1.0, curvature])).square().sum()
+            loss.backward()
+            optimizer.step()
+        luck = torch.rand(()).item()
+        report(math.nan if luck < 0.3 and loss > 1 else 0.1 + loss.item() + 0.1 * luck)
+
+    return thalweg.tasks.TrainingFunction(train=train, name=name, source=f"{name} {curvature}")
+
+
+@pytest.fixture(scope="module")
+def suite() -> thalweg.Suite:
+    names = ["momentum", "rmsprop", "adam", "sgd:lr=1e-9"]
+    tasks = [task("a bowl", 1.0), task('<u>&"evil"', 5.0)]
+    found = thalweg.compare_suite(tasks, names, budget="4trials", workers=1)
+    return thalweg.Suite(found.comparisons, {"<i>lost</i>": TaskError("the <script> is gone")})
+
+
+def test_the_page_shows_matrix_means_profiles_and_what_failed(suite: thalweg.Suite) -> None:
+    page = render_suite(suite)
+    reader = Reader(page)
+    text = re.sub(r"\s+", " ", reader.text)
+    assert suite.text in text
+    assert "They do not cover other tasks" in text
+    for row in suite.matrix.values():
+        for one in row.values():
+            assert ("best" if one.best else worse(one.worse_by)) in text
+    assert suite.aggregate is not None
+    for one in suite.aggregate.ratio.values():
+        assert f"{worse(one.low - 1)} – {worse(one.high - 1)}" in text
+    for found in suite.comparisons.values():
+        assert found.verdict.text in text
+    assert "of 5 lost" in text
+    assert "<i>lost</i> failed: the <script> is gone" in text
+    assert "<script>" not in page
+    assert "<u>" not in page
+    assert not re.findall(r"https?:|//[a-z]", page)
+
+
+def test_its_style_is_that_of_the_other_pages(suite: thalweg.Suite) -> None:
+    styles = [
+        re.findall(r"<style>.*?</style>", page, flags=re.DOTALL)
+        for page in (render_suite(suite), render(next(iter(suite.comparisons.values()))))
+    ]
+    assert styles[0] == styles[1]
+    assert len(styles[0]) == 1
+
+
+def test_links_lead_to_the_pages_of_the_tasks(suite: thalweg.Suite, tmp_path: Path) -> None:
+    page = suite.report(tmp_path / "out")
+    assert page == tmp_path / "out" / "suite.html"
+    links = {attributes["href"] for tag, attributes in Reader(page.read_text()).tags if tag == "a"}
+    assert len(links) == 2
+    for link in links:
+        assert "Which setting to use" in (page.parent / link).read_text()
+    again = suite.report(tmp_path / "again")
+    assert again.read_text() == page.read_text()
+
+
+def test_a_suite_without_a_common_answer_has_a_page(suite: thalweg.Suite, tmp_path: Path) -> None:
+    def never(make_optimizer, report):
+        make_optimizer([nn.Parameter(torch.ones(1))])
+        report(0.0)
+
+    found = thalweg.compare_suite([never], ["sgd"], budget="1trial", workers=1)
+    text = Reader(found.report(tmp_path).read_text()).text
+    assert "Each task for itself." in text
+    assert "nothing is a share of that" in text
+
+
+def test_a_page_that_cannot_be_written_says_so(suite: thalweg.Suite, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="the report must be writable"):
+        suite.report(tmp_path / "file")
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
+def test_the_page_opens_in_a_browser_without_a_complaint_or_a_request(
+    suite: thalweg.Suite, tmp_path: Path, width: int, scheme: str
+) -> None:
+    opens_in_peace(suite.report(tmp_path), width, scheme, charts=2)
