@@ -19,6 +19,7 @@ FACTS = (
     "winners_curse",
     "decayed_schedule",
     "closed_form",
+    "tuned_descent",
     "halving",
 )
 

@@ -1,9 +1,9 @@
 """Optimizers from elsewhere: found, read, searched and trained like ours."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-import schedulefree
 import torch
 from torch import nn
 
@@ -13,6 +13,38 @@ from thalweg.comparison.contenders import parse, resolve, split_list
 from thalweg.comparison.foreign import find
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 from thalweg.rules import Range
+
+
+class Averaged(torch.optim.SGD):
+    """Evaluated at the average of its weights, trained at the last ones; steps only where it trains."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.training, self.count = False, 0
+
+    def _swap(self) -> None:
+        for param in self.param_groups[0]["params"]:
+            other = self.state[param].setdefault("average", param.detach().clone())
+            param.data, self.state[param]["average"] = other, param.data
+
+    def train(self) -> None:
+        if not self.training and self.count:
+            self._swap()
+        self.training = True
+
+    def eval(self) -> None:
+        if self.training and self.count:
+            self._swap()
+        self.training = False
+
+    def step(self, closure: Any = None) -> Any:
+        if not self.training:
+            raise RuntimeError("step() in evaluation")
+        super().step(closure)
+        self.count += 1
+        for param in self.param_groups[0]["params"]:
+            average = self.state[param].setdefault("average", param.detach().clone())
+            average.lerp_(param.detach(), 1 / self.count)
 
 
 def test_settings_are_read_off_a_signature() -> None:
@@ -83,7 +115,7 @@ def test_a_list_holds_classes_with_settings() -> None:
 def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
-    entrants = ["sgd:weight_decay=0", f"{file}:make:lr=1e-4..10", schedulefree.SGDScheduleFree]
+    entrants = ["sgd:weight_decay=0", f"{file}:make:lr=1e-4..10", Averaged]
     found = compare(tasks.load("linear-regression"), entrants, budget="4trials")
     ours, same, free = (one for name in found.header.contenders for one in found.contenders if one.name == name["name"])
     assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
@@ -91,14 +123,14 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     assert ours.seeds == same.seeds == free.seeds
     assert found.plan.ways[same.name].reason.startswith("one by one: ")
     assert same.line == f"optimizer = make(model.parameters(), lr={same.settings['lr']!r})"
-    assert free.line.startswith("optimizer = schedulefree.")
+    assert "Averaged(model.parameters(), lr=" in free.line
 
 
 def test_an_optimizer_with_two_sets_of_weights_is_told_which_are_wanted() -> None:
     from thalweg.comparison.runs import OneByOne, Trial
 
     task = tasks.load("linear-regression")
-    (contender,) = resolve([schedulefree.SGDScheduleFree])
+    (contender,) = resolve([Averaged])
     run = OneByOne(task, contender, Trial({"lr": 0.1}, 0))
     for _ in range(5):
         run.step(1.0)

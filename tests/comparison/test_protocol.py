@@ -52,7 +52,7 @@ def decided(design: Design, levels: dict[str, float], answer: Callable, cost: di
 
 
 def words(findings: Findings) -> str:
-    verdict = judge(findings, SCALE, metric="loss", cheaper="costs the least of them")
+    verdict = judge(findings, SCALE, reaches="reaches a loss of", cheaper="costs the least of them")
     return f"{verdict.text} {verdict.ranking_text}"
 
 
@@ -106,7 +106,7 @@ def test_what_often_diverges_is_never_recommended() -> None:
     findings = decided(RANKED[0], levels, made_up(levels, spread=0.001, lost=["fragile"]))
     assert findings.race.recommended == "steady"
     alone = decided(replace(RANKED[0], ranking=()), {"fragile": 0.0}, made_up({"fragile": 0.0}, lost=["fragile"]))
-    verdict = judge(alone, SCALE, metric="loss")
+    verdict = judge(alone, SCALE, reaches="reaches a loss of")
     assert (verdict.settled, verdict.recommended) == ("none", None)
 
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     "--prune", is_flag=True, help="Give up settings that do badly early; the contender tries more of them instead."
 )
 @click.option("--refine", is_flag=True, help="Let a model propose the second half of each contender's settings.")
+@click.option("--target", type=float, help="A validation loss: how soon it is met is what counts.")
 @click.option("--control", is_flag=True, help="The first contender takes part twice, which shows the noise floor.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that train. [default: as many as pay, measured]")
 @click.option(
@@ -72,6 +73,7 @@ def compare(
     workers: int | None,
     prune: bool,
     refine: bool,
+    target: float | None,
     control: bool,
     out: Path | None,
     as_json: bool,
@@ -96,6 +98,7 @@ def compare(
         "workers": workers,
         "prune": prune,
         "refine": refine,
+        "target": target,
         "control": control,
     }
     if suite:
@@ -131,7 +134,11 @@ def print_verdict(found: "Comparison") -> None:
     title = Text(f"{found.header.task['name']}: {found.metric}")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("contender")
-    for column in ("value", "95 % interval", "worse by", "untuned", "training loss", "lost", "state"):
+    advised = any(one.recommended is not None for one in found.contenders)
+    columns = ["value", "95 % interval", "worse by", "untuned", "training loss", "lost", "state"]
+    if advised:
+        columns.insert(4, "recommended")
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
     for one in found.contenders:
@@ -143,8 +150,9 @@ def print_verdict(found: "Comparison") -> None:
             f"{one.value.low:.4g} – {one.value.high:.4g}",
             "–" if one is found.contenders[0] else f"{one.worse_by:.1%}",
             f"{one.untuned.mean:.4g}",
+            *(["–" if one.recommended is None else f"{one.recommended.mean:.4g}"] if advised else []),
             f"{one.train_loss:.4g}" if math.isfinite(one.train_loss) else "–",
-            f"{one.diverged + one.failed}/{len(one.seeds)}",
+            f"{one.lost}/{len(one.seeds)}",
             state,
             " ".join(f"{name}={one.settings[name]:g}" for name in one.searched),
         )
@@ -156,7 +164,7 @@ def print_verdict(found: "Comparison") -> None:
     console.print()
     console.print(found.verdict.text)
     console.print(found.verdict.ranking_text)
-    for caution in found.cautions:
+    for caution in [*found.hindsight, *found.cautions]:
         console.print(caution)
     if found.code:
         click.echo(f"\n{found.code}\n")  # never wrapped: it is to be copied

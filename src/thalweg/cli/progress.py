@@ -21,6 +21,7 @@ _WORDS = {
     "race": "racing",
     "value": "measuring",
     "start": "untuned",
+    "recommended": "untuned",
 }
 
 

@@ -11,6 +11,7 @@ from thalweg.comparison import budget as budgets
 from thalweg.comparison import environment
 from thalweg.comparison.contenders import DEFAULT, Contender, resolve
 from thalweg.comparison.fingerprint import key_of
+from thalweg.comparison.hindsight import hindsight
 from thalweg.comparison.horizon import check_schedule
 from thalweg.comparison.plan import Plan, has_full_batch, make_plan
 from thalweg.comparison.protocol import Findings
@@ -36,6 +37,7 @@ def compare(
     workers: int | None = None,
     prune: bool = False,
     refine: bool = False,
+    target: float | None = None,
     control: bool = False,
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
@@ -56,6 +58,7 @@ def compare(
     prune       settings that do badly early are given up, each contender's among themselves, and what that saves is
                 spent on more settings of the same contender
     refine      the second half of each study's settings is proposed by a model of the first (needs optuna)
+    target      a validation loss (the training loss where the optimum is known): what counts is how soon it is met
     control     the first contender takes part twice: how far the two come apart is the noise floor
     workers     processes that train; None measures whether more than this one pay
     store       file that keeps every result; the same call with the same store goes on where the last one ended.
@@ -75,7 +78,7 @@ def compare(
         entrants = [contender.keeping_the_optimum() for contender in entrants]
     allowed = checked(budget, seed, schedule)
     store = store if isinstance(store, Store) else Store(store)
-    key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine})
+    key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine, "target": target})
     header = store.find(key)
     if header is None:
         plan = make_plan(
@@ -87,6 +90,7 @@ def compare(
             workers=workers,
             prune=prune,
             refine=refine,
+            target=target,
             tell=lambda name: watch(Progress("pilot", name)),
         )
         # A training function's model is out of sight.
@@ -163,18 +167,26 @@ class Comparison:
                 cheaper = "steps faster" if one.pace < other.pace else "has less to tune"
         elif race.settled == "within" and len(race.kept) > 1:
             cheaper = "costs the least of them"
-        return judge(self.findings, self.plan.scale, metric=self.metric, cheaper=cheaper)
+        reaches = f"reaches a {self.metric} of" if self.plan.target is None else f"needs, in {self.metric},"
+        return judge(self.findings, self.plan.scale, reaches=reaches, cheaper=cheaper)
 
     @property
     def metric(self) -> str:
         """What the values are, in words: `test cross-entropy`."""
         measured: str = self.header.task["measured"][self.plan.judged_on]
-        return measured
+        aim = self.plan.target
+        return measured if aim is None else f"{aim.unit} to a {measured} of {aim.loss:g}"
+
+    @property
+    def hindsight(self) -> list[str]:
+        """What half of the studies, and half of the seeds, would have said, in sentences."""
+        return hindsight(self.findings)
 
     @property
     def cautions(self) -> list[str]:
         """What a reader should know before trusting the verdict, in sentences."""
         trials, optimum, found = self.plan.design.draws, self.plan.optimum, []
+        measured = self.header.task["measured"]
         if trials < FEW_TRIALS:
             opened = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
             found.append(
@@ -191,6 +203,19 @@ class Comparison:
                 f"Intervals are over seeds. Over the test examples the standard error of {leader.name} is "
                 f"{leader.example_error:.2g} ({share:.0%} of its value): on new data values may differ by that much."
             )
+        if self.plan.target is not None:
+            found += [
+                f"{one.name} missed the target on {one.missed} of {len(one.seeds)} seeds. They count as a whole "
+                "training, so its value is too good."
+                for one in self.contenders
+                if one.missed
+            ]
+        found += [
+            f"{one.name} does better at its defaults ({one.untuned.mean:.4g}) than at what was chosen "
+            f"({one.value.mean:.4g}): the choice followed {measured[self.plan.selected_on]}, which differs here."
+            for one in self.contenders
+            if one.untuned.high < one.value.low
+        ]
         return found + [
             f"The best {' and '.join(one.at_edge)} of {one.name} lies at an end of the range searched: "
             "a better one may lie beyond."
@@ -227,6 +252,8 @@ class Comparison:
                     "low": _finite(summary.value.low),
                     "high": _finite(summary.value.high),
                     "untuned": _finite(summary.untuned.mean),
+                    "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
+                    "missed": summary.missed,
                     "example_error": _finite(summary.example_error),
                     "worse_by": _finite(summary.worse_by),
                     "train_loss": _finite(summary.train_loss),
@@ -247,6 +274,7 @@ class Comparison:
                 for summary in self.contenders
             ],
             "verdict": vars(self.verdict),
+            "hindsight": self.hindsight,
             "cautions": self.cautions,
             "code": self.code,
         }

@@ -22,7 +22,8 @@ from thalweg.comparison.pruning import drawn_for
 from thalweg.comparison.scale import Scale, scale_for
 from thalweg.comparison.search import Settings, draws, order_opened_by
 from thalweg.comparison.seeds import derive
-from thalweg.errors import TaskError
+from thalweg.comparison.target import LOOKS, Target
+from thalweg.errors import SettingError, TaskError
 from thalweg.rules import Range
 from thalweg.tasks import Task, TrainingFunction
 
@@ -59,6 +60,7 @@ class Plan:
     draws: dict[str, int]
     step_s: dict[str, float]
     optimum: float | None
+    target: Target | None
     selected_on: str
     judged_on: str
 
@@ -74,6 +76,7 @@ class Plan:
             | {
                 "design": Design.from_json(stored["design"]),
                 "scale": Scale(**stored["scale"]),
+                "target": stored["target"] and Target(**stored["target"]),
                 "horizons": {name: Horizon(**horizon) for name, horizon in stored["horizons"].items()},
                 "ways": {name: Way(**way) for name, way in stored["ways"].items()},
                 "ranges": {
@@ -125,12 +128,15 @@ def make_plan(
     workers: int | None,
     prune: bool = False,
     refine: bool = False,
+    target: float | None = None,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Plan:
     """Measure, then plan; raises TaskError for a task that cannot be trained, BudgetError for too small a budget."""
     began = time.perf_counter()
     seed_of_pilot = derive(seed, "pilot")
     horizons = {contender.name: horizon_of(task, contender, schedule) for contender in contenders}
+    if target is not None:
+        horizons = {name: replace(horizon, looks=LOOKS) for name, horizon in horizons.items()}
     ways: dict[str, Way] = {}
     step_s: dict[str, float] = {}
     scale: Scale | None = None
@@ -173,6 +179,7 @@ def make_plan(
         if allowed.seconds is not None and time.perf_counter() - began > allowed.seconds:
             budget.design(allowed, len(contenders), predict=predict)
     assert scale is not None
+    aim = None if target is None else _aim(task, target, scale, next(iter(horizons.values())))
     unit = "steps" if allowed.steps is not None else "passes" if allowed.passes is not None else "s"
     hired = 1
     if isinstance(task, Task):
@@ -194,7 +201,7 @@ def make_plan(
     plan = Plan(
         seed=seed,
         design=design,
-        scale=scale,
+        scale=scale if aim is None else Scale("log", dict.fromkeys(scale.untrained, aim.whole)),
         workers=hired,
         horizons=horizons,
         ways=ways,
@@ -203,11 +210,25 @@ def make_plan(
         draws={},
         step_s=step_s,
         optimum=task.optimum,
+        target=aim,
         selected_on=task.selected_on,
-        judged_on=task.judged_on,
+        # How soon a loss is met is seen on the way, where the test is never looked at.
+        judged_on=task.judged_on if aim is None else task.selected_on,
     )
     counted = {one.name: design.draws if plan.space_of(one) else 1 for one in contenders}
     return replace(plan, draws=counted)
+
+
+def _aim(task: Task | TrainingFunction, target: float, scale: Scale, horizon: Horizon) -> Target:
+    untrained = scale.untrained[task.selected_on]
+    if not target < untrained:
+        raise SettingError(
+            f"{task.name}: the target must be below the {task.measured_as(task.selected_on)} before the first step, "
+            f"{untrained:.4g}, got {target:g}."
+        )
+    if isinstance(task, TrainingFunction):
+        return Target(target, task.selected_on, horizon.steps, "reports")
+    return Target(target, task.selected_on, task.passes, "steps" if task.splits.train is None else "passes")
 
 
 def seconds_of_design(way: Way, design: Design, contenders: int) -> float:

@@ -109,6 +109,7 @@ class Outcome(NamedTuple):
 Answer = Callable[[Sequence[Ask]], Mapping[Ask, Outcome]]
 Setting = tuple[int, int]  # study and trial
 START: Setting = (0, -1)  # a contender's own defaults
+RECOMMENDED: Setting = (0, -2)  # the settings we advise to start from
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ class Findings:
     race: Race
     value: list[float]
     untuned: dict[str, list[float]]  # what each contender's defaults come to, on the first seeds of the race
+    recommended: dict[str, list[float]]  # the same of the settings we advise, where there are some
 
 
 def decide(
@@ -155,12 +157,13 @@ def decide(
     *,
     cost: Mapping[str, Any],
     margin: Callable[[float], float],
+    recommended: Sequence[str] = (),
 ) -> Findings:
     """Ask for trainings until the questions are answered.
 
     `draws` says how many settings each contender has in a study (fewer than the design's where it has fewer to draw);
     `cost` orders contenders, the cheapest first; `margin` is the difference in scores that is too small to matter,
-    beside a leader with such a score.
+    beside a leader with such a score; `recommended` names the contenders for which settings are advised.
     """
     studies = _Studies(design, draws, answer)
     names = list(draws)
@@ -176,11 +179,18 @@ def decide(
         asks = _seeds("value", race.recommended, chosen[race.recommended], range(design.value))
         results = answer(asks)
         value = [results[ask].judges for ask in asks]
-    first = range(design.race[0].size)
-    defaults = {name: [Ask("start", name, *START, ("race", 0, k)) for k in first] for name in names}
-    results = answer(_flat(defaults.values()))
-    untuned = {name: [results[ask].judges for ask in asks] for name, asks in defaults.items()}
-    return Findings(ranking, chosen, race, value, untuned)
+    untuned = _beside(design, "start", START, names, answer)
+    advised = _beside(design, "recommended", RECOMMENDED, recommended, answer)
+    return Findings(ranking, chosen, race, value, untuned, advised)
+
+
+def _beside(
+    design: Design, stage: str, setting: Setting, names: Sequence[str], answer: Answer
+) -> dict[str, list[float]]:
+    """What a setting that nobody searched comes to, on the first seeds of the race."""
+    asks = {name: [Ask(stage, name, *setting, ("race", 0, k)) for k in range(design.race[0].size)] for name in names}
+    found = answer(_flat(asks.values()))
+    return {name: [found[ask].judges for ask in mine] for name, mine in asks.items()}
 
 
 class _Studies:

@@ -259,7 +259,7 @@ def _standings(found: Comparison) -> dict[str, Standing]:
     return {
         one.name: Standing(
             worse_by=one.worse_by,
-            lost=one.diverged + one.failed,
+            lost=one.lost,
             seeds=len(one.seeds),
             best=one.name == _best(found),
             tied=one.name in found.verdict.tied,

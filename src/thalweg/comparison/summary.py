@@ -13,9 +13,10 @@ from thalweg.comparison.protocol import Findings
 from thalweg.comparison.search import Settings
 from thalweg.comparison.store import Entry
 from thalweg.comparison.training import Result
+from thalweg.comparison.work import time_to_target
 from thalweg.rules import Range
 
-STAGES = ("search", "retrain", "judge", "final", "race", "value", "start")
+STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
 GOOD = 0.1  # a learning rate is good if the loss is at most this share above the best
 
 
@@ -39,14 +40,14 @@ class Summary:
     """One contender in the end: all its settings, which of them were searched, and what fresh seeds say of them.
 
     `value` is what its setting reaches in the race, over `seeds`; of the recommended one, on seeds of its own that
-    nothing has used. `values` are the losses behind it. `untuned` is what its defaults come to.
-    `example_error` is the standard error of one training's test loss over the test examples, which no number of seeds
-    makes smaller. `rank` tells where its optimizer stands: the mean judged loss
-    over its studies, with its interval. `train_loss` is the median final training loss; `diverged` and `failed` count
-    seeds of the race; `seconds` is the median time of one training; `state_bytes` what the optimizer keeps for the
-    task's model, None where that is out of sight, and `state_numbers` how many numbers for each parameter. `at_edge`
-    names settings that ended near an end of their range; `good_rates` is the factor by which the learning rate may vary
-    while the loss stays within 10 % of the best found.
+    nothing has used. `values` are the losses behind it. `untuned` is what its defaults come to, `recommended` what the
+    settings do that we advise to start from, where there are some. `example_error` is the standard error of one
+    training's test loss over the test examples, which no number of seeds makes smaller. `rank` tells where its
+    optimizer stands: the mean judged loss over its studies, with its interval. `train_loss` is the median final
+    training loss; `diverged`, `failed` and `missed` (the target) count seeds of the race; `seconds` is the median time
+    of one training; `state_bytes` what the optimizer keeps for the task's model, None where that is out of sight, and
+    `state_numbers` how many numbers for each parameter. `at_edge` names settings that ended near an end of their range;
+    `good_rates` is the factor by which the learning rate may vary while the loss stays within 10 % of the best found.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Summary:
     values: list[float]
     value: Value
     untuned: Value
+    recommended: Value | None
     example_error: float
     rank: Value | None
     studies: int
@@ -64,6 +66,7 @@ class Summary:
     seeds: list[int]
     diverged: int
     failed: int
+    missed: int
     seconds: float
     state_bytes: int | None
     state_numbers: int
@@ -71,6 +74,11 @@ class Summary:
     at_edge: list[str]
     good_rates: float | None
     entries: dict[str, list[Entry]]
+
+    @property
+    def lost(self) -> int:
+        """Seeds of the race that did not end well, or missed the target."""
+        return self.diverged + self.failed + self.missed
 
 
 def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan, findings: Findings) -> Summary:
@@ -91,9 +99,14 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
         about=described["about"],
         settings={**described["start"], **chosen},
         searched=list(chosen),
-        values=[loss_of(entry.result, plan.judged_on) for entry in shown],
+        values=[_measured(entry.result, plan) for entry in shown],
         value=_value(findings.value if block else scores[name], plan, lost=_all_lost(raced)),
         untuned=_value(findings.untuned[name], plan, lost=_all_lost(staged["start"])),
+        recommended=(
+            _value(findings.recommended[name], plan, lost=_all_lost(staged["recommended"]))
+            if name in findings.recommended
+            else None
+        ),
         example_error=_example_error(shown) if plan.judged_on == "test" else math.nan,
         rank=_value(judged, plan) if judged else None,
         studies=len(judged),
@@ -102,6 +115,7 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
         seeds=[entry.seed for entry in raced],
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
+        missed=statuses.count("ok") - findings.race.steady[name].count(True),
         seconds=median(entry.result.seconds for entry in raced),
         state_bytes=described["state_bytes"],
         state_numbers=described["state_numbers"],
@@ -110,6 +124,11 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
         good_rates=good_rates(staged["search"], plan),
         entries=staged,
     )
+
+
+def _measured(result: Result, plan: Plan) -> float:
+    """What counts of a training: the loss that is judged, or the time to the target."""
+    return loss_of(result, plan.judged_on) if plan.target is None else time_to_target(result, plan.target)
 
 
 def _example_error(entries: Sequence[Entry]) -> float:

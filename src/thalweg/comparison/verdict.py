@@ -28,30 +28,33 @@ class Verdict:
     ranking_text: str
 
 
-def judge(findings: Findings, scale: Scale, *, metric: str, cheaper: str = "") -> Verdict:
-    """The verdict of findings; `cheaper` says in words what the recommended one saves beside the leader."""
+def judge(findings: Findings, scale: Scale, *, reaches: str, cheaper: str = "") -> Verdict:
+    """The verdict of findings. `reaches` stands before a value; `cheaper` is what the recommended one saves."""
     race, ranking = findings.race, findings.ranking
     ranked = None if ranking is None else ranking.kept
     if race.recommended is None:
         share = f"{FRAGILE:.0%}"
-        text = f"Every contender that leads diverged or failed on more than {share} of the seeds: none is recommended."
+        text = (
+            f"Every contender that leads was lost (diverged, failed, or missed its target) on more than {share} of the "
+            "seeds: none is recommended."
+        )
         return Verdict("none", None, race.kept, race.within, None, ranked, text, _ranked(ranking))
-    text = _text(findings, scale, metric=metric, cheaper=cheaper)
+    text = _text(findings, scale, reaches=reaches, cheaper=cheaper)
     return Verdict(race.settled, race.kept[0], race.kept, race.within, race.recommended, ranked, text, _ranked(ranking))
 
 
-def _text(findings: Findings, scale: Scale, *, metric: str, cheaper: str) -> str:
+def _text(findings: Findings, scale: Scale, *, reaches: str, cheaper: str) -> str:
     race = findings.race
     chosen = race.recommended
     assert chosen is not None
     scores = findings.value or race.scores[chosen]
     found = statistics.interval(scores)
     value = (
-        f"{chosen} reaches a {metric} of {scale.loss(found.mean):.4g} "
+        f"{chosen} {reaches} {scale.loss(found.mean):.4g} "
         f"(95 % interval {scale.loss(found.low):.4g} to {scale.loss(found.high):.4g}, {len(scores)} fresh seeds)."
     )
     lost = race.steady[chosen].count(False)
-    fragile = f" {chosen} diverged on {lost} of {len(race.steady[chosen])} seeds of the race." if lost else ""
+    fragile = f" {chosen} was lost on {lost} of {len(race.steady[chosen])} seeds of the race." if lost else ""
     if len(race.scores) == 1:
         return value + fragile
     if race.settled == "best":

@@ -8,13 +8,15 @@ from thalweg.comparison.contenders import Contender
 from thalweg.comparison.crew import Crew, Job
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.plan import Plan
-from thalweg.comparison.protocol import START, Ask, Findings, Outcome, decide
+from thalweg.comparison.protocol import RECOMMENDED, START, Ask, Findings, Outcome, decide
 from thalweg.comparison.pruning import Rungs, rungs_of
 from thalweg.comparison.refinement import proposed
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.search import Settings
 from thalweg.comparison.seeds import derive
 from thalweg.comparison.store import Entry, Header, Store
+from thalweg.comparison.target import Target
+from thalweg.comparison.training import Result
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
 
@@ -61,17 +63,29 @@ def read(plan: Plan, header: Header, entries: Sequence[Entry]) -> Findings:
 def found(plan: Plan, header: Header, answer: Callable[[Sequence[Ask]], Mapping[Ask, Outcome]]) -> Findings:
     """The findings of a plan, from whoever answers."""
     costs = plan.costs(header.contenders)
-    return decide(plan.design, plan.draws, answer, cost=costs, margin=plan.scale.margin)
+    known = [one["name"] for one in header.contenders if one["recommended"]]
+    return decide(plan.design, plan.draws, answer, cost=costs, margin=plan.scale.margin, recommended=known)
 
 
 def outcome(entry: Entry, plan: Plan) -> Outcome:
     """What a stored training came to, in scores."""
     result, score = entry.result, plan.scale.score
+    if plan.target is not None:
+        took = time_to_target(result, plan.target)
+        judged = score(took, plan.judged_on)
+        # Among settings that miss the target, the one that ends nearest is chosen.
+        missed = 0.0 if math.isfinite(took) else plan.target.shortfall(result.looks)
+        return Outcome(judged + missed, judged, math.isfinite(took))
     steady = result.status == "ok"
     chooses, judges = (
         score(getattr(result, split) if steady else math.nan, split) for split in (plan.selected_on, plan.judged_on)
     )
     return Outcome(chooses, judges, steady)
+
+
+def time_to_target(result: Result, target: Target) -> float:
+    """How long a training took to a target, in its unit; infinity if it never came there, or was lost."""
+    return target.time(result.looks) if result.status == "ok" else math.inf
 
 
 def key_of(ask: Ask, plan: Plan) -> Key:
@@ -177,7 +191,9 @@ class _Work:
 
     def _horizon(self, contender: Contender, stage: str) -> Horizon:
         horizon = self.plan.horizons[contender.name]
-        return horizon if stage in SHOWN else replace(horizon, looks=min(LOOKS_UNSHOWN, horizon.looks))
+        if stage in SHOWN or self.plan.target is not None:
+            return horizon
+        return replace(horizon, looks=min(LOOKS_UNSHOWN, horizon.looks))
 
     def _companies(self, asks: Sequence[Ask]) -> Iterator[tuple[Job, list[Ask]]]:
         """The trainings that are run together, whoever competes, as evenly as workers can share them.
@@ -211,6 +227,8 @@ class _Work:
     def _settings(self, ask: Ask) -> dict[str, float]:
         if ask.trial == START[1]:
             return {}
+        if ask.trial == RECOMMENDED[1]:
+            return dict(self.contenders[ask.contender].recommended)
         key = (ask.contender, ask.study)
         if key not in self._drawn:
             self._drawn[key] = self.plan.drawn_for(self.contenders[ask.contender], ask.study)

@@ -1,0 +1,55 @@
+"""Target: how soon a training comes to a loss that is good enough, instead of where it ends.
+
+A training that never comes there is censored: it counts with its whole length, which it would have needed at least, and
+is shown as lost. It is never left out, or those that often fail would look fast.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thalweg.comparison.training import Look
+
+LOOKS = 32  # on the way; between two of them the loss is taken to fall evenly in its logarithm
+_FARTHEST = 10.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A loss on a split that is good enough, and the length of a whole training in a unit that a reader knows."""
+
+    loss: float
+    split: str
+    whole: float
+    unit: str
+
+    def time(self, looks: Sequence[Look]) -> float:
+        """How long a training took to the target, in the unit; infinity if it never came there."""
+        return self.whole * _share_until(looks, self.split, self.loss)
+
+    def shortfall(self, looks: Sequence[Look]) -> float:
+        """How far a training ended from a target it did not meet, for choosing among such: 0 is nearest."""
+        last = getattr(looks[-1], self.split) if looks else math.nan
+        if not math.isfinite(last):
+            return _FARTHEST
+        return min(_FARTHEST, math.log1p(abs(last - self.loss) / (abs(self.loss) or 1.0)))
+
+
+def _share_until(looks: Sequence[Look], split: str, target: float) -> float:
+    losses = [getattr(look, split) for look in looks]
+    for k, loss in enumerate(losses):
+        if loss <= target:
+            step = float(looks[k].step)
+            if k > 0:
+                step -= _share_left(losses[k - 1], loss, target) * (looks[k].step - looks[k - 1].step)
+            return step / looks[-1].step
+    return math.inf
+
+
+def _share_left(before: float, after: float, target: float) -> float:
+    """How far from the second of two looks, on the way back to the first, the target was met."""
+    if not math.isfinite(before):
+        return 0.0
+    if after > 0:
+        before, after, target = math.log(before), math.log(after), math.log(target)
+    return (target - after) / (before - after)

@@ -1,0 +1,39 @@
+"""Hindsight: what half of the evidence would have said."""
+
+from thalweg.comparison.hindsight import halved
+from thalweg.comparison.protocol import Findings, Race, Ranking
+
+EARLY = {"one": [0.0, 0.1, 0.0, 0.1, 0.0, 0.1, 0.0, 0.1], "two": [0.5, 0.4, 0.5, 0.4, 0.1, 0.0, 0.1, 0.0]}
+
+
+def findings(race: Race, ranking: Ranking | None = None) -> Findings:
+    return Findings(ranking, {}, race, [], {}, {})
+
+
+def raced(scores: dict[str, list[float]], kept: list[str]) -> Race:
+    return Race(scores, {}, [], kept, kept, "open", None, None)
+
+
+def test_half_is_judged_by_the_first_half_alone() -> None:
+    assert halved(EARLY) == (4, ["one"])
+    late = {name: scores[4:] + scores[:4] for name, scores in EARLY.items()}
+    found = halved(late)
+    assert found is not None
+    assert set(found[1]) == {"one", "two"}
+
+
+def test_who_left_before_half_is_not_counted_and_too_little_says_nothing() -> None:
+    assert halved({"one": EARLY["one"], "two": [9.0, 9.1]}) == (4, ["one"])
+    assert halved({"one": [0.0] * 6, "two": [1.0] * 6}) is None
+    assert halved({"one": [0.0] * 20}) is None
+
+
+def test_it_is_told_in_sentences() -> None:
+    from thalweg.comparison.hindsight import hindsight
+
+    (told,) = hindsight(findings(raced(EARLY, ["one", "two"])))
+    assert told == "After half of the seeds of the race (4) these would have been left: one; now: one, two."
+    ranking = Ranking(EARLY, [[]], ["one"])
+    both = hindsight(findings(raced(EARLY, ["one"]), ranking))
+    assert both[0] == "After half of the studies (4) the same were left, in the same order."
+    assert len(both) == 2

@@ -1,0 +1,51 @@
+"""Refinement: a model's proposals, inside the quota, and good enough to find optima that are known exactly."""
+
+import math
+from pathlib import Path
+
+from thalweg import tasks
+from thalweg.comparison import compare
+from thalweg.comparison.protocol import REFINING
+from thalweg.comparison.refinement import proposed
+from thalweg.rules import Range
+
+SPACE = {"lr": Range(1e-4, 10.0, "log")}
+
+
+def test_proposals_gather_where_the_score_is_least_and_repeat_by_seed() -> None:
+    tried = [
+        ({"lr": lr}, (math.log(lr) - math.log(0.05)) ** 2) for lr in (SPACE["lr"].at((k + 0.5) / 8) for k in range(8))
+    ]
+    first = proposed(SPACE, tried, 2, seed=3)
+    assert first == proposed(SPACE, tried, 2, seed=3)
+    assert all(1e-4 <= one["lr"] <= 10.0 for one in first)
+    assert 0.02 < first[0]["lr"] < 0.12
+
+
+def test_a_refined_study_keeps_to_its_quota_and_comes_nearer_to_the_best() -> None:
+    task = tasks.load("quadratic")
+    plain = compare(task, ["gd"], budget="16trials").contenders[0]
+    refined = compare(task, ["gd"], budget="16trials", refine=True)
+    one = refined.contenders[0]
+    assert refined.plan.design.refined == 8
+    assert [entry.trial for entry in one.entries["search"]] == list(range(16))
+    assert sum(map(len, refined.plan.design.rounds(16))) == 16
+    assert len(refined.plan.design.rounds(16)) == 1 + REFINING
+    assert one.value.mean < 0.7 * plain.value.mean
+
+
+def test_resuming_proposes_the_same(tmp_path: Path) -> None:
+    task = tasks.load("linear-regression")
+
+    def stop_soon(progress: object) -> None:
+        if getattr(progress, "stage", "") == "search" and getattr(progress, "done", 0.0) >= 6:
+            raise KeyboardInterrupt
+
+    try:
+        compare(task, ["adam"], budget="8trials", refine=True, store=tmp_path, watch=stop_soon)
+    except KeyboardInterrupt:
+        resumed = compare(task, ["adam"], budget="8trials", refine=True, store=tmp_path)
+    whole = compare(task, ["adam"], budget="8trials", refine=True)
+    settings = [[entry.settings for entry in one.contenders[0].entries["search"]] for one in (resumed, whole)]
+    assert settings[0] == settings[1]
+    assert len(settings[0]) == 8

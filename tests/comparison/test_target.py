@@ -1,0 +1,83 @@
+"""Time to a target: read off the curve, censored where it is never met, and never dropped."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from thalweg import tasks
+from thalweg.comparison import compare
+from thalweg.comparison.target import Target
+from thalweg.comparison.training import Look
+from thalweg.errors import SettingError
+
+
+def curve(*losses: float) -> list[Look]:
+    return [Look(10 * k, math.nan, loss) for k, loss in enumerate(losses)]
+
+
+def test_the_time_is_read_between_looks() -> None:
+    target = Target(0.1, "validation", whole=20.0, unit="passes")
+    assert target.time(curve(1.0, 0.1, 0.01)) == pytest.approx(10.0)
+    assert target.time(curve(10.0, 1.0, 0.01)) == pytest.approx(15.0)  # half way of the second half, in its logarithm
+    assert target.time(curve(1.0, 0.5, 0.2)) == math.inf
+    assert target.time(curve(1.0, math.nan, 0.05)) == pytest.approx(20.0)
+    assert target.time(curve(1.0, 0.05, 3.0)) < 10.0  # it was there, whatever came then
+    assert Target(-1.0, "validation", 20.0, "passes").time(curve(1.0, -3.0)) == pytest.approx(10.0)
+
+
+def test_of_those_that_miss_it_the_nearest_is_chosen() -> None:
+    target = Target(0.1, "validation", whole=20.0, unit="passes")
+    near, far, lost = (target.shortfall(curve(1.0, last)) for last in (0.2, 0.9, math.nan))
+    assert 0 < near < far < lost
+
+
+def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
+    found = compare(tasks.load("quadratic"), ["gd", "momentum"], budget="8trials", target=1e-3)
+    first, second = found.contenders
+    assert first.name == "momentum"
+    assert found.metric == "steps to a training height of 0.001"
+    assert 0 < first.value.mean < second.value.mean <= 300
+    assert found.verdict.text.startswith("momentum needs, in steps to a training height of 0.001, ")
+    for one in found.contenders:
+        for entry, value in zip(one.entries["value"] or one.entries["race"], one.values, strict=True):
+            looks = entry.result.looks
+            met = next((k for k, look in enumerate(looks) if look.train <= 1e-3), None)
+            if met is None:
+                assert value == math.inf
+            else:
+                assert looks[met - 1].step < value <= looks[met].step
+    assert found.to_json()["contenders"][0]["missed"] == 0
+
+
+def test_who_misses_the_target_is_shown_and_never_recommended() -> None:
+    found = compare(tasks.load("quadratic"), ["gd:lr=1e-4", "momentum"], budget="8trials", target=1e-3)
+    slow = found.contenders[-1]
+    assert (slow.name, slow.missed, slow.lost) == ("gd:lr=1e-4", len(slow.seeds), len(slow.seeds))
+    assert slow.value.mean == pytest.approx(300.0)
+    assert any(text.startswith("gd:lr=1e-4 missed the target on") for text in found.cautions)
+    alone = compare(tasks.load("quadratic"), ["gd:lr=1e-4"], budget="4trials", target=1e-3)
+    assert alone.verdict.recommended is None
+    assert "missed its target" in alone.verdict.text
+
+
+def test_a_target_that_is_met_before_the_first_step_is_refused() -> None:
+    with pytest.raises(SettingError, match="the target must be below the training height before the first step"):
+        compare(tasks.load("quadratic"), ["gd"], budget="4trials", target=1e6)
+
+
+def test_a_training_functions_time_is_counted_in_reports() -> None:
+    def train(make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
+        param = nn.Parameter(torch.tensor([3.0]))
+        optimizer = make_optimizer([param])
+        for _ in range(20):
+            optimizer.zero_grad()
+            param.square().sum().backward()
+            optimizer.step()
+            report(param.square().sum())
+
+    found = compare(train, ["sgd"], budget="8trials", target=0.5)
+    assert found.metric == "reports to a reported value of 0.5"
+    assert 1 <= found.contenders[0].value.mean <= 20
