@@ -69,6 +69,6 @@ def measure() -> dict[str, Any]:
         seen[f"{who}: height ÷ least"] = height(one.settings["lr"], one.settings["momentum"]) / least
     return {
         "claim": "what is tuned is what is best in exactly so many steps",
-        "setting": f"quadratic, condition number {CONDITION:g}, float64, {STEPS} steps, {TRIALS} trials, half of them refined",
+        "setting": f"quadratic, κ = {CONDITION:g}, float64, {STEPS} steps, {TRIALS} trials, half of them refined",
         "seen": seen,
     }
