@@ -126,8 +126,11 @@ class _Work:
     def answer(self, asks: Sequence[Ask]) -> dict[Ask, Outcome]:
         """The outcome of each training that is asked for, done now unless it is stored."""
         keys = {ask: key_of(ask, self.plan) for ask in asks}
+        before = len(self.known)
         for wave in self._waves(asks):
             self._train(wave, keys)
+        if len(self.known) > before and all(ask.stage == "search" for ask in asks):
+            self._check_that_something_trains()
         return {ask: outcome(self.known[keys[ask]], self.plan) for ask in asks}
 
     def _waves(self, asks: Sequence[Ask]) -> list[Sequence[Ask]]:
@@ -146,9 +149,9 @@ class _Work:
         """The rungs of trainings of one study, with what is known of those before the first of them."""
         split = self.plan.selected_on
         losses: dict[int, list[float]] = {step: [] for step in rungs_of(horizon)}
-        for entry in self._earlier(first, first.trial):
+        for entry in self._searched(first):
             for look in entry.result.looks:
-                if look.step in losses:
+                if look.step in losses and entry.trial < first.trial:
                     losses[look.step].append(getattr(look, split))
         return Rungs(split, losses)
 
@@ -169,7 +172,6 @@ class _Work:
 
         for job in list(companies)[:1]:
             tell(job, 0.0)
-        searched = False
         for job, results in self.crew.results(list(companies), tell):
             entries = [
                 Entry(ask.contender, ask.stage, ask.study, ask.trial, trial.seed, trial.settings, result)
@@ -180,10 +182,7 @@ class _Work:
             self.known |= {_key_of_entry(entry): entry for entry in entries}
             ended = [getattr(one, self.plan.selected_on) for one in results if one.status == "ok"]
             self.best = min([self.best, *ended])
-            searched = True
             tell(job, 0.0)
-        if searched and all(ask.stage == "search" for ask in asks):
-            self._check_that_something_trains()
 
     def _most(self) -> int:
         design = self.plan.design
@@ -241,20 +240,23 @@ class _Work:
         """The settings of the round that begins with this trial, from what those before it in the study came to."""
         rounds = self.plan.design.rounds(self.plan.draws[ask.contender])
         count = next(len(trials) for trials in rounds if trials and trials.start == first)
+        study = self._searched(ask)
+        stored = [entry.settings for entry in study if first <= entry.trial < first + count]
+        if len(stored) == count:
+            return stored
         tried = [
             (entry.settings, outcome(entry, self.plan).chooses)
-            for entry in self._earlier(ask, first)
-            if entry.result.status != "pruned"
+            for entry in study
+            if entry.trial < first and entry.result.status != "pruned"
         ]
         space = self.plan.space_of(self.contenders[ask.contender])
         seed = derive(self.plan.seed, f"proposals/{ask.contender}/{ask.study}", first)
         return proposed(space, tried, count, seed=seed)
 
-    def _earlier(self, ask: Ask, trial: int) -> list[Entry]:
-        """What is known of the trainings of the same stage of the same study before this trial, in their order."""
-        study = (ask.stage, ask.contender, ask.study)
-        entries = (entry for key, entry in self.known.items() if key[:3] == study and entry.trial < trial)
-        return sorted(entries, key=lambda entry: entry.trial)
+    def _searched(self, ask: Ask) -> list[Entry]:
+        """What is known of the search of this study, in the order of its trials."""
+        study = ("search", ask.contender, ask.study)
+        return sorted((entry for key, entry in self.known.items() if key[:3] == study), key=lambda entry: entry.trial)
 
     def _check_that_something_trains(self) -> None:
         """Raise TaskError if every training raised: the task is at fault then, no optimizer, and nothing is kept."""

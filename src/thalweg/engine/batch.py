@@ -65,8 +65,6 @@ class Batch:
 
     def where(self, grads: Sequence[Tensor]) -> "array[int] | None":
         """Where the gradients lie, if each is plain memory of the shape, order, dtype and device of its parameter."""
-        if True in map(Tensor.is_neg, grads):  # of this alone, `look` knows nothing
-            return None
         return self._grads_seen.where(self.look, grads, lambda: all(map(_alike, grads, self.params)))
 
 
@@ -83,6 +81,7 @@ class Step(NamedTuple):
 def _alike(grad: Tensor, param: Tensor) -> bool:
     return (
         type(grad) in _PLAIN
+        and not grad.is_neg()
         and (grad.shape, grad.dtype, grad.device, grad.layout) == (param.shape, param.dtype, param.device, param.layout)
         # The layout first: a sparse tensor has no strides.
         and grad.stride() == param.stride()

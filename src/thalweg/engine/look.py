@@ -22,8 +22,8 @@ static uint64_t mixed(uint64_t sum, uint64_t value) {
 }
 
 /* A sum over how tensors lie, and in `at` where; 0 if one of them is not plain memory of the CPU. */
-uint64_t look(int64_t count, char *const *objects, int64_t offset, int (*const *ask)(void *tensor, void *answer),
-              void **at, int64_t threads) {
+uint64_t look(int64_t count, char *const *objects, int64_t offset, int64_t keys,
+              int (*const *ask)(void *tensor, void *answer), void **at, int64_t threads) {
     uint64_t all = 1, odd = 0;
     #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all) reduction(| : odd)
     for (int64_t k = 0; k < count; k++) {
@@ -40,8 +40,9 @@ uint64_t look(int64_t count, char *const *objects, int64_t offset, int (*const *
             __builtin_prefetch(impl[3]);
         }
         void *tensor = objects[k] + offset;
-        /* Its place, and its class, which follows the reference count. */
+        /* Its place, its class, which follows the reference count, and what torch dispatches on, negation included. */
         uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)objects[k])[1]);
+        sum = mixed(sum, *(uint64_t *)(*(char **)tensor + keys));
         int32_t dtype, device, layout;
         int64_t dim, *sizes, *strides;
         /* In this order: what is on another device may have no address, and what is not strided no strides. */
@@ -66,15 +67,16 @@ class Look:
         self._look = ctypes.PyDLL(path).look  # it is too short to let other threads of Python go on
         self._look.restype = ctypes.c_uint64
         pointer, number = ctypes.c_void_p, ctypes.c_int64
-        self._look.argtypes = [number, pointer, number, pointer, pointer, number]
+        self._look.argtypes = [number, pointer, number, number, pointer, pointer, number]
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[int, "array[int]"]:
         """How tensors lie, as a number that is 0 if it cannot be told, and where."""
         objects, at = array("Q", map(id, tensors)), array("Q", bytes(8 * len(tensors)))
-        if not _handles_are_known():
+        keys = _offset_of_keys()
+        if keys is None:
             return 0, at
-        pointers = objects.buffer_info()[0], _OFFSET, ctypes.addressof(_functions()), at.buffer_info()[0]
-        return self._look(len(at), *pointers, torch.get_num_threads()), at
+        where = objects.buffer_info()[0], _OFFSET, keys, ctypes.addressof(_functions()), at.buffer_info()[0]
+        return self._look(len(at), *where, torch.get_num_threads()), at
 
 
 class Seen:
@@ -84,7 +86,7 @@ class Seen:
         self._lay = 0
 
     def where(self, look: Look | None, tensors: Sequence[Tensor], check: Callable[[], bool]) -> "array[int] | None":
-        """Where tensors lie, if `check()` holds; it may depend on classes, shapes, strides, dtypes and devices only."""
+        """Where tensors lie, if `check()` holds; it may depend on what the C function sums up alone."""
         lie, at = (0, None) if look is None else look(tensors)
         if lie and lie == self._lay:
             return at
@@ -94,14 +96,20 @@ class Seen:
         return at if lie else array("Q", map(Tensor.data_ptr, tensors))
 
 
+_SEARCHED = 192  # bytes of a C++ tensor, which is larger
 _OFFSET = object.__basicsize__  # THPVariable in torch's python_variable.h: the C++ tensor follows the object's header
 
 
 @cache
-def _handles_are_known() -> bool:
-    """Whether the C++ tensor is where it is looked for; torch could move it."""
-    probe = torch.zeros(1)
-    return ctypes.c_void_p.from_address(id(probe) + _OFFSET).value == probe._cdata
+def _offset_of_keys() -> int | None:
+    """Where a C++ tensor has its dispatch keys; None if it, or they, are not found in this torch."""
+    probes = [torch.zeros(1), torch._neg_view(torch.zeros(1)), torch.zeros(1, dtype=torch.complex64).conj()]
+    if any(ctypes.c_void_p.from_address(id(one) + _OFFSET).value != one._cdata for one in probes):
+        return None
+    words = [(ctypes.c_uint64 * (_SEARCHED // 8)).from_address(one._cdata) for one in probes]
+    wanted = [torch._C._dispatch_keys(one).raw_repr() for one in probes]
+    found = [8 * k for k, values in enumerate(zip(*words, strict=True)) if list(values) == wanted]
+    return found[0] if len(found) == 1 else None
 
 
 @cache

@@ -32,8 +32,9 @@ class StepCounts:
     def __init__(self, num_params: int) -> None:
         self._counts = array("f", bytes(4 * num_params))
         self._in_order = list(range(num_params))
-        # PyTorch's view of the same memory; a sum of so few numbers is faster without it.
-        self._entries = list(torch.frombuffer(self._counts, dtype=torch.float32).unbind())
+        # PyTorch's view of the same memory: Python reads it faster, PyTorch adds to it faster.
+        self._vector = torch.frombuffer(self._counts, dtype=torch.float32) if num_params else torch.zeros(0)
+        self._entries = list(self._vector.unbind())
 
     def adopt(self, record: dict[str, Any], position: int, remembered: Iterable[str]) -> None:
         """Go on from the count in a record; from then on the record shows ours."""
@@ -51,7 +52,7 @@ class StepCounts:
     def add_one(self, positions: Sequence[int]) -> None:
         """Count a step of the parameters at these positions."""
         if positions == self._in_order:
-            self._counts[:] = array("f", [count + 1 for count in self._counts])
+            self._vector.add_(1)
         else:
             for position in positions:
                 self._counts[position] += 1
@@ -174,25 +175,43 @@ class Bindings:
         self._params = list(params)  # held, so that an id means the same parameter for as long as it is known here
         self._positions = {id(param): position for position, param in enumerate(params)}
         self._made: dict[tuple[int, ...], Bound] = {}
+        # The last ones found, by how many there are and which is first: comparing is cheaper than looking up.
+        self._recent: dict[tuple[int, int], tuple[Sequence[Tensor], Bound]] = {}
         self._records = list(state.values())
 
     def known(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound | None:
         """The bindings of parameters of one group, each with the places of its own among them, if they still hold."""
         if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
-            self._made.clear()  # somebody else has written to the state
-        made = self._made.get(tuple(map(id, params)))
+            self._forget()  # somebody else has written to the state
+        made = self._found(params)
         return made if made and all(binding.holds(programs(binding.dtype)) for binding, _ in made) else None
+
+    def _found(self, params: Sequence[Tensor]) -> Bound | None:
+        key = len(params), id(params[0]) if params else 0
+        if key in self._recent:
+            known, made = self._recent[key]
+            if all(map(is_, params, known)):
+                return made
+        found = self._made.get(tuple(map(id, params)))
+        if found is not None:
+            self._recent[key] = list(params), found
+        return found
+
+    def _forget(self) -> None:
+        self._made.clear()
+        self._recent.clear()
 
     def of(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Bound:
         """The same, made if need be. Raises UnknownParameterError."""
         made = self.known(params, programs)
         if made is None:
             if len(self._made) >= self._MOST:
-                self._made.clear()
+                self._forget()
             made = [
                 (self._bound([params[place] for place in places], programs, asked), places)
                 for places in alike(params, programs)
             ]
+            self._recent.clear()
             self._made[tuple(map(id, params))] = made
             self._records = list(self.state.values())
         return made
