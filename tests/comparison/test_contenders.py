@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +9,8 @@ from thalweg import optim, rules
 from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, line_of_code, parse, resolve, split_list
 from thalweg.comparison.search import draws, order_opened_by
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_list_keeps_the_settings_of_a_contender_together() -> None:
@@ -138,3 +143,17 @@ def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
     assert contender.described()["optimizer"] == "thalweg.optim.optimizer_for(Adafactor)"
     optimizer = contender.optimizer([torch.ones(2, requires_grad=True)], {"lr": 0.1})
     assert isinstance(optimizer, optim.optimizer_for(Adafactor))
+
+
+def test_what_is_recommended_is_on_record_and_beats_the_default() -> None:
+    record = json.loads((ROOT / "benchmarks/records/recommended.json").read_text())["contenders"]
+    assert set(record) == set(CONTENDERS)
+    for name, found in record.items():
+        means = found["mean_factor"]
+        better = means["left_out"] < means["default"]  # judged on tasks that had no say
+        assert dict(CONTENDERS[name].recommended) == (found["recommended"] if better else {})
+
+
+def test_a_pinned_setting_is_not_recommended_otherwise() -> None:
+    assert dict(parse("adam:beta1=0.5").recommended) == {"lr": 0.01}
+    assert dict(parse("adam:lr=0.5,beta1=0.5").recommended) == {}
