@@ -179,18 +179,14 @@ def decide(
         asks = _seeds("value", race.recommended, chosen[race.recommended], range(design.value))
         results = answer(asks)
         value = [results[ask].judges for ask in asks]
-    untuned = _beside(design, "start", START, names, answer)
-    advised = _beside(design, "recommended", RECOMMENDED, recommended, answer)
-    return Findings(ranking, chosen, race, value, untuned, advised)
-
-
-def _beside(
-    design: Design, stage: str, setting: Setting, names: Sequence[str], answer: Answer
-) -> dict[str, list[float]]:
-    """What a setting that nobody searched comes to, on the first seeds of the race."""
-    asks = {name: [Ask(stage, name, *setting, ("race", 0, k)) for k in range(design.race[0].size)] for name in names}
-    found = answer(_flat(asks.values()))
-    return {name: [found[ask].judges for ask in mine] for name, mine in asks.items()}
+    first = range(design.race[0].size)
+    untuned = {name: [Ask("start", name, *START, ("race", 0, k)) for k in first] for name in names}
+    advised = {name: [Ask("recommended", name, *RECOMMENDED, ("race", 0, k)) for k in first] for name in recommended}
+    results = answer(_flat([*untuned.values(), *advised.values()]))
+    beside = [
+        {name: [results[ask].judges for ask in asks] for name, asks in points.items()} for points in (untuned, advised)
+    ]
+    return Findings(ranking, chosen, race, value, *beside)
 
 
 class _Studies:

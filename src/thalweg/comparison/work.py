@@ -206,7 +206,7 @@ class _Work:
             way, horizon = self.plan.ways[ask.contender], self._horizon(contender, ask.stage)
             # What is pruned together is one study of one contender.
             own = (ask.contender, ask.study) if self._may_be_pruned(ask) else None
-            group = alike.setdefault((ask.stage, contender.company, horizon, way.members, own), {})
+            group = alike.setdefault((contender.company, horizon, way.members, own), {})
             group.setdefault((ask.contender, contender.program(trial.settings)), []).append((contender, trial, ask))
         for parts in alike.values():
             together = [one for part in parts.values() for one in part]
