@@ -200,7 +200,7 @@ def test_explain_tells_what_the_rule_declares(name: str) -> None:
         (["compare", "digits", "--budgt", "1s"], "No such option"),
         (["compare", "notes.txt:task"], "a task must be built in or path/to/file.py:name"),
         (["compare", "quadratic:dimensions=nan"], "dimensions must be a whole number, 1 or more, got nan"),
-        (["compare", "nowhere.py:task"], "a task file must exist, found none"),
+        (["compare", "nowhere.py:task"], "the file must exist, found none"),
         (["compare"], "Missing argument 'TASK'"),
         (["compare", "--suite", "digits,digts"], "got 'digts'. Did you mean digits"),
         (["compare", "--suite", "digits,digits"], "a name of its own, got 'digits' twice"),

@@ -92,7 +92,11 @@ def test_state_is_counted_after_a_step() -> None:
         ("torch.optim:NAdam:lr=1..0.1", SettingError, "torch.optim:NAdam: lr must be a range low..high, got '1..0.1'."),
         ("torch.optim:NAdam:schedule=zigzag", SettingError, "the schedule must be one of"),
         ("torch:zeros_like", SettingError, "torch:zeros_like: it must"),
-        ("adam:lr=-1..1", SettingError, "Adam: lr must be >= 0, got -1.0."),
+        ("adam:lr=-1..1", SettingError, "adam: lr is searched in its logarithm, so low must be > 0, got '-1..1'."),
+        ("adamw:weight_decay=0..0.1", SettingError, "weight_decay is searched in its logarithm, so low must be > 0"),
+        ("adam:beta2=0.9..1", SettingError, "beta2 is searched by its distance to 1, so high must be < 1"),
+        (":Adam", UnknownNameError, "':Adam' must be a module and a class in it"),
+        (".x:Adam", UnknownNameError, "'.x:Adam' must be a module and a class in it"),
     ],
 )
 def test_what_cannot_compete_is_refused(text: str, kind: type[Exception], message: str) -> None:
@@ -105,6 +109,53 @@ def test_an_optimizer_that_wants_a_closure_is_refused_with_advice() -> None:
     (contender,) = resolve([torch.optim.LBFGS])
     with pytest.raises(SettingError, match="steps without a closure"):
         _ = contender.state_numbers
+
+
+def test_whole_numbers_stay_whole_and_what_nobody_sets_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch\n\ndef make(params, lr=0.1, inner=3, unit=None):\n"
+        "    assert unit is None and all(range(1, inner))\n    return torch.optim.SGD(params, lr=lr)\n"
+    )
+    contender = parse(f"{file}:make:inner=1..9")
+    assert contender.state_numbers == 0
+    contender.optimizer([nn.Parameter(torch.zeros(2))], {"inner": 4.4})
+    assert contender.rule.with_(inner=4.4).settings()["inner"] == 4
+
+
+def test_who_edits_what_an_optimizer_calls_means_another_one(tmp_path: Path) -> None:
+    file, text = (
+        tmp_path / "mine.py",
+        "import torch\nFACTOR = 1\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(",
+    )
+    file.write_text(text + "params, lr=lr * FACTOR)\n")
+    before = parse(f"{file}:make").described()["source"]
+    assert before == parse(f"{file}:make").described()["source"]
+    file.write_text(text.replace("FACTOR = 1", "FACTOR = 2") + "params, lr=lr * FACTOR)\n")
+    assert parse(f"{file}:make").described()["source"] != before
+
+
+def test_a_range_of_the_users_is_kept_to() -> None:
+    found = compare(tasks.load("linear-regression"), ["adamw:lr=1e-6..1e-5,weight_decay=1e-3..1e-1"], budget="8trials")
+    (one,) = found.contenders
+    for entry in one.entries["search"]:
+        assert 1e-6 <= entry.settings["lr"] <= 1e-5
+        assert 1e-3 <= entry.settings["weight_decay"] <= 1e-1  # opened, though the optimum is known
+    assert found.plan.extended[one.name] == 0
+
+
+def test_optimizers_from_a_file_train_in_worker_processes(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
+    task = tasks.load("linear-regression")
+    here, there = (compare(task, [f"{file}:make"], budget="4trials", workers=workers) for workers in (1, 2))
+    assert there.plan.workers == 2
+    assert here.contenders[0].value == there.contenders[0].value
+
+
+def test_what_has_no_name_cannot_be_pasted_and_is_refused() -> None:
+    with pytest.raises(SettingError, match="a class or a function with a name"):
+        resolve([lambda params, lr=0.1: torch.optim.SGD(params, lr=lr)])
 
 
 def test_a_list_holds_classes_with_settings() -> None:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+import torch
 
 import thalweg
 from thalweg.comparison.contenders import CONTENDERS, Contender
+from thalweg.comparison.foreign import foreign
 from thalweg.comparison.frontier import ALLOWED, grown
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.runs import Trial
@@ -16,7 +18,10 @@ from thalweg.rules import Range
 
 
 def narrow(low: float, high: float) -> Contender:
-    return replace(CONTENDERS["sgd"], name=f"sgd {low:g}-{high:g}", ranges={"lr": Range(low, high, "log")})
+    """An optimizer that declares such a range."""
+    found = foreign(torch.optim.SGD, "torch.optim:SGD")
+    lr = replace(found.declared["lr"], search=Range(low, high, "log"))
+    return Contender(f"sgd {low:g}-{high:g}", replace(found, declared={"lr": lr}))
 
 
 def best_at(rate: float, asked: list[int]):
@@ -51,6 +56,13 @@ def test_only_those_at_an_end_go_on() -> None:
     found = grown([fine, short, pinned], "validation", 0, best_at(0.03, asked))
     assert set(found) == {short.name}
     assert asked == [32, 16]
+
+
+def test_a_range_of_the_users_stays() -> None:
+    asked: list[int] = []
+    fixed = replace(CONTENDERS["sgd"], ranges={"lr": Range(1e-7, 1e-5, "log")})
+    assert grown([fixed, narrow(1e-3, 1.0)], "validation", 0, best_at(0.03, asked)) == {}
+    assert asked == [16]
 
 
 def test_a_comparison_searches_the_range_that_grew() -> None:

@@ -15,7 +15,9 @@ def raced(scores: dict[str, list[float]], kept: list[str]) -> Race:
 
 
 def test_half_is_judged_by_the_first_half_alone() -> None:
-    assert halved(EARLY) == (4, ["one"])
+    found = halved(EARLY)
+    assert found is not None
+    assert found[:2] == (4, ["one"])
     late = {name: scores[4:] + scores[:4] for name, scores in EARLY.items()}
     found = halved(late)
     assert found is not None
@@ -23,7 +25,7 @@ def test_half_is_judged_by_the_first_half_alone() -> None:
 
 
 def test_who_left_before_half_is_not_counted_and_too_little_says_nothing() -> None:
-    assert halved({"one": EARLY["one"], "two": [9.0, 9.1]}) == (4, ["one"])
+    assert halved({"one": EARLY["one"], "two": [9.0, 9.1]}) == (4, ["one"], ["one"])
     assert halved({"one": [0.0] * 6, "two": [1.0] * 6}) is None
     assert halved({"one": [0.0] * 20}) is None
 
@@ -31,9 +33,10 @@ def test_who_left_before_half_is_not_counted_and_too_little_says_nothing() -> No
 def test_it_is_told_in_sentences() -> None:
     from thalweg.comparison.hindsight import hindsight
 
-    (told,) = hindsight(findings(raced(EARLY, ["one", "two"])))
-    assert told == "After half of the seeds of the race (4) these would have been left: one; now: one, two."
-    ranking = Ranking(EARLY, [[]], ["one"])
+    late = {"one": EARLY["one"], "two": [0.5, 0.4, 0.5, 0.4, 0.0, -0.9, 0.0, -0.9]}
+    (told,) = hindsight(findings(raced(late, ["one", "two"])))
+    assert told == "By a plain test at 5 %, half of the seeds of the race (4) leaves one; all of them leave two, one."
+    ranking = Ranking({"one": EARLY["one"], "two": [score + 9 for score in EARLY["two"]]}, [[]], ["one"])
     both = hindsight(findings(raced(EARLY, ["one"]), ranking))
-    assert both[0] == "After half of the studies (4) the same were left, in the same order."
+    assert both[0] == "By a plain test at 5 %, half of the studies (4) leaves the same as all of them: one."
     assert len(both) == 2

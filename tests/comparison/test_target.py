@@ -57,6 +57,7 @@ def test_who_misses_the_target_is_shown_and_never_recommended() -> None:
     slow = found.contenders[-1]
     assert (slow.name, slow.missed, slow.lost) == ("gd:lr=1e-4", len(slow.seeds), len(slow.seeds))
     assert slow.value.mean == pytest.approx(300.0)
+    assert found.to_json()["contenders"][-1]["value"] is None
     assert any(text.startswith("gd:lr=1e-4 missed the target on") for text in found.cautions)
     alone = compare(tasks.load("quadratic"), ["gd:lr=1e-4"], budget="4trials", target=1e-3)
     assert alone.verdict.recommended is None
@@ -81,3 +82,24 @@ def test_a_training_functions_time_is_counted_in_reports() -> None:
     found = compare(train, ["sgd"], budget="8trials", target=0.5)
     assert found.metric == "reports to a reported value of 0.5"
     assert 1 <= found.contenders[0].value.mean <= 20
+
+
+def test_a_function_that_stops_at_its_target_took_as_long_as_one_that_goes_on() -> None:
+    looks = [Look(k + 1, math.nan, loss) for k, loss in enumerate((8.0, 4.0, 2.0, 1.0, 0.5))]
+    target = Target(2.0, "validation", whole=20.0, unit="reports")
+    assert target.time(looks) == target.time(looks[:3]) == 3.0
+
+
+def test_luck_before_the_first_step_does_not_count_as_no_time() -> None:
+    assert Target(3.0, "validation", whole=20.0, unit="passes").time(curve(2.9, 1.0)) == 2.0
+
+
+@pytest.mark.parametrize("target", [math.nan, math.inf, "soon", True])
+def test_a_target_must_be_a_number(target: object) -> None:
+    with pytest.raises(SettingError, match="target must be a finite number"):
+        compare("quadratic", ["gd"], budget="4trials", target=target)  # type: ignore[arg-type]
+
+
+def test_a_target_below_the_optimum_is_refused_before_the_pilot() -> None:
+    with pytest.raises(SettingError, match="at least the optimum, 0, got -1"):
+        compare("quadratic", ["gd"], budget="4trials", target=-1.0)

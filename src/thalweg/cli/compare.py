@@ -146,7 +146,7 @@ def print_verdict(found: "Comparison") -> None:
         state = f"{4 * one.state_numbers} B/param" if one.state_bytes is None else f"{one.state_bytes:,} B"
         cells = (
             one.name,
-            f"{one.value.mean:.4g}",
+            f"{one.bound}{one.value.mean:.4g}",
             f"{one.value.low:.4g} – {one.value.high:.4g}",
             "–" if one is found.contenders[0] else f"{one.worse_by:.1%}",
             f"{one.untuned.mean:.4g}",

@@ -77,6 +77,10 @@ def compare(
     if task.optimum is not None:
         entrants = [contender.keeping_the_optimum() for contender in entrants]
     allowed = checked(budget, seed, schedule)
+    _check_target(task, target)
+    own = next((one for one in entrants if one.schedule is not None), None)
+    if own is not None and isinstance(task, TrainingFunction):
+        raise SettingError(f"{own.name}: a training function has its own schedule, got {own.schedule!r}. Leave it out.")
     store = store if isinstance(store, Store) else Store(store)
     key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine, "target": target})
     header = store.find(key)
@@ -113,6 +117,16 @@ def compare(
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
+
+
+def _check_target(task: Task | TrainingFunction, target: float | None) -> None:
+    """Refuse a target that no training can meet."""
+    if target is None:
+        return
+    if isinstance(target, bool) or not isinstance(target, int | float) or not math.isfinite(target):
+        raise SettingError(f"thalweg: target must be a finite number, got {target!r}.")
+    if task.optimum is not None and target < task.optimum:
+        raise SettingError(f"{task.name}: the target must be at least the optimum, {task.optimum:.7g}, got {target:g}.")
 
 
 def checked(budget: str, seed: int, schedule: str) -> budgets.Budget:
@@ -161,7 +175,9 @@ class Comparison:
         race, cheaper = self.findings.race, "is the best of them"
         if race.recommended is not None and race.recommended != race.kept[0]:
             one, other = costs[race.recommended], costs[race.kept[0]]
-            if one.state_numbers < other.state_numbers:
+            if one > other:
+                cheaper = "was lost on fewer seeds"
+            elif one.state_numbers < other.state_numbers:
                 cheaper = "keeps less optimizer state"
             else:
                 cheaper = "steps faster" if one.pace < other.pace else "has less to tune"
@@ -248,7 +264,8 @@ class Comparison:
                     "name": summary.name,
                     "settings": summary.settings,
                     "searched": summary.searched,
-                    "value": _finite(summary.value.mean),
+                    # Who never met the target has no time, only a bound.
+                    "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
                     "low": _finite(summary.value.low),
                     "high": _finite(summary.value.high),
                     "untuned": _finite(summary.untuned.mean),

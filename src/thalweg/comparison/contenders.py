@@ -64,7 +64,8 @@ class Contender:
 
         A setting that a user pinned stays as it is.
         """
-        moving = {name for name, one in self.rule.hypers().items() if one.moves_optimum} - self.pinned
+        moving = {name for name, one in self.rule.hypers().items() if one.moves_optimum}
+        moving -= self.pinned | self.ranges.keys()
         return replace(self, rule=self.rule.with_(**dict.fromkeys(moving, 0.0)), pinned=self.pinned | moving)
 
     def optimizer(self, params: Iterable[Any], settings: Mapping[str, float]) -> torch.optim.Optimizer:
@@ -182,7 +183,8 @@ def parse(text: str) -> Contender:
         entry = CONTENDERS[head]
     elif ":" in text:
         name, _, tail = tail.partition(":")
-        entry = Contender(f"{head}:{name}", find(f"{head}:{name}"), "an optimizer from elsewhere")
+        found = find(f"{head}:{name}")
+        entry = _of_foreign(found) if isinstance(found, Foreign) else replace(_of_rule(found), name=f"{head}:{name}")
     else:
         raise UnknownNameError(
             f"thalweg: no optimizer is called {head!r}. {nearest(head, CONTENDERS)} "
@@ -215,7 +217,7 @@ def parse(text: str) -> Contender:
         pinned=(entry.pinned | settings.keys()) - ranges.keys(),
         ranges=ranges,
         schedule=schedule,
-        recommended={key: value for key, value in entry.recommended.items() if key not in settings},
+        recommended={} if entry.recommended.keys() & settings.keys() else entry.recommended,
     )
 
 
@@ -227,6 +229,12 @@ def _range(entry: Contender, key: str, text: str) -> Range:
         raise SettingError(f"{entry.name}: {key} must be a range low..high, got {text!r}.")
     known = entry.rule.hypers().get(key)
     if known is not None and known.search is not None:
+        if known.search.scale == "log" and ends[0] <= 0:
+            raise SettingError(f"{entry.name}: {key} is searched in its logarithm, so low must be > 0, got {text!r}.")
+        if known.search.scale == "log-to-one" and ends[1] >= 1:
+            raise SettingError(
+                f"{entry.name}: {key} is searched by its distance to 1, so high must be < 1, got {text!r}."
+            )
         return replace(known.search, low=ends[0], high=ends[1])
     return Range(*ends, "log" if 0 < ends[0] * _WIDE <= ends[1] else "linear")
 
@@ -266,8 +274,7 @@ def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -
         elif isinstance(given, type) and issubclass(given, Rule):
             contender = _of_rule(given())
         elif callable(given):
-            path = path_of(given)
-            contender = Contender(path, foreign(given, path), "an optimizer from elsewhere")
+            contender = _of_foreign(foreign(given, path_of(given)))
         else:
             raise SettingError(
                 f"thalweg: a contender must be a name, a rule, a class, a function or a Contender, got "
@@ -279,6 +286,10 @@ def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -
     if not found:
         raise SettingError("thalweg: at least one contender must be given, got none. Pass ['sgd', 'adamw'], say.")
     return list(found.values())
+
+
+def _of_foreign(found: Foreign) -> Contender:
+    return Contender(found.path, found, "an optimizer from elsewhere")
 
 
 def _of_rule(rule: Rule) -> Contender:

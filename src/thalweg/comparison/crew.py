@@ -165,7 +165,7 @@ def crew_for(
     contender = min(contenders, key=lambda one: (not isinstance(one.rule, Rule), one.full_batch))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     hired = cores if asked is None else asked
-    if hired < 2 or (asked is None and planned_s < 4 * HIRING_S) or not _can_travel(task):
+    if hired < 2 or (asked is None and planned_s < 4 * HIRING_S) or not _can_travel(task, contenders):
         return 1, ways
     way, threads = ways[contender.name], torch.get_num_threads()
     trial = Trial({}, seed)
@@ -199,11 +199,11 @@ def _pack_task_files() -> None:
             cloudpickle.register_pickle_by_value(module)
 
 
-def _can_travel(task: Task) -> bool:
-    """Whether a task can be sent to another process."""
+def _can_travel(task: Task, contenders: Sequence[Contender]) -> bool:
+    """Whether a task and its contenders can be sent to another process."""
     import cloudpickle
 
     try:
-        return len(cloudpickle.dumps(task)) < 1 << 28
+        return len(cloudpickle.dumps((task, list(contenders)))) < 1 << 28
     except Exception:  # what cannot be pickled says so in many ways
         return False

@@ -5,11 +5,12 @@ its keywords that are numbers or switches; a tuple of numbers is taken apart (`b
 that our rules know by the same name are searched where those are; the others where the user says.
 """
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from torch import nn
 from thalweg import rules
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
-from thalweg.rules import Hyper, Range
+from thalweg.rules import Hyper, Range, Rule
 from thalweg.rules.hyper import Bound
 from thalweg.tasks.catalogue import module_of_file
 
@@ -57,26 +58,40 @@ class Foreign:
                     f"{self.path}: the settings are {', '.join(self.declared)}, got {name!r}. "
                     f"{nearest(name, self.declared)}"
                 )
-            bound = self.declared[name].bound
+            bound, default = self.declared[name].bound, self.declared[name].default
             if (bound is None) != isinstance(value, bool) or (bound is not None and value not in bound):
                 wanted = "true or false" if bound is None else f"a number {bound}"
                 raise SettingError(f"{self.path}: {name} must be {wanted}, got {value!r}.")
+            if isinstance(default, int) and not isinstance(default, bool):
+                settings[name] = round(value)
         return replace(self, changed={**self.changed, **settings})
 
     def optimizer(self, params: Iterable[Any]) -> torch.optim.Optimizer:
-        """The optimizer at these settings."""
-        return self.make(params, **keywords.carrying(self.declared, self.settings()))
+        """The optimizer at these settings. What nobody changed is left to its own default."""
+        all_of_them = keywords.carrying(self.declared, self.settings())
+        names = keywords.carried(self.declared)
+        given = {key: value for key, value in all_of_them.items() if key == "lr" or self.changed.keys() & names[key]}
+        return self.make(params, **given)
 
     def state_numel(self, shape: torch.Size) -> int:
         """How many numbers it remembers for a parameter of this shape, counted after a step; single ones left out."""
         return _state_numel(self, shape)
 
     def source(self) -> str:
-        """Its text, if it can be had: who edits it means another optimizer."""
+        """What it is made of, as far as can be read: who edits it, or installs another version, means another one."""
         try:
-            return inspect.getsource(self.make)
-        except (OSError, TypeError):
-            return ""
+            text = Path(
+                inspect.getfile(self.make)
+            ).read_text()  # the whole file: a function calls what stands beside it
+        except (OSError, TypeError, UnicodeDecodeError):
+            text = ""
+        inside = inspect.getclosurevars(self.make).nonlocals if inspect.isfunction(self.make) else {}
+        package = self.path.partition(":")[0].partition(".")[0]
+        try:
+            version = metadata.version(package)
+        except (metadata.PackageNotFoundError, ValueError):
+            version = ""
+        return hashlib.sha256(f"{text}{sorted(inside.items())!r}{version}".encode()).hexdigest()
 
 
 @cache
@@ -112,7 +127,7 @@ def foreign(make: Callable[..., Any], path: str) -> Foreign:
     declared: dict[str, Hyper] = {}
     for one in others:
         value = one.default
-        if value is inspect.Parameter.empty and one.name == "lr":
+        if one.name == "lr" and (value is None or value is inspect.Parameter.empty):
             value = _LR_WITHOUT_DEFAULT
         if isinstance(value, bool | int | float):
             declared[one.name] = _declared(one.name, None, value)
@@ -128,7 +143,6 @@ def foreign(make: Callable[..., Any], path: str) -> Foreign:
 def _declared(name: str, keyword: str | None, value: float | bool) -> Hyper:
     if isinstance(value, bool):
         return Hyper(value, "", "", None, "", None, 3, False, keyword)
-    value = float(value)
     if name == "lr":
         around = Range(value * 10**-_DECADES, value * 10**_DECADES, "log") if value > 0 else _KNOWN["lr"].search
         return Hyper(value, "", "", Bound(">= 0"), "", around, 1, False, keyword)
@@ -137,15 +151,15 @@ def _declared(name: str, keyword: str | None, value: float | bool) -> Hyper:
     return Hyper(value, "", "", _ANY, "", None, 3, False, keyword)
 
 
-def find(text: str) -> Foreign:
-    """What `module:Name` or `path/to/file.py:name` means."""
+def find(text: str) -> Foreign | Rule:
+    """What `module:Name` or `path/to/file.py:name` means; a rule of the user's is one of ours."""
     home, _, name = text.rpartition(":")
     if home.endswith(".py"):
         module = module_of_file(Path(home))
     else:
         try:
             module = import_module(home)
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:
             raise UnknownNameError(
                 f"thalweg: {text!r} must be a module and a class in it, got {error}. Write torch.optim:NAdam, say."
             ) from error
@@ -153,9 +167,15 @@ def find(text: str) -> Foreign:
     if not callable(made):
         names = [key for key, value in vars(module).items() if inspect.isclass(value) or inspect.isfunction(value)]
         raise UnknownNameError(f"{home}: there is no optimizer {name!r}. {nearest(name, names)}")
-    return foreign(made, text)
+    return made() if inspect.isclass(made) and issubclass(made, Rule) else foreign(made, text)
 
 
 def path_of(make: Callable[..., Any]) -> str:
-    """The `module:Name` under which a class or function may be found again."""
-    return f"{getattr(make, '__module__', '') or 'optimizer'}:{getattr(make, '__qualname__', type(make).__name__)}"
+    """The `module:Name` under which a class or function may be found again; raises SettingError if it has no name."""
+    name = getattr(make, "__qualname__", None)
+    if name is None or "<lambda>" in name:
+        raise SettingError(
+            f"thalweg: an optimizer must be a class or a function with a name, got {make!r:.60}. "
+            "Write def mine(params, lr=...): return ..."
+        )
+    return f"{make.__module__}:{name}"

@@ -53,7 +53,8 @@ def frontier(
 def grown(contenders: Sequence[Contender], split: str, seed: int, train: Train) -> dict[str, tuple[Range, int]]:
     """The same, with the training handed in."""
     ranges = {one.name: one.space(1).get("lr") for one in contenders}
-    growing = [one for one in contenders if (found := ranges[one.name]) is not None and found.scale == "log"]
+    free = [one for one in contenders if "lr" not in one.ranges]  # a range of the user's stays as it is
+    growing = [one for one in free if (found := ranges[one.name]) is not None and found.scale == "log"]
     times = dict.fromkeys(ranges, 0)
     for _ in range(ALLOWED):
         asked = [one for one in growing for _ in range(POINTS)]

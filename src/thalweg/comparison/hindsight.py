@@ -13,28 +13,33 @@ LEVEL = 0.05
 _LEAST = 4  # studies or seeds of a half that can say anything
 
 
-def halved(columns: Mapping[str, Sequence[float]]) -> tuple[int, list[str]] | None:
-    """(how many, who would have been kept) after half of the paired scores; None where that is too few to say."""
-    half = max(map(len, columns.values()), default=0) // 2
-    if half < _LEAST or len(columns) < 2:
+def halved(columns: Mapping[str, Sequence[float]]) -> tuple[int, list[str], list[str]] | None:
+    """(how many, who is left after half of the paired scores, who after all), by one and the same test.
+
+    None where half is too few to say anything.
+    """
+    whole = max(map(len, columns.values()), default=0)
+    if whole // 2 < _LEAST or len(columns) < 2:
         return None
-    enough = {name: scores[:half] for name, scores in columns.items() if len(scores) >= half}
-    return half, statistics.drop(enough, LEVEL)[0]
+    then, now = (
+        statistics.drop({name: scores[:count] for name, scores in columns.items() if len(scores) >= count}, LEVEL)[0]
+        for count in (whole // 2, whole)
+    )
+    return whole // 2, then, now
 
 
 def hindsight(findings: Findings) -> list[str]:
     """In sentences; none where there is too little to halve."""
     told = []
-    race, ranking = findings.race, findings.ranking
-    if ranking is not None and (found := halved(ranking.scores)) is not None:
-        told.append(_sentence("studies", *found, ranking.kept))
-    if (found := halved(race.scores)) is not None:
-        told.append(_sentence("seeds of the race", *found, race.kept))
+    if findings.ranking is not None and (found := halved(findings.ranking.scores)) is not None:
+        told.append(_sentence("studies", *found))
+    if (found := halved(findings.race.scores)) is not None:
+        told.append(_sentence("seeds of the race", *found))
     return told
 
 
 def _sentence(of: str, half: int, then: Sequence[str], now: Sequence[str]) -> str:
-    start = f"After half of the {of} ({half})"
+    start = f"By a plain test at {LEVEL:.0%}, half of the {of} ({half})".replace("%", " %")
     if set(then) == set(now):
-        return f"{start} the same were left{', in the same order' if list(then) == list(now) else ''}."
-    return f"{start} these would have been left: {', '.join(then)}; now: {', '.join(now)}."
+        return f"{start} leaves the same as all of them: {', '.join(now)}."
+    return f"{start} leaves {', '.join(then)}; all of them leave {', '.join(now)}."

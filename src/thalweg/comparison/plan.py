@@ -22,11 +22,12 @@ from thalweg.comparison.pruning import drawn_for
 from thalweg.comparison.scale import Scale, scale_for
 from thalweg.comparison.search import Settings, draws, order_opened_by
 from thalweg.comparison.seeds import derive
-from thalweg.comparison.target import LOOKS, Target
+from thalweg.comparison.target import LOOKS, REPORTS, Target
 from thalweg.errors import SettingError, TaskError
 from thalweg.rules import Range
 from thalweg.tasks import Task, TrainingFunction
 
+PROPOSAL_S = 0.4  # that a model takes for a setting it proposes
 WORTH_EXPLORING = 100  # trainings of a contender; looking whether its range is wide enough takes up to 32
 
 
@@ -45,7 +46,8 @@ class Cost(NamedTuple):
 class Plan:
     """What is to be done: the design; ways, spaces and horizons by contender; and the seed of it all.
 
-    `draws` is how many settings a contender has in a study: fewer than the design's where it has nothing to search.
+    `draws` is how many settings a contender has in a study: one where it has nothing to search, more than the design's
+    where most are given up early.
     `step_s` is what the optimizer's own step takes, where that could be measured.
     """
 
@@ -92,7 +94,7 @@ class Plan:
         return {
             one["name"]: Cost(
                 one["state_numbers"],
-                round(math.log2(self.step_s.get(one["name"], fastest) / fastest)),
+                math.floor(math.log2(self.step_s.get(one["name"], fastest) / fastest)),
                 len(one["searched"]),
             )
             for one in described
@@ -106,7 +108,7 @@ class Plan:
         space = self.space_of(contender)
         return draws(
             contender,
-            self.design.draws - (self.design.refined if space else 0),
+            len(self.design.rounds(self.draws[contender.name])[0]),
             seed=derive(self.seed, f"draws/{contender.name}", study),
             with_start=not self.design.ranking,
             space=space,
@@ -148,7 +150,7 @@ def make_plan(
         if allowed.passes is not None:
             return (design.most_trainings + design.value) * (task.passes if isinstance(task, Task) else 1)
         extra = max((way.seconds(design.value) for way in ways.values()), default=0.0)
-        return time.perf_counter() - began + seconds_of_all(design) + extra
+        return time.perf_counter() - began + seconds_of_all(replace(design, pruned=prune, refined=refine)) + extra
 
     def seconds_of_all(design: Design) -> float:
         together: dict[Hashable, list[str]] = {}
@@ -167,13 +169,13 @@ def make_plan(
             ways[contender.name] = next(iter(ways.values()))
         else:
             # All rules train in one population, whose gradients are most of its time.
-            step_s[contender.name] = time_of_update(task, contender, seed_of_pilot)
             like = next(one.name for one in contenders if one.company == contender.company)
             if like in ways:
                 ways[contender.name] = ways[like]
-                continue
-            ways[contender.name], untrained = measure(task, contender, horizons[contender.name], seed_of_pilot)
-            scale = scale or scale_for(untrained, own_metric=task.metric is not None)
+            else:
+                ways[contender.name], untrained = measure(task, contender, horizons[contender.name], seed_of_pilot)
+                scale = scale or scale_for(untrained, own_metric=task.metric is not None)
+            step_s[contender.name] = time_of_update(task, contender, seed_of_pilot)
 
         # A pilot that is over its budget has an answer already: too little.
         if allowed.seconds is not None and time.perf_counter() - began > allowed.seconds:
@@ -194,10 +196,7 @@ def make_plan(
         for name, (found, times) in frontier(task, contenders, horizons, members, seed_of_pilot).items():
             ranges[name], extended[name] = {"lr": found}, times
         design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
-    if refine:
-        design = replace(design, refined=design.draws // 2)
-    if prune:
-        design = replace(design, draws=drawn_for(design.draws), pruned=True)
+    design = replace(design, pruned=prune, refined=refine)
     plan = Plan(
         seed=seed,
         design=design,
@@ -215,7 +214,8 @@ def make_plan(
         # How soon a loss is met is seen on the way, where the test is never looked at.
         judged_on=task.judged_on if aim is None else task.selected_on,
     )
-    counted = {one.name: design.draws if plan.space_of(one) else 1 for one in contenders}
+    most = {one.name: drawn_for(design.draws, horizons[one.name]) if prune else design.draws for one in contenders}
+    counted = {one.name: most[one.name] if plan.space_of(one) else 1 for one in contenders}
     return replace(plan, draws=counted)
 
 
@@ -227,7 +227,7 @@ def _aim(task: Task | TrainingFunction, target: float, scale: Scale, horizon: Ho
             f"{untrained:.4g}, got {target:g}."
         )
     if isinstance(task, TrainingFunction):
-        return Target(target, task.selected_on, horizon.steps, "reports")
+        return Target(target, task.selected_on, horizon.steps, REPORTS)
     return Target(target, task.selected_on, task.passes, "steps" if task.splits.train is None else "passes")
 
 
@@ -237,14 +237,26 @@ def seconds_of_design(way: Way, design: Design, contenders: int) -> float:
     Of the race, each look after the first is counted for half of the contenders: long races are run by a few.
     """
     looks = design.ranking or (Look(1, 0.0),)
-    done, run, stages = 0, 0, [design.finalists * design.refinals, design.race[0].size]
+    done, run, total_s, stages = 0, 0, 0.0, [design.finalists * design.refinals, design.race[0].size]
     for look in looks:
         studies, done = look.size - done, look.size
-        stages += [studies * design.draws, studies * design.retrained * design.reseeds, studies * design.judged]
+        total_s += _seconds_of_search(way, design, contenders * studies)
+        stages += [studies * design.retrained * design.reseeds, studies * design.judged]
     for look in design.race:
         new, run = look.size - run, look.size
         stages.append(new if new == run else math.ceil(new / 2))
-    return sum(way.seconds(contenders * trainings) for trainings in stages)
+    return total_s + sum(way.seconds(contenders * trainings) for trainings in stages)
+
+
+def _seconds_of_search(way: Way, design: Design, studies: int) -> float:
+    """The predicted time of the search of so many studies."""
+    rounds = [len(trials) for trials in design.rounds(design.draws) if trials]
+    if design.pruned:
+        # As many steps of members as without, but each study is a population of its own, which ends as a small one.
+        trained_s = studies * (len(rounds) * way.fixed_s + design.draws * way.member_s)
+    else:
+        trained_s = sum(way.seconds(count * studies) for count in rounds)
+    return trained_s + sum(rounds[1:]) * studies * PROPOSAL_S
 
 
 def has_full_batch(task: Task | TrainingFunction) -> bool:

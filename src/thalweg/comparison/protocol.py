@@ -40,7 +40,7 @@ class Design:
     The settings retrained in the first eight studies are a contender's pool: its `finalists` best are trained from
     `refinals` more seeds (none: the retrained seeds decide), which choose the one that races. `value` seeds measure the
     setting that is recommended. With `pruned`, most of the draws are given up early, and there are as many more of
-    them. The last `refined` draws are proposed by a model of the others.
+    them. With `refined`, the second half of the draws is proposed by a model of those before.
     """
 
     draws: int
@@ -53,7 +53,7 @@ class Design:
     race: tuple[Look, ...]
     value: int
     pruned: bool = False
-    refined: int = 0
+    refined: bool = False
 
     @property
     def studies(self) -> int:
@@ -73,7 +73,7 @@ class Design:
 
     def rounds(self, draws: int) -> list[range]:
         """The trials of a study of so many: those that are drawn, then those of each round that proposes some."""
-        refined = self.refined if draws == self.draws else 0  # who has nothing to search is asked once
+        refined = draws // 2 if self.refined else 0  # none of the one draw of who has nothing to search
         cuts = [draws - refined + refined * k // REFINING for k in range(REFINING + 1)]
         return [range(cuts[0]), *(range(*ends) for ends in pairwise(cuts))]
 

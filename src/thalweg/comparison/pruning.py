@@ -9,9 +9,13 @@ What is saved goes back to the same contender: more settings are drawn, as many 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from thalweg.comparison.horizon import Horizon
+
+if TYPE_CHECKING:
+    from thalweg.comparison.training import Look
 
 SHARES = (1 / 9, 1 / 3)
 KEPT = 3  # one in so many goes on
@@ -26,12 +30,18 @@ class Rungs:
 
     def kept(self, step: int, losses: Sequence[float]) -> list[int]:
         """Which of these trainings go on, in their order."""
-        seen = sorted(loss for loss in [*self.before[step], *losses] if not math.isnan(loss))
-        if not seen:
-            return []
-        count = len(self.before[step]) + len(losses)
-        worst = seen[min(len(seen), math.ceil(count / KEPT)) - 1]
-        return [k for k, loss in enumerate(losses) if loss <= worst]
+        before = self.before[step]
+        everyone = sorted((loss, place) for place, loss in enumerate([*before, *losses]) if not math.isnan(loss))
+        best = {place for _, place in everyone[: math.ceil((len(before) + len(losses)) / KEPT)]}
+        return [k for k in range(len(losses)) if len(before) + k in best]
+
+    def with_(self, looks: "Sequence[Look]") -> "Rungs":
+        """The same after one more training, which was looked at so."""
+        met = {look.step: getattr(look, self.split) for look in looks}
+        return replace(
+            self,
+            before={step: [*losses, *([met[step]] if step in met else [])] for step, losses in self.before.items()},
+        )
 
 
 def rungs_of(horizon: Horizon) -> list[int]:
@@ -40,18 +50,18 @@ def rungs_of(horizon: Horizon) -> list[int]:
     return sorted(step for step in steps if 0 < step < horizon.steps)
 
 
-def cost(draws: int) -> float:
-    """What so many pruned trainings cost, in whole ones."""
-    total, left, done = 0.0, draws, 0.0
-    for share in (*SHARES, 1.0):
-        total += left * (share - done)
-        left, done = math.ceil(left / KEPT), share
+def cost(draws: int, horizon: Horizon) -> float:
+    """What so many pruned trainings of this length cost, in whole ones."""
+    total, left, done = 0.0, draws, 0
+    for step in (*rungs_of(horizon), horizon.steps):
+        total += left * (step - done) / horizon.steps
+        left, done = math.ceil(left / KEPT), step
     return total
 
 
-def drawn_for(draws: int) -> int:
-    """How many settings may be drawn with pruning at the cost of so many without."""
+def drawn_for(draws: int, horizon: Horizon) -> int:
+    """How many settings may be drawn with pruning at the cost of so many without: as many, where there is no rung."""
     pruned = draws
-    while cost(pruned + 1) <= draws:
+    while rungs_of(horizon) and cost(pruned + 1, horizon) <= draws:
         pruned += 1
     return pruned

@@ -18,7 +18,7 @@ def proposed(
     import optuna
 
     def position(name: str, settings: Settings) -> float:
-        return min(max(space[name].position(settings[name]), 0.0), 1.0)
+        return space[name].position(space[name].nearest(settings[name]))
 
     within: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in space
@@ -32,4 +32,4 @@ def proposed(
             params = {name: position(name, settings) for name in space}
             study.add_trial(optuna.trial.create_trial(params=params, distributions=within, value=score))
         asked = [study.ask(within) for _ in range(count)]
-    return [{name: rounded(space[name].at(one.params[name])) for name in space} for one in asked]
+    return [{name: rounded(space[name], one.params[name]) for name in space} for one in asked]

@@ -148,7 +148,8 @@ class Population:
         self.taken = 0
         self.lr_factor = 1.0
         self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")
-        self.batches = _stacked_batches(task, contenders[0], [trial.seed for trial in trials])
+        self.full_batch = contenders[0].full_batch
+        self.batches = _stacked_batches(task, self.full_batch, [trial.seed for trial in trials])
         self.drawn_for: list[int] | None = None  # the members whose batches are wanted, once some were given up
 
     def _parts(self) -> list[slice]:
@@ -183,7 +184,10 @@ class Population:
 
     def keep(self, members: Sequence[int]) -> None:
         kept = list(members)
-        self.drawn_for = kept if self.drawn_for is None else [self.drawn_for[k] for k in kept]
+        if self.full_batch:
+            self.batches = _stacked_batches(self.task, self.full_batch, kept)
+        else:
+            self.drawn_for = kept if self.drawn_for is None else [self.drawn_for[k] for k in kept]
         self.members = len(kept)
         self.rules, self.lrs = [self.rules[k] for k in kept], [self.lrs[k] for k in kept]
         self.params = {name: param[kept] for name, param in self.params.items()}
@@ -249,13 +253,13 @@ def _batches(task: Task, contender: Contender, seed: int) -> Iterator[Batch]:
     return (tuple(tensor[index[0]] for tensor in train) for index in indices)
 
 
-def _stacked_batches(task: Task, contender: Contender, seeds: Sequence[int]) -> Iterator[Batch]:
+def _stacked_batches(task: Task, full_batch: bool, seeds: Sequence[int]) -> Iterator[Batch]:
     """Training batches without end for all members of a population, one member's after the other's in front."""
     train = task.split("train")
     if train is None:
         return itertools.repeat(())
     assert isinstance(train, tuple), "a population's data are in memory"
-    if contender.full_batch:
+    if full_batch:
         return itertools.repeat(tuple(tensor.expand(len(seeds), *tensor.shape) for tensor in train))
     # One lookup for all members: as many as there are would take longer than the forward pass.
     indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), seeds)

@@ -30,21 +30,20 @@ def draws(
     space = contender.space(order_opened_by(trials)) if space is None else space
     settings = contender.rule.settings()
     defaults = {name: float(settings[name]) for name in space}
+    for name in contender.ranges.keys() & space.keys():  # where the user says to search
+        defaults[name] = space[name].nearest(defaults[name])
     drawn = trials - 1 if with_start else trials
     if not space or drawn == 0:
         return [defaults]
     sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
     points = sequence.random_base2((drawn - 1).bit_length())[:drawn]
     found = [
-        {
-            name: rounded(bounds.at(float(position)))
-            for (name, bounds), position in zip(space.items(), point, strict=True)
-        }
+        {name: rounded(bounds, float(position)) for (name, bounds), position in zip(space.items(), point, strict=True)}
         for point in points
     ]
     return [defaults, *found] if with_start else found
 
 
-def rounded(value: float) -> float:
-    """The value to five digits, so that what is printed for pasting is exactly what was trained."""
-    return float(f"{value:.5g}")
+def rounded(bounds: Range, position: float) -> float:
+    """The value at a position, to five digits, so that what is printed for pasting is exactly what was trained."""
+    return bounds.nearest(float(f"{bounds.at(position):.5g}"))

@@ -60,6 +60,8 @@ def compare_suite(
     budget, does not lose the others: its error is in `failures`. What is wrong with the call raises before anything is
     trained, as does a task that cannot be loaded; TaskError where every task failed.
     """
+    if options.get("target") is not None:
+        raise SettingError("thalweg: a suite takes no target, since losses differ by task. Compare task by task.")
     named = _named(tasks)
     entrants = None if contenders is None else resolve(contenders)
     checked(budget, seed, schedule)

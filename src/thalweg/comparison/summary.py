@@ -76,6 +76,11 @@ class Summary:
     entries: dict[str, list[Entry]]
 
     @property
+    def bound(self) -> str:
+        """A mark before a value that is a lower bound, since some seeds never met the target."""
+        return "≥ " if self.missed else ""
+
+    @property
     def lost(self) -> int:
         """Seeds of the race that did not end well, or missed the target."""
         return self.diverged + self.failed + self.missed
@@ -152,7 +157,7 @@ def good_rates(searched: Sequence[Entry], plan: Plan) -> float | None:
     rates = [
         (loss_of(entry.result, plan.selected_on), entry.settings["lr"]) for entry in searched if "lr" in entry.settings
     ]
-    if not rates:
+    if not rates or plan.design.pruned:  # what was given up might have been good
         return None
     losses = sorted(loss for loss, _ in rates)
     best = losses[len(losses) // 20]  # not the very best of many, which was lucky with its one seed

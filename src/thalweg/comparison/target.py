@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from thalweg.comparison.training import Look
 
 LOOKS = 32  # on the way; between two of them the loss is taken to fall evenly in its logarithm
-_FARTHEST = 10.0
+REPORTS = "reports"  # the unit of a training function, whose steps nobody sees
+FARTHEST = 10.0
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,25 @@ class Target:
 
     def time(self, looks: Sequence[Look]) -> float:
         """How long a training took to the target, in the unit; infinity if it never came there."""
-        return self.whole * _share_until(looks, self.split, self.loss)
+        # A function of the user's may stop when it is there: its own last report is not the end of a whole training.
+        length = self.whole if self.unit == REPORTS else looks[-1].step
+        return self.whole * _step_at(looks, self.split, self.loss) / length
 
     def shortfall(self, looks: Sequence[Look]) -> float:
         """How far a training ended from a target it did not meet, for choosing among such: 0 is nearest."""
         last = getattr(looks[-1], self.split) if looks else math.nan
         if not math.isfinite(last):
-            return _FARTHEST
-        return min(_FARTHEST, math.log1p(abs(last - self.loss) / (abs(self.loss) or 1.0)))
+            return FARTHEST
+        return min(FARTHEST, math.log1p(abs(last - self.loss) / (abs(self.loss) or 1.0)))
 
 
-def _share_until(looks: Sequence[Look], split: str, target: float) -> float:
+def _step_at(looks: Sequence[Look], split: str, target: float) -> float:
     losses = [getattr(look, split) for look in looks]
     for k, loss in enumerate(losses):
         if loss <= target:
-            step = float(looks[k].step)
-            if k > 0:
-                step -= _share_left(losses[k - 1], loss, target) * (looks[k].step - looks[k - 1].step)
-            return step / looks[-1].step
+            if k == 0:
+                return max(1.0, looks[0].step)  # lucky before the first step; nothing takes no time
+            return looks[k].step - _share_left(losses[k - 1], loss, target) * (looks[k].step - looks[k - 1].step)
     return math.inf
 
 

@@ -53,6 +53,7 @@ def follow(
     At `rungs` members may be given up.
     """
     began, members = time.perf_counter(), run.members
+    seconds = [0.0] * members
     looks: list[list[Look]] = [[] for _ in range(members)]
     results: dict[int, Result] = {}
     left, taken = list(range(members)), 0
@@ -62,30 +63,33 @@ def follow(
             taken += 1
         for member, *losses in zip(left, run.evaluate("train"), run.evaluate("validation"), strict=True):
             looks[member].append(Look(taken, *losses))
+        now = time.perf_counter()
+        for member in left:  # a share each of the time since the last look
+            seconds[member] += (now - began) / len(left)
+        began = now
         tell(taken / horizon.steps)
         if not any(math.isfinite(looks[member][-1].train) for member in left):
             break
         if rungs and taken in rungs.before:
             kept = rungs.kept(taken, [getattr(looks[member][-1], rungs.split) for member in left])
-            spent = (time.perf_counter() - began) / members
             for k in set(range(len(left))) - set(kept):
-                results[left[k]] = given_up(looks[left[k]], spent)
+                results[left[k]] = given_up(looks[left[k]], seconds[left[k]])
             left = [left[k] for k in kept]
             if not left:
                 break
             if len(left) < run.members:
                 run.keep(kept)
     tests = run.test() if left else []
-    seconds = (time.perf_counter() - began) / members
     for member, test in zip(left, tests, strict=True):
-        results[member] = ended(looks[member], *test, seconds)
+        results[member] = ended(looks[member], *test, seconds[member] + (time.perf_counter() - began) / len(left))
     return [results[member] for member in range(members)]
 
 
 def given_up(looks: list[Look], seconds: float) -> Result:
     """The result of a training that did not pass a rung."""
     last = looks[-1]
-    return Result("pruned", last.train, last.validation, seconds=seconds, looks=looks)
+    status = "pruned" if math.isfinite(last.train) or math.isfinite(last.validation) else "diverged"
+    return Result(status, last.train, last.validation, seconds=seconds, looks=looks)
 
 
 def ended(looks: list[Look], test: float, test_error: float, seconds: float) -> Result:
@@ -156,4 +160,8 @@ def train_all(
     except Exception as error:
         if len(trials) == 1:
             return [Result("failed", message=f"{type(error).__name__}: {error}")]
-        return [train_all(task, one, [trial], horizon)[0] for one, trial in zip(contenders, trials, strict=True)]
+        results = []
+        for one, trial in zip(contenders, trials, strict=True):
+            results += train_all(task, one, [trial], horizon, rungs=rungs)
+            rungs = rungs and rungs.with_(results[-1].looks)
+        return results

@@ -15,7 +15,7 @@ from thalweg.comparison.runs import Trial
 from thalweg.comparison.search import Settings
 from thalweg.comparison.seeds import derive
 from thalweg.comparison.store import Entry, Header, Store
-from thalweg.comparison.target import Target
+from thalweg.comparison.target import FARTHEST, Target
 from thalweg.comparison.training import Result
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
@@ -69,14 +69,15 @@ def found(plan: Plan, header: Header, answer: Callable[[Sequence[Ask]], Mapping[
 
 def outcome(entry: Entry, plan: Plan) -> Outcome:
     """What a stored training came to, in scores."""
-    result, score = entry.result, plan.scale.score
+    result, score, steady = entry.result, plan.scale.score, entry.result.status == "ok"
     if plan.target is not None:
         took = time_to_target(result, plan.target)
         judged = score(took, plan.judged_on)
         # Among settings that miss the target, the one that ends nearest is chosen.
-        missed = 0.0 if math.isfinite(took) else plan.target.shortfall(result.looks)
+        missed = 0.0 if math.isfinite(took) else FARTHEST
+        if steady and not math.isfinite(took):
+            missed = plan.target.shortfall(result.looks)
         return Outcome(judged + missed, judged, math.isfinite(took))
-    steady = result.status == "ok"
     chooses, judges = (
         score(getattr(result, split) if steady else math.nan, split) for split in (plan.selected_on, plan.judged_on)
     )
@@ -244,10 +245,13 @@ class _Work:
         stored = [entry.settings for entry in study if first <= entry.trial < first + count]
         if len(stored) == count:
             return stored
+        # What was given up counts no better than the worst that went on.
+        scores = {entry.trial: outcome(entry, self.plan).chooses for entry in study if entry.trial < first}
+        ended = [scores[entry.trial] for entry in study if entry.trial < first and entry.result.status == "ok"]
         tried = [
-            (entry.settings, outcome(entry, self.plan).chooses)
+            (entry.settings, max(ended) if entry.result.status == "pruned" and ended else scores[entry.trial])
             for entry in study
-            if entry.trial < first and entry.result.status != "pruned"
+            if entry.trial < first
         ]
         space = self.plan.space_of(self.contenders[ask.contender])
         seed = derive(self.plan.seed, f"proposals/{ask.contender}/{ask.study}", first)

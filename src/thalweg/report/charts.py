@@ -196,6 +196,7 @@ def learning_rates(
 ) -> Markup:
     """Loss against learning rate for each setting that one contender searched; the chosen one has a ring."""
     entries = [entry for entry in summary.entries["search"] if "lr" in entry.settings]
+    entries = [entry for entry in entries if entry.result.status != "pruned"]
     points = [(entry.settings["lr"], above(loss_of(entry.result, split), optimum), entry.settings) for entry in entries]
 
     def draw(axes: Axes) -> None:

@@ -59,7 +59,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "code": comparison.code,
         "leader": summaries[0].name,
         "design": plan.design,
-        "schedule": next(iter(plan.horizons.values())).schedule,
+        "schedule": _common_schedule(comparison),
         "optimum": plan.optimum,
         "rows": [_row(comparison, summary) for summary in summaries],
         "colours": colours,
@@ -82,6 +82,13 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
             entry.result.seconds for one in summaries for entries in one.entries.values() for entry in entries
         ),
     }
+
+
+def _common_schedule(comparison: Comparison) -> str:
+    """The schedule of those that have none of their own."""
+    own = {one["name"]: one["schedule"] for one in comparison.header.contenders}
+    horizons = comparison.plan.horizons
+    return next((horizons[name].schedule for name, schedule in own.items() if schedule is None), "different")
 
 
 def _seeds(summary: Summary, stage: str) -> set[int]:
@@ -107,6 +114,7 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "untuned": summary.untuned,
         "advised": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
+        "bound": summary.bound,
         "own_schedule": next(one["schedule"] for one in comparison.header.contenders if one["name"] == summary.name),
         "rank": summary.rank,
         "studies": summary.studies,
@@ -143,7 +151,9 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     return {
         "rate_label": rate_label,
         "standings": (
-            charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum)
+            charts.standings(summaries, colours, comparison.metric, optimum=None)
+            if plan.target is not None and any(math.isfinite(one.value.mean) for one in summaries)
+            else charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum)
             if any(math.isfinite(one.value.mean) for one in summaries)
             else None
         ),

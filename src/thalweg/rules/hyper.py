@@ -64,7 +64,11 @@ class Range:
     def at(self, position: float) -> float:
         """The value at a position between 0 (low) and 1 (high)."""
         low, high = self._forward(self.low), self._forward(self.high)
-        return min(max(self._backward(low + position * (high - low)), self.low), self.high)
+        return self.nearest(self._backward(low + position * (high - low)))
+
+    def nearest(self, value: float) -> float:
+        """The value, or the end that it lies beyond."""
+        return min(max(value, self.low), self.high)
 
     def position(self, value: float) -> float:
         """Where a value lies: 0 at `low`, 1 at `high`, beyond them outside the range."""

@@ -1,5 +1,6 @@
 """The built-in tasks by name, and tasks out of a user's file."""
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -79,8 +80,9 @@ def _built_in(name: str, settings: str) -> Task:
 def module_of_file(path: Path) -> ModuleType:
     """A file of the user's, imported anew; raises TaskError with the line at fault where that fails."""
     if not path.is_file():
-        raise TaskError(f"{path}: a task file must exist, found none. The path is taken from {Path.cwd()}.")
-    module_name = f"{FILE_MODULE}{path.stem}"
+        raise TaskError(f"{path}: the file must exist, found none. The path is taken from {Path.cwd()}.")
+    # Two files may share a name.
+    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
