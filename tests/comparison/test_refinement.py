@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import pytest
+
 from thalweg import tasks
 from thalweg.comparison import compare
 from thalweg.comparison.protocol import REFINING
@@ -16,10 +18,14 @@ def test_proposals_gather_where_the_score_is_least_and_repeat_by_seed() -> None:
     tried = [
         ({"lr": lr}, (math.log(lr) - math.log(0.05)) ** 2) for lr in (SPACE["lr"].at((k + 0.5) / 8) for k in range(8))
     ]
-    first = proposed(SPACE, tried, 2, seed=3)
-    assert first == proposed(SPACE, tried, 2, seed=3)
+    first = proposed(SPACE, tried, 4, seed=3, number=0)
+    assert first == proposed(SPACE, tried, 4, seed=3, number=0)
     assert all(1e-4 <= one["lr"] <= 10.0 for one in first)
     assert 0.02 < first[0]["lr"] < 0.12
+    (later,) = proposed(SPACE, tried, 1, seed=3, number=7)  # by then a short step from the best
+    best = min(tried, key=lambda one: one[1])[0]["lr"]
+    assert later["lr"] == pytest.approx(best, rel=0.2)
+    assert later["lr"] != best
 
 
 def test_a_refined_study_keeps_to_its_quota_and_comes_nearer_to_the_best() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+import torch
+
 from thalweg.comparison import budget
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.crew import crew_for
@@ -174,7 +176,7 @@ def make_plan(
                 ways[contender.name] = ways[like]
             else:
                 ways[contender.name], untrained = measure(task, contender, horizons[contender.name], seed_of_pilot)
-                scale = scale or scale_for(untrained, own_metric=task.metric is not None)
+                scale = scale or scale_for(untrained, own_metric=task.metric is not None, dtype=_dtype(task))
             step_s[contender.name] = time_of_update(task, contender, seed_of_pilot)
 
         # A pilot that is over its budget has an answer already: too little.
@@ -217,6 +219,10 @@ def make_plan(
     most = {one.name: drawn_for(design.draws, horizons[one.name]) if prune else design.draws for one in contenders}
     counted = {one.name: most[one.name] if plan.space_of(one) else 1 for one in contenders}
     return replace(plan, draws=counted)
+
+
+def _dtype(task: Task) -> torch.dtype:
+    return next(param.dtype for param in task.make_model(0).parameters() if param.requires_grad)
 
 
 def _aim(task: Task | TrainingFunction, target: float, scale: Scale, horizon: Horizon) -> Target:

@@ -9,22 +9,27 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch
+
 MARGIN = 0.03  # a difference of less than this share of the value is too small to matter
-_RESOLUTION = 1e-12  # a loss this share of the untrained one is as good as zero
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How losses become scores: `untrained` holds what is measured before the first step, by split."""
+    """How losses become scores: `untrained` holds what is measured before the first step, by split.
+
+    A loss that is this `resolution` of the untrained one is as good as zero.
+    """
 
     kind: Literal["log", "linear"]
     untrained: dict[str, float]
+    resolution: float = 1e-12
 
     def score(self, loss: float, split: str) -> float:
         """The score of a loss on a split; lower is better, never above the untrained model's."""
         ceiling = self.untrained[split]
         loss = ceiling if math.isnan(loss) else min(loss, ceiling)
-        return math.log(max(loss, _RESOLUTION * ceiling)) if self.kind == "log" else loss
+        return math.log(max(loss, self.resolution * ceiling)) if self.kind == "log" else loss
 
     def loss(self, score: float) -> float:
         """The loss that has this score. Of a mean score on the logarithmic scale: the geometric mean of the losses."""
@@ -57,6 +62,8 @@ class Scale:
         return asdict(self)
 
 
-def scale_for(untrained: dict[str, float], *, own_metric: bool) -> Scale:
-    """The scale of a task whose losses before the first step are these."""
-    return Scale("linear" if own_metric or min(untrained.values()) <= 0 else "log", untrained)
+def scale_for(untrained: dict[str, float], *, own_metric: bool, dtype: torch.dtype = torch.float32) -> Scale:
+    """The scale of a task whose losses before the first step are these, of a model of this dtype."""
+    # Near an optimum a loss is a square, and parameters are not told apart below eps.
+    resolution = min(1e-12, 100 * torch.finfo(dtype).eps ** 2)
+    return Scale("linear" if own_metric or min(untrained.values()) <= 0 else "log", untrained, resolution)

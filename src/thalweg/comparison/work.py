@@ -240,7 +240,8 @@ class _Work:
     def _proposed(self, ask: Ask, first: int) -> list[Settings]:
         """The settings of the round that begins with this trial, from what those before it in the study came to."""
         rounds = self.plan.design.rounds(self.plan.draws[ask.contender])
-        count = next(len(trials) for trials in rounds if trials and trials.start == first)
+        number = next(k for k, trials in enumerate(rounds) if trials and trials.start == first)
+        count = len(rounds[number])
         study = self._searched(ask)
         stored = [entry.settings for entry in study if first <= entry.trial < first + count]
         if len(stored) == count:
@@ -255,7 +256,7 @@ class _Work:
         ]
         space = self.plan.space_of(self.contenders[ask.contender])
         seed = derive(self.plan.seed, f"proposals/{ask.contender}/{ask.study}", first)
-        return proposed(space, tried, count, seed=seed)
+        return proposed(space, tried, count, seed=seed, number=number - 1)
 
     def _searched(self, ask: Ask) -> list[Entry]:
         """What is known of the search of this study, in the order of its trials."""
