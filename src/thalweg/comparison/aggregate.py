@@ -52,8 +52,8 @@ class Aggregate:
 
     The intervals and bands cover one thing: other seeds, at the settings that were chosen, on these tasks. They do not
     cover other tasks, nor what another search would have chosen; and which contender is the best of a task is taken
-    as given, so one that is best on all of them has a ratio of 1 without any width. From five seeds a task they
-    hold what they should in about 90 % of cases, from ten in about 93 % (a bootstrap of few values is too narrow).
+    as given, so one that is best on all of them has a ratio of 1 without any width. With few seeds a task they
+    are somewhat too narrow, as a bootstrap of few values is.
     """
 
     ratio: dict[str, Interval]
