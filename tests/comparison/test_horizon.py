@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from thalweg.comparison.horizon import SCHEDULES, Horizon
+from thalweg.comparison.horizon import SCHEDULES, Horizon, check_schedule
+from thalweg.errors import SettingError
 
 
 @pytest.mark.parametrize("steps", [2, 7, 100])
@@ -28,3 +29,13 @@ def test_a_warm_up_rises_from_small_to_whole_and_then_decays() -> None:
     assert factors[:6] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
     assert factors[5:] == sorted(factors[5:], reverse=True)
     assert 0 < factors[-1] < 0.02
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(SettingError, match="got 'cosin'. Did you mean cosine"):
+        check_schedule("cosin")
+
+
+def test_a_training_is_looked_at_from_start_to_end() -> None:
+    assert Horizon(steps=8, schedule="linear", looks=4).looked_at() == [0, 2, 4, 6, 8]
+    assert Horizon(steps=2, schedule="linear", looks=16).looked_at() == [0, 1, 2]

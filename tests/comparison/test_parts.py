@@ -1,4 +1,4 @@
-"""The small parts of a comparison, each by itself: budget, horizon, scale, seeds."""
+"""The small parts of a comparison, each by itself: budget, scale, seeds."""
 
 import itertools
 import json
@@ -11,10 +11,9 @@ import torch
 
 from thalweg.comparison import budget, seeds
 from thalweg.comparison.budget import Budget, as_text, ladder
-from thalweg.comparison.horizon import SCHEDULES, Horizon, check_schedule
 from thalweg.comparison.protocol import Design
 from thalweg.comparison.scale import scale_for
-from thalweg.errors import BudgetError, SettingError
+from thalweg.errors import BudgetError
 from thalweg.tasks import seeded
 
 
@@ -82,29 +81,6 @@ def test_rungs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_questi
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1s"), (44.1, "45s"), (130, "3m"), (7000, "2h")])
 def test_times_are_rounded_up(seconds: float, text: str) -> None:
     assert as_text(seconds) == text
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_schedule_to_paste_is_the_one_that_was_trained(schedule: str) -> None:
-    horizon = Horizon(steps=37, schedule=schedule)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
-    scope = {"torch": torch, "optimizer": optimizer}
-    exec(horizon.line_of_code() or "scheduler = None", scope)
-    for step in range(37):
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * horizon.lr_factor(step), abs=1e-9)
-        optimizer.step()
-        if scope["scheduler"]:
-            scope["scheduler"].step()
-
-
-def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(SettingError, match="got 'cosin'. Did you mean cosine"):
-        check_schedule("cosin")
-
-
-def test_a_training_is_looked_at_from_start_to_end() -> None:
-    assert Horizon(steps=8, schedule="linear", looks=4).looked_at() == [0, 2, 4, 6, 8]
-    assert Horizon(steps=2, schedule="linear", looks=16).looked_at() == [0, 1, 2]
 
 
 def test_losses_are_compared_by_factors_and_own_metrics_as_they_are() -> None:
