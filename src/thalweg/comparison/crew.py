@@ -6,13 +6,15 @@ loky, which carries functions of the user's own there and says when one has died
 
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any, Self
 
 import torch
@@ -85,11 +87,8 @@ class Crew:
         for job in left:
             yield job, self._here(job, tell)
 
-    def _here(self, job: Job, tell: Callable[[Job, float], None]) -> list[Result]:
-        return train_all(self._task, job.contenders, job.trials, job.horizon, lambda share: tell(job, share), job.rungs)
-
-    def _in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Result] | str]]:
-        """Jobs as they end; with a text instead of results where a worker died or hangs."""
+    def _hired(self) -> Any:
+        """The workers, who are started by the first job."""
         if self._executor is None:
             import cloudpickle
             import loky
@@ -99,10 +98,18 @@ class Crew:
             self._executor = loky.ProcessPoolExecutor(
                 self._workers, initializer=_start, initargs=(list(sys.path), packed)
             )
+        return self._executor
+
+    def _here(self, job: Job, tell: Callable[[Job, float], None]) -> list[Result]:
+        return train_all(self._task, job.contenders, job.trials, job.horizon, lambda share: tell(job, share), job.rungs)
+
+    def _in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Result] | str]]:
+        """Jobs as they end; with a text instead of results where a worker died or hangs."""
         # The longest first, so that no worker is left alone with a long one in the end.
         ordered = sorted(jobs, key=lambda job: -job.predicted_s)
         try:
-            running = {self._executor.submit(_train, job): job for job in ordered}
+            with _uninterrupted():
+                running = {self._hired().submit(_train, job): job for job in ordered}
         except BrokenProcessPool:
             yield ordered[0], "a worker process has died"
             return
@@ -117,6 +124,22 @@ class Crew:
                 return
             for future in ended:
                 yield _ended(future, running.pop(future))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have Ctrl-C wait: workers that are half started could not be dismissed, and would hold on for a while."""
+    if current_thread() is not main_thread():  # which alone is interrupted
+        yield
+        return
+    pressed: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _ended(future: "Future[list[Result]]", job: Job) -> tuple[Job, list[Result] | str]:
