@@ -227,9 +227,9 @@ def test_bad_input_ends_with_code_2_and_one_message(
 
 
 def test_ctrl_c_ends_with_code_130_and_says_that_nothing_is_lost(tmp_path: Path) -> None:
-    # Far from its end, whatever the machine, when its first training is heard of: workers are just being started.
+    # Far from its end, whatever the machine, when its first training is heard of.
     command = [sys.executable, "-m", "thalweg", "compare", "digits", "--with", "sgd,adam"]
-    command += ["--budget", "32x24trials", "--out", str(tmp_path)]
+    command += ["--budget", "32x24trials", "--workers", "1", "--out", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
