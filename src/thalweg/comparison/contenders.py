@@ -1,10 +1,12 @@
 """Contenders: what competes. An optimizer with some settings pinned; the others are searched.
 
-adam                                   a rule, as it starts
-adam:beta2=0.95,lr=1e-4..1e-2          one setting pinned, another searched in a range of the user's
-adam:schedule=cosine                   with a schedule of its own (`none` for those that need none)
-torch.optim:NAdam:lr=1e-4..1            any class of torch's form, by module and name
-path/to/file.py:make                   a function (params, lr=...) of the user's
+    adam                            a rule, as it starts
+    adam:beta2=0.95,lr=1e-4..1e-2   one setting pinned, another searched in a range of the user's
+    adam:schedule=cosine            with a schedule of its own (`none` for those that need none)
+    torch.optim:NAdam:lr=1e-4..1    any class of torch's form, by module and name
+    path/to/file.py:make            a function (params, lr=...) of the user's
+
+These are the forms that `parse` reads.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping

@@ -80,9 +80,8 @@ class Foreign:
     def source(self) -> str:
         """What it is made of, as far as can be read: who edits it, or installs another version, means another one."""
         try:
-            text = Path(
-                inspect.getfile(self.make)
-            ).read_text()  # the whole file: a function calls what stands beside it
+            # The whole file: a function calls what stands beside it.
+            text = Path(inspect.getfile(self.make)).read_text()
         except (OSError, TypeError, UnicodeDecodeError):
             text = ""
         inside = inspect.getclosurevars(self.make).nonlocals if inspect.isfunction(self.make) else {}

@@ -73,11 +73,11 @@ def outcome(entry: Entry, plan: Plan) -> Outcome:
     if plan.target is not None:
         took = time_to_target(result, plan.target)
         judged = score(took, plan.judged_on)
+        if math.isfinite(took):
+            return Outcome(judged, judged)
         # Among settings that miss the target, the one that ends nearest is chosen.
-        missed = 0.0 if math.isfinite(took) else FARTHEST
-        if steady and not math.isfinite(took):
-            missed = plan.target.shortfall(result.looks)
-        return Outcome(judged + missed, judged, math.isfinite(took))
+        missed = plan.target.shortfall(result.looks) if steady else FARTHEST
+        return Outcome(judged + missed, judged, steady=False)
     chooses, judges = (
         score(getattr(result, split) if steady else math.nan, split) for split in (plan.selected_on, plan.judged_on)
     )

@@ -136,6 +136,9 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     summaries, plan = comparison.contenders, comparison.plan
     measured = comparison.header.task["measured"]
     over = " above the optimum" if plan.optimum else ""
+    # A time to a target has no optimum, whatever the loss has.
+    value_optimum = plan.optimum if plan.target is None else None
+    value_label = comparison.metric + (over if plan.target is None else "")
     has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["race"])
     splits = []
     for split in ("train", "validation"):
@@ -151,9 +154,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     return {
         "rate_label": rate_label,
         "standings": (
-            charts.standings(summaries, colours, comparison.metric, optimum=None)
-            if plan.target is not None and any(math.isfinite(one.value.mean) for one in summaries)
-            else charts.standings(summaries, colours, f"{comparison.metric}{over}", optimum=plan.optimum)
+            charts.standings(summaries, colours, value_label, optimum=value_optimum)
             if any(math.isfinite(one.value.mean) for one in summaries)
             else None
         ),
