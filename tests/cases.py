@@ -1,20 +1,31 @@
 """Every rule with every argument away from its default, and torch's own optimizer of the same settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from tests.references import by_tensor, elementwise
+from tests.references.transcription import Curved
 from thalweg import optim, rules
 
 
 @dataclass(frozen=True)
 class Case:
-    """`ours` and `theirs` take the same keywords."""
+    """`ours` and `theirs` take the same keywords.
+
+    `reference_error` is that of a reference which computes partly in float32, `float32_error` that of both together in
+    float32; `has_kernel` tells whether C knows the rule.
+    """
 
     ours: type[optim.RuleOptimizer]
-    theirs: type[torch.optim.Optimizer]
+    theirs: Callable[..., torch.optim.Optimizer]
     settings: dict[str, Any]
+    reference_error: float = 0.0
+    float32_error: float = 2e-6
+    has_kernel: bool = True
 
     def __str__(self) -> str:
         return f"{self.ours.__name__}-{'-'.join(self.settings)}"
@@ -23,6 +34,11 @@ class Case:
     def rule(self) -> rules.Rule:
         group = self.ours([torch.zeros(1)], **self.settings).param_groups[0]
         return optim.keywords.to_rule(self.ours.rule, group)
+
+
+def decoupled(optimizer: type[torch.optim.Optimizer]) -> Any:
+    """One of torch's that does decoupled decay on request."""
+    return partial(optimizer, decoupled_weight_decay=True)
 
 
 MOMENTS = {"lr": 0.01, "betas": (0.8, 0.97), "eps": 1e-3, "weight_decay": 0.05}
@@ -45,7 +61,68 @@ CASES = [
     Case(optim.Adam, torch.optim.Adam, MOMENTS | {"amsgrad": True}),
     Case(optim.AdamW, torch.optim.AdamW, MOMENTS),
     Case(optim.AdamW, torch.optim.AdamW, MOMENTS | {"amsgrad": True}),
+    Case(optim.Adadelta, torch.optim.Adadelta, {"lr": 0.7, "rho": 0.8, "eps": 1e-2, "weight_decay": 0.05}),
+    Case(optim.Adamax, torch.optim.Adamax, MOMENTS),
+    Case(optim.NAdam, torch.optim.NAdam, MOMENTS | {"momentum_decay": 0.02}, 1e-7),
+    Case(optim.NAdamW, decoupled(torch.optim.NAdam), MOMENTS | {"momentum_decay": 0.02}, 1e-7, 1e-5),
+    Case(optim.RAdam, torch.optim.RAdam, MOMENTS),
+    Case(optim.RAdamW, decoupled(torch.optim.RAdam), MOMENTS),
+    Case(
+        optim.Rprop,
+        torch.optim.Rprop,
+        {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (0.01, 0.03)},
+    ),
+    Case(optim.ASGD, torch.optim.ASGD, {"lr": 0.05, "lambd": 0.1, "alpha": 0.5, "t0": 5.0, "weight_decay": 0.05}, 1e-7),
+    Case(
+        optim.Adafactor,
+        torch.optim.Adafactor,
+        {"lr": 0.02, "beta2_decay": -0.7, "eps": (0.2, 0.5), "d": 1.1, "weight_decay": 0.05},
+    ),
+    Case(optim.HeavyBall, elementwise.HeavyBall, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.05}),
+    Case(optim.Lion, elementwise.Lion, {"lr": 0.01, "betas": (0.7, 0.8), "weight_decay": 0.05}, float32_error=1e-5),
+    Case(optim.Signum, elementwise.Signum, {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.05}),
+    Case(optim.Signum, elementwise.Signum, {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.05}),
+    Case(optim.Adan, elementwise.Adan, MOMENTS | {"betas": (0.8, 0.7, 0.97)}, float32_error=1e-5),
+    Case(optim.AdaBelief, elementwise.AdaBelief, MOMENTS),
+    Case(optim.ADOPT, elementwise.ADOPT, MOMENTS | {"eps": 0.3}),
+    Case(
+        optim.AdEMAMix,
+        elementwise.AdEMAMix,
+        MOMENTS | {"betas": (0.8, 0.97, 0.99), "alpha": 3.0, "alpha_warmup": 20, "beta3_warmup": 30},
+        float32_error=1e-5,
+    ),
+    Case(optim.LaProp, elementwise.LaProp, MOMENTS),
+    Case(
+        optim.MADGRAD,
+        elementwise.MADGRAD,
+        {"lr": 0.01, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.05},
+        has_kernel=False,
+    ),
+    Case(optim.Yogi, elementwise.Yogi, MOMENTS | {"initial_accumulator": 0.1}),
+    Case(optim.QHM, elementwise.QHM, {"lr": 0.05, "momentum": 0.9, "nu": 0.6, "weight_decay": 0.05}),
+    Case(optim.QHAdam, elementwise.QHAdam, MOMENTS | {"nus": (0.6, 0.8)}),
+    Case(optim.AggMo, elementwise.AggMo, {"lr": 0.02, "momenta": (0.2, 0.6, 0.9), "weight_decay": 0.05}),
+    Case(optim.Sophia, elementwise.Sophia, MOMENTS | {"rho": 0.5, "eps": 1.0}),
+    Case(optim.AdaHessian, elementwise.AdaHessian, MOMENTS | {"hessian_power": 0.7}, has_kernel=False),
+    Case(
+        optim.LARS,
+        by_tensor.LARS,
+        {"lr": 0.5, "momentum": 0.8, "trust": 0.02, "eps": 0.5, "weight_decay": 0.05, "nesterov": True},
+    ),
+    Case(optim.LAMB, by_tensor.LAMB, MOMENTS),
+    Case(optim.NovoGrad, by_tensor.NovoGrad, MOMENTS | {"eps": 0.3}),
+    Case(optim.SM3, by_tensor.SM3, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.05}),
+    Case(
+        optim.CAME,
+        by_tensor.CAME,
+        {"lr": 0.01, "weight_decay": 0.05, "betas": (0.8, 0.97, 0.98), "eps1": 0.05, "eps2": 1e-2, "clip": 1.1},
+    ),
+    Case(optim.StableAdamW, by_tensor.StableAdamW, MOMENTS, float32_error=1e-5),
+    Case(optim.AdamMini, by_tensor.AdamMini, MOMENTS),
 ]
+
+ELEMENTWISE = [case for case in CASES if case.rule.scope == "elementwise"]
+TORCHS = [case for case in CASES if isinstance(case.theirs, type) and case.theirs.__module__.startswith("torch.optim")]
 
 SHAPES = ((5, 3), (4, 3, 3, 3), (7,), ())
 
@@ -65,16 +142,35 @@ def gradients(steps: int, dtype: torch.dtype) -> list[list[torch.Tensor]]:
     ]
 
 
-def change(optimizer: type[torch.optim.Optimizer], settings: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
-    """How far 50 steps move the parameters, as one vector."""
+def change(
+    optimizer: Callable[..., torch.optim.Optimizer],
+    settings: dict[str, Any],
+    dtype: torch.dtype,
+    *,
+    evaluated: bool = False,
+) -> torch.Tensor:
+    """How far 50 steps move the parameters, as one vector; with those at which the model is to be used, if asked."""
     start = parameters(dtype)
     params = [param.clone().requires_grad_() for param in start]
     running = optimizer(params, **settings)
     for grads in gradients(50, dtype):
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad.clone()
+        estimate(running, grads)
         running.step()
-    return torch.cat([(param.detach() - at).flatten() for param, at in zip(params, start, strict=True)]).double()
+    ends = [param.detach().clone() for param in params]
+    if evaluated:
+        running.eval()
+        ends, start = ends + params, start + start
+    return torch.cat([(end.detach() - at).flatten() for end, at in zip(ends, start, strict=True)]).double()
+
+
+def estimate(optimizer: torch.optim.Optimizer, grads: list[torch.Tensor]) -> None:
+    """Give an optimizer that wants them estimates of curvature: what the Gauss-Newton method makes of gradients."""
+    if isinstance(optimizer, Curved):
+        optimizer.curvature([3 * grad * grad for grad in grads])
+    elif isinstance(optimizer, optim.RuleOptimizer) and optimizer.rule.needs == "curvature":
+        optimizer.absorb_gauss_newton(3)
 
 
 def relative_error(found: torch.Tensor, reference: torch.Tensor) -> float:

@@ -442,8 +442,8 @@ def test_a_number_that_a_rule_reads_off_itself_is_not_baked_into_a_kernel() -> N
         def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
             return grad, state
 
-        def apply(self, param: torch.Tensor, direction: torch.Tensor, c: Any) -> Any:
-            return param - self.lr * direction
+        def apply(self, param: torch.Tensor, direction: torch.Tensor, state: Any, c: Any) -> Any:
+            return param - self.lr * direction, state
 
     for lr in (0.5, 0.25):
         param = torch.ones(3, requires_grad=True)

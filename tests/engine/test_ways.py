@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import CASES, SHAPES, Case
+from tests.cases import ELEMENTWISE, SHAPES, Case
 from thalweg import optim
 from thalweg.engine import c_source, compiled, flat, precision
 from thalweg.engine.precision import Rounding
 from thalweg.engine.ways import Way
 from thalweg.errors import SettingError
 from thalweg.rules import Rule, like_param, root, row
+from thalweg.rules.base import hashing
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ROUNDINGS: list[Rounding] = ["nearest", "kahan", "stochastic"]
@@ -56,14 +57,24 @@ def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
         assert torch.equal(one, other)
 
 
+def assert_same(case: Case, found: list[Tensor], expected: list[Tensor]) -> None:
+    if case.has_kernel:
+        assert_same_bits(found, expected)
+        return
+    for one, other in zip(found, expected, strict=True):
+        # PyTorch's powers depend on where an element lies in memory, by one unit in the last place.
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
 def test_flat_and_compiled_equal_the_loop_bit_by_bit(case: Case, dtype: torch.dtype) -> None:
     looped = taken(case, "loop", dtype)
-    assert_same_bits(taken(case, "compiled", dtype), looped)
-    assert_same_bits(taken(case, None, dtype), looped)
+    if case.has_kernel:
+        assert_same(case, taken(case, "compiled", dtype), looped)
+    assert_same(case, taken(case, None, dtype), looped)
     # Flat vectors are views, which a transposed parameter has none of.
-    assert_same_bits(taken(case, "flat", dtype, transposed=False), taken(case, "loop", dtype, transposed=False))
+    assert_same(case, taken(case, "flat", dtype, transposed=False), taken(case, "loop", dtype, transposed=False))
 
 
 @pytest.mark.parametrize(
@@ -71,19 +82,19 @@ def test_flat_and_compiled_equal_the_loop_bit_by_bit(case: Case, dtype: torch.dt
     [("kahan", torch.bfloat16), ("kahan", torch.float16), ("stochastic", torch.bfloat16)],
     ids=str,
 )
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
 def test_every_rounding_is_the_same_every_way(case: Case, rounding: Rounding, dtype: torch.dtype) -> None:
     chosen: dict[str, Any] = {"rounding": rounding, "seed": 5}
     expected = taken(case, "loop", dtype, transposed=False, **chosen)
-    for way in ("flat", "compiled"):
-        assert_same_bits(taken(case, way, dtype, transposed=False, **chosen), expected)
-    assert_same_bits(taken(case, None, dtype, **chosen), taken(case, "loop", dtype, **chosen))
+    for way in ("flat", "compiled") if case.has_kernel else ("flat",):
+        assert_same(case, taken(case, way, dtype, transposed=False, **chosen), expected)
+    assert_same(case, taken(case, None, dtype, **chosen), taken(case, "loop", dtype, **chosen))
     nearest = taken(case, "loop", dtype, transposed=False)
     assert not all(map(torch.equal, expected[: len(ALL_SHAPES)], nearest))
 
 
 def test_maximize_is_the_same_every_way() -> None:
-    for case in CASES[:3]:
+    for case in ELEMENTWISE[:3]:
         assert_same_bits(
             taken(case, "compiled", torch.float32, maximize=True), taken(case, "loop", torch.float32, maximize=True)
         )
@@ -99,7 +110,7 @@ def test_buckets_cover_every_element_once_in_order() -> None:
 def rounded_many(value: float, dtype: torch.dtype, rounding: Rounding) -> Tensor:
     """One number, rounded at 100,000 places."""
     values = torch.full((100_000,), value)
-    c = row(**precision.keys(seed=1, position=2, step=3))
+    c = row(**hashing.keys(seed=1, position=2, step=3))
     return precision.rounded(values, dtype, row(), c, torch.arange(100_000), rounding)[0].double()
 
 
@@ -118,8 +129,8 @@ def test_stochastic_rounding_is_right_in_the_mean() -> None:
 
 def test_the_noise_of_neighbours_steps_and_parameters_is_unrelated() -> None:
     def noise(**where: int) -> Tensor:
-        c = row(**precision.keys(**{"seed": 0, "position": 0, "step": 1} | where))
-        return (precision._hashed(torch.arange(65_536), c) & 0xFFFF).double() / 65_536 - 0.5
+        c = row(**hashing.keys(**{"seed": 0, "position": 0, "step": 1} | where))
+        return (hashing.noise(torch.arange(65_536), c) & 0xFFFF).double() / 65_536 - 0.5
 
     streams = [noise(), noise(seed=1), noise(position=1), noise(step=2), noise().roll(1)]
     for one, other in itertools.combinations(streams, 2):

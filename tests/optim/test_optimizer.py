@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from tests.cases import CASES, Case, gradients, parameters
+from tests.cases import CASES, TORCHS, Case, gradients, parameters
 from thalweg import optim, rules
 from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, SettingError, ThalwegError
 from thalweg.optim import keywords
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_of_torchs = pytest.mark.parametrize("case", TORCHS, ids=str)
 
 
 def train(optimizer: torch.optim.Optimizer, num_steps: int, skip: int = 0) -> None:
@@ -40,7 +41,7 @@ def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], **toleranc
             assert torch.equal(one, other)
 
 
-@each_case
+@each_of_torchs
 def test_keywords_and_defaults_are_torchs(case: Case) -> None:
     ours = inspect.signature(case.ours).parameters
     theirs = inspect.signature(case.theirs).parameters
@@ -48,10 +49,13 @@ def test_keywords_and_defaults_are_torchs(case: Case) -> None:
     assert list(ours.keys() - own) == list(theirs.keys() & ours.keys())
     assert theirs.keys() - ours.keys() <= set(keywords.TORCH_ONLY)
     for name in ours.keys() - own:
-        assert ours[name].default == theirs[name].default
+        if name == "eps" and case.ours is optim.Adafactor:  # torch's None is that of the dtype, as 0 is here
+            assert (ours[name].default, theirs[name].default) == ((0.0, 1e-3), (None, 1e-3))
+        else:
+            assert ours[name].default == theirs[name].default
 
 
-@each_case
+@each_of_torchs
 def test_groups_and_state_have_torchs_keys(case: Case) -> None:
     saved = []
     for optimizer in (case.ours(fresh(), **case.settings), case.theirs(fresh(), **case.settings)):
@@ -64,7 +68,7 @@ def test_groups_and_state_have_torchs_keys(case: Case) -> None:
         assert ours["state"][index].keys() == expected
 
 
-@each_case
+@each_of_torchs
 @pytest.mark.parametrize("way", ["torch to thalweg", "thalweg to torch"])
 def test_checkpoints_go_both_ways(case: Case, way: str) -> None:
     start = fresh(torch.float64)
@@ -76,7 +80,7 @@ def test_checkpoints_go_both_ways(case: Case, way: str) -> None:
     resumed.load_state_dict(copy.deepcopy(begun.state_dict()))
     train(begun, 10, skip=10)
     train(resumed, 10, skip=10)
-    assert_same(params, start, rtol=1e-10, atol=1e-13)
+    assert_same(params, start, rtol=max(1e-10, case.reference_error), atol=max(1e-13, case.reference_error))
 
 
 @each_case
@@ -93,7 +97,8 @@ def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> 
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for state in resumed.state.values():
         # torch's own loader would have cast them to the parameter's dtype (pytorch#43706).
-        assert all(tensor.dtype == torch.float32 for tensor in state.values())
+        own = {key: tensor for key, tensor in state.items() if key not in case.rule.carried}
+        assert all(tensor.dtype == torch.float32 for tensor in own.values())
     train(resumed, 10, skip=10)
     assert_same(halved, whole)
 
@@ -120,7 +125,7 @@ SCHEDULERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if "momentum" in case.settings or "betas" in case.settings], ids=str
+    "case", [case for case in TORCHS if "momentum" in case.settings or "betas" in case.settings], ids=str
 )
 def test_schedulers_of_torch_do_what_they_do_to_torch(case: Case, scheduler: str) -> None:
     if case.settings.get("dampening"):
@@ -134,7 +139,7 @@ def test_schedulers_of_torch_do_what_they_do_to_torch(case: Case, scheduler: str
             train(optimizer, 1, skip=step)
             schedule.step()
         ends.append(params)
-    assert_same(*ends, rtol=1e-10, atol=1e-13)
+    assert_same(*ends, rtol=max(1e-10, case.reference_error), atol=max(1e-13, case.reference_error))
 
 
 @each_case
@@ -151,14 +156,14 @@ def test_a_tensor_learning_rate_works_and_is_never_written(case: Case) -> None:
     assert_same(*ends, rtol=1e-12, atol=1e-14)
 
 
-@each_case
+@each_of_torchs
 def test_maximize_climbs_as_torchs_does(case: Case) -> None:
     ends = []
     for kind in (case.ours, case.theirs):
         params = fresh(torch.float64)
         train(kind(params, **case.settings, maximize=True), 5)
         ends.append(params)
-    assert_same(*ends, rtol=1e-10, atol=1e-13)
+    assert_same(*ends, rtol=max(1e-10, case.reference_error), atol=max(1e-13, case.reference_error))
 
 
 @each_case
@@ -190,7 +195,8 @@ def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Ca
 @each_case
 def test_zero_learning_rate_moves_nothing(case: Case) -> None:
     params = fresh()
-    train(case.ours(params, **case.settings | {"lr": 0.0, "weight_decay": 0.0}), 3)
+    still = {key: 0.0 for key in ("lr", "weight_decay") if key in case.settings}
+    train(case.ours(params, **case.settings | still), 3)
     assert_same(params, parameters(torch.float32))
 
 
@@ -228,7 +234,8 @@ def test_odd_shapes_and_layouts_are_taken(case: Case) -> None:
             param.grad, empty.grad = plain.cos(), torch.zeros(0, 3)
             optimizer.step()
         ends.append([param])
-    assert_same(*ends)
+    # Sums depend on the order in memory, by rounding.
+    assert_same(*ends, **({} if case.rule.scope == "elementwise" else {"rtol": 1e-5, "atol": 1e-7}))
 
 
 def test_closures_are_called_with_gradients_on_and_return_the_loss() -> None:

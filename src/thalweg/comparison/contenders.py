@@ -75,7 +75,7 @@ class Contender:
         rule = self.rule.with_(**settings)
         if isinstance(rule, Foreign):
             return rule.optimizer(params)
-        return thalweg.optim.optimizer_for(type(rule))(params, **keywords.from_rule(rule))
+        return thalweg.optim.optimizer_for(rule.at_defaults())(params, **keywords.from_rule(rule))
 
     def rule_at(self, settings: Mapping[str, float]) -> Rule:
         """The rule at these settings, of a contender that has one."""

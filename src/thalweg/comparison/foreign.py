@@ -21,13 +21,13 @@ from thalweg import rules
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
 from thalweg.rules import Hyper, Range, Rule
-from thalweg.rules.hyper import Bound
+from thalweg.rules.base.hyper import Bound
 from thalweg.tasks.catalogue import module_of_file
 
 # Where a keyword of this name is searched, and how soon.
 _KNOWN: dict[str, Hyper] = {}
 for _rule in (rules.AdamW, rules.RMSprop, rules.SGD):
-    _KNOWN |= _rule.hypers()
+    _KNOWN |= _rule().hypers()
 _DECADES = 2.5  # that a learning rate is searched to either side of its default
 _LR_WITHOUT_DEFAULT = 1e-3
 _ANY = Bound("(-inf, inf)")

@@ -88,6 +88,15 @@ def _alike(grad: Tensor, param: Tensor) -> bool:
     )
 
 
+def unaliased(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
+    """What a step made, ready to be written over what it was made from, in order.
+
+    A rule may hand on an input as it is (the last parameter, say), which would be written before it is read.
+    """
+    places = {id(tensor): k for k, tensor in enumerate(old)}
+    return [tensor if places.get(id(tensor), k) == k else tensor.clone() for k, tensor in enumerate(new)]
+
+
 def is_dense(tensor: Tensor) -> bool:
     """Whether a tensor fills its memory without gaps, in whatever order of its dimensions."""
     if tensor.layout != torch.strided:

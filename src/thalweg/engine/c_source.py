@@ -42,6 +42,8 @@ _ARITHMETIC: dict[str, str] = {
     "aten.minimum.default": "{0} < {1} || {0} != {0} ? {0} : {1}",
     "aten.clamp_min.default": "{0} < {1} ? {1} : {0}",
     "aten.clamp_max.default": "{0} > {1} ? {1} : {0}",
+    "aten.clamp_min.Tensor": "{0} < {1} ? {1} : {0}",
+    "aten.clamp_max.Tensor": "{0} > {1} ? {1} : {0}",
     "aten.sign.default": "({0} > 0) - ({0} < 0)",
     "aten.lt.Tensor": "{0} < {1}",
     "aten.lt.Scalar": "{0} < {1}",
@@ -95,6 +97,7 @@ _SPECIAL: dict[str, Callable[[Operation, list[str]], str]] = {
     "aten.sqrt.default": _root,
     "aten.pow.Tensor_Scalar": _power,
     "aten.clamp.default": _clamp,
+    "aten.clamp.Tensor": _clamp,
     "aten.detach.default": lambda of, args: args[0],
 }
 

@@ -90,7 +90,7 @@ def why_not(batch: Batch) -> str | None:
     """Why no kernel could run a batch, as far as can be told without making one; None if one could."""
     rule = batch.program.rule
     if rule.scope != "elementwise":
-        return f"{type(rule).__name__} looks at whole tensors (scope {rule.scope})"
+        return f"{rule.name} looks at whole tensors (scope {rule.scope})"
     if batch.device.type != "cpu":
         return f"kernels are for the CPU, not for {batch.device.type}"
     for param in batch.params:

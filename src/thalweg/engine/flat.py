@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from thalweg.engine.batch import Batch, Step
+from thalweg.engine.batch import Batch, Step, unaliased
 from thalweg.engine.loop import advance
 
 # Elements in a bucket: few operations on a CPU, whose caches hold a bucket of this size (measured: 64 K and 1 M are
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 def why_not(batch: Batch) -> str | None:
     """Why a batch cannot be run so; None if it can."""
     if batch.program.rule.scope != "elementwise":
-        return f"{type(batch.program.rule).__name__} looks at whole tensors (scope {batch.program.rule.scope})"
+        return f"{batch.program.rule.name} looks at whole tensors (scope {batch.program.rule.scope})"
     if not all(param.is_contiguous() for param in batch.params):
         return "a parameter is not contiguous"
     return batch.why_not_raw()
@@ -60,8 +60,9 @@ def run(step: Step) -> None:
             remembered = batch.state(0)._replace(**dict(zip(batch.columns, state, strict=True)))
             ((new_param, new_state),) = advance([batch.program.update(param, grad, remembered, c, index)])
             lengths = [high - low for _, low, high in bucket]
-            for parts, new in zip(written, (new_param, *new_state), strict=True):
-                torch._foreach_copy_(parts, new.split(lengths))
+            made = unaliased([new_param, *new_state], [param, *state])
+            for parts, new in zip(written, made, strict=True):
+                torch._foreach_copy_(parts, torch.split(new, lengths))
 
 
 def buckets(lengths: Mapping[int, int], size: int) -> Iterator[list[Piece]]:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from thalweg.engine.batch import Step
+from thalweg.engine.batch import Step, unaliased
 from thalweg.engine.program import Program
-from thalweg.rules import Mean, Sum
-from thalweg.rules.reductions import Asking, Reduction
+from thalweg.rules import Max, Mean, Sum, steps
+from thalweg.rules.base.reductions import Asking, Reduction
 
 
 class Item(NamedTuple):
@@ -22,17 +22,17 @@ class Item(NamedTuple):
     coefficients: Any
 
 
-def run(steps: Sequence[Step]) -> None:
+def run(taken: Sequence[Step]) -> None:
     """Take steps in place. Those of rules over the whole model must come together."""
-    slots = [(step, k) for step in steps for k in range(len(step.batch.params))]
+    slots = [(step, k) for step in taken for k in range(len(step.batch.params))]
     items = (
         Item(step.batch.program, step.batch.params[k], step.grads[k], step.batch.state(k), step.rows[k])
         for step, k in slots
     )
     for (step, k), (param, state) in zip(slots, update(items), strict=True):
-        step.batch.params[k].copy_(param)
-        for column, leaf in zip(step.batch.columns.values(), state, strict=True):
-            column[k].copy_(leaf)
+        old = [step.batch.params[k], *step.batch.state(k)]
+        for kept, made in zip(old, unaliased([param, *state], old), strict=True):
+            kept.copy_(made)
 
 
 def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
@@ -52,6 +52,11 @@ def _begin(item: Item) -> Asking:
     if item.program.needs_index:
         index = torch.arange(item.param.numel(), device=item.param.device).view(item.param.shape)
     return item.program.update(item.param, item.grad, item.state, item.coefficients, index)
+
+
+def perturbed(items: Iterable[Item]) -> list[Tensor]:
+    """Where the second gradient of each item's step is to be taken. All items are needed at once."""
+    return advance([steps(item.program.perturb(item.param, item.grad, item.coefficients)) for item in items])
 
 
 def advance(asking: Sequence[Asking]) -> list[Any]:
@@ -75,12 +80,20 @@ def answer_round(requests: dict[int, Reduction]) -> dict[int, Tensor]:
     if not overall:
         return {index: reduce_one(request) for index, request in requests.items()}
     assert len(overall) == len(requests), "a reduction over the model must be asked for by all tensors in one round"
+    kind = type(overall[0])
+    assert all(type(request) is kind for request in overall), "all tensors must ask for the same over the model"
+    if kind is Max:
+        largest = torch.stack([request.of.max() for request in overall if request.of.numel()]).max()
+        return dict.fromkeys(requests, largest)
     total = torch.stack([request.of.sum() for request in overall]).sum()
     count = sum(request.of.numel() for request in overall)
-    return {index: total / count if isinstance(request, Mean) else total for index, request in requests.items()}
+    return dict.fromkeys(requests, total / count if kind is Mean else total)
 
 
 def reduce_one(request: Reduction) -> Tensor:
     """The answer to a request about one tensor."""
-    reduce = request.of.sum if isinstance(request, Sum) else request.of.mean
-    return reduce() if request.dim is None else reduce(dim=request.dim)
+    of = request.of
+    if isinstance(request, Max) and of.numel() == 0:
+        return of.new_zeros(())  # of nothing, there is none
+    reduce: Any = {Sum: of.sum, Mean: of.mean, Max: of.amax}[type(request)]
+    return reduce() if request.dim is None else reduce(dim=request.dim, keepdim=True)

@@ -7,25 +7,22 @@ Three ways to round, of which the last two keep steps that are smaller than half
     kahan        θ = round(θ'), r = round(θ' - θ); the next step starts from θ + r (compensated summation)
     stochastic   up or down with the probability that makes the mean exact; bfloat16 only
 
-Stochastic rounding draws nothing: its noise is a hash of (seed, parameter, step, element), so its only state is the
-seed, and resuming, sharding or compiling changes no bit.
+Stochastic rounding draws nothing: its noise is a hash (`rules.base.hashing`), so its only state is the seed, and
+resuming, sharding or compiling changes no bit.
 
 Source: Kahan 1965 (doi.org/10.1145/363707.363723); for training in bfloat16, Zamirai et al. 2020, arXiv:2010.06192.
-The hash is Wellons' `lowbias32` (nullprogram.com/blog/2018/07/31).
 """
 
-import hashlib
-import struct
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from thalweg.rules.base.hashing import noise
+
 Rounding = Literal["nearest", "kahan", "stochastic"]
 
 HALVES = (torch.bfloat16, torch.float16)
-# Keys enter a step as coefficients, which may be float32: it holds whole numbers up to 2**24.
-_KEY_BITS = 24
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -55,31 +52,11 @@ def rounded(value: Tensor, dtype: torch.dtype, state: Any, c: Any, index: Tensor
     """(the parameter as it is kept, the state with what rounding remembers)."""
     if rounding == "stochastic":
         assert index is not None, "the position of each element in its parameter"
-        return _up_or_down(value, _hashed(index, c)).to(dtype), state
+        return _up_or_down(value, noise(index, c)).to(dtype), state
     kept = value.to(dtype)
     if rounding == "kahan":
         state = state._replace(residual=(value - kept.to(value.dtype)).to(dtype))
     return kept, state
-
-
-def keys(seed: int, position: int, step: int) -> dict[str, int]:
-    """The coefficients that stochastic rounding adds: what is hashed with the index of an element."""
-    digest = hashlib.blake2b(struct.pack("<qqq", seed, position, step), digest_size=6).digest()
-    whole = int.from_bytes(digest, "little")
-    return {"key_low": whole % 2**_KEY_BITS, "key_high": whole >> _KEY_BITS}
-
-
-def _hashed(index: Tensor, c: Any) -> Tensor:
-    """32 even bits for each element, as int32."""
-    low, high = (torch.as_tensor(key).to(torch.int32) for key in (c.key_low, c.key_high))
-    x = _mixed(index.to(torch.int32) ^ low)
-    return _mixed(x ^ high)
-
-
-def _mixed(x: Tensor) -> Tensor:
-    x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
-    x = (x ^ ((x >> 15) & 0x1FFFF)) * (0x846CA68B - 2**32)  # int32 has no unsigned kin in torch
-    return x ^ ((x >> 16) & 0xFFFF)
 
 
 def _up_or_down(value: Tensor, noise: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from torch import Tensor
 from thalweg.engine import precision
 from thalweg.engine.precision import Rounding
 from thalweg.rules import Rule, row
-from thalweg.rules.reductions import Asking
-from thalweg.rules.rule import Leaf, like_param, steps
+from thalweg.rules.base import hashing
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rule import Leaf, like_param, steps
 
 _RESIDUAL: Leaf = like_param(unit="θ", key="residual")
 
@@ -30,9 +31,7 @@ class Program:
 
     def key(self, shape: torch.Size, dtype: torch.dtype) -> Hashable:
         """What tensors must have in common to be run by the same code."""
-        rule = self.rule
-        switches = tuple(getattr(rule, name) for name, declared in rule.hypers().items() if declared.is_switch)
-        return type(rule), switches, tuple(self.layout(shape)), dtype, self.maximize, self.rounding
+        return self.rule.form, tuple(self.layout(shape)), dtype, self.maximize, self.rounding
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:
         """The tensors remembered for a parameter of this shape: the rule's, and the rounding's."""
@@ -46,12 +45,28 @@ class Program:
             return row(**state._asdict(), residual=torch.zeros_like(param, requires_grad=False))
         return state
 
-    def coefficients(self, step: int, *, seed: int = 0, position: int = 0) -> Any:
-        """Every scalar of step number `step` (from 1) of the parameter at this position of its optimizer."""
-        scalars = self.rule.coefficients(step)
-        if self.rounding == "stochastic":
-            return row(**scalars._asdict(), **precision.keys(seed, position, step))
-        return scalars
+    def begun(self) -> tuple[float, ...]:
+        """The scalars that are carried from step to step, before the first one."""
+        return tuple(self.rule.carried.values())
+
+    def carried(self, coefficients: Any) -> tuple[float, ...]:
+        """The scalars to carry on after a step with these coefficients."""
+        return tuple(getattr(coefficients, name) for name in self.rule.carried)
+
+    def coefficients(
+        self, step: int, *, before: tuple[float, ...] | None = None, seed: int = 0, position: int = 0
+    ) -> Any:
+        """Every scalar of step number `step` (from 1) of the parameter at this position of its optimizer.
+
+        `before` are the scalars carried on from the step before.
+        """
+        scalars, more = self.rule.coefficients(step), {}
+        if self.rule.carried:
+            carried = zip(self.rule.carried, before or self.begun(), strict=True)
+            more = self.rule.carry(step, row(**dict(carried)))
+        if self.needs_keys:
+            more |= hashing.keys(seed, position, step)
+        return row(**scalars._asdict(), **more) if more else scalars
 
     def update(self, param: Tensor, grad: Tensor, state: Any, c: Any, index: Tensor | None = None) -> Asking:
         """One step of one tensor: (the new parameter, the new state); asks for reductions on the way.
@@ -65,7 +80,23 @@ class Program:
         value, state = yield from steps(self.rule.update(value, grad, state, c))
         return precision.rounded(value, param.dtype, state, c, index, self.rounding)
 
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Asking:
+        """Where the second gradient of a step is to be taken, for rules that need one; asks for reductions."""
+        value = param.to(precision.compute_dtype(param.dtype))
+        grad = grad.to(value.dtype)
+        there = yield from steps(self.rule.perturb(value, -grad if self.maximize else grad, c))
+        return there.to(param.dtype)
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        """Where the model is to be used, for rules that say so; `c` is that of the last step."""
+        return self.rule.evaluation_point(precision.exact(param, state, self.rounding), state, c).to(param.dtype)
+
     @property
     def needs_index(self) -> bool:
         """Whether `update` must be told which element is which."""
         return self.rounding == "stochastic"
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether every parameter has scalars of its own, from which random numbers are made."""
+        return self.needs_index or self.rule.draws

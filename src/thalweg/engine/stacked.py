@@ -37,12 +37,14 @@ class Population:
             for name, param in params.items()
         }
         self.state = {name: type(rows[0])(*map(torch.stack, zip(*rows, strict=True))) for name, rows in states.items()}
+        self._carried = [Program(rule).begun() for rule in rules]
         self._runner = self._members()
 
     def keep(self, members: Sequence[int], params: dict[str, Tensor]) -> None:
         """Go on with these members alone, whose stacked parameters are now these."""
         self.params = params
         self.state = {name: type(state)(*(leaf[list(members)] for leaf in state)) for name, state in self.state.items()}
+        self._carried = [self._carried[k] for k in members]
         self._runner = self._members()
 
     def _members(self) -> Runner | None:
@@ -59,7 +61,10 @@ class Population:
     @torch.no_grad()
     def step(self, rules: Sequence[Rule], grads: dict[str, Tensor], count: int) -> None:
         """Take step number `count` (from 1) with these stacked gradients, each member at the numbers of its rule."""
-        rows = [rule.coefficients(count) for rule in rules]
+        rows = [
+            Program(rule).coefficients(count, before=before) for rule, before in zip(rules, self._carried, strict=True)
+        ]
+        self._carried = [self._program.carried(row) for row in rows]
         if self._runner is None:
             self._step_under_vmap(rows, grads)
             return
@@ -80,6 +85,8 @@ class Population:
 
         updated = torch.func.vmap(member)(self.params, grads, self.state, type(rows[0])(*columns))
         for name, (param, state) in updated.items():
-            self.params[name].copy_(param)
-            for old, new in zip(self.state[name], state, strict=True):
+            # What a member hands on as it was may be the stack itself, which is written here.
+            for old, new in zip(
+                (self.params[name], *self.state[name]), (param.clone(), *map(Tensor.clone, state)), strict=True
+            ):
                 old.copy_(new)

@@ -48,7 +48,7 @@ class Runner:
 
     @property
     def _who(self) -> str:
-        return type(self.batch.program.rule).__name__
+        return self.batch.program.rule.name
 
     def _choose(self, asked: Way | None) -> Choice:
         if asked == "loop":

@@ -7,21 +7,154 @@ from thalweg import rules
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
 
 
-class SGD(RuleOptimizer, rule=rules.SGD): ...
+class AdaBelief(RuleOptimizer, rule=rules.AdaBelief): ...
+
+
+class Adadelta(RuleOptimizer, rule=rules.Adadelta): ...
+
+
+class Adafactor(RuleOptimizer, rule=rules.Adafactor): ...
 
 
 class AdaGrad(RuleOptimizer, rule=rules.AdaGrad): ...
 
 
-class RMSprop(RuleOptimizer, rule=rules.RMSprop): ...
+class AdaHessian(RuleOptimizer, rule=rules.AdaHessian): ...
 
 
 class Adam(RuleOptimizer, rule=rules.Adam): ...
 
 
+class Adamax(RuleOptimizer, rule=rules.Adamax): ...
+
+
+class AdamMini(RuleOptimizer, rule=rules.AdamMini): ...
+
+
 class AdamW(RuleOptimizer, rule=rules.AdamW): ...
+
+
+class Adan(RuleOptimizer, rule=rules.Adan): ...
+
+
+class AdEMAMix(RuleOptimizer, rule=rules.AdEMAMix): ...
+
+
+class ADOPT(RuleOptimizer, rule=rules.ADOPT): ...
+
+
+class AggMo(RuleOptimizer, rule=rules.AggMo): ...
+
+
+class ASGD(RuleOptimizer, rule=rules.ASGD): ...
+
+
+class CAME(RuleOptimizer, rule=rules.CAME): ...
+
+
+class HeavyBall(RuleOptimizer, rule=rules.HeavyBall): ...
+
+
+class LAMB(RuleOptimizer, rule=rules.LAMB): ...
+
+
+class LaProp(RuleOptimizer, rule=rules.LaProp): ...
+
+
+class LARS(RuleOptimizer, rule=rules.LARS): ...
+
+
+class Lion(RuleOptimizer, rule=rules.Lion): ...
+
+
+class MADGRAD(RuleOptimizer, rule=rules.MADGRAD): ...
+
+
+class NAdam(RuleOptimizer, rule=rules.NAdam): ...
+
+
+class NAdamW(RuleOptimizer, rule=rules.NAdamW): ...
+
+
+class NovoGrad(RuleOptimizer, rule=rules.NovoGrad): ...
+
+
+class QHAdam(RuleOptimizer, rule=rules.QHAdam): ...
+
+
+class QHM(RuleOptimizer, rule=rules.QHM): ...
+
+
+class RAdam(RuleOptimizer, rule=rules.RAdam): ...
+
+
+class RAdamW(RuleOptimizer, rule=rules.RAdamW): ...
+
+
+class RMSprop(RuleOptimizer, rule=rules.RMSprop): ...
+
+
+class Rprop(RuleOptimizer, rule=rules.Rprop): ...
+
+
+class SGD(RuleOptimizer, rule=rules.SGD): ...
+
+
+class Signum(RuleOptimizer, rule=rules.Signum): ...
+
+
+class SM3(RuleOptimizer, rule=rules.SM3): ...
+
+
+class Sophia(RuleOptimizer, rule=rules.Sophia): ...
+
+
+class StableAdamW(RuleOptimizer, rule=rules.StableAdamW): ...
+
+
+class Yogi(RuleOptimizer, rule=rules.Yogi): ...
 
 
 Adagrad = AdaGrad  # torch's spelling
 
-__all__ = ["SGD", "AdaGrad", "Adagrad", "Adam", "AdamW", "RMSprop", "RuleOptimizer", "optimizer_for"]
+__all__ = [
+    "ADOPT",
+    "ASGD",
+    "CAME",
+    "LAMB",
+    "LARS",
+    "MADGRAD",
+    "QHM",
+    "SGD",
+    "SM3",
+    "AdEMAMix",
+    "AdaBelief",
+    "AdaGrad",
+    "AdaHessian",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamMini",
+    "AdamW",
+    "Adamax",
+    "Adan",
+    "AggMo",
+    "HeavyBall",
+    "LaProp",
+    "Lion",
+    "NAdam",
+    "NAdamW",
+    "NovoGrad",
+    "QHAdam",
+    "RAdam",
+    "RAdamW",
+    "RMSprop",
+    "Rprop",
+    "RuleOptimizer",
+    "Signum",
+    "Sophia",
+    "StableAdamW",
+    "Yogi",
+    "optimizer_for",
+]

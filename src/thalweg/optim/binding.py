@@ -18,7 +18,7 @@ from thalweg.engine.program import Program
 from thalweg.engine.ways import Runner, Way
 from thalweg.errors import ParameterError
 from thalweg.rules import Rule
-from thalweg.rules.rule import Leaf
+from thalweg.rules.base.rule import Leaf
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -78,11 +78,13 @@ class Binding:
         for record, param, position in zip(self.records, params, positions, strict=True):
             if param.is_conj() or param.is_neg():
                 raise ParameterError(
-                    f"{type(program.rule).__name__}: a parameter must hold its own numbers, got a view of shape "
+                    f"{program.rule.name}: a parameter must hold its own numbers, got a view of shape "
                     f"{tuple(param.shape)} yet to be conjugated or negated. Pass its resolve_conj().resolve_neg()."
                 )
             counts.adopt(record, position, [leaf.key for leaf in layout.values()])
             _complete(record, program, param)
+            for name, first in program.rule.carried.items():
+                record[name] = torch.as_tensor(record.get(name, first), dtype=torch.float64).clone()
         self._entries = {
             key: [record[key] for record in self.records] for key in ("step", *(leaf.key for leaf in layout.values()))
         }
@@ -92,7 +94,7 @@ class Binding:
         self._views = _is_view(params[0])
         if hasattr(params[0], "to_local") and (program.rule.scope != "elementwise" or program.needs_index):
             raise ParameterError(
-                f"{type(program.rule).__name__}: sharded parameters need an elementwise rule and no stochastic "
+                f"{program.rule.name}: sharded parameters need an elementwise rule and no stochastic "
                 f"rounding, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
             )
         self._addresses = self._where()
@@ -126,17 +128,25 @@ class Binding:
                 _aligned(grad, param, program.rule, rests=rests)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
+        return Step(self.batch, grads, self._rows(program, seed), grads_at, sparse)
+
+    def _rows(self, program: Program, seed: int) -> list[Any]:
+        """The scalars of the next step of each parameter, the same object where they agree."""
         taken = self._counts.before(self.positions)
-        if program.needs_index:
-            rows = [
-                program.coefficients(int(count) + 1, seed=seed, position=position)
-                for count, position in zip(taken, self.positions, strict=True)
-            ]
-        else:
-            counts = {taken[0]} if taken.count(taken[0]) == len(taken) else set(taken)
-            each = {count: program.coefficients(int(count) + 1) for count in counts}
-            rows = [each[count] for count in taken] if len(each) > 1 else [each[taken[0]]] * len(taken)
-        return Step(self.batch, grads, rows, grads_at, sparse)
+        if program.needs_keys:
+            each = zip(taken, self._carried(), self.positions, strict=True)
+            return [program.coefficients(int(k) + 1, before=before, seed=seed, position=at) for k, before, at in each]
+        if program.rule.carried:
+            pairs = list(zip(taken, self._carried(), strict=True))
+            made = {pair: program.coefficients(int(pair[0]) + 1, before=pair[1]) for pair in set(pairs)}
+            return [made[pair] for pair in pairs]
+        counts = {taken[0]} if taken.count(taken[0]) == len(taken) else set(taken)
+        rows = {count: program.coefficients(int(count) + 1) for count in counts}
+        return [rows[count] for count in taken] if len(rows) > 1 else [rows[taken[0]]] * len(taken)
+
+    def _carried(self) -> list[tuple[float, ...]]:
+        names = self.program.rule.carried
+        return [tuple(record[name].item() for name in names) for record in self.records]
 
     @torch.enable_grad()
     def step_differentiably(self, step: Step) -> None:
@@ -151,9 +161,35 @@ class Binding:
                 kept = torch.view_as_complex(leaf) if self.params[k].is_complex() else leaf
                 self.records[k][layout[name].key] = kept
 
-    def count(self) -> None:
-        """Count the step that was taken."""
+    def perturbed(self, step: Step) -> list[loop.Item]:
+        """What must be known to say where the second gradient of a step is taken."""
+        batch = step.batch
+        each = zip(batch.params, step.grads, step.rows, strict=True)
+        return [loop.Item(self.program, param, grad, None, row) for param, grad, row in each]
+
+    def evaluation_points(self, program: Program) -> list[tuple[Tensor, Tensor]]:
+        """Each parameter with the value at which the model is to be used."""
+        found = []
+        for k, (param, taken) in enumerate(zip(self.batch.params, self._counts.before(self.positions), strict=True)):
+            c = program.coefficients(max(1, int(taken)))
+            found.append((param, program.evaluation_point(param, self.batch.state(k), c)))
+        return found
+
+    def absorb(self, program: Program, curvature: Sequence[Tensor]) -> None:
+        """Take estimates of the Hessian's diagonal into the state, one for each parameter."""
+        for k, (estimate, taken) in enumerate(zip(curvature, self._counts.before(self.positions), strict=True)):
+            c = program.coefficients(int(taken) + 1)
+            state = self.batch.state(k)
+            estimate = plain(estimate).to(precision.compute_dtype(self.dtype))
+            for column, leaf in zip(self.batch.columns.values(), program.rule.absorb(state, estimate, c), strict=True):
+                column[k].copy_(leaf)
+
+    def count(self, step: Step) -> None:
+        """Count the step that was taken, and remember the scalars that it carries on."""
         self._counts.add_one(self.positions)
+        for name in self.program.rule.carried:
+            for record, row in zip(self.records, step.rows, strict=True):
+                record[name].fill_(getattr(row, name))
 
 
 Bound = list[tuple[Binding, list[int]]]
@@ -260,7 +296,7 @@ def _complete(record: dict[str, Any], program: Program, param: Tensor) -> None:
 
 def _like(leaf: Tensor, param: Any) -> Tensor:
     """A leaf of state of the kind that its parameter is: complex, or sharded in the same way."""
-    if param.is_complex():
+    if param.is_complex() and leaf.shape == torch.view_as_real(param).shape:
         return torch.view_as_complex(leaf)
     if hasattr(param, "to_local"):
         from torch.distributed.tensor import DTensor
@@ -272,12 +308,11 @@ def _like(leaf: Tensor, param: Any) -> Tensor:
 
 
 def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:
-    wanted = param.dtype if leaf.key == "residual" else precision.compute_dtype(param.dtype)
-    return (
-        isinstance(entry, Tensor)
-        and (entry.dtype, entry.device, entry.layout) == (wanted, param.device, torch.strided)
-        and entry.shape == leaf.shape(param.shape)
-    )
+    wanted = plain(param).dtype if leaf.key == "residual" else precision.compute_dtype(plain(param).dtype)
+    if not isinstance(entry, Tensor) or entry.layout != torch.strided:
+        return False
+    held = plain(entry)
+    return (held.dtype, held.device) == (wanted, param.device) and held.shape == leaf.shape(plain(param).shape)
 
 
 def _adopted(entry: Any, first: Tensor, key: str) -> Tensor:
@@ -303,7 +338,7 @@ def _is_view(param: Tensor) -> bool:
 
 def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, rests: bool) -> Tensor:
     """A gradient as its parameter lies in memory, or sparse where that will do; a wrong one raises ParameterError."""
-    who = type(rule).__name__
+    who = rule.name
     for what, found, wanted in (
         ("dtype", grad.dtype, param.dtype),
         ("device", grad.device, param.device),

@@ -32,13 +32,9 @@ MEANINGS = {
 }
 
 
-def members(rule: type[Rule]) -> dict[str, list[str]]:
-    """Each keyword, with the hyperparameters it carries, in torch's order."""
-    return _members(rule)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
-
-
 @cache
-def _members(rule: Any) -> dict[str, list[str]]:
+def members(rule: Rule) -> dict[str, list[str]]:
+    """Each keyword, with the hyperparameters it carries, in torch's order."""
     return carried(rule.hypers())
 
 
@@ -52,7 +48,7 @@ def carried(hypers: Mapping[str, Hyper]) -> dict[str, list[str]]:
 
 def from_rule(rule: Rule) -> dict[str, Any]:
     """The keywords of a rule's settings."""
-    return _carrying(members(type(rule)), rule.settings())
+    return _carrying(members(rule), rule.settings())
 
 
 def carrying(hypers: Mapping[str, Hyper], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,10 +63,10 @@ def _carrying(members: Mapping[str, list[str]], settings: Mapping[str, Any]) -> 
     }
 
 
-def settings(rule: type[Rule], group: dict[str, Any]) -> dict[str, Any]:
+def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
     """The settings a parameter group holds; what else the group holds is left alone.
 
-    A tensor is read, never kept: schedulers write to it in place.
+    A tensor is read, never kept: schedulers write to it in place. None stands for the default.
     """
     found: dict[str, Any] = {}
     for keyword, names in members(rule).items():
@@ -78,99 +74,97 @@ def settings(rule: type[Rule], group: dict[str, Any]) -> dict[str, Any]:
         if names == [keyword]:
             values = (values,)
         elif not isinstance(values, tuple | list) or len(values) != len(names):
-            raise SettingError(f"{rule.__name__}: {keyword} must hold {len(names)} numbers, got {values!r}.")
+            raise SettingError(f"{rule.name}: {keyword} must hold {len(names)} numbers, got {values!r}.")
         for name, value in zip(names, values, strict=True):
+            if value is None:
+                value = rule.hypers()[name].default
             found[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     return found
 
 
-def to_rule(rule: type[Rule], group: dict[str, Any]) -> Rule:
-    """The rule at the settings of a parameter group."""
-    return rule(**settings(rule, group))
+def to_rule(rule: Rule, group: dict[str, Any]) -> Rule:
+    """The rule with the settings of a parameter group."""
+    return rule.with_(**settings(rule, group))
 
 
-def signature(rule: type[Rule]) -> inspect.Signature:
+def signature(rule: Rule) -> inspect.Signature:
     """The signature of the optimizer made from a rule, for `help` and editors."""
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("params", positional)]
-    parameters += [inspect.Parameter(key, positional, default=value) for key, value in from_rule(rule()).items()]
+    parameters += [inspect.Parameter(key, positional, default=value) for key, value in from_rule(rule).items()]
     parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=COMMON[key]) for key in COMMON]
     return inspect.Signature(parameters)
 
 
-def bind(rule: type[Rule], args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
+def bind(rule: Rule, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
     """The settings that a call makes, with the defaults of the rest. An unknown keyword raises KeywordError."""
-    defaults = from_rule(rule())
+    defaults = from_rule(rule)
     if len(args) > len(defaults):
-        raise KeywordError(
-            f"{rule.__name__}: at most {len(defaults)} settings may be given by position, got {len(args)}."
-        )
+        raise KeywordError(f"{rule.name}: at most {len(defaults)} settings may be given by position, got {len(args)}.")
     by_position = dict(zip(defaults, args, strict=False))
     for keyword in given:
         if keyword in by_position:
-            raise KeywordError(f"{rule.__name__}: {keyword} must be given once, got it by position and by name.")
+            raise KeywordError(f"{rule.name}: {keyword} must be given once, got it by position and by name.")
         if keyword not in defaults:
             known = [*defaults, *COMMON]
             raise KeywordError(
-                f"{rule.__name__}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
+                f"{rule.name}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
             )
     return defaults | by_position | given
 
 
-def take_torchs(rule: type[Rule], given: dict[str, Any]) -> dict[str, Any]:
+def take_torchs(rule: Rule, given: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a call or a group without those that choose among torch's kernels, once they are checked."""
     if given.get("foreach") and given.get("fused"):
-        raise KeywordError(f"{rule.__name__}: foreach and fused must not both be True. Leave both out.")
+        raise KeywordError(f"{rule.name}: foreach and fused must not both be True. Leave both out.")
     if given.get("capturable"):
         raise KeywordError(
-            f"{rule.__name__}: capturable must be left out, since steps are not captured in CUDA graphs, "
+            f"{rule.name}: capturable must be left out, since steps are not captured in CUDA graphs, "
             f"got capturable={given['capturable']!r}."
         )
     return {keyword: value for keyword, value in given.items() if keyword not in TORCH_KERNELS}
 
 
-def check_common(rule: type[Rule], group: dict[str, Any]) -> None:
+def check_common(rule: Rule, group: dict[str, Any]) -> None:
     """Refuse what is no way of rounding, and no seed."""
-    who, rounding, seed = rule.__name__, group.get("rounding", "nearest"), group.get("seed", 0)
+    who, rounding, seed = rule.name, group.get("rounding", "nearest"), group.get("seed", 0)
     if rounding not in get_args(Rounding):
         raise SettingError(f"{who}: rounding must be one of {', '.join(get_args(Rounding))}, got {rounding!r}.")
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise SettingError(f"{who}: seed must be a whole number of at most 64 bits, got {seed!r}.")
 
 
-def check_way(rule: type[Rule], way: Any) -> None:
+def check_way(rule: Rule, way: Any) -> None:
     """Refuse what is no way of running."""
     if way is not None and way not in get_args(Way):
-        raise SettingError(f"{rule.__name__}: way must be one of {', '.join(get_args(Way))} or None, got {way!r}.")
+        raise SettingError(f"{rule.name}: way must be one of {', '.join(get_args(Way))} or None, got {way!r}.")
 
 
-def check_group(rule: type[Rule], group: dict[str, Any]) -> None:
+def check_group(rule: Rule, group: dict[str, Any]) -> None:
     """Refuse a parameter group without parameters, and a keyword that was meant to be another.
 
     As in torch a group may hold keys of the user's own (`name`, `initial_lr`): only near misses are errors.
     """
     if "params" not in group:
-        raise ParameterError(f"{rule.__name__}: a parameter group must have the key 'params', got {sorted(group)}.")
+        raise ParameterError(f"{rule.name}: a parameter group must have the key 'params', got {sorted(group)}.")
     if "way" in group:
-        raise KeywordError(
-            f"{rule.__name__}: way must be given to the optimizer, not to a group, got {group['way']!r}."
-        )
-    known = [*from_rule(rule()), *COMMON]
+        raise KeywordError(f"{rule.name}: way must be given to the optimizer, not to a group, got {group['way']!r}.")
+    known = [*from_rule(rule), *COMMON]
     for key in group.keys() - {"params", *known}:
         if close := get_close_matches(key, known, n=1, cutoff=0.85):
-            raise KeywordError(f"{rule.__name__}: a parameter group has the key {key!r}. Did you mean {close[0]}?")
+            raise KeywordError(f"{rule.name}: a parameter group has the key {key!r}. Did you mean {close[0]}?")
 
 
-def check_checkpoint(rule: type[Rule], group: dict[str, Any]) -> None:
+def check_checkpoint(rule: Rule, group: dict[str, Any]) -> None:
     """Refuse a saved group that belongs to another algorithm."""
     missing = [keyword for keyword in members(rule) if keyword not in group]
     if missing:
         raise ParameterError(
-            f"{rule.__name__}: the checkpoint must be one of {rule.__name__}, got one without {', '.join(missing)}. "
+            f"{rule.name}: the checkpoint must be one of {rule.name}, got one without {', '.join(missing)}. "
             "Load it into the optimizer that saved it."
         )
-    if group.get("decoupled_weight_decay") and rule.__name__ == "Adam":  # torch's AdamW has the key, always true
+    if group.get("decoupled_weight_decay") and rule.name == "Adam":  # torch's AdamW has the key, always true
         raise ParameterError(
-            f"{rule.__name__}: the checkpoint must have weight decay as an L2 penalty, got decoupled weight decay. "
+            f"{rule.name}: the checkpoint must have weight decay as an L2 penalty, got decoupled weight decay. "
             "Load it into AdamW."
         )

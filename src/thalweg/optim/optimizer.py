@@ -1,7 +1,8 @@
 """The one mechanism that makes a `torch.optim.Optimizer` out of a rule."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_not
 from typing import Any, ClassVar
@@ -9,12 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from thalweg.engine import precision, ways
+from thalweg.engine import curvature, loop, precision, ways
 from thalweg.engine.batch import Batch, Step
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import keywords
-from thalweg.optim.binding import Binding, Bindings, UnknownParameterError, alike, plain
+from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, alike, plain
+from thalweg.optim.elsewhere import Elsewhere
 from thalweg.optim.plan import Plan, Planned
 from thalweg.rules import Rule
 
@@ -29,12 +31,12 @@ class RuleOptimizer(torch.optim.Optimizer):
     keeps its own dtype through `load_state_dict`. The gradient is never written.
     """
 
-    rule: ClassVar[type[Rule]]
+    rule: ClassVar[Rule]  # at its default settings
 
-    def __init_subclass__(cls, *, rule: type[Rule] | None = None) -> None:
+    def __init_subclass__(cls, *, rule: type[Rule] | Rule | None = None) -> None:
         if rule is None:  # a subclass of one of these, with the same formula
             return
-        cls.rule = rule
+        cls.rule = rule = rule() if isinstance(rule, type) else rule
         cls.__signature__ = keywords.signature(rule)  # type: ignore[attr-defined]
         cls.__doc__ = _document(rule)
         _MADE.setdefault(rule, cls)
@@ -101,6 +103,16 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} "
                 f"of shape {tuple(param.shape)}."
             )
+        if param.dim() < self.rule.least_dims:
+            raise ParameterError(
+                f"{self._who}: every parameter must have {self.rule.least_dims} dimensions or more, got one of shape "
+                f"{tuple(param.shape)}. Give it the matrices alone, and the others to AdamW, say."
+            )
+        if param.is_complex() and not self.rule.takes_complex:
+            raise ParameterError(
+                f"{self._who}: parameters must be real, got complex ones of shape {tuple(param.shape)}. "
+                "Give them to AdamW, say."
+            )
         self._check_rounding(rounding, param.dtype)
 
     def _check_rounding(self, rounding: precision.Rounding, dtype: torch.dtype) -> None:
@@ -110,20 +122,47 @@ class RuleOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; `closure`, if given, is called first to compute the loss, which is returned."""
+        if self._evaluating:
+            raise ParameterError(
+                f"{self._who}: parameters must be those of training to take a step, got those of evaluation. "
+                "Call optimizer.train() first."
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.rule.needs == "second gradient":
+            self._take_second_gradient(closure)
         # All steps are made ready, and bad gradients refused, before the first parameter is written.
-        ready = [pair for group in range(len(self.param_groups)) for pair in self._ready(group)]
+        ready = self._all_ready()
         if self.defaults.get("differentiable"):
             for binding, step in ready:
                 binding.step_differentiably(step)
         else:
             ways.run([(binding.runner, step) for binding, step in ready])
-        for binding, _ in ready:
-            binding.count()
+        for binding, step in ready:
+            binding.count(step)
         return loss
+
+    def _take_second_gradient(self, closure: Callable[[], Any] | None) -> None:
+        """Put the gradients at the perturbed parameters in the place of those at the parameters."""
+        if closure is None:
+            raise ParameterError(
+                f"{self._who}: a step needs a second gradient, got no closure. Call optimizer.step(closure) with a "
+                "function that zeroes the gradients, computes the loss, calls backward() and returns the loss."
+            )
+        items = [item for binding, step in self._all_ready() for item in binding.perturbed(step)]
+        moved = Elsewhere()
+        try:
+            moved.move(zip([item.param for item in items], loop.perturbed(items), strict=True))
+            self.zero_grad()
+            with torch.enable_grad():
+                closure()
+        finally:
+            moved.back()
+
+    def _all_ready(self) -> list[tuple[Binding, Step]]:
+        return [pair for number in range(len(self.param_groups)) for pair in self._ready(number)]
 
     def _ready(self, number: int) -> list[tuple[Binding, Step]]:
         """What a group is to do: its parameters that have a gradient, in batches."""
@@ -141,16 +180,19 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not params:
             return []
         if bound is None:
-            try:
-                bound = self._bindings.of(params, programs, self._way)
-            except UnknownParameterError:  # the user has put another one into the group
-                self._forget()
-                bound = self._bindings.of(params, programs, self._way)
+            bound = self._bound(params, programs)
         ready = []
         for binding, places in bound:
             own = grads if len(places) == len(grads) else [grads[place] for place in places]
             ready.append((binding, binding.step(programs(binding.dtype), own, group.get("seed", 0))))
         return ready
+
+    def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound:
+        try:
+            return self._bindings.of(params, programs, self._way)
+        except UnknownParameterError:  # the user has put another one into the group
+            self._forget()
+            return self._bindings.of(params, programs, self._way)
 
     def _programs(self, number: int) -> Callable[[torch.dtype], Program]:
         """The program of a group for parameters of a dtype, at the group's settings as they are now."""
@@ -159,7 +201,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         kept = (settings, group["maximize"], group.get("rounding", "nearest"))
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
-            rule = self.rule(**settings)
+            rule = self.rule.with_(**settings)
 
             @cache
             def program(dtype: torch.dtype) -> Program:
@@ -168,6 +210,73 @@ class RuleOptimizer(torch.optim.Optimizer):
 
             self._read[number] = kept, program
         return self._read[number][1]
+
+    def eval(self) -> None:
+        """Put the parameters where the model is to be used, for rules that train elsewhere (Schedule-Free, averages).
+
+        For other rules nothing happens, so a program that calls it runs with any.
+        """
+        if self._evaluating or not self.rule.evaluates_elsewhere:
+            return
+        for number, group in enumerate(self.param_groups):
+            programs = self._programs(number)
+            for binding, _ in self._bound([param for param in group["params"] if self.state.get(param)], programs):
+                self._evaluating.move(binding.evaluation_points(programs(binding.dtype)))
+
+    def train(self) -> None:
+        """Put the parameters back where they are trained; after `eval`."""
+        self._evaluating.back()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A `with` block in which the parameters are where the model is to be used."""
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train()
+
+    def estimate_curvature(self, loss: Tensor) -> None:
+        """Estimate the Hessian's diagonal of a loss and remember it, for rules that need it (AdaHessian, Sophia).
+
+        Args:
+            loss: 0-d, with its graph, which is kept: `loss.backward()` may follow.
+
+        The estimate is that of random signs (Hutchinson), drawn anew at each call from the seed of the group.
+
+        """
+        params = [param for group in self.param_groups for param in group["params"] if param.requires_grad]
+        grads = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
+        at = {id(param): k for k, param in enumerate(params)}
+        drawn: list[Tensor] = []
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.requires_grad:
+                    taken = int(self.state[param]["step"]) if self.state.get(param) else 0
+                    drawn.append(curvature.signs(param, group.get("seed", 0), len(drawn), taken))
+        estimates = curvature.hutchinson(grads, params, drawn)
+        self._absorb(lambda param: estimates[at[id(param)]] if id(param) in at else None)
+
+    def absorb_gauss_newton(self, num_examples: int) -> None:
+        """Remember an estimate of the Gauss-Newton diagonal: `num_examples` times the squares of the gradients.
+
+        The gradients must be those of a mean loss over so many examples whose labels were drawn from the model's own
+        predictions (Gauss-Newton-Bartlett; Liu et al. 2023, arXiv:2305.14342, Algorithm 2).
+        """
+        self._absorb(lambda param: None if param.grad is None else num_examples * param.grad.detach().square())
+
+    @torch.no_grad()
+    def _absorb(self, estimate: Callable[[Tensor], Tensor | None]) -> None:
+        if self.rule.needs != "curvature":
+            raise ParameterError(
+                f"{self._who}: the rule must use estimates of curvature, and it does not. Leave the call out."
+            )
+        for number, group in enumerate(self.param_groups):
+            programs = self._programs(number)
+            found = {id(param): value for param in group["params"] if (value := estimate(param)) is not None}
+            params = [param for param in group["params"] if id(param) in found]
+            for binding, _ in self._bound(params, programs) if params else []:
+                binding.absorb(programs(binding.dtype), [found[id(param)] for param in binding.params])
 
     # What was read off groups and state, for speed. It is made again whenever it is missing or no longer true.
 
@@ -183,7 +292,24 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _read(self) -> dict[int, Any]:
         return {}
 
+    @cached_property
+    def _evaluating(self) -> Elsewhere:
+        return Elsewhere()
+
+    def _not_evaluating(self) -> None:
+        if self._evaluating:
+            raise ParameterError(
+                f"{self._who}: parameters must be those of training to be saved or copied, got those of evaluation. "
+                "Call optimizer.train() first."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with the entries that torch keeps and these rules compute."""
+        self._not_evaluating()
+        return super().state_dict()
+
     def __getstate__(self) -> dict[str, Any]:
+        self._not_evaluating()
         return super().__getstate__() | {"_way": self._way}
 
     def __reduce__(self) -> Any:
@@ -269,25 +395,29 @@ def _in_its_own_dtype(key: str, value: Any, device: torch.device) -> Any:
     return value.to(device=device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
-_MADE: dict[type[Rule], type[RuleOptimizer]] = {}
+_MADE: dict[Rule, type[RuleOptimizer]] = {}
 
 
-def optimizer_for(rule: type[Rule]) -> type[RuleOptimizer]:
-    """The optimizer class of a rule: the one already made, or a new one for a rule of your own."""
-    return _MADE.get(rule) or type(rule.__name__, (RuleOptimizer,), {}, rule=rule)
+def optimizer_for(rule: type[Rule] | Rule) -> type[RuleOptimizer]:
+    """The optimizer class of a rule: the one already made, or a new one for a rule of your own.
+
+    The settings of a rule are the defaults of its class: `optimizer_for(Cautious(AdamW()))(params, lr=3e-4)`.
+    """
+    rule = rule() if isinstance(rule, type) else rule
+    return _MADE.get(rule) or type(rule.name, (RuleOptimizer,), {}, rule=rule)
 
 
-def _blank(rule: type[Rule]) -> RuleOptimizer:
+def _blank(rule: Rule) -> RuleOptimizer:
     made = optimizer_for(rule)
     return made.__new__(made)
 
 
-def _document(rule: type[Rule]) -> str:
+def _document(rule: Rule) -> str:
     lines = [rule.__doc__ or "", "", "Args:", "    params: parameters to optimize, or dicts that define groups"]
     for keyword, names in keywords.members(rule).items():
         declared = [rule.hypers()[name] for name in names]
         texts = [f"{one.symbol}: {one.doc} ({one.bound})" if one.symbol else one.doc for one in declared]
-        default = keywords.from_rule(rule())[keyword]
+        default = keywords.from_rule(rule)[keyword]
         lines.append(f"    {keyword}: {'; '.join(texts)}; default {default}")
     lines += [f"    {keyword}: {text}" for keyword, text in keywords.MEANINGS.items()]
     return "\n".join(lines)

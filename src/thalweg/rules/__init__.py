@@ -1,32 +1,147 @@
 """Rules: the formulas of optimizers, each written once as pure functions."""
 
+from thalweg.rules.adabelief import AdaBelief
+from thalweg.rules.adadelta import Adadelta
+from thalweg.rules.adafactor import Adafactor
 from thalweg.rules.adagrad import AdaGrad
+from thalweg.rules.adahessian import AdaHessian
 from thalweg.rules.adam import Adam
+from thalweg.rules.adam_mini import AdamMini
+from thalweg.rules.adamax import Adamax
 from thalweg.rules.adamw import AdamW
-from thalweg.rules.explain import Explanation, explain
-from thalweg.rules.hyper import Hyper, Range, hyper, switch
-from thalweg.rules.reductions import Mean, Sum
+from thalweg.rules.adan import Adan
+from thalweg.rules.ademamix import AdEMAMix
+from thalweg.rules.adopt import ADOPT
+from thalweg.rules.aggmo import AggMo
+from thalweg.rules.asgd import ASGD
+from thalweg.rules.base.explain import Explanation, explain
+from thalweg.rules.base.hyper import Hyper, Range, choice, count, hyper, switch
+from thalweg.rules.base.reductions import Max, Mean, Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape, steps
+from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.came import CAME
+from thalweg.rules.heavy_ball import HeavyBall
+from thalweg.rules.lamb import LAMB
+from thalweg.rules.laprop import LaProp
+from thalweg.rules.lars import LARS
+from thalweg.rules.lion import Lion
+from thalweg.rules.madgrad import MADGRAD
+from thalweg.rules.nadam import NAdam
+from thalweg.rules.nadamw import NAdamW
+from thalweg.rules.novograd import NovoGrad
+from thalweg.rules.qhadam import QHAdam
+from thalweg.rules.qhm import QHM
+from thalweg.rules.radam import RAdam
+from thalweg.rules.radamw import RAdamW
 from thalweg.rules.rmsprop import RMSprop
-from thalweg.rules.roots import root
-from thalweg.rules.rows import row
-from thalweg.rules.rule import Rule, like_param, steps
+from thalweg.rules.rprop import Rprop
 from thalweg.rules.sgd import SGD
+from thalweg.rules.signum import Signum
+from thalweg.rules.sm3 import SM3
+from thalweg.rules.sophia import Sophia
+from thalweg.rules.stable_adamw import StableAdamW
+from thalweg.rules.wrappers import (
+    ASAM,
+    SAM,
+    Cautious,
+    CautiousDecay,
+    Centralized,
+    Clip,
+    ClipAdaptive,
+    ClipNorm,
+    ClipValue,
+    ClipWeights,
+    CoupledDecay,
+    DecoupledDecay,
+    FixedNorms,
+    FullyDecoupledDecay,
+    Grokfast,
+    Lookahead,
+    Mars,
+    MovingAverage,
+    Noisy,
+    Orthogonalized,
+    PolyakAverage,
+    WarmRestarts,
+)
+from thalweg.rules.yogi import Yogi
 
 __all__ = [
+    "ADOPT",
+    "ASAM",
+    "ASGD",
+    "CAME",
+    "LAMB",
+    "LARS",
+    "MADGRAD",
+    "QHM",
+    "SAM",
     "SGD",
+    "SM3",
+    "AdEMAMix",
+    "AdaBelief",
     "AdaGrad",
+    "AdaHessian",
+    "Adadelta",
+    "Adafactor",
     "Adam",
+    "AdamMini",
     "AdamW",
+    "Adamax",
+    "Adan",
+    "AggMo",
+    "Cautious",
+    "CautiousDecay",
+    "Centralized",
+    "Clip",
+    "ClipAdaptive",
+    "ClipNorm",
+    "ClipValue",
+    "ClipWeights",
+    "CoupledDecay",
+    "DecoupledDecay",
     "Explanation",
+    "FixedNorms",
+    "FullyDecoupledDecay",
+    "Grokfast",
+    "HeavyBall",
     "Hyper",
+    "LaProp",
+    "Lion",
+    "Lookahead",
+    "Mars",
+    "Max",
     "Mean",
+    "MovingAverage",
+    "NAdam",
+    "NAdamW",
+    "Noisy",
+    "NovoGrad",
+    "Orthogonalized",
+    "PolyakAverage",
+    "QHAdam",
+    "RAdam",
+    "RAdamW",
     "RMSprop",
     "Range",
+    "Rprop",
     "Rule",
+    "Signum",
+    "Sophia",
+    "StableAdamW",
     "Sum",
+    "WarmRestarts",
+    "Wrapper",
+    "Yogi",
+    "choice",
+    "copy_of_param",
+    "count",
     "explain",
     "hyper",
     "like_param",
+    "of_shape",
     "root",
     "row",
     "steps",

@@ -16,26 +16,22 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules import decay
-from thalweg.rules.hyper import Range, Scalar, hyper
-from thalweg.rules.roots import root
-from thalweg.rules.rows import row
-from thalweg.rules.rule import Rule, like_param
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaGrad(Rule, scope="elementwise"):
     """Each parameter's step divided by the root of all its squared gradients so far."""
 
-    lr: Scalar = hyper(
-        1e-2, ">= 0", symbol="η", unit="θ", search=Range(1e-4, 10.0, "log"), order=1, doc="learning rate"
-    )
+    lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0)
     lr_decay: Scalar = hyper(0.0, ">= 0", symbol="κ", doc="decay of the learning rate with the steps")
     weight_decay: Scalar = decay.l2_penalty()
     initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="where the sum starts")
-    eps: Scalar = hyper(
-        1e-10, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"
-    )
+    eps: Scalar = epsilon(1e-10)
 
     takes_sparse = True
 

@@ -15,31 +15,20 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules import decay
 from thalweg.rules.adam import AdamStep
-from thalweg.rules.hyper import Range, Scalar, hyper
-from thalweg.rules.rows import row
+from thalweg.rules.base import decay, moments
+from thalweg.rules.base.hyper import Scalar
+from thalweg.rules.base.rows import row
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW(AdamStep, scope="elementwise"):
+class AdamW(decay.Decoupled, AdamStep, scope="elementwise"):
     """Adam with decoupled weight decay."""
 
-    weight_decay: Scalar = hyper(
-        1e-2,
-        ">= 0",
-        symbol="λ",
-        unit="1/θ",
-        search=Range(1e-4, 1.0, "log"),
-        moves_optimum=True,
-        doc="shrinks the parameter by ηλ a step",
-    )
+    weight_decay: Scalar = decay.shrinkage(1e-2)
 
     def coefficients(self, step: int) -> Any:
-        return row(**self.moment_coefficients(step), shrink=1 - self.lr * self.weight_decay)
+        return row(**moments.scalars(self, step), shrink=1 - self.lr * self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        return self.moment_direction(grad, state, c)
-
-    def apply(self, param: Tensor, direction: Tensor, c: Any) -> Any:
-        return decay.decoupled(param, c) - c.lr * direction
+        return moments.direction(grad, state, c)

@@ -21,24 +21,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules import decay
-from thalweg.rules.hyper import Range, Scalar, hyper, switch
-from thalweg.rules.roots import root
-from thalweg.rules.rows import row
-from thalweg.rules.rule import Rule, like_param
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, switch
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
 
 
 @dataclass(frozen=True, kw_only=True)
 class RMSprop(Rule, scope="elementwise"):
     """Each parameter's step divided by a running root mean square of its gradients."""
 
-    lr: Scalar = hyper(1e-2, ">= 0", symbol="η", unit="θ", search=Range(1e-5, 1.0, "log"), order=1, doc="learning rate")
+    lr: Scalar = learning_rate(1e-2)
     alpha: Scalar = hyper(
         0.99, "[0, 1)", symbol="α", search=Range(0.9, 0.999, "log-to-one"), doc="decay of the mean square"
     )
-    eps: Scalar = hyper(
-        1e-8, ">= 0", symbol="ε", unit="g", search=Range(1e-10, 1e-3, "log"), doc="keeps the division finite"
-    )
+    eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
     momentum: Scalar = hyper(
         0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"

@@ -21,19 +21,17 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.errors import SettingError
-from thalweg.rules import decay
-from thalweg.rules.hyper import Range, Scalar, hyper, switch
-from thalweg.rules.rows import row
-from thalweg.rules.rule import Rule, like_param
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Range, Scalar, hyper, learning_rate, switch
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
 
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(Rule, scope="elementwise"):
     """Gradient descent on a batch, with momentum."""
 
-    lr: Scalar = hyper(
-        1e-3, ">= 0", symbol="η", unit="θ/g", search=Range(1e-4, 10.0, "log"), order=1, doc="learning rate"
-    )
+    lr: Scalar = learning_rate(1e-3, low=1e-4, high=10.0, unit="θ/g")
     momentum: Scalar = hyper(
         0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
     )

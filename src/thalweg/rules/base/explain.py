@@ -3,11 +3,12 @@
 import inspect
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from thalweg.rules.hyper import Range
-from thalweg.rules.rule import Rule
+from thalweg.rules.base.hyper import Range
+from thalweg.rules.base.rule import Rule
 
 _SECTION = re.compile(r"(Use|Avoid|Source|Departs): ")
 
@@ -18,8 +19,8 @@ class ExplainedHyper:
 
     name: str
     symbol: str
-    value: float | bool
-    default: float | bool
+    value: Any
+    default: Any
     bound: str
     unit: str
     search: Range | None

@@ -4,7 +4,7 @@ A rule never sums by itself: it yields a request and is sent the answer, because
 tensor at hand is all of it, a shard, or one member of a population.
 
     norm = yield Sum(grad * grad)                   over this tensor: a 0-D tensor
-    rows = yield Mean(grad * grad, dim=-1)          over one dimension, which is dropped
+    rows = yield Mean(grad * grad, dim=-1)          over a dimension, or several, which stay with size 1
     norm = yield Sum(grad * grad, over="model")     over every tensor that takes part in the step
 
 All tensors advance together, a request at a time. A request over the model must be made by all of them in the same
@@ -20,10 +20,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sum:
-    """The sum of a tensor, along `dim` or entirely; `over="model"` adds up the sums of all tensors."""
+    """The sum of a tensor, along `dim` or entirely (then it is 0-d); `over="model"` adds up the sums of all tensors."""
 
     of: Tensor
-    dim: int | None = None
+    dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
 
 
@@ -32,9 +32,18 @@ class Mean:
     """The mean of a tensor, along `dim` or entirely; `over="model"` is the mean of all elements of all tensors."""
 
     of: Tensor
-    dim: int | None = None
+    dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
 
 
-Reduction = Sum | Mean
+@dataclass(frozen=True)
+class Max:
+    """The largest element of a tensor, along `dim` or entirely; `over="model"` is that of all tensors."""
+
+    of: Tensor
+    dim: int | tuple[int, ...] | None = None
+    over: Literal["tensor", "model"] = "tensor"
+
+
+Reduction = Sum | Mean | Max
 Asking = Generator[Reduction, Any, Any]  # a computation that asks on the way

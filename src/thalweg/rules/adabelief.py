@@ -1,0 +1,49 @@
+"""AdaBelief: AdamW that divides by how far gradients are from their mean, not from zero.
+
+    m_t = β₁ m_{t-1} + (1 - β₁) g_t                       m̂_t = m_t / (1 - β₁ᵗ)
+    s_t = β₂ s_{t-1} + (1 - β₂) (g_t - m_t)² + ε          ŝ_t = s_t / (1 - β₂ᵗ)
+    θ_t = (1 - ηλ) θ_{t-1} - η m̂_t / (√ŝ_t + ε)
+
+Use: convolutions, and adversarial networks, where it is steadier than Adam.
+Avoid: the ε of Adam: here it is added to squares and is a setting that matters (10⁻¹⁶ for transformers, 10⁻⁸ for
+convolutions).
+Source: Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2.
+Departs: as the authors' adabelief-pytorch 0.2 with rectify=False: decoupled decay, ε at both places.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay, moments
+from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaBelief(decay.Decoupled, scope="elementwise"):
+    """AdamW that divides by how far gradients are from their mean, not from zero."""
+
+    lr: Scalar = learning_rate(1e-3)
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.999)
+    eps: Scalar = epsilon(1e-16, place="inside and outside the root", unit="g, g²")
+    weight_decay: Scalar = decay.shrinkage()
+
+    corrects_bias = True
+
+    class State:
+        m = like_param(unit="g", key="exp_avg")
+        s = like_param(unit="g²", key="exp_avg_var")
+
+    def coefficients(self, step: int) -> Any:
+        return row(**moments.scalars(self, step), shrink=1 - self.lr * self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        m = c.beta1 * state.m + c.fresh1 * grad
+        away = grad - m
+        s = c.beta2 * state.s + c.fresh2 * (away * away) + c.eps
+        return c.m_correct * m / (c.root_v_correct * root(s) + c.eps), state._replace(m=m, s=s)

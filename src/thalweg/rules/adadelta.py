@@ -1,0 +1,49 @@
+"""Adadelta: steps whose unit is the parameter's own, from running means of squared gradients and squared steps.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    s_t = ρ s_{t-1} + (1 - ρ) g_t²
+    d_t = √(a_{t-1} + ε) / √(s_t + ε) g_t
+    a_t = ρ a_{t-1} + (1 - ρ) d_t²
+    θ_t = θ_{t-1} - η d_t
+
+Use: where no learning rate can be tuned: η = 1 often does.
+Avoid: where one can: Adam with a tuned η is better nearly everywhere, and steps here start tiny (√ε).
+Source: Zeiler 2012, arXiv:1212.5701, Algorithm 1.
+Departs: as torch.optim.Adadelta: a learning rate (1 in the paper) and an L2 penalty.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adadelta(Rule, scope="elementwise"):
+    """Steps whose unit is the parameter's own, from running means of squared gradients and squared steps."""
+
+    lr: Scalar = learning_rate(1.0, low=1e-2, high=100.0, unit="1")
+    rho: Scalar = hyper(
+        0.9, "[0, 1]", symbol="ρ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="decay of both mean squares"
+    )
+    eps: Scalar = epsilon(1e-6, place="inside the root", unit="g²")
+    weight_decay: Scalar = decay.l2_penalty()
+
+    class State:
+        s = like_param(unit="g²", key="square_avg")
+        a = like_param(unit="θ²", key="acc_delta")
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr, rho=self.rho, fresh=1 - self.rho, eps=self.eps, weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        g = decay.coupled(grad, param, c)
+        s = c.rho * state.s + c.fresh * (g * g)
+        d = root(state.a + c.eps) / root(s + c.eps) * g
+        return d, state._replace(s=s, a=c.rho * state.a + c.fresh * (d * d))

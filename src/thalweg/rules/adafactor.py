@@ -1,0 +1,78 @@
+"""Adafactor: a root mean square kept as row and column means, steps in units of the parameter, and clipped updates.
+
+    β_t = 1 - t^τ                                           η_t = min(η, 1/√t)
+    R_t = β_t R_{t-1} + (1 - β_t) mean of g_t² over columns       C_t likewise over rows
+    V_t = R_t C_t / mean of R_t                             (V_t = β_t V_{t-1} + (1 - β_t) g_t² below two dimensions)
+    u_t = g_t / √max(V_t, ε₁²)
+    θ_t = (1 - ηλ) θ_{t-1} - η_t max(ε₂, RMS(θ_{t-1})) u_t / max(1, RMS(u_t) / d)
+
+Use: models whose optimizer state would not fit: it keeps next to nothing for a matrix.
+Avoid: where memory suffices: AdamW trains more steadily.
+Source: Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 4.
+Departs: as torch.optim.Adafactor: decoupled weight decay; ε₁ is that of the dtype; no momentum; statistics over the
+last two dimensions.
+"""
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.factored import factored, means, together, whole
+from thalweg.rules.base.hyper import Range, Scalar, hyper
+from thalweg.rules.base.reductions import Mean
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adafactor(decay.Decoupled, scope="tensor"):
+    """A root mean square kept as row and column means, steps in units of the parameter, and clipped updates."""
+
+    lr: Scalar = hyper(1e-2, ">= 0", symbol="η", search=Range(1e-4, 1.0, "log"), order=1, doc="largest relative step")
+    beta2_decay: Scalar = hyper(-0.8, "[-1, 0]", symbol="τ", doc="how the decay of the mean squares nears 1")
+    eps1: Scalar = hyper(
+        0.0, ">= 0", symbol="ε₁", unit="g", doc="least root mean square; 0 for that of the dtype", keyword="eps"
+    )
+    eps2: Scalar = hyper(1e-3, ">= 0", symbol="ε₂", unit="θ", doc="least scale of a parameter", keyword="eps")
+    d: Scalar = hyper(1.0, ">= 1", symbol="d", doc="largest root mean square of an update")
+    weight_decay: Scalar = decay.shrinkage()
+
+    takes_complex = False
+
+    class State:
+        rows = like_param(unit="g²", key="row_var", reduced_dim=-1, when=factored)
+        columns = like_param(unit="g²", key="col_var", reduced_dim=-2, when=factored)
+        v = like_param(unit="g²", key="variance", when=whole)
+
+    def coefficients(self, step: int) -> Any:
+        return row(
+            lr=min(self.lr, 1 / math.sqrt(step)),
+            fresh=step**self.beta2_decay,
+            keep=1 - step**self.beta2_decay,
+            eps1=self.eps1,
+            eps_of_dtype=float(self.eps1 == 0),
+            eps2=self.eps2,
+            d=self.d,
+            shrink=1 - self.lr * self.weight_decay,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        tiny = c.eps_of_dtype * torch.finfo(grad.dtype).eps + c.eps1
+        square = grad * grad
+        if grad.dim() > 1:
+            rows, columns = yield from means(square, state.rows, state.columns, c.keep, c.fresh)
+            state = state._replace(rows=rows, columns=columns)
+            estimate = yield from together(rows, columns, least=tiny)
+        else:
+            estimate = c.keep * state.v + c.fresh * square
+            state = state._replace(v=estimate)
+        update = grad / root(torch.clamp(estimate, min=tiny * tiny))
+        size = root((yield Mean(update * update)))
+        scale = torch.clamp(root((yield Mean(param * param))), min=c.eps2)
+        return update * (scale / torch.clamp(size / c.d, min=1.0)), state

@@ -1,0 +1,58 @@
+"""AdaHessian: Adam with the Hessian's diagonal in place of the gradient in the mean square.
+
+    m_t = β₁ m_{t-1} + (1 - β₁) g_t           m̂_t = m_t / (1 - β₁ᵗ)
+    v_t = β₂ v_{t-1} + (1 - β₂) D_t²          v̂_t = v_t / (1 - β₂ᵗ)
+    θ_t = (1 - ηλ) θ_{t-1} - η m̂_t / (√v̂_t^k + ε)
+
+D_t is the last estimate of the diagonal, given by `estimate_curvature(loss)` before the step; 1 before there is one.
+
+Use: problems whose curvature differs much between parameters and changes slowly.
+Avoid: where the second backward pass is not worth a step of twice the price.
+Source: Yao, Gholami, Shen, Mustafa, Keutzer & Mahoney 2020, arXiv:2006.00719, Algorithm 1 and equation 10.
+Departs: no averaging over neighbours (a block size of 1); decoupled weight decay.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay, moments
+from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaHessian(decay.Decoupled, scope="elementwise"):
+    """Adam with the Hessian's diagonal in place of the gradient in the mean square."""
+
+    lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0, unit="1")
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.999)
+    hessian_power: Scalar = hyper(1.0, "[0, 1]", symbol="k", doc="power of the curvature that is divided by")
+    eps: Scalar = epsilon(1e-4, unit="g/θ")
+    weight_decay: Scalar = decay.shrinkage()
+
+    corrects_bias = True
+    needs = "curvature"
+    estimates_every = 1
+
+    class State:
+        m = like_param(unit="g", key="exp_avg")
+        v = like_param(unit="g²/θ²", key="exp_hessian_diag_sq")
+        d = like_param(unit="g/θ", key="hessian", fill=lambda rule: 1.0)
+
+    def coefficients(self, step: int) -> Any:
+        return row(**moments.scalars(self, step), power=self.hessian_power, shrink=1 - self.lr * self.weight_decay)
+
+    def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:
+        return state._replace(d=curvature)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        m = c.beta1 * state.m + c.fresh1 * grad
+        v = c.beta2 * state.v + c.fresh2 * (state.d * state.d)
+        divisor = torch.pow(c.root_v_correct * root(v), c.power) + c.eps
+        return c.m_correct * m / divisor, state._replace(m=m, v=v)

@@ -1,0 +1,81 @@
+"""AdEMAMix: AdamW with a second, much slower mean gradient added to the first.
+
+    m_t = β₁ m_{t-1} + (1 - β₁) g_t                 m̂_t = m_t / (1 - β₁ᵗ)
+    s_t = β₃(t) s_{t-1} + (1 - β₃(t)) g_t
+    v_t = β₂ v_{t-1} + (1 - β₂) g_t²                v̂_t = v_t / (1 - β₂ᵗ)
+    θ_t = (1 - ηλ) θ_{t-1} - η (m̂_t + α(t) s_t) / (√v̂_t + ε)
+
+    α(t) = α min(1, t / T_α)        β₃(t) goes from β₁ to β₃ in T_β steps, so that its half-life grows evenly
+
+Use: long trainings of language models: old gradients still help after thousands of steps.
+Avoid: trainings of fewer steps than 1 / (1 - β₃). Set both warm-ups to the number of steps of the training.
+Source: Pagliardini, Ablin & Grangier 2024, arXiv:2409.03137, Algorithm 1 and section 3.1.
+Departs: nothing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay, moments
+from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdEMAMix(decay.Decoupled, scope="elementwise"):
+    """AdamW with a second, much slower mean gradient added to the first."""
+
+    lr: Scalar = learning_rate(1e-3)
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.999)
+    beta3: Scalar = hyper(
+        0.9999,
+        "(0, 1)",
+        symbol="β₃",
+        search=Range(0.99, 0.9999, "log-to-one"),
+        doc="decay of the slow mean gradient",
+        keyword="betas",
+    )
+    alpha: Scalar = hyper(
+        5.0, ">= 0", symbol="α", search=Range(1.0, 10.0, "log"), doc="how many times the slow mean is added"
+    )
+    alpha_warmup: Scalar = hyper(0, ">= 0", symbol="T_α", unit="steps", doc="steps in which α grows to its value")
+    beta3_warmup: Scalar = hyper(0, ">= 0", symbol="T_β", unit="steps", doc="steps in which β₃ grows to its value")
+    eps: Scalar = epsilon(1e-8)
+    weight_decay: Scalar = decay.shrinkage()
+
+    corrects_bias = True
+
+    class State:
+        m = like_param(unit="g", key="exp_avg")
+        s = like_param(unit="g", key="exp_avg_slow")
+        v = like_param(unit="g²", key="exp_avg_sq")
+
+    def coefficients(self, step: int) -> Any:
+        alpha = self.alpha * (min(1.0, step / self.alpha_warmup) if self.alpha_warmup else 1.0)
+        beta3 = self._beta3(step)
+        return row(
+            **moments.scalars(self, step),
+            beta3=beta3,
+            fresh3=1 - beta3,
+            alpha=alpha,
+            shrink=1 - self.lr * self.weight_decay,
+        )
+
+    def _beta3(self, step: int) -> Any:
+        if step >= self.beta3_warmup or self.beta1 == 0:
+            return self.beta3
+        share, first, last = step / self.beta3_warmup, math.log(self.beta1), math.log(self.beta3)
+        return min(math.exp(first * last / ((1 - share) * last + share * first)), self.beta3)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        m = c.beta1 * state.m + c.fresh1 * grad
+        s = c.beta3 * state.s + c.fresh3 * grad
+        v = c.beta2 * state.v + c.fresh2 * (grad * grad)
+        d = (c.m_correct * m + c.alpha * s) / (c.root_v_correct * root(v) + c.eps)
+        return d, state._replace(m=m, s=s, v=v)

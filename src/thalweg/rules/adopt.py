@@ -1,0 +1,61 @@
+"""ADOPT: AdamW that divides by the mean square of the gradients before this one, and only then takes the mean.
+
+    k_t = clip(g_t / max(√v_{t-1}, ε), ±(t - 1)^(1/4))
+    m_t = β₁ m_{t-1} + (1 - β₁) k_t
+    v_t = β₂ v_{t-1} + (1 - β₂) g_t²              v_1 = g_1²,  m_1 = 0
+    θ_t = (1 - ηλ) θ_{t-1} - η m_t                θ_1 = θ_0
+
+The first step only looks.
+
+Use: in place of AdamW where β₂ would have to be tuned: it converges for any.
+Avoid: trainings of few steps: the first does nothing.
+Source: Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2; the clipping of its later version and code.
+Departs: decoupled weight decay, as in the authors' code.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class ADOPT(decay.Decoupled, scope="elementwise"):
+    """AdamW that divides by the mean square of the gradients before this one, and only then takes the mean."""
+
+    lr: Scalar = learning_rate(1e-3)
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.9999)
+    eps: Scalar = epsilon(1e-6, place="the least root")
+    weight_decay: Scalar = decay.shrinkage()
+
+    class State:
+        m = like_param(unit="1", key="exp_avg")
+        v = like_param(unit="g²", key="exp_avg_sq")
+
+    def coefficients(self, step: int) -> Any:
+        within = (step - 1) ** 0.25
+        keep = self.beta2 if step > 1 else 0.0
+        return row(
+            lr=self.lr,
+            least=-within,
+            most=within,
+            beta1=self.beta1,
+            fresh1=1 - self.beta1,
+            keep=keep,
+            fresh2=1 - keep,
+            eps=self.eps,
+            shrink=1 - self.lr * self.weight_decay if step > 1 else 1.0,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        k = torch.clamp(grad / torch.clamp(root(state.v), min=c.eps), min=c.least, max=c.most)
+        m = c.beta1 * state.m + c.fresh1 * k
+        return m, state._replace(m=m, v=c.keep * state.v + c.fresh2 * (grad * grad))

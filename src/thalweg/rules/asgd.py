@@ -1,0 +1,66 @@
+"""ASGD: gradient descent with a falling learning rate, and the average of its parameters.
+
+    g_t = ∇f(θ_{t-1}) + λ_g θ_{t-1}
+    η_t = η / (1 + λ η (t - 1))^α
+    θ_t = (1 - λ η_t) θ_{t-1} - η_t g_t
+    a_t = a_{t-1} + μ_t (θ_t - a_{t-1})        μ_t = 1 / max(1, t - 1 - t₀)
+
+The model is to be used at a.
+
+Use: convex problems and language models with recurrent networks, started once the loss has levelled off (t₀).
+Avoid: where the learning rate has a schedule that ends near zero: the average then only lags behind.
+Source: Polyak & Juditsky 1992 (SIAM J. Control Optim. 30, 838-855); Bottou 2012, Stochastic gradient descent tricks.
+Departs: as torch.optim.ASGD, where λ_g is `weight_decay` and the model is left at θ: here `eval()` puts it at a.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class ASGD(Rule, scope="elementwise"):
+    """Gradient descent with a falling learning rate, and the average of its parameters."""
+
+    lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0, unit="θ/g")
+    lambd: Scalar = hyper(1e-4, ">= 0", symbol="λ", doc="how soon the learning rate falls, and a decay of parameters")
+    alpha: Scalar = hyper(0.75, ">= 0", symbol="α", doc="power with which the learning rate falls")
+    t0: Scalar = hyper(1e6, ">= 0", symbol="t₀", unit="steps", doc="steps before the average begins")
+    weight_decay: Scalar = decay.l2_penalty()
+
+    # torch keeps those of the next step.
+    carried = {"eta": 0.0, "mu": 1.0}  # noqa: RUF012  (a constant)
+
+    class State:
+        a = like_param(unit="θ", key="ax")
+
+    def coefficients(self, step: int) -> Any:
+        lr, fresh = self._at(step)
+        return row(lr=lr, fresh=fresh, shrink=1 - self.lambd * lr, weight_decay=self.weight_decay)
+
+    def carry(self, step: int, before: Any) -> dict[str, float]:
+        lr, fresh = self._at(step + 1)
+        return {"eta": lr, "mu": fresh}
+
+    def _at(self, step: int) -> tuple[Any, Any]:
+        return self.lr / (1 + self.lambd * self.lr * (step - 1)) ** self.alpha, 1 / max(1, step - 1 - self.t0)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return decay.coupled(grad, param, c), state
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        param = decay.decoupled(param, c) - c.lr * direction
+        return param, state._replace(a=state.a + c.fresh * (param - state.a))
+
+    @property
+    def evaluates_elsewhere(self) -> bool:
+        return True
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        return state.a

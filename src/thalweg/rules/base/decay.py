@@ -1,0 +1,62 @@
+"""Weight decay, in the forms that rules use.
+
+    coupled           g + λ θ             an L2 penalty: it passes through the rule's averages and scaling
+    decoupled         (1 - η λ) θ         a shrinkage beside the step (Loshchilov & Hutter 2019, arXiv:1711.05101)
+    fully decoupled   (1 - λ) θ           the same, whatever the learning rate
+
+They are the same thing for plain SGD (up to the factor η) and for no other rule.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Range, hyper
+from thalweg.rules.base.rule import Rule
+
+
+def l2_penalty() -> Any:
+    """Declare the λ of coupled decay: a field of a rule's dataclass."""
+    return hyper(
+        0.0,
+        ">= 0",
+        symbol="λ",
+        unit="g/θ",
+        search=Range(1e-6, 1e-1, "log"),
+        moves_optimum=True,
+        doc="L2 penalty, added to the gradient",
+        place="coupled",
+    )
+
+
+def shrinkage(default: float = 0.0) -> Any:
+    """Declare the λ of decoupled decay: a field of a rule's dataclass. `coefficients` give `shrink=1 - η λ`."""
+    return hyper(
+        default,
+        ">= 0",
+        symbol="λ",
+        unit="1/θ",
+        search=Range(1e-4, 1.0, "log"),
+        moves_optimum=True,
+        doc="shrinks the parameter by ηλ a step",
+        place="decoupled",
+    )
+
+
+def coupled(grad: Tensor, param: Tensor, c: Any) -> Tensor:
+    """The gradient with the penalty's own gradient added; reads `c.weight_decay`."""
+    return grad + param * c.weight_decay
+
+
+def decoupled(param: Tensor, c: Any) -> Tensor:
+    """The parameter, shrunk; reads `c.shrink`, which is 1 - η λ."""
+    return param * c.shrink
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoupled(Rule):
+    """A rule with decoupled decay: its coefficients give `shrink`. Abstract."""
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        return decoupled(param, c) - c.lr * direction, state

@@ -1,0 +1,246 @@
+"""Rule: what an optimizer is, before anyone decides how to run it.
+
+A rule is a frozen dataclass whose fields are hyperparameters and whose methods are pure functions. It has
+
+    coefficients(step)                          every scalar of the step, in Python's float64, outside the kernel
+    direction(param, grad, state, c)            the step before learning rate and decay, and the new state
+    apply(param, direction, state, c)           the new parameter, and the new state
+
+`update` is the two in a row. Numbers enter `direction` and `apply` through `c` alone, never through `self`: so a
+schedule cannot recompile a kernel, and a population of settings is one program. Switches (`amsgrad`) and the layout of
+the state are read from `self`: they choose between programs.
+
+`direction` and `apply` may be generators that yield reductions (see `reductions`); the engine answers them.
+"""
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import KeywordError, nearest
+from thalweg.rules.base.hyper import Hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rows import row
+
+Scope = Literal["elementwise", "tensor", "matrix", "model"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)  # from narrow to wide
+# What a step needs: a gradient at θ; a second one at `perturb`ed parameters; or estimates of the Hessian's diagonal.
+Needs = Literal["gradient", "second gradient", "curvature"]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor of a rule's state: its unit, its name in a `state_dict`, its first value, shape, and when it exists.
+
+    `first` is called with the rule and the parameter; `shaped` and `when` with the rule and the parameter's shape.
+    """
+
+    unit: str
+    key: str
+    first: Callable[[Any, Tensor], Tensor]
+    shaped: Callable[[Any, torch.Size], torch.Size]
+    when: Callable[[Any, torch.Size], bool]
+    rule: Any = None  # whose leaf it is, where it is one of a layout
+
+    def shape(self, param: torch.Size) -> torch.Size:
+        """The shape of this tensor for a parameter of shape `param`."""
+        return torch.Size(self.shaped(self.rule, param))
+
+
+def _always(rule: Any, shape: torch.Size) -> bool:
+    return True
+
+
+def like_param(
+    *,
+    unit: str,
+    key: str,
+    fill: Callable[[Any], float] = lambda rule: 0.0,
+    when: Callable[[Any, torch.Size], bool] = _always,
+    reduced_dim: int | None = None,
+) -> Any:
+    """Declare a tensor of the state that is shaped like the parameter, or has size 1 along its `reduced_dim`.
+
+    `key` is its name in a `state_dict` (torch's, where torch has the optimizer); `fill(rule)` its first value;
+    `when(rule, shape)` whether it exists for these settings and this shape of parameter.
+    """
+    if reduced_dim is None:  # in the parameter's order in memory
+        return Leaf(unit, key, lambda rule, param: torch.full_like(param, fill(rule)), lambda rule, shape: shape, when)
+
+    def shaped(rule: Any, shape: torch.Size) -> torch.Size:
+        sizes = list(shape)
+        sizes[reduced_dim] = 1
+        return torch.Size(sizes)
+
+    return of_shape(shaped, unit=unit, key=key, fill=fill, when=when)
+
+
+def copy_of_param(*, key: str, when: Callable[[Any, torch.Size], bool] = _always) -> Any:
+    """Declare a tensor of the state that starts as the parameter."""
+    return Leaf("θ", key, lambda rule, param: param.detach().clone(), lambda rule, shape: shape, when)
+
+
+def of_shape(
+    shaped: Callable[[Any, torch.Size], torch.Size] = lambda rule, shape: torch.Size([]),
+    *,
+    unit: str,
+    key: str,
+    fill: Callable[[Any], float] = lambda rule: 0.0,
+    when: Callable[[Any, torch.Size], bool] = _always,
+) -> Any:
+    """Declare a tensor of the state of another shape, that of `shaped(rule, shape)`; a single number by default."""
+
+    def first(rule: Any, param: Tensor) -> Tensor:
+        return param.new_full(shaped(rule, param.shape), fill(rule))
+
+    return Leaf(unit, key, first, shaped, when)
+
+
+def steps(result: Any) -> Asking:
+    """Run what a `direction` or `apply` returned: a value, or a generator that asks for reductions first."""
+    return (yield from result) if inspect.isgenerator(result) else result
+
+
+@cache
+def own_hypers(kind: Any) -> dict[str, Hyper]:
+    """What a class of rules declares of each hyperparameter of its own, by field name."""
+    return {one.name: one.metadata["hyper"] for one in fields(kind) if "hyper" in one.metadata}
+
+
+class Rule:
+    """The base of every optimizer's formula. Concrete rules are final: to change one, wrap it."""
+
+    scope: ClassVar[Scope]
+    takes_sparse: ClassVar[bool] = False  # whether sparse gradients make sense, as they do in torch.optim
+    takes_complex: ClassVar[bool] = True  # as pairs of real numbers; not where dimensions have a meaning
+    least_dims: ClassVar[int] = 0  # that a parameter must have
+    corrects_bias: ClassVar[bool] = False  # of averages that start at zero
+    lr_in_state: ClassVar[bool] = False  # the learning rate acts on what is remembered, not on a step's size
+    needs: ClassVar[Needs] = "gradient"
+    estimates_every: ClassVar[int] = 1  # steps from one estimate of curvature to the next, where they are needed
+    draws: ClassVar[bool] = False  # random numbers, from the scalars `key_low` and `key_high`, which the engine adds
+    carried: ClassVar[Mapping[str, float]] = {}  # scalars that `carry` remembers, with their first values
+
+    class State:
+        """Nothing is remembered unless a rule declares it."""
+
+    def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
+        if scope is not None:
+            assert scope in SCOPES, f"scope must be one of {SCOPES}, got {scope!r}"
+            cls.scope = scope
+
+    def __post_init__(self) -> None:
+        for name, declared in own_hypers(type(self)).items():  # type: ignore[arg-type]  # a class is hashable
+            declared.check(f"{self.name}: {name}", getattr(self, name))
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Raise SettingError for settings that are each within bounds but do not go together."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether a zero gradient leaves parameter and state as they are, at these settings."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return type(self).__name__
+
+    @property
+    def form(self) -> Hashable:
+        """What chooses the code of a step: the class and the switches, but no number."""
+        own = own_hypers(type(self))  # type: ignore[arg-type]
+        return type(self), tuple(getattr(self, name) for name, declared in own.items() if declared.is_switch)
+
+    @property
+    def evaluates_elsewhere(self) -> bool:
+        """Whether the model is to be used at other parameters than it is trained at: at `evaluation_point`."""
+        return False
+
+    def hypers(self) -> dict[str, Hyper]:
+        """What is declared of each hyperparameter, by name."""
+        return own_hypers(type(self))  # type: ignore[arg-type]
+
+    def settings(self) -> dict[str, Any]:
+        """The value of each hyperparameter."""
+        return {name: getattr(self, name) for name in self.hypers()}
+
+    def at_defaults(self) -> Self:
+        """This rule with every setting at its default."""
+        return self._with({name: declared.default for name, declared in self.hypers().items()})
+
+    def with_(self, **settings: Any) -> Self:
+        """This rule with some settings changed; an unknown one raises KeywordError."""
+        declared = self.hypers()
+        for name in settings:
+            if name not in declared:
+                raise KeywordError(
+                    f"{self.name}: the settings are {', '.join(declared)}, got {name!r}. {nearest(name, declared)}"
+                )
+        return self._with(settings)
+
+    def _with(self, settings: dict[str, Any]) -> Self:
+        # Not `replace`, which would check every setting anew: populations and schedules do this at every step.
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__, **settings)
+        declared = own_hypers(type(self))  # type: ignore[arg-type]
+        for name in settings.keys() & declared.keys():
+            declared[name].check(f"{self.name}: {name}", settings[name])
+        changed.check_together()
+        return changed
+
+    def layout(self, shape: torch.Size) -> dict[str, Leaf]:
+        """The tensors that these settings remember for a parameter of this shape, by field name."""
+        leaves = {name: leaf for name, leaf in vars(self.State).items() if isinstance(leaf, Leaf)}
+        return {name: replace(leaf, rule=self) for name, leaf in leaves.items() if leaf.when(self, shape)}
+
+    def init(self, param: Tensor) -> Any:
+        """The state before the first step: a row of tensors of the parameter's dtype, device and order in memory."""
+        layout = self.layout(param.shape)
+        return row(**{name: leaf.first(leaf.rule, param.detach()) for name, leaf in layout.items()})
+
+    def state_numel(self, shape: torch.Size) -> int:
+        """How many numbers are remembered for a parameter of this shape."""
+        return sum(leaf.shape(shape).numel() for leaf in self.layout(shape).values())
+
+    def coefficients(self, step: int) -> Any:
+        """Every scalar that step number `step` (from 1) needs, as a row."""
+        raise NotImplementedError
+
+    def carry(self, step: int, before: Any) -> dict[str, float]:
+        """More scalars of step number `step`, which depend on earlier steps; `before` holds the `carried` ones of them.
+
+        Every `carried` name is among them. They are kept for each parameter, in float64, under their names.
+        """
+        return {}
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        """(the step before learning rate and decay, the new state); may yield reductions."""
+        raise NotImplementedError
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        """(the new parameter, the new state): θ - η d unless the rule says otherwise; may yield reductions."""
+        return param - c.lr * direction, state
+
+    def update(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        """One step of one tensor: (the new parameter, the new state)."""
+        direction, state = yield from steps(self.direction(param, grad, state, c))
+        return (yield from steps(self.apply(param, direction, state, c)))
+
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Any:
+        """Where the gradient of the step is to be taken, for rules that need a second one; may yield reductions."""
+        raise NotImplementedError
+
+    def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:
+        """The new state, given an estimate of the Hessian's diagonal, for rules that need it."""
+        raise NotImplementedError
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        """The parameter at which the model is to be used, if that is elsewhere; `c` is that of the last step."""
+        return param

@@ -1,0 +1,153 @@
+"""Wrapper: a rule around another rule, of which it changes one thing.
+
+    Cautious(AdamW(lr=3e-4))          Clip(SGD(momentum=0.9), max_norm=1.0)
+
+A wrapper overrides what it changes and leaves the rest to `inner`: `gradient` (what the inner rule is given),
+`direction` (what it proposes), `apply` (where that leads), or `evaluation_point`. So wrappers nest in any order.
+
+Settings, scalars and state of a nest are flat: each has one name in the whole of it. So `group["lr"]` is the learning
+rate wherever it is declared, schedulers need not know of wrappers, and kernels and populations see one row.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import SettingError
+from thalweg.rules.base.hyper import Hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import SCOPES, Leaf, Needs, Rule, Scope, own_hypers, steps
+
+_SHAPE = torch.Size([2, 2])
+
+
+def _names(layout: dict[str, Leaf]) -> set[str]:
+    return {*layout, *(leaf.key for leaf in layout.values())}
+
+
+@dataclass(frozen=True)
+class Wrapper(Rule):
+    """A rule around another one. Abstract."""
+
+    inner: Rule
+
+    own_scope: ClassVar[Scope] = "elementwise"
+    own_needs: ClassVar[Needs] = "gradient"
+    own_draws: ClassVar[bool] = False
+    own_carried: ClassVar[Mapping[str, float]] = {}
+
+    def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
+        if scope is not None:
+            cls.own_scope = scope
+        super().__init_subclass__()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, Rule):
+            raise SettingError(
+                f"{type(self).__name__}: inner must be a rule, got {self.inner!r:.60}. Pass AdamW(), say."
+            )
+        own, inner = own_hypers(type(self)), self.inner.hypers()  # type: ignore[arg-type]
+        if twice := own.keys() & inner.keys():
+            raise SettingError(
+                f"{type(self).__name__}: each setting must have a name of its own, got {', '.join(sorted(twice))} "
+                f"twice. Wrap a rule that has none."
+            )
+        if twice := _names(super().layout(_SHAPE)) & _names(self.inner.layout(_SHAPE)):
+            raise SettingError(
+                f"{type(self).__name__}: what it remembers must have names of its own, got {', '.join(sorted(twice))} "
+                f"twice, as {self.inner.name} has it. Wrap another rule."
+            )
+        if self.inner.needs != "gradient" != self.own_needs:
+            raise SettingError(
+                f"{type(self).__name__}: the inner rule must need gradients alone, got {self.inner.name}, which needs "
+                f"{self.inner.needs}. Wrap another one."
+            )
+        super().__post_init__()
+
+    @property
+    def name(self) -> str:
+        return f"{type(self).__name__}({self.inner.name})"
+
+    @property
+    def form(self) -> Hashable:
+        return super().form, self.inner.form
+
+    @property
+    def scope(self) -> Scope:  # type: ignore[override]  # the wider of the two
+        return max(self.inner.scope, self.own_scope, key=SCOPES.index)
+
+    @property
+    def draws(self) -> bool:  # type: ignore[override]
+        return self.inner.draws or self.own_draws
+
+    @property
+    def takes_complex(self) -> bool:  # type: ignore[override]
+        return self.inner.takes_complex
+
+    @property
+    def least_dims(self) -> int:  # type: ignore[override]
+        return self.inner.least_dims
+
+    @property
+    def corrects_bias(self) -> bool:  # type: ignore[override]
+        return self.inner.corrects_bias
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        return self.inner.needs if self.own_needs == "gradient" else self.own_needs
+
+    @property
+    def evaluates_elsewhere(self) -> bool:
+        return self.inner.evaluates_elsewhere
+
+    def hypers(self) -> dict[str, Hyper]:
+        return self.inner.hypers() | own_hypers(type(self))  # type: ignore[arg-type]
+
+    def settings(self) -> dict[str, Any]:
+        return self.inner.settings() | {name: getattr(self, name) for name in own_hypers(type(self))}  # type: ignore[arg-type]
+
+    def _with(self, settings: dict[str, Any]) -> Self:
+        theirs = {name: value for name, value in settings.items() if name in self.inner.hypers()}
+        own = {name: value for name, value in settings.items() if name not in theirs}
+        return super()._with({"inner": self.inner._with(theirs), **own} if theirs else own)
+
+    def layout(self, shape: torch.Size) -> dict[str, Leaf]:
+        return self.inner.layout(shape) | super().layout(shape)
+
+    def coefficients(self, step: int) -> Any:
+        return row(**self.inner.coefficients(step)._asdict(), **self.own_coefficients(step))
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        """What the wrapper adds to the scalars of step number `step`; its names must not be those of any rule."""
+        return {}
+
+    @property
+    def carried(self) -> Mapping[str, float]:  # type: ignore[override]
+        return {**self.inner.carried, **self.own_carried}
+
+    def carry(self, step: int, before: Any) -> dict[str, float]:
+        return self.inner.carry(step, before)
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        """(the gradient that the inner rule is to see, the new state); may yield reductions."""
+        return grad, state
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        grad, state = yield from steps(self.gradient(param, grad, state, c))
+        return (yield from steps(self.inner.direction(param, grad, state, c)))
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        return self.inner.apply(param, direction, state, c)
+
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Any:
+        return self.inner.perturb(param, grad, c)
+
+    def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:
+        return self.inner.absorb(state, curvature, c)
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        return self.inner.evaluation_point(param, state, c)

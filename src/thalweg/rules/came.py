@@ -1,0 +1,87 @@
+"""CAME: Adafactor with momentum, scaled by how much the update agrees with its mean.
+
+    R_t, C_t, V_t and u_t = g_t / √V_t as in Adafactor, of g_t² + ε₁, with β₂
+    u_t ← u_t / max(1, RMS(u_t) / d)
+    m_t = β₁ m_{t-1} + (1 - β₁) u_t
+    S_t = row and column means, with β₃, of (u_t - m_t)² + ε₂, put together like V_t
+    θ_t = (1 - ηλ) θ_{t-1} - η m_t / √S_t        below two dimensions: η m_t
+
+Use: large language models, at half of AdamW's state.
+Avoid: where memory suffices.
+Source: Luo, Ren, Zheng, Jiang, Jiang & You 2023, arXiv:2307.02047, Algorithm 2.
+Departs: as the authors' code: decoupled weight decay; below two dimensions there is no confidence.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.factored import factored, means, together, whole
+from thalweg.rules.base.hyper import Scalar, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.reductions import Mean
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class CAME(decay.Decoupled, scope="tensor"):
+    """Adafactor with momentum, scaled by how much the update agrees with its mean."""
+
+    lr: Scalar = learning_rate(2e-4)
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.999)
+    beta3: Scalar = square_decay(0.9999, symbol="β₃")
+    eps1: Scalar = hyper(1e-30, ">= 0", symbol="ε₁", unit="g²", doc="added to squared gradients", place="to the square")
+    eps2: Scalar = hyper(1e-16, ">= 0", symbol="ε₂", doc="added to squared deviations", place="to the square")
+    clip: Scalar = hyper(1.0, "> 0", symbol="d", doc="largest root mean square of an update")
+    weight_decay: Scalar = decay.shrinkage()
+
+    takes_complex = False
+
+    class State:
+        m = like_param(unit="1", key="exp_avg")
+        rows = like_param(unit="g²", key="exp_avg_sq_row", reduced_dim=-1, when=factored)
+        columns = like_param(unit="g²", key="exp_avg_sq_col", reduced_dim=-2, when=factored)
+        away_rows = like_param(unit="1", key="exp_avg_res_row", reduced_dim=-1, when=factored)
+        away_columns = like_param(unit="1", key="exp_avg_res_col", reduced_dim=-2, when=factored)
+        v = like_param(unit="g²", key="exp_avg_sq", when=whole)
+
+    def coefficients(self, step: int) -> Any:
+        return row(
+            lr=self.lr,
+            beta1=self.beta1,
+            fresh1=1 - self.beta1,
+            beta2=self.beta2,
+            fresh2=1 - self.beta2,
+            beta3=self.beta3,
+            fresh3=1 - self.beta3,
+            eps1=self.eps1,
+            eps2=self.eps2,
+            clip=self.clip,
+            shrink=1 - self.lr * self.weight_decay,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        square = grad * grad + c.eps1
+        if grad.dim() > 1:
+            rows, columns = yield from means(square, state.rows, state.columns, c.beta2, c.fresh2)
+            state = state._replace(rows=rows, columns=columns)
+            estimate = yield from together(rows, columns)
+        else:
+            estimate = c.beta2 * state.v + c.fresh2 * square
+            state = state._replace(v=estimate)
+        u = grad / root(estimate)
+        u = u / torch.clamp(root((yield Mean(u * u))) / c.clip, min=1.0)
+        m = c.beta1 * state.m + c.fresh1 * u
+        state = state._replace(m=m)
+        if grad.dim() < 2:
+            return m, state
+        away = (u - m) * (u - m) + c.eps2
+        rows, columns = yield from means(away, state.away_rows, state.away_columns, c.beta3, c.fresh3)
+        state = state._replace(away_rows=rows, away_columns=columns)
+        return m / root((yield from together(rows, columns))), state

@@ -1,0 +1,58 @@
+"""MADGRAD: dual averaging with a cube root, and momentum as an average of parameters.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}        η_t = η √t
+    s_t = s_{t-1} + η_t g_t
+    v_t = v_{t-1} + η_t g_t²
+    z_t = θ_0 - s_t / (∛v_t + ε)
+    θ_t = θ_{t-1} + (1 - μ) (z_t - θ_{t-1})
+
+Use: sparse problems, and fine generalization at SGD's level without its tuning.
+Avoid: fine-tuning, and long runs with much weight decay: θ_0 is never forgotten.
+Source: Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1.
+Departs: an L2 penalty; the authors' code adds 10⁻⁶ to η, this does not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, copy_of_param, like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class MADGRAD(Rule, scope="elementwise"):
+    """Dual averaging with a cube root, and momentum as an average of parameters."""
+
+    lr: Scalar = learning_rate(1e-2)
+    momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
+    eps: Scalar = epsilon(1e-6)
+    weight_decay: Scalar = decay.l2_penalty()
+
+    lr_in_state = True
+
+    class State:
+        s = like_param(unit="g", key="grad_sum")
+        v = like_param(unit="g²", key="grad_sum_sq")
+        start = copy_of_param(key="x0")
+
+    def coefficients(self, step: int) -> Any:
+        return row(
+            weight=self.lr * step**0.5,
+            fresh=1 - self.momentum,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        g = decay.coupled(grad, param, c)
+        s = state.s + c.weight * g
+        v = state.v + c.weight * (g * g)
+        return s / (torch.pow(v, 1 / 3) + c.eps), state._replace(s=s, v=v)
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        return param + c.fresh * (state.start - direction - param), state

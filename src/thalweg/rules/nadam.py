@@ -1,0 +1,74 @@
+"""NAdam: Adam with Nesterov's momentum, whose decay warms up.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    μ_t = β₁ (1 - 0.96^(tψ) / 2)              P_t = P_{t-1} μ_t,  P_0 = 1
+    m_t = β₁ m_{t-1} + (1 - β₁) g_t
+    v_t = β₂ v_{t-1} + (1 - β₂) g_t²          v̂_t = v_t / (1 - β₂ᵗ)
+    m̂_t = μ_{t+1} m_t / (1 - P_t μ_{t+1}) + (1 - μ_t) g_t / (1 - P_t)
+    θ_t = θ_{t-1} - η m̂_t / (√v̂_t + ε)
+
+Use: in place of Adam where gradients are not too noisy; the same settings do.
+Avoid: with weight decay: use NAdamW.
+Source: Dozat 2016 (openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ), Algorithm 2.
+Departs: as torch.optim.NAdam: an L2 penalty, and the product of all μ kept beside the state.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay, moments
+from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
+
+_SHRINKING = 0.96  # of the warm-up, in the source
+
+
+@dataclass(frozen=True, kw_only=True)
+class NAdamStep(Rule):
+    """What NAdam and NAdamW share: everything but where weight decay enters. Abstract."""
+
+    lr: Scalar = learning_rate(2e-3)
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.999)
+    eps: Scalar = epsilon(1e-8)
+    weight_decay: Scalar = decay.l2_penalty()
+    momentum_decay: Scalar = hyper(4e-3, ">= 0", symbol="ψ", doc="how soon the momentum has warmed up")
+
+    corrects_bias = True
+    carried = {"mu_product": 1.0}  # noqa: RUF012  (a constant)
+
+    class State:
+        m = like_param(unit="g", key="exp_avg")
+        v = like_param(unit="g²", key="exp_avg_sq")
+
+    def carry(self, step: int, before: Any) -> dict[str, float]:
+        now, later = (
+            self.beta1 * (1 - 0.5 * _SHRINKING ** (count * self.momentum_decay)) for count in (step, step + 1)
+        )
+        product = before.mu_product * now
+        return {
+            "mu_product": product,
+            "of_grad": (1 - now) / (1 - product),
+            "of_mean": later / (1 - product * later),
+        }
+
+    def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
+        """m̂ / (√v̂ + ε), and the new state."""
+        m = c.beta1 * state.m + c.fresh1 * g
+        v = c.beta2 * state.v + c.fresh2 * (g * g)
+        return (c.of_mean * m + c.of_grad * g) / (c.root_v_correct * root(v) + c.eps), state._replace(m=m, v=v)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NAdam(NAdamStep, scope="elementwise"):
+    """Adam with Nesterov's momentum, whose decay warms up."""
+
+    def coefficients(self, step: int) -> Any:
+        return row(**moments.scalars(self, step), weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return self.moment_direction(decay.coupled(grad, param, c), state, c)

@@ -1,0 +1,58 @@
+"""NovoGrad: momentum of gradients that each tensor divides by a running norm of its own.
+
+    v_t = β₂ v_{t-1} + (1 - β₂) ‖g_t‖²            v_1 = ‖g_1‖²
+    m_t = β₁ m_{t-1} + g_t / (√v_t + ε) + λ θ_{t-1}
+    θ_t = θ_{t-1} - η m_t
+
+Use: speech and other convolutional models, where it stands a high learning rate without warm-up, at SGD's memory.
+Avoid: where single parameters of one tensor differ much in scale: embeddings.
+Source: Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1.
+Departs: nothing.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.reductions import Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param, of_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class NovoGrad(Rule, scope="tensor"):
+    """Momentum of gradients that each tensor divides by a running norm of its own."""
+
+    lr: Scalar = learning_rate(1e-3)
+    beta1: Scalar = mean_decay(0.95)
+    beta2: Scalar = square_decay(0.98)
+    eps: Scalar = epsilon(1e-8)
+    weight_decay: Scalar = hyper(
+        0.0,
+        ">= 0",
+        symbol="λ",
+        unit="1/θ",
+        search=Range(1e-4, 1.0, "log"),
+        moves_optimum=True,
+        doc="added to the scaled gradient",
+        place="beside the scaled gradient",
+    )
+
+    class State:
+        m = like_param(unit="1", key="exp_avg")
+        v = of_shape(unit="g²", key="exp_avg_sq")
+
+    def coefficients(self, step: int) -> Any:
+        keep = self.beta2 if step > 1 else 0.0
+        return row(
+            lr=self.lr, beta1=self.beta1, keep=keep, fresh=1 - keep, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        v = c.keep * state.v + c.fresh * (yield Sum(grad * grad))
+        m = c.beta1 * state.m + (grad / (root(v) + c.eps) + c.weight_decay * param)
+        return m, state._replace(m=m, v=v)

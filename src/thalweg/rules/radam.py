@@ -1,0 +1,74 @@
+"""RAdam: Adam whose first steps are momentum alone, until the mean square is known well enough to divide by.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    m_t = β₁ m_{t-1} + (1 - β₁) g_t           m̂_t = m_t / (1 - β₁ᵗ)
+    v_t = β₂ v_{t-1} + (1 - β₂) g_t²          v̂_t = v_t / (1 - β₂ᵗ)
+    ρ_∞ = 2 / (1 - β₂) - 1                    ρ_t = ρ_∞ - 2 t β₂ᵗ / (1 - β₂ᵗ)
+    r_t = √((ρ_t - 4)(ρ_t - 2) ρ_∞ / ((ρ_∞ - 4)(ρ_∞ - 2) ρ_t))
+    θ_t = θ_{t-1} - η r_t m̂_t / (√v̂_t + ε)  where ρ_t > 5,  else θ_{t-1} - η m̂_t
+
+Use: in place of Adam with a warm-up that nobody wants to tune.
+Avoid: with a warm-up: then Adam is the same thing. With weight decay: use RAdamW.
+Source: Liu et al. 2020, arXiv:1908.03265, Algorithm 2.
+Departs: as torch.optim.RAdam: the threshold is 5, not 4; ε; an L2 penalty. ε is divided by √(1 - β₂ᵗ) there and here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay, moments
+from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
+
+_KNOWN_WELL_ENOUGH = 5  # degrees of freedom, in torch.optim.RAdam
+
+
+@dataclass(frozen=True, kw_only=True)
+class RAdamStep(Rule):
+    """What RAdam and RAdamW share: everything but where weight decay enters. Abstract."""
+
+    lr: Scalar = learning_rate(1e-3)
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.999)
+    eps: Scalar = epsilon(1e-8)
+    weight_decay: Scalar = decay.l2_penalty()
+
+    corrects_bias = True
+
+    class State:
+        m = like_param(unit="g", key="exp_avg")
+        v = like_param(unit="g²", key="exp_avg_sq")
+
+    def moment_coefficients(self, step: int) -> dict[str, Scalar]:
+        """The scalars of the step; `plain` is 1 and `rectified` 0 as long as momentum steps alone."""
+        most = 2 / (1 - self.beta2) - 1
+        left = 1 - self.beta2**step
+        freedom = most - 2 * step * self.beta2**step / left
+        plain: Scalar = 1.0
+        rectified: Scalar = 0.0
+        if freedom > _KNOWN_WELL_ENOUGH:
+            ratio = (freedom - 4) * (freedom - 2) * most / ((most - 4) * (most - 2) * freedom)
+            plain, rectified = 0.0, (ratio * left) ** 0.5
+        return moments.scalars(self, step) | {"plain": plain, "rectified": rectified}
+
+    def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
+        """R m̂ / (√v̂ + ε), or m̂ at first; and the new state."""
+        m = c.beta1 * state.m + c.fresh1 * g
+        v = c.beta2 * state.v + c.fresh2 * (g * g)
+        mean = c.m_correct * m
+        return c.plain * mean + c.rectified * mean / (root(v) + c.eps), state._replace(m=m, v=v)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RAdam(RAdamStep, scope="elementwise"):
+    """Adam whose first steps are momentum alone, until the mean square is known well enough to divide by."""
+
+    def coefficients(self, step: int) -> Any:
+        return row(**self.moment_coefficients(step), weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return self.moment_direction(decay.coupled(grad, param, c), state, c)

@@ -1,0 +1,36 @@
+"""RAdamW: RAdam with decoupled weight decay.
+
+    m_t = β₁ m_{t-1} + (1 - β₁) g_t           m̂_t = m_t / (1 - β₁ᵗ)
+    v_t = β₂ v_{t-1} + (1 - β₂) g_t²          v̂_t = v_t / (1 - β₂ᵗ)
+    ρ_∞ = 2 / (1 - β₂) - 1                    ρ_t = ρ_∞ - 2 t β₂ᵗ / (1 - β₂ᵗ)
+    r_t = √((ρ_t - 4)(ρ_t - 2) ρ_∞ / ((ρ_∞ - 4)(ρ_∞ - 2) ρ_t))
+    θ_t = (1 - ηλ) θ_{t-1} - η r_t m̂_t / (√v̂_t + ε)  where ρ_t > 5,  else (1 - ηλ) θ_{t-1} - η m̂_t
+
+Use: in place of AdamW with a warm-up that nobody wants to tune.
+Avoid: with a warm-up: then AdamW is the same thing.
+Source: Liu et al. 2020, arXiv:1908.03265, Algorithm 2; the decay of Loshchilov & Hutter 2019, arXiv:1711.05101.
+Departs: as torch.optim.RAdam with decoupled_weight_decay=True: the threshold is 5, not 4; ε.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar
+from thalweg.rules.base.rows import row
+from thalweg.rules.radam import RAdamStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class RAdamW(decay.Decoupled, RAdamStep, scope="elementwise"):
+    """RAdam with decoupled weight decay."""
+
+    weight_decay: Scalar = decay.shrinkage(1e-2)
+
+    def coefficients(self, step: int) -> Any:
+        return row(**self.moment_coefficients(step), shrink=1 - self.lr * self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return self.moment_direction(grad, state, c)

@@ -1,0 +1,43 @@
+"""Signum: steps of one size along the sign of the mean gradient; without momentum, signSGD.
+
+    m_t = β m_{t-1} + (1 - β) g_t
+    θ_t = (1 - ηλ) θ_{t-1} - η sign(m_t)
+
+Use: distributed training that sends one bit a parameter; as the simplest of Adam's kin. With β = 0.965 and decay it is
+Tiger, which is AdamW's cheapest substitute for language models.
+Avoid: without a schedule that ends near zero: the steps do not shrink by themselves.
+Source: Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2; Tiger: Su 2023, github.com/bojone/tiger.
+Departs: decoupled weight decay, which Tiger has and the paper does not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, learning_rate, mean_decay
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signum(decay.Decoupled, scope="elementwise"):
+    """Steps of one size along the sign of the mean gradient; without momentum, signSGD."""
+
+    lr: Scalar = learning_rate(1e-4, low=1e-6, high=0.1)
+    momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)
+    weight_decay: Scalar = decay.shrinkage()
+
+    class State:
+        m = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, shrink=1 - self.lr * self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        if self.momentum == 0:
+            return torch.sign(grad), state
+        m = c.momentum * state.m + c.fresh * grad
+        return torch.sign(m), state._replace(m=m)

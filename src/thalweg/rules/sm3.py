@@ -1,0 +1,75 @@
+"""SM3: AdaGrad whose sums are kept once for each slice of a tensor, not for each element.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    ν_t = min over dimensions i of a_{t-1}(i) + g_t²        a(i) has an entry for each index of dimension i
+    a_t(i) = max of ν_t over all other dimensions
+    m_t = β m_{t-1} + (1 - β) g_t / √ν_t                    0/0 = 0
+    θ_t = θ_{t-1} - η m_t
+
+Use: embeddings and matrices so large that their squares do not fit.
+Avoid: long training of deep networks: as in AdaGrad the sums only grow.
+Source: Anil, Gupta, Koren & Singer 2019, arXiv:1901.11150, Algorithm SM3-II with covers by slices; momentum as in
+section 5.
+Departs: an L2 penalty.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, learning_rate, mean_decay
+from thalweg.rules.base.reductions import Max
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param, of_shape
+
+_MOST_DIMS = 6
+_TINY = 1e-30  # so that 0/0 is 0
+
+
+def _slices(dim: int) -> Any:
+    """The accumulator of a dimension: of size 1 in every other one."""
+
+    def shaped(rule: Any, shape: torch.Size) -> torch.Size:
+        return torch.Size(size if k == dim else 1 for k, size in enumerate(shape))
+
+    when: Callable[[Any, torch.Size], bool] = lambda rule, shape: dim < max(1, len(shape))  # noqa: E731
+    return of_shape(shaped, unit="g²", key=f"accumulator_{dim}", when=when)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SM3(Rule, scope="tensor"):
+    """AdaGrad whose sums are kept once for each slice of a tensor, not for each element."""
+
+    lr: Scalar = learning_rate(0.1, low=1e-4, high=10.0)
+    momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)
+    weight_decay: Scalar = decay.l2_penalty()
+
+    takes_complex = False
+
+    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+        "State",
+        (),
+        {"m": like_param(unit="1", key="momentum_buffer"), **{f"a{dim}": _slices(dim) for dim in range(_MOST_DIMS)}},
+    )
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        g = decay.coupled(grad, param, c)
+        dims = range(max(1, g.dim()))
+        least = state.a0
+        for dim in dims[1:]:
+            least = torch.minimum(least, getattr(state, f"a{dim}"))
+        sums = least + g * g
+        kept = {}
+        for dim in dims:
+            others = tuple(k - g.dim() for k in range(g.dim()) if k != dim)
+            kept[f"a{dim}"] = (yield Max(sums, dim=others)) if others else sums
+        m = c.momentum * state.m + c.fresh * (g / root(sums + _TINY))
+        return m, state._replace(m=m, **kept)

@@ -1,0 +1,65 @@
+"""StableAdamW: AdamW that shortens a tensor's step when its mean square lags behind the gradients.
+
+    β̂ = β (1 - β^(t-1)) / (1 - βᵗ)        for β₁ and β₂, in place of bias correction
+    m_t = β̂₁ m_{t-1} + (1 - β̂₁) g_t
+    v_t = β̂₂ v_{t-1} + (1 - β̂₂) g_t²
+    R_t = √mean(g_t² / max(v_t, ε²))       η_t = η / max(1, R_t)
+    θ_t = (1 - η_t λ) θ_{t-1} - η_t m_t / (√v_t + ε)
+
+Use: large batches and low precision, where AdamW's loss has spikes: in place of clipping gradients.
+Avoid: no reason known: where nothing spikes it is AdamW.
+Source: Wortsman et al. 2023, arXiv:2304.13013, Algorithm 2.
+Departs: nothing.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.reductions import Mean
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableAdamW(Rule, scope="tensor"):
+    """AdamW that shortens a tensor's step when its mean square lags behind the gradients."""
+
+    lr: Scalar = learning_rate(1e-3)
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.99)
+    eps: Scalar = epsilon(1e-6)
+    weight_decay: Scalar = decay.shrinkage(0.01)
+
+    corrects_bias = True
+
+    class State:
+        m = like_param(unit="g", key="exp_avg")
+        v = like_param(unit="g²", key="exp_avg_sq")
+
+    def coefficients(self, step: int) -> Any:
+        keep1, keep2 = (beta * (1 - beta ** (step - 1)) / (1 - beta**step) for beta in (self.beta1, self.beta2))
+        return row(
+            lr=self.lr,
+            keep1=keep1,
+            fresh1=1 - keep1,
+            keep2=keep2,
+            fresh2=1 - keep2,
+            eps=self.eps,
+            eps_squared=self.eps**2,
+            weight_decay=self.weight_decay,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        square = grad * grad
+        m = c.keep1 * state.m + c.fresh1 * grad
+        v = c.keep2 * state.v + c.fresh2 * square
+        lag = root((yield Mean(square / torch.clamp(v, min=c.eps_squared))))
+        d = m / (root(v) + c.eps) + c.weight_decay * param
+        return d / torch.clamp(lag, min=1.0), state._replace(m=m, v=v)

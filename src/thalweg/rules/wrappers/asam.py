@@ -1,0 +1,45 @@
+"""ASAM: SAM with a neighbourhood that is as wide for each parameter as the parameter is large.
+
+    T = |θ_{t-1}| + η
+    g_t = ∇f(θ_{t-1} + ρ T² ∇f(θ_{t-1}) / (‖T ∇f(θ_{t-1})‖ + 10⁻¹²))        θ_t as the inner rule says
+
+A step takes two gradients, so `step` needs a closure. The norm is over the whole model.
+
+Use: as SAM, where layers differ much in scale; ρ is about ten times that of SAM.
+Avoid: as SAM.
+Source: Kwon, Kim, Park & Choi 2021, arXiv:2102.11600, Algorithm 1 with p = 2, elementwise.
+Departs: T is |θ| + η for biases too; the authors' code takes 1 + η for them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Range, Scalar, hyper
+from thalweg.rules.base.reductions import Asking, Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.wrapper import Wrapper
+
+_BESIDE = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ASAM(Wrapper):
+    """SAM with a neighbourhood that is as wide for each parameter as the parameter is large."""
+
+    rho: Scalar = hyper(
+        0.5, ">= 0", symbol="ρ", unit="1", search=Range(0.05, 5.0, "log"), doc="how far away the gradient is taken"
+    )
+    offset: Scalar = hyper(0.01, ">= 0", symbol="η", unit="θ", doc="width for a parameter that is zero")
+
+    own_needs = "second gradient"
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"rho": self.rho, "offset": self.offset}
+
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Asking:
+        width = param.abs() + c.offset
+        scaled = width * grad
+        square = yield Sum(scaled * scaled, over="model")
+        return param + width * scaled * (c.rho * (root(square) + _BESIDE).reciprocal())

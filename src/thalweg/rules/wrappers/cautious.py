@@ -1,0 +1,34 @@
+"""Cautious: the inner step only where it agrees with the gradient, scaled up for what is left out.
+
+    k_t = 1 where d_t g_t > 0, else 0
+    d_t ← d_t k_t / max(mean(k_t), 10⁻³)        θ_t as the inner rule says, with this d_t
+
+Use: around a rule with momentum, at the settings it had: the loss never rises to first order.
+Avoid: where a step costs most of the time: the mean is another pass over the tensor.
+Source: Liang, Chen, Liu & Liu 2024, arXiv:2411.16085, Algorithm 1; the floor of the mean from the authors' code.
+Departs: from Algorithm 1, whose scale is n / (Σk + 1): as the authors' code. Weight decay of the inner rule that is
+decoupled is not masked, as there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.reductions import Asking, Mean
+from thalweg.rules.base.rule import steps
+from thalweg.rules.base.wrapper import Wrapper
+
+_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cautious(Wrapper, scope="tensor"):
+    """The inner step only where it agrees with the gradient, scaled up for what is left out."""
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        d, state = yield from steps(self.inner.direction(param, grad, state, c))
+        agrees = (d * grad > 0).to(d.dtype)
+        share = yield Mean(agrees)
+        return d * (agrees / torch.clamp(share, min=_FLOOR)), state

@@ -1,0 +1,28 @@
+"""Centralized: each unit's gradient made to have mean zero.
+
+    g_t ← g_t - mean(g_t)        over each row or filter; a bias or gain is left alone; θ_t as the inner rule says
+
+Use: convolutional networks and linear layers, with SGD or Adam: free, and it often trains a little faster.
+Avoid: embeddings and the last layer, whose rows' means carry meaning.
+Source: Yong, Huang, Hua & Zhang 2020, arXiv:2004.01461, equation 1.
+Departs: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.units import unit_mean
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centralized(Wrapper, scope="tensor"):
+    """Each unit's gradient made to have mean zero."""
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        if param.dim() < 2:
+            return grad, state
+        return grad - (yield from unit_mean(grad)), state

@@ -1,0 +1,37 @@
+"""Clip: gradients scaled down together, so that their norm over the whole model is at most a threshold.
+
+    N_t = √(Σ over all parameters of g_t²)
+    g_t ← g_t min(1, c / (N_t + 10⁻⁶))        θ_t as the inner rule says, with this g_t
+
+Use: whenever gradients explode now and then: recurrent networks, transformers, reinforcement learning.
+Avoid: as a cure for a learning rate that is too large: if most steps are clipped, lower it.
+Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, Algorithm 1.
+Departs: as torch.nn.utils.clip_grad_norm_: 10⁻⁶ beside the norm. The gradients themselves are not written.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking, Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.wrapper import Wrapper
+
+_BESIDE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(Wrapper, scope="model"):
+    """Gradients scaled down together, so that their norm over the whole model is at most a threshold."""
+
+    max_norm: Scalar = hyper(1.0, "> 0", symbol="c", unit="g", doc="largest norm over the model")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"max_norm": self.max_norm}
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        square = yield Sum(grad * grad, over="model")
+        return grad * torch.clamp(c.max_norm * (root(square) + _BESIDE).reciprocal(), max=1.0), state

@@ -1,0 +1,39 @@
+"""ClipAdaptive: each unit's gradient scaled down to a share of the unit's own norm.
+
+    W_t = max(‖θ_{t-1}‖, ε)          norms over each row or filter; over the whole of a bias or gain
+    g_t ← g_t c W_t / ‖g_t‖ where ‖g_t‖ > c W_t        θ_t as the inner rule says, with this g_t
+
+Use: large batches and high learning rates without batch normalization.
+Avoid: for the last linear layer, which the source leaves out: give it a group of its own.
+Source: Brock, De, Smith & Simonyan 2021, arXiv:2102.06171, equation 3.
+Departs: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.units import unit_sum
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipAdaptive(Wrapper, scope="tensor"):
+    """Each unit's gradient scaled down to a share of the unit's own norm."""
+
+    clipping: Scalar = hyper(1e-2, "> 0", symbol="c", unit="g/θ", doc="largest ratio of gradient to parameter")
+    least_norm: Scalar = hyper(1e-3, "> 0", symbol="ε", unit="θ", doc="norm below which a unit counts as this large")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"clipping": self.clipping, "least_norm": self.least_norm}
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        param_norm = root((yield from unit_sum(param * param)))
+        grad_norm = root((yield from unit_sum(grad * grad)))
+        allowed = c.clipping * torch.clamp(param_norm, min=c.least_norm)
+        return torch.where(grad_norm > allowed, grad * (allowed / torch.clamp(grad_norm, min=1e-30)), grad), state

@@ -1,0 +1,36 @@
+"""ClipWeights: parameters kept within bounds, after each step.
+
+    θ_t as the inner rule says
+    θ_t ← min(max(θ_t, -b), b)
+
+Use: continual and reinforcement learning, where weights grow without end; critics that must be Lipschitz.
+Avoid: networks whose gains or embeddings need room: give those a group of their own.
+Source: Elsayed, Lan, Lyle & Mahmood 2024, arXiv:2407.01704, Algorithm 1; Arjovsky et al. 2017, arXiv:1701.07875.
+Departs: from Elsayed et al., whose bound is a multiple of each layer's initial range: one bound, as in Arjovsky et al.;
+groups may have their own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rule import steps
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipWeights(Wrapper):
+    """Parameters kept within bounds, after each step."""
+
+    largest: Scalar = hyper(1.0, "> 0", symbol="b", unit="θ", doc="largest size of a parameter")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"largest": self.largest, "least": -self.largest}
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+        return torch.clamp(param, min=c.least, max=c.largest), state

@@ -1,0 +1,31 @@
+"""CoupledDecay: an L2 penalty around a rule that has none.
+
+    g_t ← g_t + λ θ_{t-1}        θ_t as the inner rule says, with this g_t
+
+Use: plain SGD and momentum, where it is the same as decoupled decay up to the factor η.
+Avoid: rules that scale by element: the penalty passes through the scaling and hardly acts; use DecoupledDecay.
+Source: Krogh & Hertz 1991 (NeurIPS 4), equation 2.
+Departs: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoupledDecay(Wrapper):
+    """An L2 penalty around a rule that has none."""
+
+    weight_decay: Scalar = decay.l2_penalty()
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"weight_decay": self.weight_decay}
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return decay.coupled(grad, param, c), state

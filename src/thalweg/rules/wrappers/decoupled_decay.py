@@ -1,0 +1,31 @@
+"""DecoupledDecay: the parameter shrunk beside the step of a rule that has no such decay.
+
+    θ_t = (1 - η_t λ) θ_{t-1} - step_t        step_t as the inner rule says
+
+Use: rules that scale by element (Adam's family, sign methods), at the λ of AdamW.
+Avoid: biases, gains of normalization layers, embeddings: give them a group of their own.
+Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithms 1 and 2.
+Departs: η multiplies λ, as in torch.optim.AdamW; in the paper it does not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoupledDecay(Wrapper):
+    """The parameter shrunk beside the step of a rule that has no such decay."""
+
+    weight_decay: Scalar = decay.shrinkage()
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"shrink": 1 - self.inner.settings()["lr"] * self.weight_decay}
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        return self.inner.apply(decay.decoupled(param, c), direction, state, c)

@@ -1,0 +1,38 @@
+"""FixedNorms: each unit's weights put back to the norm they began with, after each step (weight normalization).
+
+    θ_t as the inner rule says
+    θ_t ← θ_t ‖θ_{t-1}‖ / ‖θ_t‖        norms over each row or filter; a bias or gain is left alone
+
+Only the direction of each unit is trained; its size is what the initialization made it.
+
+Use: layers that a normalization or a gain follows: their size changes only the effective learning rate.
+Avoid: layers whose size matters: the last one, regression heads.
+Source: Salimans & Kingma 2016, arXiv:1602.07868, whose w = s v/‖v‖ it keeps at its first value, as a projection.
+Departs: s is not trained; torch.nn.utils.parametrizations.weight_norm is the reparametrization that trains it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rule import steps
+from thalweg.rules.base.units import unit_sum
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedNorms(Wrapper, scope="tensor"):
+    """Each unit's weights put back to the norm they began with, after each step (weight normalization)."""
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+        before = root((yield from unit_sum(param * param)))
+        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+        if param.dim() < 2:
+            return param, state
+        after = root((yield from unit_sum(param * param)))
+        # A step that ended at zero has no direction; there the unit stays zero.
+        return param * (before / torch.clamp(after, min=1e-30)), state

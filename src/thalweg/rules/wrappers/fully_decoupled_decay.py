@@ -1,0 +1,41 @@
+"""FullyDecoupledDecay: the parameter shrunk by a share that does not depend on the learning rate, only on its schedule.
+
+    θ_t = (1 - λ η_t / η_0) θ_{t-1} - step_t        step_t as the inner rule says; η_0 is the `reference_lr`
+
+Use: to tune λ and the learning rate one after the other: changing η and η_0 together leaves the decay as it is.
+Avoid: a λ taken from AdamW: it must be multiplied by its learning rate first (0.1 at η = 10⁻³ is 10⁻⁴ here).
+Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2, whose schedule multiplier is η_t / η_0.
+Departs: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Range, Scalar, hyper
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullyDecoupledDecay(Wrapper):
+    """The parameter shrunk by a share that does not depend on the learning rate, only on its schedule."""
+
+    weight_decay: Scalar = hyper(
+        0.0,
+        "[0, 1]",
+        symbol="λ",
+        unit="1",
+        search=Range(1e-6, 1e-2, "log"),
+        moves_optimum=True,
+        doc="share of the parameter taken off at a step with η = η_0",
+        place="fully decoupled",
+    )
+    reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="the highest learning rate of the schedule")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"shrink": 1 - self.weight_decay * self.inner.settings()["lr"] / self.reference_lr}
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        return self.inner.apply(decay.decoupled(param, c), direction, state, c)

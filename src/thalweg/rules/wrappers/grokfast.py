@@ -1,0 +1,38 @@
+"""Grokfast: the slow part of the gradient amplified.
+
+    s_t = α s_{t-1} + (1 - α) g_t        s_1 = g_1
+    g_t ← g_t + κ s_t                    θ_t as the inner rule says, with this g_t
+
+Use: tasks that memorize early and generalize late (modular arithmetic, small data with weight decay).
+Avoid: elsewhere: for plain training it acts as a larger learning rate with more momentum.
+Source: Lee, Kang, Kim & Lee 2024, arXiv:2405.20233, Algorithm 2 (EMA); s_1 = g_1 as in the authors' code.
+Departs: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.rule import like_param
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grokfast(Wrapper):
+    """The slow part of the gradient amplified."""
+
+    slow_decay: Scalar = hyper(0.98, "[0, 1)", symbol="α", doc="decay of the slow gradient")
+    gain: Scalar = hyper(2.0, ">= 0", symbol="κ", doc="how many times the slow part is added")
+
+    class State:
+        slow = like_param(unit="g", key="slow_grad")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        keep = 0.0 if step == 1 else self.slow_decay
+        return {"slow_keep": keep, "slow_fresh": 1 - keep, "gain": self.gain}
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        slow = c.slow_keep * state.slow + c.slow_fresh * grad
+        return grad + c.gain * slow, state._replace(slow=slow)

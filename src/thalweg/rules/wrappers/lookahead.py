@@ -1,0 +1,49 @@
+"""Lookahead: slow parameters that follow the inner rule's fast ones every few steps, and to which these return.
+
+    θ_t as the inner rule says
+    every k steps:  φ_t = φ_{t-1} + α (θ_t - φ_{t-1}),  θ_t = φ_t        φ_0 = θ_0
+
+The model is to be used at φ.
+
+Use: around any rule whose steps wander: it averages them out, and the inner learning rate may be larger.
+Avoid: with a learning rate that ends near zero: then there is little left to average.
+Source: Zhang, Lucas, Hinton & Ba 2019, arXiv:1907.08610, Algorithm 1.
+Departs: nothing; the inner rule keeps its state at a return, as the authors advise.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rule import copy_of_param, steps
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lookahead(Wrapper):
+    """Slow parameters that follow the inner rule's fast ones every few steps, and to which these return."""
+
+    every: Scalar = hyper(5, ">= 1", symbol="k", unit="steps", doc="steps between two returns")
+    slow_step: Scalar = hyper(0.5, "(0, 1]", symbol="α", doc="share of the way that the slow ones go")
+
+    class State:
+        slow = copy_of_param(key="slow_param")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        returns = float(step % round(float(self.every)) == 0)
+        return {"slow_step": returns * self.slow_step, "returns": returns, "goes_on": 1 - returns}
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+        slow = state.slow + c.slow_step * (param - state.slow)
+        return c.goes_on * param + c.returns * slow, state._replace(slow=slow)
+
+    @property
+    def evaluates_elsewhere(self) -> bool:
+        return True
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        return state.slow

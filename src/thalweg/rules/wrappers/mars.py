@@ -1,0 +1,46 @@
+"""Mars: the gradient corrected by how it changed since the last step, which takes out a part of its noise.
+
+    c_t = g_t + γ β₁ / (1 - β₁) (g_t - g_{t-1})        c_1 = g_1
+    g_t ← c_t / max(1, ‖c_t‖)                          θ_t as the inner rule says, with this g_t
+
+Use: around AdamW or Lion for pre-training, where the gradient's noise is what limits.
+Avoid: where the last gradient is too much to remember: it is one more number for each parameter.
+Source: Yuan, Liu, Wu, Zhou & Gu 2024, arXiv:2411.10438, Algorithm 2 (MARS-approx), equations 4 and 5.
+Departs: nothing; β₁ is that of the inner rule. The last gradient is the one the last step was taken with.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import SettingError
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking, Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rule import like_param
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mars(Wrapper, scope="tensor"):
+    """The gradient corrected by how it changed since the last step, which takes out a part of its noise."""
+
+    gamma: Scalar = hyper(0.025, "[0, 1]", symbol="γ", doc="share of the full correction")
+
+    class State:
+        last = like_param(unit="g", key="last_grad")
+
+    def check_together(self) -> None:
+        if "beta1" not in self.inner.hypers():
+            raise SettingError(f"Mars: the inner rule must have a beta1, got {self.inner.name}. Wrap AdamW, say.")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        beta1 = self.inner.settings()["beta1"]
+        return {"correction": self.gamma * beta1 / (1 - beta1) if step > 1 else 0.0}
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        corrected = grad + c.correction * (grad - state.last)
+        norm = root((yield Sum(corrected * corrected)))
+        return corrected / torch.clamp(norm, min=1.0), state._replace(last=grad)

@@ -1,0 +1,47 @@
+"""MovingAverage: the model used at an exponential moving average of its parameters (EMA).
+
+    θ_t as the inner rule says
+    a_t = β a_{t-1} + (1 - β) θ_t        a_1 = θ_1
+
+The model is to be used at a.
+
+Use: generative models, contrastive learning, and anywhere in place of a falling learning rate.
+Avoid: short trainings: the average remembers 1 / (1 - β) steps.
+Source: Ruppert 1988; Polyak & Juditsky 1992; in this form Tarvainen & Valpola 2017, arXiv:1703.01780.
+Departs: as torch.optim.swa_utils.AveragedModel with its exponential average: a_1 = θ_1.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rule import copy_of_param, steps
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingAverage(Wrapper):
+    """The model used at an exponential moving average of its parameters (EMA)."""
+
+    average_decay: Scalar = hyper(0.999, "[0, 1)", symbol="β", doc="decay of the average")
+
+    class State:
+        average = copy_of_param(key="average")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        keep = 0.0 if step == 1 else self.average_decay
+        return {"average_keep": keep, "average_fresh": 1 - keep}
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+        return param, state._replace(average=c.average_keep * state.average + c.average_fresh * param)
+
+    @property
+    def evaluates_elsewhere(self) -> bool:
+        return True
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        return state.average

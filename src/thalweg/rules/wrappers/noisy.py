@@ -1,0 +1,45 @@
+"""Noisy: gradients with Gaussian noise that fades as training goes on.
+
+    g_t ← g_t + σ_t z_t,   z_t ~ N(0, 1),   σ_t² = s / (1 + t)^γ        θ_t as the inner rule says, with this g_t
+
+Use: deep networks that start badly or sit in a poor minimum or on a plateau.
+Avoid: small-batch training, which has noise enough.
+Source: Neelakantan et al. 2015, arXiv:1511.06807, equation 1.
+Departs: nothing. The noise is a hash of the seed, parameter, step and element: a resumed run draws what it would have.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.hashing import noise
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noisy(Wrapper, scope="tensor"):
+    """Gradients with Gaussian noise that fades as training goes on."""
+
+    noise: Scalar = hyper(0.01, ">= 0", symbol="s", unit="g²", doc="variance of the noise, before it fades")
+    fading: Scalar = hyper(0.55, ">= 0", symbol="γ", doc="how soon the variance fades")
+
+    own_draws = True
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"sigma": math.sqrt(self.noise / (1 + step) ** self.fading)}
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return grad + c.sigma * gaussian(grad, c), state
+
+
+def gaussian(like: Tensor, c: Any) -> Tensor:
+    """Standard normal numbers, by Box and Muller's transform of two hashes for each element."""
+    index = 2 * torch.arange(like.numel(), device=like.device).view(like.shape)
+    # 24 bits each, which float32 holds; the first never 0, of which there is no logarithm.
+    first, second = (((noise(index + k, c) >> 8) & 0xFFFFFF).to(like.dtype) for k in (0, 1))
+    radius = torch.sqrt(-2 * torch.log((first + 0.5) / 2**24))
+    return radius * torch.cos(2 * math.pi / 2**24 * second)

@@ -1,0 +1,32 @@
+"""Orthogonalized: the part of the gradient that is orthogonal to the parameter, at the gradient's norm (OrthoGrad).
+
+    p_t = g_t - (θ_{t-1}·g_t) / (θ_{t-1}·θ_{t-1} + ε) θ_{t-1}
+    g_t ← p_t ‖g_t‖ / (‖p_t‖ + ε)        θ_t as the inner rule says, with this g_t
+
+Use: classification without weight decay that has begun to scale its logits up instead of learning (grokking).
+Avoid: parameters whose size must change: regression heads, gains.
+Source: Prieto, Barsbey, Mediano & Birdal 2025, arXiv:2501.04697, section 5; ε = 10⁻³⁰ from the authors' code.
+Departs: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.reductions import Asking, Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.wrapper import Wrapper
+
+_BESIDE = 1e-30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orthogonalized(Wrapper, scope="tensor"):
+    """The part of the gradient that is orthogonal to the parameter, at the gradient's norm (OrthoGrad)."""
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        along = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _BESIDE)
+        part = grad - along * param
+        length, wanted = root((yield Sum(part * part))), root((yield Sum(grad * grad)))
+        return part * (wanted / (length + _BESIDE)), state

@@ -1,0 +1,46 @@
+"""PolyakAverage: the model used at the plain average of its parameters from some step on.
+
+    θ_t as the inner rule says
+    a_t = a_{t-1} + (θ_t - a_{t-1}) / max(1, t - s)        so a_t = θ_t up to step s + 1
+
+The model is to be used at a.
+
+Use: a constant learning rate and noisy gradients: the average converges where the parameters wander.
+Avoid: averaging from the start of a long training: early parameters count as much as late ones; choose s.
+Source: Polyak & Juditsky 1992 (SIAM J. Control Optim. 30, 838-855); Ruppert 1988.
+Departs: nothing; from step 1 on it is torch.optim.swa_utils.AveragedModel.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rule import copy_of_param, steps
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolyakAverage(Wrapper):
+    """The model used at the plain average of its parameters from some step on."""
+
+    start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="steps before the average begins")
+
+    class State:
+        average = copy_of_param(key="average")
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"average_fresh": 1 / max(1, step - self.start)}
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+        return param, state._replace(average=state.average + c.average_fresh * (param - state.average))
+
+    @property
+    def evaluates_elsewhere(self) -> bool:
+        return True
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        return state.average

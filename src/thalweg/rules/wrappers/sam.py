@@ -1,0 +1,42 @@
+"""SAM: the gradient taken where the loss nearby is highest, so that flat minima are preferred.
+
+    N_t = √(Σ over all parameters of ∇f(θ_{t-1})²)
+    g_t = ∇f(θ_{t-1} + ρ ∇f(θ_{t-1}) / (N_t + 10⁻¹²))        θ_t as the inner rule says, with this g_t
+
+A step takes two gradients, so `step` needs a closure.
+
+Use: image classification with SGD or AdamW, where a better test score is worth twice the time of training.
+Avoid: where training is limited by time, not by generalization. Layers with running statistics count each batch twice.
+Source: Foret, Kleiner, Mobahi & Neyshabur 2021, arXiv:2010.01412, Algorithm 1.
+Departs: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Range, Scalar, hyper
+from thalweg.rules.base.reductions import Asking, Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.wrapper import Wrapper
+
+_BESIDE = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAM(Wrapper):
+    """The gradient taken where the loss nearby is highest, so that flat minima are preferred."""
+
+    rho: Scalar = hyper(
+        0.05, ">= 0", symbol="ρ", unit="θ", search=Range(0.005, 0.5, "log"), doc="how far away the gradient is taken"
+    )
+
+    own_needs = "second gradient"
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"rho": self.rho}
+
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Asking:
+        square = yield Sum(grad * grad, over="model")
+        return param + grad * (c.rho * (root(square) + _BESIDE).reciprocal())

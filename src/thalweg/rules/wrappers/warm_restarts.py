@@ -1,0 +1,36 @@
+"""WarmRestarts: a learning rate that falls along half a cosine and starts again, each time for longer (SGDR).
+
+    η_t = η_min + (η - η_min) (1 + cos(π T_t / T)) / 2        T_t steps since the last restart; T ← T m at each restart
+    θ_t as the inner rule says, with this η_t
+
+Use: to leave a poor minimum, and to have a usable model at each restart.
+Avoid: together with another schedule of the learning rate.
+Source: Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5.
+Departs: counts steps of each parameter, not epochs; torch.optim.lr_scheduler.CosineAnnealingWarmRestarts does with
+`group["lr"]` what this does inside the step.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.wrapper import Wrapper
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmRestarts(Wrapper):
+    """A learning rate that falls along half a cosine and starts again, each time for longer (SGDR)."""
+
+    period: Scalar = hyper(1000, ">= 1", symbol="T", unit="steps", doc="steps before the first restart")
+    stretch: Scalar = hyper(2, ">= 1", symbol="m", doc="how much longer each period is than the one before")
+    lr_min: Scalar = hyper(0.0, ">= 0", symbol="η_min", unit="θ", doc="where the learning rate falls to")
+
+    def coefficients(self, step: int) -> Any:
+        done, length = float(step - 1), float(self.period)
+        while done >= length:
+            done, length = done - length, length * float(self.stretch)
+        factor = (1 + math.cos(math.pi * done / length)) / 2
+        lr = self.inner.settings()["lr"]
+        return row(**self.inner._with({"lr": self.lr_min + (lr - self.lr_min) * factor}).coefficients(step)._asdict())

@@ -1,0 +1,207 @@
+"""Published optimizers which estimate their learning rate from the whole model, transcribed from their papers.
+
+In comments η is the learning rate, λ the weight decay, θ the parameter, g its gradient and t the step, from 1.
+What belongs to the whole model is remembered with its first parameter. In `all` a parameter without a gradient
+counts for nothing in that step, unless the class says otherwise.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+
+from tests.references.transcription import Transcription, penalized, zeros
+
+
+def inner(first, second):
+    """The inner product of two tensors of one shape."""
+    return (first * second).sum().item()
+
+
+def with_gradients(params, grads, memories):
+    """The parameters which have a gradient, each with it and with its memory."""
+    return [triple for triple in zip(params, grads, memories, strict=True) if triple[1] is not None]
+
+
+class DAdaptAdam(Transcription):
+    """Defazio & Mishchenko 2023, arXiv:2301.07733, Adam with D-Adaptation, as in the authors' `dadaptation` package.
+
+    That is: the inner product is divided by the root of v from before this step, there are no bias corrections, and
+    both the step and the decoupled decay take d from before this step. For one parameter group.
+    """
+
+    defaults: ClassVar = {
+        "lr": 1.0,
+        "betas": (0.9, 0.999),
+        "d0": 1e-6,
+        "eps": 1e-8,
+        "growth": math.inf,
+        "weight_decay": 0.0,
+    }
+
+    def start(self, param, group):
+        return {**zeros(param, "m", "v", "s"), "d": group["d0"], "r": 0.0}  # d and r are the model's
+
+    def all(self, params, grads, memories, step, groups):
+        group, model = groups[0], memories[0]
+        beta1, beta2 = group["betas"]
+        beta = math.sqrt(beta2)
+        rate = model["d"] * group["lr"]  # d_t γ
+        product, length = 0.0, 0.0
+        for _, grad, memory in with_gradients(params, grads, memories):
+            product += rate * inner(grad, memory["s"] / (torch.sqrt(memory["v"]) + group["eps"]))
+            memory["m"] = beta1 * memory["m"] + (1 - beta1) * rate * grad
+            memory["v"] = beta2 * memory["v"] + (1 - beta2) * grad**2
+            memory["s"] = beta * memory["s"] + (1 - beta) * rate * grad
+            length += memory["s"].abs().sum().item()
+        if length == 0:  # no gradient yet
+            return
+        model["r"] = beta * model["r"] + (1 - beta) * product
+        estimate = model["r"] / ((1 - beta) * length)
+        model["d"] = max(model["d"], min(estimate, group["growth"] * model["d"]))
+        for param, _, memory in with_gradients(params, grads, memories):
+            param.mul_(1 - rate * group["weight_decay"])
+            param.sub_(memory["m"] / (torch.sqrt(memory["v"]) + group["eps"]))
+
+
+class DAdaptSGD(Transcription):
+    """Defazio & Mishchenko 2023, arXiv:2301.07733, SGD with D-Adaptation, as in the authors' `dadaptation` package.
+
+    The decay is an L2 penalty, but the norm of the first gradient is taken without it, as there. For one group.
+    """
+
+    defaults: ClassVar = {"lr": 1.0, "momentum": 0.9, "d0": 1e-6, "growth": math.inf, "weight_decay": 0.0}
+
+    def start(self, param, group):
+        model = {"d": group["d0"], "first": 0.0, "product": 0.0}
+        return {**zeros(param, "s"), "origin": param.clone(), **model}
+
+    def all(self, params, grads, memories, step, groups):
+        group, model = groups[0], memories[0]
+        if model["first"] == 0:
+            model["first"] = math.sqrt(sum(inner(grad, grad) for grad in grads if grad is not None))
+        if model["first"] == 0:  # no gradient yet
+            return
+        rate = model["d"] * group["lr"] / model["first"]  # λ_t = d_t γ / ‖g_0‖
+        square = 0.0
+        for param, grad, memory in with_gradients(params, grads, memories):
+            g = penalized(param, grad, group)
+            model["product"] += rate * inner(g, memory["s"])
+            memory["s"] = memory["s"] + rate * g
+            square += inner(memory["s"], memory["s"])
+        if square == 0:
+            return
+        estimate = 2 * model["product"] / math.sqrt(square)
+        model["d"] = max(model["d"], min(estimate, group["growth"] * model["d"]))
+        beta = group["momentum"]
+        for param, _, memory in with_gradients(params, grads, memories):
+            param.copy_(beta * param + (1 - beta) * (memory["origin"] - memory["s"]))
+
+
+class DoWG(Transcription):
+    """Khaled, Mishchenko & Jin 2023, arXiv:2305.16284, Algorithm 1, with an L2 penalty; r_ε is `eps`.
+
+    A parameter without a gradient still counts in the distance.
+    """
+
+    defaults: ClassVar = {"lr": 1.0, "eps": 1e-4, "weight_decay": 0.0}
+
+    def start(self, param, group):
+        return {"origin": param.clone(), "reach": group["eps"], "v": 0.0}  # the last two are the model's, in each
+
+    def all(self, params, grads, memories, step, groups):
+        triples = zip(params, grads, groups, strict=True)
+        grads = [None if grad is None else penalized(param, grad, group) for param, grad, group in triples]
+        moves = [param - memory["origin"] for param, memory in zip(params, memories, strict=True)]
+        distance = math.sqrt(sum(inner(move, move) for move in moves))
+        square = sum(inner(grad, grad) for grad in grads if grad is not None)
+        for param, grad, memory, group in zip(params, grads, memories, groups, strict=True):
+            memory["reach"] = max(distance, memory["reach"])  # r̄_t
+            memory["v"] += memory["reach"] ** 2 * square
+            if grad is not None and memory["v"] > 0:
+                param.sub_(group["lr"] * memory["reach"] ** 2 / math.sqrt(memory["v"]) * grad)
+
+
+class Mechanic(Transcription):
+    """Cutkosky, Defazio & Mehta 2023, arXiv:2306.00144, Algorithm 1. A subclass is its base optimizer.
+
+    The paper's m_t = max(β m_{t-1}, h_t) is read with |h_t|, as in both codes of the authors: with h_t itself, which
+    is negative as long as the base goes downhill, nothing would ever move. All that is remembered starts at 0, so
+    the first step moves nothing.
+    """
+
+    tuner: ClassVar = {
+        "betas": (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999),
+        "s_decay": 1e-2,
+        "s_init": 1e-8,
+        "eps": 1e-8,
+    }
+
+    def start(self, param, group):
+        model = {name: [0.0] * len(group["betas"]) for name in ("m", "v", "r", "s")}
+        return {"origin": param.clone(), **zeros(param, "delta"), **model, "base": self.base_start(param)}
+
+    def base_start(self, param):
+        """What the base remembers of a parameter before the first step."""
+        raise NotImplementedError
+
+    def base_update(self, param, grad, base, step, group):
+        """u_t: what the base would add to the parameter in this step."""
+        raise NotImplementedError
+
+    def all(self, params, grads, memories, step, groups):
+        group, model = groups[0], memories[0]
+        present = with_gradients(params, grads, memories)
+        scale = sum(model["s"])
+        length = math.sqrt(sum(inner(param, param) for param, _, _ in present))  # ‖x_t‖
+        slope = math.sqrt(sum(inner(grad, grad) for _, grad, _ in present))  # ‖g_t‖
+        factor = group["s_decay"] * scale * slope / length if length > 0 else 0.0
+        # h_t = <Δ_t, g_t + λ (Σ_i s_{t,i}) ‖g_t‖ x_t / ‖x_t‖>
+        h = sum(inner(memory["delta"], grad + factor * param) for param, grad, memory in present)
+        for param, grad, memory in present:  # Δ_{t+1} = Δ_t + u_t
+            update = self.base_update(param, grad, memory["base"], memory["step"], group)
+            memory["delta"] = memory["delta"] + update
+        for i, beta in enumerate(group["betas"]):
+            model["m"][i] = max(beta * model["m"][i], abs(h))
+            model["v"][i] = beta**2 * model["v"][i] + h**2
+            model["r"][i] = max(0.0, beta * model["r"][i] - model["s"][i] * h)
+            wealth = group["s_init"] / len(group["betas"]) * model["m"][i] + model["r"][i]
+            model["s"][i] = wealth / (math.sqrt(model["v"][i]) + group["eps"])
+        for param, _, memory in present:
+            param.copy_(memory["origin"] + sum(model["s"]) * memory["delta"])
+
+
+class MechanicSGD(Mechanic):
+    """Mechanic over torch's SGD with heavy-ball momentum: b = μ b + g, u = -η b. The other keywords are Mechanic's."""
+
+    defaults: ClassVar = {"lr": 1e-3, "momentum": 0.0, **Mechanic.tuner}
+
+    def base_start(self, param):
+        return zeros(param, "b")
+
+    def base_update(self, param, grad, base, step, group):
+        base["b"] = group["momentum"] * base["b"] + grad
+        return -group["lr"] * base["b"]
+
+
+class MechanicAdamW(Mechanic):
+    """Mechanic over torch's AdamW; `inner_betas` and `inner_eps` are AdamW's, `betas` and `eps` are Mechanic's."""
+
+    defaults: ClassVar = {
+        "lr": 1e-3,
+        "inner_betas": (0.9, 0.999),
+        "inner_eps": 1e-8,
+        "weight_decay": 0.01,
+        **Mechanic.tuner,
+    }
+
+    def base_start(self, param):
+        return zeros(param, "m", "v")
+
+    def base_update(self, param, grad, base, step, group):
+        beta1, beta2 = group["inner_betas"]
+        base["m"] = beta1 * base["m"] + (1 - beta1) * grad
+        base["v"] = beta2 * base["v"] + (1 - beta2) * grad**2
+        m = base["m"] / (1 - beta1**step)
+        v = base["v"] / (1 - beta2**step)
+        return -group["lr"] * (group["weight_decay"] * param + m / (torch.sqrt(v) + group["inner_eps"]))

@@ -1,0 +1,318 @@
+"""Published optimizers which treat a parameter as a matrix or a tensor, transcribed from their papers.
+
+In comments η is the learning rate, λ the weight decay, θ the parameter, g its gradient and t the step, from 1.
+An optimizer for matrices takes more dimensions than two as (first, rest); m × n is the shape of the matrix.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+
+from tests.references.transcription import Transcription, decay, penalized, zeros
+
+
+def matrix(tensor):
+    """The matrix of (first dimension, all others)."""
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def only_matrices(param):
+    """Stops at a parameter which the paper says nothing about."""
+    if param.dim() < 2:
+        raise ValueError(f"this optimizer is for matrices, not for a tensor of {param.dim()} dimensions")
+
+
+def newton_schulz(tensor, steps):
+    """Jordan 2024, "Muon": a quintic iteration which takes all singular values of a matrix near to 1."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = tensor.shape[0] > tensor.shape[1]
+    x = tensor.T if tall else tensor
+    x = x / (frobenius(x) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + b * square @ x + c * square @ square @ x
+    return x.T if tall else x
+
+
+def frobenius(tensor):
+    """The root of the sum of squares."""
+    return math.sqrt((tensor**2).sum().item())
+
+
+def contracted(tensor, dim):
+    """The contraction of a tensor with itself over all dimensions but one."""
+    slices = [tensor.select(dim, index) for index in range(tensor.shape[dim])]
+    return torch.stack([torch.stack([(first * second).sum() for second in slices]) for first in slices])
+
+
+def multiplied(tensor, factor, dim):
+    """The tensor multiplied by a matrix along one dimension: Σ_j factor[i, j] tensor[.., j, ..]."""
+    slices = [tensor.select(dim, index) for index in range(tensor.shape[dim])]
+    rows = [sum(factor[i, j] * part for j, part in enumerate(slices)) for i in range(factor.shape[0])]
+    return torch.stack(rows, dim=dim)
+
+
+class NorMuon(Transcription):
+    """Li et al. 2025, arXiv:2510.05491, Algorithm 1, with the Nesterov input of the authors' code; for matrices only.
+
+    A zero O makes no step but the decay.
+    """
+
+    defaults: ClassVar = {
+        "lr": 0.02,
+        "momentum": 0.95,
+        "beta2": 0.95,
+        "nesterov": True,
+        "ns_steps": 5,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+    }
+
+    def start(self, param, group):
+        only_matrices(param)
+        return {**zeros(param, "m"), "v": param.new_zeros(param.shape[0])}
+
+    def one(self, param, grad, memory, step, group):
+        mu, beta2 = group["momentum"], group["beta2"]
+        memory["m"] = mu * memory["m"] + (1 - mu) * grad
+        given = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
+        o = newton_schulz(matrix(given), group["ns_steps"])
+        rows, columns = o.shape
+        memory["v"] = beta2 * memory["v"] + (1 - beta2) * (o**2).mean(dim=1)
+        hat = o / (torch.sqrt(memory["v"])[:, None] + group["eps"])
+        decay(param, group)
+        if frobenius(hat) > 0:
+            rate = 0.2 * group["lr"] * math.sqrt(rows * columns) / frobenius(hat)
+            param.sub_(rate * hat.reshape(param.shape))
+
+
+class Scion(Transcription):
+    """Pethick et al. 2025, arXiv:2502.07529, SCG (constrained) and uSCG (unconstrained); 1 - `momentum` is its α.
+
+    The norm balls: for matrices the spectral one with max(1, √(m/n)), for fewer dimensions the sign.
+    """
+
+    defaults: ClassVar = {"lr": 3e-4, "momentum": 0.9, "radius": 50.0, "constrained": True, "ns_steps": 5}
+
+    def start(self, param, group):
+        return zeros(param, "d")
+
+    def one(self, param, grad, memory, step, group):
+        mu, lr = group["momentum"], group["lr"]
+        d = memory["d"] = mu * memory["d"] + (1 - mu) * grad
+        if param.dim() >= 2:
+            rows, columns = matrix(d).shape
+            scale = math.sqrt(max(1.0, rows / columns))
+            direction = scale * newton_schulz(matrix(d), group["ns_steps"]).reshape(param.shape)
+        else:
+            direction = torch.sign(d)
+        if group["constrained"]:
+            param.copy_((1 - lr) * param - lr * group["radius"] * direction)
+        else:
+            param.copy_(param - lr * group["radius"] * direction)
+
+
+class Dion(Transcription):
+    """Ahn et al. 2025, arXiv:2504.05295, Algorithm 1 (centralized), with decoupled decay; for matrices only.
+
+    Q starts as the first columns of the identity (the paper draws it). The rank is Python's `round`, halves to even.
+    The diagonal of R in the QR decomposition is made positive, though no step depends on it. A zero B leaves Q as it
+    is and makes no step but the decay, as in the authors' code: otherwise Q would be 0 for ever after.
+    """
+
+    defaults: ClassVar = {"lr": 0.01, "momentum": 0.95, "rank_fraction": 0.25, "eps": 1e-8, "weight_decay": 0.01}
+
+    def start(self, param, group):
+        only_matrices(param)
+        rows, columns = matrix(param).shape
+        rank = max(1, round(group["rank_fraction"] * min(rows, columns)))
+        right = torch.eye(columns, dtype=param.dtype, device=param.device)[:, :rank]
+        return {"momentum": torch.zeros_like(matrix(param)), "Q": right}
+
+    @staticmethod
+    def orthonormalized(columns):
+        """The Q of the QR decomposition with a positive diagonal of R."""
+        left, right = torch.linalg.qr(columns)
+        signs = torch.where(torch.diagonal(right) < 0, -1.0, 1.0).to(left.dtype)
+        return left * signs
+
+    def one(self, param, grad, memory, step, group):
+        decay(param, group)
+        b = memory["momentum"] + matrix(grad)
+        if frobenius(b) == 0:
+            return
+        p = self.orthonormalized(b @ memory["Q"])
+        r = b.T @ p
+        memory["momentum"] = b - (1 - group["momentum"]) * p @ r.T
+        memory["Q"] = r / (torch.sqrt((r**2).sum(dim=0)) + group["eps"])
+        rows, columns = b.shape
+        update = math.sqrt(rows / columns) * p @ memory["Q"].T
+        param.sub_(group["lr"] * update.reshape(param.shape))
+
+
+class Shampoo(Transcription):
+    """Gupta, Koren & Singer 2018, arXiv:1802.09568, Algorithm 2, with momentum and an L2 penalty.
+
+    A parameter without dimensions counts as one dimension of size 1.
+    """
+
+    defaults: ClassVar = {"lr": 0.1, "momentum": 0.0, "eps": 1e-4, "update_every": 1, "weight_decay": 0.0}
+
+    def start(self, param, group):
+        sizes = param.shape if param.dim() > 0 else (1,)
+        accumulators = [group["eps"] * torch.eye(size, dtype=param.dtype, device=param.device) for size in sizes]
+        return {**zeros(param, "b"), "accumulators": accumulators, "roots": [None] * len(sizes)}
+
+    @staticmethod
+    def power(symmetric, exponent):
+        """A real power of a symmetric positive definite matrix."""
+        values, vectors = torch.linalg.eigh(symmetric)
+        return vectors @ torch.diag(values**exponent) @ vectors.T
+
+    def one(self, param, grad, memory, step, group):
+        g = penalized(param, grad, group)
+        g = g if g.dim() > 0 else g.reshape(1)
+        update = g
+        for dim in range(g.dim()):
+            memory["accumulators"][dim] = memory["accumulators"][dim] + contracted(g, dim)
+            if (step - 1) % group["update_every"] == 0:
+                memory["roots"][dim] = self.power(memory["accumulators"][dim], -1 / (2 * g.dim()))
+            update = multiplied(update, memory["roots"][dim], dim)
+        memory["b"] = group["momentum"] * memory["b"] + update.reshape(param.shape)
+        param.sub_(group["lr"] * memory["b"])
+
+
+class SOAP(Transcription):
+    """Vyas et al. 2024, arXiv:2409.11321, Algorithm 3, as in the authors' code (github.com/nikhilvyas/SOAP).
+
+    That code keeps m in the eigenbasis and turns it back and into the new basis at each change, which is the same as
+    the unrotated m of the paper, kept here; v stays where it is, reordered like the columns of the basis. The step
+    doesn't depend on the signs of the basis vectors, so none is taken; it does depend on the basis of an eigenspace
+    of more than one dimension, for example of the null space while an accumulator isn't of full rank yet.
+    """
+
+    defaults: ClassVar = {
+        "lr": 3e-3,
+        "betas": (0.95, 0.95),
+        "shampoo_beta": -1,
+        "eps": 1e-8,
+        "update_every": 10,
+        "weight_decay": 0.01,
+    }
+
+    def start(self, param, group):
+        accumulators = [param.new_zeros(size, size) for size in param.shape]
+        return {**zeros(param, "m", "v"), "accumulators": accumulators, "bases": []}
+
+    @staticmethod
+    def into(tensor, bases):
+        """A tensor in the coordinates of the bases, whose columns are the vectors."""
+        for dim, basis in enumerate(bases):
+            tensor = multiplied(tensor, basis.T, dim)
+        return tensor
+
+    @staticmethod
+    def out_of(tensor, bases):
+        """A tensor back from the coordinates of the bases."""
+        for dim, basis in enumerate(bases):
+            tensor = multiplied(tensor, basis, dim)
+        return tensor
+
+    @staticmethod
+    def accumulate(grad, memory, group):
+        """Moves the accumulator of each dimension."""
+        beta = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1]
+        for dim, accumulator in enumerate(memory["accumulators"]):
+            memory["accumulators"][dim] = beta * accumulator + (1 - beta) * contracted(grad, dim)
+
+    @staticmethod
+    def refresh(memory):
+        """One power iteration and QR for each basis, its vectors sorted by falling estimates of the eigenvalues."""
+        for dim, accumulator in enumerate(memory["accumulators"]):
+            basis = memory["bases"][dim]
+            estimates = torch.diagonal(basis.T @ accumulator @ basis)
+            order = torch.argsort(estimates, descending=True)
+            memory["v"] = memory["v"].index_select(dim, order)
+            memory["bases"][dim] = torch.linalg.qr(accumulator @ basis[:, order]).Q
+
+    def one(self, param, grad, memory, step, group):
+        if step == 1:  # only the first bases, the greatest eigenvalue first
+            self.accumulate(grad, memory, group)
+            memory["bases"] = [torch.linalg.eigh(each).eigenvectors.flip(1) for each in memory["accumulators"]]
+            return
+        beta1, beta2 = group["betas"]
+        count = step - 1
+        bases = memory["bases"]
+        memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
+        memory["v"] = beta2 * memory["v"] + (1 - beta2) * self.into(grad, bases) ** 2
+        # the ε is added to the root of v before its bias correction
+        size = group["lr"] * math.sqrt(1 - beta2**count) / (1 - beta1**count)
+        update = self.into(memory["m"], bases) / (torch.sqrt(memory["v"]) + group["eps"])
+        param.sub_(size * self.out_of(update, bases))
+        decay(param, group)
+        self.accumulate(grad, memory, group)
+        if count % group["update_every"] == 0:
+            self.refresh(memory)
+
+
+class GaLoreAdam(Transcription):
+    """Zhao et al. 2024, arXiv:2403.03507, Algorithm 2, with decoupled decay; below two dimensions it is Adam.
+
+    The smaller side is projected, the columns where both are equal (as in the authors' code). The sign of a singular
+    vector is that which makes its first element of the greatest absolute value positive.
+    """
+
+    defaults: ClassVar = {
+        "lr": 1e-3,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "rank": 4,
+        "update_gap": 200,
+        "scale": 0.25,
+        "weight_decay": 0.0,
+    }
+
+    def start(self, param, group):
+        if param.dim() < 2:
+            return zeros(param, "m", "v")
+        rows, columns = matrix(param).shape
+        rank = min(group["rank"], rows, columns)
+        shape = (rows, rank) if rows >= columns else (rank, columns)
+        return {"m": param.new_zeros(shape), "v": param.new_zeros(shape), "projector": None}
+
+    @staticmethod
+    def projector(g, rank):
+        """The first singular vectors of the smaller side, as columns."""
+        left, _, right = torch.linalg.svd(g, full_matrices=False)
+        vectors = right.T if g.shape[0] >= g.shape[1] else left
+        signed = []
+        for index in range(min(rank, vectors.shape[1])):
+            vector = vectors[:, index]
+            signed.append(-vector if vector[vector.abs().argmax()] < 0 else vector)
+        return torch.stack(signed, dim=1)
+
+    @staticmethod
+    def adam(grad, memory, step, group):
+        """The direction of Adam, with its bias corrections."""
+        beta1, beta2 = group["betas"]
+        memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
+        memory["v"] = beta2 * memory["v"] + (1 - beta2) * grad**2
+        m = memory["m"] / (1 - beta1**step)
+        v = memory["v"] / (1 - beta2**step)
+        return m / (torch.sqrt(v) + group["eps"])
+
+    def one(self, param, grad, memory, step, group):
+        decay(param, group)
+        if param.dim() < 2:
+            param.sub_(group["lr"] * self.adam(grad, memory, step, group))
+            return
+        g = matrix(grad)
+        if (step - 1) % group["update_gap"] == 0:
+            memory["projector"] = self.projector(g, group["rank"])
+        p = memory["projector"]
+        if g.shape[0] >= g.shape[1]:
+            back = self.adam(g @ p, memory, step, group) @ p.T
+        else:
+            back = p @ self.adam(p.T @ g, memory, step, group)
+        param.sub_(group["lr"] * group["scale"] * back.reshape(param.shape))
