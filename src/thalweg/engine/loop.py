@@ -8,6 +8,7 @@ from torch import Tensor
 
 from thalweg.engine.batch import Step, unaliased
 from thalweg.engine.program import Program
+from thalweg.engine.shards import Shards, collected, largest
 from thalweg.rules import Max, Mean, Sum, steps
 from thalweg.rules.base.reductions import Asking, Reduction
 
@@ -20,13 +21,21 @@ class Item(NamedTuple):
     grad: Tensor
     state: Any
     coefficients: Any
+    shards: Shards | None = None  # how the parameter is spread over processes, if it is
 
 
 def run(taken: Sequence[Step]) -> None:
     """Take steps in place. Those of rules over the whole model must come together."""
     slots = [(step, k) for step in taken for k in range(len(step.batch.params))]
     items = (
-        Item(step.batch.program, step.batch.params[k], step.grads[k], step.batch.state(k), step.rows[k])
+        Item(
+            step.batch.program,
+            step.batch.params[k],
+            step.grads[k],
+            step.batch.state(k),
+            step.rows[k],
+            step.batch.shards[k],
+        )
         for step, k in slots
     )
     for (step, k), (param, state) in zip(slots, update(items), strict=True):
@@ -44,7 +53,7 @@ def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
     taken = iter(items)
     for first in taken:
         together = [first, *taken] if first.program.rule.scope == "model" else [first]
-        yield from advance([_begin(item) for item in together])
+        yield from advance([_begin(item) for item in together], [item.shards for item in together])
 
 
 def _begin(item: Item) -> Asking:
@@ -56,10 +65,12 @@ def _begin(item: Item) -> Asking:
 
 def perturbed(items: Iterable[Item]) -> list[Tensor]:
     """Where the second gradient of each item's step is to be taken. All items are needed at once."""
-    return advance([steps(item.program.perturb(item.param, item.grad, item.coefficients)) for item in items])
+    items = list(items)
+    asking = [steps(item.program.perturb(item.param, item.grad, item.coefficients)) for item in items]
+    return advance(asking, [item.shards for item in items])
 
 
-def advance(asking: Sequence[Asking]) -> list[Any]:
+def advance(asking: Sequence[Asking], shards: Sequence[Shards | None] | None = None) -> list[Any]:
     """Run generators in lockstep, answering the reductions of each round together; their return values."""
     results: list[Any] = [None] * len(asking)
     answers: dict[int, Any] = dict.fromkeys(range(len(asking)))
@@ -70,30 +81,44 @@ def advance(asking: Sequence[Asking]) -> list[Any]:
                 requests[index] = asking[index].send(answer)
             except StopIteration as stop:
                 results[index] = stop.value
-        answers = answer_round(requests)
+        answers = answer_round(requests, shards or [None] * len(asking))
     return results
 
 
-def answer_round(requests: dict[int, Reduction]) -> dict[int, Tensor]:
+def answer_round(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
     """The answers to one round of requests."""
-    overall = [request for request in requests.values() if request.over == "model"]
+    overall = {index: request for index, request in requests.items() if request.over == "model"}
     if not overall:
-        return {index: reduce_one(request) for index, request in requests.items()}
+        return {index: _answer(request, shards[index]) for index, request in requests.items()}
     assert len(overall) == len(requests), "a reduction over the model must be asked for by all tensors in one round"
-    kind = type(overall[0])
-    assert all(type(request) is kind for request in overall), "all tensors must ask for the same over the model"
-    if kind is Max:
-        largest = torch.stack([request.of.max() for request in overall if request.of.numel()]).max()
-        return dict.fromkeys(requests, largest)
-    total = torch.stack([request.of.sum() for request in overall]).sum()
-    count = sum(request.of.numel() for request in overall)
-    return dict.fromkeys(requests, total / count if kind is Mean else total)
+    kind = type(next(iter(overall.values())))
+    assert all(type(request) is kind for request in overall.values()), "all tensors must ask for the same"
+    # One collective for all tensors that are spread over the same processes.
+    parts: dict[tuple[Any, ...], list[Tensor]] = {}
+    for index, request in overall.items():
+        parts.setdefault(_spread(shards[index]), []).append(largest(request.of) if kind is Max else request.of.sum())
+    together = (torch.stack(each).amax() if kind is Max else torch.stack(each).sum() for each in parts.values())
+    whole = [collected(part, groups, largest=kind is Max) for part, groups in zip(together, parts, strict=True)]
+    found = torch.stack(whole).amax() if kind is Max else torch.stack(whole).sum()
+    if kind is Mean:
+        found = found / sum(_count(request.of, shards[index]) for index, request in overall.items())
+    return dict.fromkeys(requests, found)
 
 
-def reduce_one(request: Reduction) -> Tensor:
+def _spread(shards: Shards | None) -> tuple[Any, ...]:
+    return tuple(shards.groups.values()) if shards else ()
+
+
+def _count(of: Tensor, shards: Shards | None) -> int:
+    return shards.shape.numel() if shards else of.numel()
+
+
+def _answer(request: Reduction, shards: Shards | None) -> Tensor:
     """The answer to a request about one tensor."""
+    if shards is not None:
+        return shards.answer(request)
     of = request.of
-    if isinstance(request, Max) and of.numel() == 0:
-        return of.new_zeros(())  # of nothing, there is none
-    reduce: Any = {Sum: of.sum, Mean: of.mean, Max: of.amax}[type(request)]
+    if isinstance(request, Max):
+        return largest(of, request.dim)
+    reduce = of.sum if isinstance(request, Sum) else of.mean
     return reduce() if request.dim is None else reduce(dim=request.dim, keepdim=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from thalweg.engine import loop, precision
 from thalweg.engine.batch import Batch, Step, is_dense
 from thalweg.engine.program import Program
+from thalweg.engine.shards import shards_of
 from thalweg.engine.ways import Runner, Way
 from thalweg.errors import ParameterError
 from thalweg.rules import Rule
@@ -23,39 +24,56 @@ from thalweg.rules.base.rule import Leaf
 State = MutableMapping[Tensor, dict[str, Any]]
 
 
-class StepCounts:
-    """How many steps each parameter of an optimizer has taken: one vector, whose elements are the entries `step`.
+class Numbers:
+    """A number for each parameter of an optimizer: one vector, whose elements are the entries of a name in its state.
 
-    torch keeps a tensor for each parameter; counting them up would cost as much as the step of a small model.
+    torch keeps a tensor for each parameter; to read and write these would cost as much as the step of a small model.
     """
 
-    def __init__(self, num_params: int) -> None:
-        self._counts = array("f", bytes(4 * num_params))
+    def __init__(self, num_params: int, dtype: torch.dtype) -> None:
+        size = dtype.itemsize
+        self._numbers = array("f" if dtype == torch.float32 else "d", bytes(size * num_params))
         self._in_order = list(range(num_params))
         # PyTorch's view of the same memory: Python reads it faster, PyTorch adds to it faster.
-        self._vector = torch.frombuffer(self._counts, dtype=torch.float32) if num_params else torch.zeros(0)
+        self._vector = torch.frombuffer(self._numbers, dtype=dtype) if num_params else torch.zeros(0, dtype=dtype)
         self._entries = list(self._vector.unbind())
 
-    def adopt(self, record: dict[str, Any], position: int, remembered: Iterable[str]) -> None:
-        """Go on from the count in a record; from then on the record shows ours."""
-        entry, saved = self._entries[position], record.get("step")
+    def adopt(self, record: dict[str, Any], name: str, position: int, first: float) -> None:
+        """Go on from the number in a record, or the first one; from then on the record shows ours."""
+        entry, saved = self._entries[position], record.get(name)
         if saved is not entry:
-            # torch's SGD keeps no count: what remembers something has stepped before.
-            remembers = any(record.get(key) is not None for key in remembered)
-            entry.fill_(float(remembers if saved is None else saved))
-            record["step"] = entry
+            entry.fill_(float(first if saved is None else saved))
+            record[name] = entry
 
-    def before(self, positions: Sequence[int]) -> list[float]:
-        """The steps taken by the parameters at these positions."""
-        return self._counts.tolist() if positions == self._in_order else [self._counts[k] for k in positions]
+    def at(self, positions: Sequence[int]) -> list[float]:
+        """The numbers of the parameters at these positions."""
+        return self._numbers.tolist() if positions == self._in_order else [self._numbers[k] for k in positions]
+
+    def put(self, positions: Sequence[int], numbers: Iterable[float]) -> None:
+        """Write the numbers of the parameters at these positions."""
+        for position, number in zip(positions, numbers, strict=True):
+            self._numbers[position] = number
 
     def add_one(self, positions: Sequence[int]) -> None:
-        """Count a step of the parameters at these positions."""
+        """Count the parameters at these positions up."""
         if positions == self._in_order:
             self._vector.add_(1)
         else:
             for position in positions:
-                self._counts[position] += 1
+                self._numbers[position] += 1
+
+
+class Scalars:
+    """What an optimizer keeps of each parameter besides tensors: its steps, and what its rule carries on."""
+
+    def __init__(self, num_params: int) -> None:
+        self._num_params = num_params
+        self.steps = Numbers(num_params, torch.float32)
+        self._carried: dict[str, Numbers] = {}
+
+    def carried(self, name: str) -> Numbers:
+        """The numbers that are carried on under this name."""
+        return self._carried.setdefault(name, Numbers(self._num_params, torch.float64))
 
 
 class Binding:
@@ -67,13 +85,14 @@ class Binding:
         params: Sequence[Tensor],
         positions: Sequence[int],
         state: State,
-        counts: StepCounts,
+        scalars: Scalars,
         asked: Way | None,
     ) -> None:
         self.program, self.params, self.positions = program, list(params), list(positions)
         self.dtype = params[0].dtype
         self.records = [state.setdefault(param, {}) for param in params]
-        self._counts = counts
+        self._counts = scalars.steps
+        self._carried = [scalars.carried(name) for name in program.rule.carried]
         layout = program.layout(plain(params[0]).shape)
         for record, param, position in zip(self.records, params, positions, strict=True):
             if param.is_conj() or param.is_neg():
@@ -81,21 +100,24 @@ class Binding:
                     f"{program.rule.name}: a parameter must hold its own numbers, got a view of shape "
                     f"{tuple(param.shape)} yet to be conjugated or negated. Pass its resolve_conj().resolve_neg()."
                 )
-            counts.adopt(record, position, [leaf.key for leaf in layout.values()])
+            # torch's SGD keeps no count: what remembers something has stepped before.
+            remembers = any(record.get(leaf.key) is not None for leaf in layout.values())
+            self._counts.adopt(record, "step", position, float(remembers))
+            for numbers, (name, first) in zip(self._carried, program.rule.carried.items(), strict=True):
+                numbers.adopt(record, name, position, first)
             _complete(record, program, param)
-            for name, first in program.rule.carried.items():
-                record[name] = torch.as_tensor(record.get(name, first), dtype=torch.float64).clone()
         self._entries = {
-            key: [record[key] for record in self.records] for key in ("step", *(leaf.key for leaf in layout.values()))
+            key: [record[key] for record in self.records]
+            for key in ("step", *program.rule.carried, *(leaf.key for leaf in layout.values()))
         }
         columns = {name: [plain(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
-        self.batch = Batch(program, [plain(param) for param in params], columns)
+        self.batch = Batch(program, [plain(param) for param in params], columns, list(map(shards_of, params)))
         # What the batch holds of a complex or sharded parameter is a view, which stays where `param.data` has left.
         self._views = _is_view(params[0])
-        if hasattr(params[0], "to_local") and (program.rule.scope != "elementwise" or program.needs_index):
+        if hasattr(params[0], "to_local") and (program.rule.scope == "matrix" or program.needs_keys):
             raise ParameterError(
-                f"{program.rule.name}: sharded parameters need an elementwise rule and no stochastic "
-                f"rounding, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
+                f"{program.rule.name}: sharded parameters need a rule that takes no whole matrices and draws no random "
+                f"numbers, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
             )
         self._addresses = self._where()
         self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
@@ -132,21 +154,23 @@ class Binding:
 
     def _rows(self, program: Program, seed: int) -> list[Any]:
         """The scalars of the next step of each parameter, the same object where they agree."""
-        taken = self._counts.before(self.positions)
+        taken = self._counts.at(self.positions)
         if program.needs_keys:
-            each = zip(taken, self._carried(), self.positions, strict=True)
+            each = zip(taken, self._before(), self.positions, strict=True)
             return [program.coefficients(int(k) + 1, before=before, seed=seed, position=at) for k, before, at in each]
         if program.rule.carried:
-            pairs = list(zip(taken, self._carried(), strict=True))
+            pairs = list(zip(taken, self._before(), strict=True))
             made = {pair: program.coefficients(int(pair[0]) + 1, before=pair[1]) for pair in set(pairs)}
             return [made[pair] for pair in pairs]
         counts = {taken[0]} if taken.count(taken[0]) == len(taken) else set(taken)
         rows = {count: program.coefficients(int(count) + 1) for count in counts}
         return [rows[count] for count in taken] if len(rows) > 1 else [rows[taken[0]]] * len(taken)
 
-    def _carried(self) -> list[tuple[float, ...]]:
-        names = self.program.rule.carried
-        return [tuple(record[name].item() for name in names) for record in self.records]
+    def _before(self) -> list[tuple[float, ...]]:
+        """What each parameter carries on from its last step."""
+        if not self._carried:
+            return [()] * len(self.positions)
+        return list(zip(*(numbers.at(self.positions) for numbers in self._carried), strict=True))
 
     @torch.enable_grad()
     def step_differentiably(self, step: Step) -> None:
@@ -165,19 +189,20 @@ class Binding:
         """What must be known to say where the second gradient of a step is taken."""
         batch = step.batch
         each = zip(batch.params, step.grads, step.rows, strict=True)
-        return [loop.Item(self.program, param, grad, None, row) for param, grad, row in each]
+        items = [loop.Item(self.program, param, grad, None, row) for param, grad, row in each]
+        return [item._replace(shards=shards) for item, shards in zip(items, batch.shards, strict=True)]
 
     def evaluation_points(self, program: Program) -> list[tuple[Tensor, Tensor]]:
         """Each parameter with the value at which the model is to be used."""
         found = []
-        for k, (param, taken) in enumerate(zip(self.batch.params, self._counts.before(self.positions), strict=True)):
+        for k, (param, taken) in enumerate(zip(self.batch.params, self._counts.at(self.positions), strict=True)):
             c = program.coefficients(max(1, int(taken)))
             found.append((param, program.evaluation_point(param, self.batch.state(k), c)))
         return found
 
     def absorb(self, program: Program, curvature: Sequence[Tensor]) -> None:
         """Take estimates of the Hessian's diagonal into the state, one for each parameter."""
-        for k, (estimate, taken) in enumerate(zip(curvature, self._counts.before(self.positions), strict=True)):
+        for k, (estimate, taken) in enumerate(zip(curvature, self._counts.at(self.positions), strict=True)):
             c = program.coefficients(int(taken) + 1)
             state = self.batch.state(k)
             estimate = plain(estimate).to(precision.compute_dtype(self.dtype))
@@ -187,9 +212,8 @@ class Binding:
     def count(self, step: Step) -> None:
         """Count the step that was taken, and remember the scalars that it carries on."""
         self._counts.add_one(self.positions)
-        for name in self.program.rule.carried:
-            for record, row in zip(self.records, step.rows, strict=True):
-                record[name].fill_(getattr(row, name))
+        for name, numbers in zip(self.program.rule.carried, self._carried, strict=True):
+            numbers.put(self.positions, (getattr(row, name) for row in step.rows))
 
 
 Bound = list[tuple[Binding, list[int]]]
@@ -206,7 +230,7 @@ class Bindings:
     _MOST = 32
 
     def __init__(self, params: Sequence[Tensor], state: State) -> None:
-        self._counts = StepCounts(len(params))
+        self._scalars = Scalars(len(params))
         self.state = state
         self._params = list(params)  # held, so that an id means the same parameter for as long as it is known here
         self._positions = {id(param): position for position, param in enumerate(params)}
@@ -257,7 +281,7 @@ class Bindings:
             positions = [self._positions[id(param)] for param in params]
         except KeyError:
             raise UnknownParameterError from None
-        return Binding(programs(params[0].dtype), params, positions, self.state, self._counts, asked)
+        return Binding(programs(params[0].dtype), params, positions, self.state, self._scalars, asked)
 
     def runners(self) -> dict[int, Runner]:
         """How each parameter that has taken a step is run, by its position."""
@@ -290,21 +314,26 @@ def _complete(record: dict[str, Any], program: Program, param: Tensor) -> None:
     # The first step, or a setting that asks for more state was changed on the way, or another library saved it.
     fresh = program.init(plain(param))
     for name, leaf in layout.items():
-        first = _like(getattr(fresh, name), param)
+        first = _like(getattr(fresh, name), leaf, param)
         record[leaf.key] = first if record.get(leaf.key) is None else _adopted(record[leaf.key], first, leaf.key)
 
 
-def _like(leaf: Tensor, param: Any) -> Tensor:
-    """A leaf of state of the kind that its parameter is: complex, or sharded in the same way."""
-    if param.is_complex() and leaf.shape == torch.view_as_real(param).shape:
-        return torch.view_as_complex(leaf)
+def _like(tensor: Tensor, leaf: Leaf, param: Any) -> Tensor:
+    """What is remembered, of the kind that its parameter is: complex, or sharded in the same way."""
+    if param.is_complex() and tensor.shape == torch.view_as_real(param).shape:
+        return torch.view_as_complex(tensor)
     if hasattr(param, "to_local"):
-        from torch.distributed.tensor import DTensor
+        from torch.distributed.tensor import DTensor, Replicate
 
-        return DTensor.from_local(
-            leaf, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
-        )
-    return leaf
+        whole = leaf.shape(param.shape)
+        alike = len(whole) == param.dim()
+        placements = [
+            at if not at.is_shard() or (alike and whole[at.dim] == param.shape[at.dim]) else Replicate()
+            for at in param.placements
+        ]
+        stride = torch.empty(whole, device="meta").stride() if whole != param.shape else param.stride()
+        return DTensor.from_local(tensor, param.device_mesh, placements, run_check=False, shape=whole, stride=stride)
+    return tensor
 
 
 def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:

@@ -1,17 +1,20 @@
 """Check of sharded parameters: two processes that hold half of each parameter take the steps that one takes."""
 
+import atexit
 import pickle
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg.testing.kit import Kit, SkippedError, gradients, train
+from thalweg.testing.kit import Kit, RefusedError, SkippedError, gradients, train
 
 _NUM_STEPS = 5
 _PATIENCE_S = 180
@@ -30,22 +33,7 @@ def steps_alike_when_sharded(kit: Kit) -> float:
         raise SkippedError("the factory cannot be sent to another process: it is defined in a script")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "kit").write_bytes(sent)
-        command = [sys.executable, "-m", "thalweg.testing.sharded", folder]
-        ranks = [
-            subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
-            for rank in range(2)
-        ]
-        try:
-            said = [rank.communicate(timeout=_PATIENCE_S)[1] for rank in ranks]
-        except subprocess.TimeoutExpired as late:
-            raise AssertionError(f"the two processes did not end within {_PATIENCE_S} s") from late
-        finally:
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
-        for rank, text in zip(ranks, said, strict=True):
-            lines = [line for line in text.splitlines() if line.strip()]
-            assert rank.returncode == 0, lines[-1] if lines else f"exit status {rank.returncode}"
+        _ranks().work(folder)
         ends = torch.load(Path(folder) / "ends", weights_only=True)
     params = kit.params()
     train(kit.made(params), params, range(_NUM_STEPS))
@@ -57,17 +45,78 @@ def steps_alike_when_sharded(kit: Kit) -> float:
     return max(errors)
 
 
-def _rank(folder: Path, rank: int) -> None:
-    """What one of the two processes does."""
+class _Ranks:
+    """The two processes. They are kept for the next check: starting them takes longer than a check."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        command = [sys.executable, "-m", "thalweg.testing.sharded", self._folder.name]
+        self._processes = [
+            subprocess.Popen([*command, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+            for rank in range(2)
+        ]
+        atexit.register(self.end)
+
+    def work(self, folder: str) -> None:
+        """Have the kit in a folder checked; what the processes say of it is raised."""
+        late = Timer(_PATIENCE_S, self.end)
+        late.start()
+        try:
+            for process in self._processes:
+                assert process.stdin is not None
+                process.stdin.write(folder + "\n")
+                process.stdin.flush()
+            said = [process.stdout.readline().strip() for process in self._processes if process.stdout]
+        except OSError:
+            said = [""]
+        late.cancel()
+        if said != ["done", "done"]:
+            self.end()  # one of them may wait for the other for ever
+            wrong = next((words for words in said if words and words != "done"), "a process ended, or was too slow")
+            if "sharded" in wrong:
+                raise RefusedError(wrong)
+            raise AssertionError(wrong)
+
+    def end(self) -> None:
+        """End the processes; the next check starts new ones."""
+        _ranks.cache_clear()
+        atexit.unregister(self.end)
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    pipe.close()
+        self._folder.cleanup()
+
+
+@cache
+def _ranks() -> _Ranks:
+    return _Ranks()
+
+
+def _serve(folder: Path, rank: int) -> None:
+    """What one of the two processes does: the checks whose folders it reads, one a line."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    for line in sys.stdin:
+        try:
+            _check(Path(line.strip()), mesh, rank)
+            said = "done"
+        except Exception as error:  # whatever another's optimizer raises is what was found
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+        print(said, flush=True)
+
+
+def _check(folder: Path, mesh: Any, rank: int) -> None:
     from torch.distributed.tensor import Shard, distribute_tensor
 
     kit, path = pickle.loads((folder / "kit").read_bytes())  # noqa: S301  (written by our own other process)
     sys.path[:] = path
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    mesh = init_device_mesh("cpu", (2,))
 
     def sharded(tensor: Tensor) -> Any:
         return distribute_tensor(tensor.detach(), mesh, [Shard(0)])
@@ -82,9 +131,7 @@ def _rank(folder: Path, rank: int) -> None:
     ends = [param.detach().full_tensor() for param in params]
     if rank == 0:
         torch.save(ends, folder / "ends")
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    _rank(Path(sys.argv[1]), int(sys.argv[2]))
+    _serve(Path(sys.argv[1]), int(sys.argv[2]))
