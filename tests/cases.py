@@ -1,15 +1,23 @@
 """Every rule with every argument away from its default, and torch's own optimizer of the same settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import prodigyopt
+import schedulefree
 import torch
 
-from tests.references import by_tensor, elementwise
+from tests.references import by_tensor, elementwise, estimating, matrices
 from tests.references.transcription import Curved
 from thalweg import optim, rules
+
+Shapes = Sequence[tuple[int, ...]]
+SHAPES = ((5, 3), (4, 3, 3, 3), (7,), ())
+# For rules of matrices alone; and for those whose eigenvectors would not be determined by fewer elements.
+MATRICES = ((5, 3), (4, 3, 3, 3), (3, 6))
+WELL_DETERMINED = ((4, 4), (4, 3), (3, 4, 5), ())
 
 
 @dataclass(frozen=True)
@@ -26,19 +34,31 @@ class Case:
     reference_error: float = 0.0
     float32_error: float = 2e-6
     has_kernel: bool = True
+    shapes: tuple[tuple[int, ...], ...] = SHAPES
 
     def __str__(self) -> str:
         return f"{self.ours.__name__}-{'-'.join(self.settings)}"
 
     @property
     def rule(self) -> rules.Rule:
-        group = self.ours([torch.zeros(1)], **self.settings).param_groups[0]
+        group = self.ours([torch.zeros(1, 1)], **self.settings).param_groups[0]
         return optim.keywords.to_rule(self.ours.rule, group)
 
 
 def decoupled(optimizer: type[torch.optim.Optimizer]) -> Any:
     """One of torch's that does decoupled decay on request."""
     return partial(optimizer, decoupled_weight_decay=True)
+
+
+def schedule_free(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """One of the package's, ready to train, tensor by tensor."""
+
+    def made(params: Any, **settings: Any) -> torch.optim.Optimizer:
+        running = optimizer(params, **settings, foreach=False)
+        running.train()
+        return running
+
+    return made
 
 
 MOMENTS = {"lr": 0.01, "betas": (0.8, 0.97), "eps": 1e-3, "weight_decay": 0.05}
@@ -119,25 +139,126 @@ CASES = [
     ),
     Case(optim.StableAdamW, by_tensor.StableAdamW, MOMENTS, float32_error=1e-5),
     Case(optim.AdamMini, by_tensor.AdamMini, MOMENTS),
+    Case(optim.DoG, by_tensor.DoG, {"lr": 0.7, "reps_rel": 0.01, "eps": 3.0, "weight_decay": 0.05}),
+    Case(optim.LDoG, by_tensor.LDoG, {"lr": 0.7, "reps_rel": 0.01, "eps": 3.0, "weight_decay": 0.05}),
+    Case(optim.DoWG, estimating.DoWG, {"lr": 0.7, "eps": 0.01, "weight_decay": 0.05}),
+    Case(
+        optim.DAdaptAdam,
+        estimating.DAdaptAdam,
+        {"lr": 0.7, "betas": (0.8, 0.97), "d0": 0.01, "eps": 0.1, "growth": 1.1, "weight_decay": 0.05},
+    ),
+    Case(
+        optim.DAdaptSGD,
+        estimating.DAdaptSGD,
+        {"lr": 0.7, "momentum": 0.8, "d0": 0.01, "growth": 1.1, "weight_decay": 0.05},
+    ),
+    Case(
+        optim.Prodigy,
+        prodigyopt.Prodigy,
+        {
+            "lr": 0.7,
+            "betas": (0.8, 0.97),
+            "beta3": 0.9,
+            "d0": 0.01,
+            "d_coef": 0.8,
+            "growth_rate": 1.1,
+            "eps": 0.1,
+            "weight_decay": 0.05,
+        },
+    ),
+    Case(
+        optim.ScheduleFreeSGD,
+        schedule_free(schedulefree.SGDScheduleFree),
+        {
+            "lr": 0.05,
+            "momentum": 0.8,
+            "weight_decay": 0.05,
+            "warmup_steps": 10,
+            "r": 0.5,
+            "weight_lr_power": 1.5,
+        },
+    ),
+    Case(
+        optim.ScheduleFreeAdamW,
+        schedule_free(schedulefree.AdamWScheduleFree),
+        MOMENTS | {"warmup_steps": 10, "r": 0.5, "weight_lr_power": 1.5},
+    ),
+    Case(
+        optim.Muon,
+        matrices.Muon,
+        {
+            "lr": 0.02,
+            "weight_decay": 0.05,
+            "momentum": 0.8,
+            "nesterov": True,
+            "ns_coefficients": (3.0, -4.0, 1.8),
+            "eps": 2.0,
+            "ns_steps": 4,
+            "adjust_lr_fn": "match_rms_adamw",
+        },
+        shapes=MATRICES,
+    ),
+    Case(
+        optim.NorMuon,
+        matrices.NorMuon,
+        {
+            "lr": 0.02,
+            "momentum": 0.8,
+            "beta2": 0.9,
+            "nesterov": True,
+            "ns_steps": 4,
+            "eps": 0.1,
+            "weight_decay": 0.05,
+        },
+        shapes=MATRICES,
+    ),
+    Case(
+        optim.Scion,
+        matrices.Scion,
+        {"lr": 0.002, "momentum": 0.8, "radius": 20.0, "constrained": True, "ns_steps": 4},
+    ),
+    Case(
+        optim.Dion,
+        matrices.Dion,
+        {"lr": 0.02, "momentum": 0.8, "rank_fraction": 0.4, "eps": 0.1, "weight_decay": 0.05},
+        shapes=MATRICES,
+    ),
+    Case(
+        optim.Shampoo,
+        matrices.Shampoo,
+        {"lr": 0.1, "momentum": 0.6, "eps": 0.1, "update_every": 3, "weight_decay": 0.05},
+        float32_error=1e-5,
+    ),
+    Case(
+        optim.SOAP,
+        matrices.SOAP,
+        {
+            "lr": 0.02,
+            "betas": (0.8, 0.9),
+            "shampoo_beta": 0.7,
+            "eps": 1e-2,
+            "update_every": 3,
+            "weight_decay": 0.05,
+        },
+        shapes=WELL_DETERMINED,
+    ),
 ]
 
 ELEMENTWISE = [case for case in CASES if case.rule.scope == "elementwise"]
 TORCHS = [case for case in CASES if isinstance(case.theirs, type) and case.theirs.__module__.startswith("torch.optim")]
 
-SHAPES = ((5, 3), (4, 3, 3, 3), (7,), ())
 
-
-def parameters(dtype: torch.dtype) -> list[torch.Tensor]:
+def parameters(dtype: torch.dtype, shapes: Shapes = SHAPES) -> list[torch.Tensor]:
     """Parameters of several shapes, a convolution's and a single number among them."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in SHAPES]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-def gradients(steps: int, dtype: torch.dtype) -> list[list[torch.Tensor]]:
+def gradients(steps: int, dtype: torch.dtype, shapes: Shapes = SHAPES) -> list[list[torch.Tensor]]:
     """A gradient for each parameter, at each step."""
     generator = torch.Generator().manual_seed(2)
     return [
-        [(torch.randn(shape, generator=generator, dtype=torch.float64) + 0.3).to(dtype) for shape in SHAPES]
+        [(torch.randn(shape, generator=generator, dtype=torch.float64) + 0.3).to(dtype) for shape in shapes]
         for _ in range(steps)
     ]
 
@@ -148,12 +269,13 @@ def change(
     dtype: torch.dtype,
     *,
     evaluated: bool = False,
+    shapes: Shapes = SHAPES,
 ) -> torch.Tensor:
     """How far 50 steps move the parameters, as one vector; with those at which the model is to be used, if asked."""
-    start = parameters(dtype)
+    start = parameters(dtype, shapes)
     params = [param.clone().requires_grad_() for param in start]
     running = optimizer(params, **settings)
-    for grads in gradients(50, dtype):
+    for grads in gradients(50, dtype, shapes):
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad.clone()
         estimate(running, grads)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from tests.cases import CASES, TORCHS, Case, gradients, parameters
+from tests.cases import CASES, SHAPES, TORCHS, Case, Shapes, gradients, parameters
 from thalweg import optim, rules
 from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, SettingError, ThalwegError
 from thalweg.optim import keywords
@@ -23,14 +23,14 @@ each_of_torchs = pytest.mark.parametrize("case", TORCHS, ids=str)
 
 def train(optimizer: torch.optim.Optimizer, num_steps: int, skip: int = 0) -> None:
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    for grads in gradients(skip + num_steps, torch.float64)[skip:]:
+    for grads in gradients(skip + num_steps, torch.float64, [param.shape for param in params])[skip:]:
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad.to(param.dtype).clone()
         optimizer.step()
 
 
-def fresh(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    return [param.requires_grad_() for param in parameters(dtype)]
+def fresh(dtype: torch.dtype = torch.float32, shapes: Shapes = SHAPES) -> list[torch.Tensor]:
+    return [param.requires_grad_() for param in parameters(dtype, shapes)]
 
 
 def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], **tolerance: float) -> None:
@@ -58,7 +58,10 @@ def test_keywords_and_defaults_are_torchs(case: Case) -> None:
 @each_of_torchs
 def test_groups_and_state_have_torchs_keys(case: Case) -> None:
     saved = []
-    for optimizer in (case.ours(fresh(), **case.settings), case.theirs(fresh(), **case.settings)):
+    for optimizer in (
+        case.ours(fresh(shapes=case.shapes), **case.settings),
+        case.theirs(fresh(shapes=case.shapes), **case.settings),
+    ):
         train(optimizer, 2)
         saved.append(optimizer.state_dict())
     ours, theirs = saved
@@ -71,7 +74,7 @@ def test_groups_and_state_have_torchs_keys(case: Case) -> None:
 @each_of_torchs
 @pytest.mark.parametrize("way", ["torch to thalweg", "thalweg to torch"])
 def test_checkpoints_go_both_ways(case: Case, way: str) -> None:
-    start = fresh(torch.float64)
+    start = fresh(torch.float64, case.shapes)
     first, second = (case.theirs, case.ours) if way == "torch to thalweg" else (case.ours, case.theirs)
     begun = first(start, **case.settings)
     train(begun, 10)
@@ -86,7 +89,7 @@ def test_checkpoints_go_both_ways(case: Case, way: str) -> None:
 @each_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> None:
-    whole, halved = fresh(dtype), fresh(dtype)
+    whole, halved = fresh(dtype, case.shapes), fresh(dtype, case.shapes)
     train(case.ours(whole, **case.settings), 20)
     begun = case.ours(halved, **case.settings)
     train(begun, 10)
@@ -105,10 +108,10 @@ def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> 
 
 @each_case
 def test_half_precision_is_computed_in_float32_and_rounded_once(case: Case) -> None:
-    half = fresh(torch.bfloat16)
+    half = fresh(torch.bfloat16, case.shapes)
     full = [param.detach().float().requires_grad_() for param in half]
     for params in (half, full):
-        for param, grad in zip(params, gradients(1, torch.bfloat16)[0], strict=True):
+        for param, grad in zip(params, gradients(1, torch.bfloat16, case.shapes)[0], strict=True):
             param.grad = grad.to(param.dtype)
         case.ours(params, **case.settings).step()
     assert_same(half, [param.detach().to(torch.bfloat16) for param in full])
@@ -132,7 +135,7 @@ def test_schedulers_of_torch_do_what_they_do_to_torch(case: Case, scheduler: str
         case = Case(case.ours, case.theirs, case.settings | {"dampening": 0.0})
     ends = []
     for kind in (case.ours, case.theirs):
-        params = fresh(torch.float64)
+        params = fresh(torch.float64, case.shapes)
         optimizer = kind(params, **case.settings)
         schedule = SCHEDULERS[scheduler](optimizer)
         for step in range(20):
@@ -148,7 +151,7 @@ def test_a_tensor_learning_rate_works_and_is_never_written(case: Case) -> None:
     before = lr.clone()
     ends = []
     for settings in (case.settings | {"lr": lr}, case.settings):
-        params = fresh(torch.float64)
+        params = fresh(torch.float64, case.shapes)
         optimizer = case.ours(params, **settings)
         train(optimizer, 5)
         ends.append(params)
@@ -160,7 +163,7 @@ def test_a_tensor_learning_rate_works_and_is_never_written(case: Case) -> None:
 def test_maximize_climbs_as_torchs_does(case: Case) -> None:
     ends = []
     for kind in (case.ours, case.theirs):
-        params = fresh(torch.float64)
+        params = fresh(torch.float64, case.shapes)
         train(kind(params, **case.settings, maximize=True), 5)
         ends.append(params)
     assert_same(*ends, rtol=max(1e-10, case.reference_error), atol=max(1e-13, case.reference_error))
@@ -168,9 +171,9 @@ def test_maximize_climbs_as_torchs_does(case: Case) -> None:
 
 @each_case
 def test_gradients_are_untouched(case: Case) -> None:
-    params = fresh()
+    params = fresh(shapes=case.shapes)
     optimizer = case.ours(params, **case.settings, maximize=True)
-    for param, grad in zip(params, gradients(1, torch.float32)[0], strict=True):
+    for param, grad in zip(params, gradients(1, torch.float32, case.shapes)[0], strict=True):
         param.grad = grad
     before = [param.grad.clone() for param in params]
     optimizer.step()
@@ -179,14 +182,14 @@ def test_gradients_are_untouched(case: Case) -> None:
 
 @each_case
 def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Case) -> None:
-    early, late, alone = (torch.ones(3, requires_grad=True) for _ in range(3))
+    early, late, alone = (torch.ones(1, 3, requires_grad=True) for _ in range(3))
     optimizer = case.ours([early, late], **case.settings)
     for _ in range(5):  # no gradient reaches `late`: parameter and state are left alone
-        early.grad = torch.full((3,), 0.5)
+        early.grad = torch.full((1, 3), 0.5)
         optimizer.step()
-    assert torch.equal(late, torch.ones(3))
+    assert torch.equal(late, torch.ones(1, 3))
     assert late not in optimizer.state
-    late.grad = alone.grad = torch.tensor([1.0, -2.0, 0.5])
+    late.grad = alone.grad = torch.tensor([[1.0, -2.0, 0.5]])
     optimizer.step()
     case.ours([alone], **case.settings).step()
     assert torch.equal(late, alone)
@@ -194,17 +197,17 @@ def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Ca
 
 @each_case
 def test_zero_learning_rate_moves_nothing(case: Case) -> None:
-    params = fresh()
+    params = fresh(shapes=case.shapes)
     still = {key: 0.0 for key in ("lr", "weight_decay") if key in case.settings}
     train(case.ours(params, **case.settings | still), 3)
-    assert_same(params, parameters(torch.float32))
+    assert_same(params, parameters(torch.float32, case.shapes))
 
 
 @each_case
 def test_a_zero_first_gradient_is_survived(case: Case) -> None:
-    param = torch.ones(3, requires_grad=True)
+    param = torch.ones(2, 3, requires_grad=True)
     optimizer = case.ours([param], **case.settings)
-    for grad in (torch.zeros(3), torch.ones(3)):
+    for grad in (torch.zeros(2, 3), torch.ones(2, 3)):
         param.grad = grad
         optimizer.step()
     assert param.isfinite().all()
@@ -212,7 +215,7 @@ def test_a_zero_first_gradient_is_survived(case: Case) -> None:
 
 @each_case
 def test_copies_and_pickles_go_on_alike(case: Case) -> None:
-    params = fresh()
+    params = fresh(shapes=case.shapes)
     optimizer = case.ours(params, **case.settings)
     train(optimizer, 3)
     others = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]

@@ -23,12 +23,12 @@ def only_matrices(param):
         raise ValueError(f"this optimizer is for matrices, not for a tensor of {param.dim()} dimensions")
 
 
-def newton_schulz(tensor, steps):
+def newton_schulz(tensor, steps, coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7):
     """Jordan 2024, "Muon": a quintic iteration which takes all singular values of a matrix near to 1."""
-    a, b, c = 3.4445, -4.7750, 2.0315
+    a, b, c = coefficients
     tall = tensor.shape[0] > tensor.shape[1]
     x = tensor.T if tall else tensor
-    x = x / (frobenius(x) + 1e-7)
+    x = x / max(frobenius(x), eps)  # as torch.optim.Muon; the blog adds it
     for _ in range(steps):
         square = x @ x.T
         x = a * x + b * square @ x + c * square @ square @ x
@@ -51,6 +51,39 @@ def multiplied(tensor, factor, dim):
     slices = [tensor.select(dim, index) for index in range(tensor.shape[dim])]
     rows = [sum(factor[i, j] * part for j, part in enumerate(slices)) for i in range(factor.shape[0])]
     return torch.stack(rows, dim=dim)
+
+
+class Muon(Transcription):
+    """Jordan et al. 2024, kellerjordan.github.io/posts/muon, with the scales that torch.optim.Muon offers."""
+
+    defaults = {  # noqa: RUF012
+        "lr": 1e-3,
+        "weight_decay": 0.1,
+        "momentum": 0.95,
+        "nesterov": True,
+        "ns_coefficients": (3.4445, -4.775, 2.0315),
+        "eps": 1e-7,
+        "ns_steps": 5,
+        "adjust_lr_fn": "original",
+    }
+
+    def start(self, param, group):
+        only_matrices(param)
+        return zeros(param, "m")
+
+    def one(self, param, grad, memory, step, group):
+        mu = group["momentum"]
+        memory["m"] = mu * memory["m"] + (1 - mu) * grad
+        used = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
+        flat = used.reshape(used.shape[0], -1)
+        rows, columns = flat.shape
+        step_along = newton_schulz(flat, group["ns_steps"], group["ns_coefficients"], group["eps"])
+        if group["adjust_lr_fn"] == "original":
+            scale = math.sqrt(max(1.0, rows / columns))
+        else:
+            scale = 0.2 * math.sqrt(max(rows, columns))
+        decay(param, group)
+        param -= group["lr"] * scale * step_along.reshape(param.shape)
 
 
 class NorMuon(Transcription):

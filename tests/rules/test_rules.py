@@ -21,21 +21,22 @@ RULES = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_its_reference_after_50_steps(case: Case, dtype: torch.dtype) -> None:
-    error = relative_error(change(case.ours, case.settings, dtype), change(case.theirs, case.settings, dtype))
+    ours, theirs = (change(kind, case.settings, dtype, shapes=case.shapes) for kind in (case.ours, case.theirs))
+    error = relative_error(ours, theirs)
     allowed = {torch.float32: case.float32_error, torch.float64: max(1e-12, case.reference_error)}
     assert error <= allowed[dtype]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_hyperparameter_moves_the_result_by_ten_tolerances(case: Case) -> None:
-    reference = change(case.ours, case.settings, torch.float64, evaluated=True)
+    reference = change(case.ours, case.settings, torch.float64, evaluated=True, shapes=case.shapes)
     for keyword, value in case.settings.items():
         if isinstance(value, tuple):
             changed = [{keyword: (*value[:k], other(one), *value[k + 1 :])} for k, one in enumerate(value)]
         else:
             changed = [{keyword: other(value)}]
         for one in changed:
-            moved = change(case.ours, case.settings | one, torch.float64, evaluated=True)
+            moved = change(case.ours, case.settings | one, torch.float64, evaluated=True, shapes=case.shapes)
             assert relative_error(moved, reference) > 10 * max(TOLERANCE, case.float32_error), one
 
 
@@ -43,6 +44,10 @@ def other(value: Any) -> Any:
     """Another value of a setting: twice as much, or half as far from 1."""
     if isinstance(value, bool):
         return not value
+    if isinstance(value, str):
+        return "original"
+    if isinstance(value, int) and value < 10:
+        return value - 1
     if value == 0:
         return 0.5
     if value < 0:
@@ -59,7 +64,11 @@ def test_every_hyperparameter_of_every_rule_is_in_a_case() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_inputs_are_not_written(case: Case) -> None:
-    rule, param, grad = case.rule, parameters(torch.float32)[0], gradients(1, torch.float32)[0][0]
+    rule, param, grad = (
+        case.rule,
+        parameters(torch.float32, case.shapes)[0],
+        gradients(1, torch.float32, case.shapes)[0][0],
+    )
     state = rule.init(param)
     before = [tensor.clone() for tensor in (param, grad, *state)]
     list(loop.update([loop.Item(Program(rule), param, grad, state, Program(rule).coefficients(1))]))
@@ -68,7 +77,11 @@ def test_inputs_are_not_written(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_numbers_enter_the_kernel_through_coefficients_alone(case: Case) -> None:
-    rule, param, grad = case.rule, parameters(torch.float32)[0], gradients(1, torch.float32)[0][0]
+    rule, param, grad = (
+        case.rule,
+        parameters(torch.float32, case.shapes)[0],
+        gradients(1, torch.float32, case.shapes)[0][0],
+    )
     state, coefficients = rule.init(param), Program(rule).coefficients(3)
     poisoned = rule.with_()
     for name, declared in rule.hypers().items():

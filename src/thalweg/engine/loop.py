@@ -26,7 +26,12 @@ class Item(NamedTuple):
 
 def run(taken: Sequence[Step]) -> None:
     """Take steps in place. Those of rules over the whole model must come together."""
-    slots = [(step, k) for step in taken for k in range(len(step.batch.params))]
+    slots = [
+        (step, k)
+        for step in taken
+        for k, param in enumerate(step.batch.params)
+        if param.numel() or step.batch.program.rule.scope != "matrix"  # a matrix without elements has nowhere to go
+    ]
     items = (
         Item(
             step.batch.program,

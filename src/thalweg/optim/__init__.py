@@ -52,6 +52,21 @@ class ASGD(RuleOptimizer, rule=rules.ASGD): ...
 class CAME(RuleOptimizer, rule=rules.CAME): ...
 
 
+class DAdaptAdam(RuleOptimizer, rule=rules.DAdaptAdam): ...
+
+
+class DAdaptSGD(RuleOptimizer, rule=rules.DAdaptSGD): ...
+
+
+class Dion(RuleOptimizer, rule=rules.Dion): ...
+
+
+class DoG(RuleOptimizer, rule=rules.DoG): ...
+
+
+class DoWG(RuleOptimizer, rule=rules.DoWG): ...
+
+
 class HeavyBall(RuleOptimizer, rule=rules.HeavyBall): ...
 
 
@@ -64,10 +79,16 @@ class LaProp(RuleOptimizer, rule=rules.LaProp): ...
 class LARS(RuleOptimizer, rule=rules.LARS): ...
 
 
+class LDoG(RuleOptimizer, rule=rules.LDoG): ...
+
+
 class Lion(RuleOptimizer, rule=rules.Lion): ...
 
 
 class MADGRAD(RuleOptimizer, rule=rules.MADGRAD): ...
+
+
+class Muon(RuleOptimizer, rule=rules.Muon): ...
 
 
 class NAdam(RuleOptimizer, rule=rules.NAdam): ...
@@ -76,7 +97,13 @@ class NAdam(RuleOptimizer, rule=rules.NAdam): ...
 class NAdamW(RuleOptimizer, rule=rules.NAdamW): ...
 
 
+class NorMuon(RuleOptimizer, rule=rules.NorMuon): ...
+
+
 class NovoGrad(RuleOptimizer, rule=rules.NovoGrad): ...
+
+
+class Prodigy(RuleOptimizer, rule=rules.Prodigy): ...
 
 
 class QHAdam(RuleOptimizer, rule=rules.QHAdam): ...
@@ -97,13 +124,28 @@ class RMSprop(RuleOptimizer, rule=rules.RMSprop): ...
 class Rprop(RuleOptimizer, rule=rules.Rprop): ...
 
 
+class ScheduleFreeAdamW(RuleOptimizer, rule=rules.ScheduleFreeAdamW): ...
+
+
+class ScheduleFreeSGD(RuleOptimizer, rule=rules.ScheduleFreeSGD): ...
+
+
+class Scion(RuleOptimizer, rule=rules.Scion): ...
+
+
 class SGD(RuleOptimizer, rule=rules.SGD): ...
+
+
+class Shampoo(RuleOptimizer, rule=rules.Shampoo): ...
 
 
 class Signum(RuleOptimizer, rule=rules.Signum): ...
 
 
 class SM3(RuleOptimizer, rule=rules.SM3): ...
+
+
+class SOAP(RuleOptimizer, rule=rules.SOAP): ...
 
 
 class Sophia(RuleOptimizer, rule=rules.Sophia): ...
@@ -127,6 +169,7 @@ __all__ = [
     "QHM",
     "SGD",
     "SM3",
+    "SOAP",
     "AdEMAMix",
     "AdaBelief",
     "AdaGrad",
@@ -140,18 +183,31 @@ __all__ = [
     "Adamax",
     "Adan",
     "AggMo",
+    "DAdaptAdam",
+    "DAdaptSGD",
+    "Dion",
+    "DoG",
+    "DoWG",
     "HeavyBall",
+    "LDoG",
     "LaProp",
     "Lion",
+    "Muon",
     "NAdam",
     "NAdamW",
+    "NorMuon",
     "NovoGrad",
+    "Prodigy",
     "QHAdam",
     "RAdam",
     "RAdamW",
     "RMSprop",
     "Rprop",
     "RuleOptimizer",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "Scion",
+    "Shampoo",
     "Signum",
     "Sophia",
     "StableAdamW",

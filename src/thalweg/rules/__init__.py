@@ -22,24 +22,38 @@ from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape, steps
 from thalweg.rules.base.wrapper import Wrapper
 from thalweg.rules.came import CAME
+from thalweg.rules.dadapt_adam import DAdaptAdam
+from thalweg.rules.dadapt_sgd import DAdaptSGD
+from thalweg.rules.dion import Dion
+from thalweg.rules.dog import DoG
+from thalweg.rules.dowg import DoWG
 from thalweg.rules.heavy_ball import HeavyBall
 from thalweg.rules.lamb import LAMB
 from thalweg.rules.laprop import LaProp
 from thalweg.rules.lars import LARS
+from thalweg.rules.ldog import LDoG
 from thalweg.rules.lion import Lion
 from thalweg.rules.madgrad import MADGRAD
+from thalweg.rules.muon import Muon
 from thalweg.rules.nadam import NAdam
 from thalweg.rules.nadamw import NAdamW
+from thalweg.rules.normuon import NorMuon
 from thalweg.rules.novograd import NovoGrad
+from thalweg.rules.prodigy import Prodigy
 from thalweg.rules.qhadam import QHAdam
 from thalweg.rules.qhm import QHM
 from thalweg.rules.radam import RAdam
 from thalweg.rules.radamw import RAdamW
 from thalweg.rules.rmsprop import RMSprop
 from thalweg.rules.rprop import Rprop
+from thalweg.rules.schedule_free_adamw import ScheduleFreeAdamW
+from thalweg.rules.schedule_free_sgd import ScheduleFreeSGD
+from thalweg.rules.scion import Scion
 from thalweg.rules.sgd import SGD
+from thalweg.rules.shampoo import Shampoo
 from thalweg.rules.signum import Signum
 from thalweg.rules.sm3 import SM3
+from thalweg.rules.soap import SOAP
 from thalweg.rules.sophia import Sophia
 from thalweg.rules.stable_adamw import StableAdamW
 from thalweg.rules.wrappers import (
@@ -57,6 +71,7 @@ from thalweg.rules.wrappers import (
     DecoupledDecay,
     FixedNorms,
     FullyDecoupledDecay,
+    GaLore,
     Grokfast,
     Lookahead,
     Mars,
@@ -80,6 +95,7 @@ __all__ = [
     "SAM",
     "SGD",
     "SM3",
+    "SOAP",
     "AdEMAMix",
     "AdaBelief",
     "AdaGrad",
@@ -101,13 +117,20 @@ __all__ = [
     "ClipValue",
     "ClipWeights",
     "CoupledDecay",
+    "DAdaptAdam",
+    "DAdaptSGD",
     "DecoupledDecay",
+    "Dion",
+    "DoG",
+    "DoWG",
     "Explanation",
     "FixedNorms",
     "FullyDecoupledDecay",
+    "GaLore",
     "Grokfast",
     "HeavyBall",
     "Hyper",
+    "LDoG",
     "LaProp",
     "Lion",
     "Lookahead",
@@ -115,12 +138,15 @@ __all__ = [
     "Max",
     "Mean",
     "MovingAverage",
+    "Muon",
     "NAdam",
     "NAdamW",
     "Noisy",
+    "NorMuon",
     "NovoGrad",
     "Orthogonalized",
     "PolyakAverage",
+    "Prodigy",
     "QHAdam",
     "RAdam",
     "RAdamW",
@@ -128,6 +154,10 @@ __all__ = [
     "Range",
     "Rprop",
     "Rule",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
+    "Scion",
+    "Shampoo",
     "Signum",
     "Sophia",
     "StableAdamW",

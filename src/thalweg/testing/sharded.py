@@ -50,7 +50,8 @@ class _Ranks:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        command = [sys.executable, "-m", "thalweg.testing.sharded", self._folder.name]
+        # As a script, since as a module it would be imported twice: by its package first.
+        command = [sys.executable, "-P", __file__, self._folder.name]
         self._processes = [
             subprocess.Popen([*command, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
             for rank in range(2)
@@ -113,13 +114,13 @@ def _serve(folder: Path, rank: int) -> None:
 
 
 def _check(folder: Path, mesh: Any, rank: int) -> None:
-    from torch.distributed.tensor import Shard, distribute_tensor
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
     kit, path = pickle.loads((folder / "kit").read_bytes())  # noqa: S301  (written by our own other process)
     sys.path[:] = path
 
     def sharded(tensor: Tensor) -> Any:
-        return distribute_tensor(tensor.detach(), mesh, [Shard(0)])
+        return distribute_tensor(tensor.detach(), mesh, [Shard(0) if tensor.dim() else Replicate()])
 
     whole = kit.params()
     params = [sharded(param).requires_grad_() for param in whole]

@@ -92,13 +92,17 @@ def of_shape(
     key: str,
     fill: Callable[[Any], float] = lambda rule: 0.0,
     when: Callable[[Any, torch.Size], bool] = _always,
+    first: Callable[[Any, Tensor], Tensor] | None = None,
 ) -> Any:
-    """Declare a tensor of the state of another shape, that of `shaped(rule, shape)`; a single number by default."""
+    """Declare a tensor of the state of another shape, that of `shaped(rule, shape)`; a single number by default.
 
-    def first(rule: Any, param: Tensor) -> Tensor:
+    `first(rule, param)` makes its first value, where that is not one number everywhere.
+    """
+
+    def filled(rule: Any, param: Tensor) -> Tensor:
         return param.new_full(shaped(rule, param.shape), fill(rule))
 
-    return Leaf(unit, key, first, shaped, when)
+    return Leaf(unit, key, first or filled, shaped, when)
 
 
 def steps(result: Any) -> Asking:
@@ -119,6 +123,7 @@ class Rule:
     takes_sparse: ClassVar[bool] = False  # whether sparse gradients make sense, as they do in torch.optim
     takes_complex: ClassVar[bool] = True  # as pairs of real numbers; not where dimensions have a meaning
     least_dims: ClassVar[int] = 0  # that a parameter must have
+    vmaps: ClassVar[bool] = True  # its steps do the same things whatever their numbers are, so members can step as one
     corrects_bias: ClassVar[bool] = False  # of averages that start at zero
     lr_in_state: ClassVar[bool] = False  # the learning rate acts on what is remembered, not on a step's size
     needs: ClassVar[Needs] = "gradient"

@@ -38,6 +38,7 @@ class Wrapper(Rule):
     own_scope: ClassVar[Scope] = "elementwise"
     own_needs: ClassVar[Needs] = "gradient"
     own_draws: ClassVar[bool] = False
+    own_vmaps: ClassVar[bool] = True
     own_carried: ClassVar[Mapping[str, float]] = {}
 
     def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
@@ -79,6 +80,10 @@ class Wrapper(Rule):
     @property
     def scope(self) -> Scope:  # type: ignore[override]  # the wider of the two
         return max(self.inner.scope, self.own_scope, key=SCOPES.index)
+
+    @property
+    def vmaps(self) -> bool:  # type: ignore[override]
+        return self.inner.vmaps and self.own_vmaps
 
     @property
     def draws(self) -> bool:  # type: ignore[override]

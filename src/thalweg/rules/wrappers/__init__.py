@@ -13,6 +13,7 @@ from thalweg.rules.wrappers.coupled_decay import CoupledDecay
 from thalweg.rules.wrappers.decoupled_decay import DecoupledDecay
 from thalweg.rules.wrappers.fixed_norms import FixedNorms
 from thalweg.rules.wrappers.fully_decoupled_decay import FullyDecoupledDecay
+from thalweg.rules.wrappers.galore import GaLore
 from thalweg.rules.wrappers.grokfast import Grokfast
 from thalweg.rules.wrappers.lookahead import Lookahead
 from thalweg.rules.wrappers.mars import Mars
@@ -38,6 +39,7 @@ __all__ = [
     "DecoupledDecay",
     "FixedNorms",
     "FullyDecoupledDecay",
+    "GaLore",
     "Grokfast",
     "Lookahead",
     "Mars",

@@ -1,0 +1,95 @@
+"""Matrices: what rules share that take a parameter as a whole matrix, or as a tensor with a matrix for each dimension.
+
+Convolutions and other parameters with more than two dimensions become (first, rest). All functions take batches of
+matrices too, in front.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.rule import of_shape
+
+# Of the iteration that makes a matrix orthogonal (Jordan et al. 2024), and the least norm that is divided by.
+JORDANS = (3.4445, -4.775, 2.0315)
+LEAST_NORM = 1e-7
+
+
+def as_matrix(tensor: Tensor) -> Tensor:
+    """A tensor of two dimensions or more as a matrix."""
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def sides(shape: torch.Size) -> tuple[int, int]:
+    """The rows and columns of a parameter's matrix."""
+    return shape[0], shape[1:].numel()
+
+
+def newton_schulz(matrix: Tensor, coefficients: Sequence[Any], num_steps: int, eps: Any) -> Tensor:
+    """U Vᵀ of a matrix U S Vᵀ, nearly: the singular values end around 1.
+
+    The iteration is X ← a X + (b X Xᵀ + c (X Xᵀ)²) X on the smaller side, from the matrix over its norm.
+    """
+    a, b, c = coefficients
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / torch.clamp(torch.linalg.matrix_norm(x, keepdim=True), min=eps)
+    for _ in range(num_steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
+
+
+def inverse_root(matrix: Tensor, order: int) -> Tensor:
+    """A^(-1/order) of a positive definite matrix; computed in float64, since small eigenvalues count most."""
+    values, vectors = torch.linalg.eigh(matrix.double())
+    least = torch.finfo(torch.float64).tiny
+    powers = torch.clamp(values, min=least) ** (-1 / order)
+    return ((vectors * powers.unsqueeze(-2)) @ vectors.mT).to(matrix.dtype)
+
+
+def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    """A tensor multiplied along one dimension by the transpose of a matrix: Σ_i t[.., i, ..] m[i, j]."""
+    return torch.tensordot(tensor, matrix, dims=([dim], [0])).movedim(-1, dim)
+
+
+def outer(tensor: Tensor, dim: int) -> Tensor:
+    """A tensor times itself, summed over all dimensions but one."""
+    flat = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
+    return flat @ flat.mT
+
+
+_MOST_DIMS = 6
+
+
+def each_dim(
+    name: str,
+    *,
+    unit: str,
+    key: str,
+    first: Callable[[Any, int, Tensor], Tensor] | None = None,
+    single_numbers: bool = True,
+) -> dict[str, Any]:
+    """Declare a square matrix for each dimension of a parameter, called `name0`, `name1`, ...; zero at first.
+
+    `first(rule, size, param)` makes another first value. A single number counts as one dimension, or as none.
+    """
+
+    def declared(dim: int) -> Any:
+        def size(shape: torch.Size) -> int:
+            return shape[dim] if shape else 1
+
+        def shaped(rule: Any, shape: torch.Size) -> torch.Size:
+            return torch.Size([size(shape), size(shape)])
+
+        def exists(rule: Any, shape: torch.Size) -> bool:
+            return dim < (len(shape) or single_numbers)
+
+        def begun(rule: Any, param: Tensor) -> Tensor:
+            return first(rule, size(param.shape), param) if first else param.new_zeros(shaped(rule, param.shape))
+
+        return of_shape(shaped, unit=unit, key=f"{key}_{dim}", when=exists, first=begun)
+
+    return {f"{name}{dim}": declared(dim) for dim in range(_MOST_DIMS)}

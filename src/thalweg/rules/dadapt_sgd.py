@@ -1,0 +1,67 @@
+"""DAdaptSGD: SGD with momentum whose learning rate is a growing lower bound of the distance to the solution.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}        γ = d_{t-1} η / ‖∇f(θ_0)‖        norms over the whole model
+    r_t = r_{t-1} + γ ⟨g_t, s_{t-1}⟩
+    s_t = s_{t-1} + γ g_t
+    d_t = max(d_{t-1}, min(2 r_t / ‖s_t‖, d_{t-1} G))        from d_0
+    θ_t = θ_{t-1} + (1 - μ) (θ_0 - s_t - θ_{t-1})
+
+Use: convolutional networks without a learning rate to tune; η = 1 carries the schedule.
+Avoid: transformers: DAdaptAdam or Prodigy.
+Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
+Departs: as the authors' package `dadaptation`, whose ‖∇f(θ_0)‖ leaves the penalty out; a first gradient of zero is
+skipped there as here.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.estimates import first_distance, growth
+from thalweg.rules.base.hyper import Scalar, learning_rate, mean_decay
+from thalweg.rules.base.reductions import Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class DAdaptSGD(Rule, scope="model"):
+    """SGD with momentum whose learning rate is a growing lower bound of the distance to the solution."""
+
+    lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
+    momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
+    d0: Scalar = first_distance()
+    growth: Scalar = growth()
+    weight_decay: Scalar = decay.l2_penalty()
+
+    lr_in_state = True
+
+    class State:
+        s = like_param(unit="θ", key="s")
+        start = copy_of_param(key="x0")
+        first = of_shape(unit="g", key="g0_norm")
+        d = of_shape(unit="θ", key="d", fill=lambda rule: rule.d0)
+        r = of_shape(unit="θ²", key="numerator_weighted")
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr, fresh=1 - self.momentum, growth=self.growth, weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        norm = root((yield Sum(grad * grad, over="model")))
+        first = torch.where(state.first > 0, state.first, norm)
+        step = torch.where(first > 0, c.lr * state.d / first, torch.zeros_like(first))
+        g = decay.coupled(grad, param, c)
+        r = state.r + step * (yield Sum(g * state.s, over="model"))
+        s = state.s + step * g
+        size = root((yield Sum(s * s, over="model")))
+        found = torch.where(size > 0, 2 * r / size, state.d)
+        d = torch.maximum(state.d, torch.minimum(found, state.d * c.growth))
+        return s, state._replace(s=s, first=first, d=d, r=r)
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+        return param + c.fresh * (state.start - direction - param), state

@@ -1,0 +1,76 @@
+"""Dion: Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later.
+
+    B_t = M_{t-1} + g_t
+    P_t = orthonormal columns of B_t Q_{t-1}          (QR)
+    R_t = B_tᵀ P_t
+    M_t = B_t - (1 - μ) P_t R_tᵀ
+    Q_t = columns of R_t over (their norms + ε)       Q_0 = the first columns of I;  Q_{t-1} where B_t = 0
+    θ_t = (1 - ηλ) θ_{t-1} - η √(rows / columns) P_t Q_tᵀ
+
+The rank is ϱ of the smaller side, at least 1.
+
+Use: hidden matrices that are spread over many devices, or too large for Muon's iteration.
+Avoid: as Muon: embeddings, heads, norms and biases.
+Source: Ahn, Xu, Abreu, Fan, Magakyan, Sharma, Zhan & Langford 2025, arXiv:2504.05295, Algorithm 1.
+Departs: the rank is rounded to the nearest, which the paper leaves open.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay
+from thalweg.rules.base.matrices import as_matrix, sides
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param, of_shape
+
+
+def _factor(rule: Any, shape: torch.Size) -> torch.Size:
+    rows, columns = sides(shape)
+    return torch.Size([columns, max(1, round(rule.rank_fraction * min(rows, columns)))])
+
+
+def _first(rule: Any, param: Tensor) -> Tensor:
+    columns, rank = _factor(rule, param.shape)
+    return torch.eye(columns, rank, dtype=param.dtype, device=param.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dion(decay.Decoupled, scope="matrix"):
+    """Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later."""
+
+    lr: Scalar = learning_rate(0.01, low=1e-4, high=1.0)
+    momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
+    rank_fraction: Scalar = hyper(0.25, "(0, 1]", symbol="ϱ", doc="rank of a step, as a share of the smaller side")
+    eps: Scalar = epsilon(1e-8, place="beside the norms")
+    weight_decay: Scalar = decay.shrinkage(0.01)
+
+    takes_complex = False
+    least_dims = 2
+
+    class State:
+        rest = like_param(unit="g", key="momentum_buffer")
+        factor = of_shape(_factor, unit="1", key="right_factor", first=_first)
+
+    @property
+    def form(self) -> Hashable:
+        return super().form, self.rank_fraction  # it decides the shape of the factor
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr, taken=1 - self.momentum, eps=self.eps, shrink=1 - self.lr * self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        whole = as_matrix(state.rest + grad)
+        left, triangle = torch.linalg.qr(whole @ state.factor)
+        left = left * torch.where(triangle.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-2)
+        right = whole.mT @ left
+        rest = whole - c.taken * (left @ right.mT)
+        norms = torch.linalg.vector_norm(right, dim=-2, keepdim=True)
+        factor = torch.where(whole.abs().amax() > 0, right / (norms + c.eps), state.factor)
+        rows, columns = sides(param.shape)
+        step = (rows / columns) ** 0.5 * torch.where(whole.abs().amax() > 0, left @ factor.mT, torch.zeros_like(whole))
+        return step.reshape(param.shape), state._replace(rest=rest.reshape(param.shape), factor=factor)

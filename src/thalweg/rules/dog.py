@@ -1,0 +1,63 @@
+"""DoG: gradient descent whose learning rate is the distance gone so far over the root of all squared gradients.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    r_t = max(r_{t-1}, ‖θ_{t-1} - θ_0‖)        r_1 = ρ (1 + ‖θ_0‖)
+    G_t = G_{t-1} + ‖g_t‖²
+    θ_t = θ_{t-1} - η r_t / √(G_t + ε) g_t     norms over the whole model
+
+Use: fine-tuning without a learning rate to tune; η = 1 stays.
+Avoid: training from scratch with a schedule in mind: use the model at an average (MovingAverage) instead.
+Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, equation 1.
+Departs: an L2 penalty; norms over all groups together.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate
+from thalweg.rules.base.reductions import Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, copy_of_param, of_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoGStep(Rule):
+    """What DoG and LDoG share: everything but what their norms are over. Abstract."""
+
+    lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
+    reps_rel: Scalar = hyper(1e-6, "> 0", symbol="ρ", doc="size of the first step, relative to the parameters")
+    eps: Scalar = epsilon(1e-8, place="inside the root", unit="g²")
+    weight_decay: Scalar = decay.l2_penalty()
+
+    over: ClassVar[Literal["tensor", "model"]]
+
+    class State:
+        start = copy_of_param(key="x0")
+        r = of_shape(unit="θ", key="distance")
+        total = of_shape(unit="g²", key="grad_sum_sq")
+
+    def coefficients(self, step: int) -> Any:
+        first = self.reps_rel if step == 1 else 0.0
+        return row(lr=self.lr, first=first, eps=self.eps, weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        g = decay.coupled(grad, param, c)
+        gone = param - state.start
+        distance = root((yield Sum(gone * gone, over=self.over)))
+        size = root((yield Sum(param * param, over=self.over)))
+        total = state.total + (yield Sum(g * g, over=self.over))
+        r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + size))
+        return r / root(total + c.eps) * g, state._replace(r=r, total=total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoG(DoGStep, scope="model"):
+    """Gradient descent whose learning rate is the distance gone so far over the root of all squared gradients."""
+
+    over = "model"

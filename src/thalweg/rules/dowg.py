@@ -1,0 +1,53 @@
+"""DoWG: DoG whose sum of squared gradients is weighted by the distance at which they were met.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    r_t = max(r_{t-1}, ‖θ_{t-1} - θ_0‖)        r_0 = ε
+    v_t = v_{t-1} + r_t² ‖g_t‖²
+    θ_t = θ_{t-1} - η r_t² / √v_t g_t          norms over the whole model
+
+Use: convex problems, without a learning rate to tune; η = 1 stays.
+Avoid: noisy training of deep networks, where DoG with an average is safer.
+Source: Khaled, Mishchenko & Jin 2023, arXiv:2305.16284, Algorithm 1.
+Departs: an L2 penalty.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.base.reductions import Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, copy_of_param, of_shape
+
+_TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoWG(Rule, scope="model"):
+    """DoG whose sum of squared gradients is weighted by the distance at which they were met."""
+
+    lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
+    eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="distance to start from", place="the first distance")
+    weight_decay: Scalar = decay.l2_penalty()
+
+    class State:
+        start = copy_of_param(key="x0")
+        r = of_shape(unit="θ", key="distance")
+        v = of_shape(unit="g²θ²", key="weighted_sum")
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        g = decay.coupled(grad, param, c)
+        gone = param - state.start
+        distance = root((yield Sum(gone * gone, over="model")))
+        r = torch.clamp(torch.maximum(state.r, distance), min=c.eps)
+        v = state.v + r * r * (yield Sum(g * g, over="model"))
+        return r * r / torch.clamp(root(v), min=_TINY) * g, state._replace(r=r, v=v)

@@ -1,0 +1,23 @@
+"""LDoG: DoG for each tensor by itself.
+
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    r_t = max(r_{t-1}, ‖θ_{t-1} - θ_0‖)        r_1 = ρ (1 + ‖θ_0‖)
+    G_t = G_{t-1} + ‖g_t‖²
+    θ_t = θ_{t-1} - η r_t / √(G_t + ε) g_t     norms over the tensor
+
+Use: transformers, whose layers want steps of different sizes; η = 1 stays.
+Avoid: where DoG diverges: this is bolder.
+Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, section 3.3.
+Departs: an L2 penalty.
+"""
+
+from dataclasses import dataclass
+
+from thalweg.rules.dog import DoGStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class LDoG(DoGStep, scope="tensor"):
+    """DoG for each tensor by itself."""
+
+    over = "tensor"

@@ -1,0 +1,73 @@
+"""NorMuon: Muon whose rows are brought to one size by a running mean square of each.
+
+    B_t = μ B_{t-1} + (1 - μ) g_t
+    O_t = orthogonal part of (1 - μ) g_t + μ B_t (without Nesterov: of B_t), as in Muon, in k steps
+    v_t = β₂ v_{t-1} + (1 - β₂) mean of O_t² over columns
+    Ô_t = O_t / (√v_t + ε)
+    θ_t = (1 - ηλ) θ_{t-1} - η 0.2 √(rows × columns) Ô_t / ‖Ô_t‖
+
+Use: as Muon, at AdamW's η and λ.
+Avoid: as Muon: embeddings, heads, norms and biases.
+Source: Li et al. 2025, arXiv:2510.05491, Algorithm 1.
+Departs: Nesterov's momentum, as in the authors' code; the norm of Muon's iteration as in torch.optim.Muon.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, count, epsilon, learning_rate, mean_decay, square_decay, switch
+from thalweg.rules.base.matrices import JORDANS, LEAST_NORM, as_matrix, newton_schulz, sides
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param, of_shape
+
+_TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
+
+
+def _rows(rule: Any, shape: torch.Size) -> torch.Size:
+    return torch.Size([sides(shape)[0], 1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NorMuon(decay.Decoupled, scope="matrix"):
+    """Muon whose rows are brought to one size by a running mean square of each."""
+
+    lr: Scalar = learning_rate(0.02, low=1e-4, high=1.0)
+    momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
+    beta2: Scalar = square_decay(0.95, keyword=None)
+    nesterov: bool = switch(True, doc="look ahead along the buffer")
+    ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
+    eps: Scalar = epsilon(1e-8, unit="1")
+    weight_decay: Scalar = decay.shrinkage()
+
+    takes_complex = False
+    least_dims = 2
+
+    class State:
+        buffer = like_param(unit="g", key="momentum_buffer")
+        v = of_shape(_rows, unit="1", key="row_sq")
+
+    def coefficients(self, step: int) -> Any:
+        return row(
+            lr=self.lr,
+            momentum=self.momentum,
+            fresh=1 - self.momentum,
+            beta2=self.beta2,
+            fresh2=1 - self.beta2,
+            eps=self.eps,
+            shrink=1 - self.lr * self.weight_decay,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        buffer = c.momentum * state.buffer + c.fresh * grad
+        ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
+        part = newton_schulz(as_matrix(ahead), JORDANS, self.ns_steps, LEAST_NORM)
+        v = c.beta2 * state.v + c.fresh2 * (part * part).mean(-1, keepdim=True)
+        even = part / (root(v) + c.eps)
+        size = torch.clamp(torch.linalg.matrix_norm(even), min=_TINY)
+        direction = 0.2 * param.numel() ** 0.5 * even / size
+        return direction.reshape(param.shape), state._replace(buffer=buffer, v=v)

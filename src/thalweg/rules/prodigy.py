@@ -1,0 +1,90 @@
+"""Prodigy: AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's.
+
+    γ = d_{t-1} / d_0 × d_{t-1} η                                          sums over the whole model
+    r_t = β₃ r_{t-1} + γ ⟨g_t, θ_0 - θ_{t-1}⟩
+    m_t = β₁ m_{t-1} + (1 - β₁) d_{t-1} g_t
+    v_t = β₂ v_{t-1} + (1 - β₂) d_{t-1}² g_t²
+    s_t = β₃ s_{t-1} + γ g_t
+    D_t = κ r_t / ‖s_t‖₁        d_t = min(max of all D so far, d_{t-1} G)
+    θ_t = (1 - d_{t-1} η λ) θ_{t-1} - d_{t-1} η m_t / (√v_t + d_t ε)
+
+Use: AdamW without a learning rate to tune; η = 1 carries the schedule, which should end near zero.
+Avoid: β₂ far from 1 (it sets how long the estimate remembers), and gradients clipped by an absolute norm.
+Source: Mishchenko & Defazio 2023, arXiv:2306.06101, Algorithm 4.
+Departs: as the authors' package `prodigyopt` 1.1 with use_bias_correction=False, safeguard_warmup=False; β₃ = 0 stands
+for √β₂.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.estimates import first_distance, growth
+from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.base.reductions import Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prodigy(Rule, scope="model"):
+    """AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's."""
+
+    lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
+    beta1: Scalar = mean_decay(0.9)
+    beta2: Scalar = square_decay(0.999)
+    beta3: Scalar = hyper(0.0, "[0, 1)", symbol="β₃", doc="decay of the estimate's sums; 0 for √β₂")
+    d0: Scalar = first_distance()
+    d_coef: Scalar = hyper(1.0, "> 0", symbol="κ", search=Range(0.5, 2.0, "log"), doc="factor of the estimate")
+    growth_rate: Scalar = growth()
+    eps: Scalar = epsilon(1e-8)
+    weight_decay: Scalar = decay.shrinkage()
+
+    lr_in_state = True
+
+    class State:
+        m = like_param(unit="θg", key="exp_avg")
+        v = like_param(unit="θ²g²", key="exp_avg_sq")
+        s = like_param(unit="θg", key="s")
+        start = copy_of_param(key="p0")
+        d = of_shape(unit="θ", key="d", fill=lambda rule: rule.d0)
+        most = of_shape(unit="θ", key="d_max", fill=lambda rule: rule.d0)
+        r = of_shape(unit="θ²g", key="d_numerator")
+
+    def coefficients(self, step: int) -> Any:
+        beta3 = self.beta3 if self.beta3 else self.beta2**0.5
+        return row(
+            lr=self.lr,
+            over_d0=1 / self.d0,
+            d0=self.d0,
+            beta1=self.beta1,
+            fresh1=1 - self.beta1,
+            beta2=self.beta2,
+            fresh2=1 - self.beta2,
+            beta3=beta3,
+            d_coef=self.d_coef,
+            growth_rate=self.growth_rate,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        weight = state.d * c.over_d0 * state.d * c.lr
+        r = c.beta3 * state.r + weight * (yield Sum(grad * (state.start - param), over="model"))
+        scaled = state.d * grad
+        m = c.beta1 * state.m + c.fresh1 * scaled
+        v = c.beta2 * state.v + c.fresh2 * (scaled * scaled)
+        s = c.beta3 * state.s + weight * grad
+        size = yield Sum(s.abs(), over="model")
+        found = torch.where(size > 0, c.d_coef * r / size, state.d)
+        # As long as nothing was found, the estimate may leave its first value at once.
+        d = torch.where(state.d == c.d0, torch.maximum(state.d, found), state.d)
+        most = torch.maximum(state.most, found)
+        d = torch.where(size > 0, torch.minimum(most, d * c.growth_rate), state.d)
+        direction = state.d * (m / (root(v) + d * c.eps) + c.weight_decay * param)
+        return direction, state._replace(m=m, v=v, s=s, d=d, most=most, r=r)

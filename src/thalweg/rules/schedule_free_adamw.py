@@ -1,0 +1,59 @@
+"""ScheduleFreeAdamW: AdamW whose iterates are averaged as it goes, so that no schedule is needed.
+
+    θ_t = (1 - β₁) z_t + β₁ x_t                   gradients are taken at θ, between z and x
+    v_t = β₂ v_{t-1} + (1 - β₂) g_t²              v̂_t = v_t / (1 - β₂ᵗ)
+    d_t = g_t / (√v̂_t + ε) + λ θ_{t-1}
+    z_t = z_{t-1} - η_t d_t                       η_t = η min(1, t / T)
+    x_t = (1 - c_t) x_{t-1} + c_t z_t             c_t = w_t / Σ w,   w_t = tʳ max(η_1 … η_t)ᵖ
+
+The model is to be used at x.
+
+Use: in place of AdamW with a schedule, also where the length of training is not known; η one to ten times AdamW's.
+Avoid: layers with running statistics, unless these are refreshed at x; together with a schedule.
+Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1 with Adam's scaling.
+Departs: as the authors' package `schedulefree`: decay at θ, and weights w.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay, moments
+from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, square_decay
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import copy_of_param, like_param
+from thalweg.rules.base.schedule_free import ScheduleFree
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleFreeAdamW(ScheduleFree, scope="elementwise"):
+    """AdamW whose iterates are averaged as it goes, so that no schedule is needed."""
+
+    lr: Scalar = learning_rate(2.5e-3)
+    beta1: Scalar = hyper(
+        0.9, "(0, 1)", symbol="β₁", doc="share of the average in the point of the gradient", keyword="betas"
+    )
+    beta2: Scalar = square_decay(0.999)
+    eps: Scalar = epsilon(1e-8)
+    weight_decay: Scalar = decay.shrinkage()
+
+    corrects_bias = True
+
+    class State:
+        z = copy_of_param(key="z")
+        v = like_param(unit="g²", key="exp_avg_sq")
+
+    @property
+    def share(self) -> Scalar:
+        return self.beta1
+
+    def coefficients(self, step: int) -> Any:
+        shared = moments.scalars(self, step) | {"lr": self.warm(step)}
+        return row(**shared, weight_decay=self.weight_decay, away=1 - 1 / self.beta1)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        v = c.beta2 * state.v + c.fresh2 * (grad * grad)
+        d = grad / (c.root_v_correct * root(v) + c.eps) + c.weight_decay * param
+        return d, state._replace(v=v)

@@ -1,0 +1,47 @@
+"""ScheduleFreeSGD: SGD whose iterates are averaged as it goes, so that no schedule is needed.
+
+    θ_t = (1 - β) z_t + β x_t                     gradients are taken at θ, between z and x
+    g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
+    z_t = z_{t-1} - η_t g_t                       η_t = η min(1, t / T)
+    x_t = (1 - c_t) x_{t-1} + c_t z_t             c_t = w_t / Σ w,   w_t = tʳ max(η_1 … η_t)ᵖ
+
+The model is to be used at x.
+
+Use: where the length of training is not known; with a constant learning rate, larger than a schedule would stand.
+Avoid: layers with running statistics, unless these are refreshed at x; together with a schedule.
+Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1.
+Departs: as the authors' package `schedulefree`: decay at θ, and weights w.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import copy_of_param
+from thalweg.rules.base.schedule_free import ScheduleFree
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleFreeSGD(ScheduleFree, scope="elementwise"):
+    """SGD whose iterates are averaged as it goes, so that no schedule is needed."""
+
+    lr: Scalar = learning_rate(1.0, low=1e-3, high=100.0, unit="θ/g")
+    momentum: Scalar = hyper(0.9, "(0, 1)", symbol="β", doc="share of the average in the point of the gradient")
+    weight_decay: Scalar = decay.l2_penalty()
+
+    class State:
+        z = copy_of_param(key="z")
+
+    @property
+    def share(self) -> Scalar:
+        return self.momentum
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.warm(step), weight_decay=self.weight_decay, away=1 - 1 / self.momentum)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return decay.coupled(grad, param, c), state

@@ -1,0 +1,58 @@
+"""Scion: steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest.
+
+    b_t = μ b_{t-1} + (1 - μ) g_t
+    o_t = √max(1, rows / columns) × orthogonal part of b_t, as in Muon, in k steps;  below two dimensions sign(b_t)
+    θ_t = (1 - η) θ_{t-1} - η ρ o_t        unconstrained: θ_{t-1} - η ρ o_t
+
+Constrained, the parameters stay within a ball of radius ρ, so no weight decay is needed.
+
+Use: whole networks with one rule, and a learning rate that carries over from narrow to wide ones.
+Avoid: embeddings and heads with the radius of hidden matrices: give those a group of their own.
+Source: Pethick et al. 2025, arXiv:2502.07529, Algorithms 1 and 2.
+Departs: μ is the share kept (the paper's α is 1 - μ); the factor is at least 1, an option in the authors' code; signs
+for biases; the norm of the iteration as in torch.optim.Muon.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay, switch
+from thalweg.rules.base.matrices import JORDANS, LEAST_NORM, as_matrix, newton_schulz, sides
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scion(decay.Decoupled, scope="matrix"):
+    """Steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest."""
+
+    lr: Scalar = learning_rate(3e-4, low=1e-5, high=0.1, unit="1")
+    momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
+    radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="of the ball")
+    constrained: bool = switch(True, doc="keep the parameters within the ball")
+    ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
+
+    takes_complex = False
+
+    class State:
+        b = like_param(unit="g", key="momentum_buffer")
+
+    def coefficients(self, step: int) -> Any:
+        return row(
+            lr=self.lr * self.radius,
+            momentum=self.momentum,
+            fresh=1 - self.momentum,
+            shrink=1 - self.lr if self.constrained else 1.0,
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        b = c.momentum * state.b + c.fresh * grad
+        if param.dim() < 2:
+            return torch.sign(b), state._replace(b=b)
+        rows, columns = sides(param.shape)
+        part = newton_schulz(as_matrix(b), JORDANS, self.ns_steps, LEAST_NORM)
+        return max(1, rows / columns) ** 0.5 * part.reshape(param.shape), state._replace(b=b)

@@ -1,0 +1,97 @@
+"""GaLore: the inner rule run on a few directions of each matrix's gradient, so that its state is small.
+
+    P_t = the r leading singular vectors of g_t, of the shorter side, found anew every T steps
+    g_t ← P_tᵀ g_t, or g_t P_t where there are more rows than columns
+    d_t = α × the inner rule's direction, turned back by P_t        θ_t as the inner rule says, with this d_t
+
+Below two dimensions the inner rule is run as it is.
+
+Use: fine-tuning and pre-training of language models whose optimizer state would not fit, around Adam or AdamW.
+Avoid: where it fits; the singular vectors cost as much as many steps.
+Source: Zhao et al. 2024, arXiv:2403.03507, Algorithm 2.
+Departs: as the authors' code where rows and columns are equal in number: g_t P_t. The moments stay as they are when
+P changes. Of each singular vector the largest element is positive.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import SettingError
+from thalweg.rules.base.hyper import Scalar, count, hyper
+from thalweg.rules.base.matrices import as_matrix, sides
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rule import Leaf, of_shape, steps
+from thalweg.rules.base.wrapper import Wrapper
+
+
+def _is_matrix(rule: Any, shape: torch.Size) -> bool:
+    return len(shape) > 1
+
+
+def _projector(rule: Any, shape: torch.Size) -> torch.Size:
+    return torch.Size([min(sides(shape)), min(rule.rank, *sides(shape))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaLore(Wrapper, scope="matrix"):
+    """The inner rule run on a few directions of each matrix's gradient, so that its state is small."""
+
+    rank: int = count(4, ">= 1", symbol="r", doc="directions that are kept")
+    update_gap: int = count(200, ">= 1", symbol="T", doc="steps between two choices of directions")
+    scale: Scalar = hyper(0.25, "> 0", symbol="α", doc="factor of the direction")
+
+    own_vmaps = False
+
+    class State:
+        projector = of_shape(_projector, unit="1", key="projector", when=_is_matrix)
+
+    def check_together(self) -> None:
+        if self.inner.scope != "elementwise":
+            raise SettingError(f"GaLore: the inner rule must be elementwise, got {self.inner.name}. Wrap Adam, say.")
+
+    def layout(self, shape: torch.Size) -> dict[str, Leaf]:
+        layout = super().layout(shape)
+        if len(shape) < 2:
+            return layout
+        return {name: leaf if name == "projector" else self._small(leaf) for name, leaf in layout.items()}
+
+    def _small(self, leaf: Leaf) -> Leaf:
+        """A leaf of the inner rule, for a parameter as small as the gradient becomes."""
+        return replace(
+            leaf,
+            first=lambda rule, param: leaf.first(rule, param.new_zeros(self._shape(param.shape))),
+            shaped=lambda rule, shape: leaf.shaped(rule, self._shape(shape)),
+        )
+
+    def _shape(self, shape: torch.Size) -> torch.Size:
+        rows, columns = sides(shape)
+        rank = min(self.rank, rows, columns)
+        return torch.Size([rows, rank] if rows >= columns else [rank, columns])
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {"chooses": float((step - 1) % self.update_gap == 0), "scale": self.scale}
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        if param.dim() < 2:
+            return (yield from steps(self.inner.direction(param, grad, state, c)))
+        matrix = as_matrix(grad)
+        tall = matrix.shape[0] >= matrix.shape[1]
+        projector = _leading(matrix, self.rank, right=tall) if c.chooses else state.projector
+
+        def small(one: Tensor) -> Tensor:
+            return one @ projector if tall else projector.mT @ one
+
+        d, state = yield from steps(self.inner.direction(small(as_matrix(param)), small(matrix), state, c))
+        back = d @ projector.mT if tall else projector @ d
+        return c.scale * back.reshape(param.shape), state._replace(projector=projector)
+
+
+def _leading(matrix: Tensor, rank: int, *, right: bool) -> Tensor:
+    """The leading singular vectors as columns, each with its largest element positive."""
+    left_vectors, _, right_vectors = torch.linalg.svd(matrix.double(), full_matrices=False)
+    vectors = (right_vectors.mT if right else left_vectors)[:, :rank]
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    return (vectors * torch.where(largest < 0, -1.0, 1.0)).to(matrix.dtype)
