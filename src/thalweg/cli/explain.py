@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def explain(name: str, as_json: bool) -> None:
     """Explain the optimizer NAME: formula, symbols, defaults, bounds, memory, source."""
     from thalweg import rules
-    from thalweg.comparison import parse
+    from thalweg.comparison import WRAPPERS, parse
     from thalweg.errors import SettingError
 
-    contender = parse(name)
+    contender = parse(f"{name}(adamw)" if name in WRAPPERS else name)
     if not isinstance(contender.rule, rules.Rule):
         raise SettingError(f"explain: {name} must be one of thalweg's, got an optimizer from elsewhere. Read its help.")
     explanation = rules.explain(contender.rule)
@@ -60,6 +60,7 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
         ("Avoid", explanation.avoid),
         ("Source", explanation.source),
         ("Departs", explanation.departs),
+        ("Semantics", "; ".join(f"{what} {how}" for what, how in explanation.semantics.items())),
         ("Scope", explanation.scope),
     ):
         if text:

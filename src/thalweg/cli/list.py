@@ -11,9 +11,9 @@ def list_(as_json: bool) -> None:
     """List the optimizers that `thalweg compare` knows by name."""
     from rich.table import Table
 
-    from thalweg.comparison import CONTENDERS
+    from thalweg.comparison import CONTENDERS, WRAPPERS
 
-    entries = list(CONTENDERS.values())
+    entries, wrappers = list(CONTENDERS.values()), sorted(WRAPPERS.items())
     if as_json:
         print_json(
             [
@@ -26,6 +26,7 @@ def list_(as_json: bool) -> None:
                 }
                 for one in entries
             ]
+            + [{"name": name, "rule": kind.__name__, "about": kind.__doc__, "wraps": True} for name, kind in wrappers]
         )
         return
     table = Table(box=None, pad_edge=False)
@@ -35,4 +36,14 @@ def list_(as_json: bool) -> None:
         table.add_row(one.name, type(one.rule).__name__, f"{4 * one.state_numbers} B", one.about)
     console = stdout_console()
     console.print(table)
-    console.print("\nstate: bytes kept for each float32 parameter. `thalweg explain NAME` says more.")
+    around = Table(box=None, pad_edge=False)
+    for column in ("wrapper", "rule", "what it does to another optimizer"):
+        around.add_column(column, overflow="fold")
+    for name, kind in wrappers:
+        around.add_row(name, kind.__name__, kind.__doc__)
+    console.print()
+    console.print(around)
+    console.print(
+        "\nstate: bytes kept for each float32 parameter. Wrappers are written as cautious(adamw), and nest. "
+        "`thalweg explain NAME` says more."
+    )

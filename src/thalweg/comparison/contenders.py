@@ -3,12 +3,14 @@
     adam                            a rule, as it starts
     adam:beta2=0.95,lr=1e-4..1e-2   one setting pinned, another searched in a range of the user's
     adam:schedule=cosine            with a schedule of its own (`none` for those that need none)
+    cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
     torch.optim:NAdam:lr=1e-4..1    any class of torch's form, by module and name
     path/to/file.py:make            a function (params, lr=...) of the user's
 
 These are the forms that `parse` reads.
 """
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -24,7 +26,8 @@ from thalweg.engine import stacked
 from thalweg.engine.precision import compute_dtype
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
-from thalweg.rules import Range, Rule
+from thalweg.rules import Range, Rule, Wrapper, wrappers
+from thalweg.rules.base.schedule_free import ScheduleFree
 
 _SHAPES = tuple(torch.Size([2] * dim) for dim in range(3))  # that a rule may treat differently
 
@@ -105,12 +108,12 @@ class Contender:
     def described(self) -> dict[str, Any]:
         """Everything a report needs to know, as plain JSON: the store must do without the code of the rule."""
         declared = self.rule.hypers()
-        made_of = type(self.rule).__name__
         if isinstance(self.rule, Foreign):
             home, _, name = self.rule.path.rpartition(":")
             optimizer = name if home.endswith(".py") else f"{home}.{name}"
         else:
-            ours = made_of if made_of in thalweg.optim.__all__ else f"optimizer_for({made_of})"
+            made_of = type(self.rule).__name__
+            ours = made_of if made_of in thalweg.optim.__all__ else f"optimizer_for({_written(self.rule)})"
             optimizer = f"thalweg.optim.{ours}"
         return {
             "name": self.name,
@@ -133,6 +136,14 @@ class Contender:
         }
 
 
+def _written(rule: Rule) -> str:
+    """A rule of the library's, or of a user's own, as Python."""
+    kind = type(rule).__name__
+    if isinstance(rule, Wrapper):
+        return f"thalweg.rules.{kind}({_written(rule.inner)})"
+    return f"thalweg.rules.{kind}()" if kind in rules.__all__ else kind
+
+
 def line_of_code(described: Mapping[str, Any], settings: Mapping[str, float]) -> str:
     """The line to paste for a described contender at these settings; library defaults are left out."""
     values, defaults = {**described["start"], **settings}, described["defaults"]
@@ -153,9 +164,28 @@ _ENTRIES = (
     Contender("nesterov", rules.SGD(momentum=0.9, nesterov=True), "SGD with Nesterov's momentum"),
     Contender("adagrad", rules.AdaGrad(), rules.AdaGrad.__doc__ or ""),
     Contender("rmsprop", rules.RMSprop(), "RMSprop without momentum", frozenset({"momentum"})),
-    Contender("adam", rules.Adam(), rules.Adam.__doc__ or ""),
-    Contender("adamw", rules.AdamW(), rules.AdamW.__doc__ or ""),
+    Contender("amsgrad", rules.Adam(amsgrad=True), "Adam that divides by the largest mean square so far"),
+    Contender("signsgd", rules.Signum(momentum=0.0), "steps along the sign of the gradient", frozenset({"momentum"})),
+    Contender("tiger", rules.Signum(momentum=0.965, weight_decay=0.01), "Signum with much momentum and weight decay"),
 )
+
+
+def _module_of(kind: type) -> str:
+    """What an optimizer is called in lists: the name of its file."""
+    return kind.__module__.rpartition(".")[2]
+
+
+# Every other rule competes under the name of its file.
+_KINDS = [getattr(rules, name) for name in thalweg.optim.__all__ if hasattr(rules, name)]
+_RULES = [
+    # Those that average as they go want no schedule.
+    Contender(_module_of(kind), kind(), kind.__doc__ or "", schedule="none" if issubclass(kind, ScheduleFree) else None)
+    for kind in _KINDS
+    if kind is not rules.SGD
+]
+WRAPPERS: dict[str, type[Wrapper]] = {
+    _module_of(kind): kind for kind in (getattr(wrappers, name) for name in wrappers.__all__)
+}
 
 # Where to start without tuning: good on nine tasks with a linear schedule, as `benchmarks/recommended.py` found them.
 # RMSprop's own default was not beaten.
@@ -171,7 +201,8 @@ _RECOMMENDED: dict[str, dict[str, float]] = {
 
 _WIDE = 10.0  # the least ratio of the ends of a range that is searched in its logarithm
 CONTENDERS: dict[str, Contender] = {
-    entry.name: replace(entry, recommended=_RECOMMENDED.get(entry.name, {})) for entry in _ENTRIES
+    entry.name: replace(entry, recommended=_RECOMMENDED.get(entry.name, {}))
+    for entry in sorted({one.name: one for one in (*_RULES, *_ENTRIES)}.values(), key=lambda one: one.name)
 }
 
 DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
@@ -181,7 +212,9 @@ def parse(text: str) -> Contender:
     """The contender that a name means, with its settings; the top of this file shows the forms."""
     text = text.strip()
     head, _, tail = text.partition(":")
-    if head in CONTENDERS:
+    if wrapped := _WRAPPED.fullmatch(text):
+        entry, tail = _wrapped(*wrapped.groups()), wrapped["tail"] or ""
+    elif head in CONTENDERS:
         entry = CONTENDERS[head]
     elif ":" in text:
         name, _, tail = tail.partition(":")
@@ -211,7 +244,8 @@ def parse(text: str) -> Contender:
             entry.rule.with_(**{key: within.low})
             entry.rule.with_(**{key: within.high})
     except KeywordError as error:
-        raise KeywordError(str(error).replace(type(entry.rule).__name__, entry.name, 1)) from None
+        made_of = entry.rule.name if isinstance(entry.rule, Rule) else entry.rule.path
+        raise KeywordError(str(error).replace(made_of, entry.name, 1)) from None
     return replace(
         entry,
         name=text,
@@ -221,6 +255,19 @@ def parse(text: str) -> Contender:
         schedule=schedule,
         recommended={} if entry.recommended.keys() & settings.keys() else entry.recommended,
     )
+
+
+_WRAPPED = re.compile(r"(?P<name>\w+)\((?P<inner>.*)\)(?::(?P<tail>[^()]*))?")
+
+
+def _wrapped(name: str, inner: str, tail: str | None) -> Contender:
+    """A wrapper around what stands in its parentheses; `tail` is read later."""
+    if name not in WRAPPERS:
+        raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
+    around, kind = parse(inner), WRAPPERS[name]
+    if isinstance(around.rule, Foreign):
+        raise SettingError(f"{name}: what is wrapped must be thalweg's own, got {inner!r}. Write {name}(adamw), say.")
+    return replace(around, rule=kind(around.rule), about=kind.__doc__ or "", recommended={})
 
 
 def _range(entry: Contender, key: str, text: str) -> Range:
@@ -251,10 +298,11 @@ def _value(name: str, key: str, text: str) -> float | bool:
 
 
 def split_list(text: str) -> list[str]:
-    """The contenders in a comma-separated list; `adam:beta2=0.95,eps=1e-6,sgd` holds two."""
+    """The contenders in a comma-separated list; `adam:beta2=0.95,eps=1e-6,clip(sgd)` holds two."""
     found: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        if found and "=" in part and ":" not in part:
+        inside = bool(found) and found[-1].count("(") > found[-1].count(")")
+        if inside or (found and "=" in part and ":" not in part):
             found[-1] += "," + part
         else:
             found.append(part)

@@ -19,6 +19,7 @@ from thalweg.comparison.foreign import in_training
 from thalweg.comparison.search import Settings
 from thalweg.engine import stacked
 from thalweg.errors import TaskError
+from thalweg.optim import RuleOptimizer
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.data import as_batch, epochs_of_indices, examples_in
@@ -84,16 +85,33 @@ class OneByOne:
         self.optimizer = contender.optimizer(trained, trial.settings)
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
         in_training(self.optimizer, True)
+        rule = contender.rule if isinstance(contender.rule, Rule) else None
+        self.gradients = 2 if rule and rule.needs == "second gradient" else 1
+        self.estimates_every = rule.estimates_every if rule and rule.needs == "curvature" else 0
         self.batches = _batches(task, contender, trial.seed)
+        self.taken = 0
 
     def step(self, lr_factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * lr_factor
         self.model.train()
+        batch = next(self.batches)
+        if self.gradients == 2:
+            self.optimizer.step(lambda: float(self._backward(batch)))
+        else:
+            self._backward(batch)
+            self.optimizer.step()
+        self.taken += 1
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """The loss of a batch, after its gradients are computed, and its curvature where that is due."""
         self.optimizer.zero_grad()
-        loss = _checked(self.task, self.task.loss(self.model, next(self.batches)))
+        loss = _checked(self.task, self.task.loss(self.model, batch))
+        if self.estimates_every and self.taken % self.estimates_every == 0:
+            assert isinstance(self.optimizer, RuleOptimizer)
+            self.optimizer.estimate_curvature(loss)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        return loss.detach()
 
     def keep(self, members: Sequence[int]) -> None:
         assert list(members) == [0]
@@ -222,6 +240,12 @@ def unfit_for_population(task: Task, contender: Contender, model: nn.Module) -> 
     """Why a task cannot be trained as a population, as far as can be told before trying; None if it may."""
     if not isinstance(contender.rule, Rule):
         return f"{contender.name} is no rule of thalweg's"
+    if contender.rule.needs != "gradient":
+        return f"{contender.name} needs more than one gradient a step: {contender.rule.needs}"
+    if contender.rule.evaluates_elsewhere:
+        return f"{contender.name} is evaluated at other parameters than it trains"
+    if contender.rule.draws or not contender.rule.vmaps:
+        return f"{contender.name} takes steps that differ in more than numbers"
     if not task.splits.in_memory:
         return "the data come from a DataLoader"
     if not all(param.requires_grad for param in model.parameters()):

@@ -1,5 +1,6 @@
 """Rules: the formulas of optimizers, each written once as pure functions."""
 
+from thalweg.rules import wrappers
 from thalweg.rules.adabelief import AdaBelief
 from thalweg.rules.adadelta import Adadelta
 from thalweg.rules.adafactor import Adafactor
@@ -176,4 +177,5 @@ __all__ = [
     "row",
     "steps",
     "switch",
+    "wrappers",
 ]

@@ -40,9 +40,27 @@ class Explanation:
     source: str
     departs: str
     scope: str
+    semantics: dict[str, str]
     hypers: tuple[ExplainedHyper, ...]
     state: tuple[tuple[str, str, str], ...]
     state_numbers: int
+
+
+def semantics(rule: Rule) -> dict[str, str]:
+    """What differs between optimizers of one name: where things enter, and what a step needs. Read off declarations."""
+    declared = rule.hypers()
+    places = {name: one.place for name, one in declared.items() if one.place}
+    return {
+        "learning rate": f"in units of {declared['lr'].unit}" if "lr" in declared else "none",
+        "weight decay": next((place for name, place in places.items() if "decay" in name), "none"),
+        "ε": next((place for name, place in places.items() if name.startswith("eps")), "none"),
+        "bias correction": "yes" if rule.corrects_bias else "no",
+        "needs": {"gradient": "a gradient", "second gradient": "a second gradient: a closure"}.get(
+            rule.needs, "estimates of the Hessian's diagonal"
+        ),
+        "parameters": f"{rule.least_dims} dimensions or more" if rule.least_dims else "any",
+        "model used at": "other parameters: optimizer.eval()" if rule.evaluates_elsewhere else "the parameters",
+    }
 
 
 def explain(rule: Rule) -> Explanation:
@@ -58,7 +76,7 @@ def explain(rule: Rule) -> Explanation:
     shape = torch.Size([64, 64])
     layout = rule.layout(shape)
     return Explanation(
-        name=kind.__name__,
+        name=rule.name,
         title=title.partition(": ")[2] or title,
         formula="\n\n".join(inspect.cleandoc(block) for block in formulas),
         notes=" ".join(notes),
@@ -66,19 +84,20 @@ def explain(rule: Rule) -> Explanation:
         avoid=sections.get("Avoid", ""),
         source=sections.get("Source", ""),
         departs=sections.get("Departs", ""),
-        scope=kind.scope,
+        scope=rule.scope,
+        semantics=semantics(rule),
         hypers=tuple(
             ExplainedHyper(
                 name=name,
                 symbol=declared.symbol,
-                value=getattr(rule, name),
+                value=value,
                 default=declared.default,
-                bound=str(declared.bound or "True or False"),
+                bound=str(declared.bound) if declared.bound else declared.wanted,
                 unit=declared.unit,
                 search=declared.search,
                 doc=declared.doc,
             )
-            for name, declared in rule.hypers().items()
+            for (name, declared), value in zip(rule.hypers().items(), rule.settings().values(), strict=True)
         ),
         state=tuple((name, leaf.unit, leaf.key) for name, leaf in layout.items()),
         state_numbers=round(rule.state_numel(shape) / shape.numel()),
