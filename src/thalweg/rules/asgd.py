@@ -10,7 +10,8 @@ The model is to be used at a.
 Use: convex problems and language models with recurrent networks, started once the loss has levelled off (t₀).
 Avoid: where the learning rate has a schedule that ends near zero: the average then only lags behind.
 Source: Polyak & Juditsky 1992 (SIAM J. Control Optim. 30, 838-855); Bottou 2012, Stochastic gradient descent tricks.
-Departs: as torch.optim.ASGD, where λ_g is `weight_decay` and the model is left at θ: here `eval()` puts it at a.
+Departs: as torch.optim.ASGD, where a schedule acts a step late,
+λ_g is `weight_decay` and the model is left at θ: here `eval()` puts it at a.
 """
 
 from dataclasses import dataclass
@@ -34,22 +35,24 @@ class ASGD(Rule, scope="elementwise"):
     t0: Scalar = hyper(1e6, ">= 0", symbol="t₀", unit="steps", doc="steps before the average begins")
     weight_decay: Scalar = decay.l2_penalty()
 
-    # torch keeps those of the next step.
+    # Those of the next step, as in torch: a schedule acts a step late.
     carried = {"eta": 0.0, "mu": 1.0}  # noqa: RUF012  (a constant)
 
     class State:
         a = like_param(unit="θ", key="ax")
 
     def coefficients(self, step: int) -> Any:
-        lr, fresh = self._at(step)
-        return row(lr=lr, fresh=fresh, shrink=1 - self.lambd * lr, weight_decay=self.weight_decay)
+        return row(weight_decay=self.weight_decay)
 
     def carry(self, step: int, before: Any) -> dict[str, float]:
-        lr, fresh = self._at(step + 1)
-        return {"eta": lr, "mu": fresh}
-
-    def _at(self, step: int) -> tuple[Any, Any]:
-        return self.lr / (1 + self.lambd * self.lr * (step - 1)) ** self.alpha, 1 / max(1, step - 1 - self.t0)
+        lr = before.eta if step > 1 else self.lr
+        return {
+            "lr": lr,
+            "shrink": 1 - self.lambd * lr,
+            "fresh": before.mu,
+            "eta": self.lr / (1 + self.lambd * self.lr * step) ** self.alpha,
+            "mu": 1 / max(1, step - self.t0),
+        }
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return decay.coupled(grad, param, c), state
