@@ -56,7 +56,7 @@ def explain(rule: Rule) -> Explanation:
     formulas = [block for block in blocks if block.startswith("    ")]
     notes = [" ".join(block.split()) for block in blocks if not block.startswith("    ")]
     shape = torch.Size([64, 64])
-    layout = rule.layout(shape)
+    layout, settings = rule.layout(shape), rule.settings()
     return Explanation(
         name=kind.__name__,
         title=title.partition(": ")[2] or title,
@@ -66,12 +66,12 @@ def explain(rule: Rule) -> Explanation:
         avoid=sections.get("Avoid", ""),
         source=sections.get("Source", ""),
         departs=sections.get("Departs", ""),
-        scope=kind.scope,
+        scope=rule.scope,
         hypers=tuple(
             ExplainedHyper(
                 name=name,
                 symbol=declared.symbol,
-                value=getattr(rule, name),
+                value=settings[name],
                 default=declared.default,
                 bound=str(declared.bound or "True or False"),
                 unit=declared.unit,
