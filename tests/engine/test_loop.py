@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from thalweg.engine import loop
@@ -31,6 +32,25 @@ def test_reductions_over_the_model_cover_every_tensor_once() -> None:
     for total, mean in loop.advance([asking(part) for part in parts]):
         assert float(total) == 18.0
         assert float(mean) == 2.0
+
+
+def test_who_asks_over_the_model_waits_for_who_asks_for_more_before_it() -> None:
+    def asking(part: torch.Tensor, rounds: int):
+        for _ in range(rounds):
+            yield Sum(part)
+        return (yield Sum(part, over="model")), (yield Sum(part))
+
+    parts = [torch.ones(2), torch.full((3,), 2.0), torch.tensor(4.0)]
+    found = loop.advance([asking(part, rounds) for part, rounds in zip(parts, (0, 2, 1), strict=True)])
+    assert [(float(total), float(own)) for total, own in found] == [(12, 2), (12, 6), (12, 4)]
+
+
+def test_all_must_ask_for_the_same_over_the_model() -> None:
+    def asking(kind: type):
+        yield kind(torch.ones(2), over="model")
+
+    with pytest.raises(AssertionError, match="all tensors must ask for the same"):
+        loop.advance([asking(Sum), asking(Mean)])
 
 
 def test_half_precisions_compute_in_float32() -> None:

@@ -1,162 +1,298 @@
-"""The interface carries what is not built yet: wrappers, reductions over a tensor, and over the model.
+"""Every wrapper against a reference, and what every nest of wrappers must keep."""
 
-Each is written here as a rule in a few lines, run by the unchanged engine, and compared with torch.
-"""
-
-import math
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any
+import copy
+import inspect
+import io
+import itertools
+import pickle
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import ExponentialLR
 
-from tests.cases import gradients, parameters
-from thalweg.engine import loop
+from tests.cases import parameters, relative_error
+from tests.references.wrapping import put
+from tests.wrapped import ADAM, CASES, NUM_STEPS, SGD, Case, ends, field, made, train, vector
+from thalweg import optim, rules
+from thalweg.engine import stacked
 from thalweg.engine.program import Program
-from thalweg.rules import SGD, Adam, Mean, Rule, Sum, hyper, like_param, row, steps
+from thalweg.errors import KeywordError, ParameterError, SettingError
+from thalweg.rules import wrappers
+from thalweg.testing import check_optimizer
+
+TOLERANCE = 1e-11
+WRAPPERS = [getattr(wrappers, name) for name in wrappers.__all__]
+DECAYS = {rules.CautiousDecay, rules.CoupledDecay, rules.DecoupledDecay, rules.FullyDecoupledDecay}
+RULES = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
 
 
-def run(rule: Rule, num_steps: int = 20) -> list[Tensor]:
-    params = parameters(torch.float64)
-    states = [rule.init(param) for param in params]
-    for step, grads in enumerate(gradients(num_steps, torch.float64), start=1):
-        items = [
-            loop.Item(Program(rule), param, grad, state, rule.coefficients(step))
-            for param, grad, state in zip(params, grads, states, strict=True)
-        ]
-        params, states = (list(part) for part in zip(*loop.update(items), strict=True))
-    return params
+def own_settings(rule: rules.Wrapper) -> list[str]:
+    return [name for name in rule.settings() if name in type(rule).__dataclass_fields__]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Clip(Rule, scope="model"):
-    """The gradients scaled so that their norm over the model is at most `max_norm`."""
-
-    inner: Rule
-    max_norm: float = hyper(1.0, "> 0", symbol="c", doc="largest norm")
-
-    def init(self, param: Tensor) -> Any:
-        return self.inner.init(param)
-
-    def coefficients(self, step: int) -> Any:
-        return row(max_norm=self.max_norm, inner=self.inner.coefficients(step))
-
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        square = yield Sum(grad * grad, over="model")
-        scale = torch.clamp(c.max_norm / (square.sqrt() + 1e-6), max=1.0)
-        return (yield from steps(self.inner.direction(param, grad * scale, state, c.inner)))
-
-    def apply(self, param: Tensor, direction: Tensor, c: Any) -> Any:
-        return self.inner.apply(param, direction, c.inner)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_its_reference_at_several_settings_each_of_which_matters(case: Case) -> None:
+    start = vector(parameters(torch.float64))
+    change = ends(case.rule)[: len(start)] - start
+    expected = case.reference(case.rule)
+    assert relative_error(change, expected[: len(start)] - start) <= TOLERANCE
+    for name in own_settings(case.rule):
+        value = case.rule.settings()[name]
+        other = case.rule.with_(**{name: value + 1 if isinstance(value, int) else 0.7 * value})
+        moved = ends(other)
+        assert relative_error(moved, case.reference(other)) <= TOLERANCE
+        assert relative_error(moved, expected) > 1e6 * TOLERANCE, name
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cautious(Rule, scope="tensor"):
-    """The inner direction where it agrees with the gradient in sign, scaled up for what is left out."""
-
-    inner: Rule
-
-    def init(self, param: Tensor) -> Any:
-        return self.inner.init(param)
-
-    def coefficients(self, step: int) -> Any:
-        return self.inner.coefficients(step)
-
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        direction, state = yield from steps(self.inner.direction(param, grad, state, c))
-        agrees = (direction * grad > 0).to(grad.dtype)
-        share = yield Mean(agrees)
-        return direction * agrees / torch.clamp(share, min=1e-3), state
-
-    def apply(self, param: Tensor, direction: Tensor, c: Any) -> Any:
-        return self.inner.apply(param, direction, c)
+def test_every_setting_of_every_wrapper_is_off_its_default_in_a_case() -> None:
+    assert {type(case.rule) for case in CASES} == set(WRAPPERS)
+    for case in CASES:
+        for name in own_settings(case.rule):
+            assert case.rule.settings()[name] != case.rule.hypers()[name].default
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adafactor(Rule, scope="tensor"):
-    """Shazeer & Stern 2018, arXiv:1804.04235, as torch.optim.Adafactor: rounds of reductions, and state by shape."""
+# --- nests ------------------------------------------------------------------------------------------------------------
 
-    lr: float = hyper(1e-2, ">= 0", symbol="ρ", doc="relative step")
-    decay: float = hyper(0.8, "[0, 1)", symbol="τ", doc="exponent of the decay")
-    floor: float = hyper(1e-3, "> 0", symbol="ε₂", doc="least scale of a parameter")
-    clip: float = hyper(1.0, "> 0", symbol="d", doc="clipping threshold")
-
-    class State:
-        rows = like_param(unit="g²", key="row_var", without_dim=-1, when=lambda rule, shape: len(shape) > 1)
-        columns = like_param(unit="g²", key="col_var", without_dim=-2, when=lambda rule, shape: len(shape) > 1)
-        v = like_param(unit="g²", key="variance", when=lambda rule, shape: len(shape) < 2)
-
-    def coefficients(self, step: int) -> Any:
-        lr = min(self.lr, 1 / math.sqrt(step))
-        return row(lr=lr, fresh=step**-self.decay, floor=self.floor, clip=self.clip)
-
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        tiny = torch.finfo(grad.dtype).eps
-        if grad.dim() > 1:
-            rows = yield Mean(grad * grad, dim=-1)
-            columns = yield Mean(grad * grad, dim=-2)
-            rows = torch.lerp(state.rows, rows, c.fresh)
-            columns = torch.lerp(state.columns, columns, c.fresh)
-            mean = yield Mean(rows, dim=-1)
-            state = state._replace(rows=rows, columns=columns)
-            estimate = rows.unsqueeze(-1) * columns.unsqueeze(-2) / mean[..., None, None].clamp(min=tiny**2)
-        else:
-            estimate = torch.lerp(state.v, grad * grad, c.fresh)
-            state = state._replace(v=estimate)
-        update = grad / estimate.clamp(min=tiny**2).sqrt()
-        square = yield Mean(update * update)
-        return update / torch.clamp(square.sqrt() / c.clip, min=1.0), state
-
-    def apply(self, param: Tensor, direction: Tensor, c: Any) -> Generator[Any, Any, Any]:
-        square = yield Mean(param * param)
-        return param - c.lr * torch.clamp(square.sqrt(), min=c.floor) * direction
+NADAM = rules.NAdam(lr=0.01, weight_decay=0.05)
+ELEMENTWISE = [
+    rules.Lookahead(rules.Grokfast(rules.ClipValue(NADAM)), every=4),
+    rules.MovingAverage(rules.ClipWeights(rules.CautiousDecay(ADAM, weight_decay=0.1), largest=4.0), average_decay=0.9),
+    rules.PolyakAverage(rules.FullyDecoupledDecay(rules.WarmRestarts(SGD, period=6, stretch=1), weight_decay=0.01)),
+]
+WIDER = [
+    rules.Cautious(rules.Clip(rules.Mars(rules.AdamW(lr=0.01)))),
+    rules.Lookahead(rules.FixedNorms(rules.ClipAdaptive(rules.DecoupledDecay(ADAM, weight_decay=0.1)))),
+    rules.Centralized(rules.Clip(SGD, max_norm=20.0)),
+    rules.MovingAverage(rules.Centralized(rules.Noisy(rules.Orthogonalized(rules.ClipNorm(NADAM))))),
+]
+each_nest = pytest.mark.parametrize("rule", [*ELEMENTWISE, *WIDER], ids=lambda rule: rule.name)
 
 
-def test_clipping_by_the_global_norm_wraps_any_rule() -> None:
-    found = run(Clip(inner=SGD(lr=0.05, momentum=0.9, weight_decay=0.01), max_norm=0.7))
-    params = [param.requires_grad_() for param in parameters(torch.float64)]
-    optimizer = torch.optim.SGD(params, lr=0.05, momentum=0.9, weight_decay=0.01)
-    for grads in gradients(20, torch.float64):
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad.clone()
-        assert torch.nn.utils.clip_grad_norm_(params, 0.7) > 0.7
+@each_nest
+def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule) -> None:
+    ways = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop",)
+    found = check_optimizer(partial(made, rule), variants={way: partial(made, rule, way=way) for way in ways})
+    not_passed = {"agrees_with_the_reference": "skipped"}
+    if not rule.takes_complex:
+        not_passed["takes_complex_parameters"] = "refused"
+    if rule.draws:
+        not_passed["steps_alike_when_sharded"] = "refused"
+    assert {one.check: one.outcome for one in found.findings if one.outcome != "passed"} == not_passed, found
+    assert found["waits_for_no_parameter"].number == 0
+
+
+@each_nest
+def test_a_population_equals_the_loop_bit_by_bit(rule: rules.Rule) -> None:
+    numbers = {name: value for name, value in rule.settings().items() if isinstance(value, float)}
+    members = [rule.with_(**{name: value * scale for name, value in numbers.items()}) for scale in (0.9, 1)]
+    start, names = parameters(torch.float32), list("abcd")
+    alone = [[param.clone() for param in start] for _ in members]
+    optimizers = [made(one, params) for one, params in zip(members, alone, strict=True)]
+    stacks = dict(zip(names, (torch.stack([param, param]) for param in start), strict=True))
+    population = stacked.Population(members, stacks)
+    for count in range(1, NUM_STEPS + 1):
+        grads = [field(count, params) for params in alone]
+        population.step(members, dict(zip(names, map(torch.stack, zip(*grads, strict=True)), strict=True)), count)
+        for optimizer, params, own in zip(optimizers, alone, grads, strict=True):
+            put(params, own)
+            optimizer.step()
+    for k, params in enumerate(alone):
+        assert all(torch.equal(stacks[name][k], param) for name, param in zip(names, params, strict=True))
+
+
+@each_nest
+def test_a_resumed_nest_is_used_where_the_whole_one_is(rule: rules.Rule) -> None:
+    whole, halved = parameters(torch.float32), parameters(torch.float32)
+    optimizers = [made(rule, params) for params in (whole, halved)]
+    train(optimizers[0], whole)
+    train(optimizers[1], halved, range(1, 11))
+    file = io.BytesIO()
+    torch.save(optimizers[1].state_dict(), file)
+    file.seek(0)
+    resumed = copy.deepcopy(pickle.loads(pickle.dumps(made(rule, [param.clone() for param in halved]))))
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert type(resumed) is type(optimizers[1])
+    train(resumed, resumed.param_groups[0]["params"], range(11, NUM_STEPS + 1))
+    assert torch.equal(vector(resumed.param_groups[0]["params"]), vector(whole))
+    with optimizers[0].evaluating(), resumed.evaluating():
+        assert torch.equal(vector(resumed.param_groups[0]["params"]), vector(whole))
+
+
+def test_any_two_wrappers_nest_in_any_order_unless_they_say_why_not() -> None:
+    alike = [{rules.SAM, rules.ASAM}, {rules.MovingAverage, rules.PolyakAverage}, DECAYS]
+    for outer, inner in itertools.permutations(WRAPPERS, 2):
+        if any({outer, inner} <= those for those in alike):
+            with pytest.raises(SettingError, match="twice"):
+                outer(inner(ADAM))
+            continue
+        params = parameters(torch.float32)
+        train(made(outer(inner(ADAM)), params, way="loop"), params, range(1, 3))
+        assert all(param.isfinite().all() for param in params)
+        assert not torch.equal(params[0], parameters(torch.float32)[0])
+
+
+def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
+    refused = {}
+    for wrapper, rule in itertools.product(WRAPPERS, RULES):
+        try:
+            assert len(Program(wrapper(rule())).coefficients(2)) >= len(Program(rule()).coefficients(2))
+        except SettingError as error:
+            refused.setdefault(wrapper, set()).add(str(error).partition(": ")[2].partition(" must ")[0])
+    assert refused.keys() == DECAYS | {rules.SAM, rules.ASAM, rules.Mars, rules.ClipWeights}
+    assert all(refused[decay] == {"weight_decay of the inner rule"} for decay in DECAYS)
+
+
+def test_a_nest_has_one_flat_set_of_settings_that_schedules_act_on() -> None:
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    nest = optim.optimizer_for(rules.Cautious(rules.Clip(rules.AdamW())))
+    assert list(inspect.signature(nest).parameters)[:4] == ["params", "lr", "betas", "eps"]
+    group = nest(ours, lr=0.02, max_norm=0.5).param_groups[0]
+    assert (group["lr"], group["max_norm"], group["betas"]) == (0.02, 0.5, (0.9, 0.999))
+    with pytest.raises(SettingError, match=r"^Clip\(AdamW\): max_norm must be > 0, got 0\."):
+        nest(ours, max_norm=0.0)
+    with pytest.raises(KeywordError, match="got 'max_nrm'. Did you mean max_norm"):
+        nest(ours, max_nrm=1.0)
+    running = made(rules.Clip(rules.AdamW()), ours, lr=0.02, max_norm=15.0, weight_decay=0.3)
+    reference = torch.optim.AdamW(theirs, lr=0.02, weight_decay=0.3)
+    schedules = [ExponentialLR(optimizer, 0.9) for optimizer in (running, reference)]
+    for step in range(1, NUM_STEPS + 1):
+        train(running, ours, range(step, step + 1))
+        put(theirs, field(step, theirs))
+        running.param_groups[0]["max_norm"] *= 0.97
+        clip_grad_norm_(theirs, 15 * 0.97 ** (step - 1))
+        reference.step()
+        for schedule in schedules:
+            schedule.step()
+    assert relative_error(vector(ours), vector(theirs)) <= TOLERANCE
+
+
+def test_decay_follows_the_restarts_of_the_learning_rate_on_either_side() -> None:
+    for decay in DECAYS - {rules.CoupledDecay}:
+        inside, outside = decay(rules.WarmRestarts(ADAM, period=4)), rules.WarmRestarts(decay(ADAM), period=4)
+        one, other = (ends(rule.with_(weight_decay=0.3)) for rule in (inside, outside))
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("rule", [rules.Lookahead(ADAM, every=1), rules.SAM(ADAM)], ids=lambda rule: rule.name)
+def test_a_setting_at_the_end_of_its_bound_has_a_kernel_and_so_has_a_second_gradient(rule: rules.Rule) -> None:
+    assert torch.equal(ends(rule, torch.float32, way="compiled"), ends(rule, torch.float32, way="loop"))
+
+
+# --- where the model is used, second gradients, noise -----------------------------------------------------------------
+
+
+def test_evaluation_moves_the_parameters_and_puts_them_back_exactly() -> None:
+    params = parameters(torch.bfloat16)
+    optimizer = made(rules.Clip(rules.MovingAverage(rules.AdamW(lr=0.1), average_decay=0.5)), params)
+    train(optimizer, params)
+    trained, average = [param.clone() for param in params], [optimizer.state[param]["average"] for param in params]
+    saved = optimizer.state_dict()
+    optimizer.eval()
+    optimizer.eval()
+    assert torch.equal(vector(params), vector(average).bfloat16())
+    assert not torch.equal(vector(params), vector(trained))
+    for refused in (optimizer.step, optimizer.state_dict, lambda: optimizer.load_state_dict(saved)):
+        with pytest.raises(ParameterError, match=r"must be those of training .* Call optimizer.train\(\) first"):
+            refused()
+    optimizer.train()
+    assert torch.equal(vector(params), vector(trained))
+    with pytest.raises(KeyError), optimizer.evaluating():
+        assert not torch.equal(vector(params), vector(trained))
+        raise KeyError
+    assert torch.equal(vector(params), vector(trained))
+
+
+def test_parameters_that_share_memory_come_back_from_an_evaluation() -> None:
+    memory = torch.zeros(4)
+    optimizer = made(rules.MovingAverage(rules.SGD(lr=1.0)), [memory[:3], memory[1:]])
+    for _ in range(3):
+        put(optimizer.param_groups[0]["params"], [torch.ones(3), torch.ones(3)])
         optimizer.step()
-    for param, one in zip(params, found, strict=True):
-        torch.testing.assert_close(one, param.detach(), rtol=1e-12, atol=1e-14)
+    before = memory.clone()
+    with optimizer.evaluating():
+        assert not torch.equal(memory, before)
+    assert torch.equal(memory, before)
 
 
-def test_cautious_masks_the_direction_before_learning_rate_and_decay() -> None:
-    rule = Cautious(inner=Adam(lr=0.01))
-    param, grad = parameters(torch.float64)[0], gradients(1, torch.float64)[0][0]
-    state = rule.init(param)._replace(m=-grad * torch.rand_like(grad) * (torch.rand_like(grad) > 0.5))
-    ((inner, _),) = loop.update([loop.Item(Program(rule.inner), param, grad, state, rule.coefficients(5))])
-    ((found, _),) = loop.update([loop.Item(Program(rule), param, grad, state, rule.coefficients(5))])
-    agrees = (param - inner) * grad > 0
-    assert 0 < agrees.sum() < grad.numel()
-    expected = torch.where(agrees, (param - inner) / agrees.double().mean(), 0.0)
-    torch.testing.assert_close(param - found, expected, rtol=1e-9, atol=1e-12)
-
-
-def test_adafactor_agrees_with_torch() -> None:
-    found = run(Adafactor())
-    params = [param.requires_grad_() for param in parameters(torch.float64)]
-    optimizer = torch.optim.Adafactor(params, lr=0.01, weight_decay=0.0, foreach=False)
-    for grads in gradients(20, torch.float64):
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad.clone()
+def test_a_second_gradient_needs_a_closure_and_leaves_nothing_moved_if_that_fails() -> None:
+    params = parameters(torch.float32)
+    optimizer = made(rules.Clip(rules.SAM(ADAM, rho=0.5)), params)
+    put(params, field(1, params))
+    with pytest.raises(ParameterError, match=r"^Clip\(SAM\(Adam\)\): a step needs a second gradient, got no closure"):
         optimizer.step()
-    for param, one in zip(params, found, strict=True):
-        torch.testing.assert_close(one, param.detach(), rtol=1e-9, atol=1e-12)
+    calls = []
+
+    def closure() -> None:
+        calls.append(vector(params))
+        put(params, field(1, params))
+        if len(calls) == 2:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        optimizer.step(closure)
+    assert abs(float((calls[1] - calls[0]).norm()) - 0.5) < 1e-5
+    assert torch.equal(vector(params), calls[0])
+    assert torch.equal(vector(params), vector(parameters(torch.float32)))
+    with pytest.raises(SettingError, match="must need gradients alone, got AdaHessian, which needs curvature"):
+        rules.SAM(rules.AdaHessian())
 
 
-def test_a_reduction_over_the_model_must_be_asked_for_by_all_in_one_round() -> None:
-    clip = Clip(inner=SGD())
-    param = torch.ones(2)
-    items = [
-        loop.Item(Program(rule), param, param, rule.init(param), rule.coefficients(1))
-        for rule in (clip, Cautious(inner=Adam()))
-    ]
-    with pytest.raises(AssertionError, match="by all tensors in one round"):
-        list(loop.update(items))
+def drawn(step: int = 1, seed: int = 0, **settings: float) -> list[Tensor]:
+    """The noise of two parameters at a step."""
+    params = [torch.zeros(200, 200) for _ in range(2)]
+    optimizer = made(rules.Noisy(rules.SGD(lr=1.0), **settings), params, seed=seed)
+    for _ in range(step):
+        before = [param.clone() for param in params]
+        put(params, [torch.zeros(200, 200)] * 2)
+        optimizer.step()
+    return [old - param for old, param in zip(before, params, strict=True)]
+
+
+def test_noise_has_the_stated_variance_and_is_another_for_each_parameter_step_and_seed() -> None:
+    for step in (1, 7):
+        for noise in drawn(step, noise=0.5, fading=0.6):
+            z = (noise.double() / (0.5 / (1 + step) ** 0.6) ** 0.5).flatten()
+            assert abs(z.mean()) < 4 / 200
+            assert abs(z.var() - 1) < 4 * 2**0.5 / 200
+            assert abs((z**4).mean() - 3) < 4 * 96**0.5 / 200  # as of a Gaussian
+    assert all(map(torch.equal, drawn(), drawn()))
+    streams = torch.stack([noise.flatten() for noise in (*drawn(), *drawn(2), *drawn(seed=1))])
+    assert (torch.corrcoef(streams) - torch.eye(6)).abs().max() < 5 / 200
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_differentiable_step_sees_the_whole_model() -> None:
+    ends = []
+    for differentiable in (False, True):
+        params = parameters(torch.float64)
+        optimizer = made(rules.Clip(SGD, max_norm=1.0), params, differentiable=differentiable)
+        train(optimizer, params)
+        ends.append(vector(params))
+    assert relative_error(*ends) <= TOLERANCE
+
+
+def test_no_step_is_made_of_rounding_errors() -> None:
+    """A single number has no part that is orthogonal to it."""
+    params = [torch.tensor(value) for value in (0.3, 0.7, 1.3)] + [torch.linspace(0.1, 1, 50)]
+    before = vector(params).clone()
+    optimizer = made(rules.Orthogonalized(rules.SGD(lr=1.0)), params)
+    put(params, [0.37 * param for param in params])
+    optimizer.step()
+    assert (vector(params) - before).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_every_wrapper_documents_itself(wrapper: type[rules.Wrapper]) -> None:
+    rule = wrapper(ADAM)
+    explained = rules.explain(rule)
+    assert explained.title.lower() == wrapper.__doc__.lower()
+    assert all((explained.formula, explained.source, explained.departs, explained.use, explained.avoid))
+    assert {one.name: one.value for one in explained.hypers} == rule.settings()
+    for name in own_settings(rule):
+        assert rule.hypers()[name].symbol in inspect.getmodule(wrapper).__doc__
+    assert explained.scope == rule.scope

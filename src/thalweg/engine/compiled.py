@@ -156,13 +156,13 @@ def _source(program: Program, dtype: torch.dtype) -> str:
 
 
 def _at_other_numbers(program: Program) -> Program:
-    """The program with every number of its rule a little smaller; it must have the same code."""
-    rule = program.rule
-    numbers = {
-        name: 0.999 * value
-        for name, value in rule.settings().items()
-        if not rule.hypers()[name].is_switch and isinstance(value, Real)
-    }
+    """The program with every number of its rule a little smaller, or larger; it must have the same code."""
+    rule, numbers = program.rule, {}
+    for name, value in rule.settings().items():
+        declared = rule.hypers()[name]
+        if not declared.is_switch and isinstance(value, Real):
+            smaller = 0.999 * float(value)
+            numbers[name] = smaller if declared.bound is None or smaller in declared.bound else 1.001 * float(value)
     return replace(program, rule=rule.with_(**numbers))
 
 

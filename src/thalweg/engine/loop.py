@@ -76,26 +76,31 @@ def perturbed(items: Iterable[Item]) -> list[Tensor]:
 
 
 def advance(asking: Sequence[Asking], shards: Sequence[Shards | None] | None = None) -> list[Any]:
-    """Run generators in lockstep, answering the reductions of each round together; their return values."""
+    """Run generators in lockstep, answering the reductions of each round together; their return values.
+
+    Who asks for one over the model waits until all others do, or have ended.
+    """
+    shards = shards or [None] * len(asking)
     results: list[Any] = [None] * len(asking)
     answers: dict[int, Any] = dict.fromkeys(range(len(asking)))
+    requests: dict[int, Reduction] = {}
     while answers:
-        requests: dict[int, Reduction] = {}
         for index, answer in answers.items():
             try:
                 requests[index] = asking[index].send(answer)
             except StopIteration as stop:
                 results[index] = stop.value
-        answers = answer_round(requests, shards or [None] * len(asking))
+        local = {index: request for index, request in requests.items() if request.over == "tensor"}
+        answers = {index: _answer(request, shards[index]) for index, request in local.items()}
+        answers = answers or over_the_model(requests, shards)
+        requests = {index: request for index, request in requests.items() if index not in answers}
     return results
 
 
-def answer_round(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
-    """The answers to one round of requests."""
-    overall = {index: request for index, request in requests.items() if request.over == "model"}
+def over_the_model(overall: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
+    """The answers to a round of requests over the model, which are one and the same."""
     if not overall:
-        return {index: _answer(request, shards[index]) for index, request in requests.items()}
-    assert len(overall) == len(requests), "a reduction over the model must be asked for by all tensors in one round"
+        return {}
     kind = type(next(iter(overall.values())))
     assert all(type(request) is kind for request in overall.values()), "all tensors must ask for the same"
     # One collective for all tensors that are spread over the same processes.
@@ -107,7 +112,7 @@ def answer_round(requests: dict[int, Reduction], shards: Sequence[Shards | None]
     found = torch.stack(whole).amax() if kind is Max else torch.stack(whole).sum()
     if kind is Mean:
         found = found / sum(_count(request.of, shards[index]) for index, request in overall.items())
-    return dict.fromkeys(requests, found)
+    return dict.fromkeys(overall, found)
 
 
 def _spread(shards: Shards | None) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from thalweg.engine.precision import compute_dtype
 from thalweg.engine.program import Program
 from thalweg.engine.ways import Runner
 from thalweg.rules import Rule
+from thalweg.rules.base import hashing
 
 
 def program(rule: Rule, shapes: Iterable[torch.Size]) -> Hashable:
@@ -66,7 +67,7 @@ class Population:
         ]
         self._carried = [self._program.carried(row) for row in rows]
         if self._runner is None:
-            self._step_under_vmap(rows, grads)
+            self._step_under_vmap(rows, grads, count)
             return
         stacks = [grads[name].contiguous() for name in self.params]
         for stack, param in zip(stacks, self.params.values(), strict=True):
@@ -74,16 +75,23 @@ class Population:
         assert self._runner.batch.unchanged(), "the stacked parameters are written in place, by nobody else"
         self._runner.run_stacks(stacks, rows)
 
-    def _step_under_vmap(self, rows: Sequence[Any], grads: dict[str, Tensor]) -> None:
+    def _step_under_vmap(self, rows: Sequence[Any], grads: dict[str, Tensor], count: int) -> None:
         like = next(iter(self.params.values()))
-        # Computed member by member in Python's float64, as the loop computes them.
-        columns = torch.tensor(rows, dtype=torch.float64).to(like.device, compute_dtype(like.dtype)).unbind(1)
 
-        def member(params: Any, grads: Any, states: Any, row: Any) -> Any:
-            items = [loop.Item(self._program, params[name], grads[name], states[name], row) for name in params]
+        def columns(position: int) -> Any:
+            keys = hashing.keys(0, position, count) if self._program.needs_keys else {}
+            # Computed member by member in Python's float64, as the loop computes them.
+            table = torch.tensor([row._replace(**keys) for row in rows], dtype=torch.float64)
+            return type(rows[0])(*table.to(like.device, compute_dtype(like.dtype)).unbind(1))
+
+        def member(params: Any, grads: Any, states: Any, rows: Any) -> Any:
+            each = zip(params, itertools.cycle(rows))  # one for all, or one each
+            items = [loop.Item(self._program, params[name], grads[name], states[name], row) for name, row in each]
             return dict(zip(params, loop.update(items), strict=True))
 
-        updated = torch.func.vmap(member)(self.params, grads, self.state, type(rows[0])(*columns))
+        # Where random numbers are drawn, every tensor has scalars of its own.
+        columns_of = [columns(position) for position in range(len(self.params) if self._program.needs_keys else 1)]
+        updated = torch.func.vmap(member)(self.params, grads, self.state, columns_of)
         for name, (param, state) in updated.items():
             # What a member hands on as it was may be the stack itself, which is written here.
             for old, new in zip(

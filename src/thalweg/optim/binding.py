@@ -172,25 +172,20 @@ class Binding:
             return [()] * len(self.positions)
         return list(zip(*(numbers.at(self.positions) for numbers in self._carried), strict=True))
 
-    @torch.enable_grad()
-    def step_differentiably(self, step: Step) -> None:
-        """Take a step that autograd records: the parameters are written in place, the entries of the state anew."""
-        columns, layout = step.batch.columns, self.program.layout(self.batch.params[0].shape)
-        for k, (param, row) in enumerate(zip(step.batch.params, step.rows, strict=True)):
-            item = loop.Item(self.program, param, step.grads[k], step.batch.state(k), row)
-            ((new_param, new_state),) = loop.update([item])
-            param.copy_(new_param)
-            for name in columns:
-                leaf = getattr(new_state, name)
-                kept = torch.view_as_complex(leaf) if self.params[k].is_complex() else leaf
-                self.records[k][layout[name].key] = kept
-
-    def perturbed(self, step: Step) -> list[loop.Item]:
-        """What must be known to say where the second gradient of a step is taken."""
+    def items(self, step: Step) -> list[loop.Item]:
+        """A step, tensor by tensor."""
         batch = step.batch
-        each = zip(batch.params, step.grads, step.rows, strict=True)
-        items = [loop.Item(self.program, param, grad, None, row) for param, grad, row in each]
-        return [item._replace(shards=shards) for item, shards in zip(items, batch.shards, strict=True)]
+        each = enumerate(zip(batch.params, step.grads, step.rows, batch.shards, strict=True))
+        return [loop.Item(self.program, param, grad, batch.state(k), *more) for k, (param, grad, *more) in each]
+
+    def keep(self, k: int, param: Tensor, state: Any) -> None:
+        """Take what a step made of the parameter number `k`: it is written in place, the entries of its state anew."""
+        self.batch.params[k].copy_(param)
+        layout = self.program.layout(self.batch.params[0].shape)
+        for name in self.batch.columns:
+            leaf = getattr(state, name)
+            kept = torch.view_as_complex(leaf) if self.params[k].is_complex() else leaf
+            self.records[k][layout[name].key] = kept
 
     def evaluation_points(self, program: Program) -> list[tuple[Tensor, Tensor]]:
         """Each parameter with the value at which the model is to be used."""
@@ -214,6 +209,15 @@ class Binding:
         self._counts.add_one(self.positions)
         for name, numbers in zip(self.program.rule.carried, self._carried, strict=True):
             numbers.put(self.positions, (getattr(row, name) for row in step.rows))
+
+
+@torch.enable_grad()
+def step_differentiably(ready: Sequence[tuple[Binding, Step]]) -> None:
+    """Take steps that autograd records."""
+    slots = [(binding, k) for binding, step in ready for k in range(len(step.rows))]
+    items = [item for binding, step in ready for item in binding.items(step)]
+    for (binding, k), made in zip(slots, loop.update(items), strict=True):
+        binding.keep(k, *made)
 
 
 Bound = list[tuple[Binding, list[int]]]

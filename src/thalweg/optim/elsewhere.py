@@ -25,6 +25,6 @@ class Elsewhere:
     @torch.no_grad()
     def back(self) -> None:
         """Put the values back that the parameters had."""
-        for param, value in self._kept:
+        for param, value in reversed(self._kept):  # the last first: some may share memory
             param.copy_(value)
         self._kept.clear()

@@ -27,7 +27,7 @@ COMMON: dict[str, Any] = {"maximize": False, "rounding": "nearest", "seed": 0, "
 MEANINGS = {
     "maximize": "climb instead of descending; default False",
     "rounding": 'of bfloat16 and float16 parameters: "nearest", "kahan" or "stochastic"; default "nearest"',
-    "seed": "of stochastic rounding; default 0",
+    "seed": "of stochastic rounding, and of what a rule draws; default 0",
     "way": 'how steps are run: "loop", "flat", "compiled", or None for the fastest possible; default None',
 }
 

@@ -15,7 +15,7 @@ from thalweg.engine.batch import Batch, Step
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import keywords
-from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, alike, plain
+from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, alike, plain, step_differentiably
 from thalweg.optim.elsewhere import Elsewhere
 from thalweg.optim.plan import Plan, Planned
 from thalweg.rules import Rule
@@ -67,7 +67,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 "and mind that an iterator can be used only once."
             )
         defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
-        if rounding != "nearest":  # otherwise groups are those of torch
+        if rounding != "nearest" or seed != 0:  # otherwise groups are those of torch
             defaults |= {"rounding": rounding, "seed": seed}
         if differentiable:  # torch's own class reads it there
             defaults["differentiable"] = True
@@ -136,8 +136,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         # All steps are made ready, and bad gradients refused, before the first parameter is written.
         ready = self._all_ready()
         if self.defaults.get("differentiable"):
-            for binding, step in ready:
-                binding.step_differentiably(step)
+            step_differentiably(ready)
         else:
             ways.run([(binding.runner, step) for binding, step in ready])
         for binding, step in ready:
@@ -151,7 +150,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: a step needs a second gradient, got no closure. Call optimizer.step(closure) with a "
                 "function that zeroes the gradients, computes the loss, calls backward() and returns the loss."
             )
-        items = [item for binding, step in self._all_ready() for item in binding.perturbed(step)]
+        items = [item for binding, step in self._all_ready() for item in binding.items(step)]
         moved = Elsewhere()
         try:
             moved.move(zip([item.param for item in items], loop.perturbed(items), strict=True))
@@ -230,8 +229,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """A `with` block in which the parameters are where the model is to be used."""
-        self.eval()
         try:
+            self.eval()
             yield
         finally:
             self.train()
@@ -299,8 +298,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _not_evaluating(self) -> None:
         if self._evaluating:
             raise ParameterError(
-                f"{self._who}: parameters must be those of training to be saved or copied, got those of evaluation. "
-                "Call optimizer.train() first."
+                f"{self._who}: parameters must be those of training to be saved, loaded or copied, got those of "
+                "evaluation. Call optimizer.train() first."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -360,6 +359,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         torch casts state to the dtype of the parameter (pytorch#43706); here it keeps the dtype it was saved in.
         """
+        self._not_evaluating()
         loaded: dict[str, Any] = {}
 
         def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:

@@ -7,8 +7,8 @@ tensor at hand is all of it, a shard, or one member of a population.
     rows = yield Mean(grad * grad, dim=-1)          over a dimension, or several, which stay with size 1
     norm = yield Sum(grad * grad, over="model")     over every tensor that takes part in the step
 
-All tensors advance together, a request at a time. A request over the model must be made by all of them in the same
-round; the engine checks that.
+All tensors advance together, a request at a time. A request over the model waits until every tensor has made one, or
+has ended: so some tensors may ask for more than others do before it.
 """
 
 from collections.abc import Generator

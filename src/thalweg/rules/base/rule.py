@@ -218,6 +218,10 @@ class Rule:
         """Every scalar that step number `step` (from 1) needs, as a row."""
         raise NotImplementedError
 
+    def rate(self, step: int) -> Any:
+        """The learning rate of step number `step`, as it is set, before what the rule makes of it."""
+        return self.settings()["lr"]
+
     def carry(self, step: int, before: Any) -> dict[str, float]:
         """More scalars of step number `step`, which depend on earlier steps; `before` holds the `carried` ones of them.
 

@@ -39,6 +39,8 @@ class Wrapper(Rule):
     own_needs: ClassVar[Needs] = "gradient"
     own_draws: ClassVar[bool] = False
     own_vmaps: ClassVar[bool] = True
+    own_takes_complex: ClassVar[bool] = True
+    replaces: ClassVar[frozenset[str]] = frozenset()  # settings that, if `inner` has them, are 0 there and set here
     own_carried: ClassVar[Mapping[str, float]] = {}
 
     def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
@@ -52,11 +54,21 @@ class Wrapper(Rule):
                 f"{type(self).__name__}: inner must be a rule, got {self.inner!r:.60}. Pass AdamW(), say."
             )
         own, inner = own_hypers(type(self)), self.inner.hypers()  # type: ignore[arg-type]
-        if twice := own.keys() & inner.keys():
+        core = self.inner
+        while isinstance(core, Wrapper):
+            core = core.inner
+        replaced = {name for name in self.replaces & inner.keys() if inner[name] is core.hypers().get(name)}
+        if twice := own.keys() & inner.keys() - replaced:
             raise SettingError(
                 f"{type(self).__name__}: each setting must have a name of its own, got {', '.join(sorted(twice))} "
                 f"twice. Wrap a rule that has none."
             )
+        for name in replaced:
+            if self.inner.settings()[name] != 0:
+                raise SettingError(
+                    f"{type(self).__name__}: {name} of the inner rule must be 0, since this one is in its place, got "
+                    f"{self.inner.settings()[name]!r}. Pass {name} here alone."
+                )
         if twice := _names(super().layout(_SHAPE)) & _names(self.inner.layout(_SHAPE)):
             raise SettingError(
                 f"{type(self).__name__}: what it remembers must have names of its own, got {', '.join(sorted(twice))} "
@@ -91,7 +103,7 @@ class Wrapper(Rule):
 
     @property
     def takes_complex(self) -> bool:  # type: ignore[override]
-        return self.inner.takes_complex
+        return self.inner.takes_complex and self.own_takes_complex
 
     @property
     def least_dims(self) -> int:  # type: ignore[override]
@@ -100,6 +112,14 @@ class Wrapper(Rule):
     @property
     def corrects_bias(self) -> bool:  # type: ignore[override]
         return self.inner.corrects_bias
+
+    @property
+    def lr_in_state(self) -> bool:  # type: ignore[override]
+        return self.inner.lr_in_state
+
+    @property
+    def estimates_every(self) -> int:  # type: ignore[override]
+        return self.inner.estimates_every
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
@@ -120,12 +140,16 @@ class Wrapper(Rule):
         return self.inner.settings() | {name: getattr(self, name) for name in own_hypers(type(self))}  # type: ignore[arg-type]
 
     def _with(self, settings: dict[str, Any]) -> Self:
-        theirs = {name: value for name, value in settings.items() if name in self.inner.hypers()}
-        own = {name: value for name, value in settings.items() if name not in theirs}
+        declared = own_hypers(type(self))  # type: ignore[arg-type]
+        own = {name: value for name, value in settings.items() if name in declared}
+        theirs = {name: value for name, value in settings.items() if name not in declared}
         return super()._with({"inner": self.inner._with(theirs), **own} if theirs else own)
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:
         return self.inner.layout(shape) | super().layout(shape)
+
+    def rate(self, step: int) -> Any:
+        return self.inner.rate(step)
 
     def coefficients(self, step: int) -> Any:
         return row(**self.inner.coefficients(step)._asdict(), **self.own_coefficients(step))

@@ -8,7 +8,7 @@ A step takes two gradients, so `step` needs a closure. The norm is over the whol
 Use: as SAM, where layers differ much in scale; ρ is about ten times that of SAM.
 Avoid: as SAM.
 Source: Kwon, Kim, Park & Choi 2021, arXiv:2102.11600, Algorithm 1 with p = 2, elementwise.
-Departs: T is |θ| + η for biases too; the authors' code takes 1 + η for them.
+Departs: T is |θ| + η for biases too; the authors' code takes 1 for them, and 10⁻¹⁶ beside the norm.
 """
 
 from dataclasses import dataclass

@@ -25,8 +25,10 @@ class CautiousDecay(Wrapper):
 
     weight_decay: Scalar = decay.shrinkage()
 
+    replaces = frozenset({"weight_decay"})
+
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"taken_off": self.inner.settings()["lr"] * self.weight_decay}
+        return {"taken_off": self.rate(step) * self.weight_decay}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         agrees = (direction * param >= 0).to(param.dtype)

@@ -22,6 +22,8 @@ from thalweg.rules.base.wrapper import Wrapper
 class Centralized(Wrapper, scope="tensor"):
     """Each unit's gradient made to have mean zero."""
 
+    own_takes_complex = False
+
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
         if param.dim() < 2:
             return grad, state

@@ -29,6 +29,8 @@ class ClipAdaptive(Wrapper, scope="tensor"):
     clipping: Scalar = hyper(1e-2, "> 0", symbol="c", unit="g/θ", doc="largest ratio of gradient to parameter")
     least_norm: Scalar = hyper(1e-3, "> 0", symbol="ε", unit="θ", doc="norm below which a unit counts as this large")
 
+    own_takes_complex = False
+
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"clipping": self.clipping, "least_norm": self.least_norm}
 

@@ -29,8 +29,8 @@ class ClipWeights(Wrapper):
     largest: Scalar = hyper(1.0, "> 0", symbol="b", unit="θ", doc="largest size of a parameter")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"largest": self.largest, "least": -self.largest}
+        return {"bound": self.largest, "opposite_bound": -self.largest}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
         param, state = yield from steps(self.inner.apply(param, direction, state, c))
-        return torch.clamp(param, min=c.least, max=c.largest), state
+        return torch.clamp(param, min=c.opposite_bound, max=c.bound), state

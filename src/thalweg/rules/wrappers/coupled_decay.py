@@ -1,4 +1,4 @@
-"""CoupledDecay: an L2 penalty around a rule that has none.
+"""CoupledDecay: an L2 penalty around a rule, in place of a decay of its own.
 
     g_t ← g_t + λ θ_{t-1}        θ_t as the inner rule says, with this g_t
 
@@ -20,12 +20,14 @@ from thalweg.rules.base.wrapper import Wrapper
 
 @dataclass(frozen=True, kw_only=True)
 class CoupledDecay(Wrapper):
-    """An L2 penalty around a rule that has none."""
+    """An L2 penalty around a rule, in place of a decay of its own."""
 
     weight_decay: Scalar = decay.l2_penalty()
 
+    replaces = frozenset({"weight_decay"})
+
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"weight_decay": self.weight_decay}
+        return {"penalty": self.weight_decay}
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        return decay.coupled(grad, param, c), state
+        return grad + param * c.penalty, state

@@ -1,4 +1,4 @@
-"""DecoupledDecay: the parameter shrunk beside the step of a rule that has no such decay.
+"""DecoupledDecay: the parameter shrunk beside the step of a rule, in place of a decay of its own.
 
     θ_t = (1 - η_t λ) θ_{t-1} - step_t        step_t as the inner rule says
 
@@ -20,12 +20,14 @@ from thalweg.rules.base.wrapper import Wrapper
 
 @dataclass(frozen=True, kw_only=True)
 class DecoupledDecay(Wrapper):
-    """The parameter shrunk beside the step of a rule that has no such decay."""
+    """The parameter shrunk beside the step of a rule, in place of a decay of its own."""
 
     weight_decay: Scalar = decay.shrinkage()
 
+    replaces = frozenset({"weight_decay"})
+
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"shrink": 1 - self.inner.settings()["lr"] * self.weight_decay}
+        return {"left": 1 - self.rate(step) * self.weight_decay}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
-        return self.inner.apply(decay.decoupled(param, c), direction, state, c)
+        return self.inner.apply(c.left * param, direction, state, c)

@@ -28,6 +28,8 @@ from thalweg.rules.base.wrapper import Wrapper
 class FixedNorms(Wrapper, scope="tensor"):
     """Each unit's weights put back to the norm they began with, after each step (weight normalization)."""
 
+    own_takes_complex = False
+
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
         before = root((yield from unit_sum(param * param)))
         param, state = yield from steps(self.inner.apply(param, direction, state, c))

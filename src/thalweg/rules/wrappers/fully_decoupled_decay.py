@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
 from thalweg.rules.base.hyper import Range, Scalar, hyper
 from thalweg.rules.base.wrapper import Wrapper
 
@@ -34,8 +33,10 @@ class FullyDecoupledDecay(Wrapper):
     )
     reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="the highest learning rate of the schedule")
 
+    replaces = frozenset({"weight_decay"})
+
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"shrink": 1 - self.weight_decay * self.inner.settings()["lr"] / self.reference_lr}
+        return {"left": 1 - self.weight_decay * self.rate(step) / self.reference_lr}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
-        return self.inner.apply(decay.decoupled(param, c), direction, state, c)
+        return self.inner.apply(c.left * param, direction, state, c)

@@ -27,12 +27,12 @@ class Grokfast(Wrapper):
     gain: Scalar = hyper(2.0, ">= 0", symbol="κ", doc="how many times the slow part is added")
 
     class State:
-        slow = like_param(unit="g", key="slow_grad")
+        slow_grad = like_param(unit="g", key="slow_grad")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         keep = 0.0 if step == 1 else self.slow_decay
         return {"slow_keep": keep, "slow_fresh": 1 - keep, "gain": self.gain}
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        slow = c.slow_keep * state.slow + c.slow_fresh * grad
-        return grad + c.gain * slow, state._replace(slow=slow)
+        slow = c.slow_keep * state.slow_grad + c.slow_fresh * grad
+        return grad + c.gain * slow, state._replace(slow_grad=slow)

@@ -6,12 +6,13 @@
 Use: classification without weight decay that has begun to scale its logits up instead of learning (grokking).
 Avoid: parameters whose size must change: regression heads, gains.
 Source: Prieto, Barsbey, Mediano & Birdal 2025, arXiv:2501.04697, section 5; ε = 10⁻³⁰ from the authors' code.
-Departs: nothing.
+Departs: where nothing is left but rounding errors (a single number), p counts as 0: the authors' code scales them up.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thalweg.rules.base.reductions import Asking, Sum
@@ -19,6 +20,7 @@ from thalweg.rules.base.roots import root
 from thalweg.rules.base.wrapper import Wrapper
 
 _BESIDE = 1e-30
+_ROUNDING = 8  # how many times the distance of two neighbouring numbers an error of p may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,4 +31,6 @@ class Orthogonalized(Wrapper, scope="tensor"):
         along = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _BESIDE)
         part = grad - along * param
         length, wanted = root((yield Sum(part * part))), root((yield Sum(grad * grad)))
-        return part * (wanted / (length + _BESIDE)), state
+        # Of a gradient along the parameter, as that of a single number, rounding errors are left: no step to scale up.
+        left = length > _ROUNDING * torch.finfo(grad.dtype).eps * wanted
+        return part * torch.where(left, wanted / (length + _BESIDE), 0.0), state

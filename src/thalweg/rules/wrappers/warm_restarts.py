@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.rows import row
 from thalweg.rules.base.wrapper import Wrapper
 
 
@@ -27,10 +26,12 @@ class WarmRestarts(Wrapper):
     stretch: Scalar = hyper(2, ">= 1", symbol="m", doc="how much longer each period is than the one before")
     lr_min: Scalar = hyper(0.0, ">= 0", symbol="η_min", unit="θ", doc="where the learning rate falls to")
 
-    def coefficients(self, step: int) -> Any:
+    def rate(self, step: int) -> Any:
         done, length = float(step - 1), float(self.period)
         while done >= length:
             done, length = done - length, length * float(self.stretch)
         factor = (1 + math.cos(math.pi * done / length)) / 2
-        lr = self.inner.settings()["lr"]
-        return row(**self.inner._with({"lr": self.lr_min + (lr - self.lr_min) * factor}).coefficients(step)._asdict())
+        return self.lr_min + (self.inner.rate(step) - self.lr_min) * factor
+
+    def coefficients(self, step: int) -> Any:
+        return self.inner._with({"lr": self.rate(step)}).coefficients(step)

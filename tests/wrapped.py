@@ -1,0 +1,119 @@
+"""Every wrapper with every setting away from its default, and what is done about an optimizer of torch's instead."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.cases import gradients, parameters
+from tests.references import wrapping
+from thalweg import optim, rules
+
+NUM_STEPS = 24
+DRAWN = gradients(NUM_STEPS, torch.float64)
+ADAM = rules.Adam(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2)
+ADAMW = rules.AdamW(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2, weight_decay=0.3)
+SGD = rules.SGD(lr=0.05, momentum=0.8)
+
+
+def field(step: int, params: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients at these parameters, at step 1, 2, ..."""
+    drawn = zip(DRAWN[step - 1], params, strict=True)
+    return [(grad + torch.sin(3 * param)).to(param.dtype) for grad, param in drawn]
+
+
+def train(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: range = range(1, NUM_STEPS + 1)) -> None:
+    """Take these steps, by closures."""
+    for step in steps:
+        optimizer.step(lambda step=step: wrapping.put(params, field(step, [param.detach() for param in params])))
+
+
+def made(rule: rules.Rule, params: Any, **settings: Any) -> Any:
+    """The optimizer of a rule."""
+    return optim.optimizer_for(rule)(params, **settings)
+
+
+def ends(rule: rules.Rule, dtype: torch.dtype = torch.float64, **settings: Any) -> Tensor:
+    """The parameters after the training, and where the model is to be used if that is elsewhere, as one vector."""
+    params = parameters(dtype)
+    optimizer = made(rule, params, **settings)
+    train(optimizer, params)
+    found = [param.clone() for param in params]
+    with optimizer.evaluating():
+        return vector(found + (params if rule.evaluates_elsewhere else []))
+
+
+def vector(tensors: Any) -> Tensor:
+    """All elements in one row."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def adam(s: Any, params: list[Tensor], kind: Any = torch.optim.Adam, **settings: Any) -> torch.optim.Optimizer:
+    return kind(params, lr=s.lr, betas=(s.beta1, s.beta2), eps=s.eps, **settings)
+
+
+def sgd(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=s.lr, momentum=s.momentum)
+
+
+def penalized(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
+    return adam(s, params, weight_decay=s.weight_decay)
+
+
+def decoupled(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
+    return adam(s, params, torch.optim.AdamW, weight_decay=s.weight_decay / getattr(s, "reference_lr", 1))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A wrapper around a rule, with every setting off its default; torch's optimizer; and what is done about it."""
+
+    rule: rules.Wrapper
+    inner: Callable[[Any, list[Tensor]], torch.optim.Optimizer]
+    hooks: Callable[..., dict[str, Any]] = wrapping.nothing
+
+    def __str__(self) -> str:
+        return self.rule.name
+
+    @torch.no_grad()
+    def reference(self, rule: rules.Rule) -> Tensor:
+        """What `ends(rule)` should be."""
+        params, s = parameters(torch.float64), SimpleNamespace(**rule.settings())
+        inner = self.inner(s, params)
+        hooks = self.hooks(s, params, inner)
+        for t in range(1, NUM_STEPS + 1):
+            wrapping.put(params, field(t, params))
+            hooks.get("before", lambda t: None)(t)
+            old = [param.clone() for param in params]
+            inner.step()
+            hooks.get("after", lambda t, old: None)(t, old)
+        return vector(params + list(hooks.get("elsewhere", [])))
+
+
+CASES = [
+    Case(rules.ASAM(SGD, rho=0.4, offset=0.3), sgd, wrapping.asam(field)),
+    Case(rules.SAM(ADAM, rho=0.2), adam, wrapping.sam(field)),
+    Case(rules.Cautious(ADAMW), decoupled, wrapping.cautious),
+    Case(rules.CautiousDecay(ADAM, weight_decay=0.3), adam, wrapping.cautious_decay),
+    Case(rules.Centralized(SGD), sgd, wrapping.centralized),
+    Case(rules.Clip(SGD, max_norm=15.0), sgd, wrapping.clip),
+    Case(rules.ClipAdaptive(SGD, clipping=1.0, least_norm=1.5), sgd, wrapping.clip_adaptive),
+    Case(rules.ClipNorm(SGD, max_tensor_norm=3.5), sgd, wrapping.clip_norm),
+    Case(rules.ClipValue(ADAM, max_value=0.6), adam, wrapping.clip_value),
+    Case(rules.ClipWeights(ADAM, largest=0.6), adam, wrapping.clip_weights),
+    Case(rules.CoupledDecay(ADAM, weight_decay=0.3), penalized),
+    Case(rules.DecoupledDecay(ADAM, weight_decay=0.3), decoupled),
+    Case(rules.FixedNorms(ADAM), adam, wrapping.fixed_norms),
+    Case(rules.FullyDecoupledDecay(ADAM, weight_decay=0.03, reference_lr=0.1), decoupled),
+    Case(rules.Grokfast(ADAM, slow_decay=0.7, gain=1.5), adam, wrapping.grokfast),
+    Case(rules.Lookahead(ADAM, every=4, slow_step=0.6), adam, wrapping.lookahead),
+    Case(rules.Mars(ADAM, gamma=0.1), adam, wrapping.mars),
+    Case(rules.MovingAverage(ADAM, average_decay=0.8), adam, wrapping.moving_average),
+    Case(rules.Noisy(ADAM, noise=0.5, fading=0.6), adam, wrapping.noisy),
+    Case(rules.Orthogonalized(ADAM), adam, wrapping.orthogonalized),
+    Case(rules.PolyakAverage(ADAM, start=7), adam, wrapping.polyak_average),
+    Case(rules.WarmRestarts(ADAM, period=4, stretch=3, lr_min=0.01), adam, wrapping.warm_restarts),
+]
