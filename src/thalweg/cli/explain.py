@@ -21,7 +21,7 @@ def explain(name: str, as_json: bool) -> None:
     from thalweg.comparison import WRAPPERS, parse
     from thalweg.errors import SettingError
 
-    contender = parse(f"{name}(adamw)" if name in WRAPPERS else name)
+    contender = parse(f"{name}(adam)" if name in WRAPPERS else name)
     if not isinstance(contender.rule, rules.Rule):
         raise SettingError(f"explain: {name} must be one of thalweg's, got an optimizer from elsewhere. Read its help.")
     explanation = rules.explain(contender.rule)

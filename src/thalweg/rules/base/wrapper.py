@@ -126,10 +126,6 @@ class Wrapper(Rule):
         return self.inner.needs if self.own_needs == "gradient" else self.own_needs
 
     @property
-    def estimates_every(self) -> int:  # type: ignore[override]
-        return self.inner.estimates_every
-
-    @property
     def evaluates_elsewhere(self) -> bool:
         return self.inner.evaluates_elsewhere
 
