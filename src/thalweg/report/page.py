@@ -66,6 +66,8 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "charts": _charts(comparison, colours),
         "cautions": comparison.cautions,
         "hindsight": comparison.hindsight,
+        # Whose value comes from seeds of its own.
+        "fresh": next((one.name for one in summaries if one.entries["value"]), None),
         "advised": any(one.recommended is not None for one in summaries),
         "target": plan.target,
         "looks": next(iter(plan.horizons.values())).looks,
@@ -114,7 +116,6 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "untuned": summary.untuned,
         "advised": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
-        "bound": summary.bound,
         "own_schedule": next(one["schedule"] for one in comparison.header.contenders if one["name"] == summary.name),
         "rank": summary.rank,
         "studies": summary.studies,
