@@ -109,8 +109,8 @@ def test_an_untuned_point_that_beats_the_winner_is_cautioned_about() -> None:
     assert one.recommended.mean < one.value.mean
     (said,) = [text for text in found.cautions if "at its starting point" in text]
     assert said.startswith(
-        f"Untuned, {narrow} does better at its starting point ({one.recommended.mean:.4g}) than the best of the "
-        f"4 settings searched ({one.value.mean:.4g})"
+        f"Untuned, {narrow} was measured better at its starting point ({one.recommended.mean:.4g}) than "
+        f"the best of the 4 settings searched ({one.value.mean:.4g})"
     )
 
 

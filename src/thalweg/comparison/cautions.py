@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 
 from thalweg.comparison.plan import Plan
 from thalweg.comparison.search import order_opened_by
@@ -91,7 +90,7 @@ def _untuned(one: Summary, winner: Summary, plan: Plan) -> Iterator[str]:
     points = {"its defaults": ("start", one.untuned), "its starting point": ("recommended", one.recommended)}
     for where, (stage, point) in points.items():
         for tuned in (winner, one):
-            if point is None or not _better_on_the_same_seeds(one, stage, tuned, plan):
+            if point is None or (tuned is one and _is_what_was_chosen(one, stage, plan)):
                 continue
             surely = point.high < tuned.value.low
             if not (surely or (tuned is winner and _better(point, tuned.value, plan))):
@@ -100,17 +99,18 @@ def _untuned(one: Summary, winner: Summary, plan: Plan) -> Iterator[str]:
             chosen = searched if tuned is one else f"{tuned.name} at {searched}"
             chance = "" if surely else " The intervals overlap, so it may be chance."
             yield (
-                f"Untuned, {one.name} does better at {where} ({point.mean:.4g}) than {chosen} "
+                f"Untuned, {one.name} was measured better at {where} ({point.mean:.4g}) than {chosen} "
                 f"({tuned.value.mean:.4g}): the search did not find the best there is.{chance}"
             )
             break
 
 
-def _better_on_the_same_seeds(one: Summary, stage: str, tuned: Summary, plan: Plan) -> bool:
-    """Whether a point is better where it is paired: a value comes from other seeds, and may differ by their luck."""
+def _is_what_was_chosen(one: Summary, stage: str, plan: Plan) -> bool:
+    """Whether a point is the chosen setting itself: from the same seeds it comes to the same."""
     seeds = {entry.seed for entry in one.entries[stage]}
-    beside = [entry for entry in tuned.entries["race"] if entry.seed in seeds]
-    return fmean(scores_of(one.entries[stage], plan)) < fmean(scores_of(beside, plan))
+    beside = [entry for entry in one.entries["race"] if entry.seed in seeds]
+    pairs = zip(scores_of(one.entries[stage], plan), scores_of(beside, plan), strict=True)
+    return all(math.isclose(here, there, rel_tol=1e-5) for here, there in pairs)
 
 
 def _better(point: Value, value: Value, plan: Plan) -> bool:

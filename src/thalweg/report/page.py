@@ -13,6 +13,10 @@ from thalweg.errors import StoreError
 from thalweg.report import charts
 
 
+# A stage whose name in the store would be taken for the recommendation.
+_STAGES = {"recommended": "starting point"}
+
+
 def write(comparison: Comparison, path: str | Path) -> Path:
     """Write the report of a comparison to a file, and return its path; raises StoreError if it cannot be written."""
     return written(Path(path), render(comparison))
@@ -73,7 +77,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "looks": next(iter(plan.horizons.values())).looks,
         "ways": {name: plan.ways[name].reason for name in names},
         "seed": plan.seed,
-        "seeds": {stage: sorted(_seeds(summaries[0], stage)) for stage in STAGES},
+        "seeds": {_STAGES.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
         "environment": header.environment,
         "created": header.created,
         "finished": header.finished,
