@@ -12,7 +12,6 @@ from thalweg.comparison.summary import STAGES, Summary
 from thalweg.errors import StoreError
 from thalweg.report import charts
 
-
 # A stage whose name in the store would be taken for the recommendation.
 _STAGES = {"recommended": "starting point"}
 
