@@ -19,7 +19,8 @@ from thalweg.tasks.seeded import seeded
 Measure = Callable[[nn.Module, Batch], Tensor]
 
 
-_NOT_THE_USERS = ("site-packages", "dist-packages", "<frozen", str(Path(__file__).parents[1]))
+# `<string>` is the `__init__` that a dataclass makes.
+_NOT_THE_USERS = ("site-packages", "dist-packages", "<frozen", "<string>", str(Path(__file__).parents[1]))
 LEAST_TO_SPLIT = 5
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
