@@ -187,7 +187,7 @@ def store_table(record: dict[str, Any]) -> str:
 def recommended_table(record: dict[str, Any]) -> str:
     """What is recommended without tuning, and what it loses."""
     lines = [
-        "| contender | recommended | loss ÷ the best | chosen without the task | its worst | library default |",
+        "| contender | starting point | loss ÷ the best | chosen without the task | its worst | library default |",
         "|---|---|---|---|---|---|",
     ]
     for name, found in record["contenders"].items():

@@ -20,6 +20,8 @@ from thalweg.comparison.search import order_opened_by
 from thalweg.tasks import BUILT_IN, SUITE
 
 COMMANDS = sorted(cli.commands)
+# The least that a training function does.
+TRAINED = "    import torch\n    make_optimizer([torch.nn.Parameter(torch.ones(1))])\n    report(1.0)\n"
 
 
 def thalweg(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -259,7 +261,7 @@ def test_a_terminal_without_greek_is_no_error() -> None:
 
 def test_what_a_task_prints_does_not_disturb_the_json(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text("def train(make_optimizer, report):\n    print('building')\n    report(1.0)\n")
+    path.write_text(f"def train(make_optimizer, report):\n    print('building')\n{TRAINED}")
     out = str(tmp_path / "out")
     done = thalweg("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--out", out, "--json")
     assert json.loads(done.stdout)["verdict"]["best"] == "sgd"
@@ -268,7 +270,7 @@ def test_what_a_task_prints_does_not_disturb_the_json(tmp_path: Path) -> None:
 
 def test_names_of_the_users_are_printed_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text("def train(make_optimizer, report):\n    report(1.0)\n")
+    path.write_text(f"def train(make_optimizer, report):\n{TRAINED}")
     out = str(tmp_path / "out")
     result = invoke("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--out", out, "--seed", "-1")
     assert "mine:train: reported value" in result.output  # :train: is a picture to rich

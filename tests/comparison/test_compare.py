@@ -211,6 +211,7 @@ def test_what_always_failed_is_not_remembered(tmp_path: Path) -> None:
     weights = tmp_path / "weights.txt"
 
     def train(make_optimizer, report):
+        make_optimizer([nn.Parameter(torch.ones(1))])
         report(float(weights.read_text()))
 
     arguments = {"budget": "2trials", "store": tmp_path}  # a folder is taken for the store in it

@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from thalweg.comparison import statistics
 from thalweg.comparison.budget import ladder
 from thalweg.comparison.protocol import Ask, Design, Findings, Outcome, decide
-from thalweg.comparison.scale import scale_for
 from thalweg.comparison.seeds import derive
-from thalweg.comparison.verdict import judge
+from thalweg.comparison.summary import Value
+from thalweg.comparison.verdict import Terms, Verdict, judge
 
 RANKED = [design for design in ladder(2) if design.ranking]
-SCALE = scale_for({"validation": 1e9, "test": 1e9}, own_metric=False)
+UNTRAINED = 1e9
 
 
 def made_up(
@@ -51,8 +52,17 @@ def decided(design: Design, levels: dict[str, float], answer: Callable, cost: di
     return decide(design, draws, answer, cost=cost or dict.fromkeys(levels, 0), margin=lambda leader: math.log1p(0.03))
 
 
+def judged(findings: Findings) -> Verdict:
+    values = {}
+    for name, scores in findings.race.scores.items():
+        found = statistics.interval(scores)
+        values[name] = Value(*(math.exp(end) for end in (found.mean, found.low, found.high)), len(scores))
+    terms = Terms("reaches a loss of", "the 24 settings searched", "costs the least of them", UNTRAINED)
+    return judge(findings, values, terms)
+
+
 def words(findings: Findings) -> str:
-    verdict = judge(findings, SCALE, reaches="reaches a loss of", cheaper="costs the least of them")
+    verdict = judged(findings)
     return f"{verdict.text} {verdict.ranking_text}"
 
 
@@ -80,7 +90,8 @@ def test_a_clear_winner_is_best_in_both_questions() -> None:
         assert findings.ranking is not None
         assert findings.ranking.kept == ["best"]
         assert len(findings.value) == design.value
-        assert "Every other contender's best setting was shown to be worse." in words(findings)
+        worse = "Every other contender, at the best of the 24 settings searched, was shown to be worse."
+        assert worse in words(findings)
         assert "Shown to be worse: " in words(findings)
 
 
@@ -99,6 +110,31 @@ def test_what_noise_hides_stays_open_and_the_seeds_that_would_settle_it_are_told
     assert findings.race.seeds_needed > 100
     assert "Not enough evidence to tell it from" in words(findings)
     assert f"About {findings.race.seeds_needed:,} seeds would tell a difference of 3 %." in words(findings)
+    assert judged(findings).headline == f"{findings.race.recommended} or {findings.race.kept[1]}: not told apart."
+
+
+def test_seeds_that_were_raced_already_are_not_asked_for() -> None:
+    levels = {"a": 0.0, "b": 0.01, "c": 0.01}
+    findings = decided(RANKED[0], levels, made_up(levels, spread=0.3, uneven=0.0))
+    run = len(findings.race.scores["a"])
+    for needed, said in ((run + 1, f"About {run + 1} seeds would"), (run, f"smaller than what {run} seeds can tell.")):
+        text = words(replace(findings, race=replace(findings.race, seeds_needed=needed)))
+        assert said in text
+        assert text.count("seeds would") + text.count("seeds can tell") == 1
+    assert judged(findings).headline.endswith(" or 2 others: not told apart.")
+
+
+def test_who_ended_worse_than_untrained_is_never_shown_to_be_near() -> None:
+    """Where both count as the untrained model they look the same, whatever was measured."""
+    levels = {"a": 0.0, "b": 0.0}
+    near = made_up(levels, spread=0.005, uneven=0.0)
+
+    def clipped(asks: Sequence[Ask]) -> dict[Ask, Outcome]:
+        return {ask: found._replace(clipped=True) for ask, found in near(asks).items()}
+
+    assert decided(RANKED[-1], levels, near).race.settled == "within"
+    race = decided(RANKED[-1], levels, clipped).race
+    assert (race.settled, race.within) == ("open", race.kept[:1])
 
 
 def test_what_often_diverges_is_never_recommended() -> None:
@@ -106,8 +142,10 @@ def test_what_often_diverges_is_never_recommended() -> None:
     findings = decided(RANKED[0], levels, made_up(levels, spread=0.001, lost=["fragile"]))
     assert findings.race.recommended == "steady"
     alone = decided(replace(RANKED[0], ranking=()), {"fragile": 0.0}, made_up({"fragile": 0.0}, lost=["fragile"]))
-    verdict = judge(alone, SCALE, reaches="reaches a loss of")
-    assert (verdict.settled, verdict.recommended) == ("none", None)
+    verdict = judged(alone)
+    assert (verdict.settled, verdict.recommended, verdict.headline) == ("none", None, "Nothing to recommend.")
+    lost = "fragile was lost (diverged or failed) on more than 10 % of the seeds"
+    assert verdict.text == f"{lost}: it is not recommended."
 
 
 def test_a_small_budget_answers_one_question_and_says_so() -> None:

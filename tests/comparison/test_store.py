@@ -78,11 +78,47 @@ def test_another_programs_files_are_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE recipes (name)")
     connection.close()
-    for path, message in ((text, "It is another program's file"), (database, "another program's database")):
+    for path, message in ((text, "another program's file"), (database, "another program's database")):
         before = path.read_bytes()
         with pytest.raises(StoreError, match=message):
             thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
         assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+    whole = tmp_path / "store.sqlite"
+    Store(whole).close()
+    empty, text, damaged = (tmp_path / name for name in ("empty", "notes.txt", "damaged.sqlite"))
+    empty.touch()
+    text.write_text("my notes, which are longer than a header of SQLite " * 50)
+    content = whole.read_bytes()
+    damaged.write_bytes(content.replace(b"thalweg_store", b"\xff\xfe\xfd\xfclweg_store"))
+    for path, message in (
+        (empty, "a store must be made by thalweg, got an empty file"),
+        (text, "a store must be made by thalweg, got another program's file"),
+        (damaged, "a store must be readable, got a damaged file"),
+    ):
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match=message) as raised:
+            Store(path, write=False)
+        assert "decode" not in str(raised.value)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("column", ["status", "looks"])
+def test_damaged_results_are_said_in_a_sentence(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "store.sqlite"
+    store = Store(path)
+    comparison = filled(store)
+    store.add(comparison, [entry(0)])
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE results SET {column} = CAST(x'fffefdfc' AS TEXT)")
+    connection.close()
+    with pytest.raises(
+        StoreError, match=r"store.sqlite: a store must be readable, got a damaged file\. Choose another"
+    ):
+        Store(path, write=False).entries(comparison)
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:

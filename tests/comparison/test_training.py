@@ -249,7 +249,7 @@ def test_batches_of_a_loader_may_have_any_common_form(form: str) -> None:
     task = small(data=Splits(loader, loader, loader), loss=loss)
     found = thalweg.compare(task, ["sgd"], budget="1trial")
     assert set(sizes) == {8, 4}
-    assert found.verdict.best == "sgd"
+    assert found.verdict.tied == ["sgd"]
 
 
 def test_dropout_is_off_where_losses_are_measured() -> None:
@@ -297,6 +297,14 @@ def test_a_function_that_reports_nothing_failed() -> None:
     assert "mute: the function must call report(value) at least once" in result.message
 
 
+def test_a_function_that_makes_no_optimizer_is_refused() -> None:
+    def train(make_optimizer, report):
+        report(0.5)
+
+    with pytest.raises(TaskError, match=r"train: the function must call make_optimizer\(model.parameters\(\)\)"):
+        thalweg.compare(train, ["sgd"], budget="2trials")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -337,6 +345,7 @@ def test_a_function_that_always_raises_is_the_tasks_fault() -> None:
     def train(make_optimizer, report):
         if calls:  # the pilot's call went well
             raise RuntimeError("my CSV is missing")
+        make_optimizer([nn.Parameter(torch.ones(1))])
         calls.append(report(1.0))
 
     with pytest.raises(TaskError, match="all 8 failed, the first with RuntimeError: my CSV is missing"):

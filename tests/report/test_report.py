@@ -39,6 +39,9 @@ def test_the_page_shows_verdict_table_curves_rates_environment_and_seeds(page: s
     found = Comparison(opened, opened.find())
     text = re.sub(r"\s+", " ", Reader(page).text)
     assert found.verdict.text in text
+    assert found.verdict.headline in text
+    assert "starting point" in text
+    assert not re.search(r">recommended( seeds)?<", page)  # as a column it was taken for the recommendation
     assert text.index(found.verdict.text) < text.index("Which setting to use") < text.index("Along the training")
     assert re.sub(r"\s+", " ", found.code) in text
     for one in found.contenders:

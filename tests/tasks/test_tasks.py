@@ -154,6 +154,14 @@ def test_an_error_of_the_users_says_in_which_line(tmp_path: Path) -> None:
     with pytest.raises(TaskError) as error:
         load(f"{path}:task")
     assert str(error.value) == f"{path}: the file must import, got RuntimeError: boom (at {path}:3)."
+    wrong = write(tmp_path, "import thalweg\ntask = thalweg.Task(model=None, loss=None)\n")
+    with pytest.raises(TaskError) as error:
+        load(f"{wrong}:task")
+    said = "TaskError: task: model must be a function, got None"
+    assert str(error.value) == f"{wrong}: the file must import, got {said} (at {wrong}:2)."
+    broken = write(tmp_path, "x = 1\ndef broken(:\n")
+    with pytest.raises(TaskError, match=r"the file must import, got SyntaxError: .*\(.*\.py, line 2\)"):
+        load(f"{broken}:task")
 
 
 def test_a_training_function_may_have_settings_of_its_own(tmp_path: Path) -> None:

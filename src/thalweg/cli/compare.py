@@ -13,6 +13,7 @@ from thalweg.cli.suite import compare_suite
 
 if TYPE_CHECKING:
     from thalweg.comparison import Comparison
+    from thalweg.comparison.summary import Value
 
 
 @click.command(epilog=example("thalweg compare linear-regression --with gd,adam --budget 4trials"))
@@ -137,7 +138,7 @@ def print_verdict(found: "Comparison") -> None:
     advised = any(one.recommended is not None for one in found.contenders)
     columns = ["value", "95 % interval", "worse by", "untuned", "training loss", "lost", "state"]
     if advised:
-        columns.insert(4, "recommended")
+        columns.insert(4, "starting point")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
@@ -146,11 +147,11 @@ def print_verdict(found: "Comparison") -> None:
         state = f"{4 * one.state_numbers} B/param" if one.state_bytes is None else f"{one.state_bytes:,} B"
         cells = (
             one.name,
-            f"{one.bound}{one.value.mean:.4g}",
-            f"{one.value.low:.4g} – {one.value.high:.4g}",
+            _cell(one.value),
+            f"{one.value.low:.4g} – {one.value.high:.4g}" if math.isfinite(one.value.high) else "–",
             "–" if one is found.contenders[0] else f"{one.worse_by:.1%}",
-            f"{one.untuned.mean:.4g}",
-            *(["–" if one.recommended is None else f"{one.recommended.mean:.4g}"] if advised else []),
+            _cell(one.untuned),
+            *(["–" if one.recommended is None else _cell(one.recommended)] if advised else []),
             f"{one.train_loss:.4g}" if math.isfinite(one.train_loss) else "–",
             f"{one.lost}/{len(one.seeds)}",
             state,
@@ -159,6 +160,10 @@ def print_verdict(found: "Comparison") -> None:
         table.add_row(*(Text(cell) for cell in cells), style=style)
     console = stdout_console()
     console.print(table)
+    measured = [one for one in found.contenders if one.entries["value"]]
+    if measured and len(found.contenders) > 1:
+        name, seeds = measured[0].name, measured[0].value.of
+        console.print(f"Worse by: over the race's seeds. The value of {name}: over {seeds} others, unused before.")
     if found.plan.optimum is not None:
         console.print(f"The least training loss there is: {found.plan.optimum:.7g}")
     console.print()
@@ -168,3 +173,8 @@ def print_verdict(found: "Comparison") -> None:
         console.print(caution)
     if found.code:
         click.echo(f"\n{found.code}\n")  # never wrapped: it is to be copied
+
+
+def _cell(value: "Value") -> str:
+    """A value as the table shows it; a dash where nothing was measured."""
+    return f"{value.bound}{value.mean:.4g}" if math.isfinite(value.mean) else "–"

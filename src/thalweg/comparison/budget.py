@@ -68,8 +68,8 @@ def parse(text: str) -> Budget:
         return Budget(**{match[2]: int(match[1])})
     raise BudgetError(
         f"thalweg: a budget must read like 90s, 2m, 1h, 16trials, 8x24trials, 100000steps or 500passes, got {text!r}. "
-        f"A time is for the whole comparison, the others are for each contender; there are at least {_LEAST_STUDIES} "
-        "studies, or none is named."
+        f"A time is for the whole comparison, the others are for each contender. 16trials is one study of 16 settings; "
+        f"8x24trials is 8 independent studies of 24 settings each, and of those there must be {_LEAST_STUDIES} or more."
     )
 
 

@@ -9,22 +9,20 @@ from typing import Any
 
 from thalweg.comparison import budget as budgets
 from thalweg.comparison import environment
+from thalweg.comparison.cautions import cautions
 from thalweg.comparison.contenders import DEFAULT, Contender, resolve
 from thalweg.comparison.fingerprint import key_of
 from thalweg.comparison.hindsight import hindsight
 from thalweg.comparison.horizon import check_schedule
 from thalweg.comparison.plan import Plan, has_full_batch, make_plan
 from thalweg.comparison.protocol import Findings
-from thalweg.comparison.search import order_opened_by
 from thalweg.comparison.store import Entry, Header, Store
 from thalweg.comparison.summary import Summary, summarize
-from thalweg.comparison.verdict import Verdict, judge
+from thalweg.comparison.verdict import Terms, Verdict, judge
 from thalweg.comparison.work import Progress, carry_out, read
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
-
-FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
 
 
 def compare(
@@ -183,8 +181,37 @@ class Comparison:
                 cheaper = "steps faster" if one.pace < other.pace else "has less to tune"
         elif race.settled == "within" and len(race.kept) > 1:
             cheaper = "costs the least of them"
-        reaches = f"reaches a {self.metric} of" if self.plan.target is None else f"needs, in {self.metric},"
-        return judge(self.findings, self.plan.scale, reaches=reaches, cheaper=cheaper)
+        return judge(self.findings, {one.name: one.value for one in self.contenders}, self._terms(cheaper))
+
+    def _terms(self, cheaper: str) -> Terms:
+        """How the verdict names things on this task."""
+        counts = {len(one.entries["search"]) for one in self.contenders if one.searched}
+        most = max(counts, default=1)
+        settings = f"{'the' if len(counts) <= 1 else 'at most'} {most:,} settings searched"
+        if self.plan.target is not None:
+            searched = (entry.result for entry in self._entries if entry.stage == "search")
+            missed = self.plan.target.missed_by_all(searched, self.header.task["measured"][self.plan.target.split])
+            return Terms(f"needs, in {self.metric},", settings, cheaper, missed=missed)
+        untrained = self.plan.scale.untrained[self.plan.judged_on]
+        on_new_data = self.plan.judged_on == "test" and not self._is_function
+        return Terms(
+            f"reaches a {self.metric} of",
+            settings,
+            cheaper,
+            untrained,
+            f"{self._reference} ({self.metric} {untrained:.4g})",
+            "nothing was learnt that shows on new data" if on_new_data else "nothing was learnt",
+        )
+
+    @property
+    def _is_function(self) -> bool:
+        """Whether the task is a training function, whose passes nobody knows."""
+        return self.header.task["passes"] is None
+
+    @property
+    def _reference(self) -> str:
+        """What a training counts as that learnt nothing."""
+        return "ten times the first report" if self._is_function else "the untrained model"
 
     @property
     def metric(self) -> str:
@@ -201,43 +228,7 @@ class Comparison:
     @property
     def cautions(self) -> list[str]:
         """What a reader should know before trusting the verdict, in sentences."""
-        trials, optimum, found = self.plan.design.draws, self.plan.optimum, []
-        measured = self.header.task["measured"]
-        if trials < FEW_TRIALS:
-            opened = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
-            found.append(
-                f"Few settings were searched ({trials} for each contender, {opened}), so they lie far apart: "
-                "a larger budget may change who is best."
-            )
-        least = min(one.train_loss for one in self.contenders)
-        if optimum is not None and least < optimum - 1e-3 * abs(optimum) - 1e-6:
-            found.append(f"A training loss of {least:.4g} is below the optimum that the task states, {optimum:.4g}.")
-        leader = self.contenders[0]
-        if math.isfinite(leader.example_error):
-            share = leader.example_error / abs(leader.value.mean)
-            found.append(
-                f"Intervals are over seeds. Over the test examples the standard error of {leader.name} is "
-                f"{leader.example_error:.2g} ({share:.0%} of its value): on new data values may differ by that much."
-            )
-        if self.plan.target is not None:
-            found += [
-                f"{one.name} missed the target on {one.missed} of {len(one.seeds)} seeds. They count as a whole "
-                "training, so its value is too good."
-                for one in self.contenders
-                if one.missed
-            ]
-        found += [
-            f"{one.name} does better at its defaults ({one.untuned.mean:.4g}) than at what was chosen "
-            f"({one.value.mean:.4g}): the choice followed {measured[self.plan.selected_on]}, which differs here."
-            for one in self.contenders
-            if one.untuned.high < one.value.low
-        ]
-        return found + [
-            f"The best {' and '.join(one.at_edge)} of {one.name} lies at an end of the range searched: "
-            "a better one may lie beyond."
-            for one in self.contenders
-            if one.at_edge
-        ]
+        return cautions(self.header, self.plan, self.contenders, self.verdict, self._reference)
 
     @property
     def code(self) -> str:
@@ -274,7 +265,9 @@ class Comparison:
                     "example_error": _finite(summary.example_error),
                     "worse_by": _finite(summary.worse_by),
                     "train_loss": _finite(summary.train_loss),
-                    "rank": None if summary.rank is None else [_finite(one) for one in vars(summary.rank).values()],
+                    "rank": summary.rank and [_finite(getattr(summary.rank, end)) for end in ("mean", "low", "high")],
+                    "unlearnt": summary.value.unlearnt,
+                    "bound": bool(summary.value.bound),
                     "studies": summary.studies,
                     "seeds": summary.seeds,
                     "diverged": summary.diverged,

@@ -4,7 +4,7 @@ Two questions, never mixed:
 
     O, which optimizer    each is tuned anew in independent studies (search, choice, judgement), paired by seed. After a
                           look at so many studies, those shown to be worse are dropped, and the others go on.
-    S, which setting      each contender's best setting out of its studies runs a race over fresh seeds. What is left
+    S, which setting      each contender's best of the settings it searched runs a race over fresh seeds. What is left
                           is best, or within a margin, or not told apart; its value comes from seeds nothing has used.
 
 `decide` is a pure function of the results, so the same code runs live, from a store, and on a bank of stored trainings
@@ -99,11 +99,15 @@ class Ask(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a training came to: the score that chooses, the score that judges, and whether it ended well."""
+    """What a training came to: the score that chooses, the score that judges, and whether it ended well.
+
+    `clipped`: it ended worse than the untrained model, and the score which judges is a bound.
+    """
 
     chooses: float
     judges: float
     steady: bool = True
+    clipped: bool = False
 
 
 Answer = Callable[[Sequence[Ask]], Mapping[Ask, Outcome]]
@@ -283,6 +287,7 @@ def _race(
 ) -> Race:
     scores: dict[str, list[float]] = {name: [] for name in chosen}
     steady: dict[str, list[bool]] = {name: [] for name in chosen}
+    clipped: set[str] = set()
     kept, dropped, run = list(chosen), [], 0
     for look in design.race:
         asks = {name: _seeds("race", name, chosen[name], range(run, look.size)) for name in kept}
@@ -290,6 +295,8 @@ def _race(
         for name, mine in asks.items():
             scores[name] += [found[ask].judges for ask in mine]
             steady[name] += [found[ask].steady for ask in mine]
+            if any(found[ask].clipped for ask in mine):
+                clipped.add(name)
         run = look.size
         left, worse = statistics.drop({name: scores[name] for name in kept}, look.alpha)
         leader = scores[left[0]]
@@ -297,7 +304,8 @@ def _race(
         within = [left[0]] + [
             name
             for name in left[1:] + worse
-            if statistics.surely_within(scores[name], leader, tolerated, look.alpha, len(kept))
+            # A bound shows nobody to be near: what was measured may lie far above it.
+            if name not in clipped and statistics.surely_within(scores[name], leader, tolerated, look.alpha, len(kept))
         ]
         # What is shown to be worse by too little to matter stays: it may be the cheapest.
         dropped.append([name for name in worse if name not in within])
@@ -307,7 +315,7 @@ def _race(
     reliable = [name for name in within if steady[name].count(False) <= FRAGILE * len(steady[name])]
     settled = "best" if len(kept) == 1 else "within" if len(within) == len(kept) else "open"
     needed = None
-    if settled == "open" and run > 1:
+    if settled == "open" and run > 1 and tolerated > 0:  # of a leader at zero nothing is a share
         needed = max(statistics.seeds_to_settle(scores[name], leader, tolerated) for name in kept[1:])
     recommended = min(reliable, key=lambda name: (cost[name], kept.index(name)), default=None)
     return Race(scores, steady, dropped, kept, within, settled, recommended, needed)

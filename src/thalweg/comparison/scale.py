@@ -2,7 +2,8 @@
 
 Losses differ by factors, so they are compared by their logarithms, and a margin is a share; a metric of the user's own,
 which may be zero or negative, is compared as it is. What diverged, or ended worse than the untrained model, counts as
-the untrained model: nothing was learnt. So one bad seed is bad, and cannot hide everything else.
+the untrained model: nothing was learnt. So one bad seed is bad, and cannot hide everything else. That is for choosing
+and testing; a value that is shown is what was measured.
 """
 
 import math
@@ -27,9 +28,15 @@ class Scale:
 
     def score(self, loss: float, split: str) -> float:
         """The score of a loss on a split; lower is better, never above the untrained model's."""
-        ceiling = self.untrained[split]
-        loss = ceiling if math.isnan(loss) else min(loss, ceiling)
-        return math.log(max(loss, self.resolution * ceiling)) if self.kind == "log" else loss
+        return self.measured(loss if self.learnt(loss, split) else self.untrained[split], split)
+
+    def learnt(self, loss: float, split: str) -> bool:
+        """Whether a loss is better than the untrained model's; not a number is not."""
+        return loss < self.untrained[split]
+
+    def measured(self, loss: float, split: str) -> float:
+        """The score of a finite loss as it was measured, be it worse than the untrained model's."""
+        return math.log(max(loss, self.resolution * self.untrained[split])) if self.kind == "log" else loss
 
     def loss(self, score: float) -> float:
         """The loss that has this score. Of a mean score on the logarithmic scale: the geometric mean of the losses."""

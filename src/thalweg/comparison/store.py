@@ -19,7 +19,7 @@ from thalweg.comparison.search import Settings
 from thalweg.comparison.training import Look, Result
 from thalweg.errors import StoreError
 
-VERSION = 3
+VERSION = 4
 
 _tables = sql.MetaData()
 _versions = sql.Table("thalweg_store", _tables, sql.Column("version", sql.Integer, nullable=False))
@@ -110,17 +110,22 @@ class Store:
             self._engine = sql.create_engine(sql.URL.create("sqlite", database=str(self.path)))
         sql.event.listen(self._engine, "connect", _wait_for_locks)
         try:
-            self._check_version()
+            self._check_version(write=write)
             if write:
                 self._prepare()
         except BaseException:
             self.close()
             raise
 
-    def _check_version(self) -> None:
-        """Refuse another program's database, and one of a newer thalweg, before anything is written."""
+    def _check_version(self, *, write: bool) -> None:
+        """Refuse what is no store of this thalweg's before anything is written. An empty file may become one."""
         with self._explained("opened"), self._engine.connect() as connection:
             names = sql.inspect(connection).get_table_names()
+            if not names and not write:
+                raise StoreError(
+                    f"{self._who}: a store must be made by thalweg, got an empty file. "
+                    "Name the folder that `thalweg compare` wrote."
+                )
             if names and _versions.name not in names:
                 raise StoreError(
                     f"{self._who}: a store must be made by thalweg, got another program's database. "
@@ -153,8 +158,12 @@ class Store:
         except DBAPIError as error:
             text = str(error.orig)
             if "not a database" in text:
-                advice = "It is another program's file. Choose another."
-            elif "full" in text:
+                raise StoreError(
+                    f"{self._who}: a store must be made by thalweg, got another program's file. Choose another file."
+                ) from error
+            if "Could not decode" in text or "malformed" in text:
+                raise self._damaged() from error
+            if "full" in text:
                 advice = "Free some space and run the same command again: everything finished before is kept."
             elif "readonly" in text or "unable to open" in text:
                 advice = "Give write permission, or choose another file."
@@ -167,6 +176,13 @@ class Store:
             raise StoreError(f"{self._who}: the store must be {verb}, got {text}. {advice}") from error
         except SQLAlchemyError as error:
             raise StoreError(f"{self._who}: the store must be {verb}, got {error}.") from error
+        except ValueError as error:  # its text or JSON cannot be decoded
+            raise self._damaged() from error
+
+    def _damaged(self) -> StoreError:
+        return StoreError(
+            f"{self._who}: a store must be readable, got a damaged file. Choose another, or a copy from before."
+        )
 
     def close(self) -> None:
         """Let go of the file."""

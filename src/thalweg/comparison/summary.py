@@ -13,7 +13,6 @@ from thalweg.comparison.protocol import Findings
 from thalweg.comparison.search import Settings
 from thalweg.comparison.store import Entry
 from thalweg.comparison.training import Result
-from thalweg.comparison.work import time_to_target
 from thalweg.rules import Range
 
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
@@ -28,11 +27,28 @@ def loss_of(result: Result, split: str) -> float:
 
 @dataclass(frozen=True)
 class Value:
-    """A loss: what a setting comes to on average over seeds, with its 95 % interval."""
+    """A loss: what a setting comes to on average over so many seeds (or studies), with its 95 % interval.
+
+    It is of the losses as they were measured, even where they are worse than the untrained model's. `lost` of them have
+    none (diverged, failed, missed the target) and count as untrained: the value is a bound then, and nothing bounds it
+    from above. `unlearnt` ended no better than the untrained model, those that were lost among them.
+    """
 
     mean: float
     low: float
     high: float
+    of: int
+    lost: int = 0
+    unlearnt: int = 0
+
+    @property
+    def bound(self) -> str:
+        """A mark before a value that is a lower bound, since some of what it is the mean of was lost."""
+        return "≥ " if self.lost and math.isfinite(self.mean) else ""
+
+    def learnt(self, untrained: float) -> bool:
+        """Whether it is better than the untrained model: on average, and for at least half of the seeds."""
+        return self.mean < untrained and 2 * self.unlearnt <= self.of
 
 
 @dataclass(frozen=True)
@@ -40,14 +56,14 @@ class Summary:
     """One contender in the end: all its settings, which of them were searched, and what fresh seeds say of them.
 
     `value` is what its setting reaches in the race, over `seeds`; of the recommended one, on seeds of its own that
-    nothing has used. `values` are the losses behind it. `untuned` is what its defaults come to, `recommended` what the
-    settings do that we advise to start from, where there are some. `example_error` is the standard error of one
-    training's test loss over the test examples, which no number of seeds makes smaller. `rank` tells where its
-    optimizer stands: the mean judged loss over its studies, with its interval. `train_loss` is the median final
-    training loss; `diverged`, `failed` and `missed` (the target) count seeds of the race; `seconds` is the median time
-    of one training; `state_bytes` what the optimizer keeps for the task's model, None where that is out of sight, and
-    `state_numbers` how many numbers for each parameter. `at_edge` names settings that ended near an end of their range;
-    `good_rates` is the factor by which the learning rate may vary while the loss stays within 10 % of the best found.
+    nothing has used. `values` are the losses behind it. `untuned` is what its defaults come to, `recommended` what our
+    starting point does, where there is one. `example_error` is the standard error of one training's test loss over the
+    test examples, which no number of seeds makes smaller. `rank` tells where its optimizer stands: the mean judged loss
+    over its studies, with its interval. `train_loss` is the median final training loss; `diverged`, `failed` and
+    `missed` (the target) count seeds of the race; `seconds` is the median time of one training; `state_bytes` what the
+    optimizer keeps for the task's model, None where that is out of sight, and `state_numbers` how many numbers for each
+    parameter. `at_edge` names settings that ended near an end of their range; `good_rates` is the factor by which the
+    learning rate may vary while the loss stays within 10 % of the best found.
     """
 
     name: str
@@ -76,11 +92,6 @@ class Summary:
     entries: dict[str, list[Entry]]
 
     @property
-    def bound(self) -> str:
-        """A mark before a value that is a lower bound, since some seeds never met the target."""
-        return "≥ " if self.missed else ""
-
-    @property
     def lost(self) -> int:
         """Seeds of the race that did not end well, or missed the target."""
         return self.diverged + self.failed + self.missed
@@ -91,13 +102,16 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
     name, scale = described["name"], plan.scale
     mine = [entry for entry in entries if entry.contender == name]
     staged = {stage: [entry for entry in mine if entry.stage == stage] for stage in STAGES}
-    scores = findings.race.scores
     raced, block = staged["race"], staged["value"]
     shown = block or raced
     chosen = raced[0].settings
     statuses = [entry.result.status for entry in raced]
-    judged = findings.ranking.scores[name] if findings.ranking else []
-    leader = scores[findings.race.kept[0]]
+    seeds = [entry.seed for entry in raced]
+    leader = (findings.race.kept[0], "race")
+    beside = [entry for entry in entries if (entry.contender, entry.stage) == leader and entry.seed in seeds]
+    judged: dict[int, list[Entry]] = {}
+    for entry in staged["judge"]:
+        judged.setdefault(entry.study, []).append(entry)
     ranges = described["space"] | {key: vars(found) for key, found in plan.ranges[name].items()}
     return Summary(
         name=name,
@@ -105,19 +119,15 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
         settings={**described["start"], **chosen},
         searched=list(chosen),
         values=[_measured(entry.result, plan) for entry in shown],
-        value=_value(findings.value if block else scores[name], plan, lost=_all_lost(raced)),
-        untuned=_value(findings.untuned[name], plan, lost=_all_lost(staged["start"])),
-        recommended=(
-            _value(findings.recommended[name], plan, lost=_all_lost(staged["recommended"]))
-            if name in findings.recommended
-            else None
-        ),
+        value=_value([[entry] for entry in shown], plan),
+        untuned=_value([[entry] for entry in staged["start"]], plan),
+        recommended=_value([[entry] for entry in staged["recommended"]], plan) if staged["recommended"] else None,
         example_error=_example_error(shown) if plan.judged_on == "test" else math.nan,
-        rank=_value(judged, plan) if judged else None,
+        rank=_value(list(judged.values()), plan) if judged else None,
         studies=len(judged),
-        worse_by=scale.worse_by(fmean(scores[name]), fmean(leader[: len(scores[name])])),
+        worse_by=scale.worse_by(fmean(scores_of(raced, plan)), fmean(scores_of(beside, plan))),
         train_loss=median(loss_of(entry.result, "train") for entry in shown),
-        seeds=[entry.seed for entry in raced],
+        seeds=seeds,
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
         missed=statuses.count("ok") - findings.race.steady[name].count(True),
@@ -133,7 +143,7 @@ def summarize(described: Mapping[str, Any], entries: Sequence[Entry], plan: Plan
 
 def _measured(result: Result, plan: Plan) -> float:
     """What counts of a training: the loss that is judged, or the time to the target."""
-    return loss_of(result, plan.judged_on) if plan.target is None else time_to_target(result, plan.target)
+    return loss_of(result, plan.judged_on) if plan.target is None else plan.target.took(result)
 
 
 def _example_error(entries: Sequence[Entry]) -> float:
@@ -141,15 +151,23 @@ def _example_error(entries: Sequence[Entry]) -> float:
     return fmean(errors) if errors else math.nan
 
 
-def _all_lost(entries: Sequence[Entry]) -> bool:
-    return all(entry.result.status != "ok" for entry in entries)
+def scores_of(entries: Sequence[Entry], plan: Plan) -> list[float]:
+    """The scores of what was measured; what was lost counts as untrained, or as a whole training without the target."""
+    losses = [_measured(entry.result, plan) for entry in entries]
+    counted = [loss if math.isfinite(loss) else plan.scale.untrained[plan.judged_on] for loss in losses]
+    return [plan.scale.measured(loss, plan.judged_on) for loss in counted]
 
 
-def _value(scores: Sequence[float], plan: Plan, *, lost: bool = False) -> Value:
-    if lost:  # its scores are those of the untrained model
-        return Value(math.inf, math.inf, math.inf)
-    found = statistics.interval(scores)
-    return Value(*(plan.scale.loss(score) for score in (found.mean, found.low, found.high)))
+def _value(groups: Sequence[Sequence[Entry]], plan: Plan) -> Value:
+    """The value of a mean over groups of trainings: a seed each, or the judged seeds of a study each."""
+    losses = [[_measured(entry.result, plan) for entry in group] for group in groups]
+    lost = sum(not all(map(math.isfinite, group)) for group in losses)
+    unlearnt = sum(not all(plan.scale.learnt(loss, plan.judged_on) for loss in group) for group in losses)
+    if all(entry.result.status != "ok" for group in groups for entry in group):  # nothing was measured
+        return Value(math.inf, math.inf, math.inf, len(groups), lost, unlearnt)
+    found = statistics.interval([fmean(scores_of(group, plan)) for group in groups])
+    mean, low, high = (plan.scale.loss(score) for score in (found.mean, found.low, found.high))
+    return Value(mean, low, math.inf if lost else high, len(groups), lost, unlearnt)
 
 
 def good_rates(searched: Sequence[Entry], plan: Plan) -> float | None:

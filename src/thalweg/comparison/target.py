@@ -5,10 +5,10 @@ is shown as lost. It is never left out, or those that often fail would look fast
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from thalweg.comparison.training import Look
+from thalweg.comparison.training import Look, Result
 
 LOOKS = 32  # on the way; between two of them the loss is taken to fall evenly in its logarithm
 REPORTS = "reports"  # the unit of a training function, whose steps nobody sees
@@ -29,6 +29,20 @@ class Target:
         # A function of the user's may stop when it is there: its own last report is not the end of a whole training.
         length = self.whole if self.unit == REPORTS else looks[-1].step
         return self.whole * _step_at(looks, self.split, self.loss) / length
+
+    def took(self, result: Result) -> float:
+        """How long a training took to the target; infinity also if it was lost."""
+        return self.time(result.looks) if result.status == "ok" else math.inf
+
+    def missed_by_all(self, results: Iterable[Result], measured: str) -> str:
+        """A sentence where no training met the target, with the least loss on the way; empty where one did."""
+        results = list(results)
+        if any(math.isfinite(self.took(result)) for result in results):
+            return ""
+        losses = [getattr(look, self.split) for result in results for look in result.looks]
+        least = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+        seen = f"the least that was seen is {least:.4g}" if math.isfinite(least) else "none had a finite one"
+        return f"No training of the search met the target, a {measured} of {self.loss:g}: {seen}."
 
     def shortfall(self, looks: Sequence[Look]) -> float:
         """How far a training ended from a target it did not meet, for choosing among such: 0 is nearest."""

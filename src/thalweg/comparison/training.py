@@ -111,8 +111,11 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial, run
     """Call a user's training function once, and take what it reports. At `rungs`, counted in reports, it may end."""
     looks: list[Look] = []
     tests: list[float] = []
+    made = False
 
     def make_optimizer(params: Iterable[Any]) -> torch.optim.Optimizer:
+        nonlocal made
+        made = True
         return contender.optimizer(params, trial.settings)
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
@@ -128,6 +131,11 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial, run
         return given_up(looks, time.perf_counter() - began)
     if not looks:
         raise TaskError(f"{task.name}: the function must call report(value) at least once, and did not.")
+    if not made:  # whatever it trained with, it was no contender
+        raise TaskError(
+            f"{task.name}: the function must call make_optimizer(model.parameters()), and did not. "
+            "Train with the optimizer that it returns."
+        )
     last, test = looks[-1], tests[-1]
     status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
     seconds = time.perf_counter() - began

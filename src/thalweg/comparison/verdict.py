@@ -1,11 +1,30 @@
 """Verdict: what the findings allow to say, in words. Two questions, two paragraphs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from thalweg.comparison import statistics
-from thalweg.comparison.protocol import FRAGILE, Findings, Ranking
-from thalweg.comparison.scale import MARGIN, Scale
+from thalweg.comparison.protocol import FRAGILE, Findings, Race, Ranking
+from thalweg.comparison.scale import MARGIN
+from thalweg.comparison.summary import Value
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How the sentences name things on this task.
+
+    `reaches` stands before a value, `settings` are those searched for each contender, `cheaper` is what the recommended
+    one saves. `untrained` is the untrained model's loss, None where a time to a target counts; `reference` names it,
+    and `learning` says what it means that nobody did better. `missed` is said where no training of the search met a
+    target.
+    """
+
+    reaches: str
+    settings: str = "the settings searched"
+    cheaper: str = ""
+    untrained: float | None = None
+    reference: str = "the untrained model"
+    learning: str = "nothing was learnt"
+    missed: str = ""
 
 
 @dataclass(frozen=True)
@@ -13,9 +32,10 @@ class Verdict:
     """Which setting to deploy, and which optimizer ranks where.
 
     `settled` is `best` (all others are shown to be worse), `within` (those left are shown to lie within 3 %), `open`
-    (not enough evidence), or `none` (nothing ends reliably). `tied` are those not shown to be worse, the best mean
-    first; `within` those shown to lie within 3 % of it, of which the cheapest is `recommended`. `ranked` are the
-    optimizers that no look dropped; None where optimizers were not ranked.
+    (not enough evidence), or `none` (nothing ends reliably, or better than it began). `tied` are those not shown to be
+    worse, the best mean first; `within` those shown to lie within 3 % of it, of which the cheapest is `recommended`.
+    `ranked` are the optimizers that no look dropped; None where optimizers were not ranked. `headline` is the answer in
+    a few words, no stronger than `text`.
     """
 
     settled: str
@@ -24,48 +44,96 @@ class Verdict:
     within: list[str]
     recommended: str | None
     ranked: list[str] | None
+    headline: str
     text: str
     ranking_text: str
 
 
-def judge(findings: Findings, scale: Scale, *, reaches: str, cheaper: str = "") -> Verdict:
-    """The verdict of findings. `reaches` stands before a value; `cheaper` is what the recommended one saves."""
+def judge(findings: Findings, values: Mapping[str, Value], terms: Terms) -> Verdict:
+    """The verdict of findings, given what each contender's setting comes to."""
     race, ranking = findings.race, findings.ranking
     ranked = None if ranking is None else ranking.kept
-    if race.recommended is None:
-        share = f"{FRAGILE:.0%}"
-        text = (
-            f"Every contender that leads was lost (diverged, failed, or missed its target) on more than {share} of the "
-            "seeds: none is recommended."
+    leader = race.recommended or race.kept[0]
+    value = values[leader]
+    unlearnt = terms.untrained is not None and 2 * value.lost <= value.of and not value.learnt(terms.untrained)
+    if unlearnt or race.recommended is None:
+        text = _unlearnt(leader, values, terms) if unlearnt else terms.missed or _lost(race, terms)
+        return Verdict(
+            "none", None, race.kept, race.within, None, ranked, "Nothing to recommend.", text, _ranked(ranking)
         )
-        return Verdict("none", None, race.kept, race.within, None, ranked, text, _ranked(ranking))
-    text = _text(findings, scale, reaches=reaches, cheaper=cheaper)
-    return Verdict(race.settled, race.kept[0], race.kept, race.within, race.recommended, ranked, text, _ranked(ranking))
-
-
-def _text(findings: Findings, scale: Scale, *, reaches: str, cheaper: str) -> str:
-    race = findings.race
-    chosen = race.recommended
-    assert chosen is not None
-    scores = findings.value or race.scores[chosen]
-    found = statistics.interval(scores)
-    value = (
-        f"{chosen} {reaches} {scale.loss(found.mean):.4g} "
-        f"(95 % interval {scale.loss(found.low):.4g} to {scale.loss(found.high):.4g}, {len(scores)} fresh seeds)."
+    return Verdict(
+        race.settled,
+        race.kept[0],
+        race.kept,
+        race.within,
+        race.recommended,
+        ranked,
+        _headline(race, race.recommended),
+        _text(race, race.recommended, value, terms),
+        _ranked(ranking),
     )
+
+
+def _headline(race: Race, chosen: str) -> str:
+    others = [name for name in race.kept if name != chosen]
+    if race.settled != "open" or not others:
+        return f"Use {chosen}."
+    return f"{chosen} or {others[0] if len(others) == 1 else f'{len(others)} others'}: not told apart."
+
+
+def _unlearnt(leader: str, values: Mapping[str, Value], terms: Terms) -> str:
+    assert terms.untrained is not None
+    value = values[leader]
+    ended = f"{value.unlearnt} of {value.of} seeds"
+    if any(one.learnt(terms.untrained) for one in values.values()):
+        return f"{leader} leads, but ended no better than {terms.reference} on {ended}: it is not recommended."
+    none = f"{leader} was not shown" if len(values) == 1 else "No contender was shown"
+    return (
+        f"{none} to do better than {terms.reference}: {terms.learning}. "
+        f"{leader} {terms.reaches} {_with_interval(value)}, and ended no better on {ended}."
+    )
+
+
+def _lost(race: Race, terms: Terms) -> str:
+    how = "diverged or failed" if terms.untrained is not None else "diverged, failed, or missed its target"
+    often = f"lost ({how}) on more than {_share(FRAGILE)} of the seeds"
+    if len(race.scores) == 1:
+        return f"{race.kept[0]} was {often}: it is not recommended."
+    if len(race.within) == 1:
+        return f"{race.within[0]} leads, but was {often}: none is recommended."
+    return f"{_listed(race.within)} lead, but each was {often}: none is recommended."
+
+
+def _text(race: Race, chosen: str, value: Value, terms: Terms) -> str:
+    reached = f"{chosen} {terms.reaches} {_with_interval(value)}."
     lost = race.steady[chosen].count(False)
     fragile = f" {chosen} was lost on {lost} of {len(race.steady[chosen])} seeds of the race." if lost else ""
     if len(race.scores) == 1:
-        return value + fragile
+        return reached + fragile
     if race.settled == "best":
-        return f"{value} Every other contender's best setting was shown to be worse.{fragile}"
-    share = f"{MARGIN:.0%}".replace("%", " %")
+        return f"{reached} Every other contender, at the best of {terms.settings}, was shown to be worse.{fragile}"
+    share = _share(MARGIN)
     if race.settled == "within":
-        return f"{value} {_listed(race.kept)} are shown to lie within {share} of the best; {chosen} {cheaper}.{fragile}"
-    leads = f"{race.kept[0]} leads" if race.kept[0] == chosen else f"{race.kept[0]} leads, {chosen} {cheaper}"
-    needed = f" About {race.seeds_needed:,} seeds would tell a difference of {share}." if race.seeds_needed else ""
+        near = f"{_listed(race.kept)} are shown to lie within {share} of the best"
+        return f"{reached} {near}; {chosen} {terms.cheaper}.{fragile}"
+    leads = f"{race.kept[0]} leads" if race.kept[0] == chosen else f"{race.kept[0]} leads, {chosen} {terms.cheaper}"
     others = _listed([name for name in race.kept if name != chosen])
-    return f"{value} Not enough evidence to tell it from {others}: {leads}.{needed}{fragile}"
+    return f"{reached} Not enough evidence to tell it from {others}: {leads}.{_needed(race, share)}{fragile}"
+
+
+def _needed(race: Race, share: str) -> str:
+    if not race.seeds_needed:
+        return ""
+    run = len(race.scores[race.kept[0]])
+    if race.seeds_needed <= run:  # they were there, and told nothing apart
+        return f" The difference is smaller than what {run} seeds can tell."
+    return f" About {race.seeds_needed:,} seeds would tell a difference of {share}."
+
+
+def _with_interval(value: Value) -> str:
+    if value.lost:
+        return f"{value.bound}{value.mean:.4g} ({value.of} fresh seeds, {value.lost} of them lost)"
+    return f"{value.mean:.4g} (95 % interval {value.low:.4g} to {value.high:.4g}, {value.of} fresh seeds)"
 
 
 def _ranked(ranking: Ranking | None) -> str:
@@ -85,3 +153,7 @@ def _ranked(ranking: Ranking | None) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")

@@ -15,8 +15,7 @@ from thalweg.comparison.runs import Trial
 from thalweg.comparison.search import Settings
 from thalweg.comparison.seeds import derive
 from thalweg.comparison.store import Entry, Header, Store
-from thalweg.comparison.target import FARTHEST, Target
-from thalweg.comparison.training import Result
+from thalweg.comparison.target import FARTHEST
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
 
@@ -71,22 +70,16 @@ def outcome(entry: Entry, plan: Plan) -> Outcome:
     """What a stored training came to, in scores."""
     result, score, steady = entry.result, plan.scale.score, entry.result.status == "ok"
     if plan.target is not None:
-        took = time_to_target(result, plan.target)
+        took = plan.target.took(result)
         judged = score(took, plan.judged_on)
         if math.isfinite(took):
             return Outcome(judged, judged)
         # Among settings that miss the target, the one that ends nearest is chosen.
         missed = plan.target.shortfall(result.looks) if steady else FARTHEST
-        return Outcome(judged + missed, judged, steady=False)
-    chooses, judges = (
-        score(getattr(result, split) if steady else math.nan, split) for split in (plan.selected_on, plan.judged_on)
-    )
-    return Outcome(chooses, judges, steady)
-
-
-def time_to_target(result: Result, target: Target) -> float:
-    """How long a training took to a target, in its unit; infinity if it never came there, or was lost."""
-    return target.time(result.looks) if result.status == "ok" else math.inf
+        return Outcome(judged + missed, judged, steady=False, clipped=True)
+    chooses, judges = (getattr(result, split) if steady else math.nan for split in (plan.selected_on, plan.judged_on))
+    clipped = not judges <= plan.scale.untrained[plan.judged_on]  # not a number is
+    return Outcome(score(chooses, plan.selected_on), score(judges, plan.judged_on), steady, clipped)
 
 
 def key_of(ask: Ask, plan: Plan) -> Key:

@@ -106,7 +106,8 @@ def intervals(found: Mapping[str, tuple[float, float, float]], colours: Mapping[
             axes.plot([low, end], [row, row], color=colours[name], alpha=0.35, linewidth=4, solid_capstyle="round")
             axes.plot([middle], [row], "o", color=colours[name], markersize=7)
         for low, _, high in list(found.values())[:1]:
-            axes.axvspan(low, high, color=_INK, alpha=0.07, linewidth=0)
+            if math.isfinite(high):  # a bound has no upper end
+                axes.axvspan(low, high, color=_INK, alpha=0.07, linewidth=0)
         axes.set_yticks(range(len(found)), list(found))
         axes.set_ylim(len(found) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")

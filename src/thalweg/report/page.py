@@ -12,6 +12,9 @@ from thalweg.comparison.summary import STAGES, Summary
 from thalweg.errors import StoreError
 from thalweg.report import charts
 
+# A stage whose name in the store would be taken for the recommendation.
+_STAGES = {"recommended": "starting point"}
+
 
 def write(comparison: Comparison, path: str | Path) -> Path:
     """Write the report of a comparison to a file, and return its path; raises StoreError if it cannot be written."""
@@ -66,12 +69,14 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "charts": _charts(comparison, colours),
         "cautions": comparison.cautions,
         "hindsight": comparison.hindsight,
+        # Whose value comes from seeds of its own.
+        "fresh": next((one.name for one in summaries if one.entries["value"]), None),
         "advised": any(one.recommended is not None for one in summaries),
         "target": plan.target,
         "looks": next(iter(plan.horizons.values())).looks,
         "ways": {name: plan.ways[name].reason for name in names},
         "seed": plan.seed,
-        "seeds": {stage: sorted(_seeds(summaries[0], stage)) for stage in STAGES},
+        "seeds": {_STAGES.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
         "environment": header.environment,
         "created": header.created,
         "finished": header.finished,
@@ -114,7 +119,6 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "untuned": summary.untuned,
         "advised": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
-        "bound": summary.bound,
         "own_schedule": next(one["schedule"] for one in comparison.header.contenders if one["name"] == summary.name),
         "rank": summary.rank,
         "studies": summary.studies,

@@ -17,7 +17,7 @@ from thalweg.tasks.images import elevation, patches
 from thalweg.tasks.seeded import seeded
 from thalweg.tasks.surfaces import noisy_quadratic, quadratic, rosenbrock
 from thalweg.tasks.tables import breast_cancer, diabetes
-from thalweg.tasks.task import Task, TrainingFunction, blamed_on
+from thalweg.tasks.task import Task, TrainingFunction, blamed
 from thalweg.tasks.text import characters
 
 # To add a task: write a function that returns it, and name it here.
@@ -78,7 +78,7 @@ def _built_in(name: str, settings: str) -> Task:
 
 
 def module_of_file(path: Path) -> ModuleType:
-    """A file of the user's, imported anew; raises TaskError with the line at fault where that fails."""
+    """A file of the user's, imported anew; raises TaskError with file and line where that fails."""
     if not path.is_file():
         raise TaskError(f"{path}: the file must exist, found none. The path is taken from {Path.cwd()}.")
     # Two files may share a name.
@@ -93,10 +93,10 @@ def module_of_file(path: Path) -> ModuleType:
         sys.path.insert(0, folder)
     try:
         # What a file draws when it is read is the same each time, or nothing could be resumed.
-        with seeded(0), blamed_on(f"{path}: the file must import"):
+        with seeded(0):
             spec.loader.exec_module(module)
-    except SystemExit as error:
-        raise TaskError(f"{path}: the file must import, got SystemExit: {error}.") from error
+    except (Exception, SystemExit) as error:  # thalweg's own too: a Task made wrongly does not know where it was made
+        raise blamed(f"{path}: the file must import", error) from error
     return module
 
 

@@ -19,7 +19,8 @@ from thalweg.tasks.seeded import seeded
 Measure = Callable[[nn.Module, Batch], Tensor]
 
 
-_NOT_THE_USERS = ("site-packages", "dist-packages", "<frozen", str(Path(__file__).parents[1]))
+# `<string>` is the `__init__` that a dataclass makes.
+_NOT_THE_USERS = ("site-packages", "dist-packages", "<frozen", "<string>", str(Path(__file__).parents[1]))
 LEAST_TO_SPLIT = 5
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -32,10 +33,15 @@ def blamed_on(what: str) -> Iterator[None]:
     except ThalwegError:
         raise
     except Exception as error:
-        raise TaskError(f"{what}, got {type(error).__name__}: {str(error).rstrip('.')}{_where(error)}.") from error
+        raise blamed(what, error) from error
 
 
-def _where(error: Exception) -> str:
+def blamed(what: str, error: BaseException) -> TaskError:
+    """The TaskError that says what had to hold, what was raised instead, and at which line of the user's."""
+    return TaskError(f"{what}, got {type(error).__name__}: {str(error).rstrip('.')}{_where(error)}.")
+
+
+def _where(error: BaseException) -> str:
     """The innermost line of the user's own code that an error went through; nothing if it went through none."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
