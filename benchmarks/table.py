@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-DOCUMENTS = (HERE.parent / "README.md", HERE.parent / "docs" / "choosing.md")
+DOCUMENTS = (
+    HERE.parent / "README.md",
+    HERE.parent / "docs" / "choosing.md",
+    HERE.parent / "docs" / "optimizers.md",
+)
 SET_NAMES = {
     "gpt2": "GPT-2-like, 98 M parameters in 148 tensors",
     "resnet50": "ResNet-50-like, 26 M in 161",
@@ -207,7 +211,43 @@ def recommended_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _entry(one: dict[str, Any]) -> list[str]:
+    semantics = one["semantics"]
+    return [
+        one["name"],
+        one["reference"],
+        f"{one['error']:.0e}",
+        semantics["weight decay"],
+        semantics["ε"],
+        semantics["bias correction"],
+        one["scope"],
+        ", ".join(one["ways"]),
+        f"{one['state_bytes']}",
+    ]
+
+
+_ENTRY = ["reference", "error", "weight decay", "ε", "bias corrected", "scope", "ways", "state"]
+
+
+def catalogue_table(record: dict[str, Any]) -> str:
+    """The proof of each rule and wrapper."""
+    lines = [
+        f"| rule | {' | '.join(_ENTRY)} | checks passed | failed | refused |",
+        f"|---|{'---|' * (len(_ENTRY) + 3)}",
+    ]
+    for one in record["rules"]:
+        checks = [f"{one['checks'].get(outcome, 0)}" for outcome in ("passed", "failed", "refused")]
+        lines.append(f"| {' | '.join(_entry(one) + checks)} |")
+    lines += ["", f"| wrapper | {' | '.join(_ENTRY)} |", f"|---|{'---|' * len(_ENTRY)}"]
+    lines += [f"| {' | '.join(_entry(one))} |" for one in record["wrappers"]]
+    lines += ["", "What each departs in from its source:", ""]
+    for one in [*record["rules"], *record["wrappers"]]:
+        lines.append(f"- **{one['name']}**: {one['departs']}")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "catalogue": catalogue_table,
     "steps": steps_table,
     "rivals": rivals_table,
     "conformance": conformance_table,

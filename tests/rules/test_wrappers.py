@@ -128,6 +128,10 @@ def test_any_two_wrappers_nest_in_any_order_unless_they_say_why_not() -> None:
             with pytest.raises(SettingError, match="twice"):
                 outer(inner(ADAM))
             continue
+        if outer is rules.GaLore and (rules.Wrapper.own_scope != inner.own_scope or inner(ADAM).evaluates_elsewhere):
+            with pytest.raises(SettingError, match="must be elementwise and remember no parameters"):
+                outer(inner(ADAM))
+            continue
         params = parameters(torch.float32)
         train(made(outer(inner(ADAM)), params, way="loop"), params, range(1, 3))
         assert all(param.isfinite().all() for param in params)
@@ -141,7 +145,7 @@ def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
             assert len(Program(wrapper(rule())).coefficients(2)) >= len(Program(rule()).coefficients(2))
         except SettingError as error:
             refused.setdefault(wrapper, set()).add(str(error).partition(": ")[2].partition(" must ")[0])
-    assert refused.keys() == DECAYS | {rules.SAM, rules.ASAM, rules.Mars, rules.ClipWeights}
+    assert refused.keys() == DECAYS | {rules.SAM, rules.ASAM, rules.Mars, rules.ClipWeights, rules.GaLore}
     assert all(refused[decay] == {"weight_decay of the inner rule"} for decay in DECAYS)
 
 

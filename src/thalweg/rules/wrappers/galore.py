@@ -49,8 +49,12 @@ class GaLore(Wrapper, scope="matrix"):
         projector = of_shape(_projector, unit="1", key="projector", when=_is_matrix)
 
     def check_together(self) -> None:
-        if self.inner.scope != "elementwise":
-            raise SettingError(f"GaLore: the inner rule must be elementwise, got {self.inner.name}. Wrap Adam, say.")
+        whole = any(leaf.unit == "θ" for leaf in self.inner.layout(torch.Size([2, 2])).values())
+        if self.inner.scope != "elementwise" or whole:
+            raise SettingError(
+                f"GaLore: the inner rule must be elementwise and remember no parameters, got {self.inner.name}. "
+                "Wrap Adam, say."
+            )
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:
         layout = super().layout(shape)
