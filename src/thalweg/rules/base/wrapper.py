@@ -94,6 +94,10 @@ class Wrapper(Rule):
         return max(self.inner.scope, self.own_scope, key=SCOPES.index)
 
     @property
+    def takes_matrices(self) -> bool:
+        return self.own_scope == "matrix" or self.inner.takes_matrices
+
+    @property
     def vmaps(self) -> bool:  # type: ignore[override]
         return self.inner.vmaps and self.own_vmaps
 
@@ -124,10 +128,6 @@ class Wrapper(Rule):
     @property
     def needs(self) -> Needs:  # type: ignore[override]
         return self.inner.needs if self.own_needs == "gradient" else self.own_needs
-
-    @property
-    def estimates_every(self) -> int:  # type: ignore[override]
-        return self.inner.estimates_every
 
     @property
     def evaluates_elsewhere(self) -> bool:
