@@ -30,7 +30,7 @@ def run(taken: Sequence[Step]) -> None:
         (step, k)
         for step in taken
         for k, param in enumerate(step.batch.params)
-        if param.numel() or step.batch.program.rule.scope != "matrix"  # a matrix without elements has nowhere to go
+        if param.numel() or not step.batch.program.rule.takes_matrices  # a matrix without elements has nowhere to go
     ]
     items = (
         Item(

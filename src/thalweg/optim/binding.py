@@ -114,7 +114,7 @@ class Binding:
         self.batch = Batch(program, [plain(param) for param in params], columns, list(map(shards_of, params)))
         # What the batch holds of a complex or sharded parameter is a view, which stays where `param.data` has left.
         self._views = _is_view(params[0])
-        if hasattr(params[0], "to_local") and (program.rule.scope == "matrix" or program.needs_keys):
+        if hasattr(params[0], "to_local") and (program.rule.takes_matrices or program.needs_keys):
             raise ParameterError(
                 f"{program.rule.name}: sharded parameters need a rule that takes no whole matrices and draws no random "
                 f"numbers, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."

@@ -32,7 +32,7 @@ def steps_alike_when_sharded(kit: Kit) -> float:
     if b"__main__" in sent:  # another process has another script there
         raise SkippedError("the factory cannot be sent to another process: it is defined in a script")
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "path").write_text("\n".join(sys.path))
+        (Path(folder) / "path").write_bytes(pickle.dumps(sys.path))
         (Path(folder) / "kit").write_bytes(sent)
         _ranks().work(folder)
         ends = torch.load(Path(folder) / "ends", weights_only=True)
@@ -117,8 +117,9 @@ def _serve(folder: Path, rank: int) -> None:
 def _check(folder: Path, mesh: Any, rank: int) -> None:
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    sys.path[:] = (folder / "path").read_text().split("\n")
-    kit = pickle.loads((folder / "kit").read_bytes())  # noqa: S301  (written by our own other process)
+    # The path first, on which the factory may lie. Both are written by our own other process.
+    sys.path[:] = pickle.loads((folder / "path").read_bytes())  # noqa: S301
+    kit = pickle.loads((folder / "kit").read_bytes())  # noqa: S301
 
     def sharded(tensor: Tensor) -> Any:
         return distribute_tensor(tensor.detach(), mesh, [Shard(0) if tensor.dim() else Replicate()])

@@ -164,6 +164,11 @@ class Rule:
         return type(self), tuple(getattr(self, name) for name, declared in own.items() if declared.is_switch)
 
     @property
+    def takes_matrices(self) -> bool:
+        """Whether it needs each matrix whole; the scope of a nest may be wider and not tell."""
+        return self.scope == "matrix"
+
+    @property
     def evaluates_elsewhere(self) -> bool:
         """Whether the model is to be used at other parameters than it is trained at: at `evaluation_point`."""
         return False

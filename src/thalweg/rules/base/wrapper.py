@@ -94,6 +94,10 @@ class Wrapper(Rule):
         return max(self.inner.scope, self.own_scope, key=SCOPES.index)
 
     @property
+    def takes_matrices(self) -> bool:
+        return self.own_scope == "matrix" or self.inner.takes_matrices
+
+    @property
     def vmaps(self) -> bool:  # type: ignore[override]
         return self.inner.vmaps and self.own_vmaps
 

@@ -44,16 +44,18 @@ class GaLore(Wrapper, scope="matrix"):
     scale: Scalar = hyper(0.25, "> 0", symbol="α", doc="factor of the direction")
 
     own_vmaps = False
+    own_takes_complex = False
 
     class State:
         projector = of_shape(_projector, unit="1", key="projector", when=_is_matrix)
 
     def check_together(self) -> None:
-        whole = any(leaf.unit == "θ" for leaf in self.inner.layout(torch.Size([2, 2])).values())
-        if self.inner.scope != "elementwise" or whole:
+        if self.inner.scope != "elementwise":
+            raise SettingError(f"GaLore: the inner rule must be elementwise, got {self.inner.name}. Wrap Adam, say.")
+        if any(leaf.unit == "θ" for leaf in self.inner.layout(torch.Size([2, 2])).values()):
             raise SettingError(
-                f"GaLore: the inner rule must be elementwise and remember no parameters, got {self.inner.name}. "
-                "Wrap Adam, say."
+                f"GaLore: the inner rule must remember nothing of the size of the parameters, got {self.inner.name}. "
+                "Wrap Adam, say, and put what averages around GaLore."
             )
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.rule import Rule
 from thalweg.rules.base.wrapper import Wrapper
 
 
@@ -34,4 +35,10 @@ class WarmRestarts(Wrapper):
         return self.lr_min + (self.inner.rate(step) - self.lr_min) * factor
 
     def coefficients(self, step: int) -> Any:
-        return self.inner._with({"lr": self.rate(step)}).coefficients(step)
+        return self._at(step).coefficients(step)
+
+    def carry(self, step: int, before: Any) -> dict[str, float]:
+        return self._at(step).carry(step, before)
+
+    def _at(self, step: int) -> Rule:
+        return self.inner._with({"lr": self.rate(step)})
