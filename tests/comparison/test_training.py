@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from thalweg.comparison import pilot
-from thalweg.comparison.contenders import CONTENDERS, Contender
+from thalweg.comparison.contenders import CONTENDERS, DEFAULT, WRAPPERS, Contender, parse
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import measure
 from thalweg.comparison.runs import OneByOne, Population, Trial
@@ -37,9 +37,9 @@ def small(**changes: object) -> Task:
     return Task(**{**parts, **changes})
 
 
-@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("name", [*DEFAULT, "nesterov", "lion", "nadamw", "lamb", "dog", "cautious(clip(adamw))"])
 def test_a_population_trains_as_one_by_one_does(name: str) -> None:
-    task, contender = small(), CONTENDERS[name]
+    task, contender = small(), parse(name)
     together = follow(Population(task, contender, TRIALS), HORIZON)
     alone = [follow(OneByOne(task, contender, trial), HORIZON)[0] for trial in TRIALS]
     for one, other in zip(together, alone, strict=True):
@@ -49,6 +49,16 @@ def test_a_population_trains_as_one_by_one_does(name: str) -> None:
             (other.train, other.validation, other.test), rel=2e-4
         )
         assert [look.step for look in one.looks] == [look.step for look in other.looks] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("name", [*CONTENDERS, *(f"{wrapper}(adam)" for wrapper in WRAPPERS)])
+def test_every_contender_trains_or_says_why_not(name: str) -> None:
+    (result,) = train_all(small(), parse(name), TRIALS[:1], Horizon(3, "linear"))
+    if getattr(parse(name).rule, "least_dims", 0):
+        assert result.message.startswith("ParameterError")
+        assert "must have 2 dimensions or more, got one of shape (8,)" in result.message
+    else:
+        assert result.status == "ok", result.message
 
 
 def test_the_same_trial_gives_the_same_result_to_the_bit() -> None:

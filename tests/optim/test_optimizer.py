@@ -180,7 +180,7 @@ def test_gradients_are_untouched(case: Case) -> None:
     assert_same([param.grad for param in params], before)
 
 
-@each_case
+@pytest.mark.parametrize("case", [case for case in CASES if case.rule.scope != "model"], ids=str)
 def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Case) -> None:
     early, late, alone = (torch.ones(1, 3, requires_grad=True) for _ in range(3))
     optimizer = case.ours([early, late], **case.settings)
