@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.cases import gradients, parameters
-from tests.references import wrapping
-from tests.references.matrices import GaLoreAdam
+from tests.references import matrices, wrapping
 from thalweg import optim, rules
 
 NUM_STEPS = 24
@@ -22,7 +21,7 @@ SGD = rules.SGD(lr=0.05, momentum=0.8)
 
 def field(step: int, params: Sequence[Tensor]) -> list[Tensor]:
     """The gradients at these parameters, at step 1, 2, ..."""
-    drawn = zip(DRAWN[step - 1], params, strict=False)  # some rules are for matrices alone, which come first
+    drawn = zip(DRAWN[step - 1], params, strict=False)  # those of rules for matrices alone come first
     return [(grad + torch.sin(3 * param)).to(param.dtype) for grad, param in drawn]
 
 
@@ -69,7 +68,7 @@ def decoupled(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
 
 
 def galore(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
-    return adam(s, params, GaLoreAdam, rank=s.rank, update_gap=s.update_gap, scale=s.scale)
+    return adam(s, params, matrices.GaLoreAdam, rank=s.rank, update_gap=s.update_gap, scale=s.scale)
 
 
 @dataclass(frozen=True)
@@ -113,10 +112,15 @@ CASES = [
     Case(rules.DecoupledDecay(ADAM, weight_decay=0.3), decoupled),
     Case(rules.FixedNorms(ADAM), adam, wrapping.fixed_norms),
     Case(rules.FullyDecoupledDecay(ADAM, weight_decay=0.03, reference_lr=0.1), decoupled),
-    Case(rules.GaLore(ADAM, rank=2, update_gap=5, scale=0.5), galore),
+    Case(rules.GaLore(ADAM, rank=2, update_gap=7, scale=0.6), galore),
     Case(rules.Grokfast(ADAM, slow_decay=0.7, gain=1.5), adam, wrapping.grokfast),
     Case(rules.Lookahead(ADAM, every=4, slow_step=0.6), adam, wrapping.lookahead),
     Case(rules.Mars(ADAM, gamma=0.1), adam, wrapping.mars),
+    Case(  # gradients so small that Mars scales few of them down
+        rules.ClipNorm(rules.Mars(ADAM, gamma=0.1), max_tensor_norm=0.9),
+        adam,
+        wrapping.in_turn(wrapping.clip_norm, wrapping.mars),
+    ),
     Case(rules.MovingAverage(ADAM, average_decay=0.8), adam, wrapping.moving_average),
     Case(rules.Noisy(ADAM, noise=0.5, fading=0.6), adam, wrapping.noisy),
     Case(rules.Orthogonalized(ADAM), adam, wrapping.orthogonalized),

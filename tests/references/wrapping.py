@@ -39,6 +39,16 @@ def on_steps(change):
     return hooks
 
 
+def in_turn(*wrappers):
+    """What several do to the gradients, the outermost first."""
+
+    def hooks(s, params, inner):
+        each = [wrapper(s, params, inner)["before"] for wrapper in wrappers]
+        return {"before": lambda t: [before(t) for before in each]}
+
+    return hooks
+
+
 def put(params, grads):
     """Give parameters gradients."""
     for param, grad in zip(params, grads, strict=True):

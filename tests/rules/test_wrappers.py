@@ -128,7 +128,7 @@ def test_any_two_wrappers_nest_in_any_order_unless_they_say_why_not() -> None:
     averages = {rules.Lookahead, rules.MovingAverage, rules.PolyakAverage}
     alike = [{rules.SAM, rules.ASAM}, averages - {rules.Lookahead}, DECAYS]
     for outer, inner in itertools.permutations(WRAPPERS, 2):
-        too_wide = outer is rules.GaLore and (inner in averages or inner(ADAM).scope != "elementwise")
+        too_wide = outer is rules.GaLore and (inner in averages or inner.own_scope != "elementwise")
         if too_wide or any({outer, inner} <= those for those in alike):
             with pytest.raises(SettingError, match="GaLore: the inner rule must" if too_wide else "twice"):
                 outer(inner(ADAM))
@@ -289,7 +289,8 @@ def test_a_differentiable_step_sees_the_whole_model() -> None:
     ends = []
     for differentiable in (False, True):
         params = parameters(torch.float64)
-        optimizer = made(rules.Clip(SGD, max_norm=1.0), params, differentiable=differentiable)
+        groups = [{"params": params[:2]}, {"params": params[2:]}]
+        optimizer = made(rules.Clip(SGD, max_norm=1.0), groups, differentiable=differentiable)
         train(optimizer, params)
         ends.append(vector(params))
     assert relative_error(*ends) <= TOLERANCE
@@ -303,6 +304,11 @@ def test_no_step_is_made_of_rounding_errors() -> None:
     put(params, [0.37 * param for param in params])
     optimizer.step()
     assert (vector(params) - before).abs().max() < 1e-6
+
+
+def test_wrappers_to_which_dimensions_mean_something_refuse_complex_numbers() -> None:
+    refusing = {wrapper for wrapper in WRAPPERS if not wrapper(ADAM).takes_complex}
+    assert refusing == {rules.Centralized, rules.ClipAdaptive, rules.FixedNorms, rules.GaLore}
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
