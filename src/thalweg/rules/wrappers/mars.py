@@ -6,7 +6,8 @@
 Use: around AdamW or Lion for pre-training, where the gradient's noise is what limits.
 Avoid: where the last gradient is too much to remember: it is one more number for each parameter.
 Source: Yuan, Liu, Wu, Zhou & Gu 2024, arXiv:2411.10438, Algorithm 2 (MARS-approx), equations 4 and 5.
-Departs: nothing; β₁ is that of the inner rule. The last gradient is the one the last step was taken with.
+Departs: β₁ is that of the inner rule. The authors' code starts from a last gradient of 0 and leaves vectors to AdamW;
+here c_1 = g_1 and every tensor is corrected. The last gradient is the one the last step was taken with.
 """
 
 from dataclasses import dataclass
