@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from thalweg.cli.main import cli, main
-from thalweg.comparison import CONTENDERS, DEFAULT
+from thalweg.comparison import CONTENDERS, DEFAULT, WRAPPERS
 from thalweg.comparison.horizon import SCHEDULES
 from thalweg.comparison.search import order_opened_by
 from thalweg.tasks import BUILT_IN, SUITE
@@ -168,7 +168,7 @@ def test_a_task_of_a_suite_that_fails_does_not_lose_the_others_and_ends_with_cod
 
 
 def test_tasks_and_list_name_everything() -> None:
-    for command, names in (("tasks", BUILT_IN), ("list", CONTENDERS)):
+    for command, names in (("tasks", BUILT_IN), ("list", [*CONTENDERS, *sorted(WRAPPERS)])):
         assert [one["name"] for one in json.loads(invoke(command, "--json").output)] == list(names)
         text = invoke(command).output
         assert all(name in text for name in names)

@@ -1,6 +1,5 @@
 """Estimates: what rules share that estimate their own learning rate, from how far the parameters have to go."""
 
-import math
 from typing import Any
 
 from thalweg.rules.base.hyper import hyper
@@ -13,4 +12,4 @@ def first_distance() -> Any:
 
 def growth() -> Any:
     """Declare how much an estimate may grow at a step: a field of a rule's dataclass."""
-    return hyper(math.inf, "(1, inf]", symbol="G", doc="largest growth of the estimate at a step")
+    return hyper(1e9, "> 1", symbol="G", doc="largest growth of the estimate at a step; so large a one is none")
