@@ -22,7 +22,7 @@ def signs(like: Tensor, seed: int, position: int, step: int) -> Tensor:
 
 
 def hutchinson(grads: Sequence[Tensor], params: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Tensor]:
-    """Z ⊙ (H z) for each parameter, from gradients that were computed with `create_graph=True`."""
+    """The estimate z ⊙ (H z) for each parameter, from gradients that were computed with `create_graph=True`."""
     followed = [k for k, grad in enumerate(grads) if grad.requires_grad]
     if not followed:  # the loss is linear
         return [torch.zeros_like(param) for param in params]

@@ -303,7 +303,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the entries that torch keeps and these rules compute."""
+        """As torch's; refused while the parameters are those of evaluation."""
         self._not_evaluating()
         return super().state_dict()
 

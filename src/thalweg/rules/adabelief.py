@@ -40,7 +40,7 @@ class AdaBelief(decay.Decoupled, scope="elementwise"):
         s = like_param(unit="g²", key="exp_avg_var")
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), shrink=1 - self.lr * self.weight_decay)
+        return row(**moments.scalars(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         m = c.beta1 * state.m + c.fresh1 * grad

@@ -59,7 +59,7 @@ class Adafactor(decay.Decoupled, scope="tensor"):
             eps_of_dtype=float(self.eps1 == 0),
             eps2=self.eps2,
             d=self.d,
-            shrink=1 - self.lr * self.weight_decay,
+            shrink=decay.shrink(self),
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:

@@ -46,7 +46,7 @@ class AdaHessian(decay.Decoupled, scope="elementwise"):
         d = like_param(unit="g/θ", key="hessian", fill=lambda rule: 1.0)
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), power=self.hessian_power, shrink=1 - self.lr * self.weight_decay)
+        return row(**moments.scalars(self, step), power=self.hessian_power, shrink=decay.shrink(self))
 
     def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:
         return state._replace(d=curvature)

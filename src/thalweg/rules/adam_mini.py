@@ -49,7 +49,7 @@ class AdamMini(decay.Decoupled, scope="tensor"):
         v = of_shape(_blocks, unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), shrink=1 - self.lr * self.weight_decay)
+        return row(**moments.scalars(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         m = c.beta1 * state.m + c.fresh1 * grad

@@ -64,7 +64,7 @@ class AdEMAMix(decay.Decoupled, scope="elementwise"):
             beta3=beta3,
             fresh3=1 - beta3,
             alpha=alpha,
-            shrink=1 - self.lr * self.weight_decay,
+            shrink=decay.shrink(self),
         )
 
     def _beta3(self, step: int) -> Any:

@@ -52,7 +52,7 @@ class ADOPT(decay.Decoupled, scope="elementwise"):
             keep=keep,
             fresh2=1 - keep,
             eps=self.eps,
-            shrink=1 - self.lr * self.weight_decay if step > 1 else 1.0,
+            shrink=decay.shrink(self) if step > 1 else 1.0,
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

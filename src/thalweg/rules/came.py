@@ -63,7 +63,7 @@ class CAME(decay.Decoupled, scope="tensor"):
             eps1=self.eps1,
             eps2=self.eps2,
             clip=self.clip,
-            shrink=1 - self.lr * self.weight_decay,
+            shrink=decay.shrink(self),
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:

@@ -61,7 +61,7 @@ class Dion(decay.Decoupled, scope="matrix"):
         return super().form, self.rank_fraction  # it decides the shape of the factor
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, taken=1 - self.momentum, eps=self.eps, shrink=1 - self.lr * self.weight_decay)
+        return row(lr=self.lr, taken=1 - self.momentum, eps=self.eps, shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         whole = as_matrix(state.rest + grad)

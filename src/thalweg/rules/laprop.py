@@ -39,7 +39,7 @@ class LaProp(decay.Decoupled, scope="elementwise"):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), shrink=1 - self.lr * self.weight_decay)
+        return row(**moments.scalars(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         v = c.beta2 * state.v + c.fresh2 * (grad * grad)

@@ -42,7 +42,7 @@ class Lion(decay.Decoupled, scope="elementwise"):
             fresh1=1 - self.beta1,
             beta2=self.beta2,
             fresh2=1 - self.beta2,
-            shrink=1 - self.lr * self.weight_decay,
+            shrink=decay.shrink(self),
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

@@ -56,7 +56,7 @@ class Muon(decay.Decoupled, scope="matrix"):
             b=self.b,
             c=self.c,
             eps=self.eps,
-            shrink=1 - self.lr * self.weight_decay,
+            shrink=decay.shrink(self),
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

@@ -59,7 +59,7 @@ class NorMuon(decay.Decoupled, scope="matrix"):
             beta2=self.beta2,
             fresh2=1 - self.beta2,
             eps=self.eps,
-            shrink=1 - self.lr * self.weight_decay,
+            shrink=decay.shrink(self),
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

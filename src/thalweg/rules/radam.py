@@ -56,7 +56,7 @@ class RAdamStep(Rule):
         return moments.scalars(self, step) | {"plain": plain, "rectified": rectified}
 
     def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
-        """R m̂ / (√v̂ + ε), or m̂ at first; and the new state."""
+        """The direction, r m̂ / (√v̂ + ε), or m̂ at first; and the new state."""
         m = c.beta1 * state.m + c.fresh1 * g
         v = c.beta2 * state.v + c.fresh2 * (g * g)
         mean = c.m_correct * m

@@ -30,7 +30,7 @@ class RAdamW(decay.Decoupled, RAdamStep, scope="elementwise"):
     weight_decay: Scalar = decay.shrinkage(1e-2)
 
     def coefficients(self, step: int) -> Any:
-        return row(**self.moment_coefficients(step), shrink=1 - self.lr * self.weight_decay)
+        return row(**self.moment_coefficients(step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return self.moment_direction(grad, state, c)

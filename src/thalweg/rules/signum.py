@@ -34,7 +34,7 @@ class Signum(decay.Decoupled, scope="elementwise"):
         m = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, shrink=1 - self.lr * self.weight_decay)
+        return row(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         if self.momentum == 0:

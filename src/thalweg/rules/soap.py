@@ -73,7 +73,7 @@ class SOAP(Rule, scope="matrix"):
             starts=float(taken == 0),
             turns=float(taken > 0 and taken % self.update_every == 0),
             eps=self.eps,
-            shrink=1 - self.lr * self.weight_decay if taken else 1.0,
+            shrink=decay.shrink(self) if taken else 1.0,
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

@@ -52,7 +52,7 @@ class Sophia(decay.Decoupled, scope="elementwise"):
             fresh2=1 - self.beta2,
             rho=self.rho,
             eps=self.eps,
-            shrink=1 - self.lr * self.weight_decay,
+            shrink=decay.shrink(self),
         )
 
     def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:

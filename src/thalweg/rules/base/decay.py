@@ -44,6 +44,11 @@ def shrinkage(default: float = 0.0) -> Any:
     )
 
 
+def shrink(rule: Any) -> Any:
+    """What decoupled decay leaves of a parameter at a step: 1 - η λ."""
+    return 1 - rule.lr * rule.weight_decay
+
+
 def coupled(grad: Tensor, param: Tensor, c: Any) -> Tensor:
     """The gradient with the penalty's own gradient added; reads `c.weight_decay`."""
     return grad + param * c.weight_decay

@@ -41,7 +41,6 @@ class Wrapper(Rule):
     own_vmaps: ClassVar[bool] = True
     own_takes_complex: ClassVar[bool] = True
     replaces: ClassVar[frozenset[str]] = frozenset()  # settings that, if `inner` has them, are 0 there and set here
-    own_carried: ClassVar[Mapping[str, float]] = {}
 
     def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
         if scope is not None:
@@ -160,7 +159,7 @@ class Wrapper(Rule):
 
     @property
     def carried(self) -> Mapping[str, float]:  # type: ignore[override]
-        return {**self.inner.carried, **self.own_carried}
+        return self.inner.carried
 
     def carry(self, step: int, before: Any) -> dict[str, float]:
         return self.inner.carry(step, before)
