@@ -60,6 +60,14 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can() -> None:
             budget.design(allowed, 2, predict=lambda rung: 2.0 * rung.most_trainings, unit=unit)
 
 
+def test_two_minutes_that_nobody_asked_for_refuse_nobody() -> None:
+    asked, default = budget.parse("2m"), budget.parse(None)
+    assert budget.design(default, 7, predict=most) == budget.design(asked, 7, predict=most)
+    assert budget.design(default, 7, predict=lambda rung: 1e6) == ladder(7)[0]
+    with pytest.raises(BudgetError):
+        budget.design(asked, 7, predict=lambda rung: 1e6)
+
+
 def test_a_budget_in_trials_is_kept_exactly() -> None:
     for trials, retrained in ((20, 3), (1, 1)):
         found = budget.design(Budget(trials=trials), 2, predict=most)

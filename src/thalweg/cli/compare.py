@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--budget",
-    default="2m",
-    show_default=True,
     help="A time for the whole comparison (90s, 2m, 1h); or, for each contender, search trials (16trials), those of "
     "several studies (8x24trials), steps (100000steps) or passes over the data (500passes). Under 10 trials the "
-    "learning rate alone is searched, under 25 the momentum too.",
+    "learning rate alone is searched, under 25 the momentum too. [default: 2m, more where that buys no comparison]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides every random thing.")
 @click.option(
@@ -68,7 +66,7 @@ def compare(
     task: str | None,
     suite: bool,
     contenders: str | None,
-    budget: str,
+    budget: str | None,
     seed: int,
     schedule: str,
     workers: int | None,

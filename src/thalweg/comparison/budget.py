@@ -46,17 +46,23 @@ def ladder(num_contenders: int) -> tuple[Design, ...]:
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be spent: exactly one of these is not None; `studies` goes with `trials`."""
+    """What may be spent: one kind of these is not None; `studies` goes with `trials`."""
 
     seconds: float | None = None
     trials: int | None = None
     studies: int | None = None
     steps: int | None = None
     passes: int | None = None
+    least: bool = False  # where it pays for no design, the cheapest is bought all the same
 
 
-def parse(text: str) -> Budget:
-    """The budget that a text means; raises BudgetError if it means none."""
+DEFAULT = Budget(seconds=120.0, least=True)  # nobody asked for two minutes, so nobody is refused for them
+
+
+def parse(text: str | None) -> Budget:
+    """The budget that a text means, the default for None; raises BudgetError if it means none."""
+    if text is None:
+        return DEFAULT
     text = text.strip().lower() if isinstance(text, str) else repr(text)
     if match := _TIME.fullmatch(text):
         return Budget(seconds=float(match[1]) * _UNITS[match[2]])
@@ -65,7 +71,8 @@ def parse(text: str) -> Budget:
         if studies is None or studies >= _LEAST_STUDIES:
             return Budget(trials=int(match[2]), studies=studies)
     if match := _WORK.fullmatch(text):
-        return Budget(**{match[2]: int(match[1])})
+        work = int(match[1])
+        return Budget(steps=work) if match[2] == "steps" else Budget(passes=work)
     raise BudgetError(
         f"thalweg: a budget must read like 90s, 2m, 1h, 16trials, 8x24trials, 100000steps or 500passes, got {text!r}. "
         f"A time is for the whole comparison, the others are for each contender. 16trials is one study of 16 settings; "
@@ -76,7 +83,7 @@ def parse(text: str) -> Budget:
 def design(budget: Budget, num_contenders: int, *, predict: Callable[[Design], float], unit: str = "s") -> Design:
     """The highest rung that a budget pays for, `predict` giving its cost in the budget's unit.
 
-    Raises BudgetError if it pays for none.
+    Raises BudgetError if it pays for none, unless it is the default.
     """
     rungs = ladder(num_contenders)
     if budget.trials is not None:
@@ -88,6 +95,8 @@ def design(budget: Budget, num_contenders: int, *, predict: Callable[[Design], f
     allowed = budget.seconds or budget.steps or budget.passes or 0
     safety = SAFETY if budget.seconds else 1.0
     affordable = [rung for rung in rungs if predict(rung) <= safety * allowed]
+    if not affordable and budget.least:
+        return rungs[0]
     if not affordable:
         least = predict(rungs[0]) / safety
         needed, got = (as_text(least), f"{allowed:g}s") if unit == "s" else (f"{least:.0f}{unit}", f"{allowed:g}{unit}")

@@ -29,7 +29,7 @@ def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
     contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None = None,
     *,
-    budget: str = "2m",
+    budget: str | None = None,
     seed: int = 0,
     schedule: str = "linear",
     workers: int | None = None,
@@ -48,7 +48,8 @@ def compare(
                 full-batch gradient descent where no full batch is at hand
     budget      a time for everything (`90s`, `2m`, `1h`); or, for each contender, search trials (`16trials`), those of
                 several studies (`8x24trials`), optimizer steps (`100000steps`) or passes over the data (`500passes`).
-                The larger, the more is asked: which setting to use, then which optimizer ranks where
+                The larger, the more is asked: which setting to use, then which optimizer ranks where. None means `2m`,
+                or as long as the smallest comparison takes
     seed        of every random thing. With a budget in trials the same seed gives the same verdict on a machine where
                 the pilot chooses the same ways; what a pilot measured and chose is stored, so resuming never changes it
     schedule    of the learning rate over each training: linear, cosine, each with `warm-up-` before it, constant or
@@ -127,7 +128,7 @@ def _check_target(task: Task | TrainingFunction, target: float | None) -> None:
         raise SettingError(f"{task.name}: the target must be at least the optimum, {task.optimum:.7g}, got {target:g}.")
 
 
-def checked(budget: str, seed: int, schedule: str) -> budgets.Budget:
+def checked(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
     """The budget that is meant; raises BudgetError or SettingError for what no task could be compared with."""
     allowed = budgets.parse(budget)
     check_schedule(schedule)

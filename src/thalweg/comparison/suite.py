@@ -39,7 +39,7 @@ def compare_suite(
     tasks: str | Iterable[str | Task | TrainingFunction | Callable[..., Any]] | None = None,
     contenders: str | Iterable[str | Rule | Contender] | None = None,
     *,
-    budget: str = "2m",
+    budget: str | None = None,
     seed: int = 0,
     schedule: str = "linear",
     store: str | Path | None = None,
