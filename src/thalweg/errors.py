@@ -5,7 +5,8 @@
     ├── KeywordError (TypeError)        an argument that nobody takes
     ├── UnknownNameError (LookupError)  nothing has that name; the message lists the nearest
     ├── ParameterError (ValueError)     what was handed over to be optimized cannot be
-    │   └── ParameterTypeError (TypeError)
+    │   ├── ParameterTypeError (TypeError)
+    │   └── RoutingError            what a parameter is for cannot be told, or was told wrongly
     ├── TaskError                       a task cannot be loaded, or cannot be trained at all
     ├── BudgetError (ValueError)        a budget is too small, or cannot be read
     └── StoreError (OSError)            a store or report cannot be opened, read or written
@@ -40,6 +41,10 @@ class ParameterError(ThalwegError, ValueError):
 
 class ParameterTypeError(ParameterError, TypeError):
     """What was handed over to be optimized is not a tensor."""
+
+
+class RoutingError(ParameterError):
+    """What a parameter is for cannot be told, or was told wrongly."""
 
 
 class TaskError(ThalwegError):

@@ -5,6 +5,7 @@ Where torch has the algorithm, changing the import is enough.
 
 from thalweg import rules
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
+from thalweg.optim.routing import Routing, route
 
 
 class AdaBelief(RuleOptimizer, rule=rules.AdaBelief): ...
@@ -202,6 +203,7 @@ __all__ = [
     "RAdam",
     "RAdamW",
     "RMSprop",
+    "Routing",
     "Rprop",
     "RuleOptimizer",
     "ScheduleFreeAdamW",
@@ -213,4 +215,5 @@ __all__ = [
     "StableAdamW",
     "Yogi",
     "optimizer_for",
+    "route",
 ]

@@ -96,6 +96,18 @@ def signature(rule: Rule) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
+def document(rule: Rule) -> str:
+    """The docstring of the optimizer made from a rule."""
+    lines = [rule.__doc__ or "", "", "Args:", "    params: parameters to optimize, or dicts that define groups"]
+    for keyword, names in members(rule).items():
+        declared = [rule.hypers()[name] for name in names]
+        texts = [f"{one.symbol}: {one.doc} ({one.bound})" if one.symbol else one.doc for one in declared]
+        default = from_rule(rule)[keyword]
+        lines.append(f"    {keyword}: {'; '.join(texts)}; default {default}")
+    lines += [f"    {keyword}: {text}" for keyword, text in MEANINGS.items()]
+    return "\n".join(lines)
+
+
 def bind(rule: Rule, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
     """The settings that a call makes, with the defaults of the rest. An unknown keyword raises KeywordError."""
     defaults = from_rule(rule)

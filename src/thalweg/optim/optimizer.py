@@ -16,6 +16,7 @@ from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import keywords
 from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, alike, plain, step_differentiably
+from thalweg.optim.checks import check_parameter, check_rounding
 from thalweg.optim.elsewhere import Elsewhere
 from thalweg.optim.plan import Plan, Planned
 from thalweg.rules import Rule
@@ -38,7 +39,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             return
         cls.rule = rule = rule() if isinstance(rule, type) else rule
         cls.__signature__ = keywords.signature(rule)  # type: ignore[attr-defined]
-        cls.__doc__ = _document(rule)
+        cls.__doc__ = keywords.document(rule)
         _MADE.setdefault(rule, cls)
 
     def __init__(
@@ -82,42 +83,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         keywords.check_group(self.rule, param_group)
         param_group = keywords.take_torchs(self.rule, param_group)
         keywords.check_common(self.rule, self.defaults | param_group)
+        group = self.defaults | param_group
+        rule = keywords.to_rule(self.rule, group)
         params = param_group["params"]
         if not isinstance(params, Tensor | set):  # torch wraps the one, and refuses the other with a reason
             param_group["params"] = params = list(params)
             for entry in params:
                 param = entry[1] if isinstance(entry, tuple) else entry
-                self._check_param(param, (self.defaults | param_group).get("rounding", "nearest"))
-        keywords.to_rule(self.rule, self.defaults | param_group)
+                check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
         super().add_param_group(param_group)
         self._forget()
-
-    def _check_param(self, param: Any, rounding: precision.Rounding) -> None:
-        if not isinstance(param, Tensor):
-            raise ParameterTypeError(
-                f"{self._who}: every parameter must be a tensor, got {type(param).__name__} ({param!r:.60}). "
-                "Pass model.parameters(), or a list of tensors."
-            )
-        if not (param.is_floating_point() or param.is_complex()):
-            raise ParameterError(
-                f"{self._who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} "
-                f"of shape {tuple(param.shape)}."
-            )
-        if param.dim() < self.rule.least_dims:
-            raise ParameterError(
-                f"{self._who}: every parameter must have {self.rule.least_dims} dimensions or more, got one of shape "
-                f"{tuple(param.shape)}. Give it the matrices alone, and the others to AdamW, say."
-            )
-        if param.is_complex() and not self.rule.takes_complex:
-            raise ParameterError(
-                f"{self._who}: parameters must be real, got complex ones of shape {tuple(param.shape)}. "
-                "Give them to AdamW, say."
-            )
-        self._check_rounding(rounding, param.dtype)
-
-    def _check_rounding(self, rounding: precision.Rounding, dtype: torch.dtype) -> None:
-        if reason := precision.why_not(rounding, dtype):
-            raise ParameterError(f'{self._who}: {reason}, got a parameter of {dtype}. Use rounding="kahan".')
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -204,7 +179,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
             @cache
             def program(dtype: torch.dtype) -> Program:
-                self._check_rounding(kept[2], dtype)
+                check_rounding(self._who, kept[2], dtype)
                 return Program(rule, kept[1], precision.used(kept[2], dtype))
 
             self._read[number] = kept, program
@@ -410,14 +385,3 @@ def optimizer_for(rule: type[Rule] | Rule) -> type[RuleOptimizer]:
 def _blank(rule: Rule) -> RuleOptimizer:
     made = optimizer_for(rule)
     return made.__new__(made)
-
-
-def _document(rule: Rule) -> str:
-    lines = [rule.__doc__ or "", "", "Args:", "    params: parameters to optimize, or dicts that define groups"]
-    for keyword, names in keywords.members(rule).items():
-        declared = [rule.hypers()[name] for name in names]
-        texts = [f"{one.symbol}: {one.doc} ({one.bound})" if one.symbol else one.doc for one in declared]
-        default = keywords.from_rule(rule)[keyword]
-        lines.append(f"    {keyword}: {'; '.join(texts)}; default {default}")
-    lines += [f"    {keyword}: {text}" for keyword, text in keywords.MEANINGS.items()]
-    return "\n".join(lines)

@@ -19,6 +19,7 @@ from thalweg.rules.base.explain import Explanation, explain
 from thalweg.rules.base.hyper import Hyper, Range, choice, count, hyper, switch
 from thalweg.rules.base.reductions import Max, Mean, Sum
 from thalweg.rules.base.roots import root
+from thalweg.rules.base.routed import Routed
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape, steps
 from thalweg.rules.base.wrapper import Wrapper
@@ -80,6 +81,7 @@ from thalweg.rules.wrappers import (
     Noisy,
     Orthogonalized,
     PolyakAverage,
+    Split,
     WarmRestarts,
 )
 from thalweg.rules.yogi import Yogi
@@ -153,6 +155,7 @@ __all__ = [
     "RAdamW",
     "RMSprop",
     "Range",
+    "Routed",
     "Rprop",
     "Rule",
     "ScheduleFreeAdamW",
@@ -161,6 +164,7 @@ __all__ = [
     "Shampoo",
     "Signum",
     "Sophia",
+    "Split",
     "StableAdamW",
     "Sum",
     "WarmRestarts",

@@ -169,6 +169,11 @@ class Rule:
         return self.scope == "matrix"
 
     @property
+    def parts(self) -> "Mapping[str, Rule]":
+        """The rules that it is made of, each for parameters of its own, by what they are called; empty for one rule."""
+        return {}
+
+    @property
     def evaluates_elsewhere(self) -> bool:
         """Whether the model is to be used at other parameters than it is trained at: at `evaluation_point`."""
         return False

@@ -129,6 +129,10 @@ class Wrapper(Rule):
         return self.inner.needs if self.own_needs == "gradient" else self.own_needs
 
     @property
+    def parts(self) -> Mapping[str, Rule]:
+        return self.inner.parts
+
+    @property
     def evaluates_elsewhere(self) -> bool:
         return self.inner.evaluates_elsewhere
 

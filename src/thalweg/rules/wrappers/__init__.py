@@ -22,6 +22,7 @@ from thalweg.rules.wrappers.noisy import Noisy
 from thalweg.rules.wrappers.orthogonalized import Orthogonalized
 from thalweg.rules.wrappers.polyak_average import PolyakAverage
 from thalweg.rules.wrappers.sam import SAM
+from thalweg.rules.wrappers.split import Split
 from thalweg.rules.wrappers.warm_restarts import WarmRestarts
 
 __all__ = [
@@ -47,5 +48,6 @@ __all__ = [
     "Noisy",
     "Orthogonalized",
     "PolyakAverage",
+    "Split",
     "WarmRestarts",
 ]

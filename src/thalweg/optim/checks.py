@@ -1,0 +1,41 @@
+"""Checks: what a parameter must be, to be given to an optimizer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import precision
+from thalweg.errors import ParameterError, ParameterTypeError
+from thalweg.rules import Rule
+
+
+def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Rounding) -> None:
+    """Refuse what is no parameter, or none that the rule can take at its settings."""
+    if not isinstance(param, Tensor):
+        raise ParameterTypeError(
+            f"{who}: every parameter must be a tensor, got {type(param).__name__} ({param!r:.60}). "
+            "Pass model.parameters(), or a list of tensors."
+        )
+    if not (param.is_floating_point() or param.is_complex()):
+        raise ParameterError(
+            f"{who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} "
+            f"of shape {tuple(param.shape)}."
+        )
+    if param.dim() < rule.least_dims:
+        raise ParameterError(
+            f"{who}: every parameter must have {rule.least_dims} dimensions or more, got one of shape "
+            f"{tuple(param.shape)}. thalweg.optim.route(model, ...) gives the others to AdamW."
+        )
+    if param.is_complex() and not rule.takes_complex:
+        raise ParameterError(
+            f"{who}: parameters must be real, got complex ones of shape {tuple(param.shape)}. Give them to AdamW, say."
+        )
+    rule.layout(param.shape)  # a parameter that cannot be split as asked is refused here
+    check_rounding(who, rounding, param.dtype)
+
+
+def check_rounding(who: str, rounding: precision.Rounding, dtype: torch.dtype) -> None:
+    """Refuse a way of rounding that a dtype has not."""
+    if reason := precision.why_not(rounding, dtype):
+        raise ParameterError(f'{who}: {reason}, got a parameter of {dtype}. Use rounding="kahan".')

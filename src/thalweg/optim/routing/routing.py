@@ -1,0 +1,228 @@
+"""Routing: which rule each parameter of a model follows, at which learning rate and weight decay, and why.
+
+A plan to be read before training: print it. `optimizer()` makes it true.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest
+from thalweg.optim import keywords
+from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
+from thalweg.optim.routing.roles import MATRICES, UNDECAYED, Part, Role, roles_of
+from thalweg.rules import Rule
+from thalweg.rules.base.routed import Routed
+from thalweg.rules.named import named, side_by_side
+
+_COLUMNS = ("parameter", "shape", "role", "rule", "lr", "weight decay", "why")
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """What is to be done with one parameter. `role` and `rule` are None where they must be asked for."""
+
+    name: str
+    param: Tensor
+    role: Role | None
+    rule: str | None
+    lr: float
+    weight_decay: float | None
+    why: str
+    settings: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the parameter."""
+        return tuple(self.param.shape)
+
+
+@dataclass(frozen=True, repr=False)
+class Routing:
+    """Every trained parameter of a model, once, with what is to be done with it."""
+
+    rule: Rule
+    parameters: tuple[Assigned, ...]
+    frozen: int  # parameters that are not trained
+
+    @property
+    def questions(self) -> list[Assigned]:
+        """The parameters whose role nothing tells."""
+        return [one for one in self.parameters if one.role is None]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of the optimizer, with names. Raises RoutingError while there are questions."""
+        if self.questions:
+            asked = "\n".join(f"    {one.name}  {_shape(one.shape)}: {one.why}" for one in self.questions)
+            raise RoutingError(
+                f"route: the role of every parameter must be known, got {len(self.questions)} that nothing tells:\n"
+                f"{asked}\nSay it, roles={{{self.questions[-1].name!r}: 'head'}} for instance, or pass headless=True "
+                "if none of them is the last layer."
+            )
+        found: dict[Any, dict[str, Any]] = {}
+        for one in self.parameters:
+            key = (one.rule, one.lr, one.weight_decay, tuple(one.settings.items()))
+            group = found.setdefault(key, {"params": [], **one.settings})
+            group["params"].append((one.name, one.param))
+        return list(found.values())
+
+    def optimizer(self, **common: Any) -> RuleOptimizer:
+        """One optimizer for the whole model.
+
+        Args:
+            common: what every optimizer takes besides its rule's settings (maximize, rounding, seed, way)
+
+        """
+        if unknown := common.keys() - keywords.COMMON.keys():
+            raise KeywordError(
+                f"Routing: optimizer() takes {', '.join(keywords.COMMON)}, got {', '.join(sorted(unknown))}. "
+                "Settings are given to route()."
+            )
+        made = optimizer_for(self.rule.at_defaults())
+        return made(self.groups(), **keywords.from_rule(self.rule), **common)
+
+    def __str__(self) -> str:
+        """A table with a line for each parameter; those of repeated blocks share one."""
+        alike: dict[Any, list[Assigned]] = {}
+        for one in self.parameters:
+            key = (re.sub(r"\d+", "#", one.name), one.shape, one.role, one.rule, one.lr, one.weight_decay, one.why)
+            alike.setdefault(key, []).append(one)
+        rows = [_COLUMNS, *(_row(ones) for ones in alike.values())]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(_COLUMNS))]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        numel = sum(one.param.numel() for one in self.parameters)
+        left = f"; {self.frozen} frozen ones are left out" if self.frozen else ""
+        lines.append(f"{len(self.parameters)} parameters, {numel:,} numbers{left}.")
+        if self.questions:
+            lines.append(f"{len(self.questions)} to be asked: say their roles, roles={{name: role}}.")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def route(
+    model: nn.Module,
+    rule: str | Rule | type[Rule] = "muon",
+    rest: str | Rule | type[Rule] | None = None,
+    *,
+    roles: Mapping[str, str] | None = None,
+    headless: bool = False,
+    lr_scale: Mapping[str, float] | None = None,
+    decay_scale: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> Routing:
+    """Plan which rule each parameter of a model follows: hidden matrices the first, all others the second.
+
+    Args:
+        model: any module; parameters that require no gradient are left out
+        rule: for hidden matrices and convolutions: a name (`muon`, `cautious(soap)`), a rule, or rules side by side
+            (`muon+adamw`, `Routed`). A rule that takes no matrices is for all parameters
+        rest: for embeddings, heads, norms, biases and what else is no hidden matrix; AdamW by default
+        roles: answers, by name or pattern of names: `{"*.qkv.weight": "fused qkv"}`; they go before all else
+        headless: the model has no last layer of its own, as a backbone
+        lr_scale: factors of the learning rate, by role or by name of a rule: `{"embedding": 10, "adamw": 0.3}`
+        decay_scale: factors of the weight decay, likewise; norms, biases and scales have 0 unless this says otherwise
+        settings: of the rules, under torch's keywords: `lr` and `weight_decay` are everybody's, others the first
+            rule's; the second's have its name in front (`adamw_betas`)
+
+    Returns a Routing: print it, and call its `optimizer()`. Roles are told from the types of modules, from ties, from
+    shapes and, last, from names. What cannot be told is in `questions`, and `optimizer()` asks for it.
+
+    Names given in `rule` are brought to one step size: Muon then moves parameters as far as AdamW does at the same
+    learning rate (Liu et al. 2025, arXiv:2502.16982). A rule that is passed as an object is left as it is.
+
+    """
+    if not isinstance(model, nn.Module):
+        raise ParameterTypeError(
+            f"route: model must be a module, whose parts tell what its parameters are for, got {type(model).__name__}. "
+            "Pass the model itself."
+        )
+    whole = _together(rule, rest)
+    whole = keywords.to_rule(whole, keywords.bind(whole, (), settings))
+    parts = roles_of(model, roles, headless=headless)
+    if not parts:
+        raise RoutingError("route: the model must have parameters that require a gradient, got none.")
+    names = list(whole.parts)
+    scales = (lr_scale or {}, dict.fromkeys(UNDECAYED, 0.0) | dict(decay_scale or {}))
+    known = {*(part.role for part in parts if part.role), *names, *MATRICES, *UNDECAYED, "embedding", "head"}
+    for given in itertools.chain(*(scale or {} for scale in (lr_scale, decay_scale))):
+        if given not in known:
+            raise SettingError(f"route: a scale must be of a role or a rule, got {given!r}. {nearest(given, known)}")
+    assigned = tuple(_assigned(whole, part, *scales) for part in parts)
+    return Routing(whole, assigned, sum(not param.requires_grad for param in model.parameters()))
+
+
+def _together(rule: Any, rest: Any) -> Rule:
+    """The one rule that is meant."""
+    first = _rule(rule)
+    if first.parts:
+        if rest is not None:
+            raise SettingError(f"route: rest must be left out where rule has parts, got {rest!r} beside {first.name}.")
+        return first
+    if rest is None and not first.takes_matrices:
+        return first
+    second = _rule("adamw" if rest is None else rest)
+    return side_by_side(first, second) if isinstance(rule, str) else Routed((first, second))
+
+
+def _rule(given: Any) -> Rule:
+    if isinstance(given, str):
+        return named(given)
+    made = given() if isinstance(given, type) and issubclass(given, Rule) else given
+    if not isinstance(made, Rule):
+        raise SettingError(f"route: a rule must be a name or a rule, got {given!r:.60}. Pass 'muon', say.")
+    return made
+
+
+def _assigned(whole: Rule, part: Part, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]) -> Assigned:
+    names = list(whole.parts)
+    name = whole.name.lower()
+    own: dict[str, Any] = {}
+    if names:
+        name = names[0] if part.role in MATRICES else names[-1]
+        own = {"rule": name}
+        if part.role in MATRICES:
+            own |= part.blocks
+    every = whole.settings()
+    lr = every["lr"] * lr_scale.get(part.role or "", lr_scale.get(name, 1.0))
+    decay = None
+    if "weight_decay" in whole.with_(**own).settings():
+        decay = every["weight_decay"] * decay_scale.get(part.role or "", decay_scale.get(name, 1.0))
+        own["weight_decay"] = decay
+    rule = name if part.role else None
+    return Assigned(part.name, part.param, part.role, rule, lr, decay, part.why, {**own, "lr": lr})
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _row(alike: list[Assigned]) -> tuple[str, ...]:
+    """A line for parameters of which all but the numbers in their names is alike."""
+    one = alike[0]
+    decay = "–" if one.weight_decay is None else f"{one.weight_decay:g}"
+    blocks = next((f", {value} blocks" for key, value in one.settings.items() if key.endswith("blocks")), "")
+    names = _numbered([each.name for each in alike])
+    rule = (one.rule or "?") + blocks
+    return names, _shape(one.shape), one.role or "?", rule, f"{one.lr:g}", decay, one.why
+
+
+def _numbered(names: list[str]) -> str:
+    """`h.0.w`, `h.1.w`, `h.2.w` as `h.0-2.w (3)`."""
+    if len(names) == 1:
+        return names[0]
+    texts = [re.split(r"(\d+)", name) for name in names]
+    columns = [sorted({int(text[k]) for text in texts}) if k % 2 else texts[0][k] for k in range(len(texts[0]))]
+    shown = [_span(one) if isinstance(one, list) else one for one in columns]
+    return f"{''.join(shown)} ({len(names)})"
+
+
+def _span(numbers: list[int]) -> str:
+    whole = numbers == list(range(numbers[0], numbers[-1] + 1))
+    if len(numbers) == 1:
+        return str(numbers[0])
+    return f"{numbers[0]}-{numbers[-1]}" if whole else ",".join(map(str, numbers))

@@ -1,0 +1,202 @@
+"""Routed: several rules as one, each for parameters of its own.
+
+    Routed((Muon(), AdamW()))
+
+Which rule a parameter follows is the setting `rule` of its group, by the name of the rule's file: `muon`, `adamw`.
+The first rule's settings have their own names, the others' the rule's name in front (`adamw_eps`); the learning rate
+and weight decay are everybody's. So a routed optimizer is like any other one: groups, schedules and checkpoints hold
+it all, and it can be wrapped.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import SettingError
+from thalweg.rules.base.hyper import Hyper
+from thalweg.rules.base.reductions import Asking
+from thalweg.rules.base.rule import Leaf, Rule, Scope, steps
+from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.wrappers.split import Split
+
+SHARED = ("lr", "weight_decay")
+
+
+def core_of(rule: Rule) -> Rule:
+    """The rule that wrappers are around."""
+    while isinstance(rule, Wrapper):
+        rule = rule.inner
+    return rule
+
+
+def name_of(rule: Rule) -> str:
+    """What a rule is called in settings: its file, or its class for a rule of a user's own."""
+    kind = type(core_of(rule))
+    ours = kind.__module__.startswith("thalweg.rules.")
+    return kind.__module__.rpartition(".")[2] if ours else kind.__name__.lower()
+
+
+@dataclass(frozen=True)
+class Routed(Rule):
+    """Several rules as one, each for parameters of its own."""
+
+    rules: tuple[Rule, ...]
+    followed: str = ""  # the last one's by default, which should take parameters of any shape
+
+    def __post_init__(self) -> None:
+        names = [name_of(rule) for rule in self.rules]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise SettingError(
+                f"Routed: the rules must be two or more different ones, got {', '.join(names) or 'none'}."
+            )
+        for rule in self.rules:
+            if rule.needs != "gradient":
+                raise SettingError(
+                    f"Routed: every rule must need gradients alone, got {rule.name}, which needs {rule.needs}. "
+                    "Wrap the whole, as in SAM(Routed(...))."
+                )
+        shared = {name: value for name, value in self.rules[0].settings().items() if name in SHARED}
+        made = (_with_known(rule, shared) for rule in self.rules)
+        object.__setattr__(self, "rules", tuple(Split(one) if _whole(one) else one for one in made))
+        object.__setattr__(self, "followed", self.followed or names[-1])
+
+    @property
+    def names(self) -> list[str]:
+        """What the rules are called."""
+        return [name_of(rule) for rule in self.rules]
+
+    @property
+    def current(self) -> Rule:
+        """The rule that is followed."""
+        return self.rules[self.names.index(self.followed)]
+
+    def _own(self) -> list[dict[str, str]]:
+        """For each rule, its settings with their names here."""
+        return [
+            {name: name if k == 0 or name in SHARED else f"{name_of(rule)}_{name}" for name in rule.hypers()}
+            for k, rule in enumerate(self.rules)
+        ]
+
+    def hypers(self) -> dict[str, Hyper]:
+        found: dict[str, Hyper] = {}
+        for rule, names in zip(self.rules, self._own(), strict=True):
+            for name, declared in rule.hypers().items():
+                # A search opens the settings of the first rule before those of the rest.
+                keyword = declared.keyword and f"{name_of(rule)}_{declared.keyword}"
+                other = declared if names[name] == name else replace(declared, keyword=keyword, order=3)
+                found.setdefault(names[name], other)
+        last = Hyper(self.names[-1], "which of the rules is followed", kind="choice", options=tuple(self.names))
+        return found | {"rule": last}
+
+    def settings(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for rule, names in zip(reversed(self.rules), reversed(self._own()), strict=True):
+            found = {names[name]: value for name, value in rule.settings().items()} | found
+        values = found | {name: value for name, value in self.rules[0].settings().items() if name in SHARED}
+        return {name: values[name] for name in self.hypers() if name != "rule"} | {"rule": self.followed}
+
+    def _with(self, settings: dict[str, Any]) -> Self:
+        rules = [
+            rule._with({name: settings[known] for name, known in names.items() if known in settings})
+            for rule, names in zip(self.rules, self._own(), strict=True)
+        ]
+        followed = settings.get("rule", self.followed)
+        self.hypers()["rule"].check(f"{self.name}: rule", followed)
+        changed = object.__new__(type(self))
+        changed.__dict__.update(rules=tuple(rules), followed=followed)
+        return changed
+
+    @property
+    def name(self) -> str:
+        return "+".join(rule.inner.name if isinstance(rule, Split) else rule.name for rule in self.rules)
+
+    @property
+    def parts(self) -> Mapping[str, Rule]:
+        return dict(zip(self.names, self.rules, strict=True))
+
+    @property
+    def form(self) -> Hashable:
+        return type(self), self.followed, self.current.form
+
+    # All else is as the rule says that is followed.
+
+    @property
+    def scope(self) -> Scope:  # type: ignore[override]
+        return self.current.scope
+
+    @property
+    def takes_matrices(self) -> bool:
+        return self.current.takes_matrices
+
+    @property
+    def vmaps(self) -> bool:  # type: ignore[override]
+        return all(rule.vmaps for rule in self.rules)
+
+    @property
+    def draws(self) -> bool:  # type: ignore[override]
+        return self.current.draws
+
+    @property
+    def rests(self) -> bool:
+        return self.current.rests
+
+    @property
+    def takes_sparse(self) -> bool:  # type: ignore[override]
+        return self.current.takes_sparse
+
+    @property
+    def takes_complex(self) -> bool:  # type: ignore[override]
+        return self.current.takes_complex
+
+    @property
+    def least_dims(self) -> int:  # type: ignore[override]
+        return self.current.least_dims
+
+    @property
+    def corrects_bias(self) -> bool:  # type: ignore[override]
+        return self.current.corrects_bias
+
+    @property
+    def lr_in_state(self) -> bool:  # type: ignore[override]
+        return self.current.lr_in_state
+
+    @property
+    def evaluates_elsewhere(self) -> bool:
+        return any(rule.evaluates_elsewhere for rule in self.rules)
+
+    @property
+    def carried(self) -> Mapping[str, float]:  # type: ignore[override]
+        return self.current.carried
+
+    def layout(self, shape: torch.Size) -> dict[str, Leaf]:
+        return self.current.layout(shape)
+
+    def coefficients(self, step: int) -> Any:
+        return self.current.coefficients(step)
+
+    def rate(self, step: int) -> Any:
+        return self.current.rate(step)
+
+    def carry(self, step: int, before: Any) -> dict[str, float]:
+        return self.current.carry(step, before)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        return (yield from steps(self.current.direction(param, grad, state, c)))
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+        return (yield from steps(self.current.apply(param, direction, state, c)))
+
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        return self.current.evaluation_point(param, state, c)
+
+
+def _whole(rule: Rule) -> bool:
+    """Whether it takes whole matrices, and so must be told where several are one parameter."""
+    return rule.takes_matrices and "row_blocks" not in rule.hypers()
+
+
+def _with_known(rule: Rule, settings: Mapping[str, Any]) -> Rule:
+    return rule.with_(**{name: value for name, value in settings.items() if name in rule.hypers()})
