@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from thalweg.cli.main import cli, main
-from thalweg.comparison import CONTENDERS, DEFAULT, WRAPPERS
+from thalweg.comparison import CONTENDERS, DEFAULT
 from thalweg.comparison.horizon import SCHEDULES
 from thalweg.comparison.search import order_opened_by
+from thalweg.rules.named import WRAPPERS
 from thalweg.tasks import BUILT_IN, SUITE
 
 COMMANDS = sorted(cli.commands)

@@ -134,7 +134,7 @@ def test_state_bytes_are_those_of_the_running_optimizer() -> None:
                 for key, value in state.items()
                 if key != "step"
             )
-            assert CONTENDERS[name].state_bytes(model) == kept
+            assert CONTENDERS[name].state_bytes(model, {}) == kept
 
 
 def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
@@ -160,7 +160,9 @@ def test_wrappers_nest_by_name_and_are_written_as_python() -> None:
     assert line == f"optimizer = {made}(model.parameters(), lr=0.2, betas=(0.9, 0.95), max_norm=0.5)"
     with pytest.raises(UnknownNameError, match="no wrapper is called 'cautius'. Did you mean cautious"):
         parse("cautius(adam)")
-    with pytest.raises(SettingError, match="clip: what is wrapped must be thalweg's own, got 'torch.optim:NAdam'"):
+    with pytest.raises(
+        SettingError, match="what is wrapped or put beside another must be thalweg's own, got 'torch.optim:NAdam'"
+    ):
         parse("clip(torch.optim:NAdam)")
 
 

@@ -10,12 +10,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from thalweg.comparison import pilot
-from thalweg.comparison.contenders import CONTENDERS, DEFAULT, WRAPPERS, Contender, parse
+from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, parse
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import measure
 from thalweg.comparison.runs import OneByOne, Population, Trial
 from thalweg.comparison.training import Result, follow, run_function, train_all
 from thalweg.errors import TaskError
+from thalweg.rules.named import WRAPPERS
 from thalweg.tasks import Splits, Task, TrainingFunction, load
 
 X, Y = torch.ones(20, 3), torch.ones(20, 1)
@@ -311,7 +312,7 @@ def test_a_function_that_makes_no_optimizer_is_refused() -> None:
     def train(make_optimizer, report):
         report(0.5)
 
-    with pytest.raises(TaskError, match=r"train: the function must call make_optimizer\(model.parameters\(\)\)"):
+    with pytest.raises(TaskError, match=r"train: the function must call make_optimizer\(model\), and did not"):
         thalweg.compare(train, ["sgd"], budget="2trials")
 
 

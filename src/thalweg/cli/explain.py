@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def explain(name: str, as_json: bool) -> None:
     """Explain the optimizer NAME: formula, symbols, defaults, bounds, memory, source."""
     from thalweg import rules
-    from thalweg.comparison import WRAPPERS, parse
+    from thalweg.comparison import parse
     from thalweg.errors import SettingError
+    from thalweg.rules.named import WRAPPERS
 
     contender = parse(f"{name}(adam)" if name in WRAPPERS else name)
     if not isinstance(contender.rule, rules.Rule):

@@ -11,7 +11,8 @@ def list_(as_json: bool) -> None:
     """List the optimizers that `thalweg compare` knows by name."""
     from rich.table import Table
 
-    from thalweg.comparison import CONTENDERS, WRAPPERS
+    from thalweg.comparison import CONTENDERS
+    from thalweg.rules.named import WRAPPERS
 
     entries, wrappers = list(CONTENDERS.values()), sorted(WRAPPERS.items())
     if as_json:

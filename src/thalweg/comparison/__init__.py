@@ -1,7 +1,7 @@
 """Comparison: which optimizer, at which settings, for this task. Plan, search, finals, store, statistics, verdict."""
 
 from thalweg.comparison.comparison import Comparison, compare
-from thalweg.comparison.contenders import CONTENDERS, DEFAULT, WRAPPERS, Contender, parse, split_list
+from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, parse, split_list
 from thalweg.comparison.store import Store
 from thalweg.comparison.suite import Suite, TaskProgress, compare_suite, folder_name
 from thalweg.comparison.verdict import Verdict
@@ -10,7 +10,6 @@ from thalweg.comparison.work import Progress
 __all__ = [
     "CONTENDERS",
     "DEFAULT",
-    "WRAPPERS",
     "Comparison",
     "Contender",
     "Progress",

@@ -97,11 +97,12 @@ def compare(
             tell=lambda name: watch(Progress("pilot", name)),
         )
         # A training function's model is out of sight.
-        model = None if isinstance(task, TrainingFunction) else task.make_model(0)
         described = [
             contender.described()
             | {
-                "state_bytes": None if model is None else contender.state_bytes(model),
+                "state_bytes": contender.state_bytes(task.make_model(0), task.roles)
+                if isinstance(task, Task)
+                else None,
                 "searched": list(plan.drawn_for(contender, 0)[0]),
             }
             for contender in entrants

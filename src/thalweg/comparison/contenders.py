@@ -4,13 +4,13 @@
     adam:beta2=0.95,lr=1e-4..1e-2   one setting pinned, another searched in a range of the user's
     adam:schedule=cosine            with a schedule of its own (`none` for those that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
+    muon+adamw                      hidden matrices by the first, all else by the second (see `thalweg.optim.route`)
     torch.optim:NAdam:lr=1e-4..1    any class of torch's form, by module and name
     path/to/file.py:make            a function (params, lr=...) of the user's
 
 These are the forms that `parse` reads.
 """
 
-import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -24,10 +24,12 @@ from thalweg.comparison.foreign import Foreign, find, foreign, path_of
 from thalweg.comparison.horizon import check_schedule
 from thalweg.engine import stacked
 from thalweg.engine.precision import compute_dtype
-from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
+from thalweg.errors import KeywordError, RoutingError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
-from thalweg.rules import Range, Rule, Wrapper, wrappers
+from thalweg.optim.routing import ALIKE, Routing, Treatment, route
+from thalweg.rules import Range, Routed, Rule, Wrapper
 from thalweg.rules.base.schedule_free import ScheduleFree
+from thalweg.rules.named import RULES, named, read, side_by_side, spelled, split_at
 
 _SHAPES = tuple(torch.Size([2] * dim) for dim in range(3))  # that a rule may treat differently
 
@@ -61,8 +63,13 @@ class Contender:
 
     @property
     def company(self) -> Hashable:
-        """Who may train beside it in one population: rules, by what a step sees; others by themselves."""
-        return self.full_batch, None if isinstance(self.rule, Rule) else self.name
+        """Who may train beside it in one population: elementwise rules, by what a step sees; others by themselves.
+
+        Gradients are most of the time of an elementwise rule's training, so that of one tells that of all.
+        """
+        rules = (self.rule, *self.rule.parts.values()) if isinstance(self.rule, Rule) else ()
+        elementwise = rules and all(rule.scope == "elementwise" for rule in rules)
+        return self.full_batch, None if elementwise else self.name
 
     def keeping_the_optimum(self) -> "Contender":
         """This contender for a task whose optimum is known: what moves the optimum (weight decay) is off.
@@ -73,12 +80,37 @@ class Contender:
         moving -= self.pinned | self.ranges.keys()
         return replace(self, rule=self.rule.with_(**dict.fromkeys(moving, 0.0)), pinned=self.pinned | moving)
 
-    def optimizer(self, params: Iterable[Any], settings: Mapping[str, float]) -> torch.optim.Optimizer:
-        """A torch optimizer at these settings."""
+    def optimizer(
+        self, model: nn.Module | Iterable[Any], settings: Mapping[str, float], roles: Mapping[str, str] | None = None
+    ) -> torch.optim.Optimizer:
+        """A torch optimizer at these settings, of a model's trained parameters; or of parameters, unless it routes."""
         rule = self.rule.with_(**settings)
+        if isinstance(rule, Rule) and rule.parts:
+            return self._routing(model, rule, roles).optimizer()
+        if isinstance(model, nn.Module):
+            model = [param for param in model.parameters() if param.requires_grad]
         if isinstance(rule, Foreign):
-            return rule.optimizer(params)
-        return thalweg.optim.optimizer_for(rule.at_defaults())(params, **keywords.from_rule(rule))
+            return rule.optimizer(model)
+        return thalweg.optim.optimizer_for(rule.at_defaults())(model, **keywords.from_rule(rule))
+
+    def _routing(self, model: Any, rule: Rule, roles: Mapping[str, str] | None) -> Routing:
+        if not isinstance(model, nn.Module):
+            raise SettingError(
+                f"{self.name}: it must see the model, whose parts tell what its parameters are for, got "
+                f"{type(model).__name__}. Call make_optimizer(model)."
+            )
+        try:
+            return route(model, rule, roles=roles)
+        except RoutingError as error:
+            raise RoutingError(f"{self.name}: {error}") from None
+
+    def treatments(self, model: nn.Module, roles: Mapping[str, str]) -> dict[Treatment, list[str]]:
+        """The names of a model's parameters that are treated alike."""
+        assert isinstance(self.rule, Rule), self.name
+        if not self.rule.parts:
+            return {ALIKE: [name for name, param in model.named_parameters() if param.requires_grad]}
+        found = self._routing(model, self.rule, roles).treatments()
+        return {treatment: [one.name for one in ones] for treatment, ones in found.items()}
 
     def rule_at(self, settings: Mapping[str, float]) -> Rule:
         """The rule at these settings, of a contender that has one."""
@@ -97,18 +129,30 @@ class Contender:
         """How many numbers it keeps for each number of a matrix."""
         return self.rule.state_numel(torch.Size([64, 64])) // 4096
 
-    def state_bytes(self, model: nn.Module) -> int:
+    def state_bytes(self, model: nn.Module, roles: Mapping[str, str]) -> int:
         """Bytes of optimizer state for this model, the step counters left out."""
-        return sum(
-            self.rule.state_numel(param.shape) * compute_dtype(param.dtype).itemsize
-            for param in model.parameters()
-            if param.requires_grad
-        )
+        params = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        if isinstance(self.rule, Foreign):
+            kept = [(param, self.rule.state_numel(param.shape)) for param in params.values()]
+        else:
+            kept = [
+                (params[name], treatment.of(self.rule).state_numel(params[name].shape))
+                for treatment, names in self.treatments(model, roles).items()
+                for name in names
+            ]
+        return sum(numel * compute_dtype(param.dtype).itemsize for param, numel in kept)
 
     def described(self) -> dict[str, Any]:
         """Everything a report needs to know, as plain JSON: the store must do without the code of the rule."""
         declared = self.rule.hypers()
-        if isinstance(self.rule, Foreign):
+        arguments, then = "model.parameters()", ""
+        defaults = {name: hyper.default for name, hyper in declared.items()}
+        if isinstance(self.rule, Rule) and self.rule.parts:
+            optimizer, then = "thalweg.optim.route", ".optimizer()"
+            name = spelled(self.rule)
+            arguments = f"model, {_written(self.rule) if name is None else repr(name)}"
+            defaults = (self.rule.at_defaults() if name is None else named(name)).settings()
+        elif isinstance(self.rule, Foreign):
             home, _, name = self.rule.path.rpartition(":")
             optimizer = name if home.endswith(".py") else f"{home}.{name}"
         else:
@@ -119,6 +163,8 @@ class Contender:
             "name": self.name,
             "about": self.about,
             "optimizer": optimizer,
+            "arguments": arguments,
+            "then": then,
             "source": self.rule.source() if isinstance(self.rule, Foreign) else "",
             "full_batch": self.full_batch,
             "schedule": self.schedule,
@@ -126,7 +172,7 @@ class Contender:
             "recommended": dict(self.recommended),
             # The learning rate of another library's is always told: it may have no default.
             "defaults": {
-                name: hyper.default for name, hyper in declared.items() if name != "lr" or isinstance(self.rule, Rule)
+                name: value for name, value in defaults.items() if name != "lr" or isinstance(self.rule, Rule)
             },
             "keywords": keywords.carried(declared),
             "space": {name: asdict(found) for name, found in self.space(3).items()},
@@ -139,6 +185,8 @@ class Contender:
 def _written(rule: Rule) -> str:
     """A rule of the library's, or of a user's own, as Python."""
     kind = type(rule).__name__
+    if isinstance(rule, Routed):
+        return f"thalweg.rules.Routed(({', '.join(map(_written, rule.given))}))"
     if isinstance(rule, Wrapper):
         return f"thalweg.rules.{kind}({_written(rule.inner)})"
     return f"thalweg.rules.{kind}()" if kind in rules.__all__ else kind
@@ -147,12 +195,12 @@ def _written(rule: Rule) -> str:
 def line_of_code(described: Mapping[str, Any], settings: Mapping[str, float]) -> str:
     """The line to paste for a described contender at these settings; library defaults are left out."""
     values, defaults = {**described["start"], **settings}, described["defaults"]
-    arguments = ["model.parameters()"]
+    arguments = [described.get("arguments", "model.parameters()")]
     for keyword, names in described["keywords"].items():
         if any(name not in defaults or values[name] != defaults[name] for name in names):
             texts = [repr(values[name]) for name in names]
             arguments.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
-    line = f"optimizer = {described['optimizer']}({', '.join(arguments)})"
+    line = f"optimizer = {described['optimizer']}({', '.join(arguments)}){described.get('then', '')}"
     return line + "  # a step on the full batch" if described["full_batch"] else line
 
 
@@ -176,16 +224,12 @@ def _module_of(kind: type) -> str:
 
 
 # Every other rule competes under the name of its file.
-_KINDS = [getattr(rules, name) for name in thalweg.optim.__all__ if hasattr(rules, name)]
 _RULES = [
     # Those that average as they go want no schedule.
-    Contender(_module_of(kind), kind(), kind.__doc__ or "", schedule="none" if issubclass(kind, ScheduleFree) else None)
-    for kind in _KINDS
+    Contender(name, kind(), kind.__doc__ or "", schedule="none" if issubclass(kind, ScheduleFree) else None)
+    for name, kind in RULES.items()
     if kind is not rules.SGD
 ]
-WRAPPERS: dict[str, type[Wrapper]] = {
-    _module_of(kind): kind for kind in (getattr(wrappers, name) for name in wrappers.__all__)
-}
 
 # Where to start without tuning: good on nine tasks with a linear schedule, as `benchmarks/recommended.py` found them.
 # RMSprop's own default was not beaten.
@@ -211,12 +255,13 @@ DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
 def parse(text: str) -> Contender:
     """The contender that a name means, with its settings; the top of this file shows the forms."""
     text = text.strip()
-    head, _, tail = text.partition(":")
-    if wrapped := _WRAPPED.fullmatch(text):
-        entry, tail = _wrapped(*wrapped.groups()), wrapped["tail"] or ""
+    head, *rest = split_at(text, ":")
+    tail = ":".join(rest)
+    if any(mark in head for mark in "(+"):
+        entry = read(head, parse, _wrapped, _beside)
     elif head in CONTENDERS:
         entry = CONTENDERS[head]
-    elif ":" in text:
+    elif rest:
         name, _, tail = tail.partition(":")
         found = find(f"{head}:{name}")
         entry = _of_foreign(found) if isinstance(found, Foreign) else replace(_of_rule(found), name=f"{head}:{name}")
@@ -257,17 +302,37 @@ def parse(text: str) -> Contender:
     )
 
 
-_WRAPPED = re.compile(r"(?P<name>\w+)\((?P<inner>.*)\)(?::(?P<tail>[^()]*))?")
+def _wrapped(kind: type[Wrapper], around: Contender) -> Contender:
+    return replace(around, rule=kind(_ours(around)), about=kind.__doc__ or "", recommended={})
 
 
-def _wrapped(name: str, inner: str, tail: str | None) -> Contender:
-    """A wrapper around what stands in its parentheses; `tail` is read later."""
-    if name not in WRAPPERS:
-        raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
-    around, kind = parse(inner), WRAPPERS[name]
-    if isinstance(around.rule, Foreign):
-        raise SettingError(f"{name}: what is wrapped must be thalweg's own, got {inner!r}. Write {name}(adamw), say.")
-    return replace(around, rule=kind(around.rule), about=kind.__doc__ or "", recommended={})
+def _beside(*parts: Contender) -> Contender:
+    """The first for hidden matrices, the last for all else."""
+    for one in parts:
+        if one.full_batch:
+            raise SettingError(f"{one.name}: a step on the full batch must be that of all parameters. Use sgd, say.")
+    rule = side_by_side(*map(_ours, parts))
+    others = [(f"{name}_", one) for name, one in zip(rule.names[1:], parts[1:], strict=True)]
+    pinned = parts[0].pinned.union(*({prefix + name for name in one.pinned} for prefix, one in others))
+    ranges = {prefix + name: within for prefix, one in others for name, within in one.ranges.items()}
+    step = parts[-1].rule.hypers()["lr"].search if "adjust_lr_fn" in rule.hypers() else None
+    return replace(
+        parts[0],
+        rule=rule,
+        about=f"{' and '.join(one.name for one in parts[:-1])} for hidden matrices, {parts[-1].name} for all else",
+        pinned=pinned,
+        ranges=({} if step is None else {"lr": step}) | dict(parts[0].ranges) | ranges,
+        recommended={},
+    )
+
+
+def _ours(contender: Contender) -> Rule:
+    if isinstance(contender.rule, Foreign):
+        raise SettingError(
+            f"thalweg: what is wrapped or put beside another must be thalweg's own, got {contender.name!r}. "
+            "Write adamw, say."
+        )
+    return contender.rule
 
 
 def _range(entry: Contender, key: str, text: str) -> Range:
@@ -347,11 +412,12 @@ def _of_rule(rule: Rule) -> Contender:
     kind = type(rule)
     for name, value in rule.settings().items():
         if isinstance(value, torch.Tensor):
-            raise SettingError(f"{kind.__name__}: {name} must be a number to compete, got a tensor. Pass float(value).")
-    default = kind().settings()
+            raise SettingError(f"{rule.name}: {name} must be a number to compete, got a tensor. Pass float(value).")
+    default = rule.at_defaults().settings()
     changed = {name: value for name, value in rule.settings().items() if value != default[name]}
     texts = [
         f"{name}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}" for name, value in changed.items()
     ]
-    name = kind.__name__.lower() + (":" + ",".join(texts) if texts else "")
+    name = (spelled(rule) if isinstance(rule, Wrapper | Routed) else None) or kind.__name__.lower()
+    name += ":" + ",".join(texts) if texts else ""
     return Contender(name, rule, kind.__doc__ or "", frozenset(changed))

@@ -83,6 +83,7 @@ def _task(task: Task) -> dict[str, Any]:
         "passes": task.passes,
         "optimum": task.optimum,
         "words": task.metric_name,
+        "roles": dict(task.roles),
     }
 
 

@@ -7,7 +7,7 @@ order of the data, whoever competes: trainings are paired by it.
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from thalweg.comparison.search import Settings
 from thalweg.engine import stacked
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
+from thalweg.optim.routing import Treatment
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.data import as_batch, epochs_of_indices, examples_in
@@ -81,8 +82,7 @@ class OneByOne:
         self.task = task
         _reseed_loaders(task, trial.seed)
         self.model = task.make_model(trial.seed)
-        trained = [param for param in self.model.parameters() if param.requires_grad]
-        self.optimizer = contender.optimizer(trained, trial.settings)
+        self.optimizer = contender.optimizer(self.model, trial.settings, task.roles)
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
         in_training(self.optimizer, True)
         rule = contender.rule if isinstance(contender.rule, Rule) else None
@@ -140,6 +140,16 @@ class OneByOne:
         return found
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Neighbours in a population, and those of their parameters that are treated alike."""
+
+    members: slice
+    treatment: Treatment
+    names: list[str]
+    population: stacked.Population
+
+
 class Population:
     """Models that differ in seed, settings or contender, trained as one program under `vmap`.
 
@@ -159,10 +169,12 @@ class Population:
         assert reason is None, reason
         params, self.buffers = stack_module_state(models)
         self.params = {name: param.detach() for name, param in params.items()}
-        self.parts = [
-            (part, stacked.Population(self.rules[part], {name: param[part] for name, param in self.params.items()}))
-            for part in self._parts()
-        ]
+        self.parts: list[_Part] = []
+        for members in self._parts():
+            for treatment, names in contenders[members.start].treatments(self.model, task.roles).items():
+                rules = [treatment.of(rule) for rule in self.rules[members]]
+                own = {name: self.params[name][members] for name in names}
+                self.parts.append(_Part(members, treatment, names, stacked.Population(rules, own)))
         self.taken = 0
         self.lr_factor = 1.0
         self.gradient = vmap(grad(self._measured(task.loss)), in_dims=(0, 0, 0), randomness="different")
@@ -197,8 +209,9 @@ class Population:
         if lr_factor != self.lr_factor:
             self.rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
             self.lr_factor = lr_factor
-        for part, population in self.parts:
-            population.step(self.rules[part], {name: grad[part] for name, grad in grads.items()}, self.taken)
+        for part in self.parts:
+            rules = [part.treatment.of(rule) for rule in self.rules[part.members]]
+            part.population.step(rules, {name: grads[name][part.members] for name in part.names}, self.taken)
 
     def keep(self, members: Sequence[int]) -> None:
         kept = list(members)
@@ -210,14 +223,13 @@ class Population:
         self.rules, self.lrs = [self.rules[k] for k in kept], [self.lrs[k] for k in kept]
         self.params = {name: param[kept] for name, param in self.params.items()}
         self.buffers = {name: buffer[kept] for name, buffer in self.buffers.items()}
-        parts, start = [], 0
-        for part, population in self.parts:
-            own = [k - part.start for k in kept if part.start <= k < part.stop]
+        parts = []
+        for part in self.parts:
+            now = slice(*(sum(k < end for k in kept) for end in (part.members.start, part.members.stop)))
+            own = [k - part.members.start for k in kept[now]]
             if own:
-                now = slice(start, start + len(own))
-                population.keep(own, {name: param[now] for name, param in self.params.items()})
-                parts.append((now, population))
-                start = now.stop
+                part.population.keep(own, {name: self.params[name][now] for name in part.names})
+                parts.append(replace(part, members=now))
         self.parts = parts
 
     def evaluate(self, split: str) -> list[float]:
@@ -244,7 +256,7 @@ def unfit_for_population(task: Task, contender: Contender, model: nn.Module) -> 
         return f"{contender.name} needs more than one gradient a step: {contender.rule.needs}"
     if contender.rule.evaluates_elsewhere:
         return f"{contender.name} is evaluated at other parameters than it trains"
-    if contender.rule.draws or not contender.rule.vmaps:
+    if any(rule.draws or not rule.vmaps for rule in (contender.rule, *contender.rule.parts.values())):
         return f"{contender.name} takes steps that differ in more than numbers"
     if not task.splits.in_memory:
         return "the data come from a DataLoader"

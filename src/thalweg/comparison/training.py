@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from thalweg.comparison.contenders import Contender
 from thalweg.comparison.horizon import Horizon
@@ -113,10 +114,10 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial, run
     tests: list[float] = []
     made = False
 
-    def make_optimizer(params: Iterable[Any]) -> torch.optim.Optimizer:
+    def make_optimizer(model: nn.Module | Iterable[Any]) -> torch.optim.Optimizer:
         nonlocal made
         made = True
-        return contender.optimizer(params, trial.settings)
+        return contender.optimizer(model, trial.settings)
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
         looks.append(Look(len(looks) + 1, _number(train), _number(value)))
@@ -133,7 +134,7 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial, run
         raise TaskError(f"{task.name}: the function must call report(value) at least once, and did not.")
     if not made:  # whatever it trained with, it was no contender
         raise TaskError(
-            f"{task.name}: the function must call make_optimizer(model.parameters()), and did not. "
+            f"{task.name}: the function must call make_optimizer(model), and did not. "
             "Train with the optimizer that it returns."
         )
     last, test = looks[-1], tests[-1]

@@ -6,6 +6,7 @@ adamw        cautious(clip(adamw))        muon+adamw: matrices by the first, the
 import re
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any, TypeVar
 
 from thalweg import rules
 from thalweg.errors import UnknownNameError, nearest
@@ -17,19 +18,25 @@ from thalweg.rules.base.wrapper import Wrapper
 _WRAPPED = re.compile(r"(\w+)\((.*)\)")
 
 
-def _by_file(home: ModuleType, base: type[Rule]) -> dict[str, type[Rule]]:
-    found = (getattr(home, name) for name in home.__all__)
-    kinds = (one for one in found if isinstance(one, type) and issubclass(one, base))
-    return {kind.__module__.rpartition(".")[2]: kind for kind in kinds if ".base." not in kind.__module__}
+_T = TypeVar("_T")
 
 
-RULES: dict[str, type[Rule]] = _by_file(rules, Rule)
-WRAPPERS: dict[str, type[Rule]] = _by_file(wrappers, Wrapper)
+def _by_file(home: ModuleType) -> dict[str, Any]:
+    found = [one for one in (getattr(home, name) for name in home.__all__) if isinstance(one, type)]
+    return {one.__module__.rpartition(".")[2]: one for one in found if one.__module__.startswith(home.__name__)}
+
+
+WRAPPERS: dict[str, type[Wrapper]] = _by_file(wrappers)
+RULES: dict[str, type[Rule]] = {
+    name: kind
+    for name, kind in _by_file(rules).items()
+    if name not in WRAPPERS and not kind.__module__.startswith("thalweg.rules.base.")
+}
 
 
 def named(text: str) -> Rule:
     """The rule that a name means, at its defaults. Raises UnknownNameError."""
-    return read(text, _single)
+    return read(text, _single, lambda kind, inner: kind(inner), side_by_side)
 
 
 def _single(name: str) -> Rule:
@@ -38,17 +45,22 @@ def _single(name: str) -> Rule:
     return RULES[name]()
 
 
-def read(text: str, single: Callable[[str], Rule]) -> Rule:
-    """What wrappers and plus signs make of rules; `single` reads what has neither."""
+def read(
+    text: str,
+    single: Callable[[str], _T],
+    wrapped: Callable[[type[Wrapper], _T], _T],
+    beside: Callable[..., _T],
+) -> _T:
+    """What parentheses and plus signs make of names, each of which `single` reads."""
     text = text.strip()
     parts = split_at(text, "+")
     if len(parts) > 1:
-        return side_by_side(*(read(part, single) for part in parts))
+        return beside(*(read(part, single, wrapped, beside) for part in parts))
     if match := _WRAPPED.fullmatch(text):
         name, inner = match.groups()
         if name not in WRAPPERS:
             raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
-        return WRAPPERS[name](read(inner, single))  # type: ignore[call-arg]  # every wrapper takes the rule it is around
+        return wrapped(WRAPPERS[name], read(inner, single, wrapped, beside))
     return single(text)
 
 
@@ -58,6 +70,18 @@ def side_by_side(*parts: Rule) -> Routed:
         rule.with_(adjust_lr_fn="match_rms_adamw") if "adjust_lr_fn" in rule.hypers() else rule for rule in parts
     ]
     return Routed(tuple(matched))
+
+
+def spelled(rule: Rule) -> str | None:
+    """The name that means a rule but for its settings; None for one that has a user's own in it."""
+    if isinstance(rule, Routed):
+        names = [spelled(part) for part in rule.given]
+        return None if None in names else "+".join(filter(None, names))
+    kind = type(rule).__module__.rpartition(".")[2]
+    if isinstance(rule, Wrapper):
+        inner = spelled(rule.inner)
+        return f"{kind}({inner})" if inner and WRAPPERS.get(kind) is type(rule) else None
+    return kind if RULES.get(kind) is type(rule) else None
 
 
 def split_at(text: str, mark: str) -> list[str]:

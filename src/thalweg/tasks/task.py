@@ -2,7 +2,7 @@
 
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,6 +71,8 @@ class Task:
     passes       how often the training data are seen; without data, the number of steps
     optimum      the least training loss there is, where it is known. Settings are then chosen, and contenders judged,
                  by the training loss: the question is how near they come.
+    roles        what parameters are for, by name, where the model does not tell a contender such as `muon+adamw`; see
+                 `thalweg.optim.route`
 
     Raises TaskError when a part is missing or of the wrong kind.
     """
@@ -83,6 +85,7 @@ class Task:
     batch_size: int = 32
     passes: int = 20
     optimum: float | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
     name: str = "task"
     about: str = ""
     # Filled by the loader with the text a task was read from: an edited file is another task.
@@ -185,10 +188,11 @@ class Task:
 class TrainingFunction:
     """A training loop of one's own: thalweg gives it an optimizer, and it reports how it fares.
 
-    `train(make_optimizer, report)` makes its model, calls `make_optimizer(model.parameters())`, trains, and calls
-    `report(value)` as often as it likes; `value` is what counts, lower is better, on data not trained on. The last
-    report is the result. `report(value, train=..., test=...)` tells the training loss, and a value on data that no
-    choice has seen. torch is seeded before each call: what is random in `train` is the same for the same seed.
+    `train(make_optimizer, report)` makes its model, calls `make_optimizer(model)` (parameters are enough for all but
+    routed contenders such as `muon+adamw`), trains, and calls `report(value)` as often as it likes; `value` is what
+    counts, lower is better, on data not trained on. The last report is the result. `report(value, train=..., test=...)`
+    tells the training loss, and a value on data that no choice has seen. torch is seeded before each call: what is
+    random in `train` is the same for the same seed.
     """
 
     train: Callable[[Callable[..., torch.optim.Optimizer], Callable[..., None]], Any]

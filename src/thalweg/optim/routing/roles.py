@@ -52,6 +52,7 @@ _QKV = re.compile(r"(to_)?qkv|c_attn|in_proj_weight|Wqkv|qkv_proj")
 _INTERLEAVED = re.compile(r"query_key_value")
 _ROUTERS = re.compile(r"gate|router|wg|gating")
 _GATES = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
+_SAID = "as you said"
 _BY_ELEMENT = re.compile(r"A_log|dt_bias")  # of state space models
 
 
@@ -121,7 +122,7 @@ def roles_of(model: nn.Module, answers: Mapping[str, str] | None = None, *, head
         return [replace(part, role="head", why=why, blocks={}) if part.name in head else part for part in parts]
     return [
         replace(part, role=None, why="it may be the head: nothing tells which layer is the last")
-        if part.role in ("hidden matrix", "convolution") and not own[0].repeated
+        if part.role in ("hidden matrix", "convolution") and part.why != _SAID and not own[0].repeated
         else part
         for part, own in zip(parts, uses, strict=True)
     ]
@@ -152,7 +153,7 @@ def _told(uses: list[_Use], answers: Mapping[str, str]) -> Part | None:
             param = use.module._parameters[use.name]
             assert param is not None
             blocks = _blocks(use, param, role)  # type: ignore[arg-type]  # checked above
-            return Part(use.full, param, role, "as you said", blocks)  # type: ignore[arg-type]
+            return Part(use.full, param, role, _SAID, blocks)  # type: ignore[arg-type]
     return None
 
 
@@ -280,7 +281,7 @@ def _head(model: nn.Module, uses: list[_Use], parts: list[Part]) -> tuple[set[st
     matrices = {
         use.full: use
         for use, part in zip(uses, parts, strict=True)
-        if part.role in ("hidden matrix", "convolution") and part.why != "as you said"
+        if part.role in ("hidden matrix", "convolution") and part.why != _SAID
     }
     if not matrices:
         return set(), ""

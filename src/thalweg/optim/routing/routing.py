@@ -23,17 +23,39 @@ _COLUMNS = ("parameter", "shape", "role", "rule", "lr", "weight decay", "why")
 
 
 @dataclass(frozen=True)
+class Treatment:
+    """What makes of the whole rule that of some of the parameters.
+
+    `followed` are settings: which of the rules, and how a parameter holds its matrices.
+    """
+
+    followed: tuple[tuple[str, Any], ...] = ()
+    lr_scale: float = 1.0
+    decay_scale: float = 1.0
+
+    def of(self, whole: Rule) -> Rule:
+        """The rule of these parameters."""
+        if self == ALIKE:
+            return whole
+        scales = {"lr": self.lr_scale, "weight_decay": self.decay_scale}
+        scales = {name: scale for name, scale in scales.items() if scale != 1 and name in whole.hypers()}
+        own = whole.settings() if scales else {}
+        return whole.with_(**dict(self.followed), **{name: own[name] * scale for name, scale in scales.items()})
+
+
+ALIKE = Treatment()  # all parameters follow the whole rule as it is
+
+
+@dataclass(frozen=True)
 class Assigned:
-    """What is to be done with one parameter. `role` and `rule` are None where they must be asked for."""
+    """What is to be done with one parameter, and why. The role is None where it must be asked for."""
 
     name: str
     param: Tensor
     role: Role | None
-    rule: str | None
-    lr: float
-    weight_decay: float | None
+    rule: str
     why: str
-    settings: Mapping[str, Any]
+    treatment: Treatment
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,8 +76,7 @@ class Routing:
         """The parameters whose role nothing tells."""
         return [one for one in self.parameters if one.role is None]
 
-    def groups(self) -> list[dict[str, Any]]:
-        """The parameter groups of the optimizer, with names. Raises RoutingError while there are questions."""
+    def _ask(self) -> None:
         if self.questions:
             asked = "\n".join(f"    {one.name}  {_shape(one.shape)}: {one.why}" for one in self.questions)
             raise RoutingError(
@@ -63,12 +84,21 @@ class Routing:
                 f"{asked}\nSay it, roles={{{self.questions[-1].name!r}: 'head'}} for instance, or pass headless=True "
                 "if none of them is the last layer."
             )
-        found: dict[Any, dict[str, Any]] = {}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of the optimizer, with names. Raises RoutingError while there are questions."""
+        return [
+            {"params": [(one.name, one.param) for one in ones], **keywords.from_rule(treatment.of(self.rule))}
+            for treatment, ones in self.treatments().items()
+        ]
+
+    def treatments(self) -> dict[Treatment, list[Assigned]]:
+        """The parameters that are treated alike."""
+        self._ask()
+        found: dict[Treatment, list[Assigned]] = {}
         for one in self.parameters:
-            key = (one.rule, one.lr, one.weight_decay, tuple(one.settings.items()))
-            group = found.setdefault(key, {"params": [], **one.settings})
-            group["params"].append((one.name, one.param))
-        return list(found.values())
+            found.setdefault(one.treatment, []).append(one)
+        return found
 
     def optimizer(self, **common: Any) -> RuleOptimizer:
         """One optimizer for the whole model.
@@ -89,9 +119,9 @@ class Routing:
         """A table with a line for each parameter; those of repeated blocks share one."""
         alike: dict[Any, list[Assigned]] = {}
         for one in self.parameters:
-            key = (re.sub(r"\d+", "#", one.name), one.shape, one.role, one.rule, one.lr, one.weight_decay, one.why)
+            key = (re.sub(r"\d+", "#", one.name), one.shape, one.role, one.treatment, one.why)
             alike.setdefault(key, []).append(one)
-        rows = [_COLUMNS, *(_row(ones) for ones in alike.values())]
+        rows = [_COLUMNS, *(_row(self.rule, ones) for ones in alike.values())]
         widths = [max(len(row[k]) for row in rows) for k in range(len(_COLUMNS))]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         numel = sum(one.param.numel() for one in self.parameters)
@@ -179,36 +209,27 @@ def _rule(given: Any) -> Rule:
 
 
 def _assigned(whole: Rule, part: Part, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]) -> Assigned:
-    names = list(whole.parts)
-    name = whole.name.lower()
-    own: dict[str, Any] = {}
-    if names:
+    name = whole.name
+    followed: dict[str, Any] = {}
+    if names := list(whole.parts):
         name = names[0] if part.role in MATRICES else names[-1]
-        own = {"rule": name}
-        if part.role in MATRICES:
-            own |= part.blocks
-    every = whole.settings()
-    lr = every["lr"] * lr_scale.get(part.role or "", lr_scale.get(name, 1.0))
-    decay = None
-    if "weight_decay" in whole.with_(**own).settings():
-        decay = every["weight_decay"] * decay_scale.get(part.role or "", decay_scale.get(name, 1.0))
-        own["weight_decay"] = decay
-    rule = name if part.role else None
-    return Assigned(part.name, part.param, part.role, rule, lr, decay, part.why, {**own, "lr": lr})
+        followed = {"rule": name, **(part.blocks if name == names[0] else {})}
+    scales = (scale.get(part.role or "", scale.get(name, 1.0)) for scale in (lr_scale, decay_scale))
+    return Assigned(part.name, part.param, part.role, name, part.why, Treatment(tuple(followed.items()), *scales))
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def _row(alike: list[Assigned]) -> tuple[str, ...]:
+def _row(whole: Rule, alike: list[Assigned]) -> tuple[str, ...]:
     """A line for parameters of which all but the numbers in their names is alike."""
     one = alike[0]
-    decay = "–" if one.weight_decay is None else f"{one.weight_decay:g}"
-    blocks = next((f", {value} blocks" for key, value in one.settings.items() if key.endswith("blocks")), "")
-    names = _numbered([each.name for each in alike])
-    rule = (one.rule or "?") + blocks
-    return names, _shape(one.shape), one.role or "?", rule, f"{one.lr:g}", decay, one.why
+    settings = one.treatment.of(whole).settings()
+    numbers = (f"{settings[name]:g}" if name in settings else "–" for name in ("lr", "weight_decay"))
+    blocks = next((f", {value} blocks" for key, value in one.treatment.followed if key.endswith("blocks")), "")
+    rule = one.rule + blocks if one.role else "?"
+    return _numbered([each.name for each in alike]), _shape(one.shape), one.role or "?", rule, *numbers, one.why
 
 
 def _numbered(names: list[str]) -> str:

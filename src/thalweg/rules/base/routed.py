@@ -10,6 +10,7 @@ it all, and it can be wrapped.
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -63,55 +64,66 @@ class Routed(Rule):
         object.__setattr__(self, "rules", tuple(Split(one) if _whole(one) else one for one in made))
         object.__setattr__(self, "followed", self.followed or names[-1])
 
-    @property
+    # What does not depend on numbers is found once: populations and schedules change numbers at every step.
+
+    @cached_property
     def names(self) -> list[str]:
         """What the rules are called."""
         return [name_of(rule) for rule in self.rules]
+
+    @cached_property
+    def _known(self) -> list[dict[str, str]]:
+        """For each rule, its settings with their names here."""
+        return [
+            {own: own if k == 0 or own in SHARED else f"{name}_{own}" for own in rule.hypers()}
+            for k, (name, rule) in enumerate(zip(self.names, self.rules, strict=True))
+        ]
+
+    @cached_property
+    def _hypers(self) -> dict[str, Hyper]:
+        found: dict[str, Hyper] = {}
+        for name, rule, known in zip(self.names, self.rules, self._known, strict=True):
+            for own, declared in rule.hypers().items():
+                # A search opens the settings of the first rule before those of the rest.
+                keyword = declared.keyword and f"{name}_{declared.keyword}"
+                other = declared if known[own] == own else replace(declared, keyword=keyword, order=3)
+                found.setdefault(known[own], other)
+        last = Hyper(self.names[-1], "which of the rules is followed", kind="choice", options=tuple(self.names))
+        return found | {"rule": last}
+
+    @property
+    def given(self) -> list[Rule]:
+        """The rules as they were given: what was added, to split parameters, is left out."""
+        return [rule.inner if isinstance(rule, Split) else rule for rule in self.rules]
 
     @property
     def current(self) -> Rule:
         """The rule that is followed."""
         return self.rules[self.names.index(self.followed)]
 
-    def _own(self) -> list[dict[str, str]]:
-        """For each rule, its settings with their names here."""
-        return [
-            {name: name if k == 0 or name in SHARED else f"{name_of(rule)}_{name}" for name in rule.hypers()}
-            for k, rule in enumerate(self.rules)
-        ]
-
     def hypers(self) -> dict[str, Hyper]:
-        found: dict[str, Hyper] = {}
-        for rule, names in zip(self.rules, self._own(), strict=True):
-            for name, declared in rule.hypers().items():
-                # A search opens the settings of the first rule before those of the rest.
-                keyword = declared.keyword and f"{name_of(rule)}_{declared.keyword}"
-                other = declared if names[name] == name else replace(declared, keyword=keyword, order=3)
-                found.setdefault(names[name], other)
-        last = Hyper(self.names[-1], "which of the rules is followed", kind="choice", options=tuple(self.names))
-        return found | {"rule": last}
+        return self._hypers
 
     def settings(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for rule, names in zip(reversed(self.rules), reversed(self._own()), strict=True):
-            found = {names[name]: value for name, value in rule.settings().items()} | found
-        values = found | {name: value for name, value in self.rules[0].settings().items() if name in SHARED}
-        return {name: values[name] for name in self.hypers() if name != "rule"} | {"rule": self.followed}
+        values: dict[str, Any] = {}
+        for rule, known in zip(reversed(self.rules), reversed(self._known), strict=True):
+            values |= {known[own]: value for own, value in rule.settings().items()}
+        return {name: values.get(name, self.followed) for name in self._hypers}
 
     def _with(self, settings: dict[str, Any]) -> Self:
-        rules = [
-            rule._with({name: settings[known] for name, known in names.items() if known in settings})
-            for rule, names in zip(self.rules, self._own(), strict=True)
-        ]
+        rules = []
+        for rule, known in zip(self.rules, self._known, strict=True):
+            own = {name: settings[there] for name, there in known.items() if there in settings}
+            rules.append(rule._with(own) if own else rule)
         followed = settings.get("rule", self.followed)
-        self.hypers()["rule"].check(f"{self.name}: rule", followed)
+        self._hypers["rule"].check(f"{self.name}: rule", followed)
         changed = object.__new__(type(self))
-        changed.__dict__.update(rules=tuple(rules), followed=followed)
+        changed.__dict__.update(self.__dict__, rules=tuple(rules), followed=followed)
         return changed
 
     @property
     def name(self) -> str:
-        return "+".join(rule.inner.name if isinstance(rule, Split) else rule.name for rule in self.rules)
+        return "+".join(rule.name for rule in self.given)
 
     @property
     def parts(self) -> Mapping[str, Rule]:
@@ -119,7 +131,7 @@ class Routed(Rule):
 
     @property
     def form(self) -> Hashable:
-        return type(self), self.followed, self.current.form
+        return type(self), self.followed, tuple(rule.form for rule in self.rules)
 
     # All else is as the rule says that is followed.
 
