@@ -76,13 +76,15 @@ def of_rule(case: cases.Case) -> dict[str, Any]:
 
 
 def of_wrapper(case: wrapped.Case) -> dict[str, Any]:
-    start = wrapped.vector(cases.parameters(torch.float64))
-    ours, theirs = wrapped.ends(case.rule)[: len(start)], case.reference(case.rule)[: len(start)]
+    start = wrapped.vector(cases.parameters(torch.float64, case.shapes))
+    ours, theirs = (
+        found[: len(start)] for found in (wrapped.ends(case.rule, shapes=case.shapes), case.reference(case.rule))
+    )
     return {
         "name": type(case.rule).__name__,
         "reference": f"around {case.rule.inner.name}",
         "error": cases.relative_error(ours - start, theirs - start),
-        **shown(case.rule, cases.SHAPES[0]),
+        **shown(case.rule, case.shapes[0]),
     }
 
 

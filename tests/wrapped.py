@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests.cases import gradients, parameters
+from tests.cases import SHAPES, Shapes, gradients, parameters
 from tests.references import matrices, wrapping
 from thalweg import optim, rules
 
 NUM_STEPS = 24
-DRAWN = gradients(NUM_STEPS, torch.float64)
+DRAWN = cache(partial(gradients, NUM_STEPS, torch.float64))
 ADAM = rules.Adam(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2)
 ADAMW = rules.AdamW(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2, weight_decay=0.3)
 SGD = rules.SGD(lr=0.05, momentum=0.8)
@@ -21,7 +22,7 @@ SGD = rules.SGD(lr=0.05, momentum=0.8)
 
 def field(step: int, params: Sequence[Tensor]) -> list[Tensor]:
     """The gradients at these parameters, at step 1, 2, ..."""
-    drawn = zip(DRAWN[step - 1], params, strict=False)  # those of rules for matrices alone come first
+    drawn = zip(DRAWN(tuple(tuple(param.shape) for param in params))[step - 1], params, strict=True)
     return [(grad + torch.sin(3 * param)).to(param.dtype) for grad, param in drawn]
 
 
@@ -36,9 +37,9 @@ def made(rule: rules.Rule, params: Any, **settings: Any) -> Any:
     return optim.optimizer_for(rule)(params, **settings)
 
 
-def ends(rule: rules.Rule, dtype: torch.dtype = torch.float64, **settings: Any) -> Tensor:
+def ends(rule: rules.Rule, dtype: torch.dtype = torch.float64, shapes: Shapes = SHAPES, **settings: Any) -> Tensor:
     """The parameters after the training, and where the model is to be used if that is elsewhere, as one vector."""
-    params = parameters(dtype)
+    params = parameters(dtype, shapes)
     optimizer = made(rule, params, **settings)
     train(optimizer, params)
     found = [param.clone() for param in params]
@@ -71,6 +72,23 @@ def galore(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
     return adam(s, params, matrices.GaLoreAdam, rank=s.rank, update_gap=s.update_gap, scale=s.scale)
 
 
+def split(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
+    """Each stretch of rows is a parameter: its gradient is clipped by itself."""
+    return torch.optim.SGD(
+        [rows for param in params for rows in param.chunk(s.row_blocks)], lr=s.lr, momentum=s.momentum
+    )
+
+
+def by_rows(s: Any, params: list[Tensor], inner: torch.optim.Optimizer) -> dict[str, Any]:
+    stretches = inner.param_groups[0]["params"]
+
+    def before(t: int) -> None:
+        wrapping.put(stretches, [rows for param in params for rows in param.grad.chunk(s.row_blocks)])
+        wrapping.clip_norm(s, stretches, inner)["before"](t)
+
+    return {"before": before}
+
+
 @dataclass(frozen=True)
 class Case:
     """A wrapper around a rule, with every setting off its default; torch's optimizer; and what is done about it."""
@@ -78,6 +96,7 @@ class Case:
     rule: rules.Wrapper
     inner: Callable[[Any, list[Tensor]], torch.optim.Optimizer]
     hooks: Callable[..., dict[str, Any]] = wrapping.nothing
+    shapes: Shapes = SHAPES
 
     def __str__(self) -> str:
         return self.rule.name
@@ -85,7 +104,7 @@ class Case:
     @torch.no_grad()
     def reference(self, rule: rules.Rule) -> Tensor:
         """What `ends(rule)` should be."""
-        params, s = parameters(torch.float64), SimpleNamespace(**rule.settings())
+        params, s = parameters(torch.float64, self.shapes), SimpleNamespace(**rule.settings())
         inner = self.inner(s, params)
         hooks = self.hooks(s, params, inner)
         for t in range(1, NUM_STEPS + 1):
@@ -125,5 +144,8 @@ CASES = [
     Case(rules.Noisy(ADAM, noise=0.5, fading=0.6), adam, wrapping.noisy),
     Case(rules.Orthogonalized(ADAM), adam, wrapping.orthogonalized),
     Case(rules.PolyakAverage(ADAM, start=7), adam, wrapping.polyak_average),
+    Case(
+        rules.Split(rules.ClipNorm(SGD, max_tensor_norm=3.5), row_blocks=2), split, by_rows, ((6, 3), (12, 2, 2), (6,))
+    ),
     Case(rules.WarmRestarts(ADAM, period=4, stretch=3, lr_min=0.01), adam, wrapping.warm_restarts),
 ]

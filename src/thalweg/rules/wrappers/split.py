@@ -8,6 +8,7 @@ Use: around rules of matrices: Q, K and V in one projection (3 blocks of rows), 
 convolution (its groups), or experts in one tensor (a stack). A matrix made orthogonal together with others is not.
 Avoid: projections that mix blocks row by row, as heads with q, k and v side by side.
 Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon (Q, K and V are made orthogonal separately).
+Departs: by rows, by columns or as a stack; the source says it of Q, K and V alone.
 """
 
 from collections.abc import Callable
