@@ -35,6 +35,13 @@ def test_the_readmes_example_runs_and_is_short(tmp_path: Path, monkeypatch: pyte
     assert [one.check for one in scope["found"].failures] == ["keeps_float32_state_of_bfloat16_parameters"]
 
 
+def test_the_plan_on_the_page_of_routing_is_the_one_that_is_printed(capsys) -> None:
+    text = (ROOT / "docs" / "routing.md").read_text()
+    (shown,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    exec(blocks("docs/routing.md")[0], {})
+    assert capsys.readouterr().out == shown
+
+
 def test_the_readmes_tables_are_those_of_the_records() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
