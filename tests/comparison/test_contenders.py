@@ -178,3 +178,10 @@ def test_what_is_recommended_is_on_record_and_beats_the_default() -> None:
 def test_a_pinned_setting_is_not_recommended_otherwise() -> None:
     assert dict(parse("adam:beta2=0.9").recommended) == dict(CONTENDERS["adam"].recommended)
     assert dict(parse("adam:lr=0.5").recommended) == {}  # half of a recommendation is none
+
+
+def test_whole_numbers_and_choices_are_read_as_such() -> None:
+    found = parse("clip(muon):ns_steps=4,adjust_lr_fn=match_rms_adamw").rule.settings()
+    assert (found["ns_steps"], found["adjust_lr_fn"]) == (4, "match_rms_adamw")
+    with pytest.raises(SettingError, match="ns_steps must be a whole number"):
+        parse("clip(muon):ns_steps=4.5")

@@ -5,6 +5,7 @@
     adam:schedule=cosine            with a schedule of its own (`none` for those that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
     muon+adamw                      hidden matrices by the first, all else by the second (see `thalweg.optim.route`)
+    then(adam,sgd):switch_at=500    the first for so many steps, then the second
     torch.optim:NAdam:lr=1e-4..1    any class of torch's form, by module and name
     path/to/file.py:make            a function (params, lr=...) of the user's
 
@@ -27,9 +28,10 @@ from thalweg.engine.precision import compute_dtype
 from thalweg.errors import KeywordError, RoutingError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
 from thalweg.optim.routing import ALIKE, Routing, Treatment, route
-from thalweg.rules import Range, Routed, Rule, Wrapper
+from thalweg.rules import Range, Rule, Wrapper
 from thalweg.rules.base.schedule_free import ScheduleFree
-from thalweg.rules.named import RULES, named, read, side_by_side, spelled, split_at
+from thalweg.rules.base.several import Several
+from thalweg.rules.named import RULES, named, put_together, read, spelled, split_at
 
 _SHAPES = tuple(torch.Size([2] * dim) for dim in range(3))  # that a rule may treat differently
 
@@ -185,8 +187,8 @@ class Contender:
 def _written(rule: Rule) -> str:
     """A rule of the library's, or of a user's own, as Python."""
     kind = type(rule).__name__
-    if isinstance(rule, Routed):
-        return f"thalweg.rules.Routed(({', '.join(map(_written, rule.given))}))"
+    if isinstance(rule, Several):
+        return f"thalweg.rules.{kind}(({', '.join(map(_written, rule.given))}))"
     if isinstance(rule, Wrapper):
         return f"thalweg.rules.{kind}({_written(rule.inner)})"
     return f"thalweg.rules.{kind}()" if kind in rules.__all__ else kind
@@ -258,7 +260,7 @@ def parse(text: str) -> Contender:
     head, *rest = split_at(text, ":")
     tail = ":".join(rest)
     if any(mark in head for mark in "(+"):
-        entry = read(head, parse, _wrapped, _beside)
+        entry = read(head, parse, _wrapped, _together)
     elif head in CONTENDERS:
         entry = CONTENDERS[head]
     elif rest:
@@ -282,7 +284,7 @@ def parse(text: str) -> Contender:
         elif ".." in value:
             ranges[key] = _range(entry, key, value)
         else:
-            settings[key] = _value(entry.name, key, value)
+            settings[key] = _value(entry, key, value)
     try:
         rule = entry.rule.with_(**settings)
         for key, within in ranges.items():
@@ -306,22 +308,28 @@ def _wrapped(kind: type[Wrapper], around: Contender) -> Contender:
     return replace(around, rule=kind(_ours(around)), about=kind.__doc__ or "", recommended={})
 
 
-def _beside(*parts: Contender) -> Contender:
-    """The first for hidden matrices, the last for all else."""
+def _together(how: str, *parts: Contender) -> Contender:
+    """Several contenders as one: side by side, or one after the other."""
     for one in parts:
         if one.full_batch:
             raise SettingError(f"{one.name}: a step on the full batch must be that of all parameters. Use sgd, say.")
-    rule = side_by_side(*map(_ours, parts))
+    rule = put_together(how, *map(_ours, parts))
+    assert isinstance(rule, Several)
     others = [(f"{name}_", one) for name, one in zip(rule.names[1:], parts[1:], strict=True)]
     pinned = parts[0].pinned.union(*({prefix + name for name in one.pinned} for prefix, one in others))
     ranges = {prefix + name: within for prefix, one in others for name, within in one.ranges.items()}
-    step = parts[-1].rule.hypers()["lr"].search if "adjust_lr_fn" in rule.hypers() else None
+    names = [one.name for one in parts]
+    about = f"{names[0]}, then {names[-1]}"
+    if how == "+":
+        about = f"{' and '.join(names[:-1])} for hidden matrices, {names[-1]} for all else"
+        step = parts[-1].rule.hypers()["lr"].search if "adjust_lr_fn" in rule.hypers() else None
+        ranges |= {} if step is None else {"lr": step}
     return replace(
         parts[0],
         rule=rule,
-        about=f"{' and '.join(one.name for one in parts[:-1])} for hidden matrices, {parts[-1].name} for all else",
+        about=about,
         pinned=pinned,
-        ranges=({} if step is None else {"lr": step}) | dict(parts[0].ranges) | ranges,
+        ranges=ranges | dict(parts[0].ranges),
         recommended={},
     )
 
@@ -338,7 +346,7 @@ def _ours(contender: Contender) -> Rule:
 def _range(entry: Contender, key: str, text: str) -> Range:
     """The range `1e-4..1e-1`, on the scale that is declared; an undeclared one is logarithmic where it is wide."""
     low, _, high = text.partition("..")
-    ends = float(_value(entry.name, key, low)), float(_value(entry.name, key, high))
+    ends = float(_value(entry, key, low)), float(_value(entry, key, high))
     if not ends[0] < ends[1]:
         raise SettingError(f"{entry.name}: {key} must be a range low..high, got {text!r}.")
     known = entry.rule.hypers().get(key)
@@ -353,13 +361,17 @@ def _range(entry: Contender, key: str, text: str) -> Range:
     return Range(*ends, "log" if 0 < ends[0] * _WIDE <= ends[1] else "linear")
 
 
-def _value(name: str, key: str, text: str) -> float | bool:
+def _value(entry: Contender, key: str, text: str) -> Any:
+    declared = entry.rule.hypers().get(key)
+    if declared is not None and declared.kind == "choice":
+        return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise SettingError(f"{name}: {key} must be a number, true or false, got {text!r}.") from None
+        raise SettingError(f"{entry.name}: {key} must be a number, true or false, got {text!r}.") from None
+    return int(value) if declared is not None and declared.kind == "count" and value.is_integer() else value
 
 
 def split_list(text: str) -> list[str]:
@@ -418,6 +430,6 @@ def _of_rule(rule: Rule) -> Contender:
     texts = [
         f"{name}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}" for name, value in changed.items()
     ]
-    name = (spelled(rule) if isinstance(rule, Wrapper | Routed) else None) or kind.__name__.lower()
+    name = (spelled(rule) if isinstance(rule, Wrapper | Several) else None) or kind.__name__.lower()
     name += ":" + ",".join(texts) if texts else ""
     return Contender(name, rule, kind.__doc__ or "", frozenset(changed))

@@ -172,10 +172,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         """The program of a group for parameters of a dtype, at the group's settings as they are now."""
         group = self.param_groups[number]
         settings = keywords.settings(self.rule, group)
-        kept = (settings, group["maximize"], group.get("rounding", "nearest"))
+        turn = self._taken(group) + 1 if self.rule.takes_turns else 0
+        kept = (settings, group["maximize"], group.get("rounding", "nearest"), turn)
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
-            rule = self.rule.with_(**settings)
+            rule = self.rule.with_(**settings).at(turn)
 
             @cache
             def program(dtype: torch.dtype) -> Program:
@@ -184,6 +185,11 @@ class RuleOptimizer(torch.optim.Optimizer):
 
             self._read[number] = kept, program
         return self._read[number][1]
+
+    def _taken(self, group: dict[str, Any]) -> int:
+        """The steps that a group has taken."""
+        records = (self.state[param] for param in group["params"] if self.state.get(param))
+        return max((int(record["step"]) for record in records), default=0)
 
     def eval(self) -> None:
         """Put the parameters where the model is to be used, for rules that train elsewhere (Schedule-Free, averages).

@@ -22,6 +22,7 @@ from thalweg.rules.base.roots import root
 from thalweg.rules.base.routed import Routed
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape, steps
+from thalweg.rules.base.switched import Switched
 from thalweg.rules.base.wrapper import Wrapper
 from thalweg.rules.came import CAME
 from thalweg.rules.dadapt_adam import DAdaptAdam
@@ -167,6 +168,7 @@ __all__ = [
     "Split",
     "StableAdamW",
     "Sum",
+    "Switched",
     "WarmRestarts",
     "Wrapper",
     "Yogi",

@@ -13,6 +13,8 @@ from thalweg.errors import UnknownNameError, nearest
 from thalweg.rules import wrappers
 from thalweg.rules.base.routed import Routed
 from thalweg.rules.base.rule import Rule
+from thalweg.rules.base.several import Several
+from thalweg.rules.base.switched import Switched
 from thalweg.rules.base.wrapper import Wrapper
 
 _WRAPPED = re.compile(r"(\w+)\((.*)\)")
@@ -36,7 +38,7 @@ RULES: dict[str, type[Rule]] = {
 
 def named(text: str) -> Rule:
     """The rule that a name means, at its defaults. Raises UnknownNameError."""
-    return read(text, _single, lambda kind, inner: kind(inner), side_by_side)
+    return read(text, _single, lambda kind, inner: kind(inner), put_together)
 
 
 def _single(name: str) -> Rule:
@@ -49,23 +51,27 @@ def read(
     text: str,
     single: Callable[[str], _T],
     wrapped: Callable[[type[Wrapper], _T], _T],
-    beside: Callable[..., _T],
+    several: Callable[..., _T],
 ) -> _T:
     """What parentheses and plus signs make of names, each of which `single` reads."""
     text = text.strip()
     parts = split_at(text, "+")
     if len(parts) > 1:
-        return beside(*(read(part, single, wrapped, beside) for part in parts))
+        return several("+", *(read(part, single, wrapped, several) for part in parts))
     if match := _WRAPPED.fullmatch(text):
         name, inner = match.groups()
+        if name == "then":
+            return several("then", *(read(part, single, wrapped, several) for part in split_at(inner, ",")))
         if name not in WRAPPERS:
             raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
-        return wrapped(WRAPPERS[name], read(inner, single, wrapped, beside))
+        return wrapped(WRAPPERS[name], read(inner, single, wrapped, several))
     return single(text)
 
 
-def side_by_side(*parts: Rule) -> Routed:
-    """Rules for parameters of their own, at steps of one size where that can be chosen: one learning rate for all."""
+def put_together(how: str, *parts: Rule) -> Rule:
+    """Rules one after the other, or side by side, then at steps of one size where that can be chosen."""
+    if how == "then":
+        return Switched(parts)
     matched = [
         rule.with_(adjust_lr_fn="match_rms_adamw") if "adjust_lr_fn" in rule.hypers() else rule for rule in parts
     ]
@@ -74,9 +80,12 @@ def side_by_side(*parts: Rule) -> Routed:
 
 def spelled(rule: Rule) -> str | None:
     """The name that means a rule but for its settings; None for one that has a user's own in it."""
-    if isinstance(rule, Routed):
+    if isinstance(rule, Several):
         names = [spelled(part) for part in rule.given]
-        return None if None in names else "+".join(filter(None, names))
+        known = [name for name in names if name is not None]
+        if len(known) < len(names):
+            return None
+        return "+".join(known) if isinstance(rule, Routed) else f"then({','.join(known)})"
     kind = type(rule).__module__.rpartition(".")[2]
     if isinstance(rule, Wrapper):
         inner = spelled(rule.inner)

@@ -17,7 +17,7 @@ from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
 from thalweg.optim.routing.roles import MATRICES, UNDECAYED, Part, Role, roles_of
 from thalweg.rules import Rule
 from thalweg.rules.base.routed import Routed
-from thalweg.rules.named import named, side_by_side
+from thalweg.rules.named import named, put_together
 
 _COLUMNS = ("parameter", "shape", "role", "rule", "lr", "weight decay", "why")
 
@@ -196,7 +196,7 @@ def _together(rule: Any, rest: Any) -> Rule:
     if rest is None and not first.takes_matrices:
         return first
     second = _rule("adamw" if rest is None else rest)
-    return side_by_side(first, second) if isinstance(rule, str) else Routed((first, second))
+    return put_together("+", first, second) if isinstance(rule, str) else Routed((first, second))
 
 
 def _rule(given: Any) -> Rule:

@@ -129,6 +129,7 @@ class Rule:
     needs: ClassVar[Needs] = "gradient"
     estimates_every: ClassVar[int] = 1  # steps from one estimate of curvature to the next, where they are needed
     draws: ClassVar[bool] = False  # random numbers, from the scalars `key_low` and `key_high`, which the engine adds
+    takes_turns: ClassVar[bool] = False  # is another rule from some step on: see `at`
     carried: ClassVar[Mapping[str, float]] = {}  # scalars that `carry` remembers, with their first values
 
     class State:
@@ -209,6 +210,10 @@ class Rule:
             declared[name].check(f"{self.name}: {name}", settings[name])
         changed.check_together()
         return changed
+
+    def at(self, step: int) -> Self:
+        """The rule of step number `step`, where rules take turns."""
+        return self
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:
         """The tensors that these settings remember for a parameter of this shape, by field name."""

@@ -133,6 +133,13 @@ class Wrapper(Rule):
         return self.inner.parts
 
     @property
+    def takes_turns(self) -> bool:  # type: ignore[override]
+        return self.inner.takes_turns
+
+    def at(self, step: int) -> Self:
+        return super()._with({"inner": self.inner.at(step)})
+
+    @property
     def evaluates_elsewhere(self) -> bool:
         return self.inner.evaluates_elsewhere
 
