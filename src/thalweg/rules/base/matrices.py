@@ -43,10 +43,15 @@ def newton_schulz(matrix: Tensor, coefficients: Sequence[Any], num_steps: int, e
 
 
 def inverse_root(matrix: Tensor, order: int) -> Tensor:
-    """A^(-1/order) of a positive definite matrix; computed in float64, since small eigenvalues count most."""
+    """A^(-1/order) of a positive semi-definite matrix; computed in float64, since small eigenvalues count most.
+
+    Eigenvalues that the matrix's own dtype cannot tell from zero, and may even make negative, are taken for the least
+    that it can: their inverse would be noise, and far larger than all else.
+    """
     values, vectors = torch.linalg.eigh(matrix.double())
-    least = torch.finfo(torch.float64).tiny
-    powers = torch.clamp(values, min=least) ** (-1 / order)
+    known = torch.finfo(matrix.dtype)
+    least = values[..., -1:] * (known.eps * matrix.shape[-1])
+    powers = torch.maximum(values, torch.clamp(least, min=known.tiny)) ** (-1 / order)
     return ((vectors * powers.unsqueeze(-2)) @ vectors.mT).to(matrix.dtype)
 
 
