@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ DOCUMENTS = (
     HERE.parent / "README.md",
     HERE.parent / "docs" / "choosing.md",
     HERE.parent / "docs" / "optimizers.md",
+    HERE.parent / "docs" / "transfer.md",
 )
 SET_NAMES = {
     "gpt2": "GPT-2-like, 98 M parameters in 148 tensors",
@@ -211,6 +213,30 @@ def recommended_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def transfer_table(record: dict[str, Any]) -> str:
+    """What a learning rate that was brought over is worth."""
+    lines = [
+        "| from AdamW to | best lr ÷ the one brought over | loss ÷ the best: brought over | AdamW's number | default |",
+        "|---|---|---|---|---|",
+    ]
+    wheres = ("transferred", "same", "default")
+
+    def middle(values: list[float]) -> str:
+        return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    for target in dict.fromkeys(row["target"] for row in record["rows"]):
+        rows = [row for row in record["rows"] if row["target"] == target]
+        ratios = middle([row["best_lr"] / row["transferred_lr"] for row in rows])
+        factors = (middle([row["factor"][where] for row in rows]) for where in wheres)
+        lines.append(f"| {target} | {ratios} | {' | '.join(factors)} |")
+    lines += [
+        "",
+        f"Medians over {', '.join(record['tasks'])}, and the range; {record['grid']} learning rates in each rule's own "
+        f"range, {record['seeds']} seeds, {record['kept']} gradients. A factor of 1 is the least validation loss of all.",
+    ]
+    return "\n".join(lines)
+
+
 def _entry(one: dict[str, Any]) -> list[str]:
     semantics = one["semantics"]
     return [
@@ -256,6 +282,7 @@ TABLES = {
     "choosing": choosing_table,
     "store_overhead": store_table,
     "recommended": recommended_table,
+    "transfer": transfer_table,
     "facts": facts_table,
 }
 

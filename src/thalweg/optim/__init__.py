@@ -6,6 +6,7 @@ Where torch has the algorithm, changing the import is enough.
 from thalweg import rules
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
 from thalweg.optim.routing import Routing, route
+from thalweg.optim.transfer import Transferred, transfer
 
 
 class AdaBelief(RuleOptimizer, rule=rules.AdaBelief): ...
@@ -213,7 +214,9 @@ __all__ = [
     "Signum",
     "Sophia",
     "StableAdamW",
+    "Transferred",
     "Yogi",
     "optimizer_for",
     "route",
+    "transfer",
 ]

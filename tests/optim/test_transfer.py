@@ -1,0 +1,83 @@
+"""A learning rate brought from one rule to another: steps of one size, measured by running the optimizers."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.references.wrapping import put
+from thalweg import optim, rules
+from thalweg.errors import ParameterError, SettingError, UnknownNameError
+from thalweg.optim import transfer
+
+SHAPES = ((48, 16), (16,))
+GRADS = [
+    [0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(3 * step + k)) for k, shape in enumerate(SHAPES)]
+    for step in range(30)
+]
+PARAMS = [torch.randn(shape, generator=torch.Generator().manual_seed(7)) for shape in SHAPES]
+ADAMW = rules.AdamW(lr=3e-4, weight_decay=0.1)
+
+
+def size_of_steps(rule: rules.Rule, params: list[Tensor], grads: list[list[Tensor]]) -> float:
+    """The root mean square step of the second half, by the optimizer itself, without its weight decay."""
+    params = [param.clone() for param in params]
+    optimizer = optim.optimizer_for(rule.with_(weight_decay=0.0))(params)
+    squares = []
+    for step in grads:
+        before = torch.cat([param.flatten() for param in params])
+        put(params, step)
+        optimizer.step()
+        squares.append((torch.cat([param.flatten() for param in params]) - before).square().mean())
+    return float(torch.stack(squares[len(squares) // 2 :]).mean().sqrt())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [rules.Lion(), rules.SGD(momentum=0.9), rules.Signum(), rules.RMSprop(), rules.LAMB(), rules.NAdam()],
+    ids=lambda rule: rule.name,
+)
+def test_both_rules_take_steps_of_one_size(target: rules.Rule) -> None:
+    found = transfer(ADAMW, target, PARAMS, GRADS)
+    wanted = size_of_steps(ADAMW, PARAMS, GRADS)
+    assert found.step_size == pytest.approx(wanted, rel=1e-3)
+    assert size_of_steps(found.rule, PARAMS, GRADS) == pytest.approx(wanted, rel=1e-2)
+
+
+def test_there_and_back_is_where_it_began() -> None:
+    back = transfer(transfer(ADAMW, "lion").rule, "adamw").rule
+    assert back.settings()["lr"] == pytest.approx(3e-4)
+    assert back.settings()["weight_decay"] == pytest.approx(0.1)
+
+
+def test_decoupled_decay_takes_off_as_much_in_a_step_and_coupled_decay_is_left() -> None:
+    lion = transfer(ADAMW, "lion").rule.settings()
+    assert lion["lr"] * lion["weight_decay"] == pytest.approx(3e-4 * 0.1)
+    assert 2 < 3e-4 / lion["lr"] < 10  # Lion's authors say 3 to 10
+    assert transfer(ADAMW, rules.Adam(weight_decay=0.01)).rule.settings()["weight_decay"] == 0.01
+
+
+def test_muon_scaled_for_adamw_needs_nearly_adamws_rate() -> None:
+    muon = transfer(ADAMW, rules.Muon(adjust_lr_fn="match_rms_adamw"), [torch.zeros(64, 256)]).rule
+    assert 0.5 < muon.settings()["lr"] / 3e-4 < 2
+    assert (
+        str(transfer("adamw", "lion")) == "Lion: lr=0.00024, weight_decay=0.042 (steps of 0.00024 in root mean square)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        (lambda: transfer("adamw", "sgd"), SettingError, "the steps of SGD follow the size of gradients"),
+        (lambda: transfer("adamw", "muon"), SettingError, "Muon looks at whole tensors, so params must be given"),
+        (lambda: transfer("adamw", "prodigy"), SettingError, "got Prodigy, whose lr is a factor of a size"),
+        (lambda: transfer("sam(sgd)", "adamw"), SettingError, "needs gradients alone, got SAM"),
+        (lambda: transfer("muon+adamw", "adamw"), SettingError, "got Muon.AdamW. Use its parts"),
+        (lambda: transfer("adamw", "lioness"), UnknownNameError, "Did you mean lion"),
+        (lambda: transfer("adamw", "lion", PARAMS, GRADS[:1]), ParameterError, "of two steps or more, .* got 1 steps"),
+        (lambda: transfer("adamw", "lion", PARAMS[:1], GRADS), ParameterError, "one for each parameter"),
+        (lambda: transfer(rules.AdamW(lr=0.0), "lion"), ParameterError, "AdamW must move parameters"),
+    ],
+)
+def test_what_cannot_be_brought_over_is_told(wrong, error, said) -> None:
+    with pytest.raises(error, match=said):
+        wrong()
