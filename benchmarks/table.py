@@ -216,23 +216,23 @@ def recommended_table(record: dict[str, Any]) -> str:
 def transfer_table(record: dict[str, Any]) -> str:
     """What a learning rate that was brought over is worth."""
     lines = [
-        "| from AdamW to | best lr ÷ the one brought over | loss ÷ the best: brought over | AdamW's number | default |",
-        "|---|---|---|---|---|",
+        "| from AdamW to | best lr ÷ by step | ÷ by distance | loss: by step | by distance | AdamW's lr | default |",
+        "|---|---|---|---|---|---|---|",
     ]
-    wheres = ("transferred", "same", "default")
+    wheres = ("by step", "by distance")
 
     def middle(values: list[float]) -> str:
         return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
     for target in dict.fromkeys(row["target"] for row in record["rows"]):
         rows = [row for row in record["rows"] if row["target"] == target]
-        ratios = middle([row["best_lr"] / row["transferred_lr"] for row in rows])
-        factors = (middle([row["factor"][where] for row in rows]) for where in wheres)
-        lines.append(f"| {target} | {ratios} | {' | '.join(factors)} |")
+        ratios = [middle([row["best_lr"] / row["lr"][where] for row in rows]) for where in wheres]
+        factors = [middle([row["factor"][where] for row in rows]) for where in (*wheres, "same", "default")]
+        lines.append(f"| {target} | {' | '.join(ratios + factors)} |")
     lines += [
         "",
         f"Medians over {', '.join(record['tasks'])}, and the range; {record['grid']} learning rates in each rule's own "
-        f"range, {record['seeds']} seeds, {record['kept']} gradients. A factor of 1 is the least validation loss of all.",
+        f"range, {record['seeds']} seeds, {record['kept']} gradients. Losses over the least.",
     ]
     return "\n".join(lines)
 

@@ -24,6 +24,7 @@ from thalweg.comparison.scale import Scale
 from thalweg.comparison.seeds import derive
 from thalweg.comparison.training import train_all
 from thalweg.optim import route, transfer
+from thalweg.optim.transfer import Match
 from thalweg.tasks import Task
 from thalweg.tasks.catalogue import BUILT_IN
 
@@ -31,6 +32,7 @@ RECORD = Path(__file__).parent / "records" / "transfer.json"
 TASKS = {"digits": 20, "breast-cancer": 20, "patches": 10, "elevation": 8, "modular-addition": 15}  # with their passes
 SOURCE = "adamw"
 TARGETS = ("lion", "signum", "momentum", "rmsprop", "nadam", "adagrad", "muon+adamw")
+MATCHES: tuple[Match, ...] = ("step", "distance")
 GRID, SEEDS, KEPT = 21, 2, 30
 
 
@@ -63,14 +65,16 @@ def gradients(task: Task, contender: Contender, lr: float) -> tuple[torch.nn.Mod
     return run.model, kept
 
 
-def brought(source: rules.Rule, target: Contender, task: Task, model: torch.nn.Module, kept: list[Any]) -> float:
+def brought(
+    source: rules.Rule, target: Contender, task: Task, model: torch.nn.Module, kept: list[Any], match: Match
+) -> float:
     """The learning rate that comes over; for rules side by side, that of the first on its own parameters."""
     rule, names = target.rule, [name for name, _ in model.named_parameters()]
     if rule.parts:
         names = [one.name for one in route(model, rule, roles=task.roles).parameters if one.rule == "muon"]
         rule = rule.parts["muon"]
     params = [dict(model.named_parameters())[name] for name in names]
-    found = transfer(source, rule, params, [[grads[name] for name in names] for grads in kept])
+    found = transfer(source, rule, params, [[grads[name] for name in names] for grads in kept], match=match)
     return float(f"{float(found.rule.settings()['lr']):.3g}")
 
 
@@ -85,22 +89,22 @@ def on(name: str) -> list[dict[str, Any]]:
     for wanted in TARGETS:
         target = parse(wanted)
         own = grid(target)
-        default = float(target.rule.hypers()["lr"].default)
-        over = brought(source.rule_at({"lr": lr}), target, task, model, kept)
-        *scores, at_over, at_same, at_default = trained(task, target, [*own, over, lr, default])
+        tried = {
+            f"by {match}": brought(source.rule_at({"lr": lr}), target, task, model, kept, match) for match in MATCHES
+        }
+        tried |= {"same": lr, "default": float(target.rule.hypers()["lr"].default)}
+        scores = trained(task, target, [*own, *tried.values()])
         best = int(np.argmin(scores))
-        least = min(*scores, at_over, at_same, at_default)
         rows.append(
             {
                 "task": name,
                 "target": wanted,
                 "source_lr": lr,
-                "best_lr": own[best],
-                "transferred_lr": over,
-                "default_lr": default,
+                "best_lr": [*own, *tried.values()][best],
+                "lr": tried,
                 "factor": {
-                    where: math.exp(score - least)
-                    for where, score in (("transferred", at_over), ("same", at_same), ("default", at_default))
+                    where: math.exp(score - scores[best])
+                    for where, score in zip(tried, scores[len(own) :], strict=True)
                 },
             }
         )

@@ -6,6 +6,7 @@ step: both rules are shown the same gradients, and the new learning rate makes t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, SettingError
 from thalweg.rules import Rule
 from thalweg.rules.named import named
+
+Match = Literal["step", "distance"]
 
 _STEPS = 40  # of noise, where no gradients are given
 _SHAPE = (64, 64)
@@ -40,6 +43,8 @@ def transfer(
     target: str | Rule,
     params: Iterable[Tensor] | None = None,
     gradients: Iterable[Sequence[Tensor]] | None = None,
+    *,
+    match: Match = "step",
 ) -> Transferred:
     """Bring the learning rate of one rule to another: where to start, not where to end.
 
@@ -49,9 +54,11 @@ def transfer(
         params: the parameters that are to be moved, for rules that look at more than one number at a time
         gradients: for each of some steps, twenty or more, the gradient of each parameter, as a training with the
             source has them. Without them noise is taken, which does for rules whose step no size of gradients changes
+        match: what is made equal, both in root mean square: a `step`, or the `distance` come in the second half of the
+            steps, to which steps add up that agree with each other, as those of much momentum do
 
-    Returns the target at a learning rate that makes its steps as large as the source's, in root mean square over the
-    second half of the steps; and at a weight decay that takes off as much in a step, where both decay by η λ.
+    Returns the target at a learning rate that makes its steps as large as the source's, and at a weight decay that
+    takes off as much in a step, where both decay by η λ.
 
     Momentum, a schedule and the noise of a batch size do not carry over: tune from there, a factor of 3 to either side.
     Raises SettingError for rules without a learning rate to bring over (D-Adaptation, Prodigy, DoG), and for noise
@@ -73,7 +80,8 @@ def transfer(
             f"transfer: gradients must be those of two steps or more, one for each parameter, got {len(shown)} steps "
             f"of {sorted({len(step) for step in shown})}. Keep [param.grad.clone() for param in params] of each step."
         )
-    sizes = [_step_size(_without_decay(rule), start, shown) for rule in (first, second)]
+    moved = [_moved(_without_decay(rule), start, shown) for rule in (first, second)]
+    sizes = [one[match] for one in moved]
     if min(sizes) < _TOO_SMALL:
         still = first if sizes[0] < _TOO_SMALL else second
         raise ParameterError(f"transfer: {still.name} must move parameters at these gradients, and does not.")
@@ -82,7 +90,7 @@ def transfer(
     decays = [rule.hypers().get("weight_decay") for rule in (first, second)]
     if all(one is not None and one.place == "decoupled" for one in decays):
         settings["weight_decay"] = float(first.settings()["weight_decay"]) * float(first.settings()["lr"]) / lr
-    return Transferred(second.with_(**settings), sizes[0])
+    return Transferred(second.with_(**settings), moved[0]["step"])
 
 
 def _check(rule: Rule, *, noise: bool, shapes: bool) -> None:
@@ -111,22 +119,26 @@ def _without_decay(rule: Rule) -> Rule:
 
 
 @torch.no_grad()
-def _step_size(rule: Rule, start: Sequence[Tensor], shown: Sequence[Sequence[Tensor]]) -> float:
-    """The root mean square of the second half of the steps that a rule takes when it is shown these gradients."""
+def _moved(rule: Rule, start: Sequence[Tensor], shown: Sequence[Sequence[Tensor]]) -> dict[Match, float]:
+    """How far a rule that is shown these gradients moves parameters in the second half of the steps."""
     program = Program(rule)
-    params = list(start)
+    params, half = list(start), len(shown) // 2
+    middle = params
     states = [program.init(param) for param in params]
-    carried = program.begun()
-    squares, counted = 0.0, 0
+    carried, squares = program.begun(), []
     for step, grads in enumerate(shown, start=1):
         c = program.coefficients(step, before=carried)
         carried = program.carried(c)
         items = [loop.Item(program, *each, c) for each in zip(params, grads, states, strict=True)]
-        made = list(loop.update(items))
-        if step > len(shown) // 2:
-            squares += sum(
-                float((new - old).double().square().sum()) for (new, _), old in zip(made, params, strict=True)
-            )
-            counted += sum(param.numel() for param in params)
-        params, states = [list(each) for each in zip(*made, strict=True)]
-    return (squares / counted) ** 0.5
+        before = params
+        params, states = (list(each) for each in zip(*loop.update(items), strict=True))
+        if step > half:
+            squares.append(_mean_square(params, before))
+        else:
+            middle = params
+    return {"step": (sum(squares) / len(squares)) ** 0.5, "distance": _mean_square(params, middle) ** 0.5}
+
+
+def _mean_square(there: Sequence[Tensor], here: Sequence[Tensor]) -> float:
+    squares = sum(float((one - other).double().square().sum()) for one, other in zip(there, here, strict=True))
+    return squares / sum(one.numel() for one in there)
