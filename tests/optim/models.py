@@ -105,6 +105,20 @@ ARCHITECTURES = {
         r"bert\.encoder\.layer\.\d.*(query|key|value|dense)\.weight|bert\.pooler\.dense\.weight",
         "classifier.weight",
     ),
+    "BERT, pretraining": Architecture(
+        lambda: t.BertForPreTraining(t.BertConfig(**WIDTH, **WORDS)),
+        r"bert\.encoder\.layer\.\d.*(query|key|value|dense)\.weight|bert\.pooler\.dense\.weight"
+        r"|cls\.predictions\.transform\.dense\.weight",
+        "cls.seq_relationship.weight",
+    ),
+    "T5, questions": Architecture(
+        lambda: t.T5ForQuestionAnswering(
+            t.T5Config(d_model=24, d_ff=40, num_layers=2, num_heads=4, d_kv=6, vocab_size=53)
+        ),
+        r"(en|de)coder\.block\.\d\.layer\.\d\.(SelfAttention|EncDecAttention|DenseReluDense)\.\w+\.weight"
+        r"(?<!relative_attention_bias\.weight)",
+        "qa_outputs.weight",
+    ),
     "BERT, no head": Architecture(
         lambda: t.BertModel(t.BertConfig(**WIDTH, **WORDS)),
         r"encoder\.layer\.\d.*(query|key|value|dense)\.weight|pooler\.dense\.weight",

@@ -2,7 +2,9 @@
 
 import copy
 import io
+import itertools
 import pickle
+import re
 import warnings
 
 import pytest
@@ -13,6 +15,8 @@ from tests.optim.models import ARCHITECTURES, Architecture, Gpt
 from thalweg import optim, rules
 from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, RoutingError, SettingError
 from thalweg.optim.routing import Routing, roles_of, route
+from thalweg.rules.named import WRAPPERS
+from thalweg.tasks.catalogue import BUILT_IN
 
 NEVER = {"embedding", "tied head", "head", "norm", "bias", "scale", "router", "depthwise convolution"}
 WORDS = torch.randint(0, 11, (4, 5), generator=torch.Generator().manual_seed(0))
@@ -85,12 +89,12 @@ def test_what_cannot_be_told_is_asked_and_the_answers_are_taken() -> None:
             self.attention.qkv = nn.Linear(8, 16)
 
     plan = route(Plain())
-    assert [one.name for one in plan.questions] == ["mixing", "first.weight", "second.weight", "attention.qkv.weight"]
-    assert "4 to be asked" in str(plan)
-    with pytest.raises(RoutingError, match=r"got 4 that nothing tells:\n    mixing  8x8: a parameter of its own") as e:
+    assert [one.name for one in plan.questions] == ["mixing", "second.weight", "attention.qkv.weight"]
+    assert "3 to be asked" in str(plan)
+    with pytest.raises(RoutingError, match=r"got 3 that nothing tells:\n    mixing  8x8: a parameter of its own") as e:
         plan.optimizer()
     assert "16 rows are not 3 x 8" in str(e.value)
-    assert "nothing tells which layer is the last" in str(e.value)
+    assert "no later one takes its 8 outputs" in str(e.value)
     said = {"mixing": "hidden matrix", "*.qkv.weight": "hidden matrix", "second.*": "head"}
     plan = route(Plain(), roles=said)
     assert not plan.questions
@@ -99,53 +103,160 @@ def test_what_cannot_be_told_is_asked_and_the_answers_are_taken() -> None:
     assert of_role(route(Plain(), roles=said | {"second.*": "hidden matrix"}, headless=True), "head") == set()
 
 
-def test_a_last_layer_in_a_list_is_asked_for() -> None:
-    class Listed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList([nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)])
+class Mlp(nn.Module):
+    """Layers by attributes."""
 
-    assert len(route(Listed()).questions) == 3
-    assert of_role(route(Listed(), roles={"layers.2.weight": "head"}), "hidden matrix") == {
-        "layers.0.weight",
-        "layers.1.weight",
-    }
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        for k, (into, out) in enumerate(itertools.pairwise(widths), 1):
+            setattr(self, f"fc{k}", nn.Linear(into, out))
 
 
-def test_heads_are_told_by_sequence_by_vocabulary_and_by_place() -> None:
-    class Words(nn.Module):
-        def __init__(self, words: int) -> None:
-            super().__init__()
-            self.tokens, self.mix = nn.Embedding(53, 8), nn.Linear(8, 8)
-            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(2))
-            self.to_words = nn.Linear(8, words)
+def holding(**modules: nn.Module) -> nn.Module:
+    model = nn.Module()
+    for name, module in modules.items():
+        setattr(model, name, module)
+    return model
 
-    assert of_role(route(Words(53)), "head") == {"to_words.weight"}
-    assert {one.name for one in route(Words(7)).questions} == {"mix.weight", "to_words.weight"}
-    one = Words(7)
-    one.mix = nn.Identity()
-    assert of_role(route(one), "head") == {"to_words.weight"}
-    layers = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1), nn.Flatten()))
-    assert of_role(route(layers), "head") == {"1.1.weight"}
-    vgg = nn.Module()
-    vgg.features, vgg.classifier = nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-    assert of_role(route(vgg), "head") == {"classifier.1.weight"}
-    assert of_role(route(vgg), "hidden matrix") == {"classifier.0.weight"}
+
+def blocks(*widths: int) -> nn.ModuleList:
+    return nn.ModuleList(holding(linear=nn.Linear(*pair)) for pair in itertools.pairwise(widths))
+
+
+# A model, and which of its weights are heads; those asked for.
+ENDS = {
+    "by attributes": (Mlp(4, 8, 8, 3), {"fc3.weight"}, set()),
+    "a list": (holding(layers=nn.ModuleList([nn.Linear(4, 8), nn.Linear(8, 3)])), {"layers.1.weight"}, set()),
+    "a list of blocks": (holding(blocks=blocks(4, 8, 8, 3)), {"blocks.2.linear.weight"}, set()),
+    "a Sequential to the end": (
+        nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Flatten())),
+        {"1.1.weight"},
+        set(),
+    ),
+    "the first of several is called a head": (
+        holding(fc=nn.Linear(4, 8), final=nn.Linear(8, 3)),
+        {"final.weight"},
+        set(),
+    ),
+    "two heads": (
+        holding(torso=Mlp(4, 8, 8), actor=nn.Linear(8, 2), value_head=nn.Linear(8, 1)),
+        {"actor.weight", "value_head.weight"},
+        set(),
+    ),
+    "two networks": (
+        holding(generator=Mlp(4, 8, 16), discriminator=Mlp(16, 8, 1)),
+        {"discriminator.fc2.weight"},
+        {"generator.fc2.weight"},
+    ),
+    "several networks of one kind": (
+        holding(members=nn.ModuleList([Mlp(4, 8, 3), Mlp(4, 8, 3)])),
+        {"members.0.fc2.weight", "members.1.fc2.weight"},
+        set(),
+    ),
+    "a backbone and a classifier": (
+        holding(
+            features=nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)),
+            classifier=nn.Sequential(nn.Linear(24, 8), nn.Linear(8, 2)),
+        ),
+        {"classifier.1.weight"},
+        set(),
+    ),
+    "attention whose module is called heads": (
+        holding(multi_head_attention=holding(q=nn.Linear(8, 8), o=nn.Linear(8, 8)), final=nn.Linear(8, 3)),
+        {"final.weight"},
+        set(),
+    ),
+    "a context as long as the width": (
+        holding(position=nn.Embedding(64, 64), mix=nn.Linear(64, 64), final=nn.Linear(64, 3)),
+        {"final.weight"},
+        set(),
+    ),
+    "a tied head and another": (
+        holding(lm=Gpt(), classifier=nn.Linear(8, 3)),
+        {"classifier.weight"},
+        set(),
+    ),
+    "back to as many as came in": (Mlp(8, 4, 8), set(), {"fc2.weight"}),
+    "called so, where sizes do not tell": (holding(inner=nn.Linear(8, 8), out=nn.Linear(8, 8)), {"out.weight"}, set()),
+    "two towers": (
+        holding(image=Mlp(8, 8), image_projection=nn.Linear(8, 6), text=Mlp(6, 8), text_projection=nn.Linear(8, 6)),
+        set(),
+        {"image_projection.weight", "text_projection.weight"},
+    ),
+    "compiled": (holding(_orig_mod=Mlp(4, 8, 3)), {"_orig_mod.fc2.weight"}, set()),
+    "in parallel": (nn.DataParallel(Mlp(4, 8, 3)), {"module.fc2.weight"}, set()),
+    "transformers', with several heads": (
+        made(ARCHITECTURES["BERT, pretraining"]),
+        {"cls.seq_relationship.weight"},
+        set(),
+    ),
+    "transformers', a class of its own": (
+        made(ARCHITECTURES["T5, questions"]),
+        {"qa_outputs.weight"},
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "heads", "asked"), ENDS.values(), ids=ENDS)
+def test_last_layers_are_told_by_who_takes_their_outputs(model: nn.Module, heads: set[str], asked: set[str]) -> None:
+    plan = route(model)
+    assert {one.name for one in plan.parameters if one.role == "head" and "weight" in one.name} == heads
+    assert {one.name for one in plan.questions} == asked
+
+
+def test_owners_tell_what_parametrized_weights_are_for() -> None:
+    normed = torch.nn.utils.parametrizations
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the old weight_norm says that it is old
+        old = torch.nn.utils.weight_norm(nn.Conv1d(8, 8, 3))
+    model = holding(
+        table=normed.spectral_norm(nn.Embedding(11, 8)),
+        depthwise=normed.weight_norm(nn.Conv1d(8, 8, 3, groups=8)),
+        old=old,
+        hidden=normed.weight_norm(nn.Linear(8, 8)),
+        head=nn.Linear(8, 3),
+    )
+    roles = {one.name: one.role for one in route(model).parameters}
+    assert roles["table.parametrizations.weight.original"] == "embedding"
+    assert roles["depthwise.parametrizations.weight.original1"] == "depthwise convolution"
+    assert roles["hidden.parametrizations.weight.original0"] == "scale"
+    assert roles["hidden.parametrizations.weight.original1"] == "hidden matrix"
+    assert roles["old.weight_g"] == "scale"
+
+
+def test_biases_and_single_rows_are_no_matrices_whatever_their_shape() -> None:
+    model = holding(gate=nn.Linear(8, 1), head=nn.Linear(8, 3))
+    model.several_bias = nn.Parameter(torch.zeros(4, 8))
+    model.embed_images = nn.Linear(48, 8)
+    roles = {one.name: (one.role, one.rule) for one in route(model).parameters}
+    assert roles["several_bias"] == ("bias", "adamw")
+    assert roles["gate.weight"][1] == "adamw"
+    assert roles["embed_images.weight"][0] == "embedding"
+    with pytest.raises(RoutingError, match="every parameter must have a shape, got 0.weight"):
+        route(nn.Sequential(nn.LazyLinear(3)))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_task_can_be_routed(name: str) -> None:
+    task = BUILT_IN[name]()
+    plan = route(task.make_model(0), roles=task.roles)
+    assert not plan.questions, plan
 
 
 def test_parts_of_a_parameter_are_told() -> None:
     blocks = {
-        one.name: dict(one.treatment.followed)
+        one.name: dict(one.treatment.settings)
         for one in route(made(ARCHITECTURES["Mixtral, a mixture of experts"])).parameters
     }
     assert blocks["model.layers.0.mlp.experts.down_proj"]["stacked"] is True
-    recurrent = {one.name: dict(one.treatment.followed) for one in route(made(ARCHITECTURES["RNN"])).parameters}
+    recurrent = {one.name: dict(one.treatment.settings) for one in route(made(ARCHITECTURES["RNN"])).parameters}
     assert recurrent["lstm.weight_ih_l0"]["row_blocks"] == 4
     assert recurrent["gru.weight_hh_l0"]["row_blocks"] == 3
-    gpt2 = {one.name: dict(one.treatment.followed) for one in route(made(ARCHITECTURES["GPT-2"])).parameters}
+    gpt2 = {one.name: dict(one.treatment.settings) for one in route(made(ARCHITECTURES["GPT-2"])).parameters}
     assert gpt2["transformer.h.0.attn.c_attn.weight"]["column_blocks"] == 3  # kept as (in, out)
     residual = {
-        one.name: dict(one.treatment.followed)
+        one.name: dict(one.treatment.settings)
         for one in route(ARCHITECTURES["ResNet, of a vision library"].make()).parameters
     }
     assert residual["layer1.2.weight"]["row_blocks"] == 2
@@ -198,7 +309,7 @@ def test_factors_of_roles_and_rules_are_in_the_groups() -> None:
         gpt(),
         lr=0.01,
         weight_decay=0.1,
-        lr_scale={"tied head": 10, "adamw": 0.5},
+        lr_scale={"tied head": 20, "adamw": 0.5},
         decay_scale={"tied head": 0, "bias": 1},
     )
     groups = {name: group for group in plan.optimizer().param_groups for name in group["param_names"]}
@@ -274,6 +385,53 @@ def test_what_is_around_the_whole_sees_the_whole() -> None:
     assert difference(ours, theirs) < 1e-12
 
 
+@pytest.mark.parametrize("wrapper", [name for name in WRAPPERS if name not in ("sam", "asam", "split")])
+def test_wrappers_with_a_memory_go_around_parameters_that_are_split(wrapper: str) -> None:
+    for spec in (f"{wrapper}(muon+adamw)", f"{wrapper}(muon)+adamw"):
+        model = gpt()
+        whole = route(model, spec, lr=0.01, **({"weight_decay": 0.0} if "decay" in wrapper else {}))
+        optimizer = whole.optimizer()
+        train(model, optimizer, 3)
+        with optimizer.evaluating():
+            assert all(param.isfinite().all() for param in model.parameters())
+        assert difference(model, gpt()) > 0
+
+
+def test_blocks_are_clipped_by_the_norm_of_all() -> None:
+    model = gpt().double()
+    loss_of(model)
+    fused = [param for name, param in model.named_parameters() if re.search(r"(qkv|proj).weight", name)]
+    norm = torch.linalg.vector_norm(torch.cat([param.grad.flatten() for param in fused]))
+    optimizer = route(model, "clip(heavy_ball)+adamw", max_norm=float(norm) / 10, lr=1.0, momentum=0.0).optimizer()
+    before = [param.detach().clone() for param in fused]
+    optimizer.step()
+    for param, old in zip(fused, before, strict=True):
+        assert torch.allclose(old - param, param.grad / 10, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_routing_is_refused() -> None:
+    one = route(gpt(), roles={"blocks.0.proj.weight": "embedding"}).optimizer()
+    other = route(gpt(), roles={"blocks.1.proj.weight": "embedding"}).optimizer()
+    with pytest.raises(ParameterError, match="must be one of the same routing, got blocks"):
+        other.load_state_dict(one.state_dict())
+
+
+def test_learning_rates_keep_the_ratio_of_the_defaults_unless_steps_are_of_one_size() -> None:
+    def rates(*given: object, **settings: float) -> dict[str, float]:
+        groups = route(gpt(), *given, **settings).optimizer().param_groups
+        return {group["rule"]: group["lr"] for group in groups}
+
+    assert rates("shampoo") == {"shampoo": 0.1, "adamw": pytest.approx(1e-3)}
+    assert rates("shampoo", lr=1.0) == {"shampoo": 1.0, "adamw": pytest.approx(1e-2)}
+    assert rates("muon", lr=0.02) == {"muon": 0.02, "adamw": 0.02}
+    assert rates("muon", "prodigy") == {"muon": 1e-3, "prodigy": pytest.approx(1.0)}
+    assert rates(rules.Muon(lr=0.02), rules.AdamW(lr=3e-4)) == {"muon": 0.02, "adamw": pytest.approx(3e-4)}
+    assert rates(rules.Routed((rules.Muon(lr=0.02), rules.AdamW(lr=3e-4)))) == {
+        "muon": 0.02,
+        "adamw": pytest.approx(3e-4),
+    }
+
+
 def loss_of(model: nn.Module) -> Tensor:
     model.zero_grad()
     loss = model(WORDS).square().mean()
@@ -328,6 +486,17 @@ def test_the_plan_reads_as_a_table() -> None:
             "which none goes by. Did you mean wte.weight",
         ),
         (lambda: route(gpt(), lr_scale={"emedding": 2}), SettingError, "got 'emedding'. Did you mean embedding"),
+        (lambda: route(gpt(), lr_scale={"embedding": "2"}), SettingError, "scale of embedding must be a number >= 0"),
+        (lambda: route(gpt(), roles={3: "head"}), RoutingError, "must name trained parameters of the model, got 3"),
+        (lambda: route(gpt(), roles={"ln_f.bias": "hidden matrix"}), RoutingError, "a matrix has two dimensions"),
+        (lambda: route(gpt(), roles={"wte.weight": "experts"}), RoutingError, "experts have a matrix each"),
+        (lambda: route(gpt(), roles={"wte.weight": "fused qkv"}), RoutingError, "3 blocks do not divide it"),
+        (lambda: route(gpt(), roles={"wte.weight": "recurrent"}), RoutingError, "does not say how many blocks"),
+        (lambda: route(gpt(), maximize=True), KeywordError, "maximize must be given to optimizer"),
+        (lambda: route(gpt(), "(muon+adamw)"), LookupError, "a rule must read like adamw, cautious"),
+        (lambda: route(gpt(), "muon+"), LookupError, "a rule must read like"),
+        (lambda: route(gpt(), "muon+adamw+lion"), SettingError, "two different ones, got muon, adamw, lion"),
+        (lambda: route(gpt(), "cautious(muon+adamw)+lion"), SettingError, "what has parts must be the whole"),
         (lambda: route(gpt(), momentun=0.9), KeywordError, "got 'momentun'. Did you mean momentum"),
         (lambda: route(gpt(), lr=-1), SettingError, "lr must be >= 0, got -1"),
         (lambda: route(gpt()).optimizer(lr=0.1), KeywordError, "got lr. Settings are given to route"),
@@ -336,7 +505,7 @@ def test_the_plan_reads_as_a_table() -> None:
         (
             lambda: rules.Routed((rules.AdamW(), rules.AdamW())),
             SettingError,
-            "two or more different ones, got adamw, adamw",
+            "two different ones, got adamw, adamw",
         ),
         (lambda: rules.Routed((rules.SAM(rules.SGD()), rules.AdamW())), SettingError, "needs second gradient"),
     ],

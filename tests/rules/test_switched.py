@@ -88,14 +88,14 @@ def test_it_competes_by_name() -> None:
     found = parse("then(adam,momentum):switch_at=40,lr_ratio=30,lr=0.02")
     rule = rules.Switched((rules.Adam(lr=0.02), rules.SGD(momentum=0.9)), switch_at=40, lr_ratio=30.0)
     assert found.rule == rule
-    assert spelled(named("cautious(then(adam,muon+sgd))")) == "cautious(then(adam,muon+sgd))"
+    assert spelled(named("cautious(then(clip(adam),sgd))")) == "cautious(then(clip(adam),sgd))"
     line = line_of_code(found.described(), {"lr": 0.1})
     params = parameters(torch.float64)
     scope = {"thalweg": __import__("thalweg"), "model": torch.nn.ParameterList(params)}
     exec(line, scope)
     assert scope["optimizer"].param_groups[0]["switch_at"] == 40
     assert scope["optimizer"].param_groups[0]["sgd_momentum"] == 0.9
-    with pytest.raises(SettingError, match="Switched: rules must be two, got 3"):
+    with pytest.raises(SettingError, match="Switched: rules must be two different ones, got adam, sgd, lion"):
         named("then(adam,sgd,lion)")
     with pytest.raises(SettingError, match="lr_ratio must be > 0"):
         ADAM_THEN_SGD.with_(lr_ratio=0.0)

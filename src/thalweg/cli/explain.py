@@ -25,6 +25,9 @@ def explain(name: str, as_json: bool) -> None:
     contender = parse(f"{name}(adam)" if name in WRAPPERS else name)
     if not isinstance(contender.rule, rules.Rule):
         raise SettingError(f"explain: {name} must be one of thalweg's, got an optimizer from elsewhere. Read its help.")
+    if parts := contender.rule.parts:
+        names = ", ".join(parts)
+        raise SettingError(f"explain: one rule is explained at a time, got {names}. Ask for each by itself.")
     explanation = rules.explain(contender.rule)
     if as_json:
         print_json({"contender": contender.name, "about": contender.about} | asdict(explanation))

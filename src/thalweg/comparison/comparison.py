@@ -98,7 +98,7 @@ def compare(
         )
         # A training function's model is out of sight.
         described = [
-            contender.described()
+            contender.described(task.roles if isinstance(task, Task) else None)
             | {
                 "state_bytes": contender.state_bytes(task.make_model(0), task.roles)
                 if isinstance(task, Task)

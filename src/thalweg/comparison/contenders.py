@@ -14,7 +14,7 @@ These are the forms that `parse` reads.
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -27,12 +27,13 @@ from thalweg.engine import stacked
 from thalweg.engine.precision import compute_dtype
 from thalweg.errors import KeywordError, RoutingError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
-from thalweg.optim.routing import ALIKE, Routing, Treatment, route
+from thalweg.optim.routing import UNCHANGED, Routing, Treatment, route
 from thalweg.rules import Range, Rule, Wrapper
 from thalweg.rules.base.schedule_free import ScheduleFree
 from thalweg.rules.base.several import Several
 from thalweg.rules.named import RULES, named, put_together, read, spelled, split_at
 
+_T = TypeVar("_T")
 _SHAPES = tuple(torch.Size([2] * dim) for dim in range(3))  # that a rule may treat differently
 
 
@@ -88,30 +89,33 @@ class Contender:
         """A torch optimizer at these settings, of a model's trained parameters; or of parameters, unless it routes."""
         rule = self.rule.with_(**settings)
         if isinstance(rule, Rule) and rule.parts:
-            return self._routing(model, rule, roles).optimizer()
+            return self._routed(model, rule, roles, Routing.optimizer)
         if isinstance(model, nn.Module):
             model = [param for param in model.parameters() if param.requires_grad]
         if isinstance(rule, Foreign):
             return rule.optimizer(model)
         return thalweg.optim.optimizer_for(rule.at_defaults())(model, **keywords.from_rule(rule))
 
-    def _routing(self, model: Any, rule: Rule, roles: Mapping[str, str] | None) -> Routing:
+    def _routed(self, model: Any, rule: Rule, roles: Mapping[str, str] | None, wanted: Callable[[Routing], _T]) -> _T:
+        """What is wanted of the plan of a rule that has parts."""
         if not isinstance(model, nn.Module):
             raise SettingError(
                 f"{self.name}: it must see the model, whose parts tell what its parameters are for, got "
                 f"{type(model).__name__}. Call make_optimizer(model)."
             )
         try:
-            return route(model, rule, roles=roles)
+            return wanted(route(model, rule, roles=roles))
         except RoutingError as error:
-            raise RoutingError(f"{self.name}: {error}") from None
+            raise RoutingError(
+                f"{self.name}: {error} A task says it by roles=, make_optimizer(model, roles) too."
+            ) from None
 
     def treatments(self, model: nn.Module, roles: Mapping[str, str]) -> dict[Treatment, list[str]]:
         """The names of a model's parameters that are treated alike."""
         assert isinstance(self.rule, Rule), self.name
         if not self.rule.parts:
-            return {ALIKE: [name for name, param in model.named_parameters() if param.requires_grad]}
-        found = self._routing(model, self.rule, roles).treatments()
+            return {UNCHANGED: [name for name, param in model.named_parameters() if param.requires_grad]}
+        found = self._routed(model, self.rule, roles, Routing.treatments)
         return {treatment: [one.name for one in ones] for treatment, ones in found.items()}
 
     def rule_at(self, settings: Mapping[str, float]) -> Rule:
@@ -129,6 +133,8 @@ class Contender:
     @property
     def state_numbers(self) -> int:
         """How many numbers it keeps for each number of a matrix."""
+        if isinstance(self.rule, Rule) and self.rule.parts:  # a matrix follows the first
+            return next(iter(self.rule.parts.values())).state_numel(torch.Size([64, 64])) // 4096
         return self.rule.state_numel(torch.Size([64, 64])) // 4096
 
     def state_bytes(self, model: nn.Module, roles: Mapping[str, str]) -> int:
@@ -144,7 +150,7 @@ class Contender:
             ]
         return sum(numel * compute_dtype(param.dtype).itemsize for param, numel in kept)
 
-    def described(self) -> dict[str, Any]:
+    def described(self, roles: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Everything a report needs to know, as plain JSON: the store must do without the code of the rule."""
         declared = self.rule.hypers()
         arguments, then = "model.parameters()", ""
@@ -153,6 +159,7 @@ class Contender:
             optimizer, then = "thalweg.optim.route", ".optimizer()"
             name = spelled(self.rule)
             arguments = f"model, {_written(self.rule) if name is None else repr(name)}"
+            arguments += f", roles={dict(roles)!r}" if roles else ""
             defaults = (self.rule.at_defaults() if name is None else named(name)).settings()
         elif isinstance(self.rule, Foreign):
             home, _, name = self.rule.path.rpartition(":")

@@ -5,7 +5,7 @@ One loop, `follow`, trains both a single model and a population; a user's own tr
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,10 +114,12 @@ def run_function(task: TrainingFunction, contender: Contender, trial: Trial, run
     tests: list[float] = []
     made = False
 
-    def make_optimizer(model: nn.Module | Iterable[Any]) -> torch.optim.Optimizer:
+    def make_optimizer(
+        model: nn.Module | Iterable[Any], roles: Mapping[str, str] | None = None
+    ) -> torch.optim.Optimizer:
         nonlocal made
         made = True
-        return contender.optimizer(model, trial.settings)
+        return contender.optimizer(model, trial.settings, roles)
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
         looks.append(Look(len(looks) + 1, _number(train), _number(value)))

@@ -5,7 +5,7 @@ They have the same names, except that hyperparameters which declare a shared `ke
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args
@@ -180,3 +180,15 @@ def check_checkpoint(rule: Rule, group: dict[str, Any]) -> None:
             f"{rule.name}: the checkpoint must have weight decay as an L2 penalty, got decoupled weight decay. "
             "Load it into AdamW."
         )
+
+
+def check_names(rule: Rule, groups: Sequence[dict[str, Any]], saved: Sequence[dict[str, Any]]) -> None:
+    """Refuse saved groups that hold other parameters, as far as both tell their names."""
+    for number, (group, other) in enumerate(zip(groups, saved, strict=False)):
+        ours, theirs = group.get("param_names", []), other.get("param_names", [])
+        for here, there in zip(ours, theirs, strict=False):
+            if here != there:
+                raise ParameterError(
+                    f"{rule.name}: the checkpoint must be one of the same routing, got {there} where group {number} "
+                    f"has {here}. Route the model as it was routed when it was saved."
+                )

@@ -346,6 +346,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:
             for group in final["param_groups"]:
                 keywords.check_checkpoint(self.rule, group)
+            if self.rule.parts:  # what is where decides which rule steps it
+                keywords.check_names(self.rule, self.param_groups, final["param_groups"])
             loaded.update(final)
 
         # Hooks run in the order they were registered: this one, the last, sees what is loaded in the end.

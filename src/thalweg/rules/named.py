@@ -65,6 +65,10 @@ def read(
         if name not in WRAPPERS:
             raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
         return wrapped(WRAPPERS[name], read(inner, single, wrapped, several))
+    if any(mark in text.partition(":")[0] for mark in "(+)") or not text:
+        raise UnknownNameError(
+            f"thalweg: a rule must read like adamw, cautious(adamw), muon+adamw or then(adam,sgd), got {text!r} there."
+        )
     return single(text)
 
 
@@ -72,10 +76,12 @@ def put_together(how: str, *parts: Rule) -> Rule:
     """Rules one after the other, or side by side, then at steps of one size where that can be chosen."""
     if how == "then":
         return Switched(parts)
-    matched = [
-        rule.with_(adjust_lr_fn="match_rms_adamw") if "adjust_lr_fn" in rule.hypers() else rule for rule in parts
-    ]
-    return Routed(tuple(matched))
+    first, *rest = parts
+    if "adjust_lr_fn" not in first.hypers():
+        return Routed(parts)
+    lr = first.settings()["lr"]
+    same = (rule if rule.hypers()["lr"].unit == "1" else rule.with_(lr=lr) for rule in rest)
+    return Routed((first.with_(adjust_lr_fn="match_rms_adamw"), *same))
 
 
 def spelled(rule: Rule) -> str | None:

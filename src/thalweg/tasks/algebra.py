@@ -79,4 +79,5 @@ def matrix_factorization() -> Task:
         metric_name="mean squared error",
         passes=300,
         optimum=0.0,
+        roles={"left": "embedding", "right": "embedding"},  # a row is of one place, as a word's is
     )

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest
 from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
-from thalweg.optim.routing.roles import MATRICES, UNDECAYED, Part, Role, roles_of
+from thalweg.optim.routing.roles import MATRICES, ROLES, UNDECAYED, Part, Role, roles_of
 from thalweg.rules import Rule
 from thalweg.rules.base.routed import Routed
+from thalweg.rules.base.several import name_of
+from thalweg.rules.base.wrapper import core_of
 from thalweg.rules.named import named, put_together
 
 _COLUMNS = ("parameter", "shape", "role", "rule", "lr", "weight decay", "why")
@@ -26,27 +28,27 @@ _COLUMNS = ("parameter", "shape", "role", "rule", "lr", "weight decay", "why")
 class Treatment:
     """What makes of the whole rule that of some of the parameters.
 
-    `followed` are settings: which of the rules, and how a parameter holds its matrices.
+    `settings` say which of the rules, and how a parameter holds its matrices.
     """
 
-    followed: tuple[tuple[str, Any], ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
     lr_scale: float = 1.0
     decay_scale: float = 1.0
 
     def of(self, whole: Rule) -> Rule:
         """The rule of these parameters."""
-        if self == ALIKE:
+        if self == UNCHANGED:
             return whole
         scales = {"lr": self.lr_scale, "weight_decay": self.decay_scale}
         scales = {name: scale for name, scale in scales.items() if scale != 1 and name in whole.hypers()}
         own = whole.settings() if scales else {}
-        return whole.with_(**dict(self.followed), **{name: own[name] * scale for name, scale in scales.items()})
+        return whole.with_(**dict(self.settings), **{name: own[name] * scale for name, scale in scales.items()})
 
 
-ALIKE = Treatment()  # all parameters follow the whole rule as it is
+UNCHANGED = Treatment()  # all parameters follow the whole rule as it is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Assigned:
     """What is to be done with one parameter, and why. The role is None where it must be asked for."""
 
@@ -63,7 +65,7 @@ class Assigned:
         return tuple(self.param.shape)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Routing:
     """Every trained parameter of a model, once, with what is to be done with it."""
 
@@ -81,8 +83,8 @@ class Routing:
             asked = "\n".join(f"    {one.name}  {_shape(one.shape)}: {one.why}" for one in self.questions)
             raise RoutingError(
                 f"route: the role of every parameter must be known, got {len(self.questions)} that nothing tells:\n"
-                f"{asked}\nSay it, roles={{{self.questions[-1].name!r}: 'head'}} for instance, or pass headless=True "
-                "if none of them is the last layer."
+                f"{asked}\nSay what each is, roles={{{self.questions[-1].name!r}: 'head'}} for instance; headless=True "
+                "says that those which may be last layers are none."
             )
 
     def groups(self) -> list[dict[str, Any]]:
@@ -162,8 +164,9 @@ def route(
     Returns a Routing: print it, and call its `optimizer()`. Roles are told from the types of modules, from ties, from
     shapes and, last, from names. What cannot be told is in `questions`, and `optimizer()` asks for it.
 
-    Names given in `rule` are brought to one step size: Muon then moves parameters as far as AdamW does at the same
-    learning rate (Liu et al. 2025, arXiv:2502.16982). A rule that is passed as an object is left as it is.
+    Muon named by a text moves parameters as far as AdamW does at the same learning rate (Liu et al. 2025,
+    arXiv:2502.16982). Otherwise the learning rates of the two keep the ratio of their defaults, or of the objects that
+    were given. Weight decay is the first rule's. With `lr_scale` by role and by rule, both factors count.
 
     """
     if not isinstance(model, nn.Module):
@@ -171,17 +174,22 @@ def route(
             f"route: model must be a module, whose parts tell what its parameters are for, got {type(model).__name__}. "
             "Pass the model itself."
         )
+    if common := settings.keys() & keywords.COMMON.keys():
+        raise KeywordError(f"route: {', '.join(sorted(common))} must be given to optimizer(), not to route().")
     whole = _together(rule, rest)
     whole = keywords.to_rule(whole, keywords.bind(whole, (), settings))
     parts = roles_of(model, roles, headless=headless)
     if not parts:
         raise RoutingError("route: the model must have parameters that require a gradient, got none.")
-    names = list(whole.parts)
-    scales = (lr_scale or {}, dict.fromkeys(UNDECAYED, 0.0) | dict(decay_scale or {}))
-    known = {*(part.role for part in parts if part.role), *names, *MATRICES, *UNDECAYED, "embedding", "head"}
-    for given in itertools.chain(*(scale or {} for scale in (lr_scale, decay_scale))):
-        if given not in known:
+    names = list(whole.parts) or [name_of(whole)]
+    factors = (lr_scale or {}, dict.fromkeys(UNDECAYED, 0.0) | dict(decay_scale or {}))
+    for given, factor in itertools.chain(*(scale.items() for scale in (lr_scale or {}, decay_scale or {}))):
+        if given not in ROLES and given not in names:
+            known = [*names, *ROLES]
             raise SettingError(f"route: a scale must be of a role or a rule, got {given!r}. {nearest(given, known)}")
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
+            raise SettingError(f"route: the scale of {given} must be a number >= 0, got {factor!r}.")
+    scales = (_lr_ratios(whole) | dict(factors[0]), factors[1])
     assigned = tuple(_assigned(whole, part, *scales) for part in parts)
     return Routing(whole, assigned, sum(not param.requires_grad for param in model.parameters()))
 
@@ -199,6 +207,12 @@ def _together(rule: Any, rest: Any) -> Rule:
     return put_together("+", first, second) if isinstance(rule, str) else Routed((first, second))
 
 
+def _lr_ratios(whole: Rule) -> dict[str, float]:
+    """How the learning rates of rules side by side were to each other when they were put together."""
+    core = core_of(whole)
+    return dict(zip(core.names, core.lr_ratios, strict=True)) if isinstance(core, Routed) else {}
+
+
 def _rule(given: Any) -> Rule:
     if isinstance(given, str):
         return named(given)
@@ -209,13 +223,17 @@ def _rule(given: Any) -> Rule:
 
 
 def _assigned(whole: Rule, part: Part, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]) -> Assigned:
-    name = whole.name
-    followed: dict[str, Any] = {}
-    if names := list(whole.parts):
-        name = names[0] if part.role in MATRICES else names[-1]
-        followed = {"rule": name, **(part.blocks if name == names[0] else {})}
-    scales = (scale.get(part.role or "", scale.get(name, 1.0)) for scale in (lr_scale, decay_scale))
-    return Assigned(part.name, part.param, part.role, name, part.why, Treatment(tuple(followed.items()), *scales))
+    settings: dict[str, Any] = {}
+    names = list(whole.parts) or [name_of(whole)]
+    name = names[0] if part.role in MATRICES else names[-1]
+    if whole.parts:
+        settings = {"rule": name}
+    if name == names[0] and part.blocks.keys() <= whole.hypers().keys():
+        settings |= part.blocks
+    role = part.role or ""
+    lr = lr_scale.get(name, 1.0) * lr_scale.get(role, 1.0)
+    decay = decay_scale.get(role, decay_scale.get(name, 1.0))
+    return Assigned(part.name, part.param, part.role, name, part.why, Treatment(tuple(settings.items()), lr, decay))
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -227,7 +245,7 @@ def _row(whole: Rule, alike: list[Assigned]) -> tuple[str, ...]:
     one = alike[0]
     settings = one.treatment.of(whole).settings()
     numbers = (f"{settings[name]:g}" if name in settings else "–" for name in ("lr", "weight_decay"))
-    blocks = next((f", {value} blocks" for key, value in one.treatment.followed if key.endswith("blocks")), "")
+    blocks = next((f", {value} blocks" for key, value in one.treatment.settings if key.endswith("blocks")), "")
     rule = one.rule + blocks if one.role else "?"
     return _numbered([each.name for each in alike]), _shape(one.shape), one.role or "?", rule, *numbers, one.why
 

@@ -21,8 +21,13 @@ class Routed(Several):
     """Several rules as one, each for parameters of its own."""
 
     rule: str = ""  # the last one by default, which should take parameters of any shape
+    lr_ratios: tuple[float, ...] = ()  # of the learning rates as they were given, to the first
 
     def __post_init__(self) -> None:
+        rates = [float(rule.settings()["lr"]) for rule in self.rules]
+        object.__setattr__(
+            self, "lr_ratios", self.lr_ratios or tuple(rate / rates[0] if rates[0] else 1.0 for rate in rates)
+        )
         object.__setattr__(self, "rule", self.rule or (self.names[-1] if self.rules else ""))
         super().__post_init__()
         self._hypers["rule"].check(f"{self.name}: rule", self.rule)

@@ -16,17 +16,10 @@ from thalweg.errors import SettingError
 from thalweg.rules.base.hyper import Hyper
 from thalweg.rules.base.reductions import Asking
 from thalweg.rules.base.rule import Leaf, Rule, Scope, own_hypers, steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.base.wrapper import core_of
 from thalweg.rules.wrappers.split import Split
 
 SHARED = ("lr", "weight_decay")
-
-
-def core_of(rule: Rule) -> Rule:
-    """The rule that wrappers are around."""
-    while isinstance(rule, Wrapper):
-        rule = rule.inner
-    return rule
 
 
 def name_of(rule: Rule) -> str:
@@ -44,13 +37,17 @@ class Several(Rule):
 
     def __post_init__(self) -> None:
         kind, names = type(self).__name__, [name_of(rule) for rule in self.rules]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise SettingError(f"{kind}: rules must be two or more different ones, got {', '.join(names) or 'none'}.")
+        if len(names) != 2 or names[0] == names[1]:
+            raise SettingError(f"{kind}: rules must be two different ones, got {', '.join(names) or 'none'}.")
         for rule in self.rules:
             if rule.needs != "gradient":
                 raise SettingError(
                     f"{kind}: every rule must need gradients alone, got {rule.name}, which needs {rule.needs}. "
                     f"Wrap the whole, as in SAM({kind}(...))."
+                )
+            if rule.parts:
+                raise SettingError(
+                    f"{kind}: what has parts must be the whole, got {rule.name}. Wrap the whole instead."
                 )
         shared = {name: value for name, value in self.rules[0].settings().items() if name in SHARED}
         made = (_with_known(rule, shared) for rule in self.rules)

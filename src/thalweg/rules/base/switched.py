@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import torch
 
-from thalweg.errors import SettingError
 from thalweg.rules.base.hyper import Scalar, count, hyper
 from thalweg.rules.base.rule import Leaf, Rule
 from thalweg.rules.base.several import Several
@@ -32,11 +31,6 @@ class Switched(Several):
 
     takes_turns = True
     vmaps = False  # members would have to switch together
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.rules) != 2:
-            raise SettingError(f"Switched: rules must be two, got {len(self.rules)}. Put another Switched inside.")
 
     @property
     def name(self) -> str:

@@ -53,9 +53,7 @@ class Wrapper(Rule):
                 f"{type(self).__name__}: inner must be a rule, got {self.inner!r:.60}. Pass AdamW(), say."
             )
         own, inner = own_hypers(type(self)), self.inner.hypers()  # type: ignore[arg-type]
-        core = self.inner
-        while isinstance(core, Wrapper):
-            core = core.inner
+        core = core_of(self.inner)
         replaced = {name for name in self.replaces & inner.keys() if inner[name] is core.hypers().get(name)}
         if twice := own.keys() & inner.keys() - replaced:
             raise SettingError(
@@ -194,3 +192,10 @@ class Wrapper(Rule):
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return self.inner.evaluation_point(param, state, c)
+
+
+def core_of(rule: Rule) -> Rule:
+    """The rule that wrappers are around."""
+    while isinstance(rule, Wrapper):
+        rule = rule.inner
+    return rule

@@ -11,7 +11,7 @@ Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon (Q, K and V are ma
 Departs: by rows, by columns or as a stack; the source says it of Q, K and V alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,14 +80,54 @@ class Split(Wrapper, scope="tensor"):
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
         return (yield from self._each(self.inner.apply, param, direction, state, c))
 
+    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
+        pieces = self._pieces(param)
+        if len(pieces) == 1 and not self.stacked:
+            return self.inner.evaluation_point(param, state, c)
+        own = self._own(state, pieces[0].shape)
+        return self._together(
+            [self.inner.evaluation_point(one, of_block(state, own, k), c) for k, one in enumerate(pieces)]
+        )
+
+    def _own(self, state: Any, shape: torch.Size) -> list[str]:
+        """What the inner rule remembers; what wrappers around this one do is none of the blocks' business."""
+        return [name for name in self.inner.layout(shape) if name in state._fields]
+
     def _each(self, do: Callable[..., Any], param: Tensor, other: Tensor, state: Any, c: Any) -> Asking:
-        """What is done to each block, put together again."""
+        """What is done to each block, put together again. The blocks ask for reductions together."""
         params, others = self._pieces(param), self._pieces(other)
         if len(params) == 1 and not self.stacked:
             return (yield from steps(do(param, other, state, c)))
-        done = []
-        for k, (one, its) in enumerate(zip(params, others, strict=True)):
-            own = type(state)(*(leaf[k] for leaf in state))
-            done.append((yield from steps(do(one, its, own, c))))
-        results, states = zip(*done, strict=True)
-        return self._together(list(results)), type(state)(*map(torch.stack, zip(*states, strict=True)))
+        own = self._own(state, params[0].shape)
+        pairs = enumerate(zip(params, others, strict=True))
+        asking = [steps(do(one, its, of_block(state, own, k), c)) for k, (one, its) in pairs]
+        results, states = zip(*(yield from in_lockstep(asking)), strict=True)
+        kept = {name: torch.stack([getattr(each, name) for each in states]) for name in own}
+        return self._together(list(results)), state._replace(**kept)
+
+
+def of_block(state: Any, names: list[str], k: int) -> Any:
+    """The part of the state that is block k's."""
+    return state._replace(**{name: getattr(state, name)[k] for name in names})
+
+
+def in_lockstep(asking: Sequence[Asking]) -> Asking:
+    """Run the blocks' generators side by side; what all ask over the model is asked once, for all of them."""
+    results: list[Any] = [None] * len(asking)
+    answers: dict[int, Any] = dict.fromkeys(range(len(asking)))
+    while answers:
+        requests = {}
+        for k, answer in answers.items():
+            try:
+                requests[k] = asking[k].send(answer)
+            except StopIteration as stop:
+                results[k] = stop.value
+        answers = {}
+        together = {k: request for k, request in requests.items() if request.over == "model"}
+        if together:
+            first = next(iter(together.values()))
+            whole = torch.cat([request.of.flatten() for request in together.values()])
+            answers = dict.fromkeys(together, (yield replace(first, of=whole)))
+        for k in requests.keys() - together.keys():
+            answers[k] = yield requests[k]
+    return results
