@@ -107,6 +107,9 @@ class NovoGrad(RuleOptimizer, rule=rules.NovoGrad): ...
 class Prodigy(RuleOptimizer, rule=rules.Prodigy): ...
 
 
+class PSGDKron(RuleOptimizer, rule=rules.PSGDKron): ...
+
+
 class QHAdam(RuleOptimizer, rule=rules.QHAdam): ...
 
 
@@ -198,6 +201,7 @@ __all__ = [
     "NAdamW",
     "NorMuon",
     "NovoGrad",
+    "PSGDKron",
     "Prodigy",
     "QHAdam",
     "RAdam",

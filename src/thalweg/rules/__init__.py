@@ -42,6 +42,7 @@ from thalweg.rules.nadamw import NAdamW
 from thalweg.rules.normuon import NorMuon
 from thalweg.rules.novograd import NovoGrad
 from thalweg.rules.prodigy import Prodigy
+from thalweg.rules.psgd_kron import PSGDKron
 from thalweg.rules.qhadam import QHAdam
 from thalweg.rules.qhm import QHM
 from thalweg.rules.radam import RAdam
@@ -150,6 +151,7 @@ __all__ = [
     "NorMuon",
     "NovoGrad",
     "Orthogonalized",
+    "PSGDKron",
     "PolyakAverage",
     "Prodigy",
     "QHAdam",
