@@ -258,7 +258,6 @@ CASES = [
             "eps": 0.1,
             "weight_decay": 0.05,
         },
-        float32_error=1e-5,
         shapes=(*SHAPES, (6, 4)),
     ),
 ]
