@@ -353,7 +353,7 @@ class GaLoreAdam(Transcription):
 
 
 class PSGDKron(Transcription):
-    """Li 2015, arXiv:1512.04202, for a Kronecker product of triangular factors that whitens (arXiv:2402.04553).
+    """Li 2015, arXiv:1512.04202, for a Kronecker product of triangular factors that whitens (Li 2018, 1809.10232).
 
     P = Qᵀ Q with Q = Q_1 ⊗ Q_2 ⊗ ... is written out as a matrix for all elements of the parameter. The criterion is
     E[gᵀ P g + vᵀ P⁻¹ v] with v ~ N(0, I), g being the mean gradient; its relative gradient for a factor is the upper

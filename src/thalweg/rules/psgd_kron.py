@@ -12,8 +12,9 @@ The Q_i start as multiples of the identity, whose product is q. Q_i has its diag
 than N, or than κ times the product of all others.
 
 Use: in place of Adam or Shampoo, where gradients are correlated between rows or columns; η is Adam's, or a third of it.
-Avoid: very short trainings, in which the factors do not settle; dimensions of thousands, unless N is smaller.
-Source: Li 2015, arXiv:1512.04202, section IV; Pooladzandi & Li 2024, arXiv:2402.04553, for whitening.
+Avoid: very short trainings, in which the factors do not settle; embeddings, whose rows without a gradient are moved by
+those with one; dimensions of thousands, unless N is smaller.
+Source: Li 2015, arXiv:1512.04202, for Q and its steps; Li 2018, arXiv:1809.10232, for gradients made white (Fisher type).
 Departs: Q changes at set steps, where the author's code draws which; ‖·‖ is the spectral norm as two power iterations
 find it; ε is relative, and a gradient of 0 changes no Q. The Q_i are kept of one size, which changes no step.
 """
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from thalweg.rules.base import decay
 from thalweg.rules.base.hashing import gaussian
-from thalweg.rules.base.hyper import Range, Scalar, count, epsilon, hyper, learning_rate, mean_decay
+from thalweg.rules.base.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay
 from thalweg.rules.base.matrices import MOST_DIMS, along, outer
 from thalweg.rules.base.reductions import Mean
 from thalweg.rules.base.roots import root
@@ -72,7 +73,9 @@ class PSGDKron(decay.Decoupled, scope="matrix"):
     max_size: int = count(8192, ">= 1", symbol="N", doc="largest dimension that has a whole triangle")
     max_skew: int = count(8, ">= 1", symbol="κ", doc="how much larger than all others together it may be")
     clip: Scalar = hyper(1.1, "> 0", symbol="c", doc="largest root mean square of a direction")
-    eps: Scalar = epsilon(1e-4, place="noise on the gradient that Q is fitted to, relative", unit="1")
+    eps: Scalar = hyper(
+        1e-4, ">= 0", symbol="ε", doc="noise on the gradient that factors are fitted to, relative", place="noise"
+    )
     weight_decay: Scalar = decay.shrinkage()
 
     corrects_bias = True
