@@ -14,7 +14,7 @@ than N, or than κ times the product of all others.
 Use: in place of Adam or Shampoo, where gradients are correlated between rows or columns; η is Adam's, or a third of it.
 Avoid: very short trainings, in which the factors do not settle; embeddings, whose rows without a gradient are moved by
 those with one; dimensions of thousands, unless N is smaller.
-Source: Li 2015, arXiv:1512.04202, for Q and its steps; Li 2018, arXiv:1809.10232, for gradients made white (Fisher type).
+Source: Li 2015, arXiv:1512.04202, for Q and its steps; Li 2018, arXiv:1809.10232, for white gradients (Fisher type).
 Departs: Q changes at set steps, where the author's code draws which; ‖·‖ is the spectral norm as two power iterations
 find it; ε is relative, and a gradient of 0 changes no Q. The Q_i are kept of one size, which changes no step.
 """
@@ -74,7 +74,7 @@ class PSGDKron(decay.Decoupled, scope="matrix"):
     max_skew: int = count(8, ">= 1", symbol="κ", doc="how much larger than all others together it may be")
     clip: Scalar = hyper(1.1, "> 0", symbol="c", doc="largest root mean square of a direction")
     eps: Scalar = hyper(
-        1e-4, ">= 0", symbol="ε", doc="noise on the gradient that factors are fitted to, relative", place="noise"
+        1e-4, "> 0", symbol="ε", doc="noise on the gradient that factors are fitted to, relative", place="noise"
     )
     weight_decay: Scalar = decay.shrinkage()
 
