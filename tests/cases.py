@@ -242,6 +242,24 @@ CASES = [
         },
         shapes=WELL_DETERMINED,
     ),
+    Case(
+        optim.PSGDKron,
+        matrices.PSGDKron,
+        {
+            "lr": 0.02,
+            "momentum": 0.8,
+            "precond_lr": 0.2,
+            "precond_init": 1.5,
+            "update_every": 3,
+            "update_first": 6,
+            "max_size": 6,
+            "max_skew": 2,
+            "clip": 0.9,
+            "eps": 0.1,
+            "weight_decay": 0.05,
+        },
+        shapes=(*SHAPES, (6, 4)),
+    ),
 ]
 
 ELEMENTWISE = [case for case in CASES if case.rule.scope == "elementwise"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.cases import SHAPES, Shapes, gradients, parameters
-from tests.references import matrices, wrapping
+from tests.references import estimating, matrices, wrapping
 from thalweg import optim, rules
 
 NUM_STEPS = 24
@@ -70,6 +70,16 @@ def decoupled(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
 
 def galore(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
     return adam(s, params, matrices.GaLoreAdam, rank=s.rank, update_gap=s.update_gap, scale=s.scale)
+
+
+def mechanic(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
+    kept = {"lr": s.lr, "inner_betas": (s.beta1, s.beta2), "inner_eps": s.eps, "weight_decay": s.weight_decay}
+    return estimating.MechanicAdamW(params, **kept, s_init=s.s_init, s_decay=s.s_decay, eps=s.mechanic_eps)
+
+
+def mechanic_sgd(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
+    tuner = {"s_init": s.s_init, "s_decay": s.s_decay, "eps": s.mechanic_eps}
+    return estimating.MechanicSGD(params, lr=s.lr, momentum=s.momentum, **tuner)
 
 
 def split(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
@@ -140,6 +150,8 @@ CASES = [
         adam,
         wrapping.in_turn(wrapping.clip_norm, wrapping.mars),
     ),
+    Case(rules.Mechanic(ADAMW, s_init=0.5, s_decay=0.3, mechanic_eps=0.2), mechanic),
+    Case(rules.Mechanic(SGD, s_init=0.02, s_decay=0.1, mechanic_eps=0.5), mechanic_sgd),
     Case(rules.MovingAverage(ADAM, average_decay=0.8), adam, wrapping.moving_average),
     Case(rules.Noisy(ADAM, noise=0.5, fading=0.6), adam, wrapping.noisy),
     Case(rules.Orthogonalized(ADAM), adam, wrapping.orthogonalized),

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from tests.references.transcription import Transcription, decay, penalized, zeros
+from tests.references.wrapping import gaussian
 
 
 def matrix(tensor):
@@ -349,3 +350,94 @@ class GaLoreAdam(Transcription):
         else:
             back = p @ self.adam(p.T @ g, memory, step, group)
         param.sub_(group["lr"] * group["scale"] * back.reshape(param.shape))
+
+
+class PSGDKron(Transcription):
+    """Li 2015, arXiv:1512.04202, for a Kronecker product of triangular factors that whitens (Li 2018, 1809.10232).
+
+    P = Qᵀ Q with Q = Q_1 ⊗ Q_2 ⊗ ... is written out as a matrix for all elements of the parameter. The criterion is
+    E[gᵀ P g + vᵀ P⁻¹ v] with v ~ N(0, I), g being the mean gradient; its relative gradient for a factor is the upper
+    triangle of a aᵀ - b bᵀ with a = Q g and b = Q⁻ᵀ v, contracted over all other dimensions. A step is divided by
+    the spectral norm of a aᵀ + b bᵀ, found by two power iterations from the longest column.
+
+    The first `update_first` steps and then every `update_every`th one change Q; v is a hash of parameter, step and
+    element. A dimension has a diagonal factor if it is larger than `max_size`, or than `max_skew` times the product of
+    all others. A parameter without dimensions counts as one dimension of size 1.
+    """
+
+    defaults: ClassVar = {
+        "lr": 1e-3,
+        "momentum": 0.9,
+        "precond_lr": 0.1,
+        "precond_init": 1.0,
+        "update_every": 10,
+        "update_first": 500,
+        "max_size": 8192,
+        "max_skew": 8,
+        "clip": 1.1,
+        "eps": 1e-4,
+        "weight_decay": 0.0,
+    }
+
+    def start(self, param, group):
+        sizes = param.shape if param.dim() > 0 else (1,)
+        factors = []
+        for size in sizes:
+            diagonal = size > group["max_size"] or size > group["max_skew"] * (param.numel() // size)
+            scale = group["precond_init"] ** (1 / len(sizes))
+            factors.append((scale * torch.eye(size, dtype=param.dtype, device=param.device), diagonal))
+        return {**zeros(param, "m"), "factors": factors}
+
+    @staticmethod
+    def whole(memory):
+        """The Kronecker product of all factors."""
+        product = memory["m"].new_ones(1, 1)
+        for factor, _ in memory["factors"]:
+            product = torch.kron(product, factor)
+        return product
+
+    @staticmethod
+    def norm(symmetric):
+        """A lower bound of the spectral norm, as close as two power iterations come."""
+        columns = list(symmetric.T)
+        lengths = [frobenius(column) for column in columns]
+        x = symmetric @ columns[lengths.index(max(lengths))]
+        return frobenius(symmetric @ (x / frobenius(x)))
+
+    def fit(self, g, v, memory, group):
+        """One step of every factor, all from the same Q."""
+        shape = [factor.shape[0] for factor, _ in memory["factors"]]
+        whole = self.whole(memory)
+        rms = math.sqrt((g**2).mean().item())
+        if rms == 0:
+            return
+        a = (whole @ (g + group["eps"] * rms * v).flatten()).reshape(shape)
+        b = torch.linalg.solve(whole.T, v.flatten()).reshape(shape)
+        for dim, (factor, diagonal) in enumerate(memory["factors"]):
+            gained, lost = contracted(a, dim), contracted(b, dim)
+            if diagonal:
+                gained, lost = (torch.diag(torch.diagonal(each)) for each in (gained, lost))
+            change = torch.triu(gained - lost) @ factor
+            # the norm of a diagonal matrix is known
+            size = torch.diagonal(gained + lost).max().item() if diagonal else self.norm(gained + lost)
+            memory["factors"][dim] = (factor - group["precond_lr"] / size * change, diagonal)
+
+    def all(self, params, grads, memories, step, groups):
+        for position, (param, grad, memory, group) in enumerate(zip(params, grads, memories, groups, strict=True)):
+            if grad is not None:
+                self.at(position, param, grad, memory, memory["step"], group)
+
+    def at(self, position, param, grad, memory, step, group):
+        beta = group["momentum"]
+        memory["m"] = beta * memory["m"] + (1 - beta) * grad
+        g = memory["m"] / (1 - beta**step)
+        if step <= group["update_first"] or (step - 1) % group["update_every"] == 0:
+            v = param.new_tensor([gaussian(position, step, element) for element in range(param.numel())])
+            self.fit(g, v.reshape(param.shape), memory, group)
+        whole = self.whole(memory)
+        update = (whole.T @ (whole @ g.flatten())).reshape(param.shape)
+        rms = math.sqrt((update**2).mean().item())
+        if rms > group["clip"]:
+            update = update * group["clip"] / rms
+        decay(param, group)
+        param.sub_(group["lr"] * update)

@@ -69,6 +69,7 @@ WIDER = [
     rules.Lookahead(rules.FixedNorms(rules.ClipAdaptive(rules.DecoupledDecay(ADAM, weight_decay=0.1)))),
     rules.Centralized(rules.Clip(SGD, max_norm=20.0)),
     rules.Clip(rules.GaLore(ADAM, update_gap=3), max_norm=20.0),
+    rules.Clip(rules.Mechanic(rules.AdamW(lr=0.01), s_init=0.1), max_norm=20.0),
     rules.MovingAverage(rules.Centralized(rules.Noisy(rules.Orthogonalized(rules.ClipNorm(NADAM))))),
 ]
 each_nest = pytest.mark.parametrize("rule", [*ELEMENTWISE, *WIDER], ids=lambda rule: rule.name)
@@ -134,8 +135,13 @@ def test_any_two_wrappers_nest_in_any_order_unless_they_say_why_not() -> None:
             with pytest.raises(SettingError, match="GaLore: the inner rule must" if too_wide else "twice"):
                 outer(inner(ADAM))
             continue
-        params = parameters(torch.float32)
-        train(made(outer(inner(ADAM)), params, way="loop"), params, range(1, 3))
+        if outer is rules.Mechanic and inner in averages:
+            with pytest.raises(SettingError, match="put averages around Mechanic"):
+                outer(inner(ADAM))
+            continue
+        params, nest = parameters(torch.float32), outer(inner(ADAM))
+        nest = nest.with_(s_init=1.0) if rules.Mechanic in (outer, inner) else nest  # the default's steps round to 0
+        train(made(nest, params, way="loop"), params, range(1, 3))
         assert all(param.isfinite().all() for param in params)
         assert not torch.equal(params[0], parameters(torch.float32)[0])
 
@@ -147,7 +153,8 @@ def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
             assert len(Program(wrapper(rule())).coefficients(2)) >= len(Program(rule()).coefficients(2))
         except SettingError as error:
             refused.setdefault(wrapper, set()).add(str(error).partition(": ")[2].partition(" must ")[0])
-    assert refused.keys() == DECAYS | {rules.SAM, rules.ASAM, rules.Mars, rules.ClipWeights, rules.GaLore}
+    picky = {rules.SAM, rules.ASAM, rules.Mars, rules.ClipWeights, rules.GaLore, rules.Mechanic}
+    assert refused.keys() == DECAYS | picky
     assert all(refused[decay] == {"weight_decay of the inner rule"} for decay in DECAYS)
 
 
@@ -281,6 +288,32 @@ def test_noise_has_the_stated_variance_and_is_another_for_each_parameter_step_an
     assert all(map(torch.equal, drawn(), drawn()))
     streams = torch.stack([noise.flatten() for noise in (*drawn(), *drawn(2), *drawn(seed=1))])
     assert (torch.corrcoef(streams) - torch.eye(6)).abs().max() < 5 / 200
+
+
+def test_mechanic_finds_the_scale_that_the_learning_rate_missed() -> None:
+    """Whatever the inner learning rate, the same steps are taken; without Mechanic they would be useless ones."""
+    curvature = torch.tensor([1.0, 0.1], dtype=torch.float64)
+
+    def walked(rule: rules.Rule) -> Tensor:
+        param = torch.tensor([3.0, -2.0], dtype=torch.float64)
+        optimizer = made(rule, [param])
+        for _ in range(400):
+            put([param], [curvature * param])
+            optimizer.step()
+        return param
+
+    for lr in (1e-7, 1e-4, 10.0):
+        tuned = walked(rules.Mechanic(rules.SGD(lr=lr), mechanic_eps=1e-30))
+        assert (curvature * tuned**2).sum() < 0.05 * 9.4, lr  # of the loss at the start
+    alone = walked(rules.SGD(lr=1e-4))
+    assert (curvature * alone**2).sum() > 8
+
+
+def test_what_moves_the_parameters_around_mechanic_is_not_undone() -> None:
+    tuned = rules.Mechanic(ADAM, s_init=1e-30)  # which leaves parameters where they are
+    params = parameters(torch.float64)
+    train(made(rules.FullyDecoupledDecay(tuned, weight_decay=0.1, reference_lr=ADAM.lr), params), params, range(1, 11))
+    assert relative_error(vector(params), 0.9**10 * vector(parameters(torch.float64))) <= TOLERANCE
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------

@@ -108,6 +108,9 @@ class NovoGrad(RuleOptimizer, rule=rules.NovoGrad): ...
 class Prodigy(RuleOptimizer, rule=rules.Prodigy): ...
 
 
+class PSGDKron(RuleOptimizer, rule=rules.PSGDKron): ...
+
+
 class QHAdam(RuleOptimizer, rule=rules.QHAdam): ...
 
 
@@ -199,6 +202,7 @@ __all__ = [
     "NAdamW",
     "NorMuon",
     "NovoGrad",
+    "PSGDKron",
     "Prodigy",
     "QHAdam",
     "RAdam",

@@ -43,6 +43,7 @@ from thalweg.rules.nadamw import NAdamW
 from thalweg.rules.normuon import NorMuon
 from thalweg.rules.novograd import NovoGrad
 from thalweg.rules.prodigy import Prodigy
+from thalweg.rules.psgd_kron import PSGDKron
 from thalweg.rules.qhadam import QHAdam
 from thalweg.rules.qhm import QHM
 from thalweg.rules.radam import RAdam
@@ -78,6 +79,7 @@ from thalweg.rules.wrappers import (
     Grokfast,
     Lookahead,
     Mars,
+    Mechanic,
     MovingAverage,
     Noisy,
     Orthogonalized,
@@ -141,6 +143,7 @@ __all__ = [
     "Mars",
     "Max",
     "Mean",
+    "Mechanic",
     "MovingAverage",
     "Muon",
     "NAdam",
@@ -149,6 +152,7 @@ __all__ = [
     "NorMuon",
     "NovoGrad",
     "Orthogonalized",
+    "PSGDKron",
     "PolyakAverage",
     "Prodigy",
     "QHAdam",

@@ -5,6 +5,7 @@ The hash is Wellons' `lowbias32` (nullprogram.com/blog/2018/07/31).
 """
 
 import hashlib
+import math
 import struct
 from typing import Any
 
@@ -27,6 +28,15 @@ def noise(index: Tensor, c: Any) -> Tensor:
     low, high = (torch.as_tensor(key).to(torch.int32) for key in (c.key_low, c.key_high))
     x = _mixed(index.to(torch.int32) ^ low)
     return _mixed(x ^ high)
+
+
+def gaussian(like: Tensor, c: Any) -> Tensor:
+    """Standard normal numbers, by Box and Muller's transform of two hashes for each element."""
+    index = 2 * torch.arange(like.numel(), device=like.device).view(like.shape)
+    # 24 bits each, which float32 holds; the first never 0, of which there is no logarithm.
+    first, second = (((noise(index + k, c) >> 8) & 0xFFFFFF).to(like.dtype) for k in (0, 1))
+    radius = torch.sqrt(-2 * torch.log((first + 0.5) / 2**24))
+    return radius * torch.cos(2 * math.pi / 2**24 * second)
 
 
 def _mixed(x: Tensor) -> Tensor:

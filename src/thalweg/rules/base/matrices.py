@@ -66,7 +66,7 @@ def outer(tensor: Tensor, dim: int) -> Tensor:
     return flat @ flat.mT
 
 
-_MOST_DIMS = 6
+MOST_DIMS = 6
 
 
 def each_dim(
@@ -97,4 +97,4 @@ def each_dim(
 
         return of_shape(shaped, unit=unit, key=f"{key}_{dim}", when=exists, first=begun)
 
-    return {f"{name}{dim}": declared(dim) for dim in range(_MOST_DIMS)}
+    return {f"{name}{dim}": declared(dim) for dim in range(MOST_DIMS)}

@@ -17,6 +17,7 @@ from thalweg.rules.wrappers.galore import GaLore
 from thalweg.rules.wrappers.grokfast import Grokfast
 from thalweg.rules.wrappers.lookahead import Lookahead
 from thalweg.rules.wrappers.mars import Mars
+from thalweg.rules.wrappers.mechanic import Mechanic
 from thalweg.rules.wrappers.moving_average import MovingAverage
 from thalweg.rules.wrappers.noisy import Noisy
 from thalweg.rules.wrappers.orthogonalized import Orthogonalized
@@ -44,6 +45,7 @@ __all__ = [
     "Grokfast",
     "Lookahead",
     "Mars",
+    "Mechanic",
     "MovingAverage",
     "Noisy",
     "Orthogonalized",

@@ -12,10 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from thalweg.rules.base.hashing import noise
+from thalweg.rules.base.hashing import gaussian
 from thalweg.rules.base.hyper import Scalar, hyper
 from thalweg.rules.base.wrapper import Wrapper
 
@@ -34,12 +33,3 @@ class Noisy(Wrapper, scope="tensor"):
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return grad + c.sigma * gaussian(grad, c), state
-
-
-def gaussian(like: Tensor, c: Any) -> Tensor:
-    """Standard normal numbers, by Box and Muller's transform of two hashes for each element."""
-    index = 2 * torch.arange(like.numel(), device=like.device).view(like.shape)
-    # 24 bits each, which float32 holds; the first never 0, of which there is no logarithm.
-    first, second = (((noise(index + k, c) >> 8) & 0xFFFFFF).to(like.dtype) for k in (0, 1))
-    radius = torch.sqrt(-2 * torch.log((first + 0.5) / 2**24))
-    return radius * torch.cos(2 * math.pi / 2**24 * second)

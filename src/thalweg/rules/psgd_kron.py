@@ -1,0 +1,170 @@
+"""PSGDKron: the mean gradient multiplied, along each dimension, by triangular factors fitted to make it white.
+
+    m_t = β m_{t-1} + (1 - β) g_t                    m̂_t = m_t / (1 - βᵗ)
+    in each of the first T steps, and then every n steps, with v ~ N(0, 1) for each element:
+        A = m̂_t + ε rms(m̂_t) v, multiplied along each dimension by Q_i
+        B = v, multiplied along each dimension by Q_i⁻ᵀ
+        Q_i ← Q_i - μ triu(A Aᵀ - B Bᵀ) Q_i / ‖A Aᵀ + B Bᵀ‖       for each i, products summed over all other dimensions
+    d_t = m̂_t, multiplied along each dimension by Q_iᵀ Q_i
+    θ_t = (1 - ηλ) θ_{t-1} - η d_t min(1, c / rms(d_t))
+
+The Q_i start as multiples of the identity, whose product is q. Q_i has its diagonal alone where a dimension is larger
+than N, or than κ times the product of all others.
+
+Use: in place of Adam or Shampoo, where gradients are correlated between rows or columns; η is Adam's, or a third of it.
+Avoid: very short trainings, in which the factors do not settle; embeddings, whose rows without a gradient are moved by
+those with one; dimensions of thousands, unless N is smaller.
+Source: Li 2015, arXiv:1512.04202, for Q and its steps; Li 2018, arXiv:1809.10232, for white gradients (Fisher type).
+Departs: Q changes at set steps, where the author's code draws which; ‖·‖ is the spectral norm as two power iterations
+find it; ε is relative, and a gradient of 0 changes no Q. The Q_i are kept of one size, which changes no step.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base import decay
+from thalweg.rules.base.hashing import gaussian
+from thalweg.rules.base.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay
+from thalweg.rules.base.matrices import MOST_DIMS, along, outer
+from thalweg.rules.base.reductions import Mean
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import like_param, of_shape
+
+
+def _sizes(shape: torch.Size) -> Sequence[int]:
+    """The sizes of the dimensions; a single number counts as one of size 1."""
+    return shape or (1,)
+
+
+def _factor(dim: int) -> Any:
+    """Declare the factor of a dimension: an upper triangle, or a diagonal."""
+
+    def shaped(rule: Any, shape: torch.Size) -> torch.Size:
+        size = _sizes(shape)[dim]
+        thin = size > rule.max_size or size * size > rule.max_skew * shape.numel()
+        return torch.Size([size] if thin else [size, size])
+
+    def first(rule: Any, param: Tensor) -> Tensor:
+        ones = param.new_ones(_sizes(param.shape)[dim]) * rule.precond_init ** (1 / max(1, param.dim()))
+        return ones if len(shaped(rule, param.shape)) == 1 else torch.diag(ones)
+
+    return of_shape(
+        shaped, unit="1/√g", key=f"factor_{dim}", first=first, when=lambda rule, shape: dim < len(_sizes(shape))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PSGDKron(decay.Decoupled, scope="matrix"):
+    """The mean gradient multiplied, along each dimension, by triangular factors fitted to make it white."""
+
+    lr: Scalar = learning_rate(1e-3)
+    momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)
+    precond_lr: Scalar = hyper(
+        0.1, "(0, 1)", symbol="μ", search=Range(0.01, 0.5, "log"), doc="relative size of a step of the factors"
+    )
+    precond_init: Scalar = hyper(1.0, "> 0", symbol="q", unit="1/√g", doc="product of the factors at the start")
+    update_every: int = count(10, ">= 1", symbol="n", doc="steps from one step of the factors to the next, later")
+    update_first: int = count(500, ">= 0", symbol="T", doc="steps in each of which the factors take one")
+    max_size: int = count(8192, ">= 1", symbol="N", doc="largest dimension that has a whole triangle")
+    max_skew: int = count(8, ">= 1", symbol="κ", doc="how much larger than all others together it may be")
+    clip: Scalar = hyper(1.1, "> 0", symbol="c", doc="largest root mean square of a direction")
+    eps: Scalar = hyper(
+        1e-4, "> 0", symbol="ε", doc="noise on the gradient that factors are fitted to, relative", place="noise"
+    )
+    weight_decay: Scalar = decay.shrinkage()
+
+    corrects_bias = True
+    takes_complex = False
+    vmaps = False
+    draws = True
+
+    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+        "State",
+        (),
+        {"m": like_param(unit="g", key="momentum_buffer"), **{f"q{dim}": _factor(dim) for dim in range(MOST_DIMS)}},
+    )
+
+    def coefficients(self, step: int) -> Any:
+        return row(
+            lr=self.lr,
+            momentum=self.momentum,
+            fresh=1 - self.momentum,
+            m_correct=1 / (1 - self.momentum**step),
+            fits=float(step <= self.update_first or (step - 1) % self.update_every == 0),
+            precond_lr=self.precond_lr,
+            over_clip=1 / self.clip,
+            eps=self.eps,
+            shrink=decay.shrink(self),
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        m = c.momentum * state.m + c.fresh * grad
+        mean = (c.m_correct * m).reshape(_sizes(grad.shape))
+        factors = [getattr(state, f"q{dim}") for dim in range(mean.dim())]
+        if c.fits:
+            rms = root((yield Mean(mean * mean)))
+            noise = gaussian(mean, c)
+            fitted = _fitted(factors, mean + c.eps * rms * noise, noise, c.precond_lr)
+            factors = [torch.where(rms > 0, new, old) for new, old in zip(fitted, factors, strict=True)]
+        d = mean
+        for dim, factor in enumerate(factors):
+            d = _times(factor, _times(factor, d, dim), dim, transposed=True)
+        rms = root((yield Mean(d * d)))
+        d = (d / torch.clamp(rms * c.over_clip, min=1.0)).reshape(grad.shape)
+        return d, state._replace(m=m, **{f"q{dim}": factor for dim, factor in enumerate(factors)})
+
+
+def _fitted(factors: list[Tensor], grad: Tensor, noise: Tensor, size: Any) -> list[Tensor]:
+    """The factors, one step on, and made alike in size: their product is what counts."""
+    for dim, factor in enumerate(factors):
+        grad, noise = _times(factor, grad, dim), _divided(factor, noise, dim)
+    new = []
+    for dim, factor in enumerate(factors):
+        if factor.dim() == 1:
+            gained, lost = _squares(grad, dim), _squares(noise, dim)
+            new.append(factor - size * ((gained - lost) / (gained + lost).amax()) * factor)
+        else:
+            gained, lost = outer(grad, dim), outer(noise, dim)
+            new.append(factor - size * (torch.triu(gained - lost) / _norm(gained + lost)) @ factor)
+    largest = torch.stack([factor.abs().amax() for factor in new]).log()
+    return [factor * torch.exp(largest.mean() - one) for factor, one in zip(new, largest, strict=True)]
+
+
+def _times(factor: Tensor, tensor: Tensor, dim: int, *, transposed: bool = False) -> Tensor:
+    """A tensor multiplied along a dimension by a factor."""
+    if factor.dim() == 1:
+        return tensor * _across(factor, tensor, dim)
+    return along(tensor, factor if transposed else factor.mT, dim)
+
+
+def _divided(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    """A tensor multiplied along a dimension by the transposed inverse of a factor."""
+    if factor.dim() == 1:
+        return tensor / _across(factor, tensor, dim)
+    first = tensor.movedim(dim, 0)
+    solved = torch.linalg.solve_triangular(factor.mT, first.reshape(len(factor), -1), upper=False)
+    return solved.view(first.shape).movedim(0, dim)
+
+
+def _across(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    return factor.view(-1, *[1] * (tensor.dim() - dim - 1))
+
+
+def _squares(tensor: Tensor, dim: int) -> Tensor:
+    """The diagonal of `outer`."""
+    return (tensor * tensor).movedim(dim, 0).reshape(tensor.shape[dim], -1).sum(1)
+
+
+def _norm(matrix: Tensor) -> Tensor:
+    """The spectral norm of a symmetric positive definite matrix, nearly: two power iterations, the longest column one.
+
+    No less than any element of the diagonal, so what it scales leaves a factor invertible.
+    """
+    longest = torch.linalg.vector_norm(matrix, dim=0).argmax(0, keepdim=True)
+    once = matrix @ matrix.index_select(1, longest)
+    return torch.linalg.vector_norm(matrix @ once) / torch.linalg.vector_norm(once)

@@ -1,0 +1,89 @@
+"""Mechanic: the inner rule's way from the start, scaled by a factor that is learned as it goes.
+
+    u_t = what the inner rule adds to θ_{t-1} for g_t            Δ_t = Δ_{t-1} + u_t
+    h_t = ⟨Δ_{t-1}, g_t + κ S_{t-1} ‖g_t‖ θ_{t-1} / ‖θ_{t-1}‖⟩    sums over the whole model
+    for each β of 0.9, 0.99, ..., 0.999999:
+        m_t = max(β m_{t-1}, |h_t|)
+        v_t = β² v_{t-1} + h_t²
+        r_t = max(0, β r_{t-1} - s_{t-1} h_t)
+        s_t = (σ m_t / 6 + r_t) / (√v_t + ε_s)
+    S_t = Σ s_t of all β
+    θ_t = θ_{t-1} + S_t Δ_t - S_{t-1} Δ_{t-1}                     that is, θ_0 + S_t Δ_t
+
+The first step moves nothing.
+
+Use: around a rule with its schedule, where nobody has tuned its learning rate: its shape over time stays.
+Avoid: around rules that find their own learning rate, and in trainings of a few dozen steps: S starts at nearly 0.
+Source: Cutkosky, Defazio & Mehta 2023, arXiv:2306.00144, Algorithm 1.
+Departs: |h_t| in m, as in the authors' code. θ moves by differences, so what others do to it is kept (a decay around
+this). A parameter that joins late begins with scalars of its own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.errors import SettingError
+from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.rules.base.reductions import Asking, Sum
+from thalweg.rules.base.roots import root
+from thalweg.rules.base.rule import like_param, of_shape, steps
+from thalweg.rules.base.wrapper import Wrapper
+
+_NUM_DECAYS = 6
+
+
+def _for_each_decay(rule: Any, shape: torch.Size) -> torch.Size:
+    return torch.Size([_NUM_DECAYS])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanic(Wrapper, scope="model"):
+    """The inner rule's way from the start, scaled by a factor that is learned as it goes."""
+
+    s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="first factor, nearly; small enough is good enough")
+    s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")
+    mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
+
+    class State:
+        delta = like_param(unit="θ", key="delta")
+        scale = of_shape(unit="1", key="scale")
+        scales = of_shape(_for_each_decay, unit="1", key="scales")
+        largest_slope = of_shape(_for_each_decay, unit="θg", key="slope_max")
+        squared_slopes = of_shape(_for_each_decay, unit="θ²g²", key="slope_sq")
+        reward = of_shape(_for_each_decay, unit="θg", key="reward")
+
+    def check_together(self) -> None:
+        for leaf in self.inner.layout(torch.Size([2, 2])).values():
+            if leaf.unit == "θ":
+                raise SettingError(
+                    f"Mechanic: the inner rule must remember no parameters and no length of steps, got "
+                    f"{self.inner.name}, which has {leaf.key}. Wrap AdamW, say, and put averages around Mechanic."
+                )
+
+    def own_coefficients(self, step: int) -> dict[str, Any]:
+        return {
+            "s_share": self.s_init / _NUM_DECAYS,
+            "s_decay": self.s_decay,
+            "s_eps": self.mechanic_eps,
+            "s_heeds": float(step > 1),  # a parameter that joins late has no way behind it yet
+        }
+
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        size = root((yield Sum(param * param, over="model")))
+        steepness = root((yield Sum(grad * grad, over="model")))
+        pull = torch.where(size > 0, c.s_decay * state.scale * steepness / size, 0.0)
+        h = c.s_heeds * (yield Sum(state.delta * (grad + pull * param), over="model"))
+        beta = 1 - 10.0 ** -torch.arange(1, _NUM_DECAYS + 1, dtype=h.dtype, device=h.device)
+        m = torch.maximum(beta * state.largest_slope, h.abs())
+        v = beta * beta * state.squared_slopes + h * h
+        r = torch.clamp(beta * state.reward - state.scales * h, min=0.0)
+        s = (c.s_share * m + r) / (root(v) + c.s_eps)
+        return grad, state._replace(scales=s, largest_slope=m, squared_slopes=v, reward=r)
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+        there, state = yield from steps(self.inner.apply(param, direction, state, c))
+        delta, scale = state.delta + (there - param), state.scales.sum()
+        return param + (scale * delta - state.scale * state.delta), state._replace(delta=delta, scale=scale)
