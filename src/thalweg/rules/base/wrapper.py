@@ -73,6 +73,12 @@ class Wrapper(Rule):
                 f"{type(self).__name__}: what it remembers must have names of its own, got {', '.join(sorted(twice))} "
                 f"twice, as {self.inner.name} has it. Wrap another rule."
             )
+        if self.inner.needs == "closure":
+            # What changes a gradient or a step would leave a line search without a line along which the loss falls.
+            raise SettingError(
+                f"{type(self).__name__}: the inner rule must take one step at a time, got {self.inner.name}, which tries "
+                "several lengths of it under a closure. Use that one by itself, or wrap another one."
+            )
         if self.inner.needs != "gradient" != self.own_needs:
             raise SettingError(
                 f"{type(self).__name__}: the inner rule must need gradients alone, got {self.inner.name}, which needs "
