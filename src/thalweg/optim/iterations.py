@@ -77,7 +77,7 @@ def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) ->
         with torch.enable_grad():
             returned = closure()
         try:
-            loss = float(returned)
+            loss = float(returned.detach() if isinstance(returned, Tensor) else returned)
         except (TypeError, ValueError, RuntimeError):
             got = f"shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else type(returned).__name__
             raise ParameterError(
@@ -97,7 +97,7 @@ def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) ->
             break
         steps = ready()
         # The gradients may be those of a later point, at which the search did not stay.
-        pairs = [(at, item._replace(grad=here.grads[at])) for at, item in _items(steps) if at in here.grads]
+        pairs = [(at, item._replace(grad=here.grads[at])) for at, item in _alike(_items(steps)) if at in here.grads]
         line = Line([item for _, item in pairs])
         for binding, step in steps:
             binding.count(step)
@@ -145,3 +145,12 @@ def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) ->
 def _items(steps: list[tuple[Binding, Step]]) -> list[tuple[int, Item]]:
     """The items of a step, each with the position of its parameter in the optimizer."""
     return [pair for binding, step in steps for pair in zip(binding.positions, binding.items(step), strict=True)]
+
+
+def _alike(pairs: list[tuple[int, Item]]) -> list[tuple[int, Item]]:
+    """Items that ask for as many inner products as each other: the pairs of the parameter that has taken most steps.
+
+    It is done here, since a parameter's own scalars do not tell of the others, and to ask would wait for the device.
+    """
+    most = max((item.coefficients.pairs for _, item in pairs), default=0)
+    return [(at, item._replace(coefficients=item.coefficients._replace(pairs=most))) for at, item in pairs]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from thalweg.rules.base.hyper import Scalar, choice, count, hyper, learning_rate
-from thalweg.rules.base.reductions import Max, Sum
+from thalweg.rules.base.reductions import Sum
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import Rule, like_param, of_shape
 
@@ -60,10 +60,9 @@ class LBFGS(Rule, scope="model"):
         last_grad = like_param(unit="g", key="prev_grad")
         s = of_shape(_history, unit="θ", key="param_changes")
         y = of_shape(_history, unit="g", key="grad_changes")
-        num = of_shape(unit="1", key="num_pairs")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, first=float(step == 1))
+        return row(lr=self.lr, first=float(step == 1), pairs=min(step - 1, self.history_size))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         s = torch.zeros_like(param) if c.first else param - state.last
@@ -74,14 +73,14 @@ class LBFGS(Rule, scope="model"):
             last_grad=grad,
             s=torch.where(curved, torch.cat([state.s[1:], s[None]]), state.s),  # the newest is the last
             y=torch.where(curved, torch.cat([state.y[1:], y[None]]), state.y),
-            num=(state.num + curved).clamp(max=self.history_size),
         )
-        # Read, since loops are as long as there are pairs. Who came late has fewer, and zeros in the place of the others.
-        num = int((yield Max(state.num, over="model")))
-        pairs = list(zip(state.s[self.history_size - num :], state.y[self.history_size - num :], strict=True))
-        q, passed, scale = grad, [], torch.ones_like(state.num)
+        # All parameters must ask alike (`optim.iterations`): who came late has zeros in the place of the first pairs.
+        oldest = self.history_size - c.pairs
+        pairs = list(zip(state.s[oldest:], state.y[oldest:], strict=True))
+        q, passed, scale = grad, [], torch.ones((), dtype=grad.dtype, device=grad.device)
         for k, (s, y) in enumerate(reversed(pairs)):
             # Anew each time: parameters may have come or gone, and left too little curvature in what the others keep.
+            # So little, of a place where no pair was kept yet, counts for nothing.
             product = yield Sum(s * y, over="model")
             inverse = torch.where(product > _FLAT, product, torch.inf).reciprocal()
             alpha = inverse * (yield Sum(s * q, over="model"))
