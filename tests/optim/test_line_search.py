@@ -14,7 +14,6 @@ def bowl(at: float, scale: float = 1.0) -> Line:
     return lambda t: (scale * (t - at) ** 2, 2 * scale * (t - at))
 
 
-
 def walled(t: float) -> tuple[float, float]:
     """Not a number from 0.3 on."""
     return (-math.log(0.3 - t) - 10 * t, 1 / (0.3 - t) - 10) if t < 0.3 else (math.nan, math.nan)
@@ -73,7 +72,7 @@ def test_a_bowl_is_solved_by_one_interpolation() -> None:
 def test_where_looks_run_out_the_lowest_is_kept(most: int) -> None:
     for line in (bowl(1e-9), bowl(1e9), walled, edge):
         start, found, seen = search(line, most)
-        assert len(seen) == 1 + most
+        assert len(seen) <= 1 + most
         assert found.value == min(start.value, *(Point(t, *line(t)).value for t in seen))
         assert math.isfinite(found.value)
 

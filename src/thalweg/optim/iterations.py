@@ -39,13 +39,14 @@ class _Seen:
 
 
 def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
-    """Refuse groups that ask for different iterations, and parameters whose inner products would be of several kinds."""
+    """Refuse groups that ask for different iterations, and parameters that have no inner product in one place."""
     wanted = [keywords.settings(rule, group) | {"maximize": group["maximize"]} for group in groups]
+    # The learning rate too: the inverse Hessian is that of all parameters together, and of no part of them.
     for name, value in wanted[0].items():
-        if other := [one[name] for one in wanted if name != "lr" and one[name] != value]:
+        if other := [one[name] for one in wanted if one[name] != value]:
             raise SettingError(
                 f"{rule.name}: all groups must have the same {name}, got {value!r} and {other[0]!r}. "
-                "Groups may differ in lr alone."
+                "Put the parameters into one group; those that are to rest need no gradient."
             )
     params = [param for group in groups for param in group["params"]]
     if len(devices := {str(param.device) for param in params}) > 1:

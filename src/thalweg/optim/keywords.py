@@ -136,7 +136,7 @@ def take_torchs(rule: Rule, given: dict[str, Any]) -> dict[str, Any]:
         )
     if given.get("differentiable") and rule.needs == "closure":
         raise KeywordError(
-            f"{rule.name}: differentiable must be left out, since steps that depend on a search are not differentiated, "
+            f"{rule.name}: differentiable must be left out, since a search is not differentiated, "
             f"got differentiable={given['differentiable']!r}."
         )
     return {keyword: value for keyword, value in given.items() if keyword not in TORCH_KERNELS}

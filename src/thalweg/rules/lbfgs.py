@@ -13,8 +13,9 @@ Use: full batches, smooth losses: small networks, physics-informed ones, fits by
 Avoid: mini-batches, whose noise is taken for curvature; more parameters than memory holds 2m copies of.
 Source: Nocedal & Wright 2006, Numerical Optimization, Algorithms 7.4 and 7.5; 3.5 and 3.6 for the line search.
 Departs: from torch.optim.LBFGS, in that s is by how much the parameters did move, after rounding too; a parameter
-without a gradient rests; several groups may have their own η; no step is kept that leads to where the loss is known not
-to be finite, and none is taken from there; room for m pairs is taken at the start. Its checkpoints are not torch's.
+without a gradient rests; several groups of the same settings are taken as one; no step is kept that leads to where the
+loss is known not to be finite, and none is taken from there; room for m pairs is taken at the start, and inner products
+are computed anew at each iteration; gradients must be dense. Its checkpoints are not torch's.
 """
 
 from collections.abc import Generator

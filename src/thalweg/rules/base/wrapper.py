@@ -55,8 +55,8 @@ class Wrapper(Rule):
         if self.inner.needs == "closure":
             # What changes a gradient or a step would leave a line search without a line along which the loss falls.
             raise SettingError(
-                f"{type(self).__name__}: the inner rule must take one step at a time, got {self.inner.name}, which tries "
-                "several lengths of it under a closure. Use that one by itself, or wrap another one."
+                f"{type(self).__name__}: the inner rule must take one step at a time, got {self.inner.name}, which "
+                "tries several lengths of it under a closure. Use that one by itself, or wrap another one."
             )
         own, inner = own_hypers(type(self)), self.inner.hypers()  # type: ignore[arg-type]
         core = self.inner
