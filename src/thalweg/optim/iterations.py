@@ -7,6 +7,7 @@ torch.optim.LBFGS ends its own.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,6 +62,33 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
         )
 
 
+class _Closure:
+    """The user's closure, and how often it was called."""
+
+    def __init__(self, rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) -> None:
+        self._rule, self._maximize, self._closure, self._ready = rule, maximize, closure, ready
+        self.calls = 0
+
+    def see(self) -> _Seen:
+        """Call it where the parameters are."""
+        with torch.enable_grad():
+            returned = self._closure()
+        self.calls += 1
+        try:
+            loss = float(returned.detach() if isinstance(returned, Tensor) else returned)
+        except (TypeError, ValueError, RuntimeError):
+            got = f"shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else type(returned).__name__
+            raise ParameterError(
+                f"{self._rule.name}: the closure must return the loss, a single number, got {got}. "
+                "End it with `return loss`."
+            ) from None
+        pairs = _items(self._ready())
+        # Copies: the gradients of the point that is kept are needed when the closure has been at others.
+        grads = {position: item.grad.clone() for position, item in pairs}
+        largest = over_all(Max, [grad.abs() for grad in grads.values()], [item for _, item in pairs])
+        return _Seen(returned, -loss if self._maximize else loss, grads, largest)
+
+
 def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) -> Any:
     """Iterate as the rule's settings say, from the closure's first call to its last; what the first returned.
 
@@ -73,69 +101,37 @@ def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) ->
     No step is taken from where the loss or the gradient is not finite; one that leads there is taken back.
 
     """
-
-    def see() -> _Seen:
-        with torch.enable_grad():
-            returned = closure()
-        try:
-            loss = float(returned.detach() if isinstance(returned, Tensor) else returned)
-        except (TypeError, ValueError, RuntimeError):
-            got = f"shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else type(returned).__name__
-            raise ParameterError(
-                f"{rule.name}: the closure must return the loss, a single number, got {got}. End it with `return loss`."
-            ) from None
-        pairs = _items(ready())
-        # Copies: the gradients of the point that is kept are needed when the closure has been at others.
-        grads = {position: item.grad.clone() for position, item in pairs}
-        largest = over_all(Max, [grad.abs() for grad in grads.values()], [item for _, item in pairs])
-        return _Seen(returned, -loss if maximize else loss, grads, largest)
-
-    first = here = see()
-    most = rule.max_eval or rule.max_iter * 5 // 4
-    looked = 1
+    asked = _Closure(rule, maximize, closure, ready)
+    first = here = asked.see()
+    most_calls = rule.max_eval or rule.max_iter * 5 // 4
     for iteration in range(1, rule.max_iter + 1):
         if not here.is_finite or not here.grads or here.largest <= rule.tolerance_grad:
             break
         steps = ready()
-        # The gradients may be those of a later point, at which the search did not stay.
-        pairs = [(at, item._replace(grad=here.grads[at])) for at, item in _alike(_items(steps)) if at in here.grads]
+        pairs = _alike(_items(steps), here)
         line = Line([item for _, item in pairs])
         for binding, step in steps:
             binding.count(step)
         if not line.descent() >= rule.tolerance_change:
             break
         before, reach = here, line.reach()
-        positions = [at for at, _ in pairs]
         try:
             if rule.line_search_fn == "strong_wolfe":
-
-                def look(t: float, line: Line = line, positions: list[int] = positions) -> Point:
-                    nonlocal looked
-                    line.go(t)
-                    found = see()
-                    looked += 1
-                    return Point(t, found.loss, line.slope([found.grads.get(at) for at in positions]), found)
-
-                start = Point(0.0, here.loss, line.slope([here.grads[at] for at in positions]), here)
-
-                def is_narrow(width: float, reach: float = reach) -> bool:
-                    return width * reach < rule.tolerance_change
-
-                kept = strong_wolfe(look, start, most=most - looked, is_narrow=is_narrow)
-                length, here = kept.t, kept.found
+                positions = [position for position, _ in pairs]
+                narrow = partial(_is_narrow, reach, rule.tolerance_change)
+                length, here = _searched(line, positions, here, asked, most_calls - asked.calls, narrow)
             else:
                 length = 1.0
                 line.go(length)
                 if iteration < rule.max_iter:  # after the last one the next step will look
-                    here = see()
-                    looked += 1
+                    here = asked.see()
                     length = 1.0 if here.is_finite else 0.0
         except BaseException:  # the user's closure failed, or was interrupted
             line.back()
             raise
         line.settle(length)
         if (
-            looked >= most
+            asked.calls >= most_calls
             or length * reach <= rule.tolerance_change
             or abs(here.loss - before.loss) < rule.tolerance_change
         ):
@@ -143,15 +139,46 @@ def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) ->
     return first.returned
 
 
+def _searched(
+    line: Line,
+    positions: Sequence[int],
+    here: _Seen,
+    asked: _Closure,
+    most: int,
+    is_narrow: Callable[[float], bool],
+) -> tuple[float, _Seen]:
+    """How far to go along a line, and what is seen there."""
+
+    def point(t: float, seen: _Seen) -> Point:
+        return Point(t, seen.loss, line.slope([seen.grads.get(position) for position in positions]), seen)
+
+    def look(t: float) -> Point:
+        line.go(t)
+        return point(t, asked.see())
+
+    kept = strong_wolfe(look, point(0.0, here), most=most, is_narrow=is_narrow)
+    return kept.t, kept.found
+
+
+def _is_narrow(reach: float, tolerance: float, width: float) -> bool:
+    return width * reach < tolerance
+
+
 def _items(steps: list[tuple[Binding, Step]]) -> list[tuple[int, Item]]:
     """The items of a step, each with the position of its parameter in the optimizer."""
     return [pair for binding, step in steps for pair in zip(binding.positions, binding.items(step), strict=True)]
 
 
-def _alike(pairs: list[tuple[int, Item]]) -> list[tuple[int, Item]]:
-    """Items that ask for as many inner products as each other: the pairs of the parameter that has taken most steps.
+def _alike(pairs: list[tuple[int, Item]], here: _Seen) -> list[tuple[int, Item]]:
+    """Items with the gradients of here, that ask for as many inner products: the pairs of who has taken most steps.
 
-    It is done here, since a parameter's own scalars do not tell of the others, and to ask would wait for the device.
+    The gradients they come with may be those of a later point, at which the search did not stay. The pairs are counted
+    here, since a parameter's own scalars do not tell of the others, and to ask the rule would wait for the device.
     """
     most = max((item.coefficients.pairs for _, item in pairs), default=0)
-    return [(at, item._replace(coefficients=item.coefficients._replace(pairs=most))) for at, item in pairs]
+    found = []
+    for position, item in pairs:
+        grad = here.grads.get(position)
+        grad = torch.zeros_like(item.grad) if grad is None else grad
+        found.append((position, item._replace(grad=grad, coefficients=item.coefficients._replace(pairs=most))))
+    return found
