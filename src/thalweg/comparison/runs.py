@@ -86,6 +86,7 @@ class OneByOne:
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
         in_training(self.optimizer, True)
         rule = contender.rule if isinstance(contender.rule, Rule) else None
+        self.iterates = rule is not None and rule.needs == "closure"
         self.calls_closures = rule is not None and rule.needs in ("second gradient", "closure")
         self.estimates_every = rule.estimates_every if rule and rule.needs == "curvature" else 0
         self.batches = _batches(task, contender, trial.seed)
