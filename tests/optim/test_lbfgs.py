@@ -12,6 +12,7 @@ from torch import Tensor
 
 from thalweg import optim, rules
 from thalweg.comparison.contenders import parse, resolve
+from thalweg.comparison.pilot import time_of_step, time_of_update
 from thalweg.comparison.runs import OneByOne, Trial, unfit_for_population
 from thalweg.errors import KeywordError, ParameterError, SettingError
 from thalweg.optim.routing import route
@@ -401,6 +402,13 @@ def test_it_competes_with_the_whole_data_in_each_look() -> None:
     batches = OneByOne(task, resolve([rules.LBFGS(lr=0.1)])[0], Trial({}, 0))
     batches.step(1.0)
     assert batches.evaluate("train")[0] < before
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "sam(adam)"])
+def test_the_pilot_times_what_needs_a_closure(name: str) -> None:
+    task = load("quadratic")
+    assert time_of_update(task, parse(name), 0) > 0
+    assert time_of_step(OneByOne(task, parse(name), Trial({}, 0))) > 0
 
 
 def test_a_plan_of_a_model_with_it_is_refused() -> None:
