@@ -28,8 +28,9 @@ OURS: dict[str, type[optim.RuleOptimizer]] = {
     "Rprop": optim.Rprop,
     "ASGD": optim.ASGD,
 }
-# Those that do not do exactly what torch's do, as their `Departs:` says; tests/cases.py holds them to references.
-OTHERS = {"Adafactor", "Muon"}
+# Those that do not do exactly what torch's do, as their `Departs:` says; tests/cases.py holds them to references. And
+# the one that needs a closure, which tests/optim/test_lbfgs.py holds to torch's.
+OTHERS = {"Adafactor", "LBFGS", "Muon"}
 # torch computes a part of theirs in float32.
 COARSE = {"NAdam": 1e-6, "ASGD": 1e-6}
 INFOS = [info for info in harness.optim_db if info.name in OURS]

@@ -59,7 +59,8 @@ def test_every_hyperparameter_of_every_rule_is_in_a_case() -> None:
     tried = {(type(case.ours.rule), keyword) for case in CASES for keyword in case.settings}
     for rule in RULES:
         for keyword in optim.keywords.members(rule()):
-            assert (rule, keyword) in tried
+            # A case's gradients are given; who calls a closure for its own is in tests/optim/test_lbfgs.py.
+            assert (rule, keyword) in tried or rule.needs == "closure"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -222,6 +222,15 @@ _ENTRIES = (
     Contender("adagrad", rules.AdaGrad(), rules.AdaGrad.__doc__ or ""),
     Contender("rmsprop", rules.RMSprop(), "RMSprop without momentum", frozenset({"momentum"})),
     Contender("amsgrad", rules.Adam(amsgrad=True), "Adam that divides by the largest mean square so far"),
+    # Its own search takes the place of a schedule, and the noise of a mini-batch would be taken for curvature.
+    Contender(
+        "lbfgs",
+        rules.LBFGS(line_search_fn="strong_wolfe"),
+        "L-BFGS on the full batch, with a line search",
+        frozenset({"lr"}),
+        full_batch=True,
+        schedule="none",
+    ),
     Contender("signsgd", rules.Signum(momentum=0.0), "steps along the sign of the gradient", frozenset({"momentum"})),
     Contender("tiger", rules.Signum(momentum=0.965, weight_decay=0.01), "Signum with much momentum and weight decay"),
 )

@@ -86,7 +86,8 @@ class OneByOne:
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
         in_training(self.optimizer, True)
         rule = contender.rule if isinstance(contender.rule, Rule) else None
-        self.gradients = 2 if rule and rule.needs == "second gradient" else 1
+        self.iterates = rule is not None and rule.needs == "closure"
+        self.calls_closures = rule is not None and rule.needs in ("second gradient", "closure")
         self.estimates_every = rule.estimates_every if rule and rule.needs == "curvature" else 0
         self.batches = _batches(task, contender, trial.seed)
         self.taken = 0
@@ -96,7 +97,7 @@ class OneByOne:
             group["lr"] = lr * lr_factor
         self.model.train()
         batch = next(self.batches)
-        if self.gradients == 2:
+        if self.calls_closures:
             self.optimizer.step(lambda: float(self._backward(batch)))
         else:
             self._backward(batch)
@@ -253,7 +254,7 @@ def unfit_for_population(task: Task, contender: Contender, model: nn.Module) -> 
     if not isinstance(contender.rule, Rule):
         return f"{contender.name} is no rule of thalweg's"
     if contender.rule.needs != "gradient":
-        return f"{contender.name} needs more than one gradient a step: {contender.rule.needs}"
+        return f"{contender.name} needs more than one gradient a step: a {contender.rule.needs}"
     if contender.rule.evaluates_elsewhere:
         return f"{contender.name} is evaluated at other parameters than it trains"
     if any(rule.draws or not rule.vmaps for rule in (contender.rule, *contender.rule.parts.values())):

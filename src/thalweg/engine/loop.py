@@ -62,10 +62,20 @@ def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
 
 
 def _begin(item: Item) -> Asking:
-    index = None
-    if item.program.needs_index:
-        index = torch.arange(item.param.numel(), device=item.param.device).view(item.param.shape)
-    return item.program.update(item.param, item.grad, item.state, item.coefficients, index)
+    return item.program.update(item.param, item.grad, item.state, item.coefficients, numbered(item))
+
+
+def numbered(item: Item) -> Tensor | None:
+    """The number of each element of a parameter, where its rounding asks for it."""
+    if not item.program.needs_index:
+        return None
+    return torch.arange(item.param.numel(), device=item.param.device).view(item.param.shape)
+
+
+def directions(items: Sequence[Item]) -> list[tuple[Tensor, Any]]:
+    """The (direction, new state) of each item, in order, for rules that try several lengths of a step."""
+    asking = [item.program.direction(item.param, item.grad, item.state, item.coefficients) for item in items]
+    return advance(asking, [item.shards for item in items])
 
 
 def perturbed(items: Iterable[Item]) -> list[Tensor]:

@@ -74,17 +74,29 @@ class Program:
         `index` numbers the elements of the parameter, for stochastic rounding.
         """
         value = precision.exact(param, state, self.rounding)
-        grad = grad.to(value.dtype)
-        if self.maximize:
-            grad = -grad
-        value, state = yield from steps(self.rule.update(value, grad, state, c))
+        value, state = yield from steps(self.rule.update(value, self.seen(grad, value.dtype), state, c))
         return precision.rounded(value, param.dtype, state, c, index, self.rounding)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+        """The first half of `update`, for rules that try several lengths of a step: (the direction, the new state)."""
+        value = precision.exact(param, state, self.rounding)
+        return (yield from steps(self.rule.direction(value, self.seen(grad, value.dtype), state, c)))
+
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any, index: Tensor | None = None) -> Asking:
+        """The second half of `update`: (the new parameter, the new state)."""
+        value = precision.exact(param, state, self.rounding)
+        value, state = yield from steps(self.rule.apply(value, direction, state, c))
+        return precision.rounded(value, param.dtype, state, c, index, self.rounding)
+
+    def seen(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
+        """A gradient as the rule sees it: of the dtype it computes in, and downhill."""
+        grad = grad.to(dtype)
+        return -grad if self.maximize else grad
 
     def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Asking:
         """Where the second gradient of a step is to be taken, for rules that need one; asks for reductions."""
         value = param.to(precision.compute_dtype(param.dtype))
-        grad = grad.to(value.dtype)
-        there = yield from steps(self.rule.perturb(value, -grad if self.maximize else grad, c))
+        there = yield from steps(self.rule.perturb(value, self.seen(grad, value.dtype), c))
         return there.to(param.dtype)
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:

@@ -81,6 +81,9 @@ class LaProp(RuleOptimizer, rule=rules.LaProp): ...
 class LARS(RuleOptimizer, rule=rules.LARS): ...
 
 
+class LBFGS(RuleOptimizer, rule=rules.LBFGS): ...
+
+
 class LDoG(RuleOptimizer, rule=rules.LDoG): ...
 
 
@@ -170,6 +173,7 @@ __all__ = [
     "CAME",
     "LAMB",
     "LARS",
+    "LBFGS",
     "MADGRAD",
     "QHM",
     "SGD",

@@ -134,6 +134,11 @@ def take_torchs(rule: Rule, given: dict[str, Any]) -> dict[str, Any]:
             f"{rule.name}: capturable must be left out, since steps are not captured in CUDA graphs, "
             f"got capturable={given['capturable']!r}."
         )
+    if given.get("differentiable") and rule.needs == "closure":
+        raise KeywordError(
+            f"{rule.name}: differentiable must be left out, since a search is not differentiated, "
+            f"got differentiable={given['differentiable']!r}."
+        )
     return {keyword: value for keyword, value in given.items() if keyword not in TORCH_KERNELS}
 
 
@@ -174,6 +179,11 @@ def check_checkpoint(rule: Rule, group: dict[str, Any]) -> None:
         raise ParameterError(
             f"{rule.name}: the checkpoint must be one of {rule.name}, got one without {', '.join(missing)}. "
             "Load it into the optimizer that saved it."
+        )
+    if rule.needs == "closure" and "maximize" not in group:  # which ours have, and torch's LBFGS has not
+        raise ParameterError(
+            f"{rule.name}: the checkpoint must be one of thalweg's, got one of torch's, which keeps another history. "
+            "Begin without it: a few iterations find the history anew."
         )
     if group.get("decoupled_weight_decay") and rule.name == "Adam":  # torch's AdamW has the key, always true
         raise ParameterError(

@@ -14,7 +14,7 @@ from thalweg.engine import curvature, loop, precision, ways
 from thalweg.engine.batch import Batch, Step
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
-from thalweg.optim import keywords
+from thalweg.optim import iterations, keywords
 from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, alike, plain, step_differentiably
 from thalweg.optim.checks import check_parameter, check_rounding
 from thalweg.optim.elsewhere import Elsewhere
@@ -102,6 +102,12 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: parameters must be those of training to take a step, got those of evaluation. "
                 "Call optimizer.train() first."
             )
+        if self.rule.needs == "closure":
+            iterations.check_groups(self.rule, self.param_groups)
+            group = self.param_groups[0]
+            rule = keywords.to_rule(self.rule, group)
+            asked = self._asked("several losses and gradients", closure)
+            return iterations.take(rule, group["maximize"], asked, self._all_ready)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -120,11 +126,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _take_second_gradient(self, closure: Callable[[], Any] | None) -> None:
         """Put the gradients at the perturbed parameters in the place of those at the parameters."""
-        if closure is None:
-            raise ParameterError(
-                f"{self._who}: a step needs a second gradient, got no closure. Call optimizer.step(closure) with a "
-                "function that zeroes the gradients, computes the loss, calls backward() and returns the loss."
-            )
+        closure = self._asked("a second gradient", closure)
         items = [item for binding, step in self._all_ready() for item in binding.items(step)]
         moved = Elsewhere()
         try:
@@ -134,6 +136,15 @@ class RuleOptimizer(torch.optim.Optimizer):
                 closure()
         finally:
             moved.back()
+
+    def _asked(self, needs: str, closure: Callable[[], Any] | None) -> Callable[[], Any]:
+        """The closure, if there is one."""
+        if closure is None:
+            raise ParameterError(
+                f"{self._who}: a step needs {needs}, got no closure. Call optimizer.step(closure) with a "
+                "function that zeroes the gradients, computes the loss, calls backward() and returns the loss."
+            )
+        return closure
 
     def _all_ready(self) -> list[tuple[Binding, Step]]:
         return [pair for number in range(len(self.param_groups)) for pair in self._ready(number)]

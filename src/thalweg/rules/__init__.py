@@ -34,6 +34,7 @@ from thalweg.rules.heavy_ball import HeavyBall
 from thalweg.rules.lamb import LAMB
 from thalweg.rules.laprop import LaProp
 from thalweg.rules.lars import LARS
+from thalweg.rules.lbfgs import LBFGS
 from thalweg.rules.ldog import LDoG
 from thalweg.rules.lion import Lion
 from thalweg.rules.madgrad import MADGRAD
@@ -96,6 +97,7 @@ __all__ = [
     "CAME",
     "LAMB",
     "LARS",
+    "LBFGS",
     "MADGRAD",
     "QHM",
     "SAM",

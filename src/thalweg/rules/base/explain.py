@@ -8,8 +8,14 @@ from typing import Any
 import torch
 
 from thalweg.rules.base.hyper import Range
-from thalweg.rules.base.rule import Rule
+from thalweg.rules.base.rule import Needs, Rule
 
+_NEEDS: dict[Needs, str] = {
+    "gradient": "a gradient",
+    "second gradient": "a second gradient: a closure",
+    "curvature": "estimates of the Hessian's diagonal",
+    "closure": "a closure, called several times a step",
+}
 _SECTION = re.compile(r"(Use|Avoid|Source|Departs): ")
 
 
@@ -55,9 +61,7 @@ def semantics(rule: Rule) -> dict[str, str]:
         "weight decay": next((place for name, place in places.items() if "decay" in name), "none"),
         "ε": next((place for name, place in places.items() if name.startswith("eps")), "none"),
         "bias correction": "yes" if rule.corrects_bias else "no",
-        "needs": {"gradient": "a gradient", "second gradient": "a second gradient: a closure"}.get(
-            rule.needs, "estimates of the Hessian's diagonal"
-        ),
+        "needs": _NEEDS[rule.needs],
         "parameters": f"{rule.least_dims} dimensions or more" if rule.least_dims else "any",
         "model used at": "other parameters: optimizer.eval()" if rule.evaluates_elsewhere else "the parameters",
     }

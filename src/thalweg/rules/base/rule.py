@@ -29,8 +29,9 @@ from thalweg.rules.base.rows import row
 
 Scope = Literal["elementwise", "tensor", "matrix", "model"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)  # from narrow to wide
-# What a step needs: a gradient at θ; a second one at `perturb`ed parameters; or estimates of the Hessian's diagonal.
-Needs = Literal["gradient", "second gradient", "curvature"]
+# What a step needs: a gradient at θ; a second one at `perturb`ed parameters; estimates of the Hessian's diagonal; or a
+# closure, which is called for as many points as it takes (`optim.iterations`).
+Needs = Literal["gradient", "second gradient", "curvature", "closure"]
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,12 @@ class Wrapper(Rule):
             raise SettingError(
                 f"{type(self).__name__}: inner must be a rule, got {self.inner!r:.60}. Pass AdamW(), say."
             )
+        if self.inner.needs == "closure":
+            # What changes a gradient or a step would leave a line search without a line along which the loss falls.
+            raise SettingError(
+                f"{type(self).__name__}: the inner rule must take one step at a time, got {self.inner.name}, which "
+                "tries several lengths of it under a closure. Use that one by itself, or wrap another one."
+            )
         own, inner = own_hypers(type(self)), self.inner.hypers()  # type: ignore[arg-type]
         core = core_of(self.inner)
         replaced = {name for name in self.replaces & inner.keys() if inner[name] is core.hypers().get(name)}

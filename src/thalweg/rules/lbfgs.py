@@ -1,0 +1,97 @@
+"""L-BFGS: Newton's method, with the Hessian known by the last steps and what each of them changed of the gradient.
+
+    s = θ_{t-1} - θ_{t-2},  y = g_t - g_{t-1}        the newest pair, kept if sᵀy > 10⁻¹⁰; the last m are kept
+    q = g_t;  from the newest pair to the oldest:    α_i = s_iᵀq / s_iᵀy_i,  q ← q - α_i y_i
+    d = q sᵀy / yᵀy, of the newest pair; from the oldest to the newest:  d ← d + (α_i - y_iᵀd / s_iᵀy_i) s_i
+    θ_t = θ_{t-1} - η τ_t d        d_1 = g_1 / max(1, ‖g_1‖₁); inner products over the whole model
+
+τ_t is 1, or with strong_wolfe a length at which the loss f(θ_{t-1} - η τ d) has fallen by at least 10⁻⁴ of what its
+slope along the line promised, and the slope is at most 0.9 of what it was. A call of `step` takes up to max_iter such
+iterations, so it needs a closure, which is called for each new point.
+
+Use: full batches, smooth losses: small networks, physics-informed ones, fits by least squares; with strong_wolfe.
+Avoid: mini-batches, whose noise is taken for curvature; more parameters than memory holds 2m copies of.
+Source: Nocedal & Wright 2006, Numerical Optimization, Algorithms 7.4 and 7.5; 3.5 and 3.6 for the line search.
+Departs: from torch.optim.LBFGS, in that s is by how much the parameters did move, after rounding too; a parameter
+without a gradient rests; several groups of the same settings are taken as one; no step is kept that leads to where the
+loss is known not to be finite, and none is taken from there; room for m pairs is taken at the start, and inner products
+are computed anew at each iteration; gradients must be dense. Its checkpoints are not torch's.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.rules.base.hyper import Scalar, choice, count, hyper, learning_rate
+from thalweg.rules.base.reductions import Sum
+from thalweg.rules.base.rows import row
+from thalweg.rules.base.rule import Rule, like_param, of_shape
+
+_FLAT = 1e-10  # as in torch: pairs with less curvature would make steps too long
+
+
+def _history(rule: Any, shape: torch.Size) -> torch.Size:
+    return torch.Size([rule.history_size, *shape])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LBFGS(Rule, scope="model"):
+    """Newton's method, with the Hessian known by the last steps and what each of them changed of the gradient."""
+
+    lr: Scalar = learning_rate(1.0, low=0.01, high=1.0, unit="1", doc="learning rate: the first length that is tried")
+    max_iter: int = count(20, ">= 1", symbol="", doc="iterations in a step, at most")
+    max_eval: int = count(0, ">= 0", symbol="", doc="calls of the closure in a step, about; 0: 5/4 of max_iter")
+    tolerance_grad: Scalar = hyper(
+        1e-7, ">= 0", symbol="", unit="g", doc="a step ends where no element of the gradient is larger"
+    )
+    tolerance_change: Scalar = hyper(
+        1e-9, ">= 0", symbol="", unit="1", doc="a step ends where parameters, loss or its slope change by less"
+    )
+    history_size: int = count(100, ">= 1", symbol="m", doc="pairs that are kept")
+    line_search_fn: str = choice("fixed", "strong_wolfe", doc="how long an iteration's step is; None is fixed")
+
+    needs = "closure"
+    vmaps = False
+
+    class State:
+        last = like_param(unit="θ", key="prev_param")
+        last_grad = like_param(unit="g", key="prev_grad")
+        s = of_shape(_history, unit="θ", key="param_changes")
+        y = of_shape(_history, unit="g", key="grad_changes")
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=self.lr, first=float(step == 1), pairs=min(step - 1, self.history_size))
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+        s = torch.zeros_like(param) if c.first else param - state.last
+        y = torch.zeros_like(grad) if c.first else grad - state.last_grad
+        curved = (yield Sum(s * y, over="model")) > _FLAT
+        state = state._replace(
+            last=param,
+            last_grad=grad,
+            s=torch.where(curved, torch.cat([state.s[1:], s[None]]), state.s),  # the newest is the last
+            y=torch.where(curved, torch.cat([state.y[1:], y[None]]), state.y),
+        )
+        # All parameters must ask alike (`optim.iterations`): who came late has zeros in the place of the first pairs.
+        oldest = self.history_size - c.pairs
+        pairs = list(zip(state.s[oldest:], state.y[oldest:], strict=True))
+        q, passed, scale = grad, [], torch.ones((), dtype=grad.dtype, device=grad.device)
+        for k, (s, y) in enumerate(reversed(pairs)):
+            # Anew each time: parameters may have come or gone, and left too little curvature in what the others keep.
+            # So little, of a place where no pair was kept yet, counts for nothing.
+            product = yield Sum(s * y, over="model")
+            inverse = torch.where(product > _FLAT, product, torch.inf).reciprocal()
+            alpha = inverse * (yield Sum(s * q, over="model"))
+            q = q - alpha * y
+            passed.append((inverse, alpha, s, y))
+            if k == 0:
+                square = yield Sum(y * y, over="model")
+                scale = torch.where(product > _FLAT, product / square, scale)
+        d = scale * q
+        for inverse, alpha, s, y in reversed(passed):
+            d = d + (alpha - inverse * (yield Sum(y * d, over="model"))) * s
+        size = yield Sum(grad.abs(), over="model")
+        return (size.clamp(min=1).reciprocal() * d if c.first else d), state
