@@ -27,7 +27,8 @@ from thalweg.testing import check_optimizer
 TOLERANCE = 1e-11
 WRAPPERS = [getattr(wrappers, name) for name in wrappers.__all__]
 DECAYS = {rules.CautiousDecay, rules.CoupledDecay, rules.DecoupledDecay, rules.FullyDecoupledDecay}
-RULES = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
+KINDS = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
+RULES = [kind for kind in KINDS if kind.needs != "closure"]  # L-BFGS goes into none: tests/optim/test_lbfgs.py
 
 
 def own_settings(rule: rules.Wrapper) -> list[str]:

@@ -55,7 +55,8 @@ class Mechanic(Wrapper, scope="model"):
         squared_slopes = of_shape(_for_each_decay, unit="θ²g²", key="slope_sq")
         reward = of_shape(_for_each_decay, unit="θg", key="reward")
 
-    def check_together(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for leaf in self.inner.layout(torch.Size([2, 2])).values():
             if leaf.unit == "θ":
                 raise SettingError(
