@@ -237,6 +237,25 @@ def transfer_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def matrices_table(record: dict[str, Any]) -> str:
+    """Steps of rules of matrices beside others'."""
+    lines = ["| rule | against | layers of GPT-2, width | time ÷ theirs | ours | theirs |", "|---|---|---|---|---|---|"]
+    for row in record["rows"]:
+        ours, theirs = row["ms"].values()
+        low, high = row["ratios"]
+        lines.append(
+            f"| {row['rule']} | {row['against']} | {row['layers']}, {row['width']} | {row['ratio']:.2f} "
+            f"({low:.2f} to {high:.2f}) | {ours:.0f} ms | {theirs:.0f} ms |"
+        )
+        if "spread" in row:
+            one, two = row["spread"].values()
+            spread = f"Singular values of a step of Muon spread by {one:.3f} of their mean here, by {two:.3f} there."
+    rounds = ", ".join(f"{row['rule']} {row['rounds']} of {row['steps']}" for row in record["rows"])
+    return "\n".join(
+        [*lines, "", f"{spread} Medians of interleaved rounds of steps: {rounds}; {record['machine']['processor']}."]
+    )
+
+
 def _entry(one: dict[str, Any]) -> list[str]:
     semantics = one["semantics"]
     return [
@@ -283,6 +302,7 @@ TABLES = {
     "store_overhead": store_table,
     "recommended": recommended_table,
     "transfer": transfer_table,
+    "matrices": matrices_table,
     "facts": facts_table,
 }
 

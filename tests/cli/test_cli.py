@@ -283,3 +283,14 @@ def test_the_folder_of_a_task_is_named_after_it() -> None:
     assert folder_name("digits") == "digits"
     assert folder_name("quadratic:condition=10") == "quadratic-condition-10"
     assert folder_name("some/where/mine.py:task") == "mine-task"
+
+
+def test_the_list_is_searched_by_what_explain_says() -> None:
+    def names(*words: str) -> set[str]:
+        return {one["name"] for one in json.loads(invoke("list", *words, "--json").output)}
+
+    assert {"muon", "soap", "shampoo"} <= names("matrix")
+    assert {"sam", "asam", "lbfgs"} <= names("closure")
+    assert "adamw" in names("decoupled", "elementwise")
+    assert "adam" not in names("decoupled", "elementwise")
+    assert CliRunner().invoke(cli, ["list", "nothing-like-that"]).exit_code != 0

@@ -5,16 +5,35 @@ import click
 from thalweg.cli.output import example, json_option, print_json, stdout_console
 
 
-@click.command("list", epilog=example("thalweg list"))
+@click.command("list", epilog=example("thalweg list decoupled elementwise"))
+@click.argument("words", nargs=-1)
 @json_option
-def list_(as_json: bool) -> None:
-    """List the optimizers that `thalweg compare` knows by name."""
+def list_(words: tuple[str, ...], as_json: bool) -> None:
+    """List the optimizers that `thalweg compare` knows by name.
+
+    With WORDS those alone of which all are true: what `thalweg explain` says of scope, decay, ε, needs (closure,
+    Hessian, eval) and parameters, and of what it is.
+    """
     from rich.table import Table
 
     from thalweg.comparison import CONTENDERS
+    from thalweg.errors import UnknownNameError
+    from thalweg.rules import Adam, Rule
+    from thalweg.rules.base.explain import semantics
     from thalweg.rules.named import WRAPPERS
 
-    entries, wrappers = list(CONTENDERS.values()), sorted(WRAPPERS.items())
+    def suits(name: str, about: str, rule: Rule) -> bool:
+        said = " ".join((name, about, rule.scope, *semantics(rule).values())).lower()
+        return all(word.lower() in said for word in words)
+
+    entries = [
+        one for one in CONTENDERS.values() if isinstance(one.rule, Rule) and suits(one.name, one.about, one.rule)
+    ]
+    wrappers = [
+        (name, kind) for name, kind in sorted(WRAPPERS.items()) if suits(name, kind.__doc__ or "", kind(Adam()))
+    ]
+    if not entries and not wrappers:
+        raise UnknownNameError(f"list: of no optimizer all of these are true: {', '.join(words)}. Leave one out.")
     if as_json:
         print_json(
             [
@@ -24,8 +43,11 @@ def list_(as_json: bool) -> None:
                     "about": one.about,
                     "state_numbers": one.state_numbers,
                     "settings": one.rule.settings(),
+                    "scope": one.rule.scope,
+                    "semantics": semantics(one.rule),
                 }
                 for one in entries
+                if isinstance(one.rule, Rule)
             ]
             + [{"name": name, "rule": kind.__name__, "about": kind.__doc__, "wraps": True} for name, kind in wrappers]
         )

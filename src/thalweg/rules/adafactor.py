@@ -37,7 +37,13 @@ class Adafactor(decay.Decoupled, scope="tensor"):
     lr: Scalar = hyper(1e-2, ">= 0", symbol="η", search=Range(1e-4, 1.0, "log"), order=1, doc="largest relative step")
     beta2_decay: Scalar = hyper(-0.8, "[-1, 0]", symbol="τ", doc="how the decay of the mean squares nears 1")
     eps1: Scalar = hyper(
-        0.0, ">= 0", symbol="ε₁", unit="g", doc="least root mean square; 0 for that of the dtype", keyword="eps"
+        0.0,
+        ">= 0",
+        symbol="ε₁",
+        unit="g",
+        doc="least root mean square; 0 for that of the dtype",
+        keyword="eps",
+        place="a floor of the root",
     )
     eps2: Scalar = hyper(1e-3, ">= 0", symbol="ε₂", unit="θ", doc="least scale of a parameter", keyword="eps")
     d: Scalar = hyper(1.0, ">= 1", symbol="d", doc="largest root mean square of an update")
