@@ -181,15 +181,14 @@ def route(
     parts = roles_of(model, roles, headless=headless)
     if not parts:
         raise RoutingError("route: the model must have parameters that require a gradient, got none.")
-    names = list(whole.parts) or [name_of(whole)]
-    factors = (lr_scale or {}, dict.fromkeys(UNDECAYED, 0.0) | dict(decay_scale or {}))
-    for given, factor in itertools.chain(*(scale.items() for scale in (lr_scale or {}, decay_scale or {}))):
-        if given not in ROLES and given not in names:
-            known = [*names, *ROLES]
+    lr_scale, decay_scale = dict(lr_scale or {}), dict(decay_scale or {})
+    known = [*_names(whole), *ROLES]
+    for given, factor in itertools.chain(lr_scale.items(), decay_scale.items()):
+        if given not in known:
             raise SettingError(f"route: a scale must be of a role or a rule, got {given!r}. {nearest(given, known)}")
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
             raise SettingError(f"route: the scale of {given} must be a number >= 0, got {factor!r}.")
-    scales = (_lr_ratios(whole) | dict(factors[0]), factors[1])
+    scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED, 0.0) | decay_scale
     assigned = tuple(_assigned(whole, part, *scales) for part in parts)
     return Routing(whole, assigned, sum(not param.requires_grad for param in model.parameters()))
 
@@ -205,6 +204,11 @@ def _together(rule: Any, rest: Any) -> Rule:
         return first
     second = _rule("adamw" if rest is None else rest)
     return put_together("+", first, second) if isinstance(rule, str) else Routed((first, second))
+
+
+def _names(whole: Rule) -> list[str]:
+    """What its rules are called, or it itself where it is one alone."""
+    return list(whole.parts) or [name_of(whole)]
 
 
 def _lr_ratios(whole: Rule) -> dict[str, float]:
@@ -224,7 +228,7 @@ def _rule(given: Any) -> Rule:
 
 def _assigned(whole: Rule, part: Part, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]) -> Assigned:
     settings: dict[str, Any] = {}
-    names = list(whole.parts) or [name_of(whole)]
+    names = _names(whole)
     name = names[0] if part.role in MATRICES else names[-1]
     if whole.parts:
         settings = {"rule": name}
