@@ -25,7 +25,7 @@ class Case:
     """`ours` and `theirs` take the same keywords.
 
     `reference_error` is that of a reference which computes partly in float32, `float32_error` that of both together in
-    float32; `has_kernel` tells whether C knows the rule.
+    float32; `has_kernel` tells whether C knows the rule, of parameters of at most `kernel_dims` dimensions.
     """
 
     ours: type[optim.RuleOptimizer]
@@ -34,6 +34,7 @@ class Case:
     reference_error: float = 0.0
     float32_error: float = 2e-6
     has_kernel: bool = True
+    kernel_dims: int = 6
     shapes: tuple[tuple[int, ...], ...] = SHAPES
 
     def __str__(self) -> str:
@@ -131,7 +132,7 @@ CASES = [
     ),
     Case(optim.LAMB, by_tensor.LAMB, MOMENTS),
     Case(optim.NovoGrad, by_tensor.NovoGrad, MOMENTS | {"eps": 0.3}),
-    Case(optim.SM3, by_tensor.SM3, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.05}),
+    Case(optim.SM3, by_tensor.SM3, {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.05}, kernel_dims=2),
     Case(
         optim.CAME,
         by_tensor.CAME,
@@ -263,6 +264,7 @@ CASES = [
 ]
 
 ELEMENTWISE = [case for case in CASES if case.rule.scope == "elementwise"]
+REDUCING = [case for case in CASES if case.rule.scope in ("tensor", "model") and case.rule.needs == "gradient"]
 TORCHS = [case for case in CASES if isinstance(case.theirs, type) and case.theirs.__module__.startswith("torch.optim")]
 
 

@@ -209,6 +209,11 @@ def test_a_setting_at_the_end_of_its_bound_has_a_kernel_and_so_has_a_second_grad
     assert torch.equal(ends(rule, torch.float32, way="compiled"), ends(rule, torch.float32, way="loop"))
 
 
+@pytest.mark.parametrize("rule", WIDER[:3], ids=lambda rule: rule.name)
+def test_nests_that_look_over_tensors_and_the_model_have_kernels(rule: rules.Rule) -> None:
+    assert torch.equal(ends(rule, torch.float32, way="compiled"), ends(rule, torch.float32, way="loop"))
+
+
 # --- where the model is used, second gradients, noise -----------------------------------------------------------------
 
 

@@ -67,7 +67,7 @@ class Batch:
                 return "a parameter is of a tensor class of its own"
             if any(tensor.is_neg() or (tensor.numel() and not tensor.data_ptr()) for tensor in tensors):
                 return "a parameter is a view that is yet to be computed"
-            if len({(tensor.shape, tensor.stride(), tensor.device) for tensor in tensors}) > 1:
+            if any(not _lies_with(tensor, tensors[0]) for tensor in tensors):
                 return "parameter and state lie differently in memory"
         return "two parameters share memory" if self.overlaps() else None
 
@@ -94,6 +94,13 @@ def _alike(grad: Tensor, param: Tensor) -> bool:
         # The layout first: a sparse tensor has no strides.
         and grad.stride() == param.stride()
     )
+
+
+def _lies_with(leaf: Tensor, param: Tensor) -> bool:
+    """Whether an entry of the state lies as its parameter does, or, if it has fewer elements, in one piece."""
+    if leaf.device != param.device:
+        return False
+    return leaf.stride() == param.stride() if leaf.shape == param.shape else leaf.is_contiguous()
 
 
 def unaliased(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:

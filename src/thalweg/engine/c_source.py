@@ -1,105 +1,17 @@
-"""C source: a recording printed as a C function that steps many tensors in one call.
+"""C source: the passes of a recording printed as C functions that step many tensors in one call.
 
-Only operations that C and PyTorch round alike are known here (IEEE arithmetic, roots, comparisons, bits), and the
-compiler may not fuse or reorder them: a kernel equals the loop to the last bit. A program with another operation is
-left to the other ways.
+A kernel equals the loop to the last bit. Sums are made in double precision and rounded once, as the loop makes them, so
+that the order in which they are made does not show; it does not depend on the number of threads either.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any
-
-import torch
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from thalweg.engine import look
-from thalweg.engine.recording import Operation, Recording, Value
-
-_TYPES = {
-    torch.float32: "float",
-    torch.float64: "double",
-    torch.float16: "_Float16",
-    torch.bfloat16: "bfloat16",
-    torch.int32: "int32_t",
-    torch.int64: "int64_t",
-    torch.bool: "_Bool",
-}
-
-# Each operator on operands already of type {t}. NaN is passed on wherever PyTorch passes it on.
-_ARITHMETIC: dict[str, str] = {
-    "aten.add.Tensor": "{0} + {1}",
-    "aten.add.Scalar": "{0} + {1}",
-    "aten.sub.Tensor": "{0} - {1}",
-    "aten.sub.Scalar": "{0} - {1}",
-    "aten.rsub.Scalar": "{1} - {0}",
-    "aten.mul.Tensor": "{0} * {1}",
-    "aten.mul.Scalar": "{0} * {1}",
-    "aten.div.Tensor": "{0} / {1}",
-    "aten.div.Scalar": "{0} / {1}",
-    "aten.neg.default": "-{0}",
-    "aten.abs.default": "{0} < 0 ? -{0} : {0} + 0",
-    "aten.reciprocal.default": "1 / {0}",
-    "aten.maximum.default": "{0} > {1} || {0} != {0} ? {0} : {1}",
-    "aten.minimum.default": "{0} < {1} || {0} != {0} ? {0} : {1}",
-    "aten.clamp_min.default": "{0} < {1} ? {1} : {0}",
-    "aten.clamp_max.default": "{0} > {1} ? {1} : {0}",
-    "aten.clamp_min.Tensor": "{0} < {1} ? {1} : {0}",
-    "aten.clamp_max.Tensor": "{0} > {1} ? {1} : {0}",
-    "aten.sign.default": "({0} > 0) - ({0} < 0)",
-    "aten.lt.Tensor": "{0} < {1}",
-    "aten.lt.Scalar": "{0} < {1}",
-    "aten.le.Tensor": "{0} <= {1}",
-    "aten.le.Scalar": "{0} <= {1}",
-    "aten.gt.Tensor": "{0} > {1}",
-    "aten.gt.Scalar": "{0} > {1}",
-    "aten.ge.Tensor": "{0} >= {1}",
-    "aten.ge.Scalar": "{0} >= {1}",
-    "aten.eq.Tensor": "{0} == {1}",
-    "aten.eq.Scalar": "{0} == {1}",
-    "aten.ne.Tensor": "{0} != {1}",
-    "aten.ne.Scalar": "{0} != {1}",
-    "aten.bitwise_and.Tensor": "{0} & {1}",
-    "aten.bitwise_and.Scalar": "{0} & {1}",
-    "aten.bitwise_or.Tensor": "{0} | {1}",
-    "aten.bitwise_xor.Tensor": "{0} ^ {1}",
-    "aten.bitwise_not.default": "~{0}",
-    "aten.__rshift__.Scalar": "{0} >> {1}",
-    "aten.__lshift__.Scalar": "{0} << {1}",
-}
-
-
-class UnknownOperationError(Exception):
-    """The recording has an operation that is not known to round alike in C."""
-
-
-def _root(of: Operation, args: list[str]) -> str:
-    return f"{'sqrtf' if of.computed_in == torch.float32 else 'sqrt'}({args[0]})"
-
-
-def _power(of: Operation, args: list[str]) -> str:
-    exponent = of.args[1]
-    if exponent == 2:
-        return f"{args[0]} * {args[0]}"
-    if exponent == 0.5:
-        return _root(of, args)
-    raise UnknownOperationError(f"a power of {exponent}")
-
-
-def _clamp(of: Operation, args: list[str]) -> str:
-    value = args[0]
-    if of.args[1] is not None:
-        value = f"({value} < {args[1]} ? {args[1]} : {value})"
-    if len(of.args) > 2:
-        value = f"({value} > {args[2]} ? {args[2]} : {value})"
-    return value
-
-
-_SPECIAL: dict[str, Callable[[Operation, list[str]], str]] = {
-    "aten.sqrt.default": _root,
-    "aten.pow.Tensor_Scalar": _power,
-    "aten.clamp.default": _clamp,
-    "aten.clamp.Tensor": _clamp,
-    "aten.detach.default": lambda of, args: args[0],
-}
+from thalweg.engine.c_operations import TYPES, assignment
+from thalweg.engine.passes import Axes, Passes
+from thalweg.engine.recording import Answer, Operation, Value
+from thalweg.rules import Max, Mean
 
 _PRELUDE = """\
 #include <math.h>
@@ -135,93 +47,340 @@ static inline float float_of(int32_t x) {
 }
 """
 
-# `at` holds the addresses of all tensors, column by column; `row_stride` is 0 where all tensors share one row.
-_EPILOGUE = """
-void step(int64_t count, const int64_t *sizes, void *const *at, const double *rows, int64_t row_stride,
-          int64_t threads) {
+# `sizes` has four numbers for each tensor: batches, rows, columns, elements. `at` holds the addresses of all tensors,
+# column by column; `row_stride` is 0 where all tensors share one row. `model` holds the answers over the model: those
+# of earlier calls, which are read, and the sums of these tensors, which are written.
+_DRIVER = """
+typedef void block_of(const int64_t *size, int64_t block, void *const *at, int64_t count, const double *row,
+                      const double *model);
+typedef void end_of(const int64_t *size, void *const *at, int64_t count, const double *row, const double *model);
+
+static void all_blocks(block_of *run, int64_t count, const int64_t *sizes, void *const *at, const double *rows,
+                       int64_t row_stride, int64_t threads, const double *model) {
     int64_t all = 0;
-    for (int64_t t = 0; t < count; t++) all += sizes[t];
+    for (int64_t t = 0; t < count; t++) all += sizes[4 * t + 3];
     #pragma omp parallel for num_threads((int)threads) schedule(static)
     for (int64_t k = 0; k < threads; k++) {
-        /* Each thread takes an equal share of all elements, wherever the tensors begin and end. */
+        /* Each thread takes the blocks that begin in its share of all elements, wherever the tensors begin and end. */
         int64_t from = all * k / threads, to = all * (k + 1) / threads, start = 0;
-        for (int64_t t = 0; t < count && start < to; t++) {
-            int64_t low = from > start ? from - start : 0;
-            int64_t high = to - start < sizes[t] ? to - start : sizes[t];
-            if (low < high) stretch(low, high, at + t, count, rows + t * row_stride);
-            start += sizes[t];
+        for (int64_t t = 0; t < count && start < to; start += sizes[4 * t++ + 3]) {
+            const int64_t *size = sizes + 4 * t;
+            if (start + size[3] <= from) continue;
+            int64_t per = (size[1] + ROWS - 1) / ROWS;
+            for (int64_t block = 0; block < size[0] * per; block++) {
+                int64_t begin = start + (block / per * size[1] + block % per * ROWS) * size[2];
+                if (begin >= to) break;
+                if (begin >= from) run(size, block, at + t, count, rows + t * row_stride, model);
+            }
         }
+    }
+}
+
+static void all_ends(end_of *run, int64_t count, const int64_t *sizes, void *const *at, const double *rows,
+                     int64_t row_stride, int64_t threads, const double *model) {
+    #pragma omp parallel for num_threads((int)threads) schedule(static)
+    for (int64_t t = 0; t < count; t++) run(sizes + 4 * t, at + t, count, rows + t * row_stride, model);
+}
+
+void step(int64_t first, int64_t last, int64_t count, const int64_t *sizes, void *const *at, const double *rows,
+          int64_t row_stride, int64_t threads, double *model) {
+    for (int64_t pass = first; pass <= last; pass++) {
+        if (blocks[pass]) all_blocks(blocks[pass], count, sizes, at, rows, row_stride, threads, model);
+        if (ends[pass]) all_ends(ends[pass], count, sizes, at, rows, row_stride, threads, model);
+        gather(pass, count, at, model);
     }
 }
 """
 
 
-def c_source(recording: Recording) -> str:
-    """A translation unit whose public functions are `step`, for whose arguments see `_EPILOGUE`, and `look`.
+def c_source(passes: Passes) -> str:
+    """A translation unit whose public functions are `step`, for whose arguments see `_DRIVER`, and `look`.
 
-    The columns of `at` are the parameters, the gradients, and the state in the order of the layout. Parameters and
-    state are written in place.
+    The columns of `at` are the parameters, the gradients, the state in the order of the layout, and then, for each
+    answer, room for it and for what blocks make for it. Parameters and state are written in place.
     """
-    columns = [recording.param, recording.grad, *recording.state.values()]
-    lines = ["", "static void stretch(int64_t low, int64_t high, void *const *at, int64_t count, const double *row) {"]
-    lines += [f"    const double v{one.place} = row[{k}];" for k, one in enumerate(recording.coefficients.values())]
-    lines += [f"    {_TYPES[one.dtype]} *x{k} = at[{k} * count];" for k, one in enumerate(columns)]
-    lines += [f"    {_assignment(one)}" for one in recording.operations if one.result.uniform]
-    lines += ["    #pragma omp simd", "    for (int64_t i = low; i < high; i++) {"]
-    lines += [f"        const {_TYPES[one.dtype]} v{one.place} = x{k}[i];" for k, one in enumerate(columns)]
-    if recording.element is not None:
-        lines += [f"        const int64_t v{recording.element.place} = i;"]
-    lines += [f"        {_assignment(one)}" for one in recording.operations if not one.result.uniform]
-    written = [0, *range(2, len(columns))]
-    lines += [f"        x{k}[i] = v{one.place};" for k, one in zip(written, recording.outputs, strict=True)]
-    return "\n".join([_PRELUDE, *lines[1:], "    }", "}", _EPILOGUE, look.C_SOURCE])
+    numbers = range(passes.last + 1)
+    printed = [_Printed(passes, number) for number in numbers]
+    blocks, ends = [one.block() for one in printed], [one.end() for one in printed]
+    return "\n".join(
+        [
+            _PRELUDE,
+            *(text for text in (*blocks, *ends) if text),
+            _gathering(passes),
+            f"#define ROWS {passes.rows_in_block}",
+            _DRIVER.replace("static void all_blocks", _tables(blocks, ends) + "static void all_blocks", 1),
+            look.C_SOURCE,
+        ]
+    )
 
 
-def _assignment(of: Operation) -> str:
-    return f"const {_TYPES[of.result.dtype]} v{of.result.place} = {_expression(of)};"
+def _tables(blocks: Sequence[str], ends: Sequence[str]) -> str:
+    """Which functions a pass has."""
+    lines = []
+    for name, texts in (("block", blocks), ("end", ends)):
+        functions = ", ".join(f"{name}{k}" if text else "0" for k, text in enumerate(texts))
+        lines.append(f"static {name}_of *const {name}s[] = {{{functions}}};\n")
+    return "\n" + "".join(lines) + "\n"
 
 
-def _expression(of: Operation) -> str:
-    if of.operator == "aten._to_copy.default":
-        return _as(of.args[0], of.result.dtype)
-    if of.operator == "aten.view.dtype":
-        seen = {torch.int32: "bits_of", torch.float32: "float_of"}.get(of.result.dtype)
-        if seen is None or of.args[0].dtype not in (torch.int32, torch.float32):
-            raise UnknownOperationError(f"{of.operator} from {of.args[0].dtype} to {of.result.dtype}")
-        return f"{seen}(v{of.args[0].place})"
-    if of.operator == "aten.where.self":
-        condition, *chosen = of.args
-        return "v{} ? {} : {}".format(condition.place, *(_as(one, of.result.dtype) for one in chosen))
-    if of.computed_in in (torch.float16, torch.bfloat16):
-        raise UnknownOperationError(f"{of.operator} in {of.computed_in}")
-    # What is compared is compared in its own dtype; everything else is computed in the dtype of the result.
-    dtype = of.computed_in if of.result.dtype == torch.bool else of.result.dtype
-    args = [_as(arg, dtype) for arg in of.args if arg is not None]
-    if of.args[1:2] == (None,):
-        args.insert(1, "")
-    if of.operator in _SPECIAL:
-        return _SPECIAL[of.operator](of, args)
-    if of.operator not in _ARITHMETIC:
-        raise UnknownOperationError(of.operator)
-    return _ARITHMETIC[of.operator].format(*args)
+def _gathering(passes: Passes) -> str:
+    """What all tensors of a call make for the answers over the model."""
+    lines = ["static void gather(int64_t pass, int64_t count, void *const *at, double *model) {"]
+    for k, answer in enumerate(passes.over_model):
+        column = _column_of(passes, answer)
+        lines += [
+            f"    if (pass == {passes.asked_in(answer)}) {{",
+            f"        double made = *(const double *)at[{column} * count];",
+            "        for (int64_t t = 1; t < count; t++) {",
+            f"            const double one = *(const double *)at[{column} * count + t];",
+            f"            {_taken_in('made', 'one', answer)}",
+            "        }",
+            f"        model[{k}] = made;",
+            "    }",
+        ]
+    return "\n".join([*lines, "}"])
 
 
-def _as(arg: Any, dtype: torch.dtype) -> str:
-    """An operand in a dtype. Plain numbers become float64 first, as in PyTorch."""
-    if not isinstance(arg, Value):
-        return f"(({_TYPES[dtype]}){_number(arg)})"
-    if arg.dtype == dtype:
-        return f"v{arg.place}"
-    if arg.dtype == torch.bfloat16:
-        return f"(({_TYPES[dtype]})widened(v{arg.place}))"
-    if dtype == torch.bfloat16:
-        return f"narrowed((float)v{arg.place})"
-    return f"(({_TYPES[dtype]})v{arg.place})"
+def _column_of(passes: Passes, answer: Answer) -> int:
+    """The column of `at` with the room for an answer; the next one is that for the blocks."""
+    return 2 + len(passes.recording.state) + 2 * passes.answers.index(answer)
 
 
-def _number(value: float) -> str:
-    if isinstance(value, int):
-        return f"({value})"
-    if math.isfinite(value):
-        return f"({value.hex()})"
-    return {"inf": "INFINITY", "-inf": "(-INFINITY)", "nan": "NAN"}[str(value)]
+def _taken_in(into: str, value: str, answer: Answer) -> str:
+    if answer.kind is Max:
+        return f"{into} = {value} > {into} || {value} != {value} ? {value} : {into};"
+    return f"{into} += {value};"
+
+
+def _nothing(answer: Answer) -> str:
+    return "-INFINITY" if answer.kind is Max else "0"
+
+
+def _at(axes: Axes) -> str:
+    """Where an element lies in what varies along these axes alone."""
+    place = ""
+    for axis in axes:
+        place = f"({place}) * {axis.upper()} + {axis}" if place else axis
+    return place or "0"
+
+
+_SIZES = "    const int64_t B = size[0], N = size[1], M = size[2]; (void)B; (void)N; (void)M;"
+
+
+class _Total(NamedTuple):
+    """What is printed at each place of a block's loops to sum up a value, or to find the largest."""
+
+    begun: Sequence[str] = ()
+    row_begun: Sequence[str] = ()
+    each: Sequence[str] = ()
+    row_ended: Sequence[str] = ()
+    ended: Sequence[str] = ()
+    clause: str = ""
+
+
+class _Printed:
+    """One pass of a program, printed: what runs over a block of rows, and what follows when all blocks are done."""
+
+    def __init__(self, passes: Passes, number: int) -> None:
+        self.passes, self.number = passes, number
+        recording = passes.recording
+        self.columns = [recording.param, recording.grad, *recording.state.values()]
+        self.asked = passes.asked(number)
+        made = zip((0, *range(2, len(self.columns))), recording.outputs, strict=True)
+        changed = [(k, value) for k, value in made if value.place != self.columns[k].place]
+        self.written = changed if number == passes.last else []
+
+    def _is_full(self, value: Value) -> bool:
+        return self.passes.along(value) == self.passes.axes
+
+    # --- inputs -------------------------------------------------------------------------------------------------------
+
+    def _inputs(self, wanted: set[int]) -> tuple[list[str], list[tuple[Axes, str]]]:
+        """Where the inputs lie, and the inputs themselves, each with the axes along which it varies."""
+        passes, pointers, loaded = self.passes, [], []
+        for k, value in enumerate(self.columns):
+            if value.place in wanted or any(column == k for column, _ in self.written):
+                pointers.append(f"    {TYPES[value.dtype]} *x{k} = at[{k} * count];")
+            if value.place in wanted:
+                axes = passes.along(value)
+                where = "i" if axes == passes.axes else _at(axes)
+                loaded.append((axes, f"const {TYPES[value.dtype]} v{value.place} = x{k}[{where}];"))
+        for k, value in enumerate(passes.recording.coefficients.values()):
+            if value.place in wanted:
+                loaded.append(("", f"const double v{value.place} = row[{k}];"))
+        element = passes.recording.element
+        if element is not None and element.place in wanted:
+            loaded.append((passes.axes, f"const int64_t v{element.place} = i;"))
+        for answer in passes.answers:
+            place, dtype, column = answer.result.place, TYPES[answer.result.dtype], _column_of(passes, answer)
+            axes = passes.along(answer.result)
+            if place in wanted and answer.over_model:
+                loaded.append((axes, f"const {dtype} v{place} = ({dtype})model[{passes.over_model.index(answer)}];"))
+            elif place in wanted:
+                pointers.append(f"    const double *r{place} = at[{column} * count];")
+                loaded.append((axes, f"const {dtype} v{place} = ({dtype})r{place}[{_at(axes)}];"))
+        return pointers, loaded
+
+    def _leveled(self, operations: Iterable[Operation], loaded: list[tuple[Axes, str]]) -> dict[str, list[str]]:
+        """The assignments, by the innermost loop that they belong to; "" where that is none."""
+        levels: dict[str, list[str]] = {axis: [] for axis in ("", *"bnm")}
+        placed = [*loaded, *((self.passes.along(one.result), assignment(one)) for one in operations)]
+        for axes, text in placed:
+            levels[axes[-1:]].append(text)
+        return levels
+
+    # --- the block ----------------------------------------------------------------------------------------------------
+
+    def block(self) -> str:
+        """The loops over whole tensors, a block of rows at a time; empty if the pass has none."""
+        passes, rows = self.passes, self.passes.rows_in_block
+        answers = [answer for answer in self.asked if self._is_full(answer.of)]
+        written = [(k, value) for k, value in self.written if self._is_full(value)]
+        if not answers and not written:
+            return ""
+        operations, wanted = passes.needed([*(answer.of for answer in answers), *(value for _, value in written)])
+        pointers, loaded = self._inputs(wanted)
+        levels = self._leveled(operations, loaded)
+        totals = [self._total(answer) for answer in answers]
+        lines = [
+            f"static void block{self.number}(const int64_t *size, int64_t block, void *const *at, int64_t count,",
+            "                   const double *row, const double *model) {",
+            _SIZES,
+            f"    const int64_t per = (N + {rows - 1}) / {rows}, b = block / per, low = block % per * {rows};",
+            f"    const int64_t high = low + {rows} < N ? low + {rows} : N;",
+            *pointers,
+            *(f"    {text}" for text in (*levels[""], *levels["b"])),
+            *(f"    {text}" for total in totals for text in total.begun),
+            "    for (int64_t n = low; n < high; n++) {",
+            "        const int64_t start = (b * N + n) * M, left = size[3] - start, length = left < M ? left : M;",
+            *(f"        {text}" for text in levels["n"]),
+            *(f"        {text}" for total in totals for text in total.row_begun),
+            "        " + " ".join(["#pragma omp simd", *(total.clause for total in totals if total.clause)]),
+            "        for (int64_t m = 0; m < length; m++) {",
+            "            const int64_t i = start + m;",
+            *(f"            {text}" for text in levels["m"]),
+            *(f"            {text}" for total in totals for text in total.each),
+            *(f"            x{k}[i] = {_value(value)};" for k, value in written),
+            "        }",
+            *(f"        {text}" for total in totals for text in total.row_ended),
+            "    }",
+            *(f"    {text}" for total in totals for text in total.ended),
+            "}",
+        ]
+        return "\n".join(lines)
+
+    def _total(self, answer: Answer) -> "_Total":
+        """How a block makes its part of an answer."""
+        place, column, left = answer.result.place, _column_of(self.passes, answer), self.passes.along(answer.result)
+        value = f"(double){_value(answer.of)}"
+        if "m" in left:
+            return _Total(
+                begun=[
+                    f"double *p{place} = (double *)at[{column + 1} * count] + block * M;",
+                    f"for (int64_t m = 0; m < M; m++) p{place}[m] = {_nothing(answer)};",
+                ],
+                each=[_taken_in(f"p{place}[m]", value, answer)],
+            )
+        if answer.kind is Max:
+            # What is compared in no order needs NaN told apart.
+            row_begun = [f"double s{place} = -INFINITY;", f"int64_t odd{place} = 0;"]
+            each = [f"s{place} = {value} > s{place} ? {value} : s{place};", f"odd{place} |= {value} != {value};"]
+            row_ended, clause = [f"if (odd{place}) s{place} = NAN;"], f"reduction(max:s{place}) reduction(|:odd{place})"
+        else:
+            row_begun, each = [f"double s{place} = 0;"], [_taken_in(f"s{place}", value, answer)]
+            row_ended, clause = [], f"reduction(+:s{place})"
+        if self.passes.is_of_rows(answer):
+            row_ended.append(f"w{place}[{_at(left)}] = {self._finished(f's{place}', answer)};")
+            return _Total([f"double *w{place} = at[{column} * count];"], row_begun, each, row_ended, clause=clause)
+        row_ended.append(_taken_in(f"t{place}", f"s{place}", answer))
+        ended = [f"((double *)at[{column + 1} * count])[block] = t{place};"]
+        return _Total([f"double t{place} = {_nothing(answer)};"], row_begun, each, row_ended, ended, clause)
+
+    def _finished(self, total: str, answer: Answer) -> str:
+        """The answer, from the sum of all that it is of."""
+        if answer.kind is not Mean or answer.over_model:  # whose elements others count
+            return total
+        passes = self.passes
+        of, left = passes.along(answer.of), passes.along(answer.result)
+        if of == passes.axes and not left:
+            return f"{total} / size[3]"
+        return f"{total} / ({' * '.join(axis.upper() for axis in of if axis not in left) or '1'})"
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def end(self) -> str:
+        """What follows for a tensor when all its blocks are done: answers, and values of fewer elements, if any."""
+        lines = []
+        for answer in self.asked:
+            if not self._is_full(answer.of):
+                lines += self._reduced(answer)
+            elif not self.passes.is_of_rows(answer):
+                lines += self._put_together(answer)
+        small = [(k, value) for k, value in self.written if not self._is_full(value)]
+        for axes in sorted({self.passes.along(value) for _, value in small}, key=len, reverse=True):
+            targets = [(k, value) for k, value in small if self.passes.along(value) == axes]
+            stored = [f"x{k}[{_at(axes)}] = {_value(value)};" for k, value in targets]
+            lines += self._nest(axes, [value for _, value in targets], stored)
+        if not lines:
+            return ""
+        head = f"static void end{self.number}(const int64_t *size, void *const *at, int64_t count, const double *row,"
+        return "\n".join([head, "                 const double *model) {", _SIZES, *lines, "}"])
+
+    def _put_together(self, answer: Answer) -> list[str]:
+        """An answer from what the blocks have made for it."""
+        rows, column, left = (
+            self.passes.rows_in_block,
+            _column_of(self.passes, answer),
+            self.passes.along(answer.result),
+        )
+        width = "M" if "m" in left else "1"
+        into = f"into[{'b * ' + width if 'b' in left else '0'} + m]"
+        return [
+            "    {",
+            f"        const int64_t per = (N + {rows - 1}) / {rows};",
+            f"        const double *made = at[{column + 1} * count];",
+            *self._begun(answer),
+            "        for (int64_t b = 0; b < B; b++)",
+            "            for (int64_t k = 0; k < per; k++)",
+            f"                for (int64_t m = 0; m < {width}; m++) {{",
+            f"                    const double one = made[(b * per + k) * {width} + m];",
+            f"                    {_taken_in(into, 'one', answer)}",
+            "                }",
+            *self._ended(answer),
+            "    }",
+        ]
+
+    def _reduced(self, answer: Answer) -> list[str]:
+        """An answer made of values that have fewer elements than the parameter."""
+        into = f"into[{_at(self.passes.along(answer.result))}]"
+        taken = _taken_in(into, f"(double){_value(answer.of)}", answer)
+        loops = self._nest(self.passes.along(answer.of), [answer.of], [taken])
+        return ["    {", *self._begun(answer), *loops, *self._ended(answer), "    }"]
+
+    def _begun(self, answer: Answer) -> list[str]:
+        column = _column_of(self.passes, answer)
+        count = " * ".join(axis.upper() for axis in self.passes.along(answer.result)) or "1"
+        return [
+            f"        double *into = at[{column} * count];",
+            f"        const int64_t results = {count};",
+            f"        for (int64_t r = 0; r < results; r++) into[r] = {_nothing(answer)};",
+        ]
+
+    def _ended(self, answer: Answer) -> list[str]:
+        if answer.kind is not Mean:
+            return []
+        return [f"        for (int64_t r = 0; r < results; r++) into[r] = {self._finished('into[r]', answer)};"]
+
+    def _nest(self, axes: Axes, targets: list[Value], last: list[str]) -> list[str]:
+        """Loops over these axes that compute values, and then do something with each."""
+        operations, wanted = self.passes.needed(targets)
+        pointers, loaded = self._inputs(wanted)
+        levels = self._leveled(operations, loaded)
+        lines = ["    {", *(f"    {text}" for text in (*pointers, *levels[""]))]
+        for axis in axes:
+            lines += [f"    for (int64_t {axis} = 0; {axis} < {axis.upper()}; {axis}++) {{", *levels[axis]]
+        return [*lines, *last, "    }" * len(axes), "    }"]
+
+
+def _value(value: Value) -> str:
+    return f"v{value.place}"

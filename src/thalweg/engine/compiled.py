@@ -1,17 +1,19 @@
 """Compiled: a whole step of many tensors as one call of a C kernel that was made from the rule itself.
 
-The rule is recorded (`recording`), printed as C (`c_source`), compiled (`c_compiler`) and tried against the loop before
-it is used. It equals the loop to the last bit, so it does not matter when it takes over: compiling goes on in the
-background, and until a kernel is there the other ways run.
+The rule is recorded (`recording`), cut into passes where it asks for reductions (`passes`), printed as C (`c_source`),
+compiled (`c_compiler`) and tried against the loop before it is used. It equals the loop to the last bit, so it does
+not matter when it takes over: compiling goes on in the background, and until a kernel is there the other ways run.
 """
 
 import ctypes
+import math
 import os
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import chain, repeat
+from functools import cached_property, partial
+from itertools import accumulate, chain, repeat
 from numbers import Real
 from operator import is_
 from threading import Lock
@@ -22,15 +24,15 @@ from torch import Tensor
 
 from thalweg.engine import c_compiler, loop
 from thalweg.engine.batch import Batch, Step, is_dense
-from thalweg.engine.c_source import UnknownOperationError, c_source
+from thalweg.engine.c_source import c_source
 from thalweg.engine.look import Look
+from thalweg.engine.passes import Passes
 from thalweg.engine.program import Program
-from thalweg.engine.recording import record
+from thalweg.engine.recording import Answer, UnknownOperationError, record
+from thalweg.rules import Max, Mean
 
 # Fewer elements are stepped by one thread before a second one has woken up.
 _WORTH_THREADS = 1 << 15
-
-_TRIED = (1, 40, 0, 7, _WORTH_THREADS)  # lengths of the tensors that a new kernel is tried on
 
 
 class UnavailableError(Exception):
@@ -40,18 +42,27 @@ class UnavailableError(Exception):
 class Kernel:
     """The compiled step of one program, for parameters of one dtype."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, passes: Passes) -> None:
         self.look = Look(path)
+        self.passes = passes
         self._step = ctypes.CDLL(path).step
         self._step.restype = None
-        self._step.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2]
+        self._step.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p]
 
     def __call__(
-        self, sizes: "array[int]", addresses: "array[int]", rows: "array[float]", row_stride: int, threads: int
+        self,
+        which: range,
+        sizes: "array[int]",
+        addresses: "array[int]",
+        rows: "array[float]",
+        row_stride: int,
+        threads: int,
+        model: "array[float]",
     ) -> None:
-        """Step tensors of these sizes; `c_source` tells the order of the addresses and of the rows of scalars."""
+        """Run some passes over tensors of these sizes; `c_source` tells the order of the arguments."""
         pointers = (values.buffer_info()[0] for values in (sizes, addresses, rows))
-        self._step(len(sizes), *pointers, row_stride, threads)
+        count = len(sizes) // 4
+        self._step(which[0], which[-1], count, *pointers, row_stride, threads, model.buffer_info()[0])
 
 
 class Launch:
@@ -60,42 +71,103 @@ class Launch:
     def __init__(self, kernel: Kernel, batch: Batch) -> None:
         self.kernel, self.batch = kernel, batch
         batch.look = kernel.look
-        self.sizes = array("q", [param.numel() for param in batch.params])
+        passes = kernel.passes
+        sizes = [passes.sizes(param.shape or (1,)) for param in batch.params]
+        self._sizes = array("q", chain.from_iterable(sizes))
+        # Room for answers, and for what blocks make for them: columns of addresses into one vector.
+        room = [
+            [length(answer, each) for each in sizes]
+            for answer in passes.answers
+            for length in (passes.num_results, passes.num_partial)
+        ]
+        lengths = list(chain.from_iterable(room))
+        self._room = torch.empty(sum(lengths), dtype=torch.float64)
+        ends = accumulate(lengths, initial=0)
+        answers_at = array("Q", (self._room.data_ptr() + 8 * end for end, _ in zip(ends, lengths, strict=False)))
         count = len(batch.params)
-        self._addresses = batch.bound_at[:count] + array("Q", bytes(8 * count)) + batch.bound_at[count:]
+        self._addresses = batch.bound_at[:count] + array("Q", bytes(8 * count)) + batch.bound_at[count:] + answers_at
+        self._made: list[Tensor] = []
 
-    def run(self, step: Step) -> None:
-        """Take a step in place: the batch must be unchanged, and gradients lie as their parameters do."""
+    def begin(self, step: Step) -> None:
+        """Make a step ready: the batch must be unchanged, and gradients lie as their parameters do."""
         addresses = step.grads_at or array("Q", map(Tensor.data_ptr, step.grads))
-        if 0 in addresses and any(not one and size for one, size in zip(addresses, self.sizes, strict=True)):
+        if 0 in addresses and any(not one and size for one, size in zip(addresses, self._sizes[3::4], strict=True)):
             # Zeros for which torch has made no memory.
-            made = [torch.empty_like(one).copy_(grad) for one, grad in zip(self.batch.params, step.grads, strict=True)]
-            addresses = array("Q", map(Tensor.data_ptr, made))
-        self.start(addresses, step.rows)
+            each = zip(self.batch.params, step.grads, strict=True)
+            self._made = [torch.empty_like(one).copy_(grad) for one, grad in each]
+            addresses = array("Q", map(Tensor.data_ptr, self._made))
+        self.begin_at(addresses, step.rows)
 
-    def start(self, grads: "array[int]", rows: Sequence[Any], repeated: int = 1) -> None:
+    def begin_at(self, grads: "array[int]", rows: Sequence[Any], repeated: int = 1) -> None:
         """The same, with gradients by their addresses, and rows that come again and again."""
-        batch, count = self.batch, len(self.batch.params)
+        count = len(self.batch.params)
         self._addresses[count : 2 * count] = grads
         shared = all(map(is_, rows, repeat(rows[0])))
-        numbers = array("d", rows[0] if shared else chain.from_iterable(rows)) * (1 if shared else repeated)
-        threads = torch.get_num_threads() if batch.num_elements >= _WORTH_THREADS else 1
-        self.kernel(self.sizes, self._addresses, numbers, 0 if shared else len(rows[0]), threads)
+        self._rows = array("d", rows[0] if shared else chain.from_iterable(rows)) * (1 if shared else repeated)
+        self._row_stride = 0 if shared else len(rows[0])
+
+    def run(self, which: range, model: "array[float]") -> None:
+        """Run some passes of the step that has begun; `model` has the answers over the model, and takes new ones."""
+        threads = torch.get_num_threads() if self.batch.num_elements >= _WORTH_THREADS else 1
+        self.kernel(which, self._sizes, self._addresses, self._rows, self._row_stride, threads, model)
+
+    def end(self) -> None:
+        """Let go of what was made for the step, and say that parameters were written."""
+        self._made = []
         if not torch.is_inference_mode_enabled():
             # Autograd is told, as of every other change in place: a backward pass that needs the old values fails.
-            torch.autograd.graph.increment_version(batch.params)
+            torch.autograd.graph.increment_version(self.batch.params)
+
+
+def run(launches: Sequence[Launch]) -> None:
+    """Take the steps that have begun in place. They share their answers over the model."""
+    passes = launches[0].kernel.passes
+    model = array("d", bytes(8 * len(passes.over_model)))
+    for which in passes.calls:
+        made = []
+        for launch in launches:
+            made.append(array("d", model))
+            launch.run(which, made[-1])
+        for k, answer in enumerate(passes.over_model):
+            if passes.asked_in(answer) in which:
+                model[k] = _over_all(answer, [one[k] for one in made], launches)
+    for launch in launches:
+        launch.end()
+
+
+def _over_all(answer: Answer, made: Sequence[float], launches: Sequence[Launch]) -> float:
+    if answer.kind is Max:
+        return math.nan if any(map(math.isnan, made)) else max(made)
+    total = sum(made)
+    return total / sum(launch.batch.num_elements for launch in launches) if answer.kind is Mean else total
+
+
+def agree(launches: Sequence[Launch]) -> bool:
+    """Whether kernels ask for the same over the model, in the same passes."""
+    first, *others = (launch.kernel.passes for launch in launches)
+    return all(
+        one.calls == first.calls and [each.kind for each in one.over_model] == [each.kind for each in first.over_model]
+        for one in others
+    )
 
 
 def why_not(batch: Batch) -> str | None:
     """Why no kernel could run a batch, as far as can be told without making one; None if one could."""
     rule = batch.program.rule
-    if rule.scope != "elementwise":
-        return f"{rule.name} looks at whole tensors (scope {rule.scope})"
+    if rule.takes_matrices:
+        return f"{rule.name} multiplies whole matrices"
     if batch.device.type != "cpu":
         return f"kernels are for the CPU, not for {batch.device.type}"
+    if rule.scope != "elementwise" and batch.dtype == torch.float64:
+        # Which order kernels choose; in float32 sums are made in double precision, where it does not show.
+        return f"{rule.name} makes sums, which in float64 depend on their order"
+    if rule.scope != "elementwise" and any(batch.shards):
+        return f"{rule.name} makes sums over tensors that are spread over processes"
     for param in batch.params:
         if not is_dense(param):
             return "a parameter has gaps in memory"
+        if rule.scope != "elementwise" and not (param.is_contiguous() and param.numel()):
+            return f"{rule.name} makes sums, for which kernels need contiguous parameters that have elements"
         if batch.program.needs_index and not param.is_contiguous():
             return "stochastic rounding numbers the elements of contiguous parameters"
     return batch.why_not_raw()
@@ -110,11 +182,11 @@ builds: list[str] = []  # what this process has compiled, for those who count
 _TURN = Lock()  # one compiler at a time
 
 
-def _in_background(program: Program, dtype: torch.dtype, source: str) -> "Future[Kernel]":
+def _in_background(build: Callable[[], Kernel]) -> "Future[Kernel]":
     # A thread for each build, that ends with it: a thread that has computed keeps a team of OpenMP threads, and with
     # more of these than cores OpenMP stops spinning: all small operations of the process become ten times slower.
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compiler")
-    future = thread.submit(_build, program, dtype, source)
+    future = thread.submit(build)
     thread.shutdown(wait=False)
     return future
 
@@ -126,7 +198,7 @@ def found(batch: Batch) -> "Future[Kernel] | None":
     """
     key = _key(batch)
     if key not in _FUTURES:
-        made = _without_compiling(batch.program, batch.dtype)
+        made = _without_compiling(_Wanted(batch))
         if made is None:
             return None
         _FUTURES[key] = made
@@ -138,8 +210,9 @@ def started(batch: Batch) -> "Future[Kernel]":
     future = found(batch)
     if future is None:
         try:
-            source = _source(batch.program, batch.dtype)
-            future = _in_background(batch.program, batch.dtype, source)
+            wanted = _Wanted(batch)
+            _ = wanted.source  # here, not there: torch's modes belong to a thread
+            future = _in_background(partial(_build, wanted))
         except RuntimeError as error:  # the interpreter is shutting down
             future = Future()
             future.set_exception(UnavailableError(str(error)))
@@ -147,12 +220,45 @@ def started(batch: Batch) -> "Future[Kernel]":
     return future
 
 
-def _source(program: Program, dtype: torch.dtype) -> str:
-    with torch.inference_mode(False):
-        source = c_source(record(program, dtype))
-        if c_source(record(_at_other_numbers(program), dtype)) != source:
+class _Wanted:
+    """What a kernel is made for: a program, for parameters of one dtype and, where it matters, number of dimensions."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.program, self.dtype = batch.program, batch.dtype
+        self.elementwise = batch.program.rule.scope == "elementwise"
+        self.num_dims = 1 if self.elementwise else max(1, batch.params[0].dim())
+
+    @cached_property
+    def passes(self) -> Passes:
+        with torch.inference_mode(False):
+            return Passes(record(self.program, self.dtype, self.num_dims))
+
+    @cached_property
+    def source(self) -> str:
+        source = c_source(self.passes)
+        with torch.inference_mode(False):
+            others = [record(_at_other_numbers(self.program), self.dtype, self.num_dims)]
+            if not self.elementwise:
+                others.append(record(self.program, self.dtype, self.num_dims, larger=1))
+        if any(c_source(Passes(other)) != source for other in others):
             raise UnknownOperationError("a number that the rule reads off itself, where it should come by coefficients")
-    return source
+        return source
+
+    def example(self) -> Batch:
+        """Parameters that a new kernel is tried on."""
+        params = [torch.cos(torch.arange(n, device="cpu")).to(self.dtype).view(shape) for n, shape in self._shapes()]
+        states = [self.program.init(param) for param in params]
+        columns: dict[str, list[Any]] = {name: [getattr(state, name) for state in states] for name in states[0]._fields}
+        return Batch(self.program, params, columns)
+
+    def _shapes(self) -> list[tuple[int, tuple[int, ...]]]:
+        if self.elementwise:
+            shapes: list[tuple[int, ...]] = [(n,) for n in (1, 40, 0, 7, _WORTH_THREADS)]
+        elif self.num_dims == 1:
+            shapes = [(1,), (40,), (7,), (_WORTH_THREADS + 5,)]
+        else:  # the last one is of several blocks, for several threads
+            shapes = [(*[2] * (self.num_dims - 2), *sides) for sides in ((1, 1), (5, 8), (7, 1), (300, 131))]
+        return [(math.prod(shape), shape) for shape in shapes]
 
 
 def _at_other_numbers(program: Program) -> Program:
@@ -184,10 +290,10 @@ def _key(batch: Batch) -> Hashable:
     return batch.program.key(batch.params[0].shape, batch.dtype)
 
 
-def _without_compiling(program: Program, dtype: torch.dtype) -> "Future[Kernel] | None":
+def _without_compiling(wanted: _Wanted) -> "Future[Kernel] | None":
     made: Future[Kernel] = Future()
     try:
-        source = _source(program, dtype)
+        source = wanted.source
     except UnknownOperationError as error:
         made.set_exception(UnavailableError(f"kernels do not know {error}"))
         return made
@@ -198,7 +304,7 @@ def _without_compiling(program: Program, dtype: torch.dtype) -> "Future[Kernel] 
         path = c_compiler.library(source, parallel=parallel)
         if path is not None:
             try:
-                made.set_result(_tried(program, dtype, str(path)))
+                made.set_result(_tried(wanted, str(path)))
             except (OSError, UnavailableError):
                 continue  # it is built anew
             return made
@@ -208,40 +314,41 @@ def _without_compiling(program: Program, dtype: torch.dtype) -> "Future[Kernel] 
     return None
 
 
-def _build(program: Program, dtype: torch.dtype, source: str) -> Kernel:
+def _build(wanted: _Wanted) -> Kernel:
     failure: Exception | None = None
     with _TURN:
         for parallel in (True, False):
             try:
-                path = c_compiler.build(source, parallel=parallel)
+                path = c_compiler.build(wanted.source, parallel=parallel)
                 builds.append(str(path))
-                return _tried(program, dtype, str(path))
+                return _tried(wanted, str(path))
             except (c_compiler.CompilerError, OSError, UnavailableError) as error:
                 failure = failure or error
     raise UnavailableError(str(failure))
 
 
-def _tried(program: Program, dtype: torch.dtype, path: str) -> Kernel:
+def _tried(wanted: _Wanted, path: str) -> Kernel:
     """A kernel from a file, if it takes the steps that the loop takes."""
-    made = Kernel(path)
-    batches = [_example(program, dtype) for _ in range(2)]
+    made = Kernel(path, wanted.passes)
+    batches = [wanted.example() for _ in range(2)]
+    shapes = [param.shape for param in batches[0].params]
     for count in range(1, 4):
-        rows = [program.coefficients(count + k, position=k) for k in range(len(_TRIED))]
-        grads = [torch.sin(1.7 * torch.arange(n, device="cpu") + count).to(dtype) for n in _TRIED]
+        rows = [wanted.program.coefficients(count + k, position=k) for k in range(len(shapes))]
+        waves = [torch.sin(1.7 * torch.arange(shape.numel(), device="cpu") + count).view(shape) for shape in shapes]
+        grads = [wave.to(wanted.dtype) for wave in waves]
         with torch.inference_mode(False), torch.no_grad():
             loop.run([Step(batches[0], grads, rows)])
-            Launch(made, batches[1]).run(Step(batches[1], grads, rows))
+            launch = Launch(made, batches[1])
+            launch.begin(Step(batches[1], grads, rows))
+            run([launch])
     for one, other in zip(*map(_tensors, batches), strict=True):
-        if not ((one == other) | (one.isnan() & other.isnan())).all():
+        if not _same(one, other):
             raise UnavailableError("the compiled kernel and the loop disagree on this machine")
     return made
 
 
-def _example(program: Program, dtype: torch.dtype) -> Batch:
-    params = [torch.cos(torch.arange(n, device="cpu")).to(dtype) for n in _TRIED]
-    states = [program.init(param) for param in params]
-    columns: dict[str, list[Any]] = {name: [getattr(state, name) for state in states] for name in states[0]._fields}
-    return Batch(program, params, columns)
+def _same(one: Tensor, other: Tensor) -> bool:
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from thalweg.engine.batch import Step, unaliased
 from thalweg.engine.program import Program
-from thalweg.engine.shards import Shards, collected, largest
-from thalweg.rules import Max, Mean, Sum, steps
+from thalweg.engine.shards import Shards, answered, collected, largest, summed
+from thalweg.rules import Max, Mean, steps
 from thalweg.rules.base.reductions import Asking, Reduction
 
 
@@ -101,7 +101,7 @@ def advance(asking: Sequence[Asking], shards: Sequence[Shards | None] | None = N
             except StopIteration as stop:
                 results[index] = stop.value
         local = {index: request for index, request in requests.items() if request.over == "tensor"}
-        answers = {index: _answer(request, shards[index]) for index, request in local.items()}
+        answers = {index: answered(request, shards[index]) for index, request in local.items()}
         answers = answers or over_the_model(requests, shards)
         requests = {index: request for index, request in requests.items() if index not in answers}
     return results
@@ -116,13 +116,13 @@ def over_the_model(overall: dict[int, Reduction], shards: Sequence[Shards | None
     # One collective for all tensors that are spread over the same processes.
     parts: dict[tuple[Any, ...], list[Tensor]] = {}
     for index, request in overall.items():
-        parts.setdefault(_spread(shards[index]), []).append(largest(request.of) if kind is Max else request.of.sum())
+        parts.setdefault(_spread(shards[index]), []).append(largest(request.of) if kind is Max else summed(request.of))
     together = (torch.stack(each).amax() if kind is Max else torch.stack(each).sum() for each in parts.values())
     whole = [collected(part, groups, largest=kind is Max) for part, groups in zip(together, parts, strict=True)]
     found = torch.stack(whole).amax() if kind is Max else torch.stack(whole).sum()
     if kind is Mean:
         found = found / sum(_count(request.of, shards[index]) for index, request in overall.items())
-    return dict.fromkeys(overall, found)
+    return {index: found.to(request.of.dtype) for index, request in overall.items()}
 
 
 def _spread(shards: Shards | None) -> tuple[Any, ...]:
@@ -131,14 +131,3 @@ def _spread(shards: Shards | None) -> tuple[Any, ...]:
 
 def _count(of: Tensor, shards: Shards | None) -> int:
     return shards.shape.numel() if shards else of.numel()
-
-
-def _answer(request: Reduction, shards: Shards | None) -> Tensor:
-    """The answer to a request about one tensor."""
-    if shards is not None:
-        return shards.answer(request)
-    of = request.of
-    if isinstance(request, Max):
-        return largest(of, request.dim)
-    reduce = of.sum if isinstance(request, Sum) else of.mean
-    return reduce() if request.dim is None else reduce(dim=request.dim, keepdim=True)

@@ -31,7 +31,9 @@ class Program:
 
     def key(self, shape: torch.Size, dtype: torch.dtype) -> Hashable:
         """What tensors must have in common to be run by the same code."""
-        return self.rule.form, tuple(self.layout(shape)), dtype, self.maximize, self.rounding
+        # What looks at whole tensors may tell matrices from vectors.
+        num_dims = 1 if self.rule.scope == "elementwise" else max(1, len(shape))
+        return self.rule.form, tuple(self.layout(shape)), num_dims, dtype, self.maximize, self.rounding
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:
         """The tensors remembered for a parameter of this shape: the rule's, and the rounding's."""

@@ -25,15 +25,23 @@ class Shards:
     shape: torch.Size
     groups: dict[int, Any]
 
-    def answer(self, request: Reduction) -> Tensor:
-        """The answer to a request about this parameter."""
-        dims = _dims(request, len(self.shape))
-        part = largest(request.of, request.dim) if isinstance(request, Max) else _sum(request)
-        over = [self.groups[dim] for dim in dims if dim in self.groups]
-        whole = collected(part, over, largest=isinstance(request, Max))
-        if isinstance(request, Mean):
-            return whole / torch.Size(self.shape[dim] for dim in dims).numel()
-        return whole
+    def count(self, dims: Sequence[int]) -> int:
+        """How many elements of the whole parameter these dimensions have."""
+        return torch.Size(self.shape[dim] for dim in dims).numel()
+
+
+def answered(request: Reduction, shards: Shards | None) -> Tensor:
+    """The answer to a request about one parameter, however it is spread."""
+    of = request.of
+    part = largest(of, request.dim) if isinstance(request, Max) else summed(of, request.dim)
+    if shards is None:
+        count = of.numel() // max(1, part.numel())
+    else:
+        dims = _dims(request, len(shards.shape))
+        over = [shards.groups[dim] for dim in dims if dim in shards.groups]
+        part = collected(part, over, largest=isinstance(request, Max))
+        count = shards.count(dims)
+    return (part / count if isinstance(request, Mean) else part).to(of.dtype)
 
 
 def _dims(request: Reduction, num_dims: int) -> Sequence[int]:
@@ -42,8 +50,20 @@ def _dims(request: Reduction, num_dims: int) -> Sequence[int]:
     return request.dim if isinstance(request.dim, tuple) else (request.dim,)
 
 
-def _sum(request: Reduction) -> Tensor:
-    return request.of.sum() if request.dim is None else request.of.sum(dim=request.dim, keepdim=True)
+def summed(of: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """The sum, along dimensions that stay with size 1, or of all, in double precision.
+
+    So it comes out the same in whatever order it is made, but for the rarest rounding: by the loop, by a kernel, and by
+    several processes.
+    """
+    along: dict[str, Any] = {} if dim is None else {"dim": dim, "keepdim": True}
+    return of.sum(**along, dtype=_doubled(of))
+
+
+def _doubled(of: Tensor) -> torch.dtype:
+    if of.device.type == "mps":  # which has no double precision
+        return of.dtype
+    return torch.complex128 if of.is_complex() else torch.float64
 
 
 def largest(of: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:

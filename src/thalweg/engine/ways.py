@@ -1,6 +1,6 @@
 """Ways: which way a batch is run, and why.
 
-    compiled    elementwise rules on the CPU, once their kernel is there: one call for all tensors
+    compiled    on the CPU, all rules but those of matrices, once their kernel is there: one call for all tensors
     flat        elementwise rules otherwise: stretches of long vectors, a bucket at a time
     loop        everything else: tensor by tensor, those of a rule over the whole model together; and `sparse`
                 gradients, of which it sees the rows that are there
@@ -40,7 +40,7 @@ class Runner:
         self.batch = batch
         self._kernel: Future[Kernel] | None = None
         self._to_compile = False
-        self._launch: Launch | None = None
+        self.launch: Launch | None = None
         self._without_kernel: Way = "flat" if flat.why_not(batch) is None else "loop"
         self.choice = self._choose(asked)
         if asked is not None and self.choice.way != asked:
@@ -50,16 +50,22 @@ class Runner:
     def _who(self) -> str:
         return self.batch.program.rule.name
 
+    @property
+    def _why_compiled(self) -> str:
+        scope = self.batch.program.rule.scope
+        looks = {"elementwise": "elementwise", "tensor": "sums over tensors", "model": "sums over the model"}[scope]
+        return f"{looks}, on the CPU: one kernel for all such tensors"
+
     def _choose(self, asked: Way | None) -> Choice:
         if asked == "loop":
             return Choice("loop", "asked for")
-        no_kernel = "asked for" if asked == "flat" else compiled.why_not(self.batch)
-        if no_kernel is None:
-            self._kernel = compiled.found(self.batch)
-            self._to_compile = self._kernel is None
-            return self.settled(wait=asked == "compiled")
-        reason = None if asked == "compiled" else flat.why_not(self.batch)
-        return Choice(self._without_kernel, reason or no_kernel)
+        if asked == "flat":
+            return Choice(self._without_kernel, flat.why_not(self.batch) or "asked for")
+        if reason := compiled.why_not(self.batch):
+            return Choice(self._without_kernel, reason)
+        self._kernel = compiled.found(self.batch)
+        self._to_compile = self._kernel is None
+        return self.settled(wait=asked == "compiled")
 
     def settled(self, *, wait: bool) -> Choice:
         """The choice as it stands now, or once the compiler has ended if that is waited for."""
@@ -70,8 +76,8 @@ class Runner:
         if self._kernel is None:
             return self.choice
         try:
-            self._launch = Launch(self._kernel.result(), self.batch)
-            self.choice = Choice("compiled", "elementwise, on the CPU: one kernel for all such tensors")
+            self.launch = Launch(self._kernel.result(), self.batch)
+            self.choice = Choice("compiled", self._why_compiled)
         except UnavailableError as error:
             self.choice = Choice(self._without_kernel, str(error))
             _say_once(self.choice)
@@ -84,17 +90,26 @@ class Runner:
 
     def run(self, step: Step) -> None:
         """Take a step in place."""
-        if self._kernel is not None:
-            self.choice = self.settled(wait=False)
+        self.settle()
         if step.sparse:
             sparse.run(step)
-        elif self._launch is not None:
-            self._launch.run(step)
+        elif self.launch is not None:
+            self.launch.begin(step)
+            compiled.run([self.launch])
         elif self.choice.way == "flat":
             flat.run(step)
         else:
             loop.run([step])
-        if self._to_compile:  # only now: the first step need not share the cores with a compiler
+        self.stepped()
+
+    def settle(self) -> None:
+        """Go on by the kernel if it has become ready."""
+        if self._kernel is not None:
+            self.choice = self.settled(wait=False)
+
+    def stepped(self) -> None:
+        """A step was taken: have the kernel compiled now, since the first step need not share the cores with that."""
+        if self._to_compile:
             self._compile()
 
     def run_stacks(self, stacks: Sequence[Tensor], rows: Sequence[Any]) -> None:
@@ -102,9 +117,8 @@ class Runner:
 
         A kernel needs no more of a slice than its address; to make them all would take as long as the step.
         """
-        if self._kernel is not None:
-            self.settled(wait=False)
-        if self._launch is None:
+        self.settle()
+        if self.launch is None:
             members = [member for stack in stacks for member in stack.unbind()]
             self.run(Step(self.batch, members, list(rows) * len(stacks)))
             return
@@ -112,18 +126,34 @@ class Runner:
         for stack in stacks:
             start, stride = stack.data_ptr(), stack.stride(0) * stack.element_size()
             addresses.extend(start + k * stride for k in range(len(stack)))
-        self._launch.start(addresses, rows, repeated=len(stacks))
+        self.launch.begin_at(addresses, rows, repeated=len(stacks))
+        compiled.run([self.launch])
 
 
 def run(steps: Sequence[tuple[Runner, Step]]) -> None:
     """Take one step of all batches, each its own way."""
     with torch.no_grad():
-        together = [step for runner, step in steps if runner.batch.program.rule.scope == "model"]
+        together = [each for each in steps if each[0].batch.program.rule.scope == "model"]
         if together:
-            loop.run(together)
+            _run_together(together)
         for runner, step in steps:
             if runner.batch.program.rule.scope != "model":
                 runner.run(step)
+
+
+def _run_together(steps: Sequence[tuple[Runner, Step]]) -> None:
+    """Take one step of batches that ask for the same over the model: by kernels if all have one, or by the loop."""
+    for runner, _ in steps:
+        runner.settle()
+    launches = [runner.launch for runner, _ in steps if runner.launch is not None]
+    if len(launches) == len(steps) and compiled.agree(launches) and not any(step.sparse for _, step in steps):
+        for launch, (_, step) in zip(launches, steps, strict=True):
+            launch.begin(step)
+        compiled.run(launches)
+    else:
+        loop.run([step for _, step in steps])
+    for runner, _ in steps:
+        runner.stepped()
 
 
 def _say_once(choice: Choice) -> None:

@@ -1,0 +1,147 @@
+"""Passes: a recording, cut where answers to reductions are needed, and the loops that each pass runs.
+
+An elementwise program is one pass. A reduction over all elements must be complete before anything that depends on it
+can be computed, so such a program has a pass more for each answer that needs another one first. Every pass computes
+anew what it needs of the values before it, from what was there before the step: reading memory twice is cheaper than
+keeping a tensor in between. Only the last pass writes.
+
+Loops run over three axes: a matrix has rows `n` and columns `m`, and a tensor of more dimensions batches `b` of
+matrices. Dimensions that are always reduced together are one axis; where all of them are, the axis is cut into rows
+of a fixed length.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, pairwise
+from math import prod
+
+from thalweg.engine.recording import Answer, Operation, Recording, UnknownOperationError, Value
+
+ROW = 4096  # elements in a row, where a tensor is one axis: an equal share for two threads, and a long loop
+_BLOCK = 64  # rows in a block, where it is not: what one thread does at a time, with sums of its own for the columns
+
+Axes = str  # of "b", "n" and "m", those along which a value varies
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A recording, and in which pass each value is known."""
+
+    recording: Recording
+
+    @cached_property
+    def axes(self) -> Axes:
+        """The axes that the parameter has."""
+        return "bnm"[3 - len(self._lengths) :]
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """How many dimensions, one after the other, each axis has."""
+        columns = zip(*(value.varies for value in self._values), strict=True)
+        lengths = [len(list(alike)) for _, alike in groupby(columns)]
+        if len(lengths) > 3:
+            raise UnknownOperationError("reductions along more than two dimensions, each by itself")
+        return lengths
+
+    @property
+    def _values(self) -> list[Value]:
+        of = self.recording
+        return [of.param, *of.state.values(), *(one.result for one in of.operations)]
+
+    def along(self, value: Value) -> Axes:
+        """The axes along which a value varies."""
+        ends = [sum(self._lengths[:k]) for k in range(len(self._lengths))]
+        found = "".join(axis for axis, end in zip(self.axes, ends, strict=True) if value.varies[end])
+        if self.axes == "bnm" and found in ("n", "m", "nm"):
+            raise UnknownOperationError("a value that varies along the last dimensions alone")
+        return found
+
+    @property
+    def rows_in_block(self) -> int:
+        """How many rows one thread takes at a time."""
+        return 1 if self.axes == "m" else _BLOCK
+
+    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
+        """The batches, rows and columns of a parameter, and its elements."""
+        count = prod(shape)
+        if self.axes == "m":
+            return 1, -(-count // ROW), ROW, count
+        sides, dim = [1] * (3 - len(self.axes)), 0
+        for length in self._lengths:
+            sides.append(prod(shape[dim : dim + length]))
+            dim += length
+        b, n, m = sides
+        return b, n, m, count
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """All reductions, in the order in which they are asked for."""
+        return [one for one in self.recording.operations if isinstance(one, Answer)]
+
+    @cached_property
+    def over_model(self) -> list[Answer]:
+        """Those over the whole model."""
+        found = [one for one in self.answers if one.over_model]
+        if any(self.along(one.of) != self.axes for one in found):
+            raise UnknownOperationError("a reduction over the model of fewer numbers than a tensor has")
+        return found
+
+    @cached_property
+    def known(self) -> dict[int, int]:
+        """In which pass each computed value, by its place, can be computed; inputs can from the first."""
+        found: dict[int, int] = {}
+        for one in self.recording.operations:
+            args = (one.of,) if isinstance(one, Answer) else one.args
+            first = max((found.get(arg.place, 0) for arg in args if isinstance(arg, Value)), default=0)
+            found[one.result.place] = first + isinstance(one, Answer)
+        return found
+
+    @cached_property
+    def last(self) -> int:
+        """The number of the pass that writes."""
+        return max((self.known[one.result.place] for one in self.answers), default=0)
+
+    @cached_property
+    def calls(self) -> list[range]:
+        """The passes to run in one go; between them the answers over the model are put together."""
+        ends = sorted({self.asked_in(one) for one in self.over_model} | {self.last})
+        return [range(low + 1, high + 1) for low, high in pairwise([-1, *ends])]
+
+    def asked_in(self, answer: Answer) -> int:
+        """The number of the pass that makes an answer."""
+        return self.known[answer.result.place] - 1
+
+    def asked(self, number: int) -> list[Answer]:
+        """The reductions whose answers a pass makes."""
+        return [one for one in self.answers if self.asked_in(one) == number]
+
+    def needed(self, targets: Iterable[Value]) -> tuple[list[Operation], set[int]]:
+        """The operations that lead to these values, and the places of the inputs and answers that these begin from."""
+        wanted = {value.place for value in targets}
+        leading = []
+        for one in reversed(self.recording.operations):
+            if isinstance(one, Operation) and one.result.place in wanted:
+                leading.append(one)
+                wanted |= {arg.place for arg in one.args if isinstance(arg, Value)}
+        return leading[::-1], wanted
+
+    # --- room for answers ---------------------------------------------------------------------------------------------
+
+    def num_results(self, answer: Answer, sizes: Sequence[int]) -> int:
+        """How many numbers the answer to a reduction over a parameter of these sizes has."""
+        return prod(size for axis, size in zip("bnm", sizes, strict=False) if axis in self.along(answer.result))
+
+    def num_partial(self, answer: Answer, sizes: Sequence[int]) -> int:
+        """How many numbers its blocks make for that: one each, or one for each column; none where rows are enough."""
+        b, n, m, _ = sizes
+        if self.along(answer.of) != self.axes or self.is_of_rows(answer):
+            return 0
+        blocks = b * -(-n // self.rows_in_block)
+        return blocks * (m if "m" in self.along(answer.result) else 1)
+
+    def is_of_rows(self, answer: Answer) -> bool:
+        """Whether a row has all that its part of the answer is made of."""
+        return "n" in self.along(answer.result)
