@@ -134,7 +134,7 @@ def test_a_way_that_cannot_be_is_refused() -> None:
         optim.Adam([gaps], way="compiled").plan  # noqa: B018
     with pytest.raises(SettingError, match="Adam: way='flat' must be possible, but a parameter is not contiguous"):
         optim.Adam([gaps], way="flat").plan  # noqa: B018
-    assert str(optim.Adam([gaps]).plan).startswith("loop: a parameter is not contiguous")
+    assert str(optim.Adam([gaps]).plan).startswith("loop: a parameter has gaps in memory")
 
 
 def test_parameters_that_share_memory_step_one_after_the_other() -> None:

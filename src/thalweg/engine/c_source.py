@@ -183,22 +183,14 @@ class _Printed:
 
     def __init__(self, passes: Passes, number: int) -> None:
         self.passes, self.number = passes, number
-        recording = passes.recording
-        self.columns = [recording.param, recording.grad, *recording.state.values()]
-        self.asked = passes.asked(number)
-        made = zip((0, *range(2, len(self.columns))), recording.outputs, strict=True)
-        changed = [(k, value) for k, value in made if value.place != self.columns[k].place]
-        self.written = changed if number == passes.last else []
-
-    def _is_full(self, value: Value) -> bool:
-        return self.passes.along(value) == self.passes.axes
+        self.asked, self.written = passes.asked(number), passes.written(number)
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
     def _inputs(self, wanted: set[int]) -> tuple[list[str], list[tuple[Axes, str]]]:
         """Where the inputs lie, and the inputs themselves, each with the axes along which it varies."""
         passes, pointers, loaded = self.passes, [], []
-        for k, value in enumerate(self.columns):
+        for k, value in enumerate(passes.columns):
             if value.place in wanted or any(column == k for column, _ in self.written):
                 pointers.append(f"    {TYPES[value.dtype]} *x{k} = at[{k} * count];")
             if value.place in wanted:
@@ -234,8 +226,8 @@ class _Printed:
     def block(self) -> str:
         """The loops over whole tensors, a block of rows at a time; empty if the pass has none."""
         passes, rows = self.passes, self.passes.rows_in_block
-        answers = [answer for answer in self.asked if self._is_full(answer.of)]
-        written = [(k, value) for k, value in self.written if self._is_full(value)]
+        answers = [answer for answer in self.asked if self.passes.is_whole(answer.of)]
+        written = [(k, value) for k, value in self.written if self.passes.is_whole(value)]
         if not answers and not written:
             return ""
         operations, wanted = passes.needed([*(answer.of for answer in answers), *(value for _, value in written)])
@@ -312,11 +304,11 @@ class _Printed:
         """What follows for a tensor when all its blocks are done: answers, and values of fewer elements, if any."""
         lines = []
         for answer in self.asked:
-            if not self._is_full(answer.of):
+            if not self.passes.is_whole(answer.of):
                 lines += self._reduced(answer)
             elif not self.passes.is_of_rows(answer):
                 lines += self._put_together(answer)
-        small = [(k, value) for k, value in self.written if not self._is_full(value)]
+        small = [(k, value) for k, value in self.written if not self.passes.is_whole(value)]
         for axes in sorted({self.passes.along(value) for _, value in small}, key=len, reverse=True):
             targets = [(k, value) for k, value in small if self.passes.along(value) == axes]
             stored = [f"x{k}[{_at(axes)}] = {_value(value)};" for k, value in targets]

@@ -198,7 +198,7 @@ def found(batch: Batch) -> "Future[Kernel] | None":
     """
     key = _key(batch)
     if key not in _FUTURES:
-        made = _without_compiling(_Wanted(batch))
+        made = _without_compiling(Wanted(batch))
         if made is None:
             return None
         _FUTURES[key] = made
@@ -210,7 +210,7 @@ def started(batch: Batch) -> "Future[Kernel]":
     future = found(batch)
     if future is None:
         try:
-            wanted = _Wanted(batch)
+            wanted = Wanted(batch)
             _ = wanted.source  # here, not there: torch's modes belong to a thread
             future = _in_background(partial(_build, wanted))
         except RuntimeError as error:  # the interpreter is shutting down
@@ -220,7 +220,7 @@ def started(batch: Batch) -> "Future[Kernel]":
     return future
 
 
-class _Wanted:
+class Wanted:
     """What a kernel is made for: a program, for parameters of one dtype and, where it matters, number of dimensions."""
 
     def __init__(self, batch: Batch) -> None:
@@ -290,7 +290,7 @@ def _key(batch: Batch) -> Hashable:
     return batch.program.key(batch.params[0].shape, batch.dtype)
 
 
-def _without_compiling(wanted: _Wanted) -> "Future[Kernel] | None":
+def _without_compiling(wanted: Wanted) -> "Future[Kernel] | None":
     made: Future[Kernel] = Future()
     try:
         source = wanted.source
@@ -314,7 +314,7 @@ def _without_compiling(wanted: _Wanted) -> "Future[Kernel] | None":
     return None
 
 
-def _build(wanted: _Wanted) -> Kernel:
+def _build(wanted: Wanted) -> Kernel:
     failure: Exception | None = None
     with _TURN:
         for parallel in (True, False):
@@ -327,7 +327,7 @@ def _build(wanted: _Wanted) -> Kernel:
     raise UnavailableError(str(failure))
 
 
-def _tried(wanted: _Wanted, path: str) -> Kernel:
+def _tried(wanted: Wanted, path: str) -> Kernel:
     """A kernel from a file, if it takes the steps that the loop takes."""
     made = Kernel(path, wanted.passes)
     batches = [wanted.example() for _ in range(2)]

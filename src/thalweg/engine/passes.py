@@ -46,8 +46,12 @@ class Passes:
 
     @property
     def _values(self) -> list[Value]:
-        of = self.recording
-        return [of.param, *of.state.values(), *(one.result for one in of.operations)]
+        return [*self.columns, *(one.result for one in self.recording.operations)]
+
+    @property
+    def columns(self) -> list[Value]:
+        """What lies in memory for a parameter: itself, its gradient, its state."""
+        return [self.recording.param, self.recording.grad, *self.recording.state.values()]
 
     def along(self, value: Value) -> Axes:
         """The axes along which a value varies."""
@@ -56,6 +60,10 @@ class Passes:
         if self.axes == "bnm" and found in ("n", "m", "nm"):
             raise UnknownOperationError("a value that varies along the last dimensions alone")
         return found
+
+    def is_whole(self, value: Value) -> bool:
+        """Whether a value has as many elements as the parameter."""
+        return self.along(value) == self.axes
 
     @property
     def rows_in_block(self) -> int:
@@ -85,7 +93,7 @@ class Passes:
     def over_model(self) -> list[Answer]:
         """Those over the whole model."""
         found = [one for one in self.answers if one.over_model]
-        if any(self.along(one.of) != self.axes for one in found):
+        if not all(self.is_whole(one.of) for one in found):
             raise UnknownOperationError("a reduction over the model of fewer numbers than a tensor has")
         return found
 
@@ -118,6 +126,13 @@ class Passes:
         """The reductions whose answers a pass makes."""
         return [one for one in self.answers if self.asked_in(one) == number]
 
+    def written(self, number: int) -> list[tuple[int, Value]]:
+        """What a pass writes: numbers of columns, and their new values."""
+        if number != self.last:
+            return []
+        made = zip((0, *range(2, len(self.columns))), self.recording.outputs, strict=True)
+        return [(k, value) for k, value in made if value.place != self.columns[k].place]
+
     def needed(self, targets: Iterable[Value]) -> tuple[list[Operation], set[int]]:
         """The operations that lead to these values, and the places of the inputs and answers that these begin from."""
         wanted = {value.place for value in targets}
@@ -128,6 +143,16 @@ class Passes:
                 wanted |= {arg.place for arg in one.args if isinstance(arg, Value)}
         return leading[::-1], wanted
 
+    def moved_bytes(self) -> int:
+        """How many bytes a step reads and writes for each element of a parameter, all passes together."""
+        total = 0
+        for number in range(self.last + 1):
+            made = [value for _, value in self.written(number)]
+            _, wanted = self.needed([*(one.of for one in self.asked(number) if self.is_whole(one.of)), *made])
+            read = [one for one in self.columns if one.place in wanted]
+            total += sum(one.dtype.itemsize for one in (*read, *made) if self.is_whole(one))
+        return total
+
     # --- room for answers ---------------------------------------------------------------------------------------------
 
     def num_results(self, answer: Answer, sizes: Sequence[int]) -> int:
@@ -137,7 +162,7 @@ class Passes:
     def num_partial(self, answer: Answer, sizes: Sequence[int]) -> int:
         """How many numbers its blocks make for that: one each, or one for each column; none where rows are enough."""
         b, n, m, _ = sizes
-        if self.along(answer.of) != self.axes or self.is_of_rows(answer):
+        if not self.is_whole(answer.of) or self.is_of_rows(answer):
             return 0
         blocks = b * -(-n // self.rows_in_block)
         return blocks * (m if "m" in self.along(answer.result) else 1)

@@ -1,0 +1,96 @@
+"""What a step of every rule costs for each byte that it must move, beside torch's fused AdamW.
+
+`python benchmarks/rules.py` writes `benchmarks/records/rules.json`; ten minutes on two cores. On the parameters of
+GPT-2, whose steps are bound by memory. The bytes of a rule are those of its parameter, gradient and state, each as
+often as a pass reads or writes it; fused AdamW moves 28 for each parameter. Rules of matrices are in `matrices.py`.
+"""
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thalweg import optim, rules
+from thalweg.bench.bench import machine
+from thalweg.bench.measure import interleaved, ratio
+from thalweg.bench.sets import SETS
+from thalweg.engine.batch import Batch
+from thalweg.engine.compiled import Wanted
+from thalweg.engine.program import Program
+from thalweg.rules.named import RULES
+
+RECORD = Path(__file__).parent / "records" / "rules.json"
+ROUNDS = 9
+FUSED_BYTES = 28  # reads and writes parameter and two moments, reads the gradient
+
+# Wrappers around AdamW, since they are used so.
+WRAPPED = {
+    "clip(adamw)": rules.Clip(rules.AdamW()),
+    "cautious(adamw)": rules.Cautious(rules.AdamW()),
+    "moving_average(adamw)": rules.MovingAverage(rules.AdamW()),
+    "lookahead(adamw)": rules.Lookahead(rules.AdamW()),
+}
+
+
+def entrants() -> Iterator[tuple[str, rules.Rule]]:
+    for name, kind in RULES.items():
+        rule = kind()
+        if not rule.takes_matrices and rule.needs == "gradient":
+            yield name, rule
+    yield from WRAPPED.items()
+
+
+def parameters() -> list[torch.nn.Parameter]:
+    torch.manual_seed(0)
+    made = [torch.nn.Parameter(0.02 * torch.randn(shape)) for shape in SETS["gpt2"]()]
+    for param in made:
+        param.grad = 0.01 * torch.randn_like(param)
+    return made
+
+
+def moved_bytes(rule: rules.Rule) -> float:
+    """The bytes that a step of a rule must move for each parameter of the set, in the mean."""
+    elements: Counter[int] = Counter()
+    for shape in SETS["gpt2"]():
+        elements[len(shape)] += torch.Size(shape).numel()
+    each = {dims: Wanted(Batch(Program(rule), [torch.empty([1] * dims)], {})).passes.moved_bytes() for dims in elements}
+    return sum(each[dims] * count for dims, count in elements.items()) / elements.total()
+
+
+def measured(name: str, rule: rules.Rule) -> dict[str, Any]:
+    optimizer = optim.optimizer_for(rule)(parameters())
+    plan = optimizer.prepare()
+    ways = {one.choice.way for one in plan.parameters}
+    moved = moved_bytes(rule) if ways == {"compiled"} else None
+    fused = torch.optim.AdamW(parameters(), fused=True)
+    steps = {"ours": optimizer.step, "fused": fused.step}
+    interleaved(steps, 2)
+    times = interleaved(steps, ROUNDS if moved else 2)
+    of_fused, *spread = ratio(times["ours"], times["fused"])
+    return {
+        "rule": name,
+        "scope": rule.scope,
+        "ways": sorted(ways),
+        "bytes": moved,
+        "ms": 1e3 * statistics.median(times["ours"]),
+        "fused_ms": 1e3 * statistics.median(times["fused"]),
+        "of_fused": of_fused,
+        "spread": spread,
+        "a_byte": of_fused * FUSED_BYTES / moved if moved else None,
+    }
+
+
+def main() -> None:
+    found = []
+    for name, rule in entrants():
+        found.append(measured(name, rule))
+        print(found[-1], flush=True)
+    RECORD.write_text(json.dumps({"machine": machine(), "rounds": ROUNDS, "rows": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
