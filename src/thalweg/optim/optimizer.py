@@ -21,7 +21,7 @@ from thalweg.optim.elsewhere import Elsewhere
 from thalweg.optim.plan import Plan, Planned
 from thalweg.optim.warned import Said
 from thalweg.rules import Rule
-from thalweg.rules.base.doubts import falls, misfits
+from thalweg.rules.base.doubts import annealed, misfits
 
 _GRAD = attrgetter("grad")  # faster in a map than a comprehension
 
@@ -194,10 +194,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
             rule = self.rule.with_(**settings).at(turn)
-            if rule.schedules_itself and number in self._read:
-                before = self._read[number][0][0]["lr"]
-                if settings["lr"] < before:
-                    self._said.once("schedule", falls(rule, before, settings["lr"]))
+            if rule.schedules_itself:
+                self._highest[number] = highest = max(settings["lr"], self._highest.get(number, 0.0))
+                if fallen := annealed(rule, highest, settings["lr"]):
+                    self._said.once("schedule", fallen)
 
             @cache
             def program(dtype: torch.dtype) -> Program:
@@ -296,6 +296,11 @@ class RuleOptimizer(torch.optim.Optimizer):
     @cached_property
     def _said(self) -> Said:
         return Said()
+
+    @cached_property
+    def _highest(self) -> dict[int, float]:
+        """The highest learning rate that each group was stepped with."""
+        return {}
 
     @cached_property
     def _evaluating(self) -> Elsewhere:

@@ -2,8 +2,8 @@
 
 Each doubt is read off declarations (the unit and search range of the learning rate, what a decay leaves of a parameter,
 what an average is of, which number keeps a division finite), so it holds for rules of a user's own too. Few and certain
-ones: no value within a searched range is doubted by itself, nor is anything whose meaning depends on the size of
-gradients or parameters. Left out for this reason: an L2 penalty in a rule that scales gradients, since it is the right
+ones: nothing within the searched ranges is doubted, nor is anything whose meaning depends on the size of gradients or
+parameters. Left out for this reason: an L2 penalty in a rule that scales gradients, since it is the right
 thing where the penalized loss is meant, and learning rates in θ/g.
 """
 
@@ -50,17 +50,30 @@ def misfits(rule: Rule, dtype: torch.dtype | None = None) -> dict[str, str]:
     }
 
 
-def falls(rule: Rule, before: float, after: float) -> str:
-    """The message for a learning rate that falls under a rule that schedules itself."""
+def annealed(rule: Rule, highest: float, now: float) -> str | None:
+    """The message for a learning rate that a schedule has brought down, under a rule that takes the place of one."""
+    if not 0 < now <= highest / 10:  # 0 is how a group is frozen; less than that may be anything but a schedule's end
+        return None
     return (
-        f"{rule.name}: lr should not fall, since what the rule does takes the place of a schedule, "
-        f"got {before!r}, then {after!r}. Leave the scheduler out, or let it warm up alone."
+        f"{rule.name}: lr should not be scheduled to fall, since what the rule does takes the place of that, "
+        f"got {highest!r}, now {now!r}. Leave the scheduler out, or let it warm up alone."
     )
 
 
 def _followed(rule: Rule) -> Rule:
     core = core_of(rule)
     return core.given[core.rules.index(core.current)] if isinstance(core, Several) else rule
+
+
+def _searched(rule: Rule, *names: str) -> bool:
+    """Whether a search might propose these settings: each is within its range, or what it starts from."""
+
+    def proposed(name: str) -> bool:
+        value, declared = rule.settings()[name], rule.hypers()[name]
+        within = declared.search
+        return value == declared.default or (within is not None and within.low <= value <= within.high)
+
+    return all(map(proposed, names))
 
 
 def _of_rate(rule: Rule) -> list[Doubt]:
@@ -73,10 +86,10 @@ def _of_rate(rule: Rule) -> list[Doubt]:
     start = f"{declared.default:g} is the default."
     too_large = Doubt(
         "too large a learning rate",
-        f"lr of {most:g} or more",
-        f"lr must be below {most:g}, since it is {a_size}",
+        f"lr above {most:g}",
+        f"lr must be at most {most:g}, since it is {a_size}",
         f"{start} A minus sign may be missing in an exponent.",
-        lambda rule, dtype: None if rule.settings()["lr"] < most else f"lr={rule.settings()['lr']!r}",
+        lambda rule, dtype: None if rule.settings()["lr"] <= most else f"lr={rule.settings()['lr']!r}",
     )
     if not core.finds_rate:
         return [too_large]
@@ -103,13 +116,15 @@ def _of_decay(rule: Rule) -> list[Doubt]:
 
     def got(rule: Rule, dtype: torch.dtype | None) -> str | None:
         kept, own = rule.kept(2), rule.settings()
+        if kept is None or kept > 0 or _searched(rule, "lr", "weight_decay"):
+            return None
         settings = (f"{name}={own[name]!r}" for name in ("lr", "weight_decay", "reference_lr") if name in own)
-        return f"{kept:g} from {', '.join(settings)}" if kept is not None and kept <= 0 else None
+        return f"{kept:g} from {', '.join(settings)}"
 
     return [
         Doubt(
             "a decay of all there is",
-            "a weight decay that leaves nothing of a parameter, or its opposite",
+            "a weight decay that leaves nothing of a parameter or its opposite, beyond what is searched",
             "what weight decay leaves of a parameter at a step must be a share above 0",
             "Lower weight_decay or lr.",
             got,
@@ -125,16 +140,12 @@ def _of_averages(rule: Rule) -> list[Doubt]:
     )
     if of_grad is None or of_square is None:
         return []
-    ranges = {name: declared[name].search for name in (of_grad, of_square)}
 
     def got(rule: Rule, dtype: torch.dtype | None) -> str | None:
-        decays = {name: rule.settings()[name] for name in ranges}
-        searched = all(
-            within is None or within.nearest(decays[name]) == decays[name] for name, within in ranges.items()
-        )
-        if searched or decays[of_grad] ** 2 < decays[of_square] ** 0.5 or not decays[of_grad]:
+        mean, square = rule.settings()[of_grad], rule.settings()[of_square]
+        if mean**2 < square**0.5 or not mean or _searched(rule, of_grad, of_square):
             return None
-        return ", ".join(f"{name}={value!r}" for name, value in decays.items())
+        return f"{of_grad}={mean!r}, {of_square}={square!r}"
 
     return [
         Doubt(
