@@ -82,7 +82,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         return type(self).__name__
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, as in torch; settings out of bounds and unusable parameters are refused."""
+        """Add a group of parameters, as in torch; settings out of bounds and unusable parameters are refused.
+
+        Settings that contradict what the rule declares are warned of: `thalweg.errors.SettingWarning`.
+        """
         keywords.check_group(self.rule, param_group)
         param_group = keywords.take_torchs(self.rule, param_group)
         keywords.check_common(self.rule, self.defaults | param_group)
@@ -194,7 +197,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
             rule = self.rule.with_(**settings).at(turn)
-            if rule.schedules_itself:
+            if rule.schedules_itself and "lr" in settings:
                 self._highest[number] = highest = max(settings["lr"], self._highest.get(number, 0.0))
                 if fallen := annealed(rule, highest, settings["lr"]):
                     self._said.once("schedule", fallen)
@@ -284,6 +287,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         self.__dict__.pop("_bindings", None)
         self.__dict__.pop("_read", None)
+        self.__dict__.pop("_highest", None)
 
     @cached_property
     def _bindings(self) -> Bindings:

@@ -3,8 +3,8 @@
 Each doubt is read off declarations (the unit and search range of the learning rate, what a decay leaves of a parameter,
 what an average is of, which number keeps a division finite), so it holds for rules of a user's own too. Few and certain
 ones: nothing within the searched ranges is doubted, nor is anything whose meaning depends on the size of gradients or
-parameters. Left out for this reason: an L2 penalty in a rule that scales gradients, since it is the right
-thing where the penalized loss is meant, and learning rates in θ/g.
+parameters. Left out for this reason: an L2 penalty in a rule that scales gradients, since it is the right thing where
+the penalized loss is meant, and learning rates in θ/g.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from thalweg.rules.base.rule import Rule
 from thalweg.rules.base.several import Several
 from thalweg.rules.base.wrapper import core_of
 
-BEYOND = 100.0  # times the end of a searched range: as far as a search may let it grow, and no nearer
+BEYOND = 100.0  # times the end of a searched range: as far as a search may let it grow; also the end of a schedule
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def misfits(rule: Rule, dtype: torch.dtype | None = None) -> dict[str, str]:
 
 def annealed(rule: Rule, highest: float, now: float) -> str | None:
     """The message for a learning rate that a schedule has brought down, under a rule that takes the place of one."""
-    if not 0 < now <= highest / 10:  # 0 is how a group is frozen; less than that may be anything but a schedule's end
+    if not 0 < now <= highest / BEYOND:  # 0 is how a group is frozen; falling less may be restarts, or a careful hand
         return None
     return (
         f"{rule.name}: lr should not be scheduled to fall, since what the rule does takes the place of that, "

@@ -71,7 +71,7 @@ def semantics(rule: Rule) -> dict[str, str]:
 
 def warned_of(rule: Rule) -> tuple[str, ...]:
     """What settings a warning is given of, in a few words each."""
-    falling = ("lr scheduled to a tenth or less",) if rule.schedules_itself else ()
+    falling = ("lr scheduled to a hundredth or less",) if rule.schedules_itself else ()
     return (*(doubt.when for doubt in doubts(rule)), *falling)
 
 
