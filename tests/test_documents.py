@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import thalweg
+from tests.optim.models import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(ROOT.glob("*.md"))
@@ -40,6 +41,32 @@ def test_the_plan_on_the_page_of_routing_is_the_one_that_is_printed(capsys) -> N
     (shown,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
     exec(blocks("docs/routing.md")[0], {})
     assert capsys.readouterr().out == shown
+
+
+def test_the_numbers_on_the_page_of_routing_are_those_of_the_record() -> None:
+    text = " ".join((ROOT / "docs" / "routing.md").read_text().split())
+    found = json.loads((ROOT / "benchmarks" / "records" / "routing.json").read_text())
+    assert f"all of transformers {found['transformers']} that" in text
+    assert f"{found['built']:,} of {found['classes']:,} `For...` and base classes, {found['parameters']:,} para" in text
+    assert f"{found['known_not_to_be_matrices']:,} are known not to be hidden matrices" in text
+    assert f"none of them goes to Muon. {found['matrices']:,} others do" in text
+    alone = found["routed"] - found["with_questions"]
+    assert f"In {alone:,} classes nothing has to be asked, in {found['with_questions']:,} at least one" in text
+    assert found["wrong"] == found["errors"] == {}
+    assert found["built"] == found["routed"]
+
+
+def test_the_benchmark_of_routing_knows_what_is_no_matrix() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import routing
+    finally:
+        sys.path.pop(0)
+    architecture = ARCHITECTURES["Llama"]
+    model = architecture.make()
+    names = {name for name, param in model.named_parameters() if id(param) in routing.forbidden(model)}
+    assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} <= names
+    assert names == {name for name, _ in model.named_parameters()} - architecture.hidden(model)
 
 
 def test_the_readmes_tables_are_those_of_the_records() -> None:

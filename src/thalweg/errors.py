@@ -11,6 +11,8 @@
     ├── BudgetError (ValueError)        a budget is too small, or cannot be read
     └── StoreError (OSError)            a store or report cannot be opened, read or written
 
+and the warning: SettingWarning (UserWarning), of settings within their bounds that contradict what a rule declares.
+
 Message texts read `Who: what must hold, got what. What to do.` Each class also derives from the built-in exception
 that torch or Python would have raised, so code written for those keeps working.
 """
@@ -57,6 +59,10 @@ class BudgetError(ThalwegError, ValueError):
 
 class StoreError(ThalwegError, OSError):
     """A store or a report cannot be opened, read or written."""
+
+
+class SettingWarning(UserWarning):
+    """Settings are within their bounds, but contradict what a rule declares of itself, or each other."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -294,3 +294,9 @@ def test_the_list_is_searched_by_what_explain_says() -> None:
     assert "adamw" in names("decoupled", "elementwise")
     assert "adam" not in names("decoupled", "elementwise")
     assert CliRunner().invoke(cli, ["list", "nothing-like-that"]).exit_code != 0
+
+
+def test_a_warning_about_a_setting_is_shown_as_errors_are() -> None:
+    done = thalweg("compare", "quadratic", "--with", "adamw:lr=1e3,weight_decay=0", "--budget", "4trials")
+    assert "warning: AdamW: lr must be at most 100, since" in done.stderr
+    assert "SettingWarning" not in done.stderr

@@ -123,6 +123,11 @@ def blocks(*widths: int) -> nn.ModuleList:
     return nn.ModuleList(holding(linear=nn.Linear(*pair)) for pair in itertools.pairwise(widths))
 
 
+def shared(model: nn.Module) -> nn.Module:
+    model.ctc_head.weight = model.encoder.out.weight
+    return model
+
+
 # A model, and which of its weights are heads; those asked for.
 ENDS = {
     "by attributes": (Mlp(4, 8, 8, 3), {"fc3.weight"}, set()),
@@ -169,6 +174,16 @@ ENDS = {
     "a context as long as the width": (
         holding(position=nn.Embedding(64, 64), mix=nn.Linear(64, 64), final=nn.Linear(64, 3)),
         {"final.weight"},
+        set(),
+    ),
+    "a head shared with a layer in the middle": (
+        shared(
+            holding(
+                encoder=holding(out=nn.Linear(8, 30), back=nn.Linear(30, 8), norm=nn.LayerNorm(8)),
+                ctc_head=nn.Linear(8, 30),
+            )
+        ),
+        {"encoder.out.weight"},
         set(),
     ),
     "a tied head and another": (

@@ -65,6 +65,7 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
         ("Source", explanation.source),
         ("Departs", explanation.departs),
         ("Semantics", "; ".join(f"{what} {how}" for what, how in explanation.semantics.items())),
+        ("Warned of", "; ".join(explanation.warned_of)),
         ("Scope", explanation.scope),
     ):
         if text:

@@ -2,7 +2,9 @@
 
 import io
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -13,7 +15,7 @@ from thalweg.cli.explain import explain
 from thalweg.cli.list import list_
 from thalweg.cli.report import report
 from thalweg.cli.tasks import tasks
-from thalweg.errors import ThalwegError
+from thalweg.errors import SettingWarning, ThalwegError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -36,10 +38,24 @@ for command in (compare, report, tasks, list_, explain, bench):
     cli.add_command(command)
 
 
+def _show_settings_warnings() -> None:
+    """Show warnings about settings as errors are shown: where in the code they arise says nothing to who typed them."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, SettingWarning):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            others(message, category, *where, **more)
+
+    warnings.showwarning = show
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # formulas are Greek: a terminal that has none shows a question mark
         sys.stdout.reconfigure(errors="replace")
+    _show_settings_warnings()
     try:
         # Without standalone mode, errors come here instead of ending the process inside click.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)

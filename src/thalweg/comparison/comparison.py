@@ -71,6 +71,8 @@ def compare(
     entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
     if contenders is None and not has_full_batch(task):
         entrants = [contender for contender in entrants if not contender.full_batch]
+    for contender in entrants:
+        contender.warn_of_settings()
     if control:
         entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
     if task.optimum is not None:

@@ -28,8 +28,9 @@ from thalweg.engine.precision import compute_dtype
 from thalweg.errors import KeywordError, RoutingError, SettingError, UnknownNameError, nearest
 from thalweg.optim import keywords
 from thalweg.optim.routing import UNCHANGED, Routing, Treatment, route
+from thalweg.optim.warned import unwarned, warn
 from thalweg.rules import Range, Rule, Wrapper
-from thalweg.rules.base.schedule_free import ScheduleFree
+from thalweg.rules.base.doubts import misfits
 from thalweg.rules.base.several import Several
 from thalweg.rules.named import RULES, named, put_together, read, spelled, split_at
 
@@ -86,7 +87,16 @@ class Contender:
     def optimizer(
         self, model: nn.Module | Iterable[Any], settings: Mapping[str, float], roles: Mapping[str, str] | None = None
     ) -> torch.optim.Optimizer:
-        """A torch optimizer at these settings, of a model's trained parameters; or of parameters, unless it routes."""
+        """A torch optimizer at these settings, of a model's trained parameters; or of parameters, unless it routes.
+
+        What a search tries is not doubted: that is for those who choose settings (`warn_of_settings`).
+        """
+        with unwarned():
+            return self._optimizer(model, settings, roles)
+
+    def _optimizer(
+        self, model: nn.Module | Iterable[Any], settings: Mapping[str, float], roles: Mapping[str, str] | None
+    ) -> torch.optim.Optimizer:
         rule = self.rule.with_(**settings)
         if isinstance(rule, Rule) and rule.parts:
             return self._routed(model, rule, roles, Routing.optimizer)
@@ -117,6 +127,12 @@ class Contender:
             return {UNCHANGED: [name for name, param in model.named_parameters() if param.requires_grad]}
         found = self._routed(model, self.rule, roles, Routing.treatments)
         return {treatment: [one.name for one in ones] for treatment, ones in found.items()}
+
+    def warn_of_settings(self) -> None:
+        """Warn of settings that a user gave and that contradict what its rule declares."""
+        if isinstance(self.rule, Rule):
+            for message in misfits(self.rule).values():
+                warn(message)
 
     def rule_at(self, settings: Mapping[str, float]) -> Rule:
         """The rule at these settings, of a contender that has one."""
@@ -244,7 +260,7 @@ def _module_of(kind: type) -> str:
 # Every other rule competes under the name of its file.
 _RULES = [
     # Those that average as they go want no schedule.
-    Contender(name, kind(), kind.__doc__ or "", schedule="none" if issubclass(kind, ScheduleFree) else None)
+    Contender(name, kind(), kind.__doc__ or "", schedule="none" if kind.schedules_itself else None)
     for name, kind in RULES.items()
     if kind is not rules.SGD
 ]

@@ -19,7 +19,9 @@ from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterErro
 from thalweg.optim.checks import check_parameter, check_rounding
 from thalweg.optim.elsewhere import Elsewhere
 from thalweg.optim.plan import Plan, Planned
+from thalweg.optim.warned import Said
 from thalweg.rules import Rule
+from thalweg.rules.base.doubts import annealed, misfits
 
 _GRAD = attrgetter("grad")  # faster in a map than a comprehension
 
@@ -67,6 +69,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: params must hold at least one parameter, got none. Pass model.parameters(), "
                 "and mind that an iterator can be used only once."
             )
+        self._said = Said()
         defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
         if rounding != "nearest" or seed != 0:  # otherwise groups are those of torch
             defaults |= {"rounding": rounding, "seed": seed}
@@ -79,7 +82,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         return type(self).__name__
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, as in torch; settings out of bounds and unusable parameters are refused."""
+        """Add a group of parameters, as in torch; settings out of bounds and unusable parameters are refused.
+
+        Settings that contradict what the rule declares are warned of: `thalweg.errors.SettingWarning`.
+        """
         keywords.check_group(self.rule, param_group)
         param_group = keywords.take_torchs(self.rule, param_group)
         keywords.check_common(self.rule, self.defaults | param_group)
@@ -93,6 +99,9 @@ class RuleOptimizer(torch.optim.Optimizer):
                 check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
         super().add_param_group(param_group)
         self._forget()
+        for dtype in {param.dtype for param in param_group["params"]}:
+            for about, message in misfits(rule, precision.compute_dtype(dtype)).items():
+                self._said.once(about, message)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -188,6 +197,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
             rule = self.rule.with_(**settings).at(turn)
+            if rule.schedules_itself and "lr" in settings:
+                self._highest[number] = highest = max(settings["lr"], self._highest.get(number, 0.0))
+                if fallen := annealed(rule, highest, settings["lr"]):
+                    self._said.once("schedule", fallen)
 
             @cache
             def program(dtype: torch.dtype) -> Program:
@@ -274,6 +287,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _forget(self) -> None:
         self.__dict__.pop("_bindings", None)
         self.__dict__.pop("_read", None)
+        self.__dict__.pop("_highest", None)
 
     @cached_property
     def _bindings(self) -> Bindings:
@@ -281,6 +295,15 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @cached_property
     def _read(self) -> dict[int, Any]:
+        return {}
+
+    @cached_property
+    def _said(self) -> Said:
+        return Said()
+
+    @cached_property
+    def _highest(self) -> dict[int, float]:
+        """The highest learning rate that each group was stepped with."""
         return {}
 
     @cached_property
@@ -301,7 +324,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._not_evaluating()
-        return super().__getstate__() | {"_way": self._way}
+        return super().__getstate__() | {"_way": self._way, "_said": self._said}
 
     def __reduce__(self) -> Any:
         if _MADE.get(self.rule) is type(self) and type(self).__module__ == __name__:

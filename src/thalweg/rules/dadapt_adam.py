@@ -43,6 +43,7 @@ class DAdaptAdam(Rule, scope="model"):
     weight_decay: Scalar = decay.shrinkage()
 
     lr_in_state = True
+    finds_rate = True
 
     class State:
         m = like_param(unit="θg", key="exp_avg")

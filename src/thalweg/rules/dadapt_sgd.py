@@ -40,6 +40,7 @@ class DAdaptSGD(Rule, scope="model"):
     weight_decay: Scalar = decay.l2_penalty()
 
     lr_in_state = True
+    finds_rate = True
 
     class State:
         s = like_param(unit="θ", key="s")

@@ -37,6 +37,8 @@ class DoGStep(Rule):
 
     over: ClassVar[Literal["tensor", "model"]]
 
+    finds_rate = True
+
     class State:
         start = copy_of_param(key="x0")
         r = of_shape(unit="θ", key="distance")

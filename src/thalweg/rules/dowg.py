@@ -36,6 +36,8 @@ class DoWG(Rule, scope="model"):
     eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="distance to start from", place="the first distance")
     weight_decay: Scalar = decay.l2_penalty()
 
+    finds_rate = True
+
     class State:
         start = copy_of_param(key="x0")
         r = of_shape(unit="θ", key="distance")

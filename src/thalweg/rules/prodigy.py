@@ -46,6 +46,7 @@ class Prodigy(Rule, scope="model"):
     weight_decay: Scalar = decay.shrinkage()
 
     lr_in_state = True
+    finds_rate = True
 
     class State:
         m = like_param(unit="θg", key="exp_avg")

@@ -14,7 +14,7 @@ from typing import Literal
 from torch import nn
 
 # Names that say so wherever they are, and those that break a tie.
-_HEADS = re.compile(r"(?!multi_?head)(\w+_)?head(_\w+)?|classifiers?|qa_outputs|unembed(ding)?")
+HEADS = re.compile(r"(?!multi_?head)(\w+_)?head(_\w+)?|classifiers?|qa_outputs|unembed(ding)?")
 _PERHAPS = re.compile(
     r"heads|fc(_out)?|cls|logits|score|(out|output)(s|_layer|_proj)?|proj_out|readout|predictions?|final"
 )
@@ -77,8 +77,8 @@ def last_layers(model: nn.Module, layers: Sequence[Layer], *, headless: bool) ->
             found[one.name] = "head", "the last of a Sequential"
         elif _is_taken(one, layers):
             continue
-        elif any(_HEADS.fullmatch(word) for word in one.words):
-            found[one.name] = "head", f"called {next(word for word in one.words if _HEADS.fullmatch(word))}"
+        elif any(HEADS.fullmatch(word) for word in one.words):
+            found[one.name] = "head", f"called {next(word for word in one.words if HEADS.fullmatch(word))}"
         elif not _takes_as_many(one, layers):
             found[one.name] = "head", f"nothing takes its {one.out} outputs"
         elif headless or counted[one.family, one.out, one.into] > 1:

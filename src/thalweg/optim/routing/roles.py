@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from thalweg.errors import RoutingError, nearest
-from thalweg.optim.routing.last import Layer, last_layers
+from thalweg.optim.routing.last import HEADS, Layer, last_layers
 
 Role = Literal[
     "embedding",
@@ -245,6 +245,10 @@ def _tied(uses: list[_Use]) -> tuple[Role, str] | None:
     others = [use for use in uses if not use.is_embedding]
     if looked_up and others:
         return "tied head", f"{others[0].path or 'the model'} shares it with {looked_up[0].path}"
+    # What is shared is named where it is first, which need not be where it ends the model.
+    ends = [use for use in uses[1:] if use.param.dim() > 1 and HEADS.fullmatch(use.path.rpartition(".")[2])]
+    if ends:
+        return "head", f"{ends[0].path} shares it"
     return None
 
 

@@ -15,6 +15,7 @@ from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, Setti
 from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
 from thalweg.optim.routing.roles import MATRICES, ROLES, UNDECAYED, Part, Role, roles_of
+from thalweg.optim.warned import warn
 from thalweg.rules import Rule
 from thalweg.rules.base.routed import Routed
 from thalweg.rules.base.several import name_of
@@ -189,8 +190,21 @@ def route(
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
             raise SettingError(f"route: the scale of {given} must be a number >= 0, got {factor!r}.")
     scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED, 0.0) | decay_scale
+    _doubt(whole, decay_scale)
     assigned = tuple(_assigned(whole, part, *scales) for part in parts)
     return Routing(whole, assigned, sum(not param.requires_grad for param in model.parameters()))
+
+
+def _doubt(whole: Rule, decay_scale: Mapping[str, float]) -> None:
+    """Warn of factors of a weight decay that is not there."""
+    decay = whole.settings().get("weight_decay")
+    factors = {name: factor for name, factor in decay_scale.items() if factor not in (0, 1)}
+    if factors and not decay:
+        got = "none" if decay is None else f"weight_decay={decay!r}"
+        remedy = "Take a rule that has one" if decay is None else "Give weight_decay"
+        warn(
+            f"route: decay_scale must have a weight decay to scale, got {factors} and {got}. {remedy}, or leave it out."
+        )
 
 
 def _together(rule: Any, rest: Any) -> Rule:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from thalweg.rules.base.doubts import doubts
 from thalweg.rules.base.hyper import Range
 from thalweg.rules.base.rule import Needs, Rule
 
@@ -47,6 +48,7 @@ class Explanation:
     departs: str
     scope: str
     semantics: dict[str, str]
+    warned_of: tuple[str, ...]
     hypers: tuple[ExplainedHyper, ...]
     state: tuple[tuple[str, str, str], ...]
     state_numbers: int
@@ -65,6 +67,12 @@ def semantics(rule: Rule) -> dict[str, str]:
         "parameters": f"{rule.least_dims} dimensions or more" if rule.least_dims else "any",
         "model used at": "other parameters: optimizer.eval()" if rule.evaluates_elsewhere else "the parameters",
     }
+
+
+def warned_of(rule: Rule) -> tuple[str, ...]:
+    """What settings a warning is given of, in a few words each."""
+    falling = ("lr scheduled to a hundredth or less",) if rule.schedules_itself else ()
+    return (*(doubt.when for doubt in doubts(rule)), *falling)
 
 
 def explain(rule: Rule) -> Explanation:
@@ -90,6 +98,7 @@ def explain(rule: Rule) -> Explanation:
         departs=sections.get("Departs", ""),
         scope=rule.scope,
         semantics=semantics(rule),
+        warned_of=warned_of(rule),
         hypers=tuple(
             ExplainedHyper(
                 name=name,

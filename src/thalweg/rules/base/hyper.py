@@ -90,8 +90,8 @@ class Hyper:
     between formulas. `order` says how soon a search should open it: 1 the learning rate, 2 the first momentum, 3 the
     rest. One that `moves_optimum` (weight decay) changes which parameters are best, not only how soon they are reached.
     `place` says how it enters, where rules differ in that: a weight decay is `coupled` or `decoupled`, an ε is
-    `outside the root` or `inside the root`. `keyword` is the argument of `torch.optim` it belongs to; two that share
-    one make a tuple (`betas`).
+    `outside the root` or `inside the root`. `averages` is the unit of what a decay rate averages. `keyword` is the
+    argument of `torch.optim` it belongs to; two that share one make a tuple (`betas`).
     """
 
     default: float | bool | str
@@ -106,6 +106,7 @@ class Hyper:
     kind: Kind = "number"
     options: tuple[str, ...] = ()
     place: str = ""
+    averages: str = ""
 
     @property
     def is_switch(self) -> bool:
@@ -155,10 +156,25 @@ def hyper(
     moves_optimum: bool = False,
     keyword: str | None = None,
     place: str = "",
+    averages: str = "",
 ) -> Any:
     """Declare a number: a field of a rule's dataclass. See `Hyper` for the arguments."""
     return _field(
-        Hyper(default, doc, symbol, Bound(bound), unit, search, order, moves_optimum, keyword, "number", (), place)
+        Hyper(
+            default,
+            doc,
+            symbol,
+            Bound(bound),
+            unit,
+            search,
+            order,
+            moves_optimum,
+            keyword,
+            "number",
+            (),
+            place,
+            averages,
+        )
     )
 
 
@@ -191,13 +207,14 @@ def mean_decay(default: float, *, symbol: str = "β₁", keyword: str | None = "
     """Declare the decay of a running mean of gradients."""
     within = Range(0.5, 0.99, "log-to-one")
     doc = "decay of the mean gradient"
-    return hyper(default, "[0, 1)", symbol=symbol, search=within, order=2, doc=doc, keyword=keyword)
+    return hyper(default, "[0, 1)", symbol=symbol, search=within, order=2, doc=doc, keyword=keyword, averages="g")
 
 
 def square_decay(default: float, *, symbol: str = "β₂", keyword: str | None = "betas") -> Any:
     """Declare the decay of a running mean of squared gradients."""
     within = Range(0.9, 0.9999, "log-to-one")
-    return hyper(default, "[0, 1)", symbol=symbol, search=within, doc="decay of the mean square", keyword=keyword)
+    doc = "decay of the mean square"
+    return hyper(default, "[0, 1)", symbol=symbol, search=within, doc=doc, keyword=keyword, averages="g²")
 
 
 def epsilon(default: float, *, place: str = "outside the root", unit: str = "g") -> Any:

@@ -127,6 +127,8 @@ class Rule:
     vmaps: ClassVar[bool] = True  # its steps do the same things whatever their numbers are, so members can step as one
     corrects_bias: ClassVar[bool] = False  # of averages that start at zero
     lr_in_state: ClassVar[bool] = False  # the learning rate acts on what is remembered, not on a step's size
+    finds_rate: ClassVar[bool] = False  # it learns how long steps should be; the learning rate is a factor of that
+    schedules_itself: ClassVar[bool] = False  # what it does takes the place of a learning rate that falls
     needs: ClassVar[Needs] = "gradient"
     estimates_every: ClassVar[int] = 1  # steps from one estimate of curvature to the next, where they are needed
     draws: ClassVar[bool] = False  # random numbers, from the scalars `key_low` and `key_high`, which the engine adds
@@ -237,6 +239,15 @@ class Rule:
     def rate(self, step: int) -> Any:
         """The learning rate of step number `step`, as it is set, before what the rule makes of it."""
         return self.settings()["lr"]
+
+    def kept(self, step: int) -> float | None:
+        """What a decay beside the step leaves of a parameter at step number `step`, as a share; None if there is none.
+
+        Such decays have the coefficient `shrink`, and `left` in wrappers.
+        """
+        c = self.coefficients(step)
+        shares = [getattr(c, name) for name in ("shrink", "left") if name in c._fields]
+        return min(shares) if shares else None
 
     def carry(self, step: int, before: Any) -> dict[str, float]:
         """More scalars of step number `step`, which depend on earlier steps; `before` holds the `carried` ones of them.

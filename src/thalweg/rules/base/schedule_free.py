@@ -23,6 +23,7 @@ class ScheduleFree(Rule):
     r: Scalar = hyper(0.0, ">= 0", symbol="r", doc="power of the step in the weights of the average")
     weight_lr_power: Scalar = hyper(2.0, ">= 0", symbol="p", doc="power of the learning rate in these weights")
 
+    schedules_itself = True
     carried = {"weight_sum": 0.0, "lr_max": 0.0}  # noqa: RUF012  (a constant)
 
     @property

@@ -150,6 +150,14 @@ class Several(Rule):
         return self.current.lr_in_state
 
     @property
+    def finds_rate(self) -> bool:  # type: ignore[override]
+        return self.current.finds_rate
+
+    @property
+    def schedules_itself(self) -> bool:  # type: ignore[override]
+        return self.current.schedules_itself
+
+    @property
     def evaluates_elsewhere(self) -> bool:
         return any(rule.evaluates_elsewhere for rule in self.rules)
 

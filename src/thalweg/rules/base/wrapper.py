@@ -40,6 +40,7 @@ class Wrapper(Rule):
     own_draws: ClassVar[bool] = False
     own_vmaps: ClassVar[bool] = True
     own_takes_complex: ClassVar[bool] = True
+    own_finds_rate: ClassVar[bool] = False
     replaces: ClassVar[frozenset[str]] = frozenset()  # settings that, if `inner` has them, are 0 there and set here
 
     def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
@@ -123,6 +124,14 @@ class Wrapper(Rule):
     @property
     def lr_in_state(self) -> bool:  # type: ignore[override]
         return self.inner.lr_in_state
+
+    @property
+    def finds_rate(self) -> bool:  # type: ignore[override]
+        return self.inner.finds_rate or self.own_finds_rate
+
+    @property
+    def schedules_itself(self) -> bool:  # type: ignore[override]
+        return self.inner.schedules_itself
 
     @property
     def estimates_every(self) -> int:  # type: ignore[override]

@@ -47,6 +47,8 @@ class Mechanic(Wrapper, scope="model"):
     s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
+    own_finds_rate = True
+
     class State:
         delta = like_param(unit="θ", key="delta")
         scale = of_shape(unit="1", key="scale")
