@@ -114,7 +114,7 @@ def test_settings_that_need_other_programs_are_trained_in_other_populations() ->
     assert all(one.result.status != "failed" for one in found.contenders[0].entries["search"])
 
 
-COMMAND = [sys.executable, "-m", "thalweg", "compare", "digits", "--with", "sgd,adam", "--budget", "3x12trials"]
+COMMAND = [sys.executable, "-m", "thalweg", "compare", "breast-cancer", "--with", "sgd,adam", "--budget", "3x12trials"]
 
 
 def rows(store: Path) -> list[tuple]:

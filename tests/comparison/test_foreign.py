@@ -1,5 +1,6 @@
 """Optimizers from elsewhere: found, read, searched and trained like ours."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from thalweg.comparison.contenders import parse, resolve, split_list
 from thalweg.comparison.foreign import find
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 from thalweg.rules import Range
+
+SHORT = replace(tasks.load("linear-regression"), passes=20)
 
 
 class Averaged(torch.optim.SGD):
@@ -147,8 +150,7 @@ def test_a_range_of_the_users_is_kept_to() -> None:
 def test_optimizers_from_a_file_train_in_worker_processes(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
-    task = tasks.load("linear-regression")
-    here, there = (compare(task, [f"{file}:make"], budget="4trials", workers=workers) for workers in (1, 2))
+    here, there = (compare(SHORT, [f"{file}:make"], budget="4trials", workers=workers) for workers in (1, 2))
     assert there.plan.workers == 2
     assert here.contenders[0].value == there.contenders[0].value
 
@@ -167,7 +169,7 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
     entrants = ["sgd:weight_decay=0", f"{file}:make:lr=1e-4..10", Averaged]
-    found = compare(tasks.load("linear-regression"), entrants, budget="4trials")
+    found = compare(SHORT, entrants, budget="4trials")
     ours, same, free = (one for name in found.header.contenders for one in found.contenders if one.name == name["name"])
     assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
     assert same.value.mean == pytest.approx(ours.value.mean, rel=0.05)  # each draws its own learning rates
