@@ -6,10 +6,10 @@
     b_t = μ b_{t-1} + d_t
     θ_t = θ_{t-1} - η b_t         the roots are computed anew every n steps
 
-The roots are exact: from eigenvectors computed in float64. Those from eigenvectors in the parameter's own precision
-(native) take half of the time, and change a step by 1e-5 to 3e-4 of itself where that is float32. Those whose
-eigenvectors are followed from one root to the next (tracked), by one power iteration and QR, take a third, and change a
-step by 10 to 20 percent at first, and by 1 to 10 percent after a hundred steps.
+The roots are exact: from eigenvectors computed in float64. Native ones, from eigenvectors in the parameter's own
+precision, take half of the time, and change a step by 5e-6 to 2e-3 of itself in float32, the more the steeper the
+spectrum. Tracked ones take a third: their eigenvectors go on from the last ones by one power iteration and QR, which
+changes a step by 10 to 25 percent at the second root, and by 1 to 16 percent after a hundred steps.
 
 Use: matrices and convolutions of moderate size, in large batches, where curvature between parameters matters.
 Avoid: dimensions of many thousands: its matrices are their squares. SOAP is easier to tune.

@@ -79,7 +79,8 @@ def turned(basis: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     product = matrix @ basis
     order = torch.argsort((basis * product).sum(-2), descending=True)
-    return torch.linalg.qr(product.index_select(-1, order)).Q, order
+    # The Q of a QR decomposition: `torch.linalg.qr` would make R too, a tenth to a third of its time.
+    return torch.linalg.householder_product(*torch.geqrf(product.index_select(-1, order))), order
 
 
 def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
