@@ -41,11 +41,24 @@ def test_half_of_a_symmetric_product_is_all_of_it(num_rows: int) -> None:
     for found in (gram(x), torch.stack([gram(one) for one in x]), torch.vmap(gram)(x)):
         torch.testing.assert_close(found, whole, rtol=1e-14, atol=1e-14)
     kept = gaussian(num_rows, num_rows)
-    kept, before = kept @ kept.mT, x.clone()
+    kept = kept @ kept.mT
+    given, before = (x, kept), (x.clone(), kept.clone())
     for keep, fresh in ((0.9, 0.1), (torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64))):
         found = averaged_outer(kept, x[0].mT, 1, keep, fresh)
         torch.testing.assert_close(found, keep * kept + fresh * whole[0], rtol=1e-14, atol=1e-12)
-    assert torch.equal(x, before)
+    assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
+
+
+@pytest.mark.parametrize("rule", [rules.SOAP(), rules.Shampoo(), rules.Shampoo(roots="tracked")], ids=str)
+def test_the_steps_that_turn_or_take_roots_write_no_input(rule: rules.Rule) -> None:
+    rule, param = rule.with_(update_every=1), gaussian(5, 4)
+    state = rule.init(param)
+    for step in (1, 2):
+        grad = gaussian(5, 4, seed=step)
+        given = [param, grad, *state]
+        before = [one.clone() for one in given]
+        _, state = rule.direction(param, grad, state, rule.coefficients(step))
+        assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
 
 
 def trained(optimizer: type[optim.RuleOptimizer], shape: tuple[int, ...], turn=lambda g: g, **settings) -> torch.Tensor:

@@ -15,7 +15,7 @@ from thalweg.rules.base.rule import of_shape
 # Of the iteration that makes a matrix orthogonal (Jordan et al. 2024), and the least norm that is divided by.
 JORDANS = (3.4445, -4.775, 2.0315)
 LEAST_NORM = 1e-7
-# Rows of a symmetric product that are computed at once: wide enough for a BLAS (lab/LOG.md).
+# Rows of a symmetric product that are computed at once: fewer are slow in a BLAS, more compute what is mirrored.
 STRIP = 192
 
 
@@ -57,7 +57,10 @@ def root_of(vectors: Tensor, values: Tensor, order: int, known: torch.dtype) -> 
 
 
 def inverse_root(matrix: Tensor, order: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A^(-1/order) of a positive semi-definite matrix, from eigenvalues computed in float64: small ones count most."""
+    """A^(-1/order) of a positive semi-definite matrix, from eigenvectors computed in `dtype`.
+
+    That is float64 unless it is said, since small eigenvalues count most.
+    """
     values, vectors = torch.linalg.eigh(matrix.to(dtype))
     return root_of(vectors, values, order, matrix.dtype)
 
@@ -91,7 +94,7 @@ def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
 def _strips(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
     """Strips of X Xᵀ, from its left end to past the diagonal: (rows, columns, those columns that are to be mirrored).
 
-    One strip is all of it where more do not pay: for few rows, and on accelerators.
+    One strip is all of it where more do not pay: for few rows; and on accelerators, where none were tried.
     """
     num_rows = x.shape[-2]
     size = STRIP if num_rows >= 2 * STRIP and x.device.type == "cpu" else max(1, num_rows)
