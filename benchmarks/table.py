@@ -253,7 +253,10 @@ def matrices_table(record: dict[str, Any]) -> str:
         if "spread" in row:
             one, two = row["spread"].values()
             spread = f"Singular values of a step of Muon spread by {one:.3f} of their mean here, by {two:.3f} there."
-    rounds = ", ".join(f"{row['rule']} {row['rounds']} of {row['steps']}" for row in record["rows"])
+    rounds = ", ".join(
+        f"{row['rule']}{' at ' + str(row['width']) if 'products' in row else ''} {row['rounds']} of {row['steps']}"
+        for row in record["rows"]
+    )
     lines += ["", f"{spread} Medians of interleaved rounds of steps: {rounds}; {record['machine']['processor']}."]
     if "products_a_second_at_most" in record:
         lines += ["", *_products(record)]

@@ -91,19 +91,21 @@ def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
     return torch.tensordot(tensor, matrix, dims=([dim], [0])).movedim(-1, dim)
 
 
-def _strips(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Strips of X Xᵀ, from its left end to past the diagonal: (rows, columns, those columns that are to be mirrored).
+def _half_pays(x: Tensor) -> bool:
+    """Whether half of X Xᵀ takes less time than all of it: not for few rows; accelerators were not tried."""
+    return x.shape[-2] >= 2 * STRIP and x.device.type == "cpu"
 
-    One strip is all of it where more do not pay: for few rows; and on accelerators, where none were tried.
-    """
-    num_rows = x.shape[-2]
-    size = STRIP if num_rows >= 2 * STRIP and x.device.type == "cpu" else max(1, num_rows)
-    for first in range(0, num_rows, size):
-        yield slice(first, first + size), slice(0, first + size), slice(0, first)
+
+def _strips(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Strips of X Xᵀ, from its left end to past the diagonal: (rows, columns, those columns to be mirrored)."""
+    for first in range(0, x.shape[-2], STRIP):
+        yield slice(first, first + STRIP), slice(0, first + STRIP), slice(0, first)
 
 
 def gram(x: Tensor) -> Tensor:
-    """X Xᵀ, of which little more than half is computed."""
+    """X Xᵀ, of which little more than half is computed where that pays."""
+    if not _half_pays(x):
+        return x @ x.mT
     product = x.new_empty(*x.shape[:-1], x.shape[-2])
     for rows, columns, mirrored in _strips(x):
         strip = x[..., rows, :] @ x[..., columns, :].mT
@@ -124,8 +126,9 @@ def outer(tensor: Tensor, dim: int) -> Tensor:
 
 def averaged_outer(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh: Any) -> Tensor:
     """`keep` times a symmetric matrix and `fresh` times `outer`, added up while they are being computed."""
-    x = unfolded(tensor, dim)
-    result = keep * mean
+    x, result = unfolded(tensor, dim), keep * mean
+    if not _half_pays(x):
+        return result.addmm_(fresh * x, x.mT)
     for rows, columns, mirrored in _strips(x):
         result[rows, columns].addmm_(fresh * x[rows], x[columns].mT)
         result[mirrored, rows] = result[rows, mirrored].mT
