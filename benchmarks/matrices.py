@@ -1,8 +1,12 @@
 """What a step of the rules of matrices costs, beside torch's Muon and pytorch_optimizer's SOAP and Shampoo.
 
-`python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`; five minutes on two cores, for which
+`python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`; seven minutes on two cores, for which
 `make rivals` must have been run. The matrices are those of layers of GPT-2. SOAP and Shampoo are timed over a whole
-cycle, ten steps, at the end of which they turn their directions or take their roots. Rounds are interleaved.
+cycle, ten steps, at the end of which they turn their directions or take their roots, at equal settings; choices that
+only we offer run beside them. Rounds are interleaved.
+
+Products of matrices are counted too, and how many of them a second is set beside what the machine does at most.
+Eigenvalues and singular values are not: they are what keeps Shampoo from its products.
 """
 
 import importlib
@@ -10,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,40 +34,82 @@ def layer(width: int) -> list[tuple[int, int]]:
     return [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
 
 
+@dataclass(frozen=True)
+class Products:
+    """The products of matrices in a cycle of an algorithm, for each side that it turns or scales.
+
+    `along` are those of a matrix with the square one of a side, in every step and in the last of a cycle; `gram` is 1
+    for a whole matrix times itself in every step, 1/2 for half of it; `cubes` times the side's cube are spent in the
+    last step of a cycle. A product with the square matrix of a side takes 2 · elements · side operations.
+    """
+
+    along: int
+    gram: float
+    cubes: float
+    along_last: int = 0
+    one_sided: bool = False
+
+    def of_step(self, shape: tuple[int, int]) -> float:
+        """Floating-point operations of a step, on average over a cycle."""
+        rows, columns = shape
+        sides = [min(shape)] if self.one_sided else [rows, columns]
+        products = self.along + self.gram + self.along_last / CYCLE
+        return sum(2 * rows * columns * side * products + self.cubes * side**3 / CYCLE for side in sides)
+
+
+# The matrix times its basis, and Householder's Q: 4/3 to find the reflections, 4/3 to multiply them.
+TURN = 2 + 8 / 3
+SOAP = {
+    "thalweg": Products(along=2, gram=0.5, along_last=2, cubes=TURN),
+    "pytorch_optimizer": Products(along=3, gram=1, cubes=TURN),
+    "one-sided": Products(along=2, gram=0.5, along_last=2, cubes=TURN, one_sided=True),
+}
+SHAMPOO = {
+    "thalweg": Products(along=1, gram=0.5, cubes=1),
+    "pytorch_optimizer": Products(along=1, gram=1, cubes=2),
+    "native roots": Products(along=1, gram=0.5, cubes=1),
+    "tracked roots": Products(along=1, gram=0.5, cubes=1 + 2 + TURN),
+}
+
+
 def entrants() -> list[dict[str, Any]]:
     theirs = importlib.import_module("pytorch_optimizer")
+    soap, shampoo = (partial(made, update_every=CYCLE) for made in (optim.SOAP, optim.Shampoo))
+    soaps = {
+        "thalweg": soap,
+        "pytorch_optimizer": partial(theirs.SOAP, precondition_frequency=CYCLE),
+        "one-sided": partial(soap, one_sided=True),
+    }
+    shampoos = {
+        "thalweg": shampoo,
+        "pytorch_optimizer": partial(theirs.Shampoo, preconditioning_compute_steps=CYCLE),
+        "native roots": partial(shampoo, roots="native"),
+        "tracked roots": partial(shampoo, roots="tracked"),
+    }
+    muons = {"thalweg": optim.Muon, "torch.optim": torch.optim.Muon}
     return [
-        {
-            "rule": "muon",
-            "width": 768,
-            "layers": 3,
-            "steps": 1,
-            "rounds": 5,
-            "made": {"thalweg": optim.Muon, "torch.optim": torch.optim.Muon},
-        },
-        {
-            "rule": "soap",
-            "width": 384,
-            "layers": 1,
-            "steps": CYCLE,
-            "rounds": 5,
-            "made": {
-                "thalweg": partial(optim.SOAP, update_every=CYCLE),
-                "pytorch_optimizer": partial(theirs.SOAP, precondition_frequency=CYCLE),
-            },
-        },
-        {
-            "rule": "shampoo",
-            "width": 384,
-            "layers": 1,
-            "steps": CYCLE,
-            "rounds": 3,
-            "made": {
-                "thalweg": partial(optim.Shampoo, update_every=CYCLE),
-                "pytorch_optimizer": partial(theirs.Shampoo, preconditioning_compute_steps=CYCLE),
-            },
-        },
+        {"rule": "muon", "width": 768, "layers": 3, "steps": 1, "rounds": 5, "made": muons},
+        *(
+            {"rule": rule, "width": width, "layers": 1, "steps": CYCLE, "rounds": rounds, "made": made, "products": of}
+            for rule, width, rounds, made, of in (
+                ("soap", 384, 5, soaps, SOAP),
+                ("soap", 768, 3, soaps, SOAP),
+                ("shampoo", 384, 3, shampoos, SHAMPOO),
+                ("shampoo", 768, 2, shampoos, SHAMPOO),
+            )
+        ),
     ]
+
+
+def peak() -> float:
+    """The most operations a second that a product of two large matrices was seen to do here."""
+    one, other = torch.randn(2, 3072, 3072)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(one, other)
+        seconds.append(time.perf_counter() - began)
+    return 2 * 3072**3 / min(seconds)
 
 
 def parameters(width: int, layers: int) -> list[Tensor]:
@@ -101,25 +148,46 @@ def measured(entry: dict[str, Any]) -> dict[str, Any]:
     for _ in range(entry["rounds"]):
         for name, (optimizer, params) in runs.items():
             seconds[name].append(timed(optimizer, params, entry["steps"]) / entry["steps"])
-    ours, theirs = seconds.values()
-    ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
-    shown = {key: value for key, value in entry.items() if key != "made"}
-    return shown | {
-        "against": list(runs)[1],
-        "ms": {name: 1e3 * statistics.median(each) for name, each in seconds.items()},
-        "ratio": statistics.median(ours) / statistics.median(theirs),
-        "ratios": [ratios[0], ratios[-1]],
+    ours, against, *choices = seconds
+    found = {key: value for key, value in entry.items() if key not in ("made", "products")} | {
+        "against": against,
+        "ms": {name: 1e3 * statistics.median(seconds[name]) for name in (ours, against)},
+        **compared(seconds[ours], seconds[against]),
     }
+    if choices:
+        found["choices"] = {
+            name: {"ms": 1e3 * statistics.median(seconds[name])} | compared(seconds[name], seconds[against])
+            for name in choices
+        }
+    if "products" in entry:
+        found["products"] = {name: operations(entry, name) for name in seconds}
+        found["products_a_second"] = {
+            name: operations(entry, name) / statistics.median(each) for name, each in seconds.items()
+        }
+    return found
+
+
+def compared(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """The ratio of medians, and the least and greatest ratio of a round."""
+    ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
+    return {"ratio": statistics.median(ours) / statistics.median(theirs), "ratios": [ratios[0], ratios[-1]]}
+
+
+def operations(entry: dict[str, Any], name: str) -> float:
+    """Floating-point operations of the products in a step."""
+    return entry["layers"] * sum(entry["products"][name].of_step(shape) for shape in layer(entry["width"]))
 
 
 def main() -> None:
-    found = []
+    found, fastest = [], peak()
     for entry in entrants():
         found.append(measured(entry))
+        fastest = max(fastest, peak())
         if entry["rule"] == "muon":
             found[-1]["spread"] = {name: off_orthogonal(make) for name, make in entry["made"].items()}
         print(found[-1], flush=True)
-    RECORD.write_text(json.dumps({"machine": machine(), "rows": found}, indent=1) + "\n")
+    record = {"machine": machine(), "products_a_second_at_most": fastest, "rows": found}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -242,18 +242,42 @@ def matrices_table(record: dict[str, Any]) -> str:
     lines = ["| rule | against | layers of GPT-2, width | time ÷ theirs | ours | theirs |", "|---|---|---|---|---|---|"]
     for row in record["rows"]:
         ours, theirs = row["ms"].values()
-        low, high = row["ratios"]
-        lines.append(
-            f"| {row['rule']} | {row['against']} | {row['layers']}, {row['width']} | {row['ratio']:.2f} "
-            f"({low:.2f} to {high:.2f}) | {ours:.0f} ms | {theirs:.0f} ms |"
-        )
+        runs = {row["rule"]: row | {"ms": ours}}
+        runs |= {f"{row['rule']}, {name}": choice for name, choice in row.get("choices", {}).items()}
+        for name, run in runs.items():
+            low, high = run["ratios"]
+            lines.append(
+                f"| {name} | {row['against']} | {row['layers']}, {row['width']} | {run['ratio']:.2f} "
+                f"({low:.2f} to {high:.2f}) | {run['ms']:.0f} ms | {theirs:.0f} ms |"
+            )
         if "spread" in row:
             one, two = row["spread"].values()
             spread = f"Singular values of a step of Muon spread by {one:.3f} of their mean here, by {two:.3f} there."
-    rounds = ", ".join(f"{row['rule']} {row['rounds']} of {row['steps']}" for row in record["rows"])
-    return "\n".join(
-        [*lines, "", f"{spread} Medians of interleaved rounds of steps: {rounds}; {record['machine']['processor']}."]
+    rounds = ", ".join(
+        f"{row['rule']}{' at ' + str(row['width']) if 'products' in row else ''} {row['rounds']} of {row['steps']}"
+        for row in record["rows"]
     )
+    lines += ["", f"{spread} Medians of interleaved rounds of steps: {rounds}; {record['machine']['processor']}."]
+    if "products_a_second_at_most" in record:
+        lines += ["", *_products(record)]
+    return "\n".join(lines)
+
+
+def _products(record: dict[str, Any]) -> list[str]:
+    """What the products of matrices in a step come to, and how near they are to what the machine does."""
+    most = record["products_a_second_at_most"]
+    lines = [
+        "| rule | width | whose | operations of products in a step | ÷ theirs | a second, of the most |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        for name, operations in row.get("products", {}).items():
+            share, least = row["products_a_second"][name] / most, operations / row["products"][row["against"]]
+            lines.append(
+                f"| {row['rule']} | {row['width']} | {name} | {operations / 1e9:.1f} G | {least:.2f} | {share:.0%} |"
+            )
+    end = "eigenvalues and singular values are not counted."
+    return [*lines, "", f"The most is that of a product of two matrices of 3072: {most / 1e9:.0f} G a second; {end}"]
 
 
 def _entry(one: dict[str, Any]) -> list[str]:

@@ -63,6 +63,7 @@ def schedule_free(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch
 
 
 MOMENTS = {"lr": 0.01, "betas": (0.8, 0.97), "eps": 1e-3, "weight_decay": 0.05}
+TURNED = {"lr": 0.02, "betas": (0.8, 0.9), "shampoo_beta": 0.7, "eps": 1e-2, "update_every": 3, "weight_decay": 0.05}
 CASES = [
     Case(optim.SGD, torch.optim.SGD, {"lr": 0.05}),
     Case(optim.SGD, torch.optim.SGD, {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.05}),
@@ -227,22 +228,23 @@ CASES = [
     Case(
         optim.Shampoo,
         matrices.Shampoo,
-        {"lr": 0.1, "momentum": 0.6, "eps": 0.1, "update_every": 3, "weight_decay": 0.05},
+        {"lr": 0.1, "momentum": 0.6, "eps": 0.1, "update_every": 3, "max_dim": 5, "weight_decay": 0.05},
         float32_error=1e-5,
+    ),
+    Case(
+        optim.Shampoo,
+        matrices.Shampoo,
+        {"lr": 0.1, "momentum": 0.6, "eps": 0.1, "update_every": 3, "roots": "tracked", "weight_decay": 0.05},
+        float32_error=1e-5,
+        shapes=WELL_DETERMINED,
     ),
     Case(
         optim.SOAP,
         matrices.SOAP,
-        {
-            "lr": 0.02,
-            "betas": (0.8, 0.9),
-            "shampoo_beta": 0.7,
-            "eps": 1e-2,
-            "update_every": 3,
-            "weight_decay": 0.05,
-        },
+        {**TURNED, "max_dim": 4},
         shapes=WELL_DETERMINED,
     ),
+    Case(optim.SOAP, matrices.SOAP, {**TURNED, "one_sided": True}, shapes=WELL_DETERMINED),
     Case(
         optim.PSGDKron,
         matrices.PSGDKron,

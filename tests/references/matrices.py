@@ -188,15 +188,27 @@ class Dion(Transcription):
 class Shampoo(Transcription):
     """Gupta, Koren & Singer 2018, arXiv:1802.09568, Algorithm 2, with momentum and an L2 penalty.
 
-    A parameter without dimensions counts as one dimension of size 1.
+    A parameter without dimensions counts as one dimension of size 1. A dimension beyond `max_dim` is not scaled, and
+    the others' exponents are those of a tensor without it (Anil et al. 2020, arXiv:2002.09018). With tracked roots the
+    eigenvectors are those of the first root, each time one power iteration and a QR decomposition further, in falling
+    order of the eigenvalues that they had before; the eigenvalues are the diagonal in their basis.
     """
 
-    defaults: ClassVar = {"lr": 0.1, "momentum": 0.0, "eps": 1e-4, "update_every": 1, "weight_decay": 0.0}
+    defaults: ClassVar = {
+        "lr": 0.1,
+        "momentum": 0.0,
+        "eps": 1e-4,
+        "update_every": 1,
+        "max_dim": 8192,
+        "roots": "exact",
+        "weight_decay": 0.0,
+    }
 
     def start(self, param, group):
         sizes = param.shape if param.dim() > 0 else (1,)
-        accumulators = [group["eps"] * torch.eye(size, dtype=param.dtype, device=param.device) for size in sizes]
-        return {**zeros(param, "b"), "accumulators": accumulators, "roots": [None] * len(sizes)}
+        scaled = [dim for dim, size in enumerate(sizes) if size <= group["max_dim"]]
+        accumulators = {dim: group["eps"] * torch.eye(sizes[dim], dtype=param.dtype) for dim in scaled}
+        return {**zeros(param, "b"), "accumulators": accumulators, "roots": {}, "vectors": {}}
 
     @staticmethod
     def power(symmetric, exponent):
@@ -204,14 +216,33 @@ class Shampoo(Transcription):
         values, vectors = torch.linalg.eigh(symmetric)
         return vectors @ torch.diag(values**exponent) @ vectors.T
 
+    @staticmethod
+    def follow(memory, dim):
+        """Moves the eigenvectors of a dimension; its eigenvalues in their basis."""
+        symmetric = memory["accumulators"][dim]
+        vectors = memory["vectors"].get(dim)
+        if vectors is None:
+            vectors = torch.linalg.eigh(symmetric).eigenvectors
+        else:
+            order = torch.argsort(torch.diagonal(vectors.T @ symmetric @ vectors), descending=True)
+            vectors = torch.linalg.qr(symmetric @ vectors[:, order]).Q
+        memory["vectors"][dim] = vectors
+        return torch.diagonal(vectors.T @ symmetric @ vectors)
+
     def one(self, param, grad, memory, step, group):
         g = penalized(param, grad, group)
         g = g if g.dim() > 0 else g.reshape(1)
         update = g
-        for dim in range(g.dim()):
+        exponent = -1 / (2 * max(1, len(memory["accumulators"])))
+        for dim in memory["accumulators"]:
             memory["accumulators"][dim] = memory["accumulators"][dim] + contracted(g, dim)
             if (step - 1) % group["update_every"] == 0:
-                memory["roots"][dim] = self.power(memory["accumulators"][dim], -1 / (2 * g.dim()))
+                if group["roots"] == "tracked":
+                    values = self.follow(memory, dim)
+                    vectors = memory["vectors"][dim]
+                    memory["roots"][dim] = vectors @ torch.diag(values**exponent) @ vectors.T
+                else:
+                    memory["roots"][dim] = self.power(memory["accumulators"][dim], exponent)
             update = multiplied(update, memory["roots"][dim], dim)
         memory["b"] = group["momentum"] * memory["b"] + update.reshape(param.shape)
         param.sub_(group["lr"] * memory["b"])
@@ -224,6 +255,9 @@ class SOAP(Transcription):
     the unrotated m of the paper, kept here; v stays where it is, reordered like the columns of the basis. The step
     doesn't depend on the signs of the basis vectors, so none is taken; it does depend on the basis of an eigenspace
     of more than one dimension, for example of the null space while an accumulator isn't of full rank yet.
+
+    The basis of a dimension beyond `max_dim` is the identity (the authors' `max_precond_dim`), and so is, one-sided,
+    that of the larger side: of the rows where both are equal, as in GaLore. For more dimensions, of the largest.
     """
 
     defaults: ClassVar = {
@@ -232,24 +266,29 @@ class SOAP(Transcription):
         "shampoo_beta": -1,
         "eps": 1e-8,
         "update_every": 10,
+        "max_dim": 10000,
+        "one_sided": False,
         "weight_decay": 0.01,
     }
 
     def start(self, param, group):
-        accumulators = [param.new_zeros(size, size) for size in param.shape]
-        return {**zeros(param, "m", "v"), "accumulators": accumulators, "bases": []}
+        sizes = {dim: size for dim, size in enumerate(param.shape) if size <= group["max_dim"]}
+        if group["one_sided"] and param.dim() > 0:
+            sizes.pop(list(param.shape).index(max(param.shape)), None)
+        accumulators = {dim: param.new_zeros(size, size) for dim, size in sizes.items()}
+        return {**zeros(param, "m", "v"), "accumulators": accumulators, "bases": {}}
 
     @staticmethod
     def into(tensor, bases):
         """A tensor in the coordinates of the bases, whose columns are the vectors."""
-        for dim, basis in enumerate(bases):
+        for dim, basis in bases.items():
             tensor = multiplied(tensor, basis.T, dim)
         return tensor
 
     @staticmethod
     def out_of(tensor, bases):
         """A tensor back from the coordinates of the bases."""
-        for dim, basis in enumerate(bases):
+        for dim, basis in bases.items():
             tensor = multiplied(tensor, basis, dim)
         return tensor
 
@@ -257,13 +296,13 @@ class SOAP(Transcription):
     def accumulate(grad, memory, group):
         """Moves the accumulator of each dimension."""
         beta = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1]
-        for dim, accumulator in enumerate(memory["accumulators"]):
+        for dim, accumulator in memory["accumulators"].items():
             memory["accumulators"][dim] = beta * accumulator + (1 - beta) * contracted(grad, dim)
 
     @staticmethod
     def refresh(memory):
         """One power iteration and QR for each basis, its vectors sorted by falling estimates of the eigenvalues."""
-        for dim, accumulator in enumerate(memory["accumulators"]):
+        for dim, accumulator in memory["accumulators"].items():
             basis = memory["bases"][dim]
             estimates = torch.diagonal(basis.T @ accumulator @ basis)
             order = torch.argsort(estimates, descending=True)
@@ -273,7 +312,8 @@ class SOAP(Transcription):
     def one(self, param, grad, memory, step, group):
         if step == 1:  # only the first bases, the greatest eigenvalue first
             self.accumulate(grad, memory, group)
-            memory["bases"] = [torch.linalg.eigh(each).eigenvectors.flip(1) for each in memory["accumulators"]]
+            for dim, accumulator in memory["accumulators"].items():
+                memory["bases"][dim] = torch.linalg.eigh(accumulator).eigenvectors.flip(1)
             return
         beta1, beta2 = group["betas"]
         count = step - 1

@@ -1,10 +1,10 @@
-"""What rules of matrices share: roots where eigenvalues are lost in rounding, orthogonal parts."""
+"""What rules of matrices share: roots where eigenvalues are lost in rounding, symmetric products, sides left alone."""
 
 import pytest
 import torch
 
-from thalweg import optim
-from thalweg.rules.base.matrices import inverse_root
+from thalweg import optim, rules
+from thalweg.rules.base.matrices import STRIP, averaged_outer, gram, inverse_root
 
 
 def test_a_root_takes_eigenvalues_that_rounding_lost_for_the_least_it_can_tell() -> None:
@@ -28,3 +28,121 @@ def test_gradients_of_low_rank_leave_parameters_finite(optimizer) -> None:
         param.grad = 30 * torch.randn(256, 64, generator=torch.Generator().manual_seed(seed))
         stepping.step()
     assert param.isfinite().all()
+
+
+def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2 * STRIP - 1, 2 * STRIP, 2 * STRIP + 1])
+def test_half_of_a_symmetric_product_is_all_of_it(num_rows: int) -> None:
+    x = gaussian(2, num_rows, 3)
+    whole = x @ x.mT
+    for found in (gram(x), torch.stack([gram(one) for one in x]), torch.vmap(gram)(x)):
+        torch.testing.assert_close(found, whole, rtol=1e-14, atol=1e-14)
+    kept = gaussian(num_rows, num_rows)
+    kept = kept @ kept.mT
+    given, before = (x, kept), (x.clone(), kept.clone())
+    for keep, fresh in ((0.9, 0.1), (torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64))):
+        found = averaged_outer(kept, x[0].mT, 1, keep, fresh)
+        torch.testing.assert_close(found, keep * kept + fresh * whole[0], rtol=1e-14, atol=1e-12)
+    assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
+
+
+@pytest.mark.parametrize("rule", [rules.SOAP(), rules.Shampoo(), rules.Shampoo(roots="tracked")], ids=str)
+def test_the_steps_that_turn_or_take_roots_write_no_input(rule: rules.Rule) -> None:
+    rule, param = rule.with_(update_every=1), gaussian(5, 4)
+    state = rule.init(param)
+    for step in (1, 2):
+        grad = gaussian(5, 4, seed=step)
+        given = [param, grad, *state]
+        before = [one.clone() for one in given]
+        _, state = rule.direction(param, grad, state, rule.coefficients(step))
+        assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
+
+
+def trained(optimizer: type[optim.RuleOptimizer], shape: tuple[int, ...], turn=lambda g: g, **settings) -> torch.Tensor:
+    """Where 25 steps lead from 0, in float64, by gradients that `turn` changes."""
+    param = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+    stepping = optimizer([param], **settings)
+    for step in range(25):
+        param.grad = turn(gaussian(*shape, seed=step) * torch.arange(1, shape[-1] + 1))
+        stepping.step()
+    return param.detach()
+
+
+def test_soap_that_turns_nothing_is_adam_one_step_later() -> None:
+    settings = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 0.0, "weight_decay": 0.0}
+    params = torch.zeros(2, 5, 3, dtype=torch.float64).unbind()
+    soap, adam = optim.SOAP([params[0]], **settings, max_dim=2), optim.AdamW([params[1]], **settings)
+    for step in range(10):
+        for param in params:
+            param.grad = gaussian(5, 3, seed=step)
+        soap.step()
+        if step:
+            adam.step()
+    torch.testing.assert_close(params[0], params[1], rtol=1e-12, atol=1e-14)
+
+
+def test_shampoo_that_scales_nothing_is_sgd() -> None:
+    settings = {"lr": 0.1, "momentum": 0.7, "weight_decay": 0.1}
+    ours, sgd = trained(optim.Shampoo, (5, 3), max_dim=2, **settings), trained(torch.optim.SGD, (5, 3), **settings)
+    torch.testing.assert_close(ours, sgd, rtol=1e-13, atol=0)
+
+
+def test_a_side_too_large_for_shampoo_doubles_the_exponent_of_the_other() -> None:
+    param = torch.zeros(9, 4, dtype=torch.float64, requires_grad=True)
+    param.grad = g = gaussian(9, 4)
+    optim.Shampoo([param], lr=1.0, eps=0.1, max_dim=4).step()
+    values, vectors = torch.linalg.eigh(g.mT @ g + 0.1 * torch.eye(4, dtype=torch.float64))
+    torch.testing.assert_close(param.detach(), -g @ (vectors * values**-0.5) @ vectors.mT, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [rules.SOAP(), rules.Shampoo(), rules.Shampoo(roots="tracked")], ids=str)
+def test_an_embedding_asks_for_no_matrix_of_its_rows(rule: rules.Rule) -> None:
+    for shape in (torch.Size([50_257, 8]), torch.Size([50_257])):
+        assert rule.state_numel(shape) <= 3 * shape.numel()
+
+
+@pytest.mark.parametrize(("shape", "dims"), [((6, 4), [1]), ((4, 6), [0]), ((5, 5), [1]), ((7,), []), ((), [])])
+def test_one_sided_soap_leaves_the_larger_side(shape: tuple[int, ...], dims: list[int]) -> None:
+    layout = rules.SOAP(one_sided=True).layout(torch.Size(shape))
+    assert [name for name in layout if name[0] in "hq"] == [f"{kind}{dim}" for kind in "hq" for dim in dims]
+
+
+def test_steps_of_soap_turn_with_gradients_along_the_sides_that_are_turned() -> None:
+    settings = {"lr": 0.1, "update_every": 3, "weight_decay": 0.0}
+    shape = (5, 4)
+    rows, columns = (torch.linalg.qr(gaussian(size, size, seed=99)).Q for size in shape)
+    for one_sided in (True, False):
+        plain = trained(optim.SOAP, shape, one_sided=one_sided, **settings)
+        by_columns = trained(optim.SOAP, shape, lambda g: g @ columns, one_sided=one_sided, **settings)
+        by_rows = trained(optim.SOAP, shape, lambda g: rows @ g, one_sided=one_sided, **settings)
+        assert (by_columns - plain @ columns).norm() < 1e-8 * plain.norm()
+        off = (by_rows - rows @ plain).norm() / plain.norm()
+        assert off > 0.1 if one_sided else off < 1e-8
+
+
+def last_step(roots: str, seed: int, steps: int) -> torch.Tensor:
+    """The last of so many steps of Shampoo from gradients of a falling spectrum, each with a fresh root."""
+    left, right = (torch.linalg.qr(gaussian(size, size, seed=seed + size)).Q.float() for size in (96, 48))
+    param = torch.zeros(96, 48, requires_grad=True)
+    stepping = optim.Shampoo([param], lr=1.0, roots=roots, update_every=10)
+    for step in range(steps):
+        before = param.detach().clone()
+        noise = gaussian(96, 48, seed=1000 * seed + step).float()
+        param.grad = (left / torch.arange(1, 97)) @ noise @ (right / torch.arange(1, 49)).mT
+        stepping.step()
+    return param.detach() - before
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_roots_that_are_not_exact_change_steps_of_shampoo_as_little_as_it_says(seed: int) -> None:
+    for roots, steps, low, high in (
+        ("native", 11, 1e-7, 2e-3),
+        ("tracked", 11, 0.05, 0.25),
+        ("tracked", 101, 0.01, 0.16),
+    ):
+        exact = last_step("exact", seed, steps)
+        error = (last_step(roots, seed, steps) - exact).norm() / exact.norm()
+        assert low < error < high, (roots, steps)

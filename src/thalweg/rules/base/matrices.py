@@ -4,7 +4,7 @@ Convolutions and other parameters with more than two dimensions become (first, r
 matrices too, in front.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from thalweg.rules.base.rule import of_shape
 # Of the iteration that makes a matrix orthogonal (Jordan et al. 2024), and the least norm that is divided by.
 JORDANS = (3.4445, -4.775, 2.0315)
 LEAST_NORM = 1e-7
+# Rows of a symmetric product that are computed at once: fewer are slow in a BLAS, more compute what is mirrored.
+STRIP = 192
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
@@ -42,17 +44,46 @@ def newton_schulz(matrix: Tensor, coefficients: Sequence[Any], num_steps: int, e
     return x.mT if tall else x
 
 
-def inverse_root(matrix: Tensor, order: int) -> Tensor:
-    """A^(-1/order) of a positive semi-definite matrix; computed in float64, since small eigenvalues count most.
+def root_of(vectors: Tensor, values: Tensor, order: int, known: torch.dtype) -> Tensor:
+    """A^(-1/order) of a positive semi-definite matrix A of these eigenvectors (as columns) and eigenvalues.
 
-    Eigenvalues that the matrix's own dtype cannot tell from zero, and may even make negative, are taken for the least
-    that it can: their inverse would be noise, and far larger than all else.
+    Eigenvalues that the dtype in which A is `known` cannot tell from zero, and may even make negative, are taken for
+    the least that it can: their inverse would be noise, and far larger than all else.
     """
-    values, vectors = torch.linalg.eigh(matrix.double())
-    known = torch.finfo(matrix.dtype)
-    least = values[..., -1:] * (known.eps * matrix.shape[-1])
-    powers = torch.maximum(values, torch.clamp(least, min=known.tiny)) ** (-1 / order)
-    return ((vectors * powers.unsqueeze(-2)) @ vectors.mT).to(matrix.dtype)
+    limits = torch.finfo(known)
+    least = values.amax(-1, keepdim=True) * (limits.eps * values.shape[-1])
+    powers = torch.maximum(values, torch.clamp(least, min=limits.tiny)) ** (-0.5 / order)
+    return gram(vectors * powers.unsqueeze(-2)).to(known)
+
+
+def inverse_root(matrix: Tensor, order: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A^(-1/order) of a positive semi-definite matrix, from eigenvectors computed in `dtype`.
+
+    That is float64 unless it is said, since small eigenvalues count most.
+    """
+    values, vectors = torch.linalg.eigh(matrix.to(dtype))
+    return root_of(vectors, values, order, matrix.dtype)
+
+
+def eigenvectors(matrix: Tensor) -> Tensor:
+    """The eigenvectors of a symmetric matrix, as columns in falling order of eigenvalues."""
+    return torch.linalg.eigh(matrix).eigenvectors.flip(-1)
+
+
+def rayleigh(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """vᵀ A v of each column: what A does along it, its eigenvalue if that is an eigenvector."""
+    return (vectors * (matrix @ vectors)).sum(-2)
+
+
+def turned(basis: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvectors followed to another matrix by one power iteration, and the order in which the old ones come.
+
+    That is by falling eigenvalues, as the old ones estimate them.
+    """
+    product = matrix @ basis
+    order = torch.argsort((basis * product).sum(-2), descending=True)
+    # The Q of a QR decomposition: `torch.linalg.qr` would make R too, a tenth to a third of its time.
+    return torch.linalg.householder_product(*torch.geqrf(product.index_select(-1, order))), order
 
 
 def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
@@ -60,10 +91,48 @@ def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
     return torch.tensordot(tensor, matrix, dims=([dim], [0])).movedim(-1, dim)
 
 
+def _half_pays(x: Tensor) -> bool:
+    """Whether half of X Xᵀ takes less time than all of it: not for few rows; accelerators were not tried."""
+    return x.shape[-2] >= 2 * STRIP and x.device.type == "cpu"
+
+
+def _strips(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Strips of X Xᵀ, from its left end to past the diagonal: (rows, columns, those columns to be mirrored)."""
+    for first in range(0, x.shape[-2], STRIP):
+        yield slice(first, first + STRIP), slice(0, first + STRIP), slice(0, first)
+
+
+def gram(x: Tensor) -> Tensor:
+    """X Xᵀ, of which little more than half is computed where that pays."""
+    if not _half_pays(x):
+        return x @ x.mT
+    product = x.new_empty(*x.shape[:-1], x.shape[-2])
+    for rows, columns, mirrored in _strips(x):
+        strip = x[..., rows, :] @ x[..., columns, :].mT
+        product[..., rows, columns] = strip
+        product[..., mirrored, rows] = strip[..., mirrored].mT
+    return product
+
+
+def unfolded(tensor: Tensor, dim: int) -> Tensor:
+    """A tensor as a matrix with a row for each index along one dimension."""
+    return tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
+
+
 def outer(tensor: Tensor, dim: int) -> Tensor:
     """A tensor times itself, summed over all dimensions but one."""
-    flat = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
-    return flat @ flat.mT
+    return gram(unfolded(tensor, dim))
+
+
+def averaged_outer(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh: Any) -> Tensor:
+    """`keep` times a symmetric matrix and `fresh` times `outer`, added up while they are being computed."""
+    x, result = unfolded(tensor, dim), keep * mean
+    if not _half_pays(x):
+        return result.addmm_(fresh * x, x.mT)
+    for rows, columns, mirrored in _strips(x):
+        result[rows, columns].addmm_(fresh * x[rows], x[columns].mT)
+        result[mirrored, rows] = result[rows, mirrored].mT
+    return result
 
 
 MOST_DIMS = 6
@@ -74,12 +143,12 @@ def each_dim(
     *,
     unit: str,
     key: str,
+    dims: Callable[[Any, torch.Size], Sequence[int]],
     first: Callable[[Any, int, Tensor], Tensor] | None = None,
-    single_numbers: bool = True,
 ) -> dict[str, Any]:
-    """Declare a square matrix for each dimension of a parameter, called `name0`, `name1`, ...; zero at first.
+    """Declare a square matrix for each of the dimensions `dims(rule, shape)`: `name0`, `name1`, ...; zero at first.
 
-    `first(rule, size, param)` makes another first value. A single number counts as one dimension, or as none.
+    `first(rule, size, param)` makes another first value. A single number may count as one dimension, of size 1.
     """
 
     def declared(dim: int) -> Any:
@@ -90,7 +159,7 @@ def each_dim(
             return torch.Size([size(shape), size(shape)])
 
         def exists(rule: Any, shape: torch.Size) -> bool:
-            return dim < (len(shape) or single_numbers)
+            return dim in dims(rule, shape)
 
         def begun(rule: Any, param: Tensor) -> Tensor:
             return first(rule, size(param.shape), param) if first else param.new_zeros(shaped(rule, param.shape))
