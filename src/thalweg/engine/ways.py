@@ -2,11 +2,12 @@
 
     compiled    elementwise rules on the CPU, once their kernel is there: one call for all tensors
     flat        elementwise rules otherwise: stretches of long vectors, a bucket at a time
+    batched     rules that look at whole tensors, where many are small and of one shape: these as one
     loop        everything else: tensor by tensor, those of a rule over the whole model together; and `sparse`
                 gradients, of which it sees the rows that are there
 
-All three give the same bits. So the default starts at once by `flat`, has the kernel compiled in the background, and
-goes on by it from the step at which it is ready.
+The first two give the bits of the loop. So the default starts at once by `flat`, has the kernel compiled in the
+background, and goes on by it from the step at which it is ready. `batched` gives all but the last digits.
 """
 
 import logging
@@ -18,12 +19,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from thalweg.engine import c_compiler, compiled, flat, loop, sparse
+from thalweg.engine import batched, c_compiler, compiled, flat, loop, sparse
 from thalweg.engine.batch import Batch, Step
 from thalweg.engine.compiled import Kernel, Launch, UnavailableError
 from thalweg.errors import SettingError
 
-Way = Literal["loop", "flat", "compiled"]
+Way = Literal["loop", "flat", "compiled", "batched"]
 
 
 class Choice(NamedTuple):
@@ -37,7 +38,7 @@ class Runner:
     """A batch and the way it is run. The way changes at most once: when the kernel is ready."""
 
     def __init__(self, batch: Batch, asked: Way | None = None) -> None:
-        self.batch = batch
+        self.batch, self._asked = batch, asked is not None
         self._kernel: Future[Kernel] | None = None
         self._to_compile = False
         self._launch: Launch | None = None
@@ -53,6 +54,10 @@ class Runner:
     def _choose(self, asked: Way | None) -> Choice:
         if asked == "loop":
             return Choice("loop", "asked for")
+        if asked == "batched" or (asked is None and self.batch.program.rule.scope != "elementwise"):
+            reason = batched.why_not(self.batch, asked=asked is not None)
+            why = "asked for" if asked else "small tensors of one shape, which step as one"
+            return Choice("loop", reason) if reason else Choice("batched", why)
         no_kernel = "asked for" if asked == "flat" else compiled.why_not(self.batch)
         if no_kernel is None:
             self._kernel = compiled.found(self.batch)
@@ -92,6 +97,8 @@ class Runner:
             self._launch.run(step)
         elif self.choice.way == "flat":
             flat.run(step)
+        elif self.choice.way == "batched":
+            batched.run(step, asked=self._asked)
         else:
             loop.run([step])
         if self._to_compile:  # only now: the first step need not share the cores with a compiler
