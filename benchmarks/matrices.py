@@ -1,7 +1,8 @@
 """What a step of the rules of matrices costs, beside torch's Muon and pytorch_optimizer's SOAP and Shampoo.
 
-`python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`; five minutes on two cores, for which
-`make rivals` must have been run. The matrices are those of layers of GPT-2. SOAP and Shampoo are timed over a whole
+`python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`; six minutes on two cores, for which
+`make rivals` must have been run. The matrices are those of layers of GPT-2, or many small ones of one shape, for which
+the batch is set beside the loop. Muon is measured with either polynomials, and with how near each comes to 1. SOAP and Shampoo are timed over a whole
 cycle, ten steps, at the end of which they turn their directions or take their roots. Rounds are interleaved.
 """
 
@@ -41,6 +42,26 @@ def entrants() -> list[dict[str, Any]]:
             "made": {"thalweg": optim.Muon, "torch.optim": torch.optim.Muon},
         },
         {
+            "rule": "muon",
+            "polynomials": "polar-express",
+            "width": 768,
+            "layers": 3,
+            "steps": 1,
+            "rounds": 5,
+            "made": {"thalweg": partial(optim.Muon, polynomials="polar-express"), "torch.optim": torch.optim.Muon},
+        },
+        *(
+            {
+                "rule": "muon",
+                "width": width,
+                "square": 48,
+                "steps": 5,
+                "rounds": 11,
+                "made": {"thalweg": optim.Muon, "loop": partial(optim.Muon, way="loop")},
+            }
+            for width in (32, 64, 96)
+        ),
+        {
             "rule": "soap",
             "width": 384,
             "layers": 1,
@@ -65,9 +86,11 @@ def entrants() -> list[dict[str, Any]]:
     ]
 
 
-def parameters(width: int, layers: int) -> list[Tensor]:
+def parameters(entry: dict[str, Any]) -> list[Tensor]:
     torch.manual_seed(0)
-    return [nn.Parameter(0.02 * torch.randn(shape)) for _ in range(layers) for shape in layer(width)]
+    width = entry["width"]
+    shapes = [(width, width)] * entry["square"] if "square" in entry else layer(width) * entry["layers"]
+    return [nn.Parameter(0.02 * torch.randn(shape)) for shape in shapes]
 
 
 def timed(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: int) -> float:
@@ -94,7 +117,7 @@ def off_orthogonal(make: Callable[..., torch.optim.Optimizer]) -> float:
 def measured(entry: dict[str, Any]) -> dict[str, Any]:
     runs = {}
     for name, make in entry["made"].items():
-        params = parameters(entry["width"], entry["layers"])
+        params = parameters(entry)
         runs[name] = (make(params), params)
         timed(*runs[name], 1)  # the first step of SOAP and Shampoo makes what the others keep
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -116,7 +139,7 @@ def main() -> None:
     found = []
     for entry in entrants():
         found.append(measured(entry))
-        if entry["rule"] == "muon":
+        if entry["rule"] == "muon" and "layers" in entry:
             found[-1]["spread"] = {name: off_orthogonal(make) for name, make in entry["made"].items()}
         print(found[-1], flush=True)
     RECORD.write_text(json.dumps({"machine": machine(), "rows": found}, indent=1) + "\n")

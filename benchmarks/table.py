@@ -240,20 +240,24 @@ def transfer_table(record: dict[str, Any]) -> str:
 def matrices_table(record: dict[str, Any]) -> str:
     """Steps of rules of matrices beside others'."""
     lines = ["| rule | against | layers of GPT-2, width | time ÷ theirs | ours | theirs |", "|---|---|---|---|---|---|"]
+    spreads, rounds = [], []
     for row in record["rows"]:
         ours, theirs = row["ms"].values()
         low, high = row["ratios"]
+        with_ = f" with {row['polynomials']}" if "polynomials" in row else ""
+        where = f"{row['square']} squares" if "square" in row else row["layers"]
         lines.append(
-            f"| {row['rule']} | {row['against']} | {row['layers']}, {row['width']} | {row['ratio']:.2f} "
+            f"| {row['rule']}{with_} | {row['against']} | {where}, {row['width']} | {row['ratio']:.2f} "
             f"({low:.2f} to {high:.2f}) | {ours:.0f} ms | {theirs:.0f} ms |"
         )
         if "spread" in row:
             one, two = row["spread"].values()
-            spread = f"Singular values of a step of Muon spread by {one:.3f} of their mean here, by {two:.3f} there."
-    rounds = ", ".join(f"{row['rule']} {row['rounds']} of {row['steps']}" for row in record["rows"])
-    return "\n".join(
-        [*lines, "", f"{spread} Medians of interleaved rounds of steps: {rounds}; {record['machine']['processor']}."]
-    )
+            spreads.append(
+                f"Singular values of a step of Muon{with_} spread by {one:.3f} of their mean here, by {two:.3f} there."
+            )
+        rounds.append(f"{row['rule']}{with_} {row['rounds']} of {row['steps']}")
+    note = f"Medians of interleaved rounds of steps: {', '.join(rounds)}; {record['machine']['processor']}."
+    return "\n".join([*lines, "", " ".join([*spreads, note])])
 
 
 def _entry(one: dict[str, Any]) -> list[str]:
