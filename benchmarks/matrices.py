@@ -2,8 +2,9 @@
 
 `python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`; six minutes on two cores, for which
 `make rivals` must have been run. The matrices are those of layers of GPT-2, or many small ones of one shape, for which
-the batch is set beside the loop. Muon is measured with either polynomials, and with how near each comes to 1. SOAP and Shampoo are timed over a whole
-cycle, ten steps, at the end of which they turn their directions or take their roots. Rounds are interleaved.
+the batch is set beside the loop. Muon is measured with either polynomials, and with how near each comes to 1. SOAP and
+Shampoo are timed over a whole cycle, ten steps, at the end of which they turn their directions or take their roots.
+Rounds are interleaved.
 """
 
 import importlib
