@@ -1,9 +1,10 @@
 """What a step of the rules of matrices costs, beside torch's Muon and pytorch_optimizer's SOAP and Shampoo.
 
-`python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`; seven minutes on two cores, for which
-`make rivals` must have been run. The matrices are those of layers of GPT-2. SOAP and Shampoo are timed over a whole
-cycle, ten steps, at the end of which they turn their directions or take their roots, at equal settings; choices that
-only we offer run beside them. Rounds are interleaved.
+`python benchmarks/matrices.py` writes `benchmarks/records/matrices.json`; eight minutes on two cores, for which
+`make rivals` must have been run. The matrices are those of layers of GPT-2, or many small ones of one shape, for which
+the batch is set beside the loop. Muon is measured with either polynomials, and with how near each comes to 1. SOAP and
+Shampoo are timed over a whole cycle, ten steps, at the end of which they turn their directions or take their roots, at
+equal settings; choices that only we offer run beside them. Rounds are interleaved.
 
 Products of matrices are counted too, and how many of them a second is set beside what the machine does at most.
 Eigenvalues and singular values are not: they are what keeps Shampoo from its products.
@@ -89,6 +90,26 @@ def entrants() -> list[dict[str, Any]]:
     muons = {"thalweg": optim.Muon, "torch.optim": torch.optim.Muon}
     return [
         {"rule": "muon", "width": 768, "layers": 3, "steps": 1, "rounds": 5, "made": muons},
+        {
+            "rule": "muon",
+            "polynomials": "polar-express",
+            "width": 768,
+            "layers": 3,
+            "steps": 1,
+            "rounds": 5,
+            "made": muons | {"thalweg": partial(optim.Muon, polynomials="polar-express")},
+        },
+        *(
+            {
+                "rule": "muon",
+                "width": width,
+                "square": 48,
+                "steps": 5,
+                "rounds": 11,
+                "made": {"thalweg": optim.Muon, "loop": partial(optim.Muon, way="loop")},
+            }
+            for width in (32, 64, 96)
+        ),
         *(
             {"rule": rule, "width": width, "layers": 1, "steps": CYCLE, "rounds": rounds, "made": made, "products": of}
             for rule, width, rounds, made, of in (
@@ -112,9 +133,11 @@ def peak() -> float:
     return 2 * 3072**3 / min(seconds)
 
 
-def parameters(width: int, layers: int) -> list[Tensor]:
+def parameters(entry: dict[str, Any]) -> list[Tensor]:
     torch.manual_seed(0)
-    return [nn.Parameter(0.02 * torch.randn(shape)) for _ in range(layers) for shape in layer(width)]
+    width = entry["width"]
+    shapes = [(width, width)] * entry["square"] if "square" in entry else layer(width) * entry["layers"]
+    return [nn.Parameter(0.02 * torch.randn(shape)) for shape in shapes]
 
 
 def timed(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: int) -> float:
@@ -141,7 +164,7 @@ def off_orthogonal(make: Callable[..., torch.optim.Optimizer]) -> float:
 def measured(entry: dict[str, Any]) -> dict[str, Any]:
     runs = {}
     for name, make in entry["made"].items():
-        params = parameters(entry["width"], entry["layers"])
+        params = parameters(entry)
         runs[name] = (make(params), params)
         timed(*runs[name], 1)  # the first step of SOAP and Shampoo makes what the others keep
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -183,7 +206,7 @@ def main() -> None:
     for entry in entrants():
         found.append(measured(entry))
         fastest = max(fastest, peak())
-        if entry["rule"] == "muon":
+        if entry["rule"] == "muon" and "layers" in entry:
             found[-1]["spread"] = {name: off_orthogonal(make) for name, make in entry["made"].items()}
         print(found[-1], flush=True)
     record = {"machine": machine(), "products_a_second_at_most": fastest, "rows": found}

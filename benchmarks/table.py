@@ -240,24 +240,28 @@ def transfer_table(record: dict[str, Any]) -> str:
 def matrices_table(record: dict[str, Any]) -> str:
     """Steps of rules of matrices beside others'."""
     lines = ["| rule | against | layers of GPT-2, width | time ÷ theirs | ours | theirs |", "|---|---|---|---|---|---|"]
+    spreads, rounds = [], []
     for row in record["rows"]:
         ours, theirs = row["ms"].values()
-        runs = {row["rule"]: row | {"ms": ours}}
+        with_ = f" with {row['polynomials']}" if "polynomials" in row else ""
+        where = f"{row['square']} squares" if "square" in row else row["layers"]
+        runs = {row["rule"] + with_: row | {"ms": ours}}
         runs |= {f"{row['rule']}, {name}": choice for name, choice in row.get("choices", {}).items()}
         for name, run in runs.items():
             low, high = run["ratios"]
             lines.append(
-                f"| {name} | {row['against']} | {row['layers']}, {row['width']} | {run['ratio']:.2f} "
+                f"| {name} | {row['against']} | {where}, {row['width']} | {run['ratio']:.2f} "
                 f"({low:.2f} to {high:.2f}) | {run['ms']:.0f} ms | {theirs:.0f} ms |"
             )
         if "spread" in row:
             one, two = row["spread"].values()
-            spread = f"Singular values of a step of Muon spread by {one:.3f} of their mean here, by {two:.3f} there."
-    rounds = ", ".join(
-        f"{row['rule']}{' at ' + str(row['width']) if 'products' in row else ''} {row['rounds']} of {row['steps']}"
-        for row in record["rows"]
-    )
-    lines += ["", f"{spread} Medians of interleaved rounds of steps: {rounds}; {record['machine']['processor']}."]
+            spreads.append(
+                f"Singular values of a step of Muon{with_} spread by {one:.3f} of their mean here, by {two:.3f} there."
+            )
+        at = f" at {row['width']}" if "products" in row or "square" in row else ""
+        rounds.append(f"{row['rule']}{with_}{at} {row['rounds']} of {row['steps']}")
+    note = f"Medians of interleaved rounds of steps: {', '.join(rounds)}; {record['machine']['processor']}."
+    lines += ["", " ".join([*spreads, note])]
     if "products_a_second_at_most" in record:
         lines += ["", *_products(record)]
     return "\n".join(lines)

@@ -201,6 +201,13 @@ CASES = [
         shapes=MATRICES,
     ),
     Case(
+        optim.Muon,
+        matrices.Muon,
+        {"lr": 0.02, "weight_decay": 0.05, "momentum": 0.8, "eps": 2.0, "ns_steps": 4, "polynomials": "polar-express"},
+        float32_error=1e-5,
+        shapes=MATRICES,
+    ),
+    Case(
         optim.NorMuon,
         matrices.NorMuon,
         {
@@ -211,13 +218,23 @@ CASES = [
             "ns_steps": 4,
             "eps": 0.1,
             "weight_decay": 0.05,
+            "polynomials": "polar-express",
         },
+        float32_error=1e-5,
         shapes=MATRICES,
     ),
     Case(
         optim.Scion,
         matrices.Scion,
-        {"lr": 0.002, "momentum": 0.8, "radius": 20.0, "constrained": True, "ns_steps": 4},
+        {
+            "lr": 0.002,
+            "momentum": 0.8,
+            "radius": 20.0,
+            "constrained": True,
+            "ns_steps": 4,
+            "polynomials": "polar-express",
+        },
+        float32_error=1e-5,
     ),
     Case(
         optim.Dion,

@@ -6,6 +6,7 @@ import torch
 from tests.cases import CASES, Case, gradients, parameters
 from thalweg.engine import loop, stacked
 from thalweg.engine.program import Program
+from thalweg.errors import SettingError
 from thalweg.rules import SGD, Adam, Rule
 
 
@@ -17,12 +18,15 @@ def members_of(rule: Rule) -> list[Rule]:
         if not declared.is_switch and getattr(rule, name) != 0
     }
 
+    def allowed(name: str, value: float) -> bool:
+        try:
+            return rule.with_(**{name: value}).form == rule.form
+        except SettingError:  # out of bounds, or of no use beside a switch
+            return False
+
     def scaled(factor: float) -> Rule:
-        bounds = {name: rule.hypers()[name].bound for name in numbers}
-        wanted = {name: value * factor for name, value in numbers.items() if value * factor in bounds[name]}
-        return rule.with_(
-            **{name: value for name, value in wanted.items() if rule.with_(**{name: value}).form == rule.form}
-        )
+        wanted = {name: value * factor for name, value in numbers.items()}
+        return rule.with_(**{name: value for name, value in wanted.items() if allowed(name, value)})
 
     return [scaled(factor) for factor in (0.7, 1.0, 1.02)]
 

@@ -423,7 +423,7 @@ BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
     ),
     ([torch.zeros(2)], {"fused": True, "foreach": True}, KeywordError, "foreach and fused must not both be True"),
     ([torch.zeros(2)], {"capturable": True}, KeywordError, "capturable must be left out"),
-    ([torch.zeros(2)], {"way": "fast"}, SettingError, "way must be one of loop, flat, compiled or None, got 'fast'"),
+    ([torch.zeros(2)], {"way": "fast"}, SettingError, "way must be one of loop, flat, compiled, batched or None"),
     ([torch.zeros(2)], {"rounding": "up"}, SettingError, "must be one of nearest, kahan, stochastic, got 'up'"),
     ([torch.zeros(2)], {"rounding": "kahan", "seed": 0.5}, SettingError, "seed must be a whole number"),
     ([torch.zeros(2).half()], {"rounding": "stochastic"}, ParameterError, "stochastic rounding is for bfloat16"),

@@ -24,13 +24,31 @@ def only_matrices(param):
         raise ValueError(f"this optimizer is for matrices, not for a tensor of {param.dim()} dimensions")
 
 
-def newton_schulz(tensor, steps, coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7):
-    """Jordan 2024, "Muon": a quintic iteration which takes all singular values of a matrix near to 1."""
-    a, b, c = coefficients
+# Amsel et al. 2025, arXiv:2505.16932, Implementation 1: hard-coded polynomials; a safety factor for all but the last,
+# which is repeated.
+PUBLISHED = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    (1.875, -1.25, 0.375),
+)
+POLAR_EXPRESS = (*((a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in PUBLISHED[:-1]), PUBLISHED[-1])
+
+
+def newton_schulz(tensor, steps, coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7, polynomials="jordan"):
+    """Jordan 2024, "Muon": a quintic iteration which takes all singular values of a matrix near to 1.
+
+    With polynomials "polar-express" that of Amsel et al. 2025, Algorithm 1, one polynomial a step, from the same norm.
+    """
     tall = tensor.shape[0] > tensor.shape[1]
     x = tensor.T if tall else tensor
     x = x / max(frobenius(x), eps)  # as torch.optim.Muon; the blog adds it
-    for _ in range(steps):
+    for step in range(steps):
+        a, b, c = coefficients if polynomials == "jordan" else POLAR_EXPRESS[min(step, len(POLAR_EXPRESS) - 1)]
         square = x @ x.T
         x = a * x + b * square @ x + c * square @ square @ x
     return x.T if tall else x
@@ -66,6 +84,7 @@ class Muon(Transcription):
         "eps": 1e-7,
         "ns_steps": 5,
         "adjust_lr_fn": "original",
+        "polynomials": "jordan",
     }
 
     def start(self, param, group):
@@ -78,7 +97,9 @@ class Muon(Transcription):
         used = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
         flat = used.reshape(used.shape[0], -1)
         rows, columns = flat.shape
-        step_along = newton_schulz(flat, group["ns_steps"], group["ns_coefficients"], group["eps"])
+        step_along = newton_schulz(
+            flat, group["ns_steps"], group["ns_coefficients"], group["eps"], group["polynomials"]
+        )
         if group["adjust_lr_fn"] == "original":
             scale = math.sqrt(max(1.0, rows / columns))
         else:
@@ -101,6 +122,7 @@ class NorMuon(Transcription):
         "ns_steps": 5,
         "eps": 1e-8,
         "weight_decay": 0.0,
+        "polynomials": "jordan",
     }
 
     def start(self, param, group):
@@ -111,7 +133,7 @@ class NorMuon(Transcription):
         mu, beta2 = group["momentum"], group["beta2"]
         memory["m"] = mu * memory["m"] + (1 - mu) * grad
         given = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
-        o = newton_schulz(matrix(given), group["ns_steps"])
+        o = newton_schulz(matrix(given), group["ns_steps"], polynomials=group["polynomials"])
         rows, columns = o.shape
         memory["v"] = beta2 * memory["v"] + (1 - beta2) * (o**2).mean(dim=1)
         hat = o / (torch.sqrt(memory["v"])[:, None] + group["eps"])
@@ -127,7 +149,14 @@ class Scion(Transcription):
     The norm balls: for matrices the spectral one with max(1, √(m/n)), for fewer dimensions the sign.
     """
 
-    defaults: ClassVar = {"lr": 3e-4, "momentum": 0.9, "radius": 50.0, "constrained": True, "ns_steps": 5}
+    defaults: ClassVar = {
+        "lr": 3e-4,
+        "momentum": 0.9,
+        "radius": 50.0,
+        "constrained": True,
+        "ns_steps": 5,
+        "polynomials": "jordan",
+    }
 
     def start(self, param, group):
         return zeros(param, "d")
@@ -138,7 +167,8 @@ class Scion(Transcription):
         if param.dim() >= 2:
             rows, columns = matrix(d).shape
             scale = math.sqrt(max(1.0, rows / columns))
-            direction = scale * newton_schulz(matrix(d), group["ns_steps"]).reshape(param.shape)
+            part = newton_schulz(matrix(d), group["ns_steps"], polynomials=group["polynomials"])
+            direction = scale * part.reshape(param.shape)
         else:
             direction = torch.sign(d)
         if group["constrained"]:

@@ -45,7 +45,7 @@ def other(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
-        return {"match_rms_adamw": "original", "tracked": "exact"}[value]
+        return {"match_rms_adamw": "original", "polar-express": "jordan", "tracked": "exact"}[value]
     if isinstance(value, int) and value < 10:
         return value - 1
     if value == 0:

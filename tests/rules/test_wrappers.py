@@ -79,7 +79,8 @@ each_nest = pytest.mark.parametrize("rule", [*ELEMENTWISE, *WIDER], ids=lambda r
 @each_nest
 def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find `made`
-    ways = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop",)
+    batched = rule.scope in ("tensor", "matrix") and rule.vmaps and not rule.draws
+    ways = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop", "batched") if batched else ("loop",)
     found = check_optimizer(partial(made, rule), variants={way: partial(made, rule, way=way) for way in ways})
     not_passed = {"agrees_with_the_reference": "skipped"}
     if not rule.takes_complex:

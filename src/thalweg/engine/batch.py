@@ -14,7 +14,7 @@ from thalweg.engine.shards import Shards
 from thalweg.rules import row
 
 # Other tensor classes may have no memory of their own.
-_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+PLAIN = frozenset({Tensor, torch.nn.Parameter})
 
 
 class Batch:
@@ -63,7 +63,7 @@ class Batch:
     def why_not_raw(self) -> str | None:
         """Why what lies at the addresses must not be read or written directly; None if it may be."""
         for tensors in zip(self.params, *self.columns.values(), strict=True):
-            if not all(type(tensor) in _PLAIN and tensor.layout == torch.strided for tensor in tensors):
+            if not all(type(tensor) in PLAIN and tensor.layout == torch.strided for tensor in tensors):
                 return "a parameter is of a tensor class of its own"
             if any(tensor.is_neg() or (tensor.numel() and not tensor.data_ptr()) for tensor in tensors):
                 return "a parameter is a view that is yet to be computed"
@@ -88,7 +88,7 @@ class Step(NamedTuple):
 
 def _alike(grad: Tensor, param: Tensor) -> bool:
     return (
-        type(grad) in _PLAIN
+        type(grad) in PLAIN
         and not grad.is_neg()
         and (grad.shape, grad.dtype, grad.device, grad.layout) == (param.shape, param.dtype, param.device, param.layout)
         # The layout first: a sparse tensor has no strides.

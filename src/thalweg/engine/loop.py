@@ -26,11 +26,16 @@ class Item(NamedTuple):
 
 def run(taken: Sequence[Step]) -> None:
     """Take steps in place. Those of rules over the whole model must come together."""
+    take([(step, k) for step in taken for k in range(len(step.batch.params))])
+
+
+def take(slots: Sequence[tuple[Step, int]]) -> None:
+    """Take steps in place, each of one parameter, by its place in the batch."""
     slots = [
         (step, k)
-        for step in taken
-        for k, param in enumerate(step.batch.params)
-        if param.numel() or not step.batch.program.rule.takes_matrices  # a matrix without elements has nowhere to go
+        for step, k in slots
+        # A matrix without elements has nowhere to go.
+        if step.batch.params[k].numel() or not step.batch.program.rule.takes_matrices
     ]
     items = (
         Item(

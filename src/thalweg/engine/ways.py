@@ -2,11 +2,12 @@
 
     compiled    on the CPU, all rules but those of matrices, once their kernel is there: one call for all tensors
     flat        elementwise rules otherwise: stretches of long vectors, a bucket at a time
+    batched     rules that look at whole tensors, where many are small and of one shape: these as one
     loop        everything else: tensor by tensor, those of a rule over the whole model together; and `sparse`
                 gradients, of which it sees the rows that are there
 
-All three give the same bits. So the default starts at once by `flat`, has the kernel compiled in the background, and
-goes on by it from the step at which it is ready.
+The first two give the bits of the loop. So the default starts at once by `flat`, has the kernel compiled in the
+background, and goes on by it from the step at which it is ready. `batched` gives all but the last digits.
 """
 
 import logging
@@ -18,12 +19,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from thalweg.engine import c_compiler, compiled, flat, loop, sparse
+from thalweg.engine import batched, c_compiler, compiled, flat, loop, sparse
 from thalweg.engine.batch import Batch, Step
 from thalweg.engine.compiled import Kernel, Launch, UnavailableError
 from thalweg.errors import SettingError
 
-Way = Literal["loop", "flat", "compiled"]
+Way = Literal["loop", "flat", "compiled", "batched"]
 
 
 class Choice(NamedTuple):
@@ -41,7 +42,6 @@ class Runner:
         self._kernel: Future[Kernel] | None = None
         self._to_compile = False
         self.launch: Launch | None = None
-        self._without_kernel: Way = "flat" if flat.why_not(batch) is None else "loop"
         self.choice = self._choose(asked)
         if asked is not None and self.choice.way != asked:
             raise SettingError(f"{self._who}: way={asked!r} must be possible, but {self.choice.why}. Leave it out.")
@@ -59,27 +59,36 @@ class Runner:
     def _choose(self, asked: Way | None) -> Choice:
         if asked == "loop":
             return Choice("loop", "asked for")
-        if asked == "flat":
-            return Choice(self._without_kernel, flat.why_not(self.batch) or "asked for")
+        if asked in ("flat", "batched"):
+            reason = flat.why_not(self.batch) if asked == "flat" else batched.why_not(self.batch, asked=True)
+            return Choice("loop", reason) if reason else Choice(asked, "asked for")
         if reason := compiled.why_not(self.batch):
-            return Choice(self._without_kernel, reason)
+            return self._without(reason)
         self._kernel = compiled.found(self.batch)
         self._to_compile = self._kernel is None
         return self.settled(wait=asked == "compiled")
+
+    def _without(self, why: str) -> Choice:
+        """The choice where there is no kernel, or none yet."""
+        if self.batch.program.rule.scope == "elementwise":
+            return Choice("loop" if flat.why_not(self.batch) else "flat", why)
+        if reason := batched.why_not(self.batch, asked=False):
+            return Choice("loop", f"{why}, and {reason}")
+        return Choice("batched", f"{why}, and small ones of one shape step as one")
 
     def settled(self, *, wait: bool) -> Choice:
         """The choice as it stands now, or once the compiler has ended if that is waited for."""
         if self._to_compile and wait:
             self._compile()
         if self._to_compile or (self._kernel is not None and not wait and not self._kernel.done()):
-            return Choice(self._without_kernel, "until its kernel, which is compiled in the background, is ready")
+            return self._without("until its kernel, which is compiled in the background, is ready")
         if self._kernel is None:
             return self.choice
         try:
             self.launch = Launch(self._kernel.result(), self.batch)
             self.choice = Choice("compiled", self._why_compiled)
         except UnavailableError as error:
-            self.choice = Choice(self._without_kernel, str(error))
+            self.choice = self._without(str(error))
             _say_once(self.choice)
         self._kernel = None
         return self.choice
@@ -98,6 +107,8 @@ class Runner:
             compiled.run([self.launch])
         elif self.choice.way == "flat":
             flat.run(step)
+        elif self.choice.way == "batched":
+            batched.run(step, asked=self.choice.why == "asked for")
         else:
             loop.run([step])
         self.stepped()

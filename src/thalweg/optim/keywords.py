@@ -28,7 +28,7 @@ MEANINGS = {
     "maximize": "climb instead of descending; default False",
     "rounding": 'of bfloat16 and float16 parameters: "nearest", "kahan" or "stochastic"; default "nearest"',
     "seed": "of stochastic rounding, and of what a rule draws; default 0",
-    "way": 'how steps are run: "loop", "flat", "compiled", or None for the fastest possible; default None',
+    "way": 'how steps are run: "loop", "flat", "compiled", "batched", or None for the fastest; default None',
 }
 
 

@@ -5,11 +5,13 @@
     θ_t = (1 - ηλ) θ_{t-1} - η κ O_t              κ = √max(1, rows / columns), or 0.2 √max(rows, columns)
 
 The orthogonal part U Vᵀ of U S Vᵀ is found to a few tenths by k steps of X ← a X + (b X Xᵀ + c (X Xᵀ)²) X from
-X = B_t / max(‖B_t‖, ε).
+X = B_t / max(‖B_t‖, ε). Its a, b and c are Jordan's at each step, or each step's of Polar Express, which finds it to
+any accuracy.
 
 Use: hidden matrices of transformers and filters of convolutions; with κ of the second kind at AdamW's η and λ.
 Avoid: embeddings, heads, norms and biases: give those to AdamW.
-Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the second κ: Liu et al. 2025, arXiv:2502.16982.
+Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the second κ: Liu et al. 2025, arXiv:2502.16982;
+Polar Express: Amsel et al. 2025, arXiv:2505.16932.
 Departs: as torch.optim.Muon, but computed in the parameter's precision (float32 for halves), where torch takes
 bfloat16; parameters with more dimensions become (first, rest).
 """
@@ -19,9 +21,18 @@ from typing import Any
 
 from torch import Tensor
 
+from thalweg.errors import SettingError
 from thalweg.rules.base import decay
 from thalweg.rules.base.hyper import Scalar, choice, count, epsilon, hyper, learning_rate, mean_decay, switch
-from thalweg.rules.base.matrices import JORDANS, LEAST_NORM, as_matrix, newton_schulz, sides
+from thalweg.rules.base.matrices import (
+    JORDANS,
+    LEAST_NORM,
+    as_matrix,
+    newton_schulz,
+    polynomials,
+    sides,
+    which_polynomials,
+)
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import like_param
 
@@ -40,9 +51,17 @@ class Muon(decay.Decoupled, scope="matrix"):
     eps: Scalar = epsilon(LEAST_NORM, place="the least norm")
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
     adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="which κ scales the step")
+    polynomials: str = which_polynomials()
 
     takes_complex = False
     least_dims = 2
+
+    def check_together(self) -> None:
+        if self.polynomials != "jordan" and (self.a, self.b, self.c) != JORDANS:
+            raise SettingError(
+                f"{self.name}: ns_coefficients are those of polynomials='jordan', got ({self.a}, {self.b}, {self.c}) "
+                f"with polynomials={self.polynomials!r}, which has its own. Leave one of them out."
+            )
 
     class State:
         buffer = like_param(unit="g", key="momentum_buffer")
@@ -62,7 +81,8 @@ class Muon(decay.Decoupled, scope="matrix"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        part = newton_schulz(as_matrix(ahead), (c.a, c.b, c.c), self.ns_steps, c.eps)
+        chosen = polynomials(self.polynomials, self.ns_steps, (c.a, c.b, c.c))
+        part = newton_schulz(as_matrix(ahead), chosen, c.eps)
         rows, columns = sides(param.shape)
         matched = self.adjust_lr_fn == "match_rms_adamw"
         kappa = 0.2 * max(rows, columns) ** 0.5 if matched else max(1, rows / columns) ** 0.5

@@ -9,7 +9,8 @@
 Use: as Muon, at AdamW's η and λ.
 Avoid: as Muon: embeddings, heads, norms and biases.
 Source: Li et al. 2025, arXiv:2510.05491, Algorithm 1.
-Departs: Nesterov's momentum, as in the authors' code; the norm of Muon's iteration as in torch.optim.Muon.
+Departs: Nesterov's momentum, as in the authors' code; the norm of Muon's iteration as in torch.optim.Muon; Polar
+Express's polynomials on request.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from thalweg.rules.base import decay
 from thalweg.rules.base.hyper import Scalar, count, epsilon, learning_rate, mean_decay, square_decay, switch
-from thalweg.rules.base.matrices import JORDANS, LEAST_NORM, as_matrix, newton_schulz, sides
+from thalweg.rules.base.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
 from thalweg.rules.base.roots import root
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import like_param, of_shape
@@ -43,6 +44,7 @@ class NorMuon(decay.Decoupled, scope="matrix"):
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
     eps: Scalar = epsilon(1e-8, unit="1")
     weight_decay: Scalar = decay.shrinkage()
+    polynomials: str = which_polynomials()
 
     takes_complex = False
     least_dims = 2
@@ -65,7 +67,7 @@ class NorMuon(decay.Decoupled, scope="matrix"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        part = newton_schulz(as_matrix(ahead), JORDANS, self.ns_steps, LEAST_NORM)
+        part = newton_schulz(as_matrix(ahead), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
         v = c.beta2 * state.v + c.fresh2 * (part * part).mean(-1, keepdim=True)
         even = part / (root(v) + c.eps)
         size = torch.clamp(torch.linalg.matrix_norm(even), min=_TINY)

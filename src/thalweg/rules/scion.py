@@ -10,7 +10,7 @@ Use: whole networks with one rule, and a learning rate that carries over from na
 Avoid: embeddings and heads with the radius of hidden matrices: give those a group of their own.
 Source: Pethick et al. 2025, arXiv:2502.07529, Algorithms 1 and 2.
 Departs: μ is the share kept (the paper's α is 1 - μ); the factor is at least 1, an option in the authors' code; signs
-for biases; the norm of the iteration as in torch.optim.Muon.
+for biases; the norm of the iteration as in torch.optim.Muon; Polar Express's polynomials on request.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from thalweg.rules.base import decay
 from thalweg.rules.base.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay, switch
-from thalweg.rules.base.matrices import JORDANS, LEAST_NORM, as_matrix, newton_schulz, sides
+from thalweg.rules.base.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import like_param
 
@@ -35,6 +35,7 @@ class Scion(decay.Decoupled, scope="matrix"):
     radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="of the ball")
     constrained: bool = switch(True, doc="keep the parameters within the ball")
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
+    polynomials: str = which_polynomials()
 
     takes_complex = False
 
@@ -54,5 +55,5 @@ class Scion(decay.Decoupled, scope="matrix"):
         if param.dim() < 2:
             return torch.sign(b), state._replace(b=b)
         rows, columns = sides(param.shape)
-        part = newton_schulz(as_matrix(b), JORDANS, self.ns_steps, LEAST_NORM)
+        part = newton_schulz(as_matrix(b), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
         return max(1, rows / columns) ** 0.5 * part.reshape(param.shape), state._replace(b=b)
