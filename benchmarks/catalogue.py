@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the cases, which the tests share
 
 from tests import cases, wrapped  # noqa: E402
-from thalweg import rules  # noqa: E402
-from thalweg.engine import compiled, flat  # noqa: E402
+from tests.optim import test_lbfgs  # noqa: E402
+from thalweg import optim, rules  # noqa: E402
+from thalweg.engine import batched, compiled, flat  # noqa: E402
 from thalweg.engine.batch import Batch  # noqa: E402
 from thalweg.engine.program import Program  # noqa: E402
 from thalweg.testing import check_optimizer  # noqa: E402
@@ -30,11 +31,14 @@ def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
     program, param = Program(rule), torch.zeros(shape)
     state = program.init(param)
     batch = Batch(program, [param], {name: [getattr(state, name)] for name in state._fields})
-    found = ["loop"]
-    if flat.why_not(batch) is None:
-        found.append("flat")
-        found += ["compiled"] if compiled.started(batch).exception() is None else []
-    return [*found, "population"] if rule.vmaps else found
+    possible = {
+        "loop": True,
+        "flat": flat.why_not(batch) is None,
+        "compiled": compiled.why_not(batch) is None and compiled.started(batch).exception() is None,
+        "batched": batched.why_not(batch, asked=True) is None,
+        "population": rule.vmaps,
+    }
+    return [name for name, can in possible.items() if can]
 
 
 def shown(rule: rules.Rule, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -75,6 +79,26 @@ def of_rule(case: cases.Case) -> dict[str, Any]:
     }
 
 
+def of_lbfgs() -> dict[str, Any]:
+    """L-BFGS asks a closure for gradients, so it has problems of its own, and the kit sees it with one iteration."""
+    found = check_optimizer(test_lbfgs.one_iteration)
+    outcomes = [one.outcome for one in found.findings]
+    errors = []
+    for problem, settings, steps in test_lbfgs.CASES:
+        ours, theirs = (
+            test_lbfgs.Training(kind, problem(), **settings).steps(steps)[-1]
+            for kind in (optim.LBFGS, torch.optim.LBFGS)
+        )
+        errors.append(cases.relative_error(ours, theirs))
+    return {
+        "name": "LBFGS",
+        "reference": "torch.optim",
+        "error": max(errors),
+        "checks": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+        **shown(rules.LBFGS(), (5, 3)),
+    }
+
+
 def of_wrapper(case: wrapped.Case) -> dict[str, Any]:
     start = wrapped.vector(cases.parameters(torch.float64, case.shapes))
     ours, theirs = (
@@ -97,6 +121,7 @@ def main() -> None:
         if known is None or entry["error"] > known["error"]:
             entries[entry["name"]] = entry
         print(entry["name"], entry["error"], entry["checks"], file=sys.stderr)
+    entries["LBFGS"] = of_lbfgs()
     record = {
         "torch": torch.__version__,
         "rules": sorted(entries.values(), key=lambda one: one["name"].lower()),

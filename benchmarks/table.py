@@ -267,6 +267,26 @@ def matrices_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def rules_table(record: dict[str, Any]) -> str:
+    """What a step of each rule takes beside torch's fused AdamW, by the bytes that it moves."""
+    lines = [
+        "| rule | scope | time ÷ fused AdamW's | bytes read, written | by the byte | by the byte read |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(record["rows"], key=lambda row: row["rule"]):
+        low, high = row["spread"]
+        time = f"{row['of_fused']:.2f} ({low:.2f} to {high:.2f})"
+        if row["read"] is None:
+            lines.append(f"| {row['rule']} | {row['scope']} | {time} | no kernel: {', '.join(row['ways'])} | | |")
+        else:
+            moved = f"{row['read']:.0f}, {row['written']:.0f}"
+            by = f"{row['a_byte']:.2f} | {row['a_byte_read']:.2f}"
+            lines.append(f"| {row['rule']} | {row['scope']} | {time} | {moved} | {by} |")
+    return "\n".join(
+        [*lines, "", f"Medians of {record['rounds']} interleaved rounds; {record['machine']['processor']}."]
+    )
+
+
 def _products(record: dict[str, Any]) -> list[str]:
     """What the products of matrices in a step come to, and how near they are to what the machine does."""
     most = record["products_a_second_at_most"]
@@ -331,6 +351,7 @@ TABLES = {
     "recommended": recommended_table,
     "transfer": transfer_table,
     "matrices": matrices_table,
+    "rules": rules_table,
     "facts": facts_table,
 }
 

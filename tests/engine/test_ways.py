@@ -22,6 +22,7 @@ from thalweg.engine.ways import Way
 from thalweg.errors import SettingError
 from thalweg.rules import SGD, Clip, Rule, like_param, root, row
 from thalweg.rules.base import hashing
+from thalweg.rules.base.roots import cube_root
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ROUNDINGS: list[Rounding] = ["nearest", "kahan", "stochastic"]
@@ -113,6 +114,17 @@ WHOLE_SHAPES = (*SHAPES, (2, 3, 4), (300, 131), (33, 5), (2, 70, 65))
 def test_kernels_of_rules_that_reduce_equal_the_loop_bit_by_bit(case: Case, dtype: torch.dtype) -> None:
     shapes = [shape for shape in WHOLE_SHAPES if len(shape) <= case.kernel_dims]
     assert_same_bits(taken(case, "compiled", dtype, shapes=shapes), taken(case, "loop", dtype, shapes=shapes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_cube_roots_have_a_kernel_but_in_float64(dtype: torch.dtype) -> None:
+    (case,) = (case for case in ELEMENTWISE if case.ours is optim.MADGRAD)
+    assert_same_bits(taken(case, "compiled", dtype), taken(case, "loop", dtype))
+    values = torch.cat([torch.logspace(-37, 38, 10_001, dtype=torch.float64), torch.rand(10_000, dtype=torch.float64)])
+    found, exact = cube_root(values.float()).double(), values.float().double() ** (1 / 3)
+    assert float(((found - exact) / exact).abs().max()) < 2**-23
+    ends = torch.tensor([0.0, torch.inf, torch.nan, 8.0])
+    torch.testing.assert_close(cube_root(ends), torch.tensor([0.0, torch.inf, torch.nan, 2.0]), equal_nan=True)
 
 
 def test_sums_in_float64_are_left_to_the_loop() -> None:

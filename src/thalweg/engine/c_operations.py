@@ -19,7 +19,7 @@ TYPES = {
     torch.bfloat16: "bfloat16",
     torch.int32: "int32_t",
     torch.int64: "int64_t",
-    torch.bool: "_Bool",
+    torch.bool: "int32_t",  # of the width of a float: loops over `_Bool` stay scalar
 }
 
 # Each operator on operands already of type {t}. NaN is passed on wherever PyTorch passes it on.
@@ -103,6 +103,8 @@ def assignment(of: Operation) -> str:
 
 
 def _expression(of: Operation) -> str:
+    if of.result.dtype == torch.bool and of.operator in ("aten._to_copy.default", "aten.bitwise_not.default"):
+        raise UnknownOperationError(f"{of.operator} of truth values")
     if of.operator == "aten._to_copy.default":
         return _as(of.args[0], of.result.dtype)
     if of.operator == "aten.view.dtype":

@@ -143,15 +143,16 @@ class Passes:
                 wanted |= {arg.place for arg in one.args if isinstance(arg, Value)}
         return leading[::-1], wanted
 
-    def moved_bytes(self) -> int:
-        """How many bytes a step reads and writes for each element of a parameter, all passes together."""
-        total = 0
+    def moved_bytes(self) -> tuple[int, int]:
+        """How many bytes a step reads, and writes, for each element of a parameter, all passes together."""
+        read = written = 0
         for number in range(self.last + 1):
             made = [value for _, value in self.written(number)]
             _, wanted = self.needed([*(one.of for one in self.asked(number) if self.is_whole(one.of)), *made])
-            read = [one for one in self.columns if one.place in wanted]
-            total += sum(one.dtype.itemsize for one in (*read, *made) if self.is_whole(one))
-        return total
+            begun = [one for one in self.columns if one.place in wanted]
+            read += sum(one.dtype.itemsize for one in begun if self.is_whole(one))
+            written += sum(one.dtype.itemsize for one in made if self.is_whole(one))
+        return read, written
 
     # --- room for answers ---------------------------------------------------------------------------------------------
 

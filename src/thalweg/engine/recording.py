@@ -18,6 +18,9 @@ from thalweg.rules.base.reductions import Reduction
 _SIZES = (2, 3, 5, 7, 11, 13)
 
 
+_CAST, _ROOT = "aten._to_copy.default", "aten.sqrt.default"
+
+
 class UnknownOperationError(Exception):
     """The recording has something that is not known to come out alike in C."""
 
@@ -153,6 +156,28 @@ def record(program: Program, dtype: torch.dtype, num_dims: int = 1, *, larger: i
         state=dict(zip(layout, inputs[2 : 2 + num_state], strict=True)),
         coefficients=dict(zip(row._fields, inputs[2 + num_state :], strict=True)),
         element=index_value,
-        operations=recorder.operations,
+        operations=_with_short_roots(recorder.operations),
         outputs=outputs,
     )
+
+
+def _with_short_roots(operations: list[Operation | Answer]) -> list[Operation | Answer]:
+    """Square roots of float32 that go by way of float64 (`rules.root`), as what they are: correctly rounded.
+
+    C has those at less than half the price. What led there stays, unused.
+    """
+    made = {one.result.place: one for one in operations if isinstance(one, Operation)}
+
+    def before(one: Operation | None, operator: str, dtype: torch.dtype) -> Operation | None:
+        """What made the operand of an operation, if it is this operator, with a result of this dtype."""
+        found = made.get(one.args[0].place) if one is not None and isinstance(one.args[0], Value) else None
+        return found if found is not None and (found.operator, found.result.dtype) == (operator, dtype) else None
+
+    shortened = []
+    for one in operations:
+        if isinstance(one, Operation) and one.operator == _CAST and one.result.dtype == torch.float32:
+            widened = before(before(one, _ROOT, torch.float64), _CAST, torch.float64)
+            if widened is not None and widened.args[0].dtype == torch.float32:
+                one = Operation(_ROOT, widened.args, one.result, torch.float32)
+        shortened.append(one)
+    return shortened

@@ -78,7 +78,8 @@ class Adafactor(decay.Decoupled, scope="tensor"):
         else:
             estimate = c.keep * state.v + c.fresh * square
             state = state._replace(v=estimate)
-        update = grad / root(torch.clamp(estimate, min=tiny * tiny))
-        size = root((yield Mean(update * update)))
+        estimate = torch.clamp(estimate, min=tiny * tiny)
+        size = root((yield Mean(square / estimate)))
+        update = grad / root(estimate)
         scale = torch.clamp(root((yield Mean(param * param))), min=c.eps2)
         return update * (scale / torch.clamp(size / c.d, min=1.0)), state

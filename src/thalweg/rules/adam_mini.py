@@ -54,4 +54,4 @@ class AdamMini(decay.Decoupled, scope="tensor"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         m = c.beta1 * state.m + c.fresh1 * grad
         v = c.beta2 * state.v + c.fresh2 * (yield from unit_mean(grad * grad))
-        return c.m_correct * m / (c.root_v_correct * root(v) + c.eps), state._replace(m=m, v=v)
+        return m * (c.m_correct * (c.root_v_correct * root(v) + c.eps).reciprocal()), state._replace(m=m, v=v)

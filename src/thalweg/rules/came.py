@@ -75,8 +75,8 @@ class CAME(decay.Decoupled, scope="tensor"):
         else:
             estimate = c.beta2 * state.v + c.fresh2 * square
             state = state._replace(v=estimate)
-        u = grad / root(estimate)
-        u = u / torch.clamp(root((yield Mean(u * u))) / c.clip, min=1.0)
+        size = root((yield Mean(grad * grad / estimate)))
+        u = grad / root(estimate) * torch.clamp(size / c.clip, min=1.0).reciprocal()
         m = c.beta1 * state.m + c.fresh1 * u
         state = state._replace(m=m)
         if grad.dim() < 2:

@@ -15,11 +15,11 @@ Departs: an L2 penalty; the authors' code adds 10⁻⁶ to η, this does not.
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from thalweg.rules.base import decay
 from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay
+from thalweg.rules.base.roots import cube_root
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import Rule, copy_of_param, like_param
 
@@ -52,7 +52,7 @@ class MADGRAD(Rule, scope="elementwise"):
         g = decay.coupled(grad, param, c)
         s = state.s + c.weight * g
         v = state.v + c.weight * (g * g)
-        return s / (torch.pow(v, 1 / 3) + c.eps), state._replace(s=s, v=v)
+        return s / (cube_root(v) + c.eps), state._replace(s=s, v=v)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         return param + c.fresh * (state.start - direction - param), state

@@ -54,5 +54,5 @@ class NovoGrad(Rule, scope="tensor"):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         v = c.keep * state.v + c.fresh * (yield Sum(grad * grad))
-        m = c.beta1 * state.m + (grad / (root(v) + c.eps) + c.weight_decay * param)
+        m = c.beta1 * state.m + (grad * (root(v) + c.eps).reciprocal() + c.weight_decay * param)
         return m, state._replace(m=m, v=v)

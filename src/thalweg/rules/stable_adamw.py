@@ -62,4 +62,4 @@ class StableAdamW(Rule, scope="tensor"):
         v = c.keep2 * state.v + c.fresh2 * square
         lag = root((yield Mean(square / torch.clamp(v, min=c.eps_squared))))
         d = m / (root(v) + c.eps) + c.weight_decay * param
-        return d / torch.clamp(lag, min=1.0), state._replace(m=m, v=v)
+        return d * torch.clamp(lag, min=1.0).reciprocal(), state._replace(m=m, v=v)

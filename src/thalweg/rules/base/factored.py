@@ -31,4 +31,4 @@ def means(square: Tensor, rows: Tensor, columns: Tensor, keep: Any, fresh: Any) 
 
 def together(rows: Tensor, columns: Tensor, least: Any = 0.0) -> Asking:
     """What the means of rows and of columns say of each element; the mean of all counts as `least` or more."""
-    return rows * columns / torch.clamp((yield Mean(rows, dim=-2)), min=least)
+    return rows / torch.clamp((yield Mean(rows, dim=-2)), min=least) * columns
