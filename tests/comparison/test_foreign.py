@@ -15,7 +15,7 @@ from thalweg.comparison.foreign import find
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 from thalweg.rules import Range
 
-SHORT = replace(tasks.load("linear-regression"), passes=20)
+SHORT = replace(tasks.load("linear-regression"), passes=40)
 
 
 class Averaged(torch.optim.SGD):
@@ -172,7 +172,7 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     found = compare(SHORT, entrants, budget="4trials")
     ours, same, free = (one for name in found.header.contenders for one in found.contenders if one.name == name["name"])
     assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
-    assert same.value.mean == pytest.approx(ours.value.mean, rel=0.05)  # each draws its own learning rates
+    assert 1 / 4 < same.value.mean / ours.value.mean < 4  # each draws its own learning rates, and only four
     assert ours.seeds == same.seeds == free.seeds
     assert found.plan.ways[same.name].reason.startswith("one by one: ")
     assert same.line == f"optimizer = make(model.parameters(), lr={same.settings['lr']!r})"

@@ -66,7 +66,8 @@ def test_a_range_of_the_users_stays() -> None:
 
 
 def test_a_comparison_searches_the_range_that_grew() -> None:
-    found = thalweg.compare("quadratic", [narrow(1e-6, 1e-4), "gd"], budget="2x8trials")
+    task = replace(thalweg.tasks.load("quadratic"), passes=60)
+    found = thalweg.compare(task, [narrow(1e-6, 1e-4), "gd"], budget="6x8trials")
     assert found.plan.extended == {"sgd 1e-06-0.0001": 2, "gd": 0}
     assert found.plan.ranges["sgd 1e-06-0.0001"]["lr"].high == pytest.approx(1e-2)
     rates = [entry.settings["lr"] for entry in found.contenders[-1].entries["search"]]

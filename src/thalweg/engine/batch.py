@@ -38,6 +38,7 @@ class Batch:
         self.dtype, self.device = params[0].dtype, params[0].device
         self.num_elements = sum(param.numel() for param in params)
         self._own = [*self.params, *chain.from_iterable(columns.values())]
+        self._ids = array("Q", map(id, self._own))
         self._lay = self._lie()
         # Where the parameters and then what they remember, column by column, lie in memory.
         self.bound_at = array("Q", map(Tensor.data_ptr, self._own))
@@ -55,7 +56,12 @@ class Batch:
 
     def unchanged(self) -> bool:
         """Whether everything lies in memory as it did when the batch was made, to the same size."""
-        return self._own_seen.where(self.look, self._own, lambda: self._lie() == self._lay) == self.bound_at
+        return self._own_seen.where(self.look, self._own, lambda: self._lie() == self._lay, self._ids) == self.bound_at
+
+    def fetch(self, records: "array[int]") -> None:
+        """Bring what a step will look at into the cache, with the dictionaries of these ids."""
+        if self.look is not None:
+            self.look.fetch(self._ids, records)
 
     def _lie(self) -> list[Any]:
         return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in self._own]

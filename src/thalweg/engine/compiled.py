@@ -13,9 +13,8 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import accumulate, chain, repeat
+from itertools import accumulate, chain
 from numbers import Real
-from operator import is_
 from threading import Lock
 from typing import Any
 
@@ -102,7 +101,7 @@ class Launch:
         """The same, with gradients by their addresses, and rows that come again and again."""
         count = len(self.batch.params)
         self._addresses[count : 2 * count] = grads
-        shared = all(map(is_, rows, repeat(rows[0])))
+        shared = rows.count(rows[0]) == len(rows)
         self._rows = array("d", rows[0] if shared else chain.from_iterable(rows)) * (1 if shared else repeated)
         self._row_stride = 0 if shared else len(rows[0])
 

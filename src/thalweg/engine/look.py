@@ -21,24 +21,34 @@ static uint64_t mixed(uint64_t sum, uint64_t value) {
     return sum ^ (sum >> 29);
 }
 
+/* Fetch into the cache what a step will read of tensors, and of the dictionaries that hold them: the objects, what
+   these point at, and what that points at first, which in a tensor of today is its storage, its gradient and its
+   version. All of it is a hint: nothing is read but the objects and the tensors themselves. */
+void fetch(int64_t count, char *const *objects, int64_t offset, int64_t num_records, char *const *records) {
+    for (int64_t k = 0; k < count; k++) __builtin_prefetch(objects[k]);
+    for (int64_t k = 0; k < num_records; k++) __builtin_prefetch(records[k]);
+    for (int64_t k = 0; k < count; k++) {
+        char *impl = *(char **)(objects[k] + offset);
+        for (int line = 0; line < 4; line++) __builtin_prefetch(impl + 64 * line);
+    }
+    for (int64_t k = 0; k < num_records; k++) {
+        char *keys = ((char **)records[k])[4];
+        for (int line = 0; line < 2; line++) __builtin_prefetch(keys + 64 * line);
+    }
+    for (int64_t k = 0; k < count; k++) {
+        char **impl = *(char ***)(objects[k] + offset);
+        __builtin_prefetch(impl[2]);
+        __builtin_prefetch(impl[3]);
+        __builtin_prefetch(impl[5]);
+    }
+}
+
 /* A sum over how tensors lie, and in `at` where; 0 if one of them is not plain memory of the CPU. */
 uint64_t look(int64_t count, char *const *objects, int64_t offset, int64_t keys,
               int (*const *ask)(void *tensor, void *answer), void **at, int64_t threads) {
     uint64_t all = 1, odd = 0;
     #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all) reduction(| : odd)
     for (int64_t k = 0; k < count; k++) {
-        /* Memory is fetched ahead: the object, what it points at, and what that points at first, which in a
-           tensor of today is its storage and its gradient. */
-        if (k + 24 < count) __builtin_prefetch(objects[k + 24]);
-        if (k + 16 < count) {
-            char *impl = *(char **)(objects[k + 16] + offset);
-            for (int line = 0; line < 4; line++) __builtin_prefetch(impl + 64 * line);
-        }
-        if (k + 8 < count) {
-            char **impl = *(char ***)(objects[k + 8] + offset);
-            __builtin_prefetch(impl[2]);
-            __builtin_prefetch(impl[3]);
-        }
         void *tensor = objects[k] + offset;
         /* Its place, its class, which follows the reference count, and what torch dispatches on, negation included. */
         uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)objects[k])[1]);
@@ -64,14 +74,22 @@ class Look:
     """The function above, as one kernel has it."""
 
     def __init__(self, path: str) -> None:
-        self._look = ctypes.PyDLL(path).look  # it is too short to let other threads of Python go on
+        library = ctypes.PyDLL(path)  # both are too short to let other threads of Python go on
+        self._look, self._fetch = library.look, library.fetch
         self._look.restype = ctypes.c_uint64
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._look.argtypes = [number, pointer, number, number, pointer, pointer, number]
+        self._fetch.restype, self._fetch.argtypes = None, [number, pointer, number, number, pointer]
 
-    def __call__(self, tensors: Sequence[Tensor]) -> tuple[int, "array[int]"]:
-        """How tensors lie, as a number that is 0 if it cannot be told, and where."""
-        objects, at = array("Q", map(id, tensors)), array("Q", bytes(8 * len(tensors)))
+    def fetch(self, objects: "array[int]", records: "array[int]") -> None:
+        """Bring tensors and dictionaries, by their ids, into the cache: hundreds at a time, not one by one."""
+        if _offset_of_keys() is not None:
+            first, *more = objects.buffer_info(), records.buffer_info()
+            self._fetch(first[1], first[0], _OFFSET, more[0][1], more[0][0])
+
+    def __call__(self, objects: "array[int]") -> tuple[int, "array[int]"]:
+        """How tensors, by their ids, lie, as a number that is 0 if it cannot be told, and where."""
+        at = array("Q", bytes(8 * len(objects)))
         keys = _offset_of_keys()
         if keys is None:
             return 0, at
@@ -85,9 +103,14 @@ class Seen:
     def __init__(self) -> None:
         self._lay = 0
 
-    def where(self, look: Look | None, tensors: Sequence[Tensor], check: Callable[[], bool]) -> "array[int] | None":
-        """Where tensors lie, if `check()` holds; it may depend on what the C function sums up alone."""
-        lie, at = (0, None) if look is None else look(tensors)
+    def where(
+        self, look: Look | None, tensors: Sequence[Tensor], check: Callable[[], bool], ids: "array[int] | None" = None
+    ) -> "array[int] | None":
+        """Where tensors lie, if `check()` holds; it may depend on what the C function sums up alone.
+
+        `ids` are those of the tensors, if they are at hand.
+        """
+        lie, at = (0, None) if look is None else look(ids or array("Q", map(id, tensors)))
         if lie and lie == self._lay:
             return at
         if not check():

@@ -33,7 +33,7 @@ class Numbers:
     def __init__(self, num_params: int, dtype: torch.dtype) -> None:
         size = dtype.itemsize
         self._numbers = array("f" if dtype == torch.float32 else "d", bytes(size * num_params))
-        self._in_order = list(range(num_params))
+        self._all = range(num_params)
         # PyTorch's view of the same memory: Python reads it faster, PyTorch adds to it faster.
         self._vector = torch.frombuffer(self._numbers, dtype=dtype) if num_params else torch.zeros(0, dtype=dtype)
         self._entries = list(self._vector.unbind())
@@ -47,7 +47,14 @@ class Numbers:
 
     def at(self, positions: Sequence[int]) -> list[float]:
         """The numbers of the parameters at these positions."""
-        return self._numbers.tolist() if positions == self._in_order else [self._numbers[k] for k in positions]
+        return self._numbers.tolist() if positions == self._all else [self._numbers[k] for k in positions]
+
+    def shared(self, positions: Sequence[int]) -> float | None:
+        """The number of all parameters at these positions, if it is one; None otherwise, or if they are not all."""
+        if positions != self._all:
+            return None
+        numbers = memoryview(self._numbers).cast("B")
+        return self._numbers[0] if numbers[self._numbers.itemsize :] == numbers[: -self._numbers.itemsize] else None
 
     def put(self, positions: Sequence[int], numbers: Iterable[float]) -> None:
         """Write the numbers of the parameters at these positions."""
@@ -56,7 +63,7 @@ class Numbers:
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Count the parameters at these positions up."""
-        if positions == self._in_order:
+        if positions == self._all:
             self._vector.add_(1)
         else:
             for position in positions:
@@ -88,7 +95,11 @@ class Binding:
         scalars: Scalars,
         asked: Way | None,
     ) -> None:
-        self.program, self.params, self.positions = program, list(params), list(positions)
+        self.program, self.params = program, list(params)
+        # A range where it is one, which is compared at once.
+        self.positions: Sequence[int] = (
+            range(len(params)) if list(positions) == [*range(len(params))] else list(positions)
+        )
         self.dtype = params[0].dtype
         self.records = [state.setdefault(param, {}) for param in params]
         self._counts = scalars.steps
@@ -119,9 +130,14 @@ class Binding:
                 f"{program.rule.name}: sharded parameters need a rule that takes no whole matrices and draws no random "
                 f"numbers, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
             )
+        self._ids = array("Q", map(id, self.records))
         self._addresses = self._where()
         self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
         self.runner = Runner(self.batch, asked)
+
+    def fetch(self) -> None:
+        """Bring what `holds` looks at into the cache."""
+        self.batch.fetch(self._ids)
 
     def holds(self, program: Program) -> bool:
         """Whether everything is still as it was bound: parameters in their place, entries of the state the same."""
@@ -154,6 +170,10 @@ class Binding:
 
     def _rows(self, program: Program, seed: int) -> list[Any]:
         """The scalars of the next step of each parameter, the same object where they agree."""
+        if not program.needs_keys and not program.rule.carried:
+            count = self._counts.shared(self.positions)
+            if count is not None:
+                return [program.coefficients(int(count) + 1)] * len(self.params)
         taken = self._counts.at(self.positions)
         if program.needs_keys:
             each = zip(taken, self._before(), self.positions, strict=True)
@@ -162,9 +182,8 @@ class Binding:
             pairs = list(zip(taken, self._before(), strict=True))
             made = {pair: program.coefficients(int(pair[0]) + 1, before=pair[1]) for pair in set(pairs)}
             return [made[pair] for pair in pairs]
-        counts = {taken[0]} if taken.count(taken[0]) == len(taken) else set(taken)
-        rows = {count: program.coefficients(int(count) + 1) for count in counts}
-        return [rows[count] for count in taken] if len(rows) > 1 else [rows[taken[0]]] * len(taken)
+        rows = {count: program.coefficients(int(count) + 1) for count in set(taken)}
+        return [rows[count] for count in taken]
 
     def _before(self) -> list[tuple[float, ...]]:
         """What each parameter carries on from its last step."""
@@ -245,6 +264,9 @@ class Bindings:
 
     def known(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound | None:
         """The bindings of parameters of one group, each with the places of its own among them, if they still hold."""
+        recent = self._recent.get((len(params), id(params[0]) if params else 0))
+        for binding, _ in recent[1] if recent else ():
+            binding.fetch()
         if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
             self._forget()  # somebody else has written to the state
         made = self._found(params)
