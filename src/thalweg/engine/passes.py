@@ -55,8 +55,8 @@ class Passes:
 
     def along(self, value: Value) -> Axes:
         """The axes along which a value varies."""
-        ends = [sum(self._lengths[:k]) for k in range(len(self._lengths))]
-        found = "".join(axis for axis, end in zip(self.axes, ends, strict=True) if value.varies[end])
+        firsts = [sum(self._lengths[:k]) for k in range(len(self._lengths))]
+        found = "".join(axis for axis, first in zip(self.axes, firsts, strict=True) if value.varies[first])
         if self.axes == "bnm" and found in ("n", "m", "nm"):
             raise UnknownOperationError("a value that varies along the last dimensions alone")
         return found

@@ -34,6 +34,10 @@ class Choice(NamedTuple):
     why: str
 
 
+# Of a parameter that has a kernel, where others that ask for the same over the model have none.
+NOT_ALONE = Choice("loop", "its sums are shared with parameters that have no kernel")
+
+
 class Runner:
     """A batch and the way it is run. The way changes at most once: when the kernel is ready."""
 

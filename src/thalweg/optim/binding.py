@@ -34,9 +34,9 @@ class Numbers:
         size = dtype.itemsize
         self._numbers = array("f" if dtype == torch.float32 else "d", bytes(size * num_params))
         self._all = range(num_params)
-        # PyTorch's view of the same memory: Python reads it faster, PyTorch adds to it faster.
-        self._vector = torch.frombuffer(self._numbers, dtype=dtype) if num_params else torch.zeros(0, dtype=dtype)
-        self._entries = list(self._vector.unbind())
+        # PyTorch's view of the same memory: Python reads and writes it faster.
+        vector = torch.frombuffer(self._numbers, dtype=dtype) if num_params else torch.zeros(0, dtype=dtype)
+        self._entries = list(vector.unbind())
 
     def adopt(self, record: dict[str, Any], name: str, position: int, first: float) -> None:
         """Go on from the number in a record, or the first one; from then on the record shows ours."""
@@ -63,11 +63,12 @@ class Numbers:
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Count the parameters at these positions up."""
-        if positions == self._all:
-            self._vector.add_(1)
-        else:
-            for position in positions:
-                self._numbers[position] += 1
+        number = self.shared(positions)
+        if number is not None:  # over the old ones, in place: one operation, whatever their number
+            self._numbers[:] = array(self._numbers.typecode, [number + 1]) * len(self._numbers)
+            return
+        for position in positions:
+            self._numbers[position] += 1
 
 
 class Scalars:

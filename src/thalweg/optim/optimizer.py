@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_not
 from typing import Any, ClassVar
@@ -347,6 +348,10 @@ class RuleOptimizer(torch.optim.Optimizer):
                 runner = running.get(position, runners[place])
                 name = group["param_names"][place] if "param_names" in group else str(position)
                 planned.append(Planned(name, tuple(param.shape), param.dtype, param.device, runner.settled(wait=False)))
+        if self.rule.scope == "model" and any(one.choice.way != "compiled" for one in planned):
+            planned = [
+                replace(one, choice=ways.NOT_ALONE) if one.choice.way == "compiled" else one for one in planned
+            ]
         return Plan(tuple(planned))
 
     def prepare(self) -> Plan:
