@@ -349,9 +349,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 name = group["param_names"][place] if "param_names" in group else str(position)
                 planned.append(Planned(name, tuple(param.shape), param.dtype, param.device, runner.settled(wait=False)))
         if self.rule.scope == "model" and any(one.choice.way != "compiled" for one in planned):
-            planned = [
-                replace(one, choice=ways.NOT_ALONE) if one.choice.way == "compiled" else one for one in planned
-            ]
+            planned = [replace(one, choice=ways.NOT_ALONE) if one.choice.way == "compiled" else one for one in planned]
         return Plan(tuple(planned))
 
     def prepare(self) -> Plan:
