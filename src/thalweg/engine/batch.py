@@ -103,7 +103,7 @@ def _alike(grad: Tensor, param: Tensor) -> bool:
 
 
 def _lies_with(leaf: Tensor, param: Tensor) -> bool:
-    """Whether an entry of the state lies as its parameter does, or, if it has fewer elements, in one piece."""
+    """Whether an entry of the state lies as its parameter does, or, if it has another shape, in one piece."""
     if leaf.device != param.device:
         return False
     return leaf.stride() == param.stride() if leaf.shape == param.shape else leaf.is_contiguous()

@@ -7,10 +7,12 @@ that the order in which they are made does not show; it does not depend on the n
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import torch
+
 from thalweg.engine import look
 from thalweg.engine.c_operations import TYPES, assignment
 from thalweg.engine.passes import Axes, Passes
-from thalweg.engine.recording import Answer, Operation, Value
+from thalweg.engine.recording import Answer, Operation, UnknownOperationError, Value
 from thalweg.rules import Max, Mean
 
 _PRELUDE = """\
@@ -45,16 +47,16 @@ static inline float float_of(int32_t x) {
     memcpy(&y, &x, sizeof y);
     return y;
 }
+
+typedef void block_of(const int64_t *size, int64_t block, void *const *at, int64_t count, const double *row,
+                      const double *model);
+typedef void end_of(const int64_t *size, void *const *at, int64_t count, const double *row, const double *model);
 """
 
 # `sizes` has four numbers for each tensor: batches, rows, columns, elements. `at` holds the addresses of all tensors,
 # column by column; `row_stride` is 0 where all tensors share one row. `model` holds the answers over the model: those
 # of earlier calls, which are read, and the sums of these tensors, which are written.
 _DRIVER = """
-typedef void block_of(const int64_t *size, int64_t block, void *const *at, int64_t count, const double *row,
-                      const double *model);
-typedef void end_of(const int64_t *size, void *const *at, int64_t count, const double *row, const double *model);
-
 static void all_blocks(block_of *run, int64_t count, const int64_t *sizes, void *const *at, const double *rows,
                        int64_t row_stride, int64_t threads, const double *model) {
     int64_t all = 0;
@@ -99,6 +101,8 @@ def c_source(passes: Passes) -> str:
     The columns of `at` are the parameters, the gradients, the state in the order of the layout, and then, for each
     answer, room for it and for what blocks make for it. Parameters and state are written in place.
     """
+    if any(one.dtype == torch.bool for one in passes.columns):  # a byte in memory, and four in C
+        raise UnknownOperationError("truth values that are remembered")
     numbers = range(passes.last + 1)
     printed = [_Printed(passes, number) for number in numbers]
     blocks, ends = [one.block() for one in printed], [one.end() for one in printed]
@@ -106,21 +110,20 @@ def c_source(passes: Passes) -> str:
         [
             _PRELUDE,
             *(text for text in (*blocks, *ends) if text),
+            _table("block", blocks),
+            _table("end", ends),
             _gathering(passes),
             f"#define ROWS {passes.rows_in_block}",
-            _DRIVER.replace("static void all_blocks", _tables(blocks, ends) + "static void all_blocks", 1),
+            _DRIVER,
             look.C_SOURCE,
         ]
     )
 
 
-def _tables(blocks: Sequence[str], ends: Sequence[str]) -> str:
-    """Which functions a pass has."""
-    lines = []
-    for name, texts in (("block", blocks), ("end", ends)):
-        functions = ", ".join(f"{name}{k}" if text else "0" for k, text in enumerate(texts))
-        lines.append(f"static {name}_of *const {name}s[] = {{{functions}}};\n")
-    return "\n" + "".join(lines) + "\n"
+def _table(name: str, texts: Sequence[str]) -> str:
+    """Which function of a name each pass has; 0 where it has none."""
+    functions = ", ".join(f"{name}{k}" if text else "0" for k, text in enumerate(texts))
+    return f"static {name}_of *const {name}s[] = {{{functions}}};"
 
 
 def _gathering(passes: Passes) -> str:
@@ -320,11 +323,8 @@ class _Printed:
 
     def _put_together(self, answer: Answer) -> list[str]:
         """An answer from what the blocks have made for it."""
-        rows, column, left = (
-            self.passes.rows_in_block,
-            _column_of(self.passes, answer),
-            self.passes.along(answer.result),
-        )
+        passes, column = self.passes, _column_of(self.passes, answer)
+        rows, left = passes.rows_in_block, passes.along(answer.result)
         width = "M" if "m" in left else "1"
         into = f"into[{'b * ' + width if 'b' in left else '0'} + m]"
         return [

@@ -27,8 +27,10 @@ from thalweg.engine.c_source import c_source
 from thalweg.engine.look import Look
 from thalweg.engine.passes import Passes
 from thalweg.engine.program import Program
-from thalweg.engine.recording import Answer, UnknownOperationError, record
+from thalweg.engine.recording import UnknownOperationError, record
+from thalweg.errors import SettingError
 from thalweg.rules import Max, Mean
+from thalweg.rules.base.reductions import Reduction
 
 # Fewer elements are stepped by one thread before a second one has woken up.
 _WORTH_THREADS = 1 << 15
@@ -68,6 +70,7 @@ class Launch:
     """A kernel, bound to a batch."""
 
     def __init__(self, kernel: Kernel, batch: Batch) -> None:
+        _check(kernel.passes, batch)
         self.kernel, self.batch = kernel, batch
         batch.look = kernel.look
         passes = kernel.passes
@@ -80,7 +83,7 @@ class Launch:
             for length in (passes.num_results, passes.num_partial)
         ]
         lengths = list(chain.from_iterable(room))
-        self._room = torch.empty(sum(lengths), dtype=torch.float64)
+        self._room = torch.empty(sum(lengths), dtype=torch.float64, device="cpu")
         ends = accumulate(lengths, initial=0)
         answers_at = array("Q", (self._room.data_ptr() + 8 * end for end, _ in zip(ends, lengths, strict=False)))
         count = len(batch.params)
@@ -121,33 +124,48 @@ class Launch:
 def run(launches: Sequence[Launch]) -> None:
     """Take the steps that have begun in place. They share their answers over the model."""
     passes = launches[0].kernel.passes
-    model = array("d", bytes(8 * len(passes.over_model)))
-    for which in passes.calls:
+    model = array("d", bytes(8 * len(passes.shared)))
+    for number in range(len(passes.calls)):
         made = []
         for launch in launches:
             made.append(array("d", model))
-            launch.run(which, made[-1])
-        for k, answer in enumerate(passes.over_model):
-            if passes.asked_in(answer) in which:
-                model[k] = _over_all(answer, [one[k] for one in made], launches)
+            launch.run(launch.kernel.passes.calls[number], made[-1])
+        for k, (asked_in, kind) in enumerate(passes.shared):
+            if asked_in == number:
+                model[k] = _over_all(kind, [one[k] for one in made], launches)
     for launch in launches:
         launch.end()
 
 
-def _over_all(answer: Answer, made: Sequence[float], launches: Sequence[Launch]) -> float:
-    if answer.kind is Max:
+def _over_all(kind: type[Reduction], made: Sequence[float], launches: Sequence[Launch]) -> float:
+    if kind is Max:
         return math.nan if any(map(math.isnan, made)) else max(made)
     total = sum(made)
-    return total / sum(launch.batch.num_elements for launch in launches) if answer.kind is Mean else total
+    return total / sum(launch.batch.num_elements for launch in launches) if kind is Mean else total
 
 
 def agree(launches: Sequence[Launch]) -> bool:
-    """Whether kernels ask for the same over the model, in the same passes."""
+    """Whether kernels ask for the same over the model, in the same order."""
     first, *others = (launch.kernel.passes for launch in launches)
-    return all(
-        one.calls == first.calls and [each.kind for each in one.over_model] == [each.kind for each in first.over_model]
-        for one in others
-    )
+    return all((one.shared, len(one.calls)) == (first.shared, len(first.calls)) for one in others)
+
+
+def _check(passes: Passes, batch: Batch) -> None:
+    """Raise UnavailableError unless all that lies in memory is what the recording took it for."""
+    leaves = passes.recording.state
+    for param in batch.params:
+        if passes.axes != "m" and not param.is_contiguous():
+            raise UnavailableError("sums along dimensions need contiguous parameters")
+        if not param.numel() and any(answer.kind is Max for answer in passes.answers):
+            raise UnavailableError("a parameter without elements has no largest one")
+        layout, sizes = batch.program.layout(param.shape), passes.sizes(param.shape or (1,))
+        if list(layout) != list(leaves) or any(
+            layout[name].shape(param.shape).numel() != passes.numel(value, sizes) for name, value in leaves.items()
+        ):
+            raise UnavailableError("what is remembered depends on the sizes of a parameter")
+    for name, column in batch.columns.items():
+        if any(entry.dtype != leaves[name].dtype for entry in column):
+            raise UnavailableError(f"{name} is remembered in a dtype of its own")
 
 
 def why_not(batch: Batch) -> str | None:
@@ -165,8 +183,6 @@ def why_not(batch: Batch) -> str | None:
     for param in batch.params:
         if not is_dense(param):
             return "a parameter has gaps in memory"
-        if rule.scope != "elementwise" and not (param.is_contiguous() and param.numel()):
-            return f"{rule.name} makes sums, for which kernels need contiguous parameters that have elements"
         if batch.program.needs_index and not param.is_contiguous():
             return "stochastic rounding numbers the elements of contiguous parameters"
     return batch.why_not_raw()
@@ -237,8 +253,7 @@ class Wanted:
         source = c_source(self.passes)
         with torch.inference_mode(False):
             others = [record(_at_other_numbers(self.program), self.dtype, self.num_dims)]
-            if not self.elementwise:
-                others.append(record(self.program, self.dtype, self.num_dims, larger=1))
+            others.append(record(self.program, self.dtype, self.num_dims, larger=1))
         if any(c_source(Passes(other)) != source for other in others):
             raise UnknownOperationError("a number that the rule reads off itself, where it should come by coefficients")
         return source
@@ -262,13 +277,26 @@ class Wanted:
 
 def _at_other_numbers(program: Program) -> Program:
     """The program with every number of its rule a little smaller, or larger; it must have the same code."""
-    rule, numbers = program.rule, {}
-    for name, value in rule.settings().items():
-        declared = rule.hypers()[name]
-        if not declared.is_switch and isinstance(value, Real):
-            smaller = 0.999 * float(value)
-            numbers[name] = smaller if declared.bound is None or smaller in declared.bound else 1.001 * float(value)
-    return replace(program, rule=rule.with_(**numbers))
+    for name, value in program.rule.settings().items():
+        declared = program.rule.hypers()[name]
+        if declared.is_switch or not isinstance(value, Real):
+            continue
+        for other in (0.999 * float(value), 1.001 * float(value)) if value else (1e-3,):
+            if declared.bound is None or other in declared.bound:
+                program = _changed(program, name, other)
+                break
+    return program
+
+
+def _changed(program: Program, name: str, value: float) -> Program:
+    """The program at another number, unless that makes it another one: 0 may be a switch, and others may forbid it."""
+    try:
+        changed = replace(program, rule=program.rule.with_(**{name: value}))
+    except SettingError:
+        return program
+    shape = torch.Size([2, 3])
+    alike = (changed.rule.form, list(changed.layout(shape))) == (program.rule.form, list(program.layout(shape)))
+    return changed if alike else program
 
 
 def _after_fork() -> None:
@@ -328,6 +356,15 @@ def _build(wanted: Wanted) -> Kernel:
 
 def _tried(wanted: Wanted, path: str) -> Kernel:
     """A kernel from a file, if it takes the steps that the loop takes."""
+    try:
+        return _compared(wanted, path)
+    except (OSError, UnavailableError):
+        raise
+    except Exception as error:  # a rule of the user's may do anything with parameters that are not theirs
+        raise UnavailableError(f"the kernel cannot be tried: {type(error).__name__}: {error}") from error
+
+
+def _compared(wanted: Wanted, path: str) -> Kernel:
     made = Kernel(path, wanted.passes)
     batches = [wanted.example() for _ in range(2)]
     shapes = [param.shape for param in batches[0].params]

@@ -34,6 +34,9 @@ def why_not(batch: Batch) -> str | None:
         return f"{batch.program.rule.name} looks at whole tensors (scope {batch.program.rule.scope})"
     if not all(param.is_contiguous() for param in batch.params):
         return "a parameter is not contiguous"
+    for param in batch.params:
+        if any(leaf.shape(param.shape) != param.shape for leaf in batch.program.layout(param.shape).values()):
+            return "what is remembered has another shape than its parameter"
     return batch.why_not_raw()
 
 

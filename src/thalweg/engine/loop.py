@@ -127,7 +127,8 @@ def over_the_model(overall: dict[int, Reduction], shards: Sequence[Shards | None
     found = torch.stack(whole).amax() if kind is Max else torch.stack(whole).sum()
     if kind is Mean:
         found = found / sum(_count(request.of, shards[index]) for index, request in overall.items())
-    return {index: found.to(request.of.dtype) for index, request in overall.items()}
+    counts = not any(request.of.is_floating_point() or request.of.is_complex() for request in overall.values())
+    return {index: found if counts else found.to(request.of.dtype) for index, request in overall.items()}
 
 
 def _spread(shards: Shards | None) -> tuple[Any, ...]:

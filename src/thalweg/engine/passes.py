@@ -17,6 +17,7 @@ from itertools import groupby, pairwise
 from math import prod
 
 from thalweg.engine.recording import Answer, Operation, Recording, UnknownOperationError, Value
+from thalweg.rules.base.reductions import Reduction
 
 ROW = 4096  # elements in a row, where a tensor is one axis: an equal share for two threads, and a long loop
 _BLOCK = 64  # rows in a block, where it is not: what one thread does at a time, with sums of its own for the columns
@@ -118,6 +119,14 @@ class Passes:
         ends = sorted({self.asked_in(one) for one in self.over_model} | {self.last})
         return [range(low + 1, high + 1) for low, high in pairwise([-1, *ends])]
 
+    @cached_property
+    def shared(self) -> list[tuple[int, type[Reduction]]]:
+        """What is asked over the model: in which of the calls, and what."""
+        each = (
+            (next(k for k, call in enumerate(self.calls) if self.asked_in(one) in call), one) for one in self.over_model
+        )
+        return [(k, one.kind) for k, one in each]
+
     def asked_in(self, answer: Answer) -> int:
         """The number of the pass that makes an answer."""
         return self.known[answer.result.place] - 1
@@ -156,9 +165,15 @@ class Passes:
 
     # --- room for answers ---------------------------------------------------------------------------------------------
 
+    def numel(self, value: Value, sizes: Sequence[int]) -> int:
+        """How many elements a value has for a parameter of these sizes."""
+        if self.is_whole(value):
+            return sizes[3]
+        return prod(size for axis, size in zip("bnm", sizes, strict=False) if axis in self.along(value))
+
     def num_results(self, answer: Answer, sizes: Sequence[int]) -> int:
         """How many numbers the answer to a reduction over a parameter of these sizes has."""
-        return prod(size for axis, size in zip("bnm", sizes, strict=False) if axis in self.along(answer.result))
+        return self.numel(answer.result, sizes)
 
     def num_partial(self, answer: Answer, sizes: Sequence[int]) -> int:
         """How many numbers its blocks make for that: one each, or one for each column; none where rows are enough."""

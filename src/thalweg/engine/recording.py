@@ -14,11 +14,8 @@ from thalweg.engine.program import Program
 from thalweg.rules.base.reductions import Reduction
 
 # Sizes of the dimensions of recorded tensors: none is 1, which would pass for a number, and no two are alike, so that
-# a size tells the dimension.
+# what was reshaped or transposed does not pass for something that was not.
 _SIZES = (2, 3, 5, 7, 11, 13)
-
-
-_CAST, _ROOT = "aten._to_copy.default", "aten.sqrt.default"
 
 
 class UnknownOperationError(Exception):
@@ -86,6 +83,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     def answered(self, request: Reduction) -> Tensor:
         """The answer to a request: as large as the engine's, but of one element where that has no dimensions."""
         along = request.dim if isinstance(request.dim, tuple) else (request.dim,)
+        if not along or not request.of.dtype.is_floating_point:
+            raise UnknownOperationError(f"a {type(request).__name__} of {request.of.dtype} along {request.dim}")
         shape = [1] if None in along else list(request.of.shape)
         for dim in along:
             if dim is not None:
@@ -128,7 +127,7 @@ def record(program: Program, dtype: torch.dtype, num_dims: int = 1, *, larger: i
     param, grad = _made(dtype, shape), _made(dtype, shape)
     layout = program.layout(shape)
     # Their dtypes and shapes are those of a state made for a real parameter.
-    example = program.init(torch.zeros(shape, dtype=dtype))
+    example = program.init(torch.zeros(shape, dtype=dtype, device="cpu"))
     # A tensor without dimensions would count as a number where dtypes meet, which a coefficient is, and a state not.
     state = type(example)(*(_made(leaf.dtype, leaf.shape or torch.Size([1])) for leaf in example))
     row = program.coefficients(1)
@@ -156,28 +155,6 @@ def record(program: Program, dtype: torch.dtype, num_dims: int = 1, *, larger: i
         state=dict(zip(layout, inputs[2 : 2 + num_state], strict=True)),
         coefficients=dict(zip(row._fields, inputs[2 + num_state :], strict=True)),
         element=index_value,
-        operations=_with_short_roots(recorder.operations),
+        operations=recorder.operations,
         outputs=outputs,
     )
-
-
-def _with_short_roots(operations: list[Operation | Answer]) -> list[Operation | Answer]:
-    """Square roots of float32 that go by way of float64 (`rules.root`), as what they are: correctly rounded.
-
-    C has those at less than half the price. What led there stays, unused.
-    """
-    made = {one.result.place: one for one in operations if isinstance(one, Operation)}
-
-    def before(one: Operation | None, operator: str, dtype: torch.dtype) -> Operation | None:
-        """What made the operand of an operation, if it is this operator, with a result of this dtype."""
-        found = made.get(one.args[0].place) if one is not None and isinstance(one.args[0], Value) else None
-        return found if found is not None and (found.operator, found.result.dtype) == (operator, dtype) else None
-
-    shortened = []
-    for one in operations:
-        if isinstance(one, Operation) and one.operator == _CAST and one.result.dtype == torch.float32:
-            widened = before(before(one, _ROOT, torch.float64), _CAST, torch.float64)
-            if widened is not None and widened.args[0].dtype == torch.float32:
-                one = Operation(_ROOT, widened.args, one.result, torch.float32)
-        shortened.append(one)
-    return shortened

@@ -41,7 +41,8 @@ def answered(request: Reduction, shards: Shards | None) -> Tensor:
         over = [shards.groups[dim] for dim in dims if dim in shards.groups]
         part = collected(part, over, largest=isinstance(request, Max))
         count = shards.count(dims)
-    return (part / count if isinstance(request, Mean) else part).to(of.dtype)
+    found = part / count if isinstance(request, Mean) else part
+    return found.to(of.dtype) if _is_wide(of) else found
 
 
 def _dims(request: Reduction, num_dims: int) -> Sequence[int]:
@@ -57,7 +58,12 @@ def summed(of: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
     several processes.
     """
     along: dict[str, Any] = {} if dim is None else {"dim": dim, "keepdim": True}
-    return of.sum(**along, dtype=_doubled(of))
+    return of.sum(**along, dtype=_doubled(of)) if _is_wide(of) else of.sum(**along)
+
+
+def _is_wide(of: Tensor) -> bool:
+    """Whether a sum is of the dtype of what is summed; truth values are counted."""
+    return of.is_floating_point() or of.is_complex()
 
 
 def _doubled(of: Tensor) -> torch.dtype:

@@ -156,12 +156,18 @@ def run(steps: Sequence[tuple[Runner, Step]]) -> None:
                 runner.run(step)
 
 
+def kernels_of(runners: Sequence[Runner]) -> list[Launch]:
+    """The kernels of batches that ask for the same over the model, if they can go by them; none otherwise."""
+    launches = [runner.launch for runner in runners if runner.launch is not None]
+    return launches if len(launches) == len(runners) and compiled.agree(launches) else []
+
+
 def _run_together(steps: Sequence[tuple[Runner, Step]]) -> None:
     """Take one step of batches that ask for the same over the model: by kernels if all have one, or by the loop."""
     for runner, _ in steps:
         runner.settle()
-    launches = [runner.launch for runner, _ in steps if runner.launch is not None]
-    if len(launches) == len(steps) and compiled.agree(launches) and not any(step.sparse for _, step in steps):
+    launches = kernels_of([runner for runner, _ in steps])
+    if launches and not any(step.sparse for _, step in steps):
         for launch, (_, step) in zip(launches, steps, strict=True):
             launch.begin(step)
         compiled.run(launches)

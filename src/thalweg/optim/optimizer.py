@@ -342,14 +342,24 @@ class RuleOptimizer(torch.optim.Optimizer):
         """How each parameter is run now, and why; parameters that have had no gradient yet, how they will be."""
         running = self._bindings.runners()
         planned: list[Planned] = []
+        used: list[ways.Runner] = []
         for runners, group in zip(self._runners(), self.param_groups, strict=True):
             for place, param in enumerate(group["params"]):
                 position = len(planned)
                 runner = running.get(position, runners[place])
                 name = group["param_names"][place] if "param_names" in group else str(position)
                 planned.append(Planned(name, tuple(param.shape), param.dtype, param.device, runner.settled(wait=False)))
-        if self.rule.scope == "model" and any(one.choice.way != "compiled" for one in planned):
-            planned = [replace(one, choice=ways.NOT_ALONE) if one.choice.way == "compiled" else one for one in planned]
+                used.append(runner)
+        # What shares its sums steps together: who has stepped, or, as long as nobody has, all.
+        together = [
+            (k, runner)
+            for k, runner in enumerate(used)
+            if runner.batch.program.rule.scope == "model" and (k in running or not running)
+        ]
+        if together and not ways.kernels_of(list({id(runner): runner for _, runner in together}.values())):
+            for k, runner in together:
+                if runner.launch is not None:
+                    planned[k] = replace(planned[k], choice=ways.NOT_ALONE)
         return Plan(tuple(planned))
 
     def prepare(self) -> Plan:

@@ -18,9 +18,9 @@ def root(x: Tensor) -> Tensor:
 
 
 def cube_root(x: Tensor) -> Tensor:
-    """The cube root of numbers that are not negative; in float32 to one unit, by arithmetic that C has too.
+    """The cube root of numbers that are not negative; in float32, of normal ones, to one unit.
 
-    PyTorch has only powers, which C rounds otherwise.
+    By arithmetic that C has too: PyTorch has only powers, which C rounds otherwise.
     """
     if x.dtype != torch.float32:
         return torch.pow(x, 1 / 3)

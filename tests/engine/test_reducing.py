@@ -1,0 +1,172 @@
+"""Kernels of rules that make sums: what they must not be given, and that they are what runs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from thalweg import optim, rules
+from thalweg.engine import loop
+from thalweg.rules import Max, Mean, Rule, Sum, like_param, of_shape, row
+from thalweg.rules.base.hyper import Scalar, hyper
+
+
+class Plain(Rule):
+    """What the rules below share."""
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BySize(Plain, scope="tensor"):
+    """Row means, but for small parameters."""
+
+    class State:
+        rows = like_param(unit="g", key="rows", reduced_dim=-1, when=lambda rule, shape: min(shape) >= 40)
+        v = like_param(unit="g", key="v", when=lambda rule, shape: min(shape) < 40)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        if hasattr(state, "rows"):
+            return grad, state._replace(rows=(yield Mean(grad, dim=-1)))
+        return grad, state._replace(v=grad + (yield Mean(grad)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked(Plain, scope="elementwise"):
+    """A mask is remembered."""
+
+    class State:
+        up = of_shape(lambda rule, shape: shape, unit="1", key="up", first=lambda rule, param: param > 0)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return torch.where(state.up, grad, -grad), state._replace(up=grad > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(Plain, scope="elementwise"):
+    """A number beside the parameter is remembered."""
+
+    class State:
+        k = of_shape(unit="1", key="k")
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return grad + state.k, state._replace(k=state.k + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlongNothing(Plain, scope="tensor"):
+    """The largest along no dimension."""
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return (yield Max(grad, dim=())), state
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByCount(Plain, scope="tensor"):
+    """Gradients times how many of them are positive."""
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return grad * (yield Sum(grad > 0)), state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branching(Rule, scope="elementwise"):
+    """A number decides which code runs."""
+
+    pull: Scalar = hyper(0.0, ">= 0", symbol="p", doc="share of the parameter")
+
+    def coefficients(self, step: int) -> Any:
+        return row(lr=0.5)
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        return grad + param if self.pull else grad, state
+
+
+def stepped(rule: Rule, *shapes: tuple[int, ...], way: Any = None, num_steps: int = 3, **settings: Any) -> list[Tensor]:
+    """Parameters and state after some steps; without a way by the kernel, if there is one."""
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    params = [torch.randn(shape, generator=generator, device="cpu").requires_grad_() for shape in shapes]
+    optimizer = optim.optimizer_for(rule)(params, way=way, **settings)
+    optimizer.prepare()
+    for _ in range(num_steps):
+        for param in params:
+            param.grad = torch.randn(param.shape, generator=generator, device="cpu")
+        optimizer.step()
+    return [*(param.detach() for param in params), *(entry for p in params for entry in optimizer.state[p].values())]
+
+
+@pytest.fixture
+def no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop is for trials alone."""
+    real = loop.run
+
+    def refused(steps: Any) -> None:
+        assert all(param.grad is None for step in steps for param in step.batch.params), "a kernel was to run"
+        real(steps)
+
+    monkeypatch.setattr(loop, "run", refused)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [rules.Clip(rules.Adafactor()), rules.Clip(rules.LARS()), rules.Clip(rules.CAME()), rules.Prodigy(), rules.LAMB()],
+    ids=str,
+)
+def test_matrices_and_vectors_go_by_kernels_that_share_their_sums(rule: Rule, no_loop: None) -> None:
+    shapes = ((30, 20), (7,), (2, 3, 4), (65, 5), ())
+    found = stepped(rule, *shapes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "run", _UNPATCHED)
+        expected = stepped(rule, *shapes, way="loop")
+    assert all(map(torch.equal, found, expected))
+
+
+_UNPATCHED = loop.run
+
+
+def test_what_is_remembered_may_depend_on_sizes_and_then_has_no_kernel() -> None:
+    optimizer = optim.optimizer_for(BySize())([torch.ones(60, 60)])
+    assert str(optimizer.prepare()).startswith("loop: ")
+    for shape in ((60, 60), (3, 4)):
+        assert all(map(torch.equal, stepped(BySize(), shape), stepped(BySize(), shape, way="loop")))
+
+
+@pytest.mark.parametrize("rule", [Masked(), Counting(), AlongNothing()], ids=lambda rule: rule.name)
+def test_rules_of_an_unusual_kind_step_as_in_the_loop(rule: Rule) -> None:
+    shapes = ((40, 3), (11,))
+    assert all(map(torch.equal, stepped(rule, *shapes), stepped(rule, *shapes, way="loop")))
+
+
+def test_truth_values_are_counted() -> None:
+    param = torch.zeros(4, requires_grad=True)
+    param.grad = torch.ones(4)
+    optim.optimizer_for(ByCount())([param]).step()
+    assert torch.equal(param, torch.full((4,), -2.0))
+
+
+def test_a_number_that_decides_at_zero_is_noticed() -> None:
+    made = optim.optimizer_for(Branching())
+    assert "a number that the rule reads off itself" in str(made([torch.ones(3)], pull=0.0).prepare())
+    assert all(map(torch.equal, stepped(Branching(), (5,), pull=0.5), stepped(Branching(), (5,), way="loop", pull=0.5)))
+
+
+def test_an_entry_of_another_dtype_is_never_written_by_a_kernel() -> None:
+    param = torch.ones(1000, requires_grad=True)
+    optimizer = optim.LAMB([param], way=None)
+    optimizer.prepare()
+    for _ in range(2):
+        param.grad = torch.ones(1000)
+        optimizer.step()
+        optimizer.state[param]["exp_avg"] = optimizer.state[param]["exp_avg"].double()
+    assert param.isfinite().all()
+
+
+@pytest.mark.parametrize("rule", [rules.LAMB(), rules.Adafactor(), rules.Clip(rules.AdamW())], ids=str)
+def test_a_default_device_is_none_of_a_kernels_business(rule: Rule) -> None:
+    expected = stepped(rule, (300, 131), (7,))
+    with torch.device("meta"):
+        found = stepped(rule, (300, 131), (7,))
+    assert all(map(torch.equal, found, expected))
