@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg import optim, rules
-from thalweg.engine import loop
+from thalweg.engine import compiled, loop
 from thalweg.rules import Max, Mean, Rule, Sum, like_param, of_shape, row
 from thalweg.rules.base.hyper import Scalar, hyper
 
@@ -170,3 +170,33 @@ def test_a_default_device_is_none_of_a_kernels_business(rule: Rule) -> None:
     with torch.device("meta"):
         found = stepped(rule, (300, 131), (7,))
     assert all(map(torch.equal, found, expected))
+
+
+def test_filters_whose_sums_would_take_more_than_a_bucket_stay_with_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_MOST_ROOM", 10_000)
+    optimizer = optim.Adafactor([torch.ones(32, 32, 3, 3)])
+    assert "loop: its sums would take 0 MB, and " in str(optimizer.prepare())
+    assert str(optim.Adafactor([torch.ones(32, 32)]).prepare()).startswith("compiled: ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfWholeNumbers(Plain, scope="elementwise"):
+    """Whole numbers beside a part of one, and truth values added up."""
+
+    added: bool = False
+
+    class State:
+        k = of_shape(
+            lambda rule, shape: shape, unit="1", key="k", first=lambda rule, param: (9 * param).to(torch.int32)
+        )
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        known = (grad > 0) + (param > 0) if self.added else state.k > 0.5
+        return torch.where(known, grad, -grad), state
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_what_c_would_mean_otherwise_is_left_to_the_other_ways(added: bool) -> None:
+    rule = OfWholeNumbers(added=added)
+    assert "as PyTorch means it here" in str(optim.optimizer_for(rule)([torch.ones(3)]).prepare())
+    assert all(map(torch.equal, stepped(rule, (40,)), stepped(rule, (40,), way="loop")))

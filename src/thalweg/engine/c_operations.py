@@ -117,6 +117,8 @@ def _expression(of: Operation) -> str:
         return "v{} ? {} : {}".format(condition.place, *(_as(one, of.result.dtype) for one in chosen))
     if of.computed_in in (torch.float16, torch.bfloat16):
         raise UnknownOperationError(f"{of.operator} in {of.computed_in}")
+    if _differs_in_c(of):
+        raise UnknownOperationError(f"{of.operator} as PyTorch means it here")
     # What is compared is compared in its own dtype; everything else is computed in the dtype of the result.
     dtype = of.computed_in if of.result.dtype == torch.bool else of.result.dtype
     args = [_as(arg, dtype) for arg in of.args if arg is not None]
@@ -127,6 +129,14 @@ def _expression(of: Operation) -> str:
     if of.operator not in _ARITHMETIC:
         raise UnknownOperationError(of.operator)
     return _ARITHMETIC[of.operator].format(*args)
+
+
+def _differs_in_c(of: Operation) -> bool:
+    """Whether PyTorch means another thing: sums of truth values, a factor beside, a whole number against a part."""
+    if of.operator.split(".")[1] in ("add", "sub", "rsub", "mul"):
+        return of.result.dtype == torch.bool or any(factor != 1 for factor in of.args[2:])
+    compares = of.result.dtype == torch.bool and not of.computed_in.is_floating_point
+    return compares and any(isinstance(arg, float) for arg in of.args)
 
 
 def _as(arg: Any, dtype: torch.dtype) -> str:

@@ -35,6 +35,9 @@ from thalweg.rules.base.reductions import Reduction
 # Fewer elements are stepped by one thread before a second one has woken up.
 _WORTH_THREADS = 1 << 15
 
+# What a kernel may keep beside the state, for sums: bytes. Rows and columns of 3x3 filters would take more than these.
+_MOST_ROOM = 64_000_000
+
 
 class UnavailableError(Exception):
     """A program has no kernel, and will have none."""
@@ -83,6 +86,8 @@ class Launch:
             for length in (passes.num_results, passes.num_partial)
         ]
         lengths = list(chain.from_iterable(room))
+        if 8 * sum(lengths) > _MOST_ROOM:
+            raise UnavailableError(f"its sums would take {8e-6 * sum(lengths):.0f} MB")
         self._room = torch.empty(sum(lengths), dtype=torch.float64, device="cpu")
         ends = accumulate(lengths, initial=0)
         answers_at = array("Q", (self._room.data_ptr() + 8 * end for end, _ in zip(ends, lengths, strict=False)))
