@@ -7,9 +7,10 @@
     θ_t = θ_{t-1} - η b_t         the roots are computed anew every n steps
 
 The roots are exact: from eigenvectors computed in float64. Native ones, from eigenvectors in the parameter's own
-precision, take about two thirds of the time, and change a step by 5e-6 to 2e-3 of itself in float32, the more the steeper the
-spectrum. Tracked ones take little more than half: their eigenvectors go on from the last ones by one power iteration and QR, which
-changes a step by 10 to 25 percent at the second root, and by 1 to 16 percent after a hundred steps.
+precision, take about two thirds of the time, and change a step by 5e-6 to 2e-3 of itself in float32, the more the
+steeper the spectrum. Tracked ones take little more than half: their eigenvectors go on from the last ones by one power
+iteration and QR, which changes a step by 10 to 25 percent at the second root, and by 1 to 16 percent after a hundred
+steps.
 
 Use: matrices and convolutions of moderate size, in large batches, where curvature between parameters matters.
 Avoid: dimensions of many thousands: its matrices are their squares. SOAP is easier to tune.
