@@ -15,9 +15,8 @@ from thalweg.engine import loop
 from thalweg.engine.batch import PLAIN, Batch, Step
 from thalweg.engine.precision import compute_dtype
 
-# Where it pays, measured with Muon, Adafactor and LAMB: four tensors of 32x32 to 96x96 take 0.65 to 0.87 of the loop's
-# time on one thread; 48 matrices of 32x32, 64x64 and 96x96 take 0.14, 0.27 and 0.49 on two. Three gain nothing; larger
-# ones little or nothing on one thread, and with Adafactor and LAMB they lose.
+# Where it pays, seen with Muon, Adafactor and LAMB: four tensors gain and three do not; larger ones gain little or
+# nothing, and with Adafactor and LAMB they lose. What 48 matrices gain is in `benchmarks/records/matrices.json`.
 _FEWEST = 4
 _LARGEST = 96 * 96
 # Of the parameters of one run, in the dtype of its arithmetic. With gradients, state, temporaries and results it takes

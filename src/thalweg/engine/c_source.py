@@ -229,8 +229,7 @@ class _Printed:
     def block(self) -> str:
         """The loops over whole tensors, a block of rows at a time; empty if the pass has none."""
         passes, rows = self.passes, self.passes.rows_in_block
-        answers = [answer for answer in self.asked if self.passes.is_whole(answer.of)]
-        written = [(k, value) for k, value in self.written if self.passes.is_whole(value)]
+        answers, written = passes.of_whole(self.number)
         if not answers and not written:
             return ""
         operations, wanted = passes.needed([*(answer.of for answer in answers), *(value for _, value in written)])

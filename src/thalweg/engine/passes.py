@@ -142,6 +142,11 @@ class Passes:
         made = zip((0, *range(2, len(self.columns))), self.recording.outputs, strict=True)
         return [(k, value) for k, value in made if value.place != self.columns[k].place]
 
+    def of_whole(self, number: int) -> tuple[list[Answer], list[tuple[int, Value]]]:
+        """What a pass makes of whole tensors: the answers that it asks, and what it writes."""
+        asked = [one for one in self.asked(number) if self.is_whole(one.of)]
+        return asked, [(k, value) for k, value in self.written(number) if self.is_whole(value)]
+
     def needed(self, targets: Iterable[Value]) -> tuple[list[Operation], set[int]]:
         """The operations that lead to these values, and the places of the inputs and answers that these begin from."""
         wanted = {value.place for value in targets}
@@ -156,11 +161,10 @@ class Passes:
         """How many bytes a step reads, and writes, for each element of a parameter, all passes together."""
         read = written = 0
         for number in range(self.last + 1):
-            made = [value for _, value in self.written(number)]
-            _, wanted = self.needed([*(one.of for one in self.asked(number) if self.is_whole(one.of)), *made])
-            begun = [one for one in self.columns if one.place in wanted]
-            read += sum(one.dtype.itemsize for one in begun if self.is_whole(one))
-            written += sum(one.dtype.itemsize for one in made if self.is_whole(one))
+            answers, made = self.of_whole(number)
+            _, wanted = self.needed([*(one.of for one in answers), *(value for _, value in made)])
+            read += sum(one.dtype.itemsize for one in self.columns if one.place in wanted and self.is_whole(one))
+            written += sum(value.dtype.itemsize for _, value in made)
         return read, written
 
     # --- room for answers ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ The first step only makes H and Q. A dimension larger than N is not turned, nor 
 dimension (the first of them) where it is one-sided: a vector is then left to Adam.
 
 Use: language models and image models, in larger batches, at AdamW's settings with a larger η. One-sided it takes a
-third of the time on the matrices of a transformer, and learns a little less in a step.
+quarter of the time on the matrices of a transformer.
 Avoid: dimensions of many thousands: its matrices are their squares.
 Source: Vyas et al. 2024, arXiv:2409.11321, Algorithm 3.
 Departs: as the authors' code: the first step, ε before the correction, the decay after the step, N. m is kept where
