@@ -212,8 +212,8 @@ class _Printed:
             if place in wanted and answer.over_model:
                 loaded.append((axes, f"const {dtype} v{place} = ({dtype})model[{passes.over_model.index(answer)}];"))
             elif place in wanted:
-                pointers.append(f"    const double *r{place} = at[{column} * count];")
-                loaded.append((axes, f"const {dtype} v{place} = ({dtype})r{place}[{_at(axes)}];"))
+                pointers.append(f"    const double *answers{place} = at[{column} * count];")
+                loaded.append((axes, f"const {dtype} v{place} = ({dtype})answers{place}[{_at(axes)}];"))
         return pointers, loaded
 
     def _leveled(self, operations: Iterable[Operation], loaded: list[tuple[Axes, str]]) -> dict[str, list[str]]:
@@ -263,32 +263,43 @@ class _Printed:
         ]
         return "\n".join(lines)
 
-    def _total(self, answer: Answer) -> "_Total":
+    def _total(self, answer: Answer) -> _Total:
         """How a block makes its part of an answer."""
-        place, column, left = answer.result.place, _column_of(self.passes, answer), self.passes.along(answer.result)
+        form, place, column = self.passes.made_of(answer), answer.result.place, _column_of(self.passes, answer)
         value = f"(double){_value(answer.of)}"
-        if "m" in left:
+        if form == "columns":
             return _Total(
                 begun=[
-                    f"double *p{place} = (double *)at[{column + 1} * count] + block * M;",
-                    f"for (int64_t m = 0; m < M; m++) p{place}[m] = {_nothing(answer)};",
+                    f"double *columns{place} = (double *)at[{column + 1} * count] + block * M;",
+                    f"for (int64_t m = 0; m < M; m++) columns{place}[m] = {_nothing(answer)};",
                 ],
-                each=[_taken_in(f"p{place}[m]", value, answer)],
+                each=[_taken_in(f"columns{place}[m]", value, answer)],
             )
+        total = self._total_of_row(answer, value)
+        made = f"made{place}"
+        if form == "rows":
+            pointer = f"double *answers{place} = at[{column} * count];"
+            stored = f"answers{place}[{_at(self.passes.along(answer.result))}] = {self._finished(made, answer)};"
+            return total._replace(begun=[pointer], row_ended=[*total.row_ended, stored])
+        return total._replace(
+            begun=[f"double all{place} = {_nothing(answer)};"],
+            row_ended=[*total.row_ended, _taken_in(f"all{place}", made, answer)],
+            ended=[f"((double *)at[{column + 1} * count])[block] = all{place};"],
+        )
+
+    def _total_of_row(self, answer: Answer, value: str) -> _Total:
+        """How `made` is made of the elements of a row, in any order."""
+        made, odd = (f"{name}{answer.result.place}" for name in ("made", "odd"))
         if answer.kind is Max:
             # What is compared in no order needs NaN told apart.
-            row_begun = [f"double s{place} = -INFINITY;", f"int64_t odd{place} = 0;"]
-            each = [f"s{place} = {value} > s{place} ? {value} : s{place};", f"odd{place} |= {value} != {value};"]
-            row_ended, clause = [f"if (odd{place}) s{place} = NAN;"], f"reduction(max:s{place}) reduction(|:odd{place})"
-        else:
-            row_begun, each = [f"double s{place} = 0;"], [_taken_in(f"s{place}", value, answer)]
-            row_ended, clause = [], f"reduction(+:s{place})"
-        if self.passes.is_of_rows(answer):
-            row_ended.append(f"w{place}[{_at(left)}] = {self._finished(f's{place}', answer)};")
-            return _Total([f"double *w{place} = at[{column} * count];"], row_begun, each, row_ended, clause=clause)
-        row_ended.append(_taken_in(f"t{place}", f"s{place}", answer))
-        ended = [f"((double *)at[{column + 1} * count])[block] = t{place};"]
-        return _Total([f"double t{place} = {_nothing(answer)};"], row_begun, each, row_ended, ended, clause)
+            return _Total(
+                row_begun=[f"double {made} = -INFINITY;", f"int64_t {odd} = 0;"],
+                each=[f"{made} = {value} > {made} ? {value} : {made};", f"{odd} |= {value} != {value};"],
+                row_ended=[f"if ({odd}) {made} = NAN;"],
+                clause=f"reduction(max:{made}) reduction(|:{odd})",
+            )
+        each = [_taken_in(made, value, answer)]
+        return _Total(row_begun=[f"double {made} = 0;"], each=each, clause=f"reduction(+:{made})")
 
     def _finished(self, total: str, answer: Answer) -> str:
         """The answer, from the sum of all that it is of."""
@@ -306,9 +317,10 @@ class _Printed:
         """What follows for a tensor when all its blocks are done: answers, and values of fewer elements, if any."""
         lines = []
         for answer in self.asked:
-            if not self.passes.is_whole(answer.of):
+            form = self.passes.made_of(answer)
+            if form == "few":
                 lines += self._reduced(answer)
-            elif not self.passes.is_of_rows(answer):
+            elif form != "rows":  # whose answers are complete
                 lines += self._put_together(answer)
         small = [(k, value) for k, value in self.written if not self.passes.is_whole(value)]
         for axes in sorted({self.passes.along(value) for _, value in small}, key=len, reverse=True):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
 from math import prod
+from typing import Literal
 
 from thalweg.engine.recording import Answer, Operation, Recording, UnknownOperationError, Value
 from thalweg.rules.base.reductions import Reduction
@@ -180,13 +181,14 @@ class Passes:
         return self.numel(answer.result, sizes)
 
     def num_partial(self, answer: Answer, sizes: Sequence[int]) -> int:
-        """How many numbers its blocks make for that: one each, or one for each column; none where rows are enough."""
+        """How many numbers the blocks of a parameter make for that: one each, or one for each column."""
         b, n, m, _ = sizes
-        if not self.is_whole(answer.of) or self.is_of_rows(answer):
-            return 0
-        blocks = b * -(-n // self.rows_in_block)
-        return blocks * (m if "m" in self.along(answer.result) else 1)
+        each = {"all": 1, "columns": m}.get(self.made_of(answer), 0)
+        return b * -(-n // self.rows_in_block) * each
 
-    def is_of_rows(self, answer: Answer) -> bool:
-        """Whether a row has all that its part of the answer is made of."""
-        return "n" in self.along(answer.result)
+    def made_of(self, answer: Answer) -> Literal["few", "rows", "columns", "all"]:
+        """What each number of an answer is made of: values that are few from the start, or a row, a column, or all."""
+        if not self.is_whole(answer.of):
+            return "few"
+        left = self.along(answer.result)
+        return "rows" if "n" in left else "columns" if "m" in left else "all"
