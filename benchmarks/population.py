@@ -16,7 +16,7 @@ from torch import nn
 
 from thalweg.bench import measure
 from thalweg.bench.bench import machine
-from thalweg.comparison.contenders import parse
+from thalweg.comparison.reading import parse
 from thalweg.comparison.runs import OneByOne, Population, Trial
 from thalweg.tasks.digits import digits
 

@@ -23,7 +23,8 @@ import torch
 from scipy.stats import qmc
 
 from thalweg.bench.bench import machine
-from thalweg.comparison.contenders import CONTENDERS, Contender
+from thalweg.comparison.contender import Contender
+from thalweg.comparison.contenders import CONTENDERS
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.scale import Scale

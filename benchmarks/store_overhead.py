@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.bench.bench import machine
-from thalweg.comparison.contenders import parse
 from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.reading import parse
 from thalweg.comparison.search import draws
 from thalweg.comparison.store import Entry, Store
 from thalweg.comparison.training import Look, Result

@@ -17,8 +17,9 @@ import torch
 
 from thalweg import rules
 from thalweg.bench.bench import machine
-from thalweg.comparison.contenders import Contender, parse
+from thalweg.comparison.contender import Contender
 from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.reading import parse
 from thalweg.comparison.runs import OneByOne, Trial
 from thalweg.comparison.scale import Scale
 from thalweg.comparison.seeds import derive

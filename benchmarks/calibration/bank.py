@@ -15,10 +15,10 @@ import torch
 from scipy.stats import qmc
 from torch import nn
 
-from thalweg.comparison.contenders import parse
 from thalweg.comparison.crew import Crew, Job
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import measure
+from thalweg.comparison.reading import parse
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.seeds import derive
 from thalweg.tasks.digits import digits

@@ -5,8 +5,8 @@ from typing import Any
 from bank import TASK
 from replay import share
 
-from thalweg.comparison.contenders import parse
 from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.reading import parse
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.training import Result, train_all
 

@@ -6,8 +6,8 @@ from typing import Any
 from bank import TASK
 
 from thalweg.comparison import statistics
-from thalweg.comparison.contenders import parse
 from thalweg.comparison.horizon import Horizon
+from thalweg.comparison.reading import parse
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.search import draws
 from thalweg.comparison.training import Look, Result, train_all

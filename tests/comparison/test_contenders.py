@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from thalweg import optim, rules
-from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, line_of_code, parse, resolve, split_list
+from thalweg.comparison.contender import Contender, line_of_code
+from thalweg.comparison.contenders import CONTENDERS, DEFAULT
+from thalweg.comparison.reading import parse, resolve, split_list
 from thalweg.comparison.search import draws, order_opened_by
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 

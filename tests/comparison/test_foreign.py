@@ -10,8 +10,8 @@ from torch import nn
 
 from thalweg import tasks
 from thalweg.comparison import compare
-from thalweg.comparison.contenders import parse, resolve, split_list
 from thalweg.comparison.foreign import find
+from thalweg.comparison.reading import parse, resolve, split_list
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 from thalweg.rules import Range
 

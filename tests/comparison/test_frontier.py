@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import thalweg
-from thalweg.comparison.contenders import CONTENDERS, Contender
+from thalweg.comparison.contender import Contender
+from thalweg.comparison.contenders import CONTENDERS
 from thalweg.comparison.foreign import foreign
 from thalweg.comparison.frontier import ALLOWED, grown
 from thalweg.comparison.horizon import Horizon

@@ -10,9 +10,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from thalweg.comparison import pilot
-from thalweg.comparison.contenders import CONTENDERS, DEFAULT, Contender, parse
+from thalweg.comparison.contender import Contender
+from thalweg.comparison.contenders import CONTENDERS, DEFAULT
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import measure
+from thalweg.comparison.reading import parse
 from thalweg.comparison.runs import OneByOne, Population, Trial
 from thalweg.comparison.training import Result, follow, run_function, train_all
 from thalweg.errors import TaskError

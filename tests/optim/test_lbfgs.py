@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from thalweg import optim, rules
-from thalweg.comparison.contenders import parse, resolve
 from thalweg.comparison.pilot import time_of_step, time_of_update
+from thalweg.comparison.reading import parse, resolve
 from thalweg.comparison.runs import OneByOne, Trial, unfit_for_population
 from thalweg.errors import KeywordError, ParameterError, SettingError
 from thalweg.optim.routing import route

@@ -10,7 +10,8 @@ from torch import Tensor
 from tests.cases import gradients, parameters
 from tests.references.wrapping import put
 from thalweg import optim, rules
-from thalweg.comparison.contenders import line_of_code, parse
+from thalweg.comparison.contender import line_of_code
+from thalweg.comparison.reading import parse
 from thalweg.errors import SettingError
 from thalweg.rules.named import named, spelled
 

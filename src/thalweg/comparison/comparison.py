@@ -10,12 +10,14 @@ from typing import Any
 from thalweg.comparison import budget as budgets
 from thalweg.comparison import environment
 from thalweg.comparison.cautions import cautions
-from thalweg.comparison.contenders import DEFAULT, Contender, resolve
+from thalweg.comparison.contender import Contender
+from thalweg.comparison.contenders import DEFAULT
 from thalweg.comparison.fingerprint import key_of
 from thalweg.comparison.hindsight import hindsight
 from thalweg.comparison.horizon import check_schedule
 from thalweg.comparison.plan import Plan, has_full_batch, make_plan
 from thalweg.comparison.protocol import Findings
+from thalweg.comparison.reading import resolve
 from thalweg.comparison.store import Entry, Header, Store
 from thalweg.comparison.summary import Summary, summarize
 from thalweg.comparison.verdict import Terms, Verdict, judge

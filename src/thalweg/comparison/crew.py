@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import torch
 
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pilot import Way, seconds_of
 from thalweg.comparison.pruning import Rungs

@@ -17,7 +17,7 @@ import torch
 
 import thalweg
 from thalweg.comparison.budget import Budget
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.tasks import Batch, Task, TrainingFunction, seeded
 from thalweg.tasks.data import as_batch
 from thalweg.tasks.task import blamed_on

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.runs import Trial
 from thalweg.comparison.training import Result, train_all

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.runs import OneByOne, Population, Run, Trial, unfit_for_population
 from thalweg.comparison.scale import Scale, scale_for

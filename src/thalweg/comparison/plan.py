@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from thalweg.comparison import budget
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.comparison.crew import crew_for
 from thalweg.comparison.frontier import frontier
 from thalweg.comparison.horizon import Horizon

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.comparison.foreign import in_training
 from thalweg.comparison.search import Settings
 from thalweg.engine import stacked

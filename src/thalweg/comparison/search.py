@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from scipy.stats import qmc
 
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.rules import Range
 
 Settings = dict[str, float]

@@ -11,7 +11,8 @@ from typing import Any
 
 from thalweg.comparison.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.comparison import Comparison, checked, compare
-from thalweg.comparison.contenders import Contender, resolve, split_list
+from thalweg.comparison.contender import Contender
+from thalweg.comparison.reading import resolve, split_list
 from thalweg.comparison.work import Progress
 from thalweg.errors import SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule

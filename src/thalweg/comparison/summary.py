@@ -7,7 +7,7 @@ from statistics import fmean, median
 from typing import Any
 
 from thalweg.comparison import statistics
-from thalweg.comparison.contenders import line_of_code
+from thalweg.comparison.contender import line_of_code
 from thalweg.comparison.plan import Plan
 from thalweg.comparison.protocol import Findings
 from thalweg.comparison.search import Settings

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thalweg.comparison.contenders import Contender
+from thalweg.comparison.contender import Contender
 from thalweg.comparison.horizon import Horizon
 from thalweg.comparison.pruning import Rungs
 from thalweg.comparison.runs import OneByOne, Population, Run, Trial

@@ -5,7 +5,7 @@ and replace its entries. A binding holds the tensors found there, and checks bef
 """
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from operator import is_, itemgetter
 from typing import Any
 
@@ -18,70 +18,11 @@ from thalweg.engine.program import Program
 from thalweg.engine.shards import shards_of
 from thalweg.engine.ways import Runner, Way
 from thalweg.errors import ParameterError
+from thalweg.optim.entries import complete, plain
+from thalweg.optim.scalars import Scalars
 from thalweg.rules import Rule
-from thalweg.rules.base.rule import Leaf
 
 State = MutableMapping[Tensor, dict[str, Any]]
-
-
-class Numbers:
-    """A number for each parameter of an optimizer: one vector, whose elements are the entries of a name in its state.
-
-    torch keeps a tensor for each parameter; to read and write these would cost as much as the step of a small model.
-    """
-
-    def __init__(self, num_params: int, dtype: torch.dtype) -> None:
-        size = dtype.itemsize
-        self._numbers = array("f" if dtype == torch.float32 else "d", bytes(size * num_params))
-        self._all = range(num_params)
-        # PyTorch's view of the same memory: Python reads and writes it faster.
-        vector = torch.frombuffer(self._numbers, dtype=dtype) if num_params else torch.zeros(0, dtype=dtype)
-        self._entries = list(vector.unbind())
-
-    def adopt(self, record: dict[str, Any], name: str, position: int, first: float) -> None:
-        """Go on from the number in a record, or the first one; from then on the record shows ours."""
-        entry, saved = self._entries[position], record.get(name)
-        if saved is not entry:
-            entry.fill_(float(first if saved is None else saved))
-            record[name] = entry
-
-    def at(self, positions: Sequence[int]) -> list[float]:
-        """The numbers of the parameters at these positions."""
-        return self._numbers.tolist() if positions == self._all else [self._numbers[k] for k in positions]
-
-    def shared(self, positions: Sequence[int]) -> float | None:
-        """The number of all parameters at these positions, if it is one; None otherwise, or if they are not all."""
-        if positions != self._all:
-            return None
-        numbers = memoryview(self._numbers).cast("B")
-        return self._numbers[0] if numbers[self._numbers.itemsize :] == numbers[: -self._numbers.itemsize] else None
-
-    def put(self, positions: Sequence[int], numbers: Iterable[float]) -> None:
-        """Write the numbers of the parameters at these positions."""
-        for position, number in zip(positions, numbers, strict=True):
-            self._numbers[position] = number
-
-    def add_one(self, positions: Sequence[int]) -> None:
-        """Count the parameters at these positions up."""
-        number = self.shared(positions)
-        if number is not None:  # over the old ones, in place: one operation, whatever their number
-            self._numbers[:] = array(self._numbers.typecode, [number + 1]) * len(self._numbers)
-            return
-        for position in positions:
-            self._numbers[position] += 1
-
-
-class Scalars:
-    """What an optimizer keeps of each parameter besides tensors: its steps, and what its rule carries on."""
-
-    def __init__(self, num_params: int) -> None:
-        self._num_params = num_params
-        self.steps = Numbers(num_params, torch.float32)
-        self._carried: dict[str, Numbers] = {}
-
-    def carried(self, name: str) -> Numbers:
-        """The numbers that are carried on under this name."""
-        return self._carried.setdefault(name, Numbers(self._num_params, torch.float64))
 
 
 class Binding:
@@ -117,7 +58,7 @@ class Binding:
             self._counts.adopt(record, "step", position, float(remembers))
             for numbers, (name, first) in zip(self._carried, program.rule.carried.items(), strict=True):
                 numbers.adopt(record, name, position, first)
-            _complete(record, program, param)
+            complete(record, program, param)
         self._entries = {
             key: [record[key] for record in self.records]
             for key in ("step", *program.rule.carried, *(leaf.key for leaf in layout.values()))
@@ -331,61 +272,6 @@ def alike(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) 
 def _kind_of_memory(param: Tensor) -> tuple[Hashable, ...]:
     memory = plain(param)
     return param.device, _is_view(param), memory.is_contiguous(), is_dense(memory)
-
-
-def _complete(record: dict[str, Any], program: Program, param: Tensor) -> None:
-    """Make the entries of a parameter that the program needs and that are not there, or not as it needs them."""
-    layout = program.layout(plain(param).shape)
-    if all(_fits(record.get(leaf.key), leaf, param) for leaf in layout.values()):
-        return
-    # The first step, or a setting that asks for more state was changed on the way, or another library saved it.
-    fresh = program.init(plain(param))
-    for name, leaf in layout.items():
-        first = _like(getattr(fresh, name), leaf, param)
-        record[leaf.key] = first if record.get(leaf.key) is None else _adopted(record[leaf.key], first, leaf.key)
-
-
-def _like(tensor: Tensor, leaf: Leaf, param: Any) -> Tensor:
-    """What is remembered, of the kind that its parameter is: complex, or sharded in the same way."""
-    if param.is_complex() and tensor.shape == torch.view_as_real(param).shape:
-        return torch.view_as_complex(tensor)
-    if hasattr(param, "to_local"):
-        from torch.distributed.tensor import DTensor, Replicate
-
-        whole = leaf.shape(param.shape)
-        alike = len(whole) == param.dim()
-        placements = [
-            at if not at.is_shard() or (alike and whole[at.dim] == param.shape[at.dim]) else Replicate()
-            for at in param.placements
-        ]
-        stride = torch.empty(whole, device="meta").stride() if whole != param.shape else param.stride()
-        return DTensor.from_local(tensor, param.device_mesh, placements, run_check=False, shape=whole, stride=stride)
-    return tensor
-
-
-def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:
-    wanted = plain(param).dtype if leaf.key == "residual" else precision.compute_dtype(plain(param).dtype)
-    if not isinstance(entry, Tensor) or entry.layout != torch.strided:
-        return False
-    held = plain(entry)
-    return (held.dtype, held.device) == (wanted, param.device) and held.shape == leaf.shape(plain(param).shape)
-
-
-def _adopted(entry: Any, first: Tensor, key: str) -> Tensor:
-    entry = torch.as_tensor(entry)
-    if entry.shape != first.shape:
-        raise ParameterError(
-            f"state[{key!r}] must have shape {tuple(first.shape)}, got {tuple(entry.shape)}. "
-            "Load the checkpoint of a model of this shape."
-        )
-    return first.copy_(entry)
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """A tensor as the engine runs it: complex numbers as pairs, as in torch.optim; of a sharded one, the shard here."""
-    if isinstance(tensor, Tensor) and hasattr(tensor, "to_local"):
-        tensor = tensor.to_local()
-    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _is_view(param: Tensor) -> bool:

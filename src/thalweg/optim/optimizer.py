@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_not
 from typing import Any, ClassVar
@@ -12,14 +11,14 @@ import torch
 from torch import Tensor
 
 from thalweg.engine import curvature, loop, precision, ways
-from thalweg.engine.batch import Batch, Step
+from thalweg.engine.batch import Step
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.optim import iterations, keywords
-from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, alike, plain, step_differentiably
+from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, step_differentiably
 from thalweg.optim.checks import check_parameter, check_rounding
 from thalweg.optim.elsewhere import Elsewhere
-from thalweg.optim.plan import Plan, Planned
+from thalweg.optim.plan import Plan, expected, planned
 from thalweg.optim.warned import Said
 from thalweg.rules import Rule
 from thalweg.rules.base.doubts import annealed, misfits
@@ -193,7 +192,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """The program of a group for parameters of a dtype, at the group's settings as they are now."""
         group = self.param_groups[number]
         settings = keywords.settings(self.rule, group)
-        turn = self._taken(group) + 1 if self.rule.takes_turns else 0
+        turn = self._taken(group["params"]) + 1 if self.rule.takes_turns else 0
         kept = (settings, group["maximize"], group.get("rounding", "nearest"), turn)
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
@@ -211,9 +210,9 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._read[number] = kept, program
         return self._read[number][1]
 
-    def _taken(self, group: dict[str, Any]) -> int:
-        """The steps that a group has taken."""
-        records = (self.state[param] for param in group["params"] if self.state.get(param))
+    def _taken(self, params: Iterable[Tensor]) -> int:
+        """The steps that these parameters have taken, at most."""
+        records = (self.state[param] for param in params if self.state.get(param))
         return max((int(record["step"]) for record in records), default=0)
 
     def eval(self) -> None:
@@ -250,17 +249,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         The estimate is that of random signs (Hutchinson), drawn anew at each call from the seed of the group.
 
         """
-        params = [param for group in self.param_groups for param in group["params"] if param.requires_grad]
+        trained = [(group, param) for group in self.param_groups for param in group["params"] if param.requires_grad]
+        params = [param for _, param in trained]
+        drawn = [
+            curvature.signs(param, group.get("seed", 0), position, self._taken([param]))
+            for position, (group, param) in enumerate(trained)
+        ]
         grads = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-        at = {id(param): k for k, param in enumerate(params)}
-        drawn: list[Tensor] = []
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.requires_grad:
-                    taken = int(self.state[param]["step"]) if self.state.get(param) else 0
-                    drawn.append(curvature.signs(param, group.get("seed", 0), len(drawn), taken))
-        estimates = curvature.hutchinson(grads, params, drawn)
-        self._absorb(lambda param: estimates[at[id(param)]] if id(param) in at else None)
+        estimates = dict(zip(map(id, params), curvature.hutchinson(grads, params, drawn), strict=True))
+        self._absorb(lambda param: estimates.get(id(param)))
 
     def absorb_gauss_newton(self, num_examples: int) -> None:
         """Remember an estimate of the Gauss-Newton diagonal: `num_examples` times the squares of the gradients.
@@ -340,47 +337,18 @@ class RuleOptimizer(torch.optim.Optimizer):
     @property
     def plan(self) -> Plan:
         """How each parameter is run now, and why; parameters that have had no gradient yet, how they will be."""
-        running = self._bindings.runners()
-        planned: list[Planned] = []
-        used: list[ways.Runner] = []
-        for runners, group in zip(self._runners(), self.param_groups, strict=True):
-            for place, param in enumerate(group["params"]):
-                position = len(planned)
-                runner = running.get(position, runners[place])
-                name = group["param_names"][place] if "param_names" in group else str(position)
-                planned.append(Planned(name, tuple(param.shape), param.dtype, param.device, runner.settled(wait=False)))
-                used.append(runner)
-        # What shares its sums steps together: who has stepped, or, as long as nobody has, all.
-        together = [
-            (k, runner)
-            for k, runner in enumerate(used)
-            if runner.batch.program.rule.scope == "model" and (k in running or not running)
-        ]
-        if together and not ways.kernels_of(list({id(runner): runner for _, runner in together}.values())):
-            for k, runner in together:
-                if runner.launch is not None:
-                    planned[k] = replace(planned[k], choice=ways.NOT_ALONE)
-        return Plan(tuple(planned))
+        return planned(self.param_groups, self._expected(), self._bindings.runners())
 
     def prepare(self) -> Plan:
         """Wait until every kernel that the plan needs is compiled; nothing else of the optimizer changes."""
-        for runners in self._runners():
-            for runner in runners.values():
-                runner.settled(wait=True)
+        for runner in self._expected():
+            runner.settled(wait=True)
         return self.plan
 
-    def _runners(self) -> list[dict[int, ways.Runner]]:
-        """How parameters without a state would be run: for each group, by their place in it."""
-        found = []
-        for number, group in enumerate(self.param_groups):
-            programs, params = self._programs(number), group["params"]
-            runners: dict[int, ways.Runner] = {}
-            for places in alike(params, programs):
-                own = [plain(params[place]) for place in places]
-                runner = ways.Runner(Batch(programs(params[places[0]].dtype), own, {}), self._way)
-                runners |= dict.fromkeys(places, runner)
-            found.append(runners)
-        return found
+    def _expected(self) -> list[ways.Runner]:
+        """How each parameter would be run if it had no state, in the order of the optimizer."""
+        groups = enumerate(self.param_groups)
+        return [one for number, group in groups for one in expected(group["params"], self._programs(number), self._way)]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class, or of torch's class of the same name; another one's raises ParameterError.

@@ -1,11 +1,19 @@
 """Plan: how each parameter of an optimizer is run, and why. Made to be read: print it."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from thalweg.engine.ways import Choice
+from thalweg.engine import ways
+from thalweg.engine.batch import Batch
+from thalweg.engine.program import Program
+from thalweg.engine.ways import Choice, Runner, Way
+from thalweg.optim.binding import alike
+from thalweg.optim.entries import plain
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,41 @@ class Plan:
         """A line for each parameter, under one for each way and reason; neighbours that share them share it."""
         lines = []
         width = max(len(one.name) for one in self.parameters)
-        for choice, alike in groupby(self.parameters, key=lambda one: one.choice):
+        for choice, ones in groupby(self.parameters, key=lambda one: one.choice):
             lines.append(f"{choice.way}: {choice.why}")
-            for one in alike:
+            for one in ones:
                 shape = "x".join(map(str, one.shape)) or "one number"
                 lines.append(f"    {one.name:{width}}  {shape}, {str(one.dtype).removeprefix('torch.')}, {one.device}")
         return "\n".join(lines)
+
+
+def expected(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> list[Runner]:
+    """How each parameter of a group would be run if it had no state."""
+    found: dict[int, Runner] = {}
+    for places in alike(params, programs):
+        own = [plain(params[place]) for place in places]
+        found |= dict.fromkeys(places, Runner(Batch(programs(params[places[0]].dtype), own, {}), asked))
+    return [found[place] for place in range(len(params))]
+
+
+def planned(groups: Sequence[dict[str, Any]], runners: Sequence[Runner], running: Mapping[int, Runner]) -> Plan:
+    """The plan of all parameters, by how they are `running` where they have stepped, else as it is expected."""
+    used = [running.get(position, runner) for position, runner in enumerate(runners)]
+    choices = [runner.settled(wait=False) for runner in used]
+    # What shares its sums steps together: who has stepped, or, as long as nobody has, all.
+    together = {
+        position: runner
+        for position, runner in enumerate(used)
+        if runner.batch.program.rule.scope == "model" and (position in running or not running)
+    }
+    if together and not ways.kernels_of(list(dict.fromkeys(together.values()))):
+        for position, runner in together.items():
+            if runner.launch is not None:
+                choices[position] = ways.NOT_ALONE
+    found: list[Planned] = []
+    for group in groups:
+        for place, param in enumerate(group["params"]):
+            position = len(found)
+            name = group["param_names"][place] if "param_names" in group else str(position)
+            found.append(Planned(name, tuple(param.shape), param.dtype, param.device, choices[position]))
+    return Plan(tuple(found))
