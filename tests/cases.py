@@ -9,7 +9,7 @@ import prodigyopt
 import schedulefree
 import torch
 
-from tests.references import by_tensor, elementwise, estimating, matrices
+from tests.references import by_tensor, elementwise, estimating, matrices, orthogonal
 from tests.references.transcription import Curved
 from thalweg import optim, rules
 
@@ -187,7 +187,7 @@ CASES = [
     ),
     Case(
         optim.Muon,
-        matrices.Muon,
+        orthogonal.Muon,
         {
             "lr": 0.02,
             "weight_decay": 0.05,
@@ -202,14 +202,14 @@ CASES = [
     ),
     Case(
         optim.Muon,
-        matrices.Muon,
+        orthogonal.Muon,
         {"lr": 0.02, "weight_decay": 0.05, "momentum": 0.8, "eps": 2.0, "ns_steps": 4, "polynomials": "polar-express"},
         float32_error=1e-5,
         shapes=MATRICES,
     ),
     Case(
         optim.NorMuon,
-        matrices.NorMuon,
+        orthogonal.NorMuon,
         {
             "lr": 0.02,
             "momentum": 0.8,
@@ -225,7 +225,7 @@ CASES = [
     ),
     Case(
         optim.Scion,
-        matrices.Scion,
+        orthogonal.Scion,
         {
             "lr": 0.002,
             "momentum": 0.8,
@@ -238,7 +238,7 @@ CASES = [
     ),
     Case(
         optim.Dion,
-        matrices.Dion,
+        orthogonal.Dion,
         {"lr": 0.02, "momentum": 0.8, "rank_fraction": 0.4, "eps": 0.1, "weight_decay": 0.05},
         shapes=MATRICES,
     ),

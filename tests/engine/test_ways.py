@@ -1,9 +1,8 @@
 """Every way to run a rule takes the steps that the loop takes, bit by bit."""
 
-import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,62 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import CASES, ELEMENTWISE, REDUCING, SHAPES, Case
-from thalweg import optim, rules
-from thalweg.bench.measure import Watched
-from thalweg.engine import batched, c_source, compiled, flat, precision
-from thalweg.engine.batch import Batch
+from tests.cases import ELEMENTWISE, REDUCING, SHAPES, Case
+from tests.engine.stepping import ALL_SHAPES, assert_same_bits, taken
+from thalweg import optim
+from thalweg.engine import c_source, compiled, flat
 from thalweg.engine.precision import Rounding
-from thalweg.engine.program import Program
-from thalweg.engine.ways import Way
 from thalweg.errors import SettingError
 from thalweg.rules import SGD, Clip, Rule, like_param, root, row
-from thalweg.rules.base import hashing
 from thalweg.rules.base.roots import cube_root
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ROUNDINGS: list[Rounding] = ["nearest", "kahan", "stochastic"]
-# Beside the usual ones: none at all, one that fills several buckets, and odd lengths.
-ALL_SHAPES = (*SHAPES, (0, 3), (flat._ON_CPU + 17,), (33, 5))
-
-
-def taken(
-    case: Case,
-    way: Way | None,
-    dtype: torch.dtype,
-    *,
-    shapes: Sequence[tuple[int, ...]] = ALL_SHAPES,
-    transposed: bool = True,
-    num_steps: int = 8,
-    **options: Any,
-) -> list[Tensor]:
-    """Parameters and state after some steps; one parameter joins late, one rests now and then."""
-    generator = torch.Generator().manual_seed(3)
-
-    def drawn(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-    params = [drawn(shape) for shape in shapes]
-    if transposed and shapes is ALL_SHAPES:
-        params.append(drawn((4, 6)).t())
-    for param in params:
-        param.requires_grad_()
-    optimizer = case.ours(params, **case.settings, way=way, **options)
-    for step in range(num_steps):
-        for k, param in enumerate(params):
-            grad = drawn(tuple(param.shape))
-            rests = (k == 2 and step < 3) or (k == 0 and step == 4)
-            param.grad = None if rests else grad
-        optimizer.step()
-    remembered = [entry for param in params for _, entry in sorted(optimizer.state[param].items())]
-    return [param.detach() for param in params] + remembered
-
-
-def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        assert one.isfinite().all()
-        assert torch.equal(one, other)
 
 
 def assert_same(case: Case, found: list[Tensor], expected: list[Tensor]) -> None:
@@ -162,54 +116,6 @@ def test_buckets_cover_every_element_once_in_order() -> None:
     found = [(k, i) for bucket in flat.buckets(lengths, 8) for k, low, high in bucket for i in range(low, high)]
     assert found == [(k, i) for k, length in lengths.items() for i in range(length)]
     assert [sum(high - low for _, low, high in bucket) for bucket in flat.buckets(lengths, 8)] == [8] * 6
-
-
-def rounded_many(value: float, dtype: torch.dtype, rounding: Rounding) -> Tensor:
-    """One number, rounded at 100,000 places."""
-    values = torch.full((100_000,), value)
-    c = row(**hashing.keys(seed=1, position=2, step=3))
-    return precision.rounded(values, dtype, row(), c, torch.arange(100_000), rounding)[0].double()
-
-
-def test_stochastic_rounding_is_right_in_the_mean() -> None:
-    low, high = 1.0, 1.0078125  # neighbours in bfloat16
-    for share in (0.1, 0.5, 0.9):
-        value = low + share * (high - low)
-        found = rounded_many(value, torch.bfloat16, "stochastic")
-        assert set(found.unique().tolist()) == {low, high}
-        # Three standard errors of a share of 100,000 draws.
-        assert abs(float((found == high).double().mean()) - share) < 3 * (share * (1 - share) / 100_000) ** 0.5
-    assert rounded_many(low, torch.bfloat16, "stochastic").unique().tolist() == [low]
-    assert rounded_many(torch.inf, torch.bfloat16, "stochastic").unique().tolist() == [torch.inf]
-    assert rounded_many(torch.nan, torch.bfloat16, "stochastic").isnan().all()
-
-
-def test_the_noise_of_neighbours_steps_and_parameters_is_unrelated() -> None:
-    def noise(**where: int) -> Tensor:
-        c = row(**hashing.keys(**{"seed": 0, "position": 0, "step": 1} | where))
-        return (hashing.noise(torch.arange(65_536), c) & 0xFFFF).double() / 65_536 - 0.5
-
-    streams = [noise(), noise(seed=1), noise(position=1), noise(step=2), noise().roll(1)]
-    for one, other in itertools.combinations(streams, 2):
-        # Uniform on an interval of length 1: the product has standard deviation 1/12, its mean over 65,536 that / 256.
-        assert abs(float((one * other).mean())) < 4 / 12 / 256
-    assert abs(float(streams[0].mean())) < 4 * (1 / 12) ** 0.5 / 256
-
-
-@pytest.mark.parametrize("rounding", ["kahan", "stochastic"])
-def test_small_steps_are_not_lost_in_half_precision(rounding: Rounding) -> None:
-    def walked(dtype: torch.dtype, rounding: Rounding) -> float:
-        param = torch.ones(4096, dtype=dtype, requires_grad=True)
-        optimizer = optim.SGD([param], lr=1e-4, rounding=rounding)
-        for _ in range(100):
-            param.grad = torch.ones_like(param)
-            optimizer.step()
-        remembered = optimizer.state[param].get("residual", torch.zeros(()))
-        return float((param.detach().double() + remembered).mean())
-
-    assert walked(torch.bfloat16, "nearest") == 1.0  # each step is an eighth of half a unit: all are lost
-    assert walked(torch.bfloat16, rounding) == pytest.approx(0.99, abs=5e-4)
-    assert walked(torch.float32, rounding) == pytest.approx(0.99, abs=1e-5)  # nothing to round
 
 
 def special() -> Tensor:
@@ -340,71 +246,3 @@ def test_scalars_that_differ_are_combined_in_float64_every_way() -> None:
         ends.append([param.detach() for param in params])
     assert_same_bits(ends[1], ends[0])
     assert_same_bits(ends[2], ends[0])
-
-
-WHOLE = [case for case in CASES if case.rule.scope in ("tensor", "matrix")]
-BATCHED = [case for case in WHOLE if case.rule.vmaps]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", BATCHED, ids=str)
-def test_tensors_of_one_shape_step_as_one_as_they_do_one_by_one(case: Case, dtype: torch.dtype) -> None:
-    # One of each shape joins late and one rests now and then, so that batches are of several sizes.
-    shapes = [shape for shape in (*case.shapes, (24, 24), (6, 40)) for _ in range(4)]
-    found, expected = (taken(case, way, dtype, shapes=shapes, transposed=False) for way in ("batched", "loop"))
-    if case.rule.scope == "tensor":
-        assert_same_bits(found, expected)
-        return
-    # Products of matrices are added up in another order, and what that leaves may turn a rounding to bfloat16.
-    allowed = {torch.float64: 1e-12, torch.float32: 5e-5, torch.bfloat16: 2**-7}
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        assert (one.double() - other.double()).abs().max() <= allowed[one.dtype] * other.double().abs().max()
-
-
-def small_matrices(num: int, rows: int, columns: int) -> list[Tensor]:
-    return [torch.zeros(rows, columns, requires_grad=True) for _ in range(num)]
-
-
-def test_small_tensors_of_one_shape_are_batched_and_the_plan_says_so() -> None:
-    many = small_matrices(4, 8, 8)
-    assert str(optim.Muon(many).plan).startswith(
-        "batched: Muon multiplies whole matrices, and small ones of one shape step as one\n    0  8x8"
-    )
-    for params in (many[:3], small_matrices(4, 97, 97)):
-        reason = "Muon multiplies whole matrices, and no 4 small ones have one shape"
-        assert str(optim.Muon(params).plan).startswith(f"loop: {reason}\n")
-    assert str(optim.Muon(small_matrices(1, 97, 97), way="batched").plan).startswith("batched: asked for")
-    assert "and what it does to one depends on its numbers" in str(optim.SOAP(many).plan)
-    assert "and each has random numbers of its own" in str(
-        optim.Muon([param.detach().bfloat16() for param in many], rounding="stochastic").plan
-    )
-    assert "and a parameter is not contiguous" in str(optim.Muon([param.detach()[:, :4] for param in many]).plan)
-    with pytest.raises(SettingError, match="AdamW: way='batched' must be possible, but it looks at single elements"):
-        optim.AdamW(many, way="batched").plan  # noqa: B018
-    with pytest.raises(SettingError, match="Muon: way='flat' must be possible, but Muon looks at whole tensors"):
-        optim.Muon(many, way="flat").plan  # noqa: B018
-
-
-def test_a_batch_takes_the_operations_of_one_and_bounded_memory() -> None:
-    def watched(num: int, way: Way) -> Watched:
-        params = small_matrices(num, 96, 96)
-        optimizer = optim.Muon(params, way=way)
-        for _ in range(2):
-            for param in params:
-                param.grad = torch.ones_like(param)
-            with Watched() as watching:
-                optimizer.step()
-        return watching
-
-    assert watched(100, "batched").operations < watched(4, "loop").operations
-    assert 20e6 < watched(1000, "batched").peak_bytes < 64e6  # of 37 MB of parameters
-
-
-def test_batches_hold_all_tensors_once_and_no_more_than_they_may() -> None:
-    params = small_matrices(250, 96, 96)
-    batch = Batch(Program(rules.Muon()), params, {"buffer": small_matrices(250, 96, 96)})
-    parts = list(batched._buckets(batch, range(250)))
-    assert [k for part in parts for k in part] == list(range(250))
-    assert all(len(part) * 96 * 96 * 4 <= batched._BUCKET_BYTES for part in parts)
-    assert len(parts) == 3

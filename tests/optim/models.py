@@ -184,3 +184,18 @@ ARCHITECTURES = {
     ),
     "a transformer of one's own": Architecture(Gpt, r"blocks\.\d\.(qkv|proj)\.weight", None),
 }
+
+
+TOKENS = torch.randint(0, 11, (4, 5), generator=torch.Generator().manual_seed(0))
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 4) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(TOKENS).square().mean().backward()
+        optimizer.step()
+
+
+def gpt(seed: int = 0) -> Gpt:
+    torch.manual_seed(seed)
+    return Gpt()

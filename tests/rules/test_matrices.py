@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.references.matrices import POLAR_EXPRESS
-from tests.references.matrices import newton_schulz as step_by_step
+from tests.references.orthogonal import POLAR_EXPRESS
+from tests.references.orthogonal import newton_schulz as step_by_step
 from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.rules.base.matrices import (

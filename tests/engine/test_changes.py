@@ -1,0 +1,272 @@
+"""What may change under the feet of a kernel: gradients, parameters, state, groups."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.stepping import stepped
+from thalweg import optim
+from thalweg.engine import c_compiler
+from thalweg.errors import ParameterError, SettingError
+
+
+def prepared(*shape: int, **settings: Any) -> tuple[torch.Tensor, optim.RuleOptimizer]:
+    param = torch.ones(shape, requires_grad=True)
+    optimizer = optim.Adam([param], **settings)
+    optimizer.prepare()
+    stepped(optimizer, param)
+    return param, optimizer
+
+
+def swapped(param: torch.Tensor, grad: torch.Tensor) -> None:
+    param.grad = torch.ones_like(param)
+    param.grad.data = grad
+
+
+@pytest.mark.parametrize(
+    ("grad", "message"),
+    [
+        (torch.ones(2, 3, dtype=torch.float64), "the dtype of its parameter, torch.float32, got torch.float64"),
+        (torch.ones(2, 3, dtype=torch.int32), "the dtype of its parameter, torch.float32, got torch.int32"),
+        (torch.ones(2, 2), "the shape of its parameter, (2, 3), got (2, 2)"),
+        (torch.ones(3, 2), "the shape of its parameter, (2, 3), got (3, 2)"),
+        (torch.ones(6), "the shape of its parameter, (2, 3), got (6,)"),
+    ],
+    ids=str,
+)
+def test_a_wrong_gradient_gets_an_error_and_changes_nothing(grad: torch.Tensor, message: str) -> None:
+    param, optimizer = prepared(2, 3)
+    other = torch.ones(4, requires_grad=True)
+    optimizer.add_param_group({"params": [other]})
+    before = param.detach().clone()
+    other.grad = torch.ones(4)
+    swapped(param, grad)
+    with pytest.raises(ParameterError) as error:
+        optimizer.step()
+    assert message in str(error.value)
+    assert torch.equal(param, before)
+    assert torch.equal(other, torch.ones(4))
+
+
+def test_a_gradient_on_another_device_gets_an_error() -> None:
+    param, optimizer = prepared(2, 3)
+    param.grad = None
+    param.grad = torch.ones(2, 3)
+    elsewhere = torch.empty(2, 3, device="meta")
+    optimizer._bindings  # noqa: B018
+    batch = optimizer._ready(0)[0][0].batch
+    assert batch.where([elsewhere]) is None
+    with pytest.raises(ParameterError, match="the device of its parameter, cpu, got meta"):
+        optimizer._ready(0)[0][0].step(optimizer._programs(0)(torch.float32), [elsewhere], 0)
+
+
+def test_gradients_in_another_order_or_negated_are_read_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 2, generator=generator)
+    negated = torch.complex(torch.zeros(2, 3), -values.t()).conj().imag
+    assert negated.is_neg()
+    ends = []
+    for grad in (values.t().contiguous(), values.t(), negated, values.t()[None].expand(1, 2, 3)[0]):
+        param, optimizer = prepared(2, 3)
+        param.grad = grad
+        optimizer.step()
+        ends.append(param.detach())
+    assert all(torch.equal(end, ends[0]) for end in ends)
+
+
+def test_a_parameter_whose_memory_is_replaced_is_followed() -> None:
+    param, optimizer = prepared(2, 3)
+    old = param.data
+    kept = old.clone()
+    for new in (torch.full((2, 3), 5.0), torch.full((3, 2), 5.0).t()):
+        param.data = new
+        stepped(optimizer, param)
+        assert torch.allclose(new, torch.full((2, 3), 5.0 - 1e-3))
+    assert torch.equal(old, kept)
+
+
+def test_state_that_the_user_replaces_is_used() -> None:
+    param, optimizer = prepared(3)
+    twin = torch.ones(3, requires_grad=True)
+    other = optim.Adam([twin])
+    stepped(other, twin)
+    optimizer.state[param]["exp_avg"] = torch.full((3,), 0.5)
+    other.state[twin]["exp_avg"].fill_(0.5)
+    stepped(optimizer, param)
+    stepped(other, twin)
+    assert torch.equal(param, twin)
+    optimizer.state[param]["step"] = torch.tensor(0.0)
+    other.state[twin]["step"].zero_()
+    stepped(optimizer, param)
+    stepped(other, twin)
+    assert torch.equal(param, twin)
+    optimizer.state.clear()  # begin again
+    stepped(optimizer, param)
+    assert optimizer.state[param]["step"] == 1
+    moved = optimizer.state[param]["exp_avg"]
+    moved.data = moved.data.clone()  # as those do that move state out of the way and back
+    stepped(optimizer, param)
+    assert torch.allclose(optimizer.state[param]["exp_avg"], torch.full((3,), 0.19))
+
+
+def test_autograd_is_told_of_the_change() -> None:
+    param, optimizer = prepared(3)
+    loss = (param * param).sum()
+    param.grad = torch.ones(3)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_libraries_are_not_shared_by_different_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = c_compiler._digest("source", parallel=True)
+    monkeypatch.setattr(c_compiler, "_processor", lambda: "another")
+    assert c_compiler._digest("source", parallel=True) != here
+
+
+def test_a_checkpoint_of_another_shape_is_refused() -> None:
+    small, large = torch.ones(4, 4, requires_grad=True), torch.ones(4096, 4, requires_grad=True)
+    begun, resumed = optim.Adam([small]), optim.Adam([large])
+    stepped(begun, small)
+    resumed.load_state_dict(begun.state_dict())
+    with pytest.raises(ParameterError, match=r"must have shape \(4096, 4\), got \(4, 4\)"):
+        stepped(resumed, large)
+    param, optimizer = prepared(3)
+    optimizer.state[param]["exp_avg"] = torch.zeros(7)
+    with pytest.raises(ParameterError, match=r"must have shape \(3,\), got \(7,\)"):
+        stepped(optimizer, param)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(slice(1000), slice(10)), (slice(10), slice(1000))], ids=["less", "more"]
+)
+def test_a_parameter_that_changes_its_size_in_place_is_followed(before: slice, after: slice) -> None:
+    memory = torch.ones(1000)
+    param = torch.nn.Parameter(memory[before])
+    optimizer = optim.SGD([param], lr=0.25, way="compiled")
+    stepped(optimizer, param)
+    memory.fill_(1.0)
+    param.grad = None
+    param.data = memory[after]
+    stepped(optimizer, param)
+    assert torch.equal(memory[after], torch.full_like(memory[after], 0.75))
+    assert memory.sum() == 1000 - 0.25 * len(memory[after])
+
+
+def test_a_parameter_that_changes_its_dtype_in_place_is_followed() -> None:
+    memory = torch.ones(64)
+    param = torch.nn.Parameter(memory)
+    optimizer = optim.SGD([param], lr=0.5, way="compiled")
+    stepped(optimizer, param)
+    param.grad = None
+    param.data = memory.view(torch.bfloat16)[:16].fill_(1.0)
+    stepped(optimizer, param)
+    assert torch.equal(param, torch.full((16,), 0.5, dtype=torch.bfloat16))
+
+
+def test_the_default_device_and_dtype_are_none_of_our_business(fresh_machine: Path) -> None:
+    param = torch.ones(3, requires_grad=True)
+    param.grad = torch.ones(3)
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        optimizer = optim.Adam([param], lr=0.1, way="compiled")
+        optimizer.step()
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert optimizer.state[param]["step"].dtype == torch.float32
+    assert torch.allclose(param.detach(), torch.full((3,), 0.9))
+
+
+def test_zeros_without_memory_are_gradients() -> None:
+    param, empty = torch.ones(3, requires_grad=True), torch.zeros(0, requires_grad=True)
+    optimizer = optim.SGD([param, empty], lr=0.5, weight_decay=1.0, way="compiled")
+    param.grad, empty.grad = torch._efficientzerotensor((3,)), torch.zeros(0)
+    optimizer.step()
+    assert torch.equal(param, torch.full((3,), 0.5))
+
+
+def test_a_tensor_class_of_its_own_is_left_to_the_loop() -> None:
+    class Own(torch.Tensor):
+        pass
+
+    param = torch.ones(3).as_subclass(Own).requires_grad_()
+    assert str(optim.SGD([param]).plan).startswith("loop: a parameter is of a tensor class of its own")
+
+
+def test_a_view_that_is_yet_to_be_negated_is_refused() -> None:
+    param = torch._neg_view(torch.ones(3)).requires_grad_()
+    param.grad = torch.ones(3)
+    with pytest.raises(ParameterError, match=r"must hold its own numbers, got a view of shape \(3,\)"):
+        optim.SGD([param]).step()
+
+
+def test_another_state_put_in_place_of_ours_is_used() -> None:
+    param, optimizer = prepared(3)
+    optimizer.state = defaultdict(dict)
+    stepped(optimizer, param)
+    assert optimizer.state[param]["step"] == 1
+    assert len(optimizer.state_dict()["state"]) == 1
+
+
+def test_parameters_that_are_replaced_or_reordered_in_a_group_keep_their_state() -> None:
+    ends = []
+    for kind in (torch.optim.Adam, optim.Adam):
+        first, second = (torch.ones(2, requires_grad=True) for _ in range(2))
+        optimizer = kind([first, second], lr=0.1)
+        stepped(optimizer, first, num_steps=3)
+        optimizer.param_groups[0]["params"].reverse()
+        first.grad = second.grad = torch.ones(2)
+        optimizer.step()
+        grown = torch.ones(3, requires_grad=True)  # as Gaussian splatting does
+        kept = optimizer.state.pop(first)
+        for key in ("exp_avg", "exp_avg_sq"):
+            kept[key] = torch.cat([kept[key], torch.zeros(1)])
+        optimizer.state[grown] = kept
+        optimizer.param_groups[0]["params"][1] = grown
+        stepped(optimizer, grown, second)
+        ends.append([first.detach(), second.detach(), grown.detach()])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_note_of_the_users_in_the_state_is_no_step() -> None:
+    param = torch.ones(3, requires_grad=True)
+    optimizer = optim.Adam([param])
+    optimizer.state[param]["name"] = "w"
+    stepped(optimizer, param)
+    assert optimizer.state[param]["step"] == 1
+
+
+def test_state_in_another_order_in_memory_is_taken() -> None:
+    param, optimizer = prepared(2, 3, 4, 4)
+    twin, other = prepared(2, 3, 4, 4)
+    entry = optimizer.state[param]["exp_avg"]
+    optimizer.state[param]["exp_avg"] = entry.to(memory_format=torch.channels_last)
+    stepped(optimizer, param)
+    stepped(other, twin)
+    assert torch.equal(param, twin)
+
+
+def test_a_sparse_gradient_of_a_transposed_parameter_is_read_right() -> None:
+    param = torch.zeros(4, 3).t().requires_grad_()
+    param.grad = torch.sparse_coo_tensor([[1]], [[1.0, 2.0, 3.0, 4.0]], (3, 4), check_invariants=True)
+    optim.SGD([param], lr=1.0, momentum=0.9).step()
+    assert param.tolist() == [[0.0] * 4, [-1.0, -2.0, -3.0, -4.0], [0.0] * 4]
+
+
+def test_a_rounding_written_into_a_group_is_checked() -> None:
+    param, optimizer = prepared(3)
+    optimizer.param_groups[0]["rounding"] = "kahn"
+    with pytest.raises(SettingError, match="rounding must be one of nearest, kahan, stochastic, got 'kahn'"):
+        stepped(optimizer, param)
+    half = torch.ones(3, dtype=torch.float16, requires_grad=True)
+    resumed = optim.SGD([half])
+    brains = optim.SGD([torch.ones(3, dtype=torch.bfloat16)], rounding="stochastic")
+    resumed.load_state_dict(brains.state_dict())
+    with pytest.raises(ParameterError, match="stochastic rounding is for bfloat16"):
+        stepped(resumed, half)
