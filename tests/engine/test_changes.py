@@ -9,7 +9,7 @@ import torch
 
 from tests.engine.stepping import stepped
 from thalweg import optim
-from thalweg.engine import c_compiler
+from thalweg.engine import c_compiler, loop
 from thalweg.errors import ParameterError, SettingError
 
 
@@ -131,9 +131,8 @@ def test_a_checkpoint_of_another_shape_is_refused() -> None:
     small, large = torch.ones(4, 4, requires_grad=True), torch.ones(4096, 4, requires_grad=True)
     begun, resumed = optim.Adam([small]), optim.Adam([large])
     stepped(begun, small)
-    resumed.load_state_dict(begun.state_dict())
     with pytest.raises(ParameterError, match=r"must have shape \(4096, 4\), got \(4, 4\)"):
-        stepped(resumed, large)
+        resumed.load_state_dict(begun.state_dict())
     param, optimizer = prepared(3)
     optimizer.state[param]["exp_avg"] = torch.zeros(7)
     with pytest.raises(ParameterError, match=r"must have shape \(3,\), got \(7,\)"):
@@ -270,3 +269,101 @@ def test_a_rounding_written_into_a_group_is_checked() -> None:
     resumed.load_state_dict(brains.state_dict())
     with pytest.raises(ParameterError, match="stochastic rounding is for bfloat16"):
         stepped(resumed, half)
+
+
+@pytest.mark.parametrize("how", ["shared", "copied"])
+@pytest.mark.parametrize("kind", [optim.Adam, optim.NAdam, optim.ScheduleFreeSGD])
+def test_numbers_whose_memory_is_moved_are_still_those_of_the_steps(kind: type, how: str) -> None:
+    (param, moved), (twin, left) = ((param, kind([param])) for param in (torch.ones(3), torch.ones(3)))
+    for optimizer, one in ((moved, param), (left, twin)):
+        one.requires_grad_()
+        stepped(optimizer, one)
+    for entry in moved.state[param].values():
+        if how == "shared":
+            entry.share_memory_()
+        else:
+            entry.data = entry.data.clone()
+    for optimizer, one in ((moved, param), (left, twin)):
+        stepped(optimizer, one, num_steps=4)
+    assert moved.state[param]["step"] == 5
+    for key, entry in left.state[twin].items():
+        assert torch.equal(moved.state[param][key], entry), key
+    moved.state[param]["step"].data = torch.tensor(100.0)
+    stepped(moved, param)
+    assert moved.state[param]["step"] == 101
+
+
+def test_an_entry_that_is_taken_away_begins_anew() -> None:
+    param, optimizer = prepared(3)
+    optimizer.state[param].clear()
+    stepped(optimizer, param)
+    assert optimizer.state[param]["step"] == 1
+    optimizer.state[param].pop("exp_avg")
+    stepped(optimizer, param)
+    assert optimizer.state[param]["step"] == 2
+    torch.testing.assert_close(optimizer.state[param]["exp_avg"], torch.full((3,), 0.1))
+
+
+def test_a_complex_parameter_that_is_transposed_in_place_is_followed() -> None:
+    moved, stays = (torch.ones(2, 3, dtype=torch.complex64, requires_grad=True) for _ in range(2))
+    optimizers = [optim.SGD([param], lr=0.1) for param in (moved, stays)]
+    grad = torch.arange(6.0).view(2, 3).to(torch.complex64)
+    for optimizer, param in zip(optimizers, (moved, stays), strict=True):
+        param.grad = grad.clone()
+        optimizer.step()
+        param.grad = None
+    moved.data = moved.data.t()
+    moved.grad, stays.grad = grad.t().clone(), grad.clone()
+    for optimizer in optimizers:
+        optimizer.step()
+    assert torch.equal(moved.t(), stays)
+
+
+def test_autocast_ends_where_a_step_begins() -> None:
+    params = [torch.eye(8).requires_grad_() for _ in range(2)]
+    optimizers = [optim.Muon([params[0]]), optim.Muon([params[1]])]
+    for k, (param, optimizer) in enumerate(zip(params, optimizers, strict=True)):
+        param.grad = torch.cos(torch.arange(64.0)).view(8, 8)
+        with torch.autocast("cpu", torch.bfloat16, enabled=k > 0):
+            optimizer.step()
+    assert torch.equal(*params)
+
+
+def test_a_step_that_fails_on_the_way_is_counted_where_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = torch.ones(3, requires_grad=True), torch.ones(3, dtype=torch.float64, requires_grad=True)
+    optimizer = optim.Adam([first, second], way="loop")
+    first.grad, second.grad = torch.ones_like(first), torch.ones_like(second)
+    whole = loop.run
+
+    def until_float64(steps: Any) -> None:
+        if steps[0].batch.dtype == torch.float64:
+            raise MemoryError
+        whole(steps)
+
+    monkeypatch.setattr(loop, "run", until_float64)
+    with pytest.raises(MemoryError):
+        optimizer.step()
+    assert (optimizer.state[first]["step"], optimizer.state[second]["step"]) == (1, 0)
+    assert (first < 1).all()
+    assert (second == 1).all()
+
+
+def test_the_plan_follows_parameters_that_are_taken_out_of_a_group() -> None:
+    params = [torch.ones(3), torch.ones(3, dtype=torch.bfloat16), torch.ones(6)[::2]]
+    for param in params:
+        param.requires_grad_()
+    optimizer = optim.Adam(params)
+    optimizer.prepare()
+    stepped(optimizer, *params)
+    del optimizer.param_groups[0]["params"][0]
+    stepped(optimizer, *params[1:])
+    assert [one.choice.way for one in optimizer.plan.parameters] == ["compiled", "loop"]
+
+
+def test_many_groups_are_bound_once() -> None:
+    params = [torch.ones(3, requires_grad=True) for _ in range(100)]
+    optimizer = optim.SGD([{"params": [param]} for param in params])
+    stepped(optimizer, *params)
+    bound = [binding for made in optimizer._bindings._made.values() for binding, _ in made]
+    stepped(optimizer, *params)
+    assert [binding for made in optimizer._bindings._made.values() for binding, _ in made] == bound

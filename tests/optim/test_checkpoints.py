@@ -3,14 +3,17 @@
 import copy
 import io
 import pickle
+import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from tests.cases import Case
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
-from thalweg import optim
-from thalweg.errors import ParameterError
+from thalweg import optim, rules
+from thalweg.errors import ParameterError, SettingError
 from thalweg.optim import keywords
 
 
@@ -100,3 +103,72 @@ def test_checkpoints_of_another_algorithm_are_refused() -> None:
         optim.AdamW(params).load_state_dict(torch.optim.SGD(params).state_dict())
     with pytest.raises(ParameterError, match="got decoupled weight decay. Load it into AdamW"):
         optim.Adam(params).load_state_dict(torch.optim.Adam(params, decoupled_weight_decay=True).state_dict())
+    with pytest.raises(ParameterError, match="must be one of Lion, got one with eps, amsgrad"):
+        optim.Lion(params).load_state_dict(torch.optim.AdamW(params).state_dict())
+    averaged = optim.optimizer_for(rules.MovingAverage(rules.AdamW()))
+    for saving, loading in ((optim.AdamW, optim.Adam), (optim.AdamW, optim.Lion), (averaged, optim.AdamW)):
+        with pytest.raises(ParameterError, match=f"must be one of {loading.rule.name}, got one of .*AdamW"):
+            loading(params).load_state_dict(saving(params).state_dict())
+
+
+def test_a_checkpoint_of_torchs_muon_loads() -> None:
+    params = [torch.eye(4, requires_grad=True)]
+    theirs = torch.optim.Muon(params, lr=0.05)
+    train(theirs, 2)
+    ours = optim.Muon(params)
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.param_groups[0]["lr"] == 0.05
+
+
+BROKEN = {
+    "no checkpoint": (lambda saved: saved.clear(), "must hold 'param_groups' and 'state'"),
+    "no record": (lambda saved: saved["state"].update({0: None}), "must be a dictionary, got NoneType"),
+    "a step in words": (lambda saved: saved["state"][0].update(step="abc"), "must be one finite number, got 'abc'"),
+    "no step": (lambda saved: saved["state"][0].update(step=torch.tensor(torch.nan)), "must be one finite number"),
+    "another shape": (lambda saved: saved["state"][1].update(exp_avg=torch.zeros(99)), "must have shape"),
+    "lr in words": (lambda saved: saved["param_groups"][0].update(lr="x"), "lr must be a number >= 0, got 'x'"),
+    "lr below 0": (lambda saved: saved["param_groups"][0].update(lr=-1.0), "lr must be >= 0, got -1.0"),
+    "one beta": (lambda saved: saved["param_groups"][0].update(betas=(0.9,)), "betas must hold 2 numbers"),
+}
+
+
+@pytest.mark.parametrize(("breaking", "said"), BROKEN.values(), ids=BROKEN)
+def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(breaking: Callable[[Any], None], said: str) -> None:
+    params = fresh()
+    optimizer = optim.Adam(params)
+    train(optimizer, 3)
+    before, saved = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(optimizer.state_dict())
+    breaking(saved)
+    with pytest.raises((ParameterError, SettingError), match=re.escape(said)):
+        optimizer.load_state_dict(saved)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for index, record in before["state"].items():
+        for key, entry in record.items():
+            assert torch.equal(after["state"][index][key], entry)
+
+
+def test_what_hooks_and_subclasses_make_of_a_loaded_state_stays() -> None:
+    class FromTheStart(optim.Adam):
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            super().__setstate__(state)
+            for record in self.state.values():
+                record["exp_avg"].zero_()
+
+    params = fresh(torch.bfloat16)
+    optimizer = FromTheStart(params)
+    train(optimizer, 3)
+    seen = []
+
+    def restart(loaded: torch.optim.Optimizer) -> None:
+        for record in loaded.state.values():
+            seen.append(record["exp_avg_sq"].dtype)
+            record["step"] = torch.tensor(0.0)
+
+    optimizer.register_load_state_dict_post_hook(restart)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert set(seen) == {torch.float32}
+    for record in optimizer.state.values():
+        assert record["step"] == 0
+        assert not record["exp_avg"].any()
+        assert record["exp_avg_sq"].any()

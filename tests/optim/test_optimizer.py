@@ -334,6 +334,30 @@ def test_bad_input_leaves_the_optimizer_as_it_was() -> None:
     assert len(optimizer.param_groups) == 1
 
 
+def test_a_group_is_the_dictionary_that_was_given() -> None:
+    group = {"params": [torch.zeros(2)], "lr": 0.1, "no_weight_decay": True}
+    optimizer = optim.AdamW([group])
+    group["lr"] = 0.5
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_none_is_no_setting() -> None:
+    with pytest.raises(SettingError, match="weight_decay must be a number >= 0, got None"):
+        optim.AdamW([torch.zeros(2)], weight_decay=None)
+    optimizer = optim.AdamW([torch.zeros(2)])
+    optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(SettingError, match="lr must be a number >= 0, got None"):
+        optimizer.prepare()
+
+
+def test_a_differentiable_step_does_not_lose_gradients_of_settings() -> None:
+    param = torch.ones(3, requires_grad=True).clone()
+    optimizer = optim.SGD([param], lr=torch.tensor(0.1, requires_grad=True), differentiable=True)
+    param.grad = torch.ones(3)
+    with pytest.raises(ParameterError, match="settings must not require gradients, which end at them, got lr"):
+        optimizer.step()
+
+
 def embedded(optimizer: Any, **settings: Any) -> tuple[torch.Tensor, torch.optim.Optimizer]:
     """A table trained for a few steps by sparse gradients, with a dense parameter beside it."""
     torch.sparse.check_sparse_tensor_invariants.disable()  # torch.optim warns until one says what one wants

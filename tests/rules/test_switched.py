@@ -100,3 +100,15 @@ def test_it_competes_by_name() -> None:
         named("then(adam,sgd,lion)")
     with pytest.raises(SettingError, match="lr_ratio must be > 0"):
         ADAM_THEN_SGD.with_(lr_ratio=0.0)
+
+
+def test_an_evaluation_right_after_the_switch_is_by_the_rule_that_made_the_last_step() -> None:
+    inner = rules.MovingAverage(rules.AdamW(lr=0.1), average_decay=0.9)
+    param = torch.ones(3, requires_grad=True)
+    optimizer = optim.optimizer_for(rules.Switched((inner, rules.SGD()), switch_at=3))([param])
+    for taken in range(1, 5):
+        param.grad = torch.ones(3)
+        optimizer.step()
+        trained = param.detach().clone()
+        with optimizer.evaluating():
+            assert torch.equal(param, trained) == (taken in (1, 4))  # the first average is of one

@@ -239,6 +239,20 @@ def test_evaluation_moves_the_parameters_and_puts_them_back_exactly() -> None:
     assert torch.equal(vector(params), vector(trained))
 
 
+def test_what_is_written_in_an_evaluation_is_not_undone_unsaid() -> None:
+    param = torch.ones(3)
+    optimizer = made(rules.MovingAverage(rules.SGD(lr=1.0)), [param])
+    train(optimizer, [param])
+    trained = param.clone()
+    optimizer.eval()
+    param.fill_(7.0)
+    with pytest.raises(ParameterError, match="must not be written to between eval"):
+        optimizer.train()
+    assert (param == 7.0).all()
+    optimizer.train()
+    assert torch.equal(param, trained)
+
+
 def test_parameters_that_share_memory_come_back_from_an_evaluation() -> None:
     memory = torch.zeros(4)
     optimizer = made(rules.MovingAverage(rules.SGD(lr=1.0)), [memory[:3], memory[1:]])

@@ -24,7 +24,8 @@ def interleaved(steps: Mapping[str, Callable[[], None]], rounds: int) -> dict[st
 
 def ratio(times: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
     """The ratio of medians, and the tenth and ninetieth percentile of the ratios round by round."""
-    each = statistics.quantiles([one / other for one, other in zip(times, baseline, strict=True)], n=10)
+    ratios = [one / other for one, other in zip(times, baseline, strict=True)]
+    each = statistics.quantiles(ratios, n=10, method="inclusive")  # the other method goes beyond what was seen
     return statistics.median(times) / statistics.median(baseline), each[0], each[-1]
 
 

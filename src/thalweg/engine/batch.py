@@ -30,20 +30,24 @@ class Batch:
         params: Sequence[Tensor],
         columns: dict[str, list[Tensor]],
         shards: Sequence[Shards | None] | None = None,
+        watched: Sequence[Tensor] = (),
     ) -> None:
+        """`watched` are tensors that must stay where they are, too."""
         self.program = program
         self.params = list(params)
         self.shards = shards or [None] * len(params)
         self.columns = columns
         self.dtype, self.device = params[0].dtype, params[0].device
         self.num_elements = sum(param.numel() for param in params)
-        self._own = [*self.params, *chain.from_iterable(columns.values())]
-        self._ids = array("Q", map(id, self._own))
+        own = [*self.params, *chain.from_iterable(columns.values())]
+        self._held = [*own, *watched]
+        self._ids = array("Q", map(id, self._held))
         self._lay = self._lie()
+        self._held_at = array("Q", map(Tensor.data_ptr, self._held))
         # Where the parameters and then what they remember, column by column, lie in memory.
-        self.bound_at = array("Q", map(Tensor.data_ptr, self._own))
+        self.bound_at = self._held_at[: len(own)]
         self.look: Look | None = None  # by C, if a kernel runs the batch
-        self._own_seen, self._grads_seen = Seen(), Seen()
+        self._seen, self._grads_seen = Seen(), Seen()
 
     def state(self, k: int) -> Any:
         """What the parameter number `k` remembers, as a row."""
@@ -56,7 +60,7 @@ class Batch:
 
     def unchanged(self) -> bool:
         """Whether everything lies in memory as it did when the batch was made, to the same size."""
-        return self._own_seen.where(self.look, self._own, lambda: self._lie() == self._lay, self._ids) == self.bound_at
+        return self._seen.where(self.look, self._held, lambda: self._lie() == self._lay, self._ids) == self._held_at
 
     def fetch(self, records: "array[int]") -> None:
         """Bring what a step will look at into the cache, with the dictionaries of these ids."""
@@ -64,7 +68,7 @@ class Batch:
             self.look.fetch(self._ids, records)
 
     def _lie(self) -> list[Any]:
-        return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in self._own]
+        return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in self._held]
 
     def why_not_raw(self) -> str | None:
         """Why what lies at the addresses must not be read or written directly; None if it may be."""

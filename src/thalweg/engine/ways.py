@@ -12,8 +12,9 @@ background, and goes on by it from the step at which it is ready. `batched` give
 
 import logging
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -145,15 +146,19 @@ class Runner:
         compiled.run([self.launch])
 
 
-def run(steps: Sequence[tuple[Runner, Step]]) -> None:
-    """Take one step of all batches, each its own way."""
-    with torch.no_grad():
-        together = [each for each in steps if each[0].batch.program.rule.scope == "model"]
+def run(steps: Sequence[tuple[Runner, Step]], taken: Callable[[int], None]) -> None:
+    """Take one step of all batches, each its own way; `taken(k)` is called when that of number k is taken."""
+    with torch.no_grad(), ExitStack() as exact:
+        for device in {runner.batch.device.type for runner, _ in steps}:
+            if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+                exact.enter_context(torch.autocast(device, enabled=False))
+        together = {k for k, (runner, _) in enumerate(steps) if runner.batch.program.rule.scope == "model"}
         if together:
-            _run_together(together)
-        for runner, step in steps:
-            if runner.batch.program.rule.scope != "model":
+            _run_together([steps[k] for k in sorted(together)])
+        for k, (runner, step) in enumerate(steps):
+            if k not in together:
                 runner.run(step)
+            taken(k)
 
 
 def kernels_of(runners: Sequence[Runner]) -> list[Launch]:

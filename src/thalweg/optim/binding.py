@@ -6,6 +6,7 @@ and replace its entries. A binding holds the tensors found there, and checks bef
 
 from array import array
 from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
 
@@ -64,7 +65,8 @@ class Binding:
             for key in ("step", *program.rule.carried, *(leaf.key for leaf in layout.values()))
         }
         columns = {name: [plain(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
-        self.batch = Batch(program, [plain(param) for param in params], columns, list(map(shards_of, params)))
+        counted = [entry for key in ("step", *program.rule.carried) for entry in self._entries[key]]
+        self.batch = Batch(program, [plain(param) for param in params], columns, list(map(shards_of, params)), counted)
         # What the batch holds of a complex or sharded parameter is a view, which stays where `param.data` has left.
         self._views = _is_view(params[0])
         if hasattr(params[0], "to_local") and (program.rule.takes_matrices or program.needs_keys):
@@ -73,7 +75,7 @@ class Binding:
                 f"numbers, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
             )
         self._ids = array("Q", map(id, self.records))
-        self._addresses = self._where()
+        self._lies = self._where()
         self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
         self.runner = Runner(self.batch, asked)
 
@@ -86,14 +88,21 @@ class Binding:
         return (
             (program is self.program or program.key(self.batch.params[0].shape, self.batch.dtype) == self._key)
             and self.batch.unchanged()
-            and (not self._views or self._where() == self._addresses)
-            and all(
-                all(map(is_, map(itemgetter(key), self.records), entries)) for key, entries in self._entries.items()
-            )
+            and (not self._views or self._where() == self._lies)
+            and self._has_entries()
         )
 
-    def _where(self) -> list[int]:
-        return [plain(param).data_ptr() for param in self.params]
+    def _has_entries(self) -> bool:
+        try:
+            return all(
+                all(map(is_, map(itemgetter(key), self.records), entries)) for key, entries in self._entries.items()
+            )
+        except KeyError:  # the user has taken one away
+            return False
+
+    def _where(self) -> list[Any]:
+        each = map(plain, self.params)
+        return [(memory.data_ptr(), memory.shape, memory.stride(), memory.dtype) for memory in each]
 
     def step(self, program: Program, grads: Sequence[Tensor], seed: int) -> Step:
         """The step to take with these gradients, at the numbers of `program`. Writes nothing."""
@@ -191,26 +200,33 @@ class UnknownParameterError(Exception):
 class Bindings:
     """All bindings of an optimizer, made when they are needed and again when they no longer hold."""
 
-    # Sets of parameters that have a gradient together; a mixture of experts has many, and binding takes a while.
+    # Sets of parameters that have a gradient together, beside one for each group; a mixture of experts has many, and
+    # binding takes a while.
     _MOST = 32
 
-    def __init__(self, params: Sequence[Tensor], state: State) -> None:
+    def __init__(self, groups: Sequence[Sequence[Tensor]], state: State) -> None:
+        params = [*chain.from_iterable(groups)]
+        self._most = self._MOST + len(groups)
         self._scalars = Scalars(len(params))
         self.state = state
-        self._params = list(params)  # held, so that an id means the same parameter for as long as it is known here
+        self._params = params  # held, so that an id means the same parameter for as long as it is known here
         self._positions = {id(param): position for position, param in enumerate(params)}
         self._made: dict[tuple[int, ...], Bound] = {}
         # The last ones found, by how many there are and which is first: comparing is cheaper than looking up.
         self._recent: dict[tuple[int, int], tuple[Sequence[Tensor], Bound]] = {}
         self._records = list(state.values())
 
+    def follow_state(self) -> None:
+        """Forget all that is bound if somebody else has written to the state."""
+        if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
+            self._made.clear()
+            self._recent.clear()
+
     def known(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound | None:
         """The bindings of parameters of one group, each with the places of its own among them, if they still hold."""
         recent = self._recent.get((len(params), id(params[0]) if params else 0))
         for binding, _ in recent[1] if recent else ():
             binding.fetch()
-        if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
-            self._forget()  # somebody else has written to the state
         made = self._found(params)
         return made if made and all(binding.holds(programs(binding.dtype)) for binding, _ in made) else None
 
@@ -225,16 +241,12 @@ class Bindings:
             self._recent[key] = list(params), found
         return found
 
-    def _forget(self) -> None:
-        self._made.clear()
-        self._recent.clear()
-
     def of(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Bound:
         """The same, made if need be. Raises UnknownParameterError."""
         made = self.known(params, programs)
         if made is None:
-            if len(self._made) >= self._MOST:
-                self._forget()
+            if len(self._made) >= self._most:
+                self._made.clear()
             made = [
                 (self._bound([params[place] for place in places], programs, asked), places)
                 for places in alike(params, programs)
@@ -252,9 +264,9 @@ class Bindings:
         return Binding(programs(params[0].dtype), params, positions, self.state, self._scalars, asked)
 
     def runners(self) -> dict[int, Runner]:
-        """How each parameter that has taken a step is run, by its position."""
+        """How each parameter that has taken a step is run, by its id."""
         made = [binding for bound in self._made.values() for binding, _ in bound]
-        return {position: binding.runner for binding in made for position in binding.positions}
+        return {id(param): binding.runner for binding in made for param in binding.params}
 
 
 def alike(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> list[list[int]]:

@@ -51,12 +51,17 @@ def _fits(entry: Any, leaf: Leaf, param: Tensor) -> bool:
 
 def _adopted(entry: Any, first: Tensor, key: str) -> Tensor:
     entry = torch.as_tensor(entry)
-    if entry.shape != first.shape:
+    check_shape(entry, first.shape, key)
+    return first.copy_(entry)
+
+
+def check_shape(entry: Tensor, wanted: torch.Size, key: str) -> None:
+    """Refuse what is remembered of a parameter of another shape."""
+    if entry.shape != wanted:
         raise ParameterError(
-            f"state[{key!r}] must have shape {tuple(first.shape)}, got {tuple(entry.shape)}. "
+            f"state[{key!r}] must have shape {tuple(wanted)}, got {tuple(entry.shape)}. "
             "Load the checkpoint of a model of this shape."
         )
-    return first.copy_(entry)
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from thalweg.engine.precision import Rounding
@@ -66,9 +67,10 @@ def _carrying(members: Mapping[str, list[str]], settings: Mapping[str, Any]) -> 
 def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
     """The settings a parameter group holds; what else the group holds is left alone.
 
-    A tensor is read, never kept: schedulers write to it in place. None stands for the default.
+    A tensor is read, never kept: schedulers write to it in place. None stands for the default where torch says so.
     """
     found: dict[str, Any] = {}
+    optional = _optional(rule.name)
     for keyword, names in members(rule).items():
         values = group[keyword]
         if names == [keyword]:
@@ -76,10 +78,18 @@ def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
         elif not isinstance(values, tuple | list) or len(values) != len(names):
             raise SettingError(f"{rule.name}: {keyword} must hold {len(names)} numbers, got {values!r}.")
         for name, value in zip(names, values, strict=True):
-            if value is None:
+            if value is None and keyword in optional:
                 value = rule.hypers()[name].default
             found[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     return found
+
+
+@cache
+def _optional(name: str) -> set[str]:
+    """The keywords for which torch's optimizer of this name, if there is one, takes None."""
+    theirs = getattr(torch.optim, name, None)
+    defaults = {key: one.default for key, one in inspect.signature(theirs).parameters.items()} if theirs else {}
+    return {key for key, value in defaults.items() if value is None or (isinstance(value, tuple) and None in value)}
 
 
 def to_rule(rule: Rule, group: dict[str, Any]) -> Rule:
@@ -168,37 +178,18 @@ def check_group(rule: Rule, group: dict[str, Any]) -> None:
         raise KeywordError(f"{rule.name}: way must be given to the optimizer, not to a group, got {group['way']!r}.")
     known = [*from_rule(rule), *COMMON]
     for key in group.keys() - {"params", *known}:
-        if close := get_close_matches(key, known, n=1, cutoff=0.85):
+        close = ["lr"] if key == "learning_rate" else get_close_matches(key, known, n=1, cutoff=0.85)
+        if close and not key.startswith("no_"):  # a mark of one's own, as `no_weight_decay`
             raise KeywordError(f"{rule.name}: a parameter group has the key {key!r}. Did you mean {close[0]}?")
 
 
-def check_checkpoint(rule: Rule, group: dict[str, Any]) -> None:
-    """Refuse a saved group that belongs to another algorithm."""
-    missing = [keyword for keyword in members(rule) if keyword not in group]
-    if missing:
-        raise ParameterError(
-            f"{rule.name}: the checkpoint must be one of {rule.name}, got one without {', '.join(missing)}. "
-            "Load it into the optimizer that saved it."
-        )
-    if rule.needs == "closure" and "maximize" not in group:  # which ours have, and torch's LBFGS has not
-        raise ParameterError(
-            f"{rule.name}: the checkpoint must be one of thalweg's, got one of torch's, which keeps another history. "
-            "Begin without it: a few iterations find the history anew."
-        )
-    if group.get("decoupled_weight_decay") and rule.name == "Adam":  # torch's AdamW has the key, always true
-        raise ParameterError(
-            f"{rule.name}: the checkpoint must have weight decay as an L2 penalty, got decoupled weight decay. "
-            "Load it into AdamW."
-        )
-
-
-def check_names(rule: Rule, groups: Sequence[dict[str, Any]], saved: Sequence[dict[str, Any]]) -> None:
-    """Refuse saved groups that hold other parameters, as far as both tell their names."""
-    for number, (group, other) in enumerate(zip(groups, saved, strict=False)):
-        ours, theirs = group.get("param_names", []), other.get("param_names", [])
-        for here, there in zip(ours, theirs, strict=False):
-            if here != there:
+def check_differentiable(rule: Rule, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse settings that ask for gradients of their own: they are read as numbers."""
+    for group in groups:
+        for keyword in members(rule):
+            values = group[keyword] if isinstance(group[keyword], tuple | list) else [group[keyword]]
+            if any(isinstance(value, Tensor) and value.requires_grad for value in values):
                 raise ParameterError(
-                    f"{rule.name}: the checkpoint must be one of the same routing, got {there} where group {number} "
-                    f"has {here}. Route the model as it was routed when it was saved."
+                    f"{rule.name}: settings must not require gradients, which end at them, got {keyword} that does. "
+                    "Detach it; gradients reach parameters and gradients of before the step."
                 )

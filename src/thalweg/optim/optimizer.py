@@ -1,6 +1,5 @@
 """The one mechanism that makes a `torch.optim.Optimizer` out of a rule."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
@@ -14,7 +13,7 @@ from thalweg.engine import curvature, loop, precision, ways
 from thalweg.engine.batch import Step
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, ParameterTypeError
-from thalweg.optim import iterations, keywords
+from thalweg.optim import checkpoints, iterations, keywords
 from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, step_differentiably
 from thalweg.optim.checks import check_parameter, check_rounding
 from thalweg.optim.elsewhere import Elsewhere
@@ -87,16 +86,19 @@ class RuleOptimizer(torch.optim.Optimizer):
         Settings that contradict what the rule declares are warned of: `thalweg.errors.SettingWarning`.
         """
         keywords.check_group(self.rule, param_group)
-        param_group = keywords.take_torchs(self.rule, param_group)
-        keywords.check_common(self.rule, self.defaults | param_group)
-        group = self.defaults | param_group
+        taken = keywords.take_torchs(self.rule, param_group)
+        group = self.defaults | taken
+        keywords.check_common(self.rule, group)
         rule = keywords.to_rule(self.rule, group)
-        params = param_group["params"]
+        params = taken["params"]
         if not isinstance(params, Tensor | set):  # torch wraps the one, and refuses the other with a reason
-            param_group["params"] = params = list(params)
+            taken["params"] = params = list(params)
             for entry in params:
                 param = entry[1] if isinstance(entry, tuple) else entry
                 check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
+        # The dictionary of the caller becomes the group, as in torch: both may hold on to it.
+        param_group.clear()
+        param_group.update(taken)
         super().add_param_group(param_group)
         self._forget()
         for dtype in {param.dtype for param in param_group["params"]}:
@@ -126,11 +128,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         # All steps are made ready, and bad gradients refused, before the first parameter is written.
         ready = self._all_ready()
         if self.defaults.get("differentiable"):
+            keywords.check_differentiable(self.rule, self.param_groups)
             step_differentiably(ready)
+            for binding, step in ready:
+                binding.count(step)
         else:
-            ways.run([(binding.runner, step) for binding, step in ready])
-        for binding, step in ready:
-            binding.count(step)
+            # Counted one by one: what fails on the way leaves each batch as before its step, or as after it.
+            steps = [(binding.runner, step) for binding, step in ready]
+            ways.run(steps, taken=lambda k: ready[k][0].count(ready[k][1]))
         return loss
 
     def _take_second_gradient(self, closure: Callable[[], Any] | None) -> None:
@@ -144,7 +149,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 closure()
         finally:
-            moved.back()
+            moved.back(self._who)
 
     def _asked(self, needs: str, closure: Callable[[], Any] | None) -> Callable[[], Any]:
         """The closure, if there is one."""
@@ -156,14 +161,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         return closure
 
     def _all_ready(self) -> list[tuple[Binding, Step]]:
+        self._follow_state()
         return [pair for number in range(len(self.param_groups)) for pair in self._ready(number)]
 
     def _ready(self, number: int) -> list[tuple[Binding, Step]]:
         """What a group is to do: its parameters that have a gradient, in batches."""
         group = self.param_groups[number]
         params, programs = group["params"], self._programs(number)
-        if self._bindings.state is not self.state:
-            self._forget()  # the user has put another one there
         # Before the gradients are looked for: looking where parameters lie brings them into the cache, many at a time.
         bound = self._bindings.known(params, programs)
         grads = list(map(_GRAD, params))
@@ -181,6 +185,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             ready.append((binding, binding.step(programs(binding.dtype), own, group.get("seed", 0))))
         return ready
 
+    def _follow_state(self) -> None:
+        if self._bindings.state is not self.state:
+            self._forget()  # the user has put another one there
+        self._bindings.follow_state()
+
     def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound:
         try:
             return self._bindings.of(params, programs, self._way)
@@ -188,11 +197,14 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._forget()
             return self._bindings.of(params, programs, self._way)
 
-    def _programs(self, number: int) -> Callable[[torch.dtype], Program]:
-        """The program of a group for parameters of a dtype, at the group's settings as they are now."""
+    def _programs(self, number: int, *, ahead: int = 1) -> Callable[[torch.dtype], Program]:
+        """The program of a group for parameters of a dtype, at the group's settings as they are now.
+
+        It is that of the next step, or `ahead=0` of the last one.
+        """
         group = self.param_groups[number]
         settings = keywords.settings(self.rule, group)
-        turn = self._taken(group["params"]) + 1 if self.rule.takes_turns else 0
+        turn = self._taken(group["params"]) + ahead if self.rule.takes_turns else 0
         kept = (settings, group["maximize"], group.get("rounding", "nearest"), turn)
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
@@ -222,14 +234,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         if self._evaluating or not self.rule.evaluates_elsewhere:
             return
+        self._follow_state()
         for number, group in enumerate(self.param_groups):
-            programs = self._programs(number)
+            programs = self._programs(number, ahead=0)
             for binding, _ in self._bound([param for param in group["params"] if self.state.get(param)], programs):
                 self._evaluating.move(binding.evaluation_points(programs(binding.dtype)))
 
     def train(self) -> None:
-        """Put the parameters back where they are trained; after `eval`."""
-        self._evaluating.back()
+        """Put the parameters back where they are trained; after `eval`.
+
+        Raises ParameterError, once, if somebody has written to them meanwhile.
+        """
+        self._evaluating.back(self._who)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -273,6 +289,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             raise ParameterError(
                 f"{self._who}: the rule must use estimates of curvature, and it does not. Leave the call out."
             )
+        self._follow_state()
         for number, group in enumerate(self.param_groups):
             programs = self._programs(number)
             found = {id(param): value for param in group["params"] if (value := estimate(param)) is not None}
@@ -289,7 +306,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @cached_property
     def _bindings(self) -> Bindings:
-        return Bindings([param for group in self.param_groups for param in group["params"]], self.state)
+        return Bindings([group["params"] for group in self.param_groups], self.state)
 
     @cached_property
     def _read(self) -> dict[int, Any]:
@@ -316,9 +333,9 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's; refused while the parameters are those of evaluation."""
+        """As torch's, and under "rule" whose it is; refused while the parameters are those of evaluation."""
         self._not_evaluating()
-        return super().state_dict()
+        return super().state_dict() | {"rule": self.rule.name}
 
     def __getstate__(self) -> dict[str, Any]:
         self._not_evaluating()
@@ -332,7 +349,9 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._forget()
-        super().__setstate__(state)
+        loaded = self.__dict__.pop("_loaded", None)
+        # What torch's `load_state_dict` has cast is replaced here, before hooks see it.
+        super().__setstate__(state if loaded is None else state | {"state": loaded})
 
     @property
     def plan(self) -> Plan:
@@ -353,44 +372,22 @@ class RuleOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class, or of torch's class of the same name; another one's raises ParameterError.
 
-        torch casts state to the dtype of the parameter (pytorch#43706); here it keeps the dtype it was saved in.
+        torch casts state to the dtype of the parameter (pytorch#43706); here it keeps the dtype it was saved in. What
+        cannot be loaded is refused before anything is changed.
         """
         self._not_evaluating()
-        loaded: dict[str, Any] = {}
 
-        def check(_: torch.optim.Optimizer, final: dict[str, Any]) -> None:
-            for group in final["param_groups"]:
-                keywords.check_checkpoint(self.rule, group)
-            if self.rule.parts:  # what is where decides which rule steps it
-                keywords.check_names(self.rule, self.param_groups, final["param_groups"])
-            loaded.update(final)
+        def take(_: torch.optim.Optimizer, final: dict[str, Any]) -> dict[str, Any]:
+            final, self._loaded = checkpoints.taken(self.rule, self.defaults, self.param_groups, final)
+            return final
 
         # Hooks run in the order they were registered: this one, the last, sees what is loaded in the end.
-        last_hook = self.register_load_state_dict_pre_hook(check)
+        last_hook = self.register_load_state_dict_pre_hook(take)
         try:
             super().load_state_dict(state_dict)
         finally:
             last_hook.remove()
-        saved_ids = [index for group in loaded["param_groups"] for index in group["params"]]
-        params = [param for group in self.param_groups for param in group["params"]]
-        self._forget()
-        for index, param in zip(saved_ids, params, strict=True):
-            if index in loaded["state"]:
-                self.state[param] = {
-                    key: _in_its_own_dtype(key, value, param.device) for key, value in loaded["state"][index].items()
-                }
-        for group in self.param_groups:
-            for keyword in self.defaults.keys() & keywords.COMMON.keys():
-                group.setdefault(keyword, self.defaults[keyword])
-            for keyword in keywords.TORCH_ONLY:
-                group.pop(keyword, None)
-
-
-def _in_its_own_dtype(key: str, value: Any, device: torch.device) -> Any:
-    """A saved entry of state, as it is to be kept. Old checkpoints of torch count steps in plain numbers."""
-    if key == "step":
-        return torch.as_tensor(value, dtype=torch.float32, device="cpu").clone()
-    return value.to(device=device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+            self.__dict__.pop("_loaded", None)
 
 
 _MADE: dict[Rule, type[RuleOptimizer]] = {}

@@ -55,23 +55,23 @@ def expected(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program
 
 
 def planned(groups: Sequence[dict[str, Any]], runners: Sequence[Runner], running: Mapping[int, Runner]) -> Plan:
-    """The plan of all parameters, by how they are `running` where they have stepped, else as it is expected."""
-    used = [running.get(position, runner) for position, runner in enumerate(runners)]
+    """The plan of all parameters: how those are run that have stepped, by their id, and how others would be."""
+    params = [param for group in groups for param in group["params"]]
+    used = [running.get(id(param), runner) for param, runner in zip(params, runners, strict=True)]
     choices = [runner.settled(wait=False) for runner in used]
     # What shares its sums steps together: who has stepped, or, as long as nobody has, all.
     together = {
-        position: runner
-        for position, runner in enumerate(used)
-        if runner.batch.program.rule.scope == "model" and (position in running or not running)
+        k: runner
+        for k, runner in enumerate(used)
+        if runner.batch.program.rule.scope == "model" and (id(params[k]) in running or not running)
     }
     if together and not ways.kernels_of(list(dict.fromkeys(together.values()))):
-        for position, runner in together.items():
+        for k, runner in together.items():
             if runner.launch is not None:
-                choices[position] = ways.NOT_ALONE
-    found: list[Planned] = []
-    for group in groups:
-        for place, param in enumerate(group["params"]):
-            position = len(found)
-            name = group["param_names"][place] if "param_names" in group else str(position)
-            found.append(Planned(name, tuple(param.shape), param.dtype, param.device, choices[position]))
-    return Plan(tuple(found))
+                choices[k] = ways.NOT_ALONE
+    counted = iter(range(len(params)))
+    names = [
+        name for group in groups for name in group.get("param_names", [str(next(counted)) for _ in group["params"]])
+    ]
+    each = zip(names, params, choices, strict=True)
+    return Plan(tuple(Planned(name, tuple(one.shape), one.dtype, one.device, choice) for name, one, choice in each))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class Numbers:
@@ -14,19 +15,25 @@ class Numbers:
     """
 
     def __init__(self, num_params: int, dtype: torch.dtype) -> None:
-        size = dtype.itemsize
-        self._numbers = array("f" if dtype == torch.float32 else "d", bytes(size * num_params))
+        self._dtype = dtype
+        self._numbers = array("f" if dtype == torch.float32 else "d", bytes(dtype.itemsize * num_params))
         self._all = range(num_params)
-        # PyTorch's view of the same memory: Python reads and writes it faster.
-        vector = torch.frombuffer(self._numbers, dtype=dtype) if num_params else torch.zeros(0, dtype=dtype)
-        self._entries = list(vector.unbind())
+        self._entries = self._views()
 
     def adopt(self, record: dict[str, Any], name: str, position: int, first: float) -> None:
         """Go on from the number in a record, or the first one; from then on the record shows ours."""
         entry, saved = self._entries[position], record.get(name)
-        if saved is not entry:
-            entry.fill_(float(first if saved is None else saved))
+        lies_at = self._numbers.buffer_info()[0] + position * self._dtype.itemsize
+        if saved is not entry or entry.data_ptr() != lies_at:
+            number = float(first if saved is None else saved)
+            if entry.data_ptr() != lies_at:  # moved: into shared memory, say, or by `entry.data = ...`
+                entry = self._entries[position] = self._views()[position]
+            entry.fill_(number)
             record[name] = entry
+
+    def _views(self) -> list[Tensor]:
+        """PyTorch's views of the numbers: Python reads and writes them faster."""
+        return list(torch.frombuffer(self._numbers, dtype=self._dtype).unbind()) if self._numbers else []
 
     def at(self, positions: Sequence[int]) -> list[float]:
         """The numbers of the parameters at these positions."""
