@@ -67,6 +67,8 @@ def test_memory_held_at_a_time_is_what_is_counted() -> None:
 
 def test_ratios_are_of_medians_and_spreads_of_rounds() -> None:
     assert measure.ratio([2.0, 4.0, 6.0], [2.0, 2.0, 2.0])[0] == 2.0
+    _, low, high = measure.ratio([1.0, 2.0], [1.0, 1.0])
+    assert 1.0 <= low < high <= 2.0  # nothing that was not seen
     _, low, high = measure.ratio([1.0] * 9 + [100.0], [1.0] * 10)
     assert low == 1.0
     assert high > 1.0

@@ -300,3 +300,12 @@ def test_a_warning_about_a_setting_is_shown_as_errors_are() -> None:
     done = thalweg("compare", "quadratic", "--with", "adamw:lr=1e3,weight_decay=0", "--budget", "4trials")
     assert "warning: AdamW: lr must be at most 100, since" in done.stderr
     assert "SettingWarning" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_said() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "thalweg", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (2, "error: the output could not be written: no space is left\n")

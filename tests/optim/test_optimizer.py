@@ -256,7 +256,7 @@ def test_a_rule_of_ones_own_becomes_an_optimizer() -> None:
     class Mine(rules.Rule, scope="elementwise"):
         pass
 
-    assert optim.optimizer_for(rules.AdamW) is optim.AdamW
+    assert optim.optimizer_for(rules.AdamW) is optim.optimizer_for("adamw") is optim.AdamW
     with pytest.raises(TypeError, match="dataclass"):
         optim.optimizer_for(Mine)
 

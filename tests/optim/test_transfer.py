@@ -1,5 +1,7 @@
 """A learning rate brought from one rule to another: steps of one size, measured by running the optimizers."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -81,3 +83,9 @@ def test_muon_scaled_for_adamw_needs_nearly_adamws_rate() -> None:
 def test_what_cannot_be_brought_over_is_told(wrong, error, said) -> None:
     with pytest.raises(error, match=said):
         wrong()
+
+
+@pytest.mark.parametrize("gradients", [torch.ones(()), torch.ones(3), [torch.ones(3), torch.ones(3)]], ids=str)
+def test_gradients_that_are_no_lists_of_steps_are_refused(gradients: Any) -> None:
+    with pytest.raises(ParameterError, match="gradients must be a list for each step"):
+        transfer(rules.AdamW(), "sgd", gradients=gradients)

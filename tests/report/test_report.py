@@ -10,7 +10,7 @@ from tests.pages import Reader, needs_browser, opens_in_peace
 from thalweg.comparison import Comparison, Store
 from thalweg.errors import StoreError
 from thalweg.report import render
-from thalweg.report.charts import digits, number
+from thalweg.report.charts import digits, intervals, number
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,13 @@ def test_numbers_are_short(value: float, text: str) -> None:
 
 def test_digits_are_all_shown_where_numbers_are_compared() -> None:
     assert [digits(value) for value in (0.08001, 12.0, 123.4, 0.0)] == ["0.0800", "12.0", "123", "0"]
+
+
+def test_neighbouring_ticks_differ_however_small_the_range() -> None:
+    values = {"sgd": (2.3021, 2.3024, 2.3029), "adam": (2.3033, 2.3038, 2.3041)}
+    drawn = intervals(values, {"sgd": "red", "adam": "blue"}, "loss")
+    ticks = re.findall(r"<!-- (2\.3\d*) -->", drawn)
+    assert len(ticks) == len(set(ticks)) > 2
 
 
 @needs_browser

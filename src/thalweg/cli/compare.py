@@ -147,7 +147,7 @@ def print_verdict(found: "Comparison") -> None:
             one.name,
             _cell(one.value),
             f"{one.value.low:.4g} – {one.value.high:.4g}" if math.isfinite(one.value.high) else "–",
-            "–" if one is found.contenders[0] else f"{one.worse_by:.1%}",
+            "–" if one is found.contenders[0] else f"{one.worse_by:z.1%}",
             _cell(one.untuned),
             *(["–" if one.recommended is None else _cell(one.recommended)] if advised else []),
             f"{one.train_loss:.4g}" if math.isfinite(one.train_loss) else "–",

@@ -1,5 +1,6 @@
 """The entry point: the group of commands, and how an error becomes an exit code."""
 
+import errno
 import io
 import sys
 import warnings
@@ -71,4 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, `head` say, has had enough
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo("error: the output could not be written: no space is left", err=True)
+        sys.stdout = None  # what is left for it cannot be written at the end either
+        code = 2
     sys.exit(code or 0)

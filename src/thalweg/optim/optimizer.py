@@ -21,6 +21,7 @@ from thalweg.optim.plan import Plan, expected, planned
 from thalweg.optim.warned import Said
 from thalweg.rules import Rule
 from thalweg.rules.base.doubts import annealed, misfits
+from thalweg.rules.named import named
 
 _GRAD = attrgetter("grad")  # faster in a map than a comprehension
 
@@ -393,12 +394,12 @@ class RuleOptimizer(torch.optim.Optimizer):
 _MADE: dict[Rule, type[RuleOptimizer]] = {}
 
 
-def optimizer_for(rule: type[Rule] | Rule) -> type[RuleOptimizer]:
-    """The optimizer class of a rule: the one already made, or a new one for a rule of your own.
+def optimizer_for(rule: type[Rule] | Rule | str) -> type[RuleOptimizer]:
+    """The optimizer class of a rule, or of its name: the one already made, or a new one for a rule of your own.
 
     The settings of a rule are the defaults of its class: `optimizer_for(Cautious(AdamW()))(params, lr=3e-4)`.
     """
-    rule = rule() if isinstance(rule, type) else rule
+    rule = named(rule) if isinstance(rule, str) else rule() if isinstance(rule, type) else rule
     return _MADE.get(rule) or type(rule.name, (RuleOptimizer,), {}, rule=rule)
 
 

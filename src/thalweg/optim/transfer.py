@@ -66,7 +66,13 @@ def transfer(
 
     """
     first, second = (named(one) if isinstance(one, str) else one for one in (source, target))
-    shown = None if gradients is None else [[grad.detach() for grad in step] for step in gradients]
+    given = [gradients] if isinstance(gradients, Tensor) else list(gradients or ())
+    if any(isinstance(step, Tensor) for step in given):
+        raise ParameterError(
+            "transfer: gradients must be a list for each step, with the gradient of each parameter, got a tensor for a "
+            "step. Pass [[param.grad.clone() for param in model.parameters()], ...]."
+        )
+    shown = None if gradients is None else [[grad.detach() for grad in step] for step in given]
     start = None if params is None else [param.detach() for param in params]
     for rule in (first, second):
         _check(rule, noise=shown is None, shapes=shown is None and start is None)

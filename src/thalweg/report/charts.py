@@ -71,11 +71,11 @@ def drawn(title: str, width: float, height: float, draw: Callable[[Axes], None])
     return Markup(svg)  # noqa: S704  (matplotlib escapes what it draws)
 
 
-def number(value: float) -> str:
-    """A number as short as can be read: 0.00012, 0.034, 12, 1.2e-09."""
+def number(value: float, shown: int = 3) -> str:
+    """A number as short as can be read: 0.00012, 0.034, 12, 1.2e-09; of so many digits."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e5 else f"{value:.2g}"
+    return f"{value:.{shown}g}" if value == 0 or 1e-4 <= abs(value) < 1e5 else f"{value:.2g}"
 
 
 def digits(value: float) -> str:
@@ -249,9 +249,13 @@ def _scale(axes: Axes, which: str, values: Sequence[float], limits: tuple[float,
         decades = math.log10(max(positive) / min(positive))
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.2 else (1.0,), numticks=7))
         axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     else:
         axis.set_major_locator(MaxNLocator(6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        # Neighbouring ticks differ in what is shown of them.
+        largest, span = max(map(abs, finite), default=1.0), max(finite, default=1.0) - min(finite, default=0.0)
+        shown = max(3, 2 + math.ceil(math.log10(largest / span))) if largest > 0 and span > 0 else 3
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, shown)))
     if limits:
         low, high = limits
         room = 0.05 * (high - low) if axis.get_scale() == "linear" else 0.0
