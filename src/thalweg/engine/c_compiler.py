@@ -2,8 +2,8 @@
 
 Libraries lie in `$XDG_CACHE_HOME/thalweg/kernels` (`~/.cache` by default), named by a hash of their source, the
 flags and the processor. Which compiler made them does not matter: arithmetic is as written, and each is tried before
-it is used. Each ends in a digest of its own bytes, which loaders ignore: to load one that a full disk or a crash has cut
-short would kill the process. The folder can be deleted at any time.
+it is used. Each ends in a digest of its own bytes, which loaders ignore: one that a full disk or a crash has cut short
+would kill the process that loads it. The folder can be deleted at any time.
 """
 
 import hashlib

@@ -27,6 +27,11 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
             f"{who}: every parameter must have {rule.least_dims} dimensions or more, got one of shape "
             f"{tuple(param.shape)}. thalweg.optim.route(model, ...) gives the others to AdamW."
         )
+    if rule.most_dims is not None and param.dim() > rule.most_dims:
+        raise ParameterError(
+            f"{who}: every parameter must have {rule.most_dims} dimensions or fewer, got one of shape "
+            f"{tuple(param.shape)}. Give it to another optimizer (AdamW, say), or keep it reshaped in the model."
+        )
     if param.is_complex() and not rule.takes_complex:
         raise ParameterError(
             f"{who}: parameters must be real, got complex ones of shape {tuple(param.shape)}. Give them to AdamW, say."
