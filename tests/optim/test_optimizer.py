@@ -183,6 +183,37 @@ def test_a_stack_may_have_a_dimension_more_than_what_it_holds() -> None:
         optimizer([torch.ones([2] * 8)])
 
 
+@each_case
+def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> None:
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.LazyLinear(3, bias=False), nn.Linear(3, 2, bias=False))
+
+    def trained(model: nn.Module, optimizer: optim.RuleOptimizer) -> list[torch.Tensor]:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        return list(model.parameters())
+
+    inputs, lazy = torch.arange(20.0).view(5, 4).cos(), made()
+    if case.rule.takes_matrices or case.rule.most_dims is not None:
+        with pytest.raises(ParameterError) as error:
+            case.ours(lazy.parameters(), **case.settings)
+        assert str(error.value) == (
+            f"{case.ours.__name__}: every parameter must have a shape, got one of a lazy module that has none yet. "
+            "Pass one batch through the model before you make the optimizer."
+        )
+        return
+    optimizer = case.ours(lazy.parameters(), **case.settings)
+    optimizer.load_state_dict(optimizer.state_dict())
+    known = made()
+    known(inputs)
+    lazy(inputs)
+    lazy.load_state_dict(known.state_dict())
+    assert_same(trained(lazy, optimizer), trained(known, case.ours(known.parameters(), **case.settings)))
+
+
 def test_closures_are_called_with_gradients_on_and_return_the_loss() -> None:
     param = torch.ones(2, requires_grad=True)
     optimizer = optim.AdamW([param])
