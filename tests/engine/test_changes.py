@@ -1,6 +1,8 @@
 """What may change under the feet of a kernel: gradients, parameters, state, groups."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import pytest
 import torch
 
 from tests.engine.stepping import stepped
-from thalweg import optim
+from thalweg import optim, rules
 from thalweg.engine import c_compiler, loop
 from thalweg.errors import ParameterError, SettingError
+from thalweg.rules.named import RULES, WRAPPERS
 
 
 def prepared(*shape: int, **settings: Any) -> tuple[torch.Tensor, optim.RuleOptimizer]:
@@ -179,6 +182,54 @@ def test_the_default_device_and_dtype_are_none_of_our_business(fresh_machine: Pa
         torch.set_default_dtype(torch.float32)
     assert optimizer.state[param]["step"].dtype == torch.float32
     assert torch.allclose(param.detach(), torch.full((3,), 0.9))
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+DEFAULTS = {
+    "float64": lambda: default_dtype(torch.float64),
+    "bfloat16": lambda: default_dtype(torch.bfloat16),
+    "meta": lambda: torch.device("meta"),
+}
+EVERY_RULE = [*(kind() for kind in RULES.values()), *(kind(rules.Adam()) for kind in WRAPPERS.values())]
+
+
+@pytest.mark.parametrize("default", DEFAULTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: rule.name)
+def test_no_default_of_torchs_changes_a_step(rule: rules.Rule, dtype: torch.dtype, default: str) -> None:
+    def trained(around: AbstractContextManager[Any]) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in ((4, 6), (3, 2, 2))]
+
+        def loss() -> torch.Tensor:
+            optimizer.zero_grad()
+            total = sum(torch.sin(3 * param).square().sum() for param in params)
+            total.backward()
+            return total
+
+        with around:
+            rounding = "stochastic" if dtype == torch.bfloat16 and rule.needs != "closure" else "nearest"
+            optimizer = optim.optimizer_for(rule)(params, way="loop", rounding=rounding)
+            for _ in range(3):
+                if rule.needs == "curvature":
+                    total = sum(torch.sin(3 * param).square().sum() for param in params)
+                    optimizer.estimate_curvature(total)
+                optimizer.step(loss)
+            optimizer.eval()
+        return [param.detach() for param in params]
+
+    for found, expected in zip(trained(DEFAULTS[default]()), trained(nullcontext()), strict=True):
+        assert found.isfinite().all()
+        assert torch.equal(found, expected)
 
 
 def test_zeros_without_memory_are_gradients() -> None:

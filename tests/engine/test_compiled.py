@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler
 
 from tests.engine.stepping import stepped
 from thalweg import optim, rules
-from thalweg.engine import compiled
+from thalweg.engine import c_compiler, compiled
 from thalweg.errors import SettingError
 
 
@@ -93,16 +93,34 @@ def test_a_missing_compiler_is_said_once_and_is_no_error(
 
 def test_a_compiler_that_fails_is_no_error(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "false")
-    assert str(optim.Adam([torch.ones(3)]).prepare()).startswith("flat: false -O3")
+    assert str(optim.Adam([torch.ones(3)]).prepare()).startswith(
+        "flat: the compiler ended with 1: it said nothing (false -O3"
+    )
 
 
 def test_a_broken_library_is_built_anew(fresh_machine: Path) -> None:
-    script = "import torch; from thalweg import optim; optim.Adam([torch.ones(3)]).prepare()"
-    subprocess.run([sys.executable, "-c", script], check=True)  # in a process of its own, which keeps no library open
+    script = (
+        "import torch; from thalweg import optim; from thalweg.engine import compiled\n"
+        "print(str(optim.Adam([torch.ones(3)]).prepare())[:9], len(compiled.builds))"
+    )
+
+    def prepared() -> str:  # in a process of its own: to load what is broken may kill it
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        return run.stdout
+
+    assert prepared() == "compiled: 1\n"
     (library,) = (fresh_machine / "thalweg" / "kernels").glob("*.so")
-    library.write_bytes(b"not a library")
-    assert str(optim.Adam([torch.ones(3)]).prepare()).startswith("compiled:")
-    assert compiled.builds == [str(library)]
+    whole = library.read_bytes()
+    assert c_compiler.is_whole(library)
+    middle = len(whole) // 2
+    zeroed = whole[: middle - 512] + bytes(1024) + whole[middle + 512 :]
+    cut = [whole[:size] for size in (0, 10, 32, 64, 4096, middle, len(whole) - 32, len(whole) - 1)]
+    for broken in (b"not a library", bytes(len(whole)), zeroed, whole + b"more", *cut):
+        library.write_bytes(broken)
+        assert not c_compiler.is_whole(library)
+    library.write_bytes(whole[:middle])  # which would end the process with SIGBUS
+    assert prepared() == "compiled: 1\n"
+    assert prepared() == "compiled: 0\n"
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

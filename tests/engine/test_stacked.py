@@ -1,5 +1,7 @@
 """A member of a population takes the steps that the loop takes, bit by bit."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from tests.cases import CASES, Case, gradients, parameters
 from thalweg.engine import loop, stacked
 from thalweg.engine.program import Program
 from thalweg.errors import SettingError
-from thalweg.rules import SGD, Adam, Rule
+from thalweg.rules import SGD, Adam, Noisy, Rule
 
 
 def members_of(rule: Rule) -> list[Rule]:
@@ -64,6 +66,17 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
                 assert torch.equal(params[name][k], alone[k][name])
             else:  # powers depend on where an element lies in memory, products of matrices on how many there are
                 torch.testing.assert_close(params[name][k], alone[k][name])
+
+
+def test_a_default_device_is_none_of_a_populations_business() -> None:
+    members = [Noisy(Adam(lr=0.1)), Noisy(Adam(lr=0.2))]
+    params = [{"0": torch.ones(2, 5)} for _ in range(2)]
+    for around, stacks in zip((nullcontext(), torch.device("meta")), params, strict=True):
+        grads = {"0": torch.ones(2, 5)}
+        with around:
+            stacked.Population(members, stacks).step(members, grads, 1)
+    assert torch.equal(params[0]["0"], params[1]["0"])
+    assert params[0]["0"].isfinite().all()
 
 
 def test_members_may_differ_in_numbers_but_not_in_program() -> None:

@@ -155,6 +155,65 @@ def test_odd_shapes_and_layouts_are_taken(case: Case) -> None:
     assert_same(*ends, **({} if case.rule.scope == "elementwise" else {"rtol": 1e-5, "atol": 1e-7}))
 
 
+@each_case
+def test_parameters_of_many_dimensions_are_taken_or_refused_when_the_optimizer_is_made(case: Case) -> None:
+    most = case.rule.most_dims
+    param = torch.ones([2] * (most or 7), requires_grad=True)
+    optimizer = case.ours([param], **case.settings)
+    param.grad = torch.ones_like(param)
+    for _ in range(2):  # SOAP's first step moves nothing
+        optimizer.step()
+    assert not torch.equal(param, torch.ones_like(param))
+    if most is not None:
+        with pytest.raises(ParameterError) as error:
+            case.ours([torch.ones([2] * (most + 1))], **case.settings)
+        assert str(error.value).startswith(
+            f"{case.ours.__name__}: every parameter must have {most} dimensions or fewer, got one of shape (2, 2,"
+        )
+
+
+def test_a_stack_may_have_a_dimension_more_than_what_it_holds() -> None:
+    optimizer = optim.optimizer_for(rules.Split(rules.Shampoo(), stacked=True))
+    param = torch.ones([2] * 7, requires_grad=True)
+    stepped = optimizer([param])
+    param.grad = torch.ones_like(param)
+    stepped.step()
+    assert param.isfinite().all()
+    with pytest.raises(ParameterError, match="must have 7 dimensions or fewer"):
+        optimizer([torch.ones([2] * 8)])
+
+
+@each_case
+def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> None:
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.LazyLinear(3, bias=False), nn.Linear(3, 2, bias=False))
+
+    def trained(model: nn.Module, optimizer: optim.RuleOptimizer) -> list[torch.Tensor]:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        return list(model.parameters())
+
+    inputs, lazy = torch.arange(20.0).view(5, 4).cos(), made()
+    if case.rule.takes_matrices or case.rule.most_dims is not None:
+        with pytest.raises(ParameterError) as error:
+            case.ours(lazy.parameters(), **case.settings)
+        assert str(error.value) == (
+            f"{case.ours.__name__}: every parameter must have a shape, got one of a lazy module that has none yet. "
+            "Pass one batch through the model before you make the optimizer."
+        )
+        return
+    optimizer = case.ours(lazy.parameters(), **case.settings)
+    optimizer.load_state_dict(optimizer.state_dict())
+    known = made()
+    known(inputs)
+    lazy(inputs)
+    lazy.load_state_dict(known.state_dict())
+    assert_same(trained(lazy, optimizer), trained(known, case.ours(known.parameters(), **case.settings)))
+
+
 def test_closures_are_called_with_gradients_on_and_return_the_loss() -> None:
     param = torch.ones(2, requires_grad=True)
     optimizer = optim.AdamW([param])

@@ -1,5 +1,7 @@
 """What rules of matrices share: roots where eigenvalues are lost in rounding, symmetric products, sides left alone."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from thalweg.rules.base.matrices import (
     polynomials,
 )
 from thalweg.rules.base.polar_express import minimax, polar_express, value
+from thalweg.rules.named import RULES
 
 
 def test_a_root_takes_eigenvalues_that_rounding_lost_for_the_least_it_can_tell() -> None:
@@ -41,6 +44,34 @@ def test_gradients_of_low_rank_leave_parameters_finite(optimizer) -> None:
         param.grad = 30 * torch.randn(256, 64, generator=torch.Generator().manual_seed(seed))
         stepping.step()
     assert param.isfinite().all()
+
+
+OF_MATRICES = [
+    *(kind() for kind in RULES.values() if kind().takes_matrices),
+    rules.Shampoo(roots="native"),
+    rules.Shampoo(roots="tracked"),
+    rules.GaLore(rules.Adam()),
+]
+
+
+@pytest.mark.parametrize("when", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])  # the last one's square is inf
+@pytest.mark.parametrize("rule", OF_MATRICES, ids=str)
+def test_what_is_not_finite_raises_nothing_and_stays_where_it_is(
+    rule: rules.Rule, value: float, dtype: torch.dtype, when: int
+) -> None:
+    params = [gaussian(4, 6).to(dtype).requires_grad_() for _ in range(3)]
+    optimizer = optim.optimizer_for(rule)(params)
+    for step in range(3):
+        for k, param in enumerate(params):
+            param.grad = gaussian(4, 6, seed=3 * step + k).to(dtype)
+        if step == when:
+            params[1].grad[2, 3] = value
+        optimizer.step()
+    assert params[0].isfinite().all()
+    assert params[2].isfinite().all()
+    assert value == 1e38 or params[1].isnan().any()
 
 
 def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 Libraries lie in `$XDG_CACHE_HOME/thalweg/kernels` (`~/.cache` by default), named by a hash of their source, the
 flags and the processor. Which compiler made them does not matter: arithmetic is as written, and each is tried before
-it is used. The folder can be deleted at any time.
+it is used. Each ends in a digest of its own bytes, which loaders ignore: one that a full disk or a crash has cut short
+would kill the process that loads it. The folder can be deleted at any time.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from pathlib import Path
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fPIC")
 _PARALLEL = "-fopenmp"
 _SINGLE = "-fopenmp-simd"
+_DIGEST_BYTES = 32
 
 
 class CompilerError(Exception):
@@ -26,9 +28,18 @@ class CompilerError(Exception):
 
 
 def library(source: str, *, parallel: bool) -> Path | None:
-    """The library of this source if it has been built before."""
+    """The library of this source if it has been built before, and is whole."""
     path = _folder() / f"{_digest(source, parallel=parallel)}.so"
-    return path if path.exists() else None
+    return path if is_whole(path) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file has the bytes that `build` has written."""
+    try:
+        kept = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(kept[:-_DIGEST_BYTES]).digest() == kept[-_DIGEST_BYTES:]
 
 
 def build(source: str, *, parallel: bool) -> Path:
@@ -46,6 +57,10 @@ def build(source: str, *, parallel: bool) -> Path:
         # its threads.
         undefined = ["-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else []
         _run([*command, "-shared", *undefined, str(compiled), "-o", str(linked)])
+        with open(linked, "r+b") as file:
+            file.write(hashlib.sha256(file.read()).digest())
+            file.flush()
+            os.fsync(file.fileno())  # or its new name may reach the disk before its bytes do
         path = _folder() / f"{_digest(source, parallel=parallel)}.so"
         os.replace(linked, path)
     return path
@@ -62,7 +77,8 @@ def compiler() -> list[str] | None:
 def _run(command: list[str]) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if ended.returncode != 0:
-        raise CompilerError(f"{shlex.join(command)}: {ended.stderr.strip()[-500:]}")
+        said = ended.stderr.strip()[-500:] or "it said nothing"
+        raise CompilerError(f"the compiler ended with {ended.returncode}: {said} ({shlex.join(command)})")
 
 
 def _digest(source: str, *, parallel: bool) -> str:

@@ -66,11 +66,12 @@ class Dion(decay.Decoupled, scope="matrix"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         whole = as_matrix(state.rest + grad)
         left, triangle = torch.linalg.qr(whole @ state.factor)
-        left = left * torch.where(triangle.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-2)
+        left = torch.where(triangle.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) < 0, -left, left)
         right = whole.mT @ left
         rest = whole - c.taken * (left @ right.mT)
         norms = torch.linalg.vector_norm(right, dim=-2, keepdim=True)
-        factor = torch.where(whole.abs().amax() > 0, right / (norms + c.eps), state.factor)
+        still = whole.abs().amax() == 0  # which NaN is not
+        factor = torch.where(still, state.factor, right / (norms + c.eps))
         rows, columns = sides(param.shape)
-        step = (rows / columns) ** 0.5 * torch.where(whole.abs().amax() > 0, left @ factor.mT, torch.zeros_like(whole))
+        step = (rows / columns) ** 0.5 * torch.where(still, torch.zeros_like(whole), left @ factor.mT)
         return step.reshape(param.shape), state._replace(rest=rest.reshape(param.shape), factor=factor)

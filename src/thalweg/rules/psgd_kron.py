@@ -29,11 +29,11 @@ from torch import Tensor
 from thalweg.rules.base import decay
 from thalweg.rules.base.hashing import gaussian
 from thalweg.rules.base.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay
-from thalweg.rules.base.matrices import MOST_DIMS, along, outer
+from thalweg.rules.base.matrices import along, outer
 from thalweg.rules.base.reductions import Mean
 from thalweg.rules.base.roots import root
 from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param, of_shape
+from thalweg.rules.base.rule import MOST_DIMS, like_param, of_shape
 
 
 def _sizes(shape: torch.Size) -> Sequence[int]:
@@ -80,6 +80,7 @@ class PSGDKron(decay.Decoupled, scope="matrix"):
 
     corrects_bias = True
     takes_complex = False
+    most_dims = MOST_DIMS
     vmaps = False
     draws = True
 

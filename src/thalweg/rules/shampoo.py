@@ -38,7 +38,7 @@ from thalweg.rules.base.matrices import (
     turned,
 )
 from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.base.rule import MOST_DIMS, Rule, like_param
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
@@ -70,6 +70,7 @@ class Shampoo(Rule, scope="matrix"):
     weight_decay: Scalar = decay.l2_penalty()
 
     takes_complex = False
+    most_dims = MOST_DIMS
     vmaps = False
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions

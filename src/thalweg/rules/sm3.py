@@ -25,9 +25,8 @@ from thalweg.rules.base.hyper import Scalar, learning_rate, mean_decay
 from thalweg.rules.base.reductions import Max
 from thalweg.rules.base.roots import root
 from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param, of_shape
+from thalweg.rules.base.rule import MOST_DIMS, Rule, like_param, of_shape
 
-_MOST_DIMS = 6
 _TINY = 1e-30  # so that 0/0 is 0
 
 
@@ -50,11 +49,12 @@ class SM3(Rule, scope="tensor"):
     weight_decay: Scalar = decay.l2_penalty()
 
     takes_complex = False
+    most_dims = MOST_DIMS
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",
         (),
-        {"m": like_param(unit="1", key="momentum_buffer"), **{f"a{dim}": _slices(dim) for dim in range(_MOST_DIMS)}},
+        {"m": like_param(unit="1", key="momentum_buffer"), **{f"a{dim}": _slices(dim) for dim in range(MOST_DIMS)}},
     )
 
     def coefficients(self, step: int) -> Any:

@@ -30,7 +30,7 @@ from thalweg.rules.base.hyper import Scalar, count, epsilon, hyper, learning_rat
 from thalweg.rules.base.matrices import along, averaged_outer, each_dim, eigenvectors, turned
 from thalweg.rules.base.roots import root
 from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.base.rule import MOST_DIMS, Rule, like_param
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
@@ -55,6 +55,7 @@ class SOAP(Rule, scope="matrix"):
 
     corrects_bias = True
     takes_complex = False
+    most_dims = MOST_DIMS
     vmaps = False
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions

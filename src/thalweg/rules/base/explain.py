@@ -54,6 +54,12 @@ class Explanation:
     state_numbers: int
 
 
+def _dims(rule: Rule) -> str:
+    if rule.most_dims is not None:
+        return f"at most {rule.most_dims} dimensions"
+    return f"{rule.least_dims} dimensions or more" if rule.least_dims else "any"
+
+
 def semantics(rule: Rule) -> dict[str, str]:
     """What differs between optimizers of one name: where things enter, and what a step needs. Read off declarations."""
     declared = rule.hypers()
@@ -64,7 +70,7 @@ def semantics(rule: Rule) -> dict[str, str]:
         "ε": next((place for name, place in places.items() if name.startswith("eps")), "none"),
         "bias correction": "yes" if rule.corrects_bias else "no",
         "needs": _NEEDS[rule.needs],
-        "parameters": f"{rule.least_dims} dimensions or more" if rule.least_dims else "any",
+        "parameters": _dims(rule),
         "model used at": "other parameters: optimizer.eval()" if rule.evaluates_elsewhere else "the parameters",
     }
 

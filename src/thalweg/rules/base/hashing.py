@@ -25,7 +25,7 @@ def keys(seed: int, position: int, step: int) -> dict[str, int]:
 
 def noise(index: Tensor, c: Any) -> Tensor:
     """32 even bits for each index, as int32; reads `c.key_low` and `c.key_high`."""
-    low, high = (torch.as_tensor(key).to(torch.int32) for key in (c.key_low, c.key_high))
+    low, high = (torch.as_tensor(key, device=index.device).to(torch.int32) for key in (c.key_low, c.key_high))
     x = _mixed(index.to(torch.int32) ^ low)
     return _mixed(x ^ high)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thalweg.rules.base.hyper import choice
 from thalweg.rules.base.polar_express import polar_express
-from thalweg.rules.base.rule import of_shape
+from thalweg.rules.base.rule import MOST_DIMS, of_shape
 
 # Of the iteration that makes a matrix orthogonal (Jordan et al. 2024), and the least norm that is divided by.
 JORDANS = (3.4445, -4.775, 2.0315)
@@ -94,13 +94,25 @@ def inverse_root(matrix: Tensor, order: int, dtype: torch.dtype = torch.float64)
 
     That is float64 unless it is said, since small eigenvalues count most.
     """
-    values, vectors = torch.linalg.eigh(matrix.to(dtype))
+    values, vectors = eigh(matrix.to(dtype))
     return root_of(vectors, values, order, matrix.dtype)
 
 
 def eigenvectors(matrix: Tensor) -> Tensor:
     """The eigenvectors of a symmetric matrix, as columns in falling order of eigenvalues."""
-    return torch.linalg.eigh(matrix).eigenvectors.flip(-1)
+    return eigh(matrix)[1].flip(-1)
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvalues and eigenvectors of a symmetric matrix; NaN where it is not finite."""
+    odd = not_finite(matrix)
+    values, vectors = torch.linalg.eigh(matrix.masked_fill(odd, 0.0))
+    return values.masked_fill(odd.squeeze(-1), torch.nan), vectors.masked_fill(odd, torch.nan)
+
+
+def not_finite(matrix: Tensor) -> Tensor:
+    """Whether a matrix has NaN or inf in it: torch makes no eigenvectors of it, but raises in the middle of a step."""
+    return ~matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
 
 
 def rayleigh(matrix: Tensor, vectors: Tensor) -> Tensor:
@@ -166,9 +178,6 @@ def averaged_outer(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh: Any
         result[rows, columns].addmm_(fresh * x[rows], x[columns].mT)
         result[mirrored, rows] = result[rows, mirrored].mT
     return result
-
-
-MOST_DIMS = 6
 
 
 def each_dim(

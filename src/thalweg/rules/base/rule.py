@@ -29,6 +29,7 @@ from thalweg.rules.base.rows import row
 
 Scope = Literal["elementwise", "tensor", "matrix", "model"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)  # from narrow to wide
+MOST_DIMS = 6  # of parameters, for rules that declare something for each dimension
 # What a step needs: a gradient at θ; a second one at `perturb`ed parameters; estimates of the Hessian's diagonal; or a
 # closure, which is called for as many points as it takes (`optim.iterations`).
 Needs = Literal["gradient", "second gradient", "curvature", "closure"]
@@ -124,6 +125,7 @@ class Rule:
     takes_sparse: ClassVar[bool] = False  # whether sparse gradients make sense, as they do in torch.optim
     takes_complex: ClassVar[bool] = True  # as pairs of real numbers; not where dimensions have a meaning
     least_dims: ClassVar[int] = 0  # that a parameter must have
+    most_dims: ClassVar[int | None] = None  # that it may have
     vmaps: ClassVar[bool] = True  # its steps do the same things whatever their numbers are, so members can step as one
     corrects_bias: ClassVar[bool] = False  # of averages that start at zero
     lr_in_state: ClassVar[bool] = False  # the learning rate acts on what is remembered, not on a step's size

@@ -142,6 +142,10 @@ class Several(Rule):
         return self.current.least_dims
 
     @property
+    def most_dims(self) -> int | None:  # type: ignore[override]
+        return self.current.most_dims
+
+    @property
     def corrects_bias(self) -> bool:  # type: ignore[override]
         return self.current.corrects_bias
 

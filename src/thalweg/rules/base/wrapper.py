@@ -118,6 +118,10 @@ class Wrapper(Rule):
         return self.inner.least_dims
 
     @property
+    def most_dims(self) -> int | None:  # type: ignore[override]
+        return self.inner.most_dims
+
+    @property
     def corrects_bias(self) -> bool:  # type: ignore[override]
         return self.inner.corrects_bias
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from thalweg.errors import SettingError
 from thalweg.rules.base.hyper import Scalar, count, hyper
-from thalweg.rules.base.matrices import as_matrix, sides
+from thalweg.rules.base.matrices import as_matrix, not_finite, sides
 from thalweg.rules.base.reductions import Asking
 from thalweg.rules.base.rule import Leaf, of_shape, steps
 from thalweg.rules.base.wrapper import Wrapper
@@ -96,8 +96,9 @@ class GaLore(Wrapper, scope="matrix"):
 
 
 def _leading(matrix: Tensor, rank: int, *, right: bool) -> Tensor:
-    """The leading singular vectors as columns, each with its largest element positive."""
-    left_vectors, _, right_vectors = torch.linalg.svd(matrix.double(), full_matrices=False)
+    """The leading singular vectors as columns, each with its largest element positive; NaN where it is not finite."""
+    odd = not_finite(matrix)
+    left_vectors, _, right_vectors = torch.linalg.svd(matrix.double().masked_fill(odd, 0.0), full_matrices=False)
     vectors = (right_vectors.mT if right else left_vectors)[:, :rank]
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return (vectors * torch.where(largest < 0, -1.0, 1.0)).to(matrix.dtype)
+    return torch.where(largest < 0, -vectors, vectors).masked_fill(odd, torch.nan).to(matrix.dtype)

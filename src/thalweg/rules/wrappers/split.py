@@ -35,6 +35,11 @@ class Split(Wrapper, scope="tensor"):
 
     own_takes_complex = False
 
+    @property
+    def most_dims(self) -> int | None:  # type: ignore[override]
+        most = self.inner.most_dims
+        return most if most is None else most + self.stacked
+
     def check_together(self) -> None:
         if (self.row_blocks > 1) + (self.column_blocks > 1) + self.stacked > 1:
             raise SettingError(
