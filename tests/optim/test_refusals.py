@@ -1,0 +1,150 @@
+"""What optimizers refuse, and that nothing is lost by it."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.cases import Case
+from tests.optim.training import assert_same, each_case
+from thalweg import optim, rules
+from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, SettingError, ThalwegError
+
+
+@each_case
+def test_parameters_of_many_dimensions_are_taken_or_refused_when_the_optimizer_is_made(case: Case) -> None:
+    most = case.rule.most_dims
+    param = torch.ones([2] * (most or 7), requires_grad=True)
+    optimizer = case.ours([param], **case.settings)
+    param.grad = torch.ones_like(param)
+    for _ in range(2):  # SOAP's first step moves nothing
+        optimizer.step()
+    assert not torch.equal(param, torch.ones_like(param))
+    if most is not None:
+        with pytest.raises(ParameterError) as error:
+            case.ours([torch.ones([2] * (most + 1))], **case.settings)
+        assert str(error.value).startswith(
+            f"{case.ours.__name__}: every parameter must have {most} dimensions or fewer, got one of shape (2, 2,"
+        )
+
+
+def test_a_stack_may_have_a_dimension_more_than_what_it_holds() -> None:
+    optimizer = optim.optimizer_for(rules.Split(rules.Shampoo(), stacked=True))
+    param = torch.ones([2] * 7, requires_grad=True)
+    stepped = optimizer([param])
+    param.grad = torch.ones_like(param)
+    stepped.step()
+    assert param.isfinite().all()
+    with pytest.raises(ParameterError, match="must have 7 dimensions or fewer"):
+        optimizer([torch.ones([2] * 8)])
+
+
+@each_case
+def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> None:
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.LazyLinear(3, bias=False), nn.Linear(3, 2, bias=False))
+
+    def trained(model: nn.Module, optimizer: optim.RuleOptimizer) -> list[torch.Tensor]:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        return list(model.parameters())
+
+    inputs, lazy = torch.arange(20.0).view(5, 4).cos(), made()
+    if case.rule.takes_matrices or case.rule.most_dims is not None:
+        with pytest.raises(ParameterError) as error:
+            case.ours(lazy.parameters(), **case.settings)
+        assert str(error.value) == (
+            f"{case.ours.__name__}: every parameter must have a shape, got one of a lazy module that has none yet. "
+            "Pass one batch through the model before you make the optimizer."
+        )
+        return
+    optimizer = case.ours(lazy.parameters(), **case.settings)
+    optimizer.load_state_dict(optimizer.state_dict())
+    known = made()
+    known(inputs)
+    lazy(inputs)
+    lazy.load_state_dict(known.state_dict())
+    assert_same(trained(lazy, optimizer), trained(known, case.ours(known.parameters(), **case.settings)))
+
+
+BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
+    ([], {}, ParameterError, "AdamW: params must hold at least one parameter, got none."),
+    ([3.0], {}, ParameterTypeError, "AdamW: every parameter must be a tensor, got float (3.0)."),
+    (torch.zeros(2), {}, ParameterTypeError, "AdamW: params must be a list of tensors, got one tensor of shape (2,)."),
+    (
+        [torch.zeros(2, dtype=torch.int64)],
+        {},
+        ParameterError,
+        "must be of a floating-point or complex dtype, got torch.int64",
+    ),
+    ([torch.zeros(2)], {"lr": -1.0}, SettingError, "AdamW: lr must be >= 0, got -1.0."),
+    ([torch.zeros(2)], {"betas": (0.9,)}, SettingError, "AdamW: betas must hold 2 numbers, got (0.9,)."),
+    ([torch.zeros(2)], {"betas": (0.9, 1.0)}, SettingError, "AdamW: beta2 must be in [0, 1), got 1.0."),
+    ([torch.zeros(2)], {"weight_decy": 0.1}, KeywordError, "got 'weight_decy'. Did you mean weight_decay?"),
+    (3, {}, ParameterTypeError, "AdamW: params must be a list of tensors, got int."),
+    ([{"lr": 0.1}], {}, ParameterError, "AdamW: a parameter group must have the key 'params', got ['lr']."),
+    ([{"params": [torch.zeros(2)], "weight_decy": 0}], {}, KeywordError, "'weight_decy'. Did you mean weight_decay?"),
+    ([{"params": [torch.zeros(2)], "way": "flat"}], {}, KeywordError, "way must be given to the optimizer"),
+    (
+        [torch.zeros(2)],
+        {"lr": torch.ones(2)},
+        SettingError,
+        "AdamW: lr must be one number, got a tensor of shape (2,).",
+    ),
+    ([torch.zeros(2)], {"fused": True, "foreach": True}, KeywordError, "foreach and fused must not both be True"),
+    ([torch.zeros(2)], {"capturable": True}, KeywordError, "capturable must be left out"),
+    ([torch.zeros(2)], {"way": "fast"}, SettingError, "way must be one of loop, flat, compiled, batched or None"),
+    ([torch.zeros(2)], {"rounding": "up"}, SettingError, "must be one of nearest, kahan, stochastic, got 'up'"),
+    ([torch.zeros(2)], {"rounding": "kahan", "seed": 0.5}, SettingError, "seed must be a whole number"),
+    ([torch.zeros(2).half()], {"rounding": "stochastic"}, ParameterError, "stochastic rounding is for bfloat16"),
+    ([{"params": [torch.zeros(2)], "eps": -1.0}], {}, SettingError, "AdamW: eps must be >= 0, got -1.0."),
+]
+
+
+@pytest.mark.parametrize(("params", "settings", "kind", "message"), BAD)
+def test_bad_input_gets_a_clear_error(params: Any, settings: dict, kind: type[ThalwegError], message: str) -> None:
+    with pytest.raises(kind) as error:
+        optim.AdamW(params, **settings)
+    assert message in str(error.value)
+
+
+def test_bad_input_leaves_the_optimizer_as_it_was() -> None:
+    optimizer = optim.AdamW([torch.zeros(2)])
+    with pytest.raises(SettingError):
+        optimizer.add_param_group({"params": [torch.zeros(3)], "lr": -1.0})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_none_is_no_setting() -> None:
+    with pytest.raises(SettingError, match="weight_decay must be a number >= 0, got None"):
+        optim.AdamW([torch.zeros(2)], weight_decay=None)
+    optimizer = optim.AdamW([torch.zeros(2)])
+    optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(SettingError, match="lr must be a number >= 0, got None"):
+        optimizer.prepare()
+
+
+def test_a_differentiable_step_does_not_lose_gradients_of_settings() -> None:
+    param = torch.ones(3, requires_grad=True).clone()
+    optimizer = optim.SGD([param], lr=torch.tensor(0.1, requires_grad=True), differentiable=True)
+    param.grad = torch.ones(3)
+    with pytest.raises(ParameterError, match="settings must not require gradients, which end at them, got lr"):
+        optimizer.step()
+
+
+def test_sparse_gradients_are_refused_where_torch_refuses_them() -> None:
+    with pytest.raises(
+        ParameterError, match="Adam: gradients must be dense, got a sparse one for a parameter of shape"
+    ):
+        embedded(optim.Adam)
+
+
+def test_too_many_positions_and_twice_given_settings_are_refused() -> None:
+    with pytest.raises(KeywordError, match="at most 5 settings may be given by position, got 6"):
+        optim.SGD([torch.zeros(1)], 0.1, 0.9, 0.0, 0.0, False, True)
+    with pytest.raises(KeywordError, match="lr must be given once"):
+        optim.SGD([torch.zeros(1)], 0.1, lr=0.2)
