@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler
 from tests.cases import CASES, TORCHS, Case, gradients, parameters
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
+from thalweg.errors import ParameterError
 from thalweg.optim import keywords
 
 
@@ -318,3 +319,10 @@ def embedded(optimizer: Any, **settings: Any) -> tuple[torch.Tensor, torch.optim
 )
 def test_sparse_gradients_are_taken_where_torch_takes_them(ours: Any, theirs: Any, settings: dict) -> None:
     assert_same([embedded(ours, **settings)[0]], [embedded(theirs, **settings)[0]], rtol=1e-10, atol=1e-13)
+
+
+def test_sparse_gradients_are_refused_where_torch_refuses_them() -> None:
+    with pytest.raises(
+        ParameterError, match="Adam: gradients must be dense, got a sparse one for a parameter of shape"
+    ):
+        embedded(optim.Adam)

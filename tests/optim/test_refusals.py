@@ -136,13 +136,6 @@ def test_a_differentiable_step_does_not_lose_gradients_of_settings() -> None:
         optimizer.step()
 
 
-def test_sparse_gradients_are_refused_where_torch_refuses_them() -> None:
-    with pytest.raises(
-        ParameterError, match="Adam: gradients must be dense, got a sparse one for a parameter of shape"
-    ):
-        embedded(optim.Adam)
-
-
 def test_too_many_positions_and_twice_given_settings_are_refused() -> None:
     with pytest.raises(KeywordError, match="at most 5 settings may be given by position, got 6"):
         optim.SGD([torch.zeros(1)], 0.1, 0.9, 0.0, 0.0, False, True)
