@@ -12,7 +12,7 @@ from tests.references.wrapping import put
 from thalweg import optim, rules
 from thalweg.comparison.contender import line_of_code
 from thalweg.comparison.reading import parse
-from thalweg.errors import SettingError
+from thalweg.errors import ParameterError, SettingError
 from thalweg.rules.named import named, spelled
 
 STEPS = 12
@@ -53,6 +53,12 @@ def test_the_second_rule_starts_afresh_also_under_the_names_of_the_first() -> No
     taken(made(rule, ours), ours, 0, STEPS)
     in_turn(torch.optim.Adam(theirs, lr=0.01), torch.optim.NAdam(theirs, lr=0.01, betas=(0.8, 0.999)), theirs)
     assert all(torch.allclose(a, b, rtol=0, atol=1e-8) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("second", "num_dims"), [(rules.Muon(), 1), (rules.Shampoo(), 7)], ids=["muon", "shampoo"])
+def test_a_parameter_that_the_second_rule_cannot_take_is_refused_at_once(second: rules.Rule, num_dims: int) -> None:
+    with pytest.raises(ParameterError, match="every parameter must have [26] dimensions or"):
+        made(rules.Switched((rules.Adam(), second)), [torch.ones([2] * num_dims)])
 
 
 def test_it_switches_on_a_signal_and_under_a_schedule() -> None:

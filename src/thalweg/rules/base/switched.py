@@ -40,6 +40,16 @@ class Switched(Several):
     def form(self) -> Hashable:
         return type(self), self.switched, tuple(rule.form for rule in self.rules)
 
+    # A parameter must suit both rules from the start, not only the one that is followed.
+
+    @property
+    def least_dims(self) -> int:  # type: ignore[override]
+        return max(rule.least_dims for rule in self.rules)
+
+    @property
+    def most_dims(self) -> int | None:  # type: ignore[override]
+        return min((rule.most_dims for rule in self.rules if rule.most_dims is not None), default=None)
+
     def at(self, step: int) -> Self:
         changed = self._with({})
         changed.__dict__["switched"] = step > self.switch_at
