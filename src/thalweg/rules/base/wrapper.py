@@ -3,9 +3,9 @@
     Cautious(AdamW(lr=3e-4))          Clip(SGD(momentum=0.9), max_norm=1.0)
 
 A wrapper overrides what it changes and leaves the rest to `inner`: `gradient` (what the inner rule is given),
-`direction` (what it proposes), `apply` (where that leads), or `evaluation_point`. So wrappers nest: of those that change
-gradients the outermost acts first, of those that change parameters the innermost (a decay comes before the step). What
-does not go together is in `contracts`.
+`direction` (what it proposes), `apply` (where that leads), or `evaluation_point`. So wrappers nest: of those that
+change gradients the outermost acts first, of those that change parameters the innermost (a decay comes before the
+step). What does not go together is in `contracts`.
 
 Settings, scalars and state of a nest are flat: each has one name in the whole of it. So `group["lr"]` is the learning
 rate wherever it is declared, schedulers need not know of wrappers, and kernels and populations see one row.
