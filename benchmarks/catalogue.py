@@ -47,7 +47,7 @@ def shown(rule: rules.Rule, shape: tuple[int, ...]) -> dict[str, Any]:
     return {
         "scope": explained.scope,
         "ways": ways(rule, shape),
-        "state_bytes": 4 * explained.state_numbers,
+        "state_bytes": explained.state_bytes,
         "semantics": explained.semantics,
         "departs": explained.departs,
     }

@@ -315,7 +315,7 @@ def _entry(one: dict[str, Any]) -> list[str]:
         semantics["bias correction"],
         one["scope"],
         ", ".join(one["ways"]),
-        f"{one['state_bytes']}",
+        f"{one['state_bytes']:g}",
     ]
 
 

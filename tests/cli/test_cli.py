@@ -189,7 +189,7 @@ def test_explain_tells_what_the_rule_declares(name: str) -> None:
         assert one["symbol"] in text
     for line in found["formula"].splitlines():
         assert line in text
-    assert f"{4 * found['state_numbers']} bytes" in text
+    assert f"{found['state_bytes']:g} bytes" in text
 
 
 @pytest.mark.parametrize(

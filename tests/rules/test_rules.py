@@ -113,6 +113,41 @@ def test_sgd_with_momentum_is_the_heavy_ball_for_a_constant_learning_rate() -> N
     torch.testing.assert_close(param.detach(), now, rtol=1e-12, atol=0)
 
 
+def test_stable_adamw_takes_shorter_steps_than_adamw_of_few_elements_where_nothing_spikes() -> None:
+    """What StableAdamW's `Avoid:` claims."""
+    for numel, expected in ((1, 0.91), (1000, 0.99)):
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.zeros(numel, dtype=torch.float64) for _ in range(2)]
+        settings = {"betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.0}
+        optimizers = [
+            kind([param], **settings) for kind, param in zip((optim.StableAdamW, optim.AdamW), params, strict=True)
+        ]
+        ratios = []
+        for _ in range(1000):
+            grad = torch.randn(numel, dtype=torch.float64, generator=generator)
+            before = [param.clone() for param in params]
+            for param, optimizer in zip(params, optimizers, strict=True):
+                param.grad = grad
+                optimizer.step()
+            stable, plain = ((param - old).norm() for param, old in zip(params, before, strict=True))
+            ratios.append(float(stable / plain))
+        assert abs(sum(ratios[50:]) / 950 - expected) < 0.01
+
+
+def test_normuon_steps_at_its_defaults_as_adamw_does() -> None:
+    generator, moved = torch.Generator().manual_seed(0), []
+    for kind in (optim.NorMuon, optim.AdamW):
+        param = torch.zeros(64, 64)
+        optimizer = kind([param], weight_decay=0.0)
+        for _ in range(20):
+            before = param.clone()
+            param.grad = torch.randn(64, 64, generator=generator)
+            optimizer.step()
+        moved.append(float((param - before).square().mean().sqrt()))
+    assert 0.5 < moved[0] / moved[1] < 2
+    assert rules.NorMuon().hypers()["lr"].search == rules.AdamW().hypers()["lr"].search
+
+
 def test_centered_rmsprop_survives_a_constant_gradient_where_torch_does_not() -> None:
     """What RMSprop's `Departs:` claims."""
     settings = {"lr": 1e-3, "centered": True, "alpha": 0.5}
@@ -194,3 +229,10 @@ def test_memory_is_read_from_the_layout() -> None:
         rules.Adam(amsgrad=True): 300,
     }
     assert {rule: rule.state_numel(shape) for rule in numbers} == numbers
+    told = {
+        rules.Adafactor(): 0.0,
+        rules.Muon(): 4.0,
+        rules.Dion(): 5.0,
+        rules.Routed((rules.Muon(), rules.Adam())): 4.0,
+    }
+    assert {rule: rules.explain(rule).state_bytes for rule in told} == told

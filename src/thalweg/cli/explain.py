@@ -56,7 +56,7 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
     console.print(table)
     console.print()
     kept = ", ".join(f"{symbol} ({unit}, {key!r})" for symbol, unit, key in explanation.state) or "nothing"
-    memory = f"{kept}: {4 * explanation.state_numbers} bytes for each float32 parameter"
+    memory = f"{kept}: {explanation.state_bytes:g} bytes for each float32 parameter"
     for word, text in (
         ("Remembers", memory),
         ("Notes", explanation.notes),

@@ -19,7 +19,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     from thalweg.comparison import CONTENDERS
     from thalweg.errors import UnknownNameError
     from thalweg.rules import Adam, Rule
-    from thalweg.rules.base.explain import semantics
+    from thalweg.rules.base.explain import semantics, state_bytes
     from thalweg.rules.named import WRAPPERS
 
     def suits(name: str, about: str, rule: Rule) -> bool:
@@ -27,7 +27,9 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
         return all(word.lower() in said for word in words)
 
     entries = [
-        one for one in CONTENDERS.values() if isinstance(one.rule, Rule) and suits(one.name, one.about, one.rule)
+        (one, one.rule)
+        for one in CONTENDERS.values()
+        if isinstance(one.rule, Rule) and suits(one.name, one.about, one.rule)
     ]
     wrappers = [
         (name, kind) for name, kind in sorted(WRAPPERS.items()) if suits(name, kind.__doc__ or "", kind(Adam()))
@@ -39,15 +41,14 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
             [
                 {
                     "name": one.name,
-                    "rule": type(one.rule).__name__,
+                    "rule": type(rule).__name__,
                     "about": one.about,
-                    "state_numbers": one.state_numbers,
-                    "settings": one.rule.settings(),
-                    "scope": one.rule.scope,
-                    "semantics": semantics(one.rule),
+                    "state_bytes": state_bytes(rule),
+                    "settings": rule.settings(),
+                    "scope": rule.scope,
+                    "semantics": semantics(rule),
                 }
-                for one in entries
-                if isinstance(one.rule, Rule)
+                for one, rule in entries
             ]
             + [{"name": name, "rule": kind.__name__, "about": kind.__doc__, "wraps": True} for name, kind in wrappers]
         )
@@ -55,8 +56,8 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("name", "rule", "state", "what it is"):
         table.add_column(column, overflow="fold")
-    for one in entries:
-        table.add_row(one.name, type(one.rule).__name__, f"{4 * one.state_numbers} B", one.about)
+    for one, rule in entries:
+        table.add_row(one.name, type(rule).__name__, f"{state_bytes(rule):g} B", one.about)
     console = stdout_console()
     console.print(table)
     around = Table(box=None, pad_edge=False)

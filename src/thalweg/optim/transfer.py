@@ -15,6 +15,7 @@ from thalweg.engine import loop
 from thalweg.engine.program import Program
 from thalweg.errors import ParameterError, SettingError
 from thalweg.rules import Rule
+from thalweg.rules.base.decay import BESIDE_STEP, IN_STEP
 from thalweg.rules.named import named
 
 Match = Literal["step", "distance"]
@@ -22,6 +23,7 @@ Match = Literal["step", "distance"]
 _STEPS = 40  # of noise, where no gradients are given
 _SHAPE = (64, 64)
 _TOO_SMALL = 1e-30
+_BY_RATE = (BESIDE_STEP, IN_STEP)  # where a decay takes off η λ
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def transfer(
     lr = float(second.settings()["lr"]) * sizes[0] / sizes[1]
     settings = {"lr": lr}
     decays = [rule.hypers().get("weight_decay") for rule in (first, second)]
-    if all(one is not None and one.place == "decoupled" for one in decays):
+    if all(one is not None and one.place in _BY_RATE for one in decays):
         settings["weight_decay"] = float(first.settings()["weight_decay"]) * float(first.settings()["lr"]) / lr
     return Transferred(second.with_(**settings), moved[0]["step"])
 

@@ -40,7 +40,7 @@ class DAdaptAdam(Rule, scope="model"):
     d0: Scalar = first_distance()
     growth: Scalar = growth()
     eps: Scalar = epsilon(1e-8)
-    weight_decay: Scalar = decay.shrinkage()
+    weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by γλ a step", place=decay.IN_STEP)
 
     lr_in_state = True
     finds_rate = True

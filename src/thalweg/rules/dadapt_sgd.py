@@ -41,6 +41,7 @@ class DAdaptSGD(Rule, scope="model"):
 
     lr_in_state = True
     finds_rate = True
+    anchored = True
 
     class State:
         s = like_param(unit="θ", key="s")

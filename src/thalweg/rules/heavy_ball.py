@@ -1,12 +1,14 @@
 """HeavyBall: gradient descent with the last displacement kept going.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
-    θ_t = θ_{t-1} - η g_t + β (θ_{t-1} - θ_{t-2})        θ_{-1} = θ_0
+    s_t = β s_{t-1} - η g_t        s_0 = 0
+    θ_t = θ_{t-1} + s_t            so s_t = θ_t - θ_{t-1}
 
 Use: full batches and quadratics, whose theory it has; with a constant η it is SGD with momentum.
 Avoid: with a schedule: a change of η leaves the displacement as it was, where SGD with momentum rescales it.
 Source: Polyak 1964 (USSR Comput. Math. Math. Phys. 4(5), 1-17), equation 9.
-Departs: an L2 penalty.
+Departs: an L2 penalty. s is kept in place of θ_{t-2}: what others do to θ between steps (Lookahead, a decay) is not
+kept going.
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from torch import Tensor
 from thalweg.rules.base import decay
 from thalweg.rules.base.hyper import Range, Scalar, hyper, learning_rate
 from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, copy_of_param
+from thalweg.rules.base.rule import Rule, like_param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +32,17 @@ class HeavyBall(Rule, scope="elementwise"):
     )
     weight_decay: Scalar = decay.l2_penalty()
 
+    lr_in_state = True
+
     class State:
-        last = copy_of_param(key="last_param")
+        s = like_param(unit="θ", key="displacement")
 
     def coefficients(self, step: int) -> Any:
         return row(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        return decay.coupled(grad, param, c), state
+        s = c.momentum * state.s - c.lr * decay.coupled(grad, param, c)
+        return -s, state._replace(s=s)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
-        return param - c.lr * direction + c.momentum * (param - state.last), state._replace(last=param)
+        return param - direction, state

@@ -35,7 +35,9 @@ class LAMB(Rule, scope="tensor"):
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-6)
-    weight_decay: Scalar = decay.shrinkage(0.01)
+    weight_decay: Scalar = decay.shrinkage(
+        0.01, doc="λθ is added before the step gets its size", place="in the step, inside the trust ratio"
+    )
 
     corrects_bias = True
 

@@ -34,6 +34,7 @@ class MADGRAD(Rule, scope="elementwise"):
     weight_decay: Scalar = decay.l2_penalty()
 
     lr_in_state = True
+    anchored = True
 
     class State:
         s = like_param(unit="g", key="grad_sum")

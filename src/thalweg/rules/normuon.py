@@ -37,7 +37,7 @@ def _rows(rule: Any, shape: torch.Size) -> torch.Size:
 class NorMuon(decay.Decoupled, scope="matrix"):
     """Muon whose rows are brought to one size by a running mean square of each."""
 
-    lr: Scalar = learning_rate(0.02, low=1e-4, high=1.0)
+    lr: Scalar = learning_rate(1e-3)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
     beta2: Scalar = square_decay(0.95, keyword=None)
     nesterov: bool = switch(True, doc="look ahead along the buffer")

@@ -43,7 +43,7 @@ class Prodigy(Rule, scope="model"):
     d_coef: Scalar = hyper(1.0, "> 0", symbol="κ", search=Range(0.5, 2.0, "log"), doc="factor of the estimate")
     growth_rate: Scalar = growth()
     eps: Scalar = epsilon(1e-8)
-    weight_decay: Scalar = decay.shrinkage()
+    weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by dηλ a step", place=decay.IN_STEP)
 
     lr_in_state = True
     finds_rate = True

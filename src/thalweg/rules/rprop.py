@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.errors import SettingError
 from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
 from thalweg.rules.base.rows import row
 from thalweg.rules.base.rule import Rule, like_param
@@ -34,6 +35,13 @@ class Rprop(Rule, scope="elementwise"):
     largest: Scalar = hyper(50.0, "> 0", symbol="s_max", unit="θ", doc="largest step", keyword="step_sizes")
 
     lr_in_state = True
+
+    def check_together(self) -> None:
+        if self.smallest > self.largest:
+            raise SettingError(
+                f"{self.name}: smallest must be at most largest, got {self.smallest!r} and {self.largest!r}. "
+                "They may have been exchanged."
+            )
 
     class State:
         p = like_param(unit="g", key="prev")

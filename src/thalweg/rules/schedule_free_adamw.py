@@ -37,7 +37,7 @@ class ScheduleFreeAdamW(ScheduleFree, scope="elementwise"):
     )
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-8)
-    weight_decay: Scalar = decay.shrinkage()
+    weight_decay: Scalar = decay.shrinkage(doc="λθ is added to the step of z", place=decay.IN_STEP)
 
     corrects_bias = True
 

@@ -4,6 +4,8 @@
     decoupled         (1 - η λ) θ         a shrinkage beside the step (Loshchilov & Hutter 2019, arXiv:1711.05101)
     fully decoupled   (1 - λ) θ           the same, whatever the learning rate
 
+A decoupled one may also be a part of the step that the rule proposes, and share what becomes of that: `IN_STEP`.
+
 They are the same thing for plain SGD (up to the factor η) and for no other rule.
 """
 
@@ -14,6 +16,10 @@ from torch import Tensor
 
 from thalweg.rules.base.hyper import Range, hyper
 from thalweg.rules.base.rule import Rule
+
+# Where a decoupled decay may enter.
+BESIDE_STEP = "decoupled"
+IN_STEP = "decoupled, in the step"
 
 
 def l2_penalty() -> Any:
@@ -30,8 +36,13 @@ def l2_penalty() -> Any:
     )
 
 
-def shrinkage(default: float = 0.0) -> Any:
-    """Declare the λ of decoupled decay: a field of a rule's dataclass. `coefficients` give `shrink=1 - η λ`."""
+def shrinkage(
+    default: float = 0.0, *, doc: str = "shrinks the parameter by ηλ a step", place: str = BESIDE_STEP
+) -> Any:
+    """Declare the λ of decoupled decay: a field of a rule's dataclass. `coefficients` give `shrink=1 - η λ`.
+
+    Where that is not what λ does, `doc` says what is, and `place` where.
+    """
     return hyper(
         default,
         ">= 0",
@@ -39,8 +50,8 @@ def shrinkage(default: float = 0.0) -> Any:
         unit="1/θ",
         search=Range(1e-4, 1.0, "log"),
         moves_optimum=True,
-        doc="shrinks the parameter by ηλ a step",
-        place="decoupled",
+        doc=doc,
+        place=place,
     )
 
 

@@ -17,6 +17,7 @@ _NEEDS: dict[Needs, str] = {
     "curvature": "estimates of the Hessian's diagonal",
     "closure": "a closure, called several times a step",
 }
+_SHAPE = torch.Size([512, 512])  # of a matrix as they are, beside which rows and columns count little
 _SECTION = re.compile(r"(Use|Avoid|Source|Departs): ")
 
 
@@ -36,7 +37,10 @@ class ExplainedHyper:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A rule, explained. `state` holds each tensor that is remembered, as (symbol, unit, key in a state_dict)."""
+    """A rule, explained. `state` holds each tensor that is remembered, as (symbol, unit, key in a state_dict).
+
+    `state_bytes` is what is kept for each float32 number of a matrix.
+    """
 
     name: str
     title: str
@@ -51,7 +55,7 @@ class Explanation:
     warned_of: tuple[str, ...]
     hypers: tuple[ExplainedHyper, ...]
     state: tuple[tuple[str, str, str], ...]
-    state_numbers: int
+    state_bytes: float
 
 
 def _dims(rule: Rule) -> str:
@@ -75,6 +79,12 @@ def semantics(rule: Rule) -> dict[str, str]:
     }
 
 
+def state_bytes(rule: Rule) -> float:
+    """The bytes that are kept for each float32 number of a matrix, to a tenth."""
+    rule = next(iter(rule.parts.values()), rule)  # of rules side by side, a matrix follows the first
+    return round(4 * rule.state_numel(_SHAPE) / _SHAPE.numel(), 1)
+
+
 def warned_of(rule: Rule) -> tuple[str, ...]:
     """What settings a warning is given of, in a few words each."""
     falling = ("lr scheduled to a hundredth or less",) if rule.schedules_itself else ()
@@ -82,7 +92,7 @@ def warned_of(rule: Rule) -> tuple[str, ...]:
 
 
 def explain(rule: Rule) -> Explanation:
-    """Explain a rule at its settings; `state_numbers` is how many numbers it keeps for each parameter."""
+    """Explain a rule at its settings."""
     kind = type(rule)
     text = inspect.cleandoc(getattr(inspect.getmodule(kind), "__doc__", None) or kind.__doc__ or "")
     title, _, rest = text.partition("\n\n")
@@ -91,8 +101,7 @@ def explain(rule: Rule) -> Explanation:
     blocks = [block for block in prose.split("\n\n") if block.strip()]
     formulas = [block for block in blocks if block.startswith("    ")]
     notes = [" ".join(block.split()) for block in blocks if not block.startswith("    ")]
-    shape = torch.Size([64, 64])
-    layout = rule.layout(shape)
+    layout = rule.layout(_SHAPE)
     return Explanation(
         name=rule.name,
         title=title.partition(": ")[2] or title,
@@ -119,5 +128,5 @@ def explain(rule: Rule) -> Explanation:
             for (name, declared), value in zip(rule.hypers().items(), rule.settings().values(), strict=True)
         ),
         state=tuple((name, leaf.unit, leaf.key) for name, leaf in layout.items()),
-        state_numbers=round(rule.state_numel(shape) / shape.numel()),
+        state_bytes=state_bytes(rule),
     )

@@ -130,6 +130,11 @@ class Rule:
     corrects_bias: ClassVar[bool] = False  # of averages that start at zero
     lr_in_state: ClassVar[bool] = False  # the learning rate acts on what is remembered, not on a step's size
     finds_rate: ClassVar[bool] = False  # it learns how long steps should be; the learning rate is a factor of that
+    # It goes on from parameters that it remembers, and its steps are not -η times its direction: so nothing beside it
+    # may move the parameters, which it would undo or take for its own doing, and nothing may mask its direction.
+    anchored: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False  # its steps end within bounds
+    keeps_norms: ClassVar[bool] = False  # its steps end at the norms they began with
     schedules_itself: ClassVar[bool] = False  # what it does takes the place of a learning rate that falls
     needs: ClassVar[Needs] = "gradient"
     estimates_every: ClassVar[int] = 1  # steps from one estimate of curvature to the next, where they are needed

@@ -24,6 +24,7 @@ class ScheduleFree(Rule):
     weight_lr_power: Scalar = hyper(2.0, ">= 0", symbol="p", doc="power of the learning rate in these weights")
 
     schedules_itself = True
+    anchored = True
     carried = {"weight_sum": 0.0, "lr_max": 0.0}  # noqa: RUF012  (a constant)
 
     @property

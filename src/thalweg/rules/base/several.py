@@ -154,12 +154,26 @@ class Several(Rule):
         return self.current.lr_in_state
 
     @property
-    def finds_rate(self) -> bool:  # type: ignore[override]
-        return self.current.finds_rate
-
-    @property
     def schedules_itself(self) -> bool:  # type: ignore[override]
         return self.current.schedules_itself
+
+    # What one of them does not stand, the whole does not.
+
+    @property
+    def finds_rate(self) -> bool:  # type: ignore[override]
+        return any(rule.finds_rate for rule in self.rules)
+
+    @property
+    def anchored(self) -> bool:  # type: ignore[override]
+        return any(rule.anchored for rule in self.rules)
+
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        return any(rule.bounded for rule in self.rules)
+
+    @property
+    def keeps_norms(self) -> bool:  # type: ignore[override]
+        return any(rule.keeps_norms for rule in self.rules)
 
     @property
     def evaluates_elsewhere(self) -> bool:

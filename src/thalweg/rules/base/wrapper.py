@@ -3,7 +3,9 @@
     Cautious(AdamW(lr=3e-4))          Clip(SGD(momentum=0.9), max_norm=1.0)
 
 A wrapper overrides what it changes and leaves the rest to `inner`: `gradient` (what the inner rule is given),
-`direction` (what it proposes), `apply` (where that leads), or `evaluation_point`. So wrappers nest in any order.
+`direction` (what it proposes), `apply` (where that leads), or `evaluation_point`. So wrappers nest: of those that
+change gradients the outermost acts first, of those that change parameters the innermost (a decay comes before the
+step). What does not go together is in `contracts`.
 
 Settings, scalars and state of a nest are flat: each has one name in the whole of it. So `group["lr"]` is the learning
 rate wherever it is declared, schedulers need not know of wrappers, and kernels and populations see one row.
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import SettingError
+from thalweg.rules.base import contracts
 from thalweg.rules.base.hyper import Hyper
 from thalweg.rules.base.reductions import Asking
 from thalweg.rules.base.rows import row
@@ -41,6 +44,7 @@ class Wrapper(Rule):
     own_vmaps: ClassVar[bool] = True
     own_takes_complex: ClassVar[bool] = True
     own_finds_rate: ClassVar[bool] = False
+    does: ClassVar[frozenset[contracts.Deed]] = frozenset()  # what not every rule stands
     replaces: ClassVar[frozenset[str]] = frozenset()  # settings that, if `inner` has them, are 0 there and set here
 
     def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
@@ -59,6 +63,7 @@ class Wrapper(Rule):
                 f"{type(self).__name__}: the inner rule must take one step at a time, got {self.inner.name}, which "
                 "tries several lengths of it under a closure. Use that one by itself, or wrap another one."
             )
+        contracts.check(self.does, type(self).__name__, self.inner)
         own, inner = own_hypers(type(self)), self.inner.hypers()  # type: ignore[arg-type]
         core = core_of(self.inner)
         replaced = {name for name in self.replaces & inner.keys() if inner[name] is core.hypers().get(name)}
@@ -134,6 +139,18 @@ class Wrapper(Rule):
         return self.inner.finds_rate or self.own_finds_rate
 
     @property
+    def anchored(self) -> bool:  # type: ignore[override]
+        return self.inner.anchored
+
+    @property
+    def bounded(self) -> bool:  # type: ignore[override]
+        return "bounds" in self.does or self.inner.bounded
+
+    @property
+    def keeps_norms(self) -> bool:  # type: ignore[override]
+        return "keeps norms" in self.does or self.inner.keeps_norms
+
+    @property
     def schedules_itself(self) -> bool:  # type: ignore[override]
         return self.inner.schedules_itself
 
@@ -158,7 +175,7 @@ class Wrapper(Rule):
 
     @property
     def evaluates_elsewhere(self) -> bool:
-        return self.inner.evaluates_elsewhere
+        return "averages" in self.does or self.inner.evaluates_elsewhere
 
     def hypers(self) -> dict[str, Hyper]:
         return self.inner.hypers() | own_hypers(type(self))  # type: ignore[arg-type]

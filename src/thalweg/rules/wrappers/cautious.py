@@ -6,8 +6,8 @@
 Use: around a rule with momentum, at the settings it had: the loss never rises to first order.
 Avoid: where a step costs most of the time: the mean is another pass over the tensor.
 Source: Liang, Chen, Liu & Liu 2024, arXiv:2411.16085, Algorithm 1; the floor of the mean from the authors' code.
-Departs: from Algorithm 1, whose scale is n / (Σk + 1): as the authors' code. Weight decay of the inner rule that is
-decoupled is not masked, as there.
+Departs: from Algorithm 1, whose scale is n / (Σk + 1): as the authors' code. Decoupled weight decay of the inner rule
+is not masked, as there, unless it is a part of the step (`explain` says "in the step").
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ _FLOOR = 1e-3
 @dataclass(frozen=True, kw_only=True)
 class Cautious(Wrapper, scope="tensor"):
     """The inner step only where it agrees with the gradient, scaled up for what is left out."""
+
+    does = frozenset({"masks"})
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
         d, state = yield from steps(self.inner.direction(param, grad, state, c))

@@ -6,7 +6,8 @@
 Only the direction of each unit is trained; its size is what the initialization made it.
 
 Use: layers that a normalization or a gain follows: their size changes only the effective learning rate.
-Avoid: layers whose size matters: the last one, regression heads. A unit that starts at zero stays there.
+Avoid: layers whose size matters: the last one, regression heads. A unit that starts at zero stays there. Of an
+average around this the norms are smaller.
 Source: Salimans & Kingma 2016, arXiv:1602.07868, whose w = s v/‖v‖ it keeps at its first value, as a projection.
 Departs: s is not trained; torch.nn.utils.parametrizations.weight_norm is the reparametrization that trains it.
 """
@@ -29,6 +30,7 @@ class FixedNorms(Wrapper, scope="tensor"):
     """Each unit's weights put back to the norm they began with, after each step (weight normalization)."""
 
     own_takes_complex = False
+    does = frozenset({"moves", "bounds", "keeps norms", "leaves bounds"})
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
         before = root((yield from unit_sum(param * param)))

@@ -1,8 +1,9 @@
-"""FullyDecoupledDecay: the parameter shrunk by a share that does not depend on the learning rate, only on its schedule.
+"""FullyDecoupledDecay: the parameter shrunk by a share at the highest learning rate, which then follows the schedule.
 
     θ_t = (1 - λ η_t / η_0) θ_{t-1} - step_t        step_t as the inner rule says; η_0 is the `reference_lr`
 
 Use: to tune λ and the learning rate one after the other: changing η and η_0 together leaves the decay as it is.
+Changing η alone does not: the decay goes with it, as DecoupledDecay's does.
 Avoid: a λ taken from AdamW: it must be multiplied by its learning rate first (0.1 at η = 10⁻³ is 10⁻⁴ here).
 Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2, whose schedule multiplier is η_t / η_0.
 Departs: nothing.
@@ -19,7 +20,7 @@ from thalweg.rules.base.wrapper import Wrapper
 
 @dataclass(frozen=True, kw_only=True)
 class FullyDecoupledDecay(Wrapper):
-    """The parameter shrunk by a share that does not depend on the learning rate, only on its schedule."""
+    """The parameter shrunk by a share at the highest learning rate, which then follows the schedule."""
 
     weight_decay: Scalar = hyper(
         0.0,
@@ -34,6 +35,7 @@ class FullyDecoupledDecay(Wrapper):
     reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="the highest learning rate of the schedule")
 
     replaces = frozenset({"weight_decay"})
+    does = frozenset({"moves", "decays"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"left": 1 - self.weight_decay * self.rate(step) / self.reference_lr}

@@ -45,6 +45,7 @@ class GaLore(Wrapper, scope="matrix"):
 
     own_vmaps = False
     own_takes_complex = False
+    does = frozenset({"stands in"})
 
     class State:
         projector = of_shape(_projector, unit="1", key="projector", when=_is_matrix)
@@ -52,10 +53,9 @@ class GaLore(Wrapper, scope="matrix"):
     def check_together(self) -> None:
         if self.inner.scope != "elementwise":
             raise SettingError(f"GaLore: the inner rule must be elementwise, got {self.inner.name}. Wrap Adam, say.")
-        if any(leaf.unit == "θ" for leaf in self.inner.layout(torch.Size([2, 2])).values()):
+        if self.inner.needs == "curvature":  # which comes for each parameter, and what would take it is small
             raise SettingError(
-                f"GaLore: the inner rule must remember nothing of the size of the parameters, got {self.inner.name}. "
-                "Wrap Adam, say, and put what averages around GaLore."
+                f"GaLore: the inner rule must not need curvature, got {self.inner.name}, which does. Wrap Adam, say."
             )
 
     def layout(self, shape: torch.Size) -> dict[str, Leaf]:

@@ -29,6 +29,8 @@ class Lookahead(Wrapper):
     every: Scalar = hyper(5, ">= 1", symbol="k", unit="steps", doc="steps between two returns")
     slow_step: Scalar = hyper(0.5, "(0, 1]", symbol="α", doc="share of the way that the slow ones go")
 
+    does = frozenset({"moves", "averages"})
+
     class State:
         slow = copy_of_param(key="slow_param")
 
@@ -40,10 +42,6 @@ class Lookahead(Wrapper):
         param, state = yield from steps(self.inner.apply(param, direction, state, c))
         slow = state.slow + c.slow_step * (param - state.slow)
         return c.goes_on * param + c.returns * slow, state._replace(slow=slow)
-
-    @property
-    def evaluates_elsewhere(self) -> bool:
-        return True
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return state.slow

@@ -15,7 +15,7 @@ The first step moves nothing.
 Use: around a rule with its schedule, where nobody has tuned its learning rate: its shape over time stays.
 Avoid: around rules that find their own learning rate, and in trainings of a few dozen steps: S starts at nearly 0.
 Source: Cutkosky, Defazio & Mehta 2023, arXiv:2306.00144, Algorithm 1.
-Departs: |h_t| in m, as in the authors' code. θ moves by differences, so what others do to it is kept (a decay around
+Departs: |h_t| in m, as in the authors' code. θ moves by differences, so what others do to it is kept (bounds around
 this). A parameter that joins late begins with scalars of its own.
 """
 
@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.errors import SettingError
 from thalweg.rules.base.hyper import Scalar, hyper
 from thalweg.rules.base.reductions import Asking, Sum
 from thalweg.rules.base.roots import root
@@ -48,6 +47,7 @@ class Mechanic(Wrapper, scope="model"):
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
     own_finds_rate = True
+    does = frozenset({"moves", "leaves bounds", "stands in"})
 
     class State:
         delta = like_param(unit="θ", key="delta")
@@ -56,15 +56,6 @@ class Mechanic(Wrapper, scope="model"):
         largest_slope = of_shape(_for_each_decay, unit="θg", key="slope_max")
         squared_slopes = of_shape(_for_each_decay, unit="θ²g²", key="slope_sq")
         reward = of_shape(_for_each_decay, unit="θg", key="reward")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for leaf in self.inner.layout(torch.Size([2, 2])).values():
-            if leaf.unit == "θ":
-                raise SettingError(
-                    f"Mechanic: the inner rule must remember no parameters and no length of steps, got "
-                    f"{self.inner.name}, which has {leaf.key}. Wrap AdamW, say, and put averages around Mechanic."
-                )
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {

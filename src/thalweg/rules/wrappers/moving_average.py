@@ -28,6 +28,8 @@ class MovingAverage(Wrapper):
 
     average_decay: Scalar = hyper(0.999, "[0, 1)", symbol="β", doc="decay of the average")
 
+    does = frozenset({"averages"})
+
     class State:
         average = copy_of_param(key="average")
 
@@ -38,10 +40,6 @@ class MovingAverage(Wrapper):
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
         param, state = yield from steps(self.inner.apply(param, direction, state, c))
         return param, state._replace(average=c.average_keep * state.average + c.average_fresh * param)
-
-    @property
-    def evaluates_elsewhere(self) -> bool:
-        return True
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return state.average

@@ -28,6 +28,8 @@ class PolyakAverage(Wrapper):
 
     start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="steps before the average begins")
 
+    does = frozenset({"averages"})
+
     class State:
         average = copy_of_param(key="average")
 
@@ -37,10 +39,6 @@ class PolyakAverage(Wrapper):
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
         param, state = yield from steps(self.inner.apply(param, direction, state, c))
         return param, state._replace(average=state.average + c.average_fresh * (param - state.average))
-
-    @property
-    def evaluates_elsewhere(self) -> bool:
-        return True
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return state.average

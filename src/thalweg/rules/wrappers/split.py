@@ -85,6 +85,14 @@ class Split(Wrapper, scope="tensor"):
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
         return (yield from self._each(self.inner.apply, param, direction, state, c))
 
+    def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:
+        pieces = self._pieces(curvature)
+        if len(pieces) == 1 and not self.stacked:
+            return self.inner.absorb(state, curvature, c)
+        own = self._own(state, pieces[0].shape)
+        states = [self.inner.absorb(of_block(state, own, k), one, c) for k, one in enumerate(pieces)]
+        return state._replace(**{name: torch.stack([getattr(each, name) for each in states]) for name in own})
+
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         pieces = self._pieces(param)
         if len(pieces) == 1 and not self.stacked:

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from thalweg.errors import SettingError
 from thalweg.rules.base.hyper import Scalar, hyper
 from thalweg.rules.base.rule import Rule
 from thalweg.rules.base.wrapper import Wrapper
@@ -26,6 +27,14 @@ class WarmRestarts(Wrapper):
     period: Scalar = hyper(1000, ">= 1", symbol="T", unit="steps", doc="steps before the first restart")
     stretch: Scalar = hyper(2, ">= 1", symbol="m", doc="how much longer each period is than the one before")
     lr_min: Scalar = hyper(0.0, ">= 0", symbol="η_min", unit="θ", doc="where the learning rate falls to")
+
+    def check_together(self) -> None:
+        lr = self.inner.settings()["lr"]
+        if self.lr_min > lr:
+            raise SettingError(
+                f"{self.name}: lr_min must be at most lr, from which it falls, got lr_min={self.lr_min!r}, lr={lr!r}. "
+                "Lower lr_min."
+            )
 
     def rate(self, step: int) -> Any:
         done, length = float(step - 1), float(self.period)
