@@ -24,13 +24,8 @@ def cube_root(x: Tensor) -> Tensor:
     """
     if x.dtype != torch.float32:
         return torch.pow(x, 1 / 3)
-    # r is 1/∛x, which is found without dividing. The bits of a number are, as a whole number, nearly its logarithm: of
-    # minus a third of it comes a first guess, 4 % off.
-    r = (1419900000.0 - x.view(torch.int32).to(torch.float32) * (1 / 3)).to(torch.int32).view(torch.float32)
-    for _ in range(2):  # Halley, who cubes the error: r (1 - h)^(-1/3), to the second order
-        h = 1 - x * r * r * r
-        r = r + r * (h * (1 / 3 + h * (2 / 9)))
-    square = r * r
-    y = x * square
-    y = y - (y * y * y - x) * (square * (1 / 3))  # Newton, whose 1/y² is r²
+    # The bits of a number are, as a whole number, nearly its logarithm: a third of it is a first guess, 5 % off.
+    y = (x.view(torch.int32).to(torch.float32) * (1 / 3) + 709921077.0).to(torch.int32).view(torch.float32)
+    for _ in range(3):  # Newton, who squares the error
+        y = y - (y - x / (y * y)) * (1 / 3)
     return torch.where((x > 0) & (x < torch.inf), y, x)

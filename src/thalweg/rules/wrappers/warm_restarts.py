@@ -28,8 +28,9 @@ class WarmRestarts(Wrapper):
     stretch: Scalar = hyper(2, ">= 1", symbol="m", doc="how much longer each period is than the one before")
     lr_min: Scalar = hyper(0.0, ">= 0", symbol="η_min", unit="θ", doc="where the learning rate falls to")
 
-    def check_together(self) -> None:
-        lr = self.inner.settings()["lr"]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lr = self.inner.settings()["lr"]  # as it begins: a warm-up may come from below
         if self.lr_min > lr:
             raise SettingError(
                 f"{self.name}: lr_min must be at most lr, from which it falls, got lr_min={self.lr_min!r}, lr={lr!r}. "
