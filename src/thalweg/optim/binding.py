@@ -65,7 +65,8 @@ class Binding:
             for key in ("step", *program.rule.carried, *(leaf.key for leaf in layout.values()))
         }
         columns = {name: [plain(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
-        counted = [entry for key in ("step", *program.rule.carried) for entry in self._entries[key]]
+        # Numbers are moved all at once, into shared memory, say: to look at each before every step would be too slow.
+        counted = [self._entries[key][0] for key in ("step", *program.rule.carried)]
         self.batch = Batch(program, [plain(param) for param in params], columns, list(map(shards_of, params)), counted)
         # What the batch holds of a complex or sharded parameter is a view, which stays where `param.data` has left.
         self._views = _is_view(params[0])
