@@ -200,6 +200,13 @@ def test_a_coarse_search_and_an_edge_are_cautioned_about() -> None:
     assert thalweg.compare("quadratic", ["momentum"], budget="24trials").cautions == []
 
 
+def test_a_second_rule_that_never_ran_is_cautioned_about() -> None:
+    found = thalweg.compare("linear-regression", ["then(adam,sgd):switch_at=100000"], budget="1trial")
+    said = " ".join(found.cautions)
+    assert "goes on to its second rule after step 100000, and trainings end at" in said
+    assert "that never ran. Give a step, as switch_at=" in said
+
+
 def test_a_stated_optimum_that_is_beaten_is_cautioned_about() -> None:
     task = dataclasses.replace(thalweg.tasks.load("quadratic"), optimum=5.0)
     assert "is below the optimum that the task states, 5." in " ".join(
