@@ -72,12 +72,12 @@ def _of_the_task(plan: Plan, summaries: Sequence[Summary], *, is_function: bool)
     least = min(one.train_loss for one in summaries)
     if plan.optimum is not None and least < plan.optimum - 1e-3 * abs(plan.optimum) - 1e-6:
         yield f"A training loss of {least:.4g} is below the optimum that the task states, {plan.optimum:.4g}."
-    for one in summaries:
+    for one in () if is_function else summaries:
         switch_at, ended_at = one.settings.get("switch_at"), plan.horizons[one.name].steps
-        if not is_function and switch_at is not None and switch_at >= ended_at:
+        if switch_at is not None and switch_at >= ended_at:
             yield (
-                f"{one.name} goes on to its second rule after step {switch_at:g}, and trainings end at {ended_at}: that "
-                f"never ran. Give a step, as switch_at={ended_at // 2}."
+                f"{one.name} goes on to its second rule after step {switch_at:g}, and trainings end at {ended_at}: "
+                f"that never ran. Give a step, as switch_at={ended_at // 2}."
             )
     results = [entry.result for one in summaries for entries in one.entries.values() for entry in entries]
     ended = [result for result in results if result.status == "ok"]
