@@ -1,7 +1,6 @@
 """Checkpoints: what was saved, checked as a whole and made ready, before anything of an optimizer is changed."""
 
 import copy
-import inspect
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -42,13 +41,14 @@ def taken(
     final = [_completed(rule, defaults, group, whose) for group in saved["param_groups"]]
     if rule.parts:  # what is where decides which rule steps it
         _check_names(rule, groups, final)
+    rules = [keywords.to_rule(rule, group) for group in final]
     loaded: dict[Any, Any] = defaultdict(dict)
     if [len(group["params"]) for group in groups] == [len(group["params"]) for group in final]:
         ids = dict(zip(_params(final), _params(groups), strict=True))
-        of_group = {index: group for group in final for index in group["params"]}
+        of_index = {index: pair for pair in zip(rules, final, strict=True) for index in pair[1]["params"]}
         for index, record in saved["state"].items():
             if index in ids:
-                _check_record(rule, of_group[index], ids[index], record)
+                _check_record(*of_index[index], ids[index], record)
                 loaded[ids[index]] = {key: _kept(key, value, ids[index]) for key, value in record.items()}
             else:
                 loaded[index] = record
@@ -63,7 +63,7 @@ def _completed(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any]
     """A saved group with what torch's optimizers lack, without what only they have; another algorithm's is refused."""
     missing = [keyword for keyword in keywords.members(rule) if keyword not in group]
     if whose is None:
-        theirs = _torchs(rule.name)
+        theirs = keywords.torchs(rule.name)
         missing = [keyword for keyword in missing if not theirs or keyword in theirs]  # others are ours alone
         known = {*keywords.members(rule), *keywords.COMMON}
         strange = [keyword for keyword in group if keyword in _all_of_torchs() and keyword not in known]
@@ -85,23 +85,15 @@ def _completed(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any]
         )
     final = {**defaults, **{key: value for key, value in group.items() if key not in keywords.TORCH_ONLY}}
     keywords.check_common(rule, final)
-    keywords.to_rule(rule, final)
     return final
-
-
-@cache
-def _torchs(name: str) -> frozenset[str]:
-    """The keywords of torch's optimizer of this name; none if there is none."""
-    kind = getattr(torch.optim, name, None)
-    return frozenset(inspect.signature(kind).parameters) if kind else frozenset()
 
 
 @cache
 def _all_of_torchs() -> frozenset[str]:
     """The settings of any of torch's optimizers."""
-    kinds = [one for one in vars(torch.optim).values() if isinstance(one, type) and one is not torch.optim.Optimizer]
-    names = {kind.__name__ for kind in kinds if issubclass(kind, torch.optim.Optimizer)}
-    return frozenset().union(*map(_torchs, names)) - {"params", *keywords.TORCH_ONLY}
+    kinds = [one for one in vars(torch.optim).values() if isinstance(one, type)]
+    names = [kind.__name__ for kind in kinds if issubclass(kind, torch.optim.Optimizer)]
+    return frozenset(chain.from_iterable(map(keywords.torchs, names))) - {"params", "defaults", *keywords.TORCH_ONLY}
 
 
 def _check_names(rule: Rule, groups: Groups, saved: Groups) -> None:
@@ -117,7 +109,7 @@ def _check_names(rule: Rule, groups: Groups, saved: Groups) -> None:
 
 
 def _check_record(rule: Rule, group: Mapping[str, Any], param: Tensor, record: Any) -> None:
-    """Refuse what cannot be the state of a parameter."""
+    """Refuse what cannot be the state of a parameter of a group, at whose settings the rule is."""
     if not isinstance(record, Mapping):
         raise ParameterError(
             f"{rule.name}: the state of a parameter must be a dictionary, got {type(record).__name__}. "
@@ -130,8 +122,7 @@ def _check_record(rule: Rule, group: Mapping[str, Any], param: Tensor, record: A
                 "Pass what state_dict() gave."
             )
     rounding = precision.used(group.get("rounding", "nearest"), plain(param).dtype)
-    program = Program(keywords.to_rule(rule, dict(group)), rounding=rounding)
-    for leaf in program.layout(plain(param).shape).values():
+    for leaf in Program(rule, rounding=rounding).layout(plain(param).shape).values():
         entry = record.get(leaf.key)
         if isinstance(entry, Tensor) and entry.layout == torch.strided:
             check_shape(plain(entry), leaf.shape(plain(param).shape), leaf.key)

@@ -70,7 +70,6 @@ def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
     A tensor is read, never kept: schedulers write to it in place. None stands for the default where torch says so.
     """
     found: dict[str, Any] = {}
-    optional = _optional(rule.name)
     for keyword, names in members(rule).items():
         values = group[keyword]
         if names == [keyword]:
@@ -78,18 +77,23 @@ def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
         elif not isinstance(values, tuple | list) or len(values) != len(names):
             raise SettingError(f"{rule.name}: {keyword} must hold {len(names)} numbers, got {values!r}.")
         for name, value in zip(names, values, strict=True):
-            if value is None and keyword in optional:
+            if value is None and _takes_none(rule.name, keyword):
                 value = rule.hypers()[name].default
             found[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     return found
 
 
+def _takes_none(name: str, keyword: str) -> bool:
+    """Whether torch's optimizer of this name has None as a default of the keyword."""
+    default = torchs(name).get(keyword)
+    return keyword in torchs(name) and None in (default if isinstance(default, tuple) else (default,))
+
+
 @cache
-def _optional(name: str) -> set[str]:
-    """The keywords for which torch's optimizer of this name, if there is one, takes None."""
-    theirs = getattr(torch.optim, name, None)
-    defaults = {key: one.default for key, one in inspect.signature(theirs).parameters.items()} if theirs else {}
-    return {key for key, value in defaults.items() if value is None or (isinstance(value, tuple) and None in value)}
+def torchs(name: str) -> dict[str, Any]:
+    """The keywords of torch's optimizer of this name, with their defaults; none if there is none."""
+    kind = getattr(torch.optim, name, None)
+    return {key: one.default for key, one in inspect.signature(kind).parameters.items()} if kind else {}
 
 
 def to_rule(rule: Rule, group: dict[str, Any]) -> Rule:
