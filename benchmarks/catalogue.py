@@ -18,9 +18,10 @@ sys.path.insert(0, str(ROOT))  # for the cases, which the tests share
 from tests import cases, wrapped  # noqa: E402
 from tests.optim import test_lbfgs  # noqa: E402
 from thalweg import optim, rules  # noqa: E402
-from thalweg.engine import batched, compiled, flat  # noqa: E402
-from thalweg.engine.batch import Batch  # noqa: E402
-from thalweg.engine.program import Program  # noqa: E402
+from thalweg.engine.core.batch import ParameterBatch  # noqa: E402
+from thalweg.engine.core.program import Program  # noqa: E402
+from thalweg.engine.eager import batched, flat
+from thalweg.engine.kernels import kernel_cache  # noqa: E402
 from thalweg.testing import check_optimizer  # noqa: E402
 
 RECORD = ROOT / "benchmarks" / "records" / "catalogue.json"
@@ -30,13 +31,13 @@ def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
     """How the rule can be run on a CPU."""
     program, param = Program(rule), torch.zeros(shape)
     state = program.init(param)
-    batch = Batch(program, [param], {name: [getattr(state, name)] for name in state._fields})
+    batch = ParameterBatch(program, [param], {name: [getattr(state, name)] for name in state._fields})
     possible = {
         "loop": True,
         "flat": flat.why_not(batch) is None,
-        "compiled": compiled.why_not(batch) is None and compiled.started(batch).exception() is None,
+        "compiled": kernel_cache.why_not(batch) is None and kernel_cache.started(batch).exception() is None,
         "batched": batched.why_not(batch, asked=True) is None,
-        "population": rule.vmaps,
+        "population": rule.supports_vmap,
     }
     return [name for name, can in possible.items() if can]
 

@@ -28,9 +28,8 @@ from bank import TASK
 
 import thalweg
 from thalweg.bench.bench import machine
-from thalweg.comparison.contender import Contender
-from thalweg.comparison.contenders import CONTENDERS
-from thalweg.comparison.search import Settings
+from thalweg.comparison.contenders.contender import Contender, Settings
+from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.optim import keywords
 from thalweg.rules import Range
 from thalweg.tasks import Task

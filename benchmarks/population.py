@@ -16,8 +16,8 @@ from torch import nn
 
 from thalweg.bench import measure
 from thalweg.bench.bench import machine
-from thalweg.comparison.reading import parse
-from thalweg.comparison.runs import OneByOne, Population, Trial
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.training.runs import PopulationRun, SingleRun, Trial
 from thalweg.tasks.digits import digits
 
 RECORD = Path(__file__).parent / "records" / "population.json"
@@ -36,11 +36,11 @@ def main() -> None:
     task = replace(digits(), name="digits of width 32", model=mlp)
     contender = parse("adam")
     lrs = [1e-4 * 1.05**k for k in range(MEMBERS)]
-    population = Population(task, contender, [Trial({"lr": lr}, seed) for seed, lr in enumerate(lrs)])
-    alone = OneByOne(task, contender, Trial({"lr": 1e-3}, 0))
+    population = PopulationRun(task, contender, [Trial({"lr": lr}, seed) for seed, lr in enumerate(lrs)])
+    alone = SingleRun(task, contender, Trial({"lr": 1e-3}, 0))
     alone.optimizer = torch.optim.Adam(alone.model.parameters(), lr=1e-3, fused=True)
 
-    def steps(name: str, run: OneByOne | Population) -> None:
+    def steps(name: str, run: SingleRun | PopulationRun) -> None:
         for _ in range(STEPS[name]):
             run.step(1.0)
 

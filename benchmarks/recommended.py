@@ -23,14 +23,14 @@ import torch
 from scipy.stats import qmc
 
 from thalweg.bench.bench import machine
-from thalweg.comparison.contender import Contender
-from thalweg.comparison.contenders import CONTENDERS
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.scale import Scale
-from thalweg.comparison.search import Settings
-from thalweg.comparison.seeds import derive
-from thalweg.comparison.training import Result, train_all
+from thalweg.comparison.contenders.contender import Contender, Settings
+from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.protocol.score_scale import ScoreScale
+from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.trainer import train_all
 from thalweg.rules import Range
 from thalweg.tasks.catalogue import BUILT_IN
 
@@ -70,9 +70,9 @@ def drawn(contender: Contender, count: int) -> list[Settings]:
     return [*found, {name: float(start[name]) for name in space}]
 
 
-def score(result: Result) -> float:
+def score(result: TrainingResult) -> float:
     """The logarithm of the validation loss; what diverged, or learnt nothing, counts as the untrained model."""
-    untrained = Scale("log", {"validation": result.looks[0].validation})
+    untrained = ScoreScale("log", {"validation": result.looks[0].validation})
     return untrained.score(result.validation if result.status == "ok" else math.nan, "validation")
 
 
@@ -81,7 +81,7 @@ def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[fl
     began = time.perf_counter()
     task = replace(BUILT_IN[task_name](), passes=TASKS[task_name])
     contender = CONTENDERS[name]
-    horizon = Horizon(task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", looks=1)
+    horizon = TrainingSchedule(task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", looks=1)
     trials = [Trial(one, derive(0, "recommended", k)) for one in settings for k in range(SEEDS)]
     size = TOGETHER[contender.full_batch]
     results = [

@@ -20,10 +20,10 @@ from thalweg import optim, rules
 from thalweg.bench.bench import machine
 from thalweg.bench.measure import interleaved, ratio
 from thalweg.bench.sets import SETS
-from thalweg.engine.batch import Batch
-from thalweg.engine.compiled import Wanted
-from thalweg.engine.program import Program
-from thalweg.rules.named import RULES
+from thalweg.engine.core.batch import ParameterBatch
+from thalweg.engine.core.program import Program
+from thalweg.engine.kernels.kernel_cache import KernelSpec
+from thalweg.registry import RULES
 
 RECORD = Path(__file__).parent / "records" / "rules.json"
 ROUNDS = 7
@@ -41,7 +41,7 @@ WRAPPED = {
 def entrants() -> Iterator[tuple[str, rules.Rule]]:
     for name, kind in RULES.items():
         rule = kind()
-        if not rule.takes_matrices and rule.needs == "gradient":
+        if not rule.needs_whole_matrices and rule.needs == "gradient":
             yield name, rule
     yield from WRAPPED.items()
 
@@ -59,7 +59,10 @@ def moved_bytes(rule: rules.Rule) -> tuple[float, float]:
     elements: Counter[int] = Counter()
     for shape in SETS["gpt2"]():
         elements[len(shape)] += torch.Size(shape).numel()
-    each = {dims: Wanted(Batch(Program(rule), [torch.empty([1] * dims)], {})).passes.moved_bytes() for dims in elements}
+    each = {
+        dims: KernelSpec(ParameterBatch(Program(rule), [torch.empty([1] * dims)], {})).passes.moved_bytes()
+        for dims in elements
+    }
     read, written = (
         sum(each[dims][way] * count for dims, count in elements.items()) / elements.total() for way in (0, 1)
     )

@@ -14,34 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.bench.bench import machine
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.reading import parse
-from thalweg.comparison.search import draws
-from thalweg.comparison.store import Entry, Store
-from thalweg.comparison.training import Look, Result
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.search import draws
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.store import Store
+from thalweg.comparison.training.result import Evaluation, TrainingResult
 
 HERE = Path(__file__).parent
 RECORD = HERE / "records" / "store_overhead.json"
 TRIALS, TRIAL_S = 1000, 1.0
-HORIZON = Horizon(680, "linear", looks=16)
+HORIZON = TrainingSchedule(680, "linear", looks=16)
 BATCHES = (1, 8, 32)
 WORKERS = (1, 2)  # two workers train twice as fast, and one process writes
 REPETITIONS = 5
 BOUND = 0.05
 
 
-def made_up(trials: int) -> list[Entry]:
+def made_up(trials: int) -> list[TrialRecord]:
     """Results like those of AdamW: all settings searched, every number with all its digits."""
     random.seed(0)
     entries = []
     for trial, settings in enumerate(draws(parse("adamw"), trials, seed=0)):
-        looks = [Look(step, random.random(), random.random()) for step in HORIZON.looked_at()]
-        result = Result("ok", *(random.random() for _ in range(4)), seconds=TRIAL_S, looks=looks)
-        entries.append(Entry("adamw", "search", 0, trial, random.getrandbits(32), settings, result))
+        looks = [Evaluation(step, random.random(), random.random()) for step in HORIZON.looked_at()]
+        result = TrainingResult("ok", *(random.random() for _ in range(4)), seconds=TRIAL_S, looks=looks)
+        entries.append(TrialRecord("adamw", "search", 0, trial, random.getrandbits(32), settings, result))
     return entries
 
 
-def written(entries: list[Entry], batch: int) -> dict[str, float]:
+def written(entries: list[TrialRecord], batch: int) -> dict[str, float]:
     """Seconds to write results to a new file and to read them back, and what the file holds in bytes."""
     # Beside this script: a folder for temporary files may lie in memory.
     with tempfile.TemporaryDirectory(dir=HERE) as folder:

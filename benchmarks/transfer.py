@@ -17,13 +17,13 @@ import torch
 
 from thalweg import rules
 from thalweg.bench.bench import machine
-from thalweg.comparison.contender import Contender
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.reading import parse
-from thalweg.comparison.runs import OneByOne, Trial
-from thalweg.comparison.scale import Scale
-from thalweg.comparison.seeds import derive
-from thalweg.comparison.training import train_all
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.protocol.score_scale import ScoreScale
+from thalweg.comparison.training.runs import SingleRun, Trial
+from thalweg.comparison.training.trainer import train_all
 from thalweg.optim import route, transfer
 from thalweg.optim.transfer import Match
 from thalweg.tasks import Task
@@ -39,12 +39,12 @@ GRID, SEEDS, KEPT = 21, 2, 30
 
 def trained(task: Task, contender: Contender, lrs: list[float]) -> list[float]:
     """The mean logarithm of the validation loss at each learning rate; what diverged counts as untrained."""
-    horizon = Horizon(task.passes * task.batches_per_pass(), "linear", looks=1)
+    horizon = TrainingSchedule(task.passes * task.batches_per_pass(), "linear", looks=1)
     trials = [Trial({"lr": lr}, derive(0, "transfer", k)) for lr in lrs for k in range(SEEDS)]
     found = []
     for result in train_all(task, contender, trials, horizon):
         assert result.status != "failed", f"{task.name}, {contender.name}: {result.message}"
-        untrained = Scale("log", {"validation": result.looks[0].validation})
+        untrained = ScoreScale("log", {"validation": result.looks[0].validation})
         found.append(untrained.score(result.validation if result.status == "ok" else math.nan, "validation"))
     return [fmean(found[k : k + SEEDS]) for k in range(0, len(found), SEEDS)]
 
@@ -56,8 +56,8 @@ def grid(contender: Contender) -> list[float]:
 
 def gradients(task: Task, contender: Contender, lr: float) -> tuple[torch.nn.Module, list[dict[str, torch.Tensor]]]:
     """The model and the gradients by name, of some steps after a fifth of a training."""
-    horizon = Horizon(task.passes * task.batches_per_pass(), "linear")
-    run = OneByOne(task, contender, Trial({"lr": lr}, derive(0, "transfer", 0)))
+    horizon = TrainingSchedule(task.passes * task.batches_per_pass(), "linear")
+    run = SingleRun(task, contender, Trial({"lr": lr}, derive(0, "transfer", 0)))
     kept = []
     for step in range(horizon.steps // 5 + KEPT):
         run.step(horizon.lr_factor(step))

@@ -14,7 +14,7 @@ from thalweg import optim
 from thalweg.testing import CHECKS, check_optimizer
 
 # Batches of matrices give other digits than the loop, so they pass it by themselves.
-BATCHED = [case for case in CASES if case.rule.scope == "matrix" and case.rule.vmaps]
+BATCHED = [case for case in CASES if case.rule.scope == "matrix" and case.rule.supports_vmap]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, way: str | Non
         return partial(case.ours, **case.settings, way=way)
 
     ways = [way or "loop"]
-    if case.rule.scope == "tensor" and case.rule.vmaps:
+    if case.rule.scope == "tensor" and case.rule.supports_vmap:
         ways += ["batched"]
     if case.rule.scope == "elementwise":
         ways += ["flat", "compiled"] if case.has_kernel else ["flat"]
@@ -38,12 +38,12 @@ def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, way: str | Non
     )
     # Of Rprop the learning rate is the size of the first step alone, as in torch.optim.
     exempt = {"obeys_schedulers"} if case.ours is optim.Rprop else set()
-    if not case.rule.takes_complex:
+    if not case.rule.supports_complex:
         assert found["takes_complex_parameters"].outcome == "refused"
         exempt.add("takes_complex_parameters")
     if case.rule.scope == "model":  # a first step depends on where the rest of the model is
         exempt.add("gives_a_late_parameter_a_first_step")
-    if case.rule.least_dims:
+    if case.rule.min_dims:
         assert found["takes_single_numbers"].outcome == "refused"
         exempt.add("takes_single_numbers")
     if case.rule.scope == "matrix":

@@ -15,12 +15,12 @@ import torch
 from scipy.stats import qmc
 from torch import nn
 
-from thalweg.comparison.crew import Crew, Job
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.pilot import measure
-from thalweg.comparison.reading import parse
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.seeds import derive
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.pilot import measure
+from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.tasks.digits import digits
 
 BANK = Path(__file__).parent / "bank.npz"
@@ -38,7 +38,7 @@ TASK = replace(digits(), name="digits-32", model=width_32, passes=9)
 
 
 def main() -> None:
-    horizon = Horizon(TASK.passes * TASK.batches_per_pass(), "linear", looks=1)
+    horizon = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", looks=1)
     seeds = [derive(0, "bank", k) for k in range(SEEDS)]
     _, untrained = measure(TASK, parse("sgd"), horizon, seeds[0])
     ends = np.full((2, len(CONTENDERS), SETTINGS, SEEDS), np.nan, dtype=np.float32)
@@ -57,7 +57,7 @@ def main() -> None:
         for start in range(0, SETTINGS, each):
             trials = tuple(Trial(one, seed) for one in drawn[start : start + each] for seed in seeds)
             jobs[Job((contender,) * len(trials), trials, horizon, 10.0)] = (row, start)
-    with Crew(TASK, 2, print) as crew:
+    with WorkerPool(TASK, 2, print) as crew:
         for done, (job, results) in enumerate(crew.results(list(jobs), lambda *_: None), 1):
             row, start = jobs[job]
             for k, result in enumerate(results):

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from thalweg.comparison import statistics
-from thalweg.comparison.budget import ladder
-from thalweg.comparison.protocol import Ask, Design, Findings, Outcome, decide
-from thalweg.comparison.scale import MARGIN, Scale
+from thalweg.comparison.planning.budget import ladder
+from thalweg.comparison.protocol import statistics
+from thalweg.comparison.protocol.design import Design
+from thalweg.comparison.protocol.procedure import Findings, TrialRequest, TrialScore, decide
+from thalweg.comparison.protocol.score_scale import MARGIN, ScoreScale
 
 HERE = Path(__file__).parent
 RECORD = HERE.parent / "records" / "calibration.json"
@@ -46,7 +47,7 @@ def digits_banks() -> list[Bank]:
     """The bank of real trainings, on the scale of live comparisons."""
     stored = np.load(HERE / "bank.npz")
     about = json.loads(str(stored["about"]))
-    scale = Scale("log", about["untrained"])
+    scale = ScoreScale("log", about["untrained"])
     score = np.vectorize(scale.score)
     return [
         Bank(name, score(stored["validation"][row], "validation"), score(stored["test"][row], "test"))
@@ -87,12 +88,12 @@ class Replay:
     def setting(self, name: str, study: int, trial: int) -> int:
         return int(self.drawn[name][study, trial])
 
-    def answer(self, asks: Sequence[Ask]) -> dict[Ask, Outcome]:
+    def answer(self, asks: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
         found = {}
         for ask in asks:
             bank = self.banks[ask.contender]
             at = (self.drawn[ask.contender][ask.study, ask.trial], self.seed(ask.seed))
-            found[ask] = Outcome(bank.validation[at], bank.test[at])
+            found[ask] = TrialScore(bank.validation[at], bank.test[at])
         return found
 
     def findings(self) -> Findings:

@@ -5,10 +5,11 @@ from typing import Any
 from bank import TASK
 from replay import share
 
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.reading import parse
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.training import Result, train_all
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.trainer import train_all
 
 RATES = [0.003 * 100 ** (k / 15) for k in range(16)]  # a tenth to ten times the best
 SEEDS = range(6)
@@ -18,8 +19,8 @@ PASSES = 40
 def measure() -> dict[str, Any]:
     steps = PASSES * TASK.batches_per_pass()
     trials = [Trial({"lr": rate}, seed) for rate in RATES for seed in SEEDS]
-    curves: dict[str, list[Result]] = {
-        schedule: train_all(TASK, parse("adam"), trials, Horizon(steps, schedule, looks=2))
+    curves: dict[str, list[TrainingResult]] = {
+        schedule: train_all(TASK, parse("adam"), trials, TrainingSchedule(steps, schedule, looks=2))
         for schedule in ("constant", "linear")
     }
     seen = {}

@@ -5,19 +5,20 @@ from typing import Any
 
 from bank import TASK
 
-from thalweg.comparison import statistics
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.reading import parse
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.search import draws
-from thalweg.comparison.training import Look, Result, train_all
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.search import draws
+from thalweg.comparison.protocol import statistics
+from thalweg.comparison.training.result import Evaluation, TrainingResult
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.trainer import train_all
 
 SETTINGS, KEEP, REPLAYS = 27, 3, 12
 STEPS, RUNGS = 300, (30, 100, 300)
 
 
-def loss_at(result: Result, step: int) -> float:
-    looks: list[Look] = [look for look in result.looks if look.step == step]
+def loss_at(result: TrainingResult, step: int) -> float:
+    looks: list[Evaluation] = [look for look in result.looks if look.step == step]
     value = looks[0].validation if looks else math.inf
     return value if math.isfinite(value) else math.inf
 
@@ -27,7 +28,9 @@ def measure() -> dict[str, Any]:
     contender = parse("adamw")
     for seed in range(REPLAYS):
         settings = draws(contender, SETTINGS, seed=seed, with_start=False)
-        results = train_all(TASK, contender, [Trial(one, seed) for one in settings], Horizon(STEPS, "linear", looks=30))
+        results = train_all(
+            TASK, contender, [Trial(one, seed) for one in settings], TrainingSchedule(STEPS, "linear", looks=30)
+        )
         alive, cost, done = list(range(SETTINGS)), 0.0, 0
         for rung in RUNGS:
             cost += len(alive) * (rung - done) / (SETTINGS * STEPS)

@@ -4,18 +4,18 @@ from typing import Any
 
 from bank import TASK
 
-from thalweg.comparison import statistics
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.reading import parse
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.training import train_all
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.protocol import statistics
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.trainer import train_all
 
 SEEDS = range(8)
 RATES = [10 ** (-4 + k / 4) for k in range(17)]  # 1e-4 to 1
 
 
 def measure() -> dict[str, Any]:
-    horizon = Horizon(TASK.passes * TASK.batches_per_pass(), "linear", looks=1)
+    horizon = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", looks=1)
     seen = {}
     for name in ("adam", "momentum"):
         trials = [Trial({"lr": rate}, seed) for rate in RATES for seed in SEEDS]

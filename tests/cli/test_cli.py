@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 
 from thalweg.cli.main import cli, main
 from thalweg.comparison import CONTENDERS, DEFAULT
-from thalweg.comparison.horizon import SCHEDULES
-from thalweg.comparison.search import order_opened_by
-from thalweg.rules.named import WRAPPERS
+from thalweg.comparison.contenders.schedule import SCHEDULES
+from thalweg.comparison.planning.search import order_opened_by
+from thalweg.registry import WRAPPERS
 from thalweg.tasks import BUILT_IN, SUITE
 
 COMMANDS = sorted(cli.commands)

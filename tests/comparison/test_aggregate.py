@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thalweg.comparison.aggregate import FARTHEST, RATIOS, Runs, aggregate, interquartile_mean, profile, resampled
+from thalweg.comparison.results.aggregate import (
+    FARTHEST,
+    RATIOS,
+    Runs,
+    aggregate,
+    interquartile_mean,
+    profile,
+    resampled,
+)
 
 
 def runs(*tasks: list[float]) -> Runs:

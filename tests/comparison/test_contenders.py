@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from thalweg import optim, rules
-from thalweg.comparison.contender import Contender, line_of_code
-from thalweg.comparison.contenders import CONTENDERS, DEFAULT
-from thalweg.comparison.reading import parse, resolve, split_list
-from thalweg.comparison.search import draws, order_opened_by
+from thalweg.comparison.contenders.contender import Contender, line_of_code
+from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
+from thalweg.comparison.contenders.parsing import parse, resolve, split_list
+from thalweg.comparison.planning.search import draws, order_opened_by
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]

@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 import thalweg
-from thalweg.comparison import crew
-from thalweg.comparison.contenders import CONTENDERS
-from thalweg.comparison.crew import Crew, Job, crew_for
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.pilot import Way
-from thalweg.comparison.runs import Trial
+from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.num_workers import choose_num_workers
+from thalweg.comparison.planning.pilot import ExecutionMode
+from thalweg.comparison.training import worker_pool
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.worker_pool import Job, WorkerPool
 
-HORIZON = Horizon(steps=20, schedule="linear", looks=2)
+HORIZON = TrainingSchedule(steps=20, schedule="linear", looks=2)
 
 
 def task(model=lambda: nn.Linear(3, 1)) -> thalweg.Task:
@@ -39,7 +40,7 @@ def jobs() -> list[Job]:
 
 def losses(of: thalweg.Task, workers: int, said: list[str]) -> dict[float, list[float]]:
     asked = jobs()
-    with Crew(of, workers, said.append) as hired:
+    with WorkerPool(of, workers, said.append) as hired:
         done = dict(hired.results(asked, lambda job, share: None))
     assert done.keys() == set(asked)
     return {job.trials[0].settings["lr"]: [one.test for one in results] for job, results in done.items()}
@@ -100,7 +101,7 @@ def test_workers_that_always_die_leave_the_work_to_this_process() -> None:
 
 
 def test_a_worker_that_hangs_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "LEAST_PATIENCE_S", 15.0)
+    monkeypatch.setattr(worker_pool, "LEAST_PATIENCE_S", 15.0)
     sprung, home = trap(tmp_path / "trap"), os.getpid()
 
     def model() -> nn.Module:
@@ -129,17 +130,17 @@ def test_no_worker_outlives_a_comparison_that_was_killed(tmp_path: Path) -> None
 
 def test_workers_are_hired_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     sgd = CONTENDERS["sgd"]
-    ways = {"sgd": Way(8, 1.0, 0.1, "population of 8")}
+    ways = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     for alone_s, planned_s, hired in ((1.1, 1000.0, 2), (1.9, 1000.0, 1), (1.1, 5.0, 1)):
         measured = iter([1.0, alone_s])
-        monkeypatch.setattr(crew, "seconds_of", lambda action, measured=measured: next(measured))
-        monkeypatch.setattr(crew.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-        found, found_ways = crew_for(task(), [sgd], ways, planned_s, 0, asked=None)
+        monkeypatch.setattr(worker_pool, "seconds_of", lambda action, measured=measured: next(measured))
+        monkeypatch.setattr(worker_pool.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+        found, found_ways = choose_num_workers(task(), [sgd], ways, planned_s, 0, asked=None)
         assert found == hired
         if hired == 2:
             assert found_ways["sgd"].member_s == pytest.approx(0.1 * 1.1 / 2)
     unpicklable = replace(task(), loss=thalweg.supervised(Stubborn()))
-    assert crew_for(unpicklable, [sgd], ways, 1000.0, 0, asked=2)[0] == 1
+    assert choose_num_workers(unpicklable, [sgd], ways, 1000.0, 0, asked=2)[0] == 1
 
 
 class Stubborn:

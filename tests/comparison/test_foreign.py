@@ -10,8 +10,8 @@ from torch import nn
 
 from thalweg import tasks
 from thalweg.comparison import compare
-from thalweg.comparison.foreign import find
-from thalweg.comparison.reading import parse, resolve, split_list
+from thalweg.comparison.contenders.external import load_optimizer
+from thalweg.comparison.contenders.parsing import parse, resolve, split_list
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 from thalweg.rules import Range
 
@@ -51,7 +51,7 @@ class Averaged(torch.optim.SGD):
 
 
 def test_settings_are_read_off_a_signature() -> None:
-    settings = find("torch.optim:NAdam").settings()
+    settings = load_optimizer("torch.optim:NAdam").settings()
     assert settings == {
         "lr": 2e-3,
         "beta1": 0.9,
@@ -180,11 +180,11 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_with_two_sets_of_weights_is_told_which_are_wanted() -> None:
-    from thalweg.comparison.runs import OneByOne, Trial
+    from thalweg.comparison.training.runs import SingleRun, Trial
 
     task = tasks.load("linear-regression")
     (contender,) = resolve([Averaged])
-    run = OneByOne(task, contender, Trial({"lr": 0.1}, 0))
+    run = SingleRun(task, contender, Trial({"lr": 0.1}, 0))
     for _ in range(5):
         run.step(1.0)
     trained = [param.detach().clone() for param in run.model.parameters()]

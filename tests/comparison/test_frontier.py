@@ -8,19 +8,20 @@ import pytest
 import torch
 
 import thalweg
-from thalweg.comparison.contender import Contender
-from thalweg.comparison.contenders import CONTENDERS
-from thalweg.comparison.foreign import foreign
-from thalweg.comparison.frontier import ALLOWED, grown
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.training import Result, train_all
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.external import external_optimizer
+from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.lr_range_search import ALLOWED, extended_ranges
+from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.trainer import train_all
 from thalweg.rules import Range
 
 
 def narrow(low: float, high: float) -> Contender:
     """An optimizer that declares such a range."""
-    found = foreign(torch.optim.SGD, "torch.optim:SGD")
+    found = external_optimizer(torch.optim.SGD, "torch.optim:SGD")
     lr = replace(found.declared["lr"], search=Range(low, high, "log"))
     return Contender(f"sgd {low:g}-{high:g}", replace(found, declared={"lr": lr}))
 
@@ -28,10 +29,10 @@ def narrow(low: float, high: float) -> Contender:
 def best_at(rate: float, asked: list[int]):
     """Trainings whose loss is least at a learning rate."""
 
-    def train(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[Result]:
+    def train(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[TrainingResult]:
         asked.append(len(trials))
         losses = [abs(math.log(trial.settings["lr"] / rate)) for trial in trials]
-        return [Result("ok" if loss < 20 else "diverged", loss, loss, loss) for loss in losses]
+        return [TrainingResult("ok" if loss < 20 else "diverged", loss, loss, loss) for loss in losses]
 
     return train
 
@@ -42,7 +43,7 @@ def best_at(rate: float, asked: list[int]):
 )
 def test_a_range_grows_towards_the_best(rate: float, low: float, high: float, times: int) -> None:
     contender, asked = narrow(1e-3, 1.0), []
-    found = grown([contender], "validation", 0, best_at(rate, asked))
+    found = extended_ranges([contender], "validation", 0, best_at(rate, asked))
     if not times:
         assert (found, asked) == ({}, [16])
         return
@@ -54,7 +55,7 @@ def test_a_range_grows_towards_the_best(rate: float, low: float, high: float, ti
 def test_only_those_at_an_end_go_on() -> None:
     fine, short, pinned = narrow(1e-3, 1.0), narrow(1e-7, 1e-5), replace(CONTENDERS["adam"], pinned=frozenset({"lr"}))
     asked: list[int] = []
-    found = grown([fine, short, pinned], "validation", 0, best_at(0.03, asked))
+    found = extended_ranges([fine, short, pinned], "validation", 0, best_at(0.03, asked))
     assert set(found) == {short.name}
     assert asked == [32, 16]
 
@@ -62,7 +63,7 @@ def test_only_those_at_an_end_go_on() -> None:
 def test_a_range_of_the_users_stays() -> None:
     asked: list[int] = []
     fixed = replace(CONTENDERS["sgd"], ranges={"lr": Range(1e-7, 1e-5, "log")})
-    assert grown([fixed, narrow(1e-3, 1.0)], "validation", 0, best_at(0.03, asked)) == {}
+    assert extended_ranges([fixed, narrow(1e-3, 1.0)], "validation", 0, best_at(0.03, asked)) == {}
     assert asked == [16]
 
 
@@ -76,7 +77,7 @@ def test_a_comparison_searches_the_range_that_grew() -> None:
 
 
 def test_contenders_train_in_one_population_as_each_by_itself() -> None:
-    task, horizon = thalweg.tasks.load("quadratic"), Horizon(20, "linear", 2)
+    task, horizon = thalweg.tasks.load("quadratic"), TrainingSchedule(20, "linear", 2)
     contenders = [CONTENDERS[name] for name in ("sgd", "momentum", "momentum", "adam")]
     trials = [Trial({"lr": 0.01 * (k + 1)}, k) for k in range(4)]
     together = train_all(task, contenders, trials, horizon)

@@ -1,7 +1,7 @@
 """Hindsight: what half of the evidence would have said."""
 
-from thalweg.comparison.hindsight import halved
-from thalweg.comparison.protocol import Findings, Race, Ranking
+from thalweg.comparison.protocol.procedure import Findings, Race, Ranking
+from thalweg.comparison.results.half_sample_check import halved
 
 EARLY = {"one": [0.0, 0.1, 0.0, 0.1, 0.0, 0.1, 0.0, 0.1], "two": [0.5, 0.4, 0.5, 0.4, 0.1, 0.0, 0.1, 0.0]}
 
@@ -31,12 +31,12 @@ def test_who_left_before_half_is_not_counted_and_too_little_says_nothing() -> No
 
 
 def test_it_is_told_in_sentences() -> None:
-    from thalweg.comparison.hindsight import hindsight
+    from thalweg.comparison.results.half_sample_check import half_sample_check
 
     late = {"one": EARLY["one"], "two": [0.5, 0.4, 0.5, 0.4, 0.0, -0.9, 0.0, -0.9]}
-    (told,) = hindsight(findings(raced(late, ["one", "two"])))
+    (told,) = half_sample_check(findings(raced(late, ["one", "two"])))
     assert told == "By a plain test at 5 %, half of the seeds of the race (4) leaves one; all of them leave two, one."
     ranking = Ranking({"one": EARLY["one"], "two": [score + 9 for score in EARLY["two"]]}, [[]], ["one"])
-    both = hindsight(findings(raced(EARLY, ["one"]), ranking))
+    both = half_sample_check(findings(raced(EARLY, ["one"]), ranking))
     assert both[0] == "By a plain test at 5 %, half of the studies (4) leaves the same as all of them: one."
     assert len(both) == 2

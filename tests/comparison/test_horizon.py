@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from thalweg.comparison.horizon import SCHEDULES, Horizon, check_schedule
+from thalweg.comparison.contenders.schedule import SCHEDULES, TrainingSchedule, check_schedule
 from thalweg.errors import SettingError
 
 
 @pytest.mark.parametrize("steps", [2, 7, 100])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_line_to_paste_gives_the_learning_rates_that_were_trained(schedule: str, steps: int) -> None:
-    horizon = Horizon(steps, schedule)
+    horizon = TrainingSchedule(steps, schedule)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     line = horizon.line_of_code()
     scope: dict[str, object] = {"torch": torch, "optimizer": optimizer}
@@ -25,7 +25,7 @@ def test_the_line_to_paste_gives_the_learning_rates_that_were_trained(schedule: 
 
 
 def test_a_warm_up_rises_from_small_to_whole_and_then_decays() -> None:
-    factors = [Horizon(100, "warm-up-linear").lr_factor(step) for step in range(100)]
+    factors = [TrainingSchedule(100, "warm-up-linear").lr_factor(step) for step in range(100)]
     assert factors[:6] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
     assert factors[5:] == sorted(factors[5:], reverse=True)
     assert 0 < factors[-1] < 0.02
@@ -37,5 +37,5 @@ def test_an_unknown_schedule_is_refused() -> None:
 
 
 def test_a_training_is_looked_at_from_start_to_end() -> None:
-    assert Horizon(steps=8, schedule="linear", looks=4).looked_at() == [0, 2, 4, 6, 8]
-    assert Horizon(steps=2, schedule="linear", looks=16).looked_at() == [0, 1, 2]
+    assert TrainingSchedule(steps=8, schedule="linear", looks=4).looked_at() == [0, 2, 4, 6, 8]
+    assert TrainingSchedule(steps=2, schedule="linear", looks=16).looked_at() == [0, 1, 2]

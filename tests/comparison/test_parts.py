@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from thalweg.comparison import budget, seeds
-from thalweg.comparison.budget import Budget, as_text, ladder
-from thalweg.comparison.protocol import Design
-from thalweg.comparison.scale import scale_for
+from thalweg.comparison.planning import budget, seeds
+from thalweg.comparison.planning.budget import Budget, as_text, ladder
+from thalweg.comparison.protocol.design import Design
+from thalweg.comparison.protocol.score_scale import scale_for
 from thalweg.errors import BudgetError
 from thalweg.tasks import seeded
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thalweg.comparison import statistics
-from thalweg.comparison.budget import ladder
-from thalweg.comparison.protocol import Ask, Design, Findings, Outcome, decide
-from thalweg.comparison.seeds import derive
-from thalweg.comparison.summary import Value
-from thalweg.comparison.verdict import Terms, Verdict, judge
+from thalweg.comparison.planning.budget import ladder
+from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.protocol import statistics
+from thalweg.comparison.protocol.design import Design
+from thalweg.comparison.protocol.procedure import Findings, TrialRequest, TrialScore, decide
+from thalweg.comparison.results.summary import Estimate
+from thalweg.comparison.results.verdict import Terms, Verdict, judge
 
 RANKED = [design for design in ladder(2) if design.ranking]
 UNTRAINED = 1e9
@@ -24,16 +25,16 @@ def made_up(
     *,
     spread: float = 0.05,
     uneven: float = 3.0,
-    asked: list[Ask] | None = None,
+    asked: list[TrialRequest] | None = None,
     lost: Sequence[str] = (),
     seed: int = 0,
-) -> Callable[[Sequence[Ask]], dict[Ask, Outcome]]:
+) -> Callable[[Sequence[TrialRequest]], dict[TrialRequest, TrialScore]]:
     """Contenders at these levels; settings, and seeds, differ by about `spread`. Outcomes follow from the ask."""
 
     def normal(*of: object) -> float:
         return float(np.random.default_rng(derive(0, repr(of))).normal())
 
-    def answer(asks: Sequence[Ask]) -> dict[Ask, Outcome]:
+    def answer(asks: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
         if asked is not None:
             asked.extend(asks)
         found = {}
@@ -41,7 +42,7 @@ def made_up(
             setting = levels[ask.contender] + uneven * spread * abs(normal("s", ask.contender, ask.study, ask.trial))
             noise = [spread * normal(split, ask.contender, ask.study, ask.trial, ask.seed) for split in (0, 1)]
             steady = not (ask.contender in lost and normal("lost", ask.seed) > 0)
-            found[ask] = Outcome(setting + noise[0], setting + noise[1], steady)
+            found[ask] = TrialScore(setting + noise[0], setting + noise[1], steady)
         return found
 
     return answer
@@ -56,7 +57,7 @@ def judged(findings: Findings) -> Verdict:
     values = {}
     for name, scores in findings.race.scores.items():
         found = statistics.interval(scores)
-        values[name] = Value(*(math.exp(end) for end in (found.mean, found.low, found.high)), len(scores))
+        values[name] = Estimate(*(math.exp(end) for end in (found.mean, found.low, found.high)), len(scores))
     terms = Terms("reaches a loss of", "the 24 settings searched", "costs the least of them", UNTRAINED)
     return judge(findings, values, terms)
 
@@ -68,7 +69,7 @@ def words(findings: Findings) -> str:
 
 @pytest.mark.parametrize("design", ladder(2))
 def test_no_seed_serves_two_purposes_and_all_contenders_get_the_same(design: Design) -> None:
-    asked: list[Ask] = []
+    asked: list[TrialRequest] = []
     decided(design, {"a": 0.0, "b": 0.0}, made_up({"a": 0.0, "b": 0.0}, asked=asked))
     assert len(set(asked)) == len(asked)
     stages: dict[tuple, set[str]] = {}
@@ -129,7 +130,7 @@ def test_who_ended_worse_than_untrained_is_never_shown_to_be_near() -> None:
     levels = {"a": 0.0, "b": 0.0}
     near = made_up(levels, spread=0.005, uneven=0.0)
 
-    def clipped(asks: Sequence[Ask]) -> dict[Ask, Outcome]:
+    def clipped(asks: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
         return {ask: found._replace(clipped=True) for ask, found in near(asks).items()}
 
     assert decided(RANKED[-1], levels, near).race.settled == "within"
@@ -157,7 +158,7 @@ def test_a_small_budget_answers_one_question_and_says_so() -> None:
 
 
 def test_the_race_ends_as_soon_as_it_is_settled() -> None:
-    asked: list[Ask] = []
+    asked: list[TrialRequest] = []
     levels = {"a": 0.0, "b": 1.0, "c": 1.0}
     decided(RANKED[-1], levels, made_up(levels, asked=asked))
     raced = Counter(ask.contender for ask in asked if ask.stage == "race")

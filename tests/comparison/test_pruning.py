@@ -11,12 +11,13 @@ from torch import nn
 
 import thalweg
 from thalweg import tasks
-from thalweg.comparison import compare, pruning
-from thalweg.comparison.contenders import CONTENDERS
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.pruning import Rungs, rungs_of
-from thalweg.comparison.runs import Trial
-from thalweg.comparison.training import train_all
+from thalweg.comparison import compare
+from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training import pruning
+from thalweg.comparison.training.pruning import Rungs, rungs_of
+from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.trainer import train_all
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]
 
@@ -33,24 +34,24 @@ def test_a_third_of_those_that_came_to_a_rung_goes_on() -> None:
 
 
 def test_rungs_are_shares_of_the_schedule() -> None:
-    assert rungs_of(Horizon(90, "linear")) == [10, 30]
-    assert rungs_of(Horizon(3, "linear")) == [1]
-    assert rungs_of(Horizon(1, "linear")) == []
+    assert rungs_of(TrainingSchedule(90, "linear")) == [10, 30]
+    assert rungs_of(TrainingSchedule(3, "linear")) == [1]
+    assert rungs_of(TrainingSchedule(1, "linear")) == []
 
 
 @pytest.mark.parametrize("draws", [1, 4, 8, 16, 24, 64])
 def test_what_is_saved_is_spent_and_no_more(draws: int) -> None:
-    horizon = Horizon(680, "linear")
+    horizon = TrainingSchedule(680, "linear")
     drawn = pruning.drawn_for(draws, horizon)
     assert pruning.cost(drawn, horizon) <= draws < pruning.cost(drawn + 1, horizon)
     assert drawn > 3 * draws or draws == 1
 
 
 def test_where_there_is_no_rung_nothing_is_saved_and_nothing_more_is_drawn() -> None:
-    assert pruning.drawn_for(24, Horizon(1, "constant")) == 24
-    short = pruning.drawn_for(24, Horizon(3, "constant"))
+    assert pruning.drawn_for(24, TrainingSchedule(1, "constant")) == 24
+    short = pruning.drawn_for(24, TrainingSchedule(3, "constant"))
     assert short > 24
-    assert pruning.cost(short, Horizon(3, "constant")) <= 24
+    assert pruning.cost(short, TrainingSchedule(3, "constant")) <= 24
 
 
 def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() -> None:
@@ -74,7 +75,7 @@ def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() ->
 
 def test_a_population_goes_on_with_those_that_are_kept_as_if_they_were_alone() -> None:
     """Those that end are, to the last bits of vmap, what they are without the others; two optimizers side by side."""
-    task, horizon = tasks.load("breast-cancer"), Horizon(45, "linear", looks=3)
+    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", looks=3)
     contenders = [CONTENDERS["adam"]] * 5 + [CONTENDERS["momentum"]] * 4
     trials = [Trial({"lr": rate}, 3) for rate in RATES]
     whole = train_all(task, contenders, trials, horizon)
@@ -91,7 +92,7 @@ def test_a_population_goes_on_with_those_that_are_kept_as_if_they_were_alone() -
 
 def test_neighbours_that_stay_go_on_each_at_its_own_numbers() -> None:
     """Several of each program are left after both rungs, of a full batch too."""
-    task, horizon = tasks.load("breast-cancer"), Horizon(45, "linear", looks=3)
+    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", looks=3)
     rates = [0.003 * 1.3**k for k in range(27)]
     for first, second in (("adam", "momentum"), ("gd", "gd")):
         contenders = [CONTENDERS[first]] * 14 + [CONTENDERS[second]] * 13

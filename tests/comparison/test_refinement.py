@@ -8,8 +8,8 @@ import pytest
 
 from thalweg import tasks
 from thalweg.comparison import compare
-from thalweg.comparison.protocol import REFINING
-from thalweg.comparison.refinement import proposed
+from thalweg.comparison.planning.proposals import propose
+from thalweg.comparison.protocol.procedure import REFINING
 from thalweg.rules import Range
 
 SPACE = {"lr": Range(1e-4, 10.0, "log")}
@@ -19,11 +19,11 @@ def test_proposals_gather_where_the_score_is_least_and_repeat_by_seed() -> None:
     tried = [
         ({"lr": lr}, (math.log(lr) - math.log(0.05)) ** 2) for lr in (SPACE["lr"].at((k + 0.5) / 8) for k in range(8))
     ]
-    first = proposed(SPACE, tried, 4, seed=3, number=0)
-    assert first == proposed(SPACE, tried, 4, seed=3, number=0)
+    first = propose(SPACE, tried, 4, seed=3, number=0)
+    assert first == propose(SPACE, tried, 4, seed=3, number=0)
     assert all(1e-4 <= one["lr"] <= 10.0 for one in first)
     assert 0.02 < first[0]["lr"] < 0.12
-    (later,) = proposed(SPACE, tried, 1, seed=3, number=7)  # by then a short step from the best
+    (later,) = propose(SPACE, tried, 1, seed=3, number=7)  # by then a short step from the best
     best = min(tried, key=lambda one: one[1])[0]["lr"]
     assert later["lr"] == pytest.approx(best, rel=0.2)
     assert later["lr"] != best

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thalweg.comparison.statistics import critical, drop, interval, seeds_to_settle, surely_within
+from thalweg.comparison.protocol.statistics import critical, drop, interval, seeds_to_settle, surely_within
 
 
 def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:

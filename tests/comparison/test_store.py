@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sql
 
 import thalweg
-from thalweg.comparison.store import VERSION, Entry, Store
-from thalweg.comparison.training import Look, Result
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.store import VERSION, Store
+from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import StoreError
 
 
@@ -20,9 +21,11 @@ def filled(store: Store) -> int:
     return header.id
 
 
-def entry(trial: int, seed: int = 0, value: float = 1.5) -> Entry:
-    looks = [Look(0, 3.0, math.nan), Look(5, value, value)]
-    return Entry("sgd", "search", 0, trial, seed, {"lr": 0.1}, Result("ok", value, value, value, 0.25, 0.5, looks))
+def entry(trial: int, seed: int = 0, value: float = 1.5) -> TrialRecord:
+    looks = [Evaluation(0, 3.0, math.nan), Evaluation(5, value, value)]
+    return TrialRecord(
+        "sgd", "search", 0, trial, seed, {"lr": 0.1}, TrainingResult("ok", value, value, value, 0.25, 0.5, looks)
+    )
 
 
 @contextmanager
@@ -51,7 +54,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     (first, second) = read.entries(comparison, "search", "sgd")
     assert (first.trial, second.trial) == (0, 1)
     assert first.result.train == 1 / 3
-    assert first.result.looks[1] == Look(5, 1 / 3, 1 / 3)
+    assert first.result.looks[1] == Evaluation(5, 1 / 3, 1 / 3)
     assert math.isnan(first.result.looks[0].validation)
     assert read.entries(comparison, "final") == []
 

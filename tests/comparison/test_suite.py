@@ -10,7 +10,7 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison import TaskProgress
-from thalweg.comparison.scale import Scale
+from thalweg.comparison.protocol.score_scale import ScoreScale
 from thalweg.comparison.suite import worse
 from thalweg.errors import BudgetError, SettingError, TaskError, UnknownNameError
 
@@ -138,7 +138,7 @@ def test_who_missed_a_task_is_left_out_and_said() -> None:
 
 
 def test_a_difference_of_scores_is_a_ratio_on_either_scale() -> None:
-    log, linear = Scale("log", {}), Scale("linear", {})
+    log, linear = ScoreScale("log", {}), ScoreScale("linear", {})
     assert log.excess(math.log(1.2), leader=5.0) == math.log(1.2)
     assert linear.excess(0.1, leader=-0.5) == pytest.approx(math.log(1.2))
     assert linear.excess(-0.1, leader=-0.5) == pytest.approx(-math.log(1.2))

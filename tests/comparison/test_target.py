@@ -9,13 +9,13 @@ from torch import nn
 
 from thalweg import tasks
 from thalweg.comparison import compare
-from thalweg.comparison.target import Target
-from thalweg.comparison.training import Look
+from thalweg.comparison.training.result import Evaluation
+from thalweg.comparison.training.target import Target
 from thalweg.errors import SettingError
 
 
-def curve(*losses: float) -> list[Look]:
-    return [Look(10 * k, math.nan, loss) for k, loss in enumerate(losses)]
+def curve(*losses: float) -> list[Evaluation]:
+    return [Evaluation(10 * k, math.nan, loss) for k, loss in enumerate(losses)]
 
 
 def test_the_time_is_read_between_looks() -> None:
@@ -89,7 +89,7 @@ def test_a_training_functions_time_is_counted_in_reports() -> None:
 
 
 def test_a_function_that_stops_at_its_target_took_as_long_as_one_that_goes_on() -> None:
-    looks = [Look(k + 1, math.nan, loss) for k, loss in enumerate((8.0, 4.0, 2.0, 1.0, 0.5))]
+    looks = [Evaluation(k + 1, math.nan, loss) for k, loss in enumerate((8.0, 4.0, 2.0, 1.0, 0.5))]
     target = Target(2.0, "validation", whole=20.0, unit="reports")
     assert target.time(looks) == target.time(looks[:3]) == 3.0
 

@@ -9,20 +9,21 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
-from thalweg.comparison import pilot
-from thalweg.comparison.contender import Contender
-from thalweg.comparison.contenders import CONTENDERS, DEFAULT
-from thalweg.comparison.horizon import Horizon
-from thalweg.comparison.pilot import measure
-from thalweg.comparison.reading import parse
-from thalweg.comparison.runs import OneByOne, Population, Trial
-from thalweg.comparison.training import Result, follow, run_function, train_all
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
+from thalweg.comparison.contenders.parsing import parse
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning import pilot
+from thalweg.comparison.planning.pilot import measure
+from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.training.runs import PopulationRun, SingleRun, Trial
+from thalweg.comparison.training.trainer import follow, run_function, train_all
 from thalweg.errors import TaskError
-from thalweg.rules.named import WRAPPERS
+from thalweg.registry import WRAPPERS
 from thalweg.tasks import Splits, Task, TrainingFunction, load
 
 X, Y = torch.ones(20, 3), torch.ones(20, 1)
-HORIZON = Horizon(steps=30, schedule="linear", looks=3)
+HORIZON = TrainingSchedule(steps=30, schedule="linear", looks=3)
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2))]
 
 
@@ -43,8 +44,8 @@ def small(**changes: object) -> Task:
 @pytest.mark.parametrize("name", [*DEFAULT, "nesterov", "lion", "nadamw", "lamb", "dog", "cautious(clip(adamw))"])
 def test_a_population_trains_as_one_by_one_does(name: str) -> None:
     task, contender = small(), parse(name)
-    together = follow(Population(task, contender, TRIALS), HORIZON)
-    alone = [follow(OneByOne(task, contender, trial), HORIZON)[0] for trial in TRIALS]
+    together = follow(PopulationRun(task, contender, TRIALS), HORIZON)
+    alone = [follow(SingleRun(task, contender, trial), HORIZON)[0] for trial in TRIALS]
     for one, other in zip(together, alone, strict=True):
         assert one.status == other.status == "ok"
         # The same rule on the same batches; only the order of sums inside a matrix product may differ.
@@ -56,7 +57,7 @@ def test_a_population_trains_as_one_by_one_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*CONTENDERS, *(f"{wrapper}(adam)" for wrapper in WRAPPERS)])
 def test_every_contender_trains_or_says_why_not(name: str) -> None:
-    (result,) = train_all(small(), parse(name), TRIALS[:1], Horizon(3, "linear"))
+    (result,) = train_all(small(), parse(name), TRIALS[:1], TrainingSchedule(3, "linear"))
     if getattr(parse(name).rule, "least_dims", 0):
         assert result.message.startswith("ParameterError")
         assert "must have 2 dimensions or more, got one of shape (8,)" in result.message
@@ -65,7 +66,7 @@ def test_every_contender_trains_or_says_why_not(name: str) -> None:
 
 
 def test_the_same_trial_gives_the_same_result_to_the_bit() -> None:
-    def results() -> list[Result]:
+    def results() -> list[TrainingResult]:
         return train_all(small(), CONTENDERS["adam"], TRIALS, HORIZON)
 
     for one, other in zip(results(), results(), strict=True):
@@ -80,7 +81,7 @@ def test_the_same_trial_gives_the_same_result_to_the_bit() -> None:
 def test_training_is_paired_across_contenders_by_its_seed() -> None:
     firsts = [train_all(small(), CONTENDERS[name], TRIALS[:1], HORIZON)[0].looks[0] for name in ("sgd", "adam")]
     assert firsts[0] == firsts[1]
-    batches = [OneByOne(small(), CONTENDERS[name], TRIALS[0]).batches for name in ("sgd", "adam")]
+    batches = [SingleRun(small(), CONTENDERS[name], TRIALS[0]).batches for name in ("sgd", "adam")]
     for _ in range(10):
         one, other = (next(batch) for batch in batches)
         assert torch.equal(one[0], other[0])
@@ -88,17 +89,17 @@ def test_training_is_paired_across_contenders_by_its_seed() -> None:
 
 def test_gradient_descent_sees_the_full_batch_and_stops_after_as_many_passes() -> None:
     task = small()
-    run = OneByOne(task, CONTENDERS["gd"], TRIALS[0])
+    run = SingleRun(task, CONTENDERS["gd"], TRIALS[0])
     assert len(next(run.batches)[0]) == 60
     assert task.batches_per_pass(full_batch=True) == 1
     assert task.batches_per_pass() == 4  # 16, 16, 16 and 12 examples
 
 
 def test_the_learning_rate_follows_the_schedule() -> None:
-    run = OneByOne(small(), CONTENDERS["sgd"], Trial({"lr": 0.5}, 0))
+    run = SingleRun(small(), CONTENDERS["sgd"], Trial({"lr": 0.5}, 0))
     rates: list[float] = []
     run.optimizer.register_step_pre_hook(lambda *_: rates.append(run.optimizer.param_groups[0]["lr"]))
-    follow(run, Horizon(steps=4, schedule="linear", looks=1))
+    follow(run, TrainingSchedule(steps=4, schedule="linear", looks=1))
     assert rates == pytest.approx([0.5, 0.375, 0.25, 0.125])
 
 
@@ -110,7 +111,9 @@ def test_divergence_is_a_result() -> None:
 
 
 def test_growing_tenfold_is_divergence_too() -> None:
-    (result,) = train_all(load("quadratic"), CONTENDERS["gd"], [Trial({"lr": 4.0}, 0)], Horizon(6, "constant", 2))
+    (result,) = train_all(
+        load("quadratic"), CONTENDERS["gd"], [Trial({"lr": 4.0}, 0)], TrainingSchedule(6, "constant", 2)
+    )
     assert math.isfinite(result.train)
     assert result.train > 10 * result.looks[0].train
     assert result.status == "diverged"
@@ -208,10 +211,10 @@ def test_a_population_is_chosen_where_it_is_clearly_faster(
 
     def made_up(action: object) -> float:
         run = next(cell.cell_contents for cell in action.__closure__ if hasattr(cell.cell_contents, "members"))
-        return 1.0 if isinstance(run, OneByOne) else run.members / gain
+        return 1.0 if isinstance(run, SingleRun) else run.members / gain
 
     monkeypatch.setattr(pilot, "seconds_of", made_up)
-    way, untrained = measure(load("digits"), CONTENDERS["adam"], Horizon(660, "linear"), 0)
+    way, untrained = measure(load("digits"), CONTENDERS["adam"], TrainingSchedule(660, "linear"), 0)
     assert way.members == members
     assert way.reason.startswith("population of 32 under vmap" if members == 32 else "one by one: a population")
     assert untrained == pytest.approx(dict.fromkeys(("train", "validation", "test"), 2.3), abs=0.1)
@@ -267,7 +270,7 @@ def test_batches_of_a_loader_may_have_any_common_form(form: str) -> None:
 
 def test_dropout_is_off_where_losses_are_measured() -> None:
     task = small(model=lambda: nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.9), nn.Linear(8, 1)))
-    run = OneByOne(task, CONTENDERS["sgd"], TRIALS[0])
+    run = SingleRun(task, CONTENDERS["sgd"], TRIALS[0])
     run.step(1.0)
     assert run.evaluate("train") == run.evaluate("train")
 
@@ -275,7 +278,7 @@ def test_dropout_is_off_where_losses_are_measured() -> None:
 def test_losses_over_a_split_count_every_example_once() -> None:
     x = torch.arange(5000.0).unsqueeze(1)
     task = small(data=Splits((x,), (x,), (x,)), loss=lambda model, batch: batch[0].mean())
-    assert OneByOne(task, CONTENDERS["sgd"], TRIALS[0]).evaluate("train")[0] == pytest.approx(2499.5)
+    assert SingleRun(task, CONTENDERS["sgd"], TRIALS[0]).evaluate("train")[0] == pytest.approx(2499.5)
 
 
 def test_a_training_function_reports_its_result() -> None:

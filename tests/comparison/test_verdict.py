@@ -12,7 +12,7 @@ from torch import nn
 
 import thalweg
 from thalweg.cli.main import cli
-from thalweg.comparison import statistics
+from thalweg.comparison.protocol import statistics
 from thalweg.errors import BudgetError
 
 

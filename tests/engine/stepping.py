@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tests.cases import SHAPES, Case
-from thalweg.engine import flat
-from thalweg.engine.ways import Way
+from thalweg.engine.backends import Backend
+from thalweg.engine.eager import flat
 
 # Beside the usual ones: none at all, one that fills several buckets, and odd lengths.
 ALL_SHAPES = (*SHAPES, (0, 3), (flat._ON_CPU + 17,), (33, 5))
@@ -16,7 +16,7 @@ ALL_SHAPES = (*SHAPES, (0, 3), (flat._ON_CPU + 17,), (33, 5))
 
 def taken(
     case: Case,
-    way: Way | None,
+    way: Backend | None,
     dtype: torch.dtype,
     *,
     shapes: Sequence[tuple[int, ...]] = ALL_SHAPES,
@@ -39,8 +39,8 @@ def taken(
     for step in range(num_steps):
         for k, param in enumerate(params):
             grad = drawn(tuple(param.shape))
-            rests = (k == 2 and step < 3) or (k == 0 and step == 4)
-            param.grad = None if rests else grad
+            noop_on_zero_grad = (k == 2 and step < 3) or (k == 0 and step == 4)
+            param.grad = None if noop_on_zero_grad else grad
         optimizer.step()
     remembered = [entry for param in params for _, entry in sorted(optimizer.state[param].items())]
     return [param.detach() for param in params] + remembered

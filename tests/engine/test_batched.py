@@ -8,14 +8,14 @@ from tests.cases import CASES, Case
 from tests.engine.stepping import assert_same_bits, taken
 from thalweg import optim, rules
 from thalweg.bench.measure import Watched
-from thalweg.engine import batched
-from thalweg.engine.batch import Batch
-from thalweg.engine.program import Program
-from thalweg.engine.ways import Way
+from thalweg.engine.backends import Backend
+from thalweg.engine.core.batch import ParameterBatch
+from thalweg.engine.core.program import Program
+from thalweg.engine.eager import batched
 from thalweg.errors import SettingError
 
 WHOLE = [case for case in CASES if case.rule.scope in ("tensor", "matrix")]
-BATCHED = [case for case in WHOLE if case.rule.vmaps]
+BATCHED = [case for case in WHOLE if case.rule.supports_vmap]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -59,7 +59,7 @@ def test_small_tensors_of_one_shape_are_batched_and_the_plan_says_so() -> None:
 
 
 def test_a_batch_takes_the_operations_of_one_and_bounded_memory() -> None:
-    def watched(num: int, way: Way) -> Watched:
+    def watched(num: int, way: Backend) -> Watched:
         params = small_matrices(num, 96, 96)
         optimizer = optim.Muon(params, way=way)
         for _ in range(2):
@@ -75,7 +75,7 @@ def test_a_batch_takes_the_operations_of_one_and_bounded_memory() -> None:
 
 def test_batches_hold_all_tensors_once_and_no_more_than_they_may() -> None:
     params = small_matrices(250, 96, 96)
-    batch = Batch(Program(rules.Muon()), params, {"buffer": small_matrices(250, 96, 96)})
+    batch = ParameterBatch(Program(rules.Muon()), params, {"buffer": small_matrices(250, 96, 96)})
     parts = list(batched._buckets(batch, range(250)))
     assert [k for part in parts for k in part] == list(range(250))
     assert all(len(part) * 96 * 96 * 4 <= batched._BUCKET_BYTES for part in parts)

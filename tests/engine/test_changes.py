@@ -11,9 +11,10 @@ import torch
 
 from tests.engine.stepping import stepped
 from thalweg import optim, rules
-from thalweg.engine import c_compiler, loop
+from thalweg.engine.eager import loop
+from thalweg.engine.kernels import c_compiler
 from thalweg.errors import ParameterError, SettingError
-from thalweg.rules.named import RULES, WRAPPERS
+from thalweg.registry import RULES, WRAPPERS
 
 
 def prepared(*shape: int, **settings: Any) -> tuple[torch.Tensor, optim.RuleOptimizer]:

@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler
 
 from tests.engine.stepping import stepped
 from thalweg import optim, rules
-from thalweg.engine import c_compiler, compiled
+from thalweg.engine.kernels import c_compiler, kernel_cache
 from thalweg.errors import SettingError
 
 
@@ -36,13 +36,13 @@ def test_nothing_but_a_new_program_is_compiled(fresh_machine: Path) -> None:
     resumed.load_state_dict(saved)
     stepped(resumed, *params)
     resumed.prepare()
-    assert len(compiled.builds) == 1
+    assert len(kernel_cache.builds) == 1
     switched = optim.AdamW(params, amsgrad=True)
     switched.prepare()
-    assert len(compiled.builds) == 2
+    assert len(kernel_cache.builds) == 2
     doubles = [torch.ones(3, dtype=torch.float64, requires_grad=True)]
     optim.AdamW(doubles).prepare()
-    assert len(compiled.builds) == 3
+    assert len(kernel_cache.builds) == 3
 
 
 def test_kernels_are_kept_between_processes(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_kernels_are_kept_between_processes(tmp_path: Path) -> None:
 
 
 def test_a_small_model_never_waits_for_the_compiler(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_in_background", lambda *_: Future())
+    monkeypatch.setattr(kernel_cache, "_in_background", lambda *_: Future())
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.Adam([param])
     stepped(optimizer, param, num_steps=3)

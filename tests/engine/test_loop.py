@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from thalweg.engine import loop
-from thalweg.engine.precision import compute_dtype
+from thalweg.engine.core.precision import compute_dtype
+from thalweg.engine.eager import loop
 from thalweg.rules import Mean, Sum
 
 

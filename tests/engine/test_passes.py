@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from thalweg import optim, rules
-from thalweg.engine.batch import Batch
-from thalweg.engine.compiled import Wanted
-from thalweg.engine.passes import ROW, Passes
-from thalweg.engine.program import Program
-from thalweg.engine.recording import UnknownOperationError
+from thalweg.engine.core.batch import ParameterBatch
+from thalweg.engine.core.program import Program
+from thalweg.engine.kernels.kernel_cache import KernelSpec
+from thalweg.engine.kernels.passes import ROW, Passes
+from thalweg.engine.kernels.recording import UnknownOperationError
 
 
 def passes(rule: rules.Rule, *shape: int) -> Passes:
-    return Wanted(Batch(Program(rule), [torch.empty(shape)], {})).passes
+    return KernelSpec(ParameterBatch(Program(rule), [torch.empty(shape)], {})).passes
 
 
 def test_an_elementwise_rule_is_one_pass_over_rows_of_a_fixed_length() -> None:

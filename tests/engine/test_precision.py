@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from thalweg import optim
-from thalweg.engine import precision
-from thalweg.engine.precision import Rounding
-from thalweg.rules import row
-from thalweg.rules.base import hashing
+from thalweg.engine.core import precision
+from thalweg.engine.core.precision import Rounding
+from thalweg.rules import record
+from thalweg.rules.math import hashing
 
 
 def rounded_many(value: float, dtype: torch.dtype, rounding: Rounding) -> Tensor:
     """One number, rounded at 100,000 places."""
     values = torch.full((100_000,), value)
-    c = row(**hashing.keys(seed=1, position=2, step=3))
-    return precision.rounded(values, dtype, row(), c, torch.arange(100_000), rounding)[0].double()
+    c = record(**hashing.keys(seed=1, position=2, step=3))
+    return precision.rounded(values, dtype, record(), c, torch.arange(100_000), rounding)[0].double()
 
 
 def test_stochastic_rounding_is_right_in_the_mean() -> None:
@@ -35,7 +35,7 @@ def test_stochastic_rounding_is_right_in_the_mean() -> None:
 
 def test_the_noise_of_neighbours_steps_and_parameters_is_unrelated() -> None:
     def noise(**where: int) -> Tensor:
-        c = row(**hashing.keys(**{"seed": 0, "position": 0, "step": 1} | where))
+        c = record(**hashing.keys(**{"seed": 0, "position": 0, "step": 1} | where))
         return (hashing.noise(torch.arange(65_536), c) & 0xFFFF).double() / 65_536 - 0.5
 
     streams = [noise(), noise(seed=1), noise(position=1), noise(step=2), noise().roll(1)]

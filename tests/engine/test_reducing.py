@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from thalweg import optim, rules
-from thalweg.engine import loop
-from thalweg.rules import Max, Mean, Rule, Sum, like_param, of_shape, row
-from thalweg.rules.base.hyper import Scalar, hyper
+from thalweg.engine.eager import loop
+from thalweg.rules import Max, Mean, Rule, Sum, like_param, of_shape, record
+from thalweg.rules.core.hyper import Scalar, hyper
 
 
 class Plain(Rule):
     """What the rules below share."""
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=0.5)
+        return record(lr=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Branching(Rule, scope="elementwise"):
     pull: Scalar = hyper(0.0, ">= 0", symbol="p", doc="share of the parameter")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=0.5)
+        return record(lr=0.5)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return grad + param if self.pull else grad, state

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.cases import CASES, Case, gradients, parameters
-from thalweg.engine import loop, stacked
-from thalweg.engine.program import Program
+from thalweg.engine import population
+from thalweg.engine.core.program import Program
+from thalweg.engine.eager import loop
 from thalweg.errors import SettingError
 from thalweg.rules import SGD, Adam, Noisy, Rule
 
@@ -34,16 +35,16 @@ def members_of(rule: Rule) -> list[Rule]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", [case for case in CASES if case.rule.vmaps], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.rule.supports_vmap], ids=str)
 @pytest.mark.parametrize("under_vmap", [False, True])
 def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype, under_vmap: bool) -> None:
     rules = members_of(case.rule)
     names = [str(index) for index in range(len(case.shapes))]
     start = dict(zip(names, parameters(dtype, case.shapes), strict=True))
     params = {name: torch.stack([param] * len(rules)) for name, param in start.items()}
-    population = stacked.Population(rules, params)
+    stepper = population.PopulationStepper(rules, params)
     if under_vmap:
-        population._runner = None
+        stepper._runner = None
     alone = [dict(start) for _ in rules]
     carried = [Program(rule).begun() for rule in rules]
     remembered = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
@@ -53,7 +54,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
             name: torch.stack([grad * (1 + k) for k in range(len(rules))])
             for name, grad in zip(names, grads, strict=True)
         }
-        population.step(rules, own, count)
+        stepper.step(rules, own, count)
         for k, rule in enumerate(rules):
             row = Program(rule).coefficients(count, before=carried[k])
             carried[k] = Program(rule).carried(row)
@@ -74,14 +75,14 @@ def test_a_default_device_is_none_of_a_populations_business() -> None:
     for around, stacks in zip((nullcontext(), torch.device("meta")), params, strict=True):
         grads = {"0": torch.ones(2, 5)}
         with around:
-            stacked.Population(members, stacks).step(members, grads, 1)
+            population.PopulationStepper(members, stacks).step(members, grads, 1)
     assert torch.equal(params[0]["0"], params[1]["0"])
     assert params[0]["0"].isfinite().all()
 
 
 def test_members_may_differ_in_numbers_but_not_in_program() -> None:
     def programs(*rules: Rule) -> int:
-        return len({stacked.program(rule, [torch.Size([3])]) for rule in rules})
+        return len({stepper.program(rule, [torch.Size([3])]) for rule in rules})
 
     assert programs(Adam(lr=0.1), Adam(lr=0.2, beta1=0.5)) == 1
     assert programs(Adam(), Adam(amsgrad=True)) == 2

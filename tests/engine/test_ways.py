@@ -13,11 +13,12 @@ from torch import Tensor
 from tests.cases import ELEMENTWISE, REDUCING, SHAPES, Case
 from tests.engine.stepping import ALL_SHAPES, assert_same_bits, taken
 from thalweg import optim
-from thalweg.engine import c_source, compiled, flat
-from thalweg.engine.precision import Rounding
+from thalweg.engine.core.precision import Rounding
+from thalweg.engine.eager import flat
+from thalweg.engine.kernels import c_source, kernel_cache
 from thalweg.errors import SettingError
-from thalweg.rules import SGD, Clip, Rule, like_param, root, row
-from thalweg.rules.base.roots import cube_root
+from thalweg.rules import SGD, Clip, Rule, like_param, record, root
+from thalweg.rules.math.roots import cube_root
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ROUNDINGS: list[Rounding] = ["nearest", "kahan", "stochastic"]
@@ -159,10 +160,10 @@ def test_each_operation_of_a_kernel_rounds_as_pytorch_does() -> None:
         State = type("State", (), {name: like_param(unit="1", key=name) for name in OPERATIONS})
 
         def coefficients(self, step: int) -> Any:
-            return row(lr=0.5)
+            return record(lr=0.5)
 
         def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-            return grad, row(**{name: operation(param, grad) for name, operation in OPERATIONS.items()})
+            return grad, record(**{name: operation(param, grad) for name, operation in OPERATIONS.items()})
 
     numbers = special()
     a, b = (part.flatten() for part in torch.meshgrid(numbers, numbers, indexing="ij"))
@@ -200,7 +201,7 @@ def test_an_operation_that_c_may_round_otherwise_is_left_to_the_other_ways() -> 
         """A step along the exponential of the gradient."""
 
         def coefficients(self, step: int) -> Any:
-            return row(lr=0.5)
+            return record(lr=0.5)
 
         def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
             return torch.exp(grad), state
@@ -214,8 +215,8 @@ def test_an_operation_that_c_may_round_otherwise_is_left_to_the_other_ways() -> 
 
 def test_a_kernel_that_disagrees_with_the_loop_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     right = c_source.c_source
-    monkeypatch.setattr(compiled, "c_source", lambda passes: re.sub(r"(v\d+) - ", r"\1 + ", right(passes)))
-    monkeypatch.setattr(compiled, "_FUTURES", {})
+    monkeypatch.setattr(kernel_cache, "c_source", lambda passes: re.sub(r"(v\d+) - ", r"\1 + ", right(passes)))
+    monkeypatch.setattr(kernel_cache, "_FUTURES", {})
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.SGD([param], lr=0.25)
     assert str(optimizer.prepare()).startswith("flat: the compiled kernel and the loop disagree on this machine")
@@ -230,7 +231,7 @@ def test_scalars_that_differ_are_combined_in_float64_every_way() -> None:
         """A rule that computes with its scalars inside the step."""
 
         def coefficients(self, step: int) -> Any:
-            return row(lr=0.5, d=0.1 / step)
+            return record(lr=0.5, d=0.1 / step)
 
         def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
             return grad * (1 - c.d * c.d), state

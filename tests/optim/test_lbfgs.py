@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from thalweg import optim, rules
-from thalweg.comparison.pilot import time_of_step, time_of_update
-from thalweg.comparison.reading import parse, resolve
-from thalweg.comparison.runs import OneByOne, Trial, unfit_for_population
+from thalweg.comparison.contenders.parsing import parse, resolve
+from thalweg.comparison.planning.pilot import time_of_step, time_of_update
+from thalweg.comparison.training.runs import SingleRun, Trial, why_not_population
 from thalweg.errors import KeywordError, ParameterError, SettingError
 from thalweg.optim.routing import route
 from thalweg.rules import wrappers
@@ -399,12 +399,12 @@ def test_torchs_keywords_are_taken() -> None:
 def test_it_competes_with_the_whole_data_in_each_look() -> None:
     task, contender = load("digits"), parse("lbfgs")
     assert contender.full_batch
-    assert "closure" in str(unfit_for_population(task, contender, task.make_model(0)))
-    run = OneByOne(task, contender, Trial({}, 0))
+    assert "closure" in str(why_not_population(task, contender, task.make_model(0)))
+    run = SingleRun(task, contender, Trial({}, 0))
     before = run.evaluate("train")[0]
     run.step(1.0)
     assert run.evaluate("train")[0] < 0.5 * before
-    batches = OneByOne(task, resolve([rules.LBFGS(lr=0.1)])[0], Trial({}, 0))
+    batches = SingleRun(task, resolve([rules.LBFGS(lr=0.1)])[0], Trial({}, 0))
     batches.step(1.0)
     assert batches.evaluate("train")[0] < before
 
@@ -413,7 +413,7 @@ def test_it_competes_with_the_whole_data_in_each_look() -> None:
 def test_the_pilot_times_what_needs_a_closure(name: str) -> None:
     task = load("quadratic")
     assert time_of_update(task, parse(name), 0) > 0
-    assert time_of_step(OneByOne(task, parse(name), Trial({}, 0))) > 0
+    assert time_of_step(SingleRun(task, parse(name), Trial({}, 0))) > 0
 
 
 def test_a_plan_of_a_model_with_it_is_refused() -> None:

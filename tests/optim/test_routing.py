@@ -13,7 +13,7 @@ from tests.optim.models import TOKENS, Gpt, gpt, train
 from thalweg import optim, rules
 from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, RoutingError, SettingError
 from thalweg.optim.routing import route
-from thalweg.rules.named import WRAPPERS
+from thalweg.registry import WRAPPERS
 
 
 def apart(model: Gpt, lr: float) -> None:

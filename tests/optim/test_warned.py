@@ -17,11 +17,11 @@ from torch.optim import lr_scheduler
 import thalweg
 from thalweg import optim, rules
 from thalweg.comparison import CONTENDERS, parse
-from thalweg.comparison.frontier import _FACTOR, ALLOWED
+from thalweg.comparison.planning.lr_range_search import _FACTOR, ALLOWED
 from thalweg.errors import SettingWarning
-from thalweg.rules.base.doubts import BEYOND, doubts, misfits
-from thalweg.rules.base.hyper import learning_rate
-from thalweg.rules.named import RULES, WRAPPERS
+from thalweg.registry import RULES, WRAPPERS
+from thalweg.rules.core.hyper import learning_rate
+from thalweg.rules.explanation.setting_checks import BEYOND, find_conflicts, setting_checks
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64)
 
@@ -172,7 +172,7 @@ def test_what_contradicts_is_warned_of_and_its_neighbour_is_not(doubtful: Any, m
 def test_nothing_is_warned_of_at_defaults(name: str, dtype: torch.dtype) -> None:
     rule = parse(f"{name}(adam)" if name in WRAPPERS else name).rule
     assert isinstance(rule, rules.Rule)
-    if not dtype.is_complex or rule.takes_complex:
+    if not dtype.is_complex or rule.supports_complex:
         assert said(lambda: optim.optimizer_for(rule)(params(dtype))) == []
 
 
@@ -181,7 +181,7 @@ def test_no_contender_is_warned_of() -> None:
     for contender in (*CONTENDERS.values(), *together):
         at = contender.rule.with_(**contender.recommended)
         assert isinstance(at, rules.Rule)
-        assert misfits(at, torch.float32) == {}, contender.name
+        assert find_conflicts(at, torch.float32) == {}, contender.name
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -189,7 +189,7 @@ def test_no_corner_of_what_is_searched_is_warned_of(name: str) -> None:
     rule = RULES[name]()
     ends = {key: (one.search.low, one.search.high) for key, one in rule.hypers().items() if one.search}
     for corner in itertools.product(*ends.values()):
-        assert misfits(rule.with_(**dict(zip(ends, corner, strict=True))), torch.float32) == {}, corner
+        assert find_conflicts(rule.with_(**dict(zip(ends, corner, strict=True))), torch.float32) == {}, corner
 
 
 def test_a_search_may_let_a_rate_grow_as_far_as_it_is_not_doubted() -> None:
@@ -210,7 +210,7 @@ def test_a_rule_of_ones_own_is_judged_by_what_it_declares() -> None:
             return grad.sign(), state
 
     assert Own.lr == 0.5
-    assert [one.when for one in doubts(Own())] == ["lr above 100"]
+    assert [one.when for one in setting_checks(Own())] == ["lr above 100"]
     (text,) = said(lambda: optim.optimizer_for(Own)(params(), lr=1e4))
     assert text.startswith("Own: lr must be at most 100")
 

@@ -13,7 +13,7 @@ from tests.wrapped import ADAM, ends, field, made, train, vector
 from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.rules import wrappers
-from thalweg.rules.base.explain import semantics
+from thalweg.rules.explanation.explain import semantics
 
 WRAPPERS = [getattr(wrappers, name) for name in wrappers.__all__]
 KINDS = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
@@ -36,7 +36,7 @@ def undecayed(kind: type[rules.Rule]) -> rules.Rule:
 
 
 def starting(rule: rules.Rule) -> list[Tensor]:
-    return [param for param in parameters(torch.float64) if param.dim() >= rule.least_dims]
+    return [param for param in parameters(torch.float64) if param.dim() >= rule.min_dims]
 
 
 def used(rule: rules.Rule, gradients: Callable[[int, list[Tensor]], list[Tensor]], num_steps: int) -> Tensor:

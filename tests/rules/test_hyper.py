@@ -1,7 +1,7 @@
 import pytest
 
 from thalweg.rules import Range
-from thalweg.rules.base.hyper import Bound
+from thalweg.rules.core.hyper import Bound
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from tests.references.orthogonal import POLAR_EXPRESS
 from tests.references.orthogonal import newton_schulz as step_by_step
 from thalweg import optim, rules
 from thalweg.errors import SettingError
-from thalweg.rules.base.matrices import (
+from thalweg.registry import RULES
+from thalweg.rules.math.matrices import (
     LEAST_NORM,
     STRIP,
     averaged_outer,
@@ -19,8 +20,7 @@ from thalweg.rules.base.matrices import (
     newton_schulz,
     polynomials,
 )
-from thalweg.rules.base.polar_express import minimax, polar_express, value
-from thalweg.rules.named import RULES
+from thalweg.rules.math.polar_express import minimax, polar_express, value
 
 
 def test_a_root_takes_eigenvalues_that_rounding_lost_for_the_least_it_can_tell() -> None:
@@ -47,7 +47,7 @@ def test_gradients_of_low_rank_leave_parameters_finite(optimizer) -> None:
 
 
 OF_MATRICES = [
-    *(kind() for kind in RULES.values() if kind().takes_matrices),
+    *(kind() for kind in RULES.values() if kind().needs_whole_matrices),
     rules.Shampoo(roots="native"),
     rules.Shampoo(roots="tracked"),
     rules.GaLore(rules.Adam()),

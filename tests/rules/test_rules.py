@@ -10,8 +10,8 @@ import torch
 
 from tests.cases import CASES, Case, change, gradients, parameters, relative_error
 from thalweg import optim, rules
-from thalweg.engine import loop
-from thalweg.engine.program import Program
+from thalweg.engine.core.program import Program
+from thalweg.engine.eager import loop
 from thalweg.errors import KeywordError, SettingError
 
 TOLERANCE = 2e-6  # in float32, for most

@@ -10,10 +10,10 @@ from torch import Tensor
 from tests.cases import gradients, parameters
 from tests.references.wrapping import put
 from thalweg import optim, rules
-from thalweg.comparison.contender import line_of_code
-from thalweg.comparison.reading import parse
+from thalweg.comparison.contenders.contender import line_of_code
+from thalweg.comparison.contenders.parsing import parse
 from thalweg.errors import ParameterError, SettingError
-from thalweg.rules.named import named, spelled
+from thalweg.registry import name_of_rule, rule_from_name
 
 STEPS = 12
 GRADS = gradients(STEPS, torch.float64)
@@ -95,7 +95,7 @@ def test_it_competes_by_name() -> None:
     found = parse("then(adam,momentum):switch_at=40,lr_ratio=30,lr=0.02")
     rule = rules.Switched((rules.Adam(lr=0.02), rules.SGD(momentum=0.9)), switch_at=40, lr_ratio=30.0)
     assert found.rule == rule
-    assert spelled(named("cautious(then(clip(adam),sgd))")) == "cautious(then(clip(adam),sgd))"
+    assert name_of_rule(rule_from_name("cautious(then(clip(adam),sgd))")) == "cautious(then(clip(adam),sgd))"
     line = line_of_code(found.described(), {"lr": 0.1})
     params = parameters(torch.float64)
     scope = {"thalweg": __import__("thalweg"), "model": torch.nn.ParameterList(params)}
@@ -103,7 +103,7 @@ def test_it_competes_by_name() -> None:
     assert scope["optimizer"].param_groups[0]["switch_at"] == 40
     assert scope["optimizer"].param_groups[0]["sgd_momentum"] == 0.9
     with pytest.raises(SettingError, match="Switched: rules must be two different ones, got adam, sgd, lion"):
-        named("then(adam,sgd,lion)")
+        rule_from_name("then(adam,sgd,lion)")
     with pytest.raises(SettingError, match="lr_ratio must be > 0"):
         ADAM_THEN_SGD.with_(lr_ratio=0.0)
 

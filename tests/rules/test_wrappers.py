@@ -18,8 +18,8 @@ from tests.cases import parameters, relative_error
 from tests.references.wrapping import put
 from tests.wrapped import ADAM, CASES, NUM_STEPS, SGD, Case, ends, field, made, train, vector
 from thalweg import optim, rules
-from thalweg.engine import stacked
-from thalweg.engine.program import Program
+from thalweg.engine import population
+from thalweg.engine.core.program import Program
 from thalweg.errors import KeywordError, ParameterError, SettingError
 from thalweg.rules import wrappers
 from thalweg.testing import check_optimizer
@@ -105,19 +105,21 @@ each_nest = pytest.mark.parametrize("rule", [*ELEMENTWISE, *WIDER], ids=lambda r
 @each_nest
 def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find `made`
-    batched = rule.scope in ("tensor", "matrix") and rule.vmaps and not rule.draws
+    batched = rule.scope in ("tensor", "matrix") and rule.supports_vmap and not rule.draws
     ways = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop", "batched") if batched else ("loop",)
     found = check_optimizer(partial(made, rule), variants={way: partial(made, rule, way=way) for way in ways})
     not_passed = {"agrees_with_the_reference": "skipped"}
-    if not rule.takes_complex:
+    if not rule.supports_complex:
         not_passed["takes_complex_parameters"] = "refused"
-    if rule.draws or rule.takes_matrices:
+    if rule.draws or rule.needs_whole_matrices:
         not_passed["steps_alike_when_sharded"] = "refused"
     assert {one.check: one.outcome for one in found.findings if one.outcome != "passed"} == not_passed, found
     assert found["waits_for_no_parameter"].number == 0
 
 
-@pytest.mark.parametrize("rule", [rule for rule in (*ELEMENTWISE, *WIDER) if rule.vmaps], ids=lambda rule: rule.name)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in (*ELEMENTWISE, *WIDER) if rule.supports_vmap], ids=lambda rule: rule.name
+)
 def test_a_population_equals_the_loop_bit_by_bit(rule: rules.Rule) -> None:
     numbers = {name: value for name, value in rule.settings().items() if isinstance(value, float)}
     members = [rule.with_(**{name: value * scale for name, value in numbers.items()}) for scale in (0.9, 1)]
@@ -125,10 +127,10 @@ def test_a_population_equals_the_loop_bit_by_bit(rule: rules.Rule) -> None:
     alone = [[param.clone() for param in start] for _ in members]
     optimizers = [made(one, params) for one, params in zip(members, alone, strict=True)]
     stacks = dict(zip(names, (torch.stack([param, param]) for param in start), strict=True))
-    population = stacked.Population(members, stacks)
+    stepper = population.PopulationStepper(members, stacks)
     for count in range(1, NUM_STEPS + 1):
         grads = [field(count, params) for params in alone]
-        population.step(members, dict(zip(names, map(torch.stack, zip(*grads, strict=True)), strict=True)), count)
+        stepper.step(members, dict(zip(names, map(torch.stack, zip(*grads, strict=True)), strict=True)), count)
         for optimizer, params, own in zip(optimizers, alone, grads, strict=True):
             put(params, own)
             optimizer.step()
@@ -181,7 +183,7 @@ def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
         rule for rule in RULES if any(leaf.unit == "θ" for leaf in rule().layout(torch.Size([2, 2])).values())
     }
     curved = {rule for rule in RULES if rule.needs == "curvature"}
-    elsewhere = {rule for rule in RULES if rule().evaluates_elsewhere}
+    elsewhere = {rule for rule in RULES if rule().has_eval_params}
     without_beta1 = {rule for rule in RULES if "beta1" not in rule().hypers()}
     expected = {
         **dict.fromkeys((rules.SAM, rules.ASAM), curved | {rules.Adadelta}),  # which has a `rho` too
@@ -197,8 +199,8 @@ def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
     }
     assert {wrapper: those for wrapper, those in refused.items() if those} == expected
     assert {rules.ScheduleFreeSGD, rules.ScheduleFreeAdamW, rules.ASGD} == elsewhere
-    assert {rule for rule in RULES if rule.anchored} == ANCHORED
-    assert {rule for rule in RULES if rule.finds_rate} == FINDING
+    assert {rule for rule in RULES if rule.owns_parameters} == ANCHORED
+    assert {rule for rule in RULES if rule.estimates_lr} == FINDING
 
 
 def test_a_nest_has_one_flat_set_of_settings_that_schedules_act_on() -> None:
@@ -227,7 +229,7 @@ def test_a_nest_has_one_flat_set_of_settings_that_schedules_act_on() -> None:
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.needs == "gradient"])
 def test_restarts_do_to_every_rule_what_a_schedule_of_torchs_does(rule: type[rules.Rule]) -> None:
-    ours, theirs = ([param for param in parameters(torch.float64) if param.dim() >= rule.least_dims] for _ in range(2))
+    ours, theirs = ([param for param in parameters(torch.float64) if param.dim() >= rule.min_dims] for _ in range(2))
     least = rule().settings()["lr"] / 10
     restarting = made(rules.WarmRestarts(rule(), period=4, lr_min=least), ours, way="loop")
     scheduled = made(rule(), theirs, way="loop")
@@ -404,7 +406,7 @@ def test_no_step_is_made_of_rounding_errors() -> None:
 
 
 def test_wrappers_to_which_dimensions_mean_something_refuse_complex_numbers() -> None:
-    refusing = {wrapper for wrapper in WRAPPERS if not wrapper(ADAM).takes_complex}
+    refusing = {wrapper for wrapper in WRAPPERS if not wrapper(ADAM).supports_complex}
     assert refusing == {rules.Centralized, rules.ClipAdaptive, rules.FixedNorms, rules.GaLore, rules.Split}
 
 

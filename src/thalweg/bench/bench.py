@@ -12,7 +12,7 @@ import torch
 from thalweg.bench import measure
 from thalweg.bench.entrants import COMPILED, RIVALS, RULES, factories
 from thalweg.bench.sets import SETS
-from thalweg.engine import compiled
+from thalweg.engine.kernels import kernel_cache
 from thalweg.errors import SettingError, UnknownNameError, nearest
 from thalweg.optim import RuleOptimizer
 
@@ -99,7 +99,7 @@ def bench(
         progress(f"{set_name}, {rule}: {name} is warmed up")
         params = [torch.full(shape, 0.02, requires_grad=True) for shape in shapes]
         optimizer = made[name](params)
-        before = len(compiled.builds)
+        before = len(kernel_cache.builds)
         if isinstance(optimizer, RuleOptimizer):
             optimizer.prepare()
         if callable(getattr(optimizer, "train", None)):
@@ -109,7 +109,7 @@ def bench(
             optimizer.step()
         _give(params, grads)
         unwatched = None, None
-        seen[name] = *(unwatched if name in COMPILED else _watched(optimizer)), len(compiled.builds) - before
+        seen[name] = *(unwatched if name in COMPILED else _watched(optimizer)), len(kernel_cache.builds) - before
         numbers[name] = _moved(optimizer, params)
         steps[name] = partial(_step, optimizer, params, grads)
     progress(f"{set_name}, {rule}: {rounds} rounds of {', '.join(asked)}")

@@ -13,7 +13,7 @@ from thalweg.cli.suite import compare_suite
 
 if TYPE_CHECKING:
     from thalweg.comparison import Comparison
-    from thalweg.comparison.summary import Value
+    from thalweg.comparison.results.summary import Estimate
 
 
 @click.command(epilog=example("thalweg compare linear-regression --with gd,adam --budget 4trials"))
@@ -167,12 +167,12 @@ def print_verdict(found: "Comparison") -> None:
     console.print()
     console.print(found.verdict.text)
     console.print(found.verdict.ranking_text)
-    for caution in [*found.hindsight, *found.cautions]:
+    for caution in [*found.half_sample_check, *found.cautions]:
         console.print(caution)
     if found.code:
         click.echo(f"\n{found.code}\n")  # never wrapped: it is to be copied
 
 
-def _cell(value: "Value") -> str:
+def _cell(value: "Estimate") -> str:
     """A value as the table shows it; a dash where nothing was measured."""
     return f"{value.bound}{value.mean:.4g}" if math.isfinite(value.mean) else "–"

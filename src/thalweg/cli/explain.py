@@ -20,7 +20,7 @@ def explain(name: str, as_json: bool) -> None:
     from thalweg import rules
     from thalweg.comparison import parse
     from thalweg.errors import SettingError
-    from thalweg.rules.named import WRAPPERS
+    from thalweg.registry import WRAPPERS
 
     contender = parse(f"{name}(adam)" if name in WRAPPERS else name)
     if not isinstance(contender.rule, rules.Rule):

@@ -18,9 +18,9 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
 
     from thalweg.comparison import CONTENDERS
     from thalweg.errors import UnknownNameError
+    from thalweg.registry import WRAPPERS
     from thalweg.rules import Adam, Rule
-    from thalweg.rules.base.explain import semantics, state_bytes
-    from thalweg.rules.named import WRAPPERS
+    from thalweg.rules.explanation.explain import semantics, state_bytes
 
     def suits(name: str, about: str, rule: Rule) -> bool:
         said = " ".join((name, about, rule.scope, *semantics(rule).values())).lower()

@@ -7,21 +7,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from thalweg.comparison import budget as budgets
-from thalweg.comparison import environment
-from thalweg.comparison.cautions import cautions
-from thalweg.comparison.contender import Contender
-from thalweg.comparison.contenders import DEFAULT
-from thalweg.comparison.fingerprint import key_of
-from thalweg.comparison.hindsight import hindsight
-from thalweg.comparison.horizon import check_schedule
-from thalweg.comparison.plan import Plan, has_full_batch, make_plan
-from thalweg.comparison.protocol import Findings
-from thalweg.comparison.reading import resolve
-from thalweg.comparison.store import Entry, Header, Store
-from thalweg.comparison.summary import Summary, summarize
-from thalweg.comparison.verdict import Terms, Verdict, judge
-from thalweg.comparison.work import Progress, carry_out, read
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.named import DEFAULT
+from thalweg.comparison.contenders.parsing import resolve
+from thalweg.comparison.contenders.schedule import check_schedule
+from thalweg.comparison.executor import Progress, read, run
+from thalweg.comparison.planning import budget as budgets
+from thalweg.comparison.planning.fingerprint import key_of
+from thalweg.comparison.planning.plan import ComparisonPlan, has_full_batch, make_plan
+from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.results import environment
+from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.half_sample_check import half_sample_check
+from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
+from thalweg.comparison.results.store import Store
+from thalweg.comparison.results.summary import Summary, summarize
+from thalweg.comparison.results.verdict import Terms, Verdict, judge
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
@@ -117,7 +118,7 @@ def compare(
             key, task=about, contenders=described, plan=plan.to_json(), environment=environment.describe()
         )
     if header.finished is None:
-        carry_out(task, entrants, store, header, watch)
+        run(task, entrants, store, header, watch)
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
@@ -145,7 +146,7 @@ def checked(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
 class Comparison:
     """A finished comparison, read from its store."""
 
-    def __init__(self, store: Store, header: Header) -> None:
+    def __init__(self, store: Store, header: ComparisonRecord) -> None:
         if header.finished is None:
             raise StoreError(
                 f"{store.path}: the comparison on {header.task['name']} must be finished, and is not. "
@@ -153,10 +154,10 @@ class Comparison:
             )
         self.store = store
         self.header = header
-        self.plan = Plan.from_json(header.plan)
+        self.plan = ComparisonPlan.from_json(header.plan)
 
     @cached_property
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[TrialRecord]:
         return self.store.entries(self.header.id)
 
     @cached_property
@@ -227,9 +228,9 @@ class Comparison:
         return measured if aim is None else f"{aim.unit} to a {measured} of {aim.loss:g}"
 
     @property
-    def hindsight(self) -> list[str]:
+    def half_sample_check(self) -> list[str]:
         """What half of the studies, and half of the seeds, would have said, in sentences."""
-        return hindsight(self.findings)
+        return half_sample_check(self.findings)
 
     @property
     def cautions(self) -> list[str]:
@@ -290,7 +291,7 @@ class Comparison:
                 for summary in self.contenders
             ],
             "verdict": vars(self.verdict),
-            "hindsight": self.hindsight,
+            "hindsight": self.half_sample_check,
             "cautions": self.cautions,
             "code": self.code,
         }

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from thalweg.comparison.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.comparison import Comparison, checked, compare
-from thalweg.comparison.contender import Contender
-from thalweg.comparison.reading import resolve, split_list
-from thalweg.comparison.work import Progress
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.executor import Progress
+from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.errors import SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load

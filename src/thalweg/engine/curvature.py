@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from thalweg.rules import row
-from thalweg.rules.base import hashing
+from thalweg.rules import record
+from thalweg.rules.math import hashing
 
 
 def signs(like: Tensor, seed: int, position: int, step: int) -> Tensor:
     """±1 for each element of the parameter at this position of its optimizer, at this step."""
     index = torch.arange(like.numel(), device=like.device).view(like.shape)
-    bits = hashing.noise(index, row(**hashing.keys(seed, position, step))) & 1
+    bits = hashing.noise(index, record(**hashing.keys(seed, position, step))) & 1
     return (2 * bits - 1).to(like.dtype)
 
 

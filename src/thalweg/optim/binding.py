@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import loop, precision
-from thalweg.engine.batch import Batch, Step, is_dense
-from thalweg.engine.program import Program
-from thalweg.engine.shards import shards_of
-from thalweg.engine.ways import Runner, Way
+from thalweg.engine.backends import Backend, BatchRunner
+from thalweg.engine.core import precision
+from thalweg.engine.core.batch import BatchStep, ParameterBatch, is_dense
+from thalweg.engine.core.program import Program
+from thalweg.engine.core.shards import shards_of
+from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
-from thalweg.optim.entries import complete, plain
-from thalweg.optim.scalars import Scalars
+from thalweg.optim.scalar_state import ScalarState
+from thalweg.optim.state_entries import as_engine_tensor, complete
 from thalweg.rules import Rule
 
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -35,8 +36,8 @@ class Binding:
         params: Sequence[Tensor],
         positions: Sequence[int],
         state: State,
-        scalars: Scalars,
-        asked: Way | None,
+        scalars: ScalarState,
+        asked: Backend | None,
     ) -> None:
         self.program, self.params = program, list(params)
         # A range where it is one, which is compared at once.
@@ -47,7 +48,7 @@ class Binding:
         self.records = [state.setdefault(param, {}) for param in params]
         self._counts = scalars.steps
         self._carried = [scalars.carried(name) for name in program.rule.carried]
-        layout = program.layout(plain(params[0]).shape)
+        layout = program.layout(as_engine_tensor(params[0]).shape)
         for record, param, position in zip(self.records, params, positions, strict=True):
             if param.is_conj() or param.is_neg():
                 raise ParameterError(
@@ -64,13 +65,17 @@ class Binding:
             key: [record[key] for record in self.records]
             for key in ("step", *program.rule.carried, *(leaf.key for leaf in layout.values()))
         }
-        columns = {name: [plain(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()}
+        columns = {
+            name: [as_engine_tensor(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()
+        }
         # Numbers are moved all at once, into shared memory, say: to look at each before every step would be too slow.
         counted = [self._entries[key][0] for key in ("step", *program.rule.carried)]
-        self.batch = Batch(program, [plain(param) for param in params], columns, list(map(shards_of, params)), counted)
+        self.batch = ParameterBatch(
+            program, [as_engine_tensor(param) for param in params], columns, list(map(shards_of, params)), counted
+        )
         # What the batch holds of a complex or sharded parameter is a view, which stays where `param.data` has left.
         self._views = _is_view(params[0])
-        if hasattr(params[0], "to_local") and (program.rule.takes_matrices or program.needs_keys):
+        if hasattr(params[0], "to_local") and (program.rule.needs_whole_matrices or program.needs_keys):
             raise ParameterError(
                 f"{program.rule.name}: sharded parameters need a rule that takes no whole matrices and draws no random "
                 f"numbers, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
@@ -78,7 +83,7 @@ class Binding:
         self._ids = array("Q", map(id, self.records))
         self._lies = self._where()
         self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
-        self.runner = Runner(self.batch, asked)
+        self.runner = BatchRunner(self.batch, asked)
 
     def fetch(self) -> None:
         """Bring what `holds` looks at into the cache."""
@@ -102,23 +107,23 @@ class Binding:
             return False
 
     def _where(self) -> list[Any]:
-        each = map(plain, self.params)
+        each = map(as_engine_tensor, self.params)
         return [(memory.data_ptr(), memory.shape, memory.stride(), memory.dtype) for memory in each]
 
-    def step(self, program: Program, grads: Sequence[Tensor], seed: int) -> Step:
+    def step(self, program: Program, grads: Sequence[Tensor], seed: int) -> BatchStep:
         """The step to take with these gradients, at the numbers of `program`. Writes nothing."""
         sparse = False
         if self._views:
-            grads = [plain(grad) for grad in grads]
+            grads = [as_engine_tensor(grad) for grad in grads]
         grads_at = self.batch.where(grads)
         if grads_at is None:
-            rests = program.rule.rests and not program.needs_index
-            sparse = rests and any(grad.is_sparse for grad in grads)
+            noop_on_zero_grad = program.rule.noop_on_zero_grad and not program.needs_index
+            sparse = noop_on_zero_grad and any(grad.is_sparse for grad in grads)
             grads = [
-                _aligned(grad, param, program.rule, rests=rests)
+                _aligned(grad, param, program.rule, noop_on_zero_grad=noop_on_zero_grad)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
-        return Step(self.batch, grads, self._rows(program, seed), grads_at, sparse)
+        return BatchStep(self.batch, grads, self._rows(program, seed), grads_at, sparse)
 
     def _rows(self, program: Program, seed: int) -> list[Any]:
         """The scalars of the next step of each parameter, the same object where they agree."""
@@ -143,7 +148,7 @@ class Binding:
             return [()] * len(self.positions)
         return list(zip(*(numbers.at(self.positions) for numbers in self._carried), strict=True))
 
-    def items(self, step: Step) -> list[loop.Item]:
+    def items(self, step: BatchStep) -> list[loop.Item]:
         """A step, tensor by tensor."""
         batch = step.batch
         each = enumerate(zip(batch.params, step.grads, step.rows, batch.shards, strict=True))
@@ -166,16 +171,18 @@ class Binding:
             found.append((param, program.evaluation_point(param, self.batch.state(k), c)))
         return found
 
-    def absorb(self, program: Program, curvature: Sequence[Tensor]) -> None:
+    def update_curvature(self, program: Program, curvature: Sequence[Tensor]) -> None:
         """Take estimates of the Hessian's diagonal into the state, one for each parameter."""
         for k, (estimate, taken) in enumerate(zip(curvature, self._counts.at(self.positions), strict=True)):
             c = program.coefficients(int(taken) + 1)
             state = self.batch.state(k)
-            estimate = plain(estimate).to(precision.compute_dtype(self.dtype))
-            for column, leaf in zip(self.batch.columns.values(), program.rule.absorb(state, estimate, c), strict=True):
+            estimate = as_engine_tensor(estimate).to(precision.compute_dtype(self.dtype))
+            for column, leaf in zip(
+                self.batch.columns.values(), program.rule.update_curvature(state, estimate, c), strict=True
+            ):
                 column[k].copy_(leaf)
 
-    def count(self, step: Step) -> None:
+    def count(self, step: BatchStep) -> None:
         """Count the step that was taken, and remember the scalars that it carries on."""
         self._counts.add_one(self.positions)
         for name, numbers in zip(self.program.rule.carried, self._carried, strict=True):
@@ -183,7 +190,7 @@ class Binding:
 
 
 @torch.enable_grad()
-def step_differentiably(ready: Sequence[tuple[Binding, Step]]) -> None:
+def step_differentiably(ready: Sequence[tuple[Binding, BatchStep]]) -> None:
     """Take steps that autograd records."""
     slots = [(binding, k) for binding, step in ready for k in range(len(step.rows))]
     items = [item for binding, step in ready for item in binding.items(step)]
@@ -191,7 +198,7 @@ def step_differentiably(ready: Sequence[tuple[Binding, Step]]) -> None:
         binding.keep(k, *made)
 
 
-Bound = list[tuple[Binding, list[int]]]
+GroupBindings = list[tuple[Binding, list[int]]]
 
 
 class UnknownParameterError(Exception):
@@ -208,13 +215,13 @@ class Bindings:
     def __init__(self, groups: Sequence[Sequence[Tensor]], state: State) -> None:
         params = [*chain.from_iterable(groups)]
         self._most = self._MOST + len(groups)
-        self._scalars = Scalars(len(params))
+        self._scalars = ScalarState(len(params))
         self.state = state
         self._params = params  # held, so that an id means the same parameter for as long as it is known here
         self._positions = {id(param): position for position, param in enumerate(params)}
-        self._made: dict[tuple[int, ...], Bound] = {}
+        self._made: dict[tuple[int, ...], GroupBindings] = {}
         # The last ones found, by how many there are and which is first: comparing is cheaper than looking up.
-        self._recent: dict[tuple[int, int], tuple[Sequence[Tensor], Bound]] = {}
+        self._recent: dict[tuple[int, int], tuple[Sequence[Tensor], GroupBindings]] = {}
         self._records = list(state.values())
 
     def follow_state(self) -> None:
@@ -223,7 +230,7 @@ class Bindings:
             self._made.clear()
             self._recent.clear()
 
-    def known(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound | None:
+    def known(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> GroupBindings | None:
         """The bindings of parameters of one group, each with the places of its own among them, if they still hold."""
         recent = self._recent.get((len(params), id(params[0]) if params else 0))
         for binding, _ in recent[1] if recent else ():
@@ -231,7 +238,7 @@ class Bindings:
         made = self._found(params)
         return made if made and all(binding.holds(programs(binding.dtype)) for binding, _ in made) else None
 
-    def _found(self, params: Sequence[Tensor]) -> Bound | None:
+    def _found(self, params: Sequence[Tensor]) -> GroupBindings | None:
         key = len(params), id(params[0]) if params else 0
         if key in self._recent:
             known, made = self._recent[key]
@@ -242,7 +249,9 @@ class Bindings:
             self._recent[key] = list(params), found
         return found
 
-    def of(self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Bound:
+    def of(
+        self, params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Backend | None
+    ) -> GroupBindings:
         """The same, made if need be. Raises UnknownParameterError."""
         made = self.known(params, programs)
         if made is None:
@@ -250,40 +259,42 @@ class Bindings:
                 self._made.clear()
             made = [
                 (self._bound([params[place] for place in places], programs, asked), places)
-                for places in alike(params, programs)
+                for places in group_compatible(params, programs)
             ]
             self._recent.clear()
             self._made[tuple(map(id, params))] = made
             self._records = list(self.state.values())
         return made
 
-    def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program], asked: Way | None) -> Binding:
+    def _bound(
+        self, params: list[Tensor], programs: Callable[[torch.dtype], Program], asked: Backend | None
+    ) -> Binding:
         try:
             positions = [self._positions[id(param)] for param in params]
         except KeyError:
             raise UnknownParameterError from None
         return Binding(programs(params[0].dtype), params, positions, self.state, self._scalars, asked)
 
-    def runners(self) -> dict[int, Runner]:
+    def runners(self) -> dict[int, BatchRunner]:
         """How each parameter that has taken a step is run, by its id."""
         made = [binding for bound in self._made.values() for binding, _ in bound]
         return {id(param): binding.runner for binding in made for param in binding.params}
 
 
-def alike(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> list[list[int]]:
+def group_compatible(params: Sequence[Tensor], programs: Callable[[torch.dtype], Program]) -> list[list[int]]:
     """The places of the parameters that can step together: one program, dtype, device and kind of memory each."""
     parts: dict[Hashable, list[int]] = {}
     keys: dict[Hashable, Hashable] = {}
     for place, param in enumerate(params):
         kind = (param.shape, param.dtype)
         if kind not in keys:
-            keys[kind] = programs(param.dtype).key(plain(param).shape, param.dtype)
+            keys[kind] = programs(param.dtype).key(as_engine_tensor(param).shape, param.dtype)
         parts.setdefault((keys[kind], *_kind_of_memory(param)), []).append(place)
     return list(parts.values())
 
 
 def _kind_of_memory(param: Tensor) -> tuple[Hashable, ...]:
-    memory = plain(param)
+    memory = as_engine_tensor(param)
     return param.device, _is_view(param), memory.is_contiguous(), is_dense(memory)
 
 
@@ -291,7 +302,7 @@ def _is_view(param: Tensor) -> bool:
     return param.is_complex() or hasattr(param, "to_local")
 
 
-def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, rests: bool) -> Tensor:
+def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool) -> Tensor:
     """A gradient as its parameter lies in memory, or sparse where that will do; a wrong one raises ParameterError."""
     who = rule.name
     for what, found, wanted in (
@@ -305,12 +316,12 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, rests: bool) -> Tensor:
                 "Was it assigned by hand, or param.data replaced after backward()?"
             )
     if grad.is_sparse:
-        if not rule.takes_sparse:
+        if not rule.supports_sparse:
             raise ParameterError(
                 f"{who}: gradients must be dense, got a sparse one for a parameter of shape {tuple(param.shape)}. "
                 "Use sparse=False in the embedding, or an optimizer that takes sparse gradients (SGD, AdaGrad)."
             )
-        if rests:
+        if noop_on_zero_grad:
             return grad.coalesce()
         grad = grad.to_dense()
     return torch.empty_like(param).copy_(grad)

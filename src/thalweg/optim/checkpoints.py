@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import precision
-from thalweg.engine.program import Program
+from thalweg.engine.core import precision
+from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
 from thalweg.optim import keywords
-from thalweg.optim.entries import check_shape, plain
+from thalweg.optim.state_entries import as_engine_tensor, check_shape
 from thalweg.rules import Rule
 
 Groups = Sequence[Mapping[str, Any]]
@@ -121,11 +121,11 @@ def _check_record(rule: Rule, group: Mapping[str, Any], param: Tensor, record: A
                 f"{rule.name}: state[{key!r}] must be one finite number, got {record[key]!r}. "
                 "Pass what state_dict() gave."
             )
-    rounding = precision.used(group.get("rounding", "nearest"), plain(param).dtype)
-    for leaf in Program(rule, rounding=rounding).layout(plain(param).shape).values():
+    rounding = precision.used(group.get("rounding", "nearest"), as_engine_tensor(param).dtype)
+    for leaf in Program(rule, rounding=rounding).layout(as_engine_tensor(param).shape).values():
         entry = record.get(leaf.key)
         if isinstance(entry, Tensor) and entry.layout == torch.strided:
-            check_shape(plain(entry), leaf.shape(plain(param).shape), leaf.key)
+            check_shape(as_engine_tensor(entry), leaf.shape(as_engine_tensor(param).shape), leaf.key)
 
 
 def _is_number(value: Any, least: float) -> bool:

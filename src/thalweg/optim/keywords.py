@@ -13,8 +13,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from thalweg.engine.precision import Rounding
-from thalweg.engine.ways import Way
+from thalweg.engine.backends import Backend
+from thalweg.engine.core.precision import Rounding
 from thalweg.errors import KeywordError, ParameterError, SettingError, nearest
 from thalweg.rules import Hyper, Rule
 
@@ -167,8 +167,8 @@ def check_common(rule: Rule, group: dict[str, Any]) -> None:
 
 def check_way(rule: Rule, way: Any) -> None:
     """Refuse what is no way of running."""
-    if way is not None and way not in get_args(Way):
-        raise SettingError(f"{rule.name}: way must be one of {', '.join(get_args(Way))} or None, got {way!r}.")
+    if way is not None and way not in get_args(Backend):
+        raise SettingError(f"{rule.name}: way must be one of {', '.join(get_args(Backend))} or None, got {way!r}.")
 
 
 def check_group(rule: Rule, group: dict[str, Any]) -> None:

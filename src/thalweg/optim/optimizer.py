@@ -9,19 +9,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from thalweg.engine import curvature, loop, precision, ways
-from thalweg.engine.batch import Step
-from thalweg.engine.program import Program
+from thalweg.engine import backends, curvature
+from thalweg.engine.core import precision
+from thalweg.engine.core.batch import BatchStep
+from thalweg.engine.core.program import Program
+from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError, ParameterTypeError
-from thalweg.optim import checkpoints, iterations, keywords
-from thalweg.optim.binding import Binding, Bindings, Bound, UnknownParameterError, step_differentiably
-from thalweg.optim.checks import check_parameter, check_rounding
-from thalweg.optim.elsewhere import Elsewhere
-from thalweg.optim.plan import Plan, expected, planned
-from thalweg.optim.warned import Said
+from thalweg.optim import checkpoints, closure_steps, keywords
+from thalweg.optim.binding import Binding, Bindings, GroupBindings, UnknownParameterError, step_differentiably
+from thalweg.optim.execution_plan import ExecutionPlan, expected, planned
+from thalweg.optim.parameter_checks import check_parameter, check_rounding
+from thalweg.optim.parameter_swap import ParameterSwap
+from thalweg.optim.setting_warnings import WarnOnce
+from thalweg.registry import rule_from_name
 from thalweg.rules import Rule
-from thalweg.rules.base.doubts import annealed, misfits
-from thalweg.rules.named import named
+from thalweg.rules.explanation.setting_checks import find_conflicts, schedule_conflict
 
 _GRAD = attrgetter("grad")  # faster in a map than a comprehension
 
@@ -51,7 +53,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         maximize: bool = False,
         rounding: precision.Rounding = "nearest",
         seed: int = 0,
-        way: ways.Way | None = None,
+        way: backends.Backend | None = None,
         **settings: Any,
     ) -> None:
         differentiable = bool(settings.get("differentiable"))
@@ -69,7 +71,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: params must hold at least one parameter, got none. Pass model.parameters(), "
                 "and mind that an iterator can be used only once."
             )
-        self._said = Said()
+        self._said = WarnOnce()
         defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
         if rounding != "nearest" or seed != 0:  # otherwise groups are those of torch
             defaults |= {"rounding": rounding, "seed": seed}
@@ -103,7 +105,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         self._forget()
         for dtype in {param.dtype for param in param_group["params"]}:
-            for about, message in misfits(rule, precision.compute_dtype(dtype)).items():
+            for about, message in find_conflicts(rule, precision.compute_dtype(dtype)).items():
                 self._said.once(about, message)
 
     @torch.no_grad()
@@ -115,11 +117,11 @@ class RuleOptimizer(torch.optim.Optimizer):
                 "Call optimizer.train() first."
             )
         if self.rule.needs == "closure":
-            iterations.check_groups(self.rule, self.param_groups)
+            closure_steps.check_groups(self.rule, self.param_groups)
             group = self.param_groups[0]
             rule = keywords.to_rule(self.rule, group)
             asked = self._asked("several losses and gradients", closure)
-            return iterations.take(rule, group["maximize"], asked, self._all_ready)
+            return closure_steps.take(rule, group["maximize"], asked, self._all_ready)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -136,14 +138,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         else:
             # Counted one by one: what fails on the way leaves each batch as before its step, or as after it.
             steps = [(binding.runner, step) for binding, step in ready]
-            ways.run(steps, taken=lambda k: ready[k][0].count(ready[k][1]))
+            backends.run(steps, taken=lambda k: ready[k][0].count(ready[k][1]))
         return loss
 
     def _take_second_gradient(self, closure: Callable[[], Any] | None) -> None:
         """Put the gradients at the perturbed parameters in the place of those at the parameters."""
         closure = self._asked("a second gradient", closure)
         items = [item for binding, step in self._all_ready() for item in binding.items(step)]
-        moved = Elsewhere()
+        moved = ParameterSwap()
         try:
             moved.move(zip([item.param for item in items], loop.perturbed(items), strict=True))
             self.zero_grad()
@@ -161,11 +163,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
         return closure
 
-    def _all_ready(self) -> list[tuple[Binding, Step]]:
+    def _all_ready(self) -> list[tuple[Binding, BatchStep]]:
         self._follow_state()
         return [pair for number in range(len(self.param_groups)) for pair in self._ready(number)]
 
-    def _ready(self, number: int) -> list[tuple[Binding, Step]]:
+    def _ready(self, number: int) -> list[tuple[Binding, BatchStep]]:
         """What a group is to do: its parameters that have a gradient, in batches."""
         group = self.param_groups[number]
         params, programs = group["params"], self._programs(number)
@@ -191,7 +193,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             self._forget()  # the user has put another one there
         self._bindings.follow_state()
 
-    def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program]) -> Bound:
+    def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program]) -> GroupBindings:
         try:
             return self._bindings.of(params, programs, self._way)
         except UnknownParameterError:  # the user has put another one into the group
@@ -205,14 +207,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         group = self.param_groups[number]
         settings = keywords.settings(self.rule, group)
-        turn = self._taken(group["params"]) + ahead if self.rule.takes_turns else 0
+        turn = self._taken(group["params"]) + ahead if self.rule.varies_by_step else 0
         kept = (settings, group["maximize"], group.get("rounding", "nearest"), turn)
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
             rule = self.rule.with_(**settings).at(turn)
-            if rule.schedules_itself and "lr" in settings:
+            if rule.replaces_lr_schedule and "lr" in settings:
                 self._highest[number] = highest = max(settings["lr"], self._highest.get(number, 0.0))
-                if fallen := annealed(rule, highest, settings["lr"]):
+                if fallen := schedule_conflict(rule, highest, settings["lr"]):
                     self._said.once("schedule", fallen)
 
             @cache
@@ -233,7 +235,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         For other rules nothing happens, so a program that calls it runs with any.
         """
-        if self._evaluating or not self.rule.evaluates_elsewhere:
+        if self._evaluating or not self.rule.has_eval_params:
             return
         self._follow_state()
         for number, group in enumerate(self.param_groups):
@@ -296,7 +298,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             found = {id(param): value for param in group["params"] if (value := estimate(param)) is not None}
             params = [param for param in group["params"] if id(param) in found]
             for binding, _ in self._bound(params, programs) if params else []:
-                binding.absorb(programs(binding.dtype), [found[id(param)] for param in binding.params])
+                binding.update_curvature(programs(binding.dtype), [found[id(param)] for param in binding.params])
 
     # What was read off groups and state, for speed. It is made again whenever it is missing or no longer true.
 
@@ -314,8 +316,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         return {}
 
     @cached_property
-    def _said(self) -> Said:
-        return Said()
+    def _said(self) -> WarnOnce:
+        return WarnOnce()
 
     @cached_property
     def _highest(self) -> dict[int, float]:
@@ -323,8 +325,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         return {}
 
     @cached_property
-    def _evaluating(self) -> Elsewhere:
-        return Elsewhere()
+    def _evaluating(self) -> ParameterSwap:
+        return ParameterSwap()
 
     def _not_evaluating(self) -> None:
         if self._evaluating:
@@ -355,17 +357,17 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__setstate__(state if loaded is None else state | {"state": loaded})
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> ExecutionPlan:
         """How each parameter is run now, and why; parameters that have had no gradient yet, how they will be."""
         return planned(self.param_groups, self._expected(), self._bindings.runners())
 
-    def prepare(self) -> Plan:
+    def prepare(self) -> ExecutionPlan:
         """Wait until every kernel that the plan needs is compiled; nothing else of the optimizer changes."""
         for runner in self._expected():
             runner.settled(wait=True)
         return self.plan
 
-    def _expected(self) -> list[ways.Runner]:
+    def _expected(self) -> list[backends.BatchRunner]:
         """How each parameter would be run if it had no state, in the order of the optimizer."""
         groups = enumerate(self.param_groups)
         return [one for number, group in groups for one in expected(group["params"], self._programs(number), self._way)]
@@ -399,7 +401,7 @@ def optimizer_for(rule: type[Rule] | Rule | str) -> type[RuleOptimizer]:
 
     The settings of a rule are the defaults of its class: `optimizer_for(Cautious(AdamW()))(params, lr=3e-4)`.
     """
-    rule = named(rule) if isinstance(rule, str) else rule() if isinstance(rule, type) else rule
+    rule = rule_from_name(rule) if isinstance(rule, str) else rule() if isinstance(rule, type) else rule
     return _MADE.get(rule) or type(rule.name, (RuleOptimizer,), {}, rule=rule)
 
 

@@ -11,12 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from thalweg.engine import loop
-from thalweg.engine.program import Program
+from thalweg.engine.core.program import Program
+from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError, SettingError
+from thalweg.registry import rule_from_name
 from thalweg.rules import Rule
-from thalweg.rules.base.decay import BESIDE_STEP, IN_STEP
-from thalweg.rules.named import named
+from thalweg.rules.math.decay import BESIDE_STEP, IN_STEP
 
 Match = Literal["step", "distance"]
 
@@ -67,7 +67,7 @@ def transfer(
     where gradients are needed; ParameterError for gradients that are none.
 
     """
-    first, second = (named(one) if isinstance(one, str) else one for one in (source, target))
+    first, second = (rule_from_name(one) if isinstance(one, str) else one for one in (source, target))
     given = [gradients] if isinstance(gradients, Tensor) else list(gradients or ())
     if any(isinstance(step, Tensor) for step in given):
         raise ParameterError(
@@ -102,7 +102,7 @@ def transfer(
 
 
 def _check(rule: Rule, *, noise: bool, shapes: bool) -> None:
-    if rule.needs != "gradient" or rule.parts or rule.takes_turns:
+    if rule.needs != "gradient" or rule.parts or rule.varies_by_step:
         raise SettingError(f"transfer: a rule must be one that needs gradients alone, got {rule.name}. Use its parts.")
     declared = rule.hypers().get("lr")
     if declared is None or declared.unit == "1":

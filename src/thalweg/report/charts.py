@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from thalweg.comparison.aggregate import Aggregate
-from thalweg.comparison.store import Entry
-from thalweg.comparison.summary import Summary, loss_of
+from thalweg.comparison.results.aggregate import Aggregate
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.summary import Summary, loss_of
 
 # Told apart with any kind of colour vision (after Okabe & Ito 2008), dark and light page alike.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f6fd1", "#8a7a3a", "#c2455c", "#7f8c8d")
@@ -165,7 +165,7 @@ def learning_curves(
     return drawn(f"{label} along the training", 4.6, 3.1, draw)
 
 
-def _curve(raced: Sequence[Entry], split: str, optimum: float | None) -> tuple[np.ndarray, ...]:
+def _curve(raced: Sequence[TrialRecord], split: str, optimum: float | None) -> tuple[np.ndarray, ...]:
     """(share of the training in percent, lower quartile, median, upper quartile) over all seeds.
 
     What diverged counts as infinite, and leaves a gap where a quartile is; a training that stopped early keeps its

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.summary import STAGES, Summary
+from thalweg.comparison.results.summary import STAGES, Summary
 from thalweg.errors import StoreError
 from thalweg.report import charts
 
@@ -68,7 +68,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "colours": colours,
         "charts": _charts(comparison, colours),
         "cautions": comparison.cautions,
-        "hindsight": comparison.hindsight,
+        "hindsight": comparison.half_sample_check,
         # Whose value comes from seeds of its own.
         "fresh": next((one.name for one in summaries if one.entries["value"]), None),
         "advised": any(one.recommended is not None for one in summaries),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.comparison import Suite
-from thalweg.comparison.aggregate import RESAMPLES
+from thalweg.comparison.results.aggregate import RESAMPLES
 from thalweg.comparison.suite import CAUTION, folder_name, worse
 from thalweg.report import charts
 from thalweg.report.page import colours_of, filled, write, written

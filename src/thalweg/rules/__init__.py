@@ -15,21 +15,21 @@ from thalweg.rules.ademamix import AdEMAMix
 from thalweg.rules.adopt import ADOPT
 from thalweg.rules.aggmo import AggMo
 from thalweg.rules.asgd import ASGD
-from thalweg.rules.base.explain import Explanation, explain
-from thalweg.rules.base.hyper import Hyper, Range, choice, count, hyper, switch
-from thalweg.rules.base.reductions import Max, Mean, Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.routed import Routed
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape, steps
-from thalweg.rules.base.switched import Switched
-from thalweg.rules.base.wrapper import Wrapper
 from thalweg.rules.came import CAME
+from thalweg.rules.composition.routed import Routed
+from thalweg.rules.composition.switched import Switched
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Hyper, Range, choice, count, hyper, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Max, Mean, Sum, resolve_reductions
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.dadapt_adam import DAdaptAdam
 from thalweg.rules.dadapt_sgd import DAdaptSGD
 from thalweg.rules.dion import Dion
 from thalweg.rules.dog import DoG
 from thalweg.rules.dowg import DoWG
+from thalweg.rules.explanation.explain import Explanation, explain
 from thalweg.rules.heavy_ball import HeavyBall
 from thalweg.rules.lamb import LAMB
 from thalweg.rules.laprop import LaProp
@@ -38,6 +38,7 @@ from thalweg.rules.lbfgs import LBFGS
 from thalweg.rules.ldog import LDoG
 from thalweg.rules.lion import Lion
 from thalweg.rules.madgrad import MADGRAD
+from thalweg.rules.math.roots import root
 from thalweg.rules.muon import Muon
 from thalweg.rules.nadam import NAdam
 from thalweg.rules.nadamw import NAdamW
@@ -186,8 +187,8 @@ __all__ = [
     "like_param",
     "of_shape",
     "root",
-    "row",
-    "steps",
+    "record",
+    "resolve_reductions",
     "switch",
     "wrappers",
 ]

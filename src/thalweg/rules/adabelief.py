@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class AdaBelief(decay.Decoupled, scope="elementwise"):
         s = like_param(unit="g²", key="exp_avg_var")
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         m = c.beta1 * state.m + c.fresh1 * grad

@@ -17,11 +17,12 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Adadelta(Rule, scope="elementwise"):
         a = like_param(unit="θ²", key="acc_delta")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, rho=self.rho, fresh=1 - self.rho, eps=self.eps, weight_decay=self.weight_decay)
+        return record(lr=self.lr, rho=self.rho, fresh=1 - self.rho, eps=self.eps, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)

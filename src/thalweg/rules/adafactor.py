@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.factored import factored, means, together, whole
-from thalweg.rules.base.hyper import Range, Scalar, hyper
-from thalweg.rules.base.reductions import Mean
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Range, Scalar, hyper
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Mean
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.factored import factored, means, together, whole
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Adafactor(decay.Decoupled, scope="tensor"):
     d: Scalar = hyper(1.0, ">= 1", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
 
-    takes_complex = False
+    supports_complex = False
 
     class State:
         rows = like_param(unit="g²", key="row_var", reduced_dim=-1, when=factored)
@@ -57,7 +57,7 @@ class Adafactor(decay.Decoupled, scope="tensor"):
         v = like_param(unit="g²", key="variance", when=whole)
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=min(self.lr, 1 / math.sqrt(step)),
             fresh=step**self.beta2_decay,
             keep=1 - step**self.beta2_decay,

@@ -16,11 +16,12 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +34,17 @@ class AdaGrad(Rule, scope="elementwise"):
     initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="where the sum starts")
     eps: Scalar = epsilon(1e-10)
 
-    takes_sparse = True
+    supports_sparse = True
 
     class State:
         s = like_param(unit="g²", key="sum", fill=lambda rule: rule.initial_accumulator_value)
 
     @property
-    def rests(self) -> bool:
+    def noop_on_zero_grad(self) -> bool:
         return bool(self.weight_decay == 0)
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr / (1 + (step - 1) * self.lr_decay), eps=self.eps, weight_decay=self.weight_decay)
+        return record(lr=self.lr / (1 + (step - 1) * self.lr_decay), eps=self.eps, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class AdaHessian(decay.Decoupled, scope="elementwise"):
 
     corrects_bias = True
     needs = "curvature"
-    estimates_every = 1
+    curvature_interval = 1
 
     class State:
         m = like_param(unit="g", key="exp_avg")
@@ -46,9 +46,9 @@ class AdaHessian(decay.Decoupled, scope="elementwise"):
         d = like_param(unit="g/θ", key="hessian", fill=lambda rule: 1.0)
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), power=self.hessian_power, shrink=decay.shrink(self))
+        return record(**moments.scalars(self, step), power=self.hessian_power, shrink=decay.shrink(self))
 
-    def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:
+    def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Any:
         return state._replace(d=curvature)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

@@ -16,10 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay, switch
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay, moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Adam(AdamStep, scope="elementwise"):
     """Momentum, with each parameter's step divided by a running root mean square of its gradients."""
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), weight_decay=self.weight_decay)
+        return record(**moments.scalars(self, step), weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return moments.direction(decay.coupled(grad, param, c), state, c)

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param, of_shape
-from thalweg.rules.base.units import unit_mean
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
+from thalweg.rules.math.units import unit_mean
 
 
 def _blocks(rule: Any, shape: torch.Size) -> torch.Size:
@@ -42,14 +42,14 @@ class AdamMini(decay.Decoupled, scope="tensor"):
     weight_decay: Scalar = decay.shrinkage(0.1)
 
     corrects_bias = True
-    takes_complex = False
+    supports_complex = False
 
     class State:
         m = like_param(unit="g", key="exp_avg")
         v = of_shape(_blocks, unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         m = c.beta1 * state.m + c.fresh1 * grad

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Adamax(Rule, scope="elementwise"):
         u = like_param(unit="g", key="exp_inf")
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             beta1=self.beta1,
             fresh1=1 - self.beta1,

@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.rules.adam import AdamStep
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar
-from thalweg.rules.base.rows import row
+from thalweg.rules.core.hyper import Scalar
+from thalweg.rules.core.records import record
+from thalweg.rules.math import decay, moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class AdamW(decay.Decoupled, AdamStep, scope="elementwise"):
     weight_decay: Scalar = decay.shrinkage(1e-2)
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return moments.direction(grad, state, c)

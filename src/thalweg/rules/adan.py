@@ -17,11 +17,12 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Adan(Rule, scope="elementwise"):
         last = like_param(unit="g", key="last_grad")
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             seen=float(step > 1),
             beta1=self.beta1,

@@ -19,11 +19,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class AdEMAMix(decay.Decoupled, scope="elementwise"):
     def coefficients(self, step: int) -> Any:
         alpha = self.alpha * (min(1.0, step / self.alpha_warmup) if self.alpha_warmup else 1.0)
         beta3 = self._beta3(step)
-        return row(
+        return record(
             **moments.scalars(self, step),
             beta3=beta3,
             fresh3=1 - beta3,

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class ADOPT(decay.Decoupled, scope="elementwise"):
     def coefficients(self, step: int) -> Any:
         within = (step - 1) ** 0.25
         keep = self.beta2 if step > 1 else 0.0
-        return row(
+        return record(
             lr=self.lr,
             least=-within,
             most=within,

@@ -15,10 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class AggMo(Rule, scope="elementwise"):
         b3 = like_param(unit="g", key="momentum_buffer_3")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, mu1=self.mu1, mu2=self.mu2, mu3=self.mu3, weight_decay=self.weight_decay)
+        return record(lr=self.lr, mu1=self.mu1, mu2=self.mu2, mu3=self.mu3, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)

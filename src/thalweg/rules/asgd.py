@@ -19,10 +19,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class ASGD(Rule, scope="elementwise"):
         a = like_param(unit="θ", key="ax")
 
     def coefficients(self, step: int) -> Any:
-        return row(weight_decay=self.weight_decay)
+        return record(weight_decay=self.weight_decay)
 
     def carry(self, step: int, before: Any) -> dict[str, float]:
         lr = before.eta if step > 1 else self.lr
@@ -62,7 +63,7 @@ class ASGD(Rule, scope="elementwise"):
         return param, state._replace(a=state.a + c.fresh * (param - state.a))
 
     @property
-    def evaluates_elsewhere(self) -> bool:
+    def has_eval_params(self) -> bool:
         return True
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:

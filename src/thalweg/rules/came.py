@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.factored import factored, means, together, whole
-from thalweg.rules.base.hyper import Scalar, hyper, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.reductions import Mean
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Scalar, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Mean
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.factored import factored, means, together, whole
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class CAME(decay.Decoupled, scope="tensor"):
     clip: Scalar = hyper(1.0, "> 0", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
 
-    takes_complex = False
+    supports_complex = False
 
     class State:
         m = like_param(unit="1", key="exp_avg")
@@ -52,7 +52,7 @@ class CAME(decay.Decoupled, scope="tensor"):
         v = like_param(unit="g²", key="exp_avg_sq", when=whole)
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             beta1=self.beta1,
             fresh1=1 - self.beta1,

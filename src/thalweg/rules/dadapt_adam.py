@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.estimates import first_distance, growth
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param, of_shape
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.distance_estimate import first_distance, growth
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class DAdaptAdam(Rule, scope="model"):
     weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by γλ a step", place=decay.IN_STEP)
 
     lr_in_state = True
-    finds_rate = True
+    estimates_lr = True
 
     class State:
         m = like_param(unit="θg", key="exp_avg")
@@ -54,7 +55,7 @@ class DAdaptAdam(Rule, scope="model"):
 
     def coefficients(self, step: int) -> Any:
         kappa = self.beta2**0.5
-        return row(
+        return record(
             lr=self.lr,
             beta1=self.beta1,
             fresh1=1 - self.beta1,

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.estimates import first_distance, growth
-from thalweg.rules.base.hyper import Scalar, learning_rate, mean_decay
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape
+from thalweg.rules.core.hyper import Scalar, learning_rate, mean_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import copy_of_param, like_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.distance_estimate import first_distance, growth
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,8 @@ class DAdaptSGD(Rule, scope="model"):
     weight_decay: Scalar = decay.l2_penalty()
 
     lr_in_state = True
-    finds_rate = True
-    anchored = True
+    estimates_lr = True
+    owns_parameters = True
 
     class State:
         s = like_param(unit="θ", key="s")
@@ -51,7 +52,7 @@ class DAdaptSGD(Rule, scope="model"):
         r = of_shape(unit="θ²", key="numerator_weighted")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, fresh=1 - self.momentum, growth=self.growth, weight_decay=self.weight_decay)
+        return record(lr=self.lr, fresh=1 - self.momentum, growth=self.growth, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         norm = root((yield Sum(grad * grad, over="model")))

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay
-from thalweg.rules.base.matrices import as_matrix, sides
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param, of_shape
+from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.matrices import as_matrix, sides
 
 
 def _factor(rule: Any, shape: torch.Size) -> torch.Size:
@@ -49,8 +49,8 @@ class Dion(decay.Decoupled, scope="matrix"):
     eps: Scalar = epsilon(1e-8, place="beside the norms")
     weight_decay: Scalar = decay.shrinkage(0.01)
 
-    takes_complex = False
-    least_dims = 2
+    supports_complex = False
+    min_dims = 2
 
     class State:
         rest = like_param(unit="g", key="momentum_buffer")
@@ -61,7 +61,7 @@ class Dion(decay.Decoupled, scope="matrix"):
         return super().form, self.rank_fraction  # it decides the shape of the factor
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, taken=1 - self.momentum, eps=self.eps, shrink=decay.shrink(self))
+        return record(lr=self.lr, taken=1 - self.momentum, eps=self.eps, shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         whole = as_matrix(state.rest + grad)

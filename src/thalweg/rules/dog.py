@@ -18,12 +18,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, copy_of_param, of_shape
+from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import copy_of_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class DoGStep(Rule):
 
     over: ClassVar[Literal["tensor", "model"]]
 
-    finds_rate = True
+    estimates_lr = True
 
     class State:
         start = copy_of_param(key="x0")
@@ -46,7 +47,7 @@ class DoGStep(Rule):
 
     def coefficients(self, step: int) -> Any:
         first = self.reps_rel if step == 1 else 0.0
-        return row(lr=self.lr, first=first, eps=self.eps, weight_decay=self.weight_decay)
+        return record(lr=self.lr, first=first, eps=self.eps, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, copy_of_param, of_shape
+from thalweg.rules.core.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import copy_of_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 _TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
 
@@ -36,7 +37,7 @@ class DoWG(Rule, scope="model"):
     eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="distance to start from", place="the first distance")
     weight_decay: Scalar = decay.l2_penalty()
 
-    finds_rate = True
+    estimates_lr = True
 
     class State:
         start = copy_of_param(key="x0")
@@ -44,7 +45,7 @@ class DoWG(Rule, scope="model"):
         v = of_shape(unit="g²θ²", key="weighted_sum")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        return record(lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)

@@ -16,10 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, hyper, learning_rate
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Range, Scalar, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class HeavyBall(Rule, scope="elementwise"):
         s = like_param(unit="θ", key="displacement")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return record(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         s = c.momentum * state.s - c.lr * decay.coupled(grad, param, c)

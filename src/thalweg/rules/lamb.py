@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class LAMB(Rule, scope="tensor"):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), weight_decay=self.weight_decay)
+        return record(**moments.scalars(self, step), weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         d, state = moments.direction(grad, state, c)

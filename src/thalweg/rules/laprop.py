@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class LaProp(decay.Decoupled, scope="elementwise"):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         v = c.beta2 * state.v + c.fresh2 * (grad * grad)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, switch
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,9 @@ class LARS(Rule, scope="tensor"):
         b = like_param(unit="g", key="momentum_buffer")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, momentum=self.momentum, trust=self.trust, eps=self.eps, weight_decay=self.weight_decay)
+        return record(
+            lr=self.lr, momentum=self.momentum, trust=self.trust, eps=self.eps, weight_decay=self.weight_decay
+        )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)

@@ -25,10 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, choice, count, hyper, learning_rate
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param, of_shape
+from thalweg.rules.core.hyper import Scalar, choice, count, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param, of_shape
 
 _FLAT = 1e-10  # as in torch: pairs with less curvature would make steps too long
 
@@ -54,7 +55,7 @@ class LBFGS(Rule, scope="model"):
     line_search_fn: str = choice("fixed", "strong_wolfe", doc="how long an iteration's step is; None is fixed")
 
     needs = "closure"
-    vmaps = False
+    supports_vmap = False
 
     class State:
         last = like_param(unit="θ", key="prev_param")
@@ -63,7 +64,7 @@ class LBFGS(Rule, scope="model"):
         y = of_shape(_history, unit="g", key="grad_changes")
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, first=float(step == 1), pairs=min(step - 1, self.history_size))
+        return record(lr=self.lr, first=float(step == 1), pairs=min(step - 1, self.history_size))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         s = torch.zeros_like(param) if c.first else param - state.last

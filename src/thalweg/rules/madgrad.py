@@ -17,11 +17,12 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay
-from thalweg.rules.base.roots import cube_root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, copy_of_param, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import copy_of_param, like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import cube_root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class MADGRAD(Rule, scope="elementwise"):
     weight_decay: Scalar = decay.l2_penalty()
 
     lr_in_state = True
-    anchored = True
+    owns_parameters = True
 
     class State:
         s = like_param(unit="g", key="grad_sum")
@@ -42,7 +43,7 @@ class MADGRAD(Rule, scope="elementwise"):
         start = copy_of_param(key="x0")
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             weight=self.lr * step**0.5,
             fresh=1 - self.momentum,
             eps=self.eps,

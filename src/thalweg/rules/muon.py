@@ -22,9 +22,11 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.errors import SettingError
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, choice, count, epsilon, hyper, learning_rate, mean_decay, switch
-from thalweg.rules.base.matrices import (
+from thalweg.rules.core.hyper import Scalar, choice, count, epsilon, hyper, learning_rate, mean_decay, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.matrices import (
     JORDANS,
     LEAST_NORM,
     as_matrix,
@@ -33,8 +35,6 @@ from thalweg.rules.base.matrices import (
     sides,
     which_polynomials,
 )
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class Muon(decay.Decoupled, scope="matrix"):
     adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="which κ scales the step")
     polynomials: str = which_polynomials()
 
-    takes_complex = False
-    least_dims = 2
+    supports_complex = False
+    min_dims = 2
 
     def check_together(self) -> None:
         if self.polynomials != "jordan" and (self.a, self.b, self.c) != JORDANS:
@@ -67,7 +67,7 @@ class Muon(decay.Decoupled, scope="matrix"):
         buffer = like_param(unit="g", key="momentum_buffer")
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             momentum=self.momentum,
             fresh=1 - self.momentum,

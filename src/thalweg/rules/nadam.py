@@ -18,11 +18,12 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
 
 _SHRINKING = 0.96  # of the warm-up, in the source
 
@@ -68,7 +69,7 @@ class NAdam(NAdamStep, scope="elementwise"):
     """Adam with Nesterov's momentum, whose decay warms up."""
 
     def coefficients(self, step: int) -> Any:
-        return row(**moments.scalars(self, step), weight_decay=self.weight_decay)
+        return record(**moments.scalars(self, step), weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return self.moment_direction(decay.coupled(grad, param, c), state, c)

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, count, epsilon, learning_rate, mean_decay, square_decay, switch
-from thalweg.rules.base.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param, of_shape
+from thalweg.rules.core.hyper import Scalar, count, epsilon, learning_rate, mean_decay, square_decay, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
+from thalweg.rules.math.roots import root
 
 _TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
 
@@ -46,15 +46,15 @@ class NorMuon(decay.Decoupled, scope="matrix"):
     weight_decay: Scalar = decay.shrinkage()
     polynomials: str = which_polynomials()
 
-    takes_complex = False
-    least_dims = 2
+    supports_complex = False
+    min_dims = 2
 
     class State:
         buffer = like_param(unit="g", key="momentum_buffer")
         v = of_shape(_rows, unit="1", key="row_sq")
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             momentum=self.momentum,
             fresh=1 - self.momentum,

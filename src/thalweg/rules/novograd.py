@@ -16,11 +16,12 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param, of_shape
+from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class NovoGrad(Rule, scope="tensor"):
 
     def coefficients(self, step: int) -> Any:
         keep = self.beta2 if step > 1 else 0.0
-        return row(
+        return record(
             lr=self.lr, beta1=self.beta1, keep=keep, fresh=1 - keep, eps=self.eps, weight_decay=self.weight_decay
         )
 

@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.estimates import first_distance, growth
-from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.reductions import Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, copy_of_param, like_param, of_shape
+from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import copy_of_param, like_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.distance_estimate import first_distance, growth
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Prodigy(Rule, scope="model"):
     weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by dηλ a step", place=decay.IN_STEP)
 
     lr_in_state = True
-    finds_rate = True
+    estimates_lr = True
 
     class State:
         m = like_param(unit="θg", key="exp_avg")
@@ -59,7 +60,7 @@ class Prodigy(Rule, scope="model"):
 
     def coefficients(self, step: int) -> Any:
         beta3 = self.beta3 if self.beta3 else self.beta2**0.5
-        return row(
+        return record(
             lr=self.lr,
             over_d0=1 / self.d0,
             d0=self.d0,

@@ -26,14 +26,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hashing import gaussian
-from thalweg.rules.base.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay
-from thalweg.rules.base.matrices import along, outer
-from thalweg.rules.base.reductions import Mean
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import MOST_DIMS, like_param, of_shape
+from thalweg.rules.core.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Mean
+from thalweg.rules.core.rule import MAX_DIMS
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.hashing import gaussian
+from thalweg.rules.math.matrices import along, outer
+from thalweg.rules.math.roots import root
 
 
 def _sizes(shape: torch.Size) -> Sequence[int]:
@@ -79,19 +80,19 @@ class PSGDKron(decay.Decoupled, scope="matrix"):
     weight_decay: Scalar = decay.shrinkage()
 
     corrects_bias = True
-    takes_complex = False
-    most_dims = MOST_DIMS
-    vmaps = False
+    supports_complex = False
+    max_dims = MAX_DIMS
+    supports_vmap = False
     draws = True
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",
         (),
-        {"m": like_param(unit="g", key="momentum_buffer"), **{f"q{dim}": _factor(dim) for dim in range(MOST_DIMS)}},
+        {"m": like_param(unit="g", key="momentum_buffer"), **{f"q{dim}": _factor(dim) for dim in range(MAX_DIMS)}},
     )
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             momentum=self.momentum,
             fresh=1 - self.momentum,

@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar
-from thalweg.rules.base.rows import row
+from thalweg.rules.core.hyper import Scalar
+from thalweg.rules.core.records import record
+from thalweg.rules.math import decay
 from thalweg.rules.radam import RAdamStep
 
 
@@ -30,7 +30,7 @@ class RAdamW(decay.Decoupled, RAdamStep, scope="elementwise"):
     weight_decay: Scalar = decay.shrinkage(1e-2)
 
     def coefficients(self, step: int) -> Any:
-        return row(**self.moment_coefficients(step), shrink=decay.shrink(self))
+        return record(**self.moment_coefficients(step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return self.moment_direction(grad, state, c)

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, switch
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class RMSprop(Rule, scope="elementwise"):
         b = like_param(unit="1", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             alpha=self.alpha,
             fresh=1 - self.alpha,

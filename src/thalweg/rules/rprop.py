@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import SettingError
-from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Rprop(Rule, scope="elementwise"):
 
     def coefficients(self, step: int) -> Any:
         moves = float(self.lr != 0)
-        return row(
+        return record(
             moves=moves,
             eta_minus=self.eta_minus,
             eta_plus=self.eta_plus,

@@ -19,12 +19,12 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay, moments
-from thalweg.rules.base.hyper import Scalar, epsilon, hyper, learning_rate, square_decay
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import copy_of_param, like_param
-from thalweg.rules.base.schedule_free import ScheduleFree
+from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import copy_of_param, like_param
+from thalweg.rules.math import decay, moments
+from thalweg.rules.math.roots import root
+from thalweg.rules.math.schedule_free import ScheduleFree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class ScheduleFreeAdamW(ScheduleFree, scope="elementwise"):
 
     def coefficients(self, step: int) -> Any:
         shared = moments.scalars(self, step) | {"lr": self.warm(step)}
-        return row(**shared, weight_decay=self.weight_decay, away=1 - 1 / self.beta1)
+        return record(**shared, weight_decay=self.weight_decay, away=1 - 1 / self.beta1)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         v = c.beta2 * state.v + c.fresh2 * (grad * grad)

@@ -18,11 +18,11 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, hyper, learning_rate
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import copy_of_param
-from thalweg.rules.base.schedule_free import ScheduleFree
+from thalweg.rules.core.hyper import Scalar, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import copy_of_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.schedule_free import ScheduleFree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class ScheduleFreeSGD(ScheduleFree, scope="elementwise"):
         return self.momentum
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.warm(step), weight_decay=self.weight_decay, away=1 - 1 / self.momentum)
+        return record(lr=self.warm(step), weight_decay=self.weight_decay, away=1 - 1 / self.momentum)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return decay.coupled(grad, param, c), state

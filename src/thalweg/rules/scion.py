@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay, switch
-from thalweg.rules.base.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,13 @@ class Scion(decay.Decoupled, scope="matrix"):
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
     polynomials: str = which_polynomials()
 
-    takes_complex = False
+    supports_complex = False
 
     class State:
         b = like_param(unit="g", key="momentum_buffer")
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr * self.radius,
             momentum=self.momentum,
             fresh=1 - self.momentum,

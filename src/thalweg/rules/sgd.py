@@ -21,10 +21,11 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.errors import SettingError
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, hyper, learning_rate, switch
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Range, Scalar, hyper, learning_rate, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,13 @@ class SGD(Rule, scope="elementwise"):
     weight_decay: Scalar = decay.l2_penalty()
     nesterov: bool = switch(False, doc="look ahead along the buffer")
 
-    takes_sparse = True
+    supports_sparse = True
 
     class State:
         b = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
 
     @property
-    def rests(self) -> bool:
+    def noop_on_zero_grad(self) -> bool:
         return bool(self.momentum == 0 and self.weight_decay == 0)
 
     def check_together(self) -> None:
@@ -57,7 +58,7 @@ class SGD(Rule, scope="elementwise"):
 
     def coefficients(self, step: int) -> Any:
         fresh = 1.0 if step == 1 else 1.0 - self.dampening
-        return row(lr=self.lr, momentum=self.momentum, fresh=fresh, weight_decay=self.weight_decay)
+        return record(lr=self.lr, momentum=self.momentum, fresh=fresh, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)

@@ -25,9 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, choice, count, epsilon, hyper, learning_rate
-from thalweg.rules.base.matrices import (
+from thalweg.rules.core.hyper import Range, Scalar, choice, count, epsilon, hyper, learning_rate
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import MAX_DIMS, Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.matrices import (
     along,
     averaged_outer,
     each_dim,
@@ -37,8 +40,6 @@ from thalweg.rules.base.matrices import (
     root_of,
     turned,
 )
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import MOST_DIMS, Rule, like_param
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
@@ -69,9 +70,9 @@ class Shampoo(Rule, scope="matrix"):
     roots: str = choice("exact", "native", "tracked", doc="how the roots are found")
     weight_decay: Scalar = decay.l2_penalty()
 
-    takes_complex = False
-    most_dims = MOST_DIMS
-    vmaps = False
+    supports_complex = False
+    max_dims = MAX_DIMS
+    supports_vmap = False
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",
@@ -85,7 +86,7 @@ class Shampoo(Rule, scope="matrix"):
     )
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             momentum=self.momentum,
             starts=float(step == 1),

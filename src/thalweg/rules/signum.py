@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, learning_rate, mean_decay
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Scalar, learning_rate, mean_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Signum(decay.Decoupled, scope="elementwise"):
         m = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, shrink=decay.shrink(self))
+        return record(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         if self.momentum == 0:

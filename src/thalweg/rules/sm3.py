@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, learning_rate, mean_decay
-from thalweg.rules.base.reductions import Max
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import MOST_DIMS, Rule, like_param, of_shape
+from thalweg.rules.core.hyper import Scalar, learning_rate, mean_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Max
+from thalweg.rules.core.rule import MAX_DIMS, Rule
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 _TINY = 1e-30  # so that 0/0 is 0
 
@@ -48,17 +49,17 @@ class SM3(Rule, scope="tensor"):
     momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)
     weight_decay: Scalar = decay.l2_penalty()
 
-    takes_complex = False
-    most_dims = MOST_DIMS
+    supports_complex = False
+    max_dims = MAX_DIMS
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",
         (),
-        {"m": like_param(unit="1", key="momentum_buffer"), **{f"a{dim}": _slices(dim) for dim in range(MOST_DIMS)}},
+        {"m": like_param(unit="1", key="momentum_buffer"), **{f"a{dim}": _slices(dim) for dim in range(MAX_DIMS)}},
     )
 
     def coefficients(self, step: int) -> Any:
-        return row(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, weight_decay=self.weight_decay)
+        return record(lr=self.lr, momentum=self.momentum, fresh=1 - self.momentum, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)

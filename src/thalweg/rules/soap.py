@@ -25,12 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, count, epsilon, hyper, learning_rate, mean_decay, square_decay, switch
-from thalweg.rules.base.matrices import along, averaged_outer, each_dim, eigenvectors, turned
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import MOST_DIMS, Rule, like_param
+from thalweg.rules.core.hyper import Scalar, count, epsilon, hyper, learning_rate, mean_decay, square_decay, switch
+from thalweg.rules.core.records import record
+from thalweg.rules.core.rule import MAX_DIMS, Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.matrices import along, averaged_outer, each_dim, eigenvectors, turned
+from thalweg.rules.math.roots import root
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
@@ -54,9 +55,9 @@ class SOAP(Rule, scope="matrix"):
     weight_decay: Scalar = decay.shrinkage(0.01)
 
     corrects_bias = True
-    takes_complex = False
-    most_dims = MOST_DIMS
-    vmaps = False
+    supports_complex = False
+    max_dims = MAX_DIMS
+    supports_vmap = False
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",
@@ -73,7 +74,7 @@ class SOAP(Rule, scope="matrix"):
         keep = self.shampoo_beta if self.shampoo_beta >= 0 else self.beta2
         taken = step - 1
         size = (1 - self.beta2**taken) ** 0.5 / (1 - self.beta1**taken) if taken else 0.0
-        return row(
+        return record(
             lr=self.lr,
             beta1=self.beta1,
             fresh1=1 - self.beta1,

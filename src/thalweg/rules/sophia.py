@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import like_param
+from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,14 @@ class Sophia(decay.Decoupled, scope="elementwise"):
     weight_decay: Scalar = decay.shrinkage(0.1)
 
     needs = "curvature"
-    estimates_every = 10
+    curvature_interval = 10
 
     class State:
         m = like_param(unit="g", key="exp_avg")
         h = like_param(unit="g/θ", key="hessian")
 
     def coefficients(self, step: int) -> Any:
-        return row(
+        return record(
             lr=self.lr,
             beta1=self.beta1,
             fresh1=1 - self.beta1,
@@ -55,7 +55,7 @@ class Sophia(decay.Decoupled, scope="elementwise"):
             shrink=decay.shrink(self),
         )
 
-    def absorb(self, state: Any, curvature: Tensor, c: Any) -> Any:
+    def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Any:
         return state._replace(h=c.beta2 * state.h + c.fresh2 * curvature)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

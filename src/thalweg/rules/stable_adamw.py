@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
-from thalweg.rules.base.reductions import Mean
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rows import row
-from thalweg.rules.base.rule import Rule, like_param
+from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
+from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import Mean
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math import decay
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class StableAdamW(Rule, scope="tensor"):
 
     def coefficients(self, step: int) -> Any:
         keep1, keep2 = (beta * (1 - beta ** (step - 1)) / (1 - beta**step) for beta in (self.beta1, self.beta2))
-        return row(
+        return record(
             lr=self.lr,
             keep1=keep1,
             fresh1=1 - keep1,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from thalweg.testing import cost, interface, odd, resuming, sharded, steps
+from thalweg.testing import cost, edge_cases, interface, resuming, sharded, steps
 from thalweg.testing.kit import SHAPES, Factory, Kit, RefusedError, SkippedError
 
 Outcome = Literal["passed", "failed", "refused", "skipped"]
@@ -122,10 +122,10 @@ CHECKS: dict[str, Callable[[Kit], float | None]] = {
         interface.obeys_schedulers,
         interface.calls_hooks,
         steps.climbs_when_maximizing,
-        odd.takes_single_numbers,
-        odd.takes_empty_parameters,
-        odd.takes_complex_parameters,
-        odd.takes_any_order_in_memory,
+        edge_cases.takes_single_numbers,
+        edge_cases.takes_empty_parameters,
+        edge_cases.takes_complex_parameters,
+        edge_cases.takes_any_order_in_memory,
         steps.learns,
         sharded.steps_alike_when_sharded,
         cost.waits_for_no_parameter,

@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from thalweg.errors import RoutingError, nearest
-from thalweg.optim.routing.last import HEADS, Layer, last_layers
+from thalweg.optim.routing.heads import HEADS, Layer, last_layers
 
 Role = Literal[
     "embedding",

@@ -15,12 +15,12 @@ from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, Setti
 from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
 from thalweg.optim.routing.roles import MATRICES, ROLES, UNDECAYED, Part, Role, roles_of
-from thalweg.optim.warned import warn
+from thalweg.optim.setting_warnings import warn
+from thalweg.registry import combine_rules, rule_from_name
 from thalweg.rules import Rule
-from thalweg.rules.base.routed import Routed
-from thalweg.rules.base.several import name_of
-from thalweg.rules.base.wrapper import core_of
-from thalweg.rules.named import named, put_together
+from thalweg.rules.composition.composite import settings_prefix
+from thalweg.rules.composition.routed import Routed
+from thalweg.rules.composition.wrapper import unwrap
 
 _COLUMNS = ("parameter", "shape", "role", "rule", "lr", "weight decay", "why")
 
@@ -214,26 +214,26 @@ def _together(rule: Any, rest: Any) -> Rule:
         if rest is not None:
             raise SettingError(f"route: rest must be left out where rule has parts, got {rest!r} beside {first.name}.")
         return first
-    if rest is None and not first.takes_matrices:
+    if rest is None and not first.needs_whole_matrices:
         return first
     second = _rule("adamw" if rest is None else rest)
-    return put_together("+", first, second) if isinstance(rule, str) else Routed((first, second))
+    return combine_rules("+", first, second) if isinstance(rule, str) else Routed((first, second))
 
 
 def _names(whole: Rule) -> list[str]:
     """What its rules are called, or it itself where it is one alone."""
-    return list(whole.parts) or [name_of(whole)]
+    return list(whole.parts) or [settings_prefix(whole)]
 
 
 def _lr_ratios(whole: Rule) -> dict[str, float]:
     """How the learning rates of rules side by side were to each other when they were put together."""
-    core = core_of(whole)
+    core = unwrap(whole)
     return dict(zip(core.names, core.lr_ratios, strict=True)) if isinstance(core, Routed) else {}
 
 
 def _rule(given: Any) -> Rule:
     if isinstance(given, str):
-        return named(given)
+        return rule_from_name(given)
     made = given() if isinstance(given, type) and issubclass(given, Rule) else given
     if not isinstance(made, Rule):
         raise SettingError(f"route: a rule must be a name or a rule, got {given!r:.60}. Pass 'muon', say.")

@@ -1,5 +1,6 @@
 """Wrappers: what can be put around a rule. One a file."""
 
+from thalweg.rules.composition.split import Split
 from thalweg.rules.wrappers.asam import ASAM
 from thalweg.rules.wrappers.cautious import Cautious
 from thalweg.rules.wrappers.cautious_decay import CautiousDecay
@@ -23,7 +24,6 @@ from thalweg.rules.wrappers.noisy import Noisy
 from thalweg.rules.wrappers.orthogonalized import Orthogonalized
 from thalweg.rules.wrappers.polyak_average import PolyakAverage
 from thalweg.rules.wrappers.sam import SAM
-from thalweg.rules.wrappers.split import Split
 from thalweg.rules.wrappers.warm_restarts import WarmRestarts
 
 __all__ = [

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.reductions import Asking, Mean
-from thalweg.rules.base.rule import steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.reductions import Mean, ReductionGenerator, resolve_reductions
 
 _FLOOR = 1e-3
 
@@ -29,8 +28,8 @@ class Cautious(Wrapper, scope="tensor"):
 
     does = frozenset({"masks"})
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
-        d, state = yield from steps(self.inner.direction(param, grad, state, c))
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
+        d, state = yield from resolve_reductions(self.inner.direction(param, grad, state, c))
         agrees = (d * grad > 0).to(d.dtype)
         share = yield Mean(agrees)
         return d * (agrees / torch.clamp(share, min=_FLOOR)), state

@@ -13,18 +13,18 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.units import unit_mean
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.reductions import ReductionGenerator
+from thalweg.rules.math.units import unit_mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class Centralized(Wrapper, scope="tensor"):
     """Each unit's gradient made to have mean zero."""
 
-    own_takes_complex = False
+    own_supports_complex = False
 
-    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         if param.dim() < 2:
             return grad, state
         return grad - (yield from unit_mean(grad)), state

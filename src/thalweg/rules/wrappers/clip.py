@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking, Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, Sum
+from thalweg.rules.math.roots import root
 
 _BESIDE = 1e-6
 
@@ -32,6 +32,6 @@ class Clip(Wrapper, scope="model"):
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"max_norm": self.max_norm}
 
-    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         square = yield Sum(grad * grad, over="model")
         return grad * torch.clamp(c.max_norm * (root(square) + _BESIDE).reciprocal(), max=1.0), state

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.units import unit_sum
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator
+from thalweg.rules.math.roots import root
+from thalweg.rules.math.units import unit_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class ClipAdaptive(Wrapper, scope="tensor"):
     clipping: Scalar = hyper(1e-2, "> 0", symbol="c", unit="g/θ", doc="largest ratio of gradient to parameter")
     least_norm: Scalar = hyper(1e-3, "> 0", symbol="ε", unit="θ", doc="norm below which a unit counts as this large")
 
-    own_takes_complex = False
+    own_supports_complex = False
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"clipping": self.clipping, "least_norm": self.least_norm}
 
-    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         param_norm = root((yield from unit_sum(param * param)))
         grad_norm = root((yield from unit_sum(grad * grad)))
         allowed = c.clipping * torch.clamp(param_norm, min=c.least_norm)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.rule import steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +32,6 @@ class ClipWeights(Wrapper):
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"bound": self.largest, "opposite_bound": -self.largest}
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
-        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+        param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         return torch.clamp(param, min=c.opposite_bound, max=c.bound), state

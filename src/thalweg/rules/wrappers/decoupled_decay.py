@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base import decay
-from thalweg.rules.base.hyper import Scalar
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar
+from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)

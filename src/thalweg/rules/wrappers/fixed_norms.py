@@ -18,23 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rule import steps
-from thalweg.rules.base.units import unit_sum
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.math.roots import root
+from thalweg.rules.math.units import unit_sum
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedNorms(Wrapper, scope="tensor"):
     """Each unit's weights put back to the norm they began with, after each step (weight normalization)."""
 
-    own_takes_complex = False
+    own_supports_complex = False
     does = frozenset({"moves", "bounds", "keeps norms", "leaves bounds"})
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
         before = root((yield from unit_sum(param * param)))
-        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+        param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         if param.dim() < 2:
             return param, state
         after = root((yield from unit_sum(param * param)))

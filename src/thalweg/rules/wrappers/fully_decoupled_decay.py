@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Range, Scalar, hyper
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Range, Scalar, hyper
 
 
 @dataclass(frozen=True, kw_only=True)

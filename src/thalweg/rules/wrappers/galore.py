@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import SettingError
-from thalweg.rules.base.hyper import Scalar, count, hyper
-from thalweg.rules.base.matrices import as_matrix, not_finite, sides
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.rule import Leaf, of_shape, steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, count, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.state import StateTensor, of_shape
+from thalweg.rules.math.matrices import as_matrix, not_finite, sides
 
 
 def _is_matrix(rule: Any, shape: torch.Size) -> bool:
@@ -43,8 +43,8 @@ class GaLore(Wrapper, scope="matrix"):
     update_gap: int = count(200, ">= 1", symbol="T", doc="steps between two choices of directions")
     scale: Scalar = hyper(0.25, "> 0", symbol="α", doc="factor of the direction")
 
-    own_vmaps = False
-    own_takes_complex = False
+    own_supports_vmap = False
+    own_supports_complex = False
     does = frozenset({"stands in"})
 
     class State:
@@ -58,13 +58,13 @@ class GaLore(Wrapper, scope="matrix"):
                 f"GaLore: the inner rule must not need curvature, got {self.inner.name}, which does. Wrap Adam, say."
             )
 
-    def layout(self, shape: torch.Size) -> dict[str, Leaf]:
+    def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
         layout = super().layout(shape)
         if len(shape) < 2:
             return layout
         return {name: leaf if name == "projector" else self._small(leaf) for name, leaf in layout.items()}
 
-    def _small(self, leaf: Leaf) -> Leaf:
+    def _small(self, leaf: StateTensor) -> StateTensor:
         """A leaf of the inner rule, for a parameter as small as the gradient becomes."""
         return replace(
             leaf,
@@ -80,17 +80,17 @@ class GaLore(Wrapper, scope="matrix"):
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"chooses": float((step - 1) % self.update_gap == 0), "scale": self.scale}
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         if param.dim() < 2:
-            return (yield from steps(self.inner.direction(param, grad, state, c)))
+            return (yield from resolve_reductions(self.inner.direction(param, grad, state, c)))
         matrix = as_matrix(grad)
         tall = matrix.shape[0] >= matrix.shape[1]
-        projector = _leading(matrix, self.rank, right=tall) if c.chooses else state.projector
+        projector = _leading(matrix, self.rank, right=tall) if c.selection_score else state.projector
 
         def small(one: Tensor) -> Tensor:
             return one @ projector if tall else projector.mT @ one
 
-        d, state = yield from steps(self.inner.direction(small(as_matrix(param)), small(matrix), state, c))
+        d, state = yield from resolve_reductions(self.inner.direction(small(as_matrix(param)), small(matrix), state, c))
         back = d @ projector.mT if tall else projector @ d
         return c.scale * back.reshape(param.shape), state._replace(projector=projector)
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.rule import like_param
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.state import like_param
 
 
 @dataclass(frozen=True, kw_only=True)

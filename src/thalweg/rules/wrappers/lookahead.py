@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.rule import copy_of_param, steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.state import copy_of_param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class Lookahead(Wrapper):
         returns = float(step % round(float(self.every)) == 0)
         return {"slow_step": returns * self.slow_step, "returns": returns, "goes_on": 1 - returns}
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
-        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+        param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         slow = state.slow + c.slow_step * (param - state.slow)
         return c.goes_on * param + c.returns * slow, state._replace(slow=slow)
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from thalweg.errors import SettingError
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking, Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rule import like_param
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, Sum
+from thalweg.rules.core.state import like_param
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Mars(Wrapper, scope="tensor"):
         beta1 = self.inner.settings()["beta1"]
         return {"correction": self.gamma * beta1 / (1 - beta1) if step > 1 else 0.0}
 
-    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         corrected = grad + c.correction * (grad - state.last)
         norm = root((yield Sum(corrected * corrected)))
         return corrected / torch.clamp(norm, min=1.0), state._replace(last=grad)

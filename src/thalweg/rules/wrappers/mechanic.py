@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking, Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.rule import like_param, of_shape, steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, Sum, resolve_reductions
+from thalweg.rules.core.state import like_param, of_shape
+from thalweg.rules.math.roots import root
 
 _NUM_DECAYS = 6
 
@@ -46,7 +46,7 @@ class Mechanic(Wrapper, scope="model"):
     s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
-    own_finds_rate = True
+    own_estimates_lr = True
     does = frozenset({"moves", "leaves bounds", "stands in"})
 
     class State:
@@ -65,7 +65,7 @@ class Mechanic(Wrapper, scope="model"):
             "s_heeds": float(step > 1),  # a parameter that joins late has no way behind it yet
         }
 
-    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         size = root((yield Sum(param * param, over="model")))
         steepness = root((yield Sum(grad * grad, over="model")))
         pull = torch.where(size > 0, c.s_decay * state.scale * steepness / size, 0.0)
@@ -77,7 +77,7 @@ class Mechanic(Wrapper, scope="model"):
         s = (c.s_share * m + r) / (root(v) + c.s_eps)
         return grad, state._replace(scales=s, largest_slope=m, squared_slopes=v, reward=r)
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
-        there, state = yield from steps(self.inner.apply(param, direction, state, c))
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+        there, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         delta, scale = state.delta + (there - param), state.scales.sum()
         return param + (scale * delta - state.scale * state.delta), state._replace(delta=delta, scale=scale)

@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.rule import copy_of_param, steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.state import copy_of_param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class MovingAverage(Wrapper):
         keep = 0.0 if step == 1 else self.average_decay
         return {"average_keep": keep, "average_fresh": 1 - keep}
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
-        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+        param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         return param, state._replace(average=c.average_keep * state.average + c.average_fresh * param)
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hashing import gaussian
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.math.hashing import gaussian
 
 
 @dataclass(frozen=True, kw_only=True)

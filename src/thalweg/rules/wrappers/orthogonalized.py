@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules.base.reductions import Asking, Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.reductions import ReductionGenerator, Sum
+from thalweg.rules.math.roots import root
 
 _BESIDE = 1e-30
 _ROUNDING = 8  # how many times the distance of two neighbouring numbers an error of p may be
@@ -27,7 +27,7 @@ _ROUNDING = 8  # how many times the distance of two neighbouring numbers an erro
 class Orthogonalized(Wrapper, scope="tensor"):
     """The part of the gradient that is orthogonal to the parameter, at the gradient's norm (OrthoGrad)."""
 
-    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Asking:
+    def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         along = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _BESIDE)
         part = grad - along * param
         length, wanted = root((yield Sum(part * part))), root((yield Sum(grad * grad)))

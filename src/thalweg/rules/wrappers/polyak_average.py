@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.reductions import Asking
-from thalweg.rules.base.rule import copy_of_param, steps
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.state import copy_of_param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class PolyakAverage(Wrapper):
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"average_fresh": 1 / max(1, step - self.start)}
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Asking:
-        param, state = yield from steps(self.inner.apply(param, direction, state, c))
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+        param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         return param, state._replace(average=state.average + c.average_fresh * (param - state.average))
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:

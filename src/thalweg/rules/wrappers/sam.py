@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.rules.base.hyper import Range, Scalar, hyper
-from thalweg.rules.base.reductions import Asking, Sum
-from thalweg.rules.base.roots import root
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Range, Scalar, hyper
+from thalweg.rules.core.reductions import ReductionGenerator, Sum
+from thalweg.rules.math.roots import root
 
 _BESIDE = 1e-12
 
@@ -37,6 +37,6 @@ class SAM(Wrapper):
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"rho": self.rho}
 
-    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Asking:
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> ReductionGenerator:
         square = yield Sum(grad * grad, over="model")
         return param + grad * (c.rho * (root(square) + _BESIDE).reciprocal())

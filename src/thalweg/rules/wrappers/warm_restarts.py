@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.errors import SettingError
-from thalweg.rules.base.hyper import Scalar, hyper
-from thalweg.rules.base.rule import Rule
-from thalweg.rules.base.wrapper import Wrapper
+from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.core.hyper import Scalar, hyper
+from thalweg.rules.core.rule import Rule
 
 
 @dataclass(frozen=True, kw_only=True)

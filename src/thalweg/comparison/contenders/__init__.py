@@ -1,0 +1,1 @@
+"""The optimizers in a comparison: their settings, search ranges and schedules."""

@@ -1,0 +1,91 @@
+"""Horizon: how long a training is, how its learning rate moves, and when it is looked at."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from thalweg.errors import SettingError, nearest
+
+WARM_UP = 0.05  # of the steps, in the schedules that have one
+
+
+def _linear(step: int, steps: int) -> float:
+    return 1 - step / steps
+
+
+def _cosine(step: int, steps: int) -> float:
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def _constant(step: int, steps: int) -> float:
+    return 1.0
+
+
+def warm_up_steps(steps: int) -> int:
+    """How many steps a warm-up takes, of so many."""
+    return min(max(2, round(WARM_UP * steps)), steps - 1) if steps > 2 else 0
+
+
+def _warmed(then: Callable[[int, int], float]) -> Callable[[int, int], float]:
+    def factor(step: int, steps: int) -> float:
+        warm = warm_up_steps(steps)
+        return (step + 1) / warm if step < warm else then(step - warm, steps - warm)
+
+    return factor
+
+
+# Each gives the share of the learning rate that a step (from 0) has out of so many steps. `none` is for optimizers that
+# need no schedule, as those called Schedule-Free: it reads better there than `constant`, which it equals.
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "constant": _constant,
+    "warm-up-linear": _warmed(_linear),
+    "warm-up-cosine": _warmed(_cosine),
+    "none": _constant,
+}
+
+# The same schedule for torch, to be pasted beside the optimizer, over so many steps.
+_HOME = "torch.optim.lr_scheduler"
+_LINES = {
+    "linear": _HOME + ".LinearLR(optimizer, 1.0, 0.0, total_iters={steps})",
+    "cosine": _HOME + ".CosineAnnealingLR(optimizer, T_max={steps})",
+}
+
+
+def check_schedule(name: str) -> str:
+    """The name, if there is such a schedule."""
+    if name not in SCHEDULES:
+        raise SettingError(
+            f"thalweg: the schedule must be one of {', '.join(SCHEDULES)}, got {name!r}. {nearest(name, SCHEDULES)}"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class TrainingSchedule:
+    """A training of so many steps; `looks` times along it, evenly, and at the start, the model is evaluated."""
+
+    steps: int
+    schedule: str
+    looks: int = 16
+
+    def lr_factor(self, step: int) -> float:
+        """The share of the learning rate that this step (from 0) has."""
+        return SCHEDULES[self.schedule](step, self.steps)
+
+    def looked_at(self) -> list[int]:
+        """After how many steps the model is evaluated: 0, ..., all."""
+        return sorted({round(self.steps * look / self.looks) for look in range(self.looks + 1)})
+
+    def line_of_code(self) -> str | None:
+        """The scheduler to paste, or None where the learning rate stays constant."""
+        kind = self.schedule.removeprefix("warm-up-")
+        if kind not in _LINES:
+            return None
+        warm = 0 if kind == self.schedule else warm_up_steps(self.steps)
+        if not warm:
+            return "scheduler = " + _LINES[kind].format(steps=self.steps)
+        first = f"{_HOME}.LinearLR(optimizer, {1 / warm:.17g}, 1.0, total_iters={warm - 1})"
+        then = _LINES[kind].format(steps=self.steps - warm)
+        return f"scheduler = {_HOME}.SequentialLR(optimizer, [{first}, {then}], milestones=[{warm}])"

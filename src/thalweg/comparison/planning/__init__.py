@@ -1,0 +1,1 @@
+"""The plan of a comparison: budget, measured speed, number of workers, search ranges."""

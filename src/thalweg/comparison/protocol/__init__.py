@@ -1,0 +1,1 @@
+"""The statistical procedure: which trials a comparison needs, and what they decide."""

@@ -1,0 +1,1 @@
+"""Stored results, and what is said of them: summaries, verdict, cautions."""

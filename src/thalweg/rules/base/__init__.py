@@ -1,1 +1,0 @@
-"""What rules are written with: `rule` is the first to read, then `hyper`, `reductions` and `wrapper`."""

@@ -1,0 +1,1 @@
+"""The interface of a rule. Read `rule` first, then `hyper`, `state` and `reductions`."""

@@ -1,0 +1,1 @@
+"""Descriptions and checks that are read off a rule's declarations."""
