@@ -20,8 +20,8 @@ from tests.optim import test_lbfgs  # noqa: E402
 from thalweg import optim, rules  # noqa: E402
 from thalweg.engine.core.batch import ParameterBatch  # noqa: E402
 from thalweg.engine.core.program import Program  # noqa: E402
-from thalweg.engine.eager import batched, flat
-from thalweg.engine.kernels import kernel_cache  # noqa: E402
+from thalweg.engine.eager import batched, flat  # noqa: E402
+from thalweg.engine.kernels import kernel, kernel_cache  # noqa: E402
 from thalweg.testing import check_optimizer  # noqa: E402
 
 RECORD = ROOT / "benchmarks" / "records" / "catalogue.json"
@@ -35,7 +35,7 @@ def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
     possible = {
         "loop": True,
         "flat": flat.why_not(batch) is None,
-        "compiled": kernel_cache.why_not(batch) is None and kernel_cache.started(batch).exception() is None,
+        "compiled": kernel.why_not(batch) is None and kernel_cache.started(batch).exception() is None,
         "batched": batched.why_not(batch, asked=True) is None,
         "population": rule.supports_vmap,
     }

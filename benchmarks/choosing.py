@@ -137,7 +137,7 @@ def measured(task: Task, trainings: int, budget: str) -> dict[str, Any]:
     return {
         "task": task.name,
         "passes": task.passes,
-        "steps": {name: horizon.steps for name, horizon in plan.horizons.items()},
+        "steps": {name: horizon.steps for name, horizon in plan.schedules.items()},
         "budget": budget,
         "wall_s": wall_s,
         "trainings": {name: len(made[name]) for name in CONTENDERS},
@@ -148,7 +148,7 @@ def measured(task: Task, trainings: int, budget: str) -> dict[str, Any]:
         "studies": plan.design.studies,
         "ranked": found.verdict.ranked is not None,
         "workers": plan.workers,
-        "ways": {name: way.reason for name, way in plan.ways.items()},
+        "ways": {name: backend.reason for name, backend in plan.execution_modes.items()},
         "one_after_the_other": {
             "measured_trainings": {"of each contender": trainings, "with threads": list(THREADS)},
             "median_s_of_a_training": seconds,

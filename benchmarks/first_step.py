@@ -49,7 +49,7 @@ def main() -> None:
             times["torch Adam"].append(first_step("torch.optim.Adam", cache))
             times["thalweg Adam, cold"].append(first_step("thalweg.optim.Adam", cache))
             # Warm is a cache in which the compiler has finished.
-            first_step("(lambda params: thalweg.optim.Adam(params, way='compiled'))", cache)
+            first_step("(lambda params: thalweg.optim.Adam(params, backend='compiled'))", cache)
             times["thalweg Adam, warm"].append(first_step("thalweg.optim.Adam", cache))
     medians = {name: statistics.median(each) for name, each in times.items()}
     extra = {name: median - medians["torch Adam"] for name, median in medians.items()}

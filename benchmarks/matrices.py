@@ -106,7 +106,7 @@ def entrants() -> list[dict[str, Any]]:
                 "square": 48,
                 "steps": 5,
                 "rounds": 11,
-                "made": {"thalweg": optim.Muon, "loop": partial(optim.Muon, way="loop")},
+                "made": {"thalweg": optim.Muon, "loop": partial(optim.Muon, backend="loop")},
             }
             for width in (32, 64, 96)
         ),

@@ -64,7 +64,7 @@ def moved_bytes(rule: rules.Rule) -> tuple[float, float]:
         for dims in elements
     }
     read, written = (
-        sum(each[dims][way] * count for dims, count in elements.items()) / elements.total() for way in (0, 1)
+        sum(each[dims][backend] * count for dims, count in elements.items()) / elements.total() for backend in (0, 1)
     )
     return read, written
 
@@ -73,7 +73,7 @@ def measured(name: str, rule: rules.Rule) -> dict[str, Any]:
     gc.collect()  # what came before would not leave room
     optimizer = optim.optimizer_for(rule)(parameters())
     plan = optimizer.prepare()
-    ways = {one.choice.way for one in plan.parameters}
+    ways = {one.choice.backend for one in plan.parameters}
     moved = moved_bytes(rule) if ways == {"compiled"} else None
     fused = torch.optim.AdamW(parameters(), fused=True)
     steps = {"ours": optimizer.step, "fused": fused.step}

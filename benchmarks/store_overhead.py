@@ -36,7 +36,7 @@ def made_up(trials: int) -> list[TrialRecord]:
     random.seed(0)
     entries = []
     for trial, settings in enumerate(draws(parse("adamw"), trials, seed=0)):
-        looks = [Evaluation(step, random.random(), random.random()) for step in HORIZON.looked_at()]
+        looks = [Evaluation(step, random.random(), random.random()) for step in HORIZON.evaluation_steps()]
         result = TrainingResult("ok", *(random.random() for _ in range(4)), seconds=TRIAL_S, looks=looks)
         entries.append(TrialRecord("adamw", "search", 0, trial, random.getrandbits(32), settings, result))
     return entries

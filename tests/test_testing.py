@@ -18,22 +18,22 @@ BATCHED = [case for case in CASES if case.rule.scope == "matrix" and case.rule.s
 
 
 @pytest.mark.parametrize(
-    ("case", "way"), [*((case, None) for case in CASES), *((case, "batched") for case in BATCHED)], ids=str
+    ("case", "backend"), [*((case, None) for case in CASES), *((case, "batched") for case in BATCHED)], ids=str
 )
-def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, way: str | None) -> None:
-    def making(way: str | None) -> Callable[[Any], torch.optim.Optimizer]:
-        return partial(case.ours, **case.settings, way=way)
+def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, backend: str | None) -> None:
+    def making(backend: str | None) -> Callable[[Any], torch.optim.Optimizer]:
+        return partial(case.ours, **case.settings, backend=backend)
 
-    ways = [way or "loop"]
+    ways = [backend or "loop"]
     if case.rule.scope == "tensor" and case.rule.supports_vmap:
         ways += ["batched"]
     if case.rule.scope == "elementwise":
         ways += ["flat", "compiled"] if case.has_kernel else ["flat"]
     found = check_optimizer(
-        making(way),
+        making(backend),
         reference=lambda params: case.theirs(params, **case.settings),
         tolerance=max(1e-12, case.reference_error),
-        variants={way: making(way) for way in ways},
+        variants={backend: making(backend) for backend in ways},
         shapes=case.shapes,
     )
     # Of Rprop the learning rate is the size of the first step alone, as in torch.optim.

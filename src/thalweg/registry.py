@@ -23,16 +23,15 @@ _WRAPPED = re.compile(r"(\w+)\((.*)\)")
 _T = TypeVar("_T")
 
 
-def _by_file(home: ModuleType) -> dict[str, Any]:
-    found = [one for one in (getattr(home, name) for name in home.__all__) if isinstance(one, type)]
-    return {one.__module__.rpartition(".")[2]: one for one in found if one.__module__.startswith(home.__name__)}
+def _by_file(home: ModuleType, base: type[_T]) -> dict[str, type[_T]]:
+    """Map the file name of each class that a package exports and that derives from `base` to the class."""
+    kinds = [kind for kind in (getattr(home, name) for name in home.__all__) if isinstance(kind, type)]
+    return {kind.__module__.rpartition(".")[2]: kind for kind in kinds if issubclass(kind, base)}
 
 
-WRAPPERS: dict[str, type[Wrapper]] = _by_file(wrappers)
+WRAPPERS: dict[str, type[Wrapper]] = _by_file(wrappers, Wrapper)
 RULES: dict[str, type[Rule]] = {
-    name: kind
-    for name, kind in _by_file(rules).items()
-    if name not in WRAPPERS and not kind.__module__.startswith("thalweg.rules.base.")
+    name: kind for name, kind in _by_file(rules, Rule).items() if kind.__module__ == f"thalweg.rules.{name}"
 }
 
 
@@ -87,7 +86,7 @@ def combine_rules(how: str, *parts: Rule) -> Rule:
 def name_of_rule(rule: Rule) -> str | None:
     """The name that means a rule but for its settings; None for one that has a user's own in it."""
     if isinstance(rule, CompositeRule):
-        names = [name_of_rule(part) for part in rule.given]
+        names = [name_of_rule(part) for part in rule.original_rules]
         known = [name for name in names if name is not None]
         if len(known) < len(names):
             return None

@@ -44,8 +44,8 @@ def test_no_way_of_ours_takes_more_than_a_bucket_of_memory() -> None:
 
     params = [torch.full((8000, 1000), 0.02, requires_grad=True), *[torch.ones(64, 64, requires_grad=True)] * 1]
     for kind in (optim.SGD, optim.AdaGrad, optim.RMSprop, optim.Adam, optim.AdamW):
-        for way in ("flat", "compiled"):
-            optimizer = kind(params, way=way)
+        for backend in ("flat", "compiled"):
+            optimizer = kind(params, backend=backend)
             for _ in range(2):
                 for param in params:
                     param.grad = torch.full_like(param, 0.1)

@@ -15,6 +15,7 @@ from torch import nn
 import thalweg
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning import num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.planning.pilot import ExecutionMode
 from thalweg.comparison.training import worker_pool
@@ -133,8 +134,8 @@ def test_workers_are_hired_where_they_pay(monkeypatch: pytest.MonkeyPatch) -> No
     ways = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     for alone_s, planned_s, hired in ((1.1, 1000.0, 2), (1.9, 1000.0, 1), (1.1, 5.0, 1)):
         measured = iter([1.0, alone_s])
-        monkeypatch.setattr(worker_pool, "seconds_of", lambda action, measured=measured: next(measured))
-        monkeypatch.setattr(worker_pool.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+        monkeypatch.setattr(num_workers, "seconds_of", lambda action, measured=measured: next(measured))
+        monkeypatch.setattr(num_workers.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
         found, found_ways = choose_num_workers(task(), [sgd], ways, planned_s, 0, asked=None)
         assert found == hired
         if hired == 2:

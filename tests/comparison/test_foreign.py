@@ -174,7 +174,7 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
     assert 1 / 4 < same.value.mean / ours.value.mean < 4  # each draws its own learning rates, and only four
     assert ours.seeds == same.seeds == free.seeds
-    assert found.plan.ways[same.name].reason.startswith("one by one: ")
+    assert found.plan.execution_modes[same.name].reason.startswith("one by one: ")
     assert same.line == f"optimizer = make(model.parameters(), lr={same.settings['lr']!r})"
     assert "Averaged(model.parameters(), lr=" in free.line
 

@@ -41,8 +41,8 @@ def made_up(
         for ask in asks:
             setting = levels[ask.contender] + uneven * spread * abs(normal("s", ask.contender, ask.study, ask.trial))
             noise = [spread * normal(split, ask.contender, ask.study, ask.trial, ask.seed) for split in (0, 1)]
-            steady = not (ask.contender in lost and normal("lost", ask.seed) > 0)
-            found[ask] = TrialScore(setting + noise[0], setting + noise[1], steady)
+            completed = not (ask.contender in lost and normal("lost", ask.seed) > 0)
+            found[ask] = TrialScore(setting + noise[0], setting + noise[1], completed)
         return found
 
     return answer

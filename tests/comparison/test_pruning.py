@@ -120,7 +120,7 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
     pruned = compare(task, names, budget="16trials", prune=True, store=tmp_path)
     for one in pruned.contenders:
         searched = one.entries["search"]
-        assert len(searched) == pruning.drawn_for(16, pruned.plan.horizons[one.name]) == pruned.plan.draws[one.name]
+        assert len(searched) == pruning.drawn_for(16, pruned.plan.schedules[one.name]) == pruned.plan.draws[one.name]
         statuses = [entry.result.status for entry in searched]
         assert statuses.count("pruned") >= 0.85 * len(searched)
         # The chosen setting is one that went to the end.
@@ -159,7 +159,7 @@ def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(
     with pytest.raises(KeyboardInterrupt):
         compare(task, ["adam"], budget="8trials", prune=True, store=tmp_path, watch=stop_soon)
     resumed = compare(task, ["adam"], budget="8trials", prune=True, store=tmp_path)
-    assert resumed.plan.ways["adam"].members == 1
+    assert resumed.plan.execution_modes["adam"].members == 1
     whole = compare(task, ["adam"], budget="8trials", prune=True)
     statuses = [[entry.result.status for entry in one.contenders[0].entries["search"]] for one in (resumed, whole)]
     assert statuses[0] == statuses[1]

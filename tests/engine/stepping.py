@@ -16,7 +16,7 @@ ALL_SHAPES = (*SHAPES, (0, 3), (flat._ON_CPU + 17,), (33, 5))
 
 def taken(
     case: Case,
-    way: Backend | None,
+    backend: Backend | None,
     dtype: torch.dtype,
     *,
     shapes: Sequence[tuple[int, ...]] = ALL_SHAPES,
@@ -35,7 +35,7 @@ def taken(
         params.append(drawn((4, 6)).t())
     for param in params:
         param.requires_grad_()
-    optimizer = case.ours(params, **case.settings, way=way, **options)
+    optimizer = case.ours(params, **case.settings, backend=backend, **options)
     for step in range(num_steps):
         for k, param in enumerate(params):
             grad = drawn(tuple(param.shape))

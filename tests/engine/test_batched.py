@@ -23,7 +23,7 @@ BATCHED = [case for case in WHOLE if case.rule.supports_vmap]
 def test_tensors_of_one_shape_step_as_one_as_they_do_one_by_one(case: Case, dtype: torch.dtype) -> None:
     # One of each shape joins late and one rests now and then, so that batches are of several sizes.
     shapes = [shape for shape in (*case.shapes, (24, 24), (6, 40)) for _ in range(4)]
-    found, expected = (taken(case, way, dtype, shapes=shapes, transposed=False) for way in ("batched", "loop"))
+    found, expected = (taken(case, backend, dtype, shapes=shapes, transposed=False) for backend in ("batched", "loop"))
     if case.rule.scope == "tensor":
         assert_same_bits(found, expected)
         return
@@ -46,22 +46,24 @@ def test_small_tensors_of_one_shape_are_batched_and_the_plan_says_so() -> None:
     for params in (many[:3], small_matrices(4, 97, 97)):
         reason = "Muon multiplies whole matrices, and no 4 small ones have one shape"
         assert str(optim.Muon(params).plan).startswith(f"loop: {reason}\n")
-    assert str(optim.Muon(small_matrices(1, 97, 97), way="batched").plan).startswith("batched: asked for")
+    assert str(optim.Muon(small_matrices(1, 97, 97), backend="batched").plan).startswith("batched: asked for")
     assert "and what it does to one depends on its numbers" in str(optim.SOAP(many).plan)
     assert "and each has random numbers of its own" in str(
         optim.Muon([param.detach().bfloat16() for param in many], rounding="stochastic").plan
     )
     assert "and a parameter is not contiguous" in str(optim.Muon([param.detach()[:, :4] for param in many]).plan)
-    with pytest.raises(SettingError, match="AdamW: way='batched' must be possible, but it looks at single elements"):
-        optim.AdamW(many, way="batched").plan  # noqa: B018
-    with pytest.raises(SettingError, match="Muon: way='flat' must be possible, but Muon looks at whole tensors"):
-        optim.Muon(many, way="flat").plan  # noqa: B018
+    with pytest.raises(
+        SettingError, match="AdamW: backend='batched' must be possible, but it looks at single elements"
+    ):
+        optim.AdamW(many, backend="batched").plan  # noqa: B018
+    with pytest.raises(SettingError, match="Muon: backend='flat' must be possible, but Muon looks at whole tensors"):
+        optim.Muon(many, backend="flat").plan  # noqa: B018
 
 
 def test_a_batch_takes_the_operations_of_one_and_bounded_memory() -> None:
-    def watched(num: int, way: Backend) -> Watched:
+    def watched(num: int, backend: Backend) -> Watched:
         params = small_matrices(num, 96, 96)
-        optimizer = optim.Muon(params, way=way)
+        optimizer = optim.Muon(params, backend=backend)
         for _ in range(2):
             for param in params:
                 param.grad = torch.ones_like(param)

@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_shape_is_refused() -> None:
 def test_a_parameter_that_changes_its_size_in_place_is_followed(before: slice, after: slice) -> None:
     memory = torch.ones(1000)
     param = torch.nn.Parameter(memory[before])
-    optimizer = optim.SGD([param], lr=0.25, way="compiled")
+    optimizer = optim.SGD([param], lr=0.25, backend="compiled")
     stepped(optimizer, param)
     memory.fill_(1.0)
     param.grad = None
@@ -162,7 +162,7 @@ def test_a_parameter_that_changes_its_size_in_place_is_followed(before: slice, a
 def test_a_parameter_that_changes_its_dtype_in_place_is_followed() -> None:
     memory = torch.ones(64)
     param = torch.nn.Parameter(memory)
-    optimizer = optim.SGD([param], lr=0.5, way="compiled")
+    optimizer = optim.SGD([param], lr=0.5, backend="compiled")
     stepped(optimizer, param)
     param.grad = None
     param.data = memory.view(torch.bfloat16)[:16].fill_(1.0)
@@ -176,7 +176,7 @@ def test_the_default_device_and_dtype_are_none_of_our_business(fresh_machine: Pa
     torch.set_default_device("meta")
     torch.set_default_dtype(torch.float64)
     try:
-        optimizer = optim.Adam([param], lr=0.1, way="compiled")
+        optimizer = optim.Adam([param], lr=0.1, backend="compiled")
         optimizer.step()
     finally:
         torch.set_default_device(None)
@@ -219,7 +219,7 @@ def test_no_default_of_torchs_changes_a_step(rule: rules.Rule, dtype: torch.dtyp
 
         with around:
             rounding = "stochastic" if dtype == torch.bfloat16 and rule.needs != "closure" else "nearest"
-            optimizer = optim.optimizer_for(rule)(params, way="loop", rounding=rounding)
+            optimizer = optim.optimizer_for(rule)(params, backend="loop", rounding=rounding)
             for _ in range(3):
                 if rule.needs == "curvature":
                     total = sum(torch.sin(3 * param).square().sum() for param in params)
@@ -235,7 +235,7 @@ def test_no_default_of_torchs_changes_a_step(rule: rules.Rule, dtype: torch.dtyp
 
 def test_zeros_without_memory_are_gradients() -> None:
     param, empty = torch.ones(3, requires_grad=True), torch.zeros(0, requires_grad=True)
-    optimizer = optim.SGD([param, empty], lr=0.5, weight_decay=1.0, way="compiled")
+    optimizer = optim.SGD([param, empty], lr=0.5, weight_decay=1.0, backend="compiled")
     param.grad, empty.grad = torch._efficientzerotensor((3,)), torch.zeros(0)
     optimizer.step()
     assert torch.equal(param, torch.full((3,), 0.5))
@@ -383,7 +383,7 @@ def test_autocast_ends_where_a_step_begins() -> None:
 
 def test_a_step_that_fails_on_the_way_is_counted_where_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = torch.ones(3, requires_grad=True), torch.ones(3, dtype=torch.float64, requires_grad=True)
-    optimizer = optim.Adam([first, second], way="loop")
+    optimizer = optim.Adam([first, second], backend="loop")
     first.grad, second.grad = torch.ones_like(first), torch.ones_like(second)
     whole = loop.run
 
@@ -409,7 +409,7 @@ def test_the_plan_follows_parameters_that_are_taken_out_of_a_group() -> None:
     stepped(optimizer, *params)
     del optimizer.param_groups[0]["params"][0]
     stepped(optimizer, *params[1:])
-    assert [one.choice.way for one in optimizer.plan.parameters] == ["compiled", "loop"]
+    assert [one.choice.backend for one in optimizer.plan.parameters] == ["compiled", "loop"]
 
 
 def test_many_groups_are_bound_once() -> None:

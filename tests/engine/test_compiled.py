@@ -47,9 +47,9 @@ def test_nothing_but_a_new_program_is_compiled(fresh_machine: Path) -> None:
 
 def test_kernels_are_kept_between_processes(tmp_path: Path) -> None:
     script = (
-        "import torch; from thalweg import optim; from thalweg.engine import compiled\n"
+        "import torch; from thalweg import optim; from thalweg.engine.kernels import kernel_cache\n"
         "optimizer = optim.AdamW([torch.ones(3)], rounding='kahan'); first = optimizer.plan.parameters[0].choice.way\n"
-        "optimizer.prepare(); print(first, len(compiled.builds))"
+        "optimizer.prepare(); print(first, len(kernel_cache.builds))"
     )
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     said = [
@@ -88,7 +88,7 @@ def test_a_missing_compiler_is_said_once_and_is_no_error(
         stepped(optimizer, param, num_steps=2)
         assert str(optimizer.plan).startswith("flat: no C compiler was found (cc, gcc, clang, or the one named by CC)")
     assert len(caplog.records) == 1
-    assert "steps run the flat way, which is slower: no C compiler was found" in caplog.text
+    assert "steps run on the slower flat backend: no C compiler was found" in caplog.text
 
 
 def test_a_compiler_that_fails_is_no_error(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,8 @@ def test_a_compiler_that_fails_is_no_error(fresh_machine: Path, monkeypatch: pyt
 
 def test_a_broken_library_is_built_anew(fresh_machine: Path) -> None:
     script = (
-        "import torch; from thalweg import optim; from thalweg.engine import compiled\n"
-        "print(str(optim.Adam([torch.ones(3)]).prepare())[:9], len(compiled.builds))"
+        "import torch; from thalweg import optim; from thalweg.engine.kernels import kernel_cache\n"
+        "print(str(optim.Adam([torch.ones(3)]).prepare())[:9], len(kernel_cache.builds))"
     )
 
     def prepared() -> str:  # in a process of its own: to load what is broken may kill it
@@ -131,10 +131,12 @@ def test_a_cache_that_cannot_be_written_is_no_error(fresh_machine: Path, monkeyp
 
 def test_a_way_that_cannot_be_is_refused() -> None:
     gaps = torch.ones(4, 6)[:, ::2].requires_grad_()
-    with pytest.raises(SettingError, match="Adam: way='compiled' must be possible, but a parameter has gaps in memory"):
-        optim.Adam([gaps], way="compiled").plan  # noqa: B018
-    with pytest.raises(SettingError, match="Adam: way='flat' must be possible, but a parameter is not contiguous"):
-        optim.Adam([gaps], way="flat").plan  # noqa: B018
+    with pytest.raises(
+        SettingError, match="Adam: backend='compiled' must be possible, but a parameter has gaps in memory"
+    ):
+        optim.Adam([gaps], backend="compiled").plan  # noqa: B018
+    with pytest.raises(SettingError, match="Adam: backend='flat' must be possible, but a parameter is not contiguous"):
+        optim.Adam([gaps], backend="flat").plan  # noqa: B018
     assert str(optim.Adam([gaps]).plan).startswith("loop: a parameter has gaps in memory")
 
 
@@ -154,7 +156,7 @@ class Wilful(rules.Rule, scope="elementwise"):
     lr: float = rules.hyper(0.5, ">= 0", symbol="η", doc="length of the step")
 
     def coefficients(self, step: int) -> Any:
-        return rules.row(lr=self.lr, d=0.1 / step)
+        return rules.record(lr=self.lr, d=0.1 / step)
 
     def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
         return grad * (2.0 if float(grad.amax()) > 10.0 else 1.0), state
@@ -176,7 +178,7 @@ def test_a_number_that_a_rule_reads_off_itself_is_not_baked_into_a_kernel() -> N
         lr: float = rules.hyper(0.5, ">= 0", symbol="η", doc="length of the step")
 
         def coefficients(self, step: int) -> Any:
-            return rules.row()
+            return rules.record()
 
         def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
             return grad, state
@@ -207,10 +209,10 @@ def test_a_process_that_was_forked_compiles_its_own() -> None:
     script = (
         "import os, torch\n"
         "from thalweg import optim\n"
-        "optim.Adam([torch.ones(3)], way='compiled').plan\n"
+        "optim.Adam([torch.ones(3)], backend='compiled').plan\n"
         "child = os.fork()\n"
         "if child == 0:\n"
-        "    optim.SGD([torch.ones(3)], way='compiled').plan\n"
+        "    optim.SGD([torch.ones(3)], backend='compiled').plan\n"
         "    os._exit(7)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )

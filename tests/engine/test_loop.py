@@ -16,7 +16,7 @@ def test_tensors_advance_a_reduction_at_a_time() -> None:
             total = total + (yield Sum(value))
         return total
 
-    results = loop.advance(
+    results = loop.run_in_lockstep(
         [asking("a", torch.ones(2), 2), asking("b", torch.ones(3), 3), asking("c", torch.ones(1), 0)]
     )
     assert [float(result) for result in results] == [4.0, 9.0, 0.0]
@@ -29,7 +29,7 @@ def test_reductions_over_the_model_cover_every_tensor_once() -> None:
     def asking(part: torch.Tensor):
         return (yield Sum(part, over="model")), (yield Mean(part, over="model"))
 
-    for total, mean in loop.advance([asking(part) for part in parts]):
+    for total, mean in loop.run_in_lockstep([asking(part) for part in parts]):
         assert float(total) == 18.0
         assert float(mean) == 2.0
 
@@ -41,7 +41,7 @@ def test_who_asks_over_the_model_waits_for_who_asks_for_more_before_it() -> None
         return (yield Sum(part, over="model")), (yield Sum(part))
 
     parts = [torch.ones(2), torch.full((3,), 2.0), torch.tensor(4.0)]
-    found = loop.advance([asking(part, rounds) for part, rounds in zip(parts, (0, 2, 1), strict=True)])
+    found = loop.run_in_lockstep([asking(part, rounds) for part, rounds in zip(parts, (0, 2, 1), strict=True)])
     assert [(float(total), float(own)) for total, own in found] == [(12, 2), (12, 6), (12, 4)]
 
 
@@ -50,7 +50,7 @@ def test_all_must_ask_for_the_same_over_the_model() -> None:
         yield kind(torch.ones(2), over="model")
 
     with pytest.raises(AssertionError, match="all tensors must ask for the same"):
-        loop.advance([asking(Sum), asking(Mean)])
+        loop.run_in_lockstep([asking(Sum), asking(Mean)])
 
 
 def test_half_precisions_compute_in_float32() -> None:

@@ -75,4 +75,4 @@ def test_parameters_without_a_kernel_bring_those_that_share_their_sums_to_the_lo
         optimizer.step()
         return [param.detach() for param in params]
 
-    assert all(map(torch.equal, stepped(), stepped(way="loop")))
+    assert all(map(torch.equal, stepped(), stepped(backend="loop")))

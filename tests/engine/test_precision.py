@@ -17,7 +17,7 @@ def rounded_many(value: float, dtype: torch.dtype, rounding: Rounding) -> Tensor
     """One number, rounded at 100,000 places."""
     values = torch.full((100_000,), value)
     c = record(**hashing.keys(seed=1, position=2, step=3))
-    return precision.rounded(values, dtype, record(), c, torch.arange(100_000), rounding)[0].double()
+    return precision.round_parameter(values, dtype, record(), c, torch.arange(100_000), rounding)[0].double()
 
 
 def test_stochastic_rounding_is_right_in_the_mean() -> None:

@@ -85,11 +85,13 @@ class Branching(Rule, scope="elementwise"):
         return grad + param if self.pull else grad, state
 
 
-def stepped(rule: Rule, *shapes: tuple[int, ...], way: Any = None, num_steps: int = 3, **settings: Any) -> list[Tensor]:
+def stepped(
+    rule: Rule, *shapes: tuple[int, ...], backend: Any = None, num_steps: int = 3, **settings: Any
+) -> list[Tensor]:
     """Parameters and state after some steps; without a way by the kernel, if there is one."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     params = [torch.randn(shape, generator=generator, device="cpu").requires_grad_() for shape in shapes]
-    optimizer = optim.optimizer_for(rule)(params, way=way, **settings)
+    optimizer = optim.optimizer_for(rule)(params, backend=backend, **settings)
     optimizer.prepare()
     for _ in range(num_steps):
         for param in params:
@@ -120,7 +122,7 @@ def test_matrices_and_vectors_go_by_kernels_that_share_their_sums(rule: Rule, no
     found = stepped(rule, *shapes)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "run", _UNPATCHED)
-        expected = stepped(rule, *shapes, way="loop")
+        expected = stepped(rule, *shapes, backend="loop")
     assert all(map(torch.equal, found, expected))
 
 
@@ -131,13 +133,13 @@ def test_what_is_remembered_may_depend_on_sizes_and_then_has_no_kernel() -> None
     optimizer = optim.optimizer_for(BySize())([torch.ones(60, 60)])
     assert str(optimizer.prepare()).startswith("loop: ")
     for shape in ((60, 60), (3, 4)):
-        assert all(map(torch.equal, stepped(BySize(), shape), stepped(BySize(), shape, way="loop")))
+        assert all(map(torch.equal, stepped(BySize(), shape), stepped(BySize(), shape, backend="loop")))
 
 
 @pytest.mark.parametrize("rule", [Masked(), Counting(), AlongNothing()], ids=lambda rule: rule.name)
 def test_rules_of_an_unusual_kind_step_as_in_the_loop(rule: Rule) -> None:
     shapes = ((40, 3), (11,))
-    assert all(map(torch.equal, stepped(rule, *shapes), stepped(rule, *shapes, way="loop")))
+    assert all(map(torch.equal, stepped(rule, *shapes), stepped(rule, *shapes, backend="loop")))
 
 
 def test_truth_values_are_counted() -> None:
@@ -150,12 +152,14 @@ def test_truth_values_are_counted() -> None:
 def test_a_number_that_decides_at_zero_is_noticed() -> None:
     made = optim.optimizer_for(Branching())
     assert "a number that the rule reads off itself" in str(made([torch.ones(3)], pull=0.0).prepare())
-    assert all(map(torch.equal, stepped(Branching(), (5,), pull=0.5), stepped(Branching(), (5,), way="loop", pull=0.5)))
+    assert all(
+        map(torch.equal, stepped(Branching(), (5,), pull=0.5), stepped(Branching(), (5,), backend="loop", pull=0.5))
+    )
 
 
 def test_an_entry_of_another_dtype_is_never_written_by_a_kernel() -> None:
     param = torch.ones(1000, requires_grad=True)
-    optimizer = optim.LAMB([param], way=None)
+    optimizer = optim.LAMB([param], backend=None)
     optimizer.prepare()
     for _ in range(2):
         param.grad = torch.ones(1000)
@@ -198,4 +202,4 @@ class OfWholeNumbers(Plain, scope="elementwise"):
 def test_what_c_would_mean_otherwise_is_left_to_the_other_ways(added: bool) -> None:
     rule = OfWholeNumbers(added=added)
     assert "as PyTorch means it here" in str(optim.optimizer_for(rule)([torch.ones(3)]).prepare())
-    assert all(map(torch.equal, stepped(rule, (40,)), stepped(rule, (40,), way="loop")))
+    assert all(map(torch.equal, stepped(rule, (40,)), stepped(rule, (40,), backend="loop")))

@@ -23,7 +23,7 @@ def members_of(rule: Rule) -> list[Rule]:
 
     def allowed(name: str, value: float) -> bool:
         try:
-            return rule.with_(**{name: value}).form == rule.form
+            return rule.with_(**{name: value}).code_key == rule.code_key
         except SettingError:  # out of bounds, or of no use beside a switch
             return False
 
@@ -46,7 +46,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
     if under_vmap:
         stepper._runner = None
     alone = [dict(start) for _ in rules]
-    carried = [Program(rule).begun() for rule in rules]
+    carried = [Program(rule).initial_recurrent_scalars() for rule in rules]
     remembered = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
     for count, grads in enumerate(gradients(20, dtype, case.shapes), start=1):
         # Each member sees gradients of its own.
@@ -57,7 +57,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
         stepper.step(rules, own, count)
         for k, rule in enumerate(rules):
             row = Program(rule).coefficients(count, before=carried[k])
-            carried[k] = Program(rule).carried(row)
+            carried[k] = Program(rule).recurrent_scalars_of(row)
             items = [loop.Item(Program(rule), alone[k][name], own[name][k], remembered[k][name], row) for name in names]
             for name, (param, state) in zip(names, loop.update(items), strict=True):
                 alone[k][name], remembered[k][name] = param, state
@@ -82,7 +82,7 @@ def test_a_default_device_is_none_of_a_populations_business() -> None:
 
 def test_members_may_differ_in_numbers_but_not_in_program() -> None:
     def programs(*rules: Rule) -> int:
-        return len({stepper.program(rule, [torch.Size([3])]) for rule in rules})
+        return len({population.program(rule, [torch.Size([3])]) for rule in rules})
 
     assert programs(Adam(lr=0.1), Adam(lr=0.2, beta1=0.5)) == 1
     assert programs(Adam(), Adam(amsgrad=True)) == 2

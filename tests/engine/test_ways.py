@@ -53,8 +53,8 @@ def test_flat_and_compiled_equal_the_loop_bit_by_bit(case: Case, dtype: torch.dt
 def test_every_rounding_is_the_same_every_way(case: Case, rounding: Rounding, dtype: torch.dtype) -> None:
     chosen: dict[str, Any] = {"rounding": rounding, "seed": 5}
     expected = taken(case, "loop", dtype, transposed=False, **chosen)
-    for way in ("flat", "compiled") if case.has_kernel else ("flat",):
-        assert_same(case, taken(case, way, dtype, transposed=False, **chosen), expected)
+    for backend in ("flat", "compiled") if case.has_kernel else ("flat",):
+        assert_same(case, taken(case, backend, dtype, transposed=False, **chosen), expected)
     assert_same(case, taken(case, None, dtype, **chosen), taken(case, "loop", dtype, **chosen))
     nearest = taken(case, "loop", dtype, transposed=False)
     assert not all(map(torch.equal, expected[: len(ALL_SHAPES)], nearest))
@@ -93,7 +93,7 @@ def test_sums_are_right_and_do_not_depend_on_the_threads() -> None:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             param = torch.linspace(-1, 1, 1_000_003).requires_grad_()
-            optimizer = optim.optimizer_for(Clip(SGD(lr=1.0), max_norm=0.5))([param], way="compiled")
+            optimizer = optim.optimizer_for(Clip(SGD(lr=1.0), max_norm=0.5))([param], backend="compiled")
             param.grad = torch.sin(3 * torch.arange(1_000_003)).float()
             optimizer.step()
             ends.append(param.detach())
@@ -169,10 +169,10 @@ def test_each_operation_of_a_kernel_rounds_as_pytorch_does() -> None:
     a, b = (part.flatten() for part in torch.meshgrid(numbers, numbers, indexing="ij"))
     optimizer = optim.optimizer_for(Everything)
     results = []
-    for way in ("loop", "compiled"):
+    for backend in ("loop", "compiled"):
         param = a.clone().requires_grad_()
         param.grad = b.clone()
-        running = optimizer([param], way=way)
+        running = optimizer([param], backend=backend)
         running.step()
         results.append(running.state[param])
     for name in OPERATIONS:
@@ -209,8 +209,8 @@ def test_an_operation_that_c_may_round_otherwise_is_left_to_the_other_ways() -> 
     optimizer = optim.optimizer_for(Exponential)
     plan = optimizer([torch.zeros(2)]).plan
     assert str(plan).startswith("flat: kernels do not know aten.exp.default")
-    with pytest.raises(SettingError, match="Exponential: way='compiled' must be possible, but kernels do not know"):
-        optimizer([torch.zeros(2)], way="compiled").plan  # noqa: B018
+    with pytest.raises(SettingError, match="Exponential: backend='compiled' must be possible, but kernels do not know"):
+        optimizer([torch.zeros(2)], backend="compiled").plan  # noqa: B018
 
 
 def test_a_kernel_that_disagrees_with_the_loop_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +237,9 @@ def test_scalars_that_differ_are_combined_in_float64_every_way() -> None:
             return grad * (1 - c.d * c.d), state
 
     ends = []
-    for way in ("loop", "flat", "compiled"):
+    for backend in ("loop", "flat", "compiled"):
         params = [torch.full((50,), 0.3, requires_grad=True) for _ in range(2)]
-        optimizer = optim.optimizer_for(Combining)(params, way=way)
+        optimizer = optim.optimizer_for(Combining)(params, backend=backend)
         for step in range(4):
             params[0].grad = torch.linspace(0.1, 1.7, 50)
             params[1].grad = torch.linspace(0.2, 1.1, 50) if step > 1 else None

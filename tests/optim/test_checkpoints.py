@@ -34,10 +34,10 @@ def test_groups_and_state_have_torchs_keys(case: Case) -> None:
 
 
 @each_of_torchs
-@pytest.mark.parametrize("way", ["torch to thalweg", "thalweg to torch"])
-def test_checkpoints_go_both_ways(case: Case, way: str) -> None:
+@pytest.mark.parametrize("backend", ["torch to thalweg", "thalweg to torch"])
+def test_checkpoints_go_both_ways(case: Case, backend: str) -> None:
     start = fresh(torch.float64, case.shapes)
-    first, second = (case.theirs, case.ours) if way == "torch to thalweg" else (case.ours, case.theirs)
+    first, second = (case.theirs, case.ours) if backend == "torch to thalweg" else (case.ours, case.theirs)
     begun = first(start, **case.settings)
     train(begun, 10)
     params = [param.detach().clone().requires_grad_() for param in start]
@@ -62,7 +62,7 @@ def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> 
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for state in resumed.state.values():
         # torch's own loader would have cast them to the parameter's dtype (pytorch#43706).
-        own = {key: tensor for key, tensor in state.items() if key not in case.rule.carried}
+        own = {key: tensor for key, tensor in state.items() if key not in case.rule.recurrent_scalars}
         assert all(tensor.dtype == torch.float32 for tensor in own.values())
     train(resumed, 10, skip=10)
     assert_same(halved, whole)

@@ -22,7 +22,7 @@ from thalweg.optim import keywords
 def test_keywords_and_defaults_are_torchs(case: Case) -> None:
     ours = inspect.signature(case.ours).parameters
     theirs = inspect.signature(case.theirs).parameters
-    own = {"rounding", "seed", "way"}
+    own = {"rounding", "seed", "backend"}
     assert list(ours.keys() - own) == list(theirs.keys() & ours.keys())
     assert theirs.keys() - ours.keys() <= set(keywords.TORCH_ONLY)
     for name in ours.keys() - own:
@@ -188,7 +188,7 @@ def test_a_rule_over_the_model_sees_every_group() -> None:
         lr: float = rules.hyper(1.0, ">= 0", symbol="η", doc="length of the step")
 
         def coefficients(self, step: int) -> Any:
-            return rules.row(lr=self.lr)
+            return rules.record(lr=self.lr)
 
         def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
             square = yield rules.Sum(grad * grad, over="model")
@@ -268,7 +268,7 @@ class SignSGD(rules.Rule, scope="elementwise"):
     lr: float = rules.hyper(1e-3, ">= 0", symbol="η", doc="length of the step")
 
     def coefficients(self, step: int) -> Any:
-        return rules.row(lr=self.lr)
+        return rules.record(lr=self.lr)
 
     def direction(self, param: torch.Tensor, grad: torch.Tensor, state: Any, c: Any) -> Any:
         return torch.sign(grad), state
@@ -276,7 +276,7 @@ class SignSGD(rules.Rule, scope="elementwise"):
 
 def test_an_optimizer_made_from_ones_own_rule_is_copied_pickled_and_compiled() -> None:
     param = torch.ones(3, requires_grad=True)
-    optimizer = optim.optimizer_for(SignSGD)([param], lr=0.25, way="compiled")
+    optimizer = optim.optimizer_for(SignSGD)([param], lr=0.25, backend="compiled")
     for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
         assert type(other) is type(optimizer)
         (copied,) = other.param_groups[0]["params"]

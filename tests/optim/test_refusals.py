@@ -88,7 +88,7 @@ BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
     (3, {}, ParameterTypeError, "AdamW: params must be a list of tensors, got int."),
     ([{"lr": 0.1}], {}, ParameterError, "AdamW: a parameter group must have the key 'params', got ['lr']."),
     ([{"params": [torch.zeros(2)], "weight_decy": 0}], {}, KeywordError, "'weight_decy'. Did you mean weight_decay?"),
-    ([{"params": [torch.zeros(2)], "way": "flat"}], {}, KeywordError, "way must be given to the optimizer"),
+    ([{"params": [torch.zeros(2)], "backend": "flat"}], {}, KeywordError, "backend must be given to the optimizer"),
     (
         [torch.zeros(2)],
         {"lr": torch.ones(2)},
@@ -97,7 +97,12 @@ BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
     ),
     ([torch.zeros(2)], {"fused": True, "foreach": True}, KeywordError, "foreach and fused must not both be True"),
     ([torch.zeros(2)], {"capturable": True}, KeywordError, "capturable must be left out"),
-    ([torch.zeros(2)], {"way": "fast"}, SettingError, "way must be one of loop, flat, compiled, batched or None"),
+    (
+        [torch.zeros(2)],
+        {"backend": "fast"},
+        SettingError,
+        "backend must be one of loop, flat, compiled, batched or None",
+    ),
     ([torch.zeros(2)], {"rounding": "up"}, SettingError, "must be one of nearest, kahan, stochastic, got 'up'"),
     ([torch.zeros(2)], {"rounding": "kahan", "seed": 0.5}, SettingError, "seed must be a whole number"),
     ([torch.zeros(2).half()], {"rounding": "stochastic"}, ParameterError, "stochastic rounding is for bfloat16"),

@@ -204,7 +204,7 @@ def test_a_rule_of_ones_own_is_judged_by_what_it_declares() -> None:
         lr: float = learning_rate(0.5, low=0.1, high=1.0)
 
         def coefficients(self, step: int) -> Any:
-            return rules.row(lr=self.lr)
+            return rules.record(lr=self.lr)
 
         def direction(self, param: Any, grad: Any, state: Any, c: Any) -> Any:
             return grad.sign(), state

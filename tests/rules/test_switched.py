@@ -39,10 +39,10 @@ def in_turn(first: torch.optim.Optimizer, second: torch.optim.Optimizer, params:
     taken(second, params, at, STEPS)
 
 
-@pytest.mark.parametrize("way", ["loop", "flat", "compiled"])
-def test_adam_then_sgd_is_torchs_one_after_the_other(way: str) -> None:
+@pytest.mark.parametrize("backend", ["loop", "flat", "compiled"])
+def test_adam_then_sgd_is_torchs_one_after_the_other(backend: str) -> None:
     ours, theirs = parameters(torch.float64), parameters(torch.float64)
-    taken(optim.optimizer_for(ADAM_THEN_SGD)(ours, way=way), ours, 0, STEPS)
+    taken(optim.optimizer_for(ADAM_THEN_SGD)(ours, backend=backend), ours, 0, STEPS)
     in_turn(torch.optim.Adam(theirs, lr=0.01), torch.optim.SGD(theirs, lr=0.03, momentum=0.9), theirs)
     assert near(ours, theirs)
 

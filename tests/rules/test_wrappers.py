@@ -105,13 +105,15 @@ each_nest = pytest.mark.parametrize("rule", [*ELEMENTWISE, *WIDER], ids=lambda r
 @each_nest
 def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find `made`
-    batched = rule.scope in ("tensor", "matrix") and rule.supports_vmap and not rule.draws
+    batched = rule.scope in ("tensor", "matrix") and rule.supports_vmap and not rule.uses_random_numbers
     ways = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop", "batched") if batched else ("loop",)
-    found = check_optimizer(partial(made, rule), variants={way: partial(made, rule, way=way) for way in ways})
+    found = check_optimizer(
+        partial(made, rule), variants={backend: partial(made, rule, backend=backend) for backend in ways}
+    )
     not_passed = {"agrees_with_the_reference": "skipped"}
     if not rule.supports_complex:
         not_passed["takes_complex_parameters"] = "refused"
-    if rule.draws or rule.needs_whole_matrices:
+    if rule.uses_random_numbers or rule.needs_whole_matrices:
         not_passed["steps_alike_when_sharded"] = "refused"
     assert {one.check: one.outcome for one in found.findings if one.outcome != "passed"} == not_passed, found
     assert found["waits_for_no_parameter"].number == 0
@@ -164,7 +166,7 @@ def test_any_two_wrappers_nest_in_any_order_unless_they_say_why_not() -> None:
             continue
         params, nest = parameters(torch.float32), outer(inner(ADAM))
         nest = nest.with_(s_init=1.0) if rules.Mechanic in (outer, inner) else nest  # the default's steps round to 0
-        train(made(nest, params, way="loop"), params, range(1, 3))
+        train(made(nest, params, backend="loop"), params, range(1, 3))
         assert all(param.isfinite().all() for param in params)
         assert not torch.equal(params[0], parameters(torch.float32)[0])
 
@@ -231,8 +233,8 @@ def test_a_nest_has_one_flat_set_of_settings_that_schedules_act_on() -> None:
 def test_restarts_do_to_every_rule_what_a_schedule_of_torchs_does(rule: type[rules.Rule]) -> None:
     ours, theirs = ([param for param in parameters(torch.float64) if param.dim() >= rule.min_dims] for _ in range(2))
     least = rule().settings()["lr"] / 10
-    restarting = made(rules.WarmRestarts(rule(), period=4, lr_min=least), ours, way="loop")
-    scheduled = made(rule(), theirs, way="loop")
+    restarting = made(rules.WarmRestarts(rule(), period=4, lr_min=least), ours, backend="loop")
+    scheduled = made(rule(), theirs, backend="loop")
     schedule = CosineAnnealingWarmRestarts(scheduled, T_0=4, T_mult=2, eta_min=least)
     for step in range(1, NUM_STEPS + 1):
         train(restarting, ours, range(step, step + 1))
@@ -251,12 +253,12 @@ def test_decay_follows_the_restarts_of_the_learning_rate_on_either_side() -> Non
 
 @pytest.mark.parametrize("rule", [rules.Lookahead(ADAM, every=1), rules.SAM(ADAM)], ids=lambda rule: rule.name)
 def test_a_setting_at_the_end_of_its_bound_has_a_kernel_and_so_has_a_second_gradient(rule: rules.Rule) -> None:
-    assert torch.equal(ends(rule, torch.float32, way="compiled"), ends(rule, torch.float32, way="loop"))
+    assert torch.equal(ends(rule, torch.float32, backend="compiled"), ends(rule, torch.float32, backend="loop"))
 
 
 @pytest.mark.parametrize("rule", WIDER[:3], ids=lambda rule: rule.name)
 def test_nests_that_look_over_tensors_and_the_model_have_kernels(rule: rules.Rule) -> None:
-    assert torch.equal(ends(rule, torch.float32, way="compiled"), ends(rule, torch.float32, way="loop"))
+    assert torch.equal(ends(rule, torch.float32, backend="compiled"), ends(rule, torch.float32, backend="loop"))
 
 
 # --- where the model is used, second gradients, noise -----------------------------------------------------------------

@@ -243,7 +243,7 @@ class Comparison:
         chosen = [summary for summary in self.contenders if summary.name == self.verdict.recommended]
         if not chosen:
             return ""
-        schedule = self.plan.horizons[chosen[0].name].line_of_code()
+        schedule = self.plan.schedules[chosen[0].name].line_of_code()
         passes = self.header.task["passes"]
         lines = [chosen[0].line]
         if schedule:
@@ -283,7 +283,7 @@ class Comparison:
                     "bytes": summary.state_bytes,
                     "update_seconds": self.plan.step_s.get(summary.name),
                     "code": summary.line,
-                    "way": self.plan.ways[summary.name].reason,
+                    "way": self.plan.execution_modes[summary.name].reason,
                     "at_edge": summary.at_edge,
                     "range_extended": self.plan.extended[summary.name],
                     "good_rates": summary.good_rates,

@@ -72,21 +72,21 @@ def found(
 
 def outcome(entry: TrialRecord, plan: ComparisonPlan) -> TrialScore:
     """What a stored training came to, in scores."""
-    result, score, steady = entry.result, plan.scale.score, entry.result.status == "ok"
+    result, score, completed = entry.result, plan.scale.score, entry.result.status == "ok"
     if plan.target is not None:
         took = plan.target.took(result)
         judged = score(took, plan.judged_on)
         if math.isfinite(took):
             return TrialScore(judged, judged)
         # Among settings that miss the target, the one that ends nearest is chosen.
-        missed = plan.target.shortfall(result.looks) if steady else FARTHEST
-        return TrialScore(judged + missed, judged, steady=False, clipped=True)
+        missed = plan.target.shortfall(result.looks) if completed else FARTHEST
+        return TrialScore(judged + missed, judged, completed=False, clipped=True)
     selection_score, evaluation_score = (
-        getattr(result, split) if steady else math.nan for split in (plan.selected_on, plan.judged_on)
+        getattr(result, split) if completed else math.nan for split in (plan.selected_on, plan.judged_on)
     )
     clipped = not evaluation_score <= plan.scale.untrained[plan.judged_on]  # not a number is
     return TrialScore(
-        score(selection_score, plan.selected_on), score(evaluation_score, plan.judged_on), steady, clipped
+        score(selection_score, plan.selected_on), score(evaluation_score, plan.judged_on), completed, clipped
     )
 
 
@@ -141,16 +141,16 @@ class _Work:
             return [asks]
         waves: dict[int, list[TrialRequest]] = {}
         for ask in asks:
-            waves.setdefault(ask.trial // self.plan.ways[ask.contender].members, []).append(ask)
+            waves.setdefault(ask.trial // self.plan.execution_modes[ask.contender].members, []).append(ask)
         return [waves[k] for k in sorted(waves)]
 
     def _may_be_pruned(self, ask: TrialRequest) -> bool:
         return self.plan.design.pruned and ask.stage == "search"
 
-    def _rungs(self, first: TrialRequest, horizon: TrainingSchedule) -> Rungs:
+    def _rungs(self, first: TrialRequest, schedule: TrainingSchedule) -> Rungs:
         """The rungs of trainings of one study, with what is known of those before the first of them."""
         split = self.plan.selected_on
-        losses: dict[int, list[float]] = {step: [] for step in rungs_of(horizon)}
+        losses: dict[int, list[float]] = {step: [] for step in rungs_of(schedule)}
         for entry in self._searched(first):
             for look in entry.result.looks:
                 if look.step in losses and entry.trial < first.trial:
@@ -158,7 +158,7 @@ class _Work:
         return Rungs(split, losses)
 
     def _train(self, asks: Sequence[TrialRequest], keys: Mapping[TrialRequest, Key]) -> None:
-        companies = {
+        groups = {
             job: asked
             for job, asked in self._companies(asks)
             # A population is stored whole or not at all, so it is trained again in the same company.
@@ -166,18 +166,18 @@ class _Work:
         }
 
         def tell(job: Job, share: float) -> None:
-            stage, total = companies[job][0].stage, self._most()
+            stage, total = groups[job][0].stage, self._most()
             done = len(self.known) + share * len(job.trials)
             names = list(dict.fromkeys(one.name for one in job.contenders))
             who = names[0] if len(names) == 1 else f"{len(names)} optimizers"
             self.watch(Progress(stage, who, done, total, self.best))
 
-        for job in list(companies)[:1]:
+        for job in list(groups)[:1]:
             tell(job, 0.0)
-        for job, results in self.crew.results(list(companies), tell):
+        for job, results in self.crew.results(list(groups), tell):
             entries = [
                 TrialRecord(ask.contender, ask.stage, ask.study, ask.trial, trial.seed, trial.settings, result)
-                for ask, trial, result in zip(companies[job], job.trials, results, strict=True)
+                for ask, trial, result in zip(groups[job], job.trials, results, strict=True)
                 if keys[ask] not in self.known
             ]
             self.store.add(self.header.id, entries)
@@ -191,10 +191,10 @@ class _Work:
         return max(len(self.known) + 1, design.most_trainings * len(self.contenders) + design.value)
 
     def _horizon(self, contender: Contender, stage: str) -> TrainingSchedule:
-        horizon = self.plan.horizons[contender.name]
+        schedule = self.plan.schedules[contender.name]
         if stage in SHOWN or self.plan.target is not None:
-            return horizon
-        return replace(horizon, looks=min(LOOKS_UNSHOWN, horizon.looks))
+            return schedule
+        return replace(schedule, looks=min(LOOKS_UNSHOWN, schedule.looks))
 
     def _companies(self, asks: Sequence[TrialRequest]) -> Iterator[tuple[Job, list[TrialRequest]]]:
         """The trainings that are run together, whoever competes, as evenly as workers can share them.
@@ -205,25 +205,25 @@ class _Work:
         for ask in asks:
             contender = self.contenders[ask.contender]
             trial = Trial(self._settings(ask), key_of(ask, self.plan)[-1])
-            way, horizon = self.plan.ways[ask.contender], self._horizon(contender, ask.stage)
+            mode, schedule = self.plan.execution_modes[ask.contender], self._horizon(contender, ask.stage)
             # What is pruned together is one study of one contender.
             own = (ask.contender, ask.study) if self._may_be_pruned(ask) else None
-            group = alike.setdefault((contender.company, horizon, way.members, own), {})
+            group = alike.setdefault((contender.population_key, schedule, mode.members, own), {})
             group.setdefault((ask.contender, contender.program(trial.settings)), []).append((contender, trial, ask))
         for parts in alike.values():
             together = [one for part in parts.values() for one in part]
             first, stage = together[0][0], together[0][2].stage
-            way, horizon = self.plan.ways[first.name], self._horizon(first, stage)
+            mode, schedule = self.plan.execution_modes[first.name], self._horizon(first, stage)
             rungs = None
             if self._may_be_pruned(together[0][2]):
-                size, rungs = len(together), self._rungs(together[0][2], horizon)
+                size, rungs = len(together), self._rungs(together[0][2], schedule)
             else:
-                count = math.ceil(len(together) / way.members)
+                count = math.ceil(len(together) / mode.members)
                 count = self.plan.workers * math.ceil(count / self.plan.workers)
-                size = math.ceil(len(together) / count) if way.members > 1 else 1
+                size = math.ceil(len(together) / count) if mode.members > 1 else 1
             for start in range(0, len(together), size):
                 contenders, trials, asked = zip(*together[start : start + size], strict=True)
-                yield Job(contenders, trials, horizon, way.seconds(len(trials)), rungs), list(asked)
+                yield Job(contenders, trials, schedule, mode.seconds(len(trials)), rungs), list(asked)
 
     def _settings(self, ask: TrialRequest) -> dict[str, float]:
         if ask.trial == START[1]:

@@ -280,7 +280,7 @@ def _runs(found: Comparison) -> dict[str, tuple[list[float], list[bool]]]:
         name: (
             # Who was dropped early has fewer seeds: the first of the best's.
             [scale.excess(score - beside, middle) for score, beside in zip(scores, best, strict=False)],
-            [not steady for steady in race.steady[name]],
+            [not completed for completed in race.completed[name]],
         )
         for name, scores in race.scores.items()
     }

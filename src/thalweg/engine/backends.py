@@ -22,7 +22,7 @@ from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.eager import batched, flat, loop, sparse
-from thalweg.engine.kernels import c_compiler, kernel_cache
+from thalweg.engine.kernels import c_compiler, kernel, kernel_cache
 from thalweg.engine.kernels.kernel import BoundKernel, Kernel, UnavailableError
 from thalweg.errors import SettingError
 
@@ -32,12 +32,12 @@ Backend = Literal["loop", "flat", "compiled", "batched"]
 class BackendChoice(NamedTuple):
     """A way, and the reason in words."""
 
-    way: Backend
+    backend: Backend
     why: str
 
 
 # Of a parameter that has a kernel, where others that ask for the same over the model have none.
-NOT_ALONE = BackendChoice("loop", "its sums are shared with parameters that have no kernel")
+SHARED_REDUCTION = BackendChoice("loop", "its sums are shared with parameters that have no kernel")
 
 
 class BatchRunner:
@@ -47,10 +47,10 @@ class BatchRunner:
         self.batch = batch
         self._kernel: Future[Kernel] | None = None
         self._to_compile = False
-        self.launch: BoundKernel | None = None
+        self.bound_kernel: BoundKernel | None = None
         self.choice = self._choose(asked)
-        if asked is not None and self.choice.way != asked:
-            raise SettingError(f"{self._who}: way={asked!r} must be possible, but {self.choice.why}. Leave it out.")
+        if asked is not None and self.choice.backend != asked:
+            raise SettingError(f"{self._who}: backend={asked!r} must be possible, but {self.choice.why}. Leave it out.")
 
     @property
     def _who(self) -> str:
@@ -72,7 +72,7 @@ class BatchRunner:
             return self._without(reason)
         self._kernel = kernel_cache.found(self.batch)
         self._to_compile = self._kernel is None
-        return self.settled(wait=asked == "compiled")
+        return self.resolve(wait=asked == "compiled")
 
     def _without(self, why: str) -> BackendChoice:
         """The choice where there is no kernel, or none yet."""
@@ -82,7 +82,7 @@ class BatchRunner:
             return BackendChoice("loop", f"{why}, and {reason}")
         return BackendChoice("batched", f"{why}, and small ones of one shape step as one")
 
-    def settled(self, *, wait: bool) -> BackendChoice:
+    def resolve(self, *, wait: bool) -> BackendChoice:
         """The choice as it stands now, or once the compiler has ended if that is waited for."""
         if self._to_compile and wait:
             self._compile()
@@ -91,7 +91,7 @@ class BatchRunner:
         if self._kernel is None:
             return self.choice
         try:
-            self.launch = BoundKernel(self._kernel.result(), self.batch)
+            self.bound_kernel = BoundKernel(self._kernel.result(), self.batch)
             self.choice = BackendChoice("compiled", self._why_compiled)
         except UnavailableError as error:
             self.choice = self._without(str(error))
@@ -105,26 +105,26 @@ class BatchRunner:
 
     def run(self, step: BatchStep) -> None:
         """Take a step in place."""
-        self.settle()
+        self.adopt_kernel()
         if step.sparse:
             sparse.run(step)
-        elif self.launch is not None:
-            self.launch.begin(step)
-            kernel.run([self.launch])
-        elif self.choice.way == "flat":
+        elif self.bound_kernel is not None:
+            self.bound_kernel.begin(step)
+            kernel.run([self.bound_kernel])
+        elif self.choice.backend == "flat":
             flat.run(step)
-        elif self.choice.way == "batched":
+        elif self.choice.backend == "batched":
             batched.run(step, asked=self.choice.why == "asked for")
         else:
             loop.run([step])
-        self.stepped()
+        self.after_step()
 
-    def settle(self) -> None:
+    def adopt_kernel(self) -> None:
         """Go on by the kernel if it has become ready."""
         if self._kernel is not None:
-            self.choice = self.settled(wait=False)
+            self.choice = self.resolve(wait=False)
 
-    def stepped(self) -> None:
+    def after_step(self) -> None:
         """A step was taken: have the kernel compiled now, since the first step need not share the cores with that."""
         if self._to_compile:
             self._compile()
@@ -134,8 +134,8 @@ class BatchRunner:
 
         A kernel needs no more of a slice than its address; to make them all would take as long as the step.
         """
-        self.settle()
-        if self.launch is None:
+        self.adopt_kernel()
+        if self.bound_kernel is None:
             members = [member for stack in stacks for member in stack.unbind()]
             self.run(BatchStep(self.batch, members, list(rows) * len(stacks)))
             return
@@ -143,8 +143,8 @@ class BatchRunner:
         for stack in stacks:
             start, stride = stack.data_ptr(), stack.stride(0) * stack.element_size()
             addresses.extend(start + k * stride for k in range(len(stack)))
-        self.launch.begin_at(addresses, rows, repeated=len(stacks))
-        kernel.run([self.launch])
+        self.bound_kernel.begin_at(addresses, rows, repeated=len(stacks))
+        kernel.run([self.bound_kernel])
 
 
 def run(steps: Sequence[tuple[BatchRunner, BatchStep]], taken: Callable[[int], None]) -> None:
@@ -162,31 +162,31 @@ def run(steps: Sequence[tuple[BatchRunner, BatchStep]], taken: Callable[[int], N
             taken(k)
 
 
-def kernels_of(runners: Sequence[BatchRunner]) -> list[BoundKernel]:
+def bound_kernels(runners: Sequence[BatchRunner]) -> list[BoundKernel]:
     """The kernels of batches that ask for the same over the model, if they can go by them; none otherwise."""
-    launches = [runner.launch for runner in runners if runner.launch is not None]
-    return launches if len(launches) == len(runners) and kernel.agree(launches) else []
+    bound_kernels = [runner.bound_kernel for runner in runners if runner.bound_kernel is not None]
+    return bound_kernels if len(bound_kernels) == len(runners) and kernel.agree(bound_kernels) else []
 
 
 def _run_together(steps: Sequence[tuple[BatchRunner, BatchStep]]) -> None:
     """Take one step of batches that ask for the same over the model: by kernels if all have one, or by the loop."""
     for runner, _ in steps:
-        runner.settle()
-    launches = kernels_of([runner for runner, _ in steps])
-    if launches and not any(step.sparse for _, step in steps):
-        for launch, (_, step) in zip(launches, steps, strict=True):
-            launch.begin(step)
-        kernel.run(launches)
+        runner.adopt_kernel()
+    kernels = bound_kernels([runner for runner, _ in steps])
+    if kernels and not any(step.sparse for _, step in steps):
+        for bound_kernel, (_, step) in zip(kernels, steps, strict=True):
+            bound_kernel.begin(step)
+        kernel.run(kernels)
     else:
         loop.run([step for _, step in steps])
     for runner, _ in steps:
-        runner.stepped()
+        runner.after_step()
 
 
 def _say_once(choice: BackendChoice) -> None:
     if c_compiler.compiler() is None and "compiler" not in _SAID:
         _SAID.add("compiler")
-        logging.getLogger("thalweg").warning("steps run the %s way, which is slower: %s", choice.way, choice.why)
+        logging.getLogger("thalweg").warning("steps run on the slower %s backend: %s", choice.backend, choice.why)
 
 
 _SAID: set[str] = set()

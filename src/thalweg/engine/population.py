@@ -38,7 +38,7 @@ class PopulationStepper:
             for name, param in params.items()
         }
         self.state = {name: type(rows[0])(*map(torch.stack, zip(*rows, strict=True))) for name, rows in states.items()}
-        self._carried = [Program(rule).begun() for rule in rules]
+        self._carried = [Program(rule).initial_recurrent_scalars() for rule in rules]
         self._runner = self._members()
 
     def keep(self, members: Sequence[int], params: dict[str, Tensor]) -> None:
@@ -65,7 +65,7 @@ class PopulationStepper:
         rows = [
             Program(rule).coefficients(count, before=before) for rule, before in zip(rules, self._carried, strict=True)
         ]
-        self._carried = [self._program.carried(row) for row in rows]
+        self._carried = [self._program.recurrent_scalars_of(row) for row in rows]
         if self._runner is None:
             self._step_under_vmap(rows, grads, count)
             return

@@ -15,7 +15,7 @@ from thalweg.rules.core.reductions import Reduction
 class SearchLine:
     """The line through parameters along which a rule would step. A length is a factor of the learning rate.
 
-    To make one takes the new state of the rule, which depends on the direction alone; parameters move by `go`.
+    To make one takes the new state of the rule, which depends on the direction alone; parameters move by `move_to`.
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -39,31 +39,31 @@ class SearchLine:
         steps = zip(self._items, self._directions, self._seen(known), strict=True)
         return -self._over(Sum, [item.coefficients.lr * d * grad for item, d, grad in steps])
 
-    def reach(self) -> float:
+    def max_change(self) -> float:
         """The largest change of a single number by a step of length 1."""
         steps = zip(self._items, self._directions, strict=True)
         return self._over(Max, [(item.coefficients.lr * d).abs() for item, d in steps])
 
-    def go(self, length: float) -> None:
+    def move_to(self, length: float) -> None:
         """Put the parameters where a step of this length leads."""
         asking = []
         for item, direction in zip(self._items, self._directions, strict=True):
             c = item.coefficients._replace(lr=item.coefficients.lr * length)
-            index = loop.numbered(item)
+            index = loop.element_index(item)
             asking.append(item.program.apply(item.param, direction, item.state, c, index))
-        self._there = loop.advance(asking, [item.shards for item in self._items])
+        self._there = loop.run_in_lockstep(asking, [item.shards for item in self._items])
         for param, (made, _) in zip(self._params, self._there, strict=True):
             param.copy_(made)
 
-    def settle(self, length: float) -> None:
+    def commit(self, length: float) -> None:
         """Go there for good: what the rule and the rounding remember of the step is taken too."""
-        self.go(length)
+        self.move_to(length)
         for item, (_, state) in zip(self._items, self._there, strict=True):
             for kept, made in zip(item.state, unaliased(state, item.state), strict=True):
                 if made is not kept:
                     kept.copy_(made)
 
-    def back(self) -> None:
+    def rollback(self) -> None:
         """Put the parameters back where the line begins."""
         for param, item in zip(self._params, self._items, strict=True):
             param.copy_(item.param)
@@ -76,10 +76,10 @@ class SearchLine:
         ]
 
     def _over(self, kind: type[Reduction], tensors: Sequence[Tensor]) -> float:
-        return over_all(kind, tensors, self._items)
+        return reduce_over_items(kind, tensors, self._items)
 
 
-def over_all(kind: type[Reduction], tensors: Sequence[Tensor], items: Sequence[Item]) -> float:
+def reduce_over_items(kind: type[Reduction], tensors: Sequence[Tensor], items: Sequence[Item]) -> float:
     """A reduction of a tensor for each item, over the whole model."""
     asked = {k: kind(tensor, over="model") for k, tensor in enumerate(tensors)}
-    return float(loop.over_the_model(asked, [item.shards for item in items])[0]) if asked else 0.0
+    return float(loop.reduce_over_model(asked, [item.shards for item in items])[0]) if asked else 0.0

@@ -47,7 +47,7 @@ class Binding:
         self.dtype = params[0].dtype
         self.records = [state.setdefault(param, {}) for param in params]
         self._counts = scalars.steps
-        self._carried = [scalars.carried(name) for name in program.rule.carried]
+        self._carried = [scalars.recurrent_scalars(name) for name in program.rule.recurrent_scalars]
         layout = program.layout(as_engine_tensor(params[0]).shape)
         for record, param, position in zip(self.records, params, positions, strict=True):
             if param.is_conj() or param.is_neg():
@@ -58,18 +58,18 @@ class Binding:
             # torch's SGD keeps no count: what remembers something has stepped before.
             remembers = any(record.get(leaf.key) is not None for leaf in layout.values())
             self._counts.adopt(record, "step", position, float(remembers))
-            for numbers, (name, first) in zip(self._carried, program.rule.carried.items(), strict=True):
+            for numbers, (name, first) in zip(self._carried, program.rule.recurrent_scalars.items(), strict=True):
                 numbers.adopt(record, name, position, first)
             complete(record, program, param)
         self._entries = {
             key: [record[key] for record in self.records]
-            for key in ("step", *program.rule.carried, *(leaf.key for leaf in layout.values()))
+            for key in ("step", *program.rule.recurrent_scalars, *(leaf.key for leaf in layout.values()))
         }
         columns = {
             name: [as_engine_tensor(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()
         }
         # Numbers are moved all at once, into shared memory, say: to look at each before every step would be too slow.
-        counted = [self._entries[key][0] for key in ("step", *program.rule.carried)]
+        counted = [self._entries[key][0] for key in ("step", *program.rule.recurrent_scalars)]
         self.batch = ParameterBatch(
             program, [as_engine_tensor(param) for param in params], columns, list(map(shards_of, params)), counted
         )
@@ -85,9 +85,9 @@ class Binding:
         self._key = program.key(self.batch.params[0].shape, self.batch.dtype)
         self.runner = BatchRunner(self.batch, asked)
 
-    def fetch(self) -> None:
+    def prefetch(self) -> None:
         """Bring what `holds` looks at into the cache."""
-        self.batch.fetch(self._ids)
+        self.batch.prefetch(self._ids)
 
     def holds(self, program: Program) -> bool:
         """Whether everything is still as it was bound: parameters in their place, entries of the state the same."""
@@ -115,19 +115,19 @@ class Binding:
         sparse = False
         if self._views:
             grads = [as_engine_tensor(grad) for grad in grads]
-        grads_at = self.batch.where(grads)
-        if grads_at is None:
+        gradient_addresses = self.batch.gradient_addresses(grads)
+        if gradient_addresses is None:
             noop_on_zero_grad = program.rule.noop_on_zero_grad and not program.needs_index
             sparse = noop_on_zero_grad and any(grad.is_sparse for grad in grads)
             grads = [
                 _aligned(grad, param, program.rule, noop_on_zero_grad=noop_on_zero_grad)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
-        return BatchStep(self.batch, grads, self._rows(program, seed), grads_at, sparse)
+        return BatchStep(self.batch, grads, self._rows(program, seed), gradient_addresses, sparse)
 
     def _rows(self, program: Program, seed: int) -> list[Any]:
         """The scalars of the next step of each parameter, the same object where they agree."""
-        if not program.needs_keys and not program.rule.carried:
+        if not program.needs_keys and not program.rule.recurrent_scalars:
             count = self._counts.shared(self.positions)
             if count is not None:
                 return [program.coefficients(int(count) + 1)] * len(self.params)
@@ -135,7 +135,7 @@ class Binding:
         if program.needs_keys:
             each = zip(taken, self._before(), self.positions, strict=True)
             return [program.coefficients(int(k) + 1, before=before, seed=seed, position=at) for k, before, at in each]
-        if program.rule.carried:
+        if program.rule.recurrent_scalars:
             pairs = list(zip(taken, self._before(), strict=True))
             made = {pair: program.coefficients(int(pair[0]) + 1, before=pair[1]) for pair in set(pairs)}
             return [made[pair] for pair in pairs]
@@ -185,7 +185,7 @@ class Binding:
     def count(self, step: BatchStep) -> None:
         """Count the step that was taken, and remember the scalars that it carries on."""
         self._counts.add_one(self.positions)
-        for name, numbers in zip(self.program.rule.carried, self._carried, strict=True):
+        for name, numbers in zip(self.program.rule.recurrent_scalars, self._carried, strict=True):
             numbers.put(self.positions, (getattr(row, name) for row in step.rows))
 
 
@@ -234,7 +234,7 @@ class Bindings:
         """The bindings of parameters of one group, each with the places of its own among them, if they still hold."""
         recent = self._recent.get((len(params), id(params[0]) if params else 0))
         for binding, _ in recent[1] if recent else ():
-            binding.fetch()
+            binding.prefetch()
         made = self._found(params)
         return made if made and all(binding.holds(programs(binding.dtype)) for binding, _ in made) else None
 

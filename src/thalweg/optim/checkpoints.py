@@ -115,13 +115,13 @@ def _check_record(rule: Rule, group: Mapping[str, Any], param: Tensor, record: A
             f"{rule.name}: the state of a parameter must be a dictionary, got {type(record).__name__}. "
             "Pass what state_dict() gave."
         )
-    for key in ("step", *rule.carried):
+    for key in ("step", *rule.recurrent_scalars):
         if record.get(key) is not None and not _is_number(record[key], least=0.0 if key == "step" else -math.inf):
             raise ParameterError(
                 f"{rule.name}: state[{key!r}] must be one finite number, got {record[key]!r}. "
                 "Pass what state_dict() gave."
             )
-    rounding = precision.used(group.get("rounding", "nearest"), as_engine_tensor(param).dtype)
+    rounding = precision.effective_rounding(group.get("rounding", "nearest"), as_engine_tensor(param).dtype)
     for leaf in Program(rule, rounding=rounding).layout(as_engine_tensor(param).shape).values():
         entry = record.get(leaf.key)
         if isinstance(entry, Tensor) and entry.layout == torch.strided:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.eager.loop import Item
-from thalweg.engine.search_line import SearchLine, over_all
+from thalweg.engine.search_line import SearchLine, reduce_over_items
 from thalweg.errors import ParameterError, SettingError
 from thalweg.optim import keywords
 from thalweg.optim.binding import Binding
@@ -85,7 +85,7 @@ class _Closure:
         pairs = _items(self._ready())
         # Copies: the gradients of the point that is kept are needed when the closure has been at others.
         grads = {position: item.grad.clone() for position, item in pairs}
-        largest = over_all(Max, [grad.abs() for grad in grads.values()], [item for _, item in pairs])
+        largest = reduce_over_items(Max, [grad.abs() for grad in grads.values()], [item for _, item in pairs])
         return _Seen(returned, -loss if self._maximize else loss, grads, largest)
 
 
@@ -114,7 +114,7 @@ def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) ->
             binding.count(step)
         if not line.descent() >= rule.tolerance_change:
             break
-        before, reach = here, line.reach()
+        before, reach = here, line.max_change()
         try:
             if rule.line_search_fn == "strong_wolfe":
                 positions = [position for position, _ in pairs]
@@ -122,14 +122,14 @@ def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) ->
                 length, here = _searched(line, positions, here, asked, most_calls - asked.calls, narrow)
             else:
                 length = 1.0
-                line.go(length)
+                line.move_to(length)
                 if iteration < rule.max_iter:  # after the last one the next step will look
                     here = asked.see()
                     length = 1.0 if here.is_finite else 0.0
         except BaseException:  # the user's closure failed, or was interrupted
-            line.back()
+            line.rollback()
             raise
-        line.settle(length)
+        line.commit(length)
         if (
             asked.calls >= most_calls
             or length * reach <= rule.tolerance_change
@@ -153,7 +153,7 @@ def _searched(
         return Point(t, seen.loss, line.slope([seen.grads.get(position) for position in positions]), seen)
 
     def look(t: float) -> Point:
-        line.go(t)
+        line.move_to(t)
         return point(t, asked.see())
 
     kept = strong_wolfe(look, point(0.0, here), most=most, is_narrow=is_narrow)

@@ -38,7 +38,7 @@ class ExecutionPlan:
         lines = []
         width = max(len(one.name) for one in self.parameters)
         for choice, ones in groupby(self.parameters, key=lambda one: one.choice):
-            lines.append(f"{choice.way}: {choice.why}")
+            lines.append(f"{choice.backend}: {choice.why}")
             for one in ones:
                 shape = "x".join(map(str, one.shape)) or "one number"
                 lines.append(f"    {one.name:{width}}  {shape}, {str(one.dtype).removeprefix('torch.')}, {one.device}")
@@ -62,17 +62,17 @@ def planned(
     """The plan of all parameters: how those are run that have stepped, by their id, and how others would be."""
     params = [param for group in groups for param in group["params"]]
     used = [running.get(id(param), runner) for param, runner in zip(params, runners, strict=True)]
-    choices = [runner.settled(wait=False) for runner in used]
+    choices = [runner.resolve(wait=False) for runner in used]
     # What shares its sums steps together: who has stepped, or, as long as nobody has, all.
     together = {
         k: runner
         for k, runner in enumerate(used)
         if runner.batch.program.rule.scope == "model" and (id(params[k]) in running or not running)
     }
-    if together and not backends.kernels_of(list(dict.fromkeys(together.values()))):
+    if together and not backends.bound_kernels(list(dict.fromkeys(together.values()))):
         for k, runner in together.items():
-            if runner.launch is not None:
-                choices[k] = backends.NOT_ALONE
+            if runner.bound_kernel is not None:
+                choices[k] = backends.SHARED_REDUCTION
     counted = iter(range(len(params)))
     names = [
         name for group in groups for name in group.get("param_names", [str(next(counted)) for _ in group["params"]])

@@ -18,28 +18,28 @@ from thalweg.engine.core.precision import Rounding
 from thalweg.errors import KeywordError, ParameterError, SettingError, nearest
 from thalweg.rules import Hyper, Rule
 
-# How torch.optim chooses among its own kernels. The first two change no result, and the choice here is ours or `way`:
+# How torch.optim chooses among its own kernels. The first two change no result, and `backend` chooses here:
 # they are taken, so that a change of import is enough, and ask for nothing.
 TORCH_KERNELS = ("foreach", "fused", "capturable", "differentiable")
 # What groups of torch's own optimizers hold besides, and ours do not.
 TORCH_ONLY = (*TORCH_KERNELS, "decoupled_weight_decay")
 # What every optimizer takes besides the settings of its rule, with its default.
-COMMON: dict[str, Any] = {"maximize": False, "rounding": "nearest", "seed": 0, "way": None}
+COMMON: dict[str, Any] = {"maximize": False, "rounding": "nearest", "seed": 0, "backend": None}
 MEANINGS = {
     "maximize": "climb instead of descending; default False",
     "rounding": 'of bfloat16 and float16 parameters: "nearest", "kahan" or "stochastic"; default "nearest"',
     "seed": "of stochastic rounding, and of what a rule draws; default 0",
-    "way": 'how steps are run: "loop", "flat", "compiled", "batched", or None for the fastest; default None',
+    "backend": 'how steps are run: "loop", "flat", "compiled", "batched", or None for the fastest; default None',
 }
 
 
 @cache
 def members(rule: Rule) -> dict[str, list[str]]:
     """Each keyword, with the hyperparameters it carries, in torch's order."""
-    return carried(rule.hypers())
+    return names_by_keyword(rule.hypers())
 
 
-def carried(hypers: Mapping[str, Hyper]) -> dict[str, list[str]]:
+def names_by_keyword(hypers: Mapping[str, Hyper]) -> dict[str, list[str]]:
     """Each keyword, with the settings it carries, in the order they are declared."""
     found: dict[str, list[str]] = {}
     for name, declared in hypers.items():
@@ -49,15 +49,15 @@ def carried(hypers: Mapping[str, Hyper]) -> dict[str, list[str]]:
 
 def from_rule(rule: Rule) -> dict[str, Any]:
     """The keywords of a rule's settings."""
-    return _carrying(members(rule), rule.settings())
+    return _values_by_keyword(members(rule), rule.settings())
 
 
-def carrying(hypers: Mapping[str, Hyper], settings: Mapping[str, Any]) -> dict[str, Any]:
+def values_by_keyword(hypers: Mapping[str, Hyper], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of settings that are declared so."""
-    return _carrying(carried(hypers), settings)
+    return _values_by_keyword(names_by_keyword(hypers), settings)
 
 
-def _carrying(members: Mapping[str, list[str]], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _values_by_keyword(members: Mapping[str, list[str]], settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         keyword: settings[names[0]] if names == [keyword] else tuple(settings[name] for name in names)
         for keyword, names in members.items()
@@ -165,10 +165,12 @@ def check_common(rule: Rule, group: dict[str, Any]) -> None:
         raise SettingError(f"{who}: seed must be a whole number of at most 64 bits, got {seed!r}.")
 
 
-def check_way(rule: Rule, way: Any) -> None:
-    """Refuse what is no way of running."""
-    if way is not None and way not in get_args(Backend):
-        raise SettingError(f"{rule.name}: way must be one of {', '.join(get_args(Backend))} or None, got {way!r}.")
+def check_backend(rule: Rule, backend: Any) -> None:
+    """Raise SettingError unless this is the name of a backend."""
+    if backend is not None and backend not in get_args(Backend):
+        raise SettingError(
+            f"{rule.name}: backend must be one of {', '.join(get_args(Backend))} or None, got {backend!r}."
+        )
 
 
 def check_group(rule: Rule, group: dict[str, Any]) -> None:
@@ -178,8 +180,10 @@ def check_group(rule: Rule, group: dict[str, Any]) -> None:
     """
     if "params" not in group:
         raise ParameterError(f"{rule.name}: a parameter group must have the key 'params', got {sorted(group)}.")
-    if "way" in group:
-        raise KeywordError(f"{rule.name}: way must be given to the optimizer, not to a group, got {group['way']!r}.")
+    if "backend" in group:
+        raise KeywordError(
+            f"{rule.name}: backend must be given to the optimizer, not to a group, got {group['backend']!r}."
+        )
     known = [*from_rule(rule), *COMMON]
     for key in group.keys() - {"params", *known}:
         close = ["lr"] if key == "learning_rate" else get_close_matches(key, known, n=1, cutoff=0.85)

@@ -53,13 +53,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         maximize: bool = False,
         rounding: precision.Rounding = "nearest",
         seed: int = 0,
-        way: backends.Backend | None = None,
+        backend: backends.Backend | None = None,
         **settings: Any,
     ) -> None:
         differentiable = bool(settings.get("differentiable"))
         settings = keywords.take_torchs(self.rule, settings)
-        keywords.check_way(self.rule, way)
-        self._way = way
+        keywords.check_backend(self.rule, backend)
+        self._backend = backend
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             got = f"one tensor of shape {tuple(params.shape)}" if isinstance(params, Tensor) else type(params).__name__
             raise ParameterTypeError(
@@ -147,7 +147,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         items = [item for binding, step in self._all_ready() for item in binding.items(step)]
         moved = ParameterSwap()
         try:
-            moved.move(zip([item.param for item in items], loop.perturbed(items), strict=True))
+            moved.move(zip([item.param for item in items], loop.perturbed_parameters(items), strict=True))
             self.zero_grad()
             with torch.enable_grad():
                 closure()
@@ -195,10 +195,10 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _bound(self, params: list[Tensor], programs: Callable[[torch.dtype], Program]) -> GroupBindings:
         try:
-            return self._bindings.of(params, programs, self._way)
+            return self._bindings.of(params, programs, self._backend)
         except UnknownParameterError:  # the user has put another one into the group
             self._forget()
-            return self._bindings.of(params, programs, self._way)
+            return self._bindings.of(params, programs, self._backend)
 
     def _programs(self, number: int, *, ahead: int = 1) -> Callable[[torch.dtype], Program]:
         """The program of a group for parameters of a dtype, at the group's settings as they are now.
@@ -211,7 +211,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         kept = (settings, group["maximize"], group.get("rounding", "nearest"), turn)
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
-            rule = self.rule.with_(**settings).at(turn)
+            rule = self.rule.with_(**settings).for_step(turn)
             if rule.replaces_lr_schedule and "lr" in settings:
                 self._highest[number] = highest = max(settings["lr"], self._highest.get(number, 0.0))
                 if fallen := schedule_conflict(rule, highest, settings["lr"]):
@@ -220,7 +220,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             @cache
             def program(dtype: torch.dtype) -> Program:
                 check_rounding(self._who, kept[2], dtype)
-                return Program(rule, kept[1], precision.used(kept[2], dtype))
+                return Program(rule, kept[1], precision.effective_rounding(kept[2], dtype))
 
             self._read[number] = kept, program
         return self._read[number][1]
@@ -342,7 +342,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._not_evaluating()
-        return super().__getstate__() | {"_way": self._way, "_said": self._said}
+        return super().__getstate__() | {"_way": self._backend, "_said": self._said}
 
     def __reduce__(self) -> Any:
         if _MADE.get(self.rule) is type(self) and type(self).__module__ == __name__:
@@ -364,13 +364,15 @@ class RuleOptimizer(torch.optim.Optimizer):
     def prepare(self) -> ExecutionPlan:
         """Wait until every kernel that the plan needs is compiled; nothing else of the optimizer changes."""
         for runner in self._expected():
-            runner.settled(wait=True)
+            runner.resolve(wait=True)
         return self.plan
 
     def _expected(self) -> list[backends.BatchRunner]:
         """How each parameter would be run if it had no state, in the order of the optimizer."""
         groups = enumerate(self.param_groups)
-        return [one for number, group in groups for one in expected(group["params"], self._programs(number), self._way)]
+        return [
+            one for number, group in groups for one in expected(group["params"], self._programs(number), self._backend)
+        ]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class, or of torch's class of the same name; another one's raises ParameterError.

@@ -69,6 +69,6 @@ class ScalarState:
         self.steps = ScalarArray(num_params, torch.float32)
         self._carried: dict[str, ScalarArray] = {}
 
-    def carried(self, name: str) -> ScalarArray:
+    def recurrent_scalars(self, name: str) -> ScalarArray:
         """The numbers that are carried on under this name."""
         return self._carried.setdefault(name, ScalarArray(self._num_params, torch.float64))

@@ -133,10 +133,10 @@ def _moved(rule: Rule, start: Sequence[Tensor], shown: Sequence[Sequence[Tensor]
     params, half = list(start), len(shown) // 2
     middle = params
     states = [program.init(param) for param in params]
-    carried, squares = program.begun(), []
+    carried, squares = program.initial_recurrent_scalars(), []
     for step, grads in enumerate(shown, start=1):
         c = program.coefficients(step, before=carried)
-        carried = program.carried(c)
+        carried = program.recurrent_scalars_of(c)
         items = [loop.Item(program, *each, c) for each in zip(params, grads, states, strict=True)]
         before = params
         params, states = (list(each) for each in zip(*loop.update(items), strict=True))

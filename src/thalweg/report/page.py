@@ -73,8 +73,8 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "fresh": next((one.name for one in summaries if one.entries["value"]), None),
         "advised": any(one.recommended is not None for one in summaries),
         "target": plan.target,
-        "looks": next(iter(plan.horizons.values())).looks,
-        "ways": {name: plan.ways[name].reason for name in names},
+        "looks": next(iter(plan.schedules.values())).looks,
+        "ways": {name: plan.execution_modes[name].reason for name in names},
         "seed": plan.seed,
         "seeds": {_STAGES.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
         "environment": header.environment,
@@ -92,7 +92,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
 def _common_schedule(comparison: Comparison) -> str:
     """The schedule of those that have none of their own."""
     own = {one["name"]: one["schedule"] for one in comparison.header.contenders}
-    horizons = comparison.plan.horizons
+    horizons = comparison.plan.schedules
     return next((horizons[name].schedule for name, schedule in own.items() if schedule is None), "different")
 
 

@@ -186,9 +186,9 @@ __all__ = [
     "hyper",
     "like_param",
     "of_shape",
-    "root",
     "record",
     "resolve_reductions",
+    "root",
     "switch",
     "wrappers",
 ]

@@ -37,7 +37,7 @@ class ASGD(Rule, scope="elementwise"):
     weight_decay: Scalar = decay.l2_penalty()
 
     # Those of the next step, as in torch: a schedule acts a step late.
-    carried = {"eta": 0.0, "mu": 1.0}  # noqa: RUF012  (a constant)
+    recurrent_scalars = {"eta": 0.0, "mu": 1.0}  # noqa: RUF012  (a constant)
 
     class State:
         a = like_param(unit="θ", key="ax")
@@ -45,7 +45,7 @@ class ASGD(Rule, scope="elementwise"):
     def coefficients(self, step: int) -> Any:
         return record(weight_decay=self.weight_decay)
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
         lr = before.eta if step > 1 else self.lr
         return {
             "lr": lr,

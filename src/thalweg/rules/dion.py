@@ -57,8 +57,8 @@ class Dion(decay.Decoupled, scope="matrix"):
         factor = of_shape(_factor, unit="1", key="right_factor", first=_first)
 
     @property
-    def form(self) -> Hashable:
-        return super().form, self.rank_fraction  # it decides the shape of the factor
+    def code_key(self) -> Hashable:
+        return super().code_key, self.rank_fraction  # it decides the shape of the factor
 
     def coefficients(self, step: int) -> Any:
         return record(lr=self.lr, taken=1 - self.momentum, eps=self.eps, shrink=decay.shrink(self))

@@ -40,13 +40,13 @@ class NAdamStep(Rule):
     momentum_decay: Scalar = hyper(4e-3, ">= 0", symbol="ψ", doc="how soon the momentum has warmed up")
 
     corrects_bias = True
-    carried = {"mu_product": 1.0}  # noqa: RUF012  (a constant)
+    recurrent_scalars = {"mu_product": 1.0}  # noqa: RUF012  (a constant)
 
     class State:
         m = like_param(unit="g", key="exp_avg")
         v = like_param(unit="g²", key="exp_avg_sq")
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
         now, later = (
             self.beta1 * (1 - 0.5 * _SHRINKING ** (count * self.momentum_decay)) for count in (step, step + 1)
         )

@@ -83,7 +83,7 @@ class PSGDKron(decay.Decoupled, scope="matrix"):
     supports_complex = False
     max_dims = MAX_DIMS
     supports_vmap = False
-    draws = True
+    uses_random_numbers = True
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",

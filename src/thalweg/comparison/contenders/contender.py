@@ -55,7 +55,7 @@ class Contender:
         return {name: within for name, within in found.items() if within is not None}
 
     @property
-    def company(self) -> Hashable:
+    def population_key(self) -> Hashable:
         """Who may train beside it in one population: elementwise rules, by what a step sees; others by themselves.
 
         Gradients are most of the time of an elementwise rule's training, so that of one tells that of all.
@@ -188,7 +188,7 @@ class Contender:
             "defaults": {
                 name: value for name, value in defaults.items() if name != "lr" or isinstance(self.rule, Rule)
             },
-            "keywords": keywords.carried(declared),
+            "keywords": keywords.names_by_keyword(declared),
             "space": {name: asdict(found) for name, found in self.space(3).items()},
             # Of what the result depends on most: a choice at the end of its range is worth a remark.
             "remarkable": list(self.space(2)),
@@ -200,7 +200,7 @@ def _written(rule: Rule) -> str:
     """A rule of the library's, or of a user's own, as Python."""
     kind = type(rule).__name__
     if isinstance(rule, CompositeRule):
-        return f"thalweg.rules.{kind}(({', '.join(map(_written, rule.given))}))"
+        return f"thalweg.rules.{kind}(({', '.join(map(_written, rule.original_rules))}))"
     if isinstance(rule, Wrapper):
         return f"thalweg.rules.{kind}({_written(rule.inner)})"
     return f"thalweg.rules.{kind}()" if kind in rules.__all__ else kind

@@ -68,8 +68,8 @@ class ExternalOptimizer:
 
     def optimizer(self, params: Iterable[Any]) -> torch.optim.Optimizer:
         """The optimizer at these settings. What nobody changed is left to its own default."""
-        all_of_them = keywords.carrying(self.declared, self.settings())
-        names = keywords.carried(self.declared)
+        all_of_them = keywords.values_by_keyword(self.declared, self.settings())
+        names = keywords.names_by_keyword(self.declared)
         given = {key: value for key, value in all_of_them.items() if key == "lr" or self.changed.keys() & names[key]}
         return self.make(params, **given)
 

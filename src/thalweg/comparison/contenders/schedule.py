@@ -74,7 +74,7 @@ class TrainingSchedule:
         """The share of the learning rate that this step (from 0) has."""
         return SCHEDULES[self.schedule](step, self.steps)
 
-    def looked_at(self) -> list[int]:
+    def evaluation_steps(self) -> list[int]:
         """After how many steps the model is evaluated: 0, ..., all."""
         return sorted({round(self.steps * look / self.looks) for look in range(self.looks + 1)})
 

@@ -28,7 +28,7 @@ Train = Callable[[Sequence[Contender], Sequence[Trial]], list[TrainingResult]]
 def extend_lr_ranges(
     task: Task,
     contenders: Sequence[Contender],
-    horizons: Mapping[str, TrainingSchedule],
+    schedules: Mapping[str, TrainingSchedule],
     members: Mapping[str, int],
     seed: int,
 ) -> dict[str, tuple[Range, int]]:
@@ -36,15 +36,15 @@ def extend_lr_ranges(
 
     def train(asked: Sequence[Contender], trials: Sequence[Trial]) -> list[TrainingResult]:
         found: dict[int, TrainingResult] = {}
-        companies: dict[Hashable, list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for k, one in enumerate(asked):
-            companies.setdefault((one.company, horizons[one.name]), []).append(k)
-        for alike in companies.values():
+            groups.setdefault((one.population_key, schedules[one.name]), []).append(k)
+        for alike in groups.values():
             size = members[asked[alike[0]].name]
             for start in range(0, len(alike), size):
                 part = alike[start : start + size]
-                horizon = replace(horizons[asked[part[0]].name], looks=1)
-                results = train_all(task, [asked[k] for k in part], [trials[k] for k in part], horizon)
+                schedule = replace(schedules[asked[part[0]].name], looks=1)
+                results = train_all(task, [asked[k] for k in part], [trials[k] for k in part], schedule)
                 found |= dict(zip(part, results, strict=True))
         return [found[k] for k in range(len(asked))]
 

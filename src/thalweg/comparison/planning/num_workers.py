@@ -21,7 +21,7 @@ CLEARLY_FASTER = 1.25
 def choose_num_workers(
     task: Task,
     contenders: Sequence[Contender],
-    ways: dict[str, ExecutionMode],
+    execution_modes: dict[str, ExecutionMode],
     planned_s: float,
     seed: int,
     *,
@@ -35,12 +35,12 @@ def choose_num_workers(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     hired = cores if asked is None else asked
     if hired < 2 or (asked is None and planned_s < 4 * HIRING_S) or not _can_travel(task, contenders):
-        return 1, ways
-    way, threads = ways[contender.name], torch.get_num_threads()
+        return 1, execution_modes
+    mode, threads = execution_modes[contender.name], torch.get_num_threads()
     trial = Trial({}, seed)
     try:
         with seeded(seed):
-            run = PopulationRun(task, contender, [trial] * max(2, way.members))
+            run = PopulationRun(task, contender, [trial] * max(2, mode.members))
             run.step(0.0)
             together_s = seconds_of(lambda: run.step(0.0))
             torch.set_num_threads(1)
@@ -51,11 +51,11 @@ def choose_num_workers(
         torch.set_num_threads(threads)
     gain = hired * together_s / alone_s
     if asked is None and gain < CLEARLY_FASTER:
-        return 1, ways
+        return 1, execution_modes
     told = f", in {hired} processes with one thread each"
     return hired, {
         name: replace(one, fixed_s=one.fixed_s / gain, member_s=one.member_s / gain, reason=one.reason + told)
-        for name, one in ways.items()
+        for name, one in execution_modes.items()
     }
 
 

@@ -44,7 +44,7 @@ class ExecutionMode:
 
 
 def measure(
-    task: Task, contender: Contender, horizon: TrainingSchedule, seed: int
+    task: Task, contender: Contender, schedule: TrainingSchedule, seed: int
 ) -> tuple[ExecutionMode, dict[str, float]]:
     """Time a training one by one and as a population: the way, and what is measured before the first step, by split.
 
@@ -58,7 +58,7 @@ def measure(
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
             alone_step_s = time_of_step(single)
-            alone_s = time_of_training(single, horizon, alone_step_s)
+            alone_s = time_of_training(single, schedule, alone_step_s)
             check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
         reason = why_not_population(task, contender, single.model)
         if any(not torch.equal(buffers.get(name, buffer), buffer) for name, buffer in single.model.named_buffers()):
@@ -75,17 +75,17 @@ def measure(
             if few_step_s > 2 * few * alone_step_s:
                 # No larger population would make up for that, and a large one of a large model takes long to try.
                 return ExecutionMode(1, 0.0, alone_s, "one by one: a population is slower here"), untrained
-            few_s = time_of_training(small, horizon, few_step_s)
+            few_s = time_of_training(small, schedule, few_step_s)
             large = PopulationRun(task, contender, [trial] * many)
             many_step_s = time_of_step(large)
             if many_step_s > many * alone_step_s / CLEARLY_FASTER:  # a look may take long: it is not needed any more
                 gain = many * alone_step_s / many_step_s
                 return ExecutionMode(1, 0.0, alone_s, f"one by one: {_NOT_ENOUGH.format(gain)}"), untrained
-            many_s = time_of_training(large, horizon, many_step_s)
+            many_s = time_of_training(large, schedule, many_step_s)
             most = POPULATIONS[2]
             if numel * most <= STACKED_NUMBERS:
                 largest = PopulationRun(task, contender, [trial] * most)
-                most_s = time_of_training(largest, horizon, time_of_step(largest))
+                most_s = time_of_training(largest, schedule, time_of_step(largest))
                 if most_s / most < WORTH_GROWING * many_s / many:
                     (few, few_s), (many, many_s) = (many, many_s), (most, most_s)
         except Exception as error:  # vmap refuses in many ways: the model then trains one by one
@@ -122,8 +122,8 @@ def measure_function(task: TrainingFunction, contender: Contender, seed: int) ->
         result = run_function(task, contender, Trial({}, seed))
     first = next((look.validation for look in result.looks if math.isfinite(look.validation)), 1.0)
     untrained = dict.fromkeys(("train", "validation", "test"), first + 9 * abs(first))
-    way = ExecutionMode(1, 0.0, result.seconds, "one by one: a training function of the user's")
-    return way, scale_for(untrained, own_metric=False), len(result.looks)
+    mode = ExecutionMode(1, 0.0, result.seconds, "one by one: a training function of the user's")
+    return mode, scale_for(untrained, own_metric=False), len(result.looks)
 
 
 def time_of_update(task: Task, contender: Contender, seed: int) -> float:
@@ -155,10 +155,10 @@ def time_of_step(run: Run) -> float:
     return seconds_of(lambda: run.step(lr_factor))
 
 
-def time_of_training(run: Run, horizon: TrainingSchedule, step_s: float) -> float:
+def time_of_training(run: Run, schedule: TrainingSchedule, step_s: float) -> float:
     """The predicted seconds of a whole training, from those of a step and of a look."""
     look_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")))
-    return horizon.steps * step_s + len(horizon.looked_at()) * look_s
+    return schedule.steps * step_s + len(schedule.evaluation_steps()) * look_s
 
 
 def seconds_of(action: Callable[[], Any], moment_s: float = PILOT_S) -> float:

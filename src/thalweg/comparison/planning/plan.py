@@ -57,8 +57,8 @@ class ComparisonPlan:
     design: Design
     scale: ScoreScale
     workers: int
-    horizons: dict[str, TrainingSchedule]
-    ways: dict[str, ExecutionMode]
+    schedules: dict[str, TrainingSchedule]
+    execution_modes: dict[str, ExecutionMode]
     ranges: dict[str, dict[str, Range]]
     extended: dict[str, int]
     draws: dict[str, int]
@@ -81,8 +81,8 @@ class ComparisonPlan:
                 "design": Design.from_json(stored["design"]),
                 "scale": ScoreScale(**stored["scale"]),
                 "target": stored["target"] and Target(**stored["target"]),
-                "horizons": {name: TrainingSchedule(**horizon) for name, horizon in stored["horizons"].items()},
-                "ways": {name: ExecutionMode(**way) for name, way in stored["ways"].items()},
+                "horizons": {name: TrainingSchedule(**schedule) for name, schedule in stored["horizons"].items()},
+                "ways": {name: ExecutionMode(**mode) for name, mode in stored["ways"].items()},
                 "ranges": {
                     name: {key: Range(**found) for key, found in ranges.items()}
                     for name, ranges in stored["ranges"].items()
@@ -138,44 +138,49 @@ def make_plan(
     """Measure, then plan; raises TaskError for a task that cannot be trained, BudgetError for too small a budget."""
     began = time.perf_counter()
     seed_of_pilot = derive(seed, "pilot")
-    horizons = {contender.name: horizon_of(task, contender, schedule) for contender in contenders}
+    schedules = {contender.name: schedule_of(task, contender, schedule) for contender in contenders}
     if target is not None:
-        horizons = {name: replace(horizon, looks=LOOKS) for name, horizon in horizons.items()}
-    ways: dict[str, ExecutionMode] = {}
+        schedules = {name: replace(schedule, looks=LOOKS) for name, schedule in schedules.items()}
+    execution_modes: dict[str, ExecutionMode] = {}
     step_s: dict[str, float] = {}
     scale: ScoreScale | None = None
 
     def predict(design: Design) -> float:
         """The cost of a design in which nobody is dropped, in the unit of the budget."""
         if allowed.steps is not None:
-            return (design.most_trainings + design.value) * max(horizon.steps for horizon in horizons.values())
+            return (design.most_trainings + design.value) * max(schedule.steps for schedule in schedules.values())
         if allowed.passes is not None:
             return (design.most_trainings + design.value) * (task.passes if isinstance(task, Task) else 1)
-        extra = max((way.seconds(design.value) for way in ways.values()), default=0.0)
+        extra = max((mode.seconds(design.value) for mode in execution_modes.values()), default=0.0)
         return time.perf_counter() - began + seconds_of_all(replace(design, pruned=prune, refined=refine)) + extra
 
     def seconds_of_all(design: Design) -> float:
         together: dict[Hashable, list[str]] = {}
         for contender in contenders:
-            together.setdefault(contender.company, []).append(contender.name)
-        found = ((next((ways[name] for name in names if name in ways), None), names) for names in together.values())
-        return sum(seconds_of_design(way, design, len(names)) for way, names in found if way is not None)
+            together.setdefault(contender.population_key, []).append(contender.name)
+        found = (
+            (next((execution_modes[name] for name in names if name in execution_modes), None), names)
+            for names in together.values()
+        )
+        return sum(seconds_of_design(mode, design, len(names)) for mode, names in found if mode is not None)
 
     for contender in contenders:
         tell(contender.name)
         # A function of the user's takes as long for one optimizer as for another, as far as is known beforehand.
         if isinstance(task, TrainingFunction):
-            if not ways:
-                ways[contender.name], scale, reports = measure_function(task, contender, seed_of_pilot)
-                horizons = {name: replace(horizon, steps=reports) for name, horizon in horizons.items()}
-            ways[contender.name] = next(iter(ways.values()))
+            if not execution_modes:
+                execution_modes[contender.name], scale, reports = measure_function(task, contender, seed_of_pilot)
+                schedules = {name: replace(schedule, steps=reports) for name, schedule in schedules.items()}
+            execution_modes[contender.name] = next(iter(execution_modes.values()))
         else:
             # All rules train in one population, whose gradients are most of its time.
-            like = next(one.name for one in contenders if one.company == contender.company)
-            if like in ways:
-                ways[contender.name] = ways[like]
+            like = next(one.name for one in contenders if one.population_key == contender.population_key)
+            if like in execution_modes:
+                execution_modes[contender.name] = execution_modes[like]
             else:
-                ways[contender.name], untrained = measure(task, contender, horizons[contender.name], seed_of_pilot)
+                execution_modes[contender.name], untrained = measure(
+                    task, contender, schedules[contender.name], seed_of_pilot
+                )
                 scale = scale or scale_for(untrained, own_metric=task.metric is not None, dtype=_dtype(task))
             step_s[contender.name] = time_of_update(task, contender, seed_of_pilot)
 
@@ -183,19 +188,21 @@ def make_plan(
         if allowed.seconds is not None and time.perf_counter() - began > allowed.seconds:
             budget.design(allowed, len(contenders), predict=predict)
     assert scale is not None
-    aim = None if target is None else _aim(task, target, scale, next(iter(horizons.values())))
+    aim = None if target is None else _aim(task, target, scale, next(iter(schedules.values())))
     unit = "steps" if allowed.steps is not None else "passes" if allowed.passes is not None else "s"
     hired = 1
     if isinstance(task, Task):
         planned = budget.design(allowed, len(contenders), predict=predict, unit=unit)
-        hired, ways = choose_num_workers(task, contenders, ways, seconds_of_all(planned), seed_of_pilot, asked=workers)
+        hired, execution_modes = choose_num_workers(
+            task, contenders, execution_modes, seconds_of_all(planned), seed_of_pilot, asked=workers
+        )
     design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
     ranges: dict[str, dict[str, Range]] = {contender.name: {} for contender in contenders}
     extended = dict.fromkeys(ranges, 0)
     if design.most_trainings >= WORTH_EXPLORING and isinstance(task, Task):
         tell("ranges")
-        members = {name: way.members for name, way in ways.items()}
-        for name, (found, times) in extend_lr_ranges(task, contenders, horizons, members, seed_of_pilot).items():
+        members = {name: mode.members for name, mode in execution_modes.items()}
+        for name, (found, times) in extend_lr_ranges(task, contenders, schedules, members, seed_of_pilot).items():
             ranges[name], extended[name] = {"lr": found}, times
         design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
     design = replace(design, pruned=prune, refined=refine)
@@ -204,8 +211,8 @@ def make_plan(
         design=design,
         scale=scale if aim is None else ScoreScale("log", dict.fromkeys(scale.untrained, aim.whole)),
         workers=hired,
-        horizons=horizons,
-        ways=ways,
+        schedules=schedules,
+        execution_modes=execution_modes,
         ranges=ranges,
         extended=extended,
         draws={},
@@ -216,7 +223,7 @@ def make_plan(
         # How soon a loss is met is seen on the way, where the test is never looked at.
         judged_on=task.judged_on if aim is None else task.selected_on,
     )
-    most = {one.name: drawn_for(design.draws, horizons[one.name]) if prune else design.draws for one in contenders}
+    most = {one.name: drawn_for(design.draws, schedules[one.name]) if prune else design.draws for one in contenders}
     counted = {one.name: most[one.name] if plan.space_of(one) else 1 for one in contenders}
     return replace(plan, draws=counted)
 
@@ -225,7 +232,7 @@ def _dtype(task: Task) -> torch.dtype:
     return next(param.dtype for param in task.make_model(0).parameters() if param.requires_grad)
 
 
-def _aim(task: Task | TrainingFunction, target: float, scale: ScoreScale, horizon: TrainingSchedule) -> Target:
+def _aim(task: Task | TrainingFunction, target: float, scale: ScoreScale, schedule: TrainingSchedule) -> Target:
     untrained = scale.untrained[task.selected_on]
     if not target < untrained:
         raise SettingError(
@@ -233,11 +240,11 @@ def _aim(task: Task | TrainingFunction, target: float, scale: ScoreScale, horizo
             f"{untrained:.4g}, got {target:g}."
         )
     if isinstance(task, TrainingFunction):
-        return Target(target, task.selected_on, horizon.steps, REPORTS)
+        return Target(target, task.selected_on, schedule.steps, REPORTS)
     return Target(target, task.selected_on, task.passes, "steps" if task.splits.train is None else "passes")
 
 
-def seconds_of_design(way: ExecutionMode, design: Design, contenders: int) -> float:
+def seconds_of_design(mode: ExecutionMode, design: Design, contenders: int) -> float:
     """The predicted time of contenders none of which is dropped from the ranking, stage by stage as it is asked for.
 
     Of the race, each look after the first is counted for half of the contenders: long races are run by a few.
@@ -246,22 +253,22 @@ def seconds_of_design(way: ExecutionMode, design: Design, contenders: int) -> fl
     done, run, total_s, stages = 0, 0, 0.0, [design.finalists * design.refinals, design.race[0].size]
     for look in looks:
         studies, done = look.size - done, look.size
-        total_s += _seconds_of_search(way, design, contenders * studies)
+        total_s += _seconds_of_search(mode, design, contenders * studies)
         stages += [studies * design.retrained * design.reseeds, studies * design.judged]
     for look in design.race:
         new, run = look.size - run, look.size
         stages.append(new if new == run else math.ceil(new / 2))
-    return total_s + sum(way.seconds(contenders * trainings) for trainings in stages)
+    return total_s + sum(mode.seconds(contenders * trainings) for trainings in stages)
 
 
-def _seconds_of_search(way: ExecutionMode, design: Design, studies: int) -> float:
+def _seconds_of_search(mode: ExecutionMode, design: Design, studies: int) -> float:
     """The predicted time of the search of so many studies."""
     rounds = [len(trials) for trials in design.rounds(design.draws) if trials]
     if design.pruned:
         # As many steps of members as without, but each study is a population of its own, which ends as a small one.
-        trained_s = studies * (len(rounds) * way.fixed_s + design.draws * way.member_s)
+        trained_s = studies * (len(rounds) * mode.fixed_s + design.draws * mode.member_s)
     else:
-        trained_s = sum(way.seconds(count * studies) for count in rounds)
+        trained_s = sum(mode.seconds(count * studies) for count in rounds)
     return trained_s + sum(rounds[1:]) * studies * PROPOSAL_S
 
 
@@ -270,7 +277,7 @@ def has_full_batch(task: Task | TrainingFunction) -> bool:
     return isinstance(task, Task) and (task.splits.train is None or isinstance(task.splits.train, tuple))
 
 
-def horizon_of(task: Task | TrainingFunction, contender: Contender, schedule: str) -> TrainingSchedule:
+def schedule_of(task: Task | TrainingFunction, contender: Contender, schedule: str) -> TrainingSchedule:
     """How long this contender trains: as many passes over the data as the others."""
     if contender.full_batch and not has_full_batch(task):
         got = "got a DataLoader" if isinstance(task, Task) else "and the function makes its own batches"

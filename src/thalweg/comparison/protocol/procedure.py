@@ -41,7 +41,7 @@ class TrialScore(NamedTuple):
 
     selection_score: float
     evaluation_score: float
-    steady: bool = True
+    completed: bool = True
     clipped: bool = False
 
 
@@ -62,13 +62,13 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Race:
-    """Question S. `scores` and `steady` are by seed; `within` are shown to lie within the margin of the leader.
+    """Question S. `scores` and `completed` are by seed; `within` are shown to lie within the margin of the leader.
 
     `settled` is what the race ended in: `best`, `within`, or `open`.
     """
 
     scores: dict[str, list[float]]
-    steady: dict[str, list[bool]]
+    completed: dict[str, list[bool]]
     dropped: list[list[str]]
     kept: list[str]
     within: list[str]
@@ -230,7 +230,7 @@ def _race(
     margin: Callable[[float], float],
 ) -> Race:
     scores: dict[str, list[float]] = {name: [] for name in chosen}
-    steady: dict[str, list[bool]] = {name: [] for name in chosen}
+    completed: dict[str, list[bool]] = {name: [] for name in chosen}
     clipped: set[str] = set()
     kept, dropped, run = list(chosen), [], 0
     for look in design.race:
@@ -238,7 +238,7 @@ def _race(
         found = answer(_flat(asks.values()))
         for name, mine in asks.items():
             scores[name] += [found[ask].evaluation_score for ask in mine]
-            steady[name] += [found[ask].steady for ask in mine]
+            completed[name] += [found[ask].completed for ask in mine]
             if any(found[ask].clipped for ask in mine):
                 clipped.add(name)
         run = look.size
@@ -256,13 +256,13 @@ def _race(
         kept = sorted((name for name in kept if name not in dropped[-1]), key=lambda name: fmean(scores[name]))
         if len(within) == len(kept):
             break
-    reliable = [name for name in within if steady[name].count(False) <= FRAGILE * len(steady[name])]
+    reliable = [name for name in within if completed[name].count(False) <= FRAGILE * len(completed[name])]
     settled = "best" if len(kept) == 1 else "within" if len(within) == len(kept) else "open"
     needed = None
     if settled == "open" and run > 1 and tolerated > 0:  # of a leader at zero nothing is a share
         needed = max(statistics.seeds_to_settle(scores[name], leader, tolerated) for name in kept[1:])
     recommended = min(reliable, key=lambda name: (cost[name], kept.index(name)), default=None)
-    return Race(scores, steady, dropped, kept, within, settled, recommended, needed)
+    return Race(scores, completed, dropped, kept, within, settled, recommended, needed)
 
 
 def _seeds(stage: str, name: str, setting: Setting, indices: Iterable[int]) -> list[TrialRequest]:

@@ -75,7 +75,7 @@ def _of_the_task(plan: ComparisonPlan, summaries: Sequence[Summary], *, is_funct
     if plan.optimum is not None and least < plan.optimum - 1e-3 * abs(plan.optimum) - 1e-6:
         yield f"A training loss of {least:.4g} is below the optimum that the task states, {plan.optimum:.4g}."
     for one in () if is_function else summaries:
-        switch_at, ended_at = one.settings.get("switch_at"), plan.horizons[one.name].steps
+        switch_at, ended_at = one.settings.get("switch_at"), plan.schedules[one.name].steps
         if switch_at is not None and switch_at >= ended_at:
             yield (
                 f"{one.name} goes on to its second rule after step {switch_at:g}, and trainings end at {ended_at}: "

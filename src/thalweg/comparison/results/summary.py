@@ -131,7 +131,7 @@ def summarize(
         seeds=seeds,
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
-        missed=statuses.count("ok") - findings.race.steady[name].count(True),
+        missed=statuses.count("ok") - findings.race.completed[name].count(True),
         seconds=median(entry.result.seconds for entry in raced),
         state_bytes=described["state_bytes"],
         state_numbers=described["state_numbers"],

@@ -106,8 +106,8 @@ def _lost(race: Race, terms: Terms) -> str:
 
 def _text(race: Race, chosen: str, value: Estimate, terms: Terms) -> str:
     reached = f"{chosen} {terms.reaches} {_with_interval(value)}."
-    lost = race.steady[chosen].count(False)
-    fragile = f" {chosen} was lost on {lost} of {len(race.steady[chosen])} seeds of the race." if lost else ""
+    lost = race.completed[chosen].count(False)
+    fragile = f" {chosen} was lost on {lost} of {len(race.completed[chosen])} seeds of the race." if lost else ""
     if len(race.scores) == 1:
         return reached + fragile
     if race.settled == "best":

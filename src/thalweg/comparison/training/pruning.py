@@ -44,24 +44,24 @@ class Rungs:
         )
 
 
-def rungs_of(horizon: TrainingSchedule) -> list[int]:
+def rungs_of(schedule: TrainingSchedule) -> list[int]:
     """The steps after which trainings of this length are judged."""
-    steps = {round(share * horizon.steps) for share in SHARES}
-    return sorted(step for step in steps if 0 < step < horizon.steps)
+    steps = {round(share * schedule.steps) for share in SHARES}
+    return sorted(step for step in steps if 0 < step < schedule.steps)
 
 
-def cost(draws: int, horizon: TrainingSchedule) -> float:
+def cost(draws: int, schedule: TrainingSchedule) -> float:
     """What so many pruned trainings of this length cost, in whole ones."""
     total, left, done = 0.0, draws, 0
-    for step in (*rungs_of(horizon), horizon.steps):
-        total += left * (step - done) / horizon.steps
+    for step in (*rungs_of(schedule), schedule.steps):
+        total += left * (step - done) / schedule.steps
         left, done = math.ceil(left / KEPT), step
     return total
 
 
-def drawn_for(draws: int, horizon: TrainingSchedule) -> int:
+def drawn_for(draws: int, schedule: TrainingSchedule) -> int:
     """How many settings may be drawn with pruning at the cost of so many without: as many, where there is no rung."""
     pruned = draws
-    while rungs_of(horizon) and cost(pruned + 1, horizon) <= draws:
+    while rungs_of(schedule) and cost(pruned + 1, schedule) <= draws:
         pruned += 1
     return pruned

@@ -162,7 +162,7 @@ class PopulationRun:
         contenders = [contender] * len(trials) if isinstance(contender, Contender) else list(contender)
         self.rules = [one.rule_at(trial.settings) for one, trial in zip(contenders, trials, strict=True)]
         self.lrs = [rule.settings()["lr"] for rule in self.rules]
-        assert len({one.company for one in contenders}) == 1
+        assert len({one.population_key for one in contenders}) == 1
         models = [task.make_model(trial.seed) for trial in trials]
         self.model = models[0]
         reason = why_not_population(task, contenders[0], self.model)
@@ -256,7 +256,9 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
         return f"{contender.name} needs more than one gradient a step: a {contender.rule.needs}"
     if contender.rule.has_eval_params:
         return f"{contender.name} is evaluated at other parameters than it trains"
-    if any(rule.draws or not rule.supports_vmap for rule in (contender.rule, *contender.rule.parts.values())):
+    if any(
+        rule.uses_random_numbers or not rule.supports_vmap for rule in (contender.rule, *contender.rule.parts.values())
+    ):
         return f"{contender.name} takes steps that differ in more than numbers"
     if not task.splits.in_memory:
         return "the data come from a DataLoader"

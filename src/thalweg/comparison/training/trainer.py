@@ -21,7 +21,7 @@ from thalweg.tasks import Task, TrainingFunction, seeded
 
 
 def follow(
-    run: Run, horizon: TrainingSchedule, tell: Callable[[float], None] = lambda share: None, rungs: Rungs | None = None
+    run: Run, schedule: TrainingSchedule, tell: Callable[[float], None] = lambda share: None, rungs: Rungs | None = None
 ) -> list[TrainingResult]:
     """Train to the horizon, looking on the way; one result for each member. `tell` hears the share that is done.
 
@@ -32,9 +32,9 @@ def follow(
     looks: list[list[Evaluation]] = [[] for _ in range(members)]
     results: dict[int, TrainingResult] = {}
     left, taken = list(range(members)), 0
-    for point in sorted({*horizon.looked_at(), *(rungs.before if rungs else ())}):
+    for point in sorted({*schedule.evaluation_steps(), *(rungs.before if rungs else ())}):
         while taken < point:
-            run.step(horizon.lr_factor(taken))
+            run.step(schedule.lr_factor(taken))
             taken += 1
         for member, *losses in zip(left, run.evaluate("train"), run.evaluate("validation"), strict=True):
             looks[member].append(Evaluation(taken, *losses))
@@ -42,7 +42,7 @@ def follow(
         for member in left:  # a share each of the time since the last look
             seconds[member] += (now - began) / len(left)
         began = now
-        tell(taken / horizon.steps)
+        tell(taken / schedule.steps)
         if not any(math.isfinite(looks[member][-1].train) for member in left):
             break
         if rungs and taken in rungs.before:
@@ -129,7 +129,7 @@ def train_all(
     task: Task | TrainingFunction,
     contender: Contender | Sequence[Contender],
     trials: Sequence[Trial],
-    horizon: TrainingSchedule,
+    schedule: TrainingSchedule,
     tell: Callable[[float], None] = lambda share: None,
     rungs: Rungs | None = None,
 ) -> list[TrainingResult]:
@@ -147,12 +147,12 @@ def train_all(
                 if len(trials) == 1
                 else PopulationRun(task, contenders, trials)
             )
-            return follow(run, horizon, tell, rungs)
+            return follow(run, schedule, tell, rungs)
     except Exception as error:
         if len(trials) == 1:
             return [TrainingResult("failed", message=f"{type(error).__name__}: {error}")]
         results = []
         for one, trial in zip(contenders, trials, strict=True):
-            results += train_all(task, one, [trial], horizon, rungs=rungs)
+            results += train_all(task, one, [trial], schedule, rungs=rungs)
             rungs = rungs and rungs.with_(results[-1].looks)
         return results

@@ -38,7 +38,7 @@ class Job:
 
     contenders: tuple[Contender, ...]
     trials: tuple[Trial, ...]
-    horizon: TrainingSchedule
+    schedule: TrainingSchedule
     predicted_s: float
     rungs: Rungs | None = None
 
@@ -100,7 +100,9 @@ class WorkerPool:
         return self._executor
 
     def _here(self, job: Job, tell: Callable[[Job, float], None]) -> list[TrainingResult]:
-        return train_all(self._task, job.contenders, job.trials, job.horizon, lambda share: tell(job, share), job.rungs)
+        return train_all(
+            self._task, job.contenders, job.trials, job.schedule, lambda share: tell(job, share), job.rungs
+        )
 
     def _in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[TrainingResult] | str]]:
         """Jobs as they end; with a text instead of results where a worker died or hangs."""
@@ -168,7 +170,7 @@ def _end_with(parent: int) -> None:
 
 
 def _train(job: Job) -> list[TrainingResult]:
-    return train_all(_TASK[0], job.contenders, job.trials, job.horizon, rungs=job.rungs)
+    return train_all(_TASK[0], job.contenders, job.trials, job.schedule, rungs=job.rungs)
 
 
 def _pack_task_files() -> None:

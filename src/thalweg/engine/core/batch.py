@@ -45,8 +45,8 @@ class ParameterBatch:
         self._lay = self._lie()
         self._held_at = array("Q", map(Tensor.data_ptr, self._held))
         # Where the parameters and then what they remember, column by column, lie in memory.
-        self.bound_at = self._held_at[: len(own)]
-        self.look: MemoryProbe | None = None  # by C, if a kernel runs the batch
+        self.addresses = self._held_at[: len(own)]
+        self.memory_probe: MemoryProbe | None = None  # by C, if a kernel runs the batch
         self._seen, self._grads_seen = CachedCheck(), CachedCheck()
 
     def state(self, k: int) -> Any:
@@ -60,12 +60,15 @@ class ParameterBatch:
 
     def unchanged(self) -> bool:
         """Whether everything lies in memory as it did when the batch was made, to the same size."""
-        return self._seen.where(self.look, self._held, lambda: self._lie() == self._lay, self._ids) == self._held_at
+        return (
+            self._seen.where(self.memory_probe, self._held, lambda: self._lie() == self._lay, self._ids)
+            == self._held_at
+        )
 
-    def fetch(self, records: "array[int]") -> None:
+    def prefetch(self, records: "array[int]") -> None:
         """Bring what a step will look at into the cache, with the dictionaries of these ids."""
-        if self.look is not None:
-            self.look.fetch(self._ids, records)
+        if self.memory_probe is not None:
+            self.memory_probe.prefetch(self._ids, records)
 
     def _lie(self) -> list[Any]:
         return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in self._held]
@@ -81,9 +84,9 @@ class ParameterBatch:
                 return "parameter and state lie differently in memory"
         return "two parameters share memory" if self.overlaps() else None
 
-    def where(self, grads: Sequence[Tensor]) -> "array[int] | None":
+    def gradient_addresses(self, grads: Sequence[Tensor]) -> "array[int] | None":
         """Where the gradients lie, if each is plain memory of the shape, order, dtype and device of its parameter."""
-        return self._grads_seen.where(self.look, grads, lambda: all(map(_alike, grads, self.params)))
+        return self._grads_seen.where(self.memory_probe, grads, lambda: all(map(_alike, grads, self.params)))
 
 
 class BatchStep(NamedTuple):
@@ -92,7 +95,7 @@ class BatchStep(NamedTuple):
     batch: ParameterBatch
     grads: Sequence[Tensor]
     rows: Sequence[Any]
-    grads_at: "array[int] | None" = None  # where they lie in memory, if that is known
+    gradient_addresses: "array[int] | None" = None  # where they lie in memory, if that is known
     sparse: bool = False  # some gradients are
 
 

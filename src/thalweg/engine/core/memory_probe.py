@@ -24,7 +24,7 @@ static uint64_t mixed(uint64_t sum, uint64_t value) {
 /* Fetch into the cache what a step will read of tensors, and of the dictionaries that hold them: the objects, what
    these point at, and what that points at first, which in a tensor of today is its storage, its gradient and its
    version. All of it is a hint: nothing is read but the objects and the tensors themselves. */
-void fetch(int64_t count, char *const *objects, int64_t offset, int64_t num_records, char *const *records) {
+void prefetch(int64_t count, char *const *objects, int64_t offset, int64_t num_records, char *const *records) {
     for (int64_t k = 0; k < count; k++) __builtin_prefetch(objects[k]);
     for (int64_t k = 0; k < num_records; k++) __builtin_prefetch(records[k]);
     for (int64_t k = 0; k < count; k++) {
@@ -44,7 +44,7 @@ void fetch(int64_t count, char *const *objects, int64_t offset, int64_t num_reco
 }
 
 /* A sum over how tensors lie, and in `at` where; 0 if one of them is not plain memory of the CPU. */
-uint64_t look(int64_t count, char *const *objects, int64_t offset, int64_t keys,
+uint64_t probe(int64_t count, char *const *objects, int64_t offset, int64_t keys,
               int (*const *ask)(void *tensor, void *answer), void **at, int64_t threads) {
     uint64_t all = 1, odd = 0;
     #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all) reduction(| : odd)
@@ -75,13 +75,13 @@ class MemoryProbe:
 
     def __init__(self, path: str) -> None:
         library = ctypes.PyDLL(path)  # both are too short to let other threads of Python go on
-        self._look, self._fetch = library.look, library.fetch
-        self._look.restype = ctypes.c_uint64
+        self._probe, self._fetch = library.probe, library.prefetch
+        self._probe.restype = ctypes.c_uint64
         pointer, number = ctypes.c_void_p, ctypes.c_int64
-        self._look.argtypes = [number, pointer, number, number, pointer, pointer, number]
+        self._probe.argtypes = [number, pointer, number, number, pointer, pointer, number]
         self._fetch.restype, self._fetch.argtypes = None, [number, pointer, number, number, pointer]
 
-    def fetch(self, objects: "array[int]", records: "array[int]") -> None:
+    def prefetch(self, objects: "array[int]", records: "array[int]") -> None:
         """Bring tensors and dictionaries, by their ids, into the cache: hundreds at a time, not one by one."""
         if _offset_of_keys() is not None:
             first, *more = objects.buffer_info(), records.buffer_info()
@@ -94,7 +94,7 @@ class MemoryProbe:
         if keys is None:
             return 0, at
         where = objects.buffer_info()[0], _OFFSET, keys, ctypes.addressof(_functions()), at.buffer_info()[0]
-        return self._look(len(at), *where, torch.get_num_threads()), at
+        return self._probe(len(at), *where, torch.get_num_threads()), at
 
 
 class CachedCheck:

@@ -37,18 +37,20 @@ def why_not(rounding: Rounding, dtype: torch.dtype) -> str | None:
     return None
 
 
-def used(rounding: Rounding, dtype: torch.dtype) -> Rounding:
+def effective_rounding(rounding: Rounding, dtype: torch.dtype) -> Rounding:
     """The rounding of a parameter of this dtype where `rounding` is asked for: wide ones have nothing to round."""
     return rounding if dtype in HALVES else "nearest"
 
 
-def exact(param: Tensor, state: Any, rounding: Rounding) -> Tensor:
+def to_compute_dtype(param: Tensor, state: Any, rounding: Rounding) -> Tensor:
     """The parameter as the rule is to see it."""
     value = param.to(compute_dtype(param.dtype))
     return value + state.residual.to(value.dtype) if rounding == "kahan" else value
 
 
-def rounded(value: Tensor, dtype: torch.dtype, state: Any, c: Any, index: Tensor | None, rounding: Rounding) -> Any:
+def round_parameter(
+    value: Tensor, dtype: torch.dtype, state: Any, c: Any, index: Tensor | None, rounding: Rounding
+) -> Any:
     """(the parameter as it is kept, the state with what rounding remembers)."""
     if rounding == "stochastic":
         assert index is not None, "the position of each element in its parameter"

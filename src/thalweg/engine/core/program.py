@@ -33,7 +33,7 @@ class Program:
         """What tensors must have in common to be run by the same code."""
         # What looks at whole tensors may tell matrices from vectors.
         num_dims = 1 if self.rule.scope == "elementwise" else max(1, len(shape))
-        return self.rule.form, tuple(self.layout(shape)), num_dims, dtype, self.maximize, self.rounding
+        return self.rule.code_key, tuple(self.layout(shape)), num_dims, dtype, self.maximize, self.rounding
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
         """The tensors remembered for a parameter of this shape: the rule's, and the rounding's."""
@@ -47,13 +47,13 @@ class Program:
             return record(**state._asdict(), residual=torch.zeros_like(param, requires_grad=False))
         return state
 
-    def begun(self) -> tuple[float, ...]:
+    def initial_recurrent_scalars(self) -> tuple[float, ...]:
         """The scalars that are carried from step to step, before the first one."""
-        return tuple(self.rule.carried.values())
+        return tuple(self.rule.recurrent_scalars.values())
 
-    def carried(self, coefficients: Any) -> tuple[float, ...]:
+    def recurrent_scalars_of(self, coefficients: Any) -> tuple[float, ...]:
         """The scalars to carry on after a step with these coefficients."""
-        return tuple(getattr(coefficients, name) for name in self.rule.carried)
+        return tuple(getattr(coefficients, name) for name in self.rule.recurrent_scalars)
 
     def coefficients(
         self, step: int, *, before: tuple[float, ...] | None = None, seed: int = 0, position: int = 0
@@ -63,9 +63,9 @@ class Program:
         `before` are the scalars carried on from the step before.
         """
         scalars, more = self.rule.coefficients(step), {}
-        if self.rule.carried:
-            carried = zip(self.rule.carried, before or self.begun(), strict=True)
-            more = self.rule.carry(step, record(**dict(carried)))
+        if self.rule.recurrent_scalars:
+            carried = zip(self.rule.recurrent_scalars, before or self.initial_recurrent_scalars(), strict=True)
+            more = self.rule.next_recurrent_scalars(step, record(**dict(carried)))
         if self.needs_keys:
             more |= hashing.keys(seed, position, step)
         return record(**scalars._asdict(), **more) if more else scalars
@@ -77,22 +77,22 @@ class Program:
 
         `index` numbers the elements of the parameter, for stochastic rounding.
         """
-        value = precision.exact(param, state, self.rounding)
+        value = precision.to_compute_dtype(param, state, self.rounding)
         value, state = yield from resolve_reductions(self.rule.update(value, self.seen(grad, value.dtype), state, c))
-        return precision.rounded(value, param.dtype, state, c, index, self.rounding)
+        return precision.round_parameter(value, param.dtype, state, c, index, self.rounding)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         """The first half of `update`, for rules that try several lengths of a step: (the direction, the new state)."""
-        value = precision.exact(param, state, self.rounding)
+        value = precision.to_compute_dtype(param, state, self.rounding)
         return (yield from resolve_reductions(self.rule.direction(value, self.seen(grad, value.dtype), state, c)))
 
     def apply(
         self, param: Tensor, direction: Tensor, state: Any, c: Any, index: Tensor | None = None
     ) -> ReductionGenerator:
         """The second half of `update`: (the new parameter, the new state)."""
-        value = precision.exact(param, state, self.rounding)
+        value = precision.to_compute_dtype(param, state, self.rounding)
         value, state = yield from resolve_reductions(self.rule.apply(value, direction, state, c))
-        return precision.rounded(value, param.dtype, state, c, index, self.rounding)
+        return precision.round_parameter(value, param.dtype, state, c, index, self.rounding)
 
     def seen(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
         """A gradient as the rule sees it: of the dtype it computes in, and downhill."""
@@ -107,7 +107,9 @@ class Program:
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         """Where the model is to be used, for rules that say so; `c` is that of the last step."""
-        return self.rule.evaluation_point(precision.exact(param, state, self.rounding), state, c).to(param.dtype)
+        return self.rule.evaluation_point(precision.to_compute_dtype(param, state, self.rounding), state, c).to(
+            param.dtype
+        )
 
     @property
     def needs_index(self) -> bool:
@@ -117,4 +119,4 @@ class Program:
     @property
     def needs_keys(self) -> bool:
         """Whether every parameter has scalars of its own, from which random numbers are made."""
-        return self.needs_index or self.rule.draws
+        return self.needs_index or self.rule.uses_random_numbers

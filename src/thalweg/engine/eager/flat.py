@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep, ParameterBatch, unaliased
-from thalweg.engine.eager.loop import advance
+from thalweg.engine.eager.loop import run_in_lockstep
 
 # Elements in a bucket: few operations on a CPU, whose caches hold a bucket of this size (measured: 64 K and 1 M are
 # slower); fewer still elsewhere. The dozen vectors of a step stay within 64 MB.
@@ -61,7 +61,7 @@ def run(step: BatchStep) -> None:
             if batch.program.needs_index:
                 index = torch.cat([torch.arange(low, high, device=batch.device) for _, low, high in bucket])
             remembered = batch.state(0)._replace(**dict(zip(batch.columns, state, strict=True)))
-            ((new_param, new_state),) = advance([batch.program.update(param, grad, remembered, c, index)])
+            ((new_param, new_state),) = run_in_lockstep([batch.program.update(param, grad, remembered, c, index)])
             lengths = [high - low for _, low, high in bucket]
             made = unaliased([new_param, *new_state], [param, *state])
             for parts, new in zip(written, made, strict=True):

@@ -63,14 +63,14 @@ def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
     taken = iter(items)
     for first in taken:
         together = [first, *taken] if first.program.rule.scope == "model" else [first]
-        yield from advance([_begin(item) for item in together], [item.shards for item in together])
+        yield from run_in_lockstep([_begin(item) for item in together], [item.shards for item in together])
 
 
 def _begin(item: Item) -> ReductionGenerator:
-    return item.program.update(item.param, item.grad, item.state, item.coefficients, numbered(item))
+    return item.program.update(item.param, item.grad, item.state, item.coefficients, element_index(item))
 
 
-def numbered(item: Item) -> Tensor | None:
+def element_index(item: Item) -> Tensor | None:
     """The number of each element of a parameter, where its rounding asks for it."""
     if not item.program.needs_index:
         return None
@@ -80,17 +80,17 @@ def numbered(item: Item) -> Tensor | None:
 def directions(items: Sequence[Item]) -> list[tuple[Tensor, Any]]:
     """The (direction, new state) of each item, in order, for rules that try several lengths of a step."""
     asking = [item.program.direction(item.param, item.grad, item.state, item.coefficients) for item in items]
-    return advance(asking, [item.shards for item in items])
+    return run_in_lockstep(asking, [item.shards for item in items])
 
 
-def perturbed(items: Iterable[Item]) -> list[Tensor]:
+def perturbed_parameters(items: Iterable[Item]) -> list[Tensor]:
     """Where the second gradient of each item's step is to be taken. All items are needed at once."""
     items = list(items)
     asking = [resolve_reductions(item.program.perturb(item.param, item.grad, item.coefficients)) for item in items]
-    return advance(asking, [item.shards for item in items])
+    return run_in_lockstep(asking, [item.shards for item in items])
 
 
-def advance(asking: Sequence[ReductionGenerator], shards: Sequence[Shards | None] | None = None) -> list[Any]:
+def run_in_lockstep(asking: Sequence[ReductionGenerator], shards: Sequence[Shards | None] | None = None) -> list[Any]:
     """Run generators in lockstep, answering the reductions of each round together; their return values.
 
     Who asks for one over the model waits until all others do, or have ended.
@@ -107,12 +107,12 @@ def advance(asking: Sequence[ReductionGenerator], shards: Sequence[Shards | None
                 results[index] = stop.value
         local = {index: request for index, request in requests.items() if request.over == "tensor"}
         answers = {index: answered(request, shards[index]) for index, request in local.items()}
-        answers = answers or over_the_model(requests, shards)
+        answers = answers or reduce_over_model(requests, shards)
         requests = {index: request for index, request in requests.items() if index not in answers}
     return results
 
 
-def over_the_model(overall: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
+def reduce_over_model(overall: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
     """The answers to a round of requests over the model, which are one and the same."""
     if not overall:
         return {}

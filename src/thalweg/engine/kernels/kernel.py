@@ -32,7 +32,7 @@ class Kernel:
     """The compiled step of one program, for parameters of one dtype."""
 
     def __init__(self, path: str, passes: Passes) -> None:
-        self.look = MemoryProbe(path)
+        self.memory_probe = MemoryProbe(path)
         self.passes = passes
         self._step = ctypes.CDLL(path).step
         self._step.restype = None
@@ -60,7 +60,7 @@ class BoundKernel:
     def __init__(self, kernel: Kernel, batch: ParameterBatch) -> None:
         _check(kernel.passes, batch)
         self.kernel, self.batch = kernel, batch
-        batch.look = kernel.look
+        batch.memory_probe = kernel.memory_probe
         passes = kernel.passes
         sizes = [passes.sizes(param.shape or (1,)) for param in batch.params]
         self._sizes = array("q", chain.from_iterable(sizes))
@@ -77,12 +77,12 @@ class BoundKernel:
         ends = accumulate(lengths, initial=0)
         answers_at = array("Q", (self._room.data_ptr() + 8 * end for end, _ in zip(ends, lengths, strict=False)))
         count = len(batch.params)
-        self._addresses = batch.bound_at[:count] + array("Q", bytes(8 * count)) + batch.bound_at[count:] + answers_at
+        self._addresses = batch.addresses[:count] + array("Q", bytes(8 * count)) + batch.addresses[count:] + answers_at
         self._made: list[Tensor] = []
 
     def begin(self, step: BatchStep) -> None:
         """Make a step ready: the batch must be unchanged, and gradients lie as their parameters do."""
-        addresses = step.grads_at or array("Q", map(Tensor.data_ptr, step.grads))
+        addresses = step.gradient_addresses or array("Q", map(Tensor.data_ptr, step.grads))
         if 0 in addresses and any(not one and size for one, size in zip(addresses, self._sizes[3::4], strict=True)):
             # Zeros for which torch has made no memory.
             each = zip(self.batch.params, step.grads, strict=True)
@@ -111,32 +111,32 @@ class BoundKernel:
             torch.autograd.graph.increment_version(self.batch.params)
 
 
-def run(launches: Sequence[BoundKernel]) -> None:
+def run(bound_kernels: Sequence[BoundKernel]) -> None:
     """Take the steps that have begun in place. They share their answers over the model."""
-    passes = launches[0].kernel.passes
+    passes = bound_kernels[0].kernel.passes
     model = array("d", bytes(8 * len(passes.shared)))
     for number in range(len(passes.calls)):
         made = []
-        for launch in launches:
+        for bound_kernel in bound_kernels:
             made.append(array("d", model))
-            launch.run(launch.kernel.passes.calls[number], made[-1])
+            bound_kernel.run(bound_kernel.kernel.passes.calls[number], made[-1])
         for k, (asked_in, kind) in enumerate(passes.shared):
             if asked_in == number:
-                model[k] = _over_all(kind, [one[k] for one in made], launches)
-    for launch in launches:
-        launch.end()
+                model[k] = _over_all(kind, [one[k] for one in made], bound_kernels)
+    for bound_kernel in bound_kernels:
+        bound_kernel.end()
 
 
-def _over_all(kind: type[Reduction], made: Sequence[float], launches: Sequence[BoundKernel]) -> float:
+def _over_all(kind: type[Reduction], made: Sequence[float], bound_kernels: Sequence[BoundKernel]) -> float:
     if kind is Max:
         return math.nan if any(map(math.isnan, made)) else max(made)
     total = sum(made)
-    return total / sum(launch.batch.num_elements for launch in launches) if kind is Mean else total
+    return total / sum(bound_kernel.batch.num_elements for bound_kernel in bound_kernels) if kind is Mean else total
 
 
-def agree(launches: Sequence[BoundKernel]) -> bool:
+def agree(bound_kernels: Sequence[BoundKernel]) -> bool:
     """Whether kernels ask for the same over the model, in the same order."""
-    first, *others = (launch.kernel.passes for launch in launches)
+    first, *others = (bound_kernel.kernel.passes for bound_kernel in bound_kernels)
     return all((one.shared, len(one.calls)) == (first.shared, len(first.calls)) for one in others)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
-from thalweg.engine.kernels import c_compiler
+from thalweg.engine.kernels import c_compiler, kernel
 from thalweg.engine.kernels.c_source import c_source
 from thalweg.engine.kernels.kernel import _WORTH_THREADS, BoundKernel, Kernel, UnavailableError
 from thalweg.engine.kernels.passes import Passes
@@ -136,7 +136,7 @@ def _changed(program: Program, name: str, value: float) -> Program:
     except SettingError:
         return program
     shape = torch.Size([2, 3])
-    alike = (changed.rule.form, list(changed.layout(shape))) == (program.rule.form, list(program.layout(shape)))
+    alike = (changed.rule.code_key, list(changed.layout(shape))) == (program.rule.code_key, list(program.layout(shape)))
     return changed if alike else program
 
 

@@ -29,9 +29,9 @@ _SHAPE = torch.Size([2, 2])
 
 @dataclass(frozen=True)
 class Restriction:
-    """A wrapper that `does` this must not be put around a rule that `breaks` it."""
+    """A wrapper that `effects` this must not be put around a rule that `breaks` it."""
 
-    does: Effect
+    effects: Effect
     breaks: Callable[[Rule], bool]
     must: str
     why: str
@@ -102,8 +102,8 @@ RESTRICTIONS = (
 )
 
 
-def check(does: frozenset[Effect], who: str, inner: Rule) -> None:
+def check(effects: frozenset[Effect], who: str, inner: Rule) -> None:
     """Raise SettingError if a wrapper that does this, and is called `who`, cannot be around `inner`."""
     for one in RESTRICTIONS:
-        if one.does in does and one.breaks(inner):
+        if one.effects in effects and one.breaks(inner):
             raise SettingError(f"{who}: the inner rule {one.must}, got {inner.name}, {one.why}. {one.remedy}")

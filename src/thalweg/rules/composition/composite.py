@@ -82,7 +82,7 @@ class CompositeRule(Rule):
         return found | own_hypers(type(self))  # type: ignore[arg-type]  # a class is hashable
 
     @property
-    def given(self) -> list[Rule]:
+    def original_rules(self) -> list[Rule]:
         """The rules as they were given: what was added, to split parameters, is left out."""
         return [rule.inner if isinstance(rule, Split) else rule for rule in self.rules]
 
@@ -123,8 +123,8 @@ class CompositeRule(Rule):
         return all(rule.supports_vmap for rule in self.rules)
 
     @property
-    def draws(self) -> bool:  # type: ignore[override]
-        return self.current.draws
+    def uses_random_numbers(self) -> bool:  # type: ignore[override]
+        return self.current.uses_random_numbers
 
     @property
     def noop_on_zero_grad(self) -> bool:
@@ -181,8 +181,8 @@ class CompositeRule(Rule):
         return any(rule.has_eval_params for rule in self.rules)
 
     @property
-    def carried(self) -> Mapping[str, float]:  # type: ignore[override]
-        return self.current.carried
+    def recurrent_scalars(self) -> Mapping[str, float]:  # type: ignore[override]
+        return self.current.recurrent_scalars
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
         return self.current.layout(shape)
@@ -193,8 +193,8 @@ class CompositeRule(Rule):
     def rate(self, step: int) -> Any:
         return self.current.rate(step)
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
-        return self.current.carry(step, before)
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
+        return self.current.next_recurrent_scalars(step, before)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         return (yield from resolve_reductions(self.current.direction(param, grad, state, c)))

@@ -46,11 +46,11 @@ class Routed(CompositeRule):
 
     @property
     def name(self) -> str:
-        return "+".join(rule.name for rule in self.given)
+        return "+".join(rule.name for rule in self.original_rules)
 
     @property
-    def form(self) -> Hashable:
-        return type(self), self.rule, tuple(rule.form for rule in self.rules)
+    def code_key(self) -> Hashable:
+        return type(self), self.rule, tuple(rule.code_key for rule in self.rules)
 
     @property
     def parts(self) -> Mapping[str, Rule]:

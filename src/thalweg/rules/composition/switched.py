@@ -35,11 +35,11 @@ class Switched(CompositeRule):
 
     @property
     def name(self) -> str:
-        return f"{self.given[0].name} then {self.given[1].name}"
+        return f"{self.original_rules[0].name} then {self.original_rules[1].name}"
 
     @property
-    def form(self) -> Hashable:
-        return type(self), self.switched, tuple(rule.form for rule in self.rules)
+    def code_key(self) -> Hashable:
+        return type(self), self.switched, tuple(rule.code_key for rule in self.rules)
 
     # A parameter must suit both rules from the start, not only the one that is followed.
 
@@ -51,7 +51,7 @@ class Switched(CompositeRule):
     def max_dims(self) -> int | None:  # type: ignore[override]
         return min((rule.max_dims for rule in self.rules if rule.max_dims is not None), default=None)
 
-    def at(self, step: int) -> Self:
+    def for_step(self, step: int) -> Self:
         changed = self._with({})
         changed.__dict__["switched"] = step > self.switch_at
         return changed
@@ -73,8 +73,8 @@ class Switched(CompositeRule):
     def rate(self, step: int) -> Any:
         return self.current.rate(self._own(step))
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
-        return self.current.carry(self._own(step), before)
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
+        return self.current.next_recurrent_scalars(self._own(step), before)
 
     def _own(self, step: int) -> int:
         """The number of a step, as the rule that takes it counts them."""

@@ -41,11 +41,11 @@ class Wrapper(Rule):
 
     own_scope: ClassVar[Scope] = "elementwise"
     own_needs: ClassVar[Needs] = "gradient"
-    own_draws: ClassVar[bool] = False
+    own_uses_random_numbers: ClassVar[bool] = False
     own_supports_vmap: ClassVar[bool] = True
     own_supports_complex: ClassVar[bool] = True
     own_estimates_lr: ClassVar[bool] = False
-    does: ClassVar[frozenset[compatibility.Effect]] = frozenset()  # what not every rule stands
+    effects: ClassVar[frozenset[compatibility.Effect]] = frozenset()  # what not every rule stands
     replaces: ClassVar[frozenset[str]] = frozenset()  # settings that, if `inner` has them, are 0 there and set here
 
     def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
@@ -64,7 +64,7 @@ class Wrapper(Rule):
                 f"{type(self).__name__}: the inner rule must take one step at a time, got {self.inner.name}, which "
                 "tries several lengths of it under a closure. Use that one by itself, or wrap another one."
             )
-        compatibility.check(self.does, type(self).__name__, self.inner)
+        compatibility.check(self.effects, type(self).__name__, self.inner)
         own, inner = own_hypers(type(self)), self.inner.hypers()  # type: ignore[arg-type]
         core = unwrap(self.inner)
         replaced = {name for name in self.replaces & inner.keys() if inner[name] is core.hypers().get(name)}
@@ -96,8 +96,8 @@ class Wrapper(Rule):
         return f"{type(self).__name__}({self.inner.name})"
 
     @property
-    def form(self) -> Hashable:
-        return super().form, self.inner.form
+    def code_key(self) -> Hashable:
+        return super().code_key, self.inner.code_key
 
     @property
     def scope(self) -> Scope:  # type: ignore[override]  # the wider of the two
@@ -112,8 +112,8 @@ class Wrapper(Rule):
         return self.inner.supports_vmap and self.own_supports_vmap
 
     @property
-    def draws(self) -> bool:  # type: ignore[override]
-        return self.inner.draws or self.own_draws
+    def uses_random_numbers(self) -> bool:  # type: ignore[override]
+        return self.inner.uses_random_numbers or self.own_uses_random_numbers
 
     @property
     def supports_complex(self) -> bool:  # type: ignore[override]
@@ -145,11 +145,11 @@ class Wrapper(Rule):
 
     @property
     def bounded(self) -> bool:  # type: ignore[override]
-        return "bounds" in self.does or self.inner.bounded
+        return "bounds" in self.effects or self.inner.bounded
 
     @property
     def preserves_norms(self) -> bool:  # type: ignore[override]
-        return "keeps norms" in self.does or self.inner.preserves_norms
+        return "keeps norms" in self.effects or self.inner.preserves_norms
 
     @property
     def replaces_lr_schedule(self) -> bool:  # type: ignore[override]
@@ -171,12 +171,12 @@ class Wrapper(Rule):
     def varies_by_step(self) -> bool:  # type: ignore[override]
         return self.inner.varies_by_step
 
-    def at(self, step: int) -> Self:
-        return super()._with({"inner": self.inner.at(step)})
+    def for_step(self, step: int) -> Self:
+        return super()._with({"inner": self.inner.for_step(step)})
 
     @property
     def has_eval_params(self) -> bool:
-        return "averages" in self.does or self.inner.has_eval_params
+        return "averages" in self.effects or self.inner.has_eval_params
 
     def hypers(self) -> dict[str, Hyper]:
         return self.inner.hypers() | own_hypers(type(self))  # type: ignore[arg-type]
@@ -204,11 +204,11 @@ class Wrapper(Rule):
         return {}
 
     @property
-    def carried(self) -> Mapping[str, float]:  # type: ignore[override]
-        return self.inner.carried
+    def recurrent_scalars(self) -> Mapping[str, float]:  # type: ignore[override]
+        return self.inner.recurrent_scalars
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
-        return self.inner.carry(step, before)
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
+        return self.inner.next_recurrent_scalars(step, before)
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         """(the gradient that the inner rule is to see, the new state); may yield reductions."""

@@ -63,9 +63,13 @@ class Rule:
     replaces_lr_schedule: ClassVar[bool] = False  # what it does takes the place of a learning rate that falls
     needs: ClassVar[Needs] = "gradient"
     curvature_interval: ClassVar[int] = 1  # steps from one estimate of curvature to the next, where they are needed
-    draws: ClassVar[bool] = False  # random numbers, from the scalars `key_low` and `key_high`, which the engine adds
+    uses_random_numbers: ClassVar[bool] = (
+        False  # random numbers, from the scalars `key_low` and `key_high`, which the engine adds
+    )
     varies_by_step: ClassVar[bool] = False  # is another rule from some step on: see `at`
-    carried: ClassVar[Mapping[str, float]] = {}  # scalars that `carry` remembers, with their first values
+    recurrent_scalars: ClassVar[
+        Mapping[str, float]
+    ] = {}  # scalars that `next_recurrent_scalars` remembers, with their first values
 
     class State:
         """Nothing is remembered unless a rule declares it."""
@@ -94,7 +98,7 @@ class Rule:
         return type(self).__name__
 
     @property
-    def form(self) -> Hashable:
+    def code_key(self) -> Hashable:
         """What chooses the code of a step: the class and the switches, but no number."""
         own = own_hypers(type(self))  # type: ignore[arg-type]
         return type(self), tuple(getattr(self, name) for name, declared in own.items() if declared.is_switch)
@@ -146,7 +150,7 @@ class Rule:
         changed.check_together()
         return changed
 
-    def at(self, step: int) -> Self:
+    def for_step(self, step: int) -> Self:
         """The rule of step number `step`, where rules take turns."""
         return self
 
@@ -172,7 +176,7 @@ class Rule:
         """The learning rate of step number `step`, as it is set, before what the rule makes of it."""
         return self.settings()["lr"]
 
-    def kept(self, step: int) -> float | None:
+    def decay_factor(self, step: int) -> float | None:
         """What a decay beside the step leaves of a parameter at step number `step`, as a share; None if there is none.
 
         Such decays have the coefficient `shrink`, and `left` in wrappers.
@@ -181,10 +185,10 @@ class Rule:
         shares = [getattr(c, name) for name in ("shrink", "left") if name in c._fields]
         return min(shares) if shares else None
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
-        """More scalars of step number `step`, which depend on earlier steps; `before` holds the `carried` ones of them.
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
+        """More scalars of step number `step`, which depend on earlier steps; `before` holds the `recurrent_scalars` ones of them.
 
-        Every `carried` name is among them. They are kept for each parameter, in float64, under their names.
+        Every `recurrent_scalars` name is among them. They are kept for each parameter, in float64, under their names.
         """
         return {}
 

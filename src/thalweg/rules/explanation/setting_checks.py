@@ -62,7 +62,7 @@ def schedule_conflict(rule: Rule, highest: float, now: float) -> str | None:
 
 def _followed(rule: Rule) -> Rule:
     core = unwrap(rule)
-    return core.given[core.rules.index(core.current)] if isinstance(core, CompositeRule) else rule
+    return core.original_rules[core.rules.index(core.current)] if isinstance(core, CompositeRule) else rule
 
 
 def _searched(rule: Rule, *names: str) -> bool:
@@ -108,14 +108,14 @@ def _of_decay(rule: Rule) -> list[SettingCheck]:
     if not {"lr", "weight_decay"} <= rule.hypers().keys() or rule.estimates_lr != unwrap(rule).estimates_lr:
         return []
     try:
-        much = rule.with_(lr=2.0, weight_decay=1.0).kept(2)  # some do nothing at step 1
+        much = rule.with_(lr=2.0, weight_decay=1.0).decay_factor(2)  # some do nothing at step 1
     except SettingError:  # bounds of its own keep it from that
         return []
     if much is None or much > 0:  # none beside the step, or one that is a share at any settings
         return []
 
     def got(rule: Rule, dtype: torch.dtype | None) -> str | None:
-        kept, own = rule.kept(2), rule.settings()
+        kept, own = rule.decay_factor(2), rule.settings()
         if kept is None or kept > 0 or _searched(rule, "lr", "weight_decay"):
             return None
         settings = (f"{name}={own[name]!r}" for name in ("lr", "weight_decay", "reference_lr") if name in own)

@@ -25,7 +25,7 @@ class ScheduleFree(Rule):
 
     replaces_lr_schedule = True
     owns_parameters = True
-    carried = {"weight_sum": 0.0, "lr_max": 0.0}  # noqa: RUF012  (a constant)
+    recurrent_scalars = {"weight_sum": 0.0, "lr_max": 0.0}  # noqa: RUF012  (a constant)
 
     @property
     def share(self) -> Scalar:
@@ -36,7 +36,7 @@ class ScheduleFree(Rule):
         """The learning rate of a step."""
         return self.lr * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.lr  # type: ignore[attr-defined]
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
         lr = self.warm(step)
         most = max(before.lr_max, lr)
         weight = step**self.r * most**self.weight_lr_power

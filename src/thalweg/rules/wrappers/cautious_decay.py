@@ -26,7 +26,7 @@ class CautiousDecay(Wrapper):
     weight_decay: Scalar = decay.shrinkage()
 
     replaces = frozenset({"weight_decay"})
-    does = frozenset({"moves", "masks", "decays"})
+    effects = frozenset({"moves", "masks", "decays"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"taken_off": self.rate(step) * self.weight_decay}

@@ -25,7 +25,7 @@ class DecoupledDecay(Wrapper):
     weight_decay: Scalar = decay.shrinkage()
 
     replaces = frozenset({"weight_decay"})
-    does = frozenset({"moves", "decays"})
+    effects = frozenset({"moves", "decays"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"left": 1 - self.rate(step) * self.weight_decay}

@@ -29,7 +29,7 @@ class FixedNorms(Wrapper, scope="tensor"):
     """Each unit's weights put back to the norm they began with, after each step (weight normalization)."""
 
     own_supports_complex = False
-    does = frozenset({"moves", "bounds", "keeps norms", "leaves bounds"})
+    effects = frozenset({"moves", "bounds", "keeps norms", "leaves bounds"})
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
         before = root((yield from unit_sum(param * param)))

@@ -35,7 +35,7 @@ class FullyDecoupledDecay(Wrapper):
     reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="the highest learning rate of the schedule")
 
     replaces = frozenset({"weight_decay"})
-    does = frozenset({"moves", "decays"})
+    effects = frozenset({"moves", "decays"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"left": 1 - self.weight_decay * self.rate(step) / self.reference_lr}

@@ -45,7 +45,7 @@ class GaLore(Wrapper, scope="matrix"):
 
     own_supports_vmap = False
     own_supports_complex = False
-    does = frozenset({"stands in"})
+    effects = frozenset({"stands in"})
 
     class State:
         projector = of_shape(_projector, unit="1", key="projector", when=_is_matrix)

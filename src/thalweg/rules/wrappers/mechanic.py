@@ -47,7 +47,7 @@ class Mechanic(Wrapper, scope="model"):
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
     own_estimates_lr = True
-    does = frozenset({"moves", "leaves bounds", "stands in"})
+    effects = frozenset({"moves", "leaves bounds", "stands in"})
 
     class State:
         delta = like_param(unit="θ", key="delta")

@@ -28,7 +28,7 @@ class MovingAverage(Wrapper):
 
     average_decay: Scalar = hyper(0.999, "[0, 1)", symbol="β", doc="decay of the average")
 
-    does = frozenset({"averages"})
+    effects = frozenset({"averages"})
 
     class State:
         average = copy_of_param(key="average")

@@ -47,8 +47,8 @@ class WarmRestarts(Wrapper):
     def coefficients(self, step: int) -> Any:
         return self._at(step).coefficients(step)
 
-    def carry(self, step: int, before: Any) -> dict[str, float]:
-        return self._at(step).carry(step, before)
+    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
+        return self._at(step).next_recurrent_scalars(step, before)
 
     def _at(self, step: int) -> Rule:
         return self.inner._with({"lr": self.rate(step)})
