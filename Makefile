@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests docs format clean rivals benchmark
+.PHONY: demo test check tests docs record format clean rivals benchmark
 
 demo: .venv/installed
 	$(BIN)/thalweg compare digits --out runs/demo
@@ -22,6 +22,12 @@ tests: .venv/installed
 docs: .venv/installed
 	$(BIN)/sphinx-build -E -W --keep-going --quiet -c docs . build/docs
 	@echo "Open build/docs/docs/index.html"
+
+# Put a new or changed optimizer into the documents: `make record NAMES="AdamW Lion"`.
+record: .venv/installed
+	$(BIN)/python benchmarks/catalogue.py $(NAMES)
+	$(BIN)/python benchmarks/conformance.py --only thalweg.optim $(if $(NAMES),--names $(NAMES))
+	$(BIN)/python benchmarks/table.py
 
 format: .venv/installed
 	$(BIN)/ruff format

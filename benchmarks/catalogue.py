@@ -1,9 +1,11 @@
-"""The proof of each rule: how near it comes to its reference, and which checks of the conformance kit it passes.
+"""Measure how near each rule comes to its reference, and which checks of the conformance kit it passes.
 
-`python benchmarks/catalogue.py` writes `benchmarks/records/catalogue.json`; a few minutes. `table.py` makes
-`docs/optimizers.md` of it.
+`python benchmarks/catalogue.py` writes `benchmarks/records/catalogue.json`; a few minutes. With names of optimizers
+(`python benchmarks/catalogue.py AdamW`) it measures these alone and keeps the rest of the record. The registry says
+which optimizers and wrappers there are; an error names those that have no case in `tests/`.
 """
 
+import argparse
 import json
 import sys
 from functools import partial
@@ -21,6 +23,7 @@ from thalweg import optim, rules  # noqa: E402
 from thalweg.engine import batched, compiled, flat  # noqa: E402
 from thalweg.engine.batch import Batch  # noqa: E402
 from thalweg.engine.program import Program  # noqa: E402
+from thalweg.rules.named import RULES, WRAPPERS  # noqa: E402
 from thalweg.testing import check_optimizer  # noqa: E402
 
 RECORD = ROOT / "benchmarks" / "records" / "catalogue.json"
@@ -112,20 +115,46 @@ def of_wrapper(case: wrapped.Case) -> dict[str, Any]:
     }
 
 
+def without_case() -> list[str]:
+    """Return the optimizers and wrappers of the registry that no case tests."""
+    tested = {type(case.rule) for case in [*cases.CASES, *wrapped.CASES]} | {rules.LBFGS}
+    return sorted(kind.__name__ for kind in {*RULES.values(), *WRAPPERS.values()} - tested)
+
+
 def main() -> None:
-    entries = {}
+    """Measure the optimizers that the command line names, or all, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a class of thalweg.optim or a wrapper [default: all]")
+    names = parser.parse_args().names
+    if missing := without_case():
+        sys.exit(
+            f"catalogue: {', '.join(missing)}: no case. Add one to tests/cases.py, of a wrapper to tests/wrapped.py."
+        )
+    earlier = json.loads(RECORD.read_text()) if names else {"rules": [], "wrappers": []}
+
+    def selected(kind: type) -> bool:
+        return not names or kind.__name__ in names
+
+    entries: dict[str, dict[str, Any]] = {}
     for case in cases.CASES:
+        if not selected(case.ours):
+            continue
         entry = of_rule(case)
         known = entries.get(entry["name"])
         # Of a rule with several cases the worst is shown.
         if known is None or entry["error"] > known["error"]:
             entries[entry["name"]] = entry
         print(entry["name"], entry["error"], entry["checks"], file=sys.stderr)
-    entries["LBFGS"] = of_lbfgs()
+    if selected(optim.LBFGS):
+        entries["LBFGS"] = of_lbfgs()
+    wrappers = [of_wrapper(case) for case in wrapped.CASES if selected(type(case.rule))]
+    measured = {entry["name"] for entry in wrappers}
+    entries = {entry["name"]: entry for entry in earlier["rules"]} | entries
+    wrappers += [entry for entry in earlier["wrappers"] if entry["name"] not in measured]
     record = {
         "torch": torch.__version__,
-        "rules": sorted(entries.values(), key=lambda one: one["name"].lower()),
-        "wrappers": [of_wrapper(case) for case in wrapped.CASES],
+        "rules": sorted(entries.values(), key=lambda entry: entry["name"].lower()),
+        "wrappers": sorted(wrappers, key=lambda entry: entry["name"].lower()),
     }
     RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
