@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests format clean rivals benchmark
+.PHONY: demo test check tests docs record format clean rivals benchmark
 
 demo: .venv/installed
 	$(BIN)/thalweg compare digits --out runs/demo
@@ -17,6 +17,17 @@ check: .venv/installed
 
 tests: .venv/installed
 	$(BIN)/pytest -n 2
+
+# Offline; every warning is an error. Open build/docs/docs/index.html afterwards.
+docs: .venv/installed
+	$(BIN)/sphinx-build -E -W --keep-going --quiet -c docs . build/docs
+	@echo "Open build/docs/docs/index.html"
+
+# Put a new or changed optimizer into the documents: `make record NAMES="AdamW Lion"`.
+record: .venv/installed
+	$(BIN)/python benchmarks/catalogue.py $(NAMES)
+	$(BIN)/python benchmarks/conformance.py --only thalweg.optim $(if $(NAMES),--names $(NAMES))
+	$(BIN)/python benchmarks/table.py
 
 format: .venv/installed
 	$(BIN)/ruff format
@@ -42,4 +53,4 @@ benchmark: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build

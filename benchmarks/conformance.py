@@ -1,8 +1,11 @@
-"""What the conformance kit finds in released libraries: `make rivals`, then `python benchmarks/conformance.py`.
+"""Run the conformance kit on released optimizers, ours among them.
 
-Each optimizer is checked in a process of its own, at its defaults but for a weight decay where it takes one. The
-record says which of their versions were installed. Of HeavyBall a few are checked, with its compilation off: the
-whole of it takes hours.
+`make rivals` installs the libraries; then `python benchmarks/conformance.py`.
+
+Each optimizer is checked in its own process, at its defaults; a weight decay is switched on where there is one. The
+record names the versions that were installed. Only a few of HeavyBall's optimizers are checked, without compilation:
+the full set takes hours. `--only thalweg.optim` checks ours alone and keeps the results of the other libraries;
+`--only thalweg.optim --names AdamW` checks one and keeps the rest.
 """
 
 import argparse
@@ -23,7 +26,7 @@ from typing import Any
 import torch
 
 RECORD = Path(__file__).parent / "records" / "conformance.json"
-PATIENCE_S = 600
+TIMEOUT_S = 600
 LIBRARIES = {
     "torch.optim": "torch",
     "pytorch_optimizer": "pytorch_optimizer",
@@ -33,104 +36,114 @@ LIBRARIES = {
     "optimi": "torch-optimi",
     "thalweg.optim": "thalweg",
 }
-A_FEW = {"heavyball": {"AdamW", "LaProp", "Muon", "PSGDPRO", "Scion", "SOAP"}}
-# Rules for matrices get matrices.
-ONLY_MATRICES = {"Muon", "AdaMuon", "AdaGO", "Conda", "SpectralSphere"}
-# The kit gives gradients, and neither closures nor models.
-NOT_ASKED = {"LBFGS", "SparseAdam", "Optimizer", "RuleOptimizer"}
+SELECTED = {"heavyball": {"AdamW", "LaProp", "Muon", "PSGDPRO", "Scion", "SOAP"}}
+# Rules for matrices get matrices only. An optimizer that refuses other shapes gets them too, without an entry here.
+MATRICES_ONLY = {"Muon", "AdaMuon", "AdaGO", "Conda", "SpectralSphere"}
+# The kit passes gradients; these need closures or sparse gradients, or are base classes.
+NOT_CHECKED = {"LBFGS", "SparseAdam", "Optimizer", "RuleOptimizer"}
+MATRIX_SHAPES = ((5, 3), (4, 6))
+MIXED_SHAPES = ((5, 3), (4, 3, 3, 3), (7,))
 
 
-def classes(library: str) -> dict[str, type]:
-    """The optimizers of a library that can be made from parameters alone, by name."""
+def optimizer_classes(library: str) -> dict[str, type]:
+    """Return the optimizers of a library that can be made from parameters alone, by name."""
     module = importlib.import_module(library)
-    found = {}
-    for name, one in inspect.getmembers(module, inspect.isclass):
-        foreign = one.__module__.startswith("torch.") and library != "torch.optim"
-        if name not in A_FEW.get(library, {name}):
+    matches = {}
+    for name, kind in inspect.getmembers(module, inspect.isclass):
+        reexported = kind.__module__.startswith("torch.") and library != "torch.optim"
+        if name not in SELECTED.get(library, {name}):
             continue
-        if name in NOT_ASKED or foreign or name.endswith("Closure") or name != one.__name__:
+        if name in NOT_CHECKED or reexported or name.endswith("Closure") or name != kind.__name__:
             continue
-        if not issubclass(one, torch.optim.Optimizer) and "ScheduleFree" not in name:
+        if not issubclass(kind, torch.optim.Optimizer) and "ScheduleFree" not in name:
             continue
+        if accepted_shapes(kind) is not None:
+            matches[name] = kind
+    return matches
+
+
+def accepted_shapes(kind: type) -> tuple[tuple[int, ...], ...] | None:
+    """Return the shapes of parameters to check an optimizer on; None if it cannot be made from parameters alone."""
+    candidates = [MATRIX_SHAPES] if kind.__name__ in MATRICES_ONLY else [MIXED_SHAPES, MATRIX_SHAPES]
+    for shapes in candidates:
         try:
-            settings_of(one)(matrices_or_not(name))
-        except Exception:
+            factory(kind)([torch.zeros(shape, requires_grad=True) for shape in shapes])
+        except Exception:  # a library may raise anything
             continue
-        found[name] = one
-    return found
+        return shapes
+    return None
 
 
-def matrices_or_not(name: str) -> list[torch.Tensor]:
-    """Parameters to try an optimizer on."""
-    shapes = ((5, 3), (4, 6)) if name in ONLY_MATRICES else ((5, 3), (4, 3, 3, 3), (7,))
-    return [torch.zeros(shape, requires_grad=True) for shape in shapes]
+def factory(kind: type) -> Any:
+    """Return a function from parameters to an optimizer, with the required learning rate and a weight decay set."""
+    if kind.__name__.startswith("ScheduleFreeWrapper"):
+        return functools.partial(wrapped_adam, kind)
+    keywords = inspect.signature(kind).parameters
+    settings: dict[str, Any] = {}
+    if "lr" in keywords and (keywords["lr"].default in (None, inspect.Parameter.empty)):
+        settings["lr"] = 1e-3
+    if "weight_decay" in keywords and not keywords["weight_decay"].default:
+        settings["weight_decay"] = 1e-2
+    return functools.partial(kind, **settings)
 
 
-def settings_of(one: type) -> Any:
-    """The class with a learning rate and a weight decay where it takes them; what makes an optimizer of parameters."""
-    if one.__name__.startswith("ScheduleFreeWrapper"):
-        return functools.partial(wrapped, one)
-    takes = inspect.signature(one).parameters
-    given: dict[str, Any] = {}
-    if "lr" in takes and (takes["lr"].default in (None, inspect.Parameter.empty)):
-        given["lr"] = 1e-3
-    if "weight_decay" in takes and not takes["weight_decay"].default:
-        given["weight_decay"] = 1e-2
-    return functools.partial(one, **given)
-
-
-def wrapped(wrapper: Any, params: Any) -> Any:
-    """The wrapper of schedulefree around Adam."""
+def wrapped_adam(wrapper: Any, params: Any) -> Any:
+    """Put a wrapper of schedulefree around Adam."""
     return wrapper(torch.optim.Adam(params, lr=1e-3))
 
 
-def check_one(library: str, name: str) -> list[dict[str, Any]]:
-    """All findings on one optimizer, in this process."""
+def check(library: str, name: str) -> list[dict[str, Any]]:
+    """Check one optimizer in this process and return all findings."""
     from thalweg.testing import check_optimizer
 
     if library == "heavyball":
         importlib.import_module("heavyball.utils").compile_mode = None
-    one = getattr(importlib.import_module(library), name)
-    shapes = [tuple(param.shape) for param in matrices_or_not(name)]
-    return [asdict(finding) for finding in check_optimizer(settings_of(one), shapes=shapes).findings]
+    kind = getattr(importlib.import_module(library), name)
+    shapes = accepted_shapes(kind)
+    return [asdict(finding) for finding in check_optimizer(factory(kind), shapes=shapes).findings]
 
 
-def in_a_process(library: str, name: str) -> list[dict[str, Any]] | str:
-    """All findings on one optimizer, or why there are none."""
+def check_in_process(library: str, name: str) -> list[dict[str, Any]] | str:
+    """Check one optimizer in a process of its own; return all findings, or the reason why there are none."""
     command = [sys.executable, "-W", "ignore", __file__, "--one", library, name]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return f"no answer in {PATIENCE_S} s"
-    if ended.returncode != 0:
-        return (ended.stderr.strip().splitlines() or ["killed"])[-1][:200]
-    return json.loads(ended.stdout.splitlines()[-1])
+        return f"no answer in {TIMEOUT_S} s"
+    if completed.returncode != 0:
+        return (completed.stderr.strip().splitlines() or ["killed"])[-1][:200]
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Check everything that is asked for, and write the record."""
+    """Check the libraries that the command line names, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--one", nargs=2, metavar=("LIBRARY", "NAME"), help="check one optimizer and print its findings"
     )
     parser.add_argument("--only", nargs="+", default=list(LIBRARIES), choices=LIBRARIES, metavar="LIBRARY")
-    asked = parser.parse_args()
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="check these optimizers and keep other results")
+    parser.add_argument("--jobs", type=int, default=2, help="optimizers that are checked at the same time")
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    if asked.one:
-        print(json.dumps(check_one(*asked.one)))
+    if arguments.one:
+        print(json.dumps(check(*arguments.one)))
         return
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"libraries": {}}
     record["torch"] = torch.__version__
-    for library in asked.only:
-        names = sorted(classes(library))
-        with ThreadPoolExecutor(2) as pool:
-            found = dict(zip(names, pool.map(functools.partial(in_a_process, library), names), strict=True))
-        record["libraries"][library] = {"version": version(LIBRARIES[library]), "optimizers": found}
+    for library in arguments.only:
+        classes = optimizer_classes(library)
+        names = sorted(set(arguments.names or classes) & set(classes))
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            results = dict(zip(names, pool.map(functools.partial(check_in_process, library), names), strict=True))
+        earlier = record["libraries"].get(library, {}).get("optimizers", {})
+        kept = {name: findings for name, findings in earlier.items() if name in classes and arguments.names}
+        record["libraries"][library] = {"version": version(LIBRARIES[library]), "optimizers": kept | results}
         RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        listed = [finding for one in found.values() if isinstance(one, list) for finding in one]
-        failures = Counter(finding["check"] for finding in listed if finding["outcome"] == "failed")
-        print(f"{library}: {len(found)} optimizers", *failures.most_common(), sep="\n  ", flush=True)
+        findings = [finding for result in results.values() if isinstance(result, list) for finding in result]
+        failures = Counter(finding["check"] for finding in findings if finding["outcome"] == "failed")
+        print(f"{library}: {len(results)} optimizers checked", *failures.most_common(), sep="\n  ", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,88 +1,211 @@
-"""The tables of the documents, from the committed records: `python benchmarks/table.py` writes them in place."""
+"""Write the tables of the documents from the committed records: `python benchmarks/table.py`.
+
+Measurements come from the records in `benchmarks/records` and `lab/records`. Facts that a rule declares (scope, weight
+decay, state, advice) come from the registry of rules, so that a new optimizer is in the documents without another edit.
+"""
 
 import json
 import re
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from thalweg import rules
+from thalweg.bench.entrants import RIVALS
+from thalweg.registry import RULES, WRAPPERS
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "records"
 DOCUMENTS = (
-    HERE.parent / "README.md",
-    HERE.parent / "docs" / "choosing.md",
-    HERE.parent / "docs" / "optimizers.md",
-    HERE.parent / "docs" / "transfer.md",
+    ROOT / "README.md",
+    ROOT / "docs" / "choosing.md",
+    ROOT / "docs" / "optimizers.md",
+    ROOT / "docs" / "transfer.md",
 )
 SET_NAMES = {
     "gpt2": "GPT-2-like, 98 M parameters in 148 tensors",
-    "resnet50": "ResNet-50-like, 26 M in 161",
-    "small": "0.8 M in 400 small tensors",
+    "resnet50": "ResNet-50-like, 26 M parameters in 161 tensors",
+    "small": "0.8 M parameters in 400 small tensors",
 }
 
+Record = Any  # parsed JSON
 
-def steps_table(records: list[dict[str, Any]]) -> str:
-    """Ratios of ours to torch's fastest kernel, by set and rule."""
-    rules = list(dict.fromkeys(record["rule"] for record in records))
-    lines = [f"| step time ÷ torch's | {' | '.join(rules)} |", f"|---|{'---|' * len(rules)}"]
-    for name, title in SET_NAMES.items():
-        cells = []
-        for rule in rules:
-            (record,) = [one for one in records if (one["set"], one["rule"]) == (name, rule)]
-            ours = next(one for one in record["measured"] if one["name"] == "thalweg")
-            cells.append(f"{ours['ratio']:.2f}{'' if record['baseline'] == 'torch fused' else '*'}")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    machine = records[0]["machine"]
-    lines += [
-        "",
-        f"Ratios of medians in one interleaved run, to torch's fused kernel (* to torch's default: it has no fused "
-        f"RMSprop). {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, no GPU.",
+
+def table_lines(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Return a table in Markdown, line by line."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def with_range(result: dict[str, float]) -> str:
+    """Return the ratio of a measurement, and the tenth and ninetieth percentile over its rounds."""
+    return f"{result['ratio']:.2f} ({result['ratio_low']:.2f} to {result['ratio_high']:.2f})"
+
+
+def machine_text(machine: dict[str, Any]) -> str:
+    """Return the machine of a measurement in a few words."""
+    return f"{machine['processor']}, {machine['threads']} threads, PyTorch {machine['torch']}, no GPU"
+
+
+def demo_table(record: Record) -> str:
+    """Return the result of `make demo`: the race of the chosen settings."""
+    rows = []
+    for contender in record["contenders"]:
+        settings = ", ".join(f"{name}={contender['settings'][name]:.2g}" for name in contender["searched"])
+        seeds, lost = len(contender["seeds"]), contender["diverged"] + contender["failed"]
+        rows.append(
+            [
+                contender["name"],
+                settings,
+                f"{contender['value']:.3f} ({contender['low']:.3f} to {contender['high']:.3f})",
+                f"{contender['worse_by']:.1%}".replace("%", " %") if contender["worse_by"] else "",
+                f"{contender['untuned']:.2f}",
+                f"{lost} of {seeds}",
+            ]
+        )
+    head = ["contender", "tuned settings", record["metric"], "worse by", "untuned", "lost runs"]
+    verdict, names = record["verdict"], [contender["name"] for contender in record["contenders"]]
+    tied = [name for name in verdict["tied"] if name != verdict["recommended"]]
+    note = (
+        f"**Verdict: use {verdict['recommended']}.** The evidence does not separate it from {listed(tied)}; all other "
+        f"contenders are shown to be worse. If each optimizer is tuned anew in {record['contenders'][0]['studies']} "
+        f"independent studies, {listed(verdict['ranked'])} are not told apart, and "
+        f"{listed([name for name in names if name not in verdict['ranked']])} are shown to be worse."
+    )
+    legend = (
+        f"{record['trainings']:,} trainings of a perceptron with 64 hidden units on 1,797 images, on two CPU cores. In "
+        "brackets: 95 % intervals over seeds. Worse by: the difference in the race, paired by seed. The value of "
+        f"{verdict['recommended']} comes from new seeds that the race did not use. Untuned: the same training at the "
+        "library's default settings."
+    )
+    return "\n".join([*table_lines(head, rows), "", legend, "", note])
+
+
+def listed(names: list[str]) -> str:
+    """Return names as an enumeration."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def optuna_text(records: dict[str, Record]) -> str:
+    """Return what was measured of searches without fresh seeds, and of the speed beside Optuna's studies."""
+    facts = {record["fact"]: record["seen"] for record in records["facts"]}
+    too_good = facts["winners_curse"]["best of the search, too good by"]
+    optimism = [f"{share:.1%}".replace("%", " %") for share in too_good]
+    false_alarms = f"{facts['naive_tests']['25 trials'][0]:.0%}".replace("%", " %")
+    shares = sorted(row["ours_by_extrapolated"] for row in records["choosing"]["rows"])
+    return (
+        f"Measured on digits with AdamW: the best of 24 trials looked {optimism[0]} better than it was (95 % interval "
+        f"{optimism[1]} to {optimism[2]}). A t-test over 5 seeds, after one search of 25 trials each, called two "
+        f"identical optimizers different in {false_alarms} of the replays, instead of 5 % "
+        "([facts](docs/choosing.md#facts-to-check-a-comparison-against)). thalweg also trains many small models at "
+        f"once: with a perceptron of width 32, a comparison took {shares[0]:.2f} to {shares[-1]:.2f} of the time that "
+        "the same number of trainings takes in Optuna studies with plain training loops, as extrapolated from a sample "
+        "([measurement](docs/choosing.md#what-a-budget-buys))."
+    )
+
+
+def rivals_table(records: list[Record]) -> str:
+    """Return the step time of AdamW-like optimizers of several libraries, beside torch's fused AdamW."""
+    labels = {"torch fused": "torch.optim.AdamW, `fused=True`", "thalweg": "thalweg.optim.AdamW"}
+    labels |= {library: place.replace(":", ".") for library, place in RIVALS.items()}
+    results = [{row["name"]: row for row in record["measured"]} for record in records]
+    rows = [
+        [label, *("1" if name == "torch fused" else with_range(result[name]) for result in results)]
+        for name, label in labels.items()
     ]
-    return "\n".join(lines)
+    sizes = [SET_NAMES[record["set"]] for record in records]
+    machine = records[0]["machine"]
+    note = (
+        "Step time divided by that of torch's fused AdamW, both measured in one interleaved run: the ratio of medians, "
+        f"and in brackets the 10th and 90th percentile over {records[0]['rounds']} rounds. {machine_text(machine)}."
+    )
+    return "\n".join([*table_lines(["optimizer", *sizes], rows), "", note])
 
 
-def conformance_table(record: dict[str, Any]) -> str:
-    """How many optimizers of each library fail each check."""
-    lines = ["| library | optimizers | fail none | fail most often |", "|---|---|---|---|"]
-    for library, found in sorted(record["libraries"].items()):
-        checked = {name: one for name, one in found["optimizers"].items() if isinstance(one, list)}
-        failed = {
-            name: [finding["check"] for finding in one if finding["outcome"] == "failed"]
-            for name, one in checked.items()
-        }
+def steps_table(records: list[Record]) -> str:
+    """Return the step time of our rules beside torch's fastest implementation, by model size."""
+    names = list(dict.fromkeys(record["rule"] for record in records))
+    rows = []
+    for set_name, title in SET_NAMES.items():
+        cells = [title]
+        for name in names:
+            (record,) = [record for record in records if (record["set"], record["rule"]) == (set_name, name)]
+            ours = next(result for result in record["measured"] if result["name"] == "thalweg")
+            cells.append(with_range(ours) + ("" if record["baseline"] == "torch fused" else " *"))
+        rows.append(cells)
+    note = (
+        "Step time divided by that of torch's fused kernel, measured in one interleaved run: the ratio of medians, and "
+        "in brackets the 10th and 90th percentile over the rounds. * torch has no fused RMSprop; this is the ratio to "
+        f"its default. {machine_text(records[0]['machine'])}."
+    )
+    return "\n".join([*table_lines(["parameters", *names], rows), "", note])
+
+
+def adamw_text(records: dict[str, Record]) -> str:
+    """Return what every run measured for AdamW, which is in more than one table."""
+
+    def ratio(name: str, parameters: str) -> float:
+        (record,) = [row for row in records[name] if (row["set"], row["rule"]) == (parameters, "adamw")]
+        return next(result["ratio"] for result in record["measured"] if result["name"] == "thalweg")
+
+    by_rule = next(row["of_fused"] for row in records["rules"]["rows"] if row["rule"] == "adamw")
+    large, small = ([ratio(name, parameters) for name in ("steps", "rivals")] for parameters in ("gpt2", "small"))
+    return (
+        f"AdamW was measured in three runs. On GPT-2's parameters it took {large[0]:.2f} of torch's time in the table "
+        f"above, {large[1]:.2f} in the table of the README and {by_rule:.2f} in the table below; on small tensors "
+        f"{small[0]:.2f} and {small[1]:.2f}. These numbers differ by less than the rounds of each run. Read them as "
+        "equal to torch for the large model, where memory bandwidth limits a step and both programs move the same "
+        "bytes, and as less than half of torch's time for small tensors."
+    )
+
+
+def conformance_table(record: Record) -> str:
+    """Return how many optimizers of each library pass all checks, and which checks fail most often."""
+    rows = []
+    for library, result in sorted(record["libraries"].items()):
+        failed = failed_checks(result["optimizers"])
         every = [check for checks in failed.values() for check in checks]
         most = sorted(set(every), key=lambda check: (-every.count(check), check))[:3]
         worst = ", ".join(f"{check.replace('_', ' ')} ({every.count(check)})" for check in most)
         sound = sum(not checks for checks in failed.values())
-        lines.append(f"| {library} {found['version']} | {len(checked)} | {sound} | {worst} |")
-    return "\n".join(lines)
+        rows.append([f"{library} {result['version']}", str(len(failed)), str(sound), worst])
+    ours = failed_checks(record["libraries"]["thalweg.optim"]["optimizers"])
+    known = "; ".join(
+        f"{name} ({', '.join(check.replace('_', ' ') for check in checks)})" for name, checks in ours.items() if checks
+    )
+    head = ["library", "optimizers checked", "pass all checks", "failed most often (by how many optimizers)"]
+    return "\n".join([*table_lines(head, rows), "", f"Of ours, these fail: {known}."])
 
 
-def rivals_table(records: list[dict[str, Any]]) -> str:
-    """AdamW of other libraries: ratios to torch's fused kernel, by set."""
-    names = [one["name"] for one in records[0]["measured"]]
-    lines = [f"| AdamW's step time ÷ torch fused | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    for record in records:
-        ratios = {one["name"]: one["ratio"] for one in record["measured"]}
-        lines.append(f"| {SET_NAMES[record['set']]} | {' | '.join(f'{ratios[name]:.2f}' for name in names)} |")
-    return "\n".join(lines)
+def failed_checks(optimizers: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the checks that each optimizer fails; an optimizer that could not be checked is left out."""
+    return {
+        name: [finding["check"] for finding in findings if finding["outcome"] == "failed"]
+        for name, findings in optimizers.items()
+        if isinstance(findings, list)
+    }
 
 
 _CALIBRATED = {
-    "identical_called_different": ("O: two identical contenders called different (nominal 5 %)", "2-8 %"),
-    "any_of_eight_dropped": ("O: any of eight identical ones dropped", "at most 8 %"),
-    "power_at_5%": ("O: a true difference of 5 % found", ""),
-    "power_at_10%": ("O: a true difference of 10 % found", "default budget: at least 50 %"),
-    "power_at_20%": ("O: a true difference of 20 % found", "default budget: at least 90 %"),
+    "identical_called_different": ("O: two identical contenders are called different (nominal 5 %)", "2-8 %"),
+    "any_of_eight_dropped": ("O: any of eight identical contenders is dropped", "at most 8 %"),
+    "power_at_5%": ("O: a true difference of 5 % is detected", ""),
+    "power_at_10%": ("O: a true difference of 10 % is detected", "default budget: at least 50 %"),
+    "power_at_20%": ("O: a true difference of 20 % is detected", "default budget: at least 90 %"),
     "coverage_of_ratio": ("O: coverage of the 95 % interval of a ratio", "92-98 %"),
-    "wrong_claims": ("S: claims whose regret is more than 3 %", "at most 5 %"),
-    "abstains_when_best_leads_by_5%": ("S: not enough evidence, though the best leads by 5 % or more", "at most 5 %"),
-    "recommended_within_margin_of_best": ("S: recommended is the best, or within 3 % of it", ""),
-    "coverage_of_value": ("S: coverage of the value's 95 % interval", "92-98 %"),
+    "wrong_claims": ("S: the claimed best is more than 3 % worse than the true best", "at most 5 %"),
+    "abstains_when_best_leads_by_5%": (
+        'S: the verdict is "not enough evidence" although the best leads by 5 % or more',
+        "at most 5 %",
+    ),
+    "recommended_within_margin_of_best": ("S: the recommended contender is the best or within 3 % of it", ""),
+    "coverage_of_value": ("S: coverage of the 95 % interval of the value", "92-98 %"),
 }
 
 
-def calibration_table(records: list[dict[str, Any]]) -> str:
-    """What was promised of the protocol, and what replays showed, by design and family."""
+def calibration_table(records: list[Record]) -> str:
+    """Return the error rates that the procedure should have, and those that replays showed, by design and family."""
     heads = [
         f"{record['family']}, {record['design']['draws']} draws, "
         f"{'/'.join(str(look[0]) for look in record['design']['ranking'])} studies"
@@ -92,66 +215,70 @@ def calibration_table(records: list[dict[str, Any]]) -> str:
     for key, (words, bound) in _CALIBRATED.items():
         cells = []
         for record in records:
-            found = record[key]
+            result = record[key]
             text = (
-                f"{found['share']:.1%} ({found['low']:.1%}-{found['high']:.1%}, {found['of']})" if found["of"] else "-"
+                f"{result['share']:.1%} ({result['low']:.1%}-{result['high']:.1%}, {result['of']})"
+                if result["of"]
+                else "-"
             )
             cells.append(text.replace("%", " %"))
         lines.append(f"| {words} | {bound} | {' | '.join(cells)} |")
     cells = [
-        f"{found['mean']:.2%} ({found['low']:.2%} to {found['high']:.2%})".replace("%", " %")
-        for found in (record["optimism_of_value"] for record in records)
+        f"{result['mean']:.2%} ({result['low']:.2%} to {result['high']:.2%})".replace("%", " %")
+        for result in (record["optimism_of_value"] for record in records)
     ]
-    lines.append(f"| S: optimism of the value, mean | at most 0.5 % | {' | '.join(cells)} |")
+    lines.append(
+        f"| S: mean optimism of the value (how much better it looks than it is) | at most 0.5 % | {' | '.join(cells)} |"
+    )
     kinds = [
         ", ".join(f"{kind} {record['settled'][kind]['share']:.0%}".replace("%", " %") for kind in record["settled"])
         for record in records
     ]
-    lines.append(f"| S: how races end | | {' | '.join(kinds)} |")
+    lines.append(f'| S: how races end ("open": not enough evidence) | | {" | ".join(kinds)} |')
     lines += [
         "",
-        f"Shares with their 95 % intervals and the number of replays, {records[0]['replays']} at most for each.",
+        f"Each cell: a share, its 95 % interval and the number of replays (at most {records[0]['replays']:,}).",
     ]
     return "\n".join(lines)
 
 
-def live_line(record: dict[str, Any]) -> str:
-    """What the live comparisons of a contender with itself showed."""
+def live_line(record: Record) -> str:
+    """Return the result of live comparisons of a contender with itself."""
     runs = record["runs"]
     different = sum(run["called_different"] for run in runs)
     trainings = sorted(run["trainings"] for run in runs)[len(runs) // 2]
     return (
-        f"Live, as a check: {len(runs)} comparisons of AdamW with itself on {record['task']} ({record['budget']}, "
-        f"{trainings} trainings in the middle) called the two optimizers different {different} times."
+        f"Live check: {len(runs)} comparisons of AdamW with itself on {record['task']} (budget {record['budget']}, "
+        f"median {trainings} trainings) called the two optimizers different {different} times."
     )
 
 
-def facts_table(records: list[dict[str, Any]]) -> str:
-    """Facts that were measured anew."""
+def facts_table(records: list[Record]) -> str:
+    """Return published facts and their reproduction."""
 
     def shown(value: Any) -> str:
         if isinstance(value, list):
             return f"{value[0]:.3g} ({value[1]:.3g} to {value[2]:.3g})"
         return f"{value:.4g}"
 
-    lines = ["| claim | setting | seen |", "|---|---|---|"]
+    lines = ["| claim | setting | measured |", "|---|---|---|"]
     for record in records:
         seen = "; ".join(f"{words}: {shown(value)}" for words, value in record["seen"].items())
         lines.append(f"| {record['claim']} | {record['setting']} | {seen} |")
     return "\n".join(lines)
 
 
-def choosing_table(record: dict[str, Any]) -> str:
-    """What a budget buys, beside as many trainings one after the other."""
+def choosing_table(record: Record) -> str:
+    """Return what a budget buys, beside the same number of trainings in sequence."""
     lines = [
-        "| digits, a training of | budget | time | trainings | optimizer steps | optimizers ranked | "
-        "one after the other, extrapolated | ours ÷ that |",
+        "| digits, steps of a training | budget | time | trainings | optimizer steps | optimizers ranked | "
+        "Optuna and plain loops, extrapolated | our time ÷ that |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
         ranked = f"yes, {row['studies']} studies of {row['draws']} draws" if row["ranked"] else "no"
         lines.append(
-            f"| {max(row['steps'].values())} steps | {row['budget']} | {row['wall_s']:.0f} s | "
+            f"| {max(row['steps'].values())} | {row['budget']} | {row['wall_s']:.0f} s | "
             f"{sum(row['trainings'].values()):,} | {row['optimizer_steps']:,} | {ranked} | "
             f"{row['one_after_the_other']['extrapolated_s']:,.0f} s | {row['ours_by_extrapolated']:.3f} |"
         )
@@ -159,17 +286,18 @@ def choosing_table(record: dict[str, Any]) -> str:
     counted = first["one_after_the_other"]["measured_trainings"]
     lines += [
         "",
-        f"A perceptron of width 32, {len(first['trainings'])} contenders. One after the other: studies of Optuna "
-        f"{record['optuna']} (TPE) over the same spaces, plain loops with torch's optimizers. Not run in full: the "
-        f"time of as many trainings is extrapolated from {counted['of each contender']} of each contender, half of "
-        f"them before our comparison and half after it, with 1 thread or {counted['with threads'][-1]}, whichever is "
-        f"faster. {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}.",
+        f"A perceptron of width 32, {len(first['trainings'])} contenders. The comparison is with studies of Optuna "
+        f"{record['optuna']} (TPE) over the same spaces, which train in plain loops with torch's optimizers, one "
+        f"training after the other. These were not run in full: their time is extrapolated from "
+        f"{counted['of each contender']} trainings of each contender, half of them before and half after our "
+        f"comparison, with 1 or {counted['with threads'][-1]} threads, whichever is faster. "
+        f"{machine_text(machine)}.",
     ]
     return "\n".join(lines)
 
 
-def store_table(record: dict[str, Any]) -> str:
-    """The share of time that the store takes."""
+def store_table(record: Record) -> str:
+    """Return the share of the time that the store takes."""
 
     def shown(share: dict[str, float]) -> str:
         return f"{share['median']:.2%} (worst {share['worst']:.2%})".replace("%", " %")
@@ -180,43 +308,45 @@ def store_table(record: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for row in record["rows"]:
-        one, two = row["share_by_workers"].values()
-        lines.append(f"| {row['batch']} | {shown(one)} | {shown(two)} | {row['bytes'] / 1e6:.1f} MB |")
+        alone, with_two = row["share_by_workers"].values()
+        lines.append(f"| {row['batch']} | {shown(alone)} | {shown(with_two)} | {row['bytes'] / 1e6:.1f} MB |")
     lines += [
         "",
-        f"To write them and read them back, with curves of {record['looks']} looks; median of {record['repetitions']} "
-        f"repetitions, and the worst. Bound: {record['bound']:.0%}.".replace("%", " %"),
+        f"Writing and reading back, with {record['looks']} evaluations a trial; median and worst of "
+        f"{record['repetitions']} repetitions. Bound: {record['bound']:.0%}.".replace("%", " %"),
     ]
     return "\n".join(lines)
 
 
-def recommended_table(record: dict[str, Any]) -> str:
-    """What is recommended without tuning, and what it loses."""
+def recommended_table(record: Record) -> str:
+    """Return the settings to start from, and the loss that they cost."""
     lines = [
-        "| contender | starting point | loss ÷ the best | chosen without the task | its worst | library default |",
+        "| contender | starting point | loss ÷ best loss | chosen without this task | worst task | library default |",
         "|---|---|---|---|---|---|",
     ]
-    for name, found in record["contenders"].items():
-        settings = ", ".join(f"{key}={value:g}" for key, value in found["recommended"].items())
-        mean = found["mean_factor"]
-        worst = max(one["left_out"] for one in found["factor_by_task"].values())
+    for name, result in record["contenders"].items():
+        settings = ", ".join(f"{key}={value:g}" for key, value in result["recommended"].items())
+        mean = result["mean_factor"]
+        worst = max(factor["left_out"] for factor in result["factor_by_task"].values())
         lines.append(
             f"| {name} | {settings} | {mean['recommended']:.2f} | {mean['left_out']:.2f} | {worst:.2f} | "
             f"{mean['default']:.2f} |"
         )
-    tasks = ", ".join(f"{task} ({one['passes']} passes)" for task, one in record["tasks"].items())
+    tasks = ", ".join(f"{task} ({facts['passes']} passes)" for task, facts in record["tasks"].items())
     lines += [
         "",
-        f"Geometric means over tasks of the validation loss ÷ the least of this contender's {record['settings']} "
-        f"settings and its default, {record['seeds']} seeds, {record['schedule']} schedule. Tasks: {tasks}.",
+        f"Geometric means over tasks of the validation loss, divided by the best of {record['settings']} "
+        f"settings and the default of the same contender; {record['seeds']} seeds, {record['schedule']} schedule. "
+        f"Chosen without this task: the starting point is chosen on all other tasks. Tasks: {tasks}.",
     ]
     return "\n".join(lines)
 
 
-def transfer_table(record: dict[str, Any]) -> str:
-    """What a learning rate that was brought over is worth."""
+def transfer_table(record: Record) -> str:
+    """Return how good a transferred learning rate is."""
     lines = [
-        "| from AdamW to | best lr ÷ by step | ÷ by distance | loss: by step | by distance | AdamW's lr | default |",
+        "| from AdamW to | best lr ÷ lr by step | best lr ÷ lr by distance | loss: by step | by distance | "
+        "AdamW's lr | default |",
         "|---|---|---|---|---|---|---|",
     ]
     wheres = ("by step", "by distance")
@@ -231,15 +361,18 @@ def transfer_table(record: dict[str, Any]) -> str:
         lines.append(f"| {target} | {' | '.join(ratios + factors)} |")
     lines += [
         "",
-        f"Medians over {', '.join(record['tasks'])}, and the range; {record['grid']} learning rates in each rule's own "
-        f"range, {record['seeds']} seeds, {record['kept']} gradients. Losses over the least.",
+        f"Medians and ranges over {', '.join(record['tasks'])}; {record['grid']} learning rates in the search range of "
+        f"each rule, {record['seeds']} seeds, {record['kept']} gradients. A loss is divided by the best of the grid.",
     ]
     return "\n".join(lines)
 
 
-def matrices_table(record: dict[str, Any]) -> str:
-    """Steps of rules of matrices beside others'."""
-    lines = ["| rule | against | layers of GPT-2, width | time ÷ theirs | ours | theirs |", "|---|---|---|---|---|---|"]
+def matrices_table(record: Record) -> str:
+    """Return the step time of rules of matrices beside other libraries."""
+    lines = [
+        "| rule | compared with | layers of GPT-2, width | time ratio | ours | theirs |",
+        "|---|---|---|---|---|---|",
+    ]
     spreads, rounds = [], []
     for row in record["rows"]:
         ours, theirs = row["ms"].values()
@@ -254,44 +387,52 @@ def matrices_table(record: dict[str, Any]) -> str:
                 f"({low:.2f} to {high:.2f}) | {run['ms']:.0f} ms | {theirs:.0f} ms |"
             )
         if "spread" in row:
-            one, two = row["spread"].values()
+            here, there = row["spread"].values()
             spreads.append(
-                f"Singular values of a step of Muon{with_} spread by {one:.3f} of their mean here, by {two:.3f} there."
+                f"The singular values of a step of Muon{with_} spread by {here:.3f} of their mean here and by "
+                f"{there:.3f} in torch."
             )
         at = f" at {row['width']}" if "products" in row or "square" in row else ""
         rounds.append(f"{row['rule']}{with_}{at} {row['rounds']} of {row['steps']}")
-    note = f"Medians of interleaved rounds of steps: {', '.join(rounds)}; {record['machine']['processor']}."
+    note = f"Medians of interleaved rounds (rounds of steps: {', '.join(rounds)}); {record['machine']['processor']}."
     lines += ["", " ".join([*spreads, note])]
     if "products_a_second_at_most" in record:
         lines += ["", *_products(record)]
     return "\n".join(lines)
 
 
-def rules_table(record: dict[str, Any]) -> str:
-    """What a step of each rule takes beside torch's fused AdamW, by the bytes that it moves."""
-    lines = [
-        "| rule | scope | time ÷ fused AdamW's | bytes read, written | by the byte | by the byte read |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in sorted(record["rows"], key=lambda row: row["rule"]):
+def rules_table(record: Record) -> str:
+    """Return the step time of each rule beside torch's fused AdamW, and the bytes that it moves."""
+    rows = []
+    measured = {row["rule"]: row for row in record["rows"]}
+    for name, row in sorted(measured.items()):
         low, high = row["spread"]
         time = f"{row['of_fused']:.2f} ({low:.2f} to {high:.2f})"
         if row["read"] is None:
-            lines.append(f"| {row['rule']} | {row['scope']} | {time} | no kernel: {', '.join(row['ways'])} | | |")
+            rows.append([name, row["scope"], time, f"no kernel: {', '.join(row['ways'])}", "", ""])
         else:
             moved = f"{row['read']:.0f}, {row['written']:.0f}"
-            by = f"{row['a_byte']:.2f} | {row['a_byte_read']:.2f}"
-            lines.append(f"| {row['rule']} | {row['scope']} | {time} | {moved} | {by} |")
-    return "\n".join(
-        [*lines, "", f"Medians of {record['rounds']} interleaved rounds; {record['machine']['processor']}."]
-    )
+            rows.append([name, row["scope"], time, moved, f"{row['a_byte']:.2f}", f"{row['a_byte_read']:.2f}"])
+    head = [
+        "rule",
+        "scope",
+        "time ÷ fused AdamW's",
+        "bytes read, written",
+        "time by byte moved",
+        "time by byte read",
+    ]
+    note = f"Medians of {record['rounds']} interleaved rounds, and their range; {record['machine']['processor']}."
+    missing = sorted(set(RULES) - set(measured))
+    if missing:
+        note += f" Not in this table: {', '.join(missing)}. Rules of matrices are in the next one."
+    return "\n".join([*table_lines(head, rows), "", note])
 
 
-def _products(record: dict[str, Any]) -> list[str]:
-    """What the products of matrices in a step come to, and how near they are to what the machine does."""
+def _products(record: Record) -> list[str]:
+    """Return the matrix products of a step, and their speed beside the peak of the machine."""
     most = record["products_a_second_at_most"]
     lines = [
-        "| rule | width | whose | operations of products in a step | ÷ theirs | a second, of the most |",
+        "| rule | width | implementation | operations in matrix products of a step | ÷ theirs | share of peak speed |",
         "|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
@@ -300,46 +441,85 @@ def _products(record: dict[str, Any]) -> list[str]:
             lines.append(
                 f"| {row['rule']} | {row['width']} | {name} | {operations / 1e9:.1f} G | {least:.2f} | {share:.0%} |"
             )
-    end = "eigenvalues and singular values are not counted."
-    return [*lines, "", f"The most is that of a product of two matrices of 3072: {most / 1e9:.0f} G a second; {end}"]
-
-
-def _entry(one: dict[str, Any]) -> list[str]:
-    semantics = one["semantics"]
+    end = "eigenvalue and singular value decompositions are not counted."
     return [
-        one["name"],
-        one["reference"],
-        f"{one['error']:.0e}",
-        semantics["weight decay"],
-        semantics["ε"],
-        semantics["bias correction"],
-        one["scope"],
-        ", ".join(one["ways"]),
-        f"{one['state_bytes']:g}",
+        *lines,
+        "",
+        f"Peak speed: a product of two 3072x3072 matrices, {most / 1e9:.0f} G operations a second; {end}",
     ]
 
 
-_ENTRY = ["reference", "error", "weight decay", "ε", "bias corrected", "scope", "ways", "state"]
-
-
-def catalogue_table(record: dict[str, Any]) -> str:
-    """The proof of each rule and wrapper."""
-    lines = [
-        f"| rule | {' | '.join(_ENTRY)} | checks passed | failed | refused |",
-        f"|---|{'---|' * (len(_ENTRY) + 3)}",
+def advice_table() -> str:
+    """Return when to use each optimizer, and when not, as its rule declares."""
+    rows = []
+    for name, kind in sorted(RULES.items(), key=lambda item: item[1].__name__.lower()):
+        explained = rules.explain(kind())
+        rows.append([kind.__name__, f"`{name}`", explained.use, explained.avoid])
+    wrappers = [
+        [kind.__name__, f"`{name}(...)`", explained.use, explained.avoid]
+        for name, kind in sorted(WRAPPERS.items())
+        for explained in [rules.explain(kind(rules.Adam()))]
     ]
-    for one in record["rules"]:
-        checks = [f"{one['checks'].get(outcome, 0)}" for outcome in ("passed", "failed", "refused")]
-        lines.append(f"| {' | '.join(_entry(one) + checks)} |")
-    lines += ["", f"| wrapper | {' | '.join(_ENTRY)} |", f"|---|{'---|' * len(_ENTRY)}"]
-    lines += [f"| {' | '.join(_entry(one))} |" for one in record["wrappers"]]
-    lines += ["", "What each departs in from its source:", ""]
-    for one in [*record["rules"], *record["wrappers"]]:
-        lines.append(f"- **{one['name']}**: {one['departs']}")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            *table_lines(["optimizer", "name", "use", "avoid"], rows),
+            "",
+            *table_lines(["wrapper", "name", "use", "avoid"], wrappers),
+        ]
+    )
 
 
-TABLES = {
+def catalogue_table(record: Record) -> str:
+    """Return the evidence for each optimizer and wrapper, and how each differs from its source."""
+    rows, differences = [], []
+    measured = {entry["name"]: entry for entry in record["rules"]}
+    for kind in sorted(RULES.values(), key=lambda kind: kind.__name__.lower()):
+        entry = measured.get(kind.__name__)
+        explained = rules.explain(kind())
+        differences.append(f"- **{kind.__name__}**: {explained.departs}")
+        if entry is None:
+            rows.append([kind.__name__, "not measured", *[""] * 10])
+            continue
+        semantics = explained.semantics
+        rows.append(
+            [
+                kind.__name__,
+                entry["reference"],
+                f"{entry['error']:.0e}",
+                semantics["weight decay"],
+                semantics["ε"],
+                semantics["bias correction"],
+                explained.scope,
+                ", ".join(entry["ways"]),
+                f"{explained.state_bytes:g}",
+                *(f"{entry['checks'].get(outcome, 0)}" for outcome in ("passed", "failed", "refused")),
+            ]
+        )
+    head = ["optimizer", "reference", "error", "weight decay", "ε", "bias correction", "scope", "backends"]
+    head += ["state (bytes)", "checks passed", "failed", "refused"]
+    wrappers = [
+        [entry["name"], entry["reference"].removeprefix("around "), f"{entry['error']:.0e}", ", ".join(entry["ways"])]
+        for entry in record["wrappers"]
+    ]
+    tested = {entry["name"] for entry in record["wrappers"]}
+    wrappers += [[kind.__name__, "not measured", "", ""] for kind in WRAPPERS.values() if kind.__name__ not in tested]
+    differences += [
+        f"- **{kind.__name__}**: {rules.explain(kind(rules.Adam())).departs}" for _, kind in sorted(WRAPPERS.items())
+    ]
+    return "\n".join(
+        [
+            *table_lines(head, rows),
+            "",
+            *table_lines(["wrapper", "around", "error", "backends"], wrappers),
+            "",
+            "Differences from the source:",
+            "",
+            *differences,
+        ]
+    )
+
+
+TABLES: dict[str, Callable[[Any], str]] = {
     "catalogue": catalogue_table,
     "steps": steps_table,
     "rivals": rivals_table,
@@ -357,13 +537,20 @@ TABLES = {
 
 
 def tables() -> dict[str, str]:
-    """Each table by the name of its place and of its record; what has not been measured has none."""
-    records = {path.stem: json.loads(path.read_text()) for path in (HERE / "records").glob("*.json")}
-    return {name: table(records[name]) for name, table in TABLES.items() if name in records}
+    """Return every table, by the name that marks its place in a document."""
+    records = {path.stem: json.loads(path.read_text()) for path in RECORDS.glob("*.json")}
+    results = {name: table(records[name]) for name, table in TABLES.items()}
+    demo = json.loads((ROOT / "lab" / "records" / "2026-11-21-demo-two-questions.json").read_text())
+    return results | {
+        "demo": demo_table(demo),
+        "optuna": optuna_text(records),
+        "adamw": adamw_text(records),
+        "advice": advice_table(),
+    }
 
 
 def filled(text: str) -> str:
-    """A document with every table that it has a place for made anew."""
+    """Return a document with the table of each of its places written anew."""
     for name, table in tables().items():
         pattern = rf"(<!-- {name}: made by benchmarks/table.py -->\n).*?(\n?<!-- /{name} -->)"
         text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n<!-- /{name} -->", text, flags=re.DOTALL)  # noqa: B023

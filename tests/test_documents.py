@@ -1,4 +1,4 @@
-"""What the documents show is run, and what they name is there."""
+"""The examples of the documents run, their numbers are those of the records, and what they name exists."""
 
 import json
 import re
@@ -7,12 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import thalweg
+from cases import rules as rule_cases
+from cases import wrappers as wrapper_cases
 from tests.optim.models import ARCHITECTURES
+from thalweg import optim, rules
+from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(ROOT.glob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+RECORDS = ROOT / "benchmarks" / "records"
+HOW_TO_RECORD = "run: make record NAMES='{}'"
 
 
 def blocks(document: str) -> list[str]:
@@ -33,7 +40,22 @@ def test_the_readmes_example_runs_and_is_short(tmp_path: Path, monkeypatch: pyte
     scope |= {"model": scope["task"].make_model(0)}
     exec(optimizer, scope)
     exec(kit, scope)
-    assert [one.check for one in scope["found"].failures] == ["keeps_float32_state_of_bfloat16_parameters"]
+    assert [finding.check for finding in scope["result"].failures] == ["keeps_float32_state_of_bfloat16_parameters"]
+
+
+def test_the_examples_on_the_page_of_transfer_run(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = blocks("docs/transfer.md")
+    scope: dict = {}
+    exec(first, scope)
+    (printed,) = re.findall(r"print\(result\)  # (.*)\n", first)
+    assert capsys.readouterr().out.strip() == printed
+    torch.manual_seed(0)
+
+    def train_on(batch: torch.Tensor) -> None:
+        scope["model"].zero_grad()
+        scope["model"](batch).square().mean().backward()
+
+    exec(second, scope | {"batches": torch.randn(30, 4, 8), "train_on": train_on})
 
 
 def test_the_plan_on_the_page_of_routing_is_the_one_that_is_printed(capsys) -> None:
@@ -45,15 +67,17 @@ def test_the_plan_on_the_page_of_routing_is_the_one_that_is_printed(capsys) -> N
 
 def test_the_numbers_on_the_page_of_routing_are_those_of_the_record() -> None:
     text = " ".join((ROOT / "docs" / "routing.md").read_text().split())
-    found = json.loads((ROOT / "benchmarks" / "records" / "routing.json").read_text())
-    assert f"all of transformers {found['transformers']} that" in text
-    assert f"{found['built']:,} of {found['classes']:,} `For...` and base classes, {found['parameters']:,} para" in text
-    assert f"{found['known_not_to_be_matrices']:,} are known not to be hidden matrices" in text
-    assert f"none of them goes to Muon. {found['matrices']:,} others do" in text
-    alone = found["routed"] - found["with_questions"]
-    assert f"In {alone:,} classes nothing has to be asked, in {found['with_questions']:,} at least one" in text
-    assert found["wrong"] == found["errors"] == {}
-    assert found["built"] == found["routed"]
+    record = json.loads((RECORDS / "routing.json").read_text())
+    assert f"all of transformers {record['transformers']} that" in text
+    assert (
+        f"{record['built']:,} of {record['classes']:,} `For...` and base classes, with {record['parameters']:,}" in text
+    )
+    assert f"{record['known_not_to_be_matrices']:,} are known not to be hidden matrices" in text
+    assert f"none of them goes to Muon. {record['matrices']:,} others do" in text
+    clear, ambiguous = record["routed"] - record["with_questions"], record["with_questions"]
+    assert f"In {clear:,} classes nothing is ambiguous, in {ambiguous:,} at least one parameter is" in text
+    assert record["wrong"] == record["errors"] == {}
+    assert record["built"] == record["routed"]
 
 
 def test_the_benchmark_of_routing_knows_what_is_no_matrix() -> None:
@@ -69,7 +93,7 @@ def test_the_benchmark_of_routing_knows_what_is_no_matrix() -> None:
     assert names == {name for name, _ in model.named_parameters()} - architecture.hidden(model)
 
 
-def test_the_readmes_tables_are_those_of_the_records() -> None:
+def test_the_tables_are_those_of_the_records_and_rules() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         import table
@@ -77,8 +101,49 @@ def test_the_readmes_tables_are_those_of_the_records() -> None:
         sys.path.pop(0)
     for document in table.DOCUMENTS:
         text = document.read_text()
-        assert table.filled(text) == text
+        assert table.filled(text) == text, f"{document.name} is out of date; run: python benchmarks/table.py"
         assert "made by benchmarks/table.py" in text
+
+
+@pytest.mark.parametrize("kind", [*RULES.values(), *WRAPPERS.values()], ids=lambda kind: kind.__name__)
+def test_every_optimizer_is_in_the_record_and_on_the_page(kind: type[rules.Rule]) -> None:
+    name = kind.__name__
+    part = "wrappers" if issubclass(kind, rules.Wrapper) else "rules"
+    record = json.loads((RECORDS / "catalogue.json").read_text())
+    recorded = {entry["name"] for entry in record[part]}
+    assert name in recorded, f"{name} is not in catalogue.json; {HOW_TO_RECORD.format(name)}"
+    text = (ROOT / "docs" / "optimizers.md").read_text()
+    advice, _, evidence = text.partition("## Evidence")
+    assert f"\n| {name} |" in advice, f"{name} has no advice; run: python benchmarks/table.py"
+    assert f"\n| {name} |" in evidence, f"{name} has no row of evidence; {HOW_TO_RECORD.format(name)}"
+    assert f"\n- **{name}**:" in evidence, f"{name} has no differences; run: python benchmarks/table.py"
+
+
+@pytest.mark.parametrize("kind", RULES.values(), ids=lambda kind: kind.__name__)
+def test_every_rule_is_an_optimizer_and_checked_for_conformance(kind: type[rules.Rule]) -> None:
+    name = kind.__name__
+    assert name in optim.__all__, f"{name} has no class in thalweg.optim; add it to src/thalweg/optim/__init__.py"
+    if name == "LBFGS":  # as torch's: it needs a closure
+        return
+    record = json.loads((RECORDS / "conformance.json").read_text())["libraries"]["thalweg.optim"]["optimizers"]
+    assert name in record, f"{name} is not in conformance.json; {HOW_TO_RECORD.format(name)}"
+
+
+def test_the_records_name_no_optimizer_that_is_gone() -> None:
+    catalogue = json.loads((RECORDS / "catalogue.json").read_text())
+    conformance = json.loads((RECORDS / "conformance.json").read_text())["libraries"]["thalweg.optim"]["optimizers"]
+    known = {kind.__name__ for kind in RULES.values()}
+    assert {entry["name"] for entry in catalogue["rules"]} == known
+    assert {entry["name"] for entry in catalogue["wrappers"]} == {kind.__name__ for kind in WRAPPERS.values()}
+    assert set(conformance) <= known
+
+
+def test_every_optimizer_has_a_case() -> None:
+    tested = {type(case.rule) for case in [*rule_cases.CASES, *wrapper_cases.CASES]} | {
+        rules.LBFGS
+    }  # tests/optim/test_lbfgs.py
+    missing = sorted(kind.__name__ for kind in {*RULES.values(), *WRAPPERS.values()} - tested)
+    assert not missing, f"no case for {', '.join(missing)}; add it to cases/rules.py, of a wrapper to cases/wrappers.py"
 
 
 # What is known of these releases, from their issues and from trying them.
@@ -102,21 +167,32 @@ KNOWN_DEFECTS = [
 
 @pytest.mark.parametrize(("library", "name", "check"), KNOWN_DEFECTS)
 def test_the_kit_found_what_is_known_of_released_libraries(library: str, name: str, check: str) -> None:
-    record = json.loads((ROOT / "benchmarks" / "records" / "conformance.json").read_text())
-    found = {one["check"]: one["outcome"] for one in record["libraries"][library]["optimizers"][name]}
-    assert found[check] == "failed"
+    record = json.loads((RECORDS / "conformance.json").read_text())
+    outcomes = {finding["check"]: finding["outcome"] for finding in record["libraries"][library]["optimizers"][name]}
+    assert outcomes[check] == "failed"
 
 
-def test_the_kit_found_nothing_in_ours_and_as_many_as_known_elsewhere() -> None:
-    record = json.loads((ROOT / "benchmarks" / "records" / "conformance.json").read_text())["libraries"]
+# Rprop's learning rate is the size of its first step alone; the others look at the whole model.
+OUR_FAILURES = {
+    "DoG": ["gives_a_late_parameter_a_first_step"],
+    "DoWG": ["gives_a_late_parameter_a_first_step"],
+    "Rprop": ["obeys_schedulers"],
+}
+
+
+def test_the_kit_found_what_is_known_of_ours_and_of_other_libraries() -> None:
+    record = json.loads((RECORDS / "conformance.json").read_text())["libraries"]
 
     def failing(library: str, check: str, text: str = "") -> int:
-        findings = [one for each in record[library]["optimizers"].values() for one in each]
-        return sum(one["check"] == check and one["outcome"] == "failed" and text in one["detail"] for one in findings)
+        optimizers = record[library]["optimizers"].values()
+        findings = [finding for findings in optimizers for finding in findings if finding["check"] == check]
+        return sum(finding["outcome"] == "failed" and text in finding["detail"] for finding in findings)
 
-    assert not [
-        one for each in record["thalweg.optim"]["optimizers"].values() for one in each if one["outcome"] == "failed"
-    ]
+    ours = {
+        name: [finding["check"] for finding in findings if finding["outcome"] == "failed"]
+        for name, findings in record["thalweg.optim"]["optimizers"].items()
+    }
+    assert {name: checks for name, checks in ours.items() if checks} == OUR_FAILURES
     assert failing("optimi", "gives_a_late_parameter_a_first_step") == 6  # of 8
     assert failing("pytorch_optimizer", "gives_a_late_parameter_a_first_step") >= 55  # of 111
     assert failing("pytorch_optimizer", "resumes_exactly", "Weights only load failed") == 5
@@ -133,16 +209,32 @@ def test_the_command_at_the_top_of_an_example_runs(path: Path, tmp_path: Path) -
     assert "optimizer = thalweg.optim." in done.stdout
 
 
+def anchors(text: str) -> set[str]:
+    """The anchors that a code host makes of headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_and_paths_in_a_document_exist(document: Path) -> None:
-    text = document.read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", text):
-        assert (ROOT / "".join(target)).exists(), target
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    for link, image in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text):
+        target, _, anchor = (link or image).partition("#")
+        if ":" in target:
+            continue
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text()), f"{target}#{anchor}"
     for path in re.findall(
         r"`((?:src|tests|docs|examples|rules|optim|tasks|comparison|cli|report|engine|lab|benchmarks|testing|bench)/[\w./]+\w)`",
         text,
     ):
         assert (ROOT / path).exists() or (ROOT / "src" / "thalweg" / path).exists() or "NAME" in path, path
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {thalweg.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"version = {{{thalweg.__version__}}}" in (ROOT / "README.md").read_text()
 
 
 def test_every_public_name_is_there_and_documented() -> None:

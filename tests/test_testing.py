@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import CASES, Case
+from cases.rules import CASES, Case
 from thalweg import optim
 from thalweg.testing import CHECKS, check_optimizer
 

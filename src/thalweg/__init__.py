@@ -1,12 +1,14 @@
 """thalweg: the workbench for the optimizers of deep learning.
 
-    thalweg.optim          rules as torch optimizers: change the import and go on
-    thalweg.compare        which optimizer, at which settings, for this task, with the evidence
-    thalweg.compare_suite  the same on each of several tasks, and what it comes to over all of them
-    thalweg.Task           what is to be trained, as its owner writes it down
-    thalweg.rules          the formulas, as pure functions
+- ``thalweg.compare`` tells which optimizer, at which settings, suits a task, and keeps the evidence.
+- ``thalweg.compare_suite`` runs one comparison on each of several tasks and aggregates the results.
+- ``thalweg.Task`` describes the model, loss and data that are trained; ``thalweg.supervised`` makes the usual loss.
+- :mod:`thalweg.optim` provides the optimizers as ``torch.optim.Optimizer`` classes. Changing the import is enough.
+- :mod:`thalweg.rules` provides the formulas as pure functions.
+- :mod:`thalweg.tasks` provides the built-in tasks.
+- :mod:`thalweg.testing` checks any optimizer for conformance with PyTorch's interface.
 
-Names are imported when first used, so that `import thalweg` costs nothing and the core needs torch alone.
+Names are imported at first use, so that ``import thalweg`` is fast and the core needs PyTorch alone.
 """
 
 from importlib import import_module

@@ -1,20 +1,20 @@
-"""Every error thalweg raises on purpose.
+"""The errors that thalweg raises on purpose, and its warning.
+
+Every error derives from :class:`ThalwegError`, and from the built-in exception that PyTorch or Python would have raised
+in its place, so that existing ``except`` clauses keep working::
 
     ThalwegError
     ├── SettingError (ValueError)       a hyperparameter or an option is out of its bounds
-    ├── KeywordError (TypeError)        an argument that nobody takes
-    ├── UnknownNameError (LookupError)  nothing has that name; the message lists the nearest
-    ├── ParameterError (ValueError)     what was handed over to be optimized cannot be
+    ├── KeywordError (TypeError)        an unknown keyword
+    ├── UnknownNameError (LookupError)  an unknown name; the message lists the nearest names
+    ├── ParameterError (ValueError)     the parameters cannot be optimized as requested
     │   ├── ParameterTypeError (TypeError)
-    │   └── RoutingError            what a parameter is for cannot be told, or was told wrongly
-    ├── TaskError                       a task cannot be loaded, or cannot be trained at all
-    ├── BudgetError (ValueError)        a budget is too small, or cannot be read
-    └── StoreError (OSError)            a store or report cannot be opened, read or written
+    │   └── RoutingError                the role of a parameter is ambiguous or contradictory
+    ├── TaskError                       a task cannot be loaded or trained
+    ├── BudgetError (ValueError)        a budget is too small or cannot be parsed
+    └── StoreError (OSError)            a store or a report cannot be opened, read or written
 
-and the warning: SettingWarning (UserWarning), of settings within their bounds that contradict what a rule declares.
-
-Message texts read `Who: what must hold, got what. What to do.` Each class also derives from the built-in exception
-that torch or Python would have raised, so code written for those keeps working.
+A message reads ``Who: the condition, got the value. The remedy.``
 """
 
 from collections.abc import Iterable
@@ -22,39 +22,39 @@ from difflib import get_close_matches
 
 
 class ThalwegError(Exception):
-    """The root of the tree: catch this to catch everything thalweg raises on purpose."""
+    """Base class of all errors that thalweg raises on purpose."""
 
 
 class SettingError(ThalwegError, ValueError):
-    """A hyperparameter or an option is out of its bounds, or of the wrong kind."""
+    """A hyperparameter or an option is out of its bounds or has the wrong type."""
 
 
 class KeywordError(ThalwegError, TypeError):
-    """An argument was given that nobody takes; it is never dropped in silence."""
+    """A keyword argument is unknown. Unknown keywords are never ignored."""
 
 
 class UnknownNameError(ThalwegError, LookupError):
-    """Nothing has that name."""
+    """No optimizer, task, dataset or option has this name. The message lists the nearest names."""
 
 
 class ParameterError(ThalwegError, ValueError):
-    """What was handed over to be optimized cannot be."""
+    """The parameters cannot be optimized as requested."""
 
 
 class ParameterTypeError(ParameterError, TypeError):
-    """What was handed over to be optimized is not a tensor."""
+    """A parameter is not a tensor."""
 
 
 class RoutingError(ParameterError):
-    """What a parameter is for cannot be told, or was told wrongly."""
+    """The role of a parameter is ambiguous, or a role was assigned that does not fit it."""
 
 
 class TaskError(ThalwegError):
-    """A task cannot be loaded, or cannot be trained at all."""
+    """A task cannot be loaded or trained."""
 
 
 class BudgetError(ThalwegError, ValueError):
-    """A budget cannot be read, or is less than the least that gives an answer."""
+    """A budget cannot be parsed, or is smaller than the smallest comparison."""
 
 
 class StoreError(ThalwegError, OSError):
@@ -62,11 +62,23 @@ class StoreError(ThalwegError, OSError):
 
 
 class SettingWarning(UserWarning):
-    """Settings are within their bounds, but contradict what a rule declares of itself, or each other."""
+    """Settings are within their bounds, but contradict each other or the declaration of the rule."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The sentence that ends an error about an unknown `name`: the nearest of the `known` ones, or all of them."""
+    """Return the sentence that ends an error about an unknown name.
+
+    Args:
+        name: The unknown name.
+        known: All names that are valid.
+
+    Returns:
+        A question with the nearest names, or the list of all names if none is near.
+
+    Example:
+        >>> nearest("adamv", ["adamw", "sgd"])
+        'Did you mean adamw?'
+    """
     known = sorted(known)
     close = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     if close:

@@ -6,7 +6,7 @@ adamw        cautious(clip(adamw))        muon+adamw: matrices by the first, the
 import re
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from thalweg import rules
 from thalweg.errors import UnknownNameError, nearest

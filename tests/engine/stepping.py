@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.cases import SHAPES, Case
+from cases.rules import SHAPES, Case
 from thalweg.engine.backends import Backend
 from thalweg.engine.eager import flat
 

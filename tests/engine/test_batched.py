@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import CASES, Case
+from cases.rules import CASES, Case
 from tests.engine.stepping import assert_same_bits, taken
 from thalweg import optim, rules
 from thalweg.bench.measure import Watched

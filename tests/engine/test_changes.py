@@ -62,7 +62,7 @@ def test_a_gradient_on_another_device_gets_an_error() -> None:
     elsewhere = torch.empty(2, 3, device="meta")
     optimizer._bindings  # noqa: B018
     batch = optimizer._ready(0)[0][0].batch
-    assert batch.where([elsewhere]) is None
+    assert batch.gradient_addresses([elsewhere]) is None
     with pytest.raises(ParameterError, match="the device of its parameter, cpu, got meta"):
         optimizer._ready(0)[0][0].step(optimizer._programs(0)(torch.float32), [elsewhere], 0)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cases import Case
+from cases.rules import Case
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
 from thalweg.errors import ParameterError, SettingError

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from tests.cases import CASES, TORCHS, Case, gradients, parameters
+from cases.rules import CASES, TORCHS, Case, gradients, parameters
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
 from thalweg.errors import ParameterError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.cases import Case
+from cases.rules import Case
 from tests.optim.training import assert_same, each_case
 from thalweg import optim, rules
 from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, SettingError, ThalwegError

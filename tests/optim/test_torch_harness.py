@@ -28,7 +28,7 @@ OURS: dict[str, type[optim.RuleOptimizer]] = {
     "Rprop": optim.Rprop,
     "ASGD": optim.ASGD,
 }
-# Those that do not do exactly what torch's do, as their `Departs:` says; tests/cases.py holds them to references. And
+# Those that do not do exactly what torch's do, as their `Departs:` says; cases/rules.py holds them to references. And
 # the one that needs a closure, which tests/optim/test_lbfgs.py holds to torch's.
 OTHERS = {"Adafactor", "LBFGS", "Muon"}
 # torch computes a part of theirs in float32.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.references.wrapping import put
+from cases.references.wrapping import put
 from thalweg import optim, rules
 from thalweg.errors import ParameterError, SettingError, UnknownNameError
 from thalweg.optim import transfer

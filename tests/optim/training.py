@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.cases import CASES, SHAPES, TORCHS, Shapes, gradients, parameters
+from cases.rules import CASES, SHAPES, TORCHS, Shapes, gradients, parameters
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_of_torchs = pytest.mark.parametrize("case", TORCHS, ids=str)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.references.orthogonal import POLAR_EXPRESS
-from tests.references.orthogonal import newton_schulz as step_by_step
+from cases.references.orthogonal import POLAR_EXPRESS
+from cases.references.orthogonal import newton_schulz as step_by_step
 from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.registry import RULES

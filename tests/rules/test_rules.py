@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cases import CASES, Case, change, gradients, parameters, relative_error
+from cases.rules import CASES, Case, change, gradients, parameters, relative_error
 from thalweg import optim, rules
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop

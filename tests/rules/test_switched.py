@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import gradients, parameters
-from tests.references.wrapping import put
+from cases.references.wrapping import put
+from cases.rules import gradients, parameters
 from thalweg import optim, rules
 from thalweg.comparison.contenders.contender import line_of_code
 from thalweg.comparison.contenders.parsing import parse

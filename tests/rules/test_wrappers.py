@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, ExponentialLR
 
-from tests.cases import parameters, relative_error
-from tests.references.wrapping import put
-from tests.wrapped import ADAM, CASES, NUM_STEPS, SGD, Case, ends, field, made, train, vector
+from cases.references.wrapping import put
+from cases.rules import parameters, relative_error
+from cases.wrappers import ADAM, CASES, NUM_STEPS, SGD, Case, ends, field, made, train, vector
 from thalweg import optim, rules
 from thalweg.engine import population
 from thalweg.engine.core.program import Program

@@ -1,7 +1,7 @@
 """Contracts: what a wrapper asks of the rule it is put around, beyond settings and names.
 
-A wrapper declares its effects, a rule its traits (`owns_parameters`, `estimates_lr`, ...), and the table below says which
-of these do not go together. It is read once, when the two are put together: such a nest would run, and be wrong.
+A wrapper declares its effects, a rule its traits (`owns_parameters`, `estimates_lr`, ...), and the table below says
+which of these are incompatible. It is read when a wrapper is made: an incompatible nest would run and be wrong.
 """
 
 from collections.abc import Callable

@@ -9,10 +9,10 @@ from typing import Any
 
 
 @cache
-def _row_type(names: tuple[str, ...]) -> Any:
-    return namedtuple("Row", names)  # noqa: PYI024  (the names are known only here)
+def _record_type(names: tuple[str, ...]) -> Any:
+    return namedtuple("Record", names)  # noqa: PYI024  (the names are known only here)
 
 
 def record(**values: Any) -> Any:
     """A named tuple of the values, in the order given."""
-    return _row_type(tuple(values))(*values.values())
+    return _record_type(tuple(values))(*values.values())

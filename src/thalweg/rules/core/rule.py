@@ -186,7 +186,7 @@ class Rule:
         return min(shares) if shares else None
 
     def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
-        """More scalars of step number `step`, which depend on earlier steps; `before` holds the `recurrent_scalars` ones of them.
+        """Scalars of step number `step` that depend on the step before, whose recurrent scalars are `before`.
 
         Every `recurrent_scalars` name is among them. They are kept for each parameter, in float64, under their names.
         """

@@ -85,7 +85,7 @@ class GaLore(Wrapper, scope="matrix"):
             return (yield from resolve_reductions(self.inner.direction(param, grad, state, c)))
         matrix = as_matrix(grad)
         tall = matrix.shape[0] >= matrix.shape[1]
-        projector = _leading(matrix, self.rank, right=tall) if c.selection_score else state.projector
+        projector = _leading(matrix, self.rank, right=tall) if c.chooses else state.projector
 
         def small(one: Tensor) -> Tensor:
             return one @ projector if tall else projector.mT @ one

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from tests.references.transcription import Transcription, penalized, zeros
+from cases.references.transcription import Transcription, penalized, zeros
 
 
 def inner(first, second):

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from tests.references.transcription import Curved, Transcription, decay, penalized, zeros
+from cases.references.transcription import Curved, Transcription, decay, penalized, zeros
 
 
 class HeavyBall(Transcription):

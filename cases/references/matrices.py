@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import torch
 
-from tests.references.transcription import Transcription, decay, penalized, zeros
-from tests.references.wrapping import gaussian
+from cases.references.transcription import Transcription, decay, penalized, zeros
+from cases.references.wrapping import gaussian
 
 
 def matrix(tensor):

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from tests.cases import CASES, Case, gradients, parameters
+from cases.rules import CASES, Case, gradients, parameters
 from thalweg.engine import population
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop

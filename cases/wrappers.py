@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.cases import SHAPES, Shapes, gradients, parameters
-from tests.references import estimating, matrices, wrapping
+from cases.references import estimating, matrices, wrapping
+from cases.rules import SHAPES, Shapes, gradients, parameters
 from thalweg import optim, rules
 
 NUM_STEPS = 24

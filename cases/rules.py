@@ -9,8 +9,8 @@ import prodigyopt
 import schedulefree
 import torch
 
-from tests.references import by_tensor, elementwise, estimating, matrices, orthogonal
-from tests.references.transcription import Curved
+from cases.references import by_tensor, elementwise, estimating, matrices, orthogonal
+from cases.references.transcription import Curved
 from thalweg import optim, rules
 
 Shapes = Sequence[tuple[int, ...]]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import parameters, relative_error
-from tests.references.wrapping import put
-from tests.wrapped import ADAM, ends, field, made, train, vector
+from cases.references.wrapping import put
+from cases.rules import parameters, relative_error
+from cases.wrappers import ADAM, ends, field, made, train, vector
 from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.rules import wrappers

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import ELEMENTWISE, REDUCING, SHAPES, Case
+from cases.rules import ELEMENTWISE, REDUCING, SHAPES, Case
 from tests.engine.stepping import ALL_SHAPES, assert_same_bits, taken
 from thalweg import optim
 from thalweg.engine.core.precision import Rounding

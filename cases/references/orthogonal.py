@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from tests.references.matrices import frobenius, matrix, only_matrices
-from tests.references.transcription import Transcription, decay, zeros
+from cases.references.matrices import frobenius, matrix, only_matrices
+from cases.references.transcription import Transcription, decay, zeros
 
 # Amsel et al. 2025, arXiv:2505.16932, Implementation 1: hard-coded polynomials; a safety factor for all but the last,
 # which is repeated.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from tests.references.transcription import Transcription, decay, penalized, zeros
+from cases.references.transcription import Transcription, decay, penalized, zeros
 
 
 def norm(tensor):

@@ -1,0 +1,1 @@
+"""References: transcriptions of the papers, written apart from the rules."""
