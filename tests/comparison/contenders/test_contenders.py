@@ -13,7 +13,7 @@ from thalweg.comparison.contenders.parsing import parse, resolve, split_list
 from thalweg.comparison.planning.search import draws, order_opened_by
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_list_keeps_the_settings_of_a_contender_together() -> None:
