@@ -39,7 +39,7 @@ def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
         "flat": flat.why_not(batch) is None,
         "compiled": kernel.why_not(batch) is None and kernel_cache.started(batch).exception() is None,
         "batched": batched.why_not(batch, asked=True) is None,
-        "population": rule.supports_vmap,
+        "population": rule.traits.supports_vmap,
     }
     return [name for name, can in possible.items() if can]
 

@@ -41,7 +41,7 @@ WRAPPED = {
 def entrants() -> Iterator[tuple[str, rules.Rule]]:
     for name, kind in RULES.items():
         rule = kind()
-        if not rule.needs_whole_matrices and rule.needs == "gradient":
+        if not rule.traits.needs_whole_matrices and rule.traits.needs == "gradient":
             yield name, rule
     yield from WRAPPED.items()
 
@@ -82,7 +82,7 @@ def measured(name: str, rule: rules.Rule) -> dict[str, Any]:
     of_fused, *spread = ratio(times["ours"], times["fused"])
     return {
         "rule": name,
-        "scope": rule.scope,
+        "scope": rule.traits.scope,
         "ways": sorted(ways),
         "read": moved and moved[0],
         "written": moved and moved[1],

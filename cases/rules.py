@@ -282,8 +282,10 @@ CASES = [
     ),
 ]
 
-ELEMENTWISE = [case for case in CASES if case.rule.scope == "elementwise"]
-REDUCING = [case for case in CASES if case.rule.scope in ("tensor", "model") and case.rule.needs == "gradient"]
+ELEMENTWISE = [case for case in CASES if case.rule.traits.scope == "elementwise"]
+REDUCING = [
+    case for case in CASES if case.rule.traits.scope in ("tensor", "model") and case.rule.traits.needs == "gradient"
+]
 TORCHS = [case for case in CASES if isinstance(case.theirs, type) and case.theirs.__module__.startswith("torch.optim")]
 
 
@@ -330,7 +332,7 @@ def estimate(optimizer: torch.optim.Optimizer, grads: list[torch.Tensor]) -> Non
     """Give an optimizer that wants them estimates of curvature: what the Gauss-Newton method makes of gradients."""
     if isinstance(optimizer, Curved):
         optimizer.curvature([3 * grad * grad for grad in grads])
-    elif isinstance(optimizer, optim.RuleOptimizer) and optimizer.rule.needs == "curvature":
+    elif isinstance(optimizer, optim.RuleOptimizer) and optimizer.rule.traits.needs == "curvature":
         optimizer.absorb_gauss_newton(3)
 
 

@@ -44,7 +44,7 @@ def ends(rule: rules.Rule, dtype: torch.dtype = torch.float64, shapes: Shapes = 
     train(optimizer, params)
     found = [param.clone() for param in params]
     with optimizer.evaluating():
-        return vector(found + (params if rule.has_eval_params else []))
+        return vector(found + (params if rule.traits.has_eval_params else []))
 
 
 def vector(tensors: Any) -> Tensor:

@@ -14,7 +14,7 @@ from thalweg import optim
 from thalweg.testing import CHECKS, check_optimizer
 
 # Batches of matrices give other digits than the loop, so they pass it by themselves.
-BATCHED = [case for case in CASES if case.rule.scope == "matrix" and case.rule.supports_vmap]
+BATCHED = [case for case in CASES if case.rule.traits.scope == "matrix" and case.rule.traits.supports_vmap]
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,9 @@ def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, backend: str |
         return partial(case.ours, **case.settings, backend=backend)
 
     ways = [backend or "loop"]
-    if case.rule.scope == "tensor" and case.rule.supports_vmap:
+    if case.rule.traits.scope == "tensor" and case.rule.traits.supports_vmap:
         ways += ["batched"]
-    if case.rule.scope == "elementwise":
+    if case.rule.traits.scope == "elementwise":
         ways += ["flat", "compiled"] if case.has_kernel else ["flat"]
     found = check_optimizer(
         making(backend),
@@ -38,15 +38,15 @@ def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, backend: str |
     )
     # Of Rprop the learning rate is the size of the first step alone, as in torch.optim.
     exempt = {"obeys_schedulers"} if case.ours is optim.Rprop else set()
-    if not case.rule.supports_complex:
+    if not case.rule.traits.supports_complex:
         assert found["takes_complex_parameters"].outcome == "refused"
         exempt.add("takes_complex_parameters")
-    if case.rule.scope == "model":  # a first step depends on where the rest of the model is
+    if case.rule.traits.scope == "model":  # a first step depends on where the rest of the model is
         exempt.add("gives_a_late_parameter_a_first_step")
-    if case.rule.min_dims:
+    if case.rule.traits.min_dims:
         assert found["takes_single_numbers"].outcome == "refused"
         exempt.add("takes_single_numbers")
-    if case.rule.scope == "matrix":
+    if case.rule.traits.scope == "matrix":
         assert found["steps_alike_when_sharded"].outcome == "refused"
         exempt.add("steps_alike_when_sharded")
     assert [one for one in found.findings if one.outcome != "passed" and one.check not in exempt] == []

@@ -14,8 +14,8 @@ from thalweg.engine.core.program import Program
 from thalweg.engine.eager import batched
 from thalweg.errors import SettingError
 
-WHOLE = [case for case in CASES if case.rule.scope in ("tensor", "matrix")]
-BATCHED = [case for case in WHOLE if case.rule.supports_vmap]
+WHOLE = [case for case in CASES if case.rule.traits.scope in ("tensor", "matrix")]
+BATCHED = [case for case in WHOLE if case.rule.traits.supports_vmap]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -24,7 +24,7 @@ def test_tensors_of_one_shape_step_as_one_as_they_do_one_by_one(case: Case, dtyp
     # One of each shape joins late and one rests now and then, so that batches are of several sizes.
     shapes = [shape for shape in (*case.shapes, (24, 24), (6, 40)) for _ in range(4)]
     found, expected = (taken(case, backend, dtype, shapes=shapes, transposed=False) for backend in ("batched", "loop"))
-    if case.rule.scope == "tensor":
+    if case.rule.traits.scope == "tensor":
         assert_same_bits(found, expected)
         return
     # Products of matrices are added up in another order, and what that leaves may turn a rounding to bfloat16.

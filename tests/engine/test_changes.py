@@ -218,10 +218,10 @@ def test_no_default_of_torchs_changes_a_step(rule: rules.Rule, dtype: torch.dtyp
             return total
 
         with around:
-            rounding = "stochastic" if dtype == torch.bfloat16 and rule.needs != "closure" else "nearest"
+            rounding = "stochastic" if dtype == torch.bfloat16 and rule.traits.needs != "closure" else "nearest"
             optimizer = optim.optimizer_for(rule)(params, backend="loop", rounding=rounding)
             for _ in range(3):
-                if rule.needs == "curvature":
+                if rule.traits.needs == "curvature":
                     total = sum(torch.sin(3 * param).square().sum() for param in params)
                     optimizer.estimate_curvature(total)
                 optimizer.step(loss)

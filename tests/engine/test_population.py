@@ -35,7 +35,7 @@ def members_of(rule: Rule) -> list[Rule]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", [case for case in CASES if case.rule.supports_vmap], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.rule.traits.supports_vmap], ids=str)
 @pytest.mark.parametrize("under_vmap", [False, True])
 def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype, under_vmap: bool) -> None:
     rules = members_of(case.rule)
@@ -63,7 +63,7 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
                 alone[k][name], remembered[k][name] = param, state
     for k in range(len(rules)):
         for name in names:
-            if case.has_kernel and case.rule.scope != "matrix":
+            if case.has_kernel and case.rule.traits.scope != "matrix":
                 assert torch.equal(params[name][k], alone[k][name])
             else:  # powers depend on where an element lies in memory, products of matrices on how many there are
                 torch.testing.assert_close(params[name][k], alone[k][name])

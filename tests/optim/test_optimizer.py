@@ -106,7 +106,7 @@ def test_gradients_are_untouched(case: Case) -> None:
     assert_same([param.grad for param in params], before)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.rule.scope != "model"], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.rule.traits.scope != "model"], ids=str)
 def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Case) -> None:
     early, late, resting, alone = (torch.ones(1, 3, requires_grad=True) for _ in range(4))
     optimizer = case.ours([early, late], **case.settings)
@@ -152,7 +152,7 @@ def test_odd_shapes_and_layouts_are_taken(case: Case) -> None:
             optimizer.step()
         ends.append([param])
     # Sums depend on the order in memory, by rounding.
-    assert_same(*ends, **({} if case.rule.scope == "elementwise" else {"rtol": 1e-5, "atol": 1e-7}))
+    assert_same(*ends, **({} if case.rule.traits.scope == "elementwise" else {"rtol": 1e-5, "atol": 1e-7}))
 
 
 def test_closures_are_called_with_gradients_on_and_return_the_loss() -> None:

@@ -14,7 +14,7 @@ from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, Set
 
 @each_case
 def test_parameters_of_many_dimensions_are_taken_or_refused_when_the_optimizer_is_made(case: Case) -> None:
-    most = case.rule.max_dims
+    most = case.rule.traits.max_dims
     param = torch.ones([2] * (most or 7), requires_grad=True)
     optimizer = case.ours([param], **case.settings)
     param.grad = torch.ones_like(param)
@@ -54,7 +54,7 @@ def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> N
         return list(model.parameters())
 
     inputs, lazy = torch.arange(20.0).view(5, 4).cos(), made()
-    if case.rule.needs_whole_matrices or case.rule.max_dims is not None:
+    if case.rule.traits.needs_whole_matrices or case.rule.traits.max_dims is not None:
         with pytest.raises(ParameterError) as error:
             case.ours(lazy.parameters(), **case.settings)
         assert str(error.value) == (

@@ -172,7 +172,7 @@ def test_what_contradicts_is_warned_of_and_its_neighbour_is_not(doubtful: Any, m
 def test_nothing_is_warned_of_at_defaults(name: str, dtype: torch.dtype) -> None:
     rule = parse(f"{name}(adam)" if name in WRAPPERS else name).rule
     assert isinstance(rule, rules.Rule)
-    if not dtype.is_complex or rule.supports_complex:
+    if not dtype.is_complex or rule.traits.supports_complex:
         assert said(lambda: optim.optimizer_for(rule)(params(dtype))) == []
 
 

@@ -17,7 +17,7 @@ from thalweg.rules.explanation.explain import semantics
 
 WRAPPERS = [getattr(wrappers, name) for name in wrappers.__all__]
 KINDS = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
-RULES = [kind for kind in KINDS if kind.needs == "gradient"]
+RULES = [kind for kind in KINDS if kind.declared_traits.needs == "gradient"]
 UNMOVED = [kind for kind in RULES if kind is not rules.Scion]  # which shrinks parameters at any gradient
 
 
@@ -36,7 +36,7 @@ def undecayed(kind: type[rules.Rule]) -> rules.Rule:
 
 
 def starting(rule: rules.Rule) -> list[Tensor]:
-    return [param for param in parameters(torch.float64) if param.dim() >= rule.min_dims]
+    return [param for param in parameters(torch.float64) if param.dim() >= rule.traits.min_dims]
 
 
 def used(rule: rules.Rule, gradients: Callable[[int, list[Tensor]], list[Tensor]], num_steps: int) -> Tensor:
@@ -77,7 +77,7 @@ def test_bounds_hold_where_the_model_is_used() -> None:
         *(lambda outer=outer: outer(rules.ClipWeights(fast, largest=bound)) for outer in WRAPPERS),
         *(lambda inner=inner: rules.ClipWeights(inner(fast), largest=bound) for inner in WRAPPERS),
     ]
-    found = [rule for make in nests if (rule := taken(make)) is not None and rule.needs == "gradient"]
+    found = [rule for make in nests if (rule := taken(make)) is not None and rule.traits.needs == "gradient"]
     assert len(found) > 70
     for rule in found:
         assert used(rule, field, 6).abs().max() <= bound, rule.name

@@ -47,7 +47,7 @@ def test_gradients_of_low_rank_leave_parameters_finite(optimizer) -> None:
 
 
 OF_MATRICES = [
-    *(kind() for kind in RULES.values() if kind().needs_whole_matrices),
+    *(kind() for kind in RULES.values() if kind().traits.needs_whole_matrices),
     rules.Shampoo(roots="native"),
     rules.Shampoo(roots="tracked"),
     rules.GaLore(rules.Adam()),

@@ -60,7 +60,7 @@ def test_every_hyperparameter_of_every_rule_is_in_a_case() -> None:
     for rule in RULES:
         for keyword in optim.keywords.members(rule()):
             # A case's gradients are given; who calls a closure for its own is in tests/optim/test_lbfgs.py.
-            assert (rule, keyword) in tried or rule.needs == "closure"
+            assert (rule, keyword) in tried or rule.declared_traits.needs == "closure"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

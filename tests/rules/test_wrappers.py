@@ -28,14 +28,16 @@ TOLERANCE = 1e-11
 WRAPPERS = [getattr(wrappers, name) for name in wrappers.__all__]
 DECAYS = {rules.CautiousDecay, rules.CoupledDecay, rules.DecoupledDecay, rules.FullyDecoupledDecay}
 KINDS = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
-RULES = [kind for kind in KINDS if kind.needs != "closure"]  # L-BFGS goes into none: tests/optim/test_lbfgs.py
+RULES = [
+    kind for kind in KINDS if kind.declared_traits.needs != "closure"
+]  # L-BFGS goes into none: tests/optim/test_lbfgs.py
 
 
 def why_not(outer: type[rules.Wrapper], inner: type[rules.Wrapper]) -> str | None:
     """What is said of two wrappers that do not go together."""
     if outer in (rules.GaLore, rules.Mechanic) and inner in AVERAGES | {rules.Mechanic}:
         return "must remember nothing of the size of the parameters"
-    if outer is rules.GaLore and inner.own_scope != "elementwise":
+    if outer is rules.GaLore and inner.declared_traits.scope != "elementwise":
         return "must be elementwise"
     if outer in AVERAGES and inner in AVERAGES:
         return "already says where the model is used"
@@ -105,22 +107,24 @@ each_nest = pytest.mark.parametrize("rule", [*ELEMENTWISE, *WIDER], ids=lambda r
 @each_nest
 def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find `made`
-    batched = rule.scope in ("tensor", "matrix") and rule.supports_vmap and not rule.uses_random_numbers
+    batched = (
+        rule.traits.scope in ("tensor", "matrix") and rule.traits.supports_vmap and not rule.traits.uses_random_numbers
+    )
     ways = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop", "batched") if batched else ("loop",)
     found = check_optimizer(
         partial(made, rule), variants={backend: partial(made, rule, backend=backend) for backend in ways}
     )
     not_passed = {"agrees_with_the_reference": "skipped"}
-    if not rule.supports_complex:
+    if not rule.traits.supports_complex:
         not_passed["takes_complex_parameters"] = "refused"
-    if rule.uses_random_numbers or rule.needs_whole_matrices:
+    if rule.traits.uses_random_numbers or rule.traits.needs_whole_matrices:
         not_passed["steps_alike_when_sharded"] = "refused"
     assert {one.check: one.outcome for one in found.findings if one.outcome != "passed"} == not_passed, found
     assert found["waits_for_no_parameter"].number == 0
 
 
 @pytest.mark.parametrize(
-    "rule", [rule for rule in (*ELEMENTWISE, *WIDER) if rule.supports_vmap], ids=lambda rule: rule.name
+    "rule", [rule for rule in (*ELEMENTWISE, *WIDER) if rule.traits.supports_vmap], ids=lambda rule: rule.name
 )
 def test_a_population_equals_the_loop_bit_by_bit(rule: rules.Rule) -> None:
     numbers = {name: value for name, value in rule.settings().items() if isinstance(value, float)}
@@ -184,8 +188,8 @@ def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
     remembering = {
         rule for rule in RULES if any(leaf.unit == "θ" for leaf in rule().layout(torch.Size([2, 2])).values())
     }
-    curved = {rule for rule in RULES if rule.needs == "curvature"}
-    elsewhere = {rule for rule in RULES if rule().has_eval_params}
+    curved = {rule for rule in RULES if rule.declared_traits.needs == "curvature"}
+    elsewhere = {rule for rule in RULES if rule().traits.has_eval_params}
     without_beta1 = {rule for rule in RULES if "beta1" not in rule().hypers()}
     expected = {
         **dict.fromkeys((rules.SAM, rules.ASAM), curved | {rules.Adadelta}),  # which has a `rho` too
@@ -195,14 +199,14 @@ def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
         rules.ClipWeights: ANCHORED | elsewhere | {rules.Rprop},  # which has a `largest` too
         rules.CoupledDecay: decaying,
         rules.Cautious: ANCHORED,
-        rules.GaLore: {rule for rule in RULES if rule.scope != "elementwise"} | remembering | curved,
+        rules.GaLore: {rule for rule in RULES if rule.declared_traits.scope != "elementwise"} | remembering | curved,
         rules.Mechanic: remembering,
         rules.Mars: without_beta1 | {rules.Adan},  # which remembers the last gradient too
     }
     assert {wrapper: those for wrapper, those in refused.items() if those} == expected
     assert {rules.ScheduleFreeSGD, rules.ScheduleFreeAdamW, rules.ASGD} == elsewhere
-    assert {rule for rule in RULES if rule.owns_parameters} == ANCHORED
-    assert {rule for rule in RULES if rule.estimates_lr} == FINDING
+    assert {rule for rule in RULES if rule.declared_traits.owns_parameters} == ANCHORED
+    assert {rule for rule in RULES if rule.declared_traits.estimates_lr} == FINDING
 
 
 def test_a_nest_has_one_flat_set_of_settings_that_schedules_act_on() -> None:
@@ -229,9 +233,11 @@ def test_a_nest_has_one_flat_set_of_settings_that_schedules_act_on() -> None:
     assert relative_error(vector(ours), vector(theirs)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.needs == "gradient"])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.declared_traits.needs == "gradient"])
 def test_restarts_do_to_every_rule_what_a_schedule_of_torchs_does(rule: type[rules.Rule]) -> None:
-    ours, theirs = ([param for param in parameters(torch.float64) if param.dim() >= rule.min_dims] for _ in range(2))
+    ours, theirs = (
+        [param for param in parameters(torch.float64) if param.dim() >= rule.declared_traits.min_dims] for _ in range(2)
+    )
     least = rule().settings()["lr"] / 10
     restarting = made(rules.WarmRestarts(rule(), period=4, lr_min=least), ours, backend="loop")
     scheduled = made(rule(), theirs, backend="loop")
@@ -408,7 +414,7 @@ def test_no_step_is_made_of_rounding_errors() -> None:
 
 
 def test_wrappers_to_which_dimensions_mean_something_refuse_complex_numbers() -> None:
-    refusing = {wrapper for wrapper in WRAPPERS if not wrapper(ADAM).supports_complex}
+    refusing = {wrapper for wrapper in WRAPPERS if not wrapper(ADAM).traits.supports_complex}
     assert refusing == {rules.Centralized, rules.ClipAdaptive, rules.FixedNorms, rules.GaLore, rules.Split}
 
 
@@ -421,4 +427,4 @@ def test_every_wrapper_documents_itself(wrapper: type[rules.Wrapper]) -> None:
     assert {one.name: one.value for one in explained.hypers} == rule.settings()
     for name in own_settings(rule):
         assert rule.hypers()[name].symbol in inspect.getmodule(wrapper).__doc__
-    assert explained.scope == rule.scope
+    assert explained.scope == rule.traits.scope

@@ -23,7 +23,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     from thalweg.rules.explanation.explain import semantics, state_bytes
 
     def suits(name: str, about: str, rule: Rule) -> bool:
-        said = " ".join((name, about, rule.scope, *semantics(rule).values())).lower()
+        said = " ".join((name, about, rule.traits.scope, *semantics(rule).values())).lower()
         return all(word.lower() in said for word in words)
 
     entries = [
@@ -45,7 +45,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
                     "about": one.about,
                     "state_bytes": state_bytes(rule),
                     "settings": rule.settings(),
-                    "scope": rule.scope,
+                    "scope": rule.traits.scope,
                     "semantics": semantics(rule),
                 }
                 for one, rule in entries

@@ -58,7 +58,7 @@ class BatchRunner:
 
     @property
     def _why_compiled(self) -> str:
-        scope = self.batch.program.rule.scope
+        scope = self.batch.program.rule.traits.scope
         looks = {"elementwise": "elementwise", "tensor": "sums over tensors", "model": "sums over the model"}[scope]
         return f"{looks}, on the CPU: one kernel for all such tensors"
 
@@ -76,7 +76,7 @@ class BatchRunner:
 
     def _without(self, why: str) -> BackendChoice:
         """The choice where there is no kernel, or none yet."""
-        if self.batch.program.rule.scope == "elementwise":
+        if self.batch.program.rule.traits.scope == "elementwise":
             return BackendChoice("loop" if flat.why_not(self.batch) else "flat", why)
         if reason := batched.why_not(self.batch, asked=False):
             return BackendChoice("loop", f"{why}, and {reason}")
@@ -153,7 +153,7 @@ def run(steps: Sequence[tuple[BatchRunner, BatchStep]], taken: Callable[[int], N
         for device in {runner.batch.device.type for runner, _ in steps}:
             if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
                 exact.enter_context(torch.autocast(device, enabled=False))
-        together = {k for k, (runner, _) in enumerate(steps) if runner.batch.program.rule.scope == "model"}
+        together = {k for k, (runner, _) in enumerate(steps) if runner.batch.program.rule.traits.scope == "model"}
         if together:
             _run_together([steps[k] for k in sorted(together)])
         for k, (runner, step) in enumerate(steps):

@@ -31,7 +31,7 @@ class PopulationStepper:
 
     def __init__(self, rules: Sequence[Rule], params: dict[str, Tensor]) -> None:
         self.params = params
-        self._elementwise = rules[0].scope == "elementwise"
+        self._elementwise = rules[0].traits.scope == "elementwise"
         self._program = Program(rules[0])
         states = {
             name: [Program(rule).init(member) for rule, member in zip(rules, param, strict=True)]

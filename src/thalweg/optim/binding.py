@@ -47,7 +47,7 @@ class Binding:
         self.dtype = params[0].dtype
         self.records = [state.setdefault(param, {}) for param in params]
         self._counts = scalars.steps
-        self._carried = [scalars.recurrent_scalars(name) for name in program.rule.recurrent_scalars]
+        self._carried = [scalars.recurrent_scalars(name) for name in program.rule.traits.recurrent_scalars]
         layout = program.layout(as_engine_tensor(params[0]).shape)
         for record, param, position in zip(self.records, params, positions, strict=True):
             if param.is_conj() or param.is_neg():
@@ -58,24 +58,25 @@ class Binding:
             # torch's SGD keeps no count: what remembers something has stepped before.
             remembers = any(record.get(leaf.key) is not None for leaf in layout.values())
             self._counts.adopt(record, "step", position, float(remembers))
-            for numbers, (name, first) in zip(self._carried, program.rule.recurrent_scalars.items(), strict=True):
+            recurrent = program.rule.traits.recurrent_scalars
+            for numbers, (name, first) in zip(self._carried, recurrent.items(), strict=True):
                 numbers.adopt(record, name, position, first)
             complete(record, program, param)
         self._entries = {
             key: [record[key] for record in self.records]
-            for key in ("step", *program.rule.recurrent_scalars, *(leaf.key for leaf in layout.values()))
+            for key in ("step", *program.rule.traits.recurrent_scalars, *(leaf.key for leaf in layout.values()))
         }
         columns = {
             name: [as_engine_tensor(entry) for entry in self._entries[leaf.key]] for name, leaf in layout.items()
         }
         # Numbers are moved all at once, into shared memory, say: to look at each before every step would be too slow.
-        counted = [self._entries[key][0] for key in ("step", *program.rule.recurrent_scalars)]
+        counted = [self._entries[key][0] for key in ("step", *program.rule.traits.recurrent_scalars)]
         self.batch = ParameterBatch(
             program, [as_engine_tensor(param) for param in params], columns, list(map(shards_of, params)), counted
         )
         # What the batch holds of a complex or sharded parameter is a view, which stays where `param.data` has left.
         self._views = _is_view(params[0])
-        if hasattr(params[0], "to_local") and (program.rule.needs_whole_matrices or program.needs_keys):
+        if hasattr(params[0], "to_local") and (program.rule.traits.needs_whole_matrices or program.needs_keys):
             raise ParameterError(
                 f"{program.rule.name}: sharded parameters need a rule that takes no whole matrices and draws no random "
                 f"numbers, got a DTensor of shape {tuple(params[0].shape)}. Use another rule, or another rounding."
@@ -117,7 +118,7 @@ class Binding:
             grads = [as_engine_tensor(grad) for grad in grads]
         gradient_addresses = self.batch.gradient_addresses(grads)
         if gradient_addresses is None:
-            noop_on_zero_grad = program.rule.noop_on_zero_grad and not program.needs_index
+            noop_on_zero_grad = program.rule.traits.noop_on_zero_grad and not program.needs_index
             sparse = noop_on_zero_grad and any(grad.is_sparse for grad in grads)
             grads = [
                 _aligned(grad, param, program.rule, noop_on_zero_grad=noop_on_zero_grad)
@@ -127,7 +128,7 @@ class Binding:
 
     def _rows(self, program: Program, seed: int) -> list[Any]:
         """The scalars of the next step of each parameter, the same object where they agree."""
-        if not program.needs_keys and not program.rule.recurrent_scalars:
+        if not program.needs_keys and not program.rule.traits.recurrent_scalars:
             count = self._counts.shared(self.positions)
             if count is not None:
                 return [program.coefficients(int(count) + 1)] * len(self.params)
@@ -135,7 +136,7 @@ class Binding:
         if program.needs_keys:
             each = zip(taken, self._before(), self.positions, strict=True)
             return [program.coefficients(int(k) + 1, before=before, seed=seed, position=at) for k, before, at in each]
-        if program.rule.recurrent_scalars:
+        if program.rule.traits.recurrent_scalars:
             pairs = list(zip(taken, self._before(), strict=True))
             made = {pair: program.coefficients(int(pair[0]) + 1, before=pair[1]) for pair in set(pairs)}
             return [made[pair] for pair in pairs]
@@ -185,7 +186,7 @@ class Binding:
     def count(self, step: BatchStep) -> None:
         """Count the step that was taken, and remember the scalars that it carries on."""
         self._counts.add_one(self.positions)
-        for name, numbers in zip(self.program.rule.recurrent_scalars, self._carried, strict=True):
+        for name, numbers in zip(self.program.rule.traits.recurrent_scalars, self._carried, strict=True):
             numbers.put(self.positions, (getattr(row, name) for row in step.rows))
 
 
@@ -316,7 +317,7 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool
                 "Was it assigned by hand, or param.data replaced after backward()?"
             )
     if grad.is_sparse:
-        if not rule.supports_sparse:
+        if not rule.traits.supports_sparse:
             raise ParameterError(
                 f"{who}: gradients must be dense, got a sparse one for a parameter of shape {tuple(param.shape)}. "
                 "Use sparse=False in the embedding, or an optimizer that takes sparse gradients (SGD, AdaGrad)."

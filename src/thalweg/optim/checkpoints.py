@@ -73,7 +73,7 @@ def _completed(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any]
                 f"{rule.name}: the checkpoint must be one of {rule.name}, got one {got}. "
                 "Load it into the optimizer that saved it."
             )
-    if rule.needs == "closure" and "maximize" not in group:  # which ours have, and torch's LBFGS has not
+    if rule.traits.needs == "closure" and "maximize" not in group:  # which ours have, and torch's LBFGS has not
         raise ParameterError(
             f"{rule.name}: the checkpoint must be one of thalweg's, got one of torch's, which keeps another history. "
             "Begin without it: a few iterations find the history anew."
@@ -115,7 +115,7 @@ def _check_record(rule: Rule, group: Mapping[str, Any], param: Tensor, record: A
             f"{rule.name}: the state of a parameter must be a dictionary, got {type(record).__name__}. "
             "Pass what state_dict() gave."
         )
-    for key in ("step", *rule.recurrent_scalars):
+    for key in ("step", *rule.traits.recurrent_scalars):
         if record.get(key) is not None and not _is_number(record[key], least=0.0 if key == "step" else -math.inf):
             raise ParameterError(
                 f"{rule.name}: state[{key!r}] must be one finite number, got {record[key]!r}. "

@@ -67,7 +67,7 @@ def planned(
     together = {
         k: runner
         for k, runner in enumerate(used)
-        if runner.batch.program.rule.scope == "model" and (id(params[k]) in running or not running)
+        if runner.batch.program.rule.traits.scope == "model" and (id(params[k]) in running or not running)
     }
     if together and not backends.bound_kernels(list(dict.fromkeys(together.values()))):
         for k, runner in together.items():

@@ -148,7 +148,7 @@ def take_torchs(rule: Rule, given: dict[str, Any]) -> dict[str, Any]:
             f"{rule.name}: capturable must be left out, since steps are not captured in CUDA graphs, "
             f"got capturable={given['capturable']!r}."
         )
-    if given.get("differentiable") and rule.needs == "closure":
+    if given.get("differentiable") and rule.traits.needs == "closure":
         raise KeywordError(
             f"{rule.name}: differentiable must be left out, since a search is not differentiated, "
             f"got differentiable={given['differentiable']!r}."

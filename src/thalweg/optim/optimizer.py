@@ -116,7 +116,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{self._who}: parameters must be those of training to take a step, got those of evaluation. "
                 "Call optimizer.train() first."
             )
-        if self.rule.needs == "closure":
+        if self.rule.traits.needs == "closure":
             closure_steps.check_groups(self.rule, self.param_groups)
             group = self.param_groups[0]
             rule = keywords.to_rule(self.rule, group)
@@ -126,7 +126,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.rule.needs == "second gradient":
+        if self.rule.traits.needs == "second gradient":
             self._take_second_gradient(closure)
         # All steps are made ready, and bad gradients refused, before the first parameter is written.
         ready = self._all_ready()
@@ -207,12 +207,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         group = self.param_groups[number]
         settings = keywords.settings(self.rule, group)
-        turn = self._taken(group["params"]) + ahead if self.rule.varies_by_step else 0
+        turn = self._taken(group["params"]) + ahead if self.rule.traits.varies_by_step else 0
         kept = (settings, group["maximize"], group.get("rounding", "nearest"), turn)
         if number not in self._read or self._read[number][0] != kept:
             keywords.check_common(self.rule, group)
             rule = self.rule.with_(**settings).for_step(turn)
-            if rule.replaces_lr_schedule and "lr" in settings:
+            if rule.traits.replaces_lr_schedule and "lr" in settings:
                 self._highest[number] = highest = max(settings["lr"], self._highest.get(number, 0.0))
                 if fallen := schedule_conflict(rule, highest, settings["lr"]):
                     self._said.once("schedule", fallen)
@@ -235,7 +235,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         For other rules nothing happens, so a program that calls it runs with any.
         """
-        if self._evaluating or not self.rule.has_eval_params:
+        if self._evaluating or not self.rule.traits.has_eval_params:
             return
         self._follow_state()
         for number, group in enumerate(self.param_groups):
@@ -288,7 +288,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _absorb(self, estimate: Callable[[Tensor], Tensor | None]) -> None:
-        if self.rule.needs != "curvature":
+        if self.rule.traits.needs != "curvature":
             raise ParameterError(
                 f"{self._who}: the rule must use estimates of curvature, and it does not. Leave the call out."
             )
@@ -342,7 +342,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._not_evaluating()
-        return super().__getstate__() | {"_way": self._backend, "_said": self._said}
+        return super().__getstate__() | {"_backend": self._backend, "_said": self._said}
 
     def __reduce__(self) -> Any:
         if _MADE.get(self.rule) is type(self) and type(self).__module__ == __name__:

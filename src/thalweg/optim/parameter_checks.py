@@ -24,11 +24,11 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
         raise ParameterError(
             f"{who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} of {shape}."
         )
-    if param.is_complex() and not rule.supports_complex:
+    if param.is_complex() and not rule.traits.supports_complex:
         raise ParameterError(f"{who}: parameters must be real, got complex ones of {shape}. Give them to AdamW, say.")
     if not lazy:
         _check_shape(who, rule, param.shape)
-    elif rule.needs_whole_matrices or rule.min_dims or rule.max_dims is not None:
+    elif rule.traits.needs_whole_matrices or rule.traits.min_dims or rule.traits.max_dims is not None:
         raise ParameterError(
             f"{who}: every parameter must have a shape, got one of a lazy module that has none yet. Pass one batch "
             "through the model before you make the optimizer."
@@ -37,14 +37,14 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
 
 
 def _check_shape(who: str, rule: Rule, shape: torch.Size) -> None:
-    if len(shape) < rule.min_dims:
+    if len(shape) < rule.traits.min_dims:
         raise ParameterError(
-            f"{who}: every parameter must have {rule.min_dims} dimensions or more, got one of shape "
+            f"{who}: every parameter must have {rule.traits.min_dims} dimensions or more, got one of shape "
             f"{tuple(shape)}. thalweg.optim.route(model, ...) gives the others to AdamW."
         )
-    if rule.max_dims is not None and len(shape) > rule.max_dims:
+    if rule.traits.max_dims is not None and len(shape) > rule.traits.max_dims:
         raise ParameterError(
-            f"{who}: every parameter must have {rule.max_dims} dimensions or fewer, got one of shape "
+            f"{who}: every parameter must have {rule.traits.max_dims} dimensions or fewer, got one of shape "
             f"{tuple(shape)}. Give it to another optimizer (AdamW, say), or keep it reshaped in the model."
         )
     rule.layout(shape)  # a parameter that cannot be split as asked is refused here

@@ -102,7 +102,7 @@ def transfer(
 
 
 def _check(rule: Rule, *, noise: bool, shapes: bool) -> None:
-    if rule.needs != "gradient" or rule.parts or rule.varies_by_step:
+    if rule.traits.needs != "gradient" or rule.parts or rule.traits.varies_by_step:
         raise SettingError(f"transfer: a rule must be one that needs gradients alone, got {rule.name}. Use its parts.")
     declared = rule.hypers().get("lr")
     if declared is None or declared.unit == "1":
@@ -110,7 +110,7 @@ def _check(rule: Rule, *, noise: bool, shapes: bool) -> None:
             f"transfer: a rule must have a learning rate to bring over, got {rule.name}, whose lr is a factor of a "
             "size that it finds itself. Start it at its default."
         )
-    if shapes and rule.scope != "elementwise":
+    if shapes and rule.traits.scope != "elementwise":
         raise SettingError(
             f"transfer: {rule.name} looks at whole tensors, so params must be given. Pass a list of them."
         )

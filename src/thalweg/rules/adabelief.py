@@ -24,7 +24,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaBelief(decay.Decoupled, scope="elementwise"):
+class AdaBelief(decay.Decoupled, scope="elementwise", corrects_bias=True):
     """AdamW that divides by how far gradients are from their mean, not from zero."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -32,8 +32,6 @@ class AdaBelief(decay.Decoupled, scope="elementwise"):
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-16, place="inside and outside the root", unit="g, g²")
     weight_decay: Scalar = decay.shrinkage()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -31,7 +31,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adafactor(decay.Decoupled, scope="tensor"):
+class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
     """A root mean square kept as row and column means, steps in units of the parameter, and clipped updates."""
 
     lr: Scalar = hyper(1e-2, ">= 0", symbol="η", search=Range(1e-4, 1.0, "log"), order=1, doc="largest relative step")
@@ -48,8 +48,6 @@ class Adafactor(decay.Decoupled, scope="tensor"):
     eps2: Scalar = hyper(1e-3, ">= 0", symbol="ε₂", unit="θ", doc="least scale of a parameter", keyword="eps")
     d: Scalar = hyper(1.0, ">= 1", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
-
-    supports_complex = False
 
     class State:
         rows = like_param(unit="g²", key="row_var", reduced_dim=-1, when=factored)

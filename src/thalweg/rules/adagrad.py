@@ -11,7 +11,8 @@ Source: Duchi, Hazan & Singer 2011, jmlr.org/papers/v12/duchi11a, Figure 1 (diag
 Departs: as torch.optim.Adagrad: ε outside the root, a decay κ of the learning rate, and an L2 penalty.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -20,12 +21,13 @@ from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate
 from thalweg.rules.core.records import record
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param
+from thalweg.rules.core.traits import Traits
 from thalweg.rules.math import decay
 from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaGrad(Rule, scope="elementwise"):
+class AdaGrad(Rule, scope="elementwise", supports_sparse=True):
     """Each parameter's step divided by the root of all its squared gradients so far."""
 
     lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0)
@@ -34,14 +36,12 @@ class AdaGrad(Rule, scope="elementwise"):
     initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="where the sum starts")
     eps: Scalar = epsilon(1e-10)
 
-    supports_sparse = True
-
     class State:
         s = like_param(unit="g²", key="sum", fill=lambda rule: rule.initial_accumulator_value)
 
-    @property
-    def noop_on_zero_grad(self) -> bool:
-        return bool(self.weight_decay == 0)
+    @cached_property
+    def traits(self) -> Traits:
+        return replace(super().traits, noop_on_zero_grad=bool(self.weight_decay == 0))
 
     def coefficients(self, step: int) -> Any:
         return record(lr=self.lr / (1 + (step - 1) * self.lr_decay), eps=self.eps, weight_decay=self.weight_decay)

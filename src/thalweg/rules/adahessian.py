@@ -26,7 +26,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaHessian(decay.Decoupled, scope="elementwise"):
+class AdaHessian(decay.Decoupled, scope="elementwise", corrects_bias=True, needs="curvature", curvature_interval=1):
     """Adam with the Hessian's diagonal in place of the gradient in the mean square."""
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0, unit="1")
@@ -35,10 +35,6 @@ class AdaHessian(decay.Decoupled, scope="elementwise"):
     hessian_power: Scalar = hyper(1.0, "[0, 1]", symbol="k", doc="power of the curvature that is divided by")
     eps: Scalar = epsilon(1e-4, unit="g/θ")
     weight_decay: Scalar = decay.shrinkage()
-
-    corrects_bias = True
-    needs = "curvature"
-    curvature_interval = 1
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -24,7 +24,7 @@ from thalweg.rules.math import decay, moments
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamStep(Rule):
+class AdamStep(Rule, corrects_bias=True):
     """What Adam and AdamW share: everything but where weight decay enters. Abstract."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -33,8 +33,6 @@ class AdamStep(Rule):
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
     amsgrad: bool = switch(False, doc="divide by the largest mean square so far")
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

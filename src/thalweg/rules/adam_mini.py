@@ -32,7 +32,7 @@ def _blocks(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamMini(decay.Decoupled, scope="tensor"):
+class AdamMini(decay.Decoupled, scope="tensor", corrects_bias=True, supports_complex=False):
     """AdamW with one mean square for each row instead of each element."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -40,9 +40,6 @@ class AdamMini(decay.Decoupled, scope="tensor"):
     beta2: Scalar = square_decay(0.95)
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage(0.1)
-
-    corrects_bias = True
-    supports_complex = False
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -25,7 +25,7 @@ from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adamax(Rule, scope="elementwise"):
+class Adamax(Rule, scope="elementwise", corrects_bias=True):
     """Adam with the largest gradient of late in place of the root mean square."""
 
     lr: Scalar = learning_rate(2e-3)
@@ -33,8 +33,6 @@ class Adamax(Rule, scope="elementwise"):
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-8, place="beside the gradient")
     weight_decay: Scalar = decay.l2_penalty()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -26,7 +26,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adan(Rule, scope="elementwise"):
+class Adan(Rule, scope="elementwise", corrects_bias=True):
     """Adam with a mean of how the gradient changes, which looks ahead as Nesterov's momentum does."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -35,8 +35,6 @@ class Adan(Rule, scope="elementwise"):
     beta3: Scalar = square_decay(0.99, symbol="β₃")
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -27,7 +27,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdEMAMix(decay.Decoupled, scope="elementwise"):
+class AdEMAMix(decay.Decoupled, scope="elementwise", corrects_bias=True):
     """AdamW with a second, much slower mean gradient added to the first."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -48,8 +48,6 @@ class AdEMAMix(decay.Decoupled, scope="elementwise"):
     beta3_warmup: Scalar = hyper(0, ">= 0", symbol="T_β", unit="steps", doc="steps in which β₃ grows to its value")
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

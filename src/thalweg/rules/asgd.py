@@ -27,7 +27,7 @@ from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
-class ASGD(Rule, scope="elementwise"):
+class ASGD(Rule, scope="elementwise", recurrent_scalars={"eta": 0.0, "mu": 1.0}, has_eval_params=True):
     """Gradient descent with a falling learning rate, and the average of its parameters."""
 
     lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0, unit="θ/g")
@@ -37,7 +37,6 @@ class ASGD(Rule, scope="elementwise"):
     weight_decay: Scalar = decay.l2_penalty()
 
     # Those of the next step, as in torch: a schedule acts a step late.
-    recurrent_scalars = {"eta": 0.0, "mu": 1.0}  # noqa: RUF012  (a constant)
 
     class State:
         a = like_param(unit="θ", key="ax")
@@ -61,10 +60,6 @@ class ASGD(Rule, scope="elementwise"):
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         param = decay.decoupled(param, c) - c.lr * direction
         return param, state._replace(a=state.a + c.fresh * (param - state.a))
-
-    @property
-    def has_eval_params(self) -> bool:
-        return True
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return state.a

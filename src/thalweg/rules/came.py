@@ -29,7 +29,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class CAME(decay.Decoupled, scope="tensor"):
+class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
     """Adafactor with momentum, scaled by how much the update agrees with its mean."""
 
     lr: Scalar = learning_rate(2e-4)
@@ -40,8 +40,6 @@ class CAME(decay.Decoupled, scope="tensor"):
     eps2: Scalar = hyper(1e-16, ">= 0", symbol="ε₂", doc="added to squared deviations", place="to the square")
     clip: Scalar = hyper(1.0, "> 0", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
-
-    supports_complex = False
 
     class State:
         m = like_param(unit="1", key="exp_avg")

@@ -32,7 +32,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAdaptAdam(Rule, scope="model"):
+class DAdaptAdam(Rule, scope="model", lr_in_state=True, estimates_lr=True):
     """AdamW whose learning rate is a growing lower bound of the distance to the solution."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
@@ -42,9 +42,6 @@ class DAdaptAdam(Rule, scope="model"):
     growth: Scalar = growth()
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by γλ a step", place=decay.IN_STEP)
-
-    lr_in_state = True
-    estimates_lr = True
 
     class State:
         m = like_param(unit="θg", key="exp_avg")

@@ -31,7 +31,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAdaptSGD(Rule, scope="model"):
+class DAdaptSGD(Rule, scope="model", lr_in_state=True, estimates_lr=True, owns_parameters=True):
     """SGD with momentum whose learning rate is a growing lower bound of the distance to the solution."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
@@ -39,10 +39,6 @@ class DAdaptSGD(Rule, scope="model"):
     d0: Scalar = first_distance()
     growth: Scalar = growth()
     weight_decay: Scalar = decay.l2_penalty()
-
-    lr_in_state = True
-    estimates_lr = True
-    owns_parameters = True
 
     class State:
         s = like_param(unit="θ", key="s")

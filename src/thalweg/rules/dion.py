@@ -40,7 +40,7 @@ def _first(rule: Any, param: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dion(decay.Decoupled, scope="matrix"):
+class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     """Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later."""
 
     lr: Scalar = learning_rate(0.01, low=1e-4, high=1.0)
@@ -48,9 +48,6 @@ class Dion(decay.Decoupled, scope="matrix"):
     rank_fraction: Scalar = hyper(0.25, "(0, 1]", symbol="ϱ", doc="rank of a step, as a share of the smaller side")
     eps: Scalar = epsilon(1e-8, place="beside the norms")
     weight_decay: Scalar = decay.shrinkage(0.01)
-
-    supports_complex = False
-    min_dims = 2
 
     class State:
         rest = like_param(unit="g", key="momentum_buffer")

@@ -28,7 +28,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoGStep(Rule):
+class DoGStep(Rule, estimates_lr=True):
     """What DoG and LDoG share: everything but what their norms are over. Abstract."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
@@ -37,8 +37,6 @@ class DoGStep(Rule):
     weight_decay: Scalar = decay.l2_penalty()
 
     over: ClassVar[Literal["tensor", "model"]]
-
-    estimates_lr = True
 
     class State:
         start = copy_of_param(key="x0")

@@ -30,14 +30,12 @@ _TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoWG(Rule, scope="model"):
+class DoWG(Rule, scope="model", estimates_lr=True):
     """DoG whose sum of squared gradients is weighted by the distance at which they were met."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
     eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="distance to start from", place="the first distance")
     weight_decay: Scalar = decay.l2_penalty()
-
-    estimates_lr = True
 
     class State:
         start = copy_of_param(key="x0")

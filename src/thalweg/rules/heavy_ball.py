@@ -24,7 +24,7 @@ from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeavyBall(Rule, scope="elementwise"):
+class HeavyBall(Rule, scope="elementwise", lr_in_state=True):
     """Gradient descent with the last displacement kept going."""
 
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=10.0, unit="θ/g")
@@ -32,8 +32,6 @@ class HeavyBall(Rule, scope="elementwise"):
         0.9, "[0, 1)", symbol="β", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the displacement kept"
     )
     weight_decay: Scalar = decay.l2_penalty()
-
-    lr_in_state = True
 
     class State:
         s = like_param(unit="θ", key="displacement")

@@ -29,7 +29,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class LAMB(Rule, scope="tensor"):
+class LAMB(Rule, scope="tensor", corrects_bias=True):
     """AdamW whose step has, for each tensor, the tensor's own size."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -39,8 +39,6 @@ class LAMB(Rule, scope="tensor"):
     weight_decay: Scalar = decay.shrinkage(
         0.01, doc="λθ is added before the step gets its size", place="in the step, inside the trust ratio"
     )
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

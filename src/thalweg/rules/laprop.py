@@ -23,7 +23,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaProp(decay.Decoupled, scope="elementwise"):
+class LaProp(decay.Decoupled, scope="elementwise", corrects_bias=True):
     """AdamW with the division before the mean, so that momentum cannot make a step large."""
 
     lr: Scalar = learning_rate(4e-4)
@@ -31,8 +31,6 @@ class LaProp(decay.Decoupled, scope="elementwise"):
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-15)
     weight_decay: Scalar = decay.shrinkage()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="1", key="exp_avg")

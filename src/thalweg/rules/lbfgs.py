@@ -39,7 +39,7 @@ def _history(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(Rule, scope="model"):
+class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False):
     """Newton's method, with the Hessian known by the last steps and what each of them changed of the gradient."""
 
     lr: Scalar = learning_rate(1.0, low=0.01, high=1.0, unit="1", doc="learning rate: the first length that is tried")
@@ -53,9 +53,6 @@ class LBFGS(Rule, scope="model"):
     )
     history_size: int = count(100, ">= 1", symbol="m", doc="pairs that are kept")
     line_search_fn: str = choice("fixed", "strong_wolfe", doc="how long an iteration's step is; None is fixed")
-
-    needs = "closure"
-    supports_vmap = False
 
     class State:
         last = like_param(unit="θ", key="prev_param")

@@ -26,16 +26,13 @@ from thalweg.rules.math.roots import cube_root
 
 
 @dataclass(frozen=True, kw_only=True)
-class MADGRAD(Rule, scope="elementwise"):
+class MADGRAD(Rule, scope="elementwise", lr_in_state=True, owns_parameters=True):
     """Dual averaging with a cube root, and momentum as an average of parameters."""
 
     lr: Scalar = learning_rate(1e-2)
     momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
     eps: Scalar = epsilon(1e-6)
     weight_decay: Scalar = decay.l2_penalty()
-
-    lr_in_state = True
-    owns_parameters = True
 
     class State:
         s = like_param(unit="g", key="grad_sum")

@@ -38,7 +38,7 @@ from thalweg.rules.math.matrices import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Muon(decay.Decoupled, scope="matrix"):
+class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     """Momentum whose matrix is made orthogonal, so that a step moves all directions alike."""
 
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=1.0)
@@ -52,9 +52,6 @@ class Muon(decay.Decoupled, scope="matrix"):
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
     adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="which κ scales the step")
     polynomials: str = which_polynomials()
-
-    supports_complex = False
-    min_dims = 2
 
     def check_together(self) -> None:
         if self.polynomials != "jordan" and (self.a, self.b, self.c) != JORDANS:

@@ -29,7 +29,7 @@ _SHRINKING = 0.96  # of the warm-up, in the source
 
 
 @dataclass(frozen=True, kw_only=True)
-class NAdamStep(Rule):
+class NAdamStep(Rule, corrects_bias=True, recurrent_scalars={"mu_product": 1.0}):
     """What NAdam and NAdamW share: everything but where weight decay enters. Abstract."""
 
     lr: Scalar = learning_rate(2e-3)
@@ -38,9 +38,6 @@ class NAdamStep(Rule):
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
     momentum_decay: Scalar = hyper(4e-3, ">= 0", symbol="ψ", doc="how soon the momentum has warmed up")
-
-    corrects_bias = True
-    recurrent_scalars = {"mu_product": 1.0}  # noqa: RUF012  (a constant)
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -34,7 +34,7 @@ def _rows(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NorMuon(decay.Decoupled, scope="matrix"):
+class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     """Muon whose rows are brought to one size by a running mean square of each."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -45,9 +45,6 @@ class NorMuon(decay.Decoupled, scope="matrix"):
     eps: Scalar = epsilon(1e-8, unit="1")
     weight_decay: Scalar = decay.shrinkage()
     polynomials: str = which_polynomials()
-
-    supports_complex = False
-    min_dims = 2
 
     class State:
         buffer = like_param(unit="g", key="momentum_buffer")

@@ -33,7 +33,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prodigy(Rule, scope="model"):
+class Prodigy(Rule, scope="model", lr_in_state=True, estimates_lr=True):
     """AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
@@ -45,9 +45,6 @@ class Prodigy(Rule, scope="model"):
     growth_rate: Scalar = growth()
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by dηλ a step", place=decay.IN_STEP)
-
-    lr_in_state = True
-    estimates_lr = True
 
     class State:
         m = like_param(unit="θg", key="exp_avg")

@@ -60,7 +60,15 @@ def _factor(dim: int) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSGDKron(decay.Decoupled, scope="matrix"):
+class PSGDKron(
+    decay.Decoupled,
+    scope="matrix",
+    corrects_bias=True,
+    supports_complex=False,
+    max_dims=MAX_DIMS,
+    supports_vmap=False,
+    uses_random_numbers=True,
+):
     """The mean gradient multiplied, along each dimension, by triangular factors fitted to make it white."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -78,12 +86,6 @@ class PSGDKron(decay.Decoupled, scope="matrix"):
         1e-4, "> 0", symbol="ε", doc="noise on the gradient that factors are fitted to, relative", place="noise"
     )
     weight_decay: Scalar = decay.shrinkage()
-
-    corrects_bias = True
-    supports_complex = False
-    max_dims = MAX_DIMS
-    supports_vmap = False
-    uses_random_numbers = True
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",

@@ -25,7 +25,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class QHAdam(Rule, scope="elementwise"):
+class QHAdam(Rule, scope="elementwise", corrects_bias=True):
     """Adam with both means partly replaced by what they are means of."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -37,8 +37,6 @@ class QHAdam(Rule, scope="elementwise"):
     nu2: Scalar = hyper(1.0, "[0, 1]", symbol="ν₂", doc="share of the mean square", keyword="nus")
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -29,7 +29,7 @@ _KNOWN_WELL_ENOUGH = 5  # degrees of freedom, in torch.optim.RAdam
 
 
 @dataclass(frozen=True, kw_only=True)
-class RAdamStep(Rule):
+class RAdamStep(Rule, corrects_bias=True):
     """What RAdam and RAdamW share: everything but where weight decay enters. Abstract."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -37,8 +37,6 @@ class RAdamStep(Rule):
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

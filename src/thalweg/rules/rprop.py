@@ -26,7 +26,7 @@ from thalweg.rules.core.state import like_param
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rprop(Rule, scope="elementwise"):
+class Rprop(Rule, scope="elementwise", lr_in_state=True):
     """Each parameter steps by a size of its own, which grows while the gradient keeps its sign."""
 
     lr: Scalar = learning_rate(1e-2, doc="size of the first step")
@@ -34,8 +34,6 @@ class Rprop(Rule, scope="elementwise"):
     eta_plus: Scalar = hyper(1.2, "> 1", symbol="η⁺", doc="how a size grows", keyword="etas")
     smallest: Scalar = hyper(1e-6, ">= 0", symbol="s_min", unit="θ", doc="smallest step", keyword="step_sizes")
     largest: Scalar = hyper(50.0, "> 0", symbol="s_max", unit="θ", doc="largest step", keyword="step_sizes")
-
-    lr_in_state = True
 
     def check_together(self) -> None:
         if self.smallest > self.largest:

@@ -28,7 +28,7 @@ from thalweg.rules.math.schedule_free import ScheduleFree
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleFreeAdamW(ScheduleFree, scope="elementwise"):
+class ScheduleFreeAdamW(ScheduleFree, scope="elementwise", corrects_bias=True):
     """AdamW whose iterates are averaged as it goes, so that no schedule is needed."""
 
     lr: Scalar = learning_rate(2.5e-3)
@@ -38,8 +38,6 @@ class ScheduleFreeAdamW(ScheduleFree, scope="elementwise"):
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage(doc="λθ is added to the step of z", place=decay.IN_STEP)
-
-    corrects_bias = True
 
     class State:
         z = copy_of_param(key="z")

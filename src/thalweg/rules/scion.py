@@ -27,7 +27,7 @@ from thalweg.rules.math.matrices import LEAST_NORM, as_matrix, newton_schulz, po
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scion(decay.Decoupled, scope="matrix"):
+class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
     """Steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest."""
 
     lr: Scalar = learning_rate(3e-4, low=1e-5, high=0.1, unit="1")
@@ -36,8 +36,6 @@ class Scion(decay.Decoupled, scope="matrix"):
     constrained: bool = switch(True, doc="keep the parameters within the ball")
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
     polynomials: str = which_polynomials()
-
-    supports_complex = False
 
     class State:
         b = like_param(unit="g", key="momentum_buffer")

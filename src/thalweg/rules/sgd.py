@@ -15,7 +15,8 @@ Source: Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013 (proceedings.ml
 Departs: as torch.optim.SGD: η multiplies the buffer instead of entering it, and dampening spares the first step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -25,11 +26,12 @@ from thalweg.rules.core.hyper import Range, Scalar, hyper, learning_rate, switch
 from thalweg.rules.core.records import record
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param
+from thalweg.rules.core.traits import Traits
 from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(Rule, scope="elementwise"):
+class SGD(Rule, scope="elementwise", supports_sparse=True):
     """Gradient descent on a batch, with momentum."""
 
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=10.0, unit="θ/g")
@@ -40,14 +42,12 @@ class SGD(Rule, scope="elementwise"):
     weight_decay: Scalar = decay.l2_penalty()
     nesterov: bool = switch(False, doc="look ahead along the buffer")
 
-    supports_sparse = True
-
     class State:
         b = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)
 
-    @property
-    def noop_on_zero_grad(self) -> bool:
-        return bool(self.momentum == 0 and self.weight_decay == 0)
+    @cached_property
+    def traits(self) -> Traits:
+        return replace(super().traits, noop_on_zero_grad=bool(self.momentum == 0 and self.weight_decay == 0))
 
     def check_together(self) -> None:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):

@@ -57,7 +57,7 @@ def _first(rule: Any, size: int, param: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shampoo(Rule, scope="matrix"):
+class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
     """Gradients multiplied, along each dimension, by an inverse root of all gradients' products so far."""
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0)
@@ -69,10 +69,6 @@ class Shampoo(Rule, scope="matrix"):
     max_dim: int = count(8192, ">= 1", symbol="N", doc="largest dimension that is scaled")
     roots: str = choice("exact", "native", "tracked", doc="how the roots are found")
     weight_decay: Scalar = decay.l2_penalty()
-
-    supports_complex = False
-    max_dims = MAX_DIMS
-    supports_vmap = False
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",

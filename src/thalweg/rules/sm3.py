@@ -42,15 +42,12 @@ def _slices(dim: int) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SM3(Rule, scope="tensor"):
+class SM3(Rule, scope="tensor", supports_complex=False, max_dims=MAX_DIMS):
     """AdaGrad whose sums are kept once for each slice of a tensor, not for each element."""
 
     lr: Scalar = learning_rate(0.1, low=1e-4, high=10.0)
     momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)
     weight_decay: Scalar = decay.l2_penalty()
-
-    supports_complex = False
-    max_dims = MAX_DIMS
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",

@@ -41,7 +41,7 @@ def _dims(rule: Any, shape: torch.Size) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SOAP(Rule, scope="matrix"):
+class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
     """Adam in the directions that Shampoo would scale: those of the eigenvectors of its matrices."""
 
     lr: Scalar = learning_rate(3e-3)
@@ -53,11 +53,6 @@ class SOAP(Rule, scope="matrix"):
     max_dim: int = count(10_000, ">= 1", symbol="N", doc="largest dimension that is turned")
     one_sided: bool = switch(False, doc="whether the largest dimension is left as it is")
     weight_decay: Scalar = decay.shrinkage(0.01)
-
-    corrects_bias = True
-    supports_complex = False
-    max_dims = MAX_DIMS
-    supports_vmap = False
 
     State = type(  # type: ignore[assignment]  # as many as there may be dimensions
         "State",

@@ -26,7 +26,7 @@ from thalweg.rules.math import decay
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sophia(decay.Decoupled, scope="elementwise"):
+class Sophia(decay.Decoupled, scope="elementwise", needs="curvature", curvature_interval=10):
     """Momentum divided by an estimate of the curvature, and clipped where that is not to be trusted."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -35,9 +35,6 @@ class Sophia(decay.Decoupled, scope="elementwise"):
     rho: Scalar = hyper(0.04, "> 0", symbol="ρ", search=Range(0.01, 0.1, "log"), doc="how far curvature is trusted")
     eps: Scalar = epsilon(1e-12, place="the least divisor", unit="g/θ")
     weight_decay: Scalar = decay.shrinkage(0.1)
-
-    needs = "curvature"
-    curvature_interval = 10
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -30,7 +30,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class StableAdamW(Rule, scope="tensor"):
+class StableAdamW(Rule, scope="tensor", corrects_bias=True):
     """AdamW that shortens a tensor's step when its mean square lags behind the gradients."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -38,8 +38,6 @@ class StableAdamW(Rule, scope="tensor"):
     beta2: Scalar = square_decay(0.99)
     eps: Scalar = epsilon(1e-6)
     weight_decay: Scalar = decay.shrinkage(0.01, doc="shrinks the parameter by η_t λ a step", place=decay.IN_STEP)
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -26,7 +26,7 @@ from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yogi(Rule, scope="elementwise"):
+class Yogi(Rule, scope="elementwise", corrects_bias=True):
     """Adam whose mean square moves by no more than the new square, whichever is larger."""
 
     lr: Scalar = learning_rate(1e-2)
@@ -37,8 +37,6 @@ class Yogi(Rule, scope="elementwise"):
         1e-6, ">= 0", symbol="initial accumulator", unit="g²", doc="where the mean square starts"
     )
     weight_decay: Scalar = decay.l2_penalty()
-
-    corrects_bias = True
 
     class State:
         m = like_param(unit="g", key="exp_avg")

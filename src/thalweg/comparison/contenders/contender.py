@@ -61,7 +61,7 @@ class Contender:
         Gradients are most of the time of an elementwise rule's training, so that of one tells that of all.
         """
         rules = (self.rule, *self.rule.parts.values()) if isinstance(self.rule, Rule) else ()
-        elementwise = rules and all(rule.scope == "elementwise" for rule in rules)
+        elementwise = rules and all(rule.traits.scope == "elementwise" for rule in rules)
         return self.full_batch, None if elementwise else self.name
 
     def keeping_the_optimum(self) -> "Contender":

@@ -32,7 +32,7 @@ _ENTRIES = (
 # Every other rule competes under the name of its file.
 _RULES = [
     # Those that average as they go want no schedule.
-    Contender(name, kind(), kind.__doc__ or "", schedule="none" if kind.replaces_lr_schedule else None)
+    Contender(name, kind(), kind.__doc__ or "", schedule="none" if kind.declared_traits.replaces_lr_schedule else None)
     for name, kind in RULES.items()
     if kind is not rules.SGD
 ]

@@ -85,9 +85,10 @@ class SingleRun:
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
         set_training_mode(self.optimizer, True)
         rule = contender.rule if isinstance(contender.rule, Rule) else None
-        self.iterates = rule is not None and rule.needs == "closure"
-        self.calls_closures = rule is not None and rule.needs in ("second gradient", "closure")
-        self.curvature_interval = rule.curvature_interval if rule and rule.needs == "curvature" else 0
+        self.iterates = rule is not None and rule.traits.needs == "closure"
+        self.calls_closures = rule is not None and rule.traits.needs in ("second gradient", "closure")
+        estimates = rule is not None and rule.traits.needs == "curvature"
+        self.curvature_interval = rule.traits.curvature_interval if rule and estimates else 0
         self.batches = _batches(task, contender, trial.seed)
         self.taken = 0
 
@@ -252,12 +253,13 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
     """Why a task cannot be trained as a population, as far as can be told before trying; None if it may."""
     if not isinstance(contender.rule, Rule):
         return f"{contender.name} is no rule of thalweg's"
-    if contender.rule.needs != "gradient":
-        return f"{contender.name} needs more than one gradient a step: a {contender.rule.needs}"
-    if contender.rule.has_eval_params:
+    if contender.rule.traits.needs != "gradient":
+        return f"{contender.name} needs more than one gradient a step: a {contender.rule.traits.needs}"
+    if contender.rule.traits.has_eval_params:
         return f"{contender.name} is evaluated at other parameters than it trains"
     if any(
-        rule.uses_random_numbers or not rule.supports_vmap for rule in (contender.rule, *contender.rule.parts.values())
+        rule.traits.uses_random_numbers or not rule.traits.supports_vmap
+        for rule in (contender.rule, *contender.rule.parts.values())
     ):
         return f"{contender.name} takes steps that differ in more than numbers"
     if not task.splits.in_memory:

@@ -32,7 +32,7 @@ class Program:
     def key(self, shape: torch.Size, dtype: torch.dtype) -> Hashable:
         """What tensors must have in common to be run by the same code."""
         # What looks at whole tensors may tell matrices from vectors.
-        num_dims = 1 if self.rule.scope == "elementwise" else max(1, len(shape))
+        num_dims = 1 if self.rule.traits.scope == "elementwise" else max(1, len(shape))
         return self.rule.code_key, tuple(self.layout(shape)), num_dims, dtype, self.maximize, self.rounding
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
@@ -49,11 +49,11 @@ class Program:
 
     def initial_recurrent_scalars(self) -> tuple[float, ...]:
         """The scalars that are carried from step to step, before the first one."""
-        return tuple(self.rule.recurrent_scalars.values())
+        return tuple(self.rule.traits.recurrent_scalars.values())
 
     def recurrent_scalars_of(self, coefficients: Any) -> tuple[float, ...]:
         """The scalars to carry on after a step with these coefficients."""
-        return tuple(getattr(coefficients, name) for name in self.rule.recurrent_scalars)
+        return tuple(getattr(coefficients, name) for name in self.rule.traits.recurrent_scalars)
 
     def coefficients(
         self, step: int, *, before: tuple[float, ...] | None = None, seed: int = 0, position: int = 0
@@ -63,8 +63,8 @@ class Program:
         `before` are the scalars carried on from the step before.
         """
         scalars, more = self.rule.coefficients(step), {}
-        if self.rule.recurrent_scalars:
-            carried = zip(self.rule.recurrent_scalars, before or self.initial_recurrent_scalars(), strict=True)
+        if self.rule.traits.recurrent_scalars:
+            carried = zip(self.rule.traits.recurrent_scalars, before or self.initial_recurrent_scalars(), strict=True)
             more = self.rule.next_recurrent_scalars(step, record(**dict(carried)))
         if self.needs_keys:
             more |= hashing.keys(seed, position, step)
@@ -119,4 +119,4 @@ class Program:
     @property
     def needs_keys(self) -> bool:
         """Whether every parameter has scalars of its own, from which random numbers are made."""
-        return self.needs_index or self.rule.uses_random_numbers
+        return self.needs_index or self.rule.traits.uses_random_numbers

@@ -27,11 +27,11 @@ _BUCKET_BYTES = 1 << 22
 def why_not(batch: ParameterBatch, *, asked: bool) -> str | None:
     """Why a batch is not to be run so; None if it is. If it is `asked` for, it need not pay, only be possible."""
     rule = batch.program.rule
-    if rule.scope == "elementwise":
+    if rule.traits.scope == "elementwise":
         return "it looks at single elements, for which there are better ways"
-    if rule.scope == "model":
+    if rule.traits.scope == "model":
         return "it looks over the whole model"
-    if not rule.supports_vmap:
+    if not rule.traits.supports_vmap:
         return "what it does to one depends on its numbers"
     if batch.program.needs_keys:
         return "each has random numbers of its own"

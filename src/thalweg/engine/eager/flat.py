@@ -30,8 +30,8 @@ class Piece(NamedTuple):
 
 def why_not(batch: ParameterBatch) -> str | None:
     """Why a batch cannot be run so; None if it can."""
-    if batch.program.rule.scope != "elementwise":
-        return f"{batch.program.rule.name} looks at whole tensors (scope {batch.program.rule.scope})"
+    if batch.program.rule.traits.scope != "elementwise":
+        return f"{batch.program.rule.name} looks at whole tensors (scope {batch.program.rule.traits.scope})"
     if not all(param.is_contiguous() for param in batch.params):
         return "a parameter is not contiguous"
     for param in batch.params:

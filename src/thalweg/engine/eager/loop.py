@@ -35,7 +35,7 @@ def take(slots: Sequence[tuple[BatchStep, int]]) -> None:
         (step, k)
         for step, k in slots
         # A matrix without elements has nowhere to go.
-        if step.batch.params[k].numel() or not step.batch.program.rule.needs_whole_matrices
+        if step.batch.params[k].numel() or not step.batch.program.rule.traits.needs_whole_matrices
     ]
     items = (
         Item(
@@ -62,7 +62,7 @@ def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
     """
     taken = iter(items)
     for first in taken:
-        together = [first, *taken] if first.program.rule.scope == "model" else [first]
+        together = [first, *taken] if first.program.rule.traits.scope == "model" else [first]
         yield from run_in_lockstep([_begin(item) for item in together], [item.shards for item in together])
 
 

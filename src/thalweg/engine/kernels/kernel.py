@@ -161,14 +161,14 @@ def _check(passes: Passes, batch: ParameterBatch) -> None:
 def why_not(batch: ParameterBatch) -> str | None:
     """Why no kernel could run a batch, as far as can be told without making one; None if one could."""
     rule = batch.program.rule
-    if rule.needs_whole_matrices:
+    if rule.traits.needs_whole_matrices:
         return f"{rule.name} multiplies whole matrices"
     if batch.device.type != "cpu":
         return f"kernels are for the CPU, not for {batch.device.type}"
-    if rule.scope != "elementwise" and batch.dtype == torch.float64:
+    if rule.traits.scope != "elementwise" and batch.dtype == torch.float64:
         # Which order kernels choose; in float32 sums are made in double precision, where it does not show.
         return f"{rule.name} makes sums, which in float64 depend on their order"
-    if rule.scope != "elementwise" and any(batch.shards):
+    if rule.traits.scope != "elementwise" and any(batch.shards):
         return f"{rule.name} makes sums over tensors that are spread over processes"
     for param in batch.params:
         if not is_dense(param):

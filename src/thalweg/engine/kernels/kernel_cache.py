@@ -81,7 +81,7 @@ class KernelSpec:
 
     def __init__(self, batch: ParameterBatch) -> None:
         self.program, self.dtype = batch.program, batch.dtype
-        self.elementwise = batch.program.rule.scope == "elementwise"
+        self.elementwise = batch.program.rule.traits.scope == "elementwise"
         self.num_dims = 1 if self.elementwise else max(1, batch.params[0].dim())
 
     @cached_property

@@ -214,7 +214,7 @@ def _together(rule: Any, rest: Any) -> Rule:
         if rest is not None:
             raise SettingError(f"route: rest must be left out where rule has parts, got {rest!r} beside {first.name}.")
         return first
-    if rest is None and not first.needs_whole_matrices:
+    if rest is None and not first.traits.needs_whole_matrices:
         return first
     second = _rule("adamw" if rest is None else rest)
     return combine_rules("+", first, second) if isinstance(rule, str) else Routed((first, second))

@@ -24,6 +24,13 @@ Effect = Literal[
     "stands in",  # the parameters and steps that the inner rule knows are not those of the model
 ]
 
+# Traits that a wrapper with an effect gives to the whole nest.
+IMPLIED_TRAITS: dict[Effect, str] = {
+    "averages": "has_eval_params",
+    "bounds": "bounded",
+    "keeps norms": "preserves_norms",
+}
+
 _SHAPE = torch.Size([2, 2])
 
 
@@ -52,49 +59,49 @@ RESTRICTIONS = (
     ),
     Restriction(
         "moves",
-        lambda rule: rule.owns_parameters,
+        lambda rule: rule.traits.owns_parameters,
         "must let others move the parameters",
         "which goes on from parameters that it remembers",
         "For a weight decay use its own weight_decay; for the rest wrap another rule.",
     ),
     Restriction(
         "masks",
-        lambda rule: rule.owns_parameters,
+        lambda rule: rule.traits.owns_parameters,
         "must step along its direction",
         "which goes on from parameters that it remembers",
         "Wrap AdamW, say.",
     ),
     Restriction(
         "decays",
-        lambda rule: rule.estimates_lr,
+        lambda rule: rule.traits.estimates_lr,
         "must be told how long its steps are",
         "which finds that out, so its lr makes no share of the parameters",
         "Use its own weight_decay or none; of Mechanic, put the decay inside.",
     ),
     Restriction(
         "moves",
-        lambda rule: rule.preserves_norms,
+        lambda rule: rule.traits.preserves_norms,
         "must let others change the norms",
         "which puts them back to what it finds",
         "Put FixedNorms outside, or leave one of the two out.",
     ),
     Restriction(
         "averages",
-        lambda rule: rule.has_eval_params,
+        lambda rule: rule.traits.has_eval_params,
         "must be used where it is trained",
         "which already says where the model is used",
         "Leave one of the two out.",
     ),
     Restriction(
         "bounds",
-        lambda rule: rule.has_eval_params,
+        lambda rule: rule.traits.has_eval_params,
         "must be used where it is trained",
         "whose average no bound would hold",
         "Put the average outside and the bound inside, as in moving_average(clip_weights(sgd)).",
     ),
     Restriction(
         "leaves bounds",
-        lambda rule: rule.bounded,
+        lambda rule: rule.traits.bounded,
         "must not keep parameters within bounds",
         "whose bounds would be left",
         "Put the bound outside, or leave one of the two out.",

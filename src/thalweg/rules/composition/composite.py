@@ -17,8 +17,9 @@ from thalweg.rules.composition.split import Split
 from thalweg.rules.composition.wrapper import unwrap
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
-from thalweg.rules.core.rule import Rule, Scope, own_hypers
+from thalweg.rules.core.rule import Rule, own_hypers
 from thalweg.rules.core.state import StateTensor
+from thalweg.rules.core.traits import Traits
 
 SHARED = ("lr", "weight_decay")
 
@@ -41,9 +42,9 @@ class CompositeRule(Rule):
         if len(names) != 2 or names[0] == names[1]:
             raise SettingError(f"{kind}: rules must be two different ones, got {', '.join(names) or 'none'}.")
         for rule in self.rules:
-            if rule.needs != "gradient":
+            if rule.traits.needs != "gradient":
                 raise SettingError(
-                    f"{kind}: every rule must need gradients alone, got {rule.name}, which needs {rule.needs}. "
+                    f"{kind}: every rule must need gradients alone, got {rule.name}, which needs {rule.traits.needs}. "
                     f"Wrap the whole, as in SAM({kind}(...))."
                 )
             if rule.parts:
@@ -108,81 +109,11 @@ class CompositeRule(Rule):
         own = {name: settings[name] for name in own_hypers(type(self)) if name in settings}  # type: ignore[arg-type]
         return super()._with({**own, "rules": tuple(rules)})
 
+    @cached_property
+    def traits(self) -> Traits:
+        return self.current.traits.combine([rule.traits for rule in self.rules])
+
     # All else is as the rule says that is followed.
-
-    @property
-    def scope(self) -> Scope:  # type: ignore[override]
-        return self.current.scope
-
-    @property
-    def needs_whole_matrices(self) -> bool:
-        return self.current.needs_whole_matrices
-
-    @property
-    def supports_vmap(self) -> bool:  # type: ignore[override]
-        return all(rule.supports_vmap for rule in self.rules)
-
-    @property
-    def uses_random_numbers(self) -> bool:  # type: ignore[override]
-        return self.current.uses_random_numbers
-
-    @property
-    def noop_on_zero_grad(self) -> bool:
-        return self.current.noop_on_zero_grad
-
-    @property
-    def supports_sparse(self) -> bool:  # type: ignore[override]
-        return self.current.supports_sparse
-
-    @property
-    def supports_complex(self) -> bool:  # type: ignore[override]
-        return self.current.supports_complex
-
-    @property
-    def min_dims(self) -> int:  # type: ignore[override]
-        return self.current.min_dims
-
-    @property
-    def max_dims(self) -> int | None:  # type: ignore[override]
-        return self.current.max_dims
-
-    @property
-    def corrects_bias(self) -> bool:  # type: ignore[override]
-        return self.current.corrects_bias
-
-    @property
-    def lr_in_state(self) -> bool:  # type: ignore[override]
-        return self.current.lr_in_state
-
-    @property
-    def replaces_lr_schedule(self) -> bool:  # type: ignore[override]
-        return self.current.replaces_lr_schedule
-
-    # What one of them does not stand, the whole does not.
-
-    @property
-    def estimates_lr(self) -> bool:  # type: ignore[override]
-        return any(rule.estimates_lr for rule in self.rules)
-
-    @property
-    def owns_parameters(self) -> bool:  # type: ignore[override]
-        return any(rule.owns_parameters for rule in self.rules)
-
-    @property
-    def bounded(self) -> bool:  # type: ignore[override]
-        return any(rule.bounded for rule in self.rules)
-
-    @property
-    def preserves_norms(self) -> bool:  # type: ignore[override]
-        return any(rule.preserves_norms for rule in self.rules)
-
-    @property
-    def has_eval_params(self) -> bool:
-        return any(rule.has_eval_params for rule in self.rules)
-
-    @property
-    def recurrent_scalars(self) -> Mapping[str, float]:  # type: ignore[override]
-        return self.current.recurrent_scalars
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
         return self.current.layout(shape)
@@ -208,7 +139,7 @@ class CompositeRule(Rule):
 
 def _whole(rule: Rule) -> bool:
     """Whether it takes whole matrices, and so must be told where several are one parameter."""
-    return rule.needs_whole_matrices and "row_blocks" not in rule.hypers()
+    return rule.traits.needs_whole_matrices and "row_blocks" not in rule.hypers()
 
 
 def _with_known(rule: Rule, settings: Mapping[str, Any]) -> Rule:

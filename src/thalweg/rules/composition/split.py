@@ -13,6 +13,7 @@ Departs: by rows, by columns or as a stack; the source says it of Q, K and V alo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,22 +24,21 @@ from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import count, switch
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor
+from thalweg.rules.core.traits import Traits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split(Wrapper, scope="tensor"):
+class Split(Wrapper, scope="tensor", supports_complex=False):
     """A parameter taken apart into the matrices it holds, each of which the inner rule sees by itself."""
 
     row_blocks: int = count(1, ">= 1", symbol="n", doc="equal stretches of rows")
     column_blocks: int = count(1, ">= 1", symbol="n", doc="equal stretches of columns")
     stacked: bool = switch(False, doc="the first dimension counts matrices")
 
-    own_supports_complex = False
-
-    @property
-    def max_dims(self) -> int | None:  # type: ignore[override]
-        most = self.inner.max_dims
-        return most if most is None else most + self.stacked
+    @cached_property
+    def traits(self) -> Traits:
+        traits = super().traits
+        return traits if traits.max_dims is None else replace(traits, max_dims=traits.max_dims + self.stacked)
 
     def check_together(self) -> None:
         if (self.row_blocks > 1) + (self.column_blocks > 1) + self.stacked > 1:

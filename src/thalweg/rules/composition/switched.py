@@ -12,6 +12,7 @@ Source: Keskar & Socher 2017, arXiv:1712.07628 (Adam, then SGD), with the step a
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -20,6 +21,7 @@ from thalweg.rules.composition.composite import CompositeRule
 from thalweg.rules.core.hyper import Scalar, count, hyper
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import StateTensor
+from thalweg.rules.core.traits import Traits
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,6 @@ class Switched(CompositeRule):
     lr_ratio: Scalar = hyper(1.0, "> 0", symbol="r", doc="learning rate of the second rule over that of the first")
     switched: bool = False  # told by `at`
 
-    varies_by_step = True
-    supports_vmap = False  # members would have to switch together
-
     @property
     def name(self) -> str:
         return f"{self.original_rules[0].name} then {self.original_rules[1].name}"
@@ -41,15 +40,18 @@ class Switched(CompositeRule):
     def code_key(self) -> Hashable:
         return type(self), self.switched, tuple(rule.code_key for rule in self.rules)
 
-    # A parameter must suit both rules from the start, not only the one that is followed.
-
-    @property
-    def min_dims(self) -> int:  # type: ignore[override]
-        return max(rule.min_dims for rule in self.rules)
-
-    @property
-    def max_dims(self) -> int | None:  # type: ignore[override]
-        return min((rule.max_dims for rule in self.rules if rule.max_dims is not None), default=None)
+    @cached_property
+    def traits(self) -> Traits:
+        every = [rule.traits for rule in self.rules]
+        limits = [traits.max_dims for traits in every if traits.max_dims is not None]
+        return replace(
+            super().traits,
+            varies_by_step=True,
+            supports_vmap=False,  # members would have to switch together
+            # A parameter must suit both rules from the start, not only the current one.
+            min_dims=max(traits.min_dims for traits in every),
+            max_dims=min(limits, default=None),
+        )
 
     def for_step(self, step: int) -> Self:
         changed = self._with({})

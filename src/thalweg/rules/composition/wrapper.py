@@ -13,6 +13,7 @@ rate wherever it is declared, schedulers need not know of wrappers, and kernels 
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -23,8 +24,9 @@ from thalweg.rules.composition import compatibility
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import record
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
-from thalweg.rules.core.rule import SCOPES, Needs, Rule, Scope, own_hypers
+from thalweg.rules.core.rule import Rule, own_hypers
 from thalweg.rules.core.state import StateTensor
+from thalweg.rules.core.traits import Traits
 
 _SHAPE = torch.Size([2, 2])
 
@@ -39,26 +41,20 @@ class Wrapper(Rule):
 
     inner: Rule
 
-    own_scope: ClassVar[Scope] = "elementwise"
-    own_needs: ClassVar[Needs] = "gradient"
-    own_uses_random_numbers: ClassVar[bool] = False
-    own_supports_vmap: ClassVar[bool] = True
-    own_supports_complex: ClassVar[bool] = True
-    own_estimates_lr: ClassVar[bool] = False
     effects: ClassVar[frozenset[compatibility.Effect]] = frozenset()  # what not every rule stands
     replaces: ClassVar[frozenset[str]] = frozenset()  # settings that, if `inner` has them, are 0 there and set here
 
-    def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
-        if scope is not None:
-            cls.own_scope = scope
-        super().__init_subclass__()
+    def __init_subclass__(cls, **traits: Any) -> None:
+        """Declare the wrapper's own traits; those of a rule that has it around itself follow from both."""
+        implied = {trait: True for effect, trait in compatibility.IMPLIED_TRAITS.items() if effect in cls.effects}
+        super().__init_subclass__(**implied, **traits)
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Rule):
             raise SettingError(
                 f"{type(self).__name__}: inner must be a rule, got {self.inner!r:.60}. Pass AdamW(), say."
             )
-        if self.inner.needs == "closure":
+        if self.inner.traits.needs == "closure":
             # What changes a gradient or a step would leave a line search without a line along which the loss falls.
             raise SettingError(
                 f"{type(self).__name__}: the inner rule must take one step at a time, got {self.inner.name}, which "
@@ -84,10 +80,10 @@ class Wrapper(Rule):
                 f"{type(self).__name__}: what it remembers must have names of its own, got {', '.join(sorted(twice))} "
                 f"twice, as {self.inner.name} has it. Wrap another rule."
             )
-        if self.inner.needs != "gradient" != self.own_needs:
+        if self.inner.traits.needs != "gradient" != self.declared_traits.needs:
             raise SettingError(
                 f"{type(self).__name__}: the inner rule must need gradients alone, got {self.inner.name}, which needs "
-                f"{self.inner.needs}. Wrap another one."
+                f"{self.inner.traits.needs}. Wrap another one."
             )
         super().__post_init__()
 
@@ -99,84 +95,16 @@ class Wrapper(Rule):
     def code_key(self) -> Hashable:
         return super().code_key, self.inner.code_key
 
-    @property
-    def scope(self) -> Scope:  # type: ignore[override]  # the wider of the two
-        return max(self.inner.scope, self.own_scope, key=SCOPES.index)
-
-    @property
-    def needs_whole_matrices(self) -> bool:
-        return self.own_scope == "matrix" or self.inner.needs_whole_matrices
-
-    @property
-    def supports_vmap(self) -> bool:  # type: ignore[override]
-        return self.inner.supports_vmap and self.own_supports_vmap
-
-    @property
-    def uses_random_numbers(self) -> bool:  # type: ignore[override]
-        return self.inner.uses_random_numbers or self.own_uses_random_numbers
-
-    @property
-    def supports_complex(self) -> bool:  # type: ignore[override]
-        return self.inner.supports_complex and self.own_supports_complex
-
-    @property
-    def min_dims(self) -> int:  # type: ignore[override]
-        return self.inner.min_dims
-
-    @property
-    def max_dims(self) -> int | None:  # type: ignore[override]
-        return self.inner.max_dims
-
-    @property
-    def corrects_bias(self) -> bool:  # type: ignore[override]
-        return self.inner.corrects_bias
-
-    @property
-    def lr_in_state(self) -> bool:  # type: ignore[override]
-        return self.inner.lr_in_state
-
-    @property
-    def estimates_lr(self) -> bool:  # type: ignore[override]
-        return self.inner.estimates_lr or self.own_estimates_lr
-
-    @property
-    def owns_parameters(self) -> bool:  # type: ignore[override]
-        return self.inner.owns_parameters
-
-    @property
-    def bounded(self) -> bool:  # type: ignore[override]
-        return "bounds" in self.effects or self.inner.bounded
-
-    @property
-    def preserves_norms(self) -> bool:  # type: ignore[override]
-        return "keeps norms" in self.effects or self.inner.preserves_norms
-
-    @property
-    def replaces_lr_schedule(self) -> bool:  # type: ignore[override]
-        return self.inner.replaces_lr_schedule
-
-    @property
-    def curvature_interval(self) -> int:  # type: ignore[override]
-        return self.inner.curvature_interval
-
-    @property
-    def needs(self) -> Needs:  # type: ignore[override]
-        return self.inner.needs if self.own_needs == "gradient" else self.own_needs
+    @cached_property
+    def traits(self) -> Traits:
+        return self.inner.traits.wrap(self.declared_traits)
 
     @property
     def parts(self) -> Mapping[str, Rule]:
         return self.inner.parts
 
-    @property
-    def varies_by_step(self) -> bool:  # type: ignore[override]
-        return self.inner.varies_by_step
-
     def for_step(self, step: int) -> Self:
         return super()._with({"inner": self.inner.for_step(step)})
-
-    @property
-    def has_eval_params(self) -> bool:
-        return "averages" in self.effects or self.inner.has_eval_params
 
     def hypers(self) -> dict[str, Hyper]:
         return self.inner.hypers() | own_hypers(type(self))  # type: ignore[arg-type]
@@ -202,10 +130,6 @@ class Wrapper(Rule):
     def own_coefficients(self, step: int) -> dict[str, Any]:
         """What the wrapper adds to the scalars of step number `step`; its names must not be those of any rule."""
         return {}
-
-    @property
-    def recurrent_scalars(self) -> Mapping[str, float]:  # type: ignore[override]
-        return self.inner.recurrent_scalars
 
     def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
         return self.inner.next_recurrent_scalars(step, before)

@@ -15,8 +15,8 @@ the state are read from `self`: they choose between programs.
 
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, replace
-from functools import cache
-from typing import Any, ClassVar, Literal, Self, get_args
+from functools import cache, cached_property
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -26,13 +26,9 @@ from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import record
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor
+from thalweg.rules.core.traits import SCOPES, Traits
 
-Scope = Literal["elementwise", "tensor", "matrix", "model"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)  # from narrow to wide
 MAX_DIMS = 6  # of parameters, for rules that declare something for each dimension
-# What a step needs: a gradient at θ; a second one at `perturb`ed parameters; estimates of the Hessian's diagonal; or a
-# closure, which is called for as many points as it takes (`optim.iterations`).
-Needs = Literal["gradient", "second gradient", "curvature", "closure"]
 
 
 @cache
@@ -44,40 +40,20 @@ def own_hypers(kind: Any) -> dict[str, Hyper]:
 class Rule:
     """The base of every optimizer's formula. Concrete rules are final: to change one, wrap it."""
 
-    scope: ClassVar[Scope]
-    supports_sparse: ClassVar[bool] = False  # whether sparse gradients make sense, as they do in torch.optim
-    supports_complex: ClassVar[bool] = True  # as pairs of real numbers; not where dimensions have a meaning
-    min_dims: ClassVar[int] = 0  # that a parameter must have
-    max_dims: ClassVar[int | None] = None  # that it may have
-    supports_vmap: ClassVar[bool] = (
-        True  # its steps do the same things whatever their numbers are, so members can step as one
-    )
-    corrects_bias: ClassVar[bool] = False  # of averages that start at zero
-    lr_in_state: ClassVar[bool] = False  # the learning rate acts on what is remembered, not on a step's size
-    estimates_lr: ClassVar[bool] = False  # it learns how long steps should be; the learning rate is a factor of that
-    # It goes on from parameters that it remembers, and its steps are not -η times its direction: so nothing beside it
-    # may move the parameters, which it would undo or take for its own doing, and nothing may mask its direction.
-    owns_parameters: ClassVar[bool] = False
-    bounded: ClassVar[bool] = False  # its steps end within bounds
-    preserves_norms: ClassVar[bool] = False  # its steps end at the norms they began with
-    replaces_lr_schedule: ClassVar[bool] = False  # what it does takes the place of a learning rate that falls
-    needs: ClassVar[Needs] = "gradient"
-    curvature_interval: ClassVar[int] = 1  # steps from one estimate of curvature to the next, where they are needed
-    uses_random_numbers: ClassVar[bool] = (
-        False  # random numbers, from the scalars `key_low` and `key_high`, which the engine adds
-    )
-    varies_by_step: ClassVar[bool] = False  # is another rule from some step on: see `at`
-    recurrent_scalars: ClassVar[
-        Mapping[str, float]
-    ] = {}  # scalars that `next_recurrent_scalars` remembers, with their first values
+    declared_traits: ClassVar[Traits] = Traits()  # those of the class; `traits` are those of a rule at its settings
+    _own_traits: ClassVar[Mapping[str, Any]] = {}
 
     class State:
         """Nothing is remembered unless a rule declares it."""
 
-    def __init_subclass__(cls, *, scope: Scope | None = None) -> None:
-        if scope is not None:
-            assert scope in SCOPES, f"scope must be one of {SCOPES}, got {scope!r}"
-            cls.scope = scope
+    def __init_subclass__(cls, **traits: Any) -> None:
+        """Declare traits by class keywords, as in `class SGD(Rule, scope="elementwise", supports_sparse=True)`."""
+        if "scope" in traits:
+            assert traits["scope"] in SCOPES, f"scope must be one of {SCOPES}, got {traits['scope']!r}"
+            traits["needs_whole_matrices"] = traits["scope"] == "matrix"
+        cls._own_traits = traits
+        declared = [vars(base).get("_own_traits", {}) for base in reversed(cls.__mro__)]
+        cls.declared_traits = Traits(**{name: value for base in declared for name, value in base.items()})
 
     def __post_init__(self) -> None:
         for name, declared in own_hypers(type(self)).items():  # type: ignore[arg-type]  # a class is hashable
@@ -87,10 +63,10 @@ class Rule:
     def check_together(self) -> None:
         """Raise SettingError for settings that are each within bounds but do not go together."""
 
-    @property
-    def noop_on_zero_grad(self) -> bool:
-        """Whether a zero gradient leaves parameter and state as they are, at these settings."""
-        return False
+    @cached_property
+    def traits(self) -> Traits:
+        """The traits at these settings. A rule whose traits depend on its settings overrides this."""
+        return self.declared_traits
 
     @property
     def name(self) -> str:
@@ -104,19 +80,9 @@ class Rule:
         return type(self), tuple(getattr(self, name) for name, declared in own.items() if declared.is_switch)
 
     @property
-    def needs_whole_matrices(self) -> bool:
-        """Whether it needs each matrix whole; the scope of a nest may be wider and not tell."""
-        return self.scope == "matrix"
-
-    @property
     def parts(self) -> "Mapping[str, Rule]":
         """The rules that it is made of, each for parameters of its own, by what they are called; empty for one rule."""
         return {}
-
-    @property
-    def has_eval_params(self) -> bool:
-        """Whether the model is to be used at other parameters than it is trained at: at `evaluation_point`."""
-        return False
 
     def hypers(self) -> dict[str, Hyper]:
         """What is declared of each hyperparameter, by name."""
@@ -144,6 +110,7 @@ class Rule:
         # Not `replace`, which would check every setting anew: populations and schedules do this at every step.
         changed = object.__new__(type(self))
         changed.__dict__.update(self.__dict__, **settings)
+        changed.__dict__.pop("traits", None)  # they may depend on settings
         declared = own_hypers(type(self))  # type: ignore[arg-type]
         for name in settings.keys() & declared.keys():
             declared[name].check(f"{self.name}: {name}", settings[name])

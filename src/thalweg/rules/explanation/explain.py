@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from thalweg.rules.core.hyper import Range
-from thalweg.rules.core.rule import Needs, Rule
+from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.traits import Needs
 from thalweg.rules.explanation.setting_checks import setting_checks
 
 _NEEDS: dict[Needs, str] = {
@@ -59,9 +60,9 @@ class Explanation:
 
 
 def _dims(rule: Rule) -> str:
-    if rule.max_dims is not None:
-        return f"at most {rule.max_dims} dimensions"
-    return f"{rule.min_dims} dimensions or more" if rule.min_dims else "any"
+    if rule.traits.max_dims is not None:
+        return f"at most {rule.traits.max_dims} dimensions"
+    return f"{rule.traits.min_dims} dimensions or more" if rule.traits.min_dims else "any"
 
 
 def semantics(rule: Rule) -> dict[str, str]:
@@ -72,10 +73,10 @@ def semantics(rule: Rule) -> dict[str, str]:
         "learning rate": f"in units of {declared['lr'].unit}" if "lr" in declared else "none",
         "weight decay": next((place for name, place in places.items() if "decay" in name), "none"),
         "ε": next((place for name, place in places.items() if name.startswith("eps")), "none"),
-        "bias correction": "yes" if rule.corrects_bias else "no",
-        "needs": _NEEDS[rule.needs],
+        "bias correction": "yes" if rule.traits.corrects_bias else "no",
+        "needs": _NEEDS[rule.traits.needs],
         "parameters": _dims(rule),
-        "model used at": "other parameters: optimizer.eval()" if rule.has_eval_params else "the parameters",
+        "model used at": "other parameters: optimizer.eval()" if rule.traits.has_eval_params else "the parameters",
     }
 
 
@@ -87,7 +88,7 @@ def state_bytes(rule: Rule) -> float:
 
 def warned_of(rule: Rule) -> tuple[str, ...]:
     """What settings a warning is given of, in a few words each."""
-    falling = ("lr scheduled to a hundredth or less",) if rule.replaces_lr_schedule else ()
+    falling = ("lr scheduled to a hundredth or less",) if rule.traits.replaces_lr_schedule else ()
     return (*(doubt.when for doubt in setting_checks(rule)), *falling)
 
 
@@ -111,7 +112,7 @@ def explain(rule: Rule) -> Explanation:
         avoid=sections.get("Avoid", ""),
         source=sections.get("Source", ""),
         departs=sections.get("Departs", ""),
-        scope=rule.scope,
+        scope=rule.traits.scope,
         semantics=semantics(rule),
         warned_of=warned_of(rule),
         hypers=tuple(

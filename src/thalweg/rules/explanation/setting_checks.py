@@ -79,7 +79,12 @@ def _searched(rule: Rule, *names: str) -> bool:
 def _of_rate(rule: Rule) -> list[SettingCheck]:
     """A learning rate that is a size, or a factor of one, says by itself how far a step goes. One in θ/g does not."""
     declared, core = rule.hypers().get("lr"), unwrap(rule)
-    if declared is None or declared.search is None or "g" in declared.unit or rule.estimates_lr != core.estimates_lr:
+    if (
+        declared is None
+        or declared.search is None
+        or "g" in declared.unit
+        or rule.traits.estimates_lr != core.traits.estimates_lr
+    ):
         return []  # a wrapper that finds the rate itself undoes any factor
     most, least = declared.search.high * BEYOND, declared.search.low / BEYOND
     a_size = "the size of a step, whatever the gradients are" if declared.unit == "θ" else "a factor of a step's size"
@@ -91,7 +96,7 @@ def _of_rate(rule: Rule) -> list[SettingCheck]:
         f"{start} A minus sign may be missing in an exponent.",
         lambda rule, dtype: None if rule.settings()["lr"] <= most else f"lr={rule.settings()['lr']!r}",
     )
-    if not core.estimates_lr:
+    if not core.traits.estimates_lr:
         return [too_large]
     too_small = SettingCheck(
         "too small a factor",
@@ -105,7 +110,10 @@ def _of_rate(rule: Rule) -> list[SettingCheck]:
 
 def _of_decay(rule: Rule) -> list[SettingCheck]:
     """What a decay leaves of a parameter is a number by itself, or depends on what is learned: see `Rule.kept`."""
-    if not {"lr", "weight_decay"} <= rule.hypers().keys() or rule.estimates_lr != unwrap(rule).estimates_lr:
+    if (
+        not {"lr", "weight_decay"} <= rule.hypers().keys()
+        or rule.traits.estimates_lr != unwrap(rule).traits.estimates_lr
+    ):
         return []
     try:
         much = rule.with_(lr=2.0, weight_decay=1.0).decay_factor(2)  # some do nothing at step 1

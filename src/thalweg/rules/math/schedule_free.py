@@ -16,16 +16,18 @@ from thalweg.rules.core.rule import Rule
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleFree(Rule):
+class ScheduleFree(
+    Rule,
+    owns_parameters=True,
+    replaces_lr_schedule=True,
+    has_eval_params=True,
+    recurrent_scalars={"weight_sum": 0.0, "lr_max": 0.0},
+):
     """What schedule-free rules share. Abstract."""
 
     warmup_steps: Scalar = hyper(0, ">= 0", symbol="T", unit="steps", doc="steps in which the learning rate grows")
     r: Scalar = hyper(0.0, ">= 0", symbol="r", doc="power of the step in the weights of the average")
     weight_lr_power: Scalar = hyper(2.0, ">= 0", symbol="p", doc="power of the learning rate in these weights")
-
-    replaces_lr_schedule = True
-    owns_parameters = True
-    recurrent_scalars = {"weight_sum": 0.0, "lr_max": 0.0}  # noqa: RUF012  (a constant)
 
     @property
     def share(self) -> Scalar:
@@ -47,10 +49,6 @@ class ScheduleFree(Rule):
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         param = param + c.newest * (state.z - param) - c.ahead * direction
         return param, state._replace(z=state.z - c.lr * direction)
-
-    @property
-    def has_eval_params(self) -> bool:
-        return True
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return param + c.away * (state.z - param)

@@ -25,15 +25,13 @@ _BESIDE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class ASAM(Wrapper):
+class ASAM(Wrapper, needs="second gradient"):
     """SAM with a neighbourhood that is as wide for each parameter as the parameter is large."""
 
     rho: Scalar = hyper(
         0.5, ">= 0", symbol="ρ", unit="1", search=Range(0.05, 5.0, "log"), doc="how far away the gradient is taken"
     )
     offset: Scalar = hyper(0.01, ">= 0", symbol="η", unit="θ", doc="width for a parameter that is zero")
-
-    own_needs = "second gradient"
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"rho": self.rho, "offset": self.offset}

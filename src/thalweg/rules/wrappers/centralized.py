@@ -19,10 +19,8 @@ from thalweg.rules.math.units import unit_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Centralized(Wrapper, scope="tensor"):
+class Centralized(Wrapper, scope="tensor", supports_complex=False):
     """Each unit's gradient made to have mean zero."""
-
-    own_supports_complex = False
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         if param.dim() < 2:

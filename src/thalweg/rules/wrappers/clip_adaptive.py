@@ -23,13 +23,11 @@ from thalweg.rules.math.units import unit_sum
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipAdaptive(Wrapper, scope="tensor"):
+class ClipAdaptive(Wrapper, scope="tensor", supports_complex=False):
     """Each unit's gradient scaled down to a share of the unit's own norm."""
 
     clipping: Scalar = hyper(1e-2, "> 0", symbol="c", unit="g/θ", doc="largest ratio of gradient to parameter")
     least_norm: Scalar = hyper(1e-3, "> 0", symbol="ε", unit="θ", doc="norm below which a unit counts as this large")
-
-    own_supports_complex = False
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"clipping": self.clipping, "least_norm": self.least_norm}

@@ -25,10 +25,9 @@ from thalweg.rules.math.units import unit_sum
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedNorms(Wrapper, scope="tensor"):
+class FixedNorms(Wrapper, scope="tensor", supports_complex=False):
     """Each unit's weights put back to the norm they began with, after each step (weight normalization)."""
 
-    own_supports_complex = False
     effects = frozenset({"moves", "bounds", "keeps norms", "leaves bounds"})
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:

@@ -36,24 +36,22 @@ def _projector(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaLore(Wrapper, scope="matrix"):
+class GaLore(Wrapper, scope="matrix", supports_vmap=False, supports_complex=False):
     """The inner rule run on a few directions of each matrix's gradient, so that its state is small."""
 
     rank: int = count(4, ">= 1", symbol="r", doc="directions that are kept")
     update_gap: int = count(200, ">= 1", symbol="T", doc="steps between two choices of directions")
     scale: Scalar = hyper(0.25, "> 0", symbol="α", doc="factor of the direction")
 
-    own_supports_vmap = False
-    own_supports_complex = False
     effects = frozenset({"stands in"})
 
     class State:
         projector = of_shape(_projector, unit="1", key="projector", when=_is_matrix)
 
     def check_together(self) -> None:
-        if self.inner.scope != "elementwise":
+        if self.inner.traits.scope != "elementwise":
             raise SettingError(f"GaLore: the inner rule must be elementwise, got {self.inner.name}. Wrap Adam, say.")
-        if self.inner.needs == "curvature":  # which comes for each parameter, and what would take it is small
+        if self.inner.traits.needs == "curvature":  # which comes for each parameter, and what would take it is small
             raise SettingError(
                 f"GaLore: the inner rule must not need curvature, got {self.inner.name}, which does. Wrap Adam, say."
             )

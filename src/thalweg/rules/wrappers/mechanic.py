@@ -39,14 +39,13 @@ def _for_each_decay(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mechanic(Wrapper, scope="model"):
+class Mechanic(Wrapper, scope="model", estimates_lr=True):
     """The inner rule's way from the start, scaled by a factor that is learned as it goes."""
 
     s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="first factor, nearly; small enough is good enough")
     s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
-    own_estimates_lr = True
     effects = frozenset({"moves", "leaves bounds", "stands in"})
 
     class State:

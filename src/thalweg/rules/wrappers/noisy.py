@@ -20,13 +20,11 @@ from thalweg.rules.math.hashing import gaussian
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noisy(Wrapper, scope="tensor"):
+class Noisy(Wrapper, scope="tensor", uses_random_numbers=True):
     """Gradients with Gaussian noise that fades as training goes on."""
 
     noise: Scalar = hyper(0.01, ">= 0", symbol="s", unit="g²", doc="variance of the noise, before it fades")
     fading: Scalar = hyper(0.55, ">= 0", symbol="γ", doc="how soon the variance fades")
-
-    own_uses_random_numbers = True
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"sigma": math.sqrt(self.noise / (1 + step) ** self.fading)}

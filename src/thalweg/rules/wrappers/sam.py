@@ -25,14 +25,12 @@ _BESIDE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAM(Wrapper):
+class SAM(Wrapper, needs="second gradient"):
     """The gradient taken where the loss nearby is highest, so that flat minima are preferred."""
 
     rho: Scalar = hyper(
         0.05, ">= 0", symbol="ρ", unit="θ", search=Range(0.005, 0.5, "log"), doc="how far away the gradient is taken"
     )
-
-    own_needs = "second gradient"
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"rho": self.rho}
