@@ -4,6 +4,7 @@ Measurements come from the records in `benchmarks/records` and `lab/records`. Fa
 decay, state, advice) come from the registry of rules, so that a new optimizer is in the documents without another edit.
 """
 
+import ast
 import json
 import re
 import statistics
@@ -17,8 +18,10 @@ from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
+SOURCES = ROOT / "src" / "thalweg"
 DOCUMENTS = (
     ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
     ROOT / "docs" / "choosing.md",
     ROOT / "docs" / "optimizers.md",
     ROOT / "docs" / "transfer.md",
@@ -536,6 +539,28 @@ TABLES: dict[str, Callable[[Any], str]] = {
 }
 
 
+def module_map() -> str:
+    """Return a line for each module, from its docstring. The files of optimizers, and those of wrappers, share a line."""
+    lines = []
+    for folder in sorted({path.parent for path in SOURCES.rglob("*.py")}):
+        modules = sorted(path for path in folder.glob("*.py") if path.stem not in ("__init__", "__main__"))
+        name = folder.relative_to(SOURCES).as_posix().removeprefix(".")
+        lines += ["", f"**{name or 'thalweg'}/** {_summary(folder / '__init__.py')}", ""]
+        if name in ("rules", "rules/wrappers"):
+            lines.append(f"- `NAME.py`: {len(modules)} files, one {'optimizer' if name == 'rules' else 'wrapper'} each")
+            continue
+        lines += [f"- `{path.name}`: {_summary(path)}" for path in modules]
+    return "\n".join(lines).strip()
+
+
+def _summary(module: Path) -> str:
+    """Return the first sentence of a module's docstring, without its title before a colon."""
+    text = (ast.get_docstring(ast.parse(module.read_text())) or "").split("\n\n")[0].replace("\n", " ")
+    title, colon, rest = text.partition(": ")
+    summary = (rest if colon and len(title.split()) < 5 else text).strip()
+    return summary[:1].upper() + summary[1:]
+
+
 def tables() -> dict[str, str]:
     """Return every table, by the name that marks its place in a document."""
     records = {path.stem: json.loads(path.read_text()) for path in RECORDS.glob("*.json")}
@@ -546,6 +571,7 @@ def tables() -> dict[str, str]:
         "optuna": optuna_text(records),
         "adamw": adamw_text(records),
         "advice": advice_table(),
+        "modules": module_map(),
     }
 
 

@@ -1,0 +1,94 @@
+"""The structure of the code: folders, layers inside packages, and the map that describes them."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "thalweg"
+MODULES = sorted(path for path in SOURCES.rglob("*.py"))
+# Folders of each package, from those that import nothing of the package to those at its top; "" is its own files.
+LAYERS = {
+    "rules": ["core", "math", "composition", "wrappers", "explanation", ""],
+    "engine": ["core", "eager", "kernels", ""],
+    "comparison": ["protocol", "contenders", "training", "planning", "results", ""],
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules that a file imports anywhere, also inside functions and under TYPE_CHECKING."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name.startswith("thalweg")}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SOURCES.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_folders_of_a_package_import_one_way(package: str) -> None:
+    order = {folder: place for place, folder in enumerate(LAYERS[package])}
+    folders = {path.parent.name for path in (SOURCES / package).glob("*/*.py")}
+    assert folders == order.keys() - {""}, "name each folder of the package in LAYERS"
+    wrong = []
+    for path in (SOURCES / package).rglob("*.py"):
+        if path.name == "__init__.py" and path.parent.name == package:
+            continue  # it exports what the folders hold
+        here = path.parent.name if path.parent.name != package else ""
+        for name in imported(path):
+            if match := re.match(rf"thalweg\.{package}\.(\w+)\.", name):
+                there = match[1]
+                if there in order and order[there] > order[here]:
+                    wrong.append(f"{path.relative_to(SOURCES)} imports {name}")
+    assert not wrong
+
+
+def test_no_import_cycle_not_even_for_types() -> None:
+    modules = {module_of(path): path for path in MODULES}
+    graph = {
+        name: {other for other in imported(path) if other in modules and other != name}
+        for name, path in modules.items()
+    }
+    # A package imports its own modules to export them, and they do not import it.
+    graph = {name: {other for other in others if not name.startswith(other + ".")} for name, others in graph.items()}
+    visited: dict[str, int] = {}
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert visited.get(name) != 1, f"import cycle: {' -> '.join((*trail[trail.index(name) :], name))}"
+        if name in visited:
+            return
+        visited[name] = 1
+        for other in sorted(graph[name]):
+            visit(other, (*trail, name))
+        visited[name] = 2
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("package", ["engine", "comparison"])
+def test_folders_hold_at_most_twelve_modules(package: str) -> None:
+    for folder in {path.parent for path in (SOURCES / package).rglob("*.py")}:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 12, f"{folder.relative_to(SOURCES)} has {len(modules)} modules"
+
+
+def test_files_can_be_read_at_one_sitting() -> None:
+    long = {path.relative_to(SOURCES): path.read_text().count("\n") for path in MODULES}
+    assert not {name: lines for name, lines in long.items() if lines > 400}
+
+
+def test_paths_in_the_map_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Map of the files")[0]
+    for path in re.findall(r"`((?:\w+/)+[\w.]*)`", text):
+        if "NAME" in path or "COMMAND" in path:
+            continue
+        assert (ROOT / path).exists() or (SOURCES / path).exists(), f"ARCHITECTURE.md names {path}, which is not there"
