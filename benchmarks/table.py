@@ -77,8 +77,8 @@ def demo_table(record: Record) -> str:
     )
     legend = (
         f"{record['trainings']:,} trainings of a perceptron with 64 hidden units on 1,797 images, on two CPU cores. In "
-        "brackets: 95 % intervals over seeds. Worse by: the difference in the race, paired by seed. The value of "
-        f"{verdict['recommended']} comes from new seeds that the race did not use. Untuned: the same training at the "
+        "brackets: 95 % intervals over seeds. Worse by: the difference to the best, seed by seed. The value of "
+        f"{verdict['recommended']} comes from further seeds that no decision has used. Untuned: the same training at the "
         "library's default settings."
     )
     return "\n".join([*table_lines(head, rows), "", legend, "", note])
