@@ -10,7 +10,7 @@ import schedulefree
 import torch
 
 from cases.references import by_tensor, elementwise, estimating, matrices, orthogonal
-from cases.references.transcription import Curved
+from cases.references.transcription import CurvatureTranscription
 from thalweg import optim, rules
 
 Shapes = Sequence[tuple[int, ...]]
@@ -22,14 +22,14 @@ WELL_DETERMINED = ((4, 4), (4, 3), (3, 4, 5), ())
 
 @dataclass(frozen=True)
 class Case:
-    """`ours` and `theirs` take the same keywords.
+    """`optimizer` and `reference` take the same keywords.
 
     `reference_error` is that of a reference which computes partly in float32, `float32_error` that of both together in
     float32; `has_kernel` tells whether C knows the rule, of parameters of at most `kernel_dims` dimensions.
     """
 
-    ours: type[optim.RuleOptimizer]
-    theirs: Callable[..., torch.optim.Optimizer]
+    optimizer: type[optim.RuleOptimizer]
+    reference: Callable[..., torch.optim.Optimizer]
     settings: dict[str, Any]
     reference_error: float = 0.0
     float32_error: float = 2e-6
@@ -38,12 +38,12 @@ class Case:
     shapes: tuple[tuple[int, ...], ...] = SHAPES
 
     def __str__(self) -> str:
-        return f"{self.ours.__name__}-{'-'.join(self.settings)}"
+        return f"{self.optimizer.__name__}-{'-'.join(self.settings)}"
 
     @property
     def rule(self) -> rules.Rule:
-        group = self.ours([torch.zeros(1, 1)], **self.settings).param_groups[0]
-        return optim.keywords.to_rule(self.ours.rule, group)
+        group = self.optimizer([torch.zeros(1, 1)], **self.settings).param_groups[0]
+        return optim.keywords.to_rule(self.optimizer.rule, group)
 
 
 def decoupled(optimizer: type[torch.optim.Optimizer]) -> Any:
@@ -63,7 +63,14 @@ def schedule_free(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch
 
 
 MOMENTS = {"lr": 0.01, "betas": (0.8, 0.97), "eps": 1e-3, "weight_decay": 0.05}
-TURNED = {"lr": 0.02, "betas": (0.8, 0.9), "shampoo_beta": 0.7, "eps": 1e-2, "update_every": 3, "weight_decay": 0.05}
+SOAP_SETTINGS = {
+    "lr": 0.02,
+    "betas": (0.8, 0.9),
+    "shampoo_beta": 0.7,
+    "eps": 1e-2,
+    "update_every": 3,
+    "weight_decay": 0.05,
+}
 CASES = [
     Case(optim.SGD, torch.optim.SGD, {"lr": 0.05}),
     Case(optim.SGD, torch.optim.SGD, {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.05}),
@@ -258,10 +265,10 @@ CASES = [
     Case(
         optim.SOAP,
         matrices.SOAP,
-        {**TURNED, "max_dim": 4},
+        {**SOAP_SETTINGS, "max_dim": 4},
         shapes=WELL_DETERMINED,
     ),
-    Case(optim.SOAP, matrices.SOAP, {**TURNED, "one_sided": True}, shapes=WELL_DETERMINED),
+    Case(optim.SOAP, matrices.SOAP, {**SOAP_SETTINGS, "one_sided": True}, shapes=WELL_DETERMINED),
     Case(
         optim.PSGDKron,
         matrices.PSGDKron,
@@ -286,7 +293,9 @@ ELEMENTWISE = [case for case in CASES if case.rule.traits.scope == "elementwise"
 REDUCING = [
     case for case in CASES if case.rule.traits.scope in ("tensor", "model") and case.rule.traits.needs == "gradient"
 ]
-TORCHS = [case for case in CASES if isinstance(case.theirs, type) and case.theirs.__module__.startswith("torch.optim")]
+TORCH_CASES = [
+    case for case in CASES if isinstance(case.reference, type) and case.reference.__module__.startswith("torch.optim")
+]
 
 
 def parameters(dtype: torch.dtype, shapes: Shapes = SHAPES) -> list[torch.Tensor]:
@@ -304,7 +313,7 @@ def gradients(steps: int, dtype: torch.dtype, shapes: Shapes = SHAPES) -> list[l
     ]
 
 
-def change(
+def parameter_change(
     optimizer: Callable[..., torch.optim.Optimizer],
     settings: dict[str, Any],
     dtype: torch.dtype,
@@ -319,7 +328,7 @@ def change(
     for grads in gradients(50, dtype, shapes):
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad.clone()
-        estimate(running, grads)
+        give_curvature(running, grads)
         running.step()
     ends = [param.detach().clone() for param in params]
     if evaluated:
@@ -328,9 +337,9 @@ def change(
     return torch.cat([(end.detach() - at).flatten() for end, at in zip(ends, start, strict=True)]).double()
 
 
-def estimate(optimizer: torch.optim.Optimizer, grads: list[torch.Tensor]) -> None:
+def give_curvature(optimizer: torch.optim.Optimizer, grads: list[torch.Tensor]) -> None:
     """Give an optimizer that wants them estimates of curvature: what the Gauss-Newton method makes of gradients."""
-    if isinstance(optimizer, Curved):
+    if isinstance(optimizer, CurvatureTranscription):
         optimizer.curvature([3 * grad * grad for grad in grads])
     elif isinstance(optimizer, optim.RuleOptimizer) and optimizer.rule.traits.needs == "curvature":
         optimizer.absorb_gauss_newton(3)

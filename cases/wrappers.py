@@ -14,40 +14,44 @@ from cases.rules import SHAPES, Shapes, gradients, parameters
 from thalweg import optim, rules
 
 NUM_STEPS = 24
-DRAWN = cache(partial(gradients, NUM_STEPS, torch.float64))
+RANDOM_GRADIENTS = cache(partial(gradients, NUM_STEPS, torch.float64))
 ADAM = rules.Adam(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2)
 ADAMW = rules.AdamW(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2, weight_decay=0.3)
 SGD = rules.SGD(lr=0.05, momentum=0.8)
 
 
-def field(step: int, params: Sequence[Tensor]) -> list[Tensor]:
+def gradients_at(step: int, params: Sequence[Tensor]) -> list[Tensor]:
     """The gradients at these parameters, at step 1, 2, ..."""
-    drawn = zip(DRAWN(tuple(tuple(param.shape) for param in params))[step - 1], params, strict=True)
+    drawn = zip(RANDOM_GRADIENTS(tuple(tuple(param.shape) for param in params))[step - 1], params, strict=True)
     return [(grad + torch.sin(3 * param)).to(param.dtype) for grad, param in drawn]
 
 
 def train(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: range = range(1, NUM_STEPS + 1)) -> None:
     """Take these steps, by closures."""
     for step in steps:
-        optimizer.step(lambda step=step: wrapping.put(params, field(step, [param.detach() for param in params])))
+        optimizer.step(
+            lambda step=step: wrapping.set_gradients(params, gradients_at(step, [param.detach() for param in params]))
+        )
 
 
-def made(rule: rules.Rule, params: Any, **settings: Any) -> Any:
+def make_optimizer(rule: rules.Rule, params: Any, **settings: Any) -> Any:
     """The optimizer of a rule."""
     return optim.optimizer_for(rule)(params, **settings)
 
 
-def ends(rule: rules.Rule, dtype: torch.dtype = torch.float64, shapes: Shapes = SHAPES, **settings: Any) -> Tensor:
+def final_parameters(
+    rule: rules.Rule, dtype: torch.dtype = torch.float64, shapes: Shapes = SHAPES, **settings: Any
+) -> Tensor:
     """The parameters after the training, and where the model is to be used if that is elsewhere, as one vector."""
     params = parameters(dtype, shapes)
-    optimizer = made(rule, params, **settings)
+    optimizer = make_optimizer(rule, params, **settings)
     train(optimizer, params)
     found = [param.clone() for param in params]
     with optimizer.evaluating():
-        return vector(found + (params if rule.traits.has_eval_params else []))
+        return flatten(found + (params if rule.traits.has_eval_params else []))
 
 
-def vector(tensors: Any) -> Tensor:
+def flatten(tensors: Any) -> Tensor:
     """All elements in one row."""
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
@@ -93,7 +97,7 @@ def by_rows(s: Any, params: list[Tensor], inner: torch.optim.Optimizer) -> dict[
     stretches = inner.param_groups[0]["params"]
 
     def before(t: int) -> None:
-        wrapping.put(stretches, [rows for param in params for rows in param.grad.chunk(s.row_blocks)])
+        wrapping.set_gradients(stretches, [rows for param in params for rows in param.grad.chunk(s.row_blocks)])
         wrapping.clip_norm(s, stretches, inner)["before"](t)
 
     return {"before": before}
@@ -118,17 +122,17 @@ class Case:
         inner = self.inner(s, params)
         hooks = self.hooks(s, params, inner)
         for t in range(1, NUM_STEPS + 1):
-            wrapping.put(params, field(t, params))
+            wrapping.set_gradients(params, gradients_at(t, params))
             hooks.get("before", lambda t: None)(t)
             old = [param.clone() for param in params]
             inner.step()
             hooks.get("after", lambda t, old: None)(t, old)
-        return vector(params + list(hooks.get("elsewhere", [])))
+        return flatten(params + list(hooks.get("elsewhere", [])))
 
 
 CASES = [
-    Case(rules.ASAM(SGD, rho=0.4, offset=0.3), sgd, wrapping.asam(field)),
-    Case(rules.SAM(ADAM, rho=0.2), adam, wrapping.sam(field)),
+    Case(rules.ASAM(SGD, rho=0.4, offset=0.3), sgd, wrapping.asam(gradients_at)),
+    Case(rules.SAM(ADAM, rho=0.2), adam, wrapping.sam(gradients_at)),
     Case(rules.Cautious(ADAMW), decoupled, wrapping.cautious),
     Case(rules.CautiousDecay(ADAM, weight_decay=0.3), adam, wrapping.cautious_decay),
     Case(rules.Centralized(SGD), sgd, wrapping.centralized),

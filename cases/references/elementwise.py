@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from cases.references.transcription import Curved, Transcription, decay, penalized, zeros
+from cases.references.transcription import CurvatureTranscription, Transcription, decay, penalized, zeros
 
 
 class HeavyBall(Transcription):
@@ -280,7 +280,7 @@ class AggMo(Transcription):
         param.sub_(group["lr"] / len(group["momenta"]) * total)
 
 
-class Sophia(Curved):
+class Sophia(CurvatureTranscription):
     """Liu et al. 2023, arXiv:2305.14342, Algorithm 3; γ is `rho`, and `curvature` gives ĥ where the paper has it."""
 
     defaults: ClassVar = {"lr": 1e-3, "betas": (0.965, 0.99), "rho": 0.04, "eps": 1e-12, "weight_decay": 0.1}
@@ -299,7 +299,7 @@ class Sophia(Curved):
         param.sub_(group["lr"] * torch.clamp(ratio, -1, 1))
 
 
-class AdaHessian(Curved):
+class AdaHessian(CurvatureTranscription):
     """Yao et al. 2020, arXiv:2006.00719, Algorithm 1 with a spatial average of one number, and decoupled decay."""
 
     defaults: ClassVar = {"lr": 0.1, "betas": (0.9, 0.999), "hessian_power": 1.0, "eps": 1e-4, "weight_decay": 0.0}

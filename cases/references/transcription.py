@@ -71,7 +71,7 @@ class Transcription(torch.optim.Optimizer):
         return loss
 
 
-class Curved(Transcription):
+class CurvatureTranscription(Transcription):
     """An algorithm which is given estimates of the curvature from outside."""
 
     @torch.no_grad()

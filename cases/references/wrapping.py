@@ -49,7 +49,7 @@ def in_turn(*wrappers):
     return hooks
 
 
-def put(params, grads):
+def set_gradients(params, grads):
     """Give parameters gradients."""
     for param, grad in zip(params, grads, strict=True):
         param.grad = grad
@@ -216,7 +216,7 @@ def sam(gradients):
     @on_gradients
     def change(s, t, params):
         length = norm(param.grad for param in params)
-        put(params, gradients(t, [param + s.rho * param.grad / length for param in params]))
+        set_gradients(params, gradients(t, [param + s.rho * param.grad / length for param in params]))
 
     return change
 
@@ -229,6 +229,6 @@ def asam(gradients):
         scales = [param.abs() + s.offset for param in params]
         length = norm(scale * param.grad for scale, param in zip(scales, params, strict=True))
         there = [p + s.rho * scale**2 * p.grad / length for scale, p in zip(scales, params, strict=True)]
-        put(params, gradients(t, there))
+        set_gradients(params, gradients(t, there))
 
     return change

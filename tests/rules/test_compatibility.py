@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases.references.wrapping import put
+from cases.references.wrapping import set_gradients
 from cases.rules import parameters, relative_error
-from cases.wrappers import ADAM, ends, field, made, train, vector
+from cases.wrappers import ADAM, final_parameters, flatten, gradients_at, make_optimizer, train
 from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.rules import wrappers
@@ -42,12 +42,12 @@ def starting(rule: rules.Rule) -> list[Tensor]:
 def used(rule: rules.Rule, gradients: Callable[[int, list[Tensor]], list[Tensor]], num_steps: int) -> Tensor:
     """The parameters where the model is used, after some steps."""
     params = starting(rule)
-    optimizer = made(rule, params)
+    optimizer = make_optimizer(rule, params)
     for step in range(1, num_steps + 1):
-        put(params, gradients(step, params))
+        set_gradients(params, gradients(step, params))
         optimizer.step()
     with optimizer.evaluating():
-        return vector(params).clone()
+        return flatten(params).clone()
 
 
 @pytest.mark.parametrize("wrapper", [rules.DecoupledDecay, rules.CautiousDecay, rules.FullyDecoupledDecay])
@@ -63,15 +63,15 @@ def test_a_decay_takes_its_share_off_where_the_model_is_used(wrapper: type[rules
     for kind in UNMOVED:
         if (rule := taken(lambda kind=kind: share_of(kind))) is not None:
             left = used(rule, lambda step, params: [torch.zeros_like(param) for param in params], 12)
-            assert relative_error(left, 0.98**12 * vector(starting(rule))) < 1e-9, rule.name
+            assert relative_error(left, 0.98**12 * flatten(starting(rule))) < 1e-9, rule.name
             tried += 1
     assert tried > 35
 
 
 def test_bounds_hold_where_the_model_is_used() -> None:
-    bound = 1.01 * float(vector(parameters(torch.float64)).abs().max())
+    bound = 1.01 * float(flatten(parameters(torch.float64)).abs().max())
     fast = rules.SGD(lr=1.0, momentum=0.9)
-    assert used(fast, field, 12).abs().max() > 2 * bound
+    assert used(fast, gradients_at, 12).abs().max() > 2 * bound
     nests = [
         *(lambda kind=kind: rules.ClipWeights(kind(), largest=bound) for kind in RULES),
         *(lambda outer=outer: outer(rules.ClipWeights(fast, largest=bound)) for outer in WRAPPERS),
@@ -80,7 +80,7 @@ def test_bounds_hold_where_the_model_is_used() -> None:
     found = [rule for make in nests if (rule := taken(make)) is not None and rule.traits.needs == "gradient"]
     assert len(found) > 70
     for rule in found:
-        assert used(rule, field, 6).abs().max() <= bound, rule.name
+        assert used(rule, gradients_at, 6).abs().max() <= bound, rule.name
 
 
 def test_norms_are_kept_by_all_that_may_be_around_or_inside() -> None:
@@ -88,14 +88,14 @@ def test_norms_are_kept_by_all_that_may_be_around_or_inside() -> None:
         first = parameters(torch.float64)[0]
         return whole[: first.numel()].reshape(first.shape).flatten(1).norm(dim=1)
 
-    before = norms(vector(parameters(torch.float64)))
+    before = norms(flatten(parameters(torch.float64)))
     nests = [(rules.FixedNorms, kind) for kind in WRAPPERS] + [(kind, rules.FixedNorms) for kind in WRAPPERS]
     found = [rule for outer, inner in nests if (rule := taken(lambda a=outer, b=inner: a(b(ADAM)))) is not None]
     assert len(found) > 25
     for rule in found:
         params = starting(rule)
-        train(made(rule, params), params, range(1, 13))
-        assert relative_error(norms(vector(params)), before) < 1e-12, rule.name
+        train(make_optimizer(rule, params), params, range(1, 13))
+        assert relative_error(norms(flatten(params)), before) < 1e-12, rule.name
 
 
 def test_a_cautious_rule_never_steps_against_the_gradient() -> None:
@@ -105,10 +105,10 @@ def test_a_cautious_rule_never_steps_against_the_gradient() -> None:
         if rule is None:
             continue
         params = starting(rule)
-        optimizer = made(rule, params)
+        optimizer = make_optimizer(rule, params)
         for step in range(1, 13):
-            before, grads = [param.clone() for param in params], field(step, params)
-            put(params, grads)
+            before, grads = [param.clone() for param in params], gradients_at(step, params)
+            set_gradients(params, grads)
             optimizer.step()
             for param, old, grad in zip(params, before, grads, strict=True):
                 assert ((param - old) * grad <= 0).all(), rule.name
@@ -128,10 +128,10 @@ def test_cautious_masks_the_decay_that_explain_says_is_in_the_step() -> None:
             if rule is None:
                 break
             param = torch.ones(4, 4, dtype=torch.float64)
-            optimizer = made(rule, [param])
+            optimizer = make_optimizer(rule, [param])
             for grad in (1.0, 1.0, -0.01):  # against what is remembered by then
                 before = param.clone()
-                put([param], [torch.full_like(param, grad)])
+                set_gradients([param], [torch.full_like(param, grad)])
                 optimizer.step()
             moved.append(bool((param != before).any()))
         if moved and not moved[0]:  # the step is masked
@@ -145,15 +145,15 @@ def test_the_heavy_ball_composes_as_momentum_does() -> None:
     for wrapper in (rules.Lookahead, rules.Cautious, rules.DecoupledDecay):
         settings = {"weight_decay": 0.3} if wrapper is rules.DecoupledDecay else {}
         ball, momentum = (wrapper(kind(lr=0.05, momentum=0.8), **settings) for kind in (rules.HeavyBall, rules.SGD))
-        assert relative_error(ends(ball), ends(momentum)) < 1e-12
+        assert relative_error(final_parameters(ball), final_parameters(momentum)) < 1e-12
 
 
 def test_curvature_reaches_the_parts_of_a_parameter_that_is_split() -> None:
     def after(rule: rules.Rule) -> Tensor:
         params = [torch.linspace(-1, 1, 32, dtype=torch.float64).reshape(8, 4)]
-        optimizer = made(rule, params)
+        optimizer = make_optimizer(rule, params)
         for step in range(1, 6):
-            put(params, field(step, params))
+            set_gradients(params, gradients_at(step, params))
             optimizer.absorb_gauss_newton(3)
             optimizer.step()
         return params[0]

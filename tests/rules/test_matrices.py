@@ -12,15 +12,15 @@ from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.registry import RULES
 from thalweg.rules.math.matrices import (
-    LEAST_NORM,
-    STRIP,
-    averaged_outer,
+    MIN_NORM,
+    STRIP_ROWS,
+    averaged_mode_gram,
     gram,
     inverse_root,
+    iteration_polynomials,
     newton_schulz,
-    polynomials,
 )
-from thalweg.rules.math.polar_express import minimax, polar_express, value
+from thalweg.rules.math.polar_express import evaluate, minimax, polar_express
 
 
 def test_a_root_takes_eigenvalues_that_rounding_lost_for_the_least_it_can_tell() -> None:
@@ -78,7 +78,7 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("num_rows", [1, 2 * STRIP - 1, 2 * STRIP, 2 * STRIP + 1])
+@pytest.mark.parametrize("num_rows", [1, 2 * STRIP_ROWS - 1, 2 * STRIP_ROWS, 2 * STRIP_ROWS + 1])
 def test_half_of_a_symmetric_product_is_all_of_it(num_rows: int) -> None:
     x = gaussian(2, num_rows, 3)
     whole = x @ x.mT
@@ -88,7 +88,7 @@ def test_half_of_a_symmetric_product_is_all_of_it(num_rows: int) -> None:
     kept = kept @ kept.mT
     given, before = (x, kept), (x.clone(), kept.clone())
     for keep, fresh in ((0.9, 0.1), (torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64))):
-        found = averaged_outer(kept, x[0].mT, 1, keep, fresh)
+        found = averaged_mode_gram(kept, x[0].mT, 1, keep, fresh)
         torch.testing.assert_close(found, keep * kept + fresh * whole[0], rtol=1e-14, atol=1e-12)
     assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
 
@@ -195,7 +195,7 @@ def test_roots_that_are_not_exact_change_steps_of_shampoo_as_little_as_it_says(s
 @pytest.mark.parametrize("low", [1e-3, 0.03, 0.4, 0.99])
 def test_the_error_of_the_nearest_polynomial_has_one_size_at_four_points(low: float) -> None:
     grid = torch.linspace(low, 1, 100_001, dtype=torch.float64)
-    errors = 1 - value(minimax(low, 1.0), grid)
+    errors = 1 - evaluate(minimax(low, 1.0), grid)
     size = errors.abs().max()
     signs = errors[errors.abs() > size * (1 - 1e-6)].sign()
     # Chebyshev: no odd polynomial of degree 5 is nearer if the largest error is met four times, with signs in turn.
@@ -235,13 +235,13 @@ def test_polar_express_comes_as_near_to_1_as_it_promises_and_jordan_never() -> N
     least = 1e-3
     assert singular_values(matrix / matrix.norm()).min() > least
     for steps in range(1, 10):
-        least = value(polar_express(steps)[-1], least)
-        found = singular_values(newton_schulz(matrix, polynomials("polar-express", steps), LEAST_NORM))
+        least = evaluate(polar_express(steps)[-1], least)
+        found = singular_values(newton_schulz(matrix, iteration_polynomials("polar-express", steps), MIN_NORM))
         assert least - 1e-5 < found.min()
         assert found.max() < 2 - least + 1e-5
     assert least > 1 - 1e-12
     for steps in (5, 10, 20):
-        found = singular_values(newton_schulz(matrix, polynomials("jordan", steps), LEAST_NORM))
+        found = singular_values(newton_schulz(matrix, iteration_polynomials("jordan", steps), MIN_NORM))
         assert (found - 1).square().mean().sqrt() > 0.1
 
 
@@ -267,7 +267,7 @@ def test_a_long_matrix_loses_no_digits_by_fewer_products(which: str, spectrum: s
         return float((found.double() - exact).norm() / exact.norm())
 
     for matrix in (long, long.mT):
-        found = newton_schulz(matrix, polynomials(which, steps), LEAST_NORM)
+        found = newton_schulz(matrix, iteration_polynomials(which, steps), MIN_NORM)
         found = found if matrix is long else found.mT
         assert error(found) < 3 * error(step_by_step(long, steps, polynomials=which)) + 2e-5
 

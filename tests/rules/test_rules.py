@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cases.rules import CASES, Case, change, gradients, parameters, relative_error
+from cases.rules import CASES, Case, gradients, parameter_change, parameters, relative_error
 from thalweg import optim, rules
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
@@ -21,7 +21,9 @@ RULES = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_its_reference_after_50_steps(case: Case, dtype: torch.dtype) -> None:
-    ours, theirs = (change(kind, case.settings, dtype, shapes=case.shapes) for kind in (case.ours, case.theirs))
+    ours, theirs = (
+        parameter_change(kind, case.settings, dtype, shapes=case.shapes) for kind in (case.optimizer, case.reference)
+    )
     error = relative_error(ours, theirs)
     allowed = {torch.float32: case.float32_error, torch.float64: max(1e-12, case.reference_error)}
     assert error <= allowed[dtype]
@@ -29,14 +31,16 @@ def test_agrees_with_its_reference_after_50_steps(case: Case, dtype: torch.dtype
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_hyperparameter_moves_the_result_by_ten_tolerances(case: Case) -> None:
-    reference = change(case.ours, case.settings, torch.float64, evaluated=True, shapes=case.shapes)
+    reference = parameter_change(case.optimizer, case.settings, torch.float64, evaluated=True, shapes=case.shapes)
     for keyword, value in case.settings.items():
         if isinstance(value, tuple):
             changed = [{keyword: (*value[:k], other(one), *value[k + 1 :])} for k, one in enumerate(value)]
         else:
             changed = [{keyword: other(value)}]
         for one in changed:
-            moved = change(case.ours, case.settings | one, torch.float64, evaluated=True, shapes=case.shapes)
+            moved = parameter_change(
+                case.optimizer, case.settings | one, torch.float64, evaluated=True, shapes=case.shapes
+            )
             assert relative_error(moved, reference) > 10 * max(TOLERANCE, case.float32_error), one
 
 
@@ -56,7 +60,7 @@ def other(value: Any) -> Any:
 
 
 def test_every_hyperparameter_of_every_rule_is_in_a_case() -> None:
-    tried = {(type(case.ours.rule), keyword) for case in CASES for keyword in case.settings}
+    tried = {(type(case.optimizer.rule), keyword) for case in CASES for keyword in case.settings}
     for rule in RULES:
         for keyword in optim.keywords.members(rule()):
             # A case's gradients are given; who calls a closure for its own is in tests/optim/test_lbfgs.py.
@@ -86,7 +90,7 @@ def test_numbers_enter_the_kernel_through_coefficients_alone(case: Case) -> None
     state, coefficients = rule.init(param), Program(rule).coefficients(3)
     poisoned = rule.with_()
     for name, declared in rule.hypers().items():
-        if not declared.is_switch and getattr(rule, name) != 0:
+        if not declared.is_static and getattr(rule, name) != 0:
             object.__setattr__(poisoned, name, math.nan)
     (right,), (found,) = (
         list(loop.update([loop.Item(Program(one), param, grad, state, coefficients)])) for one in (rule, poisoned)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases.references.wrapping import put
+from cases.references.wrapping import set_gradients
 from cases.rules import gradients, parameters
 from thalweg import optim, rules
 from thalweg.comparison.contenders.contender import line_of_code
@@ -22,7 +22,7 @@ ADAM_THEN_SGD = rules.Switched((rules.Adam(lr=0.01), rules.SGD(momentum=0.9)), s
 
 def taken(optimizer: torch.optim.Optimizer, params: list[Tensor], first: int, last: int) -> None:
     for grads in GRADS[first:last]:
-        put(params, grads)
+        set_gradients(params, grads)
         optimizer.step()
 
 
@@ -77,7 +77,7 @@ def test_it_resumes_exactly_before_and_after_the_switch(at: int) -> None:
     optimizers = [made(ADAM_THEN_SGD, params) for params in (whole, halved)]
     grads = gradients(STEPS, torch.float32)
     for k in range(STEPS):
-        put(whole, grads[k])
+        set_gradients(whole, grads[k])
         optimizers[0].step()
         if k == at:
             file = io.BytesIO()
@@ -86,7 +86,7 @@ def test_it_resumes_exactly_before_and_after_the_switch(at: int) -> None:
             optimizers[1] = copy.deepcopy(made(ADAM_THEN_SGD, halved))
             halved = optimizers[1].param_groups[0]["params"]
             optimizers[1].load_state_dict(torch.load(file, weights_only=True))
-        put(halved, grads[k])
+        set_gradients(halved, grads[k])
         optimizers[1].step()
     assert all(map(torch.equal, whole, halved))
 
@@ -102,7 +102,7 @@ def test_it_competes_by_name() -> None:
     exec(line, scope)
     assert scope["optimizer"].param_groups[0]["switch_at"] == 40
     assert scope["optimizer"].param_groups[0]["sgd_momentum"] == 0.9
-    with pytest.raises(SettingError, match="Switched: rules must be two different ones, got adam, sgd, lion"):
+    with pytest.raises(SettingError, match="Switched: rules must be two different rules, got adam, sgd, lion"):
         rule_from_name("then(adam,sgd,lion)")
     with pytest.raises(SettingError, match="lr_ratio must be > 0"):
         ADAM_THEN_SGD.with_(lr_ratio=0.0)

@@ -95,7 +95,7 @@ def _together(how: str, *parts: Contender) -> Contender:
             raise SettingError(f"{one.name}: a step on the full batch must be that of all parameters. Use sgd, say.")
     rule = combine_rules(how, *map(_ours, parts))
     assert isinstance(rule, CompositeRule)
-    others = [(f"{name}_", one) for name, one in zip(rule.names[1:], parts[1:], strict=True)]
+    others = [(f"{name}_", one) for name, one in zip(rule.member_names[1:], parts[1:], strict=True)]
     pinned = parts[0].pinned.union(*({prefix + name for name in one.pinned} for prefix, one in others))
     ranges = {prefix + name: within for prefix, one in others for name, within in one.ranges.items()}
     names = [one.name for one in parts]
