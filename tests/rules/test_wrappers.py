@@ -1,4 +1,4 @@
-"""Every wrapper against a reference, and what every nest of wrappers must keep."""
+"""Every wrapper against a reference, and the properties that every nest of wrappers must have."""
 
 import copy
 import inspect
@@ -45,18 +45,18 @@ RULES = [
 
 
 def why_not(outer: type[rules.Wrapper], inner: type[rules.Wrapper]) -> str | None:
-    """What is said of two wrappers that do not go together."""
+    """Return a part of the message if one wrapper must not go around another."""
     if outer in (rules.GaLore, rules.Mechanic) and inner in AVERAGES | {rules.Mechanic}:
-        return "must remember nothing of the size of the parameters"
+        return "must not store values in the unit of the parameters"
     if outer is rules.GaLore and inner.declared_traits.scope != "elementwise":
         return "must be elementwise"
     if outer in AVERAGES and inner in AVERAGES:
-        return "already says where the model is used"
+        return "already evaluates the model at other parameters"
     if outer in BOUNDS and inner in AVERAGES:
         return "Put the average outside and the bound inside"
     if outer in DECAYS - {rules.CoupledDecay} and inner is rules.Mechanic:
         return "put the decay inside"
-    if outer in MOVING and inner is rules.FixedNorms:
+    if outer in MOVES_PARAMETERS and inner is rules.FixedNorms:
         return "Put FixedNorms outside"
     if outer in (rules.FixedNorms, rules.Mechanic) and inner in BOUNDS:
         return "Put the bound outside"
@@ -66,8 +66,8 @@ def why_not(outer: type[rules.Wrapper], inner: type[rules.Wrapper]) -> str | Non
 
 
 def own_settings(rule: rules.Wrapper) -> list[str]:
-    own = [name for name in rule.settings() if name in type(rule).__dataclass_fields__]
-    return ["row_blocks"] if isinstance(rule, rules.Split) else own  # of three ways to split, one
+    """Return the settings of the outermost wrapper; of Split only one, since at most one may be set."""
+    return ["row_blocks"] if isinstance(rule, rules.Split) else list(rule.declared_hypers())
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -78,9 +78,9 @@ def test_agrees_with_its_reference_at_several_settings_each_of_which_matters(cas
     assert relative_error(change, expected[: len(start)] - start) <= TOLERANCE
     for name in own_settings(case.rule):
         value = case.rule.settings()[name]
-        other = case.rule.with_(**{name: value + 1 if isinstance(value, int) else 0.7 * value})
-        moved = final_parameters(other, shapes=case.shapes)
-        assert relative_error(moved, case.reference(other)) <= TOLERANCE
+        changed = case.rule.with_(**{name: value + 1 if isinstance(value, int) else 0.7 * value})
+        moved = final_parameters(changed, shapes=case.shapes)
+        assert relative_error(moved, case.reference(changed)) <= TOLERANCE
         assert relative_error(moved, expected) > 1e6 * TOLERANCE, name
 
 
@@ -107,32 +107,34 @@ WIDER = [
     rules.Clip(rules.Mechanic(rules.AdamW(lr=0.01), s_init=0.1), max_norm=20.0),
     rules.Lookahead(rules.Centralized(rules.Noisy(rules.Orthogonalized(rules.ClipNorm(NADAM))))),
 ]
-ANCHORED = {rules.MADGRAD, rules.DAdaptSGD, rules.ScheduleFreeSGD, rules.ScheduleFreeAdamW}
-FINDING = {rules.Prodigy, rules.DAdaptAdam, rules.DAdaptSGD, rules.DoG, rules.LDoG, rules.DoWG}
+OWNS_PARAMETERS = {rules.MADGRAD, rules.DAdaptSGD, rules.ScheduleFreeSGD, rules.ScheduleFreeAdamW}
+ESTIMATES_LR = {rules.Prodigy, rules.DAdaptAdam, rules.DAdaptSGD, rules.DoG, rules.LDoG, rules.DoWG}
 AVERAGES = {rules.Lookahead, rules.MovingAverage, rules.PolyakAverage}
 BOUNDS = {rules.ClipWeights, rules.FixedNorms}
-MOVING = DECAYS - {rules.CoupledDecay} | BOUNDS | {rules.Lookahead, rules.Mechanic}
+MOVES_PARAMETERS = DECAYS - {rules.CoupledDecay} | BOUNDS | {rules.Lookahead, rules.Mechanic}
 each_nest = pytest.mark.parametrize("rule", [*ELEMENTWISE, *WIDER], ids=lambda rule: rule.name)
 
 
 @each_nest
 def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find `made`
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # so that other processes find `make_optimizer`
     batched = (
         rule.traits.scope in ("tensor", "matrix") and rule.traits.supports_vmap and not rule.traits.uses_random_numbers
     )
-    ways = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop", "batched") if batched else ("loop",)
-    found = check_optimizer(
+    backends = ("loop", "flat", "compiled") if rule in ELEMENTWISE else ("loop", "batched") if batched else ("loop",)
+    conformance = check_optimizer(
         partial(make_optimizer, rule),
-        variants={backend: partial(make_optimizer, rule, backend=backend) for backend in ways},
+        variants={backend: partial(make_optimizer, rule, backend=backend) for backend in backends},
     )
     not_passed = {"agrees_with_the_reference": "skipped"}
     if not rule.traits.supports_complex:
         not_passed["takes_complex_parameters"] = "refused"
     if rule.traits.uses_random_numbers or rule.traits.needs_whole_matrices:
         not_passed["steps_alike_when_sharded"] = "refused"
-    assert {one.check: one.outcome for one in found.findings if one.outcome != "passed"} == not_passed, found
-    assert found["waits_for_no_parameter"].number == 0
+    assert {
+        finding.check: finding.outcome for finding in conformance.findings if finding.outcome != "passed"
+    } == not_passed, conformance
+    assert conformance["waits_for_no_parameter"].number == 0
 
 
 @pytest.mark.parametrize(
@@ -143,14 +145,14 @@ def test_a_population_equals_the_loop_bit_by_bit(rule: rules.Rule) -> None:
     members = [rule.with_(**{name: value * scale for name, value in numbers.items()}) for scale in (0.9, 1)]
     start, names = parameters(torch.float32), list("abcd")
     alone = [[param.clone() for param in start] for _ in members]
-    optimizers = [make_optimizer(one, params) for one, params in zip(members, alone, strict=True)]
+    optimizers = [make_optimizer(member, params) for member, params in zip(members, alone, strict=True)]
     stacks = dict(zip(names, (torch.stack([param, param]) for param in start), strict=True))
     stepper = population.PopulationStepper(members, stacks)
     for count in range(1, NUM_STEPS + 1):
         grads = [gradients_at(count, params) for params in alone]
         stepper.step(members, dict(zip(names, map(torch.stack, zip(*grads, strict=True)), strict=True)), count)
-        for optimizer, params, own in zip(optimizers, alone, grads, strict=True):
-            set_gradients(params, own)
+        for optimizer, params, member_grads in zip(optimizers, alone, grads, strict=True):
+            set_gradients(params, member_grads)
             optimizer.step()
     for k, params in enumerate(alone):
         assert all(torch.equal(stacks[name][k], param) for name, param in zip(names, params, strict=True))
@@ -176,8 +178,8 @@ def test_a_resumed_nest_is_used_where_the_whole_one_is(rule: rules.Rule) -> None
 
 def test_any_two_wrappers_nest_in_any_order_unless_they_say_why_not() -> None:
     for outer, inner in itertools.permutations(WRAPPERS, 2):
-        if said := why_not(outer, inner):
-            with pytest.raises(SettingError, match=said):
+        if message := why_not(outer, inner):
+            with pytest.raises(SettingError, match=message):
                 outer(inner(ADAM))
             continue
         params, nest = parameters(torch.float32), outer(inner(ADAM))
@@ -188,37 +190,37 @@ def test_any_two_wrappers_nest_in_any_order_unless_they_say_why_not() -> None:
 
 
 def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
-    refused, said = {wrapper: set() for wrapper in WRAPPERS}, []
+    rejected, messages = {wrapper: set() for wrapper in WRAPPERS}, []
     for wrapper, rule in itertools.product(WRAPPERS, RULES):
         try:
             assert len(Program(wrapper(rule())).coefficients(2)) >= len(Program(rule()).coefficients(2))
         except SettingError as error:
-            refused[wrapper].add(rule)
-            said.append(str(error))
-    assert all("the inner rule must" in one or "twice" in one or "must be 0" in one for one in said)
+            rejected[wrapper].add(rule)
+            messages.append(str(error))
+    assert all("the inner rule must" in text or "twice" in text or "must be 0" in text for text in messages)
     decaying = {rule for rule in RULES if rule().settings().get("weight_decay")}
     remembering = {
         rule for rule in RULES if any(leaf.unit == "θ" for leaf in rule().layout(torch.Size([2, 2])).values())
     }
     curved = {rule for rule in RULES if rule.declared_traits.needs == "curvature"}
-    elsewhere = {rule for rule in RULES if rule().traits.has_eval_params}
+    with_eval_params = {rule for rule in RULES if rule().traits.has_eval_params}
     without_beta1 = {rule for rule in RULES if "beta1" not in rule().hypers()}
     expected = {
         **dict.fromkeys((rules.SAM, rules.ASAM), curved | {rules.Adadelta}),  # which has a `rho` too
-        **dict.fromkeys(DECAYS - {rules.CoupledDecay}, decaying | ANCHORED | FINDING),
-        **dict.fromkeys((rules.MovingAverage, rules.PolyakAverage), elsewhere),
-        **dict.fromkeys((rules.Lookahead, rules.FixedNorms), ANCHORED | elsewhere),
-        rules.ClipWeights: ANCHORED | elsewhere | {rules.Rprop},  # which has a `largest` too
+        **dict.fromkeys(DECAYS - {rules.CoupledDecay}, decaying | OWNS_PARAMETERS | ESTIMATES_LR),
+        **dict.fromkeys((rules.MovingAverage, rules.PolyakAverage), with_eval_params),
+        **dict.fromkeys((rules.Lookahead, rules.FixedNorms), OWNS_PARAMETERS | with_eval_params),
+        rules.ClipWeights: OWNS_PARAMETERS | with_eval_params | {rules.Rprop},  # which has a `largest` too
         rules.CoupledDecay: decaying,
-        rules.Cautious: ANCHORED,
+        rules.Cautious: OWNS_PARAMETERS,
         rules.GaLore: {rule for rule in RULES if rule.declared_traits.scope != "elementwise"} | remembering | curved,
         rules.Mechanic: remembering,
         rules.Mars: without_beta1 | {rules.Adan},  # which remembers the last gradient too
     }
-    assert {wrapper: those for wrapper, those in refused.items() if those} == expected
-    assert {rules.ScheduleFreeSGD, rules.ScheduleFreeAdamW, rules.ASGD} == elsewhere
-    assert {rule for rule in RULES if rule.declared_traits.owns_parameters} == ANCHORED
-    assert {rule for rule in RULES if rule.declared_traits.estimates_lr} == FINDING
+    assert {wrapper: of_wrapper for wrapper, of_wrapper in rejected.items() if of_wrapper} == expected
+    assert {rules.ScheduleFreeSGD, rules.ScheduleFreeAdamW, rules.ASGD} == with_eval_params
+    assert {rule for rule in RULES if rule.declared_traits.owns_parameters} == OWNS_PARAMETERS
+    assert {rule for rule in RULES if rule.declared_traits.estimates_lr} == ESTIMATES_LR
 
 
 def test_a_nest_has_one_flat_set_of_settings_that_schedules_act_on() -> None:
@@ -265,8 +267,7 @@ def test_restarts_do_to_every_rule_what_a_schedule_of_torchs_does(rule: type[rul
 def test_decay_follows_the_restarts_of_the_learning_rate_on_either_side() -> None:
     for decay in DECAYS - {rules.CoupledDecay}:
         inside, outside = decay(rules.WarmRestarts(ADAM, period=4)), rules.WarmRestarts(decay(ADAM), period=4)
-        one, other = (final_parameters(rule.with_(weight_decay=0.01)) for rule in (inside, outside))
-        assert torch.equal(one, other)
+        assert torch.equal(*(final_parameters(rule.with_(weight_decay=0.01)) for rule in (inside, outside)))
 
 
 @pytest.mark.parametrize("rule", [rules.Lookahead(ADAM, every=1), rules.SAM(ADAM)], ids=lambda rule: rule.name)
@@ -296,9 +297,9 @@ def test_evaluation_moves_the_parameters_and_puts_them_back_exactly() -> None:
     optimizer.eval()
     assert torch.equal(flatten(params), flatten(average).bfloat16())
     assert not torch.equal(flatten(params), flatten(trained))
-    for refused in (optimizer.step, optimizer.state_dict, lambda: optimizer.load_state_dict(saved)):
+    for method in (optimizer.step, optimizer.state_dict, lambda: optimizer.load_state_dict(saved)):
         with pytest.raises(ParameterError, match=r"must be those of training .* Call optimizer.train\(\) first"):
-            refused()
+            method()
     optimizer.train()
     assert torch.equal(flatten(params), flatten(trained))
     with pytest.raises(KeyError), optimizer.evaluating():
@@ -356,7 +357,7 @@ def test_a_second_gradient_needs_a_closure_and_leaves_nothing_moved_if_that_fail
         rules.SAM(rules.AdaHessian())
 
 
-def drawn(step: int = 1, seed: int = 0, **settings: float) -> list[Tensor]:
+def noise_of_step(step: int = 1, seed: int = 0, **settings: float) -> list[Tensor]:
     """The noise of two parameters at a step."""
     params = [torch.zeros(200, 200) for _ in range(2)]
     optimizer = make_optimizer(rules.Noisy(rules.SGD(lr=1.0), **settings), params, seed=seed)
@@ -369,21 +370,21 @@ def drawn(step: int = 1, seed: int = 0, **settings: float) -> list[Tensor]:
 
 def test_noise_has_the_stated_variance_and_is_another_for_each_parameter_step_and_seed() -> None:
     for step in (1, 7):
-        for noise in drawn(step, noise=0.5, fading=0.6):
+        for noise in noise_of_step(step, noise=0.5, fading=0.6):
             z = (noise.double() / (0.5 / (1 + step) ** 0.6) ** 0.5).flatten()
             assert abs(z.mean()) < 4 / 200
             assert abs(z.var() - 1) < 4 * 2**0.5 / 200
             assert abs((z**4).mean() - 3) < 4 * 96**0.5 / 200  # as of a Gaussian
-    assert all(map(torch.equal, drawn(), drawn()))
-    streams = torch.stack([noise.flatten() for noise in (*drawn(), *drawn(2), *drawn(seed=1))])
+    assert all(map(torch.equal, noise_of_step(), noise_of_step()))
+    streams = torch.stack([noise.flatten() for noise in (*noise_of_step(), *noise_of_step(2), *noise_of_step(seed=1))])
     assert (torch.corrcoef(streams) - torch.eye(6)).abs().max() < 5 / 200
 
 
 def test_mechanic_finds_the_scale_that_the_learning_rate_missed() -> None:
-    """Whatever the inner learning rate, the same steps are taken; without Mechanic they would be useless ones."""
+    """The steps are the same for every inner learning rate; without Mechanic they would be useless."""
     curvature = torch.tensor([1.0, 0.1], dtype=torch.float64)
 
-    def walked(rule: rules.Rule) -> Tensor:
+    def after_steps(rule: rules.Rule) -> Tensor:
         param = torch.tensor([3.0, -2.0], dtype=torch.float64)
         optimizer = make_optimizer(rule, [param])
         for _ in range(400):
@@ -392,9 +393,9 @@ def test_mechanic_finds_the_scale_that_the_learning_rate_missed() -> None:
         return param
 
     for lr in (1e-7, 1e-4, 10.0):
-        tuned = walked(rules.Mechanic(rules.SGD(lr=lr), mechanic_eps=1e-30))
+        tuned = after_steps(rules.Mechanic(rules.SGD(lr=lr), mechanic_eps=1e-30))
         assert (curvature * tuned**2).sum() < 0.05 * 9.4, lr  # of the loss at the start
-    alone = walked(rules.SGD(lr=1e-4))
+    alone = after_steps(rules.SGD(lr=1e-4))
     assert (curvature * alone**2).sum() > 8
 
 
@@ -430,17 +431,17 @@ def test_no_step_is_made_of_rounding_errors() -> None:
 
 
 def test_wrappers_to_which_dimensions_mean_something_refuse_complex_numbers() -> None:
-    refusing = {wrapper for wrapper in WRAPPERS if not wrapper(ADAM).traits.supports_complex}
-    assert refusing == {rules.Centralized, rules.ClipAdaptive, rules.FixedNorms, rules.GaLore, rules.Split}
+    rejecting = {wrapper for wrapper in WRAPPERS if not wrapper(ADAM).traits.supports_complex}
+    assert rejecting == {rules.Centralized, rules.ClipAdaptive, rules.FixedNorms, rules.GaLore, rules.Split}
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_every_wrapper_documents_itself(wrapper: type[rules.Wrapper]) -> None:
     rule = wrapper(ADAM)
     explained = rules.explain(rule)
-    assert explained.title.lower() == wrapper.__doc__.lower()
+    assert explained.title.lower() == wrapper.summary().lower()
     assert all((explained.formula, explained.source, explained.departs, explained.use, explained.avoid))
-    assert {one.name: one.value for one in explained.hypers} == rule.settings()
+    assert {hyper.name: hyper.value for hyper in explained.hypers} == rule.settings()
     for name in own_settings(rule):
         assert rule.hypers()[name].symbol in inspect.getmodule(wrapper).__doc__
     assert explained.scope == rule.traits.scope

@@ -85,7 +85,7 @@ def parse(text: str) -> Contender:
 
 
 def _wrapped(kind: type[Wrapper], around: Contender) -> Contender:
-    return replace(around, rule=kind(_ours(around)), about=kind.__doc__ or "", recommended={})
+    return replace(around, rule=kind(_ours(around)), about=kind.summary(), recommended={})
 
 
 def _together(how: str, *parts: Contender) -> Contender:
@@ -212,4 +212,4 @@ def _of_rule(rule: Rule) -> Contender:
     ]
     name = (name_of_rule(rule) if isinstance(rule, Wrapper | CompositeRule) else None) or kind.__name__.lower()
     name += ":" + ",".join(texts) if texts else ""
-    return Contender(name, rule, kind.__doc__ or "", frozenset(changed))
+    return Contender(name, rule, kind.summary(), frozenset(changed))

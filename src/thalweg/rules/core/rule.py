@@ -125,6 +125,11 @@ class Rule:
         return {}
 
     @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the docstring of this class: a description of the rule."""
+        return (cls.__doc__ or "").partition("\n")[0]
+
+    @classmethod
     def declared_hypers(cls) -> dict[str, Hyper]:
         """Return the hyperparameters that are fields of this class, by name."""
         return _declared_hypers(cls)  # type: ignore[arg-type]  # mypy takes a class for its instances, which may not hash
