@@ -60,9 +60,9 @@ def why_not(outer: type[rules.Wrapper], inner: type[rules.Wrapper]) -> str | Non
         return "Put FixedNorms outside"
     if outer in (rules.FixedNorms, rules.Mechanic) and inner in BOUNDS:
         return "Put the bound outside"
-    return (
-        "twice" if {outer, inner} in ({rules.SAM, rules.ASAM}, *map(set, itertools.combinations(DECAYS, 2))) else None
-    )
+    if {outer, inner} == {rules.SAM, rules.ASAM}:
+        return "must need gradients alone"
+    return "twice" if {outer, inner} <= DECAYS else None
 
 
 def own_settings(rule: rules.Wrapper) -> list[str]:

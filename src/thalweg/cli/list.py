@@ -31,9 +31,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
         for one in CONTENDERS.values()
         if isinstance(one.rule, Rule) and suits(one.name, one.about, one.rule)
     ]
-    wrappers = [
-        (name, kind) for name, kind in sorted(WRAPPERS.items()) if suits(name, kind.summary(), kind(Adam()))
-    ]
+    wrappers = [(name, kind) for name, kind in sorted(WRAPPERS.items()) if suits(name, kind.summary(), kind(Adam()))]
     if not entries and not wrappers:
         raise UnknownNameError(f"list: of no optimizer all of these are true: {', '.join(words)}. Leave one out.")
     if as_json:

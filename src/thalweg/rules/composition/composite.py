@@ -51,20 +51,20 @@ class CompositeRule(Rule):
         super().__post_init__()
 
     def _check_members(self) -> None:
-        who, names = type(self).__name__, [settings_prefix(rule) for rule in self.rules]
+        name, names = type(self).__name__, [settings_prefix(rule) for rule in self.rules]
         if len(names) != 2 or names[0] == names[1]:
             raise SettingError(
-                f"{who}: rules must be two different rules, got {', '.join(names) or 'none'}. Pass two of them."
+                f"{name}: rules must be two different rules, got {', '.join(names) or 'none'}. Pass two of them."
             )
         for rule in self.rules:
             if rule.traits.needs != "gradient":
                 raise SettingError(
-                    f"{who}: every rule must need gradients alone, got {rule.name}, which needs {rule.traits.needs}. "
-                    f"Wrap the composite, as in SAM({who}(...))."
+                    f"{name}: every rule must need gradients alone, got {rule.name}, which needs {rule.traits.needs}. "
+                    f"Wrap the composite, as in SAM({name}(...))."
                 )
             if rule.parts:
                 raise SettingError(
-                    f"{who}: no member may be a Routed rule, got {rule.name}. Put Routed outside, or wrap it all."
+                    f"{name}: no member may be a Routed rule, got {rule.name}. Put Routed outside, or wrap it all."
                 )
 
     # Cached, since populations and schedules change numbers at every step, and these depend on no number.

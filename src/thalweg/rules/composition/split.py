@@ -5,8 +5,8 @@
 The blocks (k) are n equal groups of rows or of columns, or the slices of a stack of matrices.
 
 Use: around rules for matrices: Q, K and V in one projection (3 blocks of rows), the gates of an LSTM (4), a grouped
-convolution (its groups), or experts in one tensor (a stack). Blocks that are orthogonalized as one matrix are not
-orthogonal each.
+convolution (its groups), or experts in one tensor (a stack). Blocks that are orthogonalized as one matrix do not
+become orthogonal themselves.
 Avoid: projections that mix blocks row by row, such as heads with q, k and v side by side.
 Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon (Q, K and V are orthogonalized separately).
 Departs: by rows, by columns or as a stack; the source has Q, K and V alone.
@@ -48,7 +48,7 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
     Example:
         >>> import torch
         >>> from thalweg.rules import Muon, Split
-        >>> Split(Muon(), row_blocks=3).init(torch.zeros(12, 4)).m.shape
+        >>> Split(Muon(), row_blocks=3).init(torch.zeros(12, 4)).buffer.shape
         torch.Size([3, 4, 4])
     """
 

@@ -36,7 +36,7 @@ class Bound:
 
     @cached_property
     def _limits(self) -> tuple[float, bool, float, bool]:
-        """The lower limit, True if it is allowed, the upper limit, True if it is allowed."""
+        """The lower limit, whether it is allowed, the upper limit, and whether that is allowed."""
         if match := _INEQUALITY.fullmatch(self.text):
             return float(match[2]), match[1] == ">=", math.inf, False
         if match := _INTERVAL.fullmatch(self.text):
@@ -63,7 +63,7 @@ class Range:
             0.999 average over 10, 100 and 1,000 steps.
 
     Example:
-        >>> Range(1e-4, 1.0, "log").value_at(0.5)
+        >>> round(Range(1e-4, 1.0, "log").value_at(0.5), 6)
         0.01
     """
 
@@ -159,13 +159,13 @@ class Hyper:
             return value in self.options
         return isinstance(value, Integral if self.kind == "count" else Real) and not isinstance(value, bool)
 
-    def check(self, who: str, value: Any) -> None:
+    def check(self, subject: str, value: Any) -> None:
         """Check a value.
 
         The value of a tensor is not read, because that could wait for a device.
 
         Args:
-            who: The rule and the hyperparameter, for the message, such as ``"AdamW: lr"``.
+            subject: The rule and the hyperparameter, for the message, such as ``"AdamW: lr"``.
             value: The value.
 
         Raises:
@@ -173,12 +173,12 @@ class Hyper:
         """
         if isinstance(value, Tensor):
             if value.numel() != 1:
-                raise SettingError(f"{who} must be one number, got a tensor of shape {tuple(value.shape)}.")
+                raise SettingError(f"{subject} must be one number, got a tensor of shape {tuple(value.shape)}.")
             return
         if not self._has_right_type(value):
-            raise SettingError(f"{who} must be {self.requirement}, got {value!r}.")
+            raise SettingError(f"{subject} must be {self.requirement}, got {value!r}.")
         if self.bound is not None and float(value) not in self.bound:
-            raise SettingError(f"{who} must be {self.bound}, got {value!r}. The default is {self.default!r}.")
+            raise SettingError(f"{subject} must be {self.bound}, got {value!r}. The default is {self.default!r}.")
 
 
 def _field(declared: Hyper) -> Any:

@@ -103,16 +103,16 @@ class Traits:
     recurrent_scalars: Mapping[str, float] = trait({}, _union)
 
     @classmethod
-    def declare(cls, who: str, **traits: Any) -> Self:
-        """Return the traits with these values; raise an error that names `who` if one is unknown or invalid."""
+    def declare(cls, rule_name: str, **traits: Any) -> Self:
+        """Return the traits with these values; raise an error with this name if a trait is unknown or invalid."""
         names = {declared.name for declared in fields(cls)}
         for name in traits:
             if name not in names:
                 raise KeywordError(
-                    f"{who}: the class keywords are the traits of a rule, got {name!r}. {nearest(name, names)}"
+                    f"{rule_name}: the class keywords are the traits of a rule, got {name!r}. {nearest(name, names)}"
                 )
         if "scope" in traits and traits["scope"] not in SCOPES:
-            raise SettingError(f"{who}: scope must be one of {', '.join(SCOPES)}, got {traits['scope']!r}.")
+            raise SettingError(f"{rule_name}: scope must be one of {', '.join(SCOPES)}, got {traits['scope']!r}.")
         return cls(**traits)
 
     def wrap(self, wrapper: Self) -> Self:

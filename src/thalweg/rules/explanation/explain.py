@@ -152,7 +152,7 @@ def explain(rule: Rule) -> Explanation:
         >>> from thalweg import rules
         >>> explanation = rules.explain(rules.SGD(momentum=0.9))
         >>> explanation.state
-        (('m', 'g', 'momentum_buffer'),)
+        (('b', 'g', 'momentum_buffer'),)
     """
     rule_class = type(rule)
     module_text = getattr(inspect.getmodule(rule_class), "__doc__", None)

@@ -12,4 +12,6 @@ def initial_distance() -> Any:
 
 def max_growth() -> Any:
     """Declare the largest growth of an estimate in a step: a field of a rule's dataclass."""
-    return hyper(1e9, "> 1", symbol="G", doc="largest growth of the estimate at a step; so large a one is none")
+    return hyper(
+        1e9, "> 1", symbol="G", doc="largest growth of the estimate in a step; the default is no limit in practice"
+    )
