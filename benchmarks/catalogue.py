@@ -69,13 +69,14 @@ def source(theirs: Any) -> str:
 
 def of_rule(case: rule_cases.Case) -> dict[str, Any]:
     ours, theirs = (
-        rule_cases.change(kind, case.settings, torch.float64, shapes=case.shapes) for kind in (case.ours, case.theirs)
+        rule_cases.parameter_change(kind, case.settings, torch.float64, shapes=case.shapes)
+        for kind in (case.optimizer, case.reference)
     )
-    found = check_optimizer(partial(case.ours, **case.settings), shapes=case.shapes)
+    found = check_optimizer(partial(case.optimizer, **case.settings), shapes=case.shapes)
     outcomes = [one.outcome for one in found.findings]
     return {
-        "name": case.ours.__name__,
-        "reference": source(case.theirs),
+        "name": case.optimizer.__name__,
+        "reference": source(case.reference),
         "error": rule_cases.relative_error(ours, theirs),
         "checks": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
         **shown(case.rule, case.shapes[0]),
@@ -103,9 +104,10 @@ def of_lbfgs() -> dict[str, Any]:
 
 
 def of_wrapper(case: wrapper_cases.Case) -> dict[str, Any]:
-    start = wrapper_cases.vector(rule_cases.parameters(torch.float64, case.shapes))
+    start = wrapper_cases.flatten(rule_cases.parameters(torch.float64, case.shapes))
     ours, theirs = (
-        found[: len(start)] for found in (wrapper_cases.ends(case.rule, shapes=case.shapes), case.reference(case.rule))
+        found[: len(start)]
+        for found in (wrapper_cases.final_parameters(case.rule, shapes=case.shapes), case.reference(case.rule))
     )
     return {
         "name": type(case.rule).__name__,
@@ -137,7 +139,7 @@ def main() -> None:
 
     entries: dict[str, dict[str, Any]] = {}
     for case in rule_cases.CASES:
-        if not selected(case.ours):
+        if not selected(case.optimizer):
             continue
         entry = of_rule(case)
         known = entries.get(entry["name"])

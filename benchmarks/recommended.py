@@ -64,7 +64,10 @@ def drawn(contender: Contender, count: int) -> list[Settings]:
     space, start = contender.space(ORDER), contender.rule.settings()
     points = qmc.Sobol(len(space), scramble=True, rng=0).random_base2((count - 1).bit_length())[:count]
     found = [
-        {name: short(bounds.at(float(at)), bounds) for (name, bounds), at in zip(space.items(), point, strict=True)}
+        {
+            name: short(bounds.value_at(float(at)), bounds)
+            for (name, bounds), at in zip(space.items(), point, strict=True)
+        }
         for point in points
     ]
     return [*found, {name: float(start[name]) for name in space}]

@@ -51,7 +51,7 @@ def trained(task: Task, contender: Contender, lrs: list[float]) -> list[float]:
 
 def grid(contender: Contender) -> list[float]:
     within = contender.space(1)["lr"]
-    return [float(f"{within.at(k / (GRID - 1)):.3g}") for k in range(GRID)]
+    return [float(f"{within.value_at(k / (GRID - 1)):.3g}") for k in range(GRID)]
 
 
 def gradients(task: Task, contender: Contender, lr: float) -> tuple[torch.nn.Module, list[dict[str, torch.Tensor]]]:

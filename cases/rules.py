@@ -1,4 +1,4 @@
-"""Every rule with every argument away from its default, and torch's own optimizer of the same settings."""
+"""Cases of rules: every argument differs from its default, beside a reference optimizer with the same settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,33 @@ import schedulefree
 import torch
 
 from cases.references import by_tensor, elementwise, estimating, matrices, orthogonal
-from cases.references.transcription import Curved
+from cases.references.transcription import CurvatureTranscription
 from thalweg import optim, rules
 
 Shapes = Sequence[tuple[int, ...]]
 SHAPES = ((5, 3), (4, 3, 3, 3), (7,), ())
-# For rules of matrices alone; and for those whose eigenvectors would not be determined by fewer elements.
+# For rules for matrices; and for rules whose eigenvectors would not be determined by fewer elements.
 MATRICES = ((5, 3), (4, 3, 3, 3), (3, 6))
 WELL_DETERMINED = ((4, 4), (4, 3), (3, 4, 5), ())
 
 
 @dataclass(frozen=True)
 class Case:
-    """`ours` and `theirs` take the same keywords.
+    """A rule at its settings, and its reference.
 
-    `reference_error` is that of a reference which computes partly in float32, `float32_error` that of both together in
-    float32; `has_kernel` tells whether C knows the rule, of parameters of at most `kernel_dims` dimensions.
+    Attributes:
+        optimizer: The optimizer of the rule.
+        reference: An independent optimizer with the same keywords.
+        settings: The keywords of both.
+        reference_error: The relative error of a reference that computes partly in float32, else 0.
+        float32_error: The relative difference of both in float32 that is allowed.
+        has_kernel: True if the rule has a C kernel.
+        kernel_dims: The largest number of dimensions of a parameter for which it has one.
+        shapes: The shapes of the parameters.
     """
 
-    ours: type[optim.RuleOptimizer]
-    theirs: Callable[..., torch.optim.Optimizer]
+    optimizer: type[optim.RuleOptimizer]
+    reference: Callable[..., torch.optim.Optimizer]
     settings: dict[str, Any]
     reference_error: float = 0.0
     float32_error: float = 2e-6
@@ -38,32 +45,39 @@ class Case:
     shapes: tuple[tuple[int, ...], ...] = SHAPES
 
     def __str__(self) -> str:
-        return f"{self.ours.__name__}-{'-'.join(self.settings)}"
+        return f"{self.optimizer.__name__}-{'-'.join(self.settings)}"
 
     @property
     def rule(self) -> rules.Rule:
-        group = self.ours([torch.zeros(1, 1)], **self.settings).param_groups[0]
-        return optim.keywords.to_rule(self.ours.rule, group)
+        group = self.optimizer([torch.zeros(1, 1)], **self.settings).param_groups[0]
+        return optim.keywords.to_rule(self.optimizer.rule, group)
 
 
 def decoupled(optimizer: type[torch.optim.Optimizer]) -> Any:
-    """One of torch's that does decoupled decay on request."""
+    """Return an optimizer of torch with its option for decoupled decay."""
     return partial(optimizer, decoupled_weight_decay=True)
 
 
 def schedule_free(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """One of the package's, ready to train, tensor by tensor."""
+    """Return an optimizer of the package `schedulefree` in training mode, tensor by tensor."""
 
-    def made(params: Any, **settings: Any) -> torch.optim.Optimizer:
+    def make(params: Any, **settings: Any) -> torch.optim.Optimizer:
         running = optimizer(params, **settings, foreach=False)
         running.train()
         return running
 
-    return made
+    return make
 
 
 MOMENTS = {"lr": 0.01, "betas": (0.8, 0.97), "eps": 1e-3, "weight_decay": 0.05}
-TURNED = {"lr": 0.02, "betas": (0.8, 0.9), "shampoo_beta": 0.7, "eps": 1e-2, "update_every": 3, "weight_decay": 0.05}
+SOAP_SETTINGS = {
+    "lr": 0.02,
+    "betas": (0.8, 0.9),
+    "shampoo_beta": 0.7,
+    "eps": 1e-2,
+    "update_every": 3,
+    "weight_decay": 0.05,
+}
 CASES = [
     Case(optim.SGD, torch.optim.SGD, {"lr": 0.05}),
     Case(optim.SGD, torch.optim.SGD, {"lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.05}),
@@ -258,10 +272,10 @@ CASES = [
     Case(
         optim.SOAP,
         matrices.SOAP,
-        {**TURNED, "max_dim": 4},
+        {**SOAP_SETTINGS, "max_dim": 4},
         shapes=WELL_DETERMINED,
     ),
-    Case(optim.SOAP, matrices.SOAP, {**TURNED, "one_sided": True}, shapes=WELL_DETERMINED),
+    Case(optim.SOAP, matrices.SOAP, {**SOAP_SETTINGS, "one_sided": True}, shapes=WELL_DETERMINED),
     Case(
         optim.PSGDKron,
         matrices.PSGDKron,
@@ -286,17 +300,19 @@ ELEMENTWISE = [case for case in CASES if case.rule.traits.scope == "elementwise"
 REDUCING = [
     case for case in CASES if case.rule.traits.scope in ("tensor", "model") and case.rule.traits.needs == "gradient"
 ]
-TORCHS = [case for case in CASES if isinstance(case.theirs, type) and case.theirs.__module__.startswith("torch.optim")]
+TORCH_CASES = [
+    case for case in CASES if isinstance(case.reference, type) and case.reference.__module__.startswith("torch.optim")
+]
 
 
 def parameters(dtype: torch.dtype, shapes: Shapes = SHAPES) -> list[torch.Tensor]:
-    """Parameters of several shapes, a convolution's and a single number among them."""
+    """Return parameters of several shapes, among them a convolution and a 0-D parameter."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
 def gradients(steps: int, dtype: torch.dtype, shapes: Shapes = SHAPES) -> list[list[torch.Tensor]]:
-    """A gradient for each parameter, at each step."""
+    """Return the gradient of each parameter at each step."""
     generator = torch.Generator().manual_seed(2)
     return [
         [(torch.randn(shape, generator=generator, dtype=torch.float64) + 0.3).to(dtype) for shape in shapes]
@@ -304,7 +320,7 @@ def gradients(steps: int, dtype: torch.dtype, shapes: Shapes = SHAPES) -> list[l
     ]
 
 
-def change(
+def parameter_change(
     optimizer: Callable[..., torch.optim.Optimizer],
     settings: dict[str, Any],
     dtype: torch.dtype,
@@ -312,14 +328,14 @@ def change(
     evaluated: bool = False,
     shapes: Shapes = SHAPES,
 ) -> torch.Tensor:
-    """How far 50 steps move the parameters, as one vector; with those at which the model is to be used, if asked."""
+    """Return the change of the parameters in 50 steps, and if `evaluated` of the eval parameters, as one vector."""
     start = parameters(dtype, shapes)
     params = [param.clone().requires_grad_() for param in start]
     running = optimizer(params, **settings)
     for grads in gradients(50, dtype, shapes):
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad.clone()
-        estimate(running, grads)
+        give_curvature(running, grads)
         running.step()
     ends = [param.detach().clone() for param in params]
     if evaluated:
@@ -328,14 +344,14 @@ def change(
     return torch.cat([(end.detach() - at).flatten() for end, at in zip(ends, start, strict=True)]).double()
 
 
-def estimate(optimizer: torch.optim.Optimizer, grads: list[torch.Tensor]) -> None:
-    """Give an optimizer that wants them estimates of curvature: what the Gauss-Newton method makes of gradients."""
-    if isinstance(optimizer, Curved):
+def give_curvature(optimizer: torch.optim.Optimizer, grads: list[torch.Tensor]) -> None:
+    """Give an optimizer that needs it the Gauss-Newton estimate of the curvature, from the gradients."""
+    if isinstance(optimizer, CurvatureTranscription):
         optimizer.curvature([3 * grad * grad for grad in grads])
     elif isinstance(optimizer, optim.RuleOptimizer) and optimizer.rule.traits.needs == "curvature":
         optimizer.absorb_gauss_newton(3)
 
 
-def relative_error(found: torch.Tensor, reference: torch.Tensor) -> float:
-    """‖Δ − Δref‖ / ‖Δref‖."""
-    return float((found - reference).norm() / reference.norm())
+def relative_error(actual: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return ‖Δ − Δref‖ / ‖Δref‖."""
+    return float((actual - reference).norm() / reference.norm())

@@ -1,4 +1,4 @@
-"""Every wrapper with every setting away from its default, and what is done about an optimizer of torch's instead."""
+"""Cases of wrappers: every setting differs from its default, beside hooks around an optimizer of torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,41 +14,45 @@ from cases.rules import SHAPES, Shapes, gradients, parameters
 from thalweg import optim, rules
 
 NUM_STEPS = 24
-DRAWN = cache(partial(gradients, NUM_STEPS, torch.float64))
+RANDOM_GRADIENTS = cache(partial(gradients, NUM_STEPS, torch.float64))
 ADAM = rules.Adam(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2)
 ADAMW = rules.AdamW(lr=0.05, beta1=0.8, beta2=0.95, eps=1e-2, weight_decay=0.3)
 SGD = rules.SGD(lr=0.05, momentum=0.8)
 
 
-def field(step: int, params: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients at these parameters, at step 1, 2, ..."""
-    drawn = zip(DRAWN(tuple(tuple(param.shape) for param in params))[step - 1], params, strict=True)
+def gradients_at(step: int, params: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients at these parameters at step 1, 2, ..."""
+    drawn = zip(RANDOM_GRADIENTS(tuple(tuple(param.shape) for param in params))[step - 1], params, strict=True)
     return [(grad + torch.sin(3 * param)).to(param.dtype) for grad, param in drawn]
 
 
 def train(optimizer: torch.optim.Optimizer, params: list[Tensor], steps: range = range(1, NUM_STEPS + 1)) -> None:
-    """Take these steps, by closures."""
+    """Take these steps, with closures."""
     for step in steps:
-        optimizer.step(lambda step=step: wrapping.put(params, field(step, [param.detach() for param in params])))
+        optimizer.step(
+            lambda step=step: wrapping.set_gradients(params, gradients_at(step, [param.detach() for param in params]))
+        )
 
 
-def made(rule: rules.Rule, params: Any, **settings: Any) -> Any:
-    """The optimizer of a rule."""
+def make_optimizer(rule: rules.Rule, params: Any, **settings: Any) -> Any:
+    """Return the optimizer of a rule."""
     return optim.optimizer_for(rule)(params, **settings)
 
 
-def ends(rule: rules.Rule, dtype: torch.dtype = torch.float64, shapes: Shapes = SHAPES, **settings: Any) -> Tensor:
-    """The parameters after the training, and where the model is to be used if that is elsewhere, as one vector."""
+def final_parameters(
+    rule: rules.Rule, dtype: torch.dtype = torch.float64, shapes: Shapes = SHAPES, **settings: Any
+) -> Tensor:
+    """Return the parameters after the training, and the eval parameters if there are any, as one vector."""
     params = parameters(dtype, shapes)
-    optimizer = made(rule, params, **settings)
+    optimizer = make_optimizer(rule, params, **settings)
     train(optimizer, params)
-    found = [param.clone() for param in params]
+    trained = [param.clone() for param in params]
     with optimizer.evaluating():
-        return vector(found + (params if rule.traits.has_eval_params else []))
+        return flatten(trained + (params if rule.traits.has_eval_params else []))
 
 
-def vector(tensors: Any) -> Tensor:
-    """All elements in one row."""
+def flatten(tensors: Any) -> Tensor:
+    """Return all elements of all tensors in one vector."""
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
@@ -73,8 +77,8 @@ def galore(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
 
 
 def mechanic(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
-    kept = {"lr": s.lr, "inner_betas": (s.beta1, s.beta2), "inner_eps": s.eps, "weight_decay": s.weight_decay}
-    return estimating.MechanicAdamW(params, **kept, s_init=s.s_init, s_decay=s.s_decay, eps=s.mechanic_eps)
+    inner = {"lr": s.lr, "inner_betas": (s.beta1, s.beta2), "inner_eps": s.eps, "weight_decay": s.weight_decay}
+    return estimating.MechanicAdamW(params, **inner, s_init=s.s_init, s_decay=s.s_decay, eps=s.mechanic_eps)
 
 
 def mechanic_sgd(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
@@ -83,25 +87,25 @@ def mechanic_sgd(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
 
 
 def split(s: Any, params: list[Tensor]) -> torch.optim.Optimizer:
-    """Each stretch of rows is a parameter: its gradient is clipped by itself."""
+    """Each group of rows is a parameter, whose gradient is clipped alone."""
     return torch.optim.SGD(
         [rows for param in params for rows in param.chunk(s.row_blocks)], lr=s.lr, momentum=s.momentum
     )
 
 
 def by_rows(s: Any, params: list[Tensor], inner: torch.optim.Optimizer) -> dict[str, Any]:
-    stretches = inner.param_groups[0]["params"]
+    row_groups = inner.param_groups[0]["params"]
 
     def before(t: int) -> None:
-        wrapping.put(stretches, [rows for param in params for rows in param.grad.chunk(s.row_blocks)])
-        wrapping.clip_norm(s, stretches, inner)["before"](t)
+        wrapping.set_gradients(row_groups, [rows for param in params for rows in param.grad.chunk(s.row_blocks)])
+        wrapping.clip_norm(s, row_groups, inner)["before"](t)
 
     return {"before": before}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A wrapper around a rule, with every setting off its default; torch's optimizer; and what is done about it."""
+    """A wrapper around a rule, an optimizer of torch for the inner rule, and hooks for the wrapper."""
 
     rule: rules.Wrapper
     inner: Callable[[Any, list[Tensor]], torch.optim.Optimizer]
@@ -113,22 +117,22 @@ class Case:
 
     @torch.no_grad()
     def reference(self, rule: rules.Rule) -> Tensor:
-        """What `ends(rule)` should be."""
+        """Return the expected `final_parameters(rule)`."""
         params, s = parameters(torch.float64, self.shapes), SimpleNamespace(**rule.settings())
         inner = self.inner(s, params)
         hooks = self.hooks(s, params, inner)
         for t in range(1, NUM_STEPS + 1):
-            wrapping.put(params, field(t, params))
+            wrapping.set_gradients(params, gradients_at(t, params))
             hooks.get("before", lambda t: None)(t)
             old = [param.clone() for param in params]
             inner.step()
             hooks.get("after", lambda t, old: None)(t, old)
-        return vector(params + list(hooks.get("elsewhere", [])))
+        return flatten(params + list(hooks.get("eval_params", [])))
 
 
 CASES = [
-    Case(rules.ASAM(SGD, rho=0.4, offset=0.3), sgd, wrapping.asam(field)),
-    Case(rules.SAM(ADAM, rho=0.2), adam, wrapping.sam(field)),
+    Case(rules.ASAM(SGD, rho=0.4, offset=0.3), sgd, wrapping.asam(gradients_at)),
+    Case(rules.SAM(ADAM, rho=0.2), adam, wrapping.sam(gradients_at)),
     Case(rules.Cautious(ADAMW), decoupled, wrapping.cautious),
     Case(rules.CautiousDecay(ADAM, weight_decay=0.3), adam, wrapping.cautious_decay),
     Case(rules.Centralized(SGD), sgd, wrapping.centralized),
@@ -148,7 +152,7 @@ CASES = [
     Case(  # gradients so small that Mars scales few of them down
         rules.ClipNorm(rules.Mars(ADAM, gamma=0.1), max_tensor_norm=0.9),
         adam,
-        wrapping.in_turn(wrapping.clip_norm, wrapping.mars),
+        wrapping.chain(wrapping.clip_norm, wrapping.mars),
     ),
     Case(rules.Mechanic(ADAMW, s_init=0.5, s_decay=0.3, mechanic_eps=0.2), mechanic),
     Case(rules.Mechanic(SGD, s_init=0.02, s_decay=0.1, mechanic_eps=0.5), mechanic_sgd),

@@ -22,7 +22,7 @@ BATCHED = [case for case in CASES if case.rule.traits.scope == "matrix" and case
 )
 def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, backend: str | None) -> None:
     def making(backend: str | None) -> Callable[[Any], torch.optim.Optimizer]:
-        return partial(case.ours, **case.settings, backend=backend)
+        return partial(case.optimizer, **case.settings, backend=backend)
 
     ways = [backend or "loop"]
     if case.rule.traits.scope == "tensor" and case.rule.traits.supports_vmap:
@@ -31,13 +31,13 @@ def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, backend: str |
         ways += ["flat", "compiled"] if case.has_kernel else ["flat"]
     found = check_optimizer(
         making(backend),
-        reference=lambda params: case.theirs(params, **case.settings),
+        reference=lambda params: case.reference(params, **case.settings),
         tolerance=max(1e-12, case.reference_error),
         variants={backend: making(backend) for backend in ways},
         shapes=case.shapes,
     )
     # Of Rprop the learning rate is the size of the first step alone, as in torch.optim.
-    exempt = {"obeys_schedulers"} if case.ours is optim.Rprop else set()
+    exempt = {"obeys_schedulers"} if case.optimizer is optim.Rprop else set()
     if not case.rule.traits.supports_complex:
         assert found["takes_complex_parameters"].outcome == "refused"
         exempt.add("takes_complex_parameters")

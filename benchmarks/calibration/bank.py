@@ -49,7 +49,7 @@ def main() -> None:
         space = contender.space(ORDER)
         points = qmc.Sobol(len(space), scramble=True, rng=row).random(SETTINGS)
         drawn = [
-            {key: found.at(float(at)) for (key, found), at in zip(space.items(), point, strict=True)}
+            {key: found.value_at(float(at)) for (key, found), at in zip(space.items(), point, strict=True)}
             for point in points
         ]
         settings.append(drawn)

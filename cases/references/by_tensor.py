@@ -1,4 +1,4 @@
-"""Published optimizers which look at a whole tensor, its rows or the whole model, transcribed from their papers.
+"""Published optimizers whose steps depend on a tensor, its rows or the whole model, transcribed from their papers.
 
 In comments η is the learning rate, λ the weight decay, θ the parameter, g its gradient and t the step, from 1.
 """
@@ -12,12 +12,12 @@ from cases.references.transcription import Transcription, decay, penalized, zero
 
 
 def norm(tensor):
-    """The root of the sum of squares."""
+    """Return the root of the sum of squares."""
     return math.sqrt((tensor**2).sum().item())
 
 
 def rms(tensor):
-    """The root of the mean of squares."""
+    """Return the root of the mean of squares."""
     return math.sqrt((tensor**2).mean().item())
 
 
@@ -36,7 +36,7 @@ class LARS(Transcription):
     def start(self, param, group):
         return zeros(param, "b")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         local = 1.0
         if param.dim() >= 2 and norm(param) > 0 and norm(grad) > 0:
             below = norm(grad) + group["weight_decay"] * norm(param) + group["eps"]
@@ -55,7 +55,7 @@ class LAMB(Transcription):
     def start(self, param, group):
         return zeros(param, "m", "v")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
         memory["v"] = beta2 * memory["v"] + (1 - beta2) * grad**2
@@ -76,7 +76,7 @@ class NovoGrad(Transcription):
     def start(self, param, group):
         return {"m": None, "v": None}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         if step == 1:
             memory["v"] = norm(grad) ** 2
@@ -90,7 +90,7 @@ class NovoGrad(Transcription):
 class SM3(Transcription):
     """Anil et al. 2019, arXiv:1901.11150, SM3-II, with momentum and an L2 penalty.
 
-    The covers are the slices along each dimension. 0/0 is 0, as the paper has it: `eps` has nothing to do here.
+    The covers are the slices along each dimension. 0/0 is 0, as in the paper: `eps` has no effect here.
     """
 
     defaults: ClassVar = {"lr": 0.1, "momentum": 0.9, "eps": 1e-30, "weight_decay": 0.0}
@@ -99,16 +99,16 @@ class SM3(Transcription):
         sizes = param.shape if param.dim() > 0 else (1,)
         return {**zeros(param, "m"), "accumulators": [param.new_zeros(size) for size in sizes]}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         g = penalized(param, grad, group)
         shape = g.shape if g.dim() > 0 else (1,)
         square = (g**2).reshape(shape)
         # ν(i) = the least μ(r) of the slices r in which i lies, + g(i)²
         least = torch.full_like(square, math.inf)
         for dim, accumulator in enumerate(memory["accumulators"]):
-            along = [1] * len(shape)
-            along[dim] = shape[dim]
-            least = torch.minimum(least, accumulator.reshape(along))
+            sizes = [1] * len(shape)
+            sizes[dim] = shape[dim]
+            least = torch.minimum(least, accumulator.reshape(sizes))
         v = least + square
         # μ(r) = the greatest ν(i) of all i in the slice r
         for dim in range(len(shape)):
@@ -147,17 +147,17 @@ class CAME(Transcription):
         }
 
     @staticmethod
-    def factored(memory, name, beta, tensor):
-        """Moves the averages over rows and over columns, and multiplies them out: V = R C / mean(R)."""
+    def update_factored(memory, name, beta, tensor):
+        """Update the averages over rows and over columns and return their product: V = R C / mean(R)."""
         rows = memory[f"{name}_rows"] = beta * memory[f"{name}_rows"] + (1 - beta) * tensor.mean(dim=-1)
         columns = memory[f"{name}_columns"] = beta * memory[f"{name}_columns"] + (1 - beta) * tensor.mean(dim=-2)
         return rows[..., :, None] * columns[..., None, :] / rows.mean(dim=-1)[..., None, None]
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2, beta3 = group["betas"]
         square = grad**2 + group["eps1"]
         if param.dim() >= 2:
-            v = self.factored(memory, "square", beta2, square)
+            v = self.update_factored(memory, "square", beta2, square)
         else:
             v = memory["v"] = beta2 * memory["v"] + (1 - beta2) * square
         update = grad / torch.sqrt(v)
@@ -166,7 +166,7 @@ class CAME(Transcription):
         final = memory["m"]
         if param.dim() >= 2:
             instability = (update - memory["m"]) ** 2 + group["eps2"]
-            final = memory["m"] / torch.sqrt(self.factored(memory, "instability", beta3, instability))
+            final = memory["m"] / torch.sqrt(self.update_factored(memory, "instability", beta3, instability))
         decay(param, group)
         param.sub_(group["lr"] * final)
 
@@ -179,7 +179,7 @@ class StableAdamW(Transcription):
     def start(self, param, group):
         return zeros(param, "m", "v")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         # β̂ = β (1 - β^(t-1)) / (1 - β^t)
         beta1, beta2 = (beta * (1 - beta ** (step - 1)) / (1 - beta**step) for beta in group["betas"])
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
@@ -198,7 +198,7 @@ class AdamMini(Transcription):
     def start(self, param, group):
         return {**zeros(param, "m"), "v": [0.0] * (param.shape[0] if param.dim() >= 2 else 1)}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
         m = memory["m"] / (1 - beta1**step)
@@ -219,9 +219,13 @@ class DoG(Transcription):
     defaults: ClassVar = {"lr": 1.0, "reps_rel": 1e-6, "eps": 1e-8, "weight_decay": 0.0}
 
     def start(self, param, group):
-        return {"origin": param.clone(), "reach": 0.0, "squares": 0.0}  # the last two are the model's, in each
+        return {
+            "origin": param.clone(),
+            "reach": 0.0,
+            "squares": 0.0,
+        }  # the last two are the model's, stored with each parameter
 
-    def all(self, params, grads, memories, step, groups):
+    def update_all(self, params, grads, memories, step, groups):
         triples = zip(params, grads, groups, strict=True)
         grads = [None if grad is None else penalized(param, grad, group) for param, grad, group in triples]
         origin = math.sqrt(sum(norm(memory["origin"]) ** 2 for memory in memories))
@@ -237,14 +241,14 @@ class DoG(Transcription):
 
 
 class LDoG(Transcription):
-    """Ivgi et al. 2023, arXiv:2302.12022: DoG for each tensor by itself, with an L2 penalty."""
+    """Ivgi et al. 2023, arXiv:2302.12022: DoG for each tensor alone, with an L2 penalty."""
 
     defaults: ClassVar = {"lr": 1.0, "reps_rel": 1e-6, "eps": 1e-8, "weight_decay": 0.0}
 
     def start(self, param, group):
         return {"origin": param.clone(), "reach": group["reps_rel"] * (1 + norm(param)), "squares": 0.0}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         g = penalized(param, grad, group)
         memory["reach"] = max(memory["reach"], norm(param - memory["origin"]))
         memory["squares"] += norm(g) ** 2

@@ -1,4 +1,4 @@
-"""Published optimizers which treat each number by itself, transcribed from their papers.
+"""Published optimizers that treat every element alone, transcribed from their papers.
 
 In comments η is the learning rate, λ the weight decay, θ the parameter, g its gradient and t the step, from 1.
 """
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from cases.references.transcription import Curved, Transcription, decay, penalized, zeros
+from cases.references.transcription import CurvatureTranscription, Transcription, decay, penalized, zeros
 
 
 class HeavyBall(Transcription):
@@ -19,7 +19,7 @@ class HeavyBall(Transcription):
     def start(self, param, group):
         return {"previous": param.clone()}  # θ_{-1} = θ_0
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         g = penalized(param, grad, group)
         # θ_{t+1} = θ_t - α g_t + β (θ_t - θ_{t-1})
         new = param - group["lr"] * g + group["momentum"] * (param - memory["previous"])
@@ -35,7 +35,7 @@ class Lion(Transcription):
     def start(self, param, group):
         return zeros(param, "m")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         c = beta1 * memory["m"] + (1 - beta1) * grad
         # θ ← θ - η (sign(c) + λθ)
@@ -51,7 +51,7 @@ class Signum(Transcription):
     def start(self, param, group):
         return zeros(param, "m")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta = group["momentum"]
         memory["m"] = beta * memory["m"] + (1 - beta) * grad
         decay(param, group)
@@ -66,7 +66,7 @@ class Tiger(Transcription):
     def start(self, param, group):
         return zeros(param, "m")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta = group["beta"]
         memory["m"] = beta * memory["m"] + (1 - beta) * grad
         param.copy_(param - group["lr"] * (torch.sign(memory["m"]) + group["weight_decay"] * param))
@@ -80,7 +80,7 @@ class Adan(Transcription):
     def start(self, param, group):
         return {**zeros(param, "m", "v", "n"), "last": None}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2, beta3 = group["betas"]
         change = torch.zeros_like(grad) if memory["last"] is None else grad - memory["last"]
         memory["last"] = grad.clone()
@@ -103,7 +103,7 @@ class AdaBelief(Transcription):
     def start(self, param, group):
         return zeros(param, "m", "s")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
         memory["s"] = beta2 * memory["s"] + (1 - beta2) * (grad - memory["m"]) ** 2 + group["eps"]
@@ -121,7 +121,7 @@ class ADOPT(Transcription):
     def start(self, param, group):
         return zeros(param, "m", "v")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         if step == 1:  # v_0 = g_0², and nothing else
             memory["v"] = grad**2
@@ -150,7 +150,7 @@ class AdEMAMix(Transcription):
     def start(self, param, group):
         return zeros(param, "fast", "slow", "v")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2, beta3 = group["betas"]
         alpha = group["alpha"]
         if step < group["alpha_warmup"]:
@@ -177,7 +177,7 @@ class LaProp(Transcription):
     def start(self, param, group):
         return zeros(param, "m", "n")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         mu, nu = group["betas"]
         memory["n"] = nu * memory["n"] + (1 - nu) * grad**2
         n = memory["n"] / (1 - nu**step)
@@ -194,7 +194,7 @@ class MADGRAD(Transcription):
     def start(self, param, group):
         return {"origin": param.clone(), **zeros(param, "s", "v")}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         g = penalized(param, grad, group)
         weight = group["lr"] * math.sqrt(step)  # λ_k = γ √(k + 1), where k counts from 0
         memory["s"] = memory["s"] + weight * g
@@ -218,7 +218,7 @@ class Yogi(Transcription):
     def start(self, param, group):
         return {**zeros(param, "m"), "v": torch.full_like(param, group["initial_accumulator"])}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         g = penalized(param, grad, group)
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * g
@@ -236,7 +236,7 @@ class QHM(Transcription):
     def start(self, param, group):
         return zeros(param, "b")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta, nu = group["momentum"], group["nu"]
         g = penalized(param, grad, group)
         memory["b"] = beta * memory["b"] + (1 - beta) * g
@@ -251,7 +251,7 @@ class QHAdam(Transcription):
     def start(self, param, group):
         return zeros(param, "m", "v")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         (beta1, beta2), (nu1, nu2) = group["betas"], group["nus"]
         g = penalized(param, grad, group)
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * g
@@ -271,7 +271,7 @@ class AggMo(Transcription):
     def start(self, param, group):
         return {"velocities": [torch.zeros_like(param) for _ in group["momenta"]]}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         g = penalized(param, grad, group)
         total = torch.zeros_like(param)
         for index, beta in enumerate(group["momenta"]):
@@ -280,7 +280,7 @@ class AggMo(Transcription):
         param.sub_(group["lr"] / len(group["momenta"]) * total)
 
 
-class Sophia(Curved):
+class Sophia(CurvatureTranscription):
     """Liu et al. 2023, arXiv:2305.14342, Algorithm 3; γ is `rho`, and `curvature` gives ĥ where the paper has it."""
 
     defaults: ClassVar = {"lr": 1e-3, "betas": (0.965, 0.99), "rho": 0.04, "eps": 1e-12, "weight_decay": 0.1}
@@ -288,7 +288,7 @@ class Sophia(Curved):
     def start(self, param, group):
         return {**zeros(param, "m", "h"), "estimate": None}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
         if memory["estimate"] is not None:  # lines 7 to 9; line 11 keeps h otherwise
@@ -299,7 +299,7 @@ class Sophia(Curved):
         param.sub_(group["lr"] * torch.clamp(ratio, -1, 1))
 
 
-class AdaHessian(Curved):
+class AdaHessian(CurvatureTranscription):
     """Yao et al. 2020, arXiv:2006.00719, Algorithm 1 with a spatial average of one number, and decoupled decay."""
 
     defaults: ClassVar = {"lr": 0.1, "betas": (0.9, 0.999), "hessian_power": 1.0, "eps": 1e-4, "weight_decay": 0.0}
@@ -307,7 +307,7 @@ class AdaHessian(Curved):
     def start(self, param, group):
         return {**zeros(param, "m", "v"), "estimate": torch.ones_like(param)}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         beta1, beta2 = group["betas"]
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
         memory["v"] = beta2 * memory["v"] + (1 - beta2) * memory["estimate"] ** 2

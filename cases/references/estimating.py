@@ -1,8 +1,8 @@
-"""Published optimizers which estimate their learning rate from the whole model, transcribed from their papers.
+"""Published optimizers that estimate their learning rate from the whole model, transcribed from their papers.
 
 In comments η is the learning rate, λ the weight decay, θ the parameter, g its gradient and t the step, from 1.
-What belongs to the whole model is remembered with its first parameter. In `all` a parameter without a gradient
-counts for nothing in that step, unless the class says otherwise.
+Values of the whole model are stored with its first parameter. In `update_all` a parameter without a gradient does not
+count in that step, unless the class says otherwise.
 """
 
 import math
@@ -14,12 +14,12 @@ from cases.references.transcription import Transcription, penalized, zeros
 
 
 def inner(first, second):
-    """The inner product of two tensors of one shape."""
+    """Return the inner product of two tensors of the same shape."""
     return (first * second).sum().item()
 
 
 def with_gradients(params, grads, memories):
-    """The parameters which have a gradient, each with it and with its memory."""
+    """Return the parameters that have a gradient, each with the gradient and its memory."""
     return [triple for triple in zip(params, grads, memories, strict=True) if triple[1] is not None]
 
 
@@ -42,7 +42,7 @@ class DAdaptAdam(Transcription):
     def start(self, param, group):
         return {**zeros(param, "m", "v", "s"), "d": group["d0"], "r": 0.0}  # d and r are the model's
 
-    def all(self, params, grads, memories, step, groups):
+    def update_all(self, params, grads, memories, step, groups):
         group, model = groups[0], memories[0]
         beta1, beta2 = group["betas"]
         beta = math.sqrt(beta2)
@@ -76,7 +76,7 @@ class DAdaptSGD(Transcription):
         model = {"d": group["d0"], "first": 0.0, "product": 0.0}
         return {**zeros(param, "s"), "origin": param.clone(), **model}
 
-    def all(self, params, grads, memories, step, groups):
+    def update_all(self, params, grads, memories, step, groups):
         group, model = groups[0], memories[0]
         if model["first"] == 0:
             model["first"] = math.sqrt(sum(inner(grad, grad) for grad in grads if grad is not None))
@@ -107,9 +107,13 @@ class DoWG(Transcription):
     defaults: ClassVar = {"lr": 1.0, "eps": 1e-4, "weight_decay": 0.0}
 
     def start(self, param, group):
-        return {"origin": param.clone(), "reach": group["eps"], "v": 0.0}  # the last two are the model's, in each
+        return {
+            "origin": param.clone(),
+            "reach": group["eps"],
+            "v": 0.0,
+        }  # the last two are the model's, stored with each
 
-    def all(self, params, grads, memories, step, groups):
+    def update_all(self, params, grads, memories, step, groups):
         triples = zip(params, grads, groups, strict=True)
         grads = [None if grad is None else penalized(param, grad, group) for param, grad, group in triples]
         moves = [param - memory["origin"] for param, memory in zip(params, memories, strict=True)]
@@ -142,14 +146,14 @@ class Mechanic(Transcription):
         return {"origin": param.clone(), **zeros(param, "delta"), **model, "base": self.base_start(param)}
 
     def base_start(self, param):
-        """What the base remembers of a parameter before the first step."""
+        """Return the memory of the base before the first step."""
         raise NotImplementedError
 
     def base_update(self, param, grad, base, step, group):
-        """u_t: what the base would add to the parameter in this step."""
+        """Return u_t: the change of the parameter that the base would make in this step."""
         raise NotImplementedError
 
-    def all(self, params, grads, memories, step, groups):
+    def update_all(self, params, grads, memories, step, groups):
         group, model = groups[0], memories[0]
         present = with_gradients(params, grads, memories)
         scale = sum(model["s"])

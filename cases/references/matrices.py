@@ -1,4 +1,4 @@
-"""Published optimizers which treat a parameter as a matrix or a tensor, transcribed from their papers.
+"""Published optimizers that treat a parameter as a matrix or a tensor, transcribed from their papers.
 
 In comments η is the learning rate, λ the weight decay, θ the parameter, g its gradient and t the step, from 1.
 An optimizer for matrices takes more dimensions than two as (first, rest); m × n is the shape of the matrix.
@@ -10,33 +10,33 @@ from typing import ClassVar
 import torch
 
 from cases.references.transcription import Transcription, decay, penalized, zeros
-from cases.references.wrapping import gaussian
+from cases.references.wrapping import standard_normal
 
 
 def matrix(tensor):
-    """The matrix of (first dimension, all others)."""
+    """Return a tensor as a matrix of shape (first dimension, product of the others)."""
     return tensor.reshape(tensor.shape[0], -1)
 
 
-def only_matrices(param):
-    """Stops at a parameter which the paper says nothing about."""
+def require_matrix(param):
+    """Raise ValueError for a parameter that the paper does not treat."""
     if param.dim() < 2:
         raise ValueError(f"this optimizer is for matrices, not for a tensor of {param.dim()} dimensions")
 
 
 def frobenius(tensor):
-    """The root of the sum of squares."""
+    """Return the root of the sum of squares."""
     return math.sqrt((tensor**2).sum().item())
 
 
-def contracted(tensor, dim):
-    """The contraction of a tensor with itself over all dimensions but one."""
+def contract(tensor, dim):
+    """Return the contraction of a tensor with itself over all dimensions but one."""
     slices = [tensor.select(dim, index) for index in range(tensor.shape[dim])]
     return torch.stack([torch.stack([(first * second).sum() for second in slices]) for first in slices])
 
 
-def multiplied(tensor, factor, dim):
-    """The tensor multiplied by a matrix along one dimension: Σ_j factor[i, j] tensor[.., j, ..]."""
+def mode_product(tensor, factor, dim):
+    """Multiply a tensor by a matrix along one dimension: Σ_j factor[i, j] tensor[.., j, ..]."""
     slices = [tensor.select(dim, index) for index in range(tensor.shape[dim])]
     rows = [sum(factor[i, j] * part for j, part in enumerate(slices)) for i in range(factor.shape[0])]
     return torch.stack(rows, dim=dim)
@@ -69,13 +69,13 @@ class Shampoo(Transcription):
 
     @staticmethod
     def power(symmetric, exponent):
-        """A real power of a symmetric positive definite matrix."""
+        """Return a real power of a symmetric positive definite matrix."""
         values, vectors = torch.linalg.eigh(symmetric)
         return vectors @ torch.diag(values**exponent) @ vectors.T
 
     @staticmethod
-    def follow(memory, dim):
-        """Moves the eigenvectors of a dimension; its eigenvalues in their basis."""
+    def update_vectors(memory, dim):
+        """Update the eigenvectors of a dimension and return the eigenvalues in their basis."""
         symmetric = memory["accumulators"][dim]
         vectors = memory["vectors"].get(dim)
         if vectors is None:
@@ -86,21 +86,21 @@ class Shampoo(Transcription):
         memory["vectors"][dim] = vectors
         return torch.diagonal(vectors.T @ symmetric @ vectors)
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         g = penalized(param, grad, group)
         g = g if g.dim() > 0 else g.reshape(1)
         update = g
         exponent = -1 / (2 * max(1, len(memory["accumulators"])))
         for dim in memory["accumulators"]:
-            memory["accumulators"][dim] = memory["accumulators"][dim] + contracted(g, dim)
+            memory["accumulators"][dim] = memory["accumulators"][dim] + contract(g, dim)
             if (step - 1) % group["update_every"] == 0:
                 if group["roots"] == "tracked":
-                    values = self.follow(memory, dim)
+                    values = self.update_vectors(memory, dim)
                     vectors = memory["vectors"][dim]
                     memory["roots"][dim] = vectors @ torch.diag(values**exponent) @ vectors.T
                 else:
                     memory["roots"][dim] = self.power(memory["accumulators"][dim], exponent)
-            update = multiplied(update, memory["roots"][dim], dim)
+            update = mode_product(update, memory["roots"][dim], dim)
         memory["b"] = group["momentum"] * memory["b"] + update.reshape(param.shape)
         param.sub_(group["lr"] * memory["b"])
 
@@ -136,29 +136,29 @@ class SOAP(Transcription):
         return {**zeros(param, "m", "v"), "accumulators": accumulators, "bases": {}}
 
     @staticmethod
-    def into(tensor, bases):
-        """A tensor in the coordinates of the bases, whose columns are the vectors."""
+    def to_basis(tensor, bases):
+        """Return a tensor in the coordinates of bases, whose columns are the vectors."""
         for dim, basis in bases.items():
-            tensor = multiplied(tensor, basis.T, dim)
+            tensor = mode_product(tensor, basis.T, dim)
         return tensor
 
     @staticmethod
-    def out_of(tensor, bases):
-        """A tensor back from the coordinates of the bases."""
+    def from_basis(tensor, bases):
+        """Return a tensor from its coordinates in bases."""
         for dim, basis in bases.items():
-            tensor = multiplied(tensor, basis, dim)
+            tensor = mode_product(tensor, basis, dim)
         return tensor
 
     @staticmethod
     def accumulate(grad, memory, group):
-        """Moves the accumulator of each dimension."""
+        """Update the accumulator of every dimension."""
         beta = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1]
         for dim, accumulator in memory["accumulators"].items():
-            memory["accumulators"][dim] = beta * accumulator + (1 - beta) * contracted(grad, dim)
+            memory["accumulators"][dim] = beta * accumulator + (1 - beta) * contract(grad, dim)
 
     @staticmethod
     def refresh(memory):
-        """One power iteration and QR for each basis, its vectors sorted by falling estimates of the eigenvalues."""
+        """Update every basis by a power iteration and QR, with vectors in descending order of estimated eigenvalues."""
         for dim, accumulator in memory["accumulators"].items():
             basis = memory["bases"][dim]
             estimates = torch.diagonal(basis.T @ accumulator @ basis)
@@ -166,7 +166,7 @@ class SOAP(Transcription):
             memory["v"] = memory["v"].index_select(dim, order)
             memory["bases"][dim] = torch.linalg.qr(accumulator @ basis[:, order]).Q
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         if step == 1:  # only the first bases, the greatest eigenvalue first
             self.accumulate(grad, memory, group)
             for dim, accumulator in memory["accumulators"].items():
@@ -176,11 +176,11 @@ class SOAP(Transcription):
         count = step - 1
         bases = memory["bases"]
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
-        memory["v"] = beta2 * memory["v"] + (1 - beta2) * self.into(grad, bases) ** 2
+        memory["v"] = beta2 * memory["v"] + (1 - beta2) * self.to_basis(grad, bases) ** 2
         # the ε is added to the root of v before its bias correction
         size = group["lr"] * math.sqrt(1 - beta2**count) / (1 - beta1**count)
-        update = self.into(memory["m"], bases) / (torch.sqrt(memory["v"]) + group["eps"])
-        param.sub_(size * self.out_of(update, bases))
+        update = self.to_basis(memory["m"], bases) / (torch.sqrt(memory["v"]) + group["eps"])
+        param.sub_(size * self.from_basis(update, bases))
         decay(param, group)
         self.accumulate(grad, memory, group)
         if count % group["update_every"] == 0:
@@ -214,7 +214,7 @@ class GaLoreAdam(Transcription):
 
     @staticmethod
     def projector(g, rank):
-        """The first singular vectors of the smaller side, as columns."""
+        """Return the first singular vectors of the smaller side, as columns."""
         left, _, right = torch.linalg.svd(g, full_matrices=False)
         vectors = right.T if g.shape[0] >= g.shape[1] else left
         signed = []
@@ -225,7 +225,7 @@ class GaLoreAdam(Transcription):
 
     @staticmethod
     def adam(grad, memory, step, group):
-        """The direction of Adam, with its bias corrections."""
+        """Return the direction of Adam, with bias corrections."""
         beta1, beta2 = group["betas"]
         memory["m"] = beta1 * memory["m"] + (1 - beta1) * grad
         memory["v"] = beta2 * memory["v"] + (1 - beta2) * grad**2
@@ -233,7 +233,7 @@ class GaLoreAdam(Transcription):
         v = memory["v"] / (1 - beta2**step)
         return m / (torch.sqrt(v) + group["eps"])
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         decay(param, group)
         if param.dim() < 2:
             param.sub_(group["lr"] * self.adam(grad, memory, step, group))
@@ -286,8 +286,8 @@ class PSGDKron(Transcription):
         return {**zeros(param, "m"), "factors": factors}
 
     @staticmethod
-    def whole(memory):
-        """The Kronecker product of all factors."""
+    def product(memory):
+        """Return the Kronecker product of all factors."""
         product = memory["m"].new_ones(1, 1)
         for factor, _ in memory["factors"]:
             product = torch.kron(product, factor)
@@ -295,43 +295,43 @@ class PSGDKron(Transcription):
 
     @staticmethod
     def norm(symmetric):
-        """A lower bound of the spectral norm, as close as two power iterations come."""
+        """Return a lower bound of the spectral norm from two power iterations."""
         columns = list(symmetric.T)
         lengths = [frobenius(column) for column in columns]
         x = symmetric @ columns[lengths.index(max(lengths))]
         return frobenius(symmetric @ (x / frobenius(x)))
 
     def fit(self, g, v, memory, group):
-        """One step of every factor, all from the same Q."""
+        """Take one step of every factor, all from the same Q."""
         shape = [factor.shape[0] for factor, _ in memory["factors"]]
-        whole = self.whole(memory)
+        whole = self.product(memory)
         rms = math.sqrt((g**2).mean().item())
         if rms == 0:
             return
         a = (whole @ (g + group["eps"] * rms * v).flatten()).reshape(shape)
         b = torch.linalg.solve(whole.T, v.flatten()).reshape(shape)
         for dim, (factor, diagonal) in enumerate(memory["factors"]):
-            gained, lost = contracted(a, dim), contracted(b, dim)
+            gained, lost = contract(a, dim), contract(b, dim)
             if diagonal:
-                gained, lost = (torch.diag(torch.diagonal(each)) for each in (gained, lost))
+                gained, lost = (torch.diag(torch.diagonal(matrix)) for matrix in (gained, lost))
             change = torch.triu(gained - lost) @ factor
             # the norm of a diagonal matrix is known
             size = torch.diagonal(gained + lost).max().item() if diagonal else self.norm(gained + lost)
             memory["factors"][dim] = (factor - group["precond_lr"] / size * change, diagonal)
 
-    def all(self, params, grads, memories, step, groups):
+    def update_all(self, params, grads, memories, step, groups):
         for position, (param, grad, memory, group) in enumerate(zip(params, grads, memories, groups, strict=True)):
             if grad is not None:
-                self.at(position, param, grad, memory, memory["step"], group)
+                self.update_at(position, param, grad, memory, memory["step"], group)
 
-    def at(self, position, param, grad, memory, step, group):
+    def update_at(self, position, param, grad, memory, step, group):
         beta = group["momentum"]
         memory["m"] = beta * memory["m"] + (1 - beta) * grad
         g = memory["m"] / (1 - beta**step)
         if step <= group["update_first"] or (step - 1) % group["update_every"] == 0:
-            v = param.new_tensor([gaussian(position, step, element) for element in range(param.numel())])
+            v = param.new_tensor([standard_normal(position, step, element) for element in range(param.numel())])
             self.fit(g, v.reshape(param.shape), memory, group)
-        whole = self.whole(memory)
+        whole = self.product(memory)
         update = (whole.T @ (whole @ g.flatten())).reshape(param.shape)
         rms = math.sqrt((update**2).mean().item())
         if rms > group["clip"]:

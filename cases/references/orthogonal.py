@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from cases.references.matrices import frobenius, matrix, only_matrices
+from cases.references.matrices import frobenius, matrix, require_matrix
 from cases.references.transcription import Transcription, decay, zeros
 
 # Amsel et al. 2025, arXiv:2505.16932, Implementation 1: hard-coded polynomials; a safety factor for all but the last,
@@ -57,14 +57,14 @@ class Muon(Transcription):
     }
 
     def start(self, param, group):
-        only_matrices(param)
+        require_matrix(param)
         return zeros(param, "m")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         mu = group["momentum"]
         memory["m"] = mu * memory["m"] + (1 - mu) * grad
-        used = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
-        flat = used.reshape(used.shape[0], -1)
+        ahead = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
+        flat = ahead.reshape(ahead.shape[0], -1)
         rows, columns = flat.shape
         step_along = newton_schulz(
             flat, group["ns_steps"], group["ns_coefficients"], group["eps"], group["polynomials"]
@@ -95,14 +95,14 @@ class NorMuon(Transcription):
     }
 
     def start(self, param, group):
-        only_matrices(param)
+        require_matrix(param)
         return {**zeros(param, "m"), "v": param.new_zeros(param.shape[0])}
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         mu, beta2 = group["momentum"], group["beta2"]
         memory["m"] = mu * memory["m"] + (1 - mu) * grad
-        given = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
-        o = newton_schulz(matrix(given), group["ns_steps"], polynomials=group["polynomials"])
+        ahead = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
+        o = newton_schulz(matrix(ahead), group["ns_steps"], polynomials=group["polynomials"])
         rows, columns = o.shape
         memory["v"] = beta2 * memory["v"] + (1 - beta2) * (o**2).mean(dim=1)
         hat = o / (torch.sqrt(memory["v"])[:, None] + group["eps"])
@@ -130,7 +130,7 @@ class Scion(Transcription):
     def start(self, param, group):
         return zeros(param, "d")
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         mu, lr = group["momentum"], group["lr"]
         d = memory["d"] = mu * memory["d"] + (1 - mu) * grad
         if param.dim() >= 2:
@@ -157,25 +157,25 @@ class Dion(Transcription):
     defaults: ClassVar = {"lr": 0.01, "momentum": 0.95, "rank_fraction": 0.25, "eps": 1e-8, "weight_decay": 0.01}
 
     def start(self, param, group):
-        only_matrices(param)
+        require_matrix(param)
         rows, columns = matrix(param).shape
         rank = max(1, round(group["rank_fraction"] * min(rows, columns)))
         right = torch.eye(columns, dtype=param.dtype, device=param.device)[:, :rank]
         return {"momentum": torch.zeros_like(matrix(param)), "Q": right}
 
     @staticmethod
-    def orthonormalized(columns):
-        """The Q of the QR decomposition with a positive diagonal of R."""
+    def orthonormalize(columns):
+        """Return the Q of the QR decomposition with a positive diagonal of R."""
         left, right = torch.linalg.qr(columns)
         signs = torch.where(torch.diagonal(right) < 0, -1.0, 1.0).to(left.dtype)
         return left * signs
 
-    def one(self, param, grad, memory, step, group):
+    def update(self, param, grad, memory, step, group):
         decay(param, group)
         b = memory["momentum"] + matrix(grad)
         if frobenius(b) == 0:
             return
-        p = self.orthonormalized(b @ memory["Q"])
+        p = self.orthonormalize(b @ memory["Q"])
         r = b.T @ p
         memory["momentum"] = b - (1 - group["momentum"]) * p @ r.T
         memory["Q"] = r / (torch.sqrt((r**2).sum(dim=0)) + group["eps"])

@@ -1,8 +1,8 @@
-"""What wrappers do to an optimizer, transcribed from their papers around an optimizer of torch's, unit after unit.
+"""Wrappers, transcribed from their papers as hooks around an optimizer of torch, unit by unit.
 
-Each is a function of the settings `s`, the parameters and the inner optimizer, that makes hooks: `before(t)` may write
-the gradients of step t = 1, 2, ...; `after(t, old)` may write the parameters that were `old` before it; `elsewhere` is
-where the model is to be used. Where torch has a function, it is called.
+Each is a function of the settings `s`, the parameters and the inner optimizer that returns hooks. `before(t)` may write
+the gradients of step t = 1, 2, ...; `after(t, old)` may write the parameters, which were `old` before the step;
+`eval_params` are the parameters at which the model is evaluated. If torch has a function, it is called.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def nothing(s, params, inner):
-    """The inner optimizer as it is."""
+    """Leave the inner optimizer as it is."""
     return {}
 
 
 def on_gradients(change):
-    """`change(s, t, params)` writes the gradients."""
+    """Return a wrapper in which `change(s, t, params)` writes the gradients."""
     return lambda s, params, inner: {"before": lambda t: change(s, t, params)}
 
 
 def on_steps(change):
-    """`change(s, old, new, gradient)` is the new parameter."""
+    """Return a wrapper in which `change(s, old, new, gradient)` returns the new parameter."""
 
     def hooks(s, params, inner):
         def after(t, olds):
@@ -39,29 +39,29 @@ def on_steps(change):
     return hooks
 
 
-def in_turn(*wrappers):
-    """What several do to the gradients, the outermost first."""
+def chain(*wrappers):
+    """Return a wrapper that changes the gradients as several wrappers do, the outermost first."""
 
     def hooks(s, params, inner):
-        each = [wrapper(s, params, inner)["before"] for wrapper in wrappers]
-        return {"before": lambda t: [before(t) for before in each]}
+        befores = [wrapper(s, params, inner)["before"] for wrapper in wrappers]
+        return {"before": lambda t: [before(t) for before in befores]}
 
     return hooks
 
 
-def put(params, grads):
-    """Give parameters gradients."""
+def set_gradients(params, grads):
+    """Set the gradient of each parameter."""
     for param, grad in zip(params, grads, strict=True):
         param.grad = grad
 
 
 def units(tensor):
-    """The rows or filters of a tensor, or the whole of a bias or gain; views of it."""
+    """Return views of the rows or filters of a tensor, or of the whole tensor if it is a bias or gain."""
     return list(tensor) if tensor.dim() > 1 else [tensor]
 
 
 def norm(tensors):
-    """The root of the sum of all squares."""
+    """Return the root of the sum of all squares."""
     return math.sqrt(sum((tensor**2).sum().item() for tensor in tensors))
 
 
@@ -159,18 +159,18 @@ def lookahead(s, params, inner):
             phi += s.slow_step * (theta - phi)
             theta.copy_(phi)
 
-    return {"after": after, "elsewhere": slow}
+    return {"after": after, "eval_params": slow}
 
 
-def averaged(start, **how):
-    """torch.optim.swa_utils.AveragedModel, told of every step after the first `start` ones."""
+def averaged(start, **options):
+    """Return a wrapper with torch.optim.swa_utils.AveragedModel, updated after every step but the first `start`."""
 
     def hooks(s, params, inner):
         model = nn.ParameterList(params)  # of the same memory
-        average = AveragedModel(model, **{key: make(s) for key, make in how.items()})
+        average = AveragedModel(model, **{key: make(s) for key, make in options.items()})
         return {
             "after": lambda t, old: average.update_parameters(model) if t > start(s) else None,
-            "elsewhere": average.parameters(),
+            "eval_params": average.parameters(),
         }
 
     return hooks
@@ -181,7 +181,7 @@ polyak_average = averaged(lambda s: s.start)
 
 
 def warm_restarts(s, params, inner):
-    """The schedule of torch, that writes the learning rate after each step."""
+    """Set the learning rate after each step by the schedule of torch."""
     schedule = CosineAnnealingWarmRestarts(inner, T_0=s.period, T_mult=s.stretch, eta_min=s.lr_min)
     return {"after": lambda t, old: schedule.step()}
 
@@ -190,16 +190,18 @@ def warm_restarts(s, params, inner):
 def noisy(s, t, params):
     """Neelakantan et al. 2015, equation 1."""
     for position, param in enumerate(params):
-        z = [gaussian(position, t, element) for element in range(param.numel())]
+        z = [standard_normal(position, t, element) for element in range(param.numel())]
         param.grad = param.grad + math.sqrt(s.noise / (1 + t) ** s.fading) * param.new_tensor(z).view_as(param)
 
 
-def gaussian(position, step, element, seed=0):
-    """Box & Muller's transform of 24 bits each of two hashes (Wellons' lowbias32), in whole numbers."""
-    whole = int.from_bytes(hashlib.blake2b(struct.pack("<qqq", seed, position, step), digest_size=6).digest(), "little")
+def standard_normal(position, step, element, seed=0):
+    """Return the Box-Muller transform of 24 bits of each of two hashes (Wellons' lowbias32), in integer arithmetic."""
+    digest = int.from_bytes(
+        hashlib.blake2b(struct.pack("<qqq", seed, position, step), digest_size=6).digest(), "little"
+    )
 
     def bits(x):
-        for key in (whole % 2**24, whole >> 24):
+        for key in (digest % 2**24, digest >> 24):
             x ^= key
             x = (x ^ x >> 16) * 0x7FEB352D % 2**32
             x = (x ^ x >> 15) * 0x846CA68B % 2**32
@@ -216,7 +218,7 @@ def sam(gradients):
     @on_gradients
     def change(s, t, params):
         length = norm(param.grad for param in params)
-        put(params, gradients(t, [param + s.rho * param.grad / length for param in params]))
+        set_gradients(params, gradients(t, [param + s.rho * param.grad / length for param in params]))
 
     return change
 
@@ -228,7 +230,7 @@ def asam(gradients):
     def change(s, t, params):
         scales = [param.abs() + s.offset for param in params]
         length = norm(scale * param.grad for scale, param in zip(scales, params, strict=True))
-        there = [p + s.rho * scale**2 * p.grad / length for scale, p in zip(scales, params, strict=True)]
-        put(params, gradients(t, there))
+        perturbed = [p + s.rho * scale**2 * p.grad / length for scale, p in zip(scales, params, strict=True)]
+        set_gradients(params, gradients(t, perturbed))
 
     return change

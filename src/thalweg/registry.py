@@ -1,6 +1,8 @@
-"""Named: rules by what they are called, which is the name of their file.
+"""Registry: the names of rules and wrappers, and the expressions that combine them.
 
-adamw        cautious(clip(adamw))        muon+adamw: matrices by the first, the rest by the second
+A rule has the name of its file: ``adamw``. In expressions, parentheses wrap a rule: ``cautious(clip(adamw))``. A plus
+sign routes matrices to the first rule and all other parameters to the second: ``muon+adamw``. ``then`` switches from
+one rule to another: ``then(adam,sgd)``.
 """
 
 import re
@@ -17,30 +19,50 @@ from thalweg.rules.composition.switched import Switched
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.rule import Rule
 
-_WRAPPED = re.compile(r"(\w+)\((.*)\)")
-
+_CALL = re.compile(r"(\w+)\((.*)\)")
 
 _T = TypeVar("_T")
 
 
-def _by_file(home: ModuleType, base: type[_T]) -> dict[str, type[_T]]:
+def _classes_by_file(package: ModuleType, base: type[_T]) -> dict[str, type[_T]]:
     """Map the file name of each class that a package exports and that derives from `base` to the class."""
-    kinds = [kind for kind in (getattr(home, name) for name in home.__all__) if isinstance(kind, type)]
-    return {kind.__module__.rpartition(".")[2]: kind for kind in kinds if issubclass(kind, base)}
+    classes = [value for value in (getattr(package, name) for name in package.__all__) if isinstance(value, type)]
+    return {_file_of(value): value for value in classes if issubclass(value, base)}
 
 
-WRAPPERS: dict[str, type[Wrapper]] = _by_file(wrappers, Wrapper)
+def _file_of(rule_class: type) -> str:
+    return rule_class.__module__.rpartition(".")[2]
+
+
+WRAPPERS: dict[str, type[Wrapper]] = _classes_by_file(wrappers, Wrapper)
 RULES: dict[str, type[Rule]] = {
-    name: kind for name, kind in _by_file(rules, Rule).items() if kind.__module__ == f"thalweg.rules.{name}"
+    name: rule_class
+    for name, rule_class in _classes_by_file(rules, Rule).items()
+    if rule_class.__module__ == f"thalweg.rules.{name}"
 }
 
 
 def rule_from_name(text: str) -> Rule:
-    """The rule that a name means, at its defaults. Raises UnknownNameError."""
-    return parse_expression(text, _single, lambda kind, inner: kind(inner), combine_rules)
+    """Return the rule of a name or an expression, at its default settings.
+
+    Args:
+        text: The name or expression, such as ``"adamw"`` or ``"cautious(muon)+adamw"``.
+
+    Returns:
+        The rule.
+
+    Raises:
+        UnknownNameError: If there is no such rule or wrapper, or the expression cannot be parsed.
+        SettingError: If a wrapper or a composite does not accept its rules.
+
+    Example:
+        >>> rule_from_name("clip(adamw)").name
+        'Clip(AdamW)'
+    """
+    return parse_expression(text, _rule_of_file, lambda wrapper, inner: wrapper(inner), combine_rules)
 
 
-def _single(name: str) -> Rule:
+def _rule_of_file(name: str) -> Rule:
     if name not in RULES:
         raise UnknownNameError(f"thalweg: no rule is called {name!r}. {nearest(name, RULES)}")
     return RULES[name]()
@@ -48,58 +70,102 @@ def _single(name: str) -> Rule:
 
 def parse_expression(
     text: str,
-    single: Callable[[str], _T],
-    wrapped: Callable[[type[Wrapper], _T], _T],
-    several: Callable[..., _T],
+    make_single: Callable[[str], _T],
+    make_wrapped: Callable[[type[Wrapper], _T], _T],
+    make_combined: Callable[..., _T],
 ) -> _T:
-    """What parentheses and plus signs make of names, each of which `single` reads."""
-    text = text.strip()
-    parts = split_at(text, "+")
-    if len(parts) > 1:
-        return several("+", *(parse_expression(part, single, wrapped, several) for part in parts))
-    if match := _WRAPPED.fullmatch(text):
-        name, inner = match.groups()
-        if name == "then":
-            return several("then", *(parse_expression(part, single, wrapped, several) for part in split_at(inner, ",")))
-        if name not in WRAPPERS:
-            raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
-        return wrapped(WRAPPERS[name], parse_expression(inner, single, wrapped, several))
-    if any(mark in text.partition(":")[0] for mark in "(+)") or not text:
-        raise UnknownNameError(
-            f"thalweg: a rule must read like adamw, cautious(adamw), muon+adamw or then(adam,sgd), got {text!r} there."
-        )
-    return single(text)
+    """Parse an expression of names, parentheses and plus signs.
+
+    Args:
+        text: The expression.
+        make_single: Returns the result for a name.
+        make_wrapped: Returns the result for a wrapper around a result.
+        make_combined: Returns the result for an operator, ``"+"`` or ``"then"``, and its operands.
+
+    Returns:
+        The result for the whole expression.
+
+    Raises:
+        UnknownNameError: If there is no such wrapper, or parentheses do not match.
+    """
+
+    def parse(text: str) -> _T:
+        text = text.strip()
+        operands = split_at(text, "+")
+        if len(operands) > 1:
+            return make_combined("+", *map(parse, operands))
+        if match := _CALL.fullmatch(text):
+            name, inner = match.groups()
+            if name == "then":
+                return make_combined("then", *map(parse, split_at(inner, ",")))
+            if name not in WRAPPERS:
+                raise UnknownNameError(f"thalweg: no wrapper is called {name!r}. {nearest(name, WRAPPERS)}")
+            return make_wrapped(WRAPPERS[name], parse(inner))
+        if any(mark in text.partition(":")[0] for mark in "(+)") or not text:
+            raise UnknownNameError(
+                f"thalweg: a rule must read like adamw, cautious(adamw), muon+adamw or then(adam,sgd), got {text!r}. "
+                "Check its parentheses."
+            )
+        return make_single(text)
+
+    return parse(text)
 
 
-def combine_rules(how: str, *parts: Rule) -> Rule:
-    """Rules one after the other, or side by side, then at steps of one size where that can be chosen."""
-    if how == "then":
-        return Switched(parts)
-    first, *rest = parts
+def combine_rules(operator: str, *operands: Rule) -> Rule:
+    """Combine rules by an operator of expressions.
+
+    Args:
+        operator: ``"then"`` for one rule after another, ``"+"`` for rules of different parameters.
+        *operands: The rules. If the first can adjust the size of its steps to that of AdamW (Muon), it does, and the
+            others get its learning rate.
+
+    Returns:
+        The combined rule.
+    """
+    if operator == "then":
+        return Switched(operands)
+    first, *others = operands
     if "adjust_lr_fn" not in first.hypers():
-        return Routed(parts)
+        return Routed(operands)
     lr = first.settings()["lr"]
-    same = (rule if rule.hypers()["lr"].unit == "1" else rule.with_(lr=lr) for rule in rest)
-    return Routed((first.with_(adjust_lr_fn="match_rms_adamw"), *same))
+    adjusted = (rule if rule.hypers()["lr"].unit == "1" else rule.with_(lr=lr) for rule in others)
+    return Routed((first.with_(adjust_lr_fn="match_rms_adamw"), *adjusted))
 
 
 def name_of_rule(rule: Rule) -> str | None:
-    """The name that means a rule but for its settings; None for one that has a user's own in it."""
+    """Return the expression for a rule, without its settings.
+
+    Args:
+        rule: The rule.
+
+    Returns:
+        The expression; None if a part of the rule is not in the registry, such as a user's own rule.
+
+    Example:
+        >>> from thalweg.rules import Adam, Clip
+        >>> name_of_rule(Clip(Adam(lr=0.1)))
+        'clip(adam)'
+    """
     if isinstance(rule, CompositeRule):
-        names = [name_of_rule(part) for part in rule.original_rules]
+        names = [name_of_rule(member) for member in rule.original_rules]
         known = [name for name in names if name is not None]
         if len(known) < len(names):
             return None
         return "+".join(known) if isinstance(rule, Routed) else f"then({','.join(known)})"
-    kind = type(rule).__module__.rpartition(".")[2]
+    file = _file_of(type(rule))
     if isinstance(rule, Wrapper):
         inner = name_of_rule(rule.inner)
-        return f"{kind}({inner})" if inner and WRAPPERS.get(kind) is type(rule) else None
-    return kind if RULES.get(kind) is type(rule) else None
+        return f"{file}({inner})" if inner and WRAPPERS.get(file) is type(rule) else None
+    return file if RULES.get(file) is type(rule) else None
 
 
 def split_at(text: str, mark: str) -> list[str]:
-    """The parts of a text between marks that are in no parentheses."""
+    """Split a text at a mark, except within parentheses.
+
+    Example:
+        >>> split_at("then(adam,sgd),lion", ",")
+        ['then(adam,sgd)', 'lion']
+    """
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")

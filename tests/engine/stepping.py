@@ -35,7 +35,7 @@ def taken(
         params.append(drawn((4, 6)).t())
     for param in params:
         param.requires_grad_()
-    optimizer = case.ours(params, **case.settings, backend=backend, **options)
+    optimizer = case.optimizer(params, **case.settings, backend=backend, **options)
     for step in range(num_steps):
         for k, param in enumerate(params):
             grad = drawn(tuple(param.shape))

@@ -73,7 +73,7 @@ def test_kernels_of_rules_that_reduce_equal_the_loop_bit_by_bit(case: Case, dtyp
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_cube_roots_have_a_kernel_but_in_float64(dtype: torch.dtype) -> None:
-    (case,) = (case for case in ELEMENTWISE if case.ours is optim.MADGRAD)
+    (case,) = (case for case in ELEMENTWISE if case.optimizer is optim.MADGRAD)
     assert_same_bits(taken(case, "compiled", dtype), taken(case, "loop", dtype))
     values = torch.cat([torch.logspace(-37, 38, 10_001, dtype=torch.float64), torch.rand(10_000, dtype=torch.float64)])
     found, exact = cube_root(values.float()).double(), values.float().double() ** (1 / 3)

@@ -18,7 +18,7 @@ def members_of(rule: Rule) -> list[Rule]:
     numbers = {
         name: getattr(rule, name)
         for name, declared in rule.hypers().items()
-        if not declared.is_switch and getattr(rule, name) != 0
+        if not declared.is_static and getattr(rule, name) != 0
     }
 
     def allowed(name: str, value: float) -> bool:

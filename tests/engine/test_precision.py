@@ -16,7 +16,7 @@ from thalweg.rules.math import hashing
 def rounded_many(value: float, dtype: torch.dtype, rounding: Rounding) -> Tensor:
     """One number, rounded at 100,000 places."""
     values = torch.full((100_000,), value)
-    c = record(**hashing.keys(seed=1, position=2, step=3))
+    c = record(**hashing.step_keys(seed=1, position=2, step=3))
     return precision.round_parameter(values, dtype, record(), c, torch.arange(100_000), rounding)[0].double()
 
 
@@ -35,8 +35,8 @@ def test_stochastic_rounding_is_right_in_the_mean() -> None:
 
 def test_the_noise_of_neighbours_steps_and_parameters_is_unrelated() -> None:
     def noise(**where: int) -> Tensor:
-        c = record(**hashing.keys(**{"seed": 0, "position": 0, "step": 1} | where))
-        return (hashing.noise(torch.arange(65_536), c) & 0xFFFF).double() / 65_536 - 0.5
+        c = record(**hashing.step_keys(**{"seed": 0, "position": 0, "step": 1} | where))
+        return (hashing.random_bits(torch.arange(65_536), c) & 0xFFFF).double() / 65_536 - 0.5
 
     streams = [noise(), noise(seed=1), noise(position=1), noise(step=2), noise().roll(1)]
     for one, other in itertools.combinations(streams, 2):

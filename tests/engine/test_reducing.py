@@ -39,7 +39,7 @@ class Masked(Plain, scope="elementwise"):
     """A mask is remembered."""
 
     class State:
-        up = of_shape(lambda rule, shape: shape, unit="1", key="up", first=lambda rule, param: param > 0)
+        up = of_shape(lambda rule, shape: shape, unit="1", key="up", init=lambda rule, param: param > 0)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return torch.where(state.up, grad, -grad), state._replace(up=grad > 0)
@@ -189,9 +189,7 @@ class OfWholeNumbers(Plain, scope="elementwise"):
     added: bool = False
 
     class State:
-        k = of_shape(
-            lambda rule, shape: shape, unit="1", key="k", first=lambda rule, param: (9 * param).to(torch.int32)
-        )
+        k = of_shape(lambda rule, shape: shape, unit="1", key="k", init=lambda rule, param: (9 * param).to(torch.int32))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         known = (grad > 0) + (param > 0) if self.added else state.k > 0.5

@@ -21,8 +21,8 @@ from thalweg.optim import keywords
 def test_groups_and_state_have_torchs_keys(case: Case) -> None:
     saved = []
     for optimizer in (
-        case.ours(fresh(shapes=case.shapes), **case.settings),
-        case.theirs(fresh(shapes=case.shapes), **case.settings),
+        case.optimizer(fresh(shapes=case.shapes), **case.settings),
+        case.reference(fresh(shapes=case.shapes), **case.settings),
     ):
         train(optimizer, 2)
         saved.append(optimizer.state_dict())
@@ -37,7 +37,9 @@ def test_groups_and_state_have_torchs_keys(case: Case) -> None:
 @pytest.mark.parametrize("backend", ["torch to thalweg", "thalweg to torch"])
 def test_checkpoints_go_both_ways(case: Case, backend: str) -> None:
     start = fresh(torch.float64, case.shapes)
-    first, second = (case.theirs, case.ours) if backend == "torch to thalweg" else (case.ours, case.theirs)
+    first, second = (
+        (case.reference, case.optimizer) if backend == "torch to thalweg" else (case.optimizer, case.reference)
+    )
     begun = first(start, **case.settings)
     train(begun, 10)
     params = [param.detach().clone().requires_grad_() for param in start]
@@ -52,13 +54,13 @@ def test_checkpoints_go_both_ways(case: Case, backend: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> None:
     whole, halved = fresh(dtype, case.shapes), fresh(dtype, case.shapes)
-    train(case.ours(whole, **case.settings), 20)
-    begun = case.ours(halved, **case.settings)
+    train(case.optimizer(whole, **case.settings), 20)
+    begun = case.optimizer(halved, **case.settings)
     train(begun, 10)
     file = io.BytesIO()
     torch.save(begun.state_dict(), file)
     file.seek(0)
-    resumed = case.ours(halved, **case.settings)
+    resumed = case.optimizer(halved, **case.settings)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for state in resumed.state.values():
         # torch's own loader would have cast them to the parameter's dtype (pytorch#43706).
@@ -71,7 +73,7 @@ def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> 
 @each_case
 def test_copies_and_pickles_go_on_alike(case: Case) -> None:
     params = fresh(shapes=case.shapes)
-    optimizer = case.ours(params, **case.settings)
+    optimizer = case.optimizer(params, **case.settings)
     train(optimizer, 3)
     others = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
     train(optimizer, 3, skip=3)

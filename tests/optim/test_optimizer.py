@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from cases.rules import CASES, TORCHS, Case, gradients, parameters
+from cases.rules import CASES, TORCH_CASES, Case, gradients, parameters
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
 from thalweg.errors import ParameterError
@@ -20,13 +20,13 @@ from thalweg.optim import keywords
 
 @each_of_torchs
 def test_keywords_and_defaults_are_torchs(case: Case) -> None:
-    ours = inspect.signature(case.ours).parameters
-    theirs = inspect.signature(case.theirs).parameters
+    ours = inspect.signature(case.optimizer).parameters
+    theirs = inspect.signature(case.reference).parameters
     own = {"rounding", "seed", "backend"}
     assert list(ours.keys() - own) == list(theirs.keys() & ours.keys())
     assert theirs.keys() - ours.keys() <= set(keywords.TORCH_ONLY)
     for name in ours.keys() - own:
-        if name == "eps" and case.ours is optim.Adafactor:  # torch's None is that of the dtype, as 0 is here
+        if name == "eps" and case.optimizer is optim.Adafactor:  # torch's None is that of the dtype, as 0 is here
             assert (ours[name].default, theirs[name].default) == ((0.0, 1e-3), (None, 1e-3))
         else:
             assert ours[name].default == theirs[name].default
@@ -39,7 +39,7 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(case: Case) -> N
     for params in (half, full):
         for param, grad in zip(params, gradients(1, torch.bfloat16, case.shapes)[0], strict=True):
             param.grad = grad.to(param.dtype)
-        case.ours(params, **case.settings).step()
+        case.optimizer(params, **case.settings).step()
     assert_same(half, [param.detach().to(torch.bfloat16) for param in full])
 
 
@@ -54,13 +54,13 @@ SCHEDULERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize(
-    "case", [case for case in TORCHS if "momentum" in case.settings or "betas" in case.settings], ids=str
+    "case", [case for case in TORCH_CASES if "momentum" in case.settings or "betas" in case.settings], ids=str
 )
 def test_schedulers_of_torch_do_what_they_do_to_torch(case: Case, scheduler: str) -> None:
     if case.settings.get("dampening"):
-        case = Case(case.ours, case.theirs, case.settings | {"dampening": 0.0})
+        case = Case(case.optimizer, case.reference, case.settings | {"dampening": 0.0})
     ends = []
-    for kind in (case.ours, case.theirs):
+    for kind in (case.optimizer, case.reference):
         params = fresh(torch.float64, case.shapes)
         optimizer = kind(params, **case.settings)
         schedule = SCHEDULERS[scheduler](optimizer)
@@ -78,7 +78,7 @@ def test_a_tensor_learning_rate_works_and_is_never_written(case: Case) -> None:
     ends = []
     for settings in (case.settings | {"lr": lr}, case.settings):
         params = fresh(torch.float64, case.shapes)
-        optimizer = case.ours(params, **settings)
+        optimizer = case.optimizer(params, **settings)
         train(optimizer, 5)
         ends.append(params)
     assert torch.equal(lr, before)
@@ -88,7 +88,7 @@ def test_a_tensor_learning_rate_works_and_is_never_written(case: Case) -> None:
 @each_of_torchs
 def test_maximize_climbs_as_torchs_does(case: Case) -> None:
     ends = []
-    for kind in (case.ours, case.theirs):
+    for kind in (case.optimizer, case.reference):
         params = fresh(torch.float64, case.shapes)
         train(kind(params, **case.settings, maximize=True), 5)
         ends.append(params)
@@ -98,7 +98,7 @@ def test_maximize_climbs_as_torchs_does(case: Case) -> None:
 @each_case
 def test_gradients_are_untouched(case: Case) -> None:
     params = fresh(shapes=case.shapes)
-    optimizer = case.ours(params, **case.settings, maximize=True)
+    optimizer = case.optimizer(params, **case.settings, maximize=True)
     for param, grad in zip(params, gradients(1, torch.float32, case.shapes)[0], strict=True):
         param.grad = grad
     before = [param.grad.clone() for param in params]
@@ -109,7 +109,7 @@ def test_gradients_are_untouched(case: Case) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case.rule.traits.scope != "model"], ids=str)
 def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Case) -> None:
     early, late, resting, alone = (torch.ones(1, 3, requires_grad=True) for _ in range(4))
-    optimizer = case.ours([early, late], **case.settings)
+    optimizer = case.optimizer([early, late], **case.settings)
     for _ in range(5):  # no gradient reaches `late`: parameter and state are left alone
         early.grad = torch.full((1, 3), 0.5)
         optimizer.step()
@@ -117,7 +117,9 @@ def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Ca
     assert late not in optimizer.state
     late.grad = alone.grad = torch.tensor([[1.0, -2.0, 0.5]])
     optimizer.step()
-    case.ours([resting, alone], **case.settings).step()  # at the position of `late`, on which random numbers depend
+    case.optimizer(
+        [resting, alone], **case.settings
+    ).step()  # at the position of `late`, on which random numbers depend
     assert torch.equal(late, alone)
 
 
@@ -125,14 +127,14 @@ def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Ca
 def test_zero_learning_rate_moves_nothing(case: Case) -> None:
     params = fresh(shapes=case.shapes)
     still = {key: 0.0 for key in ("lr", "weight_decay") if key in case.settings}
-    train(case.ours(params, **case.settings | still), 3)
+    train(case.optimizer(params, **case.settings | still), 3)
     assert_same(params, parameters(torch.float32, case.shapes))
 
 
 @each_case
 def test_a_zero_first_gradient_is_survived(case: Case) -> None:
     param = torch.ones(2, 3, requires_grad=True)
-    optimizer = case.ours([param], **case.settings)
+    optimizer = case.optimizer([param], **case.settings)
     for grad in (torch.zeros(2, 3), torch.ones(2, 3)):
         param.grad = grad
         optimizer.step()
@@ -146,7 +148,7 @@ def test_odd_shapes_and_layouts_are_taken(case: Case) -> None:
     for made in (lambda: plain.clone(), lambda: plain.t().contiguous().t()):
         param = made().requires_grad_()
         empty = torch.zeros(0, 3, requires_grad=True)
-        optimizer = case.ours([param, empty], **case.settings)
+        optimizer = case.optimizer([param, empty], **case.settings)
         for _ in range(3):
             param.grad, empty.grad = plain.cos(), torch.zeros(0, 3)
             optimizer.step()

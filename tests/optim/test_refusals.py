@@ -16,16 +16,16 @@ from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, Set
 def test_parameters_of_many_dimensions_are_taken_or_refused_when_the_optimizer_is_made(case: Case) -> None:
     most = case.rule.traits.max_dims
     param = torch.ones([2] * (most or 7), requires_grad=True)
-    optimizer = case.ours([param], **case.settings)
+    optimizer = case.optimizer([param], **case.settings)
     param.grad = torch.ones_like(param)
     for _ in range(2):  # SOAP's first step moves nothing
         optimizer.step()
     assert not torch.equal(param, torch.ones_like(param))
     if most is not None:
         with pytest.raises(ParameterError) as error:
-            case.ours([torch.ones([2] * (most + 1))], **case.settings)
+            case.optimizer([torch.ones([2] * (most + 1))], **case.settings)
         assert str(error.value).startswith(
-            f"{case.ours.__name__}: every parameter must have {most} dimensions or fewer, got one of shape (2, 2,"
+            f"{case.optimizer.__name__}: every parameter must have {most} dimensions or fewer, got one of shape (2, 2,"
         )
 
 
@@ -56,19 +56,19 @@ def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> N
     inputs, lazy = torch.arange(20.0).view(5, 4).cos(), made()
     if case.rule.traits.needs_whole_matrices or case.rule.traits.max_dims is not None:
         with pytest.raises(ParameterError) as error:
-            case.ours(lazy.parameters(), **case.settings)
+            case.optimizer(lazy.parameters(), **case.settings)
         assert str(error.value) == (
-            f"{case.ours.__name__}: every parameter must have a shape, got one of a lazy module that has none yet. "
-            "Pass one batch through the model before you make the optimizer."
+            f"{case.optimizer.__name__}: every parameter must have a shape, got one of a lazy module that has none yet."
+            " Pass one batch through the model before you make the optimizer."
         )
         return
-    optimizer = case.ours(lazy.parameters(), **case.settings)
+    optimizer = case.optimizer(lazy.parameters(), **case.settings)
     optimizer.load_state_dict(optimizer.state_dict())
     known = made()
     known(inputs)
     lazy(inputs)
     lazy.load_state_dict(known.state_dict())
-    assert_same(trained(lazy, optimizer), trained(known, case.ours(known.parameters(), **case.settings)))
+    assert_same(trained(lazy, optimizer), trained(known, case.optimizer(known.parameters(), **case.settings)))
 
 
 BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [

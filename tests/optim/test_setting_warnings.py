@@ -21,7 +21,7 @@ from thalweg.comparison.planning.lr_range_search import _FACTOR, ALLOWED
 from thalweg.errors import SettingWarning
 from thalweg.registry import RULES, WRAPPERS
 from thalweg.rules.core.hyper import learning_rate
-from thalweg.rules.explanation.setting_checks import BEYOND, find_conflicts, setting_checks
+from thalweg.rules.explanation.setting_checks import SEARCH_MARGIN, find_conflicts, setting_checks
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64)
 
@@ -89,32 +89,32 @@ PAIRS = {
     ),
     "a decay that leaves nothing": (
         lambda: optim.AdamW(params(), lr=0.5, weight_decay=2.0),
-        r"AdamW: what weight decay leaves .* got 0 from lr=0.5, weight_decay=2.0. Lower",
+        r"AdamW: weight decay must leave .* got 0 from lr=0.5, weight_decay=2.0. Lower",
         lambda: optim.AdamW(params(), lr=0.5, weight_decay=1.9),
     ),
     "a decay that a search might try": (
         lambda: optim.AdaHessian(params(), lr=20.0, weight_decay=0.5),
-        "AdaHessian: what weight decay leaves .* got -9 from",
+        "AdaHessian: weight decay must leave .* got -9 from",
         lambda: optim.AdaHessian(params(), lr=10.0, weight_decay=0.5),
     ),
     "a coupled decay leaves what the gradient says": (
         lambda: optim.Muon(params(), lr=2.0, weight_decay=1.0),
-        "Muon: what weight decay leaves .* got -1 from",
+        "Muon: weight decay must leave .* got -1 from",
         lambda: optim.SGD(params(), lr=2.0, weight_decay=1.0),
     ),
     "Adan's decay is a share at any λ": (
         lambda: optim.Signum(params(), lr=2.0, weight_decay=3.0),
-        "Signum: what weight decay leaves .* got -5 from",
+        "Signum: weight decay must leave .* got -5 from",
         lambda: optim.Adan(params(), lr=2.0, weight_decay=3.0),
     ),
     "a decay by itself, at another rate than it refers to": (
         wrapped(rules.FullyDecoupledDecay(rules.Adam()), lr=0.1, weight_decay=0.02),
-        "what weight decay leaves .* got -1 from lr=0.1, weight_decay=0.02, reference_lr=0.001",
+        "weight decay must leave .* got -1 from lr=0.1, weight_decay=0.02, reference_lr=0.001",
         wrapped(rules.FullyDecoupledDecay(rules.Adam()), lr=0.1, weight_decay=0.02, reference_lr=0.1),
     ),
     "a step to the vertex is no decay": (
         wrapped(rules.DecoupledDecay(rules.Adam()), lr=1.5, weight_decay=1.0),
-        "what weight decay leaves",
+        "weight decay must leave",
         lambda: optim.Scion(params(), lr=1.0, constrained=True),
     ),
     "decays exchanged": (
@@ -193,7 +193,7 @@ def test_no_corner_of_what_is_searched_is_warned_of(name: str) -> None:
 
 
 def test_a_search_may_let_a_rate_grow_as_far_as_it_is_not_doubted() -> None:
-    assert BEYOND == _FACTOR**ALLOWED
+    assert SEARCH_MARGIN == _FACTOR**ALLOWED
 
 
 def test_a_rule_of_ones_own_is_judged_by_what_it_declares() -> None:
@@ -210,7 +210,7 @@ def test_a_rule_of_ones_own_is_judged_by_what_it_declares() -> None:
             return grad.sign(), state
 
     assert Own.lr == 0.5
-    assert [one.when for one in setting_checks(Own())] == ["lr above 100"]
+    assert [check.condition for check in setting_checks(Own())] == ["lr above 100"]
     (text,) = said(lambda: optim.optimizer_for(Own)(params(), lr=1e4))
     assert text.startswith("Own: lr must be at most 100")
 
@@ -290,7 +290,7 @@ def test_a_route_is_judged_by_the_rule_that_each_group_follows() -> None:
     (text,) = said(lambda: optim.route(model(), "muon", adamw_betas=(0.999, 0.9)).optimizer())
     assert text.startswith("AdamW: beta1²")
     (text, *_) = said(lambda: optim.route(model(), "muon", lr=2.0, weight_decay=0.7).optimizer())
-    assert text.startswith(("Muon: what weight decay leaves", "AdamW: what weight decay leaves"))
+    assert text.startswith(("Muon: weight decay must leave", "AdamW: weight decay must leave"))
 
 
 def test_a_factor_of_no_decay_is_warned_of() -> None:
@@ -324,5 +324,5 @@ def test_an_optimizer_that_a_search_made_says_nothing_later_either() -> None:
 
 def test_explain_tells_what_is_warned_of() -> None:
     assert rules.explain(rules.SGD()).warned_of == ()
-    assert rules.explain(rules.Prodigy()).warned_of[:2] == ("lr above 1000", "lr of 0.001 or less, but for 0")
+    assert rules.explain(rules.Prodigy()).warned_of[:2] == ("lr above 1000", "lr of 0.001 or less, except 0")
     assert "lr scheduled to a hundredth or less" in rules.explain(rules.ScheduleFreeSGD()).warned_of

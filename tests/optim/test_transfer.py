@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases.references.wrapping import put
+from cases.references.wrapping import set_gradients
 from thalweg import optim, rules
 from thalweg.errors import ParameterError, SettingError, UnknownNameError
 from thalweg.optim import transfer
@@ -27,7 +27,7 @@ def size_of_steps(rule: rules.Rule, params: list[Tensor], grads: list[list[Tenso
     squares = []
     for step in grads:
         before = torch.cat([param.flatten() for param in params])
-        put(params, step)
+        set_gradients(params, step)
         optimizer.step()
         squares.append((torch.cat([param.flatten() for param in params]) - before).square().mean())
     return float(torch.stack(squares[len(squares) // 2 :]).mean().sqrt())

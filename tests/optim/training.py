@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cases.rules import CASES, SHAPES, TORCHS, Shapes, gradients, parameters
+from cases.rules import CASES, SHAPES, TORCH_CASES, Shapes, gradients, parameters
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
-each_of_torchs = pytest.mark.parametrize("case", TORCHS, ids=str)
+each_of_torchs = pytest.mark.parametrize("case", TORCH_CASES, ids=str)
 
 
 def train(optimizer: torch.optim.Optimizer, num_steps: int, skip: int = 0) -> None:

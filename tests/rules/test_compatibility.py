@@ -1,4 +1,4 @@
-"""What every wrapper says of itself holds around every rule that it takes; the others it refuses, with what to do."""
+"""Every wrapper does around every rule that it accepts what it declares; it rejects the others, with a remedy."""
 
 import itertools
 from collections.abc import Callable
@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases.references.wrapping import put
+from cases.references.wrapping import set_gradients
 from cases.rules import parameters, relative_error
-from cases.wrappers import ADAM, ends, field, made, train, vector
+from cases.wrappers import ADAM, final_parameters, flatten, gradients_at, make_optimizer, train
 from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.rules import wrappers
@@ -18,97 +18,101 @@ from thalweg.rules.explanation.explain import semantics
 WRAPPERS = [getattr(wrappers, name) for name in wrappers.__all__]
 KINDS = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
 RULES = [kind for kind in KINDS if kind.declared_traits.needs == "gradient"]
-UNMOVED = [kind for kind in RULES if kind is not rules.Scion]  # which shrinks parameters at any gradient
+NOOP_ON_ZERO = [kind for kind in RULES if kind is not rules.Scion]  # Scion shrinks parameters at any gradient
 
 
-def taken(make: Callable[[], rules.Rule]) -> rules.Rule | None:
-    """The nest, unless it is refused."""
+def accepted(make: Callable[[], rules.Rule]) -> rules.Rule | None:
+    """Return the nest; None if it is rejected."""
     try:
         return make()
     except SettingError:
         return None
 
 
-def undecayed(kind: type[rules.Rule]) -> rules.Rule:
-    """A rule that does nothing of its own where gradients are zero."""
+def without_decay(kind: type[rules.Rule]) -> rules.Rule:
+    """Return a rule that does nothing if gradients are zero."""
     rule = kind()
     return rule.with_(**{name: 0.0 for name in ("weight_decay", "lambd") if name in rule.hypers()})
 
 
-def starting(rule: rules.Rule) -> list[Tensor]:
+def initial_parameters(rule: rules.Rule) -> list[Tensor]:
     return [param for param in parameters(torch.float64) if param.dim() >= rule.traits.min_dims]
 
 
-def used(rule: rules.Rule, gradients: Callable[[int, list[Tensor]], list[Tensor]], num_steps: int) -> Tensor:
-    """The parameters where the model is used, after some steps."""
-    params = starting(rule)
-    optimizer = made(rule, params)
+def eval_parameters(rule: rules.Rule, gradients: Callable[[int, list[Tensor]], list[Tensor]], num_steps: int) -> Tensor:
+    """Return the eval parameters after some steps."""
+    params = initial_parameters(rule)
+    optimizer = make_optimizer(rule, params)
     for step in range(1, num_steps + 1):
-        put(params, gradients(step, params))
+        set_gradients(params, gradients(step, params))
         optimizer.step()
     with optimizer.evaluating():
-        return vector(params).clone()
+        return flatten(params).clone()
 
 
 @pytest.mark.parametrize("wrapper", [rules.DecoupledDecay, rules.CautiousDecay, rules.FullyDecoupledDecay])
-def test_a_decay_takes_its_share_off_where_the_model_is_used(wrapper: type[rules.Wrapper]) -> None:
+def test_a_decay_takes_its_share_off_at_the_eval_parameters(wrapper: type[rules.Wrapper]) -> None:
     def share_of(kind: type[rules.Rule]) -> rules.Rule:
-        inner = undecayed(kind)
+        inner = without_decay(kind)
         lr = inner.settings()["lr"]
         if wrapper is rules.FullyDecoupledDecay:
             return wrapper(inner, weight_decay=0.02, reference_lr=lr)
         return wrapper(inner, weight_decay=0.02 / lr)
 
     tried = 0
-    for kind in UNMOVED:
-        if (rule := taken(lambda kind=kind: share_of(kind))) is not None:
-            left = used(rule, lambda step, params: [torch.zeros_like(param) for param in params], 12)
-            assert relative_error(left, 0.98**12 * vector(starting(rule))) < 1e-9, rule.name
+    for kind in NOOP_ON_ZERO:
+        if (rule := accepted(lambda kind=kind: share_of(kind))) is not None:
+            left = eval_parameters(rule, lambda step, params: [torch.zeros_like(param) for param in params], 12)
+            assert relative_error(left, 0.98**12 * flatten(initial_parameters(rule))) < 1e-9, rule.name
             tried += 1
     assert tried > 35
 
 
-def test_bounds_hold_where_the_model_is_used() -> None:
-    bound = 1.01 * float(vector(parameters(torch.float64)).abs().max())
+def test_bounds_hold_at_the_eval_parameters() -> None:
+    bound = 1.01 * float(flatten(parameters(torch.float64)).abs().max())
     fast = rules.SGD(lr=1.0, momentum=0.9)
-    assert used(fast, field, 12).abs().max() > 2 * bound
+    assert eval_parameters(fast, gradients_at, 12).abs().max() > 2 * bound
     nests = [
         *(lambda kind=kind: rules.ClipWeights(kind(), largest=bound) for kind in RULES),
         *(lambda outer=outer: outer(rules.ClipWeights(fast, largest=bound)) for outer in WRAPPERS),
         *(lambda inner=inner: rules.ClipWeights(inner(fast), largest=bound) for inner in WRAPPERS),
     ]
-    found = [rule for make in nests if (rule := taken(make)) is not None and rule.traits.needs == "gradient"]
-    assert len(found) > 70
-    for rule in found:
-        assert used(rule, field, 6).abs().max() <= bound, rule.name
+    accepted_nests = [
+        rule for make in nests if (rule := accepted(make)) is not None and rule.traits.needs == "gradient"
+    ]
+    assert len(accepted_nests) > 70
+    for rule in accepted_nests:
+        assert eval_parameters(rule, gradients_at, 6).abs().max() <= bound, rule.name
 
 
-def test_norms_are_kept_by_all_that_may_be_around_or_inside() -> None:
+def test_norms_are_preserved_by_every_wrapper_that_may_be_around_or_inside() -> None:
     def norms(whole: Tensor) -> Tensor:
         first = parameters(torch.float64)[0]
         return whole[: first.numel()].reshape(first.shape).flatten(1).norm(dim=1)
 
-    before = norms(vector(parameters(torch.float64)))
+    before = norms(flatten(parameters(torch.float64)))
     nests = [(rules.FixedNorms, kind) for kind in WRAPPERS] + [(kind, rules.FixedNorms) for kind in WRAPPERS]
-    found = [rule for outer, inner in nests if (rule := taken(lambda a=outer, b=inner: a(b(ADAM)))) is not None]
-    assert len(found) > 25
-    for rule in found:
-        params = starting(rule)
-        train(made(rule, params), params, range(1, 13))
-        assert relative_error(norms(vector(params)), before) < 1e-12, rule.name
+    accepted_nests = [
+        rule for outer, inner in nests if (rule := accepted(lambda a=outer, b=inner: a(b(ADAM)))) is not None
+    ]
+    assert len(accepted_nests) > 25
+    for rule in accepted_nests:
+        params = initial_parameters(rule)
+        train(make_optimizer(rule, params), params, range(1, 13))
+        assert relative_error(norms(flatten(params)), before) < 1e-12, rule.name
 
 
 def test_a_cautious_rule_never_steps_against_the_gradient() -> None:
     tried = 0
-    for kind in UNMOVED:
-        rule = taken(lambda kind=kind: rules.Cautious(undecayed(kind)))
+    for kind in NOOP_ON_ZERO:
+        rule = accepted(lambda kind=kind: rules.Cautious(without_decay(kind)))
         if rule is None:
             continue
-        params = starting(rule)
-        optimizer = made(rule, params)
+        params = initial_parameters(rule)
+        optimizer = make_optimizer(rule, params)
         for step in range(1, 13):
-            before, grads = [param.clone() for param in params], field(step, params)
-            put(params, grads)
+            before, grads = [param.clone() for param in params], gradients_at(step, params)
+            set_gradients(params, grads)
             optimizer.step()
             for param, old, grad in zip(params, before, grads, strict=True):
                 assert ((param - old) * grad <= 0).all(), rule.name
@@ -124,14 +128,14 @@ def test_cautious_masks_the_decay_that_explain_says_is_in_the_step() -> None:
             continue
         moved = []
         for decay in (0.0, 0.5):
-            rule = taken(lambda kind=kind, decay=decay: rules.Cautious(kind(weight_decay=decay)))
+            rule = accepted(lambda kind=kind, decay=decay: rules.Cautious(kind(weight_decay=decay)))
             if rule is None:
                 break
             param = torch.ones(4, 4, dtype=torch.float64)
-            optimizer = made(rule, [param])
+            optimizer = make_optimizer(rule, [param])
             for grad in (1.0, 1.0, -0.01):  # against what is remembered by then
                 before = param.clone()
-                put([param], [torch.full_like(param, grad)])
+                set_gradients([param], [torch.full_like(param, grad)])
                 optimizer.step()
             moved.append(bool((param != before).any()))
         if moved and not moved[0]:  # the step is masked
@@ -145,15 +149,15 @@ def test_the_heavy_ball_composes_as_momentum_does() -> None:
     for wrapper in (rules.Lookahead, rules.Cautious, rules.DecoupledDecay):
         settings = {"weight_decay": 0.3} if wrapper is rules.DecoupledDecay else {}
         ball, momentum = (wrapper(kind(lr=0.05, momentum=0.8), **settings) for kind in (rules.HeavyBall, rules.SGD))
-        assert relative_error(ends(ball), ends(momentum)) < 1e-12
+        assert relative_error(final_parameters(ball), final_parameters(momentum)) < 1e-12
 
 
 def test_curvature_reaches_the_parts_of_a_parameter_that_is_split() -> None:
     def after(rule: rules.Rule) -> Tensor:
         params = [torch.linspace(-1, 1, 32, dtype=torch.float64).reshape(8, 4)]
-        optimizer = made(rule, params)
+        optimizer = make_optimizer(rule, params)
         for step in range(1, 6):
-            put(params, field(step, params))
+            set_gradients(params, gradients_at(step, params))
             optimizer.absorb_gauss_newton(3)
             optimizer.step()
         return params[0]
@@ -163,22 +167,22 @@ def test_curvature_reaches_the_parts_of_a_parameter_that_is_split() -> None:
 
 
 SGD = rules.SGD(lr=0.1)
-REFUSED = [
+REJECTED = [
     (lambda: rules.ClipWeights(rules.ScheduleFreeSGD()), r"^ClipWeights: .* move the parameters, got ScheduleFreeSGD"),
     (lambda: rules.DecoupledDecay(rules.Clip(rules.MADGRAD())), r"got Clip\(MADGRAD\), .* use its own weight_decay"),
-    (lambda: rules.Lookahead(rules.DAdaptSGD()), "must let others move the parameters"),
+    (lambda: rules.Lookahead(rules.DAdaptSGD()), "must let wrappers move the parameters"),
     (
         lambda: rules.Lookahead(rules.Routed((rules.MADGRAD(), rules.AdamW()))),
-        r"got MADGRAD\+AdamW, which goes on from",
+        r"got MADGRAD\+AdamW, which continues from",
     ),
     (lambda: rules.Cautious(rules.ScheduleFreeAdamW()), "must step along its direction"),
     (lambda: rules.DecoupledDecay(rules.Prodigy()), "Use its own weight_decay or none"),
     (lambda: rules.CautiousDecay(rules.DoG()), "Use its own weight_decay or none"),
-    (lambda: rules.FullyDecoupledDecay(rules.Mechanic(ADAM)), "of Mechanic, put the decay inside"),
+    (lambda: rules.FullyDecoupledDecay(rules.Mechanic(ADAM)), "With Mechanic, put the decay inside"),
     (lambda: rules.GaLore(rules.Sophia()), "must not need curvature, got Sophia"),
     (lambda: rules.GaLore(rules.Clip(rules.AdaHessian())), "must be elementwise"),
-    (lambda: rules.MovingAverage(rules.ScheduleFreeSGD()), "already says where the model is used"),
-    (lambda: rules.PolyakAverage(rules.Lookahead(SGD)), "already says where the model is used"),
+    (lambda: rules.MovingAverage(rules.ScheduleFreeSGD()), "already evaluates the model at other parameters"),
+    (lambda: rules.PolyakAverage(rules.Lookahead(SGD)), "already evaluates the model at other parameters"),
     (lambda: rules.ClipWeights(rules.ASGD()), r"as in moving_average\(clip_weights\(sgd\)\)"),
     (lambda: rules.FixedNorms(rules.Clip(rules.MovingAverage(SGD))), "Put the average outside"),
     (lambda: rules.Mechanic(rules.Clip(rules.ClipWeights(SGD))), "Put the bound outside"),
@@ -191,7 +195,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("nest", "said"), REFUSED, ids=itertools.count())
-def test_what_would_be_wrong_is_refused_when_it_is_put_together(nest: Callable[[], rules.Rule], said: str) -> None:
-    with pytest.raises(SettingError, match=said):
+@pytest.mark.parametrize(("nest", "message"), REJECTED, ids=itertools.count())
+def test_a_nest_that_would_be_wrong_is_rejected_when_it_is_made(nest: Callable[[], rules.Rule], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         nest()

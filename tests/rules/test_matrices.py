@@ -1,4 +1,4 @@
-"""What rules of matrices share: roots where eigenvalues are lost in rounding, symmetric products, sides left alone."""
+"""The mathematics of rules for matrices: inverse roots of singular matrices, symmetric products, orthogonalization."""
 
 import math
 
@@ -12,15 +12,15 @@ from thalweg import optim, rules
 from thalweg.errors import SettingError
 from thalweg.registry import RULES
 from thalweg.rules.math.matrices import (
-    LEAST_NORM,
-    STRIP,
-    averaged_outer,
+    MIN_NORM,
+    STRIP_ROWS,
+    averaged_mode_gram,
     gram,
     inverse_root,
+    iteration_polynomials,
     newton_schulz,
-    polynomials,
 )
-from thalweg.rules.math.polar_express import minimax, polar_express, value
+from thalweg.rules.math.polar_express import evaluate, minimax, polar_express
 
 
 def test_a_root_takes_eigenvalues_that_rounding_lost_for_the_least_it_can_tell() -> None:
@@ -46,7 +46,7 @@ def test_gradients_of_low_rank_leave_parameters_finite(optimizer) -> None:
     assert param.isfinite().all()
 
 
-OF_MATRICES = [
+MATRIX_RULES = [
     *(kind() for kind in RULES.values() if kind().traits.needs_whole_matrices),
     rules.Shampoo(roots="native"),
     rules.Shampoo(roots="tracked"),
@@ -56,8 +56,8 @@ OF_MATRICES = [
 
 @pytest.mark.parametrize("when", [0, 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])  # the last one's square is inf
-@pytest.mark.parametrize("rule", OF_MATRICES, ids=str)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])  # the square of 1e38 is inf
+@pytest.mark.parametrize("rule", MATRIX_RULES, ids=str)
 def test_what_is_not_finite_raises_nothing_and_stays_where_it_is(
     rule: rules.Rule, value: float, dtype: torch.dtype, when: int
 ) -> None:
@@ -78,19 +78,19 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("num_rows", [1, 2 * STRIP - 1, 2 * STRIP, 2 * STRIP + 1])
+@pytest.mark.parametrize("num_rows", [1, 2 * STRIP_ROWS - 1, 2 * STRIP_ROWS, 2 * STRIP_ROWS + 1])
 def test_half_of_a_symmetric_product_is_all_of_it(num_rows: int) -> None:
     x = gaussian(2, num_rows, 3)
     whole = x @ x.mT
-    for found in (gram(x), torch.stack([gram(one) for one in x]), torch.vmap(gram)(x)):
-        torch.testing.assert_close(found, whole, rtol=1e-14, atol=1e-14)
-    kept = gaussian(num_rows, num_rows)
-    kept = kept @ kept.mT
-    given, before = (x, kept), (x.clone(), kept.clone())
+    for product in (gram(x), torch.stack([gram(matrix) for matrix in x]), torch.vmap(gram)(x)):
+        torch.testing.assert_close(product, whole, rtol=1e-14, atol=1e-14)
+    mean = gaussian(num_rows, num_rows)
+    mean = mean @ mean.mT
+    inputs, before = (x, mean), (x.clone(), mean.clone())
     for keep, fresh in ((0.9, 0.1), (torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64))):
-        found = averaged_outer(kept, x[0].mT, 1, keep, fresh)
-        torch.testing.assert_close(found, keep * kept + fresh * whole[0], rtol=1e-14, atol=1e-12)
-    assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
+        average = averaged_mode_gram(mean, x[0].mT, 1, keep, fresh)
+        torch.testing.assert_close(average, keep * mean + fresh * whole[0], rtol=1e-14, atol=1e-12)
+    assert all(map(torch.equal, inputs, before))
 
 
 @pytest.mark.parametrize("rule", [rules.SOAP(), rules.Shampoo(), rules.Shampoo(roots="tracked")], ids=str)
@@ -99,14 +99,14 @@ def test_the_steps_that_turn_or_take_roots_write_no_input(rule: rules.Rule) -> N
     state = rule.init(param)
     for step in (1, 2):
         grad = gaussian(5, 4, seed=step)
-        given = [param, grad, *state]
-        before = [one.clone() for one in given]
+        inputs = [param, grad, *state]
+        before = [tensor.clone() for tensor in inputs]
         _, state = rule.direction(param, grad, state, rule.coefficients(step))
-        assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
+        assert all(map(torch.equal, inputs, before))
 
 
 def trained(optimizer: type[optim.RuleOptimizer], shape: tuple[int, ...], turn=lambda g: g, **settings) -> torch.Tensor:
-    """Where 25 steps lead from 0, in float64, by gradients that `turn` changes."""
+    """Return the parameter after 25 steps from 0, in float64, with gradients that `turn` changes."""
     param = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
     stepping = optimizer([param], **settings)
     for step in range(25):
@@ -168,7 +168,7 @@ def test_steps_of_soap_turn_with_gradients_along_the_sides_that_are_turned() -> 
 
 
 def last_step(roots: str, seed: int, steps: int) -> torch.Tensor:
-    """The last of so many steps of Shampoo from gradients of a falling spectrum, each with a fresh root."""
+    """Return the last of some steps of Shampoo with gradients of a decreasing spectrum."""
     left, right = (torch.linalg.qr(gaussian(size, size, seed=seed + size)).Q.float() for size in (96, 48))
     param = torch.zeros(96, 48, requires_grad=True)
     stepping = optim.Shampoo([param], lr=1.0, roots=roots, update_every=10)
@@ -195,7 +195,7 @@ def test_roots_that_are_not_exact_change_steps_of_shampoo_as_little_as_it_says(s
 @pytest.mark.parametrize("low", [1e-3, 0.03, 0.4, 0.99])
 def test_the_error_of_the_nearest_polynomial_has_one_size_at_four_points(low: float) -> None:
     grid = torch.linspace(low, 1, 100_001, dtype=torch.float64)
-    errors = 1 - value(minimax(low, 1.0), grid)
+    errors = 1 - evaluate(minimax(low, 1.0), grid)
     size = errors.abs().max()
     signs = errors[errors.abs() > size * (1 - 1e-6)].sign()
     # Chebyshev: no odd polynomial of degree 5 is nearer if the largest error is met four times, with signs in turn.
@@ -203,10 +203,10 @@ def test_the_error_of_the_nearest_polynomial_has_one_size_at_four_points(low: fl
 
 
 def test_the_polynomials_of_polar_express_are_the_published_ones() -> None:
-    found = torch.tensor(polar_express(10), dtype=torch.float64)
+    polynomials = torch.tensor(polar_express(10), dtype=torch.float64)
     published = torch.tensor([*POLAR_EXPRESS, POLAR_EXPRESS[-1], POLAR_EXPRESS[-1]], dtype=torch.float64)
-    torch.testing.assert_close(found, published, rtol=1e-8, atol=0)
-    assert polar_express(3) == polar_express(10)[:3]  # each is chosen for those before it
+    torch.testing.assert_close(polynomials, published, rtol=1e-8, atol=0)
+    assert polar_express(3) == polar_express(10)[:3]  # no polynomial depends on later ones
 
 
 def singular_values(steps: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def singular_values(steps: Tensor) -> Tensor:
 
 
 def drawn(rows: int, columns: int, values: Tensor | None = None) -> Tensor:
-    """A matrix of normal numbers, or one that has these singular values."""
+    """Return a matrix of normal numbers, changed to these singular values if there are any."""
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     if values is not None:
         left, _, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -235,14 +235,14 @@ def test_polar_express_comes_as_near_to_1_as_it_promises_and_jordan_never() -> N
     least = 1e-3
     assert singular_values(matrix / matrix.norm()).min() > least
     for steps in range(1, 10):
-        least = value(polar_express(steps)[-1], least)
-        found = singular_values(newton_schulz(matrix, polynomials("polar-express", steps), LEAST_NORM))
-        assert least - 1e-5 < found.min()
-        assert found.max() < 2 - least + 1e-5
+        least = evaluate(polar_express(steps)[-1], least)
+        values = singular_values(newton_schulz(matrix, iteration_polynomials("polar-express", steps), MIN_NORM))
+        assert least - 1e-5 < values.min()
+        assert values.max() < 2 - least + 1e-5
     assert least > 1 - 1e-12
     for steps in (5, 10, 20):
-        found = singular_values(newton_schulz(matrix, polynomials("jordan", steps), LEAST_NORM))
-        assert (found - 1).square().mean().sqrt() > 0.1
+        values = singular_values(newton_schulz(matrix, iteration_polynomials("jordan", steps), MIN_NORM))
+        assert (values - 1).square().mean().sqrt() > 0.1
 
 
 def test_coarse_products_do_not_drive_polar_express_to_infinity() -> None:
@@ -263,13 +263,13 @@ def test_a_long_matrix_loses_no_digits_by_fewer_products(which: str, spectrum: s
     long = drawn(64, 256, SPECTRA[spectrum])
     exact = step_by_step(long.double(), steps, polynomials=which)
 
-    def error(found: Tensor) -> float:
-        return float((found.double() - exact).norm() / exact.norm())
+    def error(matrix: Tensor) -> float:
+        return float((matrix.double() - exact).norm() / exact.norm())
 
     for matrix in (long, long.mT):
-        found = newton_schulz(matrix, polynomials(which, steps), LEAST_NORM)
-        found = found if matrix is long else found.mT
-        assert error(found) < 3 * error(step_by_step(long, steps, polynomials=which)) + 2e-5
+        orthogonal = newton_schulz(matrix, iteration_polynomials(which, steps), MIN_NORM)
+        orthogonal = orthogonal if matrix is long else orthogonal.mT
+        assert error(orthogonal) < 3 * error(step_by_step(long, steps, polynomials=which)) + 2e-5
 
 
 def test_jordans_numbers_do_not_go_with_other_polynomials() -> None:

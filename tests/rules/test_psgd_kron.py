@@ -1,4 +1,4 @@
-"""What the factors of PSGD-Kron come to: gradients made white, whatever they are."""
+"""The factors of PSGD-Kron whiten gradients of any covariance."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from thalweg import optim
 
 
 def mixing(size: int, *, diagonal: bool) -> Tensor:
-    """A matrix that mixes and scales independent numbers, or scales them alone."""
+    """Return a matrix that mixes and scales independent numbers, or only scales them."""
     generator = torch.Generator().manual_seed(size)
     scales = torch.logspace(-0.5, 0.5, size, dtype=torch.float64)
     if diagonal:
@@ -17,13 +17,13 @@ def mixing(size: int, *, diagonal: bool) -> Tensor:
 
 
 def symmetric(factor: Tensor) -> Tensor:
-    """Qᵀ Q of a factor."""
+    """Return Qᵀ Q of a factor."""
     q = torch.diag(factor) if factor.dim() == 1 else factor
     return q.T @ q
 
 
 def distance_from_white(optimizer: torch.optim.Optimizer, param: Tensor, mixers: list[Tensor]) -> float:
-    """‖P Σ P - I‖ / ‖I‖ for the covariance Σ of gradients, a Kronecker product as P is."""
+    """Return ‖P Σ P - I‖ / ‖I‖ for the covariance Σ of gradients, which is a Kronecker product like P."""
     white = torch.ones(1, 1, dtype=torch.float64)
     for dim, mixer in enumerate(mixers):
         p = symmetric(optimizer.state[param][f"factor_{dim}"])
@@ -59,7 +59,7 @@ def test_the_covariance_of_preconditioned_gradients_becomes_the_identity(
     assert fit(1e-6, 1) > 0.9
     fit(0.1, 200)
     fit(0.03, 300)
-    assert fit(0.01, 300) < 0.25  # what is left is what the last hundred gradients happened to be
+    assert fit(0.01, 300) < 0.25  # the rest is the noise of the last hundred gradients
 
 
 def test_rows_that_get_no_gradient_for_long_stay_finite_and_come_back() -> None:

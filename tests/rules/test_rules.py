@@ -1,4 +1,4 @@
-"""Every rule against its reference, and what every rule must keep."""
+"""Every rule against its reference, and the properties that every rule must have."""
 
 import inspect
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cases.rules import CASES, Case, change, gradients, parameters, relative_error
+from cases.rules import CASES, Case, gradients, parameter_change, parameters, relative_error
 from thalweg import optim, rules
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
@@ -21,7 +21,9 @@ RULES = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_its_reference_after_50_steps(case: Case, dtype: torch.dtype) -> None:
-    ours, theirs = (change(kind, case.settings, dtype, shapes=case.shapes) for kind in (case.ours, case.theirs))
+    ours, theirs = (
+        parameter_change(kind, case.settings, dtype, shapes=case.shapes) for kind in (case.optimizer, case.reference)
+    )
     error = relative_error(ours, theirs)
     allowed = {torch.float32: case.float32_error, torch.float64: max(1e-12, case.reference_error)}
     assert error <= allowed[dtype]
@@ -29,19 +31,21 @@ def test_agrees_with_its_reference_after_50_steps(case: Case, dtype: torch.dtype
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_hyperparameter_moves_the_result_by_ten_tolerances(case: Case) -> None:
-    reference = change(case.ours, case.settings, torch.float64, evaluated=True, shapes=case.shapes)
+    reference = parameter_change(case.optimizer, case.settings, torch.float64, evaluated=True, shapes=case.shapes)
     for keyword, value in case.settings.items():
         if isinstance(value, tuple):
-            changed = [{keyword: (*value[:k], other(one), *value[k + 1 :])} for k, one in enumerate(value)]
+            variants = [{keyword: (*value[:k], changed(element), *value[k + 1 :])} for k, element in enumerate(value)]
         else:
-            changed = [{keyword: other(value)}]
-        for one in changed:
-            moved = change(case.ours, case.settings | one, torch.float64, evaluated=True, shapes=case.shapes)
-            assert relative_error(moved, reference) > 10 * max(TOLERANCE, case.float32_error), one
+            variants = [{keyword: changed(value)}]
+        for variant in variants:
+            moved = parameter_change(
+                case.optimizer, case.settings | variant, torch.float64, evaluated=True, shapes=case.shapes
+            )
+            assert relative_error(moved, reference) > 10 * max(TOLERANCE, case.float32_error), variant
 
 
-def other(value: Any) -> Any:
-    """Another value of a setting: twice as much, or half as far from 1."""
+def changed(value: Any) -> Any:
+    """Return another value of a setting: twice as large, or half as far from 1."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
@@ -56,10 +60,10 @@ def other(value: Any) -> Any:
 
 
 def test_every_hyperparameter_of_every_rule_is_in_a_case() -> None:
-    tried = {(type(case.ours.rule), keyword) for case in CASES for keyword in case.settings}
+    tried = {(type(case.optimizer.rule), keyword) for case in CASES for keyword in case.settings}
     for rule in RULES:
         for keyword in optim.keywords.members(rule()):
-            # A case's gradients are given; who calls a closure for its own is in tests/optim/test_lbfgs.py.
+            # Cases have fixed gradients. Rules that call a closure are tested in tests/optim/test_lbfgs.py.
             assert (rule, keyword) in tried or rule.declared_traits.needs == "closure"
 
 
@@ -86,13 +90,14 @@ def test_numbers_enter_the_kernel_through_coefficients_alone(case: Case) -> None
     state, coefficients = rule.init(param), Program(rule).coefficients(3)
     poisoned = rule.with_()
     for name, declared in rule.hypers().items():
-        if not declared.is_switch and getattr(rule, name) != 0:
+        if not declared.is_static and getattr(rule, name) != 0:
             object.__setattr__(poisoned, name, math.nan)
-    (right,), (found,) = (
-        list(loop.update([loop.Item(Program(one), param, grad, state, coefficients)])) for one in (rule, poisoned)
+    (expected,), (actual,) = (
+        list(loop.update([loop.Item(Program(variant), param, grad, state, coefficients)]))
+        for variant in (rule, poisoned)
     )
-    assert torch.equal(right[0], found[0])
-    assert all(torch.equal(a, b) for a, b in zip(right[1], found[1], strict=True))
+    assert torch.equal(expected[0], actual[0])
+    assert all(torch.equal(a, b) for a, b in zip(expected[1], actual[1], strict=True))
 
 
 def test_coefficients_are_computed_in_float64() -> None:
@@ -114,7 +119,7 @@ def test_sgd_with_momentum_is_the_heavy_ball_for_a_constant_learning_rate() -> N
 
 
 def test_stable_adamw_takes_shorter_steps_than_adamw_of_few_elements_where_nothing_spikes() -> None:
-    """What StableAdamW's `Avoid:` claims."""
+    """The claim under `Avoid:` of StableAdamW."""
     for numel, expected in ((1, 0.91), (1000, 0.99)):
         generator = torch.Generator().manual_seed(0)
         params = [torch.zeros(numel, dtype=torch.float64) for _ in range(2)]
@@ -149,7 +154,7 @@ def test_normuon_steps_at_its_defaults_as_adamw_does() -> None:
 
 
 def test_centered_rmsprop_survives_a_constant_gradient_where_torch_does_not() -> None:
-    """What RMSprop's `Departs:` claims."""
+    """The claim under `Departs:` of RMSprop."""
     settings = {"lr": 1e-3, "centered": True, "alpha": 0.5}
     ends = []
     for optimizer in (optim.RMSprop, torch.optim.RMSprop):
@@ -180,7 +185,7 @@ def test_centered_rmsprop_survives_a_constant_gradient_where_torch_does_not() ->
         ),
     ],
 )
-def test_settings_out_of_bounds_are_refused(rule: type[rules.Rule], settings: dict, message: str) -> None:
+def test_settings_out_of_bounds_are_rejected(rule: type[rules.Rule], settings: dict, message: str) -> None:
     with pytest.raises(SettingError) as error:
         rule(**settings)
     assert str(error.value) == message
@@ -195,22 +200,22 @@ def test_an_unknown_setting_names_the_nearest() -> None:
 def test_every_rule_documents_itself(rule: type[rules.Rule]) -> None:
     explanation = rules.explain(rule())
     assert explanation.title
-    assert explanation.title.lower() == rule.__doc__.lower()
+    assert explanation.title.lower() == rule.summary().lower()
     assert "θ_t" in explanation.formula
     assert explanation.source
     assert explanation.departs
     assert explanation.use
     assert explanation.avoid
     module = inspect.getmodule(rule).__doc__
-    for one in explanation.hypers:
-        assert one.doc
+    for hyper in explanation.hypers:
+        assert hyper.doc
         # The formula uses the symbol of each number.
-        assert one.symbol in module
+        assert hyper.symbol in module
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_field_is_declared_and_every_range_lies_within_its_bound(rule: type[rules.Rule]) -> None:
-    assert [one.name for one in fields(rule)] == list(rule().hypers())
+    assert [field.name for field in fields(rule)] == list(rule().hypers())
     for declared in rule().hypers().values():
         if declared.bound is not None:
             assert declared.default in declared.bound
@@ -229,10 +234,10 @@ def test_memory_is_read_from_the_layout() -> None:
         rules.Adam(amsgrad=True): 300,
     }
     assert {rule: rule.state_numel(shape) for rule in numbers} == numbers
-    told = {
+    bytes_per_element = {
         rules.Adafactor(): 0.0,
         rules.Muon(): 4.0,
         rules.Dion(): 5.0,
         rules.Routed((rules.Muon(), rules.Adam())): 4.0,
     }
-    assert {rule: rules.explain(rule).state_bytes for rule in told} == told
+    assert {rule: rules.explain(rule).state_bytes for rule in bytes_per_element} == bytes_per_element

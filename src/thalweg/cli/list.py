@@ -31,9 +31,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
         for one in CONTENDERS.values()
         if isinstance(one.rule, Rule) and suits(one.name, one.about, one.rule)
     ]
-    wrappers = [
-        (name, kind) for name, kind in sorted(WRAPPERS.items()) if suits(name, kind.__doc__ or "", kind(Adam()))
-    ]
+    wrappers = [(name, kind) for name, kind in sorted(WRAPPERS.items()) if suits(name, kind.summary(), kind(Adam()))]
     if not entries and not wrappers:
         raise UnknownNameError(f"list: of no optimizer all of these are true: {', '.join(words)}. Leave one out.")
     if as_json:
@@ -50,7 +48,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
                 }
                 for one, rule in entries
             ]
-            + [{"name": name, "rule": kind.__name__, "about": kind.__doc__, "wraps": True} for name, kind in wrappers]
+            + [{"name": name, "rule": kind.__name__, "about": kind.summary(), "wraps": True} for name, kind in wrappers]
         )
         return
     table = Table(box=None, pad_edge=False)
@@ -64,7 +62,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     for column in ("wrapper", "rule", "what it does to another optimizer"):
         around.add_column(column, overflow="fold")
     for name, kind in wrappers:
-        around.add_row(name, kind.__name__, kind.__doc__)
+        around.add_row(name, kind.__name__, kind.summary())
     console.print()
     console.print(around)
     console.print(

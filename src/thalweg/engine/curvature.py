@@ -17,7 +17,7 @@ from thalweg.rules.math import hashing
 def signs(like: Tensor, seed: int, position: int, step: int) -> Tensor:
     """±1 for each element of the parameter at this position of its optimizer, at this step."""
     index = torch.arange(like.numel(), device=like.device).view(like.shape)
-    bits = hashing.noise(index, record(**hashing.keys(seed, position, step))) & 1
+    bits = hashing.random_bits(index, record(**hashing.step_keys(seed, position, step))) & 1
     return (2 * bits - 1).to(like.dtype)
 
 

@@ -79,7 +79,7 @@ class PopulationStepper:
         like = next(iter(self.params.values()))
 
         def columns(position: int) -> Any:
-            keys = hashing.keys(0, position, count) if self._program.needs_keys else {}
+            keys = hashing.step_keys(0, position, count) if self._program.needs_keys else {}
             # Computed member by member in Python's float64, as the loop computes them.
             table = torch.tensor([row._replace(**keys) for row in rows], dtype=torch.float64, device="cpu")
             return type(rows[0])(*table.to(like.device, compute_dtype(like.dtype)).unbind(1))

@@ -38,7 +38,7 @@ class AdaBelief(decay.Decoupled, scope="elementwise", corrects_bias=True):
         s = like_param(unit="g²", key="exp_avg_var")
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.coefficients(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         m = c.beta1 * state.m + c.fresh1 * grad

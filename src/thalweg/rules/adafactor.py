@@ -26,7 +26,7 @@ from thalweg.rules.core.records import record
 from thalweg.rules.core.reductions import Mean
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
-from thalweg.rules.math.factored import factored, means, together, whole
+from thalweg.rules.math.factored import is_factored, is_unfactored, reconstruct, update_factors
 from thalweg.rules.math.roots import root
 
 
@@ -50,9 +50,9 @@ class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
     weight_decay: Scalar = decay.shrinkage()
 
     class State:
-        rows = like_param(unit="g²", key="row_var", reduced_dim=-1, when=factored)
-        columns = like_param(unit="g²", key="col_var", reduced_dim=-2, when=factored)
-        v = like_param(unit="g²", key="variance", when=whole)
+        rows = like_param(unit="g²", key="row_var", reduced_dim=-1, when=is_factored)
+        columns = like_param(unit="g²", key="col_var", reduced_dim=-2, when=is_factored)
+        v = like_param(unit="g²", key="variance", when=is_unfactored)
 
     def coefficients(self, step: int) -> Any:
         return record(
@@ -70,9 +70,9 @@ class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
         tiny = c.eps_of_dtype * torch.finfo(grad.dtype).eps + c.eps1
         square = grad * grad
         if grad.dim() > 1:
-            rows, columns = yield from means(square, state.rows, state.columns, c.keep, c.fresh)
+            rows, columns = yield from update_factors(square, state.rows, state.columns, c.keep, c.fresh)
             state = state._replace(rows=rows, columns=columns)
-            estimate = yield from together(rows, columns, least=tiny)
+            estimate = yield from reconstruct(rows, columns, min_mean=tiny)
         else:
             estimate = c.keep * state.v + c.fresh * square
             state = state._replace(v=estimate)

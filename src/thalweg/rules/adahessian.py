@@ -42,7 +42,7 @@ class AdaHessian(decay.Decoupled, scope="elementwise", corrects_bias=True, needs
         d = like_param(unit="g/θ", key="hessian", fill=lambda rule: 1.0)
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), power=self.hessian_power, shrink=decay.shrink(self))
+        return record(**moments.coefficients(self, step), power=self.hessian_power, shrink=decay.shrink(self))
 
     def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Any:
         return state._replace(d=curvature)

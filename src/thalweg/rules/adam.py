@@ -45,7 +45,7 @@ class Adam(AdamStep, scope="elementwise"):
     """Momentum, with each parameter's step divided by a running root mean square of its gradients."""
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), weight_decay=self.weight_decay)
+        return record(**moments.coefficients(self, step), weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return moments.direction(decay.coupled(grad, param, c), state, c)

@@ -46,7 +46,7 @@ class AdamMini(decay.Decoupled, scope="tensor", corrects_bias=True, supports_com
         v = of_shape(_blocks, unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.coefficients(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         m = c.beta1 * state.m + c.fresh1 * grad

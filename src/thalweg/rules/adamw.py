@@ -28,7 +28,7 @@ class AdamW(decay.Decoupled, AdamStep, scope="elementwise"):
     weight_decay: Scalar = decay.shrinkage(1e-2)
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.coefficients(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return moments.direction(grad, state, c)

@@ -58,7 +58,7 @@ class AdEMAMix(decay.Decoupled, scope="elementwise", corrects_bias=True):
         alpha = self.alpha * (min(1.0, step / self.alpha_warmup) if self.alpha_warmup else 1.0)
         beta3 = self._beta3(step)
         return record(
-            **moments.scalars(self, step),
+            **moments.coefficients(self, step),
             beta3=beta3,
             fresh3=1 - beta3,
             alpha=alpha,

@@ -44,12 +44,12 @@ class ASGD(Rule, scope="elementwise", recurrent_scalars={"eta": 0.0, "mu": 1.0},
     def coefficients(self, step: int) -> Any:
         return record(weight_decay=self.weight_decay)
 
-    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
-        lr = before.eta if step > 1 else self.lr
+    def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
+        lr = previous.eta if step > 1 else self.lr
         return {
             "lr": lr,
             "shrink": 1 - self.lambd * lr,
-            "fresh": before.mu,
+            "fresh": previous.mu,
             "eta": self.lr / (1 + self.lambd * self.lr * step) ** self.alpha,
             "mu": 1 / max(1, step - self.t0),
         }

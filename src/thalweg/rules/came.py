@@ -24,7 +24,7 @@ from thalweg.rules.core.records import record
 from thalweg.rules.core.reductions import Mean
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
-from thalweg.rules.math.factored import factored, means, together, whole
+from thalweg.rules.math.factored import is_factored, is_unfactored, reconstruct, update_factors
 from thalweg.rules.math.roots import root
 
 
@@ -43,11 +43,11 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
 
     class State:
         m = like_param(unit="1", key="exp_avg")
-        rows = like_param(unit="g²", key="exp_avg_sq_row", reduced_dim=-1, when=factored)
-        columns = like_param(unit="g²", key="exp_avg_sq_col", reduced_dim=-2, when=factored)
-        away_rows = like_param(unit="1", key="exp_avg_res_row", reduced_dim=-1, when=factored)
-        away_columns = like_param(unit="1", key="exp_avg_res_col", reduced_dim=-2, when=factored)
-        v = like_param(unit="g²", key="exp_avg_sq", when=whole)
+        rows = like_param(unit="g²", key="exp_avg_sq_row", reduced_dim=-1, when=is_factored)
+        columns = like_param(unit="g²", key="exp_avg_sq_col", reduced_dim=-2, when=is_factored)
+        away_rows = like_param(unit="1", key="exp_avg_res_row", reduced_dim=-1, when=is_factored)
+        away_columns = like_param(unit="1", key="exp_avg_res_col", reduced_dim=-2, when=is_factored)
+        v = like_param(unit="g²", key="exp_avg_sq", when=is_unfactored)
 
     def coefficients(self, step: int) -> Any:
         return record(
@@ -67,9 +67,9 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         square = grad * grad + c.eps1
         if grad.dim() > 1:
-            rows, columns = yield from means(square, state.rows, state.columns, c.beta2, c.fresh2)
+            rows, columns = yield from update_factors(square, state.rows, state.columns, c.beta2, c.fresh2)
             state = state._replace(rows=rows, columns=columns)
-            estimate = yield from together(rows, columns)
+            estimate = yield from reconstruct(rows, columns)
         else:
             estimate = c.beta2 * state.v + c.fresh2 * square
             state = state._replace(v=estimate)
@@ -80,6 +80,6 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
         if grad.dim() < 2:
             return m, state
         away = (u - m) * (u - m) + c.eps2
-        rows, columns = yield from means(away, state.away_rows, state.away_columns, c.beta3, c.fresh3)
+        rows, columns = yield from update_factors(away, state.away_rows, state.away_columns, c.beta3, c.fresh3)
         state = state._replace(away_rows=rows, away_columns=columns)
-        return m / root((yield from together(rows, columns))), state
+        return m / root((yield from reconstruct(rows, columns))), state

@@ -27,7 +27,7 @@ from thalweg.rules.core.reductions import Sum
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.distance_estimate import first_distance, growth
+from thalweg.rules.math.distance_estimate import initial_distance, max_growth
 from thalweg.rules.math.roots import root
 
 
@@ -38,8 +38,8 @@ class DAdaptAdam(Rule, scope="model", lr_in_state=True, estimates_lr=True):
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
-    d0: Scalar = first_distance()
-    growth: Scalar = growth()
+    d0: Scalar = initial_distance()
+    growth: Scalar = max_growth()
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by γλ a step", place=decay.IN_STEP)
 

@@ -26,7 +26,7 @@ from thalweg.rules.core.reductions import Sum
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.distance_estimate import first_distance, growth
+from thalweg.rules.math.distance_estimate import initial_distance, max_growth
 from thalweg.rules.math.roots import root
 
 
@@ -36,8 +36,8 @@ class DAdaptSGD(Rule, scope="model", lr_in_state=True, estimates_lr=True, owns_p
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
     momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
-    d0: Scalar = first_distance()
-    growth: Scalar = growth()
+    d0: Scalar = initial_distance()
+    growth: Scalar = max_growth()
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:

@@ -26,11 +26,11 @@ from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, mean
 from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.matrices import as_matrix, sides
+from thalweg.rules.math.matrices import as_matrix, matrix_shape
 
 
 def _factor(rule: Any, shape: torch.Size) -> torch.Size:
-    rows, columns = sides(shape)
+    rows, columns = matrix_shape(shape)
     return torch.Size([columns, max(1, round(rule.rank_fraction * min(rows, columns)))])
 
 
@@ -51,7 +51,7 @@ class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
 
     class State:
         rest = like_param(unit="g", key="momentum_buffer")
-        factor = of_shape(_factor, unit="1", key="right_factor", first=_first)
+        factor = of_shape(_factor, unit="1", key="right_factor", init=_first)
 
     @property
     def code_key(self) -> Hashable:
@@ -69,6 +69,6 @@ class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
         norms = torch.linalg.vector_norm(right, dim=-2, keepdim=True)
         still = whole.abs().amax() == 0  # which NaN is not
         factor = torch.where(still, state.factor, right / (norms + c.eps))
-        rows, columns = sides(param.shape)
+        rows, columns = matrix_shape(param.shape)
         step = (rows / columns) ** 0.5 * torch.where(still, torch.zeros_like(whole), left @ factor.mT)
         return step.reshape(param.shape), state._replace(rest=rest.reshape(param.shape), factor=factor)

@@ -45,7 +45,7 @@ class LAMB(Rule, scope="tensor", corrects_bias=True):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), weight_decay=self.weight_decay)
+        return record(**moments.coefficients(self, step), weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         d, state = moments.direction(grad, state, c)

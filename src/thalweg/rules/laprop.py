@@ -37,7 +37,7 @@ class LaProp(decay.Decoupled, scope="elementwise", corrects_bias=True):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.coefficients(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         v = c.beta2 * state.v + c.fresh2 * (grad * grad)

@@ -27,13 +27,13 @@ from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import (
-    JORDANS,
-    LEAST_NORM,
+    JORDAN_COEFFICIENTS,
+    MIN_NORM,
     as_matrix,
+    iteration_polynomials,
+    matrix_shape,
     newton_schulz,
-    polynomials,
-    sides,
-    which_polynomials,
+    polynomial_choice,
 )
 
 
@@ -45,16 +45,20 @@ class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     weight_decay: Scalar = decay.shrinkage(0.1)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
     nesterov: bool = switch(True, doc="look ahead along the buffer")
-    a: Scalar = hyper(JORDANS[0], "> 0", symbol="a", doc="of the iteration", keyword="ns_coefficients")
-    b: Scalar = hyper(JORDANS[1], "[-inf, inf]", symbol="b", doc="of the iteration", keyword="ns_coefficients")
-    c: Scalar = hyper(JORDANS[2], "[-inf, inf]", symbol="c", doc="of the iteration", keyword="ns_coefficients")
-    eps: Scalar = epsilon(LEAST_NORM, place="the least norm")
+    a: Scalar = hyper(JORDAN_COEFFICIENTS[0], "> 0", symbol="a", doc="of the iteration", keyword="ns_coefficients")
+    b: Scalar = hyper(
+        JORDAN_COEFFICIENTS[1], "[-inf, inf]", symbol="b", doc="of the iteration", keyword="ns_coefficients"
+    )
+    c: Scalar = hyper(
+        JORDAN_COEFFICIENTS[2], "[-inf, inf]", symbol="c", doc="of the iteration", keyword="ns_coefficients"
+    )
+    eps: Scalar = epsilon(MIN_NORM, place="the least norm")
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
     adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="which κ scales the step")
-    polynomials: str = which_polynomials()
+    polynomials: str = polynomial_choice()
 
-    def check_together(self) -> None:
-        if self.polynomials != "jordan" and (self.a, self.b, self.c) != JORDANS:
+    def check_consistency(self) -> None:
+        if self.polynomials != "jordan" and (self.a, self.b, self.c) != JORDAN_COEFFICIENTS:
             raise SettingError(
                 f"{self.name}: ns_coefficients are those of polynomials='jordan', got ({self.a}, {self.b}, {self.c}) "
                 f"with polynomials={self.polynomials!r}, which has its own. Leave one of them out."
@@ -78,9 +82,9 @@ class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        chosen = polynomials(self.polynomials, self.ns_steps, (c.a, c.b, c.c))
+        chosen = iteration_polynomials(self.polynomials, self.ns_steps, (c.a, c.b, c.c))
         part = newton_schulz(as_matrix(ahead), chosen, c.eps)
-        rows, columns = sides(param.shape)
+        rows, columns = matrix_shape(param.shape)
         matched = self.adjust_lr_fn == "match_rms_adamw"
         kappa = 0.2 * max(rows, columns) ** 0.5 if matched else max(1, rows / columns) ** 0.5
         return kappa * part.reshape(param.shape), state._replace(buffer=buffer)

@@ -43,11 +43,11 @@ class NAdamStep(Rule, corrects_bias=True, recurrent_scalars={"mu_product": 1.0})
         m = like_param(unit="g", key="exp_avg")
         v = like_param(unit="g²", key="exp_avg_sq")
 
-    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
+    def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
         now, later = (
             self.beta1 * (1 - 0.5 * _SHRINKING ** (count * self.momentum_decay)) for count in (step, step + 1)
         )
-        product = before.mu_product * now
+        product = previous.mu_product * now
         return {
             "mu_product": product,
             "of_grad": (1 - now) / (1 - product),
@@ -66,7 +66,7 @@ class NAdam(NAdamStep, scope="elementwise"):
     """Adam with Nesterov's momentum, whose decay warms up."""
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), weight_decay=self.weight_decay)
+        return record(**moments.coefficients(self, step), weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return self.moment_direction(decay.coupled(grad, param, c), state, c)

@@ -32,7 +32,7 @@ class NAdamW(decay.Decoupled, NAdamStep, scope="elementwise"):
     weight_decay: Scalar = decay.shrinkage(1e-2)
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), shrink=decay.shrink(self))
+        return record(**moments.coefficients(self, step), shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return self.moment_direction(grad, state, c)

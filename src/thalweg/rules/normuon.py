@@ -23,14 +23,21 @@ from thalweg.rules.core.hyper import Scalar, count, epsilon, learning_rate, mean
 from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
+from thalweg.rules.math.matrices import (
+    MIN_NORM,
+    as_matrix,
+    iteration_polynomials,
+    matrix_shape,
+    newton_schulz,
+    polynomial_choice,
+)
 from thalweg.rules.math.roots import root
 
 _TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
 
 
 def _rows(rule: Any, shape: torch.Size) -> torch.Size:
-    return torch.Size([sides(shape)[0], 1])
+    return torch.Size([matrix_shape(shape)[0], 1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,7 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
     eps: Scalar = epsilon(1e-8, unit="1")
     weight_decay: Scalar = decay.shrinkage()
-    polynomials: str = which_polynomials()
+    polynomials: str = polynomial_choice()
 
     class State:
         buffer = like_param(unit="g", key="momentum_buffer")
@@ -64,7 +71,7 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        part = newton_schulz(as_matrix(ahead), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
+        part = newton_schulz(as_matrix(ahead), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
         v = c.beta2 * state.v + c.fresh2 * (part * part).mean(-1, keepdim=True)
         even = part / (root(v) + c.eps)
         size = torch.clamp(torch.linalg.matrix_norm(even), min=_TINY)

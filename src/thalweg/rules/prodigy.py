@@ -28,7 +28,7 @@ from thalweg.rules.core.reductions import Sum
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.distance_estimate import first_distance, growth
+from thalweg.rules.math.distance_estimate import initial_distance, max_growth
 from thalweg.rules.math.roots import root
 
 
@@ -40,9 +40,9 @@ class Prodigy(Rule, scope="model", lr_in_state=True, estimates_lr=True):
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
     beta3: Scalar = hyper(0.0, "[0, 1)", symbol="β₃", doc="decay of the estimate's sums; 0 for √β₂")
-    d0: Scalar = first_distance()
+    d0: Scalar = initial_distance()
     d_coef: Scalar = hyper(1.0, "> 0", symbol="κ", search=Range(0.5, 2.0, "log"), doc="factor of the estimate")
-    growth_rate: Scalar = growth()
+    growth_rate: Scalar = max_growth()
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by dηλ a step", place=decay.IN_STEP)
 

@@ -32,8 +32,8 @@ from thalweg.rules.core.reductions import Mean
 from thalweg.rules.core.rule import MAX_DIMS
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.hashing import gaussian
-from thalweg.rules.math.matrices import along, outer
+from thalweg.rules.math.hashing import standard_normal
+from thalweg.rules.math.matrices import mode_gram, mode_product
 from thalweg.rules.math.roots import root
 
 
@@ -55,7 +55,7 @@ def _factor(dim: int) -> Any:
         return ones if len(shaped(rule, param.shape)) == 1 else torch.diag(ones)
 
     return of_shape(
-        shaped, unit="1/√g", key=f"factor_{dim}", first=first, when=lambda rule, shape: dim < len(_sizes(shape))
+        shaped, unit="1/√g", key=f"factor_{dim}", init=first, when=lambda rule, shape: dim < len(_sizes(shape))
     )
 
 
@@ -112,7 +112,7 @@ class PSGDKron(
         factors = [getattr(state, f"q{dim}") for dim in range(mean.dim())]
         if c.fits:
             rms = root((yield Mean(mean * mean)))
-            noise = gaussian(mean, c)
+            noise = standard_normal(mean, c)
             fitted = _fitted(factors, mean + c.eps * rms * noise, noise, c.precond_lr)
             factors = [torch.where(rms > 0, new, old) for new, old in zip(fitted, factors, strict=True)]
         d = mean
@@ -133,7 +133,7 @@ def _fitted(factors: list[Tensor], grad: Tensor, noise: Tensor, size: Any) -> li
             gained, lost = _squares(grad, dim), _squares(noise, dim)
             new.append(factor - size * ((gained - lost) / (gained + lost).amax()) * factor)
         else:
-            gained, lost = outer(grad, dim), outer(noise, dim)
+            gained, lost = mode_gram(grad, dim), mode_gram(noise, dim)
             new.append(factor - size * (torch.triu(gained - lost) / _norm(gained + lost)) @ factor)
     largest = torch.stack([factor.abs().amax() for factor in new]).log()
     return [factor * torch.exp(largest.mean() - one) for factor, one in zip(new, largest, strict=True)]
@@ -143,7 +143,7 @@ def _times(factor: Tensor, tensor: Tensor, dim: int, *, transposed: bool = False
     """A tensor multiplied along a dimension by a factor."""
     if factor.dim() == 1:
         return tensor * _across(factor, tensor, dim)
-    return along(tensor, factor if transposed else factor.mT, dim)
+    return mode_product(tensor, factor if transposed else factor.mT, dim)
 
 
 def _divided(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:

@@ -52,7 +52,7 @@ class RAdamStep(Rule, corrects_bias=True):
         if freedom > _KNOWN_WELL_ENOUGH:
             ratio = (freedom - 4) * (freedom - 2) * most / ((most - 4) * (most - 2) * freedom)
             plain, rectified = 0.0, (ratio * left) ** 0.5
-        return moments.scalars(self, step) | {"plain": plain, "rectified": rectified}
+        return moments.coefficients(self, step) | {"plain": plain, "rectified": rectified}
 
     def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
         """The direction, r m̂ / (√v̂ + ε), or m̂ at first; and the new state."""

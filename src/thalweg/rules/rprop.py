@@ -35,7 +35,7 @@ class Rprop(Rule, scope="elementwise", lr_in_state=True):
     smallest: Scalar = hyper(1e-6, ">= 0", symbol="s_min", unit="θ", doc="smallest step", keyword="step_sizes")
     largest: Scalar = hyper(50.0, "> 0", symbol="s_max", unit="θ", doc="largest step", keyword="step_sizes")
 
-    def check_together(self) -> None:
+    def check_consistency(self) -> None:
         if self.smallest > self.largest:
             raise SettingError(
                 f"{self.name}: smallest must be at most largest, got {self.smallest!r} and {self.largest!r}. "

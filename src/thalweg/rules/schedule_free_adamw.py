@@ -44,11 +44,11 @@ class ScheduleFreeAdamW(ScheduleFree, scope="elementwise", corrects_bias=True):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     @property
-    def share(self) -> Scalar:
+    def interpolation(self) -> Scalar:
         return self.beta1
 
     def coefficients(self, step: int) -> Any:
-        shared = moments.scalars(self, step) | {"lr": self.warm(step)}
+        shared = moments.coefficients(self, step) | {"lr": self.warmup_lr(step)}
         return record(**shared, weight_decay=self.weight_decay, away=1 - 1 / self.beta1)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:

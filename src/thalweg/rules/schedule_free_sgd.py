@@ -37,11 +37,11 @@ class ScheduleFreeSGD(ScheduleFree, scope="elementwise"):
         z = copy_of_param(key="z")
 
     @property
-    def share(self) -> Scalar:
+    def interpolation(self) -> Scalar:
         return self.momentum
 
     def coefficients(self, step: int) -> Any:
-        return record(lr=self.warm(step), weight_decay=self.weight_decay, away=1 - 1 / self.momentum)
+        return record(lr=self.warmup_lr(step), weight_decay=self.weight_decay, away=1 - 1 / self.momentum)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return decay.coupled(grad, param, c), state

@@ -23,7 +23,14 @@ from thalweg.rules.core.hyper import Range, Scalar, count, hyper, learning_rate,
 from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
-from thalweg.rules.math.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
+from thalweg.rules.math.matrices import (
+    MIN_NORM,
+    as_matrix,
+    iteration_polynomials,
+    matrix_shape,
+    newton_schulz,
+    polynomial_choice,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,7 @@ class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
     radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="of the ball")
     constrained: bool = switch(True, doc="keep the parameters within the ball")
     ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
-    polynomials: str = which_polynomials()
+    polynomials: str = polynomial_choice()
 
     class State:
         b = like_param(unit="g", key="momentum_buffer")
@@ -52,6 +59,6 @@ class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
         b = c.momentum * state.b + c.fresh * grad
         if param.dim() < 2:
             return torch.sign(b), state._replace(b=b)
-        rows, columns = sides(param.shape)
-        part = newton_schulz(as_matrix(b), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
+        rows, columns = matrix_shape(param.shape)
+        part = newton_schulz(as_matrix(b), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
         return max(1, rows / columns) ** 0.5 * part.reshape(param.shape), state._replace(b=b)

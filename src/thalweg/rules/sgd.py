@@ -49,7 +49,7 @@ class SGD(Rule, scope="elementwise", supports_sparse=True):
     def traits(self) -> Traits:
         return replace(super().traits, noop_on_zero_grad=bool(self.momentum == 0 and self.weight_decay == 0))
 
-    def check_together(self) -> None:
+    def check_consistency(self) -> None:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise SettingError(
                 "SGD: nesterov needs momentum > 0 and dampening = 0, "

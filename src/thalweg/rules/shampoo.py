@@ -31,14 +31,14 @@ from thalweg.rules.core.rule import MAX_DIMS, Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import (
-    along,
-    averaged_outer,
-    each_dim,
+    averaged_mode_gram,
     eigenvectors,
     inverse_root,
-    rayleigh,
-    root_of,
-    turned,
+    inverse_root_from_eigenpairs,
+    matrix_per_dim,
+    mode_product,
+    power_iteration,
+    rayleigh_quotients,
 )
 
 
@@ -75,9 +75,9 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
         (),
         {
             "b": like_param(unit="1", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0),
-            **each_dim("h", unit="g²", key="precond", dims=_dims, first=_first),
-            **each_dim("root", unit="1/g", key="inv_precond", dims=_dims),
-            **each_dim("q", unit="1", key="basis", dims=_followed),
+            **matrix_per_dim("h", unit="g²", key="precond", dims=_dims, init=_first),
+            **matrix_per_dim("root", unit="1/g", key="inv_precond", dims=_dims),
+            **matrix_per_dim("q", unit="1", key="basis", dims=_followed),
         },
     )
 
@@ -95,10 +95,10 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
         g = g.reshape(grad.shape or (1,))
         d, dims, kept = g, _dims(self, grad.shape), {}
         for dim in dims:
-            kept[f"h{dim}"] = h = averaged_outer(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0)
+            kept[f"h{dim}"] = h = averaged_mode_gram(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0)
             if c.refreshes:
                 kept |= self._refreshed(h, state, dim, 2 * len(dims), c)
-            d = along(d, kept.get(f"root{dim}", getattr(state, f"root{dim}")), dim)
+            d = mode_product(d, kept.get(f"root{dim}", getattr(state, f"root{dim}")), dim)
         d, state = d.reshape(grad.shape), state._replace(**kept)
         if self.momentum == 0:
             return d, state
@@ -110,5 +110,8 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
         if self.roots != "tracked":
             dtype = torch.float64 if self.roots == "exact" else h.dtype
             return {f"root{dim}": inverse_root(h, order, dtype)}
-        basis = eigenvectors(h.double()).to(h.dtype) if c.starts else turned(getattr(state, f"q{dim}"), h)[0]
-        return {f"root{dim}": root_of(basis, rayleigh(h, basis), order, h.dtype), f"q{dim}": basis}
+        basis = eigenvectors(h.double()).to(h.dtype) if c.starts else power_iteration(getattr(state, f"q{dim}"), h)[0]
+        return {
+            f"root{dim}": inverse_root_from_eigenpairs(basis, rayleigh_quotients(h, basis), order, h.dtype),
+            f"q{dim}": basis,
+        }

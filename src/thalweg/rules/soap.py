@@ -30,7 +30,7 @@ from thalweg.rules.core.records import record
 from thalweg.rules.core.rule import MAX_DIMS, Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
-from thalweg.rules.math.matrices import along, averaged_outer, each_dim, eigenvectors, turned
+from thalweg.rules.math.matrices import averaged_mode_gram, eigenvectors, matrix_per_dim, mode_product, power_iteration
 from thalweg.rules.math.roots import root
 
 
@@ -60,8 +60,8 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
         {
             "m": like_param(unit="g", key="exp_avg"),
             "v": like_param(unit="g²", key="exp_avg_sq"),
-            **each_dim("h", unit="g²", key="precond", dims=_dims),
-            **each_dim("q", unit="1", key="basis", dims=_dims),
+            **matrix_per_dim("h", unit="g²", key="precond", dims=_dims),
+            **matrix_per_dim("q", unit="1", key="basis", dims=_dims),
         },
     )
 
@@ -86,22 +86,22 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         dims = _dims(self, grad.shape)
-        kept = {f"h{dim}": averaged_outer(getattr(state, f"h{dim}"), grad, dim, c.keep, c.fresh) for dim in dims}
+        kept = {f"h{dim}": averaged_mode_gram(getattr(state, f"h{dim}"), grad, dim, c.keep, c.fresh) for dim in dims}
         if c.starts:
             bases = {f"q{dim}": eigenvectors(kept[f"h{dim}"]) for dim in dims}
             return torch.zeros_like(grad), state._replace(**kept, **bases)
         turned_grad = grad
         for dim in dims:
-            turned_grad = along(turned_grad, getattr(state, f"q{dim}"), dim)
+            turned_grad = mode_product(turned_grad, getattr(state, f"q{dim}"), dim)
         m = c.beta1 * state.m + c.fresh1 * turned_grad
         v = c.beta2 * state.v + c.fresh2 * (turned_grad * turned_grad)
         d = c.size * m / (root(v) + c.eps)
         for dim in dims:
             old = getattr(state, f"q{dim}")
-            d = along(d, old.mT, dim)
+            d = mode_product(d, old.mT, dim)
             if c.turns:
-                kept[f"q{dim}"], order = turned(old, kept[f"h{dim}"])
-                m = along(along(m, old.mT, dim), kept[f"q{dim}"], dim)
+                kept[f"q{dim}"], order = power_iteration(old, kept[f"h{dim}"])
+                m = mode_product(mode_product(m, old.mT, dim), kept[f"q{dim}"], dim)
                 v = v.index_select(dim, order)
         return d, state._replace(m=m, v=v, **kept)
 

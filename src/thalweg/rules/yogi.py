@@ -43,7 +43,7 @@ class Yogi(Rule, scope="elementwise", corrects_bias=True):
         v = like_param(unit="g²", key="exp_avg_sq", fill=lambda rule: rule.initial_accumulator)
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.scalars(self, step), weight_decay=self.weight_decay)
+        return record(**moments.coefficients(self, step), weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)

@@ -12,7 +12,7 @@ _ENTRIES = (
     Contender("sgd", rules.SGD(), "stochastic gradient descent, no momentum", frozenset({"momentum"})),
     Contender("momentum", rules.SGD(momentum=0.9), "SGD with momentum (heavy ball)"),
     Contender("nesterov", rules.SGD(momentum=0.9, nesterov=True), "SGD with Nesterov's momentum"),
-    Contender("adagrad", rules.AdaGrad(), rules.AdaGrad.__doc__ or ""),
+    Contender("adagrad", rules.AdaGrad(), rules.AdaGrad.summary()),
     Contender("rmsprop", rules.RMSprop(), "RMSprop without momentum", frozenset({"momentum"})),
     Contender("amsgrad", rules.Adam(amsgrad=True), "Adam that divides by the largest mean square so far"),
     # Its own search takes the place of a schedule, and the noise of a mini-batch would be taken for curvature.
@@ -32,7 +32,7 @@ _ENTRIES = (
 # Every other rule competes under the name of its file.
 _RULES = [
     # Those that average as they go want no schedule.
-    Contender(name, kind(), kind.__doc__ or "", schedule="none" if kind.declared_traits.replaces_lr_schedule else None)
+    Contender(name, kind(), kind.summary(), schedule="none" if kind.declared_traits.replaces_lr_schedule else None)
     for name, kind in RULES.items()
     if kind is not rules.SGD
 ]

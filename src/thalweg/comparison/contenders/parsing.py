@@ -85,7 +85,7 @@ def parse(text: str) -> Contender:
 
 
 def _wrapped(kind: type[Wrapper], around: Contender) -> Contender:
-    return replace(around, rule=kind(_ours(around)), about=kind.__doc__ or "", recommended={})
+    return replace(around, rule=kind(_ours(around)), about=kind.summary(), recommended={})
 
 
 def _together(how: str, *parts: Contender) -> Contender:
@@ -95,7 +95,7 @@ def _together(how: str, *parts: Contender) -> Contender:
             raise SettingError(f"{one.name}: a step on the full batch must be that of all parameters. Use sgd, say.")
     rule = combine_rules(how, *map(_ours, parts))
     assert isinstance(rule, CompositeRule)
-    others = [(f"{name}_", one) for name, one in zip(rule.names[1:], parts[1:], strict=True)]
+    others = [(f"{name}_", one) for name, one in zip(rule.member_names[1:], parts[1:], strict=True)]
     pinned = parts[0].pinned.union(*({prefix + name for name in one.pinned} for prefix, one in others))
     ranges = {prefix + name: within for prefix, one in others for name, within in one.ranges.items()}
     names = [one.name for one in parts]
@@ -212,4 +212,4 @@ def _of_rule(rule: Rule) -> Contender:
     ]
     name = (name_of_rule(rule) if isinstance(rule, Wrapper | CompositeRule) else None) or kind.__name__.lower()
     name += ":" + ",".join(texts) if texts else ""
-    return Contender(name, rule, kind.__doc__ or "", frozenset(changed))
+    return Contender(name, rule, kind.summary(), frozenset(changed))

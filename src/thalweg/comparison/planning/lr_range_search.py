@@ -61,7 +61,7 @@ def extended_ranges(
     times = dict.fromkeys(ranges, 0)
     for _ in range(ALLOWED):
         asked = [one for one in growing for _ in range(POINTS)]
-        rates = [ranges[one.name].at(k / (POINTS - 1)) for one in growing for k in range(POINTS)]  # type: ignore[union-attr]
+        rates = [ranges[one.name].value_at(k / (POINTS - 1)) for one in growing for k in range(POINTS)]  # type: ignore[union-attr]
         results = iter(train(asked, [Trial({"lr": rate}, seed) for rate in rates]))
         for one in list(growing):
             losses = [

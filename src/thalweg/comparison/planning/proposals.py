@@ -25,7 +25,7 @@ def propose(
     space: Mapping[str, Range], tried: Sequence[tuple[Settings, float]], count: int, *, seed: int, number: int
 ) -> list[Settings]:
     """So many settings in these ranges for round `number` (from 0), from those tried, each with its score."""
-    places = [{name: space[name].position(space[name].nearest(one[name])) for name in space} for one, _ in tried]
+    places = [{name: space[name].position(space[name].clamp(one[name])) for name in space} for one, _ in tried]
     scores = [score for _, score in tried]
     modelled = (count + 1 - number % 2) // 2  # of a round of one, every other
     best = places[min(range(len(scores)), key=scores.__getitem__)]

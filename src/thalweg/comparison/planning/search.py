@@ -29,7 +29,7 @@ def draws(
     settings = contender.rule.settings()
     defaults = {name: float(settings[name]) for name in space}
     for name in contender.ranges.keys() & space.keys():  # where the user says to search
-        defaults[name] = space[name].nearest(defaults[name])
+        defaults[name] = space[name].clamp(defaults[name])
     drawn = trials - 1 if with_start else trials
     if not space or drawn == 0:
         return [defaults]
@@ -44,4 +44,4 @@ def draws(
 
 def rounded(bounds: Range, position: float) -> float:
     """The value at a position, to five digits, so that what is printed for pasting is exactly what was trained."""
-    return bounds.nearest(float(f"{bounds.at(position):.5g}"))
+    return bounds.clamp(float(f"{bounds.value_at(position):.5g}"))

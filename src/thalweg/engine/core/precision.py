@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from thalweg.rules.math.hashing import noise
+from thalweg.rules.math.hashing import random_bits
 
 Rounding = Literal["nearest", "kahan", "stochastic"]
 
@@ -54,14 +54,14 @@ def round_parameter(
     """(the parameter as it is kept, the state with what rounding remembers)."""
     if rounding == "stochastic":
         assert index is not None, "the position of each element in its parameter"
-        return _up_or_down(value, noise(index, c)).to(dtype), state
+        return _up_or_down(value, random_bits(index, c)).to(dtype), state
     kept = value.to(dtype)
     if rounding == "kahan":
         state = state._replace(residual=(value - kept.to(value.dtype)).to(dtype))
     return kept, state
 
 
-def _up_or_down(value: Tensor, noise: Tensor) -> Tensor:
+def _up_or_down(value: Tensor, random_bits: Tensor) -> Tensor:
     """float32 values whose low 16 bits are gone, so that bfloat16 holds them exactly; inf and NaN stay."""
-    bits = (value.view(torch.int32) + (noise & 0xFFFF)) & ~0xFFFF
+    bits = (value.view(torch.int32) + (random_bits & 0xFFFF)) & ~0xFFFF
     return torch.where(value.abs() < torch.inf, bits.view(torch.float32), value)

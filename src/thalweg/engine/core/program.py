@@ -67,7 +67,7 @@ class Program:
             carried = zip(self.rule.traits.recurrent_scalars, before or self.initial_recurrent_scalars(), strict=True)
             more = self.rule.next_recurrent_scalars(step, record(**dict(carried)))
         if self.needs_keys:
-            more |= hashing.keys(seed, position, step)
+            more |= hashing.step_keys(seed, position, step)
         return record(**scalars._asdict(), **more) if more else scalars
 
     def update(

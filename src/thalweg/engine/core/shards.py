@@ -32,7 +32,7 @@ class Shards:
 
 def answered(request: Reduction, shards: Shards | None) -> Tensor:
     """The answer to a request about one parameter, however it is spread."""
-    of = request.of
+    of = request.tensor
     part = largest(of, request.dim) if isinstance(request, Max) else summed(of, request.dim)
     if shards is None:
         count = of.numel() // max(1, part.numel())

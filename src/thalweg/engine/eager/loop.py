@@ -121,14 +121,16 @@ def reduce_over_model(overall: dict[int, Reduction], shards: Sequence[Shards | N
     # One collective for all tensors that are spread over the same processes.
     parts: dict[tuple[Any, ...], list[Tensor]] = {}
     for index, request in overall.items():
-        parts.setdefault(_spread(shards[index]), []).append(largest(request.of) if kind is Max else summed(request.of))
+        parts.setdefault(_spread(shards[index]), []).append(
+            largest(request.tensor) if kind is Max else summed(request.tensor)
+        )
     together = (torch.stack(each).amax() if kind is Max else torch.stack(each).sum() for each in parts.values())
     whole = [collected(part, groups, largest=kind is Max) for part, groups in zip(together, parts, strict=True)]
     found = torch.stack(whole).amax() if kind is Max else torch.stack(whole).sum()
     if kind is Mean:
-        found = found / sum(_count(request.of, shards[index]) for index, request in overall.items())
-    counts = not any(request.of.is_floating_point() or request.of.is_complex() for request in overall.values())
-    return {index: found if counts else found.to(request.of.dtype) for index, request in overall.items()}
+        found = found / sum(_count(request.tensor, shards[index]) for index, request in overall.items())
+    counts = not any(request.tensor.is_floating_point() or request.tensor.is_complex() for request in overall.values())
+    return {index: found if counts else found.to(request.tensor.dtype) for index, request in overall.items()}
 
 
 def _spread(shards: Shards | None) -> tuple[Any, ...]:

@@ -120,7 +120,7 @@ def _at_other_numbers(program: Program) -> Program:
     """The program with every number of its rule a little smaller, or larger; it must have the same code."""
     for name, value in program.rule.settings().items():
         declared = program.rule.hypers()[name]
-        if declared.is_switch or not isinstance(value, Real):
+        if declared.is_static or not isinstance(value, Real):
             continue
         for other in (0.999 * float(value), 1.001 * float(value)) if value else (1e-3,):
             if declared.bound is None or other in declared.bound:

@@ -83,15 +83,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     def answered(self, request: Reduction) -> Tensor:
         """The answer to a request: as large as the engine's, but of one element where that has no dimensions."""
         along = request.dim if isinstance(request.dim, tuple) else (request.dim,)
-        if not along or not request.of.dtype.is_floating_point:
-            raise UnknownOperationError(f"a {type(request).__name__} of {request.of.dtype} along {request.dim}")
-        shape = [1] if None in along else list(request.of.shape)
+        if not along or not request.tensor.dtype.is_floating_point:
+            raise UnknownOperationError(f"a {type(request).__name__} of {request.tensor.dtype} along {request.dim}")
+        shape = [1] if None in along else list(request.tensor.shape)
         for dim in along:
             if dim is not None:
                 shape[dim] = 1
-        answer = _made(request.of.dtype, torch.Size(shape))
+        answer = _made(request.tensor.dtype, torch.Size(shape))
         self.operations.append(
-            RecordedReduction(type(request), self.value(request.of), request.over == "model", self.value(answer))
+            RecordedReduction(type(request), self.value(request.tensor), request.over == "model", self.value(answer))
         )
         return answer
 

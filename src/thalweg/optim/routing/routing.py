@@ -228,7 +228,7 @@ def _names(whole: Rule) -> list[str]:
 def _lr_ratios(whole: Rule) -> dict[str, float]:
     """How the learning rates of rules side by side were to each other when they were put together."""
     core = unwrap(whole)
-    return dict(zip(core.names, core.lr_ratios, strict=True)) if isinstance(core, Routed) else {}
+    return dict(zip(core.member_names, core.lr_ratios, strict=True)) if isinstance(core, Routed) else {}
 
 
 def _rule(given: Any) -> Rule:

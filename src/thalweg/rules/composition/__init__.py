@@ -1,1 +1,1 @@
-"""Rules made of rules: wrappers around one rule, and composites of several."""
+"""Rules made of rules: wrappers around one rule, and composites of several rules."""

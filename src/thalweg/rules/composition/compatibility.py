@@ -1,7 +1,7 @@
-"""Contracts: what a wrapper asks of the rule it is put around, beyond settings and names.
+"""Compatibility: the table of wrappers that must not go around some rules, because the nest would run and be wrong.
 
-A wrapper declares its effects, a rule its traits (`owns_parameters`, `estimates_lr`, ...), and the table below says
-which of these are incompatible. It is read when a wrapper is made: an incompatible nest would run and be wrong.
+A wrapper declares its effects, a rule its traits (`owns_parameters`, `estimates_lr`, ...). `RESTRICTIONS` says which of
+them contradict each other; it is checked when a wrapper is made.
 """
 
 from collections.abc import Callable
@@ -14,103 +14,109 @@ from thalweg.errors import SettingError
 from thalweg.rules.core.rule import Rule
 
 Effect = Literal[
-    "moves",  # writes the parameter in `apply`, beside the inner rule
-    "masks",  # takes parts of `direction` away
-    "decays",  # by a share that is made of the learning rate
-    "averages",  # says where the model is to be used
-    "bounds",  # keeps parameters within bounds
-    "keeps norms",  # of the units, as they are before a step
-    "leaves bounds",  # which the inner rule keeps
-    "stands in",  # the parameters and steps that the inner rule knows are not those of the model
+    "moves parameters",  # `apply` writes the parameter, beside the inner rule
+    "masks direction",  # parts of `direction` become zero
+    "decays by lr",  # the learning rate sets the strength of a decay
+    "averages parameters",  # the model is evaluated at an average
+    "bounds parameters",  # a step ends within bounds
+    "preserves norms",  # each unit ends a step at the norm that it began with
+    "may exceed bounds",  # a step may end outside the bounds of the inner rule
+    "substitutes parameters",  # the inner rule sees other parameters and steps than those of the model
 ]
 
-# Traits that a wrapper with an effect gives to the whole nest.
+# Effects that are traits of the wrapper.
 IMPLIED_TRAITS: dict[Effect, str] = {
-    "averages": "has_eval_params",
-    "bounds": "bounded",
-    "keeps norms": "preserves_norms",
+    "averages parameters": "has_eval_params",
+    "bounds parameters": "bounded",
+    "preserves norms": "preserves_norms",
 }
 
-_SHAPE = torch.Size([2, 2])
+_SHAPE = torch.Size([2, 2])  # of any matrix
 
 
 @dataclass(frozen=True)
 class Restriction:
-    """A wrapper that `effects` this must not be put around a rule that `breaks` it."""
+    """A wrapper with this effect must not go around a rule for which `forbids` returns True.
 
-    effects: Effect
-    breaks: Callable[[Rule], bool]
+    The other fields are the parts of the message: "the inner rule {must}, got {rule}, {reason}. {remedy}".
+    """
+
+    effect: Effect
+    forbids: Callable[[Rule], bool]
     must: str
-    why: str
+    reason: str
     remedy: str
 
 
-def _remembers_lengths(rule: Rule) -> bool:
-    return any(leaf.unit == "θ" for leaf in rule.layout(_SHAPE).values())
+def _remembers_parameters(rule: Rule) -> bool:
+    return any(tensor.unit == "θ" for tensor in rule.layout(_SHAPE).values())
 
 
 RESTRICTIONS = (
     Restriction(
-        "stands in",
-        _remembers_lengths,
-        "must remember nothing of the size of the parameters",
-        "which does",
-        "Wrap AdamW, say, and put what averages outside.",
+        "substitutes parameters",
+        _remembers_parameters,
+        must="must not store values in the unit of the parameters",
+        reason="which does",
+        remedy="Wrap a rule such as AdamW, and put averages outside.",
     ),
     Restriction(
-        "moves",
+        "moves parameters",
         lambda rule: rule.traits.owns_parameters,
-        "must let others move the parameters",
-        "which goes on from parameters that it remembers",
-        "For a weight decay use its own weight_decay; for the rest wrap another rule.",
+        must="must let wrappers move the parameters",
+        reason="which continues from parameters in its state",
+        remedy="For weight decay use its own weight_decay; otherwise wrap another rule.",
     ),
     Restriction(
-        "masks",
+        "masks direction",
         lambda rule: rule.traits.owns_parameters,
-        "must step along its direction",
-        "which goes on from parameters that it remembers",
-        "Wrap AdamW, say.",
+        must="must step along its direction",
+        reason="which continues from parameters in its state",
+        remedy="Wrap a rule such as AdamW.",
     ),
     Restriction(
-        "decays",
+        "decays by lr",
         lambda rule: rule.traits.estimates_lr,
-        "must be told how long its steps are",
-        "which finds that out, so its lr makes no share of the parameters",
-        "Use its own weight_decay or none; of Mechanic, put the decay inside.",
+        must="must not estimate its own step size, since the decay scales with lr",
+        reason="which does",
+        remedy="Use its own weight_decay or none. With Mechanic, put the decay inside.",
     ),
     Restriction(
-        "moves",
+        "moves parameters",
         lambda rule: rule.traits.preserves_norms,
-        "must let others change the norms",
-        "which puts them back to what it finds",
-        "Put FixedNorms outside, or leave one of the two out.",
+        must="must let wrappers change the norms",
+        reason="which restores them",
+        remedy="Put FixedNorms outside, or remove one of the two.",
     ),
     Restriction(
-        "averages",
+        "averages parameters",
         lambda rule: rule.traits.has_eval_params,
-        "must be used where it is trained",
-        "which already says where the model is used",
-        "Leave one of the two out.",
+        must="must be evaluated at the parameters that it trains",
+        reason="which already evaluates the model at other parameters",
+        remedy="Remove one of the two.",
     ),
     Restriction(
-        "bounds",
+        "bounds parameters",
         lambda rule: rule.traits.has_eval_params,
-        "must be used where it is trained",
-        "whose average no bound would hold",
-        "Put the average outside and the bound inside, as in moving_average(clip_weights(sgd)).",
+        must="must be evaluated at the parameters that it trains",
+        reason="whose average would not stay within the bounds",
+        remedy="Put the average outside and the bound inside, as in moving_average(clip_weights(sgd)).",
     ),
     Restriction(
-        "leaves bounds",
+        "may exceed bounds",
         lambda rule: rule.traits.bounded,
-        "must not keep parameters within bounds",
-        "whose bounds would be left",
-        "Put the bound outside, or leave one of the two out.",
+        must="must not keep parameters within bounds",
+        reason="whose bounds would be exceeded",
+        remedy="Put the bound outside, or remove one of the two.",
     ),
 )
 
 
-def check(effects: frozenset[Effect], who: str, inner: Rule) -> None:
-    """Raise SettingError if a wrapper that does this, and is called `who`, cannot be around `inner`."""
-    for one in RESTRICTIONS:
-        if one.effects in effects and one.breaks(inner):
-            raise SettingError(f"{who}: the inner rule {one.must}, got {inner.name}, {one.why}. {one.remedy}")
+def check_compatibility(wrapper: str, effects: frozenset[Effect], inner: Rule) -> None:
+    """Raise SettingError if a wrapper of this name with these effects must not go around `inner`."""
+    for restriction in RESTRICTIONS:
+        if restriction.effect in effects and restriction.forbids(inner):
+            raise SettingError(
+                f"{wrapper}: the inner rule {restriction.must}, got {inner.name}, {restriction.reason}. "
+                f"{restriction.remedy}"
+            )

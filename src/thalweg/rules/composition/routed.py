@@ -1,9 +1,10 @@
-"""Routed: several rules as one, each for parameters of its own.
+"""Routed: several rules as one, each for its own parameters.
 
     Routed((Muon(), AdamW()))
 
-Which rule a parameter follows is the setting `rule` of its group, by the name of the rule's file: `muon`, `adamw`. So a
-routed optimizer is like any other one: groups, schedules and checkpoints hold it all, and it can be wrapped.
+The setting `rule` of a parameter group selects the rule of its parameters, by the name of the rule's file: `muon`,
+`adamw`. So a routed optimizer is like any other: groups, schedules and checkpoints hold all of it, and it can be
+wrapped.
 """
 
 from collections.abc import Hashable, Mapping
@@ -18,27 +19,45 @@ from thalweg.rules.core.rule import Rule
 
 @dataclass(frozen=True)
 class Routed(CompositeRule):
-    """Several rules as one, each for parameters of its own."""
+    """Several rules as one, each for its own parameters.
 
-    rule: str = ""  # the last one by default, which should take parameters of any shape
-    lr_ratios: tuple[float, ...] = ()  # of the learning rates as they were given, to the first
+    ``thalweg.optim.route`` assigns the parameters of a model to the rules.
+
+    Args:
+        rules: Two different rules. The last is the default and should take parameters of any shape.
+        rule: The name of the rule of a parameter group; by default that of the last rule.
+        lr_ratios: The learning rate of each rule over that of the first. By default from the rules' own learning
+            rates, which are then all replaced by the first.
+
+    Raises:
+        SettingError: If the rules have one name, need more than gradients, or are routed themselves.
+
+    Example:
+        >>> from thalweg.rules import AdamW, Muon, Routed
+        >>> Routed((Muon(lr=0.02), AdamW())).with_(rule="muon").current.name
+        'Split(Muon)'
+    """
+
+    rule: str = ""
+    lr_ratios: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         rates = [float(rule.settings()["lr"]) for rule in self.rules]
         object.__setattr__(
             self, "lr_ratios", self.lr_ratios or tuple(rate / rates[0] if rates[0] else 1.0 for rate in rates)
         )
-        object.__setattr__(self, "rule", self.rule or (self.names[-1] if self.rules else ""))
+        object.__setattr__(self, "rule", self.rule or (self.member_names[-1] if self.rules else ""))
         super().__post_init__()
         self._hypers["rule"].check(f"{self.name}: rule", self.rule)
 
     @cached_property
     def _hypers(self) -> dict[str, Hyper]:
-        which = Hyper(self.names[-1], "which of the rules is followed", kind="choice", options=tuple(self.names))
-        return super()._hypers | {"rule": which}
+        names = self.member_names
+        rule = Hyper(names[-1], "the rule that steps the parameters", kind="choice", options=tuple(names))
+        return super()._hypers | {"rule": rule}
 
-    def _with(self, settings: dict[str, Any]) -> Self:
-        changed = super()._with(settings)
+    def _replace(self, settings: dict[str, Any]) -> Self:
+        changed = super()._replace(settings)
         if "rule" in settings:
             self._hypers["rule"].check(f"{self.name}: rule", settings["rule"])
             changed.__dict__["rule"] = settings["rule"]
@@ -54,8 +73,8 @@ class Routed(CompositeRule):
 
     @property
     def parts(self) -> Mapping[str, Rule]:
-        return dict(zip(self.names, self.rules, strict=True))
+        return dict(zip(self.member_names, self.rules, strict=True))
 
     @property
     def current(self) -> Rule:
-        return self.rules[self.names.index(self.rule)]
+        return self.rules[self.member_names.index(self.rule)]

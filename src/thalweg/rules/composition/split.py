@@ -1,14 +1,15 @@
-"""Split: a parameter taken apart into the matrices it holds, each of which the inner rule sees by itself.
+"""Split: each matrix that a parameter holds, stepped by itself.
 
     θ_t^(k) = as the inner rule says of θ_{t-1}^(k) and g_t^(k),        k = 1, ..., n
 
-The blocks (k) are n equal stretches of rows or of columns, or the slices of a stack of matrices.
+The blocks (k) are n equal groups of rows or of columns, or the slices of a stack of matrices.
 
-Use: around rules of matrices: Q, K and V in one projection (3 blocks of rows), the gates of an LSTM (4), a grouped
-convolution (its groups), or experts in one tensor (a stack). A matrix made orthogonal together with others is not.
-Avoid: projections that mix blocks row by row, as heads with q, k and v side by side.
-Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon (Q, K and V are made orthogonal separately).
-Departs: by rows, by columns or as a stack; the source says it of Q, K and V alone.
+Use: around rules for matrices: Q, K and V in one projection (3 blocks of rows), the gates of an LSTM (4), a grouped
+convolution (its groups), or experts in one tensor (a stack). Blocks that are orthogonalized as one matrix do not
+become orthogonal themselves.
+Avoid: projections that mix blocks row by row, such as heads with q, k and v side by side.
+Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon (Q, K and V are orthogonalized separately).
+Departs: by rows, by columns or as a stack; the source has Q, K and V alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from torch import Tensor
 from thalweg.errors import SettingError
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import count, switch
+from thalweg.rules.core.records import Record
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor
 from thalweg.rules.core.traits import Traits
@@ -29,10 +31,29 @@ from thalweg.rules.core.traits import Traits
 
 @dataclass(frozen=True, kw_only=True)
 class Split(Wrapper, scope="tensor", supports_complex=False):
-    """A parameter taken apart into the matrices it holds, each of which the inner rule sees by itself."""
+    """Each matrix that a parameter holds, stepped by itself.
 
-    row_blocks: int = count(1, ">= 1", symbol="n", doc="equal stretches of rows")
-    column_blocks: int = count(1, ">= 1", symbol="n", doc="equal stretches of columns")
+    At most one of the settings may differ from its default.
+
+    Args:
+        inner: The rule that steps each block.
+        row_blocks: The number of equal groups of rows, >= 1.
+        column_blocks: The number of equal groups of columns, >= 1.
+        stacked: True if the first dimension counts matrices.
+
+    Raises:
+        SettingError: If more than one setting differs from its default, or, when parameters are passed, if the blocks
+            do not divide the dimension.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.rules import Muon, Split
+        >>> Split(Muon(), row_blocks=3).init(torch.zeros(12, 4)).buffer.shape
+        torch.Size([3, 4, 4])
+    """
+
+    row_blocks: int = count(1, ">= 1", symbol="n", doc="equal groups of rows")
+    column_blocks: int = count(1, ">= 1", symbol="n", doc="equal groups of columns")
     stacked: bool = switch(False, doc="the first dimension counts matrices")
 
     @cached_property
@@ -40,107 +61,120 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
         traits = super().traits
         return traits if traits.max_dims is None else replace(traits, max_dims=traits.max_dims + self.stacked)
 
-    def check_together(self) -> None:
+    def check_consistency(self) -> None:
         if (self.row_blocks > 1) + (self.column_blocks > 1) + self.stacked > 1:
             raise SettingError(
-                f"{self.name}: one of row_blocks, column_blocks and stacked must say how to split, got "
-                f"row_blocks={self.row_blocks}, column_blocks={self.column_blocks}, stacked={self.stacked}."
+                f"{self.name}: at most one of row_blocks, column_blocks and stacked must differ from its default, got "
+                f"row_blocks={self.row_blocks}, column_blocks={self.column_blocks}, stacked={self.stacked}. "
+                "Leave two of them out."
             )
 
-    def _pieces(self, whole: Tensor) -> tuple[Tensor, ...]:
-        """The blocks, as views."""
+    def _blocks(self, whole: Tensor) -> tuple[Tensor, ...]:
+        """Return the blocks of a tensor, as views."""
         if self.stacked:
             return whole.unbind()
-        dim, blocks = (0, self.row_blocks) if self.column_blocks == 1 else (1, self.column_blocks)
-        if blocks == 1:
+        dim, num_blocks = (0, self.row_blocks) if self.column_blocks == 1 else (1, self.column_blocks)
+        if num_blocks == 1:
             return (whole,)
-        if whole.dim() <= dim or whole.shape[dim] % blocks:
+        if whole.dim() <= dim or whole.shape[dim] % num_blocks:
             raise SettingError(
-                f"{self.name}: {blocks} blocks must divide dimension {dim} of a parameter, got one of shape "
+                f"{self.name}: {num_blocks} blocks must divide dimension {dim} of a parameter, got one of shape "
                 f"{tuple(whole.shape)}. Give it a group of its own."
             )
-        return whole.chunk(blocks, dim)
+        return whole.chunk(num_blocks, dim)
 
-    def _together(self, pieces: list[Tensor]) -> Tensor:
-        return torch.stack(pieces) if self.stacked else torch.cat(pieces, dim=0 if self.column_blocks == 1 else 1)
+    def _join(self, blocks: list[Tensor]) -> Tensor:
+        return torch.stack(blocks) if self.stacked else torch.cat(blocks, dim=0 if self.column_blocks == 1 else 1)
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
-        pieces = self._pieces(torch.empty(shape, device="meta"))
-        inner = self.inner.layout(pieces[0].shape)
-        if len(pieces) == 1 and not self.stacked:
-            return inner
+        blocks = self._blocks(torch.empty(shape, device="meta"))
+        layout = self.inner.layout(blocks[0].shape)
+        if len(blocks) == 1 and not self.stacked:
+            return layout
 
-        def of_all(leaf: StateTensor) -> StateTensor:
+        def stacked(tensor: StateTensor) -> StateTensor:
             return replace(
-                leaf,
-                first=lambda rule, param: torch.stack([leaf.first(leaf.rule, one) for one in self._pieces(param)]),
-                shaped=lambda rule, whole: torch.Size([len(pieces), *leaf.shape(pieces[0].shape)]),
+                tensor,
+                init=lambda rule, param: torch.stack(
+                    [tensor.init(tensor.rule, block) for block in self._blocks(param)]
+                ),
+                shape_of=lambda rule, whole: torch.Size([len(blocks), *tensor.shape(blocks[0].shape)]),
             )
 
-        return {name: of_all(leaf) for name, leaf in inner.items()}
+        return {name: stacked(tensor) for name, tensor in layout.items()}
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        return (yield from self._each(self.inner.direction, param, grad, state, c))
+        return (yield from self._map(self.inner.direction, param, grad, state, c))
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        return (yield from self._each(self.inner.apply, param, direction, state, c))
+        return (yield from self._map(self.inner.apply, param, direction, state, c))
 
-    def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Any:
-        pieces = self._pieces(curvature)
-        if len(pieces) == 1 and not self.stacked:
+    def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Record:
+        blocks = self._blocks(curvature)
+        if len(blocks) == 1 and not self.stacked:
             return self.inner.update_curvature(state, curvature, c)
-        own = self._own(state, pieces[0].shape)
-        states = [self.inner.update_curvature(of_block(state, own, k), one, c) for k, one in enumerate(pieces)]
-        return state._replace(**{name: torch.stack([getattr(each, name) for each in states]) for name in own})
+        names = self._inner_names(state, blocks[0].shape)
+        states = [
+            self.inner.update_curvature(state_of_block(state, names, k), block, c) for k, block in enumerate(blocks)
+        ]
+        return _with_block_states(state, names, states)
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
-        pieces = self._pieces(param)
-        if len(pieces) == 1 and not self.stacked:
+        blocks = self._blocks(param)
+        if len(blocks) == 1 and not self.stacked:
             return self.inner.evaluation_point(param, state, c)
-        own = self._own(state, pieces[0].shape)
-        return self._together(
-            [self.inner.evaluation_point(one, of_block(state, own, k), c) for k, one in enumerate(pieces)]
+        names = self._inner_names(state, blocks[0].shape)
+        return self._join(
+            [self.inner.evaluation_point(block, state_of_block(state, names, k), c) for k, block in enumerate(blocks)]
         )
 
-    def _own(self, state: Any, shape: torch.Size) -> list[str]:
-        """What the inner rule remembers; what wrappers around this one do is none of the blocks' business."""
+    def _inner_names(self, state: Any, shape: torch.Size) -> list[str]:
+        """Return the names of the inner rule's state tensors; those of wrappers around this one are not split."""
         return [name for name in self.inner.layout(shape) if name in state._fields]
 
-    def _each(self, do: Callable[..., Any], param: Tensor, other: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        """What is done to each block, put together again. The blocks ask for reductions together."""
-        params, others = self._pieces(param), self._pieces(other)
-        if len(params) == 1 and not self.stacked:
-            return (yield from resolve_reductions(do(param, other, state, c)))
-        own = self._own(state, params[0].shape)
-        pairs = enumerate(zip(params, others, strict=True))
-        asking = [resolve_reductions(do(one, its, of_block(state, own, k), c)) for k, (one, its) in pairs]
-        results, states = zip(*(yield from in_lockstep(asking)), strict=True)
-        kept = {name: torch.stack([getattr(each, name) for each in states]) for name in own}
-        return self._together(list(results)), state._replace(**kept)
+    def _map(
+        self, function: Callable[..., Any], first: Tensor, second: Tensor, state: Any, c: Any
+    ) -> ReductionGenerator:
+        """Call a function for the blocks of two tensors, side by side, and join the results."""
+        first_blocks, second_blocks = self._blocks(first), self._blocks(second)
+        if len(first_blocks) == 1 and not self.stacked:
+            return (yield from resolve_reductions(function(first, second, state, c)))
+        names = self._inner_names(state, first_blocks[0].shape)
+        pairs = enumerate(zip(first_blocks, second_blocks, strict=True))
+        generators = [resolve_reductions(function(*blocks, state_of_block(state, names, k), c)) for k, blocks in pairs]
+        results, states = zip(*(yield from in_lockstep(generators)), strict=True)
+        return self._join(list(results)), _with_block_states(state, names, states)
 
 
-def of_block(state: Any, names: list[str], k: int) -> Any:
-    """The part of the state that is block k's."""
+def state_of_block(state: Any, names: list[str], k: int) -> Any:
+    """Return the state with the tensors of these names replaced by their part for block k."""
     return state._replace(**{name: getattr(state, name)[k] for name in names})
 
 
-def in_lockstep(asking: Sequence[ReductionGenerator]) -> ReductionGenerator:
-    """Run the blocks' generators side by side; what all ask over the model is asked once, for all of them."""
-    results: list[Any] = [None] * len(asking)
-    answers: dict[int, Any] = dict.fromkeys(range(len(asking)))
-    while answers:
+def _with_block_states(state: Any, names: list[str], block_states: Sequence[Any]) -> Any:
+    return state._replace(**{name: torch.stack([getattr(block, name) for block in block_states]) for name in names})
+
+
+def in_lockstep(generators: Sequence[ReductionGenerator]) -> ReductionGenerator:
+    """Run the generators of several blocks side by side and return their results.
+
+    What they reduce over the model is one request, for all blocks.
+    """
+    results: list[Any] = [None] * len(generators)
+    replies: dict[int, Any] = dict.fromkeys(range(len(generators)))
+    while replies:
         requests = {}
-        for k, answer in answers.items():
+        for k, reply in replies.items():
             try:
-                requests[k] = asking[k].send(answer)
+                requests[k] = generators[k].send(reply)
             except StopIteration as stop:
                 results[k] = stop.value
-        answers = {}
-        together = {k: request for k, request in requests.items() if request.over == "model"}
-        if together:
-            first = next(iter(together.values()))
-            whole = torch.cat([request.of.flatten() for request in together.values()])
-            answers = dict.fromkeys(together, (yield replace(first, of=whole)))
-        for k in requests.keys() - together.keys():
-            answers[k] = yield requests[k]
+        replies = {}
+        over_model = {k: request for k, request in requests.items() if request.over == "model"}
+        if over_model:
+            first = next(iter(over_model.values()))
+            joined = torch.cat([request.tensor.flatten() for request in over_model.values()])
+            replies = dict.fromkeys(over_model, (yield replace(first, tensor=joined)))
+        for k in requests.keys() - over_model.keys():
+            replies[k] = yield requests[k]
     return results

@@ -1,11 +1,11 @@
-"""Switched: one rule for the first steps, another one from then on.
+"""Switched: one rule for the first steps, another rule for all later steps.
 
     Switched((Adam(), SGD(momentum=0.9)), switch_at=1000, lr_ratio=10.0)
 
     θ_t as the first rule says for t <= n; then as the second says, at η r, as if step n + 1 were its first
 
-To switch on a signal, set `switch_at` in the groups to the steps that were taken. What the second rule remembers is
-made then, under keys of its own; what the first remembers is kept.
+To switch on a signal, set `switch_at` in the groups to the number of steps so far. The state of the second rule is
+created at the switch, under keys of its own; that of the first rule stays.
 
 Source: Keskar & Socher 2017, arXiv:1712.07628 (Adam, then SGD), with the step and the ratio chosen by hand.
 """
@@ -19,6 +19,7 @@ import torch
 
 from thalweg.rules.composition.composite import CompositeRule
 from thalweg.rules.core.hyper import Scalar, count, hyper
+from thalweg.rules.core.records import Record
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import StateTensor
 from thalweg.rules.core.traits import Traits
@@ -26,11 +27,27 @@ from thalweg.rules.core.traits import Traits
 
 @dataclass(frozen=True)
 class Switched(CompositeRule):
-    """One rule for the first steps, another one from then on."""
+    """One rule for the first steps, another rule for all later steps.
+
+    Args:
+        rules: The first rule and the second rule; they must be different.
+        switch_at: The number of steps of the first rule, >= 0.
+        lr_ratio: The learning rate of the second rule over that of the first, > 0.
+        switched: True if the second rule is current. ``for_step`` sets it.
+
+    Raises:
+        SettingError: If the rules have one name, need more than gradients, or are routed.
+
+    Example:
+        >>> from thalweg.rules import SGD, Adam, Switched
+        >>> rule = Switched((Adam(lr=0.01), SGD()), switch_at=100, lr_ratio=10.0)
+        >>> rule.for_step(101).current
+        SGD(lr=0.1, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)
+    """
 
     switch_at: int = count(1000, ">= 0", symbol="n", doc="steps by the first rule")
     lr_ratio: Scalar = hyper(1.0, "> 0", symbol="r", doc="learning rate of the second rule over that of the first")
-    switched: bool = False  # told by `at`
+    switched: bool = False
 
     @property
     def name(self) -> str:
@@ -42,42 +59,42 @@ class Switched(CompositeRule):
 
     @cached_property
     def traits(self) -> Traits:
-        every = [rule.traits for rule in self.rules]
-        limits = [traits.max_dims for traits in every if traits.max_dims is not None]
+        members = [rule.traits for rule in self.rules]
+        limits = [traits.max_dims for traits in members if traits.max_dims is not None]
         return replace(
             super().traits,
             varies_by_step=True,
-            supports_vmap=False,  # members would have to switch together
+            supports_vmap=False,  # members of a population would have to switch together
             # A parameter must suit both rules from the start, not only the current one.
-            min_dims=max(traits.min_dims for traits in every),
+            min_dims=max(traits.min_dims for traits in members),
             max_dims=min(limits, default=None),
         )
 
     def for_step(self, step: int) -> Self:
-        changed = self._with({})
+        changed = self._replace({})
         changed.__dict__["switched"] = step > self.switch_at
         return changed
 
     @property
     def current(self) -> Rule:
         first, second = self.rules
-        return second._with({"lr": first.settings()["lr"] * self.lr_ratio}) if self.switched else first
+        return second._replace({"lr": first.settings()["lr"] * self.lr_ratio}) if self.switched else first
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
-        leaves = super().layout(shape)
+        layout = super().layout(shape)
         if not self.switched:
-            return leaves
-        return {name: replace(leaf, key=f"{self.names[1]}_{leaf.key}") for name, leaf in leaves.items()}
+            return layout
+        return {name: replace(tensor, key=f"{self.member_names[1]}_{tensor.key}") for name, tensor in layout.items()}
 
-    def coefficients(self, step: int) -> Any:
-        return self.current.coefficients(self._own(step))
+    def coefficients(self, step: int) -> Record:
+        return self.current.coefficients(self._step_of_current(step))
 
-    def rate(self, step: int) -> Any:
-        return self.current.rate(self._own(step))
+    def base_lr(self, step: int) -> Any:
+        return self.current.base_lr(self._step_of_current(step))
 
-    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
-        return self.current.next_recurrent_scalars(self._own(step), before)
+    def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
+        return self.current.next_recurrent_scalars(self._step_of_current(step), previous)
 
-    def _own(self, step: int) -> int:
-        """The number of a step, as the rule that takes it counts them."""
+    def _step_of_current(self, step: int) -> int:
+        """Return the number of a step, as the current rule counts its steps."""
         return max(1, step - self.switch_at) if self.switched else step

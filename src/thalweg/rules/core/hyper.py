@@ -1,12 +1,12 @@
-"""A hyperparameter, declared once: its default, bound, unit, search range and meaning.
+"""Hyperparameters: each is declared once, with its default, bound, unit, search range and meaning.
 
-The check, its error text, the search space, `explain` and the report all read the declaration made here.
+The check, its error message, the search space, ``explain`` and the report all read this declaration.
 """
 
 import math
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -22,21 +22,29 @@ _INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
 @dataclass(frozen=True)
 class Bound:
-    """The values a hyperparameter may take, as a reader would write them: `> 0`, `>= 0`, `[0, 1)`."""
+    """The values that a hyperparameter may have, in the notation of mathematics.
+
+    Attributes:
+        text: An inequality such as ``"> 0"`` and ``">= 0"``, or an interval such as ``"[0, 1)"``.
+
+    Example:
+        >>> 1.0 in Bound("[0, 1)")
+        False
+    """
 
     text: str
 
-    @cache  # noqa: B019  (as many bounds as are declared, for good)
-    def ends(self) -> tuple[float, bool, float, bool]:
-        """(low, low is allowed, high, high is allowed)."""
+    @cached_property
+    def _limits(self) -> tuple[float, bool, float, bool]:
+        """The lower limit, whether it is allowed, the upper limit, and whether that is allowed."""
         if match := _INEQUALITY.fullmatch(self.text):
             return float(match[2]), match[1] == ">=", math.inf, False
-        match = _INTERVAL.fullmatch(self.text)
-        assert match, f"a bound reads like '> 0' or '[0, 1)', not {self.text!r}"
-        return float(match[2]), match[1] == "[", float(match[3]), match[4] == "]"
+        if match := _INTERVAL.fullmatch(self.text):
+            return float(match[2]), match[1] == "[", float(match[3]), match[4] == "]"
+        raise SettingError(f"Bound: text must read like '> 0' or '[0, 1)', got {self.text!r}. Rewrite it so.")
 
     def __contains__(self, value: float) -> bool:
-        low, low_allowed, high, high_allowed = self.ends()
+        low, low_allowed, high, high_allowed = self._limits
         return (low < value or (low_allowed and value == low)) and (value < high or (high_allowed and value == high))
 
     def __str__(self) -> str:
@@ -45,9 +53,18 @@ class Bound:
 
 @dataclass(frozen=True)
 class Range:
-    """Where to search: from `low` to `high`, uniform in the value, in its logarithm, or in that of its distance to 1.
+    """The values of a hyperparameter that a search tries.
 
-    Distance to 1 is the scale of a decay rate: 0.9, 0.99 and 0.999 average over 10, 100 and 1,000 steps.
+    Attributes:
+        low: The smallest value.
+        high: The largest value.
+        scale: The quantity that is searched uniformly: the value (``"linear"``), its logarithm (``"log"``), or the
+            logarithm of its distance to 1 (``"log-to-one"``). The last is the scale of decay rates: 0.9, 0.99 and
+            0.999 average over 10, 100 and 1,000 steps.
+
+    Example:
+        >>> round(Range(1e-4, 1.0, "log").value_at(0.5), 6)
+        0.01
     """
 
     low: float
@@ -64,17 +81,17 @@ class Range:
             return math.exp(value)
         return -math.expm1(-value) if self.scale == "log-to-one" else value
 
-    def at(self, position: float) -> float:
-        """The value at a position between 0 (low) and 1 (high)."""
+    def value_at(self, position: float) -> float:
+        """Return the value at a position between 0 (``low``) and 1 (``high``)."""
         low, high = self._forward(self.low), self._forward(self.high)
-        return self.nearest(self._backward(low + position * (high - low)))
+        return self.clamp(self._backward(low + position * (high - low)))
 
-    def nearest(self, value: float) -> float:
-        """The value, or the end that it lies beyond."""
+    def clamp(self, value: float) -> float:
+        """Return the value of the range that is nearest to ``value``."""
         return min(max(value, self.low), self.high)
 
     def position(self, value: float) -> float:
-        """Where a value lies: 0 at `low`, 1 at `high`, beyond them outside the range."""
+        """Return the position of a value: 0 at ``low``, 1 at ``high``, outside [0, 1] beyond them."""
         low, high = self._forward(self.low), self._forward(self.high)
         return (self._forward(value) - low) / (high - low)
 
@@ -84,14 +101,27 @@ Kind = Literal["number", "switch", "count", "choice"]
 
 @dataclass(frozen=True)
 class Hyper:
-    """What is declared of one hyperparameter.
+    """The declaration of one hyperparameter.
 
-    A `number` enters a formula; a `switch` (true or false), a `count` (whole) and a `choice` (one of `options`) choose
-    between formulas. `order` says how soon a search should open it: 1 the learning rate, 2 the first momentum, 3 the
-    rest. One that `moves_optimum` (weight decay) changes which parameters are best, not only how soon they are reached.
-    `place` says how it enters, where rules differ in that: a weight decay is `coupled` or `decoupled`, an ε is
-    `outside the root` or `inside the root`. `averages` is the unit of what a decay rate averages. `keyword` is the
-    argument of `torch.optim` it belongs to; two that share one make a tuple (`betas`).
+    Attributes:
+        default: The default value.
+        doc: The meaning, in a few words.
+        symbol: The symbol in the formula, such as ``"η"``.
+        bound: The values that are allowed; None for a switch or a choice.
+        unit: The unit, in those of the parameter (θ) and its gradient (g), such as ``"g/θ"``; ``"1"`` if it has none.
+        search: The values that a search tries; None if it is not searched.
+        order: The order in which a search opens hyperparameters: 1 for the learning rate, 2 for the first momentum,
+            3 for all others.
+        moves_optimum: True if it changes which parameters are best, as a weight decay does; False if it changes only
+            how fast they are reached.
+        keyword: The argument of ``torch.optim`` that it belongs to, if the names differ. Hyperparameters with the same
+            keyword form a tuple (``betas``).
+        kind: A ``"number"`` enters a formula. A ``"switch"`` (true or false), a ``"count"`` (a whole number) and a
+            ``"choice"`` (one of ``options``) select a formula.
+        options: The values of a choice.
+        place: The place where it enters the formula, if rules differ in it: a weight decay is ``"coupled"`` or
+            ``"decoupled"``, an ε is ``"outside the root"`` or ``"inside the root"``.
+        averages: The unit of the quantity that a decay rate averages.
     """
 
     default: float | bool | str
@@ -109,35 +139,46 @@ class Hyper:
     averages: str = ""
 
     @property
-    def is_switch(self) -> bool:
-        """Whether it chooses between formulas, where a number only enters one."""
+    def is_static(self) -> bool:
+        """True if the value selects the code of a step; False if it only enters a formula."""
         return self.kind != "number"
 
     @property
-    def wanted(self) -> str:
-        """What a value must be, in words."""
+    def requirement(self) -> str:
+        """The condition on a value, in words."""
         if self.kind == "switch":
             return "True or False"
         if self.kind == "choice":
             return f"one of {', '.join(self.options)}"
         return f"a {'whole ' if self.kind == 'count' else ''}number {self.bound}"
 
-    def check(self, who: str, value: Any) -> None:
-        """Raise SettingError unless this is a value it may take."""
-        if isinstance(value, Tensor):  # its value is not read: that could wait for a device
-            if value.numel() != 1:
-                raise SettingError(f"{who} must be one number, got a tensor of shape {tuple(value.shape)}.")
-            return
+    def _has_right_type(self, value: Any) -> bool:
         if self.kind == "switch":
-            right = isinstance(value, bool)
-        elif self.kind == "choice":
-            right = value in self.options
-        else:
-            right = isinstance(value, Integral if self.kind == "count" else Real) and not isinstance(value, bool)
-        if not right:
-            raise SettingError(f"{who} must be {self.wanted}, got {value!r}.")
+            return isinstance(value, bool)
+        if self.kind == "choice":
+            return value in self.options
+        return isinstance(value, Integral if self.kind == "count" else Real) and not isinstance(value, bool)
+
+    def check(self, subject: str, value: Any) -> None:
+        """Check a value.
+
+        The value of a tensor is not read, because that could wait for a device.
+
+        Args:
+            subject: The rule and the hyperparameter, for the message, such as ``"AdamW: lr"``.
+            value: The value.
+
+        Raises:
+            SettingError: If the value has the wrong type or is out of bounds.
+        """
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise SettingError(f"{subject} must be one number, got a tensor of shape {tuple(value.shape)}.")
+            return
+        if not self._has_right_type(value):
+            raise SettingError(f"{subject} must be {self.requirement}, got {value!r}.")
         if self.bound is not None and float(value) not in self.bound:
-            raise SettingError(f"{who} must be {self.bound}, got {value!r}. The default is {self.default!r}.")
+            raise SettingError(f"{subject} must be {self.bound}, got {value!r}. The default is {self.default!r}.")
 
 
 def _field(declared: Hyper) -> Any:
@@ -158,67 +199,119 @@ def hyper(
     place: str = "",
     averages: str = "",
 ) -> Any:
-    """Declare a number: a field of a rule's dataclass. See `Hyper` for the arguments."""
+    """Declare a number that enters a formula.
+
+    Args:
+        default: The default value.
+        bound: The values that are allowed, such as ``"> 0"`` or ``"[0, 1)"``.
+        symbol: The symbol in the formula.
+        doc: The meaning, in a few words.
+        unit: The unit, in those of the parameter (θ) and its gradient (g).
+        search: The values that a search tries; None if it is not searched.
+        order: The order in which a search opens it; see :class:`Hyper`.
+        moves_optimum: True if it changes which parameters are best.
+        keyword: The argument of ``torch.optim`` that it belongs to, if the names differ.
+        place: The place where it enters the formula, if rules differ in it.
+        averages: The unit of the quantity that a decay rate averages.
+
+    Returns:
+        A field for the dataclass of a rule.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from thalweg.rules import Rule, hyper
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Descent(Rule):
+        ...     lr: float = hyper(0.1, "> 0", symbol="η", doc="learning rate", unit="θ/g")
+        >>> Descent(lr=-1.0)
+        Traceback (most recent call last):
+        thalweg.errors.SettingError: Descent: lr must be > 0, got -1.0. The default is 0.1.
+    """
     return _field(
         Hyper(
-            default,
-            doc,
-            symbol,
-            Bound(bound),
-            unit,
-            search,
-            order,
-            moves_optimum,
-            keyword,
-            "number",
-            (),
-            place,
-            averages,
+            default=default,
+            doc=doc,
+            symbol=symbol,
+            bound=Bound(bound),
+            unit=unit,
+            search=search,
+            order=order,
+            moves_optimum=moves_optimum,
+            keyword=keyword,
+            place=place,
+            averages=averages,
         )
     )
 
 
 def switch(default: bool, *, doc: str) -> Any:
-    """Declare a switch between two forms of a formula: a field of a rule's dataclass."""
+    """Declare a switch between two forms of a formula.
+
+    Args:
+        default: The default value.
+        doc: The meaning, in a few words.
+
+    Returns:
+        A field for the dataclass of a rule.
+    """
     return _field(Hyper(default, doc, kind="switch"))
 
 
 def count(default: int, bound: str, *, symbol: str, doc: str) -> Any:
-    """Declare a whole number that decides what is computed, not only with which numbers: a field, as above."""
+    """Declare a whole number that decides which operations a step does.
+
+    Args:
+        default: The default value.
+        bound: The values that are allowed, such as ``">= 1"``.
+        symbol: The symbol in the formula.
+        doc: The meaning, in a few words.
+
+    Returns:
+        A field for the dataclass of a rule.
+    """
     return _field(Hyper(default, doc, symbol, Bound(bound), kind="count"))
 
 
 def choice(default: str, *options: str, doc: str) -> Any:
-    """Declare a choice between several forms of a formula: a field, as above."""
+    """Declare a choice between several forms of a formula.
+
+    Args:
+        default: The default option.
+        *options: All other options.
+        doc: The meaning, in a few words.
+
+    Returns:
+        A field for the dataclass of a rule.
+    """
     return _field(Hyper(default, doc, kind="choice", options=(default, *options)))
 
 
-# What most rules declare, in one place.
+# Declarations that most rules share.
 
 
 def learning_rate(
     default: float, *, low: float = 1e-5, high: float = 1.0, unit: str = "θ", doc: str = "learning rate"
 ) -> Any:
-    """Declare η. Its unit is that of a parameter where the step is scaled to a size that no gradient changes."""
+    """Declare η. Its unit is that of the parameter if no gradient changes the size of a step."""
     return hyper(default, ">= 0", symbol="η", unit=unit, search=Range(low, high, "log"), order=1, doc=doc)
 
 
 def mean_decay(default: float, *, symbol: str = "β₁", keyword: str | None = "betas") -> Any:
     """Declare the decay of a running mean of gradients."""
-    within = Range(0.5, 0.99, "log-to-one")
+    search = Range(0.5, 0.99, "log-to-one")
     doc = "decay of the mean gradient"
-    return hyper(default, "[0, 1)", symbol=symbol, search=within, order=2, doc=doc, keyword=keyword, averages="g")
+    return hyper(default, "[0, 1)", symbol=symbol, search=search, order=2, doc=doc, keyword=keyword, averages="g")
 
 
 def square_decay(default: float, *, symbol: str = "β₂", keyword: str | None = "betas") -> Any:
     """Declare the decay of a running mean of squared gradients."""
-    within = Range(0.9, 0.9999, "log-to-one")
+    search = Range(0.9, 0.9999, "log-to-one")
     doc = "decay of the mean square"
-    return hyper(default, "[0, 1)", symbol=symbol, search=within, doc=doc, keyword=keyword, averages="g²")
+    return hyper(default, "[0, 1)", symbol=symbol, search=search, doc=doc, keyword=keyword, averages="g²")
 
 
 def epsilon(default: float, *, place: str = "outside the root", unit: str = "g") -> Any:
-    """Declare ε. Its `place` says in the docs what it is added to."""
-    within = Range(1e-10, 1e-3, "log")
+    """Declare ε; `place` names the quantity that it is added to."""
+    search = Range(1e-10, 1e-3, "log")
     doc = "keeps the division finite"
-    return hyper(default, ">= 0", symbol="ε", unit=unit, search=within, doc=doc, place=place)
+    return hyper(default, ">= 0", symbol="ε", unit=unit, search=search, doc=doc, place=place)

@@ -1,14 +1,14 @@
-"""Reductions: what a rule asks of a whole tensor, or of the whole model.
+"""Reductions: sums, means and maxima over a whole tensor or the whole model.
 
-A rule never sums by itself: it yields a request and is sent the answer, because only the engine knows whether the
-tensor at hand is all of it, a shard, or one member of a population.
+A rule does not reduce a tensor by itself. It yields a request and receives the result, because only the engine knows
+whether the tensor at hand is the whole parameter, a shard of it, or one member of a population::
 
     norm = yield Sum(grad * grad)                   over this tensor: a 0-D tensor
-    rows = yield Mean(grad * grad, dim=-1)          over a dimension, or several, which stay with size 1
-    norm = yield Sum(grad * grad, over="model")     over every tensor that takes part in the step
+    rows = yield Mean(grad * grad, dim=-1)          over one or several dimensions, which stay with size 1
+    norm = yield Sum(grad * grad, over="model")     over all tensors that take part in the step
 
-All tensors advance together, a request at a time. A request over the model waits until every tensor has made one, or
-has ended: so some tensors may ask for more than others do before it.
+All tensors advance together, one request at a time. A request over the model waits until every tensor has made one or
+has ended. So some tensors may make more requests over themselves than others before it.
 """
 
 import inspect
@@ -21,35 +21,71 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sum:
-    """The sum of a tensor, along `dim` or entirely (then it is 0-d); `over="model"` adds up the sums of all tensors."""
+    """A request for the sum of a tensor.
 
-    of: Tensor
+    Attributes:
+        tensor: The tensor.
+        dim: The dimensions to sum over; they stay with size 1. None for all dimensions: the result is 0-D.
+        over: ``"tensor"``, or ``"model"`` for the sum over all tensors that take part in the step.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.engine.eager.loop import run_in_lockstep
+        >>> def norm(tensor):
+        ...     return (yield Sum(tensor * tensor)) ** 0.5
+        >>> run_in_lockstep([norm(torch.tensor([3.0, 4.0]))])
+        [tensor(5.)]
+    """
+
+    tensor: Tensor
     dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a tensor, along `dim` or entirely; `over="model"` is the mean of all elements of all tensors."""
+    """A request for the mean of a tensor.
 
-    of: Tensor
+    Attributes:
+        tensor: The tensor.
+        dim: The dimensions to average over; they stay with size 1. None for all dimensions: the result is 0-D.
+        over: ``"tensor"``, or ``"model"`` for the mean of all elements of all tensors that take part in the step.
+    """
+
+    tensor: Tensor
     dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
 
 
 @dataclass(frozen=True)
 class Max:
-    """The largest element of a tensor, along `dim` or entirely; `over="model"` is that of all tensors."""
+    """A request for the largest element of a tensor.
 
-    of: Tensor
+    Attributes:
+        tensor: The tensor.
+        dim: The dimensions to reduce; they stay with size 1. None for all dimensions: the result is 0-D.
+        over: ``"tensor"``, or ``"model"`` for the largest element of all tensors that take part in the step.
+    """
+
+    tensor: Tensor
     dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
 
 
 Reduction = Sum | Mean | Max
-ReductionGenerator = Generator[Reduction, Any, Any]  # a computation that asks on the way
+ReductionGenerator = Generator[Reduction, Any, Any]  # yields requests, receives their results, returns a value
 
 
 def resolve_reductions(result: Any) -> ReductionGenerator:
-    """Run what a `direction` or `apply` returned: a value, or a generator that asks for reductions first."""
+    """Run the result of a ``direction`` or ``apply``, which may be a value or a generator of reductions.
+
+    Args:
+        result: A value, or a generator that yields reductions and returns a value.
+
+    Yields:
+        The reductions of the generator.
+
+    Returns:
+        The value.
+    """
     return (yield from result) if inspect.isgenerator(result) else result

@@ -1,16 +1,16 @@
-"""Rule: what an optimizer is, before anyone decides how to run it.
+"""The rule: the formula of an optimizer, independent of the way it is executed.
 
-A rule is a frozen dataclass whose fields are hyperparameters and whose methods are pure functions. It has
+A rule is a frozen dataclass. Its fields are hyperparameters; its methods are pure functions::
 
-    coefficients(step)                          every scalar of the step, in Python's float64, outside the kernel
+    coefficients(step)                          all scalars of the step, in Python's float64, outside the kernel
     direction(param, grad, state, c)            the step before learning rate and decay, and the new state
     apply(param, direction, state, c)           the new parameter, and the new state
 
-`update` is the two in a row. Numbers enter `direction` and `apply` through `c` alone, never through `self`: so a
-schedule cannot recompile a kernel, and a population of settings is one program. Switches (`amsgrad`) and the layout of
-the state are read from `self`: they choose between programs.
+``update`` calls the last two. Numbers enter ``direction`` and ``apply`` through ``c`` alone, never through ``self``: so
+a schedule does not recompile a kernel, and a population of settings is one program. Static hyperparameters
+(``amsgrad``) and the layout of the state are read from ``self``: they select the program.
 
-`direction` and `apply` may be generators that yield reductions (see `reductions`); the engine answers them.
+``direction`` and ``apply`` may be generators that yield reductions (see `reductions`); the engine sends the results.
 """
 
 from collections.abc import Hashable, Mapping
@@ -23,45 +23,85 @@ from torch import Tensor
 
 from thalweg.errors import KeywordError, nearest
 from thalweg.rules.core.hyper import Hyper
-from thalweg.rules.core.records import record
+from thalweg.rules.core.records import Record, record
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor
-from thalweg.rules.core.traits import SCOPES, Traits
+from thalweg.rules.core.traits import Traits
 
-MAX_DIMS = 6  # of parameters, for rules that declare something for each dimension
+MAX_DIMS = 6  # of a parameter, for rules that declare a state tensor for each dimension
+
+# The result of `direction` and `apply`: a tensor and the new state, or a generator that yields reductions first.
+StepResult = tuple[Tensor, Record] | ReductionGenerator
 
 
 @cache
-def own_hypers(kind: Any) -> dict[str, Hyper]:
-    """What a class of rules declares of each hyperparameter of its own, by field name."""
-    return {one.name: one.metadata["hyper"] for one in fields(kind) if "hyper" in one.metadata}
+def _declared_hypers(rule_class: Any) -> dict[str, Hyper]:
+    return {field.name: field.metadata["hyper"] for field in fields(rule_class) if "hyper" in field.metadata}
 
 
 class Rule:
-    """The base of every optimizer's formula. Concrete rules are final: to change one, wrap it."""
+    """The base class of all formulas of optimizers.
 
-    declared_traits: ClassVar[Traits] = Traits()  # those of the class; `traits` are those of a rule at its settings
-    _own_traits: ClassVar[Mapping[str, Any]] = {}
+    A concrete rule is a frozen dataclass and is final: to change it, wrap it. Class keywords declare its traits.
+
+    Attributes:
+        declared_traits: The traits of the class; :attr:`traits` are those of a rule at its settings.
+
+    Example:
+        A rule defines ``coefficients`` and ``direction``, and is run by ``thalweg.optim``:
+
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from thalweg import optim
+        >>> from thalweg.rules import Rule, hyper, record
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class SignDescent(Rule, scope="elementwise"):
+        ...     lr: float = hyper(1e-3, ">= 0", symbol="η", unit="θ", doc="learning rate")
+        ...
+        ...     def coefficients(self, step):
+        ...         return record(lr=self.lr)
+        ...
+        ...     def direction(self, param, grad, state, c):
+        ...         return torch.sign(grad), state
+        >>> param = torch.ones(2, requires_grad=True)
+        >>> optimizer = optim.optimizer_for(SignDescent(lr=0.5))([param])
+        >>> param.sum().backward()
+        >>> optimizer.step()
+        >>> param.tolist()
+        [0.5, 0.5]
+    """
+
+    declared_traits: ClassVar[Traits] = Traits()
+    _class_keywords: ClassVar[Mapping[str, Any]] = {}
 
     class State:
-        """Nothing is remembered unless a rule declares it."""
+        """The state tensors of a parameter; none unless a rule declares them."""
 
     def __init_subclass__(cls, **traits: Any) -> None:
-        """Declare traits by class keywords, as in `class SGD(Rule, scope="elementwise", supports_sparse=True)`."""
+        """Declare traits.
+
+        Args:
+            **traits: Fields of :class:`Traits`, as in ``class SGD(Rule, scope="elementwise", supports_sparse=True)``.
+                All others are inherited.
+
+        Raises:
+            KeywordError: If there is no such trait.
+            SettingError: If the scope is unknown.
+        """
         if "scope" in traits:
-            assert traits["scope"] in SCOPES, f"scope must be one of {SCOPES}, got {traits['scope']!r}"
             traits["needs_whole_matrices"] = traits["scope"] == "matrix"
-        cls._own_traits = traits
-        declared = [vars(base).get("_own_traits", {}) for base in reversed(cls.__mro__)]
-        cls.declared_traits = Traits(**{name: value for base in declared for name, value in base.items()})
+        cls._class_keywords = traits
+        inherited = [vars(base).get("_class_keywords", {}) for base in reversed(cls.__mro__)]
+        merged = {name: value for keywords in inherited for name, value in keywords.items()}
+        cls.declared_traits = Traits.declare(cls.__name__, **merged)
 
     def __post_init__(self) -> None:
-        for name, declared in own_hypers(type(self)).items():  # type: ignore[arg-type]  # a class is hashable
+        for name, declared in self.declared_hypers().items():
             declared.check(f"{self.name}: {name}", getattr(self, name))
-        self.check_together()
+        self.check_consistency()
 
-    def check_together(self) -> None:
-        """Raise SettingError for settings that are each within bounds but do not go together."""
+    def check_consistency(self) -> None:
+        """Raise SettingError if settings that are each within their bounds contradict each other."""
 
     @cached_property
     def traits(self) -> Traits:
@@ -70,116 +110,158 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """The name in messages."""
         return type(self).__name__
 
     @property
     def code_key(self) -> Hashable:
-        """What chooses the code of a step: the class and the switches, but no number."""
-        own = own_hypers(type(self))  # type: ignore[arg-type]
-        return type(self), tuple(getattr(self, name) for name, declared in own.items() if declared.is_switch)
+        """The key of the code of a step: the class and the static hyperparameters, but no number."""
+        declared = self.declared_hypers().items()
+        return type(self), tuple(getattr(self, name) for name, hyper in declared if hyper.is_static)
 
     @property
     def parts(self) -> "Mapping[str, Rule]":
-        """The rules that it is made of, each for parameters of its own, by what they are called; empty for one rule."""
+        """The rules that step different parameters, by name; empty for a rule that steps all of them."""
         return {}
 
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the docstring of this class: a description of the rule."""
+        return (cls.__doc__ or "").partition("\n")[0]
+
+    @classmethod
+    def declared_hypers(cls) -> dict[str, Hyper]:
+        """Return the hyperparameters that are fields of this class, by name."""
+        return _declared_hypers(cls)  # type: ignore[arg-type]  # mypy takes a class for its instances, which may not hash
+
     def hypers(self) -> dict[str, Hyper]:
-        """What is declared of each hyperparameter, by name."""
-        return own_hypers(type(self))  # type: ignore[arg-type]
+        """Return the declarations of all hyperparameters, by name; those of a wrapped rule are included."""
+        return self.declared_hypers()
 
     def settings(self) -> dict[str, Any]:
-        """The value of each hyperparameter."""
+        """Return the values of all hyperparameters, by name."""
         return {name: getattr(self, name) for name in self.hypers()}
 
     def at_defaults(self) -> Self:
-        """This rule with every setting at its default."""
-        return self._with({name: declared.default for name, declared in self.hypers().items()})
+        """Return this rule with every hyperparameter at its default."""
+        return self._replace({name: declared.default for name, declared in self.hypers().items()})
 
     def with_(self, **settings: Any) -> Self:
-        """This rule with some settings changed; an unknown one raises KeywordError."""
+        """Return this rule with some settings changed.
+
+        Args:
+            **settings: The new values, by the names of :meth:`hypers`.
+
+        Returns:
+            A new rule.
+
+        Raises:
+            KeywordError: If there is no such hyperparameter.
+            SettingError: If a value is out of its bounds, or values contradict each other.
+
+        Example:
+            >>> from thalweg.rules import AdamW, Clip
+            >>> Clip(AdamW()).with_(lr=0.01).settings()["lr"]
+            0.01
+        """
         declared = self.hypers()
         for name in settings:
             if name not in declared:
                 raise KeywordError(
                     f"{self.name}: the settings are {', '.join(declared)}, got {name!r}. {nearest(name, declared)}"
                 )
-        return self._with(settings)
+        return self._replace(settings)
 
-    def _with(self, settings: dict[str, Any]) -> Self:
-        # Not `replace`, which would check every setting anew: populations and schedules do this at every step.
+    def _replace(self, settings: dict[str, Any]) -> Self:
+        # Not `dataclasses.replace`, which would check every setting: populations and schedules call this at every step.
         changed = object.__new__(type(self))
         changed.__dict__.update(self.__dict__, **settings)
         changed.__dict__.pop("traits", None)  # they may depend on settings
-        declared = own_hypers(type(self))  # type: ignore[arg-type]
+        declared = self.declared_hypers()
         for name in settings.keys() & declared.keys():
             declared[name].check(f"{self.name}: {name}", settings[name])
-        changed.check_together()
+        changed.check_consistency()
         return changed
 
     def for_step(self, step: int) -> Self:
-        """The rule of step number `step`, where rules take turns."""
+        """Return the rule of step number ``step``, counted from 1; see the trait ``varies_by_step``."""
         return self
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
-        """The tensors that these settings remember for a parameter of this shape, by field name."""
-        leaves = {name: leaf for name, leaf in vars(self.State).items() if isinstance(leaf, StateTensor)}
-        return {name: replace(leaf, rule=self) for name, leaf in leaves.items() if leaf.when(self, shape)}
+        """Return the state tensors of a parameter of this shape, by field name."""
+        declared = {name: tensor for name, tensor in vars(self.State).items() if isinstance(tensor, StateTensor)}
+        return {name: replace(tensor, rule=self) for name, tensor in declared.items() if tensor.when(self, shape)}
 
-    def init(self, param: Tensor) -> Any:
-        """The state before the first step: a row of tensors of the parameter's dtype, device and order in memory."""
+    def init(self, param: Tensor) -> Record:
+        """Return the initial state: tensors of the parameter's dtype, device and memory order, by field name."""
         layout = self.layout(param.shape)
-        return record(**{name: leaf.first(leaf.rule, param.detach()) for name, leaf in layout.items()})
+        return record(**{name: tensor.init(tensor.rule, param.detach()) for name, tensor in layout.items()})
 
     def state_numel(self, shape: torch.Size) -> int:
-        """How many numbers are remembered for a parameter of this shape."""
-        return sum(leaf.shape(shape).numel() for leaf in self.layout(shape).values())
+        """Return the number of elements in the state of a parameter of this shape."""
+        return sum(tensor.shape(shape).numel() for tensor in self.layout(shape).values())
 
-    def coefficients(self, step: int) -> Any:
-        """Every scalar that step number `step` (from 1) needs, as a row."""
+    def coefficients(self, step: int) -> Record:
+        """Return all scalars of step number ``step``, counted from 1, by name."""
         raise NotImplementedError
 
-    def rate(self, step: int) -> Any:
-        """The learning rate of step number `step`, as it is set, before what the rule makes of it."""
+    def base_lr(self, step: int) -> Any:
+        """Return the learning rate of step number ``step`` before the formula changes it."""
         return self.settings()["lr"]
 
     def decay_factor(self, step: int) -> float | None:
-        """What a decay beside the step leaves of a parameter at step number `step`, as a share; None if there is none.
+        """Return the factor of a parameter in the decay beside step number ``step``; None if there is no such decay.
 
-        Such decays have the coefficient `shrink`, and `left` in wrappers.
+        It is the coefficient ``shrink``, in wrappers ``left``.
         """
         c = self.coefficients(step)
-        shares = [getattr(c, name) for name in ("shrink", "left") if name in c._fields]
-        return min(shares) if shares else None
+        factors = [getattr(c, name) for name in ("shrink", "left") if name in c._fields]
+        return min(factors) if factors else None
 
-    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
-        """Scalars of step number `step` that depend on the step before, whose recurrent scalars are `before`.
+    def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
+        """Return the scalars of step number ``step`` that depend on the step before.
 
-        Every `recurrent_scalars` name is among them. They are kept for each parameter, in float64, under their names.
+        Args:
+            step: The number of the step, counted from 1.
+            previous: The recurrent scalars of the step before, by name; at step 1 their initial values.
+
+        Returns:
+            Coefficients by name, all ``recurrent_scalars`` of the traits among them. The optimizer keeps these for each
+            parameter, in float64.
         """
         return {}
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        """(the step before learning rate and decay, the new state); may yield reductions."""
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> StepResult:
+        """Return the step before learning rate and decay, and the new state. May yield reductions.
+
+        Args:
+            param: The parameter.
+            grad: Its gradient, of the same shape.
+            state: The state, by the field names of :meth:`layout`.
+            c: The coefficients of the step.
+        """
         raise NotImplementedError
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
-        """(the new parameter, the new state): θ - η d unless the rule says otherwise; may yield reductions."""
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> StepResult:
+        """Return the new parameter, θ - η d by default, and the new state. May yield reductions."""
         return param - c.lr * direction, state
 
     def update(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        """One step of one tensor: (the new parameter, the new state)."""
+        """Run one step of one tensor: yield its reductions and return the new parameter and the new state."""
         direction, state = yield from resolve_reductions(self.direction(param, grad, state, c))
         return (yield from resolve_reductions(self.apply(param, direction, state, c)))
 
-    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Any:
-        """Where the gradient of the step is to be taken, for rules that need a second one; may yield reductions."""
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Tensor | ReductionGenerator:
+        """Return the parameter at which the second gradient is evaluated, for rules that need one.
+
+        May yield reductions.
+        """
         raise NotImplementedError
 
-    def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Any:
-        """The new state, given an estimate of the Hessian's diagonal, for rules that need it."""
+    def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Record:
+        """Return the new state after an estimate of the Hessian's diagonal, for rules that need one."""
         raise NotImplementedError
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
-        """The parameter at which the model is to be used, if that is elsewhere; `c` is that of the last step."""
+        """Return the parameter at which the model is evaluated; ``c`` are the coefficients of the last step."""
         return param

@@ -1,4 +1,4 @@
-"""State: the tensors that a rule keeps for each parameter, declared by their shape, unit and first value."""
+"""State: the tensors that a rule keeps for each parameter, declared by shape, unit and initial value."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,73 +10,120 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StateTensor:
-    """One tensor of a rule's state: its unit, its name in a `state_dict`, its first value, shape, and when it exists.
+    """The declaration of one tensor of a rule's state.
 
-    `first` is called with the rule and the parameter; `shaped` and `when` with the rule and the parameter's shape.
+    Attributes:
+        unit: The unit, in those of the parameter (θ) and its gradient (g).
+        key: The name in a ``state_dict``.
+        init: The initial value, of the rule and the parameter.
+        shape_of: The shape, of the rule and the parameter's shape.
+        when: True if the tensor exists, of the rule and the parameter's shape.
+        rule: The rule at its settings; None until the declaration is part of a layout.
     """
 
     unit: str
     key: str
-    first: Callable[[Any, Tensor], Tensor]
-    shaped: Callable[[Any, torch.Size], torch.Size]
+    init: Callable[[Any, Tensor], Tensor]
+    shape_of: Callable[[Any, torch.Size], torch.Size]
     when: Callable[[Any, torch.Size], bool]
-    rule: Any = None  # whose leaf it is, where it is one of a layout
+    rule: Any = None
 
     def shape(self, param: torch.Size) -> torch.Size:
-        """The shape of this tensor for a parameter of shape `param`."""
-        return torch.Size(self.shaped(self.rule, param))
+        """Return the shape of this tensor for a parameter of shape ``param``."""
+        return torch.Size(self.shape_of(self.rule, param))
 
 
 def _always(rule: Any, shape: torch.Size) -> bool:
     return True
 
 
+def _zero(rule: Any) -> float:
+    return 0.0
+
+
+def _scalar_shape(rule: Any, shape: torch.Size) -> torch.Size:
+    return torch.Size([])
+
+
 def like_param(
     *,
     unit: str,
     key: str,
-    fill: Callable[[Any], float] = lambda rule: 0.0,
+    fill: Callable[[Any], float] = _zero,
     when: Callable[[Any, torch.Size], bool] = _always,
     reduced_dim: int | None = None,
 ) -> Any:
-    """Declare a tensor of the state that is shaped like the parameter, or has size 1 along its `reduced_dim`.
+    """Declare a state tensor with the shape of the parameter.
 
-    `key` is its name in a `state_dict` (torch's, where torch has the optimizer); `fill(rule)` its first value;
-    `when(rule, shape)` whether it exists for these settings and this shape of parameter.
+    Args:
+        unit: The unit, in those of the parameter (θ) and its gradient (g), such as ``"g²"``.
+        key: The name in a ``state_dict``: torch's, if torch has the optimizer.
+        fill: The initial value of all elements, of the rule.
+        when: True if the tensor exists, of the rule and the parameter's shape.
+        reduced_dim: A dimension that has size 1 in this tensor.
+
+    Returns:
+        A field of the class ``State`` of a rule.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.rules import Rule, like_param
+        >>> class Momentum(Rule):
+        ...     class State:
+        ...         m = like_param(unit="g", key="momentum_buffer")
+        >>> Momentum().init(torch.ones(2))
+        Record(m=tensor([0., 0.]))
     """
     if reduced_dim is None:  # in the parameter's order in memory
         return StateTensor(
             unit, key, lambda rule, param: torch.full_like(param, fill(rule)), lambda rule, shape: shape, when
         )
 
-    def shaped(rule: Any, shape: torch.Size) -> torch.Size:
+    def shape_of(rule: Any, shape: torch.Size) -> torch.Size:
         sizes = list(shape)
         sizes[reduced_dim] = 1
         return torch.Size(sizes)
 
-    return of_shape(shaped, unit=unit, key=key, fill=fill, when=when)
+    return of_shape(shape_of, unit=unit, key=key, fill=fill, when=when)
 
 
 def copy_of_param(*, key: str, when: Callable[[Any, torch.Size], bool] = _always) -> Any:
-    """Declare a tensor of the state that starts as the parameter."""
+    """Declare a state tensor whose initial value is the parameter.
+
+    Args:
+        key: The name in a ``state_dict``.
+        when: True if the tensor exists, of the rule and the parameter's shape.
+
+    Returns:
+        A field of the class ``State`` of a rule.
+    """
     return StateTensor("θ", key, lambda rule, param: param.detach().clone(), lambda rule, shape: shape, when)
 
 
 def of_shape(
-    shaped: Callable[[Any, torch.Size], torch.Size] = lambda rule, shape: torch.Size([]),
+    shape_of: Callable[[Any, torch.Size], torch.Size] = _scalar_shape,
     *,
     unit: str,
     key: str,
-    fill: Callable[[Any], float] = lambda rule: 0.0,
+    fill: Callable[[Any], float] = _zero,
     when: Callable[[Any, torch.Size], bool] = _always,
-    first: Callable[[Any, Tensor], Tensor] | None = None,
+    init: Callable[[Any, Tensor], Tensor] | None = None,
 ) -> Any:
-    """Declare a tensor of the state of another shape, that of `shaped(rule, shape)`; a single number by default.
+    """Declare a state tensor with a shape of its own.
 
-    `first(rule, param)` makes its first value, where that is not one number everywhere.
+    Args:
+        shape_of: The shape, of the rule and the parameter's shape; 0-D by default.
+        unit: The unit, in those of the parameter (θ) and its gradient (g).
+        key: The name in a ``state_dict``.
+        fill: The initial value of all elements, of the rule.
+        when: True if the tensor exists, of the rule and the parameter's shape.
+        init: The initial value, of the rule and the parameter, if its elements differ. It replaces ``fill``.
+
+    Returns:
+        A field of the class ``State`` of a rule.
     """
 
-    def filled(rule: Any, param: Tensor) -> Tensor:
-        return param.new_full(shaped(rule, param.shape), fill(rule))
+    def full(rule: Any, param: Tensor) -> Tensor:
+        return param.new_full(shape_of(rule, param.shape), fill(rule))
 
-    return StateTensor(unit, key, first or filled, shaped, when)
+    return StateTensor(unit, key, init or full, shape_of, when)

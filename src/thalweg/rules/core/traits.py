@@ -1,33 +1,44 @@
-"""Traits: what holds of a rule, whatever the gradients are, and how it carries over to wrappers and composites.
+"""Traits: properties of a rule that hold at every step, and their merge in wrappers and composites.
 
-Each trait is one field below. Its merge says what becomes of it in a wrapper, whose traits are those of the inner rule
-and its own. A composite follows one of its members at a time: a trait holds of it as of the rule that is followed, or,
-if `of_all_members`, as the merge of all of them says. So a new trait is one field.
+A trait is one field of `Traits`. Its merge gives the trait of a wrapper from those of the inner rule and the wrapper
+itself. A composite follows one of its members at a time: its trait is that of the current member, or the merge of all
+members if the field says `of_all_members`. So a new trait is one field.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
+
+from thalweg.errors import KeywordError, SettingError, nearest
 
 Scope = Literal["elementwise", "tensor", "matrix", "model"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)  # from narrow to wide
-# What a step needs: a gradient at θ; a second one at perturbed parameters; estimates of the Hessian's diagonal; or a
-# closure, which is called at as many points as the step takes.
+
+# The requirement of a step: a gradient at θ; a second one at perturbed parameters; estimates of the Hessian's diagonal;
+# or a closure, which is called at several points.
 Needs = Literal["gradient", "second gradient", "curvature", "closure"]
 
-_Merge = Callable[[Sequence[Any]], Any]
+Merge = Callable[[Sequence[Any]], Any]
 
 
-def _trait(default: Any, merge: _Merge, *, of_all_members: bool = False) -> Any:
-    return field(default_factory=lambda: default, metadata={"merge": merge, "of_all_members": of_all_members})
+def trait(default: Any, merge: Merge, *, of_all_members: bool = False) -> Any:
+    """Declare a trait: a field of `Traits`.
+
+    `merge` receives the values of several rules, the innermost first. `of_all_members` says that a composite merges the
+    values of all members, instead of taking that of the current one.
+    """
+    return field(
+        default_factory=lambda: default,
+        metadata={"merge": merge, "of_all_members": of_all_members},
+        hash=not isinstance(default, dict),
+    )
 
 
 def _widest(scopes: Sequence[Scope]) -> Scope:
     return max(scopes, key=SCOPES.index)
 
 
-def _last_but_gradient(needs: Sequence[Needs]) -> Needs:
-    """Return the outermost need beyond a gradient."""
+def _outermost_need(needs: Sequence[Needs]) -> Needs:
     return next((need for need in reversed(needs) if need != "gradient"), "gradient")
 
 
@@ -41,69 +52,96 @@ def _union(mappings: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Traits:
-    """What holds of a rule at its settings.
+    """The properties of a rule at its settings.
 
     Attributes:
-        scope: The part of the model that a step of one element looks at.
-        needs: What a step needs beside the gradient.
-        needs_whole_matrices: A parameter must be whole matrices; the scope of a nest may be wider and hide it.
-        supports_sparse: Sparse gradients make sense, as they do in ``torch.optim``.
-        supports_complex: Complex parameters are pairs of real numbers. False where dimensions have a meaning.
-        supports_vmap: A step does the same operations whatever its numbers are, so a population can step as one.
-        min_dims: Dimensions that a parameter must have at least.
-        max_dims: Dimensions that a parameter may have at most; None for any number.
-        corrects_bias: Averages that start at zero are corrected for it.
+        scope: The part of the model that the step of one element depends on.
+        needs: The requirement of a step beside the gradient.
+        needs_whole_matrices: Every parameter must be a whole matrix. ``scope`` does not say this, since a wrapper may
+            widen it.
+        supports_sparse: Sparse gradients are supported, as in ``torch.optim``.
+        supports_complex: Complex parameters are treated as pairs of real numbers. False if dimensions have a meaning.
+        supports_vmap: A step does the same operations for all values, so a population can take it as one.
+        min_dims: The smallest number of dimensions of a parameter.
+        max_dims: The largest number of dimensions of a parameter; None for no limit.
+        corrects_bias: Running means that start at zero are corrected for it.
         lr_in_state: The learning rate acts on the state, not on the size of a step.
         estimates_lr: The rule estimates its step size; the learning rate is a factor of the estimate.
-        owns_parameters: A step continues from parameters in the state and is not -lr times the direction. Nothing else
-            may move the parameters, and nothing may mask the direction.
+        owns_parameters: A step starts from parameters in the state and is not -lr times the direction. Nothing else may
+            move the parameters or mask the direction.
         bounded: Steps end within bounds.
-        preserves_norms: Steps end at the norms they began with.
-        replaces_lr_schedule: The rule does what a falling learning rate would do.
-        has_eval_params: The model is evaluated at other parameters than it is trained at: `Rule.evaluation_point`.
-        noop_on_zero_grad: A zero gradient leaves parameter and state as they are.
-        uses_random_numbers: Coefficients `key_low` and `key_high`, which the engine adds, seed random numbers.
-        varies_by_step: Another rule takes over at some step: `Rule.for_step`.
-        curvature_interval: Steps from one estimate of the curvature to the next, where `needs` is "curvature".
-        recurrent_scalars: Scalars that follow from the step before, with their first values.
+        preserves_norms: Steps end at the norms that they began with.
+        replaces_lr_schedule: The rule has the effect of a falling learning rate.
+        has_eval_params: The model is evaluated at other parameters than it is trained at: ``Rule.evaluation_point``.
+        noop_on_zero_grad: A gradient of zero changes neither parameter nor state.
+        uses_random_numbers: The engine adds the coefficients ``key_low`` and ``key_high``, which seed random numbers.
+        varies_by_step: Another rule takes over at some step: ``Rule.for_step``.
+        curvature_interval: Steps from one estimate of the curvature to the next, if ``needs`` is "curvature".
+        recurrent_scalars: Scalars that depend on the previous step, with their initial values.
     """
 
-    scope: Scope = _trait("elementwise", _widest)
-    needs: Needs = _trait("gradient", _last_but_gradient)
-    needs_whole_matrices: bool = _trait(False, any)
-    supports_sparse: bool = _trait(False, all)
-    supports_complex: bool = _trait(True, all)
-    supports_vmap: bool = _trait(True, all, of_all_members=True)
-    min_dims: int = _trait(0, max)
-    max_dims: int | None = _trait(None, _smallest_limit)
-    corrects_bias: bool = _trait(False, any)
-    lr_in_state: bool = _trait(False, any)
-    estimates_lr: bool = _trait(False, any, of_all_members=True)
-    owns_parameters: bool = _trait(False, any, of_all_members=True)
-    bounded: bool = _trait(False, any, of_all_members=True)
-    preserves_norms: bool = _trait(False, any, of_all_members=True)
-    replaces_lr_schedule: bool = _trait(False, any)
-    has_eval_params: bool = _trait(False, any, of_all_members=True)
-    noop_on_zero_grad: bool = _trait(False, all)
-    uses_random_numbers: bool = _trait(False, any)
-    varies_by_step: bool = _trait(False, any)
-    curvature_interval: int = _trait(1, max)
-    recurrent_scalars: Mapping[str, float] = _trait({}, _union)
+    scope: Scope = trait("elementwise", _widest)
+    needs: Needs = trait("gradient", _outermost_need)
+    needs_whole_matrices: bool = trait(False, any)
+    supports_sparse: bool = trait(False, all)
+    supports_complex: bool = trait(True, all)
+    supports_vmap: bool = trait(True, all, of_all_members=True)
+    min_dims: int = trait(0, max)
+    max_dims: int | None = trait(None, _smallest_limit)
+    corrects_bias: bool = trait(False, any)
+    lr_in_state: bool = trait(False, any)
+    estimates_lr: bool = trait(False, any, of_all_members=True)
+    owns_parameters: bool = trait(False, any, of_all_members=True)
+    bounded: bool = trait(False, any, of_all_members=True)
+    preserves_norms: bool = trait(False, any, of_all_members=True)
+    replaces_lr_schedule: bool = trait(False, any)
+    has_eval_params: bool = trait(False, any, of_all_members=True)
+    noop_on_zero_grad: bool = trait(False, all)
+    uses_random_numbers: bool = trait(False, any)
+    varies_by_step: bool = trait(False, any)
+    curvature_interval: int = trait(1, max)
+    recurrent_scalars: Mapping[str, float] = trait({}, _union)
 
-    def wrap(self, own: Self) -> Self:
-        """Return the traits of a wrapper with traits `own` around a rule with these traits."""
-        return type(self)(**{name: merge([getattr(self, name), getattr(own, name)]) for name, merge, _ in _MERGES})
+    @classmethod
+    def declare(cls, rule_name: str, **traits: Any) -> Self:
+        """Return the traits with these values; raise an error with this name if a trait is unknown or invalid."""
+        names = {declared.name for declared in fields(cls)}
+        for name in traits:
+            if name not in names:
+                raise KeywordError(
+                    f"{rule_name}: the class keywords are the traits of a rule, got {name!r}. {nearest(name, names)}"
+                )
+        if "scope" in traits and traits["scope"] not in SCOPES:
+            raise SettingError(f"{rule_name}: scope must be one of {', '.join(SCOPES)}, got {traits['scope']!r}.")
+        return cls(**traits)
+
+    def wrap(self, wrapper: Self) -> Self:
+        """Return the traits of a wrapper around a rule with these traits.
+
+        Args:
+            wrapper: The traits that the wrapper declares.
+
+        Returns:
+            The traits of both together.
+        """
+        return type(self)(**{declared.name: _merged(declared, (self, wrapper)) for declared in fields(self)})
 
     def combine(self, members: Sequence[Self]) -> Self:
-        """Return the traits of a composite with these members, of which the one with these traits is followed."""
+        """Return the traits of a composite whose current member has these traits.
+
+        Args:
+            members: The traits of all members, the current one included.
+
+        Returns:
+            The traits of the composite.
+        """
         return type(self)(
             **{
-                name: merge([getattr(member, name) for member in members]) if of_all else getattr(self, name)
-                for name, merge, of_all in _MERGES
+                declared.name: _merged(declared, members if declared.metadata["of_all_members"] else (self,))
+                for declared in fields(self)
             }
         )
 
 
-_MERGES: list[tuple[str, _Merge, bool]] = [
-    (trait.name, trait.metadata["merge"], trait.metadata["of_all_members"]) for trait in fields(Traits)
-]
+def _merged(declared: Field[Any], rules: Sequence[Traits]) -> Any:
+    return declared.metadata["merge"]([getattr(traits, declared.name) for traits in rules])

@@ -1,1 +1,1 @@
-"""Descriptions and checks that are read off a rule's declarations."""
+"""Descriptions of rules and checks of their settings, both derived from the declarations of the rules."""

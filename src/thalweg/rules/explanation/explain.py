@@ -1,4 +1,4 @@
-"""Explain: what a rule says of itself, gathered from its module's docstring and its declarations."""
+"""Explain: the description of a rule, collected from the docstring of its module and its declarations."""
 
 import inspect
 import re
@@ -18,13 +18,24 @@ _NEEDS: dict[Needs, str] = {
     "curvature": "estimates of the Hessian's diagonal",
     "closure": "a closure, called several times a step",
 }
-_SHAPE = torch.Size([512, 512])  # of a matrix as they are, beside which rows and columns count little
+_SHAPE = torch.Size([512, 512])  # a typical matrix; state for each row or column hardly counts
 _SECTION = re.compile(r"(Use|Avoid|Source|Departs): ")
 
 
 @dataclass(frozen=True)
 class ExplainedHyper:
-    """One hyperparameter; `search` is None where it is not searched."""
+    """The description of one hyperparameter.
+
+    Attributes:
+        name: The name of the setting.
+        symbol: The symbol in the formula.
+        value: The value in the rule.
+        default: The default value.
+        bound: The condition on a value, in words.
+        unit: The unit, in those of the parameter (θ) and its gradient (g).
+        search: The values that a search tries; None if it is not searched.
+        doc: The meaning, in a few words.
+    """
 
     name: str
     symbol: str
@@ -38,9 +49,23 @@ class ExplainedHyper:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A rule, explained. `state` holds each tensor that is remembered, as (symbol, unit, key in a state_dict).
+    """The description of a rule at its settings.
 
-    `state_bytes` is what is kept for each float32 number of a matrix.
+    Attributes:
+        name: The name of the rule in messages, such as ``"Clip(AdamW)"``.
+        title: A description in one line.
+        formula: The formula, as text.
+        notes: Remarks on the formula.
+        use: The cases that the rule is good for.
+        avoid: The cases that it is not good for.
+        source: The publication of the formula.
+        departs: The differences from the source.
+        scope: The part of the model that the step of one element depends on.
+        semantics: Properties in which optimizers of the same name differ, each as (property, value).
+        warned_of: The settings that cause a warning, in a few words each.
+        hypers: The hyperparameters.
+        state: Each state tensor as (symbol, unit, key in a ``state_dict``).
+        state_bytes: Bytes of state for each float32 element of a matrix.
     """
 
     name: str
@@ -66,9 +91,9 @@ def _dims(rule: Rule) -> str:
 
 
 def semantics(rule: Rule) -> dict[str, str]:
-    """What differs between optimizers of one name: where things enter, and what a step needs. Read off declarations."""
+    """Return the properties in which optimizers of the same name differ, from the declarations of a rule."""
     declared = rule.hypers()
-    places = {name: one.place for name, one in declared.items() if one.place}
+    places = {name: hyper.place for name, hyper in declared.items() if hyper.place}
     return {
         "learning rate": f"in units of {declared['lr'].unit}" if "lr" in declared else "none",
         "weight decay": next((place for name, place in places.items() if "decay" in name), "none"),
@@ -81,53 +106,86 @@ def semantics(rule: Rule) -> dict[str, str]:
 
 
 def state_bytes(rule: Rule) -> float:
-    """The bytes that are kept for each float32 number of a matrix, to a tenth."""
-    rule = next(iter(rule.parts.values()), rule)  # of rules side by side, a matrix follows the first
+    """Return the bytes of state for each float32 element of a matrix, rounded to a tenth."""
+    rule = next(iter(rule.parts.values()), rule)  # the first of several routed rules takes the matrices
     return round(4 * rule.state_numel(_SHAPE) / _SHAPE.numel(), 1)
 
 
-def warned_of(rule: Rule) -> tuple[str, ...]:
-    """What settings a warning is given of, in a few words each."""
+def warning_conditions(rule: Rule) -> tuple[str, ...]:
+    """Return the settings that cause a warning, in a few words each."""
     falling = ("lr scheduled to a hundredth or less",) if rule.traits.replaces_lr_schedule else ()
-    return (*(doubt.when for doubt in setting_checks(rule)), *falling)
+    return (*(check.condition for check in setting_checks(rule)), *falling)
+
+
+@dataclass(frozen=True)
+class _Docstring:
+    """The parts of the docstring of a rule's module."""
+
+    title: str
+    formula: str
+    notes: str
+    sections: dict[str, str]
+
+
+def _parse_docstring(text: str) -> _Docstring:
+    title, _, rest = text.partition("\n\n")
+    prose, *marked = _SECTION.split(rest)
+    blocks = [block for block in prose.split("\n\n") if block.strip()]
+    return _Docstring(
+        title=title.partition(": ")[2] or title,
+        formula="\n\n".join(inspect.cleandoc(block) for block in blocks if block.startswith("    ")),
+        notes=" ".join(" ".join(block.split()) for block in blocks if not block.startswith("    ")),
+        sections=dict(zip(marked[::2], (" ".join(part.split()) for part in marked[1::2]), strict=True)),
+    )
 
 
 def explain(rule: Rule) -> Explanation:
-    """Explain a rule at its settings."""
-    kind = type(rule)
-    text = inspect.cleandoc(getattr(inspect.getmodule(kind), "__doc__", None) or kind.__doc__ or "")
-    title, _, rest = text.partition("\n\n")
-    prose, *marked = _SECTION.split(rest)
-    sections = dict(zip(marked[::2], (" ".join(part.split()) for part in marked[1::2]), strict=True))
-    blocks = [block for block in prose.split("\n\n") if block.strip()]
-    formulas = [block for block in blocks if block.startswith("    ")]
-    notes = [" ".join(block.split()) for block in blocks if not block.startswith("    ")]
-    layout = rule.layout(_SHAPE)
+    """Describe a rule at its settings: formula, hyperparameters, state, advice and source.
+
+    Args:
+        rule: The rule. The formula and the advice come from the docstring of its module.
+
+    Returns:
+        The description.
+
+    Example:
+        >>> from thalweg import rules
+        >>> explanation = rules.explain(rules.SGD(momentum=0.9))
+        >>> explanation.state
+        (('b', 'g', 'momentum_buffer'),)
+    """
+    rule_class = type(rule)
+    module_text = getattr(inspect.getmodule(rule_class), "__doc__", None)
+    docstring = _parse_docstring(inspect.cleandoc(module_text or rule_class.__doc__ or ""))
     return Explanation(
         name=rule.name,
-        title=title.partition(": ")[2] or title,
-        formula="\n\n".join(inspect.cleandoc(block) for block in formulas),
-        notes=" ".join(notes),
-        use=sections.get("Use", ""),
-        avoid=sections.get("Avoid", ""),
-        source=sections.get("Source", ""),
-        departs=sections.get("Departs", ""),
+        title=docstring.title,
+        formula=docstring.formula,
+        notes=docstring.notes,
+        use=docstring.sections.get("Use", ""),
+        avoid=docstring.sections.get("Avoid", ""),
+        source=docstring.sections.get("Source", ""),
+        departs=docstring.sections.get("Departs", ""),
         scope=rule.traits.scope,
         semantics=semantics(rule),
-        warned_of=warned_of(rule),
-        hypers=tuple(
-            ExplainedHyper(
-                name=name,
-                symbol=declared.symbol,
-                value=value,
-                default=declared.default,
-                bound=str(declared.bound) if declared.bound else declared.wanted,
-                unit=declared.unit,
-                search=declared.search,
-                doc=declared.doc,
-            )
-            for (name, declared), value in zip(rule.hypers().items(), rule.settings().values(), strict=True)
-        ),
-        state=tuple((name, leaf.unit, leaf.key) for name, leaf in layout.items()),
+        warned_of=warning_conditions(rule),
+        hypers=_explained_hypers(rule),
+        state=tuple((name, tensor.unit, tensor.key) for name, tensor in rule.layout(_SHAPE).items()),
         state_bytes=state_bytes(rule),
+    )
+
+
+def _explained_hypers(rule: Rule) -> tuple[ExplainedHyper, ...]:
+    return tuple(
+        ExplainedHyper(
+            name=name,
+            symbol=declared.symbol,
+            value=value,
+            default=declared.default,
+            bound=str(declared.bound) if declared.bound else declared.requirement,
+            unit=declared.unit,
+            search=declared.search,
+            doc=declared.doc,
+        )
+        for (name, declared), value in zip(rule.hypers().items(), rule.settings().values(), strict=True)
     )

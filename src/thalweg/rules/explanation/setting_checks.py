@@ -1,10 +1,10 @@
-"""Doubts: settings within their bounds that contradict what a rule declares of itself.
+"""Checks of settings that are within their bounds but contradict a declaration of the rule.
 
-Each doubt is read off declarations (the unit and search range of the learning rate, what a decay leaves of a parameter,
-what an average is of, which number keeps a division finite), so it holds for rules of a user's own too. Few and certain
-ones: nothing within the searched ranges is doubted, nor is anything whose meaning depends on the size of gradients or
-parameters. Left out for this reason: an L2 penalty in a rule that scales gradients, since it is the right thing where
-the penalized loss is meant, and learning rates in θ/g.
+Each check is derived from declarations: the unit and search range of the learning rate, the effect of a decay, the
+quantities that running means average, and the number that keeps a division finite. So it holds for a user's own rules
+too. There are few checks, and each is certain: no value within a search range is reported, nor one whose meaning
+depends on the size of gradients or parameters. For that reason there is none of an L2 penalty in a rule that scales
+gradients, which is right if the penalized loss is intended, nor of learning rates with the unit θ/g.
 """
 
 from collections.abc import Callable
@@ -17,178 +17,221 @@ from thalweg.rules.composition.composite import CompositeRule
 from thalweg.rules.composition.wrapper import unwrap
 from thalweg.rules.core.rule import Rule
 
-BEYOND = 100.0  # times the end of a searched range: as far as a search may let it grow; also the end of a schedule
+# Learning rates this many times beyond their search range are reported; no search extends the range further. A schedule
+# that lowers the learning rate by this factor is reported too.
+SEARCH_MARGIN = 100.0
 
 
 @dataclass(frozen=True)
 class SettingCheck:
-    """What is asked of settings: in which words, and what breaks it.
+    """A check of the settings of one rule.
 
-    `got` says what a rule has instead, at its settings and in the dtype of its arithmetic, if that is known; None if
-    the settings fit. `when` is the breach in a few words, for a list.
+    Attributes:
+        topic: The subject of the warning. An optimizer warns once of each.
+        condition: The settings that cause the warning, in a few words.
+        requirement: The condition that settings must meet, as part of the message.
+        remedy: The advice of the message.
+        violation: Returns the settings that break the requirement, in words, or None. Its arguments are the rule at its
+            settings and the dtype of its arithmetic, None if that is unknown.
     """
 
-    about: str
-    when: str
-    must: str
+    topic: str
+    condition: str
+    requirement: str
     remedy: str
-    got: Callable[[Rule, torch.dtype | None], str | None]
+    violation: Callable[[Rule, torch.dtype | None], str | None]
 
 
 def setting_checks(rule: Rule) -> tuple[SettingCheck, ...]:
-    """All that can be doubted of a rule's settings; of rules side by side, of the one that is followed."""
-    rule = _followed(rule)
-    return (*_of_rate(rule), *_of_decay(rule), *_of_averages(rule), *_of_epsilon(rule))
+    """Return the checks that apply to a rule; those of a composite are those of its current rule."""
+    rule = _current_rule(rule)
+    checks = (make_check(rule) for make_check in _CHECKS)
+    return tuple(check for check in checks if check is not None)
 
 
 def find_conflicts(rule: Rule, dtype: torch.dtype | None = None) -> dict[str, str]:
-    """What contradicts, at the rule's settings: the message of a warning, by what it is about."""
-    rule = _followed(rule)
-    found = ((doubt, doubt.got(rule, dtype)) for doubt in setting_checks(rule))
+    """Return the warnings about the settings of a rule.
+
+    Args:
+        rule: The rule at its settings.
+        dtype: The dtype of its arithmetic, if that is known.
+
+    Returns:
+        The messages by topic.
+    """
+    rule = _current_rule(rule)
+    violations = ((check, check.violation(rule, dtype)) for check in setting_checks(rule))
     return {
-        doubt.about: f"{rule.name}: {doubt.must}, got {got}. {doubt.remedy}" for doubt, got in found if got is not None
+        check.topic: f"{rule.name}: {check.requirement}, got {violation}. {check.remedy}"
+        for check, violation in violations
+        if violation is not None
     }
 
 
 def schedule_conflict(rule: Rule, highest: float, now: float) -> str | None:
-    """The message for a learning rate that a schedule has brought down, under a rule that takes the place of one."""
-    if not 0 < now <= highest / BEYOND:  # 0 is how a group is frozen; falling less may be restarts, or a careful hand
+    """Return the warning about a schedule, for a rule that replaces schedules of the learning rate.
+
+    Args:
+        rule: The rule; it has the trait ``replaces_lr_schedule``.
+        highest: The highest learning rate so far.
+        now: The current learning rate. 0 is not reported, since it freezes a parameter group.
+
+    Returns:
+        The message, or None if the learning rate has not fallen far.
+    """
+    if not 0 < now <= highest / SEARCH_MARGIN:
         return None
     return (
-        f"{rule.name}: lr should not be scheduled to fall, since what the rule does takes the place of that, "
-        f"got {highest!r}, now {now!r}. Leave the scheduler out, or let it warm up alone."
+        f"{rule.name}: lr should not be scheduled to fall, since the rule itself has that effect, "
+        f"got {highest!r}, now {now!r}. Leave the scheduler out, or use it for the warm-up alone."
     )
 
 
-def _followed(rule: Rule) -> Rule:
+def _current_rule(rule: Rule) -> Rule:
     core = unwrap(rule)
     return core.original_rules[core.rules.index(core.current)] if isinstance(core, CompositeRule) else rule
 
 
-def _searched(rule: Rule, *names: str) -> bool:
-    """Whether a search might propose these settings: each is within its range, or what it starts from."""
+def _is_searched(rule: Rule, *names: str) -> bool:
+    """Return True if a search could propose these settings: each is at its default or within its search range."""
 
     def proposed(name: str) -> bool:
         value, declared = rule.settings()[name], rule.hypers()[name]
-        within = declared.search
-        return value == declared.default or (within is not None and within.low <= value <= within.high)
+        search = declared.search
+        return value == declared.default or (search is not None and search.low <= value <= search.high)
 
     return all(map(proposed, names))
 
 
-def _of_rate(rule: Rule) -> list[SettingCheck]:
-    """A learning rate that is a size, or a factor of one, says by itself how far a step goes. One in θ/g does not."""
-    declared, core = rule.hypers().get("lr"), unwrap(rule)
-    if (
-        declared is None
-        or declared.search is None
-        or "g" in declared.unit
-        or rule.traits.estimates_lr != core.traits.estimates_lr
-    ):
-        return []  # a wrapper that finds the rate itself undoes any factor
-    most, least = declared.search.high * BEYOND, declared.search.low / BEYOND
-    a_size = "the size of a step, whatever the gradients are" if declared.unit == "θ" else "a factor of a step's size"
-    start = f"{declared.default:g} is the default."
-    too_large = SettingCheck(
-        "too large a learning rate",
-        f"lr above {most:g}",
-        f"lr must be at most {most:g}, since it is {a_size}",
-        f"{start} A minus sign may be missing in an exponent.",
-        lambda rule, dtype: None if rule.settings()["lr"] <= most else f"lr={rule.settings()['lr']!r}",
-    )
-    if not core.traits.estimates_lr:
-        return [too_large]
-    too_small = SettingCheck(
-        "too small a factor",
-        f"lr of {least:g} or less, but for 0",
-        f"lr must be near {declared.default:g}, since it is a factor of the rate that is found, and no rate",
-        "Leave it out.",
-        lambda rule, dtype: f"lr={rule.settings()['lr']!r}" if 0 < rule.settings()["lr"] <= least else None,
-    )
-    return [too_large, too_small]
+def _wrapper_estimates_lr(rule: Rule) -> bool:
+    """Return True if a wrapper makes up for the learning rate of the rule inside."""
+    return rule.traits.estimates_lr != unwrap(rule).traits.estimates_lr
 
 
-def _of_decay(rule: Rule) -> list[SettingCheck]:
-    """What a decay leaves of a parameter is a number by itself, or depends on what is learned: see `Rule.kept`."""
-    if (
-        not {"lr", "weight_decay"} <= rule.hypers().keys()
-        or rule.traits.estimates_lr != unwrap(rule).traits.estimates_lr
-    ):
-        return []
+def _large_lr_check(rule: Rule) -> SettingCheck | None:
+    """Check that the size of a step, or a factor of it, is not too large. In units of θ/g, gradients decide that."""
+    declared = rule.hypers().get("lr")
+    if declared is None or declared.search is None or "g" in declared.unit or _wrapper_estimates_lr(rule):
+        return None
+    limit = declared.search.high * SEARCH_MARGIN
+    meaning = "the size of a step for all gradients" if declared.unit == "θ" else "a factor of the size of a step"
+
+    def violation(rule: Rule, dtype: torch.dtype | None) -> str | None:
+        lr = rule.settings()["lr"]
+        return None if lr <= limit else f"lr={lr!r}"
+
+    return SettingCheck(
+        topic="too large a learning rate",
+        condition=f"lr above {limit:g}",
+        requirement=f"lr must be at most {limit:g}, since it is {meaning}",
+        remedy=f"{declared.default:g} is the default. A minus sign may be missing in an exponent.",
+        violation=violation,
+    )
+
+
+def _small_lr_factor_check(rule: Rule) -> SettingCheck | None:
+    """Check that the factor of an estimated learning rate is not a learning rate."""
+    declared = rule.hypers().get("lr")
+    if _large_lr_check(rule) is None or declared is None or declared.search is None:
+        return None
+    if not unwrap(rule).traits.estimates_lr:
+        return None
+    limit = declared.search.low / SEARCH_MARGIN
+
+    def violation(rule: Rule, dtype: torch.dtype | None) -> str | None:
+        lr = rule.settings()["lr"]
+        return f"lr={lr!r}" if 0 < lr <= limit else None
+
+    return SettingCheck(
+        topic="too small a factor",
+        condition=f"lr of {limit:g} or less, except 0",
+        requirement=f"lr must be near {declared.default:g}, since it is a factor of the estimated learning rate",
+        remedy="Leave it out.",
+        violation=violation,
+    )
+
+
+def _decay_check(rule: Rule) -> SettingCheck | None:
+    """Check that a decay beside the step does not remove the whole parameter; see `Rule.decay_factor`."""
+    if not {"lr", "weight_decay"} <= rule.hypers().keys() or _wrapper_estimates_lr(rule):
+        return None
     try:
-        much = rule.with_(lr=2.0, weight_decay=1.0).decay_factor(2)  # some do nothing at step 1
-    except SettingError:  # bounds of its own keep it from that
-        return []
-    if much is None or much > 0:  # none beside the step, or one that is a share at any settings
-        return []
+        factor = rule.with_(lr=2.0, weight_decay=1.0).decay_factor(2)  # at step 1 some rules do nothing
+    except SettingError:  # the rule's own bounds exclude such a decay
+        return None
+    if factor is None or factor > 0:  # there is no decay beside the step, or it is a share at all settings
+        return None
 
-    def got(rule: Rule, dtype: torch.dtype | None) -> str | None:
-        kept, own = rule.decay_factor(2), rule.settings()
-        if kept is None or kept > 0 or _searched(rule, "lr", "weight_decay"):
+    def violation(rule: Rule, dtype: torch.dtype | None) -> str | None:
+        factor, values = rule.decay_factor(2), rule.settings()
+        if factor is None or factor > 0 or _is_searched(rule, "lr", "weight_decay"):
             return None
-        settings = (f"{name}={own[name]!r}" for name in ("lr", "weight_decay", "reference_lr") if name in own)
-        return f"{kept:g} from {', '.join(settings)}"
+        settings = (f"{name}={values[name]!r}" for name in ("lr", "weight_decay", "reference_lr") if name in values)
+        return f"{factor:g} from {', '.join(settings)}"
 
-    return [
-        SettingCheck(
-            "a decay of all there is",
-            "a weight decay that leaves nothing of a parameter or its opposite, beyond what is searched",
-            "what weight decay leaves of a parameter at a step must be a share above 0",
-            "Lower weight_decay or lr.",
-            got,
-        )
-    ]
-
-
-def _of_averages(rule: Rule) -> list[SettingCheck]:
-    """Of the mean and the mean square of gradients, Adam's analysis wants that the mean does not last much longer."""
-    declared = rule.hypers()
-    of_grad, of_square = (
-        next((name for name, one in declared.items() if one.averages == unit), None) for unit in ("g", "g²")
+    return SettingCheck(
+        topic="a decay of the whole parameter",
+        condition="a weight decay that leaves nothing of a parameter in one step, outside the search ranges",
+        requirement="weight decay must leave more than 0 of a parameter in a step",
+        remedy="Lower weight_decay or lr.",
+        violation=violation,
     )
-    if of_grad is None or of_square is None:
-        return []
 
-    def got(rule: Rule, dtype: torch.dtype | None) -> str | None:
-        mean, square = rule.settings()[of_grad], rule.settings()[of_square]
-        if mean**2 < square**0.5 or not mean or _searched(rule, of_grad, of_square):
+
+def _mean_decays_check(rule: Rule) -> SettingCheck | None:
+    """Check that the mean gradient does not last much longer than the mean square, as the analysis of Adam requires."""
+    names = {declared.averages: name for name, declared in reversed(rule.hypers().items())}
+    if not {"g", "g²"} <= names.keys():
+        return None
+    mean_name, square_name = names["g"], names["g²"]
+
+    def violation(rule: Rule, dtype: torch.dtype | None) -> str | None:
+        mean, square = rule.settings()[mean_name], rule.settings()[square_name]
+        if mean**2 < square**0.5 or not mean or _is_searched(rule, mean_name, square_name):
             return None
-        return f"{of_grad}={mean!r}, {of_square}={square!r}"
+        return f"{mean_name}={mean!r}, {square_name}={square!r}"
 
-    return [
-        SettingCheck(
-            "decays in the wrong order",
-            f"{of_grad}² ≥ √{of_square}, beyond what is searched",
-            # Kingma & Ba 2015, arXiv:1412.6980, Theorem 4.1.
-            f"{of_grad}² must be below √{of_square}, since squares that are forgotten sooner do not bound the mean",
-            "They may have been exchanged.",
-            got,
-        )
-    ]
+    return SettingCheck(
+        topic="decays in the wrong order",
+        condition=f"{mean_name}² ≥ √{square_name}, outside the search ranges",
+        # Kingma & Ba 2015, arXiv:1412.6980, Theorem 4.1.
+        requirement=f"{mean_name}² must be below √{square_name}, since a shorter mean of squares is no bound for it",
+        remedy="They may have been exchanged.",
+        violation=violation,
+    )
 
 
-def _of_epsilon(rule: Rule) -> list[SettingCheck]:
-    """What keeps a division finite must not be rounded to 0, unless it is meant to be."""
-    names = [name for name, one in rule.hypers().items() if one.symbol.startswith("ε")]
-
-    def got(rule: Rule, dtype: torch.dtype | None) -> str | None:
-        own = rule.settings()
-        vanishing = (name for name in names if own[name] and dtype is not None and _is_zero(own[name], dtype))
-        name = next(vanishing, None)
-        return name and f"{name}={own[name]!r}, which is 0 in {dtype}"
-
+def _epsilon_check(rule: Rule) -> SettingCheck | None:
+    """Check that an ε above 0 is not 0 in the dtype of the arithmetic."""
+    names = [name for name, declared in rule.hypers().items() if declared.symbol.startswith("ε")]
     if not names:
-        return []
-    return [
-        SettingCheck(
-            "an ε that vanishes",
-            f"{' or '.join(names)} that rounds to 0",
-            f"{' and '.join(names)} must not be rounded to 0 by the dtype that steps are computed in",
-            "Raise it, or pass 0 if that is meant.",
-            got,
-        )
-    ]
+        return None
+
+    def violation(rule: Rule, dtype: torch.dtype | None) -> str | None:
+        values = rule.settings()
+        for name in names:
+            if values[name] and dtype is not None and _rounds_to_zero(values[name], dtype):
+                return f"{name}={values[name]!r}, which is 0 in {dtype}"
+        return None
+
+    return SettingCheck(
+        topic="an ε that is rounded to 0",
+        condition=f"{' or '.join(names)} that is rounded to 0",
+        requirement=f"{' and '.join(names)} must not be rounded to 0 in the dtype of the arithmetic",
+        remedy="Raise it, or pass 0 if that is intended.",
+        violation=violation,
+    )
 
 
-def _is_zero(value: float, dtype: torch.dtype) -> bool:
+def _rounds_to_zero(value: float, dtype: torch.dtype) -> bool:
     return not torch.tensor(value, dtype=torch.float64, device="cpu").to(dtype)
+
+
+# Each returns its check for a rule, or None if it does not apply.
+_CHECKS: tuple[Callable[[Rule], SettingCheck | None], ...] = (
+    _large_lr_check,
+    _small_lr_factor_check,
+    _decay_check,
+    _mean_decays_check,
+    _epsilon_check,
+)

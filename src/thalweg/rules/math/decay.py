@@ -2,11 +2,10 @@
 
     coupled           g + λ θ             an L2 penalty: it passes through the rule's averages and scaling
     decoupled         (1 - η λ) θ         a shrinkage beside the step (Loshchilov & Hutter 2019, arXiv:1711.05101)
-    fully decoupled   (1 - λ) θ           the same, whatever the learning rate
+    fully decoupled   (1 - λ) θ           the same, independent of the learning rate
 
-A decoupled one may also be a part of the step that the rule proposes, and share what becomes of that: `IN_STEP`.
-
-They are the same thing for plain SGD (up to the factor η) and for no other rule.
+For plain SGD they are the same up to the factor η, and for no other rule. A decoupled decay may also be a part of the
+step that the rule proposes (`IN_STEP`). Then all that changes the step, such as a mask, changes the decay too.
 """
 
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.rules.core.hyper import Range, hyper
-from thalweg.rules.core.rule import Rule
+from thalweg.rules.core.rule import Rule, StepResult
 
-# Where a decoupled decay may enter.
+# The places of a decoupled decay.
 BESIDE_STEP = "decoupled"
 IN_STEP = "decoupled, in the step"
 
@@ -39,9 +38,9 @@ def l2_penalty() -> Any:
 def shrinkage(
     default: float = 0.0, *, doc: str = "shrinks the parameter by ηλ a step", place: str = BESIDE_STEP
 ) -> Any:
-    """Declare the λ of decoupled decay: a field of a rule's dataclass. `coefficients` give `shrink=1 - η λ`.
+    """Declare the λ of decoupled decay: a field of a rule's dataclass. `coefficients` must return `shrink=1 - η λ`.
 
-    Where that is not what λ does, `doc` says what is, and `place` where.
+    If λ has another effect, `doc` describes it and `place` names its place in the formula.
     """
     return hyper(
         default,
@@ -56,23 +55,23 @@ def shrinkage(
 
 
 def shrink(rule: Any) -> Any:
-    """What decoupled decay leaves of a parameter at a step: 1 - η λ."""
+    """Return the factor of a parameter in decoupled decay: 1 - η λ."""
     return 1 - rule.lr * rule.weight_decay
 
 
 def coupled(grad: Tensor, param: Tensor, c: Any) -> Tensor:
-    """The gradient with the penalty's own gradient added; reads `c.weight_decay`."""
+    """Return the gradient plus that of the penalty; reads `c.weight_decay`."""
     return grad + param * c.weight_decay
 
 
 def decoupled(param: Tensor, c: Any) -> Tensor:
-    """The parameter, shrunk; reads `c.shrink`, which is 1 - η λ."""
+    """Return the parameter after decoupled decay; reads `c.shrink`, which is 1 - η λ."""
     return param * c.shrink
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoupled(Rule):
-    """A rule with decoupled decay: its coefficients give `shrink`. Abstract."""
+    """A rule with decoupled decay: its coefficients include `shrink`. Abstract."""
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> StepResult:
         return decoupled(param, c) - c.lr * direction, state

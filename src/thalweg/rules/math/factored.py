@@ -1,6 +1,6 @@
-"""Factored: a mean square of a matrix kept as the means of its rows and of its columns.
+"""Factored second moments: the mean square of a matrix, stored as the means of its rows and of its columns.
 
-Of parameters with more dimensions these are the last two; of those with fewer, every element is kept.
+For parameters with more dimensions these are the last two; for those with fewer, every element is stored.
 """
 
 from typing import Any
@@ -11,24 +11,24 @@ from torch import Tensor
 from thalweg.rules.core.reductions import Mean, ReductionGenerator
 
 
-def factored(rule: Any, shape: torch.Size) -> bool:
-    """Whether a parameter of this shape has rows and columns."""
+def is_factored(rule: Any, shape: torch.Size) -> bool:
+    """Return True if a parameter of this shape has rows and columns."""
     return len(shape) > 1
 
 
-def whole(rule: Any, shape: torch.Size) -> bool:
-    """Whether every element of a parameter of this shape is kept."""
+def is_unfactored(rule: Any, shape: torch.Size) -> bool:
+    """Return True if every element of a parameter of this shape is stored."""
     return len(shape) < 2
 
 
-def means(square: Tensor, rows: Tensor, columns: Tensor, keep: Any, fresh: Any) -> ReductionGenerator:
-    """The running means of rows and of columns, one step on."""
+def update_factors(square: Tensor, rows: Tensor, columns: Tensor, keep: Any, fresh: Any) -> ReductionGenerator:
+    """Return the running means of the rows and of the columns after a step: `keep` old + `fresh` new."""
     return (
         keep * rows + fresh * (yield Mean(square, dim=-1)),
         keep * columns + fresh * (yield Mean(square, dim=-2)),
     )
 
 
-def together(rows: Tensor, columns: Tensor, least: Any = 0.0) -> ReductionGenerator:
-    """What the means of rows and of columns say of each element; the mean of all counts as `least` or more."""
-    return rows / torch.clamp((yield Mean(rows, dim=-2)), min=least) * columns
+def reconstruct(rows: Tensor, columns: Tensor, min_mean: Any = 0.0) -> ReductionGenerator:
+    """Return the estimate of each element, rows × columns / mean; the mean of all elements is at least `min_mean`."""
+    return rows / torch.clamp((yield Mean(rows, dim=-2)), min=min_mean) * columns

@@ -1,7 +1,7 @@
-"""Matrices: what rules share that take a parameter as a whole matrix, or as a tensor with a matrix for each dimension.
+"""Matrices: the linear algebra of rules for whole matrices, and of rules with a matrix for each dimension of a tensor.
 
-Convolutions and other parameters with more than two dimensions become (first, rest). All functions take batches of
-matrices too, in front.
+A parameter with more than two dimensions, such as a convolution, becomes a matrix of shape (first, product of the
+others). All functions accept batches of matrices, with the batch dimensions in front.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,142 +15,145 @@ from thalweg.rules.core.rule import MAX_DIMS
 from thalweg.rules.core.state import of_shape
 from thalweg.rules.math.polar_express import polar_express
 
-# Of the iteration that makes a matrix orthogonal (Jordan et al. 2024), and the least norm that is divided by.
-JORDANS = (3.4445, -4.775, 2.0315)
-LEAST_NORM = 1e-7
-# Rows of a symmetric product that are computed at once: fewer are slow in a BLAS, more compute what is mirrored.
-STRIP = 192
-# A long matrix is multiplied once for so many steps. More lose digits: in float32 three are as exact as one, whatever
-# the singular values, and five up to a hundred times less so.
-_STRETCH = 3
-_LONG = 1.5  # columns for each row; from here on less is multiplied (measured: 0.85 of the time at 2, 0.65 at 4)
+# Of the iteration that orthogonalizes a matrix (Jordan et al. 2024).
+JORDAN_COEFFICIENTS = (3.4445, -4.775, 2.0315)
+MIN_NORM = 1e-7  # the smallest divisor that normalizes a matrix
+# Rows of a symmetric product that are computed at once: fewer are slow in a BLAS, more compute what can be mirrored.
+STRIP_ROWS = 192
+# Steps of the iteration for each multiplication of a long matrix. More steps lose digits: in float32 three are as exact
+# as one for all singular values, and five are up to a hundred times less exact.
+_STEPS_PER_PRODUCT = 3
+_LONG_RATIO = 1.5  # columns per row from which on this multiplies less (measured: 0.85 of the time at 2, 0.65 at 4)
 
 
-def which_polynomials() -> Any:
-    """Declare whose polynomials the iteration takes."""
+def polynomial_choice() -> Any:
+    """Declare the polynomials of the iteration: a field of a rule's dataclass."""
     return choice("jordan", "polar-express", doc="whose polynomials the iteration takes")
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
-    """A tensor of two dimensions or more as a matrix."""
+    """Return a tensor of two dimensions or more as a matrix."""
     return tensor.reshape(tensor.shape[0], -1)
 
 
-def sides(shape: torch.Size) -> tuple[int, int]:
-    """The rows and columns of a parameter's matrix."""
+def matrix_shape(shape: torch.Size) -> tuple[int, int]:
+    """Return the numbers of rows and columns of a parameter's matrix."""
     return shape[0], shape[1:].numel()
 
 
-def polynomials(which: str, num_steps: int, jordans: Sequence[Any] = JORDANS) -> Sequence[Sequence[Any]]:
-    """The (a, b, c) of each step of the iteration."""
-    return polar_express(num_steps) if which == "polar-express" else [jordans] * num_steps
+def iteration_polynomials(
+    name: str, num_steps: int, jordan: Sequence[Any] = JORDAN_COEFFICIENTS
+) -> Sequence[Sequence[Any]]:
+    """Return the coefficients (a, b, c) of each step of the iteration."""
+    return polar_express(num_steps) if name == "polar-express" else [jordan] * num_steps
 
 
 def newton_schulz(matrix: Tensor, polynomials: Sequence[Sequence[Any]], eps: Any) -> Tensor:
-    """U Vᵀ of a matrix U S Vᵀ, nearly: the singular values end around 1.
+    """Orthogonalize a matrix U S Vᵀ approximately: return U Vᵀ with singular values near 1.
 
-    The iteration is X ← a X + (b X Xᵀ + c (X Xᵀ)²) X on the smaller side, from the matrix over its norm. For a long X
-    it goes on in X Xᵀ alone, some steps at a time (Amsel et al. 2025, arXiv:2505.16932, Algorithm 4, with restarts).
+    The iteration is X ← a X + (b X Xᵀ + c (X Xᵀ)²) X on the smaller side, and starts from the matrix over its norm. For
+    a long X several steps are computed from X Xᵀ alone (Amsel et al. 2025, arXiv:2505.16932, Algorithm 4, with
+    restarts).
     """
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
     x = x / torch.clamp(torch.linalg.matrix_norm(x, keepdim=True), min=eps)
-    together = _STRETCH if x.shape[-1] > _LONG * x.shape[-2] else 1
-    for start in range(0, len(polynomials), together):
-        x = _factor(gram(x), polynomials[start : start + together]) @ x
+    num_steps = _STEPS_PER_PRODUCT if x.shape[-1] > _LONG_RATIO * x.shape[-2] else 1
+    for start in range(0, len(polynomials), num_steps):
+        x = _left_factor(gram(x), polynomials[start : start + num_steps]) @ x
     return x.mT if tall else x
 
 
-def _factor(square: Tensor, polynomials: Sequence[Sequence[Any]]) -> Tensor:
-    """What some steps together multiply X by from the left, found from X Xᵀ alone."""
-    whole = factor = _quadratic(square, polynomials[0])
+def _left_factor(square: Tensor, polynomials: Sequence[Sequence[Any]]) -> Tensor:
+    """Return the matrix by which several steps multiply X from the left, computed from X Xᵀ alone."""
+    product = factor = _quadratic(square, polynomials[0])
     for polynomial in polynomials[1:]:
         square = factor @ square @ factor  # X Xᵀ after the last step
         factor = _quadratic(square, polynomial)
-        whole = factor @ whole
-    return whole
+        product = factor @ product
+    return product
 
 
 def _quadratic(square: Tensor, polynomial: Sequence[Any]) -> Tensor:
-    """What one step multiplies X by: a + b X Xᵀ + c (X Xᵀ)²."""
+    """Return the matrix by which one step multiplies X: a + b X Xᵀ + c (X Xᵀ)²."""
     a, b, c = polynomial
-    one = torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
-    return a * one + b * square + c * gram(square)
+    identity = torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
+    return a * identity + b * square + c * gram(square)
 
 
-def root_of(vectors: Tensor, values: Tensor, order: int, known: torch.dtype) -> Tensor:
-    """A^(-1/order) of a positive semi-definite matrix A of these eigenvectors (as columns) and eigenvalues.
+def inverse_root_from_eigenpairs(vectors: Tensor, values: Tensor, order: int, dtype: torch.dtype) -> Tensor:
+    """Return A^(-1/order) of a positive semi-definite matrix A with these eigenvectors (columns) and eigenvalues.
 
-    Eigenvalues that the dtype in which A is `known` cannot tell from zero, and may even make negative, are taken for
-    the least that it can: their inverse would be noise, and far larger than all else.
+    `dtype` is that of A. Eigenvalues that it cannot distinguish from zero, and may even make negative, are raised to
+    the smallest that it can: their inverses would be noise that is far larger than all other elements.
     """
-    limits = torch.finfo(known)
-    least = values.amax(-1, keepdim=True) * (limits.eps * values.shape[-1])
-    powers = torch.maximum(values, torch.clamp(least, min=limits.tiny)) ** (-0.5 / order)
-    return gram(vectors * powers.unsqueeze(-2)).to(known)
+    limits = torch.finfo(dtype)
+    smallest = values.amax(-1, keepdim=True) * (limits.eps * values.shape[-1])
+    powers = torch.maximum(values, torch.clamp(smallest, min=limits.tiny)) ** (-0.5 / order)
+    return gram(vectors * powers.unsqueeze(-2)).to(dtype)
 
 
 def inverse_root(matrix: Tensor, order: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A^(-1/order) of a positive semi-definite matrix, from eigenvectors computed in `dtype`.
+    """Return A^(-1/order) of a positive semi-definite matrix, from eigenvectors computed in `dtype`.
 
-    That is float64 unless it is said, since small eigenvalues count most.
+    The default is float64, since small eigenvalues have the largest effect.
     """
     values, vectors = eigh(matrix.to(dtype))
-    return root_of(vectors, values, order, matrix.dtype)
+    return inverse_root_from_eigenpairs(vectors, values, order, matrix.dtype)
 
 
 def eigenvectors(matrix: Tensor) -> Tensor:
-    """The eigenvectors of a symmetric matrix, as columns in falling order of eigenvalues."""
+    """Return the eigenvectors of a symmetric matrix, as columns in descending order of eigenvalues."""
     return eigh(matrix)[1].flip(-1)
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The eigenvalues and eigenvectors of a symmetric matrix; NaN where it is not finite."""
-    odd = not_finite(matrix)
-    values, vectors = torch.linalg.eigh(matrix.masked_fill(odd, 0.0))
-    return values.masked_fill(odd.squeeze(-1), torch.nan), vectors.masked_fill(odd, torch.nan)
+    """Return the eigenvalues and eigenvectors of a symmetric matrix; NaN if it is not finite."""
+    nonfinite = has_nonfinite(matrix)
+    values, vectors = torch.linalg.eigh(matrix.masked_fill(nonfinite, 0.0))
+    return values.masked_fill(nonfinite.squeeze(-1), torch.nan), vectors.masked_fill(nonfinite, torch.nan)
 
 
-def not_finite(matrix: Tensor) -> Tensor:
-    """Whether a matrix has NaN or inf in it: torch makes no eigenvectors of it, but raises in the middle of a step."""
+def has_nonfinite(matrix: Tensor) -> Tensor:
+    """Return a mask of the matrices with NaN or inf, for which `torch.linalg` would raise in the middle of a step."""
     return ~matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
 
 
-def rayleigh(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """vᵀ A v of each column: what A does along it, its eigenvalue if that is an eigenvector."""
+def rayleigh_quotients(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Return vᵀ A v of each column v: its eigenvalue, if v is an eigenvector of norm 1."""
     return (vectors * (matrix @ vectors)).sum(-2)
 
 
-def turned(basis: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvectors followed to another matrix by one power iteration, and the order in which the old ones come.
+def power_iteration(basis: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Update eigenvectors for a changed matrix by one power iteration.
 
-    That is by falling eigenvalues, as the old ones estimate them.
+    Returns the new eigenvectors and the permutation that sorts the old ones by descending estimates of eigenvalues.
     """
     product = matrix @ basis
     order = torch.argsort((basis * product).sum(-2), descending=True)
-    # The Q of a QR decomposition: `torch.linalg.qr` would make R too, a tenth to a third of its time.
+    # The Q of a QR decomposition. `torch.linalg.qr` would compute R too, which takes a tenth to a third of its time.
     return torch.linalg.householder_product(*torch.geqrf(product.index_select(-1, order))), order
 
 
-def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    """A tensor multiplied along one dimension by the transpose of a matrix: Σ_i t[.., i, ..] m[i, j]."""
+def mode_product(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
+    """Multiply a tensor along one dimension by the transpose of a matrix: Σ_i t[.., i, ..] m[i, j]."""
     return torch.tensordot(tensor, matrix, dims=([dim], [0])).movedim(-1, dim)
 
 
-def _half_pays(x: Tensor) -> bool:
-    """Whether half of X Xᵀ takes less time than all of it: not for few rows; accelerators were not tried."""
-    return x.shape[-2] >= 2 * STRIP and x.device.type == "cpu"
+def _exploits_symmetry(x: Tensor) -> bool:
+    """Return True if half of X Xᵀ takes less time than all of it: not for few rows. Accelerators were not measured."""
+    return x.shape[-2] >= 2 * STRIP_ROWS and x.device.type == "cpu"
 
 
 def _strips(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Strips of X Xᵀ, from its left end to past the diagonal: (rows, columns, those columns to be mirrored)."""
-    for first in range(0, x.shape[-2], STRIP):
-        yield slice(first, first + STRIP), slice(0, first + STRIP), slice(0, first)
+    """Yield strips of X Xᵀ that reach from the left past the diagonal: (rows, columns, columns to mirror)."""
+    for first in range(0, x.shape[-2], STRIP_ROWS):
+        yield slice(first, first + STRIP_ROWS), slice(0, first + STRIP_ROWS), slice(0, first)
 
 
 def gram(x: Tensor) -> Tensor:
-    """X Xᵀ, of which little more than half is computed where that pays."""
-    if not _half_pays(x):
+    """Return X Xᵀ. Little more than half of it is computed if that takes less time."""
+    if not _exploits_symmetry(x):
         return x @ x.mT
     product = x.new_empty(*x.shape[:-1], x.shape[-2])
     for rows, columns, mirrored in _strips(x):
@@ -160,20 +163,20 @@ def gram(x: Tensor) -> Tensor:
     return product
 
 
-def unfolded(tensor: Tensor, dim: int) -> Tensor:
-    """A tensor as a matrix with a row for each index along one dimension."""
+def unfold(tensor: Tensor, dim: int) -> Tensor:
+    """Return a tensor as a matrix with a row for each index along one dimension: the mode unfolding."""
     return tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
 
 
-def outer(tensor: Tensor, dim: int) -> Tensor:
-    """A tensor times itself, summed over all dimensions but one."""
-    return gram(unfolded(tensor, dim))
+def mode_gram(tensor: Tensor, dim: int) -> Tensor:
+    """Return the product of a tensor with itself, summed over all dimensions but one."""
+    return gram(unfold(tensor, dim))
 
 
-def averaged_outer(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh: Any) -> Tensor:
-    """`keep` times a symmetric matrix and `fresh` times `outer`, added up while they are being computed."""
-    x, result = unfolded(tensor, dim), keep * mean
-    if not _half_pays(x):
+def averaged_mode_gram(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh: Any) -> Tensor:
+    """Return `keep` times a symmetric matrix plus `fresh` times `mode_gram`, without the latter in memory."""
+    x, result = unfold(tensor, dim), keep * mean
+    if not _exploits_symmetry(x):
         return result.addmm_(fresh * x, x.mT)
     for rows, columns, mirrored in _strips(x):
         result[rows, columns].addmm_(fresh * x[rows], x[columns].mT)
@@ -181,32 +184,33 @@ def averaged_outer(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh: Any
     return result
 
 
-def each_dim(
+def matrix_per_dim(
     name: str,
     *,
     unit: str,
     key: str,
     dims: Callable[[Any, torch.Size], Sequence[int]],
-    first: Callable[[Any, int, Tensor], Tensor] | None = None,
+    init: Callable[[Any, int, Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Declare a square matrix for each of the dimensions `dims(rule, shape)`: `name0`, `name1`, ...; zero at first.
+    """Declare a square matrix for each of the dimensions `dims(rule, shape)`: `name0`, `name1`, ...
 
-    `first(rule, size, param)` makes another first value. A single number may count as one dimension, of size 1.
+    `init(rule, size, param)` is its initial value, by default zero. A 0-D parameter may count as one dimension of size
+    1.
     """
 
     def declared(dim: int) -> Any:
         def size(shape: torch.Size) -> int:
             return shape[dim] if shape else 1
 
-        def shaped(rule: Any, shape: torch.Size) -> torch.Size:
+        def shape_of(rule: Any, shape: torch.Size) -> torch.Size:
             return torch.Size([size(shape), size(shape)])
 
         def exists(rule: Any, shape: torch.Size) -> bool:
             return dim in dims(rule, shape)
 
-        def begun(rule: Any, param: Tensor) -> Tensor:
-            return first(rule, size(param.shape), param) if first else param.new_zeros(shaped(rule, param.shape))
+        def initial(rule: Any, param: Tensor) -> Tensor:
+            return init(rule, size(param.shape), param) if init else param.new_zeros(shape_of(rule, param.shape))
 
-        return of_shape(shaped, unit=unit, key=f"{key}_{dim}", when=exists, first=begun)
+        return of_shape(shape_of, unit=unit, key=f"{key}_{dim}", when=exists, init=initial)
 
     return {f"{name}{dim}": declared(dim) for dim in range(MAX_DIMS)}

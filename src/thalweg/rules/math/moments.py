@@ -1,4 +1,4 @@
-"""Moments: the scalars of Adam's two running means, which most of its kin share."""
+"""Moments: the two running means of Adam, which most of its relatives share."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar
+from thalweg.rules.core.records import Record
 from thalweg.rules.math.roots import root
 
 
-def scalars(rule: Any, step: int) -> dict[str, Scalar]:
-    """The learning rate, ε, and what the means of gradients and of their squares need at a step.
+def coefficients(rule: Any, step: int) -> dict[str, Scalar]:
+    """Return the scalars of a step: the learning rate, ε, and those of the mean gradient and the mean square.
 
     `m_correct` is 1 / (1 - β₁ᵗ), `root_v_correct` is 1 / √(1 - β₂ᵗ).
     """
@@ -26,8 +27,8 @@ def scalars(rule: Any, step: int) -> dict[str, Scalar]:
     }
 
 
-def direction(g: Tensor, state: Any, c: Any) -> Any:
-    """m̂ / (√v̂ + ε), and the new state; divided by the largest v so far if the state remembers that (`vmax`)."""
+def direction(g: Tensor, state: Any, c: Any) -> tuple[Tensor, Record]:
+    """Return m̂ / (√v̂ + ε) and the new state. If the state has `vmax`, the largest v so far takes the place of v."""
     m = c.beta1 * state.m + c.fresh1 * g
     v = c.beta2 * state.v + c.fresh2 * (g * g)
     state = state._replace(m=m, v=v)

@@ -3,11 +3,11 @@
     p_t(x) = a_t x + b_t x³ + c_t x⁵       least of max |1 - p_t(x)| over [l_t, u_t]
     l_{t+1} = p_t(l_t),  u_{t+1} = 2 - l_{t+1}                        l_1 = 10⁻³, u_1 = 1
 
-Of all compositions of k such polynomials this one comes nearest to 1 on [l_1, 1], but for two changes that rounding
-asks for. An l_t below a share of u_t is raised to it, and the polynomial then scaled so that its ends on [l_t, u_t] lie
-alike around 1: otherwise large singular values would fall as low in between as the least ones rise. And x is divided by
-1.01 as long as l_t and u_t differ, since beyond u_t a polynomial grows steeply: where products are rounded as in
-bfloat16, a matrix of rank 1 ends in infinity without it.
+Of all compositions of k such polynomials this one is nearest to 1 on [l_1, 1], except for two changes that rounding
+requires. An l_t below a share of u_t is raised to that share, and the polynomial is then scaled so that its values at
+l_t and u_t are equally far from 1: otherwise large singular values would fall in between as low as the smallest rise.
+And x is divided by 1.01 as long as l_t and u_t differ, since a polynomial grows steeply beyond u_t: with products
+rounded as in bfloat16, a matrix of rank 1 would otherwise diverge.
 
 Source: Amsel, Persson, Musco & Gower 2025, arXiv:2505.16932, Algorithm 1; the numbers are those of the authors' code.
 Departs: nothing.
@@ -17,48 +17,48 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-LEAST = 1e-3
-LEAST_SHARE = 0.02407327424182761  # of u_t
-SAFETY = 1.01
-# Beyond this l/u the polynomial is that of Newton and Schulz to all digits, and the exchange would divide 0 by 0.
-_CLOSE = 1 - 5e-6
-_ROUNDS = 6  # of the exchange, which squares its error in each; the fifth changes nothing any more
+MIN_SINGULAR_VALUE = 1e-3  # l_1
+MIN_RATIO = 0.02407327424182761  # of l_t to u_t
+SAFETY_FACTOR = 1.01
+# Above this l/u the polynomial is that of Newton and Schulz to all digits, and the exchange would divide 0 by 0.
+_CONVERGED_RATIO = 1 - 5e-6
+_NUM_EXCHANGES = 6  # each squares the error; the fifth changes nothing any more
 
 Polynomial = tuple[float, float, float]
 
 
 @cache
 def polar_express(num_steps: int) -> Sequence[Polynomial]:
-    """The (a, b, c) of each of so many steps, in their order."""
-    low, high = LEAST, 1.0
-    found = []
+    """Return the coefficients (a, b, c) of each of `num_steps` steps."""
+    low, high = MIN_SINGULAR_VALUE, 1.0
+    polynomials = []
     for _ in range(num_steps):
-        polynomial = minimax(max(low, LEAST_SHARE * high), high)
-        scale = 2 / (value(polynomial, low) + value(polynomial, high))  # 1 where low was not raised
-        a, b, c = (scale * one for one in polynomial)
-        safety = SAFETY if low / high < _CLOSE else 1.0
-        found.append((a / safety, b / safety**3, c / safety**5))
-        low = value((a, b, c), low)
+        polynomial = minimax(max(low, MIN_RATIO * high), high)
+        scale = 2 / (evaluate(polynomial, low) + evaluate(polynomial, high))  # 1 if low was not raised
+        a, b, c = (scale * coefficient for coefficient in polynomial)
+        safety = SAFETY_FACTOR if low / high < _CONVERGED_RATIO else 1.0
+        polynomials.append((a / safety, b / safety**3, c / safety**5))
+        low = evaluate((a, b, c), low)
         high = 2 - low
-    return tuple(found)
+    return tuple(polynomials)
 
 
-def value(polynomial: Polynomial, x: float) -> float:
-    """The polynomial at x."""
+def evaluate(polynomial: Polynomial, x: float) -> float:
+    """Return the value of a polynomial at x."""
     a, b, c = polynomial
     return x * (a + x**2 * (b + x**2 * c))
 
 
 def minimax(low: float, high: float) -> Polynomial:
-    """The odd polynomial of degree 5 that is nearest to 1 on [low, high], by Remez' exchange.
+    """Return the odd polynomial of degree 5 that is nearest to 1 on [low, high], by the exchange algorithm of Remez.
 
-    Its error has one size and signs in turn at four points, the ends among them (Chebyshev); the two between are where
-    its slope is 0.
+    Its error has the same size and alternating signs at four points, the ends among them (Chebyshev). The two points in
+    between are those where its slope is 0.
     """
-    if low / high > _CLOSE:
+    if low / high > _CONVERGED_RATIO:
         return 15 / 8 / high, -10 / 8 / high**3, 3 / 8 / high**5
     points = [low, (3 * low + high) / 4, (low + 3 * high) / 4, high]
-    for _ in range(_ROUNDS):
+    for _ in range(_NUM_EXCHANGES):
         a, b, c = _alternating(points)
         spread = math.sqrt(9 * b**2 - 20 * a * c)
         points[1:3] = (math.sqrt((-3 * b + sign * spread) / (10 * c)) for sign in (-1, 1))
@@ -66,12 +66,12 @@ def minimax(low: float, high: float) -> Polynomial:
 
 
 def _alternating(points: Sequence[float]) -> Polynomial:
-    """The polynomial x s(x²) that is 1 - E, 1 + E, 1 - E and 1 + E at four points, for some E.
+    """Return the polynomial x s(x²) that is 1 - E, 1 + E, 1 - E and 1 + E at four points, for some E.
 
-    A quadratic s goes through four values where their third divided difference is 0, which is linear in E.
+    A quadratic s goes through four values if their third divided difference is 0, which is linear in E.
     """
     squares = [x**2 for x in points]
-    weights = [1 / math.prod(one - other for other in squares if other != one) for one in squares]
+    weights = [1 / math.prod(y - z for z in squares if z != y) for y in squares]
     shares = [weight / x for weight, x in zip(weights, points, strict=True)]
     error = sum(shares) / (shares[0] - shares[1] + shares[2] - shares[3])
     s = [(1 - sign * error) / x for sign, x in zip((1, -1, 1), points[:3], strict=True)]

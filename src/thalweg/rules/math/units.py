@@ -1,6 +1,6 @@
-"""Units: the rows of a parameter that act as one neuron or one filter, as `nn.Linear` and convolutions lay them out.
+"""Units: the rows of a parameter that form one neuron or one filter, in the layout of `nn.Linear` and convolutions.
 
-The first dimension counts the units; what has no second dimension is a single one (a bias, a gain).
+The first dimension counts the units. A parameter without a second dimension (a bias, a gain) is a single unit.
 """
 
 from torch import Tensor
@@ -8,16 +8,16 @@ from torch import Tensor
 from thalweg.rules.core.reductions import Mean, ReductionGenerator, Sum
 
 
-def _within(of: Tensor) -> tuple[int, ...] | None:
-    """The dimensions within a unit; None for all there are."""
-    return tuple(range(-(of.dim() - 1), 0)) if of.dim() > 1 else None
+def _dims_of_unit(tensor: Tensor) -> tuple[int, ...] | None:
+    """Return the dimensions of a unit; None for all dimensions."""
+    return tuple(range(-(tensor.dim() - 1), 0)) if tensor.dim() > 1 else None
 
 
-def unit_sum(of: Tensor) -> ReductionGenerator:
-    """The sum over each unit: of size 1 in every dimension but the first."""
-    return (yield Sum(of, dim=_within(of)))
+def unit_sum(tensor: Tensor) -> ReductionGenerator:
+    """Return the sum over each unit; every dimension but the first has size 1."""
+    return (yield Sum(tensor, dim=_dims_of_unit(tensor)))
 
 
-def unit_mean(of: Tensor) -> ReductionGenerator:
-    """The mean over each unit: of size 1 in every dimension but the first."""
-    return (yield Mean(of, dim=_within(of)))
+def unit_mean(tensor: Tensor) -> ReductionGenerator:
+    """Return the mean over each unit; every dimension but the first has size 1."""
+    return (yield Mean(tensor, dim=_dims_of_unit(tensor)))

@@ -26,7 +26,7 @@ _FLOOR = 1e-3
 class Cautious(Wrapper, scope="tensor"):
     """The inner step only where it agrees with the gradient, scaled up for what is left out."""
 
-    effects = frozenset({"masks"})
+    effects = frozenset({"masks direction"})
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         d, state = yield from resolve_reductions(self.inner.direction(param, grad, state, c))

@@ -25,11 +25,11 @@ class CautiousDecay(Wrapper):
 
     weight_decay: Scalar = decay.shrinkage()
 
-    replaces = frozenset({"weight_decay"})
-    effects = frozenset({"moves", "masks", "decays"})
+    replaced_settings = frozenset({"weight_decay"})
+    effects = frozenset({"moves parameters", "masks direction", "decays by lr"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"taken_off": self.rate(step) * self.weight_decay}
+        return {"taken_off": self.base_lr(step) * self.weight_decay}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         agrees = (direction * param >= 0).to(param.dtype)

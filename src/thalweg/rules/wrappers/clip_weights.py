@@ -27,7 +27,7 @@ class ClipWeights(Wrapper):
 
     largest: Scalar = hyper(1.0, "> 0", symbol="b", unit="θ", doc="largest size of a parameter")
 
-    effects = frozenset({"moves", "bounds"})
+    effects = frozenset({"moves parameters", "bounds parameters"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"bound": self.largest, "opposite_bound": -self.largest}

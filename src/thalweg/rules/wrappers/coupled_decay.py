@@ -24,7 +24,7 @@ class CoupledDecay(Wrapper):
 
     weight_decay: Scalar = decay.l2_penalty()
 
-    replaces = frozenset({"weight_decay"})
+    replaced_settings = frozenset({"weight_decay"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"penalty": self.weight_decay}

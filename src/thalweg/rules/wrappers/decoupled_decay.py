@@ -24,11 +24,11 @@ class DecoupledDecay(Wrapper):
 
     weight_decay: Scalar = decay.shrinkage()
 
-    replaces = frozenset({"weight_decay"})
-    effects = frozenset({"moves", "decays"})
+    replaced_settings = frozenset({"weight_decay"})
+    effects = frozenset({"moves parameters", "decays by lr"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"left": 1 - self.rate(step) * self.weight_decay}
+        return {"left": 1 - self.base_lr(step) * self.weight_decay}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         return self.inner.apply(c.left * param, direction, state, c)

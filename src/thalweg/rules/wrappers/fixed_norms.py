@@ -28,7 +28,7 @@ from thalweg.rules.math.units import unit_sum
 class FixedNorms(Wrapper, scope="tensor", supports_complex=False):
     """Each unit's weights put back to the norm they began with, after each step (weight normalization)."""
 
-    effects = frozenset({"moves", "bounds", "keeps norms", "leaves bounds"})
+    effects = frozenset({"moves parameters", "bounds parameters", "preserves norms", "may exceed bounds"})
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
         before = root((yield from unit_sum(param * param)))

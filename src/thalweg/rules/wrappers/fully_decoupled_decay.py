@@ -34,11 +34,11 @@ class FullyDecoupledDecay(Wrapper):
     )
     reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="the highest learning rate of the schedule")
 
-    replaces = frozenset({"weight_decay"})
-    effects = frozenset({"moves", "decays"})
+    replaced_settings = frozenset({"weight_decay"})
+    effects = frozenset({"moves parameters", "decays by lr"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"left": 1 - self.weight_decay * self.rate(step) / self.reference_lr}
+        return {"left": 1 - self.weight_decay * self.base_lr(step) / self.reference_lr}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         return self.inner.apply(c.left * param, direction, state, c)

@@ -24,7 +24,7 @@ from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, count, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor, of_shape
-from thalweg.rules.math.matrices import as_matrix, not_finite, sides
+from thalweg.rules.math.matrices import as_matrix, has_nonfinite, matrix_shape
 
 
 def _is_matrix(rule: Any, shape: torch.Size) -> bool:
@@ -32,7 +32,7 @@ def _is_matrix(rule: Any, shape: torch.Size) -> bool:
 
 
 def _projector(rule: Any, shape: torch.Size) -> torch.Size:
-    return torch.Size([min(sides(shape)), min(rule.rank, *sides(shape))])
+    return torch.Size([min(matrix_shape(shape)), min(rule.rank, *matrix_shape(shape))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ class GaLore(Wrapper, scope="matrix", supports_vmap=False, supports_complex=Fals
     update_gap: int = count(200, ">= 1", symbol="T", doc="steps between two choices of directions")
     scale: Scalar = hyper(0.25, "> 0", symbol="α", doc="factor of the direction")
 
-    effects = frozenset({"stands in"})
+    effects = frozenset({"substitutes parameters"})
 
     class State:
         projector = of_shape(_projector, unit="1", key="projector", when=_is_matrix)
 
-    def check_together(self) -> None:
+    def check_consistency(self) -> None:
         if self.inner.traits.scope != "elementwise":
             raise SettingError(f"GaLore: the inner rule must be elementwise, got {self.inner.name}. Wrap Adam, say.")
         if self.inner.traits.needs == "curvature":  # which comes for each parameter, and what would take it is small
@@ -66,12 +66,12 @@ class GaLore(Wrapper, scope="matrix", supports_vmap=False, supports_complex=Fals
         """A leaf of the inner rule, for a parameter as small as the gradient becomes."""
         return replace(
             leaf,
-            first=lambda rule, param: leaf.first(rule, param.new_zeros(self._shape(param.shape))),
-            shaped=lambda rule, shape: leaf.shaped(rule, self._shape(shape)),
+            init=lambda rule, param: leaf.init(rule, param.new_zeros(self._shape(param.shape))),
+            shape_of=lambda rule, shape: leaf.shape_of(rule, self._shape(shape)),
         )
 
     def _shape(self, shape: torch.Size) -> torch.Size:
-        rows, columns = sides(shape)
+        rows, columns = matrix_shape(shape)
         rank = min(self.rank, rows, columns)
         return torch.Size([rows, rank] if rows >= columns else [rank, columns])
 
@@ -95,7 +95,7 @@ class GaLore(Wrapper, scope="matrix", supports_vmap=False, supports_complex=Fals
 
 def _leading(matrix: Tensor, rank: int, *, right: bool) -> Tensor:
     """The leading singular vectors as columns, each with its largest element positive; NaN where it is not finite."""
-    odd = not_finite(matrix)
+    odd = has_nonfinite(matrix)
     left_vectors, _, right_vectors = torch.linalg.svd(matrix.double().masked_fill(odd, 0.0), full_matrices=False)
     vectors = (right_vectors.mT if right else left_vectors)[:, :rank]
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))

@@ -29,7 +29,7 @@ class Lookahead(Wrapper):
     every: Scalar = hyper(5, ">= 1", symbol="k", unit="steps", doc="steps between two returns")
     slow_step: Scalar = hyper(0.5, "(0, 1]", symbol="α", doc="share of the way that the slow ones go")
 
-    effects = frozenset({"moves", "averages"})
+    effects = frozenset({"moves parameters", "averages parameters"})
 
     class State:
         slow = copy_of_param(key="slow_param")

@@ -33,7 +33,7 @@ class Mars(Wrapper, scope="tensor"):
     class State:
         last = like_param(unit="g", key="last_grad")
 
-    def check_together(self) -> None:
+    def check_consistency(self) -> None:
         if "beta1" not in self.inner.hypers():
             raise SettingError(f"Mars: the inner rule must have a beta1, got {self.inner.name}. Wrap AdamW, say.")
 

@@ -46,7 +46,7 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
     s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
-    effects = frozenset({"moves", "leaves bounds", "stands in"})
+    effects = frozenset({"moves parameters", "may exceed bounds", "substitutes parameters"})
 
     class State:
         delta = like_param(unit="θ", key="delta")

@@ -28,7 +28,7 @@ class MovingAverage(Wrapper):
 
     average_decay: Scalar = hyper(0.999, "[0, 1)", symbol="β", doc="decay of the average")
 
-    effects = frozenset({"averages"})
+    effects = frozenset({"averages parameters"})
 
     class State:
         average = copy_of_param(key="average")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.math.hashing import gaussian
+from thalweg.rules.math.hashing import standard_normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +30,4 @@ class Noisy(Wrapper, scope="tensor", uses_random_numbers=True):
         return {"sigma": math.sqrt(self.noise / (1 + step) ** self.fading)}
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        return grad + c.sigma * gaussian(grad, c), state
+        return grad + c.sigma * standard_normal(grad, c), state

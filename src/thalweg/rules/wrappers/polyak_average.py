@@ -28,7 +28,7 @@ class PolyakAverage(Wrapper):
 
     start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="steps before the average begins")
 
-    effects = frozenset({"averages"})
+    effects = frozenset({"averages parameters"})
 
     class State:
         average = copy_of_param(key="average")

@@ -37,18 +37,18 @@ class WarmRestarts(Wrapper):
                 "Lower lr_min."
             )
 
-    def rate(self, step: int) -> Any:
+    def base_lr(self, step: int) -> Any:
         done, length = float(step - 1), float(self.period)
         while done >= length:
             done, length = done - length, length * float(self.stretch)
         factor = (1 + math.cos(math.pi * done / length)) / 2
-        return self.lr_min + (self.inner.rate(step) - self.lr_min) * factor
+        return self.lr_min + (self.inner.base_lr(step) - self.lr_min) * factor
 
     def coefficients(self, step: int) -> Any:
         return self._at(step).coefficients(step)
 
-    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
-        return self._at(step).next_recurrent_scalars(step, before)
+    def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
+        return self._at(step).next_recurrent_scalars(step, previous)
 
     def _at(self, step: int) -> Rule:
-        return self.inner._with({"lr": self.rate(step)})
+        return self.inner._replace({"lr": self.base_lr(step)})
