@@ -1,4 +1,4 @@
-"""Adafactor: a root mean square kept as row and column means, steps in units of the parameter, and clipped updates.
+"""Adafactor: a mean square stored as row and column means, with relative steps and clipped updates.
 
     β_t = 1 - t^τ                                           η_t = min(η, 1/√t)
     R_t = β_t R_{t-1} + (1 - β_t) mean of g_t² over columns       C_t likewise over rows
@@ -6,11 +6,11 @@
     u_t = g_t / √max(V_t, ε₁²)
     θ_t = (1 - ηλ) θ_{t-1} - η_t max(ε₂, RMS(θ_{t-1})) u_t / max(1, RMS(u_t) / d)
 
-Use: models whose optimizer state would not fit: it keeps next to nothing for a matrix.
-Avoid: where memory suffices: AdamW trains more steadily.
+Use: models whose optimizer state does not fit into memory: it stores almost nothing for a matrix.
+Avoid: models whose optimizer state fits into memory: AdamW trains more steadily.
 Source: Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 4.
-Departs: as torch.optim.Adafactor: decoupled weight decay; ε₁ is that of the dtype; no momentum; statistics over the
-last two dimensions.
+Departs: decoupled weight decay, the machine epsilon of the dtype as ε₁, and no momentum, as in torch.optim.Adafactor.
+The statistics are taken over the last two dimensions.
 """
 
 import math
@@ -32,7 +32,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
-    """A root mean square kept as row and column means, steps in units of the parameter, and clipped updates."""
+    """A mean square stored as row and column means, with relative steps and clipped updates."""
 
     lr: Scalar = hyper(1e-2, ">= 0", symbol="η", search=Range(1e-4, 1.0, "log"), order=1, doc="largest relative step")
     beta2_decay: Scalar = hyper(-0.8, "[-1, 0]", symbol="τ", doc="how the decay of the mean squares nears 1")

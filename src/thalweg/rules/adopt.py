@@ -1,15 +1,16 @@
-"""ADOPT: AdamW that divides by the mean square of the gradients before this one, and only then takes the mean.
+"""ADOPT: AdamW that divides each gradient by the previous root mean square and then averages the results.
 
     k_t = clip(g_t / max(√v_{t-1}, ε), ±(t - 1)^(1/4))
     m_t = β₁ m_{t-1} + (1 - β₁) k_t
     v_t = β₂ v_{t-1} + (1 - β₂) g_t²              v_1 = g_1²,  m_1 = 0
     θ_t = (1 - ηλ) θ_{t-1} - η m_t                θ_1 = θ_0
 
-The first step only looks.
+The first step initializes v and does not move the parameters.
 
-Use: in place of AdamW where β₂ would have to be tuned: it converges for any.
-Avoid: trainings of few steps: the first does nothing.
-Source: Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2; the clipping of its later version and code.
+Use: in place of AdamW, if β₂ would have to be tuned: ADOPT converges for every β₂.
+Avoid: training of a few steps: the first step does nothing.
+Source: Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2; the clipping is that of a later version and of the
+authors' code.
 Departs: decoupled weight decay, as in the authors' code.
 """
 
@@ -28,7 +29,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class ADOPT(decay.Decoupled, scope="elementwise"):
-    """AdamW that divides by the mean square of the gradients before this one, and only then takes the mean."""
+    """AdamW that divides each gradient by the previous root mean square and then averages the results."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)

@@ -1,17 +1,17 @@
-"""ASGD: gradient descent with a falling learning rate, and the average of its parameters.
+"""ASGD: gradient descent with a falling learning rate, and an average of the parameters.
 
     g_t = ∇f(θ_{t-1}) + λ_g θ_{t-1}
     η_t = η / (1 + λ η (t - 1))^α
     θ_t = (1 - λ η_t) θ_{t-1} - η_t g_t
     a_t = a_{t-1} + μ_t (θ_t - a_{t-1})        μ_t = 1 / max(1, t - 1 - t₀)
 
-The model is to be used at a.
+Evaluate the model at a.
 
-Use: convex problems and language models with recurrent networks, started once the loss has levelled off (t₀).
-Avoid: where the learning rate has a schedule that ends near zero: the average then only lags behind.
+Use: convex problems, and language models with recurrent networks. Start the average (t₀) when the loss no longer falls.
+Avoid: a learning rate schedule that ends near zero: the average then only lags behind the parameters.
 Source: Polyak & Juditsky 1992 (SIAM J. Control Optim. 30, 838-855); Bottou 2012, Stochastic gradient descent tricks.
-Departs: as torch.optim.ASGD, where a schedule acts a step late,
-λ_g is `weight_decay` and the model is left at θ: here `eval()` puts it at a.
+Departs: a schedule acts one step late, and λ_g is `weight_decay`, as in torch.optim.ASGD. torch leaves the model at θ;
+here `eval()` moves it to a.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class ASGD(Rule, scope="elementwise", recurrent_scalars={"eta": 0.0, "mu": 1.0}, has_eval_params=True):
-    """Gradient descent with a falling learning rate, and the average of its parameters."""
+    """Gradient descent with a falling learning rate, and an average of the parameters."""
 
     lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0, unit="θ/g")
     lambd: Scalar = hyper(1e-4, ">= 0", symbol="λ", doc="how soon the learning rate falls, and a decay of parameters")

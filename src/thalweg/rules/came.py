@@ -1,15 +1,15 @@
-"""CAME: Adafactor with momentum, scaled by how much the update agrees with its mean.
+"""CAME: Adafactor with momentum, and with steps scaled by the agreement of an update with its mean.
 
-    R_t, C_t, V_t and u_t = g_t / √V_t as in Adafactor, of g_t² + ε₁, with β₂
+    R_t, C_t, V_t and u_t = g_t / √V_t as in Adafactor, from g_t² + ε₁, with β₂
     u_t ← u_t / max(1, RMS(u_t) / d)
     m_t = β₁ m_{t-1} + (1 - β₁) u_t
-    S_t = row and column means, with β₃, of (u_t - m_t)² + ε₂, put together like V_t
+    S_t = row and column means, with β₃, of (u_t - m_t)² + ε₂, combined as in V_t
     θ_t = (1 - ηλ) θ_{t-1} - η m_t / √S_t        below two dimensions: η m_t
 
-Use: large language models, at half of AdamW's state.
-Avoid: where memory suffices.
+Use: large language models: it stores half of AdamW's state.
+Avoid: models whose AdamW state fits into memory.
 Source: Luo, Ren, Zheng, Jiang, Jiang & You 2023, arXiv:2307.02047, Algorithm 2.
-Departs: as the authors' code: decoupled weight decay; below two dimensions there is no confidence.
+Departs: decoupled weight decay, and no confidence factor √S_t below two dimensions, as in the authors' code.
 """
 
 from collections.abc import Generator
@@ -30,7 +30,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
-    """Adafactor with momentum, scaled by how much the update agrees with its mean."""
+    """Adafactor with momentum, and with steps scaled by the agreement of an update with its mean."""
 
     lr: Scalar = learning_rate(2e-4)
     beta1: Scalar = mean_decay(0.9)

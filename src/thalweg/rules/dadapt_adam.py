@@ -8,10 +8,10 @@
     d_t = max(d_{t-1}, min(r_t / ((1 - κ) ‖s_t‖₁), d_{t-1} G))        from d_0
     θ_t = (1 - γλ) θ_{t-1} - m_t / (√v_t + ε)
 
-Use: AdamW without a learning rate to tune; η = 1 carries the schedule.
-Avoid: fine-tuning, where its d may grow too large: Prodigy is quicker, and both need a schedule that ends near zero.
+Use: training with AdamW without tuning a learning rate. Keep η at 1, or let it follow a schedule from 1.
+Avoid: fine-tuning: d may grow too large. Prodigy is faster. Both need a schedule that ends near zero.
 Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 5.
-Departs: as the authors' package `dadaptation` with decouple=True.
+Departs: it follows the authors' package `dadaptation` with decouple=True.
 """
 
 from collections.abc import Generator

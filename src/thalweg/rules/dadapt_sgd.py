@@ -6,11 +6,11 @@
     d_t = max(d_{t-1}, min(2 r_t / ‖s_t‖, d_{t-1} G))        from d_0
     θ_t = θ_{t-1} + (1 - μ) (θ_0 - s_t - θ_{t-1})
 
-Use: convolutional networks without a learning rate to tune; η = 1 carries the schedule.
-Avoid: transformers: DAdaptAdam or Prodigy.
+Use: convolutional networks without tuning a learning rate. Keep η at 1, or let it follow a schedule from 1.
+Avoid: transformers: use DAdaptAdam or Prodigy.
 Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
-Departs: as the authors' package `dadaptation`, whose ‖∇f(θ_0)‖ leaves the penalty out; a first gradient of zero is
-skipped there as here.
+Departs: it follows the authors' package `dadaptation`: the penalty does not enter ‖∇f(θ_0)‖, and a first gradient of
+zero is skipped.
 """
 
 from collections.abc import Generator

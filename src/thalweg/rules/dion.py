@@ -1,4 +1,4 @@
-"""Dion: Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later.
+"""Dion: Muon of low rank, from one power iteration; the momentum keeps the part that a step leaves out.
 
     B_t = M_{t-1} + g_t
     P_t = orthonormal columns of B_t Q_{t-1}          (QR)
@@ -7,12 +7,12 @@
     Q_t = columns of R_t over (their norms + ε)       Q_0 = the first columns of I;  Q_{t-1} where B_t = 0
     θ_t = (1 - ηλ) θ_{t-1} - η √(rows / columns) P_t Q_tᵀ
 
-The rank is ϱ of the smaller side, at least 1.
+The rank is the share ϱ of the smaller side, and at least 1.
 
-Use: hidden matrices that are spread over many devices, or too large for Muon's iteration.
-Avoid: as Muon: embeddings, heads, norms and biases.
+Use: hidden matrices that are spread over many devices or are too large for Muon's iteration.
+Avoid: embeddings, heads, norms and biases, as with Muon.
 Source: Ahn, Xu, Abreu, Fan, Magakyan, Sharma, Zhan & Langford 2025, arXiv:2504.05295, Algorithm 1.
-Departs: the rank is rounded to the nearest, which the paper leaves open.
+Departs: the rank is rounded to the nearest integer. The paper leaves this open.
 """
 
 from collections.abc import Hashable
@@ -41,7 +41,7 @@ def _first(rule: Any, param: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
-    """Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later."""
+    """Muon of low rank, from one power iteration; the momentum keeps the part that a step leaves out."""
 
     lr: Scalar = learning_rate(0.01, low=1e-4, high=1.0)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)

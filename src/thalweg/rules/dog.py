@@ -1,14 +1,15 @@
-"""DoG: gradient descent whose learning rate is the distance gone so far over the root of all squared gradients.
+"""DoG: gradient descent with the learning rate (distance from the start) / √(sum of squared gradients).
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     r_t = max(r_{t-1}, ‖θ_{t-1} - θ_0‖)        r_1 = ρ (1 + ‖θ_0‖)
     G_t = G_{t-1} + ‖g_t‖²
     θ_t = θ_{t-1} - η r_t / √(G_t + ε) g_t     norms over the whole model
 
-Use: fine-tuning without a learning rate to tune; η = 1 stays.
-Avoid: training from scratch with a schedule in mind: use the model at an average (MovingAverage) instead.
+Use: fine-tuning without tuning a learning rate. Keep η at 1.
+Avoid: training from scratch with a schedule. There, evaluate the model at an average of the parameters (MovingAverage)
+instead of using a schedule.
 Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, equation 1.
-Departs: an L2 penalty; norms over all groups together.
+Departs: an L2 penalty; norms over the parameters of all groups.
 """
 
 from collections.abc import Generator
@@ -59,6 +60,6 @@ class DoGStep(Rule, estimates_lr=True):
 
 @dataclass(frozen=True, kw_only=True)
 class DoG(DoGStep, scope="model"):
-    """Gradient descent whose learning rate is the distance gone so far over the root of all squared gradients."""
+    """Gradient descent with the learning rate (distance from the start) / √(sum of squared gradients)."""
 
     over = "model"

@@ -1,14 +1,14 @@
-"""LARS: SGD with momentum whose learning rate is, for each matrix, in proportion to its own size.
+"""LARS: SGD with momentum whose learning rate is, for each matrix, proportional to the norm of the matrix.
 
     r_t = ζ ‖θ_{t-1}‖ / (‖g_t‖ + λ ‖θ_{t-1}‖ + ε)        1 where a norm is 0, and for biases and gains
     b_t = μ b_{t-1} + r_t (g_t + λ θ_{t-1})
     θ_t = θ_{t-1} - η b_t                                Nesterov: η (r_t (g_t + λ θ_{t-1}) + μ b_t)
 
-Use: convolutional networks with batches of thousands.
-Avoid: small batches, where it has no advantage over momentum.
+Use: convolutional networks with batches of thousands of examples.
+Avoid: small batches: there it has no advantage over momentum.
 Source: You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1.
-Departs: η multiplies the buffer instead of entering it, as in torch.optim.SGD; ε; parameters below two dimensions
-step as with SGD, which the paper's experiments do and its algorithm does not say.
+Departs: η multiplies the buffer and does not enter it, as in torch.optim.SGD. ε is added to the divisor. Parameters
+with fewer than two dimensions step as with SGD; the paper's experiments do this, its algorithm does not.
 """
 
 from collections.abc import Generator
@@ -29,7 +29,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class LARS(Rule, scope="tensor"):
-    """SGD with momentum whose learning rate is, for each matrix, in proportion to its own size."""
+    """SGD with momentum whose learning rate is, for each matrix, proportional to the norm of the matrix."""
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=100.0, unit="1")
     momentum: Scalar = hyper(

@@ -1,21 +1,23 @@
-"""L-BFGS: Newton's method, with the Hessian known by the last steps and what each of them changed of the gradient.
+"""L-BFGS: Newton's method with the Hessian approximated from the last steps and changes of the gradient.
 
     s = θ_{t-1} - θ_{t-2},  y = g_t - g_{t-1}        the newest pair, kept if sᵀy > 10⁻¹⁰; the last m are kept
     q = g_t;  from the newest pair to the oldest:    α_i = s_iᵀq / s_iᵀy_i,  q ← q - α_i y_i
     d = q sᵀy / yᵀy, of the newest pair; from the oldest to the newest:  d ← d + (α_i - y_iᵀd / s_iᵀy_i) s_i
     θ_t = θ_{t-1} - η τ_t d        d_1 = g_1 / max(1, ‖g_1‖₁); inner products over the whole model
 
-τ_t is 1, or with strong_wolfe a length at which the loss f(θ_{t-1} - η τ d) has fallen by at least 10⁻⁴ of what its
-slope along the line promised, and the slope is at most 0.9 of what it was. A call of `step` takes up to max_iter such
-iterations, so it needs a closure, which is called for each new point.
+τ_t is 1 by default. With strong_wolfe, a line search finds a τ_t with two properties: the loss f(θ_{t-1} - η τ d) falls
+by at least 10⁻⁴ of the fall that its slope at τ = 0 predicts, and the slope shrinks to at most 0.9 of its size at τ =
+0. One call of `step` runs up to max_iter iterations. It needs a closure and calls it at each new point.
 
-Use: full batches, smooth losses: small networks, physics-informed ones, fits by least squares; with strong_wolfe.
-Avoid: mini-batches, whose noise is taken for curvature; more parameters than memory holds 2m copies of.
+Use: full batches and smooth losses, with strong_wolfe: small networks, physics-informed networks, least-squares fits.
+Avoid: mini-batches: the method takes their noise for curvature. Models for which 2m copies of the parameters do not fit
+into memory.
 Source: Nocedal & Wright 2006, Numerical Optimization, Algorithms 7.4 and 7.5; 3.5 and 3.6 for the line search.
-Departs: from torch.optim.LBFGS, in that s is by how much the parameters did move, after rounding too; a parameter
-without a gradient rests; several groups of the same settings are taken as one; no step is kept that leads to where the
-loss is known not to be finite, and none is taken from there; room for m pairs is taken at the start, and inner products
-are computed anew at each iteration; gradients must be dense. Its checkpoints are not torch's.
+Departs: s is the actual change of the parameters, after rounding; in torch.optim.LBFGS it is the intended change. A
+parameter without a gradient does not move. Several groups with the same settings act as one group. No step ends at a
+point where the loss is known to be infinite or NaN, and none starts there. Memory for m pairs is allocated at the
+start. Each iteration computes the inner products again. Gradients must be dense. Checkpoints are not compatible with
+torch's.
 """
 
 from collections.abc import Generator
@@ -40,7 +42,7 @@ def _history(rule: Any, shape: torch.Size) -> torch.Size:
 
 @dataclass(frozen=True, kw_only=True)
 class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False):
-    """Newton's method, with the Hessian known by the last steps and what each of them changed of the gradient."""
+    """Newton's method with the Hessian approximated from the last steps and changes of the gradient."""
 
     lr: Scalar = learning_rate(1.0, low=0.01, high=1.0, unit="1", doc="learning rate: the first length that is tried")
     max_iter: int = count(20, ">= 1", symbol="", doc="iterations in a step, at most")

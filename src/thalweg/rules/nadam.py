@@ -1,4 +1,4 @@
-"""NAdam: Adam with Nesterov's momentum, whose decay warms up.
+"""NAdam: Adam with Nesterov's momentum, and with a warm-up of the momentum's decay.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     μ_t = β₁ (1 - 0.96^(tψ) / 2)              P_t = P_{t-1} μ_t,  P_0 = 1
@@ -7,10 +7,10 @@
     m̂_t = μ_{t+1} m_t / (1 - P_t μ_{t+1}) + (1 - μ_t) g_t / (1 - P_t)
     θ_t = θ_{t-1} - η m̂_t / (√v̂_t + ε)
 
-Use: in place of Adam where gradients are not too noisy; the same settings do.
-Avoid: with weight decay: use NAdamW.
+Use: in place of Adam, with the same settings, if the gradients are not too noisy.
+Avoid: weight decay: use NAdamW.
 Source: Dozat 2016 (openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ), Algorithm 2.
-Departs: as torch.optim.NAdam: an L2 penalty, and the product of all μ kept beside the state.
+Departs: an L2 penalty, and the product of all μ stored with the state, as in torch.optim.NAdam.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class NAdamStep(Rule, corrects_bias=True, recurrent_scalars={"mu_product": 1.0})
 
 @dataclass(frozen=True, kw_only=True)
 class NAdam(NAdamStep, scope="elementwise"):
-    """Adam with Nesterov's momentum, whose decay warms up."""
+    """Adam with Nesterov's momentum, and with a warm-up of the momentum's decay."""
 
     def coefficients(self, step: int) -> Any:
         return record(**moments.scalars(self, step), weight_decay=self.weight_decay)

@@ -1,4 +1,4 @@
-"""NorMuon: Muon whose rows are brought to one size by a running mean square of each.
+"""NorMuon: Muon with each row divided by a running root mean square of that row.
 
     B_t = μ B_{t-1} + (1 - μ) g_t
     O_t = orthogonal part of (1 - μ) g_t + μ B_t (without Nesterov: of B_t), as in Muon, in k steps
@@ -6,11 +6,11 @@
     Ô_t = O_t / (√v_t + ε)
     θ_t = (1 - ηλ) θ_{t-1} - η 0.2 √(rows × columns) Ô_t / ‖Ô_t‖
 
-Use: as Muon, at AdamW's η and λ.
-Avoid: as Muon: embeddings, heads, norms and biases.
+Use: hidden matrices, as with Muon, at AdamW's η and λ.
+Avoid: embeddings, heads, norms and biases, as with Muon.
 Source: Li et al. 2025, arXiv:2510.05491, Algorithm 1.
-Departs: Nesterov's momentum, as in the authors' code; the norm of Muon's iteration as in torch.optim.Muon; Polar
-Express's polynomials on request.
+Departs: Nesterov's momentum, as in the authors' code; the norm in Muon's iteration, as in torch.optim.Muon; the
+polynomials of Polar Express as an option.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def _rows(rule: Any, shape: torch.Size) -> torch.Size:
 
 @dataclass(frozen=True, kw_only=True)
 class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
-    """Muon whose rows are brought to one size by a running mean square of each."""
+    """Muon with each row divided by a running root mean square of that row."""
 
     lr: Scalar = learning_rate(1e-3)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)

@@ -1,4 +1,4 @@
-"""Prodigy: AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's.
+"""Prodigy: AdamW whose learning rate is an estimate of the distance to the solution; faster than D-Adaptation.
 
     γ = d_{t-1} / d_0 × d_{t-1} η                                          sums over the whole model
     r_t = β₃ r_{t-1} + γ ⟨g_t, θ_0 - θ_{t-1}⟩
@@ -8,11 +8,11 @@
     D_t = κ r_t / ‖s_t‖₁        d_t = min(max of all D so far, d_{t-1} G)
     θ_t = (1 - d_{t-1} η λ) θ_{t-1} - d_{t-1} η m_t / (√v_t + d_t ε)
 
-Use: AdamW without a learning rate to tune; η = 1 carries the schedule, which should end near zero.
-Avoid: β₂ far from 1 (it sets how long the estimate remembers), and gradients clipped by an absolute norm.
+Use: training with AdamW without tuning a learning rate. Let η follow a schedule from 1 to near zero.
+Avoid: β₂ far from 1, since β₂ also sets the memory of the estimate; gradients clipped by an absolute norm.
 Source: Mishchenko & Defazio 2023, arXiv:2306.06101, Algorithm 4.
-Departs: as the authors' package `prodigyopt` 1.1 with use_bias_correction=False, safeguard_warmup=False; β₃ = 0 stands
-for √β₂.
+Departs: it follows the authors' package `prodigyopt` 1.1 with use_bias_correction=False and safeguard_warmup=False. β₃
+= 0 stands for √β₂.
 """
 
 from collections.abc import Generator
@@ -34,7 +34,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Prodigy(Rule, scope="model", lr_in_state=True, estimates_lr=True):
-    """AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's."""
+    """AdamW whose learning rate is an estimate of the distance to the solution; faster than D-Adaptation."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
     beta1: Scalar = mean_decay(0.9)

@@ -1,4 +1,4 @@
-"""PSGDKron: the mean gradient multiplied, along each dimension, by triangular factors fitted to make it white.
+"""PSGDKron: the mean gradient multiplied, along each dimension, by triangular factors that whiten it.
 
     m_t = β m_{t-1} + (1 - β) g_t                    m̂_t = m_t / (1 - βᵗ)
     in each of the first T steps, and then every n steps, with v ~ N(0, 1) for each element:
@@ -8,15 +8,16 @@
     d_t = m̂_t, multiplied along each dimension by Q_iᵀ Q_i
     θ_t = (1 - ηλ) θ_{t-1} - η d_t min(1, c / rms(d_t))
 
-The Q_i start as multiples of the identity, whose product is q. Q_i has its diagonal alone where a dimension is larger
-than N, or than κ times the product of all others.
+The Q_i start as multiples of the identity, and their product is q. Q_i is diagonal if its dimension is larger than N,
+or larger than κ times the product of all other dimensions.
 
-Use: in place of Adam or Shampoo, where gradients are correlated between rows or columns; η is Adam's, or a third of it.
-Avoid: very short trainings, in which the factors do not settle; embeddings, whose rows without a gradient are moved by
-those with one; dimensions of thousands, unless N is smaller.
-Source: Li 2015, arXiv:1512.04202, for Q and its steps; Li 2018, arXiv:1809.10232, for white gradients (Fisher type).
-Departs: Q changes at set steps, where the author's code draws which; ‖·‖ is the spectral norm as two power iterations
-find it; ε is relative, and a gradient of 0 changes no Q. The Q_i are kept of one size, which changes no step.
+Use: in place of Adam or Shampoo, if gradients are correlated between rows or columns. η is Adam's, or a third of it.
+Avoid: very short training: the factors do not settle. Embeddings: a row without a gradient is moved by rows with a
+gradient. Dimensions of thousands, unless N is smaller.
+Source: Li 2015, arXiv:1512.04202, for Q and its update; Li 2018, arXiv:1809.10232, for white gradients (Fisher type).
+Departs: Q changes at fixed steps; the author's code draws the steps at random. ‖·‖ is the spectral norm, approximated
+by two power iterations. ε is relative, and a gradient of 0 changes no Q. The Q_i are rescaled to the same size, which
+changes no step.
 """
 
 from collections.abc import Generator, Sequence
@@ -69,7 +70,7 @@ class PSGDKron(
     supports_vmap=False,
     uses_random_numbers=True,
 ):
-    """The mean gradient multiplied, along each dimension, by triangular factors fitted to make it white."""
+    """The mean gradient multiplied, along each dimension, by triangular factors that whiten it."""
 
     lr: Scalar = learning_rate(1e-3)
     momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)

@@ -1,4 +1,4 @@
-"""RAdam: Adam whose first steps are momentum alone, until the mean square is known well enough to divide by.
+"""RAdam: Adam that steps by momentum alone until its mean square is a reliable estimate.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     m_t = β₁ m_{t-1} + (1 - β₁) g_t           m̂_t = m_t / (1 - β₁ᵗ)
@@ -7,10 +7,11 @@
     r_t = √((ρ_t - 4)(ρ_t - 2) ρ_∞ / ((ρ_∞ - 4)(ρ_∞ - 2) ρ_t))
     θ_t = θ_{t-1} - η r_t m̂_t / (√v̂_t + ε)  where ρ_t > 5,  else θ_{t-1} - η m̂_t
 
-Use: in place of Adam with a warm-up that nobody wants to tune.
-Avoid: with a warm-up: then Adam is the same thing. With weight decay: use RAdamW.
+Use: in place of Adam with a warm-up, if nobody wants to tune the warm-up.
+Avoid: a warm-up of the learning rate: with it, Adam gives the same result. Weight decay: use RAdamW.
 Source: Liu et al. 2020, arXiv:1908.03265, Algorithm 2.
-Departs: as torch.optim.RAdam: the threshold is 5, not 4; ε; an L2 penalty. ε is divided by √(1 - β₂ᵗ) there and here.
+Departs: it follows torch.optim.RAdam: the threshold is 5 instead of 4, ε is added and divided by √(1 - β₂ᵗ), and there
+is an L2 penalty.
 """
 
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class RAdamStep(Rule, corrects_bias=True):
 
 @dataclass(frozen=True, kw_only=True)
 class RAdam(RAdamStep, scope="elementwise"):
-    """Adam whose first steps are momentum alone, until the mean square is known well enough to divide by."""
+    """Adam that steps by momentum alone until its mean square is a reliable estimate."""
 
     def coefficients(self, step: int) -> Any:
         return record(**self.moment_coefficients(step), weight_decay=self.weight_decay)

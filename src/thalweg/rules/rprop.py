@@ -1,15 +1,15 @@
-"""Rprop: each parameter steps by a size of its own, which grows while the gradient keeps its sign.
+"""Rprop: a step size for each parameter that grows while the gradient keeps its sign.
 
     k_t = g_t p_{t-1}
     s_t = clip(s_{t-1} × (η⁺ where k_t > 0, η⁻ where k_t < 0, 1 where k_t = 0), s_min, s_max)        s_0 = η
     p_t = 0 where k_t < 0, else g_t
     θ_t = θ_{t-1} - s_t sign(p_t)
 
-Use: full batches: small networks and physics-informed ones, where it needs no tuning.
-Avoid: mini-batches: their noise changes signs at random, and sizes shrink for no reason.
+Use: full batches: small networks and physics-informed networks. It needs no tuning there.
+Avoid: mini-batches: their noise changes signs at random, and the step sizes shrink without reason.
 Source: Riedmiller & Braun 1993 (IEEE ICNN), in the form without backtracking (iRprop-: Igel & Hüsken 2000).
-Departs: as torch.optim.Rprop. η is the size of the first step alone: later changes of it do nothing, except that
-nothing moves while it is 0.
+Departs: it follows torch.optim.Rprop. η sets the size of the first step only. Later changes of η do nothing, except
+that no parameter moves while η is 0.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from thalweg.rules.core.state import like_param
 
 @dataclass(frozen=True, kw_only=True)
 class Rprop(Rule, scope="elementwise", lr_in_state=True):
-    """Each parameter steps by a size of its own, which grows while the gradient keeps its sign."""
+    """A step size for each parameter that grows while the gradient keeps its sign."""
 
     lr: Scalar = learning_rate(1e-2, doc="size of the first step")
     eta_minus: Scalar = hyper(0.5, "(0, 1)", symbol="η⁻", doc="how a size shrinks", keyword="etas")

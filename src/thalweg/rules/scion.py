@@ -1,16 +1,17 @@
-"""Scion: steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest.
+"""Scion: steps to the best point of a norm ball: an orthogonal matrix, or signs for other parameters.
 
     b_t = μ b_{t-1} + (1 - μ) g_t
     o_t = √max(1, rows / columns) × orthogonal part of b_t, as in Muon, in k steps;  below two dimensions sign(b_t)
     θ_t = (1 - η) θ_{t-1} - η ρ o_t        unconstrained: θ_{t-1} - η ρ o_t
 
-Constrained, the parameters stay within a ball of radius ρ, so no weight decay is needed.
+With `constrained`, the parameters stay within a ball of radius ρ, so they need no weight decay.
 
-Use: whole networks with one rule, and a learning rate that carries over from narrow to wide ones.
-Avoid: embeddings and heads with the radius of hidden matrices: give those a group of their own.
+Use: whole networks with one rule, and a learning rate that transfers from narrow to wide networks.
+Avoid: embeddings and heads with the radius of hidden matrices: put them into a separate group.
 Source: Pethick et al. 2025, arXiv:2502.07529, Algorithms 1 and 2.
-Departs: μ is the share kept (the paper's α is 1 - μ); the factor is at least 1, an option in the authors' code; signs
-for biases; the norm of the iteration as in torch.optim.Muon; Polar Express's polynomials on request.
+Departs: μ is the weight of the old average (the paper's α is 1 - μ). The factor is at least 1, which is an option in
+the authors' code. Biases use signs. The norm in the iteration is that of torch.optim.Muon. The polynomials of Polar
+Express are an option.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from thalweg.rules.math.matrices import LEAST_NORM, as_matrix, newton_schulz, po
 
 @dataclass(frozen=True, kw_only=True)
 class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
-    """Steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest."""
+    """Steps to the best point of a norm ball: an orthogonal matrix, or signs for other parameters."""
 
     lr: Scalar = learning_rate(3e-4, low=1e-5, high=0.1, unit="1")
     momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)

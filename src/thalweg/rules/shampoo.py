@@ -1,22 +1,22 @@
-"""Shampoo: gradients multiplied, along each dimension, by an inverse root of all gradients' products so far.
+"""Shampoo: gradients multiplied, along each dimension, by an inverse root of the sum of gradient products.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     H_i = ε I + Σ g_t g_tᵀ        for each dimension i up to N, the product summed over all others
     d_t = g_t multiplied along each of these k dimensions by H_i^(-1/2k)
     b_t = μ b_{t-1} + d_t
-    θ_t = θ_{t-1} - η b_t         the roots are computed anew every n steps
+    θ_t = θ_{t-1} - η b_t         the roots are computed again every n steps
 
-The roots are exact: from eigenvectors computed in float64. Native ones, from eigenvectors in the parameter's own
-precision, take about two thirds of the time, and change a step by 5e-6 to 2e-3 of itself in float32, the more the
-steeper the spectrum. Tracked ones take little more than half: their eigenvectors go on from the last ones by one power
-iteration and QR, which changes a step by 10 to 25 percent at the second root, and by 1 to 16 percent after a hundred
+Exact roots come from eigenvectors that are computed in float64. Native roots come from eigenvectors in the parameter's
+own precision: they take about two thirds of the time, and they change a step in float32 by 5e-6 to 2e-3 of its size,
+more for a steeper spectrum. Tracked roots take little more than half of the time: one power iteration and QR update the
+last eigenvectors. This changes a step by 10 to 25 percent at the second root, and by 1 to 16 percent after a hundred
 steps.
 
-Use: matrices and convolutions of moderate size, in large batches, where curvature between parameters matters.
-Avoid: dimensions of many thousands: its matrices are their squares. SOAP is easier to tune.
+Use: matrices and convolutions of moderate size, with large batches, if curvature couples the parameters.
+Avoid: dimensions of many thousands: each needs square matrices of its size. SOAP is easier to tune.
 Source: Gupta, Koren & Singer 2018, arXiv:1802.09568, Algorithm 2.
-Departs: momentum, an L2 penalty, and roots that may be older than the sums; a single number counts as one dimension.
-A dimension larger than N is left alone and not counted in k, as in Anil et al. 2020, arXiv:2002.09018.
+Departs: momentum, an L2 penalty, and roots that may be older than the sums. A single number counts as one dimension. A
+dimension larger than N is not scaled and does not count in k, as in Anil et al. 2020, arXiv:2002.09018.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def _first(rule: Any, size: int, param: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
-    """Gradients multiplied, along each dimension, by an inverse root of all gradients' products so far."""
+    """Gradients multiplied, along each dimension, by an inverse root of the sum of gradient products."""
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0)
     momentum: Scalar = hyper(

@@ -1,4 +1,4 @@
-"""SM3: AdaGrad whose sums are kept once for each slice of a tensor, not for each element.
+"""SM3: AdaGrad with one sum for each slice of a tensor instead of one for each element.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     ν_t = min over dimensions i of a_{t-1}(i) + g_t²        a(i) has an entry for each index of dimension i
@@ -6,8 +6,8 @@
     m_t = β m_{t-1} + (1 - β) g_t / √ν_t                    0/0 = 0
     θ_t = θ_{t-1} - η m_t
 
-Use: embeddings and matrices so large that their squares do not fit.
-Avoid: long training of deep networks: as in AdaGrad the sums only grow.
+Use: embeddings and matrices so large that their squared gradients do not fit into memory.
+Avoid: long training of deep networks: as in AdaGrad, the sums only grow.
 Source: Anil, Gupta, Koren & Singer 2019, arXiv:1901.11150, Algorithm SM3-II with covers by slices; momentum as in
 section 5.
 Departs: an L2 penalty.
@@ -43,7 +43,7 @@ def _slices(dim: int) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class SM3(Rule, scope="tensor", supports_complex=False, max_dims=MAX_DIMS):
-    """AdaGrad whose sums are kept once for each slice of a tensor, not for each element."""
+    """AdaGrad with one sum for each slice of a tensor instead of one for each element."""
 
     lr: Scalar = learning_rate(0.1, low=1e-4, high=10.0)
     momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)

@@ -1,22 +1,23 @@
-"""SOAP: Adam in the directions that Shampoo would scale: those of the eigenvectors of its matrices.
+"""SOAP: Adam in the basis of the eigenvectors of Shampoo's matrices.
 
     H_i ← β H_i + (1 - β) g_t g_tᵀ           for each dimension i, the product summed over all others, after the step
     Q_i = eigenvectors of H_i, by one power iteration and QR every n steps, in falling order of eigenvalues
-    g'_t = g_t turned into Q
-    m_t = β₁ m_{t-1} + (1 - β₁) g'_t          in the directions of Q, and turned with them
-    v_t = β₂ v_{t-1} + (1 - β₂) g'_t²         in the directions of Q, and reordered with them
-    d_t = m_t / (√v_t + ε), turned back
+    g'_t = g_t rotated into the basis Q
+    m_t = β₁ m_{t-1} + (1 - β₁) g'_t          in the basis Q, and rotated with it
+    v_t = β₂ v_{t-1} + (1 - β₂) g'_t²         in the basis Q, and reordered with it
+    d_t = m_t / (√v_t + ε), rotated back
     θ_t = (1 - ηλ) (θ_{t-1} - η √(1 - β₂^(t-1)) / (1 - β₁^(t-1)) d_t)
 
-The first step only makes H and Q. A dimension larger than N is not turned, nor is a single number, nor the largest
-dimension (the first of them) where it is one-sided: a vector is then left to Adam.
+The first step only initializes H and Q. Some dimensions are not rotated: a dimension larger than N, a single number,
+and with one_sided the largest dimension (the first of several). With one_sided, Adam therefore updates a vector.
 
-Use: language models and image models, in larger batches, at AdamW's settings with a larger η. One-sided it takes a
-quarter of the time on the matrices of a transformer.
-Avoid: dimensions of many thousands: its matrices are their squares.
+Use: language models and image models with larger batches, at AdamW's settings with a larger η. With one_sided it takes
+a quarter of the time on the matrices of a transformer.
+Avoid: dimensions of many thousands: each needs square matrices of its size.
 Source: Vyas et al. 2024, arXiv:2409.11321, Algorithm 3.
-Departs: as the authors' code: the first step, ε before the correction, the decay after the step, N. m is kept where
-it is used, which is the same but for rounding. β is β₂ unless it is given. The paper is one-sided for matrices alone.
+Departs: the first step, ε before the correction, the decay after the step, and N, as in the authors' code. m is stored
+in the basis in which it is used; only rounding differs. β is β₂ by default. In the paper, one-sided applies to matrices
+only.
 """
 
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def _dims(rule: Any, shape: torch.Size) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
-    """Adam in the directions that Shampoo would scale: those of the eigenvectors of its matrices."""
+    """Adam in the basis of the eigenvectors of Shampoo's matrices."""
 
     lr: Scalar = learning_rate(3e-3)
     beta1: Scalar = mean_decay(0.95)

@@ -1,16 +1,17 @@
-"""GaLore: the inner rule run on a few directions of each matrix's gradient, so that its state is small.
+"""GaLore: the inner rule applied to a low-rank projection of each matrix's gradient, so that its state is small.
 
-    P_t = the r leading singular vectors of g_t, of the shorter side, found anew every T steps
+    P_t = the r leading singular vectors of g_t, of the shorter side, computed again every T steps
     g_t ← P_tᵀ g_t, or g_t P_t where there are more rows than columns
-    d_t = α × the inner rule's direction, turned back by P_t        θ_t as the inner rule says, with this d_t
+    d_t = α × the inner rule's direction, projected back by P_t        θ_t by the inner rule, with this d_t
 
-Below two dimensions the inner rule is run as it is.
+Below two dimensions the inner rule runs without a projection.
 
-Use: fine-tuning and pre-training of language models whose optimizer state would not fit, around Adam or AdamW.
-Avoid: where it fits; the singular vectors cost as much as many steps.
+Use: fine-tuning and pre-training of language models whose optimizer state does not fit into memory, around Adam or
+AdamW.
+Avoid: models whose state fits into memory: the singular vectors cost as much time as many steps.
 Source: Zhao et al. 2024, arXiv:2403.03507, Algorithm 2.
-Departs: as the authors' code where rows and columns are equal in number: g_t P_t. The moments stay as they are when
-P changes. Of each singular vector the largest element is positive.
+Departs: g_t P_t if rows and columns are equal in number, as in the authors' code. The moments do not change when P
+changes. The largest element of each singular vector is positive.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ def _projector(rule: Any, shape: torch.Size) -> torch.Size:
 
 @dataclass(frozen=True, kw_only=True)
 class GaLore(Wrapper, scope="matrix", supports_vmap=False, supports_complex=False):
-    """The inner rule run on a few directions of each matrix's gradient, so that its state is small."""
+    """The inner rule applied to a low-rank projection of each matrix's gradient, so that its state is small."""
 
     rank: int = count(4, ">= 1", symbol="r", doc="directions that are kept")
     update_gap: int = count(200, ">= 1", symbol="T", doc="steps between two choices of directions")

@@ -1,6 +1,6 @@
-"""Mechanic: the inner rule's way from the start, scaled by a factor that is learned as it goes.
+"""Mechanic: the total displacement by the inner rule, scaled by a factor that is learned during training.
 
-    u_t = what the inner rule adds to θ_{t-1} for g_t            Δ_t = Δ_{t-1} + u_t
+    u_t = the change of θ_{t-1} by the inner rule for g_t        Δ_t = Δ_{t-1} + u_t
     h_t = ⟨Δ_{t-1}, g_t + κ S_{t-1} ‖g_t‖ θ_{t-1} / ‖θ_{t-1}‖⟩    sums over the whole model
     for each β of 0.9, 0.99, ..., 0.999999:
         m_t = max(β m_{t-1}, |h_t|)
@@ -10,13 +10,13 @@
     S_t = Σ s_t of all β
     θ_t = θ_{t-1} + S_t Δ_t - S_{t-1} Δ_{t-1}                     that is, θ_0 + S_t Δ_t
 
-The first step moves nothing.
+The first step moves no parameter.
 
-Use: around a rule with its schedule, where nobody has tuned its learning rate: its shape over time stays.
-Avoid: around rules that find their own learning rate, and in trainings of a few dozen steps: S starts at nearly 0.
+Use: rules with a schedule but without a tuned learning rate: the schedule keeps its shape.
+Avoid: rules that estimate their own learning rate, and training of a few dozen steps: S starts near 0.
 Source: Cutkosky, Defazio & Mehta 2023, arXiv:2306.00144, Algorithm 1.
-Departs: |h_t| in m, as in the authors' code. θ moves by differences, so what others do to it is kept (bounds around
-this). A parameter that joins late begins with scalars of its own.
+Departs: |h_t| in m, as in the authors' code. θ moves by differences, so changes of θ by other wrappers (bounds around
+this one) persist. A parameter that joins late starts with its own scalars.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def _for_each_decay(rule: Any, shape: torch.Size) -> torch.Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanic(Wrapper, scope="model", estimates_lr=True):
-    """The inner rule's way from the start, scaled by a factor that is learned as it goes."""
+    """The total displacement by the inner rule, scaled by a factor that is learned during training."""
 
     s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="first factor, nearly; small enough is good enough")
     s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")

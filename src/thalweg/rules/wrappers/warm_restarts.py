@@ -1,13 +1,13 @@
-"""WarmRestarts: a learning rate that falls along half a cosine and starts again, each time for longer (SGDR).
+"""WarmRestarts: a learning rate that falls along half a cosine and restarts, with longer and longer periods (SGDR).
 
     η_t = η_min + (η - η_min) (1 + cos(π T_t / T)) / 2        T_t steps since the last restart; T ← T m at each restart
-    θ_t as the inner rule says, with this η_t
+    θ_t by the inner rule, with this η_t
 
-Use: to leave a poor minimum, and to have a usable model at each restart.
-Avoid: together with another schedule of the learning rate.
+Use: training that must leave a poor minimum, or that needs a usable model at each restart.
+Avoid: another schedule of the learning rate at the same time.
 Source: Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5.
-Departs: counts steps of each parameter, not epochs; torch.optim.lr_scheduler.CosineAnnealingWarmRestarts does with
-`group["lr"]` what this does inside the step.
+Departs: it counts the steps of each parameter, not epochs. torch.optim.lr_scheduler.CosineAnnealingWarmRestarts changes
+`group["lr"]`; this wrapper changes the rate inside the step.
 """
 
 import math
@@ -22,7 +22,7 @@ from thalweg.rules.core.rule import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class WarmRestarts(Wrapper):
-    """A learning rate that falls along half a cosine and starts again, each time for longer (SGDR)."""
+    """A learning rate that falls along half a cosine and restarts, with longer and longer periods (SGDR)."""
 
     period: Scalar = hyper(1000, ">= 1", symbol="T", unit="steps", doc="steps before the first restart")
     stretch: Scalar = hyper(2, ">= 1", symbol="m", doc="how much longer each period is than the one before")
