@@ -43,6 +43,6 @@ class AdaBelief(decay.Decoupled, scope="elementwise", corrects_bias=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         m = c.beta1 * state.m + c.fresh1 * grad
-        away = grad - m
-        s = c.beta2 * state.s + c.fresh2 * (away * away) + c.eps
+        deviation = grad - m
+        s = c.beta2 * state.s + c.fresh2 * (deviation * deviation) + c.eps
         return c.m_correct * m / (c.root_v_correct * root(s) + c.eps), state._replace(m=m, s=s)

@@ -35,17 +35,17 @@ class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
     """A mean square stored as row and column means, with relative steps and clipped updates."""
 
     lr: Scalar = hyper(1e-2, ">= 0", symbol="η", search=Range(1e-4, 1.0, "log"), order=1, doc="largest relative step")
-    beta2_decay: Scalar = hyper(-0.8, "[-1, 0]", symbol="τ", doc="how the decay of the mean squares nears 1")
+    beta2_decay: Scalar = hyper(-0.8, "[-1, 0]", symbol="τ", doc="exponent of the decay 1 - t^τ of the mean square")
     eps1: Scalar = hyper(
         0.0,
         ">= 0",
         symbol="ε₁",
         unit="g",
-        doc="least root mean square; 0 for that of the dtype",
+        doc="smallest root mean square; 0: machine epsilon of the dtype",
         keyword="eps",
-        place="a floor of the root",
+        place="lower bound of the root",
     )
-    eps2: Scalar = hyper(1e-3, ">= 0", symbol="ε₂", unit="θ", doc="least scale of a parameter", keyword="eps")
+    eps2: Scalar = hyper(1e-3, ">= 0", symbol="ε₂", unit="θ", doc="smallest scale of a parameter", keyword="eps")
     d: Scalar = hyper(1.0, ">= 1", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
 
@@ -67,17 +67,17 @@ class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        tiny = c.eps_of_dtype * torch.finfo(grad.dtype).eps + c.eps1
+        min_root = c.eps_of_dtype * torch.finfo(grad.dtype).eps + c.eps1
         square = grad * grad
         if grad.dim() > 1:
             rows, columns = yield from means(square, state.rows, state.columns, c.keep, c.fresh)
             state = state._replace(rows=rows, columns=columns)
-            estimate = yield from together(rows, columns, least=tiny)
+            estimate = yield from together(rows, columns, least=min_root)
         else:
             estimate = c.keep * state.v + c.fresh * square
             state = state._replace(v=estimate)
-        estimate = torch.clamp(estimate, min=tiny * tiny)
-        size = root((yield Mean(square / estimate)))
+        estimate = torch.clamp(estimate, min=min_root * min_root)
+        rms = root((yield Mean(square / estimate)))
         update = grad / root(estimate)
         scale = torch.clamp(root((yield Mean(param * param))), min=c.eps2)
-        return update * (scale / torch.clamp(size / c.d, min=1.0)), state
+        return update * (scale / torch.clamp(rms / c.d, min=1.0)), state

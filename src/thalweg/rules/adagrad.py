@@ -31,9 +31,9 @@ class AdaGrad(Rule, scope="elementwise", supports_sparse=True):
     """Gradient descent with each gradient divided by the root of the sum of its squares so far."""
 
     lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0)
-    lr_decay: Scalar = hyper(0.0, ">= 0", symbol="κ", doc="decay of the learning rate with the steps")
+    lr_decay: Scalar = hyper(0.0, ">= 0", symbol="κ", doc="decay of the learning rate per step")
     weight_decay: Scalar = decay.l2_penalty()
-    initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="where the sum starts")
+    initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="first value of the sum")
     eps: Scalar = epsilon(1e-10)
 
     class State:

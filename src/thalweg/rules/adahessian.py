@@ -33,7 +33,7 @@ class AdaHessian(decay.Decoupled, scope="elementwise", corrects_bias=True, needs
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0, unit="1")
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
-    hessian_power: Scalar = hyper(1.0, "[0, 1]", symbol="k", doc="power of the curvature that is divided by")
+    hessian_power: Scalar = hyper(1.0, "[0, 1]", symbol="k", doc="exponent of the curvature in the divisor")
     eps: Scalar = epsilon(1e-4, unit="g/θ")
     weight_decay: Scalar = decay.shrinkage()
 

@@ -25,7 +25,7 @@ from thalweg.rules.math import decay, moments
 
 @dataclass(frozen=True, kw_only=True)
 class AdamStep(Rule, corrects_bias=True):
-    """What Adam and AdamW share: everything but where weight decay enters. Abstract."""
+    """Base class of Adam and AdamW, which differ in weight decay. Abstract."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)

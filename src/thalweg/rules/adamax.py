@@ -31,7 +31,7 @@ class Adamax(Rule, scope="elementwise", corrects_bias=True):
     lr: Scalar = learning_rate(2e-3)
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
-    eps: Scalar = epsilon(1e-8, place="beside the gradient")
+    eps: Scalar = epsilon(1e-8, place="added to the gradient")
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:

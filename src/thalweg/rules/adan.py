@@ -46,7 +46,7 @@ class Adan(Rule, scope="elementwise", corrects_bias=True):
     def coefficients(self, step: int) -> Any:
         return record(
             lr=self.lr,
-            seen=float(step > 1),
+            has_previous=float(step > 1),
             beta1=self.beta1,
             fresh1=1 - self.beta1,
             m_correct=1 / (1 - self.beta1**step),
@@ -61,7 +61,7 @@ class Adan(Rule, scope="elementwise", corrects_bias=True):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        change = c.seen * (grad - state.last)
+        change = c.has_previous * (grad - state.last)
         ahead = grad + c.beta2 * change
         m = c.beta1 * state.m + c.fresh1 * grad
         v = c.beta2 * state.v + c.fresh2 * change

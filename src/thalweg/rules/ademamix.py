@@ -41,11 +41,9 @@ class AdEMAMix(decay.Decoupled, scope="elementwise", corrects_bias=True):
         doc="decay of the slow mean gradient",
         keyword="betas",
     )
-    alpha: Scalar = hyper(
-        5.0, ">= 0", symbol="α", search=Range(1.0, 10.0, "log"), doc="how many times the slow mean is added"
-    )
-    alpha_warmup: Scalar = hyper(0, ">= 0", symbol="T_α", unit="steps", doc="steps in which α grows to its value")
-    beta3_warmup: Scalar = hyper(0, ">= 0", symbol="T_β", unit="steps", doc="steps in which β₃ grows to its value")
+    alpha: Scalar = hyper(5.0, ">= 0", symbol="α", search=Range(1.0, 10.0, "log"), doc="weight of the slow mean")
+    alpha_warmup: Scalar = hyper(0, ">= 0", symbol="T_α", unit="steps", doc="warm-up of α")
+    beta3_warmup: Scalar = hyper(0, ">= 0", symbol="T_β", unit="steps", doc="warm-up of β₃")
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage()
 

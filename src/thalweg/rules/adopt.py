@@ -34,7 +34,7 @@ class ADOPT(decay.Decoupled, scope="elementwise"):
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.9999)
-    eps: Scalar = epsilon(1e-6, place="the least root")
+    eps: Scalar = epsilon(1e-6, place="lower bound of the root")
     weight_decay: Scalar = decay.shrinkage()
 
     class State:
@@ -42,12 +42,12 @@ class ADOPT(decay.Decoupled, scope="elementwise"):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        within = (step - 1) ** 0.25
+        limit = (step - 1) ** 0.25
         keep = self.beta2 if step > 1 else 0.0
         return record(
             lr=self.lr,
-            least=-within,
-            most=within,
+            low=-limit,
+            high=limit,
             beta1=self.beta1,
             fresh1=1 - self.beta1,
             keep=keep,
@@ -57,6 +57,6 @@ class ADOPT(decay.Decoupled, scope="elementwise"):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        k = torch.clamp(grad / torch.clamp(root(state.v), min=c.eps), min=c.least, max=c.most)
+        k = torch.clamp(grad / torch.clamp(root(state.v), min=c.eps), min=c.low, max=c.high)
         m = c.beta1 * state.m + c.fresh1 * k
         return m, state._replace(m=m, v=c.keep * state.v + c.fresh2 * (grad * grad))

@@ -27,9 +27,9 @@ class AggMo(Rule, scope="elementwise"):
     """SGD with the mean of three momentum buffers; the fast ones damp the oscillations of the slow ones."""
 
     lr: Scalar = learning_rate(0.1, low=1e-4, high=10.0, unit="θ/g")
-    mu1: Scalar = hyper(0.0, "[0, 1)", symbol="μ₁", doc="share of the last step kept by the first", keyword="momenta")
-    mu2: Scalar = hyper(0.9, "[0, 1)", symbol="μ₂", doc="by the second", keyword="momenta")
-    mu3: Scalar = hyper(0.99, "[0, 1)", symbol="μ₃", doc="by the third", keyword="momenta")
+    mu1: Scalar = hyper(0.0, "[0, 1)", symbol="μ₁", doc="momentum factor of the first buffer", keyword="momenta")
+    mu2: Scalar = hyper(0.9, "[0, 1)", symbol="μ₂", doc="momentum factor of the second buffer", keyword="momenta")
+    mu3: Scalar = hyper(0.99, "[0, 1)", symbol="μ₃", doc="momentum factor of the third buffer", keyword="momenta")
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:

@@ -31,12 +31,10 @@ class ASGD(Rule, scope="elementwise", recurrent_scalars={"eta": 0.0, "mu": 1.0},
     """Gradient descent with a falling learning rate, and an average of the parameters."""
 
     lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0, unit="θ/g")
-    lambd: Scalar = hyper(1e-4, ">= 0", symbol="λ", doc="how soon the learning rate falls, and a decay of parameters")
-    alpha: Scalar = hyper(0.75, ">= 0", symbol="α", doc="power with which the learning rate falls")
-    t0: Scalar = hyper(1e6, ">= 0", symbol="t₀", unit="steps", doc="steps before the average begins")
+    lambd: Scalar = hyper(1e-4, ">= 0", symbol="λ", doc="speed of the fall of the learning rate, and weight decay")
+    alpha: Scalar = hyper(0.75, ">= 0", symbol="α", doc="exponent of the fall of the learning rate")
+    t0: Scalar = hyper(1e6, ">= 0", symbol="t₀", unit="steps", doc="start of the average")
     weight_decay: Scalar = decay.l2_penalty()
-
-    # Those of the next step, as in torch: a schedule acts a step late.
 
     class State:
         a = like_param(unit="θ", key="ax")
@@ -44,12 +42,13 @@ class ASGD(Rule, scope="elementwise", recurrent_scalars={"eta": 0.0, "mu": 1.0},
     def coefficients(self, step: int) -> Any:
         return record(weight_decay=self.weight_decay)
 
-    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
-        lr = before.eta if step > 1 else self.lr
+    def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
+        # `eta` and `mu` are those of the next step, as in torch, so a schedule acts one step late.
+        lr = previous.eta if step > 1 else self.lr
         return {
             "lr": lr,
             "shrink": 1 - self.lambd * lr,
-            "fresh": before.mu,
+            "fresh": previous.mu,
             "eta": self.lr / (1 + self.lambd * self.lr * step) ** self.alpha,
             "mu": 1 / max(1, step - self.t0),
         }

@@ -36,8 +36,10 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
     beta3: Scalar = square_decay(0.9999, symbol="β₃")
-    eps1: Scalar = hyper(1e-30, ">= 0", symbol="ε₁", unit="g²", doc="added to squared gradients", place="to the square")
-    eps2: Scalar = hyper(1e-16, ">= 0", symbol="ε₂", doc="added to squared deviations", place="to the square")
+    eps1: Scalar = hyper(
+        1e-30, ">= 0", symbol="ε₁", unit="g²", doc="added to squared gradients", place="added to the square"
+    )
+    eps2: Scalar = hyper(1e-16, ">= 0", symbol="ε₂", doc="added to squared deviations", place="added to the square")
     clip: Scalar = hyper(1.0, "> 0", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
 
@@ -45,8 +47,8 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
         m = like_param(unit="1", key="exp_avg")
         rows = like_param(unit="g²", key="exp_avg_sq_row", reduced_dim=-1, when=factored)
         columns = like_param(unit="g²", key="exp_avg_sq_col", reduced_dim=-2, when=factored)
-        away_rows = like_param(unit="1", key="exp_avg_res_row", reduced_dim=-1, when=factored)
-        away_columns = like_param(unit="1", key="exp_avg_res_col", reduced_dim=-2, when=factored)
+        deviation_rows = like_param(unit="1", key="exp_avg_res_row", reduced_dim=-1, when=factored)
+        deviation_columns = like_param(unit="1", key="exp_avg_res_col", reduced_dim=-2, when=factored)
         v = like_param(unit="g²", key="exp_avg_sq", when=whole)
 
     def coefficients(self, step: int) -> Any:
@@ -73,13 +75,13 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
         else:
             estimate = c.beta2 * state.v + c.fresh2 * square
             state = state._replace(v=estimate)
-        size = root((yield Mean(grad * grad / estimate)))
-        u = grad / root(estimate) * torch.clamp(size / c.clip, min=1.0).reciprocal()
+        rms = root((yield Mean(grad * grad / estimate)))
+        u = grad / root(estimate) * torch.clamp(rms / c.clip, min=1.0).reciprocal()
         m = c.beta1 * state.m + c.fresh1 * u
         state = state._replace(m=m)
         if grad.dim() < 2:
             return m, state
-        away = (u - m) * (u - m) + c.eps2
-        rows, columns = yield from means(away, state.away_rows, state.away_columns, c.beta3, c.fresh3)
-        state = state._replace(away_rows=rows, away_columns=columns)
+        deviation = (u - m) * (u - m) + c.eps2
+        rows, columns = yield from means(deviation, state.deviation_rows, state.deviation_columns, c.beta3, c.fresh3)
+        state = state._replace(deviation_rows=rows, deviation_columns=columns)
         return m / root((yield from together(rows, columns))), state

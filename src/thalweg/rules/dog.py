@@ -30,7 +30,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class DoGStep(Rule, estimates_lr=True):
-    """What DoG and LDoG share: everything but what their norms are over. Abstract."""
+    """Base class of DoG and LDoG, which differ in the range of their norms. Abstract."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
     reps_rel: Scalar = hyper(1e-6, "> 0", symbol="ρ", doc="size of the first step, relative to the parameters")
@@ -50,11 +50,11 @@ class DoGStep(Rule, estimates_lr=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
-        gone = param - state.start
-        distance = root((yield Sum(gone * gone, over=self.over)))
-        size = root((yield Sum(param * param, over=self.over)))
+        displacement = param - state.start
+        distance = root((yield Sum(displacement * displacement, over=self.over)))
+        norm = root((yield Sum(param * param, over=self.over)))
         total = state.total + (yield Sum(g * g, over=self.over))
-        r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + size))
+        r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + norm))
         return r / root(total + c.eps) * g, state._replace(r=r, total=total)
 
 

@@ -26,7 +26,7 @@ from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.roots import root
 
-_TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
+_TINY = 1e-30  # avoids 0/0: a gradient of zero gives no step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class DoWG(Rule, scope="model", estimates_lr=True):
     """DoG with each squared gradient weighted by the squared distance from the start."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
-    eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="distance to start from", place="the first distance")
+    eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="first distance", place="the first distance")
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:
@@ -47,8 +47,8 @@ class DoWG(Rule, scope="model", estimates_lr=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
-        gone = param - state.start
-        distance = root((yield Sum(gone * gone, over="model")))
+        displacement = param - state.start
+        distance = root((yield Sum(displacement * displacement, over="model")))
         r = torch.clamp(torch.maximum(state.r, distance), min=c.eps)
         v = state.v + r * r * (yield Sum(g * g, over="model"))
         return r * r / torch.clamp(root(v), min=_TINY) * g, state._replace(r=r, v=v)

@@ -29,7 +29,7 @@ class HeavyBall(Rule, scope="elementwise", lr_in_state=True):
 
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=10.0, unit="θ/g")
     momentum: Scalar = hyper(
-        0.9, "[0, 1)", symbol="β", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the displacement kept"
+        0.9, "[0, 1)", symbol="β", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last displacement"
     )
     weight_decay: Scalar = decay.l2_penalty()
 

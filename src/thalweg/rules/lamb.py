@@ -37,7 +37,7 @@ class LAMB(Rule, scope="tensor", corrects_bias=True):
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-6)
     weight_decay: Scalar = decay.shrinkage(
-        0.01, doc="λθ is added before the step gets its size", place="in the step, inside the trust ratio"
+        0.01, doc="λθ is added before the step is rescaled", place="in the step, inside the trust ratio"
     )
 
     class State:
@@ -50,6 +50,6 @@ class LAMB(Rule, scope="tensor", corrects_bias=True):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         d, state = moments.direction(grad, state, c)
         u = d + c.weight_decay * param
-        size, length = root((yield Sum(param * param))), root((yield Sum(u * u)))
-        ratio = torch.where((size > 0) & (length > 0), size / length, torch.ones_like(size))
+        param_norm, update_norm = root((yield Sum(param * param))), root((yield Sum(u * u)))
+        ratio = torch.where((param_norm > 0) & (update_norm > 0), param_norm / update_norm, torch.ones_like(param_norm))
         return ratio * u, state

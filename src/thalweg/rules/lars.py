@@ -33,12 +33,12 @@ class LARS(Rule, scope="tensor"):
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=100.0, unit="1")
     momentum: Scalar = hyper(
-        0.9, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.9, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     trust: Scalar = hyper(1e-3, "> 0", symbol="ζ", doc="size of a step relative to the parameter, at η = 1")
-    eps: Scalar = epsilon(1e-8, place="beside the norms")
+    eps: Scalar = epsilon(1e-8, place="added to the norms")
     weight_decay: Scalar = decay.l2_penalty()
-    nesterov: bool = switch(False, doc="look ahead along the buffer")
+    nesterov: bool = switch(False, doc="use Nesterov's momentum")
 
     class State:
         b = like_param(unit="g", key="momentum_buffer")
@@ -51,8 +51,8 @@ class LARS(Rule, scope="tensor"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
         if param.dim() > 1:
-            size, grad_size = root((yield Sum(param * param))), root((yield Sum(grad * grad)))
-            ratio = c.trust * size / (grad_size + c.weight_decay * size + c.eps)
-            g = g * torch.where((size > 0) & (grad_size > 0), ratio, torch.ones_like(ratio))
+            param_norm, grad_norm = root((yield Sum(param * param))), root((yield Sum(grad * grad)))
+            ratio = c.trust * param_norm / (grad_norm + c.weight_decay * param_norm + c.eps)
+            g = g * torch.where((param_norm > 0) & (grad_norm > 0), ratio, torch.ones_like(ratio))
         b = c.momentum * state.b + g
         return (g + c.momentum * b if self.nesterov else b), state._replace(b=b)

@@ -44,20 +44,20 @@ class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=1.0)
     weight_decay: Scalar = decay.shrinkage(0.1)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
-    nesterov: bool = switch(True, doc="look ahead along the buffer")
-    a: Scalar = hyper(JORDANS[0], "> 0", symbol="a", doc="of the iteration", keyword="ns_coefficients")
-    b: Scalar = hyper(JORDANS[1], "[-inf, inf]", symbol="b", doc="of the iteration", keyword="ns_coefficients")
-    c: Scalar = hyper(JORDANS[2], "[-inf, inf]", symbol="c", doc="of the iteration", keyword="ns_coefficients")
-    eps: Scalar = epsilon(LEAST_NORM, place="the least norm")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
-    adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="which κ scales the step")
+    nesterov: bool = switch(True, doc="use Nesterov's momentum")
+    a: Scalar = hyper(JORDANS[0], "> 0", symbol="a", doc="iteration coefficient", keyword="ns_coefficients")
+    b: Scalar = hyper(JORDANS[1], "[-inf, inf]", symbol="b", doc="iteration coefficient", keyword="ns_coefficients")
+    c: Scalar = hyper(JORDANS[2], "[-inf, inf]", symbol="c", doc="iteration coefficient", keyword="ns_coefficients")
+    eps: Scalar = epsilon(LEAST_NORM, place="lower bound of the norm")
+    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
+    adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="formula of κ, which scales the step")
     polynomials: str = which_polynomials()
 
     def check_together(self) -> None:
         if self.polynomials != "jordan" and (self.a, self.b, self.c) != JORDANS:
             raise SettingError(
-                f"{self.name}: ns_coefficients are those of polynomials='jordan', got ({self.a}, {self.b}, {self.c}) "
-                f"with polynomials={self.polynomials!r}, which has its own. Leave one of them out."
+                f"{self.name}: ns_coefficients apply to polynomials='jordan' only, got ({self.a}, {self.b}, {self.c}) "
+                f"with polynomials={self.polynomials!r}. Remove one of the two."
             )
 
     class State:
@@ -78,9 +78,9 @@ class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        chosen = polynomials(self.polynomials, self.ns_steps, (c.a, c.b, c.c))
-        part = newton_schulz(as_matrix(ahead), chosen, c.eps)
+        iteration = polynomials(self.polynomials, self.ns_steps, (c.a, c.b, c.c))
+        orthogonal = newton_schulz(as_matrix(ahead), iteration, c.eps)
         rows, columns = sides(param.shape)
-        matched = self.adjust_lr_fn == "match_rms_adamw"
-        kappa = 0.2 * max(rows, columns) ** 0.5 if matched else max(1, rows / columns) ** 0.5
-        return kappa * part.reshape(param.shape), state._replace(buffer=buffer)
+        matches_rms = self.adjust_lr_fn == "match_rms_adamw"
+        kappa = 0.2 * max(rows, columns) ** 0.5 if matches_rms else max(1, rows / columns) ** 0.5
+        return kappa * orthogonal.reshape(param.shape), state._replace(buffer=buffer)

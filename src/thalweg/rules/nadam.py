@@ -25,37 +25,37 @@ from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
 from thalweg.rules.math.roots import root
 
-_SHRINKING = 0.96  # of the warm-up, in the source
+_WARMUP_BASE = 0.96  # of the paper
 
 
 @dataclass(frozen=True, kw_only=True)
 class NAdamStep(Rule, corrects_bias=True, recurrent_scalars={"mu_product": 1.0}):
-    """What NAdam and NAdamW share: everything but where weight decay enters. Abstract."""
+    """Base class of NAdam and NAdamW, which differ in weight decay. Abstract."""
 
     lr: Scalar = learning_rate(2e-3)
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
-    momentum_decay: Scalar = hyper(4e-3, ">= 0", symbol="ψ", doc="how soon the momentum has warmed up")
+    momentum_decay: Scalar = hyper(4e-3, ">= 0", symbol="ψ", doc="speed of the warm-up of the momentum")
 
     class State:
         m = like_param(unit="g", key="exp_avg")
         v = like_param(unit="g²", key="exp_avg_sq")
 
-    def next_recurrent_scalars(self, step: int, before: Any) -> dict[str, float]:
-        now, later = (
-            self.beta1 * (1 - 0.5 * _SHRINKING ** (count * self.momentum_decay)) for count in (step, step + 1)
+    def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
+        mu, next_mu = (
+            self.beta1 * (1 - 0.5 * _WARMUP_BASE ** (count * self.momentum_decay)) for count in (step, step + 1)
         )
-        product = before.mu_product * now
+        product = previous.mu_product * mu
         return {
             "mu_product": product,
-            "of_grad": (1 - now) / (1 - product),
-            "of_mean": later / (1 - product * later),
+            "of_grad": (1 - mu) / (1 - product),
+            "of_mean": next_mu / (1 - product * next_mu),
         }
 
     def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
-        """m̂ / (√v̂ + ε), and the new state."""
+        """Return m̂ / (√v̂ + ε) and the new state."""
         m = c.beta1 * state.m + c.fresh1 * g
         v = c.beta2 * state.v + c.fresh2 * (g * g)
         return (c.of_mean * m + c.of_grad * g) / (c.root_v_correct * root(v) + c.eps), state._replace(m=m, v=v)

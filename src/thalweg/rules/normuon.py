@@ -26,10 +26,10 @@ from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import LEAST_NORM, as_matrix, newton_schulz, polynomials, sides, which_polynomials
 from thalweg.rules.math.roots import root
 
-_TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
+_TINY = 1e-30  # avoids 0/0: a gradient of zero gives no step
 
 
-def _rows(rule: Any, shape: torch.Size) -> torch.Size:
+def _rows_shape(rule: Any, shape: torch.Size) -> torch.Size:
     return torch.Size([sides(shape)[0], 1])
 
 
@@ -40,15 +40,15 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
     lr: Scalar = learning_rate(1e-3)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
     beta2: Scalar = square_decay(0.95, keyword=None)
-    nesterov: bool = switch(True, doc="look ahead along the buffer")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
+    nesterov: bool = switch(True, doc="use Nesterov's momentum")
+    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
     eps: Scalar = epsilon(1e-8, unit="1")
     weight_decay: Scalar = decay.shrinkage()
     polynomials: str = which_polynomials()
 
     class State:
         buffer = like_param(unit="g", key="momentum_buffer")
-        v = of_shape(_rows, unit="1", key="row_sq")
+        v = of_shape(_rows_shape, unit="1", key="row_sq")
 
     def coefficients(self, step: int) -> Any:
         return record(
@@ -64,9 +64,9 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        part = newton_schulz(as_matrix(ahead), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
-        v = c.beta2 * state.v + c.fresh2 * (part * part).mean(-1, keepdim=True)
-        even = part / (root(v) + c.eps)
-        size = torch.clamp(torch.linalg.matrix_norm(even), min=_TINY)
-        direction = 0.2 * param.numel() ** 0.5 * even / size
+        orthogonal = newton_schulz(as_matrix(ahead), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
+        v = c.beta2 * state.v + c.fresh2 * (orthogonal * orthogonal).mean(-1, keepdim=True)
+        scaled = orthogonal / (root(v) + c.eps)
+        norm = torch.clamp(torch.linalg.matrix_norm(scaled), min=_TINY)
+        direction = 0.2 * param.numel() ** 0.5 * scaled / norm
         return direction.reshape(param.shape), state._replace(buffer=buffer, v=v)

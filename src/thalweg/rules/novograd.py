@@ -39,8 +39,8 @@ class NovoGrad(Rule, scope="tensor"):
         unit="1/θ",
         search=Range(1e-4, 1.0, "log"),
         moves_optimum=True,
-        doc="added to the scaled gradient",
-        place="beside the scaled gradient",
+        doc="λθ is added to the scaled gradient",
+        place="added to the scaled gradient",
     )
 
     class State:

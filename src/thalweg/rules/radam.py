@@ -26,12 +26,12 @@ from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
 from thalweg.rules.math.roots import root
 
-_KNOWN_WELL_ENOUGH = 5  # degrees of freedom, in torch.optim.RAdam
+_MIN_FREEDOM = 5  # degrees of freedom, as in torch.optim.RAdam
 
 
 @dataclass(frozen=True, kw_only=True)
 class RAdamStep(Rule, corrects_bias=True):
-    """What RAdam and RAdamW share: everything but where weight decay enters. Abstract."""
+    """Base class of RAdam and RAdamW, which differ in weight decay. Abstract."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)
@@ -44,19 +44,19 @@ class RAdamStep(Rule, corrects_bias=True):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def moment_coefficients(self, step: int) -> dict[str, Scalar]:
-        """The scalars of the step; `plain` is 1 and `rectified` 0 as long as momentum steps alone."""
-        most = 2 / (1 - self.beta2) - 1
-        left = 1 - self.beta2**step
-        freedom = most - 2 * step * self.beta2**step / left
+        """Return the scalars of a step. While momentum alone steps, `plain` is 1 and `rectified` is 0."""
+        max_freedom = 2 / (1 - self.beta2) - 1
+        total_weight = 1 - self.beta2**step
+        freedom = max_freedom - 2 * step * self.beta2**step / total_weight
         plain: Scalar = 1.0
         rectified: Scalar = 0.0
-        if freedom > _KNOWN_WELL_ENOUGH:
-            ratio = (freedom - 4) * (freedom - 2) * most / ((most - 4) * (most - 2) * freedom)
-            plain, rectified = 0.0, (ratio * left) ** 0.5
+        if freedom > _MIN_FREEDOM:
+            ratio = (freedom - 4) * (freedom - 2) * max_freedom / ((max_freedom - 4) * (max_freedom - 2) * freedom)
+            plain, rectified = 0.0, (ratio * total_weight) ** 0.5
         return moments.scalars(self, step) | {"plain": plain, "rectified": rectified}
 
     def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
-        """The direction, r m̂ / (√v̂ + ε), or m̂ at first; and the new state."""
+        """Return the direction, r m̂ / (√v̂ + ε) or at first m̂, and the new state."""
         m = c.beta1 * state.m + c.fresh1 * g
         v = c.beta2 * state.v + c.fresh2 * (g * g)
         mean = c.m_correct * m

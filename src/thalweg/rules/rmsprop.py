@@ -40,7 +40,7 @@ class RMSprop(Rule, scope="elementwise"):
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
     momentum: Scalar = hyper(
-        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     centered: bool = switch(False, doc="divide by the standard deviation instead of the root mean square")
 

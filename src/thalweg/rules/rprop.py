@@ -30,8 +30,8 @@ class Rprop(Rule, scope="elementwise", lr_in_state=True):
     """A step size for each parameter that grows while the gradient keeps its sign."""
 
     lr: Scalar = learning_rate(1e-2, doc="size of the first step")
-    eta_minus: Scalar = hyper(0.5, "(0, 1)", symbol="η⁻", doc="how a size shrinks", keyword="etas")
-    eta_plus: Scalar = hyper(1.2, "> 1", symbol="η⁺", doc="how a size grows", keyword="etas")
+    eta_minus: Scalar = hyper(0.5, "(0, 1)", symbol="η⁻", doc="factor by which a step size shrinks", keyword="etas")
+    eta_plus: Scalar = hyper(1.2, "> 1", symbol="η⁺", doc="factor by which a step size grows", keyword="etas")
     smallest: Scalar = hyper(1e-6, ">= 0", symbol="s_min", unit="θ", doc="smallest step", keyword="step_sizes")
     largest: Scalar = hyper(50.0, "> 0", symbol="s_max", unit="θ", doc="largest step", keyword="step_sizes")
 
@@ -39,7 +39,7 @@ class Rprop(Rule, scope="elementwise", lr_in_state=True):
         if self.smallest > self.largest:
             raise SettingError(
                 f"{self.name}: smallest must be at most largest, got {self.smallest!r} and {self.largest!r}. "
-                "They may have been exchanged."
+                "Exchange them."
             )
 
     class State:
@@ -58,8 +58,8 @@ class Rprop(Rule, scope="elementwise", lr_in_state=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         k = grad * state.p
-        grown = torch.where(k > 0, state.s * c.eta_plus, torch.where(k < 0, state.s * c.eta_minus, state.s))
-        s = torch.clamp(grown, min=c.smallest, max=c.largest)
+        size = torch.where(k > 0, state.s * c.eta_plus, torch.where(k < 0, state.s * c.eta_minus, state.s))
+        s = torch.clamp(size, min=c.smallest, max=c.largest)
         p = torch.where(k < 0, 0 * grad, grad)
         return s * torch.sign(p), state._replace(p=p, s=s)
 

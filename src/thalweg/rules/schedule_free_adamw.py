@@ -32,9 +32,7 @@ class ScheduleFreeAdamW(ScheduleFree, scope="elementwise", corrects_bias=True):
     """AdamW with a running average of its iterates, so that no schedule is needed."""
 
     lr: Scalar = learning_rate(2.5e-3)
-    beta1: Scalar = hyper(
-        0.9, "(0, 1)", symbol="β₁", doc="share of the average in the point of the gradient", keyword="betas"
-    )
+    beta1: Scalar = hyper(0.9, "(0, 1)", symbol="β₁", doc="weight of the average x in θ", keyword="betas")
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage(doc="λθ is added to the step of z", place=decay.IN_STEP)

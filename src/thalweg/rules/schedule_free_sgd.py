@@ -30,7 +30,7 @@ class ScheduleFreeSGD(ScheduleFree, scope="elementwise"):
     """SGD with a running average of its iterates, so that no schedule is needed."""
 
     lr: Scalar = learning_rate(1.0, low=1e-3, high=100.0, unit="θ/g")
-    momentum: Scalar = hyper(0.9, "(0, 1)", symbol="β", doc="share of the average in the point of the gradient")
+    momentum: Scalar = hyper(0.9, "(0, 1)", symbol="β", doc="weight of the average x in θ")
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:

@@ -33,9 +33,9 @@ class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
 
     lr: Scalar = learning_rate(3e-4, low=1e-5, high=0.1, unit="1")
     momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
-    radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="of the ball")
+    radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="ball radius")
     constrained: bool = switch(True, doc="keep the parameters within the ball")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
+    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
     polynomials: str = which_polynomials()
 
     class State:
@@ -54,5 +54,5 @@ class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
         if param.dim() < 2:
             return torch.sign(b), state._replace(b=b)
         rows, columns = sides(param.shape)
-        part = newton_schulz(as_matrix(b), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
-        return max(1, rows / columns) ** 0.5 * part.reshape(param.shape), state._replace(b=b)
+        orthogonal = newton_schulz(as_matrix(b), polynomials(self.polynomials, self.ns_steps), LEAST_NORM)
+        return max(1, rows / columns) ** 0.5 * orthogonal.reshape(param.shape), state._replace(b=b)

@@ -36,11 +36,11 @@ class SGD(Rule, scope="elementwise", supports_sparse=True):
 
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=10.0, unit="θ/g")
     momentum: Scalar = hyper(
-        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     dampening: Scalar = hyper(0.0, "[0, 1]", symbol="τ", doc="share of the gradient left out of the buffer")
     weight_decay: Scalar = decay.l2_penalty()
-    nesterov: bool = switch(False, doc="look ahead along the buffer")
+    nesterov: bool = switch(False, doc="use Nesterov's momentum")
 
     class State:
         b = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)

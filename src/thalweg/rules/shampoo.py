@@ -43,16 +43,16 @@ from thalweg.rules.math.matrices import (
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
-    """The dimensions that are scaled."""
+    """Return the dimensions that are scaled."""
     return [dim for dim, size in enumerate(shape or (1,)) if size <= rule.max_dim]
 
 
-def _followed(rule: Any, shape: torch.Size) -> list[int]:
-    """The dimensions whose eigenvectors are kept."""
+def _tracked_dims(rule: Any, shape: torch.Size) -> list[int]:
+    """Return the dimensions whose eigenvectors are stored."""
     return _dims(rule, shape) if rule.roots == "tracked" else []
 
 
-def _first(rule: Any, size: int, param: Tensor) -> Tensor:
+def _initial_sum(rule: Any, size: int, param: Tensor) -> Tensor:
     return rule.eps * torch.eye(size, dtype=param.dtype, device=param.device)
 
 
@@ -62,22 +62,22 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0)
     momentum: Scalar = hyper(
-        0.0, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.0, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     eps: Scalar = epsilon(1e-4, place="on the diagonals", unit="g²")
     update_every: int = count(1, ">= 1", symbol="n", doc="steps between two computations of the roots")
     max_dim: int = count(8192, ">= 1", symbol="N", doc="largest dimension that is scaled")
-    roots: str = choice("exact", "native", "tracked", doc="how the roots are found")
+    roots: str = choice("exact", "native", "tracked", doc="method to compute the roots")
     weight_decay: Scalar = decay.l2_penalty()
 
-    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+    State = type(  # type: ignore[assignment]  # one field for each possible dimension
         "State",
         (),
         {
             "b": like_param(unit="1", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0),
-            **each_dim("h", unit="g²", key="precond", dims=_dims, first=_first),
+            **each_dim("h", unit="g²", key="precond", dims=_dims, first=_initial_sum),
             **each_dim("root", unit="1/g", key="inv_precond", dims=_dims),
-            **each_dim("q", unit="1", key="basis", dims=_followed),
+            **each_dim("q", unit="1", key="basis", dims=_tracked_dims),
         },
     )
 
@@ -85,30 +85,30 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
         return record(
             lr=self.lr,
             momentum=self.momentum,
-            starts=float(step == 1),
-            refreshes=float((step - 1) % self.update_every == 0),
+            is_first=float(step == 1),
+            updates_roots=float((step - 1) % self.update_every == 0),
             weight_decay=self.weight_decay,
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)
         g = g.reshape(grad.shape or (1,))
-        d, dims, kept = g, _dims(self, grad.shape), {}
+        d, dims, updates = g, _dims(self, grad.shape), {}
         for dim in dims:
-            kept[f"h{dim}"] = h = averaged_outer(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0)
-            if c.refreshes:
-                kept |= self._refreshed(h, state, dim, 2 * len(dims), c)
-            d = along(d, kept.get(f"root{dim}", getattr(state, f"root{dim}")), dim)
-        d, state = d.reshape(grad.shape), state._replace(**kept)
+            updates[f"h{dim}"] = h = averaged_outer(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0)
+            if c.updates_roots:
+                updates |= self._updated_root(h, state, dim, 2 * len(dims), c)
+            d = along(d, updates.get(f"root{dim}", getattr(state, f"root{dim}")), dim)
+        d, state = d.reshape(grad.shape), state._replace(**updates)
         if self.momentum == 0:
             return d, state
         b = c.momentum * state.b + d
         return b, state._replace(b=b)
 
-    def _refreshed(self, h: Tensor, state: Any, dim: int, order: int, c: Any) -> dict[str, Tensor]:
-        """The root of a dimension, and its eigenvectors if they are kept."""
+    def _updated_root(self, h: Tensor, state: Any, dim: int, order: int, c: Any) -> dict[str, Tensor]:
+        """Return the root of a dimension, and its eigenvectors if they are stored."""
         if self.roots != "tracked":
             dtype = torch.float64 if self.roots == "exact" else h.dtype
             return {f"root{dim}": inverse_root(h, order, dtype)}
-        basis = eigenvectors(h.double()).to(h.dtype) if c.starts else turned(getattr(state, f"q{dim}"), h)[0]
+        basis = eigenvectors(h.double()).to(h.dtype) if c.is_first else turned(getattr(state, f"q{dim}"), h)[0]
         return {f"root{dim}": root_of(basis, rayleigh(h, basis), order, h.dtype), f"q{dim}": basis}

@@ -28,11 +28,11 @@ from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.roots import root
 
-_TINY = 1e-30  # so that 0/0 is 0
+_TINY = 1e-30  # makes 0/0 equal 0
 
 
 def _slices(dim: int) -> Any:
-    """The accumulator of a dimension: of size 1 in every other one."""
+    """Declare the accumulator of a dimension. It has size 1 in all other dimensions."""
 
     def shaped(rule: Any, shape: torch.Size) -> torch.Size:
         return torch.Size(size if k == dim else 1 for k, size in enumerate(shape))
@@ -49,7 +49,7 @@ class SM3(Rule, scope="tensor", supports_complex=False, max_dims=MAX_DIMS):
     momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)
     weight_decay: Scalar = decay.l2_penalty()
 
-    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+    State = type(  # type: ignore[assignment]  # one field for each possible dimension
         "State",
         (),
         {"m": like_param(unit="1", key="momentum_buffer"), **{f"a{dim}": _slices(dim) for dim in range(MAX_DIMS)}},
@@ -61,13 +61,13 @@ class SM3(Rule, scope="tensor", supports_complex=False, max_dims=MAX_DIMS):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
         dims = range(max(1, g.dim()))
-        least = state.a0
+        minimum = state.a0
         for dim in dims[1:]:
-            least = torch.minimum(least, getattr(state, f"a{dim}"))
-        sums = least + g * g
-        kept = {}
+            minimum = torch.minimum(minimum, getattr(state, f"a{dim}"))
+        sums = minimum + g * g
+        accumulators = {}
         for dim in dims:
-            others = tuple(k - g.dim() for k in range(g.dim()) if k != dim)
-            kept[f"a{dim}"] = (yield Max(sums, dim=others)) if others else sums
+            other_dims = tuple(k - g.dim() for k in range(g.dim()) if k != dim)
+            accumulators[f"a{dim}"] = (yield Max(sums, dim=other_dims)) if other_dims else sums
         m = c.momentum * state.m + c.fresh * (g / root(sums + _TINY))
-        return m, state._replace(m=m, **kept)
+        return m, state._replace(m=m, **accumulators)

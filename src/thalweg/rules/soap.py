@@ -36,7 +36,7 @@ from thalweg.rules.math.roots import root
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
-    """The dimensions that are turned."""
+    """Return the dimensions that are rotated."""
     largest = max(range(len(shape)), key=shape.__getitem__, default=None) if rule.one_sided else None
     return [dim for dim, size in enumerate(shape) if size <= rule.max_dim and dim != largest]
 
@@ -48,14 +48,14 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
     lr: Scalar = learning_rate(3e-3)
     beta1: Scalar = mean_decay(0.95)
     beta2: Scalar = square_decay(0.95)
-    shampoo_beta: Scalar = hyper(-1.0, "[-1, 1)", symbol="β", doc="decay of the matrices; below 0 that of β₂")
+    shampoo_beta: Scalar = hyper(-1.0, "[-1, 1)", symbol="β", doc="decay of the matrices; below 0: β₂")
     eps: Scalar = epsilon(1e-8)
-    update_every: int = count(10, ">= 1", symbol="n", doc="steps between two turns of the directions")
-    max_dim: int = count(10_000, ">= 1", symbol="N", doc="largest dimension that is turned")
-    one_sided: bool = switch(False, doc="whether the largest dimension is left as it is")
+    update_every: int = count(10, ">= 1", symbol="n", doc="steps between two updates of the basis")
+    max_dim: int = count(10_000, ">= 1", symbol="N", doc="largest dimension that is rotated")
+    one_sided: bool = switch(False, doc="do not rotate the largest dimension")
     weight_decay: Scalar = decay.shrinkage(0.01)
 
-    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+    State = type(  # type: ignore[assignment]  # one field for each possible dimension
         "State",
         (),
         {
@@ -68,8 +68,8 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
 
     def coefficients(self, step: int) -> Any:
         keep = self.shampoo_beta if self.shampoo_beta >= 0 else self.beta2
-        taken = step - 1
-        size = (1 - self.beta2**taken) ** 0.5 / (1 - self.beta1**taken) if taken else 0.0
+        completed = step - 1
+        size = (1 - self.beta2**completed) ** 0.5 / (1 - self.beta1**completed) if completed else 0.0
         return record(
             lr=self.lr,
             beta1=self.beta1,
@@ -79,32 +79,32 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
             size=size,
             keep=keep,
             fresh=1 - keep,
-            starts=float(taken == 0),
-            turns=float(taken > 0 and taken % self.update_every == 0),
+            is_first=float(completed == 0),
+            updates_basis=float(completed > 0 and completed % self.update_every == 0),
             eps=self.eps,
-            shrink=decay.shrink(self) if taken else 1.0,
+            shrink=decay.shrink(self) if completed else 1.0,
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         dims = _dims(self, grad.shape)
-        kept = {f"h{dim}": averaged_outer(getattr(state, f"h{dim}"), grad, dim, c.keep, c.fresh) for dim in dims}
-        if c.starts:
-            bases = {f"q{dim}": eigenvectors(kept[f"h{dim}"]) for dim in dims}
-            return torch.zeros_like(grad), state._replace(**kept, **bases)
-        turned_grad = grad
+        updates = {f"h{dim}": averaged_outer(getattr(state, f"h{dim}"), grad, dim, c.keep, c.fresh) for dim in dims}
+        if c.is_first:
+            bases = {f"q{dim}": eigenvectors(updates[f"h{dim}"]) for dim in dims}
+            return torch.zeros_like(grad), state._replace(**updates, **bases)
+        rotated_grad = grad
         for dim in dims:
-            turned_grad = along(turned_grad, getattr(state, f"q{dim}"), dim)
-        m = c.beta1 * state.m + c.fresh1 * turned_grad
-        v = c.beta2 * state.v + c.fresh2 * (turned_grad * turned_grad)
+            rotated_grad = along(rotated_grad, getattr(state, f"q{dim}"), dim)
+        m = c.beta1 * state.m + c.fresh1 * rotated_grad
+        v = c.beta2 * state.v + c.fresh2 * (rotated_grad * rotated_grad)
         d = c.size * m / (root(v) + c.eps)
         for dim in dims:
-            old = getattr(state, f"q{dim}")
-            d = along(d, old.mT, dim)
-            if c.turns:
-                kept[f"q{dim}"], order = turned(old, kept[f"h{dim}"])
-                m = along(along(m, old.mT, dim), kept[f"q{dim}"], dim)
+            basis = getattr(state, f"q{dim}")
+            d = along(d, basis.mT, dim)
+            if c.updates_basis:
+                updates[f"q{dim}"], order = turned(basis, updates[f"h{dim}"])
+                m = along(along(m, basis.mT, dim), updates[f"q{dim}"], dim)
                 v = v.index_select(dim, order)
-        return d, state._replace(m=m, v=v, **kept)
+        return d, state._replace(m=m, v=v, **updates)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         return decay.decoupled(param - c.lr * direction, c), state

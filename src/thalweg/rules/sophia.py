@@ -32,8 +32,8 @@ class Sophia(decay.Decoupled, scope="elementwise", needs="curvature", curvature_
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.965)
     beta2: Scalar = square_decay(0.99)
-    rho: Scalar = hyper(0.04, "> 0", symbol="ρ", search=Range(0.01, 0.1, "log"), doc="how far curvature is trusted")
-    eps: Scalar = epsilon(1e-12, place="the least divisor", unit="g/θ")
+    rho: Scalar = hyper(0.04, "> 0", symbol="ρ", search=Range(0.01, 0.1, "log"), doc="weight of the curvature")
+    eps: Scalar = epsilon(1e-12, place="lower bound of the divisor", unit="g/θ")
     weight_decay: Scalar = decay.shrinkage(0.1)
 
     class State:

@@ -37,7 +37,7 @@ class StableAdamW(Rule, scope="tensor", corrects_bias=True):
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.99)
     eps: Scalar = epsilon(1e-6)
-    weight_decay: Scalar = decay.shrinkage(0.01, doc="shrinks the parameter by η_t λ a step", place=decay.IN_STEP)
+    weight_decay: Scalar = decay.shrinkage(0.01, doc="shrinks the parameter by η_t λ per step", place=decay.IN_STEP)
 
     class State:
         m = like_param(unit="g", key="exp_avg")

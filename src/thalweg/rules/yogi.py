@@ -34,7 +34,7 @@ class Yogi(Rule, scope="elementwise", corrects_bias=True):
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-3)
     initial_accumulator: Scalar = hyper(
-        1e-6, ">= 0", symbol="initial accumulator", unit="g²", doc="where the mean square starts"
+        1e-6, ">= 0", symbol="initial accumulator", unit="g²", doc="first value of the mean square"
     )
     weight_decay: Scalar = decay.l2_penalty()
 

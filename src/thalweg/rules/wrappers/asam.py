@@ -21,7 +21,7 @@ from thalweg.rules.core.hyper import Range, Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-12
+_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,14 @@ class ASAM(Wrapper, needs="second gradient"):
     """SAM with a neighbourhood that is wider for larger parameters."""
 
     rho: Scalar = hyper(
-        0.5, ">= 0", symbol="ρ", unit="1", search=Range(0.05, 5.0, "log"), doc="how far away the gradient is taken"
+        0.5,
+        ">= 0",
+        symbol="ρ",
+        unit="1",
+        search=Range(0.05, 5.0, "log"),
+        doc="distance of the second gradient, relative to the parameter",
     )
-    offset: Scalar = hyper(0.01, ">= 0", symbol="η", unit="θ", doc="width for a parameter that is zero")
+    offset: Scalar = hyper(0.01, ">= 0", symbol="η", unit="θ", doc="width at a parameter of zero")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"rho": self.rho, "offset": self.offset}
@@ -40,4 +45,4 @@ class ASAM(Wrapper, needs="second gradient"):
         width = param.abs() + c.offset
         scaled = width * grad
         square = yield Sum(scaled * scaled, over="model")
-        return param + width * scaled * (c.rho * (root(square) + _BESIDE).reciprocal())
+        return param + width * scaled * (c.rho * (root(square) + _NORM_EPS).reciprocal())

@@ -20,7 +20,7 @@ from torch import Tensor
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.reductions import Mean, ReductionGenerator, resolve_reductions
 
-_FLOOR = 1e-3
+_MIN_SHARE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +33,4 @@ class Cautious(Wrapper, scope="tensor"):
         d, state = yield from resolve_reductions(self.inner.direction(param, grad, state, c))
         agrees = (d * grad > 0).to(d.dtype)
         share = yield Mean(agrees)
-        return d * (agrees / torch.clamp(share, min=_FLOOR)), state
+        return d * (agrees / torch.clamp(share, min=_MIN_SHARE)), state

@@ -29,8 +29,8 @@ class CautiousDecay(Wrapper):
     effects = frozenset({"moves", "masks", "decays"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"taken_off": self.rate(step) * self.weight_decay}
+        return {"masked_decay": self.rate(step) * self.weight_decay}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         agrees = (direction * param >= 0).to(param.dtype)
-        return self.inner.apply(param - c.taken_off * agrees * param, direction, state, c)
+        return self.inner.apply(param - c.masked_decay * agrees * param, direction, state, c)

@@ -20,7 +20,7 @@ from thalweg.rules.core.hyper import Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-6
+_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,4 +34,4 @@ class Clip(Wrapper, scope="model"):
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         square = yield Sum(grad * grad, over="model")
-        return grad * torch.clamp(c.max_norm * (root(square) + _BESIDE).reciprocal(), max=1.0), state
+        return grad * torch.clamp(c.max_norm * (root(square) + _NORM_EPS).reciprocal(), max=1.0), state

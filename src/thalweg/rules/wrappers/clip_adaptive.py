@@ -27,7 +27,9 @@ class ClipAdaptive(Wrapper, scope="tensor", supports_complex=False):
     """The gradient of each unit scaled down to a share of the norm of the unit."""
 
     clipping: Scalar = hyper(1e-2, "> 0", symbol="c", unit="g/θ", doc="largest ratio of gradient to parameter")
-    least_norm: Scalar = hyper(1e-3, "> 0", symbol="ε", unit="θ", doc="norm below which a unit counts as this large")
+    least_norm: Scalar = hyper(
+        1e-3, "> 0", symbol="ε", unit="θ", doc="smallest norm of a unit; a smaller norm is replaced by it"
+    )
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"clipping": self.clipping, "least_norm": self.least_norm}
@@ -35,5 +37,5 @@ class ClipAdaptive(Wrapper, scope="tensor", supports_complex=False):
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         param_norm = root((yield from unit_sum(param * param)))
         grad_norm = root((yield from unit_sum(grad * grad)))
-        allowed = c.clipping * torch.clamp(param_norm, min=c.least_norm)
-        return torch.where(grad_norm > allowed, grad * (allowed / torch.clamp(grad_norm, min=1e-30)), grad), state
+        max_norm = c.clipping * torch.clamp(param_norm, min=c.least_norm)
+        return torch.where(grad_norm > max_norm, grad * (max_norm / torch.clamp(grad_norm, min=1e-30)), grad), state

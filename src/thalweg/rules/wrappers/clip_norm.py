@@ -19,7 +19,7 @@ from thalweg.rules.core.hyper import Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-6
+_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +33,4 @@ class ClipNorm(Wrapper, scope="tensor"):
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         square = yield Sum(grad * grad)
-        return grad * torch.clamp(c.max_tensor_norm * (root(square) + _BESIDE).reciprocal(), max=1.0), state
+        return grad * torch.clamp(c.max_tensor_norm * (root(square) + _NORM_EPS).reciprocal(), max=1.0), state

@@ -31,10 +31,10 @@ class FixedNorms(Wrapper, scope="tensor", supports_complex=False):
     effects = frozenset({"moves", "bounds", "keeps norms", "leaves bounds"})
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        before = root((yield from unit_sum(param * param)))
+        norm = root((yield from unit_sum(param * param)))
         param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         if param.dim() < 2:
             return param, state
-        after = root((yield from unit_sum(param * param)))
-        # A step that ended at zero has no direction; there the unit stays zero.
-        return param * (before / torch.clamp(after, min=1e-30)), state
+        new_norm = root((yield from unit_sum(param * param)))
+        # A unit that a step moves to zero has no direction. It stays zero.
+        return param * (norm / torch.clamp(new_norm, min=1e-30)), state

@@ -29,10 +29,10 @@ class FullyDecoupledDecay(Wrapper):
         unit="1",
         search=Range(1e-6, 1e-2, "log"),
         moves_optimum=True,
-        doc="share of the parameter taken off at a step with η = η_0",
+        doc="share by which a step with η = η_0 shrinks the parameter",
         place="fully decoupled",
     )
-    reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="the highest learning rate of the schedule")
+    reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="highest learning rate of the schedule")
 
     replaces = frozenset({"weight_decay"})
     effects = frozenset({"moves", "decays"})

@@ -24,7 +24,7 @@ class Grokfast(Wrapper):
     """Gradients with their slow part amplified."""
 
     slow_decay: Scalar = hyper(0.98, "[0, 1)", symbol="α", doc="decay of the slow gradient")
-    gain: Scalar = hyper(2.0, ">= 0", symbol="κ", doc="how many times the slow part is added")
+    gain: Scalar = hyper(2.0, ">= 0", symbol="κ", doc="weight of the slow gradient")
 
     class State:
         slow_grad = like_param(unit="g", key="slow_grad")

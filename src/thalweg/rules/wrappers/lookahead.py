@@ -27,8 +27,8 @@ from thalweg.rules.core.state import copy_of_param
 class Lookahead(Wrapper):
     """Slow parameters that move towards the fast ones every few steps and then replace them."""
 
-    every: Scalar = hyper(5, ">= 1", symbol="k", unit="steps", doc="steps between two returns")
-    slow_step: Scalar = hyper(0.5, "(0, 1]", symbol="α", doc="share of the way that the slow ones go")
+    every: Scalar = hyper(5, ">= 1", symbol="k", unit="steps", doc="steps between two moves of the slow parameters")
+    slow_step: Scalar = hyper(0.5, "(0, 1]", symbol="α", doc="move of the slow parameters, as a share of the distance")
 
     effects = frozenset({"moves", "averages"})
 
@@ -36,13 +36,13 @@ class Lookahead(Wrapper):
         slow = copy_of_param(key="slow_param")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        returns = float(step % round(float(self.every)) == 0)
-        return {"slow_step": returns * self.slow_step, "returns": returns, "goes_on": 1 - returns}
+        synchronizes = float(step % round(float(self.every)) == 0)
+        return {"slow_step": synchronizes * self.slow_step, "slow_share": synchronizes, "fast_share": 1 - synchronizes}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
         param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         slow = state.slow + c.slow_step * (param - state.slow)
-        return c.goes_on * param + c.returns * slow, state._replace(slow=slow)
+        return c.fast_share * param + c.slow_share * slow, state._replace(slow=slow)
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return state.slow

@@ -35,7 +35,9 @@ class Mars(Wrapper, scope="tensor"):
 
     def check_together(self) -> None:
         if "beta1" not in self.inner.hypers():
-            raise SettingError(f"Mars: the inner rule must have a beta1, got {self.inner.name}. Wrap AdamW, say.")
+            raise SettingError(
+                f"Mars: the inner rule must have a beta1, got {self.inner.name}. Wrap AdamW, for example."
+            )
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         beta1 = self.inner.settings()["beta1"]

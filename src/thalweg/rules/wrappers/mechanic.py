@@ -34,7 +34,7 @@ from thalweg.rules.math.roots import root
 _NUM_DECAYS = 6
 
 
-def _for_each_decay(rule: Any, shape: torch.Size) -> torch.Size:
+def _decays_shape(rule: Any, shape: torch.Size) -> torch.Size:
     return torch.Size([_NUM_DECAYS])
 
 
@@ -42,8 +42,8 @@ def _for_each_decay(rule: Any, shape: torch.Size) -> torch.Size:
 class Mechanic(Wrapper, scope="model", estimates_lr=True):
     """The total displacement by the inner rule, scaled by a factor that is learned during training."""
 
-    s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="first factor, nearly; small enough is good enough")
-    s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")
+    s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="approximate first factor; any small value works")
+    s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="strength of a pull towards smaller parameters")
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
     effects = frozenset({"moves", "leaves bounds", "stands in"})
@@ -51,24 +51,24 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
     class State:
         delta = like_param(unit="θ", key="delta")
         scale = of_shape(unit="1", key="scale")
-        scales = of_shape(_for_each_decay, unit="1", key="scales")
-        largest_slope = of_shape(_for_each_decay, unit="θg", key="slope_max")
-        squared_slopes = of_shape(_for_each_decay, unit="θ²g²", key="slope_sq")
-        reward = of_shape(_for_each_decay, unit="θg", key="reward")
+        scales = of_shape(_decays_shape, unit="1", key="scales")
+        largest_slope = of_shape(_decays_shape, unit="θg", key="slope_max")
+        squared_slopes = of_shape(_decays_shape, unit="θ²g²", key="slope_sq")
+        reward = of_shape(_decays_shape, unit="θg", key="reward")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {
             "s_share": self.s_init / _NUM_DECAYS,
             "s_decay": self.s_decay,
             "s_eps": self.mechanic_eps,
-            "s_heeds": float(step > 1),  # a parameter that joins late has no way behind it yet
+            "s_active": float(step > 1),  # a parameter that joins late has no displacement yet
         }
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        size = root((yield Sum(param * param, over="model")))
-        steepness = root((yield Sum(grad * grad, over="model")))
-        pull = torch.where(size > 0, c.s_decay * state.scale * steepness / size, 0.0)
-        h = c.s_heeds * (yield Sum(state.delta * (grad + pull * param), over="model"))
+        param_norm = root((yield Sum(param * param, over="model")))
+        grad_norm = root((yield Sum(grad * grad, over="model")))
+        pull = torch.where(param_norm > 0, c.s_decay * state.scale * grad_norm / param_norm, 0.0)
+        h = c.s_active * (yield Sum(state.delta * (grad + pull * param), over="model"))
         beta = 1 - 10.0 ** -torch.arange(1, _NUM_DECAYS + 1, dtype=h.dtype, device=h.device)
         m = torch.maximum(beta * state.largest_slope, h.abs())
         v = beta * beta * state.squared_slopes + h * h
@@ -77,6 +77,6 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
         return grad, state._replace(scales=s, largest_slope=m, squared_slopes=v, reward=r)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        there, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
-        delta, scale = state.delta + (there - param), state.scales.sum()
+        target, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
+        delta, scale = state.delta + (target - param), state.scales.sum()
         return param + (scale * delta - state.scale * state.delta), state._replace(delta=delta, scale=scale)

@@ -23,8 +23,8 @@ from thalweg.rules.math.hashing import gaussian
 class Noisy(Wrapper, scope="tensor", uses_random_numbers=True):
     """Gradients with added Gaussian noise that fades during training."""
 
-    noise: Scalar = hyper(0.01, ">= 0", symbol="s", unit="g²", doc="variance of the noise, before it fades")
-    fading: Scalar = hyper(0.55, ">= 0", symbol="γ", doc="how soon the variance fades")
+    noise: Scalar = hyper(0.01, ">= 0", symbol="s", unit="g²", doc="variance of the noise before it fades")
+    fading: Scalar = hyper(0.55, ">= 0", symbol="γ", doc="exponent of the fading")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"sigma": math.sqrt(self.noise / (1 + step) ** self.fading)}

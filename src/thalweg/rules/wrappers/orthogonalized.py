@@ -19,8 +19,8 @@ from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-30
-_ROUNDING = 8  # how many times the distance of two neighbouring numbers an error of p may be
+_EPS = 1e-30
+_ROUNDING = 8  # largest rounding error of p, as a multiple of the machine epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Orthogonalized(Wrapper, scope="tensor"):
     """The part of the gradient orthogonal to the parameter, rescaled to the gradient's norm (OrthoGrad)."""
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        along = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _BESIDE)
-        part = grad - along * param
-        length, wanted = root((yield Sum(part * part))), root((yield Sum(grad * grad)))
-        # Of a gradient along the parameter, as that of a single number, rounding errors are left: no step to scale up.
-        left = length > _ROUNDING * torch.finfo(grad.dtype).eps * wanted
-        return part * torch.where(left, wanted / (length + _BESIDE), 0.0), state
+        coefficient = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _EPS)
+        orthogonal = grad - coefficient * param
+        norm, grad_norm = root((yield Sum(orthogonal * orthogonal))), root((yield Sum(grad * grad)))
+        # If the gradient is parallel to the parameter (a single number), only rounding errors remain; they are no step.
+        is_significant = norm > _ROUNDING * torch.finfo(grad.dtype).eps * grad_norm
+        return orthogonal * torch.where(is_significant, grad_norm / (norm + _EPS), 0.0), state

@@ -26,7 +26,7 @@ from thalweg.rules.core.state import copy_of_param
 class PolyakAverage(Wrapper):
     """The plain average of the parameters from a given step on, at which the model is evaluated."""
 
-    start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="steps before the average begins")
+    start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="start of the average")
 
     effects = frozenset({"averages"})
 

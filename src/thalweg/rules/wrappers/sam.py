@@ -22,7 +22,7 @@ from thalweg.rules.core.hyper import Range, Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-12
+_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class SAM(Wrapper, needs="second gradient"):
     """Gradients at the nearby point where the loss is highest, so that flat minima are preferred."""
 
     rho: Scalar = hyper(
-        0.05, ">= 0", symbol="ρ", unit="θ", search=Range(0.005, 0.5, "log"), doc="how far away the gradient is taken"
+        0.05, ">= 0", symbol="ρ", unit="θ", search=Range(0.005, 0.5, "log"), doc="distance of the second gradient"
     )
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
@@ -38,4 +38,4 @@ class SAM(Wrapper, needs="second gradient"):
 
     def perturb(self, param: Tensor, grad: Tensor, c: Any) -> ReductionGenerator:
         square = yield Sum(grad * grad, over="model")
-        return param + grad * (c.rho * (root(square) + _BESIDE).reciprocal())
+        return param + grad * (c.rho * (root(square) + _NORM_EPS).reciprocal())
