@@ -78,8 +78,8 @@ def demo_table(record: Record) -> str:
     legend = (
         f"{record['trainings']:,} trainings of a perceptron with 64 hidden units on 1,797 images, on two CPU cores. In "
         "brackets: 95 % intervals over seeds. Worse by: the difference to the best, seed by seed. The value of "
-        f"{verdict['recommended']} comes from further seeds that no decision has used. Untuned: the same training at the "
-        "library's default settings."
+        f"{verdict['recommended']} comes from further seeds that no decision has used. Untuned: the same training at "
+        "the library's default settings."
     )
     return "\n".join([*table_lines(head, rows), "", legend, "", note])
 
@@ -540,7 +540,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
 
 
 def module_map() -> str:
-    """Return a line for each module, from its docstring. The files of optimizers, and those of wrappers, share a line."""
+    """Return a line for each module, from its docstring. Files of optimizers, and of wrappers, share a line."""
     lines = []
     for folder in sorted({path.parent for path in SOURCES.rglob("*.py")}):
         modules = sorted(path for path in folder.glob("*.py") if path.stem not in ("__init__", "__main__"))

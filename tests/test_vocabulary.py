@@ -13,17 +13,79 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted(path for folder in ("src", "cases", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py"))
 # Words of a private language that this code once had, and pronouns and participles that say nothing as a name.
 REPLACED = frozenset(
-    """Look Seen Way Crew Line Said Doubt Deed Several Elsewhere Asking Wanted Launch Foreign Horizon Leaf
-    OneByOne Ask Outcome Numbers Scalars Planned Contract
-    unwarned misfits doubts rests anchored evaluates_elsewhere carry carried chooses judges hired dismiss patience
-    horizon frontier hindsight carry_out core_of name_of put_together spelled plain alike""".split()
+    (
+        "Look",
+        "Seen",
+        "Way",
+        "Crew",
+        "Line",
+        "Said",
+        "Doubt",
+        "Deed",
+        "Several",
+        "Elsewhere",
+        "Asking",
+        "Wanted",
+        "Launch",
+        "Foreign",
+        "Horizon",
+        "Leaf",
+        "OneByOne",
+        "Ask",
+        "Outcome",
+        "Numbers",
+        "Scalars",
+        "Planned",
+        "Contract",
+        "unwarned",
+        "misfits",
+        "doubts",
+        "rests",
+        "anchored",
+        "evaluates_elsewhere",
+        "carry",
+        "carried",
+        "chooses",
+        "judges",
+        "hired",
+        "dismiss",
+        "patience",
+        "horizon",
+        "frontier",
+        "hindsight",
+        "carry_out",
+        "core_of",
+        "name_of",
+        "put_together",
+        "spelled",
+        "plain",
+        "alike",
+    )
 )
-PRONOUNS = frozenset("found made one ones other others taken told asked wanted given said who there here".split())
+PRONOUNS = frozenset(
+    [
+        "found",
+        "made",
+        "one",
+        "ones",
+        "other",
+        "others",
+        "taken",
+        "told",
+        "asked",
+        "wanted",
+        "given",
+        "said",
+        "who",
+        "there",
+        "here",
+    ]
+)
 CLAUSES = re.compile(r"(What|Whether|Who|Those|That which|How)\b")
 
 
 def names(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and text of every name that a file defines: variables, parameters, functions, classes, attributes."""
+    """Yield the line and text of every variable, parameter, function, class and attribute that a file defines."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.lineno, node.id

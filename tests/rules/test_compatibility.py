@@ -189,7 +189,7 @@ REJECTED = [
     (lambda: rules.DecoupledDecay(rules.FixedNorms(SGD)), "Put FixedNorms outside"),
     (
         lambda: rules.WarmRestarts(SGD, lr_min=0.2),
-        r"lr_min must be at most lr, .* got lr_min=0.2, lr=0.1. Lower lr_min",
+        r"lr_min must be at most lr, got lr_min=0.2 and lr=0.1. Lower lr_min",
     ),
     (lambda: rules.Rprop(smallest=1.0, largest=0.5), "smallest must be at most largest, got 1.0 and 0.5"),
 ]

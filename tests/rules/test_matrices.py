@@ -276,6 +276,6 @@ def test_jordans_numbers_do_not_go_with_other_polynomials() -> None:
     with pytest.raises(SettingError) as error:
         rules.Muon(polynomials="polar-express", a=3.0)
     assert str(error.value) == (
-        "Muon: ns_coefficients are those of polynomials='jordan', got (3.0, -4.775, 2.0315) with "
-        "polynomials='polar-express', which has its own. Leave one of them out."
+        "Muon: ns_coefficients apply to polynomials='jordan' only, got (3.0, -4.775, 2.0315) with "
+        "polynomials='polar-express'. Remove one of the two."
     )

@@ -1,14 +1,15 @@
-"""AdaBelief: AdamW that divides by how far gradients are from their mean, not from zero.
+"""AdaBelief: AdamW with the squared deviation of the gradient from its mean in place of the squared gradient.
 
     m_t = β₁ m_{t-1} + (1 - β₁) g_t                       m̂_t = m_t / (1 - β₁ᵗ)
     s_t = β₂ s_{t-1} + (1 - β₂) (g_t - m_t)² + ε          ŝ_t = s_t / (1 - β₂ᵗ)
     θ_t = (1 - ηλ) θ_{t-1} - η m̂_t / (√ŝ_t + ε)
 
-Use: convolutions, and adversarial networks, where it is steadier than Adam.
-Avoid: the ε of Adam: here it is added to squares and is a setting that matters (10⁻¹⁶ for transformers, 10⁻⁸ for
-convolutions).
+Use: convolutional networks, and adversarial networks (GANs), where it is more stable than Adam.
+Avoid: Adam's value of ε. Here ε is added to squares, and its value matters (10⁻¹⁶ for transformers, 10⁻⁸ for
+convolutional networks).
 Source: Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2.
-Departs: as the authors' adabelief-pytorch 0.2 with rectify=False: decoupled decay, ε at both places.
+Departs: decoupled weight decay, and ε at both places, as in the authors' package adabelief-pytorch 0.2 with
+rectify=False.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class AdaBelief(decay.Decoupled, scope="elementwise", corrects_bias=True):
-    """AdamW that divides by how far gradients are from their mean, not from zero."""
+    """AdamW with the squared deviation of the gradient from its mean in place of the squared gradient."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)
@@ -42,6 +43,6 @@ class AdaBelief(decay.Decoupled, scope="elementwise", corrects_bias=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         m = c.beta1 * state.m + c.fresh1 * grad
-        away = grad - m
-        s = c.beta2 * state.s + c.fresh2 * (away * away) + c.eps
+        deviation = grad - m
+        s = c.beta2 * state.s + c.fresh2 * (deviation * deviation) + c.eps
         return c.m_correct * m / (c.root_v_correct * root(s) + c.eps), state._replace(m=m, s=s)

@@ -1,4 +1,4 @@
-"""Adadelta: steps whose unit is the parameter's own, from running means of squared gradients and squared steps.
+"""Adadelta: steps in the parameter's own unit, from running means of squared gradients and of squared steps.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     s_t = ρ s_{t-1} + (1 - ρ) g_t²
@@ -6,10 +6,11 @@
     a_t = ρ a_{t-1} + (1 - ρ) d_t²
     θ_t = θ_{t-1} - η d_t
 
-Use: where no learning rate can be tuned: η = 1 often does.
-Avoid: where one can: Adam with a tuned η is better nearly everywhere, and steps here start tiny (√ε).
+Use: problems on which no learning rate can be tuned: η = 1 is often good enough.
+Avoid: problems on which a learning rate can be tuned: Adam with a tuned η is nearly always better. The first steps are
+tiny (√ε).
 Source: Zeiler 2012, arXiv:1212.5701, Algorithm 1.
-Departs: as torch.optim.Adadelta: a learning rate (1 in the paper) and an L2 penalty.
+Departs: a learning rate (1 in the paper) and an L2 penalty, as in torch.optim.Adadelta.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Adadelta(Rule, scope="elementwise"):
-    """Steps whose unit is the parameter's own, from running means of squared gradients and squared steps."""
+    """Steps in the parameter's own unit, from running means of squared gradients and of squared steps."""
 
     lr: Scalar = learning_rate(1.0, low=1e-2, high=100.0, unit="1")
     rho: Scalar = hyper(

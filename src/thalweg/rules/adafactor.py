@@ -1,4 +1,4 @@
-"""Adafactor: a root mean square kept as row and column means, steps in units of the parameter, and clipped updates.
+"""Adafactor: a mean square stored as row and column means, with relative steps and clipped updates.
 
     β_t = 1 - t^τ                                           η_t = min(η, 1/√t)
     R_t = β_t R_{t-1} + (1 - β_t) mean of g_t² over columns       C_t likewise over rows
@@ -6,11 +6,11 @@
     u_t = g_t / √max(V_t, ε₁²)
     θ_t = (1 - ηλ) θ_{t-1} - η_t max(ε₂, RMS(θ_{t-1})) u_t / max(1, RMS(u_t) / d)
 
-Use: models whose optimizer state would not fit: it keeps next to nothing for a matrix.
-Avoid: where memory suffices: AdamW trains more steadily.
+Use: models whose optimizer state does not fit into memory: it stores almost nothing for a matrix.
+Avoid: models whose optimizer state fits into memory: AdamW trains more steadily.
 Source: Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 4.
-Departs: as torch.optim.Adafactor: decoupled weight decay; ε₁ is that of the dtype; no momentum; statistics over the
-last two dimensions.
+Departs: decoupled weight decay, the machine epsilon of the dtype as ε₁, and no momentum, as in torch.optim.Adafactor.
+The statistics are taken over the last two dimensions.
 """
 
 import math
@@ -32,20 +32,20 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
-    """A root mean square kept as row and column means, steps in units of the parameter, and clipped updates."""
+    """A mean square stored as row and column means, with relative steps and clipped updates."""
 
     lr: Scalar = hyper(1e-2, ">= 0", symbol="η", search=Range(1e-4, 1.0, "log"), order=1, doc="largest relative step")
-    beta2_decay: Scalar = hyper(-0.8, "[-1, 0]", symbol="τ", doc="how the decay of the mean squares nears 1")
+    beta2_decay: Scalar = hyper(-0.8, "[-1, 0]", symbol="τ", doc="exponent of the decay 1 - t^τ of the mean square")
     eps1: Scalar = hyper(
         0.0,
         ">= 0",
         symbol="ε₁",
         unit="g",
-        doc="least root mean square; 0 for that of the dtype",
+        doc="smallest root mean square; 0: machine epsilon of the dtype",
         keyword="eps",
-        place="a floor of the root",
+        place="lower bound of the root",
     )
-    eps2: Scalar = hyper(1e-3, ">= 0", symbol="ε₂", unit="θ", doc="least scale of a parameter", keyword="eps")
+    eps2: Scalar = hyper(1e-3, ">= 0", symbol="ε₂", unit="θ", doc="smallest scale of a parameter", keyword="eps")
     d: Scalar = hyper(1.0, ">= 1", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
 
@@ -67,17 +67,17 @@ class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        tiny = c.eps_of_dtype * torch.finfo(grad.dtype).eps + c.eps1
+        min_root = c.eps_of_dtype * torch.finfo(grad.dtype).eps + c.eps1
         square = grad * grad
         if grad.dim() > 1:
             rows, columns = yield from update_factors(square, state.rows, state.columns, c.keep, c.fresh)
             state = state._replace(rows=rows, columns=columns)
-            estimate = yield from reconstruct(rows, columns, min_mean=tiny)
+            estimate = yield from reconstruct(rows, columns, min_mean=min_root)
         else:
             estimate = c.keep * state.v + c.fresh * square
             state = state._replace(v=estimate)
-        estimate = torch.clamp(estimate, min=tiny * tiny)
-        size = root((yield Mean(square / estimate)))
+        estimate = torch.clamp(estimate, min=min_root * min_root)
+        rms = root((yield Mean(square / estimate)))
         update = grad / root(estimate)
         scale = torch.clamp(root((yield Mean(param * param))), min=c.eps2)
-        return update * (scale / torch.clamp(size / c.d, min=1.0)), state
+        return update * (scale / torch.clamp(rms / c.d, min=1.0)), state

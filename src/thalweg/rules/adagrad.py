@@ -1,14 +1,14 @@
-"""AdaGrad: each parameter's step divided by the root of all its squared gradients so far.
+"""AdaGrad: gradient descent with each gradient divided by the root of the sum of its squares so far.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     s_t = s_{t-1} + g_t²                 s_0 = the initial accumulator
     η_t = η / (1 + (t - 1) κ)
     θ_t = θ_{t-1} - η_t g_t / (√s_t + ε)
 
-Use: sparse features and convex problems; a rare feature keeps a large step.
-Avoid: long training of deep networks: the sum only grows, so the step only shrinks.
+Use: sparse features and convex problems: a rare feature keeps a large step.
+Avoid: long training of deep networks: the sum only grows, so the steps only shrink.
 Source: Duchi, Hazan & Singer 2011, jmlr.org/papers/v12/duchi11a, Figure 1 (diagonal).
-Departs: as torch.optim.Adagrad: ε outside the root, a decay κ of the learning rate, and an L2 penalty.
+Departs: ε outside the root, a decay κ of the learning rate, and an L2 penalty, as in torch.optim.Adagrad.
 """
 
 from dataclasses import dataclass, replace
@@ -28,12 +28,12 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class AdaGrad(Rule, scope="elementwise", supports_sparse=True):
-    """Each parameter's step divided by the root of all its squared gradients so far."""
+    """Gradient descent with each gradient divided by the root of the sum of its squares so far."""
 
     lr: Scalar = learning_rate(1e-2, low=1e-4, high=10.0)
-    lr_decay: Scalar = hyper(0.0, ">= 0", symbol="κ", doc="decay of the learning rate with the steps")
+    lr_decay: Scalar = hyper(0.0, ">= 0", symbol="κ", doc="decay of the learning rate per step")
     weight_decay: Scalar = decay.l2_penalty()
-    initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="where the sum starts")
+    initial_accumulator_value: Scalar = hyper(0.0, ">= 0", symbol="s_0", unit="g²", doc="first value of the sum")
     eps: Scalar = epsilon(1e-10)
 
     class State:

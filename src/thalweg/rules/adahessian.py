@@ -4,12 +4,13 @@
     v_t = β₂ v_{t-1} + (1 - β₂) D_t²          v̂_t = v_t / (1 - β₂ᵗ)
     θ_t = (1 - ηλ) θ_{t-1} - η m̂_t / (√v̂_t^k + ε)
 
-D_t is the last estimate of the diagonal, given by `estimate_curvature(loss)` before the step; 1 before there is one.
+D_t is the last estimate of the diagonal. To update it, call `estimate_curvature(loss)` before the step. D_t is 1 before
+the first estimate.
 
 Use: problems whose curvature differs much between parameters and changes slowly.
-Avoid: where the second backward pass is not worth a step of twice the price.
+Avoid: models for which a second backward pass is too expensive: it doubles the cost of a step.
 Source: Yao, Gholami, Shen, Mustafa, Keutzer & Mahoney 2020, arXiv:2006.00719, Algorithm 1 and equation 10.
-Departs: no averaging over neighbours (a block size of 1); decoupled weight decay.
+Departs: no averaging over neighbouring elements (a block size of 1); decoupled weight decay.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class AdaHessian(decay.Decoupled, scope="elementwise", corrects_bias=True, needs
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0, unit="1")
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
-    hessian_power: Scalar = hyper(1.0, "[0, 1]", symbol="k", doc="power of the curvature that is divided by")
+    hessian_power: Scalar = hyper(1.0, "[0, 1]", symbol="k", doc="exponent of the curvature in the divisor")
     eps: Scalar = epsilon(1e-4, unit="g/θ")
     weight_decay: Scalar = decay.shrinkage()
 

@@ -1,14 +1,14 @@
-"""Adam: momentum, with each parameter's step divided by a running root mean square of its gradients.
+"""Adam: momentum divided by a running root mean square of each parameter's gradients.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     m_t = β₁ m_{t-1} + (1 - β₁) g_t           m̂_t = m_t / (1 - β₁ᵗ)
     v_t = β₂ v_{t-1} + (1 - β₂) g_t²          v̂_t = v_t / (1 - β₂ᵗ)
     θ_t = θ_{t-1} - η m̂_t / (√v̂_t + ε)        amsgrad: the largest v so far in place of v_t
 
-Use: the first thing to try without weight decay: it works over a wide range of learning rates.
-Avoid: with weight decay: the penalty passes through the scaling and hardly acts; use AdamW.
+Use: a first attempt without weight decay: it works over a wide range of learning rates.
+Avoid: weight decay: Adam divides the penalty by the root mean square, so the penalty has almost no effect. Use AdamW.
 Source: Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1; amsgrad: Reddi, Kale & Kumar 2018, arXiv:1904.09237.
-Departs: as torch.optim.Adam: an L2 penalty; amsgrad takes the largest v_t before its bias is corrected.
+Departs: an L2 penalty, and for amsgrad the largest v_t before its bias correction, as in torch.optim.Adam.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from thalweg.rules.math import decay, moments
 
 @dataclass(frozen=True, kw_only=True)
 class AdamStep(Rule, corrects_bias=True):
-    """What Adam and AdamW share: everything but where weight decay enters. Abstract."""
+    """Base class of Adam and AdamW, which differ in weight decay. Abstract."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)
@@ -42,7 +42,7 @@ class AdamStep(Rule, corrects_bias=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(AdamStep, scope="elementwise"):
-    """Momentum, with each parameter's step divided by a running root mean square of its gradients."""
+    """Momentum divided by a running root mean square of each parameter's gradients."""
 
     def coefficients(self, step: int) -> Any:
         return record(**moments.coefficients(self, step), weight_decay=self.weight_decay)

@@ -1,15 +1,17 @@
-"""AdamMini: AdamW with one mean square for each row instead of each element.
+"""AdamMini: AdamW with one mean square for each row instead of one for each element.
 
     m_t = β₁ m_{t-1} + (1 - β₁) g_t                             m̂_t = m_t / (1 - β₁ᵗ)
     v_t = β₂ v_{t-1} + (1 - β₂) mean of g_t² over the block     v̂_t = v_t / (1 - β₂ᵗ)
     θ_t = (1 - ηλ) θ_{t-1} - η m̂_t / (√v̂_t + ε)
 
-A block is a row or filter (one index of the first dimension); a bias or gain is one block.
+A block is a row or filter (one index of the first dimension). A bias or gain is one block.
 
-Use: language models at AdamW's settings, with half of its state.
-Avoid: fused attention whose heads should be blocks of their own: rows are finer than that, which costs nothing here.
+Use: language models with AdamW's settings: it stores half of AdamW's state.
+Avoid: fused attention projections in which each head should be one block: here each row is one block, which is finer
+and costs nothing.
 Source: Zhang et al. 2024, arXiv:2406.16793, Algorithm 1.
-Departs: blocks are rows everywhere; the paper takes heads for queries and keys, and rows (neurons, tokens) elsewhere.
+Departs: blocks are always rows. The paper uses heads for queries and keys, and rows (neurons, tokens) for other
+parameters.
 """
 
 from collections.abc import Generator
@@ -33,7 +35,7 @@ def _blocks(rule: Any, shape: torch.Size) -> torch.Size:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamMini(decay.Decoupled, scope="tensor", corrects_bias=True, supports_complex=False):
-    """AdamW with one mean square for each row instead of each element."""
+    """AdamW with one mean square for each row instead of one for each element."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)

@@ -1,14 +1,14 @@
-"""Adamax: Adam with the largest gradient of late in place of the root mean square.
+"""Adamax: Adam with a decaying maximum of the gradients in place of their root mean square.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     m_t = β₁ m_{t-1} + (1 - β₁) g_t
     u_t = max(β₂ u_{t-1}, |g_t| + ε)
     θ_t = θ_{t-1} - η / (1 - β₁ᵗ) m_t / u_t
 
-Use: embeddings and sparse features, whose rare large gradients make Adam's denominator jump.
-Avoid: as a default: one outlier shortens the steps for 1 / (1 - β₂) steps.
+Use: embeddings and sparse features: their rare large gradients make Adam's denominator jump.
+Avoid: use as a default: one outlier shortens the next 1 / (1 - β₂) steps.
 Source: Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2.
-Departs: as torch.optim.Adamax: ε, and an L2 penalty.
+Departs: ε and an L2 penalty, as in torch.optim.Adamax.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class Adamax(Rule, scope="elementwise", corrects_bias=True):
-    """Adam with the largest gradient of late in place of the root mean square."""
+    """Adam with a decaying maximum of the gradients in place of their root mean square."""
 
     lr: Scalar = learning_rate(2e-3)
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
-    eps: Scalar = epsilon(1e-8, place="beside the gradient")
+    eps: Scalar = epsilon(1e-8, place="added to the gradient")
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:

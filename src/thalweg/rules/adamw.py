@@ -4,10 +4,10 @@
     v_t = β₂ v_{t-1} + (1 - β₂) g_t²          v̂_t = v_t / (1 - β₂ᵗ)
     θ_t = (1 - ηλ) θ_{t-1} - η m̂_t / (√v̂_t + ε)        amsgrad: the largest v so far in place of v_t
 
-Use: transformers, and most networks where nothing else is known to be better.
-Avoid: where 8 bytes of state a parameter are too many; a tuned SGD with momentum needs 4.
+Use: transformers, and most networks for which no better optimizer is known.
+Avoid: models for which 8 bytes of state per parameter are too many: a tuned SGD with momentum needs 4.
 Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
-Departs: η multiplies λ, as in torch.optim.AdamW; in the paper it does not.
+Departs: η multiplies λ, as in torch.optim.AdamW. In the paper it does not.
 """
 
 from dataclasses import dataclass

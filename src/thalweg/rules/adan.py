@@ -1,4 +1,4 @@
-"""Adan: Adam with a mean of how the gradient changes, which looks ahead as Nesterov's momentum does.
+"""Adan: Adam with a running mean of gradient differences, which looks ahead as Nesterov's momentum does.
 
     Δ_t = g_t - g_{t-1}                          Δ_1 = 0
     m_t = β₁ m_{t-1} + (1 - β₁) g_t              m̂_t = m_t / (1 - β₁ᵗ)
@@ -7,9 +7,10 @@
     θ_t = (θ_{t-1} - η (m̂_t + β₂ v̂_t) / (√n̂_t + ε)) / (1 + ηλ)
 
 Use: vision transformers and large batches, with η five to ten times AdamW's.
-Avoid: where memory is short: four numbers for each parameter.
+Avoid: models that leave little memory: it stores four numbers for each parameter.
 Source: Xie, Zhou, Li, Lin & Yan 2022, arXiv:2208.06677, Algorithm 1.
-Departs: as the authors' code: β are the shares kept (the paper's are 1 - β), and averages are corrected for bias.
+Departs: β is the weight of the old average (the paper's β is 1 minus it), and averages are corrected for bias, as in
+the authors' code.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Adan(Rule, scope="elementwise", corrects_bias=True):
-    """Adam with a mean of how the gradient changes, which looks ahead as Nesterov's momentum does."""
+    """Adam with a running mean of gradient differences, which looks ahead as Nesterov's momentum does."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.98)
@@ -45,7 +46,7 @@ class Adan(Rule, scope="elementwise", corrects_bias=True):
     def coefficients(self, step: int) -> Any:
         return record(
             lr=self.lr,
-            seen=float(step > 1),
+            has_previous=float(step > 1),
             beta1=self.beta1,
             fresh1=1 - self.beta1,
             m_correct=1 / (1 - self.beta1**step),
@@ -60,7 +61,7 @@ class Adan(Rule, scope="elementwise", corrects_bias=True):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        change = c.seen * (grad - state.last)
+        change = c.has_previous * (grad - state.last)
         ahead = grad + c.beta2 * change
         m = c.beta1 * state.m + c.fresh1 * grad
         v = c.beta2 * state.v + c.fresh2 * change

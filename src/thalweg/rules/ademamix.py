@@ -1,14 +1,14 @@
-"""AdEMAMix: AdamW with a second, much slower mean gradient added to the first.
+"""AdEMAMix: AdamW with a second, much slower mean of the gradients added to the first.
 
     m_t = β₁ m_{t-1} + (1 - β₁) g_t                 m̂_t = m_t / (1 - β₁ᵗ)
     s_t = β₃(t) s_{t-1} + (1 - β₃(t)) g_t
     v_t = β₂ v_{t-1} + (1 - β₂) g_t²                v̂_t = v_t / (1 - β₂ᵗ)
     θ_t = (1 - ηλ) θ_{t-1} - η (m̂_t + α(t) s_t) / (√v̂_t + ε)
 
-    α(t) = α min(1, t / T_α)        β₃(t) goes from β₁ to β₃ in T_β steps, so that its half-life grows evenly
+    α(t) = α min(1, t / T_α)        β₃(t) rises from β₁ to β₃ in T_β steps; its half-life grows linearly
 
-Use: long trainings of language models: old gradients still help after thousands of steps.
-Avoid: trainings of fewer steps than 1 / (1 - β₃). Set both warm-ups to the number of steps of the training.
+Use: long training of language models: old gradients still help after thousands of steps.
+Avoid: training with fewer than 1 / (1 - β₃) steps. Set both warm-ups to the number of training steps.
 Source: Pagliardini, Ablin & Grangier 2024, arXiv:2409.03137, Algorithm 1 and section 3.1.
 Departs: nothing.
 """
@@ -28,7 +28,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class AdEMAMix(decay.Decoupled, scope="elementwise", corrects_bias=True):
-    """AdamW with a second, much slower mean gradient added to the first."""
+    """AdamW with a second, much slower mean of the gradients added to the first."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)
@@ -41,11 +41,9 @@ class AdEMAMix(decay.Decoupled, scope="elementwise", corrects_bias=True):
         doc="decay of the slow mean gradient",
         keyword="betas",
     )
-    alpha: Scalar = hyper(
-        5.0, ">= 0", symbol="α", search=Range(1.0, 10.0, "log"), doc="how many times the slow mean is added"
-    )
-    alpha_warmup: Scalar = hyper(0, ">= 0", symbol="T_α", unit="steps", doc="steps in which α grows to its value")
-    beta3_warmup: Scalar = hyper(0, ">= 0", symbol="T_β", unit="steps", doc="steps in which β₃ grows to its value")
+    alpha: Scalar = hyper(5.0, ">= 0", symbol="α", search=Range(1.0, 10.0, "log"), doc="weight of the slow mean")
+    alpha_warmup: Scalar = hyper(0, ">= 0", symbol="T_α", unit="steps", doc="warm-up of α")
+    beta3_warmup: Scalar = hyper(0, ">= 0", symbol="T_β", unit="steps", doc="warm-up of β₃")
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.shrinkage()
 

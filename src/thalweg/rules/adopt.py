@@ -1,15 +1,16 @@
-"""ADOPT: AdamW that divides by the mean square of the gradients before this one, and only then takes the mean.
+"""ADOPT: AdamW that divides each gradient by the previous root mean square and then averages the results.
 
     k_t = clip(g_t / max(√v_{t-1}, ε), ±(t - 1)^(1/4))
     m_t = β₁ m_{t-1} + (1 - β₁) k_t
     v_t = β₂ v_{t-1} + (1 - β₂) g_t²              v_1 = g_1²,  m_1 = 0
     θ_t = (1 - ηλ) θ_{t-1} - η m_t                θ_1 = θ_0
 
-The first step only looks.
+The first step initializes v and does not move the parameters.
 
-Use: in place of AdamW where β₂ would have to be tuned: it converges for any.
-Avoid: trainings of few steps: the first does nothing.
-Source: Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2; the clipping of its later version and code.
+Use: in place of AdamW, if β₂ would have to be tuned: ADOPT converges for every β₂.
+Avoid: training of a few steps: the first step does nothing.
+Source: Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2; the clipping is that of a later version and of the
+authors' code.
 Departs: decoupled weight decay, as in the authors' code.
 """
 
@@ -28,12 +29,12 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class ADOPT(decay.Decoupled, scope="elementwise"):
-    """AdamW that divides by the mean square of the gradients before this one, and only then takes the mean."""
+    """AdamW that divides each gradient by the previous root mean square and then averages the results."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.9999)
-    eps: Scalar = epsilon(1e-6, place="the least root")
+    eps: Scalar = epsilon(1e-6, place="lower bound of the root")
     weight_decay: Scalar = decay.shrinkage()
 
     class State:
@@ -41,12 +42,12 @@ class ADOPT(decay.Decoupled, scope="elementwise"):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def coefficients(self, step: int) -> Any:
-        within = (step - 1) ** 0.25
+        limit = (step - 1) ** 0.25
         keep = self.beta2 if step > 1 else 0.0
         return record(
             lr=self.lr,
-            least=-within,
-            most=within,
+            low=-limit,
+            high=limit,
             beta1=self.beta1,
             fresh1=1 - self.beta1,
             keep=keep,
@@ -56,6 +57,6 @@ class ADOPT(decay.Decoupled, scope="elementwise"):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        k = torch.clamp(grad / torch.clamp(root(state.v), min=c.eps), min=c.least, max=c.most)
+        k = torch.clamp(grad / torch.clamp(root(state.v), min=c.eps), min=c.low, max=c.high)
         m = c.beta1 * state.m + c.fresh1 * k
         return m, state._replace(m=m, v=c.keep * state.v + c.fresh2 * (grad * grad))

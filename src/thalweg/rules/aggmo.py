@@ -1,13 +1,13 @@
-"""AggMo: SGD with several momenta at once, the fast ones damping what the slow ones overshoot.
+"""AggMo: SGD with the mean of three momentum buffers; the fast ones damp the oscillations of the slow ones.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     b_t = β b_{t-1} + g_t        for each of β = μ₁, μ₂, μ₃
     θ_t = θ_{t-1} - η (b_t of μ₁ + b_t of μ₂ + b_t of μ₃) / 3
 
-Use: in place of momentum where 0.99 is fast but oscillates.
-Avoid: where memory is short: three numbers for each parameter.
+Use: problems on which a momentum of 0.99 is fast but oscillates.
+Avoid: models that leave little memory: it stores three numbers for each parameter.
 Source: Lucas, Sun, Zemel & Grosse 2019, arXiv:1804.00325, equations 4 and 5.
-Departs: three momenta; the paper takes any number and advises three. An L2 penalty.
+Departs: three momentum buffers. The paper allows any number and recommends three. An L2 penalty.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class AggMo(Rule, scope="elementwise"):
-    """SGD with several momenta at once, the fast ones damping what the slow ones overshoot."""
+    """SGD with the mean of three momentum buffers; the fast ones damp the oscillations of the slow ones."""
 
     lr: Scalar = learning_rate(0.1, low=1e-4, high=10.0, unit="θ/g")
-    mu1: Scalar = hyper(0.0, "[0, 1)", symbol="μ₁", doc="share of the last step kept by the first", keyword="momenta")
-    mu2: Scalar = hyper(0.9, "[0, 1)", symbol="μ₂", doc="by the second", keyword="momenta")
-    mu3: Scalar = hyper(0.99, "[0, 1)", symbol="μ₃", doc="by the third", keyword="momenta")
+    mu1: Scalar = hyper(0.0, "[0, 1)", symbol="μ₁", doc="momentum factor of the first buffer", keyword="momenta")
+    mu2: Scalar = hyper(0.9, "[0, 1)", symbol="μ₂", doc="momentum factor of the second buffer", keyword="momenta")
+    mu3: Scalar = hyper(0.99, "[0, 1)", symbol="μ₃", doc="momentum factor of the third buffer", keyword="momenta")
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:

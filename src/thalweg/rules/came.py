@@ -1,15 +1,15 @@
-"""CAME: Adafactor with momentum, scaled by how much the update agrees with its mean.
+"""CAME: Adafactor with momentum, and with steps scaled by the agreement of an update with its mean.
 
-    R_t, C_t, V_t and u_t = g_t / √V_t as in Adafactor, of g_t² + ε₁, with β₂
+    R_t, C_t, V_t and u_t = g_t / √V_t as in Adafactor, from g_t² + ε₁, with β₂
     u_t ← u_t / max(1, RMS(u_t) / d)
     m_t = β₁ m_{t-1} + (1 - β₁) u_t
-    S_t = row and column means, with β₃, of (u_t - m_t)² + ε₂, put together like V_t
+    S_t = row and column means, with β₃, of (u_t - m_t)² + ε₂, combined as in V_t
     θ_t = (1 - ηλ) θ_{t-1} - η m_t / √S_t        below two dimensions: η m_t
 
-Use: large language models, at half of AdamW's state.
-Avoid: where memory suffices.
+Use: large language models: it stores half of AdamW's state.
+Avoid: models whose AdamW state fits into memory.
 Source: Luo, Ren, Zheng, Jiang, Jiang & You 2023, arXiv:2307.02047, Algorithm 2.
-Departs: as the authors' code: decoupled weight decay; below two dimensions there is no confidence.
+Departs: decoupled weight decay, and no confidence factor √S_t below two dimensions, as in the authors' code.
 """
 
 from collections.abc import Generator
@@ -30,14 +30,16 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
-    """Adafactor with momentum, scaled by how much the update agrees with its mean."""
+    """Adafactor with momentum, and with steps scaled by the agreement of an update with its mean."""
 
     lr: Scalar = learning_rate(2e-4)
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
     beta3: Scalar = square_decay(0.9999, symbol="β₃")
-    eps1: Scalar = hyper(1e-30, ">= 0", symbol="ε₁", unit="g²", doc="added to squared gradients", place="to the square")
-    eps2: Scalar = hyper(1e-16, ">= 0", symbol="ε₂", doc="added to squared deviations", place="to the square")
+    eps1: Scalar = hyper(
+        1e-30, ">= 0", symbol="ε₁", unit="g²", doc="added to squared gradients", place="added to the square"
+    )
+    eps2: Scalar = hyper(1e-16, ">= 0", symbol="ε₂", doc="added to squared deviations", place="added to the square")
     clip: Scalar = hyper(1.0, "> 0", symbol="d", doc="largest root mean square of an update")
     weight_decay: Scalar = decay.shrinkage()
 
@@ -45,8 +47,8 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
         m = like_param(unit="1", key="exp_avg")
         rows = like_param(unit="g²", key="exp_avg_sq_row", reduced_dim=-1, when=is_factored)
         columns = like_param(unit="g²", key="exp_avg_sq_col", reduced_dim=-2, when=is_factored)
-        away_rows = like_param(unit="1", key="exp_avg_res_row", reduced_dim=-1, when=is_factored)
-        away_columns = like_param(unit="1", key="exp_avg_res_col", reduced_dim=-2, when=is_factored)
+        deviation_rows = like_param(unit="1", key="exp_avg_res_row", reduced_dim=-1, when=is_factored)
+        deviation_columns = like_param(unit="1", key="exp_avg_res_col", reduced_dim=-2, when=is_factored)
         v = like_param(unit="g²", key="exp_avg_sq", when=is_unfactored)
 
     def coefficients(self, step: int) -> Any:
@@ -73,13 +75,15 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
         else:
             estimate = c.beta2 * state.v + c.fresh2 * square
             state = state._replace(v=estimate)
-        size = root((yield Mean(grad * grad / estimate)))
-        u = grad / root(estimate) * torch.clamp(size / c.clip, min=1.0).reciprocal()
+        rms = root((yield Mean(grad * grad / estimate)))
+        u = grad / root(estimate) * torch.clamp(rms / c.clip, min=1.0).reciprocal()
         m = c.beta1 * state.m + c.fresh1 * u
         state = state._replace(m=m)
         if grad.dim() < 2:
             return m, state
-        away = (u - m) * (u - m) + c.eps2
-        rows, columns = yield from update_factors(away, state.away_rows, state.away_columns, c.beta3, c.fresh3)
-        state = state._replace(away_rows=rows, away_columns=columns)
+        deviation = (u - m) * (u - m) + c.eps2
+        rows, columns = yield from update_factors(
+            deviation, state.deviation_rows, state.deviation_columns, c.beta3, c.fresh3
+        )
+        state = state._replace(deviation_rows=rows, deviation_columns=columns)
         return m / root((yield from reconstruct(rows, columns))), state

@@ -8,10 +8,10 @@
     d_t = max(d_{t-1}, min(r_t / ((1 - κ) ‖s_t‖₁), d_{t-1} G))        from d_0
     θ_t = (1 - γλ) θ_{t-1} - m_t / (√v_t + ε)
 
-Use: AdamW without a learning rate to tune; η = 1 carries the schedule.
-Avoid: fine-tuning, where its d may grow too large: Prodigy is quicker, and both need a schedule that ends near zero.
+Use: training with AdamW without tuning a learning rate. Keep η at 1, or let it follow a schedule from 1.
+Avoid: fine-tuning: d may grow too large. Prodigy is faster. Both need a schedule that ends near zero.
 Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 5.
-Departs: as the authors' package `dadaptation` with decouple=True.
+Departs: it follows the authors' package `dadaptation` with decouple=True.
 """
 
 from collections.abc import Generator
@@ -41,7 +41,7 @@ class DAdaptAdam(Rule, scope="model", lr_in_state=True, estimates_lr=True):
     d0: Scalar = initial_distance()
     growth: Scalar = max_growth()
     eps: Scalar = epsilon(1e-8)
-    weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by γλ a step", place=decay.IN_STEP)
+    weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by γλ per step", place=decay.IN_STEP)
 
     class State:
         m = like_param(unit="θg", key="exp_avg")
@@ -66,16 +66,16 @@ class DAdaptAdam(Rule, scope="model", lr_in_state=True, estimates_lr=True):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        step = state.d * c.lr
-        along = yield Sum(grad * state.s / (root(state.v) + c.eps), over="model")
-        m = c.beta1 * state.m + c.fresh1 * step * grad
+        gamma = state.d * c.lr
+        product = yield Sum(grad * state.s / (root(state.v) + c.eps), over="model")
+        m = c.beta1 * state.m + c.fresh1 * gamma * grad
         v = c.beta2 * state.v + c.fresh2 * (grad * grad)
-        s = c.kappa * state.s + c.fresh * step * grad
-        r = c.kappa * state.r + c.fresh * step * along
-        size = yield Sum(s.abs(), over="model")
-        found = torch.where(size > 0, r / (c.fresh * size), state.d)
-        d = torch.maximum(state.d, torch.minimum(found, state.d * c.growth))
-        return m / (root(v) + c.eps) + c.weight_decay * step * param, state._replace(m=m, v=v, s=s, d=d, r=r)
+        s = c.kappa * state.s + c.fresh * gamma * grad
+        r = c.kappa * state.r + c.fresh * gamma * product
+        norm = yield Sum(s.abs(), over="model")
+        estimate = torch.where(norm > 0, r / (c.fresh * norm), state.d)
+        d = torch.maximum(state.d, torch.minimum(estimate, state.d * c.growth))
+        return m / (root(v) + c.eps) + c.weight_decay * gamma * param, state._replace(m=m, v=v, s=s, d=d, r=r)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         return param - direction, state

@@ -6,11 +6,11 @@
     d_t = max(d_{t-1}, min(2 r_t / ‖s_t‖, d_{t-1} G))        from d_0
     θ_t = θ_{t-1} + (1 - μ) (θ_0 - s_t - θ_{t-1})
 
-Use: convolutional networks without a learning rate to tune; η = 1 carries the schedule.
-Avoid: transformers: DAdaptAdam or Prodigy.
+Use: convolutional networks without tuning a learning rate. Keep η at 1, or let it follow a schedule from 1.
+Avoid: transformers: use DAdaptAdam or Prodigy.
 Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
-Departs: as the authors' package `dadaptation`, whose ‖∇f(θ_0)‖ leaves the penalty out; a first gradient of zero is
-skipped there as here.
+Departs: it follows the authors' package `dadaptation`: the penalty does not enter ‖∇f(θ_0)‖, and a first gradient of
+zero is skipped.
 """
 
 from collections.abc import Generator
@@ -51,15 +51,15 @@ class DAdaptSGD(Rule, scope="model", lr_in_state=True, estimates_lr=True, owns_p
         return record(lr=self.lr, fresh=1 - self.momentum, growth=self.growth, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        norm = root((yield Sum(grad * grad, over="model")))
-        first = torch.where(state.first > 0, state.first, norm)
-        step = torch.where(first > 0, c.lr * state.d / first, torch.zeros_like(first))
+        grad_norm = root((yield Sum(grad * grad, over="model")))
+        first = torch.where(state.first > 0, state.first, grad_norm)
+        gamma = torch.where(first > 0, c.lr * state.d / first, torch.zeros_like(first))
         g = decay.coupled(grad, param, c)
-        r = state.r + step * (yield Sum(g * state.s, over="model"))
-        s = state.s + step * g
-        size = root((yield Sum(s * s, over="model")))
-        found = torch.where(size > 0, 2 * r / size, state.d)
-        d = torch.maximum(state.d, torch.minimum(found, state.d * c.growth))
+        r = state.r + gamma * (yield Sum(g * state.s, over="model"))
+        s = state.s + gamma * g
+        s_norm = root((yield Sum(s * s, over="model")))
+        estimate = torch.where(s_norm > 0, 2 * r / s_norm, state.d)
+        d = torch.maximum(state.d, torch.minimum(estimate, state.d * c.growth))
         return s, state._replace(s=s, first=first, d=d, r=r)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Dion: Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later.
+"""Dion: Muon of low rank, from one power iteration; the momentum keeps the part that a step leaves out.
 
     B_t = M_{t-1} + g_t
     P_t = orthonormal columns of B_t Q_{t-1}          (QR)
@@ -7,12 +7,12 @@
     Q_t = columns of R_t over (their norms + ε)       Q_0 = the first columns of I;  Q_{t-1} where B_t = 0
     θ_t = (1 - ηλ) θ_{t-1} - η √(rows / columns) P_t Q_tᵀ
 
-The rank is ϱ of the smaller side, at least 1.
+The rank is the share ϱ of the smaller side, and at least 1.
 
-Use: hidden matrices that are spread over many devices, or too large for Muon's iteration.
-Avoid: as Muon: embeddings, heads, norms and biases.
+Use: hidden matrices that are spread over many devices or are too large for Muon's iteration.
+Avoid: embeddings, heads, norms and biases, as with Muon.
 Source: Ahn, Xu, Abreu, Fan, Magakyan, Sharma, Zhan & Langford 2025, arXiv:2504.05295, Algorithm 1.
-Departs: the rank is rounded to the nearest, which the paper leaves open.
+Departs: the rank is rounded to the nearest integer. The paper leaves this open.
 """
 
 from collections.abc import Hashable
@@ -29,46 +29,46 @@ from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import as_matrix, matrix_shape
 
 
-def _factor(rule: Any, shape: torch.Size) -> torch.Size:
+def _factor_shape(rule: Any, shape: torch.Size) -> torch.Size:
     rows, columns = matrix_shape(shape)
     return torch.Size([columns, max(1, round(rule.rank_fraction * min(rows, columns)))])
 
 
-def _first(rule: Any, param: Tensor) -> Tensor:
-    columns, rank = _factor(rule, param.shape)
+def _first_factor(rule: Any, param: Tensor) -> Tensor:
+    columns, rank = _factor_shape(rule, param.shape)
     return torch.eye(columns, rank, dtype=param.dtype, device=param.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
-    """Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later."""
+    """Muon of low rank, from one power iteration; the momentum keeps the part that a step leaves out."""
 
     lr: Scalar = learning_rate(0.01, low=1e-4, high=1.0)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
     rank_fraction: Scalar = hyper(0.25, "(0, 1]", symbol="ϱ", doc="rank of a step, as a share of the smaller side")
-    eps: Scalar = epsilon(1e-8, place="beside the norms")
+    eps: Scalar = epsilon(1e-8, place="added to the norms")
     weight_decay: Scalar = decay.shrinkage(0.01)
 
     class State:
-        rest = like_param(unit="g", key="momentum_buffer")
-        factor = of_shape(_factor, unit="1", key="right_factor", init=_first)
+        m = like_param(unit="g", key="momentum_buffer")
+        factor = of_shape(_factor_shape, unit="1", key="right_factor", init=_first_factor)
 
     @property
     def code_key(self) -> Hashable:
-        return super().code_key, self.rank_fraction  # it decides the shape of the factor
+        return super().code_key, self.rank_fraction  # the share decides the shape of the factor
 
     def coefficients(self, step: int) -> Any:
-        return record(lr=self.lr, taken=1 - self.momentum, eps=self.eps, shrink=decay.shrink(self))
+        return record(lr=self.lr, removed=1 - self.momentum, eps=self.eps, shrink=decay.shrink(self))
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        whole = as_matrix(state.rest + grad)
-        left, triangle = torch.linalg.qr(whole @ state.factor)
+        b = as_matrix(state.m + grad)
+        left, triangle = torch.linalg.qr(b @ state.factor)
         left = torch.where(triangle.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) < 0, -left, left)
-        right = whole.mT @ left
-        rest = whole - c.taken * (left @ right.mT)
+        right = b.mT @ left
+        m = b - c.removed * (left @ right.mT)
         norms = torch.linalg.vector_norm(right, dim=-2, keepdim=True)
-        still = whole.abs().amax() == 0  # which NaN is not
-        factor = torch.where(still, state.factor, right / (norms + c.eps))
+        is_zero = b.abs().amax() == 0  # False for NaN
+        factor = torch.where(is_zero, state.factor, right / (norms + c.eps))
         rows, columns = matrix_shape(param.shape)
-        step = (rows / columns) ** 0.5 * torch.where(still, torch.zeros_like(whole), left @ factor.mT)
-        return step.reshape(param.shape), state._replace(rest=rest.reshape(param.shape), factor=factor)
+        step = (rows / columns) ** 0.5 * torch.where(is_zero, torch.zeros_like(b), left @ factor.mT)
+        return step.reshape(param.shape), state._replace(m=m.reshape(param.shape), factor=factor)

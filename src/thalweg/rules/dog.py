@@ -1,14 +1,15 @@
-"""DoG: gradient descent whose learning rate is the distance gone so far over the root of all squared gradients.
+"""DoG: gradient descent with the learning rate (distance from the start) / √(sum of squared gradients).
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     r_t = max(r_{t-1}, ‖θ_{t-1} - θ_0‖)        r_1 = ρ (1 + ‖θ_0‖)
     G_t = G_{t-1} + ‖g_t‖²
     θ_t = θ_{t-1} - η r_t / √(G_t + ε) g_t     norms over the whole model
 
-Use: fine-tuning without a learning rate to tune; η = 1 stays.
-Avoid: training from scratch with a schedule in mind: use the model at an average (MovingAverage) instead.
+Use: fine-tuning without tuning a learning rate. Keep η at 1.
+Avoid: training from scratch with a schedule. There, evaluate the model at an average of the parameters (MovingAverage)
+instead of using a schedule.
 Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, equation 1.
-Departs: an L2 penalty; norms over all groups together.
+Departs: an L2 penalty; norms over the parameters of all groups.
 """
 
 from collections.abc import Generator
@@ -29,7 +30,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class DoGStep(Rule, estimates_lr=True):
-    """What DoG and LDoG share: everything but what their norms are over. Abstract."""
+    """Base class of DoG and LDoG, which differ in the range of their norms. Abstract."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
     reps_rel: Scalar = hyper(1e-6, "> 0", symbol="ρ", doc="size of the first step, relative to the parameters")
@@ -49,16 +50,16 @@ class DoGStep(Rule, estimates_lr=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
-        gone = param - state.start
-        distance = root((yield Sum(gone * gone, over=self.over)))
-        size = root((yield Sum(param * param, over=self.over)))
+        displacement = param - state.start
+        distance = root((yield Sum(displacement * displacement, over=self.over)))
+        norm = root((yield Sum(param * param, over=self.over)))
         total = state.total + (yield Sum(g * g, over=self.over))
-        r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + size))
+        r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + norm))
         return r / root(total + c.eps) * g, state._replace(r=r, total=total)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoG(DoGStep, scope="model"):
-    """Gradient descent whose learning rate is the distance gone so far over the root of all squared gradients."""
+    """Gradient descent with the learning rate (distance from the start) / √(sum of squared gradients)."""
 
     over = "model"

@@ -1,12 +1,12 @@
-"""DoWG: DoG whose sum of squared gradients is weighted by the distance at which they were met.
+"""DoWG: DoG with each squared gradient weighted by the squared distance from the start.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     r_t = max(r_{t-1}, ‖θ_{t-1} - θ_0‖)        r_0 = ε
     v_t = v_{t-1} + r_t² ‖g_t‖²
     θ_t = θ_{t-1} - η r_t² / √v_t g_t          norms over the whole model
 
-Use: convex problems, without a learning rate to tune; η = 1 stays.
-Avoid: noisy training of deep networks, where DoG with an average is safer.
+Use: convex problems without tuning a learning rate. Keep η at 1.
+Avoid: noisy training of deep networks: DoG with an average of the parameters is safer.
 Source: Khaled, Mishchenko & Jin 2023, arXiv:2305.16284, Algorithm 1.
 Departs: an L2 penalty.
 """
@@ -26,15 +26,15 @@ from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.roots import root
 
-_TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
+_TINY = 1e-30  # avoids 0/0: a gradient of zero gives no step
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoWG(Rule, scope="model", estimates_lr=True):
-    """DoG whose sum of squared gradients is weighted by the distance at which they were met."""
+    """DoG with each squared gradient weighted by the squared distance from the start."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
-    eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="distance to start from", place="the first distance")
+    eps: Scalar = hyper(1e-4, "> 0", symbol="ε", unit="θ", doc="first distance", place="the first distance")
     weight_decay: Scalar = decay.l2_penalty()
 
     class State:
@@ -47,8 +47,8 @@ class DoWG(Rule, scope="model", estimates_lr=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
-        gone = param - state.start
-        distance = root((yield Sum(gone * gone, over="model")))
+        displacement = param - state.start
+        distance = root((yield Sum(displacement * displacement, over="model")))
         r = torch.clamp(torch.maximum(state.r, distance), min=c.eps)
         v = state.v + r * r * (yield Sum(g * g, over="model"))
         return r * r / torch.clamp(root(v), min=_TINY) * g, state._replace(r=r, v=v)

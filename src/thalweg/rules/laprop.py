@@ -1,11 +1,11 @@
-"""LaProp: AdamW with the division before the mean, so that momentum cannot make a step large.
+"""LaProp: AdamW that divides the gradients before it averages them, so momentum cannot make a step large.
 
     v_t = β₂ v_{t-1} + (1 - β₂) g_t²                                v̂_t = v_t / (1 - β₂ᵗ)
     m_t = β₁ m_{t-1} + (1 - β₁) g_t / (√v̂_t + ε)
     θ_t = (1 - ηλ) θ_{t-1} - η m_t / (1 - β₁ᵗ)
 
-Use: where Adam diverges for a small β₂, and noisy problems: reinforcement learning, adversarial networks.
-Avoid: no reason known: it has Adam's settings and memory.
+Use: problems on which Adam diverges with a small β₂, and noisy problems: reinforcement learning, adversarial networks.
+Avoid: no reason is known: it has Adam's settings and memory.
 Source: Ziyin, Wang & Ueda 2020, arXiv:2002.04839, Algorithm 1.
 Departs: decoupled weight decay.
 """
@@ -24,7 +24,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class LaProp(decay.Decoupled, scope="elementwise", corrects_bias=True):
-    """AdamW with the division before the mean, so that momentum cannot make a step large."""
+    """AdamW that divides the gradients before it averages them, so momentum cannot make a step large."""
 
     lr: Scalar = learning_rate(4e-4)
     beta1: Scalar = mean_decay(0.9)

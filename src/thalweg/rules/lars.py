@@ -1,14 +1,14 @@
-"""LARS: SGD with momentum whose learning rate is, for each matrix, in proportion to its own size.
+"""LARS: SGD with momentum whose learning rate is, for each matrix, proportional to the norm of the matrix.
 
     r_t = ζ ‖θ_{t-1}‖ / (‖g_t‖ + λ ‖θ_{t-1}‖ + ε)        1 where a norm is 0, and for biases and gains
     b_t = μ b_{t-1} + r_t (g_t + λ θ_{t-1})
     θ_t = θ_{t-1} - η b_t                                Nesterov: η (r_t (g_t + λ θ_{t-1}) + μ b_t)
 
-Use: convolutional networks with batches of thousands.
-Avoid: small batches, where it has no advantage over momentum.
+Use: convolutional networks with batches of thousands of examples.
+Avoid: small batches: there it has no advantage over momentum.
 Source: You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1.
-Departs: η multiplies the buffer instead of entering it, as in torch.optim.SGD; ε; parameters below two dimensions
-step as with SGD, which the paper's experiments do and its algorithm does not say.
+Departs: η multiplies the buffer and does not enter it, as in torch.optim.SGD. ε is added to the divisor. Parameters
+with fewer than two dimensions step as with SGD; the paper's experiments do this, its algorithm does not.
 """
 
 from collections.abc import Generator
@@ -29,16 +29,16 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class LARS(Rule, scope="tensor"):
-    """SGD with momentum whose learning rate is, for each matrix, in proportion to its own size."""
+    """SGD with momentum whose learning rate is, for each matrix, proportional to the norm of the matrix."""
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=100.0, unit="1")
     momentum: Scalar = hyper(
-        0.9, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.9, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     trust: Scalar = hyper(1e-3, "> 0", symbol="ζ", doc="size of a step relative to the parameter, at η = 1")
-    eps: Scalar = epsilon(1e-8, place="beside the norms")
+    eps: Scalar = epsilon(1e-8, place="added to the norms")
     weight_decay: Scalar = decay.l2_penalty()
-    nesterov: bool = switch(False, doc="look ahead along the buffer")
+    nesterov: bool = switch(False, doc="use Nesterov's momentum")
 
     class State:
         b = like_param(unit="g", key="momentum_buffer")
@@ -51,8 +51,8 @@ class LARS(Rule, scope="tensor"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
         if param.dim() > 1:
-            size, grad_size = root((yield Sum(param * param))), root((yield Sum(grad * grad)))
-            ratio = c.trust * size / (grad_size + c.weight_decay * size + c.eps)
-            g = g * torch.where((size > 0) & (grad_size > 0), ratio, torch.ones_like(ratio))
+            param_norm, grad_norm = root((yield Sum(param * param))), root((yield Sum(grad * grad)))
+            ratio = c.trust * param_norm / (grad_norm + c.weight_decay * param_norm + c.eps)
+            g = g * torch.where((param_norm > 0) & (grad_norm > 0), ratio, torch.ones_like(ratio))
         b = c.momentum * state.b + g
         return (g + c.momentum * b if self.nesterov else b), state._replace(b=b)

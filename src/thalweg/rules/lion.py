@@ -1,12 +1,12 @@
-"""Lion: steps of one size along the sign of a mean gradient.
+"""Lion: steps of constant size along the sign of a mean gradient.
 
     d_t = sign(β₁ m_{t-1} + (1 - β₁) g_t)
     m_t = β₂ m_{t-1} + (1 - β₂) g_t
     θ_t = (1 - ηλ) θ_{t-1} - η d_t
 
-Use: large batches and long training, with half of Adam's state: η three to ten times smaller than AdamW's, λ as much
-larger.
-Avoid: small batches, whose noise decides the signs; settings taken over from AdamW.
+Use: large batches and long training, with half of Adam's state. Divide AdamW's η by three to ten, and multiply its λ by
+the same factor.
+Avoid: small batches: their noise decides the signs. AdamW's settings, if they are not converted.
 Source: Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
 Departs: nothing.
 """
@@ -25,7 +25,7 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class Lion(decay.Decoupled, scope="elementwise"):
-    """Steps of one size along the sign of a mean gradient."""
+    """Steps of constant size along the sign of a mean gradient."""
 
     lr: Scalar = learning_rate(1e-4, low=1e-6, high=0.1)
     beta1: Scalar = mean_decay(0.9)

@@ -1,4 +1,4 @@
-"""MADGRAD: dual averaging with a cube root, and momentum as an average of parameters.
+"""MADGRAD: dual averaging with a cube root, and with momentum as an average of the parameters.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}        η_t = η √t
     s_t = s_{t-1} + η_t g_t
@@ -6,10 +6,10 @@
     z_t = θ_0 - s_t / (∛v_t + ε)
     θ_t = θ_{t-1} + (1 - μ) (z_t - θ_{t-1})
 
-Use: sparse problems, and fine generalization at SGD's level without its tuning.
-Avoid: fine-tuning, and long runs with much weight decay: θ_0 is never forgotten.
+Use: sparse problems, and problems on which SGD generalizes well but is hard to tune.
+Avoid: fine-tuning, and long training with strong weight decay: the method never forgets θ_0.
 Source: Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1.
-Departs: an L2 penalty; the authors' code adds 10⁻⁶ to η, this does not.
+Departs: an L2 penalty. The authors' code adds 10⁻⁶ to η; this rule does not.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from thalweg.rules.math.roots import cube_root
 
 @dataclass(frozen=True, kw_only=True)
 class MADGRAD(Rule, scope="elementwise", lr_in_state=True, owns_parameters=True):
-    """Dual averaging with a cube root, and momentum as an average of parameters."""
+    """Dual averaging with a cube root, and with momentum as an average of the parameters."""
 
     lr: Scalar = learning_rate(1e-2)
     momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)

@@ -6,12 +6,12 @@
     m̂_t = μ_{t+1} m_t / (1 - P_t μ_{t+1}) + (1 - μ_t) g_t / (1 - P_t)
     θ_t = (1 - ηλ) θ_{t-1} - η m̂_t / (√v̂_t + ε)
 
-Use: in place of AdamW, at its settings.
-Avoid: where AdamW's memory is too much: it needs the same.
+Use: in place of AdamW, with the same settings.
+Avoid: models for which AdamW's memory is too large: NAdamW needs the same.
 Source: Dozat 2016 (openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ), Algorithm 2; the decay of Loshchilov & Hutter 2019,
 arXiv:1711.05101.
-Departs: as torch.optim.NAdam with decoupled_weight_decay=True; what AlgoPerf (arXiv:2306.07179) calls NAdamW takes
-μ = β₁ without a warm-up.
+Departs: it follows torch.optim.NAdam with decoupled_weight_decay=True. AlgoPerf (arXiv:2306.07179) calls another rule
+NAdamW: it has μ = β₁ and no warm-up.
 """
 
 from dataclasses import dataclass

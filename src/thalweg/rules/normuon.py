@@ -1,4 +1,4 @@
-"""NorMuon: Muon whose rows are brought to one size by a running mean square of each.
+"""NorMuon: Muon with each row divided by a running root mean square of that row.
 
     B_t = μ B_{t-1} + (1 - μ) g_t
     O_t = orthogonal part of (1 - μ) g_t + μ B_t (without Nesterov: of B_t), as in Muon, in k steps
@@ -6,11 +6,11 @@
     Ô_t = O_t / (√v_t + ε)
     θ_t = (1 - ηλ) θ_{t-1} - η 0.2 √(rows × columns) Ô_t / ‖Ô_t‖
 
-Use: as Muon, at AdamW's η and λ.
-Avoid: as Muon: embeddings, heads, norms and biases.
+Use: hidden matrices, as with Muon, at AdamW's η and λ.
+Avoid: embeddings, heads, norms and biases, as with Muon.
 Source: Li et al. 2025, arXiv:2510.05491, Algorithm 1.
-Departs: Nesterov's momentum, as in the authors' code; the norm of Muon's iteration as in torch.optim.Muon; Polar
-Express's polynomials on request.
+Departs: Nesterov's momentum, as in the authors' code; the norm in Muon's iteration, as in torch.optim.Muon; the
+polynomials of Polar Express as an option.
 """
 
 from dataclasses import dataclass
@@ -33,29 +33,29 @@ from thalweg.rules.math.matrices import (
 )
 from thalweg.rules.math.roots import root
 
-_TINY = 1e-30  # so that a gradient of zero makes no step, where 0/0 would be
+_TINY = 1e-30  # avoids 0/0: a gradient of zero gives no step
 
 
-def _rows(rule: Any, shape: torch.Size) -> torch.Size:
+def _rows_shape(rule: Any, shape: torch.Size) -> torch.Size:
     return torch.Size([matrix_shape(shape)[0], 1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
-    """Muon whose rows are brought to one size by a running mean square of each."""
+    """Muon with each row divided by a running root mean square of that row."""
 
     lr: Scalar = learning_rate(1e-3)
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
     beta2: Scalar = square_decay(0.95, keyword=None)
-    nesterov: bool = switch(True, doc="look ahead along the buffer")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
+    nesterov: bool = switch(True, doc="use Nesterov's momentum")
+    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
     eps: Scalar = epsilon(1e-8, unit="1")
     weight_decay: Scalar = decay.shrinkage()
     polynomials: str = polynomial_choice()
 
     class State:
         buffer = like_param(unit="g", key="momentum_buffer")
-        v = of_shape(_rows, unit="1", key="row_sq")
+        v = of_shape(_rows_shape, unit="1", key="row_sq")
 
     def coefficients(self, step: int) -> Any:
         return record(
@@ -71,9 +71,9 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        part = newton_schulz(as_matrix(ahead), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
-        v = c.beta2 * state.v + c.fresh2 * (part * part).mean(-1, keepdim=True)
-        even = part / (root(v) + c.eps)
-        size = torch.clamp(torch.linalg.matrix_norm(even), min=_TINY)
-        direction = 0.2 * param.numel() ** 0.5 * even / size
+        orthogonal = newton_schulz(as_matrix(ahead), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
+        v = c.beta2 * state.v + c.fresh2 * (orthogonal * orthogonal).mean(-1, keepdim=True)
+        scaled = orthogonal / (root(v) + c.eps)
+        norm = torch.clamp(torch.linalg.matrix_norm(scaled), min=_TINY)
+        direction = 0.2 * param.numel() ** 0.5 * scaled / norm
         return direction.reshape(param.shape), state._replace(buffer=buffer, v=v)

@@ -1,11 +1,11 @@
-"""NovoGrad: momentum of gradients that each tensor divides by a running norm of its own.
+"""NovoGrad: momentum of gradients, each divided by a running norm of its tensor.
 
     v_t = β₂ v_{t-1} + (1 - β₂) ‖g_t‖²            v_1 = ‖g_1‖²
     m_t = β₁ m_{t-1} + g_t / (√v_t + ε) + λ θ_{t-1}
     θ_t = θ_{t-1} - η m_t
 
-Use: speech and other convolutional models, where it stands a high learning rate without warm-up, at SGD's memory.
-Avoid: where single parameters of one tensor differ much in scale: embeddings.
+Use: speech models and other convolutional models: it allows a high learning rate without warm-up, with SGD's memory.
+Avoid: tensors whose elements differ much in scale: embeddings.
 Source: Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1.
 Departs: nothing.
 """
@@ -26,7 +26,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class NovoGrad(Rule, scope="tensor"):
-    """Momentum of gradients that each tensor divides by a running norm of its own."""
+    """Momentum of gradients, each divided by a running norm of its tensor."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.95)
@@ -39,8 +39,8 @@ class NovoGrad(Rule, scope="tensor"):
         unit="1/θ",
         search=Range(1e-4, 1.0, "log"),
         moves_optimum=True,
-        doc="added to the scaled gradient",
-        place="beside the scaled gradient",
+        doc="λθ is added to the scaled gradient",
+        place="added to the scaled gradient",
     )
 
     class State:

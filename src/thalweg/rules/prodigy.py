@@ -1,4 +1,4 @@
-"""Prodigy: AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's.
+"""Prodigy: AdamW whose learning rate is an estimate of the distance to the solution; faster than D-Adaptation.
 
     γ = d_{t-1} / d_0 × d_{t-1} η                                          sums over the whole model
     r_t = β₃ r_{t-1} + γ ⟨g_t, θ_0 - θ_{t-1}⟩
@@ -8,11 +8,11 @@
     D_t = κ r_t / ‖s_t‖₁        d_t = min(max of all D so far, d_{t-1} G)
     θ_t = (1 - d_{t-1} η λ) θ_{t-1} - d_{t-1} η m_t / (√v_t + d_t ε)
 
-Use: AdamW without a learning rate to tune; η = 1 carries the schedule, which should end near zero.
-Avoid: β₂ far from 1 (it sets how long the estimate remembers), and gradients clipped by an absolute norm.
+Use: training with AdamW without tuning a learning rate. Let η follow a schedule from 1 to near zero.
+Avoid: β₂ far from 1, since β₂ also sets the memory of the estimate; gradients clipped by an absolute norm.
 Source: Mishchenko & Defazio 2023, arXiv:2306.06101, Algorithm 4.
-Departs: as the authors' package `prodigyopt` 1.1 with use_bias_correction=False, safeguard_warmup=False; β₃ = 0 stands
-for √β₂.
+Departs: it follows the authors' package `prodigyopt` 1.1 with use_bias_correction=False and safeguard_warmup=False. β₃
+= 0 stands for √β₂.
 """
 
 from collections.abc import Generator
@@ -34,17 +34,17 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Prodigy(Rule, scope="model", lr_in_state=True, estimates_lr=True):
-    """AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's."""
+    """AdamW whose learning rate is an estimate of the distance to the solution; faster than D-Adaptation."""
 
     lr: Scalar = learning_rate(1.0, low=0.1, high=10.0, unit="1")
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
-    beta3: Scalar = hyper(0.0, "[0, 1)", symbol="β₃", doc="decay of the estimate's sums; 0 for √β₂")
+    beta3: Scalar = hyper(0.0, "[0, 1)", symbol="β₃", doc="decay of the sums of the estimate; 0: √β₂")
     d0: Scalar = initial_distance()
     d_coef: Scalar = hyper(1.0, "> 0", symbol="κ", search=Range(0.5, 2.0, "log"), doc="factor of the estimate")
     growth_rate: Scalar = max_growth()
     eps: Scalar = epsilon(1e-8)
-    weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by dηλ a step", place=decay.IN_STEP)
+    weight_decay: Scalar = decay.shrinkage(doc="shrinks the parameter by dηλ per step", place=decay.IN_STEP)
 
     class State:
         m = like_param(unit="θg", key="exp_avg")
@@ -52,7 +52,7 @@ class Prodigy(Rule, scope="model", lr_in_state=True, estimates_lr=True):
         s = like_param(unit="θg", key="s")
         start = copy_of_param(key="p0")
         d = of_shape(unit="θ", key="d", fill=lambda rule: rule.d0)
-        most = of_shape(unit="θ", key="d_max", fill=lambda rule: rule.d0)
+        d_max = of_shape(unit="θ", key="d_max", fill=lambda rule: rule.d0)
         r = of_shape(unit="θ²g", key="d_numerator")
 
     def coefficients(self, step: int) -> Any:
@@ -79,11 +79,11 @@ class Prodigy(Rule, scope="model", lr_in_state=True, estimates_lr=True):
         m = c.beta1 * state.m + c.fresh1 * scaled
         v = c.beta2 * state.v + c.fresh2 * (scaled * scaled)
         s = c.beta3 * state.s + weight * grad
-        size = yield Sum(s.abs(), over="model")
-        found = torch.where(size > 0, c.d_coef * r / size, state.d)
-        # As long as nothing was found, the estimate may leave its first value at once.
-        d = torch.where(state.d == c.d0, torch.maximum(state.d, found), state.d)
-        most = torch.maximum(state.most, found)
-        d = torch.where(size > 0, torch.minimum(most, d * c.growth_rate), state.d)
+        norm = yield Sum(s.abs(), over="model")
+        estimate = torch.where(norm > 0, c.d_coef * r / norm, state.d)
+        # The limit of the growth does not apply until the estimate has left its first value.
+        d = torch.where(state.d == c.d0, torch.maximum(state.d, estimate), state.d)
+        d_max = torch.maximum(state.d_max, estimate)
+        d = torch.where(norm > 0, torch.minimum(d_max, d * c.growth_rate), state.d)
         direction = state.d * (m / (root(v) + d * c.eps) + c.weight_decay * param)
-        return direction, state._replace(m=m, v=v, s=s, d=d, most=most, r=r)
+        return direction, state._replace(m=m, v=v, s=s, d=d, d_max=d_max, r=r)

@@ -1,4 +1,4 @@
-"""PSGDKron: the mean gradient multiplied, along each dimension, by triangular factors fitted to make it white.
+"""PSGDKron: the mean gradient multiplied, along each dimension, by triangular factors that whiten it.
 
     m_t = β m_{t-1} + (1 - β) g_t                    m̂_t = m_t / (1 - βᵗ)
     in each of the first T steps, and then every n steps, with v ~ N(0, 1) for each element:
@@ -8,15 +8,16 @@
     d_t = m̂_t, multiplied along each dimension by Q_iᵀ Q_i
     θ_t = (1 - ηλ) θ_{t-1} - η d_t min(1, c / rms(d_t))
 
-The Q_i start as multiples of the identity, whose product is q. Q_i has its diagonal alone where a dimension is larger
-than N, or than κ times the product of all others.
+The Q_i start as multiples of the identity, and their product is q. Q_i is diagonal if its dimension is larger than N,
+or larger than κ times the product of all other dimensions.
 
-Use: in place of Adam or Shampoo, where gradients are correlated between rows or columns; η is Adam's, or a third of it.
-Avoid: very short trainings, in which the factors do not settle; embeddings, whose rows without a gradient are moved by
-those with one; dimensions of thousands, unless N is smaller.
-Source: Li 2015, arXiv:1512.04202, for Q and its steps; Li 2018, arXiv:1809.10232, for white gradients (Fisher type).
-Departs: Q changes at set steps, where the author's code draws which; ‖·‖ is the spectral norm as two power iterations
-find it; ε is relative, and a gradient of 0 changes no Q. The Q_i are kept of one size, which changes no step.
+Use: in place of Adam or Shampoo, if gradients are correlated between rows or columns. η is Adam's, or a third of it.
+Avoid: very short training: the factors do not settle. Embeddings: a row without a gradient is moved by rows with a
+gradient. Dimensions of thousands, unless N is smaller.
+Source: Li 2015, arXiv:1512.04202, for Q and its update; Li 2018, arXiv:1809.10232, for white gradients (Fisher type).
+Departs: Q changes at fixed steps; the author's code draws the steps at random. ‖·‖ is the spectral norm, approximated
+by two power iterations. ε is relative, and a gradient of 0 changes no Q. The Q_i are rescaled to the same size, which
+changes no step.
 """
 
 from collections.abc import Generator, Sequence
@@ -38,21 +39,21 @@ from thalweg.rules.math.roots import root
 
 
 def _sizes(shape: torch.Size) -> Sequence[int]:
-    """The sizes of the dimensions; a single number counts as one of size 1."""
+    """Return the sizes of the dimensions. A single number has one dimension of size 1."""
     return shape or (1,)
 
 
 def _factor(dim: int) -> Any:
-    """Declare the factor of a dimension: an upper triangle, or a diagonal."""
+    """Declare the factor of a dimension: an upper triangle or a diagonal."""
 
     def shaped(rule: Any, shape: torch.Size) -> torch.Size:
         size = _sizes(shape)[dim]
-        thin = size > rule.max_size or size * size > rule.max_skew * shape.numel()
-        return torch.Size([size] if thin else [size, size])
+        diagonal = size > rule.max_size or size * size > rule.max_skew * shape.numel()
+        return torch.Size([size] if diagonal else [size, size])
 
     def first(rule: Any, param: Tensor) -> Tensor:
-        ones = param.new_ones(_sizes(param.shape)[dim]) * rule.precond_init ** (1 / max(1, param.dim()))
-        return ones if len(shaped(rule, param.shape)) == 1 else torch.diag(ones)
+        values = param.new_ones(_sizes(param.shape)[dim]) * rule.precond_init ** (1 / max(1, param.dim()))
+        return values if len(shaped(rule, param.shape)) == 1 else torch.diag(values)
 
     return of_shape(
         shaped, unit="1/√g", key=f"factor_{dim}", init=first, when=lambda rule, shape: dim < len(_sizes(shape))
@@ -69,25 +70,29 @@ class PSGDKron(
     supports_vmap=False,
     uses_random_numbers=True,
 ):
-    """The mean gradient multiplied, along each dimension, by triangular factors fitted to make it white."""
+    """The mean gradient multiplied, along each dimension, by triangular factors that whiten it."""
 
     lr: Scalar = learning_rate(1e-3)
     momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)
     precond_lr: Scalar = hyper(
-        0.1, "(0, 1)", symbol="μ", search=Range(0.01, 0.5, "log"), doc="relative size of a step of the factors"
+        0.1, "(0, 1)", symbol="μ", search=Range(0.01, 0.5, "log"), doc="relative step size of the factors"
     )
     precond_init: Scalar = hyper(1.0, "> 0", symbol="q", unit="1/√g", doc="product of the factors at the start")
-    update_every: int = count(10, ">= 1", symbol="n", doc="steps from one step of the factors to the next, later")
-    update_first: int = count(500, ">= 0", symbol="T", doc="steps in each of which the factors take one")
-    max_size: int = count(8192, ">= 1", symbol="N", doc="largest dimension that has a whole triangle")
-    max_skew: int = count(8, ">= 1", symbol="κ", doc="how much larger than all others together it may be")
+    update_every: int = count(10, ">= 1", symbol="n", doc="steps between two updates of the factors, after the first T")
+    update_first: int = count(500, ">= 0", symbol="T", doc="first steps, each of which updates the factors")
+    max_size: int = count(8192, ">= 1", symbol="N", doc="largest dimension with a triangular factor")
+    max_skew: int = count(8, ">= 1", symbol="κ", doc="largest ratio of that dimension to the product of the others")
     clip: Scalar = hyper(1.1, "> 0", symbol="c", doc="largest root mean square of a direction")
     eps: Scalar = hyper(
-        1e-4, "> 0", symbol="ε", doc="noise on the gradient that factors are fitted to, relative", place="noise"
+        1e-4,
+        "> 0",
+        symbol="ε",
+        doc="relative noise on the gradient in updates of the factors",
+        place="noise on the gradient",
     )
     weight_decay: Scalar = decay.shrinkage()
 
-    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+    State = type(  # type: ignore[assignment]  # one field for each possible dimension
         "State",
         (),
         {"m": like_param(unit="g", key="momentum_buffer"), **{f"q{dim}": _factor(dim) for dim in range(MAX_DIMS)}},
@@ -99,7 +104,7 @@ class PSGDKron(
             momentum=self.momentum,
             fresh=1 - self.momentum,
             m_correct=1 / (1 - self.momentum**step),
-            fits=float(step <= self.update_first or (step - 1) % self.update_every == 0),
+            updates_factors=float(step <= self.update_first or (step - 1) % self.update_every == 0),
             precond_lr=self.precond_lr,
             over_clip=1 / self.clip,
             eps=self.eps,
@@ -110,65 +115,66 @@ class PSGDKron(
         m = c.momentum * state.m + c.fresh * grad
         mean = (c.m_correct * m).reshape(_sizes(grad.shape))
         factors = [getattr(state, f"q{dim}") for dim in range(mean.dim())]
-        if c.fits:
+        if c.updates_factors:
             rms = root((yield Mean(mean * mean)))
             noise = standard_normal(mean, c)
-            fitted = _fitted(factors, mean + c.eps * rms * noise, noise, c.precond_lr)
-            factors = [torch.where(rms > 0, new, old) for new, old in zip(fitted, factors, strict=True)]
+            updated = _updated_factors(factors, mean + c.eps * rms * noise, noise, c.precond_lr)
+            factors = [torch.where(rms > 0, new, old) for new, old in zip(updated, factors, strict=True)]
         d = mean
         for dim, factor in enumerate(factors):
-            d = _times(factor, _times(factor, d, dim), dim, transposed=True)
+            d = _multiply(factor, _multiply(factor, d, dim), dim, transposed=True)
         rms = root((yield Mean(d * d)))
         d = (d / torch.clamp(rms * c.over_clip, min=1.0)).reshape(grad.shape)
         return d, state._replace(m=m, **{f"q{dim}": factor for dim, factor in enumerate(factors)})
 
 
-def _fitted(factors: list[Tensor], grad: Tensor, noise: Tensor, size: Any) -> list[Tensor]:
-    """The factors, one step on, and made alike in size: their product is what counts."""
+def _updated_factors(factors: list[Tensor], grad: Tensor, noise: Tensor, step_size: Any) -> list[Tensor]:
+    """Return the updated factors, rescaled to the same size. Only their product matters."""
     for dim, factor in enumerate(factors):
-        grad, noise = _times(factor, grad, dim), _divided(factor, noise, dim)
+        grad, noise = _multiply(factor, grad, dim), _divide(factor, noise, dim)
     new = []
     for dim, factor in enumerate(factors):
         if factor.dim() == 1:
-            gained, lost = _squares(grad, dim), _squares(noise, dim)
-            new.append(factor - size * ((gained - lost) / (gained + lost).amax()) * factor)
+            gained, lost = _diagonal_of_outer(grad, dim), _diagonal_of_outer(noise, dim)
+            new.append(factor - step_size * ((gained - lost) / (gained + lost).amax()) * factor)
         else:
             gained, lost = mode_gram(grad, dim), mode_gram(noise, dim)
-            new.append(factor - size * (torch.triu(gained - lost) / _norm(gained + lost)) @ factor)
+            new.append(factor - step_size * (torch.triu(gained - lost) / _spectral_norm(gained + lost)) @ factor)
     largest = torch.stack([factor.abs().amax() for factor in new]).log()
-    return [factor * torch.exp(largest.mean() - one) for factor, one in zip(new, largest, strict=True)]
+    return [factor * torch.exp(largest.mean() - size) for factor, size in zip(new, largest, strict=True)]
 
 
-def _times(factor: Tensor, tensor: Tensor, dim: int, *, transposed: bool = False) -> Tensor:
-    """A tensor multiplied along a dimension by a factor."""
+def _multiply(factor: Tensor, tensor: Tensor, dim: int, *, transposed: bool = False) -> Tensor:
+    """Multiply a tensor along a dimension by a factor."""
     if factor.dim() == 1:
-        return tensor * _across(factor, tensor, dim)
+        return tensor * _broadcast(factor, tensor, dim)
     return mode_product(tensor, factor if transposed else factor.mT, dim)
 
 
-def _divided(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:
-    """A tensor multiplied along a dimension by the transposed inverse of a factor."""
+def _divide(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    """Multiply a tensor along a dimension by the transposed inverse of a factor."""
     if factor.dim() == 1:
-        return tensor / _across(factor, tensor, dim)
+        return tensor / _broadcast(factor, tensor, dim)
     first = tensor.movedim(dim, 0)
     solved = torch.linalg.solve_triangular(factor.mT, first.reshape(len(factor), -1), upper=False)
     return solved.view(first.shape).movedim(0, dim)
 
 
-def _across(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:
+def _broadcast(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:
     return factor.view(-1, *[1] * (tensor.dim() - dim - 1))
 
 
-def _squares(tensor: Tensor, dim: int) -> Tensor:
-    """The diagonal of `outer`."""
+def _diagonal_of_outer(tensor: Tensor, dim: int) -> Tensor:
+    """Return the diagonal of `mode_gram`."""
     return (tensor * tensor).movedim(dim, 0).reshape(tensor.shape[dim], -1).sum(1)
 
 
-def _norm(matrix: Tensor) -> Tensor:
-    """The spectral norm of a symmetric positive definite matrix, nearly: two power iterations, the longest column one.
+def _spectral_norm(matrix: Tensor) -> Tensor:
+    """Approximate the spectral norm of a symmetric positive definite matrix by two power iterations.
 
-    No less than any element of the diagonal, so what it scales leaves a factor invertible.
+    The longest column stands for the first iteration. The result is at least as large as each element of the diagonal,
+    so a factor stays invertible.
     """
     longest = torch.linalg.vector_norm(matrix, dim=0).argmax(0, keepdim=True)
-    once = matrix @ matrix.index_select(1, longest)
-    return torch.linalg.vector_norm(matrix @ once) / torch.linalg.vector_norm(once)
+    product = matrix @ matrix.index_select(1, longest)
+    return torch.linalg.vector_norm(matrix @ product) / torch.linalg.vector_norm(product)

@@ -1,12 +1,12 @@
-"""QHAdam: Adam with both means partly replaced by what they are means of.
+"""QHAdam: Adam with each mean replaced by a weighted sum of the mean and its newest term.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     m_t = β₁ m_{t-1} + (1 - β₁) g_t           m̂_t = m_t / (1 - β₁ᵗ)
     v_t = β₂ v_{t-1} + (1 - β₂) g_t²          v̂_t = v_t / (1 - β₂ᵗ)
     θ_t = θ_{t-1} - η ((1 - ν₁) g_t + ν₁ m̂_t) / (√((1 - ν₂) g_t² + ν₂ v̂_t) + ε)
 
-Use: where Adam is unstable: ν₂ < 1 bounds the step. Adam and NAdam are among its settings.
-Avoid: where five numbers are too many to tune.
+Use: problems on which Adam is unstable: ν₂ < 1 bounds the step. Adam and NAdam are special cases.
+Avoid: problems on which five settings are too many to tune.
 Source: Ma & Yarats 2019, arXiv:1810.06801, equations 16 and 17.
 Departs: an L2 penalty.
 """
@@ -26,7 +26,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class QHAdam(Rule, scope="elementwise", corrects_bias=True):
-    """Adam with both means partly replaced by what they are means of."""
+    """Adam with each mean replaced by a weighted sum of the mean and its newest term."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.995)

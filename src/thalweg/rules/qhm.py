@@ -1,11 +1,12 @@
-"""QHM: SGD whose step is partly the gradient and partly its mean.
+"""QHM: SGD whose step is a weighted sum of the gradient and its mean.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     b_t = β b_{t-1} + (1 - β) g_t
     θ_t = θ_{t-1} - η ((1 - ν) g_t + ν b_t)
 
-Use: in place of SGD with momentum or Nesterov's, which are among its settings, with β nearer to 1 than usual.
-Avoid: where only one number can be tuned: momentum does.
+Use: in place of SGD with momentum or with Nesterov's momentum, which are special cases. Choose β nearer to 1 than
+usual.
+Avoid: problems on which only one setting can be tuned: momentum is enough.
 Source: Ma & Yarats 2019, arXiv:1810.06801, equations 3 and 4.
 Departs: an L2 penalty.
 """
@@ -24,7 +25,7 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class QHM(Rule, scope="elementwise"):
-    """SGD whose step is partly the gradient and partly its mean."""
+    """SGD whose step is a weighted sum of the gradient and its mean."""
 
     lr: Scalar = learning_rate(1.0, low=1e-3, high=100.0, unit="θ/g")
     momentum: Scalar = hyper(

@@ -1,4 +1,4 @@
-"""RAdam: Adam whose first steps are momentum alone, until the mean square is known well enough to divide by.
+"""RAdam: Adam that steps by momentum alone until its mean square is a reliable estimate.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     m_t = β₁ m_{t-1} + (1 - β₁) g_t           m̂_t = m_t / (1 - β₁ᵗ)
@@ -7,10 +7,11 @@
     r_t = √((ρ_t - 4)(ρ_t - 2) ρ_∞ / ((ρ_∞ - 4)(ρ_∞ - 2) ρ_t))
     θ_t = θ_{t-1} - η r_t m̂_t / (√v̂_t + ε)  where ρ_t > 5,  else θ_{t-1} - η m̂_t
 
-Use: in place of Adam with a warm-up that nobody wants to tune.
-Avoid: with a warm-up: then Adam is the same thing. With weight decay: use RAdamW.
+Use: in place of Adam with a warm-up, if nobody wants to tune the warm-up.
+Avoid: a warm-up of the learning rate: with it, Adam gives the same result. Weight decay: use RAdamW.
 Source: Liu et al. 2020, arXiv:1908.03265, Algorithm 2.
-Departs: as torch.optim.RAdam: the threshold is 5, not 4; ε; an L2 penalty. ε is divided by √(1 - β₂ᵗ) there and here.
+Departs: it follows torch.optim.RAdam: the threshold is 5 instead of 4, ε is added and divided by √(1 - β₂ᵗ), and there
+is an L2 penalty.
 """
 
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
 from thalweg.rules.math.roots import root
 
-_KNOWN_WELL_ENOUGH = 5  # degrees of freedom, in torch.optim.RAdam
+_MIN_FREEDOM = 5  # degrees of freedom, as in torch.optim.RAdam
 
 
 @dataclass(frozen=True, kw_only=True)
 class RAdamStep(Rule, corrects_bias=True):
-    """What RAdam and RAdamW share: everything but where weight decay enters. Abstract."""
+    """Base class of RAdam and RAdamW, which differ in weight decay. Abstract."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.9)
@@ -43,19 +44,19 @@ class RAdamStep(Rule, corrects_bias=True):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def moment_coefficients(self, step: int) -> dict[str, Scalar]:
-        """The scalars of the step; `plain` is 1 and `rectified` 0 as long as momentum steps alone."""
-        most = 2 / (1 - self.beta2) - 1
-        left = 1 - self.beta2**step
-        freedom = most - 2 * step * self.beta2**step / left
+        """Return the scalars of a step. While momentum alone steps, `plain` is 1 and `rectified` is 0."""
+        max_freedom = 2 / (1 - self.beta2) - 1
+        total_weight = 1 - self.beta2**step
+        freedom = max_freedom - 2 * step * self.beta2**step / total_weight
         plain: Scalar = 1.0
         rectified: Scalar = 0.0
-        if freedom > _KNOWN_WELL_ENOUGH:
-            ratio = (freedom - 4) * (freedom - 2) * most / ((most - 4) * (most - 2) * freedom)
-            plain, rectified = 0.0, (ratio * left) ** 0.5
+        if freedom > _MIN_FREEDOM:
+            ratio = (freedom - 4) * (freedom - 2) * max_freedom / ((max_freedom - 4) * (max_freedom - 2) * freedom)
+            plain, rectified = 0.0, (ratio * total_weight) ** 0.5
         return moments.coefficients(self, step) | {"plain": plain, "rectified": rectified}
 
     def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
-        """The direction, r m̂ / (√v̂ + ε), or m̂ at first; and the new state."""
+        """Return the direction, r m̂ / (√v̂ + ε) or at first m̂, and the new state."""
         m = c.beta1 * state.m + c.fresh1 * g
         v = c.beta2 * state.v + c.fresh2 * (g * g)
         mean = c.m_correct * m
@@ -64,7 +65,7 @@ class RAdamStep(Rule, corrects_bias=True):
 
 @dataclass(frozen=True, kw_only=True)
 class RAdam(RAdamStep, scope="elementwise"):
-    """Adam whose first steps are momentum alone, until the mean square is known well enough to divide by."""
+    """Adam that steps by momentum alone until its mean square is a reliable estimate."""
 
     def coefficients(self, step: int) -> Any:
         return record(**self.moment_coefficients(step), weight_decay=self.weight_decay)

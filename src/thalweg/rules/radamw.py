@@ -6,10 +6,10 @@
     r_t = √((ρ_t - 4)(ρ_t - 2) ρ_∞ / ((ρ_∞ - 4)(ρ_∞ - 2) ρ_t))
     θ_t = (1 - ηλ) θ_{t-1} - η r_t m̂_t / (√v̂_t + ε)  where ρ_t > 5,  else (1 - ηλ) θ_{t-1} - η m̂_t
 
-Use: in place of AdamW with a warm-up that nobody wants to tune.
-Avoid: with a warm-up: then AdamW is the same thing.
+Use: in place of AdamW with a warm-up, if nobody wants to tune the warm-up.
+Avoid: a warm-up of the learning rate: with it, AdamW gives the same result.
 Source: Liu et al. 2020, arXiv:1908.03265, Algorithm 2; the decay of Loshchilov & Hutter 2019, arXiv:1711.05101.
-Departs: as torch.optim.RAdam with decoupled_weight_decay=True: the threshold is 5, not 4; ε.
+Departs: it follows torch.optim.RAdam with decoupled_weight_decay=True: the threshold is 5 instead of 4, and ε is added.
 """
 
 from dataclasses import dataclass

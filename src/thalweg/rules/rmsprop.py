@@ -1,4 +1,4 @@
-"""RMSprop: each parameter's step divided by a running root mean square of its gradients.
+"""RMSprop: gradient descent with each gradient divided by its running root mean square.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     s_t = α s_{t-1} + (1 - α) g_t²
@@ -8,11 +8,11 @@
     θ_t = θ_{t-1} - η d_t
 
 Use: recurrent networks and reinforcement learning, where gradients are far from stationary.
-Avoid: where Adam fits: it adds momentum and a correct size of the first steps.
+Avoid: problems on which Adam works: Adam adds momentum and corrects the size of the first steps.
 Source: Tieleman & Hinton 2012, lecture 6e of Neural Networks for Machine Learning; centered: Graves 2013,
 arXiv:1308.0850.
-Departs: as torch.optim.RMSprop: ε outside the root (TensorFlow: inside). Unlike torch, s_t - a_t² is not let below 0,
-where rounding takes it when a gradient stays constant, and torch's root is NaN.
+Departs: ε outside the root, as in torch.optim.RMSprop (TensorFlow: inside). Unlike in torch, s_t - a_t² is never below
+0. For a constant gradient, rounding makes it negative in torch, and the root is NaN.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class RMSprop(Rule, scope="elementwise"):
-    """Each parameter's step divided by a running root mean square of its gradients."""
+    """Gradient descent with each gradient divided by its running root mean square."""
 
     lr: Scalar = learning_rate(1e-2)
     alpha: Scalar = hyper(
@@ -40,7 +40,7 @@ class RMSprop(Rule, scope="elementwise"):
     eps: Scalar = epsilon(1e-8)
     weight_decay: Scalar = decay.l2_penalty()
     momentum: Scalar = hyper(
-        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     centered: bool = switch(False, doc="divide by the standard deviation instead of the root mean square")
 

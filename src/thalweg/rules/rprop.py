@@ -1,15 +1,15 @@
-"""Rprop: each parameter steps by a size of its own, which grows while the gradient keeps its sign.
+"""Rprop: a step size for each parameter that grows while the gradient keeps its sign.
 
     k_t = g_t p_{t-1}
     s_t = clip(s_{t-1} × (η⁺ where k_t > 0, η⁻ where k_t < 0, 1 where k_t = 0), s_min, s_max)        s_0 = η
     p_t = 0 where k_t < 0, else g_t
     θ_t = θ_{t-1} - s_t sign(p_t)
 
-Use: full batches: small networks and physics-informed ones, where it needs no tuning.
-Avoid: mini-batches: their noise changes signs at random, and sizes shrink for no reason.
+Use: full batches: small networks and physics-informed networks. It needs no tuning there.
+Avoid: mini-batches: their noise changes signs at random, and the step sizes shrink without reason.
 Source: Riedmiller & Braun 1993 (IEEE ICNN), in the form without backtracking (iRprop-: Igel & Hüsken 2000).
-Departs: as torch.optim.Rprop. η is the size of the first step alone: later changes of it do nothing, except that
-nothing moves while it is 0.
+Departs: it follows torch.optim.Rprop. η sets the size of the first step only. Later changes of η do nothing, except
+that no parameter moves while η is 0.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from thalweg.rules.core.state import like_param
 
 @dataclass(frozen=True, kw_only=True)
 class Rprop(Rule, scope="elementwise", lr_in_state=True):
-    """Each parameter steps by a size of its own, which grows while the gradient keeps its sign."""
+    """A step size for each parameter that grows while the gradient keeps its sign."""
 
     lr: Scalar = learning_rate(1e-2, doc="size of the first step")
-    eta_minus: Scalar = hyper(0.5, "(0, 1)", symbol="η⁻", doc="how a size shrinks", keyword="etas")
-    eta_plus: Scalar = hyper(1.2, "> 1", symbol="η⁺", doc="how a size grows", keyword="etas")
+    eta_minus: Scalar = hyper(0.5, "(0, 1)", symbol="η⁻", doc="factor by which a step size shrinks", keyword="etas")
+    eta_plus: Scalar = hyper(1.2, "> 1", symbol="η⁺", doc="factor by which a step size grows", keyword="etas")
     smallest: Scalar = hyper(1e-6, ">= 0", symbol="s_min", unit="θ", doc="smallest step", keyword="step_sizes")
     largest: Scalar = hyper(50.0, "> 0", symbol="s_max", unit="θ", doc="largest step", keyword="step_sizes")
 
@@ -39,7 +39,7 @@ class Rprop(Rule, scope="elementwise", lr_in_state=True):
         if self.smallest > self.largest:
             raise SettingError(
                 f"{self.name}: smallest must be at most largest, got {self.smallest!r} and {self.largest!r}. "
-                "They may have been exchanged."
+                "Exchange them."
             )
 
     class State:
@@ -58,8 +58,8 @@ class Rprop(Rule, scope="elementwise", lr_in_state=True):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         k = grad * state.p
-        grown = torch.where(k > 0, state.s * c.eta_plus, torch.where(k < 0, state.s * c.eta_minus, state.s))
-        s = torch.clamp(grown, min=c.smallest, max=c.largest)
+        size = torch.where(k > 0, state.s * c.eta_plus, torch.where(k < 0, state.s * c.eta_minus, state.s))
+        s = torch.clamp(size, min=c.smallest, max=c.largest)
         p = torch.where(k < 0, 0 * grad, grad)
         return s * torch.sign(p), state._replace(p=p, s=s)
 

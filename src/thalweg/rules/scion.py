@@ -1,16 +1,17 @@
-"""Scion: steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest.
+"""Scion: steps to the best point of a norm ball: an orthogonal matrix, or signs for other parameters.
 
     b_t = μ b_{t-1} + (1 - μ) g_t
     o_t = √max(1, rows / columns) × orthogonal part of b_t, as in Muon, in k steps;  below two dimensions sign(b_t)
     θ_t = (1 - η) θ_{t-1} - η ρ o_t        unconstrained: θ_{t-1} - η ρ o_t
 
-Constrained, the parameters stay within a ball of radius ρ, so no weight decay is needed.
+With `constrained`, the parameters stay within a ball of radius ρ, so they need no weight decay.
 
-Use: whole networks with one rule, and a learning rate that carries over from narrow to wide ones.
-Avoid: embeddings and heads with the radius of hidden matrices: give those a group of their own.
+Use: whole networks with one rule, and a learning rate that transfers from narrow to wide networks.
+Avoid: embeddings and heads with the radius of hidden matrices: put them into a separate group.
 Source: Pethick et al. 2025, arXiv:2502.07529, Algorithms 1 and 2.
-Departs: μ is the share kept (the paper's α is 1 - μ); the factor is at least 1, an option in the authors' code; signs
-for biases; the norm of the iteration as in torch.optim.Muon; Polar Express's polynomials on request.
+Departs: μ is the weight of the old average (the paper's α is 1 - μ). The factor is at least 1, which is an option in
+the authors' code. Biases use signs. The norm in the iteration is that of torch.optim.Muon. The polynomials of Polar
+Express are an option.
 """
 
 from dataclasses import dataclass
@@ -35,13 +36,13 @@ from thalweg.rules.math.matrices import (
 
 @dataclass(frozen=True, kw_only=True)
 class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
-    """Steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest."""
+    """Steps to the best point of a norm ball: an orthogonal matrix, or signs for other parameters."""
 
     lr: Scalar = learning_rate(3e-4, low=1e-5, high=0.1, unit="1")
     momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
-    radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="of the ball")
+    radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="ball radius")
     constrained: bool = switch(True, doc="keep the parameters within the ball")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="steps of the iteration")
+    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
     polynomials: str = polynomial_choice()
 
     class State:
@@ -60,5 +61,5 @@ class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
         if param.dim() < 2:
             return torch.sign(b), state._replace(b=b)
         rows, columns = matrix_shape(param.shape)
-        part = newton_schulz(as_matrix(b), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
-        return max(1, rows / columns) ** 0.5 * part.reshape(param.shape), state._replace(b=b)
+        orthogonal = newton_schulz(as_matrix(b), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
+        return max(1, rows / columns) ** 0.5 * orthogonal.reshape(param.shape), state._replace(b=b)

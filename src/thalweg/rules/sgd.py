@@ -5,14 +5,14 @@
     d_t = b_t                            Nesterov: d_t = g_t + μ b_t
     θ_t = θ_{t-1} - η d_t
 
-With μ = 0 this is plain SGD and nothing is remembered; on the full batch it is gradient descent. For a constant η and
-τ = 0 it equals the heavy ball θ_{t+1} = θ_t - α ∇f(θ_t) + β (θ_t - θ_{t-1}) with α = η and β = μ: the two differ
-only in whether a change of η also rescales the steps already in the buffer (it does here, and not in the heavy ball).
+With μ = 0 this is plain SGD and has no state. On the full batch it is gradient descent. For a constant η and τ = 0 it
+equals the heavy ball θ_{t+1} = θ_t - α ∇f(θ_t) + β (θ_t - θ_{t-1}) with α = η and β = μ. The two differ when η changes:
+here the new η also rescales the earlier steps in the buffer, in the heavy ball it does not.
 
-Use: the baseline. Tuned, with momentum, it is hard to beat on convolutions, and it needs the least memory.
+Use: the baseline. With tuned momentum it is hard to beat on convolutional networks, and it needs the least memory.
 Avoid: gradients whose scale differs much between layers or parameters (attention, embeddings, sparse features).
 Source: Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013 (proceedings.mlr.press/v28/sutskever13).
-Departs: as torch.optim.SGD: η multiplies the buffer instead of entering it, and dampening spares the first step.
+Departs: η multiplies the buffer and does not enter it, and dampening skips the first step, as in torch.optim.SGD.
 """
 
 from dataclasses import dataclass, replace
@@ -36,11 +36,11 @@ class SGD(Rule, scope="elementwise", supports_sparse=True):
 
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=10.0, unit="θ/g")
     momentum: Scalar = hyper(
-        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.0, ">= 0", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     dampening: Scalar = hyper(0.0, "[0, 1]", symbol="τ", doc="share of the gradient left out of the buffer")
     weight_decay: Scalar = decay.l2_penalty()
-    nesterov: bool = switch(False, doc="look ahead along the buffer")
+    nesterov: bool = switch(False, doc="use Nesterov's momentum")
 
     class State:
         b = like_param(unit="g", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0)

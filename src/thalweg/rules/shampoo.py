@@ -1,22 +1,22 @@
-"""Shampoo: gradients multiplied, along each dimension, by an inverse root of all gradients' products so far.
+"""Shampoo: gradients multiplied, along each dimension, by an inverse root of the sum of gradient products.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     H_i = ε I + Σ g_t g_tᵀ        for each dimension i up to N, the product summed over all others
     d_t = g_t multiplied along each of these k dimensions by H_i^(-1/2k)
     b_t = μ b_{t-1} + d_t
-    θ_t = θ_{t-1} - η b_t         the roots are computed anew every n steps
+    θ_t = θ_{t-1} - η b_t         the roots are computed again every n steps
 
-The roots are exact: from eigenvectors computed in float64. Native ones, from eigenvectors in the parameter's own
-precision, take about two thirds of the time, and change a step by 5e-6 to 2e-3 of itself in float32, the more the
-steeper the spectrum. Tracked ones take little more than half: their eigenvectors go on from the last ones by one power
-iteration and QR, which changes a step by 10 to 25 percent at the second root, and by 1 to 16 percent after a hundred
+Exact roots come from eigenvectors that are computed in float64. Native roots come from eigenvectors in the parameter's
+own precision: they take about two thirds of the time, and they change a step in float32 by 5e-6 to 2e-3 of its size,
+more for a steeper spectrum. Tracked roots take little more than half of the time: one power iteration and QR update the
+last eigenvectors. This changes a step by 10 to 25 percent at the second root, and by 1 to 16 percent after a hundred
 steps.
 
-Use: matrices and convolutions of moderate size, in large batches, where curvature between parameters matters.
-Avoid: dimensions of many thousands: its matrices are their squares. SOAP is easier to tune.
+Use: matrices and convolutions of moderate size, with large batches, if curvature couples the parameters.
+Avoid: dimensions of many thousands: each needs square matrices of its size. SOAP is easier to tune.
 Source: Gupta, Koren & Singer 2018, arXiv:1802.09568, Algorithm 2.
-Departs: momentum, an L2 penalty, and roots that may be older than the sums; a single number counts as one dimension.
-A dimension larger than N is left alone and not counted in k, as in Anil et al. 2020, arXiv:2002.09018.
+Departs: momentum, an L2 penalty, and roots that may be older than the sums. A single number counts as one dimension. A
+dimension larger than N is not scaled and does not count in k, as in Anil et al. 2020, arXiv:2002.09018.
 """
 
 from dataclasses import dataclass
@@ -43,41 +43,41 @@ from thalweg.rules.math.matrices import (
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
-    """The dimensions that are scaled."""
+    """Return the dimensions that are scaled."""
     return [dim for dim, size in enumerate(shape or (1,)) if size <= rule.max_dim]
 
 
-def _followed(rule: Any, shape: torch.Size) -> list[int]:
-    """The dimensions whose eigenvectors are kept."""
+def _tracked_dims(rule: Any, shape: torch.Size) -> list[int]:
+    """Return the dimensions whose eigenvectors are stored."""
     return _dims(rule, shape) if rule.roots == "tracked" else []
 
 
-def _first(rule: Any, size: int, param: Tensor) -> Tensor:
+def _initial_sum(rule: Any, size: int, param: Tensor) -> Tensor:
     return rule.eps * torch.eye(size, dtype=param.dtype, device=param.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
-    """Gradients multiplied, along each dimension, by an inverse root of all gradients' products so far."""
+    """Gradients multiplied, along each dimension, by an inverse root of the sum of gradient products."""
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0)
     momentum: Scalar = hyper(
-        0.0, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="share of the last step kept"
+        0.0, "[0, 1)", symbol="μ", search=Range(0.5, 0.99, "log-to-one"), order=2, doc="weight of the last buffer"
     )
     eps: Scalar = epsilon(1e-4, place="on the diagonals", unit="g²")
     update_every: int = count(1, ">= 1", symbol="n", doc="steps between two computations of the roots")
     max_dim: int = count(8192, ">= 1", symbol="N", doc="largest dimension that is scaled")
-    roots: str = choice("exact", "native", "tracked", doc="how the roots are found")
+    roots: str = choice("exact", "native", "tracked", doc="method to compute the roots")
     weight_decay: Scalar = decay.l2_penalty()
 
-    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+    State = type(  # type: ignore[assignment]  # one field for each possible dimension
         "State",
         (),
         {
             "b": like_param(unit="1", key="momentum_buffer", when=lambda rule, shape: rule.momentum != 0),
-            **matrix_per_dim("h", unit="g²", key="precond", dims=_dims, init=_first),
+            **matrix_per_dim("h", unit="g²", key="precond", dims=_dims, init=_initial_sum),
             **matrix_per_dim("root", unit="1/g", key="inv_precond", dims=_dims),
-            **matrix_per_dim("q", unit="1", key="basis", dims=_followed),
+            **matrix_per_dim("q", unit="1", key="basis", dims=_tracked_dims),
         },
     )
 
@@ -85,32 +85,32 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
         return record(
             lr=self.lr,
             momentum=self.momentum,
-            starts=float(step == 1),
-            refreshes=float((step - 1) % self.update_every == 0),
+            is_first=float(step == 1),
+            updates_roots=float((step - 1) % self.update_every == 0),
             weight_decay=self.weight_decay,
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         g = decay.coupled(grad, param, c)
         g = g.reshape(grad.shape or (1,))
-        d, dims, kept = g, _dims(self, grad.shape), {}
+        d, dims, updates = g, _dims(self, grad.shape), {}
         for dim in dims:
-            kept[f"h{dim}"] = h = averaged_mode_gram(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0)
-            if c.refreshes:
-                kept |= self._refreshed(h, state, dim, 2 * len(dims), c)
-            d = mode_product(d, kept.get(f"root{dim}", getattr(state, f"root{dim}")), dim)
-        d, state = d.reshape(grad.shape), state._replace(**kept)
+            updates[f"h{dim}"] = h = averaged_mode_gram(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0)
+            if c.updates_roots:
+                updates |= self._updated_root(h, state, dim, 2 * len(dims), c)
+            d = mode_product(d, updates.get(f"root{dim}", getattr(state, f"root{dim}")), dim)
+        d, state = d.reshape(grad.shape), state._replace(**updates)
         if self.momentum == 0:
             return d, state
         b = c.momentum * state.b + d
         return b, state._replace(b=b)
 
-    def _refreshed(self, h: Tensor, state: Any, dim: int, order: int, c: Any) -> dict[str, Tensor]:
-        """The root of a dimension, and its eigenvectors if they are kept."""
+    def _updated_root(self, h: Tensor, state: Any, dim: int, order: int, c: Any) -> dict[str, Tensor]:
+        """Return the root of a dimension, and its eigenvectors if they are stored."""
         if self.roots != "tracked":
             dtype = torch.float64 if self.roots == "exact" else h.dtype
             return {f"root{dim}": inverse_root(h, order, dtype)}
-        basis = eigenvectors(h.double()).to(h.dtype) if c.starts else power_iteration(getattr(state, f"q{dim}"), h)[0]
+        basis = eigenvectors(h.double()).to(h.dtype) if c.is_first else power_iteration(getattr(state, f"q{dim}"), h)[0]
         return {
             f"root{dim}": inverse_root_from_eigenpairs(basis, rayleigh_quotients(h, basis), order, h.dtype),
             f"q{dim}": basis,

@@ -1,13 +1,13 @@
-"""Signum: steps of one size along the sign of the mean gradient; without momentum, signSGD.
+"""Signum: steps of constant size along the sign of the mean gradient; without momentum, signSGD.
 
     m_t = β m_{t-1} + (1 - β) g_t
     θ_t = (1 - ηλ) θ_{t-1} - η sign(m_t)
 
-Use: distributed training that sends one bit a parameter; as the simplest of Adam's kin. With β = 0.965 and decay it is
-Tiger, which is AdamW's cheapest substitute for language models.
-Avoid: without a schedule that ends near zero: the steps do not shrink by themselves.
+Use: distributed training that sends one bit per parameter, and as the simplest relative of Adam. With β = 0.965 and
+weight decay it is Tiger, the cheapest substitute for AdamW on language models.
+Avoid: training without a schedule that ends near zero: the steps do not shrink by themselves.
 Source: Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2; Tiger: Su 2023, github.com/bojone/tiger.
-Departs: decoupled weight decay, which Tiger has and the paper does not.
+Departs: decoupled weight decay. Tiger has it, the paper does not.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class Signum(decay.Decoupled, scope="elementwise"):
-    """Steps of one size along the sign of the mean gradient; without momentum, signSGD."""
+    """Steps of constant size along the sign of the mean gradient; without momentum, signSGD."""
 
     lr: Scalar = learning_rate(1e-4, low=1e-6, high=0.1)
     momentum: Scalar = mean_decay(0.9, symbol="β", keyword=None)

@@ -1,22 +1,23 @@
-"""SOAP: Adam in the directions that Shampoo would scale: those of the eigenvectors of its matrices.
+"""SOAP: Adam in the basis of the eigenvectors of Shampoo's matrices.
 
     H_i ← β H_i + (1 - β) g_t g_tᵀ           for each dimension i, the product summed over all others, after the step
     Q_i = eigenvectors of H_i, by one power iteration and QR every n steps, in falling order of eigenvalues
-    g'_t = g_t turned into Q
-    m_t = β₁ m_{t-1} + (1 - β₁) g'_t          in the directions of Q, and turned with them
-    v_t = β₂ v_{t-1} + (1 - β₂) g'_t²         in the directions of Q, and reordered with them
-    d_t = m_t / (√v_t + ε), turned back
+    g'_t = g_t rotated into the basis Q
+    m_t = β₁ m_{t-1} + (1 - β₁) g'_t          in the basis Q, and rotated with it
+    v_t = β₂ v_{t-1} + (1 - β₂) g'_t²         in the basis Q, and reordered with it
+    d_t = m_t / (√v_t + ε), rotated back
     θ_t = (1 - ηλ) (θ_{t-1} - η √(1 - β₂^(t-1)) / (1 - β₁^(t-1)) d_t)
 
-The first step only makes H and Q. A dimension larger than N is not turned, nor is a single number, nor the largest
-dimension (the first of them) where it is one-sided: a vector is then left to Adam.
+The first step only initializes H and Q. Some dimensions are not rotated: a dimension larger than N, a single number,
+and with one_sided the largest dimension (the first of several). With one_sided, Adam therefore updates a vector.
 
-Use: language models and image models, in larger batches, at AdamW's settings with a larger η. One-sided it takes a
-quarter of the time on the matrices of a transformer.
-Avoid: dimensions of many thousands: its matrices are their squares.
+Use: language models and image models with larger batches, at AdamW's settings with a larger η. With one_sided it takes
+a quarter of the time on the matrices of a transformer.
+Avoid: dimensions of many thousands: each needs square matrices of its size.
 Source: Vyas et al. 2024, arXiv:2409.11321, Algorithm 3.
-Departs: as the authors' code: the first step, ε before the correction, the decay after the step, N. m is kept where
-it is used, which is the same but for rounding. β is β₂ unless it is given. The paper is one-sided for matrices alone.
+Departs: the first step, ε before the correction, the decay after the step, and N, as in the authors' code. m is stored
+in the basis in which it is used; only rounding differs. β is β₂ by default. In the paper, one-sided applies to matrices
+only.
 """
 
 from dataclasses import dataclass
@@ -35,26 +36,26 @@ from thalweg.rules.math.roots import root
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
-    """The dimensions that are turned."""
+    """Return the dimensions that are rotated."""
     largest = max(range(len(shape)), key=shape.__getitem__, default=None) if rule.one_sided else None
     return [dim for dim, size in enumerate(shape) if size <= rule.max_dim and dim != largest]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
-    """Adam in the directions that Shampoo would scale: those of the eigenvectors of its matrices."""
+    """Adam in the basis of the eigenvectors of Shampoo's matrices."""
 
     lr: Scalar = learning_rate(3e-3)
     beta1: Scalar = mean_decay(0.95)
     beta2: Scalar = square_decay(0.95)
-    shampoo_beta: Scalar = hyper(-1.0, "[-1, 1)", symbol="β", doc="decay of the matrices; below 0 that of β₂")
+    shampoo_beta: Scalar = hyper(-1.0, "[-1, 1)", symbol="β", doc="decay of the matrices; below 0: β₂")
     eps: Scalar = epsilon(1e-8)
-    update_every: int = count(10, ">= 1", symbol="n", doc="steps between two turns of the directions")
-    max_dim: int = count(10_000, ">= 1", symbol="N", doc="largest dimension that is turned")
-    one_sided: bool = switch(False, doc="whether the largest dimension is left as it is")
+    update_every: int = count(10, ">= 1", symbol="n", doc="steps between two updates of the basis")
+    max_dim: int = count(10_000, ">= 1", symbol="N", doc="largest dimension that is rotated")
+    one_sided: bool = switch(False, doc="do not rotate the largest dimension")
     weight_decay: Scalar = decay.shrinkage(0.01)
 
-    State = type(  # type: ignore[assignment]  # as many as there may be dimensions
+    State = type(  # type: ignore[assignment]  # one field for each possible dimension
         "State",
         (),
         {
@@ -67,8 +68,8 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
 
     def coefficients(self, step: int) -> Any:
         keep = self.shampoo_beta if self.shampoo_beta >= 0 else self.beta2
-        taken = step - 1
-        size = (1 - self.beta2**taken) ** 0.5 / (1 - self.beta1**taken) if taken else 0.0
+        completed = step - 1
+        size = (1 - self.beta2**completed) ** 0.5 / (1 - self.beta1**completed) if completed else 0.0
         return record(
             lr=self.lr,
             beta1=self.beta1,
@@ -78,32 +79,32 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
             size=size,
             keep=keep,
             fresh=1 - keep,
-            starts=float(taken == 0),
-            turns=float(taken > 0 and taken % self.update_every == 0),
+            is_first=float(completed == 0),
+            updates_basis=float(completed > 0 and completed % self.update_every == 0),
             eps=self.eps,
-            shrink=decay.shrink(self) if taken else 1.0,
+            shrink=decay.shrink(self) if completed else 1.0,
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         dims = _dims(self, grad.shape)
-        kept = {f"h{dim}": averaged_mode_gram(getattr(state, f"h{dim}"), grad, dim, c.keep, c.fresh) for dim in dims}
-        if c.starts:
-            bases = {f"q{dim}": eigenvectors(kept[f"h{dim}"]) for dim in dims}
-            return torch.zeros_like(grad), state._replace(**kept, **bases)
-        turned_grad = grad
+        updates = {f"h{dim}": averaged_mode_gram(getattr(state, f"h{dim}"), grad, dim, c.keep, c.fresh) for dim in dims}
+        if c.is_first:
+            bases = {f"q{dim}": eigenvectors(updates[f"h{dim}"]) for dim in dims}
+            return torch.zeros_like(grad), state._replace(**updates, **bases)
+        rotated_grad = grad
         for dim in dims:
-            turned_grad = mode_product(turned_grad, getattr(state, f"q{dim}"), dim)
-        m = c.beta1 * state.m + c.fresh1 * turned_grad
-        v = c.beta2 * state.v + c.fresh2 * (turned_grad * turned_grad)
+            rotated_grad = mode_product(rotated_grad, getattr(state, f"q{dim}"), dim)
+        m = c.beta1 * state.m + c.fresh1 * rotated_grad
+        v = c.beta2 * state.v + c.fresh2 * (rotated_grad * rotated_grad)
         d = c.size * m / (root(v) + c.eps)
         for dim in dims:
-            old = getattr(state, f"q{dim}")
-            d = mode_product(d, old.mT, dim)
-            if c.turns:
-                kept[f"q{dim}"], order = power_iteration(old, kept[f"h{dim}"])
-                m = mode_product(mode_product(m, old.mT, dim), kept[f"q{dim}"], dim)
+            basis = getattr(state, f"q{dim}")
+            d = mode_product(d, basis.mT, dim)
+            if c.updates_basis:
+                updates[f"q{dim}"], order = power_iteration(basis, updates[f"h{dim}"])
+                m = mode_product(mode_product(m, basis.mT, dim), updates[f"q{dim}"], dim)
                 v = v.index_select(dim, order)
-        return d, state._replace(m=m, v=v, **kept)
+        return d, state._replace(m=m, v=v, **updates)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         return decay.decoupled(param - c.lr * direction, c), state

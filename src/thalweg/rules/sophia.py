@@ -1,14 +1,14 @@
-"""Sophia: momentum divided by an estimate of the curvature, and clipped where that is not to be trusted.
+"""Sophia: momentum divided by an estimate of the curvature, and clipped where the estimate is unreliable.
 
     m_t = β₁ m_{t-1} + (1 - β₁) g_t
     h_t = β₂ h_{t-1} + (1 - β₂) ĥ          when an estimate ĥ of the Hessian's diagonal is given, else h_{t-1}
     θ_t = (1 - ηλ) θ_{t-1} - η clip(m_t / max(ρ h_t, ε), ±1)
 
-Estimates are given by `estimate_curvature(loss)` (Hutchinson) or `absorb_gauss_newton(num_examples)`, every ten steps
-in the source. Without any it is Signum.
+`estimate_curvature(loss)` (Hutchinson) or `absorb_gauss_newton(num_examples)` provides an estimate; the source calls it
+every ten steps. Without any estimate it is Signum.
 
 Use: pre-training of language models, with estimates of the Gauss-Newton kind.
-Avoid: where a second backward pass now and then does not fit into the training loop.
+Avoid: training loops that cannot include an additional backward pass every few steps.
 Source: Liu, Li, Hall, Liang & Ma 2023, arXiv:2305.14342, Algorithm 3.
 Departs: nothing.
 """
@@ -27,13 +27,13 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class Sophia(decay.Decoupled, scope="elementwise", needs="curvature", curvature_interval=10):
-    """Momentum divided by an estimate of the curvature, and clipped where that is not to be trusted."""
+    """Momentum divided by an estimate of the curvature, and clipped where the estimate is unreliable."""
 
     lr: Scalar = learning_rate(1e-3)
     beta1: Scalar = mean_decay(0.965)
     beta2: Scalar = square_decay(0.99)
-    rho: Scalar = hyper(0.04, "> 0", symbol="ρ", search=Range(0.01, 0.1, "log"), doc="how far curvature is trusted")
-    eps: Scalar = epsilon(1e-12, place="the least divisor", unit="g/θ")
+    rho: Scalar = hyper(0.04, "> 0", symbol="ρ", search=Range(0.01, 0.1, "log"), doc="weight of the curvature")
+    eps: Scalar = epsilon(1e-12, place="lower bound of the divisor", unit="g/θ")
     weight_decay: Scalar = decay.shrinkage(0.1)
 
     class State:

@@ -6,9 +6,9 @@
     R_t = √mean(g_t² / max(v_t, ε²))       η_t = η / max(1, R_t)
     θ_t = (1 - η_t λ) θ_{t-1} - η_t m_t / (√v_t + ε)
 
-Use: large batches and low precision, where AdamW's loss has spikes: in place of clipping gradients.
-Avoid: tensors of a few elements: noise alone makes R exceed 1 there, so steps are shorter than AdamW's without a spike
-(of Gaussian gradients 0.91 of them for one element, 0.99 for a thousand).
+Use: large batches and low precision, where AdamW's loss has spikes. It replaces gradient clipping.
+Avoid: tensors of a few elements: noise alone makes R exceed 1, so steps are shorter than AdamW's without a spike. For
+Gaussian gradients they have 0.91 of AdamW's size with one element, and 0.99 with a thousand.
 Source: Wortsman et al. 2023, arXiv:2304.13013, Algorithm 2.
 Departs: nothing.
 """
@@ -37,7 +37,7 @@ class StableAdamW(Rule, scope="tensor", corrects_bias=True):
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.99)
     eps: Scalar = epsilon(1e-6)
-    weight_decay: Scalar = decay.shrinkage(0.01, doc="shrinks the parameter by η_t λ a step", place=decay.IN_STEP)
+    weight_decay: Scalar = decay.shrinkage(0.01, doc="shrinks the parameter by η_t λ per step", place=decay.IN_STEP)
 
     class State:
         m = like_param(unit="g", key="exp_avg")

@@ -1,4 +1,4 @@
-"""Yogi: Adam whose mean square moves by no more than the new square, whichever is larger.
+"""Yogi: Adam whose mean square changes by at most (1 - β₂) times the new squared gradient.
 
     g_t = ∇f(θ_{t-1}) + λ θ_{t-1}
     m_t = β₁ m_{t-1} + (1 - β₁) g_t                            m̂_t = m_t / (1 - β₁ᵗ)
@@ -6,7 +6,7 @@
     θ_t = θ_{t-1} - η m̂_t / (√v̂_t + ε)
 
 Use: sparse gradients, and federated averaging, where Adam forgets large gradients too soon.
-Avoid: with Adam's ε: 10⁻³ is the authors' choice.
+Avoid: Adam's value of ε: the authors use 10⁻³.
 Source: Zaheer, Reddi, Sachan, Kale & Kumar 2018 (NeurIPS), Algorithm 2.
 Departs: averages are corrected for bias, as in the authors' experiments; an L2 penalty.
 """
@@ -27,14 +27,14 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Yogi(Rule, scope="elementwise", corrects_bias=True):
-    """Adam whose mean square moves by no more than the new square, whichever is larger."""
+    """Adam whose mean square changes by at most (1 - β₂) times the new squared gradient."""
 
     lr: Scalar = learning_rate(1e-2)
     beta1: Scalar = mean_decay(0.9)
     beta2: Scalar = square_decay(0.999)
     eps: Scalar = epsilon(1e-3)
     initial_accumulator: Scalar = hyper(
-        1e-6, ">= 0", symbol="initial accumulator", unit="g²", doc="where the mean square starts"
+        1e-6, ">= 0", symbol="initial accumulator", unit="g²", doc="first value of the mean square"
     )
     weight_decay: Scalar = decay.l2_penalty()
 

@@ -1,14 +1,14 @@
-"""ASAM: SAM with a neighbourhood that is as wide for each parameter as the parameter is large.
+"""ASAM: SAM with a neighbourhood that is wider for larger parameters.
 
     T = |θ_{t-1}| + η
-    g_t = ∇f(θ_{t-1} + ρ T² ∇f(θ_{t-1}) / (‖T ∇f(θ_{t-1})‖ + 10⁻¹²))        θ_t as the inner rule says
+    g_t = ∇f(θ_{t-1} + ρ T² ∇f(θ_{t-1}) / (‖T ∇f(θ_{t-1})‖ + 10⁻¹²))        θ_t by the inner rule
 
-A step takes two gradients, so `step` needs a closure. The norm is over the whole model.
+A step needs two gradients, so `step` needs a closure. The norm is over the whole model.
 
-Use: as SAM, where layers differ much in scale; ρ is about ten times that of SAM.
-Avoid: as SAM.
+Use: the same problems as SAM, if layers differ much in scale. ρ is about ten times that of SAM.
+Avoid: the same cases as SAM.
 Source: Kwon, Kim, Park & Choi 2021, arXiv:2102.11600, Algorithm 1 with p = 2, elementwise.
-Departs: T is |θ| + η for biases too; the authors' code takes 1 for them, and 10⁻¹⁶ beside the norm.
+Departs: T is |θ| + η for biases too. For biases the authors' code uses 1; it adds 10⁻¹⁶ to the norm.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,22 @@ from thalweg.rules.core.hyper import Range, Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-12
+_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class ASAM(Wrapper, needs="second gradient"):
-    """SAM with a neighbourhood that is as wide for each parameter as the parameter is large."""
+    """SAM with a neighbourhood that is wider for larger parameters."""
 
     rho: Scalar = hyper(
-        0.5, ">= 0", symbol="ρ", unit="1", search=Range(0.05, 5.0, "log"), doc="how far away the gradient is taken"
+        0.5,
+        ">= 0",
+        symbol="ρ",
+        unit="1",
+        search=Range(0.05, 5.0, "log"),
+        doc="distance of the second gradient, relative to the parameter",
     )
-    offset: Scalar = hyper(0.01, ">= 0", symbol="η", unit="θ", doc="width for a parameter that is zero")
+    offset: Scalar = hyper(0.01, ">= 0", symbol="η", unit="θ", doc="width at a parameter of zero")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"rho": self.rho, "offset": self.offset}
@@ -40,4 +45,4 @@ class ASAM(Wrapper, needs="second gradient"):
         width = param.abs() + c.offset
         scaled = width * grad
         square = yield Sum(scaled * scaled, over="model")
-        return param + width * scaled * (c.rho * (root(square) + _BESIDE).reciprocal())
+        return param + width * scaled * (c.rho * (root(square) + _NORM_EPS).reciprocal())

@@ -1,10 +1,10 @@
-"""CautiousDecay: weight decay only where the step shrinks the parameter anyway.
+"""CautiousDecay: weight decay only where the step also shrinks the parameter.
 
     k_t = 1 where d_t θ_{t-1} ≥ 0, else 0
-    θ_t = (1 - η_t λ k_t) θ_{t-1} - step_t        step_t as the inner rule says
+    θ_t = (1 - η_t λ k_t) θ_{t-1} - step_t        step_t by the inner rule
 
-Use: in place of decoupled decay, at the same λ: it finds lower losses because it never pulls against the step.
-Avoid: where the decay is meant to forget.
+Use: training with decoupled decay, at the same λ: it reaches lower losses because the decay never opposes the step.
+Avoid: training in which the decay must make the parameters forget.
 Source: Chen, Li, Liang, Su, Xie, Pierse, Liang, Lao & Liu 2025, arXiv:2510.12402, Algorithm 1.
 Departs: nothing.
 """
@@ -21,7 +21,7 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class CautiousDecay(Wrapper):
-    """Weight decay only where the step shrinks the parameter anyway."""
+    """Weight decay only where the step also shrinks the parameter."""
 
     weight_decay: Scalar = decay.shrinkage()
 
@@ -29,8 +29,8 @@ class CautiousDecay(Wrapper):
     effects = frozenset({"moves parameters", "masks direction", "decays by lr"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"taken_off": self.base_lr(step) * self.weight_decay}
+        return {"masked_decay": self.base_lr(step) * self.weight_decay}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> Any:
         agrees = (direction * param >= 0).to(param.dtype)
-        return self.inner.apply(param - c.taken_off * agrees * param, direction, state, c)
+        return self.inner.apply(param - c.masked_decay * agrees * param, direction, state, c)

@@ -1,9 +1,10 @@
-"""Centralized: each unit's gradient made to have mean zero.
+"""Centralized: gradients with the mean of each unit subtracted.
 
-    g_t ← g_t - mean(g_t)        over each row or filter; a bias or gain is left alone; θ_t as the inner rule says
+    g_t ← g_t - mean(g_t)        over each row or filter; a bias or gain is unchanged; θ_t by the inner rule
 
-Use: convolutional networks and linear layers, with SGD or Adam: free, and it often trains a little faster.
-Avoid: embeddings and the last layer, whose rows' means carry meaning.
+Use: convolutional networks and linear layers, with SGD or Adam: it costs almost nothing, and training is often a little
+faster.
+Avoid: embeddings and the last layer: the means of their rows carry meaning.
 Source: Yong, Huang, Hua & Zhang 2020, arXiv:2004.01461, equation 1.
 Departs: nothing.
 """
@@ -20,7 +21,7 @@ from thalweg.rules.math.units import unit_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Centralized(Wrapper, scope="tensor", supports_complex=False):
-    """Each unit's gradient made to have mean zero."""
+    """Gradients with the mean of each unit subtracted."""
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         if param.dim() < 2:

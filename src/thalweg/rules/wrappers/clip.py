@@ -1,12 +1,12 @@
-"""Clip: gradients scaled down together, so that their norm over the whole model is at most a threshold.
+"""Clip: all gradients scaled down by one factor, so that their norm over the model is at most a threshold.
 
     N_t = √(Σ over all parameters of g_t²)
-    g_t ← g_t min(1, c / (N_t + 10⁻⁶))        θ_t as the inner rule says, with this g_t
+    g_t ← g_t min(1, c / (N_t + 10⁻⁶))        θ_t by the inner rule, with this g_t
 
-Use: whenever gradients explode now and then: recurrent networks, transformers, reinforcement learning.
-Avoid: as a cure for a learning rate that is too large: if most steps are clipped, lower it.
+Use: training in which gradients explode now and then: recurrent networks, transformers, reinforcement learning.
+Avoid: a learning rate that is too large: if most steps are clipped, lower the learning rate.
 Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, Algorithm 1.
-Departs: as torch.nn.utils.clip_grad_norm_: 10⁻⁶ beside the norm. The gradients themselves are not written.
+Departs: 10⁻⁶ is added to the norm, as in torch.nn.utils.clip_grad_norm_. `param.grad` is not changed.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from thalweg.rules.core.hyper import Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-6
+_NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Wrapper, scope="model"):
-    """Gradients scaled down together, so that their norm over the whole model is at most a threshold."""
+    """All gradients scaled down by one factor, so that their norm over the model is at most a threshold."""
 
     max_norm: Scalar = hyper(1.0, "> 0", symbol="c", unit="g", doc="largest norm over the model")
 
@@ -34,4 +34,4 @@ class Clip(Wrapper, scope="model"):
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         square = yield Sum(grad * grad, over="model")
-        return grad * torch.clamp(c.max_norm * (root(square) + _BESIDE).reciprocal(), max=1.0), state
+        return grad * torch.clamp(c.max_norm * (root(square) + _NORM_EPS).reciprocal(), max=1.0), state

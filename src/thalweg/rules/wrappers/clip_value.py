@@ -1,11 +1,11 @@
-"""ClipValue: each element of the gradient cut off at a threshold.
+"""ClipValue: each element of the gradient clipped to a threshold.
 
-    g_t ← min(max(g_t, -c), c)        θ_t as the inner rule says, with this g_t
+    g_t ← min(max(g_t, -c), c)        θ_t by the inner rule, with this g_t
 
-Use: where single elements explode.
-Avoid: otherwise: it changes the direction of the gradient.
+Use: gradients in which single elements explode.
+Avoid: all other cases: it changes the direction of the gradient.
 Source: Mikolov 2012, PhD thesis (Brno), section 3.3; torch.nn.utils.clip_grad_value_.
-Departs: nothing. The gradients themselves are not written.
+Departs: nothing. `param.grad` is not changed.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from thalweg.rules.core.hyper import Scalar, hyper
 
 @dataclass(frozen=True, kw_only=True)
 class ClipValue(Wrapper):
-    """Each element of the gradient cut off at a threshold."""
+    """Each element of the gradient clipped to a threshold."""
 
     max_value: Scalar = hyper(1.0, "> 0", symbol="c", unit="g", doc="largest size of an element")
 

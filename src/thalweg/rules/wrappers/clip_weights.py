@@ -1,13 +1,13 @@
-"""ClipWeights: parameters kept within bounds, after each step.
+"""ClipWeights: parameters clipped to bounds after each step.
 
-    θ_t as the inner rule says
+    θ_t by the inner rule
     θ_t ← min(max(θ_t, -b), b)
 
-Use: continual and reinforcement learning, where weights grow without end; critics that must be Lipschitz.
-Avoid: networks whose gains or embeddings need room: give those a group of their own.
+Use: continual and reinforcement learning, where weights grow without limit; critics that must be Lipschitz.
+Avoid: networks whose gains or embeddings need large values: put them into a separate group.
 Source: Elsayed, Lan, Lyle & Mahmood 2024, arXiv:2407.01704, Algorithm 1; Arjovsky et al. 2017, arXiv:1701.07875.
-Departs: from Elsayed et al., whose bound is a multiple of each layer's initial range: one bound, as in Arjovsky et al.;
-groups may have their own.
+Departs: one bound for all parameters, as in Arjovsky et al.; groups may have different bounds. In Elsayed et al. the
+bound is a multiple of each layer's initial range.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 
 @dataclass(frozen=True, kw_only=True)
 class ClipWeights(Wrapper):
-    """Parameters kept within bounds, after each step."""
+    """Parameters clipped to bounds after each step."""
 
     largest: Scalar = hyper(1.0, "> 0", symbol="b", unit="θ", doc="largest size of a parameter")
 

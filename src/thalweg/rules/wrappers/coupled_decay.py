@@ -1,9 +1,9 @@
-"""CoupledDecay: an L2 penalty around a rule, in place of a decay of its own.
+"""CoupledDecay: an L2 penalty in place of the inner rule's own weight decay.
 
-    g_t ← g_t + λ θ_{t-1}        θ_t as the inner rule says, with this g_t
+    g_t ← g_t + λ θ_{t-1}        θ_t by the inner rule, with this g_t
 
-Use: plain SGD and momentum, where it is the same as decoupled decay up to the factor η.
-Avoid: rules that scale by element: the penalty passes through the scaling and hardly acts; use DecoupledDecay.
+Use: plain SGD and momentum, for which it equals decoupled decay up to the factor η.
+Avoid: rules that scale each element: they also scale the penalty, so it has almost no effect. Use DecoupledDecay.
 Source: Krogh & Hertz 1991 (NeurIPS 4), equation 2.
 Departs: nothing.
 """
@@ -20,7 +20,7 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class CoupledDecay(Wrapper):
-    """An L2 penalty around a rule, in place of a decay of its own."""
+    """An L2 penalty in place of the inner rule's own weight decay."""
 
     weight_decay: Scalar = decay.l2_penalty()
 

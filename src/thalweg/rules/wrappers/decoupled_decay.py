@@ -1,11 +1,11 @@
-"""DecoupledDecay: the parameter shrunk beside the step of a rule, in place of a decay of its own.
+"""DecoupledDecay: decoupled weight decay in place of the inner rule's own weight decay.
 
-    θ_t = (1 - η_t λ) θ_{t-1} - step_t        step_t as the inner rule says
+    θ_t = (1 - η_t λ) θ_{t-1} - step_t        step_t by the inner rule
 
-Use: rules that scale by element (Adam's family, sign methods), at the λ of AdamW.
-Avoid: biases, gains of normalization layers, embeddings: give them a group of their own.
+Use: rules that scale each element (Adam's family, sign methods), at AdamW's λ.
+Avoid: biases, gains of normalization layers, embeddings: put them into a separate group.
 Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithms 1 and 2.
-Departs: η multiplies λ, as in torch.optim.AdamW; in the paper it does not.
+Departs: η multiplies λ, as in torch.optim.AdamW. In the paper it does not.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from thalweg.rules.math import decay
 
 @dataclass(frozen=True, kw_only=True)
 class DecoupledDecay(Wrapper):
-    """The parameter shrunk beside the step of a rule, in place of a decay of its own."""
+    """Decoupled weight decay in place of the inner rule's own weight decay."""
 
     weight_decay: Scalar = decay.shrinkage()
 

@@ -1,11 +1,11 @@
-"""FullyDecoupledDecay: the parameter shrunk by a share at the highest learning rate, which then follows the schedule.
+"""FullyDecoupledDecay: weight decay that follows the learning rate schedule but not the size of the learning rate.
 
-    θ_t = (1 - λ η_t / η_0) θ_{t-1} - step_t        step_t as the inner rule says; η_0 is the `reference_lr`
+    θ_t = (1 - λ η_t / η_0) θ_{t-1} - step_t        step_t by the inner rule; η_0 is the `reference_lr`
 
-Use: to tune λ and the learning rate one after the other: changing η and η_0 together leaves the decay as it is.
-Changing η alone does not: the decay goes with it, as DecoupledDecay's does.
-Avoid: a λ taken from AdamW: it must be multiplied by its learning rate first (0.1 at η = 10⁻³ is 10⁻⁴ here).
-Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2, whose schedule multiplier is η_t / η_0.
+Use: tuning λ and the learning rate one after the other: if η and η_0 change together, the decay stays the same. If η
+alone changes, the decay changes with it, as in DecoupledDecay.
+Avoid: a λ taken from AdamW: multiply it by AdamW's learning rate first (0.1 at η = 10⁻³ is 10⁻⁴ here).
+Source: Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2; its schedule multiplier is η_t / η_0.
 Departs: nothing.
 """
 
@@ -20,7 +20,7 @@ from thalweg.rules.core.hyper import Range, Scalar, hyper
 
 @dataclass(frozen=True, kw_only=True)
 class FullyDecoupledDecay(Wrapper):
-    """The parameter shrunk by a share at the highest learning rate, which then follows the schedule."""
+    """Weight decay that follows the learning rate schedule but not the size of the learning rate."""
 
     weight_decay: Scalar = hyper(
         0.0,
@@ -29,10 +29,10 @@ class FullyDecoupledDecay(Wrapper):
         unit="1",
         search=Range(1e-6, 1e-2, "log"),
         moves_optimum=True,
-        doc="share of the parameter taken off at a step with η = η_0",
+        doc="share by which a step with η = η_0 shrinks the parameter",
         place="fully decoupled",
     )
-    reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="the highest learning rate of the schedule")
+    reference_lr: Scalar = hyper(1e-3, "> 0", symbol="η_0", unit="θ", doc="highest learning rate of the schedule")
 
     replaced_settings = frozenset({"weight_decay"})
     effects = frozenset({"moves parameters", "decays by lr"})

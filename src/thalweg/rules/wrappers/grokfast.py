@@ -1,10 +1,10 @@
-"""Grokfast: the slow part of the gradient amplified.
+"""Grokfast: gradients with their slow part amplified.
 
     s_t = α s_{t-1} + (1 - α) g_t        s_1 = g_1
-    g_t ← g_t + κ s_t                    θ_t as the inner rule says, with this g_t
+    g_t ← g_t + κ s_t                    θ_t by the inner rule, with this g_t
 
-Use: tasks that memorize early and generalize late (modular arithmetic, small data with weight decay).
-Avoid: elsewhere: for plain training it acts as a larger learning rate with more momentum.
+Use: tasks that are memorized early and generalize late (modular arithmetic, small data with weight decay).
+Avoid: other tasks: in plain training it acts as a larger learning rate with more momentum.
 Source: Lee, Kang, Kim & Lee 2024, arXiv:2405.20233, Algorithm 2 (EMA); s_1 = g_1 as in the authors' code.
 Departs: nothing.
 """
@@ -21,10 +21,10 @@ from thalweg.rules.core.state import like_param
 
 @dataclass(frozen=True, kw_only=True)
 class Grokfast(Wrapper):
-    """The slow part of the gradient amplified."""
+    """Gradients with their slow part amplified."""
 
     slow_decay: Scalar = hyper(0.98, "[0, 1)", symbol="α", doc="decay of the slow gradient")
-    gain: Scalar = hyper(2.0, ">= 0", symbol="κ", doc="how many times the slow part is added")
+    gain: Scalar = hyper(2.0, ">= 0", symbol="κ", doc="weight of the slow gradient")
 
     class State:
         slow_grad = like_param(unit="g", key="slow_grad")

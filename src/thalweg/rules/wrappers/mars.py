@@ -1,13 +1,13 @@
-"""Mars: the gradient corrected by how it changed since the last step, which takes out a part of its noise.
+"""Mars: gradients corrected by their change since the last step, which removes a part of their noise.
 
     c_t = g_t + γ β₁ / (1 - β₁) (g_t - g_{t-1})        c_1 = g_1
-    g_t ← c_t / max(1, ‖c_t‖)                          θ_t as the inner rule says, with this g_t
+    g_t ← c_t / max(1, ‖c_t‖)                          θ_t by the inner rule, with this g_t
 
-Use: around AdamW or Lion for pre-training, where the gradient's noise is what limits.
-Avoid: where the last gradient is too much to remember: it is one more number for each parameter.
+Use: pre-training with AdamW or Lion, if the noise of the gradient limits progress.
+Avoid: models that leave little memory: it stores the last gradient, one more number for each parameter.
 Source: Yuan, Liu, Wu, Zhou & Gu 2024, arXiv:2411.10438, Algorithm 2 (MARS-approx), equations 4 and 5.
-Departs: β₁ is that of the inner rule. The authors' code starts from a last gradient of 0 and leaves vectors to AdamW;
-here c_1 = g_1 and every tensor is corrected. The last gradient is the one the last step was taken with.
+Departs: β₁ is that of the inner rule. The authors' code starts from a last gradient of 0 and uses AdamW for vectors;
+here c_1 = g_1, and every tensor is corrected. g_{t-1} is the gradient that the last step used.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from thalweg.rules.math.roots import root
 
 @dataclass(frozen=True, kw_only=True)
 class Mars(Wrapper, scope="tensor"):
-    """The gradient corrected by how it changed since the last step, which takes out a part of its noise."""
+    """Gradients corrected by their change since the last step, which removes a part of their noise."""
 
     gamma: Scalar = hyper(0.025, "[0, 1]", symbol="γ", doc="share of the full correction")
 
@@ -35,7 +35,9 @@ class Mars(Wrapper, scope="tensor"):
 
     def check_consistency(self) -> None:
         if "beta1" not in self.inner.hypers():
-            raise SettingError(f"Mars: the inner rule must have a beta1, got {self.inner.name}. Wrap AdamW, say.")
+            raise SettingError(
+                f"Mars: the inner rule must have a beta1, got {self.inner.name}. Wrap AdamW, for example."
+            )
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         beta1 = self.inner.settings()["beta1"]

@@ -1,6 +1,6 @@
-"""Mechanic: the inner rule's way from the start, scaled by a factor that is learned as it goes.
+"""Mechanic: the total displacement by the inner rule, scaled by a factor that is learned during training.
 
-    u_t = what the inner rule adds to θ_{t-1} for g_t            Δ_t = Δ_{t-1} + u_t
+    u_t = the change of θ_{t-1} by the inner rule for g_t        Δ_t = Δ_{t-1} + u_t
     h_t = ⟨Δ_{t-1}, g_t + κ S_{t-1} ‖g_t‖ θ_{t-1} / ‖θ_{t-1}‖⟩    sums over the whole model
     for each β of 0.9, 0.99, ..., 0.999999:
         m_t = max(β m_{t-1}, |h_t|)
@@ -10,13 +10,13 @@
     S_t = Σ s_t of all β
     θ_t = θ_{t-1} + S_t Δ_t - S_{t-1} Δ_{t-1}                     that is, θ_0 + S_t Δ_t
 
-The first step moves nothing.
+The first step moves no parameter.
 
-Use: around a rule with its schedule, where nobody has tuned its learning rate: its shape over time stays.
-Avoid: around rules that find their own learning rate, and in trainings of a few dozen steps: S starts at nearly 0.
+Use: rules with a schedule but without a tuned learning rate: the schedule keeps its shape.
+Avoid: rules that estimate their own learning rate, and training of a few dozen steps: S starts near 0.
 Source: Cutkosky, Defazio & Mehta 2023, arXiv:2306.00144, Algorithm 1.
-Departs: |h_t| in m, as in the authors' code. θ moves by differences, so what others do to it is kept (bounds around
-this). A parameter that joins late begins with scalars of its own.
+Departs: |h_t| in m, as in the authors' code. θ moves by differences, so changes of θ by other wrappers (bounds around
+this one) persist. A parameter that joins late starts with its own scalars.
 """
 
 from dataclasses import dataclass
@@ -34,16 +34,16 @@ from thalweg.rules.math.roots import root
 _NUM_DECAYS = 6
 
 
-def _for_each_decay(rule: Any, shape: torch.Size) -> torch.Size:
+def _decays_shape(rule: Any, shape: torch.Size) -> torch.Size:
     return torch.Size([_NUM_DECAYS])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanic(Wrapper, scope="model", estimates_lr=True):
-    """The inner rule's way from the start, scaled by a factor that is learned as it goes."""
+    """The total displacement by the inner rule, scaled by a factor that is learned during training."""
 
-    s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="first factor, nearly; small enough is good enough")
-    s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="pull of the factor towards smaller parameters")
+    s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="approximate first factor; any small value works")
+    s_decay: Scalar = hyper(1e-2, ">= 0", symbol="κ", doc="strength of a pull towards smaller parameters")
     mechanic_eps: Scalar = hyper(1e-8, "> 0", symbol="ε_s", unit="θg", doc="keeps the division finite")
 
     effects = frozenset({"moves parameters", "may exceed bounds", "substitutes parameters"})
@@ -51,24 +51,24 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
     class State:
         delta = like_param(unit="θ", key="delta")
         scale = of_shape(unit="1", key="scale")
-        scales = of_shape(_for_each_decay, unit="1", key="scales")
-        largest_slope = of_shape(_for_each_decay, unit="θg", key="slope_max")
-        squared_slopes = of_shape(_for_each_decay, unit="θ²g²", key="slope_sq")
-        reward = of_shape(_for_each_decay, unit="θg", key="reward")
+        scales = of_shape(_decays_shape, unit="1", key="scales")
+        largest_slope = of_shape(_decays_shape, unit="θg", key="slope_max")
+        squared_slopes = of_shape(_decays_shape, unit="θ²g²", key="slope_sq")
+        reward = of_shape(_decays_shape, unit="θg", key="reward")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {
             "s_share": self.s_init / _NUM_DECAYS,
             "s_decay": self.s_decay,
             "s_eps": self.mechanic_eps,
-            "s_heeds": float(step > 1),  # a parameter that joins late has no way behind it yet
+            "s_active": float(step > 1),  # a parameter that joins late has no displacement yet
         }
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        size = root((yield Sum(param * param, over="model")))
-        steepness = root((yield Sum(grad * grad, over="model")))
-        pull = torch.where(size > 0, c.s_decay * state.scale * steepness / size, 0.0)
-        h = c.s_heeds * (yield Sum(state.delta * (grad + pull * param), over="model"))
+        param_norm = root((yield Sum(param * param, over="model")))
+        grad_norm = root((yield Sum(grad * grad, over="model")))
+        pull = torch.where(param_norm > 0, c.s_decay * state.scale * grad_norm / param_norm, 0.0)
+        h = c.s_active * (yield Sum(state.delta * (grad + pull * param), over="model"))
         beta = 1 - 10.0 ** -torch.arange(1, _NUM_DECAYS + 1, dtype=h.dtype, device=h.device)
         m = torch.maximum(beta * state.largest_slope, h.abs())
         v = beta * beta * state.squared_slopes + h * h
@@ -77,6 +77,6 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
         return grad, state._replace(scales=s, largest_slope=m, squared_slopes=v, reward=r)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        there, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
-        delta, scale = state.delta + (there - param), state.scales.sum()
+        target, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
+        delta, scale = state.delta + (target - param), state.scales.sum()
         return param + (scale * delta - state.scale * state.delta), state._replace(delta=delta, scale=scale)

@@ -1,14 +1,14 @@
-"""MovingAverage: the model used at an exponential moving average of its parameters (EMA).
+"""MovingAverage: an exponential moving average (EMA) of the parameters, at which the model is evaluated.
 
-    θ_t as the inner rule says
+    θ_t by the inner rule
     a_t = β a_{t-1} + (1 - β) θ_t        a_1 = θ_1
 
-The model is to be used at a.
+Evaluate the model at a.
 
-Use: generative models, contrastive learning, and anywhere in place of a falling learning rate.
-Avoid: short trainings: the average remembers 1 / (1 - β) steps.
+Use: generative models, contrastive learning, and any training in place of a falling learning rate.
+Avoid: short training: the average spans 1 / (1 - β) steps.
 Source: Ruppert 1988; Polyak & Juditsky 1992; in this form Tarvainen & Valpola 2017, arXiv:1703.01780.
-Departs: as torch.optim.swa_utils.AveragedModel with its exponential average: a_1 = θ_1.
+Departs: a_1 = θ_1, as in torch.optim.swa_utils.AveragedModel with its exponential average.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from thalweg.rules.core.state import copy_of_param
 
 @dataclass(frozen=True, kw_only=True)
 class MovingAverage(Wrapper):
-    """The model used at an exponential moving average of its parameters (EMA)."""
+    """An exponential moving average (EMA) of the parameters, at which the model is evaluated."""
 
     average_decay: Scalar = hyper(0.999, "[0, 1)", symbol="β", doc="decay of the average")
 

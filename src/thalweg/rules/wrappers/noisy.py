@@ -1,11 +1,11 @@
-"""Noisy: gradients with Gaussian noise that fades as training goes on.
+"""Noisy: gradients with added Gaussian noise that fades during training.
 
-    g_t ← g_t + σ_t z_t,   z_t ~ N(0, 1),   σ_t² = s / (1 + t)^γ        θ_t as the inner rule says, with this g_t
+    g_t ← g_t + σ_t z_t,   z_t ~ N(0, 1),   σ_t² = s / (1 + t)^γ        θ_t by the inner rule, with this g_t
 
-Use: deep networks that start badly or sit in a poor minimum or on a plateau.
-Avoid: small-batch training, which has noise enough.
+Use: deep networks that start badly, or that stay in a poor minimum or on a plateau.
+Avoid: training with small batches, which has enough noise.
 Source: Neelakantan et al. 2015, arXiv:1511.06807, equation 1.
-Departs: nothing. The noise is a hash of the seed, parameter, step and element: a resumed run draws what it would have.
+Departs: nothing. The noise is a hash of the seed, parameter, step and element, so a resumed run adds the same noise.
 """
 
 import math
@@ -21,10 +21,10 @@ from thalweg.rules.math.hashing import standard_normal
 
 @dataclass(frozen=True, kw_only=True)
 class Noisy(Wrapper, scope="tensor", uses_random_numbers=True):
-    """Gradients with Gaussian noise that fades as training goes on."""
+    """Gradients with added Gaussian noise that fades during training."""
 
-    noise: Scalar = hyper(0.01, ">= 0", symbol="s", unit="g²", doc="variance of the noise, before it fades")
-    fading: Scalar = hyper(0.55, ">= 0", symbol="γ", doc="how soon the variance fades")
+    noise: Scalar = hyper(0.01, ">= 0", symbol="s", unit="g²", doc="variance of the noise before it fades")
+    fading: Scalar = hyper(0.55, ">= 0", symbol="γ", doc="exponent of the fading")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"sigma": math.sqrt(self.noise / (1 + step) ** self.fading)}

@@ -1,12 +1,12 @@
-"""Orthogonalized: the part of the gradient that is orthogonal to the parameter, at the gradient's norm (OrthoGrad).
+"""Orthogonalized: the part of the gradient orthogonal to the parameter, rescaled to the gradient's norm (OrthoGrad).
 
     p_t = g_t - (θ_{t-1}·g_t) / (θ_{t-1}·θ_{t-1} + ε) θ_{t-1}
-    g_t ← p_t ‖g_t‖ / (‖p_t‖ + ε)        θ_t as the inner rule says, with this g_t
+    g_t ← p_t ‖g_t‖ / (‖p_t‖ + ε)        θ_t by the inner rule, with this g_t
 
-Use: classification without weight decay that has begun to scale its logits up instead of learning (grokking).
+Use: classification without weight decay, if the model scales up its logits instead of learning (grokking).
 Avoid: parameters whose size must change: regression heads, gains.
-Source: Prieto, Barsbey, Mediano & Birdal 2025, arXiv:2501.04697, section 5; ε = 10⁻³⁰ from the authors' code.
-Departs: where nothing is left but rounding errors (a single number), p counts as 0: the authors' code scales them up.
+Source: Prieto, Barsbey, Mediano & Birdal 2025, arXiv:2501.04697, section 5; ε = 10⁻³⁰ is from the authors' code.
+Departs: p is 0 if only rounding errors remain (for a single number). The authors' code scales them up.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-30
-_ROUNDING = 8  # how many times the distance of two neighbouring numbers an error of p may be
+_EPS = 1e-30
+_ROUNDING = 8  # largest rounding error of p, as a multiple of the machine epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orthogonalized(Wrapper, scope="tensor"):
-    """The part of the gradient that is orthogonal to the parameter, at the gradient's norm (OrthoGrad)."""
+    """The part of the gradient orthogonal to the parameter, rescaled to the gradient's norm (OrthoGrad)."""
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        along = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _BESIDE)
-        part = grad - along * param
-        length, wanted = root((yield Sum(part * part))), root((yield Sum(grad * grad)))
-        # Of a gradient along the parameter, as that of a single number, rounding errors are left: no step to scale up.
-        left = length > _ROUNDING * torch.finfo(grad.dtype).eps * wanted
-        return part * torch.where(left, wanted / (length + _BESIDE), 0.0), state
+        coefficient = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _EPS)
+        orthogonal = grad - coefficient * param
+        norm, grad_norm = root((yield Sum(orthogonal * orthogonal))), root((yield Sum(grad * grad)))
+        # If the gradient is parallel to the parameter (a single number), only rounding errors remain; they are no step.
+        is_significant = norm > _ROUNDING * torch.finfo(grad.dtype).eps * grad_norm
+        return orthogonal * torch.where(is_significant, grad_norm / (norm + _EPS), 0.0), state

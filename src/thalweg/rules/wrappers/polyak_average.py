@@ -1,14 +1,14 @@
-"""PolyakAverage: the model used at the plain average of its parameters from some step on.
+"""PolyakAverage: the plain average of the parameters from a given step on, at which the model is evaluated.
 
-    θ_t as the inner rule says
+    θ_t by the inner rule
     a_t = a_{t-1} + (θ_t - a_{t-1}) / max(1, t - s)        so a_t = θ_t up to step s + 1
 
-The model is to be used at a.
+Evaluate the model at a.
 
-Use: a constant learning rate and noisy gradients: the average converges where the parameters wander.
-Avoid: averaging from the start of a long training: early parameters count as much as late ones; choose s.
+Use: a constant learning rate and noisy gradients: the average converges while the parameters fluctuate.
+Avoid: averaging from the start of a long training: early parameters count as much as late ones. Choose s.
 Source: Polyak & Juditsky 1992 (SIAM J. Control Optim. 30, 838-855); Ruppert 1988.
-Departs: nothing; from step 1 on it is torch.optim.swa_utils.AveragedModel.
+Departs: nothing. From step 1 on it equals torch.optim.swa_utils.AveragedModel.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from thalweg.rules.core.state import copy_of_param
 
 @dataclass(frozen=True, kw_only=True)
 class PolyakAverage(Wrapper):
-    """The model used at the plain average of its parameters from some step on."""
+    """The plain average of the parameters from a given step on, at which the model is evaluated."""
 
-    start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="steps before the average begins")
+    start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="start of the average")
 
     effects = frozenset({"averages parameters"})
 

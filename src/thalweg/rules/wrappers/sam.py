@@ -1,12 +1,13 @@
-"""SAM: the gradient taken where the loss nearby is highest, so that flat minima are preferred.
+"""SAM: gradients at the nearby point where the loss is highest, so that flat minima are preferred.
 
     N_t = √(Σ over all parameters of ∇f(θ_{t-1})²)
-    g_t = ∇f(θ_{t-1} + ρ ∇f(θ_{t-1}) / (N_t + 10⁻¹²))        θ_t as the inner rule says, with this g_t
+    g_t = ∇f(θ_{t-1} + ρ ∇f(θ_{t-1}) / (N_t + 10⁻¹²))        θ_t by the inner rule, with this g_t
 
-A step takes two gradients, so `step` needs a closure.
+A step needs two gradients, so `step` needs a closure.
 
-Use: image classification with SGD or AdamW, where a better test score is worth twice the time of training.
-Avoid: where training is limited by time, not by generalization. Layers with running statistics count each batch twice.
+Use: image classification with SGD or AdamW, if a better test score is worth twice the training time.
+Avoid: training that is limited by time and not by generalization. Layers with running statistics count each batch
+twice.
 Source: Foret, Kleiner, Mobahi & Neyshabur 2021, arXiv:2010.01412, Algorithm 1.
 Departs: nothing.
 """
@@ -21,15 +22,15 @@ from thalweg.rules.core.hyper import Range, Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, Sum
 from thalweg.rules.math.roots import root
 
-_BESIDE = 1e-12
+_NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class SAM(Wrapper, needs="second gradient"):
-    """The gradient taken where the loss nearby is highest, so that flat minima are preferred."""
+    """Gradients at the nearby point where the loss is highest, so that flat minima are preferred."""
 
     rho: Scalar = hyper(
-        0.05, ">= 0", symbol="ρ", unit="θ", search=Range(0.005, 0.5, "log"), doc="how far away the gradient is taken"
+        0.05, ">= 0", symbol="ρ", unit="θ", search=Range(0.005, 0.5, "log"), doc="distance of the second gradient"
     )
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
@@ -37,4 +38,4 @@ class SAM(Wrapper, needs="second gradient"):
 
     def perturb(self, param: Tensor, grad: Tensor, c: Any) -> ReductionGenerator:
         square = yield Sum(grad * grad, over="model")
-        return param + grad * (c.rho * (root(square) + _BESIDE).reciprocal())
+        return param + grad * (c.rho * (root(square) + _NORM_EPS).reciprocal())

@@ -1,13 +1,13 @@
-"""WarmRestarts: a learning rate that falls along half a cosine and starts again, each time for longer (SGDR).
+"""WarmRestarts: a learning rate that falls along half a cosine and restarts, with longer and longer periods (SGDR).
 
     η_t = η_min + (η - η_min) (1 + cos(π T_t / T)) / 2        T_t steps since the last restart; T ← T m at each restart
-    θ_t as the inner rule says, with this η_t
+    θ_t by the inner rule, with this η_t
 
-Use: to leave a poor minimum, and to have a usable model at each restart.
-Avoid: together with another schedule of the learning rate.
+Use: training that must leave a poor minimum, or that needs a usable model at each restart.
+Avoid: another schedule of the learning rate at the same time.
 Source: Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5.
-Departs: counts steps of each parameter, not epochs; torch.optim.lr_scheduler.CosineAnnealingWarmRestarts does with
-`group["lr"]` what this does inside the step.
+Departs: it counts the steps of each parameter, not epochs. torch.optim.lr_scheduler.CosineAnnealingWarmRestarts changes
+`group["lr"]`; this wrapper changes the rate inside the step.
 """
 
 import math
@@ -22,33 +22,32 @@ from thalweg.rules.core.rule import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class WarmRestarts(Wrapper):
-    """A learning rate that falls along half a cosine and starts again, each time for longer (SGDR)."""
+    """A learning rate that falls along half a cosine and restarts, with longer and longer periods (SGDR)."""
 
-    period: Scalar = hyper(1000, ">= 1", symbol="T", unit="steps", doc="steps before the first restart")
-    stretch: Scalar = hyper(2, ">= 1", symbol="m", doc="how much longer each period is than the one before")
-    lr_min: Scalar = hyper(0.0, ">= 0", symbol="η_min", unit="θ", doc="where the learning rate falls to")
+    period: Scalar = hyper(1000, ">= 1", symbol="T", unit="steps", doc="length of the first period")
+    stretch: Scalar = hyper(2, ">= 1", symbol="m", doc="ratio of the lengths of two successive periods")
+    lr_min: Scalar = hyper(0.0, ">= 0", symbol="η_min", unit="θ", doc="lowest learning rate")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lr = self.inner.settings()["lr"]  # as it begins: a warm-up may come from below
+        lr = self.inner.settings()["lr"]  # the first value: a later warm-up may start below lr_min
         if self.lr_min > lr:
             raise SettingError(
-                f"{self.name}: lr_min must be at most lr, from which it falls, got lr_min={self.lr_min!r}, lr={lr!r}. "
-                "Lower lr_min."
+                f"{self.name}: lr_min must be at most lr, got lr_min={self.lr_min!r} and lr={lr!r}. Lower lr_min."
             )
 
     def base_lr(self, step: int) -> Any:
-        done, length = float(step - 1), float(self.period)
-        while done >= length:
-            done, length = done - length, length * float(self.stretch)
-        factor = (1 + math.cos(math.pi * done / length)) / 2
+        elapsed, period = float(step - 1), float(self.period)
+        while elapsed >= period:
+            elapsed, period = elapsed - period, period * float(self.stretch)
+        factor = (1 + math.cos(math.pi * elapsed / period)) / 2
         return self.lr_min + (self.inner.base_lr(step) - self.lr_min) * factor
 
     def coefficients(self, step: int) -> Any:
-        return self._at(step).coefficients(step)
+        return self._rule_at(step).coefficients(step)
 
     def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
-        return self._at(step).next_recurrent_scalars(step, previous)
+        return self._rule_at(step).next_recurrent_scalars(step, previous)
 
-    def _at(self, step: int) -> Rule:
+    def _rule_at(self, step: int) -> Rule:
         return self.inner._replace({"lr": self.base_lr(step)})
