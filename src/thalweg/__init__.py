@@ -1,14 +1,16 @@
 """thalweg: the workbench for the optimizers of deep learning.
 
-- ``thalweg.compare`` tells which optimizer, at which settings, suits a task, and keeps the evidence.
-- ``thalweg.compare_suite`` runs one comparison on each of several tasks and aggregates the results.
-- ``thalweg.Task`` describes the model, loss and data that are trained; ``thalweg.supervised`` makes the usual loss.
-- :mod:`thalweg.optim` provides the optimizers as ``torch.optim.Optimizer`` classes. Changing the import is enough.
-- :mod:`thalweg.rules` provides the formulas as pure functions.
-- :mod:`thalweg.tasks` provides the built-in tasks.
+- ``thalweg.compare`` finds the optimizer and the settings that suit a task, and stores all measurements.
+- ``thalweg.compare_suite`` runs one comparison for each of several tasks and aggregates the results.
+- ``thalweg.Task`` describes a model, its loss and its data.
+- ``thalweg.supervised`` turns a loss of (output, target) into a loss of (model, batch).
+- :mod:`thalweg.optim` contains the optimizers as ``torch.optim.Optimizer`` classes. To use them, change the import.
+- :mod:`thalweg.rules` contains the formulas as pure functions.
+- :mod:`thalweg.tasks` contains the built-in tasks.
 - :mod:`thalweg.testing` checks any optimizer for conformance with PyTorch's interface.
+- ``thalweg.ThalwegError`` is the base class of all errors.
 
-Names are imported at first use, so that ``import thalweg`` is fast and the core needs PyTorch alone.
+A name is imported when it is first used. So ``import thalweg`` is fast, and the optimizers need only PyTorch.
 """
 
 from importlib import import_module
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from thalweg.errors import ThalwegError
     from thalweg.tasks import Splits, Task, supervised
 
-_HOMES = {
+_MODULE_OF = {
     "Comparison": "thalweg.comparison",
     "Contender": "thalweg.comparison",
     "Suite": "thalweg.comparison",
@@ -33,7 +35,7 @@ _HOMES = {
     "Task": "thalweg.tasks",
     "supervised": "thalweg.tasks",
 }
-_MODULES = ("optim", "rules", "tasks")
+_SUBMODULES = ("optim", "rules", "tasks")
 
 __all__ = [
     "Comparison",
@@ -53,10 +55,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _SUBMODULES:
         return import_module(f"thalweg.{name}")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
 
 

@@ -1,7 +1,7 @@
-"""The errors that thalweg raises on purpose, and its warning.
+"""The errors that thalweg raises, and its warning.
 
-Every error derives from :class:`ThalwegError`, and from the built-in exception that PyTorch or Python would have raised
-in its place, so that existing ``except`` clauses keep working::
+Each error derives from :class:`ThalwegError` and, where PyTorch or Python raises a built-in exception in the same case,
+from that exception. So existing ``except`` clauses keep working::
 
     ThalwegError
     ├── SettingError (ValueError)       a hyperparameter or an option is out of its bounds
@@ -22,7 +22,7 @@ from difflib import get_close_matches
 
 
 class ThalwegError(Exception):
-    """Base class of all errors that thalweg raises on purpose."""
+    """Base class of all errors of thalweg."""
 
 
 class SettingError(ThalwegError, ValueError):
@@ -46,7 +46,7 @@ class ParameterTypeError(ParameterError, TypeError):
 
 
 class RoutingError(ParameterError):
-    """The role of a parameter is ambiguous, or a role was assigned that does not fit it."""
+    """The role of a parameter is ambiguous, or an assigned role does not fit the parameter."""
 
 
 class TaskError(ThalwegError):
@@ -54,7 +54,7 @@ class TaskError(ThalwegError):
 
 
 class BudgetError(ThalwegError, ValueError):
-    """A budget cannot be parsed, or is smaller than the smallest comparison."""
+    """A budget cannot be parsed, or it is too small for the smallest comparison."""
 
 
 class StoreError(ThalwegError, OSError):
@@ -62,25 +62,25 @@ class StoreError(ThalwegError, OSError):
 
 
 class SettingWarning(UserWarning):
-    """Settings are within their bounds, but contradict each other or the declaration of the rule."""
+    """The settings are within their bounds, but they conflict with each other or with a trait of the rule."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the sentence that ends an error about an unknown name.
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return the last sentence of an error message about an unknown name.
 
     Args:
         name: The unknown name.
-        known: All names that are valid.
+        valid: All valid names.
 
     Returns:
-        A question with the nearest names, or the list of all names if none is near.
+        A question with up to three similar names, or the list of all valid names if no name is similar.
 
     Example:
         >>> nearest("adamv", ["adamw", "sgd"])
         'Did you mean adamw?'
     """
-    known = sorted(known)
-    close = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    return f"Known: {', '.join(known)}."
+    names = sorted(valid)
+    matches = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    if matches:
+        return f"Did you mean {' or '.join(matches)}?"
+    return f"Known: {', '.join(names)}."
