@@ -44,7 +44,7 @@ class PopulationStepper:
     """Steps the stacked parameters of a population in place.
 
     Args:
-        rules: The rule of each member; their `program_key` is equal.
+        rules: The rule of each member; their ``program_key`` is equal.
         params: The stacked parameters by name, of shape ``(members, *shape)``.
 
     Attributes:

@@ -17,7 +17,7 @@ class SearchLine:
     """The line through parameters along the direction of a rule. A length is a factor of the learning rate.
 
     The constructor writes the new state of the rule, which depends on the direction alone. The parameters move only by
-    `move_to`, `commit` and `rollback`.
+    ``move_to``, ``commit`` and ``rollback``.
 
     Args:
         items: The step of each parameter.

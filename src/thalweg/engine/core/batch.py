@@ -20,8 +20,8 @@ PLAIN_TENSOR_TYPES = frozenset({Tensor, torch.nn.Parameter})
 class ParameterBatch:
     """Parameters of one program, dtype and device, with their state.
 
-    Backends write parameters and state in place. Kernels use the addresses that are stored here; `param.data = ...` may
-    change them at any time, so `unchanged` must be called before each step.
+    Backends write parameters and state in place. Kernels use the addresses that are stored here. ``param.data = ...``
+    may change them at any time, so ``unchanged`` must be called before each step.
 
     Args:
         program: The program of all parameters.
@@ -60,7 +60,7 @@ class ParameterBatch:
         self._layout_check, self._gradient_check = CachedCheck(), CachedCheck()
 
     def state(self, k: int) -> Any:
-        """Return the state of parameter number `k` as a record."""
+        """Return the state of parameter number ``k`` as a record."""
         return record(**{name: column[k] for name, column in self.columns.items()})
 
     def overlaps(self) -> bool:
@@ -157,7 +157,12 @@ def unaliased(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tenso
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Return True if a tensor fills its memory without gaps, in any order of its dimensions."""
+    """Return True if a tensor fills its memory without gaps, in any order of its dimensions.
+
+    Example:
+        >>> is_dense(torch.zeros(2, 3).t()), is_dense(torch.zeros(2, 3)[:, ::2])
+        (True, False)
+    """
     if tensor.layout != torch.strided:
         return False
     expected = 1

@@ -74,7 +74,7 @@ uint64_t probe(int64_t count, char *const *objects, int64_t offset, int64_t keys
 
 
 class MemoryProbe:
-    """The functions of `C_SOURCE` in the library of a kernel.
+    """The functions of ``C_SOURCE`` in the library of a kernel.
 
     Args:
         path: The shared library of any kernel.

@@ -26,7 +26,12 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of arithmetic and state for parameters of a dtype."""
+    """Return the dtype of arithmetic and state for parameters of a dtype.
+
+    Example:
+        >>> compute_dtype(torch.bfloat16), compute_dtype(torch.float64)
+        (torch.float32, torch.float64)
+    """
     return torch.float32 if dtype in HALVES else dtype
 
 
@@ -38,7 +43,7 @@ def unsupported_reason(rounding: Rounding, dtype: torch.dtype) -> str | None:
 
 
 def effective_rounding(rounding: Rounding, dtype: torch.dtype) -> Rounding:
-    """Return the rounding that parameters of a dtype get: wide dtypes are not rounded, so theirs is `nearest`."""
+    """Return the rounding that parameters of a dtype get: wide dtypes are not rounded, so theirs is ``nearest``."""
     return rounding if dtype in HALVES else "nearest"
 
 

@@ -107,7 +107,7 @@ class Program:
         return precision.round_parameter(value, param.dtype, state, c, index, self.rounding)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        """Compute the first half of `update`, for rules that try several step lengths: direction and new state."""
+        """Compute the first half of ``update``, for rules that try several step lengths: direction and new state."""
         value = precision.to_compute_dtype(param, state, self.rounding)
         return (
             yield from resolve_reductions(
@@ -118,7 +118,7 @@ class Program:
     def apply(
         self, param: Tensor, direction: Tensor, state: Any, c: Any, index: Tensor | None = None
     ) -> ReductionGenerator:
-        """Compute the second half of `update`: new parameter and new state."""
+        """Compute the second half of ``update``: new parameter and new state."""
         value = precision.to_compute_dtype(param, state, self.rounding)
         value, state = yield from resolve_reductions(self.rule.apply(value, direction, state, c))
         return precision.round_parameter(value, param.dtype, state, c, index, self.rounding)
@@ -135,14 +135,14 @@ class Program:
         return perturbed.to(param.dtype)
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
-        """Return the parameter at which the model is evaluated; `c` are the coefficients of the last step."""
+        """Return the parameter at which the model is evaluated; ``c`` are the coefficients of the last step."""
         return self.rule.evaluation_point(precision.to_compute_dtype(param, state, self.rounding), state, c).to(
             param.dtype
         )
 
     @property
     def needs_index(self) -> bool:
-        """True if `update` needs the number of each element."""
+        """True if ``update`` needs the number of each element."""
         return self.rounding == "stochastic"
 
     @property

@@ -53,7 +53,7 @@ def unsupported_reason(batch: ParameterBatch, *, requested: bool) -> str | None:
 
 
 def run(step: BatchStep, *, requested: bool) -> None:
-    """Take a step in place: stacked where that is faster, or everywhere if `requested`; else tensor by tensor."""
+    """Take a step in place: stacked where that is faster, or everywhere if ``requested``; else tensor by tensor."""
     single = []
     for members in _group_by_shape_and_scalars(step):
         first = step.batch.params[members[0]]
@@ -78,7 +78,7 @@ def _group_by_shape_and_scalars(step: BatchStep) -> list[list[int]]:
 
 
 def _stacks(batch: ParameterBatch, members: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Cut the indices of parameters of one shape into stacks that stay within `_BUCKET_BYTES`."""
+    """Cut the indices of parameters of one shape into stacks that stay within ``_BUCKET_BYTES``."""
     num_bytes = batch.params[members[0]].numel() * compute_dtype(batch.dtype).itemsize
     length = max(1, _BUCKET_BYTES // num_bytes)
     return (members[start : start + length] for start in range(0, len(members), length))

@@ -21,7 +21,7 @@ _BUCKET_NUMEL = 1 << 20
 
 
 class Piece(NamedTuple):
-    """The elements from `start` to `stop`, exclusive, of parameter number `k`."""
+    """The elements from ``start`` to ``stop``, exclusive, of parameter number ``k``."""
 
     k: int
     start: int
@@ -35,7 +35,7 @@ def unsupported_reason(batch: ParameterBatch) -> str | None:
     if not all(param.is_contiguous() for param in batch.params):
         return "a parameter is not contiguous"
     for param in batch.params:
-        if any(leaf.shape(param.shape) != param.shape for leaf in batch.program.layout(param.shape).values()):
+        if any(declared.shape(param.shape) != param.shape for declared in batch.program.layout(param.shape).values()):
             return "a state tensor has another shape than its parameter"
     return batch.direct_access_problem()
 
@@ -74,6 +74,10 @@ def buckets(lengths: Mapping[int, int], size: int) -> Iterator[list[Piece]]:
     Args:
         lengths: The number of elements of each vector, by its number.
         size: The number of elements in a bucket.
+
+    Example:
+        >>> [[tuple(piece) for piece in bucket] for bucket in buckets({0: 3, 1: 2}, 4)]
+        [[(0, 0, 3), (1, 0, 1)], [(1, 1, 2)]]
     """
     bucket: list[Piece] = []
     free = size

@@ -14,7 +14,7 @@ from thalweg.rules.core.reductions import Reduction, ReductionGenerator
 
 
 class TensorStep(NamedTuple):
-    """One step of one tensor: a program and the arguments of its `update`.
+    """One step of one tensor: a program and the arguments of its ``update``.
 
     Attributes:
         program: The program of the parameter.

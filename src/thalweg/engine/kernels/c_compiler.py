@@ -39,7 +39,7 @@ def library(source: str, *, parallel: bool) -> Path | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Return True if a file has the bytes that `build` wrote."""
+    """Return True if a file has the bytes that ``build`` wrote."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -107,7 +107,7 @@ def _digest(source: str, *, parallel: bool) -> str:
 
 @cache
 def _processor() -> str:
-    """Return the processor features that `-march=native` reads; machines may share a home folder."""
+    """Return the processor features that ``-march=native`` reads; machines may share a home folder."""
     try:
         with open("/proc/cpuinfo") as lines:
             return platform.machine() + next(line for line in lines if line.startswith(("flags", "Features")))

@@ -102,7 +102,7 @@ def assignment(operation: Operation) -> str:
     """Return the C statement that computes the result of an operation.
 
     Args:
-        operation: A recorded operation. The C variable of a value with place 3 is `v3`.
+        operation: A recorded operation. The C variable of a value with place 3 is ``v3``.
 
     Raises:
         UnknownOperationError: If C cannot compute it with the rounding of PyTorch.

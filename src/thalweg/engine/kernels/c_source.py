@@ -20,8 +20,8 @@ from thalweg.rules import Max, Mean
 def c_source(passes: Passes) -> str:
     """Print passes as a C translation unit.
 
-    Its public functions are `step`, whose arguments are those of `kernel.Kernel.__call__`, `probe` and `prefetch`. The
-    columns of `at` are the parameters, the gradients, the state in the order of the layout, and then, for each
+    Its public functions are ``step``, whose arguments ``kernel.Kernel`` describes, ``probe`` and ``prefetch``.
+    The columns of ``at`` are the parameters, the gradients, the state in the order of the layout, and then, for each
     reduction, memory for its results and for the partial results of the blocks. Parameters and state are written in
     place.
 
@@ -77,7 +77,7 @@ def _gather_function(passes: Passes) -> str:
 
 
 def _column_of(passes: Passes, reduction: RecordedReduction) -> int:
-    """Return the column of `at` for the results of a reduction; the next column is for the partial results."""
+    """Return the column of ``at`` for the results of a reduction; the next column is for the partial results."""
     return 2 + len(passes.recording.state) + 2 * passes.reductions.index(reduction)
 
 

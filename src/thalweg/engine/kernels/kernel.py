@@ -54,7 +54,7 @@ class Kernel:
         Args:
             numbers: The numbers of the passes.
             sizes: Batches, rows, columns and elements of each tensor.
-            addresses: The addresses of all tensors, column by column; `c_source` lists the columns.
+            addresses: The addresses of all tensors, column by column; ``c_source`` lists the columns.
             coefficients: The scalars of the step, a row for each tensor or one row for all.
             row_stride: The length of a row; 0 if there is one row for all.
             threads: The number of threads.

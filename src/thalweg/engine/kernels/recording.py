@@ -155,7 +155,7 @@ def record(program: Program, dtype: torch.dtype, num_dims: int = 1, *, larger: i
         program: The program.
         dtype: The dtype of its parameters.
         num_dims: The number of their dimensions.
-        larger: Uses other, larger sizes. The recordings of two values differ if the rule reads sizes off tensors.
+        larger: 1 records at other, larger sizes. The recording differs if the rule reads sizes from tensors.
 
     Returns:
         The recording.
