@@ -22,9 +22,12 @@ from thalweg.optim import keywords
 def test_keywords_and_defaults_are_torchs(case: Case) -> None:
     ours = inspect.signature(case.ours).parameters
     theirs = inspect.signature(case.theirs).parameters
-    own = {"rounding", "seed", "backend"}
-    assert list(ours.keys() - own) == list(theirs.keys() & ours.keys())
-    assert theirs.keys() - ours.keys() <= set(keywords.TORCH_ONLY)
+    own = {"rounding", "seed", "backend", "differentiable"}
+    own -= theirs.keys()
+    assert ours.keys() - own == theirs.keys() & ours.keys()
+    by_position = [name for name in ours if name in theirs and name not in {*keywords.COMMON, *keywords.TORCH_KERNELS}]
+    assert by_position == [name for name in theirs if name in by_position]
+    assert theirs.keys() - ours.keys() <= {"decoupled_weight_decay"}
     for name in ours.keys() - own:
         if name == "eps" and case.ours is optim.Adafactor:  # torch's None is that of the dtype, as 0 is here
             assert (ours[name].default, theirs[name].default) == ((0.0, 1e-3), (None, 1e-3))

@@ -63,7 +63,7 @@ def _completed(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any]
     """A saved group with what torch's optimizers lack, without what only they have; another algorithm's is refused."""
     missing = [keyword for keyword in keywords.members(rule) if keyword not in group]
     if whose is None:
-        theirs = keywords.torchs(rule.name)
+        theirs = keywords.torch_defaults(rule.name)
         missing = [keyword for keyword in missing if not theirs or keyword in theirs]  # others are ours alone
         known = {*keywords.members(rule), *keywords.COMMON}
         strange = [keyword for keyword in group if keyword in _all_of_torchs() and keyword not in known]
@@ -93,7 +93,11 @@ def _all_of_torchs() -> frozenset[str]:
     """The settings of any of torch's optimizers."""
     kinds = [one for one in vars(torch.optim).values() if isinstance(one, type)]
     names = [kind.__name__ for kind in kinds if issubclass(kind, torch.optim.Optimizer)]
-    return frozenset(chain.from_iterable(map(keywords.torchs, names))) - {"params", "defaults", *keywords.TORCH_ONLY}
+    return frozenset(chain.from_iterable(map(keywords.torch_defaults, names))) - {
+        "params",
+        "defaults",
+        *keywords.TORCH_ONLY,
+    }
 
 
 def _check_names(rule: Rule, groups: Groups, saved: Groups) -> None:

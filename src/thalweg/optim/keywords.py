@@ -24,13 +24,8 @@ TORCH_KERNELS = ("foreach", "fused", "capturable", "differentiable")
 # What groups of torch's own optimizers hold besides, and ours do not.
 TORCH_ONLY = (*TORCH_KERNELS, "decoupled_weight_decay")
 # What every optimizer takes besides the settings of its rule, with its default.
+_TORCH_NAMES = {"AdaGrad": "Adagrad"}  # where torch spells it otherwise
 COMMON: dict[str, Any] = {"maximize": False, "rounding": "nearest", "seed": 0, "backend": None}
-MEANINGS = {
-    "maximize": "climb instead of descending; default False",
-    "rounding": 'of bfloat16 and float16 parameters: "nearest", "kahan" or "stochastic"; default "nearest"',
-    "seed": "of stochastic rounding, and of what a rule draws; default 0",
-    "backend": 'how steps are run: "loop", "flat", "compiled", "batched", or None for the fastest; default None',
-}
 
 
 @cache
@@ -85,41 +80,20 @@ def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
 
 def _takes_none(name: str, keyword: str) -> bool:
     """Whether torch's optimizer of this name has None as a default of the keyword."""
-    default = torchs(name).get(keyword)
-    return keyword in torchs(name) and None in (default if isinstance(default, tuple) else (default,))
+    default = torch_defaults(name).get(keyword)
+    return keyword in torch_defaults(name) and None in (default if isinstance(default, tuple) else (default,))
 
 
 @cache
-def torchs(name: str) -> dict[str, Any]:
-    """The keywords of torch's optimizer of this name, with their defaults; none if there is none."""
-    kind = getattr(torch.optim, name, None)
-    return {key: one.default for key, one in inspect.signature(kind).parameters.items()} if kind else {}
+def torch_defaults(name: str) -> dict[str, Any]:
+    """Return the keywords of torch's optimizer of this name with their defaults; none if torch has no such class."""
+    kind = getattr(torch.optim, _TORCH_NAMES.get(name, name), None)
+    return {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()} if kind else {}
 
 
 def to_rule(rule: Rule, group: dict[str, Any]) -> Rule:
     """The rule with the settings of a parameter group."""
     return rule.with_(**settings(rule, group))
-
-
-def signature(rule: Rule) -> inspect.Signature:
-    """The signature of the optimizer made from a rule, for `help` and editors."""
-    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("params", positional)]
-    parameters += [inspect.Parameter(key, positional, default=value) for key, value in from_rule(rule).items()]
-    parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=COMMON[key]) for key in COMMON]
-    return inspect.Signature(parameters)
-
-
-def document(rule: Rule) -> str:
-    """The docstring of the optimizer made from a rule."""
-    lines = [rule.__doc__ or "", "", "Args:", "    params: parameters to optimize, or dicts that define groups"]
-    for keyword, names in members(rule).items():
-        declared = [rule.hypers()[name] for name in names]
-        texts = [f"{one.symbol}: {one.doc} ({one.bound})" if one.symbol else one.doc for one in declared]
-        default = from_rule(rule)[keyword]
-        lines.append(f"    {keyword}: {'; '.join(texts)}; default {default}")
-    lines += [f"    {keyword}: {text}" for keyword, text in MEANINGS.items()]
-    return "\n".join(lines)
 
 
 def bind(rule: Rule, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError, ParameterTypeError
-from thalweg.optim import checkpoints, closure_steps, keywords
+from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import Binding, Bindings, GroupBindings, UnknownParameterError, step_differentiably
 from thalweg.optim.execution_plan import ExecutionPlan, expected, planned
 from thalweg.optim.parameter_checks import check_parameter, check_rounding
@@ -42,8 +42,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if rule is None:  # a subclass of one of these, with the same formula
             return
         cls.rule = rule = rule() if isinstance(rule, type) else rule
-        cls.__signature__ = keywords.signature(rule)  # type: ignore[attr-defined]
-        cls.__doc__ = keywords.document(rule)
+        cls.__signature__ = signatures.signature(rule)  # type: ignore[attr-defined]
+        cls.__doc__ = signatures.docstring(rule)
         _MADE.setdefault(rule, cls)
 
     def __init__(
