@@ -106,7 +106,7 @@ def _type_of(rule: Rule, keyword: str, names: Sequence[str]) -> Any:
         kind | None if value is None else kind
         for kind, value in zip(types, torch_values if len(torch_values) == len(types) else types, strict=True)
     ]
-    return types[0] if list(names) == [keyword] else tuple[tuple(types)]  # type: ignore[misc]  # made at run time
+    return types[0] if list(names) == [keyword] else tuple[tuple(types)]
 
 
 def _type_of_value(declared: Hyper) -> Any:
