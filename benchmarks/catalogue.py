@@ -36,9 +36,9 @@ def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
     batch = ParameterBatch(program, [param], {name: [getattr(state, name)] for name in state._fields})
     possible = {
         "loop": True,
-        "flat": flat.why_not(batch) is None,
-        "compiled": kernel.why_not(batch) is None and kernel_cache.started(batch).exception() is None,
-        "batched": batched.why_not(batch, asked=True) is None,
+        "flat": flat.unsupported_reason(batch) is None,
+        "compiled": kernel.unsupported_reason(batch) is None and kernel_cache.compile_in_background(batch).exception() is None,
+        "batched": batched.unsupported_reason(batch, requested=True) is None,
         "population": rule.traits.supports_vmap,
     }
     return [name for name, can in possible.items() if can]

@@ -22,7 +22,7 @@ from thalweg.bench.measure import interleaved, ratio
 from thalweg.bench.sets import SETS
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.program import Program
-from thalweg.engine.kernels.kernel_cache import KernelSpec
+from thalweg.engine.kernels.kernel_spec import KernelSpec
 from thalweg.registry import RULES
 
 RECORD = Path(__file__).parent / "records" / "rules.json"

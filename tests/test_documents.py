@@ -247,7 +247,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 def test_the_core_imports_torch_alone() -> None:
     script = (
-        "import sys, thalweg.optim, thalweg.engine.stacked, thalweg.testing, thalweg.bench\n"
+        "import sys, thalweg.optim, thalweg.engine.population, thalweg.testing, thalweg.bench\n"
         "lab = {'scipy', 'sklearn', 'sqlalchemy', 'matplotlib', 'jinja2', 'rich', 'click'} & set(sys.modules)\n"
         "assert not lab, lab\n"
     )

@@ -72,7 +72,7 @@ def test_inputs_are_not_written(case: Case) -> None:
     )
     state = rule.init(param)
     before = [tensor.clone() for tensor in (param, grad, *state)]
-    list(loop.update([loop.Item(Program(rule), param, grad, state, Program(rule).coefficients(1))]))
+    list(loop.update([loop.TensorStep(Program(rule), param, grad, state, Program(rule).coefficients(1))]))
     assert all(torch.equal(tensor, was) for tensor, was in zip((param, grad, *state), before, strict=True))
 
 
@@ -89,7 +89,7 @@ def test_numbers_enter_the_kernel_through_coefficients_alone(case: Case) -> None
         if not declared.is_switch and getattr(rule, name) != 0:
             object.__setattr__(poisoned, name, math.nan)
     (right,), (found,) = (
-        list(loop.update([loop.Item(Program(one), param, grad, state, coefficients)])) for one in (rule, poisoned)
+        list(loop.update([loop.TensorStep(Program(one), param, grad, state, coefficients)])) for one in (rule, poisoned)
     )
     assert torch.equal(right[0], found[0])
     assert all(torch.equal(a, b) for a, b in zip(right[1], found[1], strict=True))

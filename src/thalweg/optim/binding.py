@@ -135,10 +135,10 @@ class Binding:
         taken = self._counts.at(self.positions)
         if program.needs_keys:
             each = zip(taken, self._before(), self.positions, strict=True)
-            return [program.coefficients(int(k) + 1, before=before, seed=seed, position=at) for k, before, at in each]
+            return [program.coefficients(int(k) + 1, previous=before, seed=seed, position=at) for k, before, at in each]
         if program.rule.traits.recurrent_scalars:
             pairs = list(zip(taken, self._before(), strict=True))
-            made = {pair: program.coefficients(int(pair[0]) + 1, before=pair[1]) for pair in set(pairs)}
+            made = {pair: program.coefficients(int(pair[0]) + 1, previous=pair[1]) for pair in set(pairs)}
             return [made[pair] for pair in pairs]
         rows = {count: program.coefficients(int(count) + 1) for count in set(taken)}
         return [rows[count] for count in taken]
@@ -149,11 +149,11 @@ class Binding:
             return [()] * len(self.positions)
         return list(zip(*(numbers.at(self.positions) for numbers in self._carried), strict=True))
 
-    def items(self, step: BatchStep) -> list[loop.Item]:
+    def items(self, step: BatchStep) -> list[loop.TensorStep]:
         """A step, tensor by tensor."""
         batch = step.batch
-        each = enumerate(zip(batch.params, step.grads, step.rows, batch.shards, strict=True))
-        return [loop.Item(self.program, param, grad, batch.state(k), *more) for k, (param, grad, *more) in each]
+        each = enumerate(zip(batch.params, step.grads, step.coefficients, batch.shards, strict=True))
+        return [loop.TensorStep(self.program, param, grad, batch.state(k), *more) for k, (param, grad, *more) in each]
 
     def keep(self, k: int, param: Tensor, state: Any) -> None:
         """Take what a step made of the parameter number `k`: it is written in place, the entries of its state anew."""
@@ -187,13 +187,13 @@ class Binding:
         """Count the step that was taken, and remember the scalars that it carries on."""
         self._counts.add_one(self.positions)
         for name, numbers in zip(self.program.rule.traits.recurrent_scalars, self._carried, strict=True):
-            numbers.put(self.positions, (getattr(row, name) for row in step.rows))
+            numbers.put(self.positions, (getattr(row, name) for row in step.coefficients))
 
 
 @torch.enable_grad()
 def step_differentiably(ready: Sequence[tuple[Binding, BatchStep]]) -> None:
     """Take steps that autograd records."""
-    slots = [(binding, k) for binding, step in ready for k in range(len(step.rows))]
+    slots = [(binding, k) for binding, step in ready for k in range(len(step.coefficients))]
     items = [item for binding, step in ready for item in binding.items(step)]
     for (binding, k), made in zip(slots, loop.update(items), strict=True):
         binding.keep(k, *made)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep
-from thalweg.engine.eager.loop import Item
+from thalweg.engine.eager.loop import TensorStep
 from thalweg.engine.search_line import SearchLine, reduce_over_items
 from thalweg.errors import ParameterError, SettingError
 from thalweg.optim import keywords
@@ -164,12 +164,12 @@ def _is_narrow(reach: float, tolerance: float, width: float) -> bool:
     return width * reach < tolerance
 
 
-def _items(steps: list[tuple[Binding, BatchStep]]) -> list[tuple[int, Item]]:
+def _items(steps: list[tuple[Binding, BatchStep]]) -> list[tuple[int, TensorStep]]:
     """The items of a step, each with the position of its parameter in the optimizer."""
     return [pair for binding, step in steps for pair in zip(binding.positions, binding.items(step), strict=True)]
 
 
-def _alike(pairs: list[tuple[int, Item]], here: _Seen) -> list[tuple[int, Item]]:
+def _alike(pairs: list[tuple[int, TensorStep]], here: _Seen) -> list[tuple[int, TensorStep]]:
     """Items with the gradients of here, that ask for as many inner products: the pairs of who has taken most steps.
 
     The gradients they come with may be those of a later point, at which the search did not stay. The pairs are counted

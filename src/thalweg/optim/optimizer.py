@@ -138,7 +138,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         else:
             # Counted one by one: what fails on the way leaves each batch as before its step, or as after it.
             steps = [(binding.runner, step) for binding, step in ready]
-            backends.run(steps, taken=lambda k: ready[k][0].count(ready[k][1]))
+            backends.run(steps, after_batch=lambda k: ready[k][0].count(ready[k][1]))
         return loss
 
     def _take_second_gradient(self, closure: Callable[[], Any] | None) -> None:

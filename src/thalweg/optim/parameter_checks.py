@@ -52,5 +52,5 @@ def _check_shape(who: str, rule: Rule, shape: torch.Size) -> None:
 
 def check_rounding(who: str, rounding: precision.Rounding, dtype: torch.dtype) -> None:
     """Refuse a way of rounding that a dtype has not."""
-    if reason := precision.why_not(rounding, dtype):
+    if reason := precision.unsupported_reason(rounding, dtype):
         raise ParameterError(f'{who}: {reason}, got a parameter of {dtype}. Use rounding="kahan".')

@@ -135,9 +135,9 @@ def _moved(rule: Rule, start: Sequence[Tensor], shown: Sequence[Sequence[Tensor]
     states = [program.init(param) for param in params]
     carried, squares = program.initial_recurrent_scalars(), []
     for step, grads in enumerate(shown, start=1):
-        c = program.coefficients(step, before=carried)
+        c = program.coefficients(step, previous=carried)
         carried = program.recurrent_scalars_of(c)
-        items = [loop.Item(program, *each, c) for each in zip(params, grads, states, strict=True)]
+        items = [loop.TensorStep(program, *each, c) for each in zip(params, grads, states, strict=True)]
         before = params
         params, states = (list(each) for each in zip(*loop.update(items), strict=True))
         if step > half:

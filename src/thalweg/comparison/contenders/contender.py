@@ -133,7 +133,7 @@ class Contender:
         """What neighbours in a population must share, to be stepped as one."""
         if isinstance(self.rule, ExternalOptimizer):
             return self.name
-        return population.program(self.rule_at(settings), _SHAPES)
+        return population.program_key(self.rule_at(settings), _SHAPES)
 
     @property
     def state_numbers(self) -> int:

@@ -186,7 +186,7 @@ class PopulationRun:
     def _parts(self) -> list[slice]:
         """Stretches of neighbours whose rules are one program."""
         shapes = [param.shape[1:] for param in self.params.values()]
-        programs = [population.program(rule, shapes) for rule in self.rules]
+        programs = [population.program_key(rule, shapes) for rule in self.rules]
         starts = [k for k in range(self.members) if k == 0 or programs[k] != programs[k - 1]]
         return [slice(start, end) for start, end in itertools.pairwise([*starts, self.members])]
 
