@@ -59,7 +59,7 @@ def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> N
             case.ours(lazy.parameters(), **case.settings)
         assert str(error.value) == (
             f"{case.ours.__name__}: every parameter must have a shape, got one of a lazy module that has none yet. "
-            "Pass one batch through the model before you make the optimizer."
+            "Pass one batch through the model before you create the optimizer."
         )
         return
     optimizer = case.ours(lazy.parameters(), **case.settings)
