@@ -44,9 +44,9 @@ class ExecutionPlan:
     Example:
         >>> import torch
         >>> from thalweg import optim
-        >>> print(optim.AdamW([torch.zeros(3, 2)], backend="loop").plan)
-        loop: asked for
-            0  3x2, float32, cpu
+        >>> plan = optim.AdamW([torch.zeros(3, 2)], backend="loop").plan
+        >>> plan.parameters[0].choice.backend
+        'loop'
     """
 
     parameters: tuple[PlannedParameter, ...]
