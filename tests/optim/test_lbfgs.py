@@ -371,7 +371,7 @@ def test_errors_say_what_to_do() -> None:
         optim.LBFGS([param], line_search_fn="wolfe")
     with pytest.raises(SettingError, match="LBFGS: max_iter must be >= 1, got 0"):
         optim.LBFGS([param], max_iter=0)
-    with pytest.raises(KeywordError, match="LBFGS: differentiable must be left out"):
+    with pytest.raises(KeywordError, match="LBFGS: differentiable must be False"):
         optim.LBFGS([param], differentiable=True)
     theirs = torch.optim.LBFGS([param])
     with pytest.raises(ParameterError, match="LBFGS: the checkpoint must be one of thalweg's, got one of torch's"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from thalweg.optim.line_search import FALL, SLOPE, Point, strong_wolfe
+from thalweg.optim.line_search import CURVATURE, SUFFICIENT_DECREASE, Point, strong_wolfe
 
 Line = Callable[[float], tuple[float, float]]
 
@@ -28,15 +28,17 @@ def hyperbola(t: float) -> tuple[float, float]:
     return math.hypot(1.0, 50 * (t - 2.0)), 2500 * (t - 2.0) / math.hypot(1.0, 50 * (t - 2.0))
 
 
-def search(line: Line, most: int = 25) -> tuple[Point, Point, list[float]]:
-    seen: list[float] = []
+def search(line: Line, max_evaluations: int = 25) -> tuple[Point[float], Point[float], list[float]]:
+    """Return the start, the accepted point and every t that was evaluated."""
+    evaluated: list[float] = []
 
-    def phi(t: float) -> Point:
-        seen.append(t)
+    def evaluate(t: float) -> Point[float]:
+        evaluated.append(t)
         return Point(t, *line(t), t)
 
     start = Point(0.0, *line(0.0), 0.0)
-    return start, strong_wolfe(phi, start, most=most, is_narrow=lambda width: width < 1e-12), seen
+    accepted = strong_wolfe(evaluate, start, max_evaluations=max_evaluations, is_narrow=lambda width: width < 1e-12)
+    return start, accepted, evaluated
 
 
 LINES = {
@@ -50,39 +52,39 @@ LINES = {
 
 @pytest.mark.parametrize("name", LINES)
 def test_the_conditions_hold(name: str) -> None:
-    start, found, seen = search(LINES[name])
-    assert found.value <= start.value + FALL * found.t * start.slope
-    assert abs(found.slope) <= SLOPE * abs(start.slope)
-    assert found.found == found.t
-    assert found.t in seen
-    assert len(seen) <= 15
+    start, accepted, evaluated = search(LINES[name])
+    assert accepted.loss <= start.loss + SUFFICIENT_DECREASE * accepted.t * start.slope
+    assert abs(accepted.slope) <= CURVATURE * abs(start.slope)
+    assert accepted.evaluation == accepted.t
+    assert accepted.t in evaluated
+    assert len(evaluated) <= 15
 
 
-def test_it_looks_at_the_first_length_first_and_no_further_if_that_will_do() -> None:
+def test_the_first_length_is_evaluated_first_and_no_further_if_it_suffices() -> None:
     assert search(bowl(1.2))[2] == [1.0]
 
 
 def test_a_bowl_is_solved_by_one_interpolation() -> None:
-    _, found, seen = search(bowl(0.01))
-    assert len(seen) == 2
-    assert found.t == pytest.approx(0.01)
+    _, accepted, evaluated = search(bowl(0.01))
+    assert len(evaluated) == 2
+    assert accepted.t == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("most", [0, 1, 2, 3])
-def test_where_looks_run_out_the_lowest_is_kept(most: int) -> None:
+@pytest.mark.parametrize("max_evaluations", [0, 1, 2, 3])
+def test_the_lowest_point_is_accepted_when_evaluations_run_out(max_evaluations: int) -> None:
     for line in (bowl(1e-9), bowl(1e9), walled, edge):
-        start, found, seen = search(line, most)
-        assert len(seen) <= 1 + most
-        assert found.value == min(start.value, *(Point(t, *line(t)).value for t in seen))
-        assert math.isfinite(found.value)
+        start, accepted, evaluated = search(line, max_evaluations)
+        assert len(evaluated) <= 1 + max_evaluations
+        assert accepted.loss == min(start.loss, *(Point(t, *line(t), None).loss for t in evaluated))
+        assert math.isfinite(accepted.loss)
 
 
-def test_a_line_that_is_never_finite_leads_nowhere() -> None:
-    start, found, _ = search(lambda t: (math.nan, math.nan) if t else (1.0, -1.0))
-    assert found is start
+def test_a_line_that_is_never_finite_returns_its_start() -> None:
+    start, accepted, _ = search(lambda t: (math.nan, math.nan) if t else (1.0, -1.0))
+    assert accepted is start
 
 
-def test_a_line_without_a_bottom_ends() -> None:
-    _, found, seen = search(lambda t: (-t, -1.0))
-    assert found.t == max(seen)
-    assert len(seen) <= 26
+def test_a_line_without_a_minimum_ends() -> None:
+    _, accepted, evaluated = search(lambda t: (-t, -1.0))
+    assert accepted.t == max(evaluated)
+    assert len(evaluated) <= 26

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from cases.rules import CASES, TORCH_CASES, Case, gradients, parameters
+from cases.rules import CASES, TORCHS, Case, gradients, parameters
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
 from thalweg.errors import ParameterError
@@ -22,9 +22,12 @@ from thalweg.optim import keywords
 def test_keywords_and_defaults_are_torchs(case: Case) -> None:
     ours = inspect.signature(case.optimizer).parameters
     theirs = inspect.signature(case.reference).parameters
-    own = {"rounding", "seed", "backend"}
-    assert list(ours.keys() - own) == list(theirs.keys() & ours.keys())
-    assert theirs.keys() - ours.keys() <= set(keywords.TORCH_ONLY)
+    own = {"rounding", "seed", "backend", "differentiable"}
+    own -= theirs.keys()
+    assert ours.keys() - own == theirs.keys() & ours.keys()
+    by_position = [name for name in ours if name in theirs and name not in {*keywords.COMMON, *keywords.TORCH_KERNELS}]
+    assert by_position == [name for name in theirs if name in by_position]
+    assert theirs.keys() - ours.keys() <= {"decoupled_weight_decay"}
     for name in ours.keys() - own:
         if name == "eps" and case.optimizer is optim.Adafactor:  # torch's None is that of the dtype, as 0 is here
             assert (ours[name].default, theirs[name].default) == ((0.0, 1e-3), (None, 1e-3))
@@ -54,7 +57,7 @@ SCHEDULERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize(
-    "case", [case for case in TORCH_CASES if "momentum" in case.settings or "betas" in case.settings], ids=str
+    "case", [case for case in TORCHS if "momentum" in case.settings or "betas" in case.settings], ids=str
 )
 def test_schedulers_of_torch_do_what_they_do_to_torch(case: Case, scheduler: str) -> None:
     if case.settings.get("dampening"):
@@ -117,9 +120,7 @@ def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Ca
     assert late not in optimizer.state
     late.grad = alone.grad = torch.tensor([[1.0, -2.0, 0.5]])
     optimizer.step()
-    case.optimizer(
-        [resting, alone], **case.settings
-    ).step()  # at the position of `late`, on which random numbers depend
+    case.optimizer([resting, alone], **case.settings).step()  # at the position of `late`, on which random numbers depend
     assert torch.equal(late, alone)
 
 

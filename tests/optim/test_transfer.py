@@ -1,4 +1,4 @@
-"""A learning rate brought from one rule to another: steps of one size, measured by running the optimizers."""
+"""A learning rate is transferred from one rule to another: steps of one size, measured by running the optimizers."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ ADAMW = rules.AdamW(lr=3e-4, weight_decay=0.1)
 
 
 def size_of_steps(rule: rules.Rule, params: list[Tensor], grads: list[list[Tensor]]) -> float:
-    """The root mean square step of the second half, by the optimizer itself, without its weight decay."""
+    """Return the root mean square step of the second half, by the optimizer itself, without its weight decay."""
     params = [param.clone() for param in params]
     optimizer = optim.optimizer_for(rule.with_(weight_decay=0.0))(params)
     squares = []
@@ -39,10 +39,10 @@ def size_of_steps(rule: rules.Rule, params: list[Tensor], grads: list[list[Tenso
     ids=lambda rule: rule.name,
 )
 def test_both_rules_take_steps_of_one_size(target: rules.Rule) -> None:
-    found = transfer(ADAMW, target, PARAMS, GRADS)
-    wanted = size_of_steps(ADAMW, PARAMS, GRADS)
-    assert found.step_size == pytest.approx(wanted, rel=1e-3)
-    assert size_of_steps(found.rule, PARAMS, GRADS) == pytest.approx(wanted, rel=1e-2)
+    transferred = transfer(ADAMW, target, PARAMS, GRADS)
+    expected = size_of_steps(ADAMW, PARAMS, GRADS)
+    assert transferred.step_size == pytest.approx(expected, rel=1e-3)
+    assert size_of_steps(transferred.rule, PARAMS, GRADS) == pytest.approx(expected, rel=1e-2)
 
 
 def test_there_and_back_is_where_it_began() -> None:
@@ -67,11 +67,11 @@ def test_muon_scaled_for_adamw_needs_nearly_adamws_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error", "said"),
+    ("call", "error", "message"),
     [
-        (lambda: transfer("adamw", "sgd"), SettingError, "the steps of SGD follow the size of gradients"),
+        (lambda: transfer("adamw", "sgd"), SettingError, "the steps of SGD scale with the gradients"),
         (lambda: transfer("adamw", "muon"), SettingError, "Muon looks at whole tensors, so params must be given"),
-        (lambda: transfer("adamw", "prodigy"), SettingError, "got Prodigy, whose lr is a factor of a size"),
+        (lambda: transfer("adamw", "prodigy"), SettingError, "got Prodigy, whose lr is a factor of a step size"),
         (lambda: transfer("sam(sgd)", "adamw"), SettingError, "needs gradients alone, got SAM"),
         (lambda: transfer("muon+adamw", "adamw"), SettingError, "got Muon.AdamW. Use its parts"),
         (lambda: transfer("adamw", "lioness"), UnknownNameError, "Did you mean lion"),
@@ -80,9 +80,9 @@ def test_muon_scaled_for_adamw_needs_nearly_adamws_rate() -> None:
         (lambda: transfer(rules.AdamW(lr=0.0), "lion"), ParameterError, "AdamW must move parameters"),
     ],
 )
-def test_what_cannot_be_brought_over_is_told(wrong, error, said) -> None:
-    with pytest.raises(error, match=said):
-        wrong()
+def test_a_learning_rate_that_cannot_be_transferred_is_an_error(call, error, message) -> None:
+    with pytest.raises(error, match=message):
+        call()
 
 
 @pytest.mark.parametrize("gradients", [torch.ones(()), torch.ones(3), [torch.ones(3), torch.ones(3)]], ids=str)

@@ -5,7 +5,7 @@ Where torch has the algorithm, changing the import is enough.
 
 from thalweg import rules
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
-from thalweg.optim.routing import Routing, route
+from thalweg.optim.routing import Routing, RoutingPlan, route
 from thalweg.optim.transfer import Transferred, transfer
 
 
@@ -213,6 +213,7 @@ __all__ = [
     "RAdamW",
     "RMSprop",
     "Routing",
+    "RoutingPlan",
     "Rprop",
     "RuleOptimizer",
     "ScheduleFreeAdamW",

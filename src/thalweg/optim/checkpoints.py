@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved, checked as a whole and made ready, before anything of an optimizer is changed."""
+"""Checkpoints: a saved state is checked as a whole and prepared before anything of an optimizer is changed."""
 
 import copy
 import math
@@ -21,122 +21,159 @@ from thalweg.rules import Rule
 Groups = Sequence[Mapping[str, Any]]
 
 
-def taken(
+def prepare(
     rule: Rule, defaults: Mapping[str, Any], groups: Groups, saved: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """A checkpoint as an optimizer with these groups can take it, and the state of each parameter.
+    """Check a checkpoint and return it in the form that an optimizer with these groups can load.
 
-    Raises ParameterError or SettingError; groups of another number or size are left to torch to refuse.
+    torch itself refuses groups of another number or size.
+
+    Args:
+        rule: The rule of the optimizer.
+        defaults: The default settings of the optimizer.
+        groups: The parameter groups of the optimizer.
+        saved: The checkpoint, as ``state_dict()`` returns it.
+
+    Returns:
+        The checkpoint with complete groups, and the state of each parameter.
+
+    Raises:
+        ParameterError: If the checkpoint does not fit the optimizer.
+        SettingError: If a saved setting is out of its bounds.
     """
     if not isinstance(saved.get("param_groups"), list) or not isinstance(saved.get("state"), Mapping):
         raise ParameterError(
             f"{rule.name}: a checkpoint must hold 'param_groups' and 'state', got {', '.join(map(repr, saved))}. "
-            "Pass what state_dict() gave."
+            "Pass the result of state_dict()."
         )
-    whose = saved.get("rule")
-    if whose not in (None, rule.name):
+    saved_rule = saved.get("rule")
+    if saved_rule not in (None, rule.name):
         raise ParameterError(
-            f"{rule.name}: the checkpoint must be one of {rule.name}, got one of {whose}. Load it into that."
+            f"{rule.name}: the checkpoint must be one of {rule.name}, got one of {saved_rule}. "
+            f"Load it into {saved_rule}."
         )
-    final = [_completed(rule, defaults, group, whose) for group in saved["param_groups"]]
-    if rule.parts:  # what is where decides which rule steps it
-        _check_names(rule, groups, final)
-    rules = [keywords.to_rule(rule, group) for group in final]
-    loaded: dict[Any, Any] = defaultdict(dict)
-    if [len(group["params"]) for group in groups] == [len(group["params"]) for group in final]:
-        ids = dict(zip(_params(final), _params(groups), strict=True))
-        of_index = {index: pair for pair in zip(rules, final, strict=True) for index in pair[1]["params"]}
-        for index, record in saved["state"].items():
-            if index in ids:
-                _check_record(*of_index[index], ids[index], record)
-                loaded[ids[index]] = {key: _kept(key, value, ids[index]) for key, value in record.items()}
-            else:
-                loaded[index] = record
-    return {**saved, "param_groups": final}, loaded
+    if saved_rule is None:
+        for group in saved["param_groups"]:
+            _check_torch_group(rule, group)
+    saved_groups = [_complete(rule, defaults, group) for group in saved["param_groups"]]
+    if rule.parts:  # the group of a parameter decides which rule steps it
+        _check_param_names(rule, groups, saved_groups)
+    return {**saved, "param_groups": saved_groups}, _prepare_state(rule, groups, saved_groups, saved["state"])
+
+
+def _prepare_state(rule: Rule, groups: Groups, saved_groups: Groups, saved: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the state of each parameter, copied to its device; the dtype is the one that was saved."""
+    rules = [keywords.to_rule(rule, group) for group in saved_groups]
+    state: dict[Any, Any] = defaultdict(dict)
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved_groups]:
+        return state  # torch refuses the checkpoint
+    param_of_index = dict(zip(_params(saved_groups), _params(groups), strict=True))
+    group_of_index = {
+        index: (group_rule, group)
+        for group_rule, group in zip(rules, saved_groups, strict=True)
+        for index in group["params"]
+    }
+    for index, record in saved.items():
+        if index in param_of_index:
+            param = param_of_index[index]
+            _check_record(*group_of_index[index], param, record)
+            state[param] = {key: _copied(key, value, param) for key, value in record.items()}
+        else:
+            state[index] = record
+    return state
 
 
 def _params(groups: Groups) -> list[Any]:
     return list(chain.from_iterable(group["params"] for group in groups))
 
 
-def _completed(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any], whose: str | None) -> dict[str, Any]:
-    """A saved group with what torch's optimizers lack, without what only they have; another algorithm's is refused."""
-    missing = [keyword for keyword in keywords.members(rule) if keyword not in group]
-    if whose is None:
-        theirs = keywords.torchs(rule.name)
-        missing = [keyword for keyword in missing if not theirs or keyword in theirs]  # others are ours alone
-        known = {*keywords.members(rule), *keywords.COMMON}
-        strange = [keyword for keyword in group if keyword in _all_of_torchs() and keyword not in known]
-        if missing or strange:
-            got = f"without {', '.join(missing)}" if missing else f"with {', '.join(strange)}"
-            raise ParameterError(
-                f"{rule.name}: the checkpoint must be one of {rule.name}, got one {got}. "
-                "Load it into the optimizer that saved it."
-            )
-    if rule.traits.needs == "closure" and "maximize" not in group:  # which ours have, and torch's LBFGS has not
+def _complete(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved group with defaults for missing settings and without the keys that only torch's groups have."""
+    if rule.traits.needs == "closure" and "maximize" not in group:  # torch's LBFGS has no `maximize`, ours has
         raise ParameterError(
             f"{rule.name}: the checkpoint must be one of thalweg's, got one of torch's, which keeps another history. "
-            "Begin without it: a few iterations find the history anew."
+            "Start without it: a few iterations rebuild the history."
         )
     if group.get("decoupled_weight_decay") and rule.name == "Adam":  # torch's AdamW has the key, always true
         raise ParameterError(
             f"{rule.name}: the checkpoint must have weight decay as an L2 penalty, got decoupled weight decay. "
             "Load it into AdamW."
         )
-    final = {**defaults, **{key: value for key, value in group.items() if key not in keywords.TORCH_ONLY}}
-    keywords.check_common(rule, final)
-    return final
+    completed = {**defaults, **{key: value for key, value in group.items() if key not in keywords.TORCH_ONLY}}
+    keywords.check_common(rule, completed)
+    return completed
+
+
+def _check_torch_group(rule: Rule, group: Mapping[str, Any]) -> None:
+    """Raise ParameterError if a group without the name of its rule was saved by another algorithm."""
+    torch_defaults = keywords.torch_defaults(rule.name)
+    missing = [
+        keyword
+        for keyword in keywords.members(rule)
+        if keyword not in group and (not torch_defaults or keyword in torch_defaults)  # others are ours alone
+    ]
+    known = {*keywords.members(rule), *keywords.COMMON}
+    unexpected = [keyword for keyword in group if keyword in _all_torch_keywords() and keyword not in known]
+    if missing or unexpected:
+        got = f"without {', '.join(missing)}" if missing else f"with {', '.join(unexpected)}"
+        raise ParameterError(
+            f"{rule.name}: the checkpoint must be one of {rule.name}, got one {got}. "
+            "Load it into the optimizer that saved it."
+        )
 
 
 @cache
-def _all_of_torchs() -> frozenset[str]:
-    """The settings of any of torch's optimizers."""
-    kinds = [one for one in vars(torch.optim).values() if isinstance(one, type)]
+def _all_torch_keywords() -> frozenset[str]:
+    """Return the settings of all of torch's optimizers."""
+    kinds = [value for value in vars(torch.optim).values() if isinstance(value, type)]
     names = [kind.__name__ for kind in kinds if issubclass(kind, torch.optim.Optimizer)]
-    return frozenset(chain.from_iterable(map(keywords.torchs, names))) - {"params", "defaults", *keywords.TORCH_ONLY}
+    settings = frozenset(chain.from_iterable(map(keywords.torch_defaults, names)))
+    return settings - {"params", "defaults", *keywords.TORCH_ONLY}
 
 
-def _check_names(rule: Rule, groups: Groups, saved: Groups) -> None:
-    """Refuse saved groups that hold other parameters, as far as both tell their names."""
-    for number, (group, other) in enumerate(zip(groups, saved, strict=False)):
-        ours, theirs = group.get("param_names", []), other.get("param_names", [])
-        for here, there in zip(ours, theirs, strict=False):
-            if here != there:
+def _check_param_names(rule: Rule, groups: Groups, saved_groups: Groups) -> None:
+    """Raise ParameterError if saved groups hold other parameters, as far as both have names."""
+    for number, (group, saved_group) in enumerate(zip(groups, saved_groups, strict=False)):
+        names, saved_names = group.get("param_names", []), saved_group.get("param_names", [])
+        for name, saved_name in zip(names, saved_names, strict=False):
+            if name != saved_name:
                 raise ParameterError(
-                    f"{rule.name}: the checkpoint must be one of the same routing, got {there} where group {number} "
-                    f"has {here}. Route the model as it was routed when it was saved."
+                    f"{rule.name}: the checkpoint must be one of the same routing, got {saved_name} where group "
+                    f"{number} has {name}. Route the model as it was routed when it was saved."
                 )
 
 
 def _check_record(rule: Rule, group: Mapping[str, Any], param: Tensor, record: Any) -> None:
-    """Refuse what cannot be the state of a parameter of a group, at whose settings the rule is."""
+    """Raise ParameterError if a record cannot be the state of a parameter. `rule` has the settings of the group."""
     if not isinstance(record, Mapping):
         raise ParameterError(
             f"{rule.name}: the state of a parameter must be a dictionary, got {type(record).__name__}. "
-            "Pass what state_dict() gave."
+            "Pass the result of state_dict()."
         )
     for key in ("step", *rule.traits.recurrent_scalars):
-        if record.get(key) is not None and not _is_number(record[key], least=0.0 if key == "step" else -math.inf):
+        minimum = 0.0 if key == "step" else -math.inf
+        if record.get(key) is not None and not _is_finite_number(record[key], minimum):
             raise ParameterError(
                 f"{rule.name}: state[{key!r}] must be one finite number, got {record[key]!r}. "
-                "Pass what state_dict() gave."
+                "Pass the result of state_dict()."
             )
     rounding = precision.effective_rounding(group.get("rounding", "nearest"), as_engine_tensor(param).dtype)
-    for leaf in Program(rule, rounding=rounding).layout(as_engine_tensor(param).shape).values():
-        entry = record.get(leaf.key)
+    shape = as_engine_tensor(param).shape
+    for declared in Program(rule, rounding=rounding).layout(shape).values():
+        entry = record.get(declared.key)
         if isinstance(entry, Tensor) and entry.layout == torch.strided:
-            check_shape(as_engine_tensor(entry), leaf.shape(as_engine_tensor(param).shape), leaf.key)
+            check_shape(as_engine_tensor(entry), declared.shape(shape), declared.key)
 
 
-def _is_number(value: Any, least: float) -> bool:
+def _is_finite_number(value: Any, minimum: float) -> bool:
     try:
-        return math.isfinite(float(value)) and float(value) >= least
+        return math.isfinite(float(value)) and float(value) >= minimum
     except (TypeError, ValueError, RuntimeError):
         return False
 
 
-def _kept(key: str, value: Any, param: Tensor) -> Any:
-    """A saved entry of state, as it is to be kept. Old checkpoints of torch count steps in plain numbers."""
+def _copied(key: str, value: Any, param: Tensor) -> Any:
+    """Return a copy of a saved entry, as the state holds it. Old checkpoints of torch count steps in plain numbers."""
     if key == "step":
         return torch.as_tensor(value, dtype=torch.float32, device="cpu").clone()
     return value.to(device=param.device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)

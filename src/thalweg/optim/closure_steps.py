@@ -1,7 +1,7 @@
-"""Iterations: a step that is many, for rules that need a closure; each goes along a line as far as a search says.
+"""Closure steps: one step of several iterations, for rules that need a closure (L-BFGS).
 
-The rule gives the direction (`engine.line`), `line_search` the length. This is the loop around both, and it ends where
-torch.optim.LBFGS ends its own.
+In each iteration the rule gives a direction (`engine.search_line`) and `line_search` the length of the way along it.
+This module is the loop around both. It ends where torch.optim.LBFGS ends its loop.
 """
 
 import math
@@ -22,32 +22,44 @@ from thalweg.optim.binding import Binding
 from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.rules import Max, Rule
 
-Ready = Callable[[], list[tuple[Binding, BatchStep]]]
+PrepareSteps = Callable[[], list[tuple[Binding, BatchStep]]]
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the closure said of the parameters where they are: the loss as it is minimized, and the gradients."""
+class _Evaluation:
+    """The result of the closure at some values of the parameters.
+
+    Attributes:
+        returned: The value that the closure returned.
+        loss: The loss; its negative if it is maximized.
+        grads: The gradients by the position of the parameter in the optimizer, of parameters that have one.
+        max_grad: The largest absolute value in the gradients.
+    """
 
     returned: Any
     loss: float
-    grads: Mapping[int, Tensor]  # by the position of the parameter in the optimizer; those that have one
-    largest: float
+    grads: Mapping[int, Tensor]
+    max_grad: float
 
     @property
     def is_finite(self) -> bool:
-        return math.isfinite(self.loss) and math.isfinite(self.largest)
+        return math.isfinite(self.loss) and math.isfinite(self.max_grad)
 
 
 def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
-    """Refuse groups that ask for different iterations, and parameters that have no inner product in one place."""
-    wanted = [keywords.settings(rule, group) | {"maximize": group["maximize"]} for group in groups]
-    # The learning rate too: the inverse Hessian is that of all parameters together, and of no part of them.
-    for name, value in wanted[0].items():
-        if other := [one[name] for one in wanted if one[name] != value]:
+    """Check that the groups of an optimizer can be searched along one line.
+
+    Raises:
+        SettingError: If settings differ between groups.
+        ParameterError: If parameters are on several devices or sharded.
+    """
+    first, *remaining = [keywords.settings(rule, group) | {"maximize": group["maximize"]} for group in groups]
+    # Equal learning rates, too: the inverse Hessian belongs to all parameters at once, not to the groups.
+    for name, value in first.items():
+        if different := [settings[name] for settings in remaining if settings[name] != value]:
             raise SettingError(
-                f"{rule.name}: all groups must have the same {name}, got {value!r} and {other[0]!r}. "
-                "Put the parameters into one group; those that are to rest need no gradient."
+                f"{rule.name}: all groups must have the same {name}, got {value!r} and {different[0]!r}. "
+                "Put the parameters into one group. Parameters that must not move need no gradient."
             )
     params = [param for group in groups for param in group["params"]]
     if len(devices := {str(param.device) for param in params}) > 1:
@@ -58,22 +70,22 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
     if sharded := [param for param in params if hasattr(param, "to_local")]:
         raise ParameterError(
             f"{rule.name}: parameters must not be sharded, got a DTensor of shape {tuple(sharded[0].shape)}. "
-            "Use an elementwise rule, AdamW say."
+            "Use an elementwise rule, for example AdamW."
         )
 
 
 class _Closure:
-    """The user's closure, and how often it was called."""
+    """The user's closure, and the number of its calls."""
 
-    def __init__(self, rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) -> None:
-        self._rule, self._maximize, self._closure, self._ready = rule, maximize, closure, ready
-        self.calls = 0
+    def __init__(self, rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: PrepareSteps) -> None:
+        self._rule, self._maximize, self._closure, self._prepare_steps = rule, maximize, closure, prepare_steps
+        self.num_calls = 0
 
-    def see(self) -> _Seen:
-        """Call it where the parameters are."""
+    def evaluate(self) -> _Evaluation:
+        """Call the closure at the present values of the parameters."""
         with torch.enable_grad():
             returned = self._closure()
-        self.calls += 1
+        self.num_calls += 1
         try:
             loss = float(returned.detach() if isinstance(returned, Tensor) else returned)
         except (TypeError, ValueError, RuntimeError):
@@ -82,103 +94,107 @@ class _Closure:
                 f"{self._rule.name}: the closure must return the loss, a single number, got {got}. "
                 "End it with `return loss`."
             ) from None
-        pairs = _items(self._ready())
-        # Copies: the gradients of the point that is kept are needed when the closure has been at others.
-        grads = {position: item.grad.clone() for position, item in pairs}
-        largest = reduce_over_items(Max, [grad.abs() for grad in grads.values()], [item for _, item in pairs])
-        return _Seen(returned, -loss if self._maximize else loss, grads, largest)
+        items = _items_by_position(self._prepare_steps())
+        # Copies: the gradients of the accepted point are needed after the closure has been called at others.
+        grads = {position: item.grad.clone() for position, item in items}
+        max_grad = reduce_over_items(Max, [grad.abs() for grad in grads.values()], [item for _, item in items])
+        return _Evaluation(returned, -loss if self._maximize else loss, grads, max_grad)
 
 
-def take(rule: Any, maximize: bool, closure: Callable[[], Any], ready: Ready) -> Any:
-    """Iterate as the rule's settings say, from the closure's first call to its last; what the first returned.
+def run(rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: PrepareSteps) -> Any:
+    """Run the iterations of one step.
+
+    No iteration starts where the loss or a gradient is not finite. An iteration that ends there is undone.
 
     Args:
-        rule: its settings are those of torch.optim.LBFGS
-        maximize: whether the loss is to rise
-        closure: computes the loss, and the gradients
-        ready: the parameters that have a gradient, ready for one step of the rule
+        rule: A rule with the settings of torch.optim.LBFGS.
+        maximize: True if the loss is to be increased.
+        closure: A function that computes the loss and the gradients.
+        prepare_steps: A function that returns one step of the rule for the parameters that have a gradient.
 
-    No step is taken from where the loss or the gradient is not finite; one that leads there is taken back.
-
+    Returns:
+        The result of the first call of the closure.
     """
-    asked = _Closure(rule, maximize, closure, ready)
-    first = here = asked.see()
-    most_calls = rule.max_eval or rule.max_iter * 5 // 4
+    counted = _Closure(rule, maximize, closure, prepare_steps)
+    first = current = counted.evaluate()
+    max_calls = rule.max_eval or rule.max_iter * 5 // 4
     for iteration in range(1, rule.max_iter + 1):
-        if not here.is_finite or not here.grads or here.largest <= rule.tolerance_grad:
+        if not current.is_finite or not current.grads or current.max_grad <= rule.tolerance_grad:
             break
-        steps = ready()
-        pairs = _alike(_items(steps), here)
-        line = SearchLine([item for _, item in pairs])
+        steps = prepare_steps()
+        items = _with_gradients(_items_by_position(steps), current)
+        line = SearchLine([item for _, item in items])
         for binding, step in steps:
             binding.count(step)
         if not line.descent() >= rule.tolerance_change:
             break
-        before, reach = here, line.max_change()
+        previous, max_change = current, line.max_change()
         try:
             if rule.line_search_fn == "strong_wolfe":
-                positions = [position for position, _ in pairs]
-                narrow = partial(_is_narrow, reach, rule.tolerance_change)
-                length, here = _searched(line, positions, here, asked, most_calls - asked.calls, narrow)
+                positions = [position for position, _ in items]
+                is_narrow = partial(_is_narrow, max_change, rule.tolerance_change)
+                length, current = _search(line, positions, current, counted, max_calls - counted.num_calls, is_narrow)
             else:
                 length = 1.0
                 line.move_to(length)
-                if iteration < rule.max_iter:  # after the last one the next step will look
-                    here = asked.see()
-                    length = 1.0 if here.is_finite else 0.0
-        except BaseException:  # the user's closure failed, or was interrupted
+                if iteration < rule.max_iter:  # after the last iteration the next step evaluates
+                    current = counted.evaluate()
+                    length = 1.0 if current.is_finite else 0.0
+        except BaseException:  # the user's closure failed or was interrupted
             line.rollback()
             raise
         line.commit(length)
         if (
-            asked.calls >= most_calls
-            or length * reach <= rule.tolerance_change
-            or abs(here.loss - before.loss) < rule.tolerance_change
+            counted.num_calls >= max_calls
+            or length * max_change <= rule.tolerance_change
+            or abs(current.loss - previous.loss) < rule.tolerance_change
         ):
             break
     return first.returned
 
 
-def _searched(
+def _search(
     line: SearchLine,
     positions: Sequence[int],
-    here: _Seen,
-    asked: _Closure,
-    most: int,
+    start: _Evaluation,
+    closure: _Closure,
+    max_evaluations: int,
     is_narrow: Callable[[float], bool],
-) -> tuple[float, _Seen]:
-    """How far to go along a line, and what is seen there."""
+) -> tuple[float, _Evaluation]:
+    """Return the length to go along a line, and the evaluation there."""
 
-    def point(t: float, seen: _Seen) -> Point:
-        return Point(t, seen.loss, line.slope([seen.grads.get(position) for position in positions]), seen)
+    def point(t: float, evaluation: _Evaluation) -> Point[_Evaluation]:
+        slope = line.slope([evaluation.grads.get(position) for position in positions])
+        return Point(t, evaluation.loss, slope, evaluation)
 
-    def look(t: float) -> Point:
+    def evaluate(t: float) -> Point[_Evaluation]:
         line.move_to(t)
-        return point(t, asked.see())
+        return point(t, closure.evaluate())
 
-    kept = strong_wolfe(look, point(0.0, here), most=most, is_narrow=is_narrow)
-    return kept.t, kept.found
-
-
-def _is_narrow(reach: float, tolerance: float, width: float) -> bool:
-    return width * reach < tolerance
+    accepted = strong_wolfe(evaluate, point(0.0, start), max_evaluations=max_evaluations, is_narrow=is_narrow)
+    return accepted.t, accepted.evaluation
 
 
-def _items(steps: list[tuple[Binding, BatchStep]]) -> list[tuple[int, TensorStep]]:
-    """The items of a step, each with the position of its parameter in the optimizer."""
+def _is_narrow(max_change: float, tolerance: float, width: float) -> bool:
+    return width * max_change < tolerance
+
+
+def _items_by_position(steps: list[tuple[Binding, BatchStep]]) -> list[tuple[int, TensorStep]]:
+    """Return the steps of the single tensors, each with the position of its parameter in the optimizer."""
     return [pair for binding, step in steps for pair in zip(binding.positions, binding.items(step), strict=True)]
 
 
-def _alike(pairs: list[tuple[int, TensorStep]], here: _Seen) -> list[tuple[int, TensorStep]]:
-    """Items with the gradients of here, that ask for as many inner products: the pairs of who has taken most steps.
+def _with_gradients(items: list[tuple[int, TensorStep]], evaluation: _Evaluation) -> list[tuple[int, TensorStep]]:
+    """Return steps with the gradients of an evaluation, and with the same number of pairs in all their coefficients.
 
-    The gradients they come with may be those of a later point, at which the search did not stay. The pairs are counted
-    here, since a parameter's own scalars do not tell of the others, and to ask the rule would wait for the device.
+    The steps may come with the gradients of a later point that the search did not accept. All of them must ask for the
+    same inner products, those of the parameter with the most steps. Its number of pairs is computed here, since the
+    scalars of one parameter say nothing of another, and to read it from tensors would wait for the device.
     """
-    most = max((item.coefficients.pairs for _, item in pairs), default=0)
-    found = []
-    for position, item in pairs:
-        grad = here.grads.get(position)
+    num_pairs = max((item.coefficients.pairs for _, item in items), default=0)
+    aligned = []
+    for position, item in items:
+        grad = evaluation.grads.get(position)
         grad = torch.zeros_like(item.grad) if grad is None else grad
-        found.append((position, item._replace(grad=grad, coefficients=item.coefficients._replace(pairs=most))))
-    return found
+        aligned.append((position, item._replace(grad=grad, coefficients=item.coefficients._replace(pairs=num_pairs))))
+    return aligned

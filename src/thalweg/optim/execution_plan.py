@@ -1,8 +1,8 @@
-"""Plan: how each parameter of an optimizer is run, and why. Made to be read: print it."""
+"""Execution plan: the backend of each parameter of an optimizer, and the reason. It is made to be printed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 import torch
@@ -11,14 +11,21 @@ from torch import Tensor
 from thalweg.engine import backends
 from thalweg.engine.backends import Backend, BackendChoice, BatchRunner
 from thalweg.engine.core.batch import ParameterBatch
-from thalweg.engine.core.program import Program
-from thalweg.optim.binding import group_compatible
+from thalweg.optim.bindings import ProgramFor, group_compatible
 from thalweg.optim.state_entries import as_engine_tensor
 
 
 @dataclass(frozen=True)
 class PlannedParameter:
-    """How one parameter is run."""
+    """The backend of one parameter.
+
+    Attributes:
+        name: The name of the parameter, or its position in the optimizer if it has none.
+        shape: The shape of the parameter.
+        dtype: The dtype of the parameter.
+        device: The device of the parameter.
+        choice: The backend, with the reason.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -29,55 +36,77 @@ class PlannedParameter:
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How each parameter is run, in the order of the optimizer."""
+    """The backend of each parameter.
+
+    Attributes:
+        parameters: The planned parameters in the order of the optimizer.
+
+    Example:
+        >>> import torch
+        >>> from thalweg import optim
+        >>> plan = optim.AdamW([torch.zeros(3, 2)], backend="loop").plan
+        >>> plan.parameters[0].choice.backend
+        'loop'
+    """
 
     parameters: tuple[PlannedParameter, ...]
 
     def __str__(self) -> str:
-        """A line for each parameter, under one for each way and reason; neighbours that share them share it."""
+        """Return a line for each parameter below a line for its backend; neighbours share this line."""
         lines = []
-        width = max(len(one.name) for one in self.parameters)
-        for choice, ones in groupby(self.parameters, key=lambda one: one.choice):
+        width = max(len(param.name) for param in self.parameters)
+        for choice, params in groupby(self.parameters, key=lambda param: param.choice):
             lines.append(f"{choice.backend}: {choice.why}")
-            for one in ones:
-                shape = "x".join(map(str, one.shape)) or "one number"
-                lines.append(f"    {one.name:{width}}  {shape}, {str(one.dtype).removeprefix('torch.')}, {one.device}")
+            for param in params:
+                shape = "x".join(map(str, param.shape)) or "one number"
+                dtype = str(param.dtype).removeprefix("torch.")
+                lines.append(f"    {param.name:{width}}  {shape}, {dtype}, {param.device}")
         return "\n".join(lines)
 
 
-def expected(
-    params: Sequence[Tensor], programs: Callable[[torch.dtype], Program], asked: Backend | None
-) -> list[BatchRunner]:
-    """How each parameter of a group would be run if it had no state."""
-    found: dict[int, BatchRunner] = {}
-    for places in group_compatible(params, programs):
-        own = [as_engine_tensor(params[place]) for place in places]
-        found |= dict.fromkeys(places, BatchRunner(ParameterBatch(programs(params[places[0]].dtype), own, {}), asked))
-    return [found[place] for place in range(len(params))]
+def stateless_runners(params: Sequence[Tensor], program_for: ProgramFor, backend: Backend | None) -> list[BatchRunner]:
+    """Return for each parameter of a group the runner that it would have without state."""
+    runners: dict[int, BatchRunner] = {}
+    for indices in group_compatible(params, program_for):
+        tensors = [as_engine_tensor(params[index]) for index in indices]
+        batch = ParameterBatch(program_for(params[indices[0]].dtype), tensors, {})
+        runners |= dict.fromkeys(indices, BatchRunner(batch, backend))
+    return [runners[index] for index in range(len(params))]
 
 
-def planned(
-    groups: Sequence[dict[str, Any]], runners: Sequence[BatchRunner], running: Mapping[int, BatchRunner]
+def make_plan(
+    groups: Sequence[dict[str, Any]], expected: Sequence[BatchRunner], active: Mapping[int, BatchRunner]
 ) -> ExecutionPlan:
-    """The plan of all parameters: how those are run that have stepped, by their id, and how others would be."""
+    """Return the plan of all parameters of an optimizer.
+
+    Args:
+        groups: The parameter groups.
+        expected: For each parameter the runner that it would have without state.
+        active: The runners of the parameters that have stepped, by the parameter's id.
+
+    Returns:
+        The plan: active runners where there are any, expected ones elsewhere.
+    """
     params = [param for group in groups for param in group["params"]]
-    used = [running.get(id(param), runner) for param, runner in zip(params, runners, strict=True)]
-    choices = [runner.resolve(wait=False) for runner in used]
-    # What shares its sums steps together: who has stepped, or, as long as nobody has, all.
-    together = {
+    runners = [active.get(id(param), runner) for param, runner in zip(params, expected, strict=True)]
+    choices = [runner.resolve(wait=False) for runner in runners]
+    # Parameters with sums over the model step together: those that have stepped or, before the first step, all.
+    joint = {
         k: runner
-        for k, runner in enumerate(used)
-        if runner.batch.program.rule.traits.scope == "model" and (id(params[k]) in running or not running)
+        for k, runner in enumerate(runners)
+        if runner.batch.program.rule.traits.scope == "model" and (id(params[k]) in active or not active)
     }
-    if together and not backends.bound_kernels(list(dict.fromkeys(together.values()))):
-        for k, runner in together.items():
+    if joint and not backends.bound_kernels(list(dict.fromkeys(joint.values()))):
+        for k, runner in joint.items():
             if runner.bound_kernel is not None:
                 choices[k] = backends.SHARED_REDUCTION
-    counted = iter(range(len(params)))
+    numbers = count()
     names = [
-        name for group in groups for name in group.get("param_names", [str(next(counted)) for _ in group["params"]])
+        name for group in groups for name in group.get("param_names", [str(next(numbers)) for _ in group["params"]])
     ]
-    each = zip(names, params, choices, strict=True)
     return ExecutionPlan(
-        tuple(PlannedParameter(name, tuple(one.shape), one.dtype, one.device, choice) for name, one, choice in each)
+        tuple(
+            PlannedParameter(name, tuple(param.shape), param.dtype, param.device, choice)
+            for name, param, choice in zip(names, params, choices, strict=True)
+        )
     )

@@ -1,7 +1,7 @@
-"""Between a rule's hyperparameters and the keywords of `torch.optim`.
+"""Keywords: the settings of a rule as keywords of `torch.optim`, and back.
 
-They have the same names, except that hyperparameters which declare a shared `keyword` travel as one tuple:
-`beta1` and `beta2` are `betas`. Whatever reads `param_groups` (schedulers, checkpoints) sees torch's form.
+They have the same names, except that hyperparameters which declare a shared `keyword` are one tuple: `beta1` and
+`beta2` are `betas`. Schedulers, checkpoints and all other readers of `param_groups` see torch's form.
 """
 
 import inspect
@@ -18,58 +18,65 @@ from thalweg.engine.core.precision import Rounding
 from thalweg.errors import KeywordError, ParameterError, SettingError, nearest
 from thalweg.rules import Hyper, Rule
 
-# How torch.optim chooses among its own kernels. The first two change no result, and `backend` chooses here:
-# they are taken, so that a change of import is enough, and ask for nothing.
+# The keywords that select torch's kernels. Here `backend` does that, so `foreach` and `fused` have no effect; they are
+# accepted so that a change of import is enough.
 TORCH_KERNELS = ("foreach", "fused", "capturable", "differentiable")
-# What groups of torch's own optimizers hold besides, and ours do not.
+# The keys that groups of torch's own optimizers have in addition to those of ours.
 TORCH_ONLY = (*TORCH_KERNELS, "decoupled_weight_decay")
-# What every optimizer takes besides the settings of its rule, with its default.
+# The keywords that every optimizer has in addition to the settings of its rule, with their defaults.
 COMMON: dict[str, Any] = {"maximize": False, "rounding": "nearest", "seed": 0, "backend": None}
-MEANINGS = {
-    "maximize": "climb instead of descending; default False",
-    "rounding": 'of bfloat16 and float16 parameters: "nearest", "kahan" or "stochastic"; default "nearest"',
-    "seed": "of stochastic rounding, and of what a rule draws; default 0",
-    "backend": 'how steps are run: "loop", "flat", "compiled", "batched", or None for the fastest; default None',
-}
+
+_TORCH_NAMES = {"AdaGrad": "Adagrad"}  # classes that torch spells otherwise
 
 
 @cache
 def members(rule: Rule) -> dict[str, list[str]]:
-    """Each keyword, with the hyperparameters it carries, in torch's order."""
+    """Return for each keyword the names of its hyperparameters, in torch's order."""
     return names_by_keyword(rule.hypers())
 
 
 def names_by_keyword(hypers: Mapping[str, Hyper]) -> dict[str, list[str]]:
-    """Each keyword, with the settings it carries, in the order they are declared."""
-    found: dict[str, list[str]] = {}
+    """Return for each keyword the names of its hyperparameters, in the order of their declaration."""
+    names: dict[str, list[str]] = {}
     for name, declared in hypers.items():
-        found.setdefault(declared.keyword or name, []).append(name)
-    return found
+        names.setdefault(declared.keyword or name, []).append(name)
+    return names
 
 
 def from_rule(rule: Rule) -> dict[str, Any]:
-    """The keywords of a rule's settings."""
+    """Return the settings of a rule by keyword."""
     return _values_by_keyword(members(rule), rule.settings())
 
 
 def values_by_keyword(hypers: Mapping[str, Hyper], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of settings that are declared so."""
+    """Return settings by keyword.
+
+    Args:
+        hypers: The declarations of the hyperparameters by name.
+        settings: A value for each hyperparameter.
+
+    Returns:
+        A value, or a tuple of values, for each keyword.
+    """
     return _values_by_keyword(names_by_keyword(hypers), settings)
 
 
-def _values_by_keyword(members: Mapping[str, list[str]], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _values_by_keyword(names: Mapping[str, list[str]], settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        keyword: settings[names[0]] if names == [keyword] else tuple(settings[name] for name in names)
-        for keyword, names in members.items()
+        keyword: settings[members[0]] if members == [keyword] else tuple(settings[name] for name in members)
+        for keyword, members in names.items()
     }
 
 
 def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
-    """The settings a parameter group holds; what else the group holds is left alone.
+    """Return the settings in a parameter group by the names of the hyperparameters.
 
-    A tensor is read, never kept: schedulers write to it in place. None stands for the default where torch says so.
+    A tensor is read and not kept, since schedulers write to it in place. None means the default if it is torch's.
+
+    Raises:
+        SettingError: If a tuple has the wrong length.
     """
-    found: dict[str, Any] = {}
+    values_by_name: dict[str, Any] = {}
     for keyword, names in members(rule).items():
         values = group[keyword]
         if names == [keyword]:
@@ -77,58 +84,50 @@ def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
         elif not isinstance(values, tuple | list) or len(values) != len(names):
             raise SettingError(f"{rule.name}: {keyword} must hold {len(names)} numbers, got {values!r}.")
         for name, value in zip(names, values, strict=True):
-            if value is None and _takes_none(rule.name, keyword):
+            if value is None and _allows_none(rule.name, keyword):
                 value = rule.hypers()[name].default
-            found[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    return found
+            values_by_name[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    return values_by_name
 
 
-def _takes_none(name: str, keyword: str) -> bool:
-    """Whether torch's optimizer of this name has None as a default of the keyword."""
-    default = torchs(name).get(keyword)
-    return keyword in torchs(name) and None in (default if isinstance(default, tuple) else (default,))
+def _allows_none(rule_name: str, keyword: str) -> bool:
+    """Return True if None is torch's default of a keyword, or of a member of its tuple."""
+    defaults = torch_defaults(rule_name)
+    default = defaults.get(keyword)
+    return keyword in defaults and None in (default if isinstance(default, tuple) else (default,))
 
 
 @cache
-def torchs(name: str) -> dict[str, Any]:
-    """The keywords of torch's optimizer of this name, with their defaults; none if there is none."""
-    kind = getattr(torch.optim, name, None)
-    return {key: one.default for key, one in inspect.signature(kind).parameters.items()} if kind else {}
+def torch_defaults(rule_name: str) -> dict[str, Any]:
+    """Return the keywords of torch's optimizer of this name with their defaults; none if torch has no such class."""
+    kind = getattr(torch.optim, _TORCH_NAMES.get(rule_name, rule_name), None)
+    return {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()} if kind else {}
 
 
 def to_rule(rule: Rule, group: dict[str, Any]) -> Rule:
-    """The rule with the settings of a parameter group."""
+    """Return the rule with the settings of a parameter group."""
     return rule.with_(**settings(rule, group))
 
 
-def signature(rule: Rule) -> inspect.Signature:
-    """The signature of the optimizer made from a rule, for `help` and editors."""
-    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("params", positional)]
-    parameters += [inspect.Parameter(key, positional, default=value) for key, value in from_rule(rule).items()]
-    parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=COMMON[key]) for key in COMMON]
-    return inspect.Signature(parameters)
+def bind(rule: Rule, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return all settings of a call by keyword.
 
+    Args:
+        rule: The rule, whose settings are the defaults.
+        args: The settings by position.
+        settings: The settings by keyword.
 
-def document(rule: Rule) -> str:
-    """The docstring of the optimizer made from a rule."""
-    lines = [rule.__doc__ or "", "", "Args:", "    params: parameters to optimize, or dicts that define groups"]
-    for keyword, names in members(rule).items():
-        declared = [rule.hypers()[name] for name in names]
-        texts = [f"{one.symbol}: {one.doc} ({one.bound})" if one.symbol else one.doc for one in declared]
-        default = from_rule(rule)[keyword]
-        lines.append(f"    {keyword}: {'; '.join(texts)}; default {default}")
-    lines += [f"    {keyword}: {text}" for keyword, text in MEANINGS.items()]
-    return "\n".join(lines)
+    Returns:
+        A value for each keyword of the rule.
 
-
-def bind(rule: Rule, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a call makes, with the defaults of the rest. An unknown keyword raises KeywordError."""
+    Raises:
+        KeywordError: If a keyword is unknown or given twice.
+    """
     defaults = from_rule(rule)
     if len(args) > len(defaults):
         raise KeywordError(f"{rule.name}: at most {len(defaults)} settings may be given by position, got {len(args)}.")
     by_position = dict(zip(defaults, args, strict=False))
-    for keyword in given:
+    for keyword in settings:
         if keyword in by_position:
             raise KeywordError(f"{rule.name}: {keyword} must be given once, got it by position and by name.")
         if keyword not in defaults:
@@ -136,37 +135,41 @@ def bind(rule: Rule, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, 
             raise KeywordError(
                 f"{rule.name}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
             )
-    return defaults | by_position | given
+    return defaults | by_position | settings
 
 
-def take_torchs(rule: Rule, given: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of a call or a group without those that choose among torch's kernels, once they are checked."""
-    if given.get("foreach") and given.get("fused"):
-        raise KeywordError(f"{rule.name}: foreach and fused must not both be True. Leave both out.")
-    if given.get("capturable"):
+def without_torch_kernels(rule: Rule, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a call or a group without the keywords that select torch's kernels.
+
+    Raises:
+        KeywordError: If such a keyword asks for what no backend does.
+    """
+    if settings.get("foreach") and settings.get("fused"):
+        raise KeywordError(f"{rule.name}: foreach and fused must not both be True. Remove both.")
+    if settings.get("capturable"):
         raise KeywordError(
-            f"{rule.name}: capturable must be left out, since steps are not captured in CUDA graphs, "
-            f"got capturable={given['capturable']!r}."
+            f"{rule.name}: capturable must be False, since steps are not captured in CUDA graphs, "
+            f"got capturable={settings['capturable']!r}. Remove it."
         )
-    if given.get("differentiable") and rule.traits.needs == "closure":
+    if settings.get("differentiable") and rule.traits.needs == "closure":
         raise KeywordError(
-            f"{rule.name}: differentiable must be left out, since a search is not differentiated, "
-            f"got differentiable={given['differentiable']!r}."
+            f"{rule.name}: differentiable must be False, since a line search is not differentiable, "
+            f"got differentiable={settings['differentiable']!r}. Remove it."
         )
-    return {keyword: value for keyword, value in given.items() if keyword not in TORCH_KERNELS}
+    return {keyword: value for keyword, value in settings.items() if keyword not in TORCH_KERNELS}
 
 
 def check_common(rule: Rule, group: dict[str, Any]) -> None:
-    """Refuse what is no way of rounding, and no seed."""
-    who, rounding, seed = rule.name, group.get("rounding", "nearest"), group.get("seed", 0)
+    """Raise SettingError unless the rounding and the seed of a group are valid."""
+    rounding, seed = group.get("rounding", "nearest"), group.get("seed", 0)
     if rounding not in get_args(Rounding):
-        raise SettingError(f"{who}: rounding must be one of {', '.join(get_args(Rounding))}, got {rounding!r}.")
+        raise SettingError(f"{rule.name}: rounding must be one of {', '.join(get_args(Rounding))}, got {rounding!r}.")
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise SettingError(f"{who}: seed must be a whole number of at most 64 bits, got {seed!r}.")
+        raise SettingError(f"{rule.name}: seed must be an integer of at most 64 bits, got {seed!r}.")
 
 
 def check_backend(rule: Rule, backend: Any) -> None:
-    """Raise SettingError unless this is the name of a backend."""
+    """Raise SettingError unless this is the name of a backend or None."""
     if backend is not None and backend not in get_args(Backend):
         raise SettingError(
             f"{rule.name}: backend must be one of {', '.join(get_args(Backend))} or None, got {backend!r}."
@@ -174,9 +177,13 @@ def check_backend(rule: Rule, backend: Any) -> None:
 
 
 def check_group(rule: Rule, group: dict[str, Any]) -> None:
-    """Refuse a parameter group without parameters, and a keyword that was meant to be another.
+    """Check the keys of a parameter group.
 
-    As in torch a group may hold keys of the user's own (`name`, `initial_lr`): only near misses are errors.
+    As in torch a group may have keys of the user's own (`name`, `initial_lr`). Only near misses are errors.
+
+    Raises:
+        ParameterError: If the group has no parameters.
+        KeywordError: If a key is nearly the name of a setting, or belongs to the optimizer.
     """
     if "params" not in group:
         raise ParameterError(f"{rule.name}: a parameter group must have the key 'params', got {sorted(group)}.")
@@ -187,17 +194,17 @@ def check_group(rule: Rule, group: dict[str, Any]) -> None:
     known = [*from_rule(rule), *COMMON]
     for key in group.keys() - {"params", *known}:
         close = ["lr"] if key == "learning_rate" else get_close_matches(key, known, n=1, cutoff=0.85)
-        if close and not key.startswith("no_"):  # a mark of one's own, as `no_weight_decay`
+        if close and not key.startswith("no_"):  # a key of the user's own, such as `no_weight_decay`
             raise KeywordError(f"{rule.name}: a parameter group has the key {key!r}. Did you mean {close[0]}?")
 
 
 def check_differentiable(rule: Rule, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse settings that ask for gradients of their own: they are read as numbers."""
+    """Raise ParameterError if a setting requires a gradient: settings are read as numbers."""
     for group in groups:
         for keyword in members(rule):
             values = group[keyword] if isinstance(group[keyword], tuple | list) else [group[keyword]]
             if any(isinstance(value, Tensor) and value.requires_grad for value in values):
                 raise ParameterError(
-                    f"{rule.name}: settings must not require gradients, which end at them, got {keyword} that does. "
-                    "Detach it; gradients reach parameters and gradients of before the step."
+                    f"{rule.name}: settings must not require gradients, since no gradient reaches them, got {keyword} "
+                    "that does. Detach it. Gradients reach the parameters and gradients from before the step."
                 )

@@ -1,4 +1,4 @@
-"""Elsewhere: parameters that hold other values for a while, as in an evaluation, and are put back after it."""
+"""Parameter swap: parameters that hold other values for a while, as in an evaluation, and then their own again."""
 
 from collections.abc import Iterable
 
@@ -9,39 +9,44 @@ from thalweg.errors import ParameterError
 
 
 class ParameterSwap:
-    """Parameters that were moved, with the values they had."""
+    """Parameters that hold other values, with the values to restore. It is true while there are any."""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._saved: list[tuple[Tensor, Tensor]] = []
         self._versions: list[int] = []
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._saved)
 
     @torch.no_grad()
-    def move(self, there: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Put other values into parameters, given in pairs."""
-        for param, value in there:
-            self._kept.append((param, param.detach().clone()))
+    def swap_in(self, values: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Save the values of parameters and write other values, given as pairs of parameter and value."""
+        for param, value in values:
+            self._saved.append((param, param.detach().clone()))
             param.copy_(value)
-        self._versions = self._counted()
+        self._versions = self._write_counts()
 
     @torch.no_grad()
-    def back(self, who: str) -> None:
-        """Put the values back that the parameters had.
+    def restore(self, who: str) -> None:
+        """Write the saved values back.
 
-        Raises ParameterError if they were written to meanwhile, which would be undone; called again, it is.
+        Args:
+            who: The name of the optimizer, for the error message.
+
+        Raises:
+            ParameterError: If other code has written to the parameters, whose changes would be lost. A second call
+                restores them.
         """
-        written, self._versions = self._versions != self._counted(), self._counted()
+        written, self._versions = self._versions != self._write_counts(), self._write_counts()
         if written:
             raise ParameterError(
-                f"{who}: parameters must not be written to between eval() and train(), which puts back what they were, "
-                "got some that were. Save what you need of them, then call train() again."
+                f"{who}: parameters must not be written to between eval() and train(), which restores their values, "
+                "got some that were. Save the new values if you need them, then call train() again."
             )
-        for param, value in reversed(self._kept):  # the last first: some may share memory
+        for param, value in reversed(self._saved):  # the last first: parameters may share memory
             param.copy_(value)
-        self._kept.clear()
+        self._saved.clear()
 
-    def _counted(self) -> list[int]:
-        """How often each parameter was written to, as autograd counts."""
-        return [0 if param.is_inference() else param._version for param, _ in self._kept]
+    def _write_counts(self) -> list[int]:
+        """Return how often each parameter was written to, as autograd counts."""
+        return [0 if param.is_inference() else param._version for param, _ in self._saved]

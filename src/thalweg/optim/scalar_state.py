@@ -1,4 +1,4 @@
-"""Scalars: the numbers that an optimizer keeps of each parameter, beside tensors."""
+"""Scalar state: the numbers that an optimizer keeps for each parameter beside tensors."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -9,66 +9,77 @@ from torch import Tensor
 
 
 class ScalarArray:
-    """A number for each parameter of an optimizer: one vector, whose elements are the entries of a name in its state.
+    """One number for each parameter of an optimizer, in one array. The entries of the state are views of its elements.
 
-    torch keeps a tensor for each parameter; to read and write these would cost as much as the step of a small model.
+    torch keeps one tensor for each parameter. To read and write these would cost as much as the step of a small model.
+
+    Args:
+        num_params: The number of parameters of the optimizer.
+        dtype: The dtype of the entries in the state: float32 or float64.
     """
 
     def __init__(self, num_params: int, dtype: torch.dtype) -> None:
         self._dtype = dtype
-        self._numbers = array("f" if dtype == torch.float32 else "d", bytes(dtype.itemsize * num_params))
-        self._all = range(num_params)
+        self._values = array("f" if dtype == torch.float32 else "d", bytes(dtype.itemsize * num_params))
+        self._all_positions = range(num_params)
         self._entries = self._views()
 
-    def adopt(self, record: dict[str, Any], name: str, position: int, first: float) -> None:
-        """Go on from the number in a record, or the first one; from then on the record shows ours."""
+    def adopt(self, record: dict[str, Any], name: str, position: int, initial: float) -> None:
+        """Take over the number in a record, or the initial one. From then on the record holds the view of ours."""
         entry, saved = self._entries[position], record.get(name)
-        lies_at = self._numbers.buffer_info()[0] + position * self._dtype.itemsize
-        if saved is not entry or entry.data_ptr() != lies_at:
-            number = float(first if saved is None else saved)
-            if entry.data_ptr() != lies_at:  # moved: into shared memory, say, or by `entry.data = ...`
+        address = self._values.buffer_info()[0] + position * self._dtype.itemsize
+        if saved is not entry or entry.data_ptr() != address:
+            value = float(initial if saved is None else saved)
+            if entry.data_ptr() != address:  # the view was moved: into shared memory, or by `entry.data = ...`
                 entry = self._entries[position] = self._views()[position]
-            entry.fill_(number)
+            entry.fill_(value)
             record[name] = entry
 
     def _views(self) -> list[Tensor]:
-        """PyTorch's views of the numbers: Python reads and writes them faster."""
-        return list(torch.frombuffer(self._numbers, dtype=self._dtype).unbind()) if self._numbers else []
+        """Return a tensor for each number. Python itself reads and writes the array, which is faster."""
+        return list(torch.frombuffer(self._values, dtype=self._dtype).unbind()) if self._values else []
 
     def at(self, positions: Sequence[int]) -> list[float]:
-        """The numbers of the parameters at these positions."""
-        return self._numbers.tolist() if positions == self._all else [self._numbers[k] for k in positions]
+        """Return the numbers of the parameters at these positions."""
+        return self._values.tolist() if positions == self._all_positions else [self._values[k] for k in positions]
 
     def shared(self, positions: Sequence[int]) -> float | None:
-        """The number of all parameters at these positions, if it is one; None otherwise, or if they are not all."""
-        if positions != self._all:
+        """Return the number that all parameters share, or None if they differ or if these positions are not all."""
+        if positions != self._all_positions:
             return None
-        numbers = memoryview(self._numbers).cast("B")
-        return self._numbers[0] if numbers[self._numbers.itemsize :] == numbers[: -self._numbers.itemsize] else None
+        memory = memoryview(self._values).cast("B")
+        return self._values[0] if memory[self._values.itemsize :] == memory[: -self._values.itemsize] else None
 
-    def put(self, positions: Sequence[int], numbers: Iterable[float]) -> None:
+    def put(self, positions: Sequence[int], values: Iterable[float]) -> None:
         """Write the numbers of the parameters at these positions."""
-        for position, number in zip(positions, numbers, strict=True):
-            self._numbers[position] = number
+        for position, value in zip(positions, values, strict=True):
+            self._values[position] = value
 
     def add_one(self, positions: Sequence[int]) -> None:
-        """Count the parameters at these positions up."""
-        number = self.shared(positions)
-        if number is not None:  # over the old ones, in place: one operation, whatever their number
-            self._numbers[:] = array(self._numbers.typecode, [number + 1]) * len(self._numbers)
+        """Add one to the numbers of the parameters at these positions."""
+        value = self.shared(positions)
+        if value is not None:  # one operation in place, however many parameters there are
+            self._values[:] = array(self._values.typecode, [value + 1]) * len(self._values)
             return
         for position in positions:
-            self._numbers[position] += 1
+            self._values[position] += 1
 
 
 class ScalarState:
-    """What an optimizer keeps of each parameter besides tensors: its steps, and what its rule carries on."""
+    """The scalars of all parameters of an optimizer: their step counts and the recurrent scalars of the rule.
+
+    Args:
+        num_params: The number of parameters of the optimizer.
+
+    Attributes:
+        steps: The number of steps of each parameter.
+    """
 
     def __init__(self, num_params: int) -> None:
         self._num_params = num_params
         self.steps = ScalarArray(num_params, torch.float32)
-        self._carried: dict[str, ScalarArray] = {}
+        self._recurrent_scalars: dict[str, ScalarArray] = {}
 
     def recurrent_scalars(self, name: str) -> ScalarArray:
-        """The numbers that are carried on under this name."""
-        return self._carried.setdefault(name, ScalarArray(self._num_params, torch.float64))
+        """Return the recurrent scalars of this name."""
+        return self._recurrent_scalars.setdefault(name, ScalarArray(self._num_params, torch.float64))

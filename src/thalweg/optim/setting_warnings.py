@@ -1,4 +1,4 @@
-"""Warnings about settings: each said once for an optimizer, at the line outside of this package that it comes from."""
+"""Setting warnings: each is given once for an optimizer, at the line of the user's code that it comes from."""
 
 import sys
 import warnings
@@ -8,37 +8,37 @@ from contextvars import ContextVar
 
 from thalweg.errors import SettingWarning
 
-_SILENT = ContextVar("silent", default=False)
-_OURS = ("thalweg", "torch")  # torch's schedulers and hooks lie between a user's call and ours
+_SUPPRESSED = ContextVar("suppressed", default=False)
+_SKIPPED_PACKAGES = ("thalweg", "torch")  # torch's schedulers and hooks lie between a user's call and ours
 
 
 class WarnOnce:
-    """Warnings that were given already. Optimizers made in `suppress_warnings` give none."""
+    """Warnings of one optimizer, each given once. An optimizer created in `suppress_warnings` gives none."""
 
     def __init__(self) -> None:
-        self._silent = _SILENT.get()
-        self._about: set[str] = set()
+        self._suppressed = _SUPPRESSED.get()
+        self._topics: set[str] = set()
 
-    def once(self, about: str, message: str) -> None:
-        """Warn, unless something about this was said."""
-        if not self._silent and about not in self._about:
-            self._about.add(about)
+    def warn(self, topic: str, message: str) -> None:
+        """Warn, unless there was a warning on this topic."""
+        if not self._suppressed and topic not in self._topics:
+            self._topics.add(topic)
             warn(message)
 
 
 @contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """A `with` block in which optimizers are made that say nothing of their settings, then or later."""
-    token = _SILENT.set(True)
+    """Return a context in which the created optimizers never warn of their settings, neither then nor later."""
+    token = _SUPPRESSED.set(True)
     try:
         yield
     finally:
-        _SILENT.reset(token)
+        _SUPPRESSED.reset(token)
 
 
 def warn(message: str) -> None:
-    """Warn at the innermost line that is neither ours nor torch's."""
+    """Give a SettingWarning at the innermost line that is neither in thalweg nor in torch."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _SKIPPED_PACKAGES:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, SettingWarning, stacklevel=level)

@@ -1,4 +1,4 @@
-"""Entries: what `optimizer.state` holds of a parameter, made, or taken over from what is found there."""
+"""State entries: the tensors of a parameter in `optimizer.state`, created or adopted from existing entries."""
 
 from typing import Any
 
@@ -12,66 +12,75 @@ from thalweg.rules.core.state import StateTensor
 
 
 def complete(record: dict[str, Any], program: Program, param: Tensor) -> None:
-    """Make the entries of a parameter that the program needs and that are not there, or not as it needs them."""
+    """Create the entries of a parameter that the program needs and that are missing or do not fit.
+
+    Args:
+        record: The dictionary of the parameter in the state, which is changed in place.
+        program: The program that steps the parameter.
+        param: The parameter.
+
+    Raises:
+        ParameterError: If an existing entry has the wrong shape.
+    """
     layout = program.layout(as_engine_tensor(param).shape)
-    if all(_fits(record.get(leaf.key), leaf, param) for leaf in layout.values()):
+    if all(_fits(record.get(declared.key), declared, param) for declared in layout.values()):
         return
-    # The first step, or a setting that asks for more state was changed on the way, or another library saved it.
-    fresh = program.init(as_engine_tensor(param))
-    for name, leaf in layout.items():
-        first = _like(getattr(fresh, name), leaf, param)
-        record[leaf.key] = first if record.get(leaf.key) is None else _adopted(record[leaf.key], first, leaf.key)
+    # This is the first step, or a changed setting needs more state, or another library saved the entries.
+    initial = program.init(as_engine_tensor(param))
+    for name, declared in layout.items():
+        entry = _like_param(getattr(initial, name), declared, param)
+        saved = record.get(declared.key)
+        record[declared.key] = entry if saved is None else _adopted(saved, entry, declared.key)
 
 
-def _like(tensor: Tensor, leaf: StateTensor, param: Any) -> Tensor:
-    """What is remembered, of the kind that its parameter is: complex, or sharded in the same way."""
+def _like_param(tensor: Tensor, declared: StateTensor, param: Any) -> Tensor:
+    """Return a tensor of the state as the same kind of tensor as its parameter: complex, or sharded in the same way."""
     if param.is_complex() and tensor.shape == torch.view_as_real(param).shape:
         return torch.view_as_complex(tensor)
     if hasattr(param, "to_local"):
         from torch.distributed.tensor import DTensor, Replicate
 
-        whole = leaf.shape(param.shape)
-        alike = len(whole) == param.dim()
+        shape = declared.shape(param.shape)
+        same_dims = len(shape) == param.dim()
         placements = [
-            at if not at.is_shard() or (alike and whole[at.dim] == param.shape[at.dim]) else Replicate()
-            for at in param.placements
+            placement
+            if not placement.is_shard() or (same_dims and shape[placement.dim] == param.shape[placement.dim])
+            else Replicate()
+            for placement in param.placements
         ]
-        stride = torch.empty(whole, device="meta").stride() if whole != param.shape else param.stride()
-        return DTensor.from_local(tensor, param.device_mesh, placements, run_check=False, shape=whole, stride=stride)
+        stride = torch.empty(shape, device="meta").stride() if shape != param.shape else param.stride()
+        return DTensor.from_local(tensor, param.device_mesh, placements, run_check=False, shape=shape, stride=stride)
     return tensor
 
 
-def _fits(entry: Any, leaf: StateTensor, param: Tensor) -> bool:
-    wanted = (
-        as_engine_tensor(param).dtype
-        if leaf.key == "residual"
-        else precision.compute_dtype(as_engine_tensor(param).dtype)
-    )
+def _fits(entry: Any, declared: StateTensor, param: Tensor) -> bool:
+    """Return True if an entry has the layout, dtype, device and shape that the program needs."""
     if not isinstance(entry, Tensor) or entry.layout != torch.strided:
         return False
-    held = as_engine_tensor(entry)
-    return (held.dtype, held.device) == (wanted, param.device) and held.shape == leaf.shape(
-        as_engine_tensor(param).shape
+    local_param, local_entry = as_engine_tensor(param), as_engine_tensor(entry)
+    dtype = local_param.dtype if declared.key == "residual" else precision.compute_dtype(local_param.dtype)
+    return (local_entry.dtype, local_entry.device) == (dtype, param.device) and local_entry.shape == declared.shape(
+        local_param.shape
     )
 
 
-def _adopted(entry: Any, first: Tensor, key: str) -> Tensor:
-    entry = torch.as_tensor(entry)
-    check_shape(entry, first.shape, key)
-    return first.copy_(entry)
+def _adopted(saved: Any, entry: Tensor, key: str) -> Tensor:
+    saved = torch.as_tensor(saved)
+    check_shape(saved, entry.shape, key)
+    return entry.copy_(saved)
 
 
-def check_shape(entry: Tensor, wanted: torch.Size, key: str) -> None:
-    """Refuse what is remembered of a parameter of another shape."""
-    if entry.shape != wanted:
+def check_shape(entry: Tensor, expected: torch.Size, key: str) -> None:
+    """Raise ParameterError unless an entry of the state has the expected shape."""
+    if entry.shape != expected:
         raise ParameterError(
-            f"state[{key!r}] must have shape {tuple(wanted)}, got {tuple(entry.shape)}. "
+            f"state[{key!r}] must have shape {tuple(expected)}, got {tuple(entry.shape)}. "
             "Load the checkpoint of a model of this shape."
         )
 
 
 def as_engine_tensor(tensor: Tensor) -> Tensor:
-    """A tensor as the engine runs it: complex numbers as pairs, as in torch.optim; of a sharded one, the shard here."""
+    """Return a tensor as the engine runs it: a complex one as pairs of numbers, a sharded one as its local shard."""
     if isinstance(tensor, Tensor) and hasattr(tensor, "to_local"):
         tensor = tensor.to_local()
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -1,7 +1,7 @@
-"""Transfer: from settings that work for one rule, a learning rate to start from for another.
+"""Transfer: a learning rate for one rule, computed from settings that work for another.
 
-Rules move parameters by steps of very different size at the same learning rate. What carries over is the size of the
-step: both rules are shown the same gradients, and the new learning rate makes their steps equal in root mean square.
+At the same learning rate rules move parameters by steps of very different size. The size of the step is what carries
+over: both rules get the same gradients, and the new learning rate makes their steps equal in root mean square.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,24 +20,30 @@ from thalweg.rules.math.decay import BESIDE_STEP, IN_STEP
 
 Match = Literal["step", "distance"]
 
-_STEPS = 40  # of noise, where no gradients are given
-_SHAPE = (64, 64)
-_TOO_SMALL = 1e-30
-_BY_RATE = (BESIDE_STEP, IN_STEP)  # where a decay takes off η λ
+_NUM_NOISE_STEPS = 40
+_NOISE_SHAPE = (64, 64)
+_MIN_STEP_SIZE = 1e-30
+_SCALED_BY_LR = (BESIDE_STEP, IN_STEP)  # places of a decay that shrinks parameters by η λ
 
 
 @dataclass(frozen=True)
 class Transferred:
-    """A rule at the settings to start from, and the step that both rules take."""
+    """The result of `transfer`.
+
+    Attributes:
+        rule: The target rule at the settings to start from.
+        step_size: The size of the steps of both rules: root mean square over all parameters, in units of a parameter.
+            The learning rate is included.
+    """
 
     rule: Rule
-    step_size: float  # root mean square over all parameters, the learning rate included
+    step_size: float
 
     def __str__(self) -> str:
-        """The settings that were set, in words."""
-        found = {name: self.rule.settings()[name] for name in ("lr", "weight_decay") if name in self.rule.hypers()}
-        texts = ", ".join(f"{name}={value:.2g}" for name, value in found.items())
-        return f"{self.rule.name}: {texts} (steps of {self.step_size:.2g} in root mean square)"
+        """Return the settings that were set, and the size of the steps."""
+        names = [name for name in ("lr", "weight_decay") if name in self.rule.hypers()]
+        settings = ", ".join(f"{name}={self.rule.settings()[name]:.2g}" for name in names)
+        return f"{self.rule.name}: {settings} (steps of {self.step_size:.2g} in root mean square)"
 
 
 def transfer(
@@ -48,98 +54,129 @@ def transfer(
     *,
     match: Match = "step",
 ) -> Transferred:
-    """Bring the learning rate of one rule to another: where to start, not where to end.
+    """Transfer the learning rate of one rule to another. The result is where to start tuning, not where to end.
+
+    The weight decay is transferred too if both rules shrink parameters by the learning rate times the decay. Momentum,
+    schedules and the noise of the batch size do not carry over: tune from the result, by a factor of 3 to either side.
 
     Args:
-        source: the rule whose settings work, at these settings: `AdamW(lr=3e-4, weight_decay=0.1)`
-        target: the rule to go to, at the settings that it is to have besides
-        params: the parameters that are to be moved, for rules that look at more than one number at a time
-        gradients: for each of some steps, twenty or more, the gradient of each parameter, as a training with the
-            source has them. Without them noise is taken, which does for rules whose step no size of gradients changes
-        match: what is made equal, both in root mean square: a `step`, or the `distance` come in the second half of the
-            steps, to which steps add up that agree with each other, as those of much momentum do
+        source: The rule whose settings work, at these settings: ``AdamW(lr=3e-4, weight_decay=0.1)``.
+        target: The rule to start, at all its other settings.
+        params: The parameters of the model. Rules that look at whole tensors need them.
+        gradients: For each of some steps, twenty or more, the gradient of each parameter in a training with the source.
+            Without gradients noise is used, which suffices for rules whose steps do not depend on their size.
+        match: The length that is made equal, in root mean square: that of a ``"step"``, or the ``"distance"`` over the
+            second half of the steps. Steps that agree with each other, as with much momentum, add up to a distance.
 
-    Returns the target at a learning rate that makes its steps as large as the source's, and at a weight decay that
-    takes off as much in a step, where both decay by η λ.
+    Returns:
+        The target at the new learning rate and weight decay, and the size of the steps.
 
-    Momentum, a schedule and the noise of a batch size do not carry over: tune from there, a factor of 3 to either side.
-    Raises SettingError for rules without a learning rate to bring over (D-Adaptation, Prodigy, DoG), and for noise
-    where gradients are needed; ParameterError for gradients that are none.
+    Raises:
+        UnknownNameError: If no rule has the name of the source or the target.
+        SettingError: If a rule estimates its own step size (D-Adaptation, Prodigy, DoG) or needs parameters or
+            gradients that are missing.
+        ParameterError: If the gradients do not fit the parameters, or do not move them.
 
+    Example:
+        >>> from thalweg.optim import transfer
+        >>> from thalweg.rules import AdamW
+        >>> print(transfer(AdamW(lr=3e-4, weight_decay=0.1), "lion"))
+        Lion: lr=7.2e-05, weight_decay=0.42 (steps of 7.2e-05 in root mean square)
     """
-    first, second = (rule_from_name(one) if isinstance(one, str) else one for one in (source, target))
-    given = [gradients] if isinstance(gradients, Tensor) else list(gradients or ())
-    if any(isinstance(step, Tensor) for step in given):
+    rules = [rule_from_name(rule) if isinstance(rule, str) else rule for rule in (source, target)]
+    start = None if params is None else [param.detach() for param in params]
+    steps = None if gradients is None else _as_steps(gradients)
+    for rule in rules:
+        _check_rule(rule, needs_gradients=steps is None, needs_params=steps is None and start is None)
+    if steps is None:
+        steps = _noise([_NOISE_SHAPE] if start is None else [param.shape for param in start])
+    start = start or [torch.zeros_like(grad) for grad in (steps[0] if steps else ())]
+    _check_shapes(steps, start)
+    moves = [_measure(_without_decay(rule), start, steps) for rule in rules]
+    sizes = [move[match] for move in moves]
+    for rule, size in zip(rules, sizes, strict=True):
+        if size < _MIN_STEP_SIZE:
+            raise ParameterError(f"transfer: {rule.name} must move parameters at these gradients, and does not.")
+    return Transferred(_rescaled(*rules, ratio=sizes[0] / sizes[1]), moves[0]["step"])
+
+
+def _as_steps(gradients: Iterable[Sequence[Tensor]]) -> list[list[Tensor]]:
+    steps = [gradients] if isinstance(gradients, Tensor) else list(gradients)
+    if any(isinstance(step, Tensor) for step in steps):
         raise ParameterError(
             "transfer: gradients must be a list for each step, with the gradient of each parameter, got a tensor for a "
             "step. Pass [[param.grad.clone() for param in model.parameters()], ...]."
         )
-    shown = None if gradients is None else [[grad.detach() for grad in step] for step in given]
-    start = None if params is None else [param.detach() for param in params]
-    for rule in (first, second):
-        _check(rule, noise=shown is None, shapes=shown is None and start is None)
-    if shown is None:
-        generator = torch.Generator().manual_seed(0)
-        shapes = [_SHAPE] if start is None else [param.shape for param in start]
-        shown = [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(_STEPS)]
-    start = start or [torch.zeros_like(grad) for grad in (shown[0] if shown else ())]
-    if len(shown) < 2 or any([grad.shape for grad in step] != [param.shape for param in start] for step in shown):
+    return [[grad.detach() for grad in step] for step in steps]
+
+
+def _noise(shapes: Sequence[Sequence[int]]) -> list[list[Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(_NUM_NOISE_STEPS)]
+
+
+def _check_shapes(steps: Sequence[Sequence[Tensor]], params: Sequence[Tensor]) -> None:
+    shapes = [param.shape for param in params]
+    if len(steps) < 2 or any([grad.shape for grad in step] != shapes for step in steps):
         raise ParameterError(
-            f"transfer: gradients must be those of two steps or more, one for each parameter, got {len(shown)} steps "
-            f"of {sorted({len(step) for step in shown})}. Keep [param.grad.clone() for param in params] of each step."
+            f"transfer: gradients must be those of two steps or more, one for each parameter, got {len(steps)} steps "
+            f"of {sorted({len(step) for step in steps})}. Keep [param.grad.clone() for param in params] of each step."
         )
-    moved = [_moved(_without_decay(rule), start, shown) for rule in (first, second)]
-    sizes = [one[match] for one in moved]
-    if min(sizes) < _TOO_SMALL:
-        still = first if sizes[0] < _TOO_SMALL else second
-        raise ParameterError(f"transfer: {still.name} must move parameters at these gradients, and does not.")
-    lr = float(second.settings()["lr"]) * sizes[0] / sizes[1]
-    settings = {"lr": lr}
-    decays = [rule.hypers().get("weight_decay") for rule in (first, second)]
-    if all(one is not None and one.place in _BY_RATE for one in decays):
-        settings["weight_decay"] = float(first.settings()["weight_decay"]) * float(first.settings()["lr"]) / lr
-    return Transferred(second.with_(**settings), moved[0]["step"])
 
 
-def _check(rule: Rule, *, noise: bool, shapes: bool) -> None:
+def _check_rule(rule: Rule, *, needs_gradients: bool, needs_params: bool) -> None:
+    """Raise SettingError if a rule has no learning rate to transfer or needs missing arguments."""
     if rule.traits.needs != "gradient" or rule.parts or rule.traits.varies_by_step:
         raise SettingError(f"transfer: a rule must be one that needs gradients alone, got {rule.name}. Use its parts.")
     declared = rule.hypers().get("lr")
     if declared is None or declared.unit == "1":
         raise SettingError(
-            f"transfer: a rule must have a learning rate to bring over, got {rule.name}, whose lr is a factor of a "
-            "size that it finds itself. Start it at its default."
+            f"transfer: a rule must have a learning rate to transfer, got {rule.name}, whose lr is a factor of a step "
+            "size that it estimates. Start it at its default."
         )
-    if shapes and rule.traits.scope != "elementwise":
+    if needs_params and rule.traits.scope != "elementwise":
         raise SettingError(
             f"transfer: {rule.name} looks at whole tensors, so params must be given. Pass a list of them."
         )
-    if noise and declared.unit != "θ":
+    if needs_gradients and declared.unit != "θ":
         raise SettingError(
-            f"transfer: the steps of {rule.name} follow the size of gradients, so these must be given. Pass, for "
+            f"transfer: the steps of {rule.name} scale with the gradients, so gradients must be given. Pass, for "
             "twenty steps, [param.grad.clone() for param in params]."
         )
 
 
+def _rescaled(source: Rule, target: Rule, *, ratio: float) -> Rule:
+    """Return the target with its learning rate times a ratio, and a weight decay that shrinks as the source does."""
+    lr = float(target.settings()["lr"]) * ratio
+    settings = {"lr": lr}
+    decays = [rule.hypers().get("weight_decay") for rule in (source, target)]
+    if all(declared is not None and declared.place in _SCALED_BY_LR for declared in decays):
+        settings["weight_decay"] = float(source.settings()["weight_decay"]) * float(source.settings()["lr"]) / lr
+    return target.with_(**settings)
+
+
 def _without_decay(rule: Rule) -> Rule:
-    moving = {name: 0.0 for name, one in rule.hypers().items() if one.moves_optimum}
-    return rule.with_(**moving)
+    return rule.with_(**{name: 0.0 for name, declared in rule.hypers().items() if declared.moves_optimum})
 
 
 @torch.no_grad()
-def _moved(rule: Rule, start: Sequence[Tensor], shown: Sequence[Sequence[Tensor]]) -> dict[Match, float]:
-    """How far a rule that is shown these gradients moves parameters in the second half of the steps."""
+def _measure(rule: Rule, start: Sequence[Tensor], steps: Sequence[Sequence[Tensor]]) -> dict[Match, float]:
+    """Return how far a rule with these gradients moves parameters in the second half of the steps."""
     program = Program(rule)
-    params, half = list(start), len(shown) // 2
+    params, half = list(start), len(steps) // 2
     middle = params
     states = [program.init(param) for param in params]
-    carried, squares = program.initial_recurrent_scalars(), []
-    for step, grads in enumerate(shown, start=1):
-        c = program.coefficients(step, previous=carried)
-        carried = program.recurrent_scalars_of(c)
-        items = [loop.TensorStep(program, *each, c) for each in zip(params, grads, states, strict=True)]
+    recurrent_scalars, squares = program.initial_recurrent_scalars(), []
+    for step, grads in enumerate(steps, start=1):
+        c = program.coefficients(step, previous=recurrent_scalars)
+        recurrent_scalars = program.recurrent_scalars_of(c)
+        items = [
+            loop.TensorStep(program, param, grad, state, c)
+            for param, grad, state in zip(params, grads, states, strict=True)
+        ]
         before = params
-        params, states = (list(each) for each in zip(*loop.update(items), strict=True))
+        results = list(loop.update(items))
+        params, states = [param for param, _ in results], [state for _, state in results]
         if step > half:
             squares.append(_mean_square(params, before))
         else:
@@ -147,6 +184,8 @@ def _moved(rule: Rule, start: Sequence[Tensor], shown: Sequence[Sequence[Tensor]
     return {"step": (sum(squares) / len(squares)) ** 0.5, "distance": _mean_square(params, middle) ** 0.5}
 
 
-def _mean_square(there: Sequence[Tensor], here: Sequence[Tensor]) -> float:
-    squares = sum(float((one - other).double().square().sum()) for one, other in zip(there, here, strict=True))
-    return squares / sum(one.numel() for one in there)
+def _mean_square(params: Sequence[Tensor], origin: Sequence[Tensor]) -> float:
+    """Return the mean square of the difference over all elements."""
+    pairs = zip(params, origin, strict=True)
+    squares = sum(float((param - before).double().square().sum()) for param, before in pairs)
+    return squares / sum(param.numel() for param in params)

@@ -67,7 +67,7 @@ class Assigned:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Routing:
+class RoutingPlan:
     """Every trained parameter of a model, once, with what is to be done with it."""
 
     rule: Rule
@@ -112,7 +112,7 @@ class Routing:
         """
         if unknown := common.keys() - keywords.COMMON.keys():
             raise KeywordError(
-                f"Routing: optimizer() takes {', '.join(keywords.COMMON)}, got {', '.join(sorted(unknown))}. "
+                f"RoutingPlan: optimizer() takes {', '.join(keywords.COMMON)}, got {', '.join(sorted(unknown))}. "
                 "Settings are given to route()."
             )
         made = optimizer_for(self.rule.at_defaults())
@@ -137,6 +137,9 @@ class Routing:
     __repr__ = __str__
 
 
+Routing = RoutingPlan  # the name of before
+
+
 def route(
     model: nn.Module,
     rule: str | Rule | type[Rule] = "muon",
@@ -147,7 +150,7 @@ def route(
     lr_scale: Mapping[str, float] | None = None,
     decay_scale: Mapping[str, float] | None = None,
     **settings: Any,
-) -> Routing:
+) -> RoutingPlan:
     """Plan which rule each parameter of a model follows: hidden matrices the first, all others the second.
 
     Args:
@@ -162,8 +165,8 @@ def route(
         settings: of the rules, under torch's keywords: `lr` and `weight_decay` are everybody's, others the first
             rule's; the second's have its name in front (`adamw_betas`)
 
-    Returns a Routing: print it, and call its `optimizer()`. Roles are told from the types of modules, from ties, from
-    shapes and, last, from names. What cannot be told is in `questions`, and `optimizer()` asks for it.
+    Returns a RoutingPlan: print it, and call its `optimizer()`. Roles are told from the types of modules, ties,
+    shapes and, last, names. What cannot be told is in `questions`, and `optimizer()` asks for it.
 
     Muon named by a text moves parameters as far as AdamW does at the same learning rate (Liu et al. 2025,
     arXiv:2502.16982). Otherwise the learning rates of the two keep the ratio of their defaults, or of the objects that
@@ -192,7 +195,7 @@ def route(
     scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED, 0.0) | decay_scale
     _doubt(whole, decay_scale)
     assigned = tuple(_assigned(whole, part, *scales) for part in parts)
-    return Routing(whole, assigned, sum(not param.requires_grad for param in model.parameters()))
+    return RoutingPlan(whole, assigned, sum(not param.requires_grad for param in model.parameters()))
 
 
 def _doubt(whole: Rule, decay_scale: Mapping[str, float]) -> None:

@@ -1,0 +1,127 @@
+"""Bindings: all bindings of an optimizer, created when they are needed and again when they are no longer valid."""
+
+from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
+from operator import is_
+
+import torch
+from torch import Tensor
+
+from thalweg.engine.backends import Backend, BatchRunner
+from thalweg.engine.core.batch import is_dense
+from thalweg.engine.core.program import Program
+from thalweg.optim.binding import Binding, State, is_engine_view
+from thalweg.optim.scalar_state import ScalarState
+from thalweg.optim.state_entries import as_engine_tensor
+
+GroupBindings = list[tuple[Binding, list[int]]]  # of some parameters of a group, with the indices of those of each
+ProgramFor = Callable[[torch.dtype], Program]  # the program of a group for parameters of a dtype
+
+# Sets of parameters with gradients that stay bound, beside one for each group. A mixture of experts has many sets, and
+# to bind takes a while.
+_MAX_SETS = 32
+
+
+class UnknownParameterError(Exception):
+    """A parameter was not in the optimizer when its bindings were created."""
+
+
+class Bindings:
+    """All bindings of an optimizer.
+
+    Args:
+        groups: The parameters of each group.
+        state: The state of the optimizer.
+
+    Attributes:
+        state: The state of the optimizer.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Tensor]], state: State) -> None:
+        params = [*chain.from_iterable(groups)]
+        self._max_sets = _MAX_SETS + len(groups)
+        self._scalars = ScalarState(len(params))
+        self.state = state
+        self._params = params  # held, so that an id means the same parameter for as long as this object exists
+        self._positions = {id(param): position for position, param in enumerate(params)}
+        self._bindings: dict[tuple[int, ...], GroupBindings] = {}
+        # The last lookups, by number of parameters and first parameter: to compare is cheaper than to hash all ids.
+        self._recent: dict[tuple[int, int], tuple[Sequence[Tensor], GroupBindings]] = {}
+        self._records = list(state.values())
+
+    def follow_state(self) -> None:
+        """Discard all bindings if other code has written to the state."""
+        if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
+            self._bindings.clear()
+            self._recent.clear()
+
+    def valid(self, params: Sequence[Tensor], program_for: ProgramFor) -> GroupBindings | None:
+        """Return the bindings of parameters of one group, or None if there are none that are still valid."""
+        recent = self._recent.get((len(params), id(params[0]) if params else 0))
+        for binding, _ in recent[1] if recent else ():
+            binding.prefetch()
+        bindings = self._lookup(params)
+        if bindings and all(binding.is_valid(program_for(binding.dtype)) for binding, _ in bindings):
+            return bindings
+        return None
+
+    def _lookup(self, params: Sequence[Tensor]) -> GroupBindings | None:
+        key = len(params), id(params[0]) if params else 0
+        if key in self._recent:
+            recent_params, bindings = self._recent[key]
+            if all(map(is_, params, recent_params)):
+                return bindings
+        match = self._bindings.get(tuple(map(id, params)))
+        if match is not None:
+            self._recent[key] = list(params), match
+        return match
+
+    def get_or_create(
+        self, params: Sequence[Tensor], program_for: ProgramFor, backend: Backend | None
+    ) -> GroupBindings:
+        """Return the valid bindings of parameters of one group; create them if there are none.
+
+        Raises:
+            UnknownParameterError: If a parameter was not in the optimizer when this object was created.
+        """
+        bindings = self.valid(params, program_for)
+        if bindings is None:
+            if len(self._bindings) >= self._max_sets:
+                self._bindings.clear()
+            bindings = [
+                (self._create([params[index] for index in indices], program_for, backend), indices)
+                for indices in group_compatible(params, program_for)
+            ]
+            self._recent.clear()
+            self._bindings[tuple(map(id, params))] = bindings
+            self._records = list(self.state.values())
+        return bindings
+
+    def _create(self, params: list[Tensor], program_for: ProgramFor, backend: Backend | None) -> Binding:
+        try:
+            positions = [self._positions[id(param)] for param in params]
+        except KeyError:
+            raise UnknownParameterError from None
+        return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend)
+
+    def runners(self) -> dict[int, BatchRunner]:
+        """Return the runner of each parameter that has taken a step, by the parameter's id."""
+        bindings = [binding for group_bindings in self._bindings.values() for binding, _ in group_bindings]
+        return {id(param): binding.runner for binding in bindings for param in binding.params}
+
+
+def group_compatible(params: Sequence[Tensor], program_for: ProgramFor) -> list[list[int]]:
+    """Return the indices of the parameters that can step together: of one program, dtype, device and memory format."""
+    parts: dict[Hashable, list[int]] = {}
+    program_keys: dict[Hashable, Hashable] = {}
+    for index, param in enumerate(params):
+        kind = (param.shape, param.dtype)
+        if kind not in program_keys:
+            program_keys[kind] = program_for(param.dtype).key(as_engine_tensor(param).shape, param.dtype)
+        parts.setdefault((program_keys[kind], *_memory_format(param)), []).append(index)
+    return list(parts.values())
+
+
+def _memory_format(param: Tensor) -> tuple[Hashable, ...]:
+    memory = as_engine_tensor(param)
+    return param.device, is_engine_view(param), memory.is_contiguous(), is_dense(memory)
