@@ -72,7 +72,7 @@ def of_rule(case: rule_cases.Case) -> dict[str, Any]:
         rule_cases.change(kind, case.settings, torch.float64, shapes=case.shapes) for kind in (case.ours, case.theirs)
     )
     found = check_optimizer(partial(case.ours, **case.settings), shapes=case.shapes)
-    outcomes = [one.outcome for one in found.findings]
+    outcomes = [one.outcome for one in found.checks]
     return {
         "name": case.ours.__name__,
         "reference": source(case.theirs),
@@ -85,7 +85,7 @@ def of_rule(case: rule_cases.Case) -> dict[str, Any]:
 def of_lbfgs() -> dict[str, Any]:
     """L-BFGS asks a closure for gradients, so it has problems of its own, and the kit sees it with one iteration."""
     found = check_optimizer(test_lbfgs.one_iteration)
-    outcomes = [one.outcome for one in found.findings]
+    outcomes = [one.outcome for one in found.checks]
     errors = []
     for problem, settings, steps in test_lbfgs.CASES:
         ours, theirs = (
