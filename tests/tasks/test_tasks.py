@@ -130,7 +130,7 @@ def test_unknown_tasks_and_settings_name_the_nearest() -> None:
 
 
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"nowhere.py: the file must exist, found none"):
+    with pytest.raises(TaskError, match=r"nowhere.py: the file must exist, got no such file"):
         load(f"{tmp_path}/nowhere.py:task")
     with pytest.raises(TaskError, match=r"written path/to/file.py:name, got no name"):
         load("mine.py")

@@ -63,6 +63,7 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
 def _settings_table(explanation: "Explanation") -> "Table":
     """Make a table that fits into 80 columns: the meaning of a setting, and below it bound, unit and search range."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for column in ("", "setting", "value"):
@@ -74,7 +75,8 @@ def _settings_table(explanation: "Explanation") -> "Table":
             facts.append(f"unit {hyper.unit}")
         if hyper.search:
             facts.append(f"searched from {hyper.search.low:g} to {hyper.search.high:g} ({hyper.search.scale})")
-        table.add_row(hyper.symbol, hyper.name, f"{hyper.value}", f"{hyper.doc}\n[{'; '.join(facts)}]")
+        meaning = Text.assemble(hyper.doc, "\n", ("; ".join(facts), "dim"))
+        table.add_row(hyper.symbol, hyper.name, f"{hyper.value}", meaning)
     return table
 
 
