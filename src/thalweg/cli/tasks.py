@@ -23,7 +23,7 @@ def tasks(as_json: bool) -> None:
         name: {key: parameter.default for key, parameter in inspect.signature(factory).parameters.items()}
         for name, factory in BUILT_IN.items()
     }
-    about = {name: inspect.getdoc(factory) or "" for name, factory in BUILT_IN.items()}
+    about = {name: (inspect.getdoc(factory) or "").partition("\n\n")[0] for name, factory in BUILT_IN.items()}
     if as_json:
         print_json([{"name": name, "about": about[name], "settings": settings[name]} for name in BUILT_IN])
         return

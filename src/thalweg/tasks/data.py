@@ -120,7 +120,8 @@ def standardized(splits: Splits, parts: int = 1) -> Splits:
 def epochs_of_indices(count: int, batch_size: int, seeds: Sequence[int]) -> Iterator[Tensor]:
     """Yield the example indices of one batch after another, without end, with a row for each seed.
 
-    The order is shuffled anew in each pass, and the last batch of a pass may be smaller. A row depends on its seed only.
+    The order is shuffled anew in each pass, and the last batch of a pass may be smaller. A row depends only on its
+    seed.
 
     Args:
         count: Number of examples.
