@@ -12,10 +12,16 @@ from thalweg.cli.output import example, json_option, print_json, stdout_console
 from thalweg.cli.suite import compare_suite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.table import Table
 
     from thalweg.comparison import Comparison
     from thalweg.comparison.results.summary import Estimate, Summary
+
+# The columns that a narrow terminal shows in a second table.
+_SECOND_PART = ("untuned", "starting point", "training loss", "settings")
+_MIN_SETTINGS_WIDTH = 20
 
 # A paragraph that starts with \b is not wrapped by click.
 WORDS = """\b
@@ -165,8 +171,26 @@ def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any
 
 def print_comparison(comparison: "Comparison") -> None:
     """Print the table of contenders, the verdict with its cautions, and the line of code to paste."""
+    from rich.text import Text
+
     console = stdout_console()
-    console.print(_contender_table(comparison))
+    console.print(Text(f"{comparison.header.task['name']}: {comparison.metric}", style="italic"))
+    columns = _columns(comparison)
+    bold_row = next(
+        (
+            index
+            for index, summary in enumerate(comparison.contenders)
+            if summary.name == comparison.verdict.recommended
+        ),
+        None,
+    )
+    if _width(columns) <= console.width:
+        console.print(_table(columns, bold_row))
+    else:  # in two parts, so that a narrow terminal cuts nothing off
+        console.print(_table({name: columns[name] for name in columns if name not in _SECOND_PART}, bold_row))
+        console.print()
+        second = {name: columns[name] for name in columns if name == "contender" or name in _SECOND_PART}
+        console.print(_table(second, bold_row))
     for note in _table_notes(comparison):
         console.print(note)
     console.print()
@@ -178,35 +202,55 @@ def print_comparison(comparison: "Comparison") -> None:
         click.echo(f"\n{comparison.code}\n")  # click does not wrap it, so it can be copied
 
 
-def _contender_table(comparison: "Comparison") -> "Table":
+def _columns(comparison: "Comparison") -> dict[str, list[str]]:
+    """Return the columns of the table by heading, with a cell for each contender."""
+    summaries = comparison.contenders
+    values = [summary.value for summary in summaries]
+    columns = {
+        "contender": [summary.name for summary in summaries],
+        "value": [_format_estimate(value) for value in values],
+        "95 % interval": [
+            f"{value.low:.4g} – {value.high:.4g}" if math.isfinite(value.high) else "–" for value in values
+        ],
+        "worse by": ["–", *(f"{summary.worse_by:z.1%}" for summary in summaries[1:])],
+        "untuned": [_format_estimate(summary.untuned) for summary in summaries],
+        "starting point": [_format_estimate(summary.recommended) for summary in summaries],
+        "training loss": [
+            f"{summary.train_loss:.4g}" if math.isfinite(summary.train_loss) else "–" for summary in summaries
+        ],
+        "lost": [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries],
+        "state": [_format_state(summary) for summary in summaries],
+        "settings": [
+            " ".join(f"{name}={summary.settings[name]:g}" for name in summary.searched) for summary in summaries
+        ],
+    }
+    if all(summary.recommended is None for summary in summaries):
+        del columns["starting point"]
+    return columns
+
+
+def _width(columns: "Mapping[str, Sequence[str]]") -> int:
+    """Return the width that a table needs, with a gap of two characters between columns. Settings can be folded."""
+    widths = [
+        _MIN_SETTINGS_WIDTH if name == "settings" else max(map(len, (name, *cells))) for name, cells in columns.items()
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _table(columns: "Mapping[str, Sequence[str]]", bold_row: int | None) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{comparison.header.task['name']}: {comparison.metric}")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("contender")
-    has_starting_points = any(summary.recommended is not None for summary in comparison.contenders)
-    columns = ["value", "95 % interval", "worse by", "untuned", "training loss", "lost", "state"]
-    if has_starting_points:
-        columns.insert(4, "starting point")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("settings", overflow="fold")
-    for index, summary in enumerate(comparison.contenders):
-        cells = (
-            summary.name,
-            _format_estimate(summary.value),
-            f"{summary.value.low:.4g} – {summary.value.high:.4g}" if math.isfinite(summary.value.high) else "–",
-            "–" if index == 0 else f"{summary.worse_by:z.1%}",
-            _format_estimate(summary.untuned),
-            *([_format_estimate(summary.recommended)] if has_starting_points else []),
-            f"{summary.train_loss:.4g}" if math.isfinite(summary.train_loss) else "–",
-            f"{summary.lost}/{len(summary.seeds)}",
-            _format_state(summary),
-            " ".join(f"{name}={summary.settings[name]:g}" for name in summary.searched),
-        )
-        style = "bold" if summary.name == comparison.verdict.recommended else None
-        table.add_row(*(Text(cell) for cell in cells), style=style)
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        if name == "contender":
+            table.add_column(name)
+        elif name == "settings":
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    for index, cells in enumerate(zip(*columns.values(), strict=True)):
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if index == bold_row else None)
     return table
 
 
