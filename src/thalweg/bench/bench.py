@@ -176,7 +176,10 @@ class _Stepper:
             self._set_gradients()
             self._optimizer.step()
         self._set_gradients()
-        self.dispatches, self.peak_extra_mb = self._count() if can_count else (None, None)
+        self.dispatches: int | None = None
+        self.peak_extra_mb: float | None = None
+        if can_count:
+            self.dispatches, self.peak_extra_mb = self._count()
         self.compilations = len(kernel_cache.builds) - num_builds
         self.moved_bytes = 4 * _moved_numbers(self._optimizer, self._params)
 
