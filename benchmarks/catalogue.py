@@ -74,7 +74,7 @@ def of_rule(case: rule_cases.Case) -> dict[str, Any]:
         for kind in (case.optimizer, case.reference)
     )
     found = check_optimizer(partial(case.optimizer, **case.settings), shapes=case.shapes)
-    outcomes = [one.outcome for one in found.findings]
+    outcomes = [one.outcome for one in found.checks]
     return {
         "name": case.optimizer.__name__,
         "reference": source(case.reference),
@@ -87,7 +87,7 @@ def of_rule(case: rule_cases.Case) -> dict[str, Any]:
 def of_lbfgs() -> dict[str, Any]:
     """L-BFGS asks a closure for gradients, so it has problems of its own, and the kit sees it with one iteration."""
     found = check_optimizer(test_lbfgs.one_iteration)
-    outcomes = [one.outcome for one in found.findings]
+    outcomes = [one.outcome for one in found.checks]
     errors = []
     for problem, settings, steps in test_lbfgs.CASES:
         ours, theirs = (

@@ -100,7 +100,7 @@ def check(library: str, name: str) -> list[dict[str, Any]]:
         importlib.import_module("heavyball.utils").compile_mode = None
     kind = getattr(importlib.import_module(library), name)
     shapes = accepted_shapes(kind)
-    return [asdict(finding) for finding in check_optimizer(factory(kind), shapes=shapes).findings]
+    return [asdict(result) for result in check_optimizer(factory(kind), shapes=shapes).checks]
 
 
 def check_in_process(library: str, name: str) -> list[dict[str, Any]] | str:

@@ -48,7 +48,7 @@ def main() -> None:
     for step in runs.values():
         step()
     time.sleep(2)  # for the kernel, which is compiled in the background
-    times = measure.interleaved(runs, ROUNDS)
+    times = measure.time_interleaved(runs, ROUNDS)
     median = {name: statistics.median(each) / STEPS[name] for name, each in times.items()}
     gain = MEMBERS * median["one by one"] / median["population"]
     record = {

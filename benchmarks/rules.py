@@ -18,7 +18,7 @@ import torch
 
 from thalweg import optim, rules
 from thalweg.bench.bench import machine
-from thalweg.bench.measure import interleaved, ratio
+from thalweg.bench.measure import ratio_of_medians, time_interleaved
 from thalweg.bench.sets import SETS
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.program import Program
@@ -77,9 +77,9 @@ def measured(name: str, rule: rules.Rule) -> dict[str, Any]:
     moved = moved_bytes(rule) if ways == {"compiled"} else None
     fused = torch.optim.AdamW(parameters(), fused=True)
     steps = {"ours": optimizer.step, "fused": fused.step}
-    interleaved(steps, 2)
-    times = interleaved(steps, ROUNDS if moved else 2)
-    of_fused, *spread = ratio(times["ours"], times["fused"])
+    time_interleaved(steps, 2)
+    times = time_interleaved(steps, ROUNDS if moved else 2)
+    of_fused, *spread = ratio_of_medians(times["ours"], times["fused"])
     return {
         "rule": name,
         "scope": rule.traits.scope,

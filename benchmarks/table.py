@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg import rules
-from thalweg.bench.entrants import RIVALS
+from thalweg.bench.implementations import OTHER_LIBRARIES
 from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +111,7 @@ def optuna_text(records: dict[str, Record]) -> str:
 def rivals_table(records: list[Record]) -> str:
     """Return the step time of AdamW-like optimizers of several libraries, beside torch's fused AdamW."""
     labels = {"torch fused": "torch.optim.AdamW, `fused=True`", "thalweg": "thalweg.optim.AdamW"}
-    labels |= {library: place.replace(":", ".") for library, place in RIVALS.items()}
+    labels |= {library: place.replace(":", ".") for library, place in OTHER_LIBRARIES.items()}
     results = [{row["name"]: row for row in record["measured"]} for record in records]
     rows = [
         [label, *("1" if name == "torch fused" else with_range(result[name]) for result in results)]

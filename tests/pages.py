@@ -1,4 +1,4 @@
-"""Pages as tests read them: their tags and text, and what a browser says of them."""
+"""Helpers for tests of HTML pages: their tags and text, and the messages of a browser that opens them."""
 
 import shutil
 from html.parser import HTMLParser
@@ -11,7 +11,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this 
 
 
 class Reader(HTMLParser):
-    """The tags of a page, and the text outside scripts and styles."""
+    """Reads the tags and the text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -26,26 +26,26 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def opens_in_peace(path: Path, width: int, scheme: str, *, charts: int) -> None:
-    """Assert that a browser shows so many charts, large enough to read, without a complaint or a request."""
+def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) -> None:
+    """Assert that a browser shows this number of charts, large enough to read, without messages or requests."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        complaints: list[str] = []
+        tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        messages: list[str] = []
         requests: list[str] = []
-        opened.on("console", lambda message: complaints.append(message.text))
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("request", lambda request: requests.append(request.url))
-        opened.goto(path.as_uri())
-        assert opened.locator("svg").count() == charts
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(path.as_uri())
+        assert tab.locator("svg").count() == charts
         for index in range(charts):
-            box = opened.locator("svg").nth(index).bounding_box()
+            box = tab.locator("svg").nth(index).bounding_box()
             assert box["width"] > 200
             assert box["height"] > 80
-        # Readable on a phone: nothing sticks out sideways but what scrolls by itself.
-        assert opened.evaluate("document.documentElement.scrollWidth") <= width
+        # Readable on a phone: the page itself does not scroll sideways.
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()
-    assert complaints == []
+    assert messages == []
     assert requests == [path.as_uri()]

@@ -1,7 +1,6 @@
-"""The conformance kit: ours pass all of it, and each check finds the defect it is for."""
+"""The conformance kit: our optimizers pass it, and each check fails on the defect that it tests for."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from cases.rules import CASES, Case
 from thalweg import optim
-from thalweg.testing import CHECKS, check_optimizer
+from thalweg.testing import CHECKS, OptimizerFactory, check_optimizer
 
-# Batches of matrices give other digits than the loop, so they pass it by themselves.
+# Batches of matrices round differently from the loop, so the kit runs on them separately.
 BATCHED = [case for case in CASES if case.rule.traits.scope == "matrix" and case.rule.traits.supports_vmap]
 
 
@@ -21,42 +20,42 @@ BATCHED = [case for case in CASES if case.rule.traits.scope == "matrix" and case
     ("case", "backend"), [*((case, None) for case in CASES), *((case, "batched") for case in BATCHED)], ids=str
 )
 def test_every_optimizer_of_ours_passes_the_whole_kit(case: Case, backend: str | None) -> None:
-    def making(backend: str | None) -> Callable[[Any], torch.optim.Optimizer]:
+    def factory(backend: str | None) -> OptimizerFactory:
         return partial(case.optimizer, **case.settings, backend=backend)
 
-    ways = [backend or "loop"]
+    backends = [backend or "loop"]
     if case.rule.traits.scope == "tensor" and case.rule.traits.supports_vmap:
-        ways += ["batched"]
+        backends += ["batched"]
     if case.rule.traits.scope == "elementwise":
-        ways += ["flat", "compiled"] if case.has_kernel else ["flat"]
-    found = check_optimizer(
-        making(backend),
+        backends += ["flat", "compiled"] if case.has_kernel else ["flat"]
+    result = check_optimizer(
+        factory(backend),
         reference=lambda params: case.reference(params, **case.settings),
         tolerance=max(1e-12, case.reference_error),
-        variants={backend: making(backend) for backend in ways},
+        variants={backend: factory(backend) for backend in backends},
         shapes=case.shapes,
     )
-    # Of Rprop the learning rate is the size of the first step alone, as in torch.optim.
+    # The learning rate of Rprop is the size of its first step only, as in torch.optim.
     exempt = {"obeys_schedulers"} if case.optimizer is optim.Rprop else set()
     if not case.rule.traits.supports_complex:
-        assert found["takes_complex_parameters"].outcome == "refused"
+        assert result["takes_complex_parameters"].outcome == "refused"
         exempt.add("takes_complex_parameters")
-    if case.rule.traits.scope == "model":  # a first step depends on where the rest of the model is
+    if case.rule.traits.scope == "model":  # a first step depends on all parameters of the model
         exempt.add("gives_a_late_parameter_a_first_step")
     if case.rule.traits.min_dims:
-        assert found["takes_single_numbers"].outcome == "refused"
+        assert result["takes_single_numbers"].outcome == "refused"
         exempt.add("takes_single_numbers")
     if case.rule.traits.scope == "matrix":
-        assert found["steps_alike_when_sharded"].outcome == "refused"
+        assert result["steps_alike_when_sharded"].outcome == "refused"
         exempt.add("steps_alike_when_sharded")
-    assert [one for one in found.findings if one.outcome != "passed" and one.check not in exempt] == []
-    assert len(found.findings) == len(CHECKS) >= 18
-    assert found["waits_for_no_parameter"].number == 0
-    assert found["dispatches_a_parameter"].number == 0 or "compiled" not in ways
+    assert [check for check in result.checks if check.outcome != "passed" and check.check not in exempt] == []
+    assert len(result.checks) == len(CHECKS) >= 18
+    assert result["waits_for_no_parameter"].number == 0
+    assert result["dispatches_a_parameter"].number == 0 or "compiled" not in backends
 
 
 class Plain(torch.optim.Optimizer):
-    """Gradient descent with momentum, sound in itself; what follows breaks one thing each."""
+    """Gradient descent with momentum, without defects. Each class below adds one defect."""
 
     def __init__(self, params: Any, lr: Any = 0.05, weight_decay: float = 0.1) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "maximize": False})
@@ -70,10 +69,10 @@ class Plain(torch.optim.Optimizer):
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
-                    self.one(group, param, -param.grad if group["maximize"] else param.grad)
+                    self.update(group, param, -param.grad if group["maximize"] else param.grad)
         return loss
 
-    def one(self, group: dict[str, Any], param: Tensor, grad: Tensor) -> None:
+    def update(self, group: dict[str, Any], param: Tensor, grad: Tensor) -> None:
         state = self.state[param]
         if not state:
             state.update(step=torch.tensor(0.0), b=torch.zeros_like(param))
@@ -90,14 +89,14 @@ class ClearsGradients(Plain):
 
 
 class ScalesGradients(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad)
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad)
         grad.mul_(0.5)
 
 
 class WritesTheTensorLr(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad)
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad)
         if isinstance(group["lr"], Tensor) and group["lr"] > 0:
             group["lr"] *= 1.01
 
@@ -110,10 +109,10 @@ class WritesTheLr(Plain):
 
 
 class DividesByTheLr(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
         if isinstance(group["lr"], Tensor):
             param.mul_(group["lr"] / group["lr"])
-        super().one(group, param, grad)
+        super().update(group, param, grad)
 
 
 class CountsTogether(Plain):
@@ -122,8 +121,8 @@ class CountsTogether(Plain):
             group["count"] = group.get("count", 0) + 1
         return super().step(closure)
 
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad / (1 - 0.9 ** group["count"]))
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad / (1 - 0.9 ** group["count"]))
 
 
 class StartsAnew(Plain):
@@ -136,39 +135,64 @@ class StartsAnew(Plain):
 
 
 class DividesByZero(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
         norm = grad.abs().sum() if grad.numel() else torch.ones(())
-        super().one(group, param, grad / norm)
+        super().update(group, param, grad / norm)
+
+
+class ScalesByTheNorm(Plain):
+    """A trust ratio without the guard for a norm of zero, as LAMB would be without it."""
+
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad * param.norm())
+
+
+class ScalesByTheNormAboveATinyFloor(Plain):
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad * param.norm().clamp(min=1e-12))
+
+
+class DividesByTheNorm(Plain):
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad / param.norm())
+
+
+class ScalesByTheNormUnlessZero(Plain):
+    """The same with the guard: no defect."""
+
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        norm = param.norm()
+        super().update(group, param, grad * torch.where(norm > 0, norm, torch.ones_like(norm)))
 
 
 class ForgetsItsCount(Plain):
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, **settings)
-        self.taken = 0
+        self.num_steps = 0
 
     def step(self, closure: Any = None) -> Any:
-        self.taken += 1
+        self.num_steps += 1
         return super().step(closure)
 
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad * (1 + 0.01 * self.taken))
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad * (1 + 0.01 * self.num_steps))
 
 
 class KeepsALock(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad)
-        self.state[param]["shape"] = slice(1)  # nothing that loads with weights_only=True
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad)
+        self.state[param]["shape"] = slice(1)  # torch.load with weights_only=True refuses it
 
 
 class KeepsItsGroups(Plain):
     def __init__(self, params: Any, **settings: Any) -> None:
         super().__init__(params, **settings)
-        self.kept = self.param_groups
+        self.first_groups = self.param_groups
 
     def step(self, closure: Any = None) -> Any:
-        now, self.param_groups = self.param_groups, self.kept
+        groups, self.param_groups = self.param_groups, self.first_groups
         loss = super().step(closure)
-        self.param_groups = now
+        self.param_groups = groups
         return loss
 
 
@@ -183,8 +207,8 @@ class StepsWithoutAGradient(Plain):
 
 
 class FirstGroupRules(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(self.param_groups[0], param, grad)
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(self.param_groups[0], param, grad)
 
 
 class DropsTheLoss(Plain):
@@ -193,46 +217,46 @@ class DropsTheLoss(Plain):
 
 
 class NeverMaximizes(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, -grad if group["maximize"] else grad)
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, -grad if group["maximize"] else grad)
 
 
 class NeedsADimension(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad * grad.shape[0])
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad * grad.shape[0])
 
 
 class NeedsAnElement(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad * torch.sign(grad.flatten()[0].real.abs() + 1))
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad * torch.sign(grad.flatten()[0].real.abs() + 1))
 
 
 class TakesRealParts(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
         if param.is_complex():
             grad = grad * torch.nan
-        super().one(group, param, grad)
+        super().update(group, param, grad)
 
 
 class ReadsMemoryInOrder(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
         if grad.stride() != param.stride():
             grad = grad.flatten().view(grad.shape[::-1]).t() if grad.dim() == 2 else grad
-        super().one(group, param, grad)
+        super().update(group, param, grad)
 
 
 class Climbs(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, -grad)
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, -grad)
 
 
 class ReadsBack(Plain):
-    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-        super().one(group, param, grad * float(grad.real.sum().isfinite()))
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad * float(grad.real.sum().isfinite()))
 
 
 class Wrapped:
-    """No Optimizer, though it acts like one."""
+    """Acts like an optimizer, but is no torch.optim.Optimizer."""
 
     def __init__(self, inner: torch.optim.Optimizer) -> None:
         self.inner = inner
@@ -256,6 +280,9 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (CountsTogether, "gives_a_late_parameter_a_first_step"),
     (StartsAnew, "moves_nothing_before_the_first_step"),
     (DividesByZero, "survives_a_zero_first_gradient"),
+    (ScalesByTheNorm, "moves_parameters_that_start_at_zero"),
+    (ScalesByTheNormAboveATinyFloor, "moves_parameters_that_start_at_zero"),
+    (DividesByTheNorm, "moves_parameters_that_start_at_zero"),
     (ForgetsItsCount, "resumes_exactly"),
     (ForgetsItsCount, "resumes_exactly_in_bfloat16"),
     (ForgetsItsCount, "copies_go_on_alike"),
@@ -266,10 +293,7 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (KeepsItsGroups, "follows_the_lr_after_resuming"),
     (StepsWithoutAGradient, "leaves_parameters_without_a_gradient_alone"),
     (FirstGroupRules, "takes_groups_with_their_own_settings"),
-    (
-        lambda params: Plain([param[1] if isinstance(param, tuple) else param for param in params]),
-        "takes_named_parameters",
-    ),
+    (without_names, "takes_named_parameters"),
     (DropsTheLoss, "calls_closures"),
     (NeverMaximizes, "climbs_when_maximizing"),
     (NeedsADimension, "takes_single_numbers"),
@@ -283,28 +307,42 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
 
 
 @pytest.mark.parametrize(("broken", "check"), PLANTED)
-def test_each_check_finds_the_defect_it_is_for(broken: Any, check: str) -> None:
-    found = check_optimizer(broken, only=[check])
-    assert found[check].outcome == "failed", str(found)
-    assert not found.passed
+def test_each_check_fails_on_its_defect(broken: Any, check: str) -> None:
+    result = check_optimizer(broken, only=[check])
+    assert result[check].outcome == "failed", str(result)
+    assert not result.passed
 
 
-def test_a_step_that_depends_on_the_shard_is_found() -> None:
-    found = check_optimizer(torch.optim.Adafactor, only=["steps_alike_when_sharded"])
-    assert found["steps_alike_when_sharded"].outcome == "failed"
+def test_a_guarded_trust_ratio_passes() -> None:
+    check = "moves_parameters_that_start_at_zero"
+    assert check_optimizer(ScalesByTheNormUnlessZero, only=[check])[check].outcome == "passed"
 
 
-def test_a_sound_optimizer_fails_nothing_but_what_torchs_loader_breaks() -> None:
-    found = check_optimizer(lambda params: Plain(params))
-    assert [one.check for one in found.failures] == ["keeps_float32_state_of_bfloat16_parameters"]
-    assert found["agrees_with_the_reference"].outcome == "skipped"
-    assert found["dispatches_a_parameter"].number > 1
+def test_lamb_without_its_guard_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = "moves_parameters_that_start_at_zero"
+    lamb = partial(optim.LAMB, lr=0.01, weight_decay=0.1, backend="loop")
+    assert check_optimizer(lamb, only=[check])[check].outcome == "passed"
+    # The guard is `torch.where(norms > 0, ratio, 1)`; without it the ratio itself remains.
+    monkeypatch.setattr(torch, "where", lambda condition, ratio, alternative: ratio)
+    assert check_optimizer(lamb, only=[check])[check].outcome == "failed"
 
 
-def test_a_schedule_that_is_not_obeyed_and_hooks_that_are_not_called_are_found() -> None:
+def test_a_step_that_depends_on_the_shard_fails() -> None:
+    result = check_optimizer(torch.optim.Adafactor, only=["steps_alike_when_sharded"])
+    assert result["steps_alike_when_sharded"].outcome == "failed"
+
+
+def test_an_optimizer_without_defects_fails_only_because_of_torchs_loader() -> None:
+    result = check_optimizer(lambda params: Plain(params))
+    assert [check.check for check in result.failures] == ["keeps_float32_state_of_bfloat16_parameters"]
+    assert result["agrees_with_the_reference"].outcome == "skipped"
+    assert result["dispatches_a_parameter"].number > 1
+
+
+def test_an_ignored_schedule_and_hooks_that_are_not_called_fail() -> None:
     class KeepsItsLr(Plain):
-        def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
-            super().one({**group, "lr": 0.05}, param, grad)
+        def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+            super().update({**group, "lr": 0.05}, param, grad)
 
     class Deaf(Plain):
         def register_step_post_hook(self, hook: Any) -> Any:
@@ -314,15 +352,15 @@ def test_a_schedule_that_is_not_obeyed_and_hooks_that_are_not_called_are_found()
     assert check_optimizer(Deaf)["calls_hooks"].outcome == "failed"
 
 
-def test_a_reference_and_a_variant_that_differ_are_found() -> None:
-    found = check_optimizer(
+def test_a_reference_and_a_variant_that_differ_fail() -> None:
+    result = check_optimizer(
         Plain,
         reference=lambda params: Plain(params, weight_decay=0.1001),
-        variants={"other": lambda params: Plain(params, lr=0.05 * (1 + 1e-15))},
+        variants={"variant": lambda params: Plain(params, lr=0.05 * (1 + 1e-15))},
     )
-    assert found["agrees_with_the_reference"].outcome == "failed"
-    assert found["is_the_same_every_way"].outcome == "failed"
-    assert found["is_the_same_every_way"].detail.startswith("other in torch.float64")
+    assert result["agrees_with_the_reference"].outcome == "failed"
+    assert result["is_the_same_every_way"].outcome == "failed"
+    assert result["is_the_same_every_way"].detail.startswith("variant in torch.float64")
 
 
 def test_a_clear_refusal_is_no_failure() -> None:
@@ -332,10 +370,10 @@ def test_a_clear_refusal_is_no_failure() -> None:
                 raise ValueError("RealOnly: parameters must be real, got complex ones.")
             super().add_param_group(param_group)
 
-    found = check_optimizer(RealOnly, only=["takes_complex_parameters"])
-    assert found.passed
-    assert [replace(one, detail="") for one in found.findings] == [replace(found.findings[0], detail="")]
-    assert found.findings[0].outcome == "refused"
+    result = check_optimizer(RealOnly, only=["takes_complex_parameters"])
+    assert result.passed
+    assert len(result.checks) == 1
+    assert result.checks[0].outcome == "refused"
     assert (
-        str(found) == "refused  takes_complex_parameters          RealOnly: parameters must be real, got complex ones."
+        str(result) == "refused  takes_complex_parameters          RealOnly: parameters must be real, got complex ones."
     )

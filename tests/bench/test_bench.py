@@ -1,4 +1,4 @@
-"""What is measured, but for the times themselves: a test on the clock would fail one day in ten."""
+"""The benchmark, except for the times: a test of times would fail on a busy machine."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from thalweg.cli.main import cli
 from thalweg.errors import SettingError, UnknownNameError
 
 
-def test_the_sets_are_what_they_say() -> None:
+def test_the_sets_have_the_stated_sizes() -> None:
     def numbers(shapes: sets.Shapes) -> tuple[int, int]:
         return len(shapes), sum(torch.Size(shape).numel() for shape in shapes)
 
@@ -22,12 +22,17 @@ def test_the_sets_are_what_they_say() -> None:
     assert numbers(sets.resnet50()) == (161, 25_557_032)  # torchvision's resnet50
 
 
-def test_a_benchmark_measures_everyone_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_measures_all_implementations_in_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bench.SETS, "small", lambda: [(64, 64), (64,)] * 3)
-    found = bench.bench("small", "adamw", rounds=3, entrants=["thalweg", "thalweg loop", "torch foreach"])
-    assert [one.name for one in found.measured] == ["torch fused", "thalweg", "thalweg loop", "torch foreach"]
-    assert found.baseline == "torch fused"
-    by_name = {one.name: one for one in found.measured}
+    benchmark = bench.bench("small", "adamw", rounds=3, implementations=["thalweg", "thalweg loop", "torch foreach"])
+    assert [measurement.name for measurement in benchmark.measured] == [
+        "torch fused",
+        "thalweg",
+        "thalweg loop",
+        "torch foreach",
+    ]
+    assert benchmark.baseline == "torch fused"
+    by_name = {measurement.name: measurement for measurement in benchmark.measured}
     assert by_name["torch fused"].ratio == 1.0
     assert by_name["thalweg"].dispatches < 5
     assert by_name["thalweg loop"].dispatches > 60
@@ -35,11 +40,11 @@ def test_a_benchmark_measures_everyone_in_one_run(monkeypatch: pytest.MonkeyPatc
     assert by_name["thalweg loop"].peak_extra_mb > 0.03
     # Gradient read, parameter and two moments read and written.
     moved_gb = 7 * 4 * 3 * (64 * 64 + 64) / 1e9
-    for one in found.measured:
-        assert one.moved_gb_s * one.median_ms / 1e3 == pytest.approx(moved_gb)
+    for measurement in benchmark.measured:
+        assert measurement.moved_gb_s * measurement.median_ms / 1e3 == pytest.approx(moved_gb)
 
 
-def test_no_way_of_ours_takes_more_than_a_bucket_of_memory() -> None:
+def test_no_backend_needs_more_than_64_mb_of_extra_memory() -> None:
     from thalweg import optim
 
     params = [torch.full((8000, 1000), 0.02, requires_grad=True), *[torch.ones(64, 64, requires_grad=True)] * 1]
@@ -49,27 +54,27 @@ def test_no_way_of_ours_takes_more_than_a_bucket_of_memory() -> None:
             for _ in range(2):
                 for param in params:
                     param.grad = torch.full_like(param, 0.1)
-                with measure.Watched() as watched:
+                with measure.DispatchCounter() as counter:
                     optimizer.step()
-            assert watched.peak_bytes < 64e6
+            assert counter.peak_bytes < 64e6
 
 
-def test_memory_held_at_a_time_is_what_is_counted() -> None:
-    with measure.Watched() as watched:
+def test_the_peak_counts_memory_that_is_alive_at_the_same_time() -> None:
+    with measure.DispatchCounter() as counter:
         for _ in range(5):
-            one = torch.zeros(1000)
-            two = one * 2
-            view = two[:10]
-        del one, two, view
-    assert 8000 <= watched.peak_bytes <= 12_000
-    assert watched.held_bytes == 0
+            zeros = torch.zeros(1000)
+            product = zeros * 2
+            view = product[:10]
+        del zeros, product, view
+    assert 8000 <= counter.peak_bytes <= 12_000
+    assert counter.held_bytes == 0
 
 
 def test_ratios_are_of_medians_and_spreads_of_rounds() -> None:
-    assert measure.ratio([2.0, 4.0, 6.0], [2.0, 2.0, 2.0])[0] == 2.0
-    _, low, high = measure.ratio([1.0, 2.0], [1.0, 1.0])
-    assert 1.0 <= low < high <= 2.0  # nothing that was not seen
-    _, low, high = measure.ratio([1.0] * 9 + [100.0], [1.0] * 10)
+    assert measure.ratio_of_medians([2.0, 4.0, 6.0], [2.0, 2.0, 2.0])[0] == 2.0
+    _, low, high = measure.ratio_of_medians([1.0, 2.0], [1.0, 1.0])
+    assert 1.0 <= low < high <= 2.0  # no extrapolation
+    _, low, high = measure.ratio_of_medians([1.0] * 9 + [100.0], [1.0] * 10)
     assert low == 1.0
     assert high > 1.0
 
@@ -79,17 +84,20 @@ def test_unknown_names_get_an_error() -> None:
         bench.bench("gpt", "adam")
     with pytest.raises(UnknownNameError, match="no rule named 'adm'"):
         bench.bench("small", "adm")
-    with pytest.raises(UnknownNameError, match="no entrant 'torch fussed' for adam here. Did you mean torch fused"):
-        bench.bench("small", "adam", entrants=["torch fussed"])
+    with pytest.raises(
+        UnknownNameError, match="no implementation 'torch fussed' of adam here. Did you mean torch fused"
+    ):
+        bench.bench("small", "adam", implementations=["torch fussed"])
     with pytest.raises(SettingError, match="rounds must be >= 2, got 1"):
         bench.bench("small", "adam", rounds=1)
 
 
 def test_the_command_prints_a_table_and_writes_the_record(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
-    asked = ["bench", "--set", "small", "--rule", "rmsprop", "--rounds", "2", "--with", "thalweg", "--out", str(out)]
-    said = CliRunner().invoke(cli, asked, catch_exceptions=False)
-    assert "rmsprop on small: 832,000 parameters in 400 tensors" in said.stdout
-    assert "÷ torch default" in said.stdout
+    options = ["--set", "small", "--rule", "rmsprop", "--rounds", "2", "--with", "thalweg"]
+    arguments = ["bench", *options, "--out", str(out)]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert "rmsprop on small: 832,000 parameters in 400 tensors" in result.stdout
+    assert "÷ torch default" in result.stdout
     (record,) = json.loads(out.read_text())
-    assert {one["name"] for one in record["measured"]} == {"torch default", "thalweg"}
+    assert {measurement["name"] for measurement in record["measured"]} == {"torch default", "thalweg"}

@@ -7,7 +7,7 @@ from torch import Tensor
 from cases.rules import CASES, Case
 from tests.engine.stepping import assert_same_bits, run_case
 from thalweg import optim, rules
-from thalweg.bench.measure import Watched
+from thalweg.bench.measure import DispatchCounter
 from thalweg.engine.backends import Backend
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.program import Program
@@ -64,13 +64,13 @@ def test_small_tensors_of_one_shape_are_batched_and_the_plan_says_so() -> None:
 
 
 def test_a_stack_takes_the_operations_of_one_tensor_and_bounded_memory() -> None:
-    def watch_step(num: int, backend: Backend) -> Watched:
+    def watch_step(num: int, backend: Backend) -> DispatchCounter:
         params = small_matrices(num, 96, 96)
         optimizer = optim.Muon(params, backend=backend)
         for _ in range(2):
             for param in params:
                 param.grad = torch.ones_like(param)
-            with Watched() as watched:
+            with DispatchCounter() as watched:
                 optimizer.step()
         return watched
 

@@ -329,7 +329,7 @@ def test_the_conformance_kit(monkeypatch: pytest.MonkeyPatch) -> None:
         reference=lambda params: TorchsOneIteration(params, lr=0.1, max_iter=1, history_size=5),
         tolerance=1e-7,  # gradients drawn at random make an inverse Hessian of a poor condition
     )
-    outcomes = {one.check: one.outcome for one in found.findings if one.outcome != "passed"}
+    outcomes = {one.check: one.outcome for one in found.checks if one.outcome != "passed"}
     assert outcomes == {
         "is_the_same_every_way": "skipped",  # there is one
         "takes_groups_with_their_own_settings": "failed",  # they are one problem, and others are refused

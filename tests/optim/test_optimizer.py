@@ -120,7 +120,9 @@ def test_a_parameter_that_joins_late_gets_a_fresh_parameters_first_step(case: Ca
     assert late not in optimizer.state
     late.grad = alone.grad = torch.tensor([[1.0, -2.0, 0.5]])
     optimizer.step()
-    case.optimizer([resting, alone], **case.settings).step()  # at the position of `late`, on which random numbers depend
+    case.optimizer(
+        [resting, alone], **case.settings
+    ).step()  # at the position of `late`, on which random numbers depend
     assert torch.equal(late, alone)
 
 

@@ -1,4 +1,4 @@
-"""The report: from the store alone, whole in one file, and quiet in a browser."""
+"""The report comes from the store alone, is one self-contained file, and opens in a browser without messages."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import thalweg
-from tests.pages import Reader, needs_browser, opens_in_peace
+from tests.pages import Reader, assert_opens_cleanly, needs_browser
 from thalweg.comparison import Comparison, Store
 from thalweg.errors import StoreError
 from thalweg.report import render
-from thalweg.report.charts import digits, intervals, number
+from thalweg.report.charts import format_digits, format_number, interval_chart
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(store: Path) -> str:
-    opened = Store(store)
-    return render(Comparison(opened, opened.find()))
+    opened_store = Store(store)
+    return render(Comparison(opened_store, opened_store.find()))
 
 
 def test_the_page_names_no_outside_address(page: str) -> None:
@@ -35,43 +35,45 @@ def test_the_page_names_no_outside_address(page: str) -> None:
 
 
 def test_the_page_shows_verdict_table_curves_rates_environment_and_seeds(page: str, store: Path) -> None:
-    opened = Store(store)
-    found = Comparison(opened, opened.find())
+    opened_store = Store(store)
+    comparison = Comparison(opened_store, opened_store.find())
     text = re.sub(r"\s+", " ", Reader(page).text)
-    assert found.verdict.text in text
-    assert found.verdict.headline in text
+    assert comparison.verdict.text in text
+    assert comparison.verdict.headline in text
     assert "starting point" in text
-    assert not re.search(r">recommended( seeds)?<", page)  # as a column it was taken for the recommendation
-    assert text.index(found.verdict.text) < text.index("Which setting to use") < text.index("Along the training")
-    assert re.sub(r"\s+", " ", found.code) in text
-    for one in found.contenders:
-        assert one.name in text
-        assert digits(one.value.mean) in text
-        assert "lr " + f"{one.settings['lr']:g}" in text
-    assert "The least training loss there is: 0.07623325" in text
+    assert not re.search(
+        r">recommended( seeds)?<", page
+    )  # as the name of a column it would be mistaken for the recommendation
+    assert text.index(comparison.verdict.text) < text.index("Which setting to use") < text.index("Along the training")
+    assert re.sub(r"\s+", " ", comparison.code) in text
+    for summary in comparison.contenders:
+        assert summary.name in text
+        assert format_digits(summary.value.mean) in text
+        assert "lr " + f"{summary.settings['lr']:g}" in text
+    assert "The lowest possible training loss: 0.07623325" in text
     labels = [attributes["aria-label"] for tag, attributes in Reader(page).tags if tag == "svg"]
-    assert len(labels) == 5  # where each ended, the training loss, and a learning rate chart for each contender
-    for seed in found.contenders[0].seeds:
+    assert len(labels) == 5  # values, training loss, and a learning rate chart for each contender
+    for seed in comparison.contenders[0].seeds:
         assert str(seed) in text
-    assert found.header.environment["torch"] in text
+    assert comparison.header.environment["torch"] in text
     assert "settings diverged or failed" in text
 
 
-def test_names_of_the_users_are_escaped(page: str) -> None:
+def test_names_from_the_user_are_escaped(page: str) -> None:
     assert "<script>" not in page
     assert "<b>&" not in page
 
 
 def test_the_same_store_gives_the_same_page(page: str, store: Path) -> None:
-    opened = Store(store)
-    assert render(Comparison(opened, opened.find())) == page
+    opened_store = Store(store)
+    assert render(Comparison(opened_store, opened_store.find())) == page
 
 
-def test_a_report_that_cannot_be_written_says_so(store: Path, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_raises(store: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    opened = Store(store)
+    opened_store = Store(store)
     with pytest.raises(StoreError, match="the report must be writable"):
-        Comparison(opened, opened.find()).report(tmp_path / "file" / "report.html")
+        Comparison(opened_store, opened_store.find()).report(tmp_path / "file" / "report.html")
 
 
 @pytest.mark.parametrize(
@@ -79,25 +81,25 @@ def test_a_report_that_cannot_be_written_says_so(store: Path, tmp_path: Path) ->
     [(0.0, "0"), (0.00012, "0.00012"), (0.07623, "0.0762"), (12.0, "12"), (1.2345e-9, "1.2e-09"), (float("inf"), "–")],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
-def test_digits_are_all_shown_where_numbers_are_compared() -> None:
-    assert [digits(value) for value in (0.08001, 12.0, 123.4, 0.0)] == ["0.0800", "12.0", "123", "0"]
+def test_compared_numbers_show_all_digits() -> None:
+    assert [format_digits(value) for value in (0.08001, 12.0, 123.4, 0.0)] == ["0.0800", "12.0", "123", "0"]
 
 
 def test_neighbouring_ticks_differ_however_small_the_range() -> None:
     values = {"sgd": (2.3021, 2.3024, 2.3029), "adam": (2.3033, 2.3038, 2.3041)}
-    drawn = intervals(values, {"sgd": "red", "adam": "blue"}, "loss")
-    ticks = re.findall(r">(2\.\d+)<", drawn)
+    chart = interval_chart(values, {"sgd": "red", "adam": "blue"}, "loss")
+    ticks = re.findall(r">(2\.\d+)<", chart)
     assert len(ticks) == len(set(ticks)) > 2
 
 
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
-def test_the_page_opens_in_a_browser_without_a_complaint_or_a_request(
+def test_the_page_opens_in_a_browser_without_messages_or_requests(
     page: str, tmp_path: Path, width: int, scheme: str
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text(page)
-    opens_in_peace(path, width, scheme, charts=5)
+    assert_opens_cleanly(path, width, scheme, charts=5)

@@ -1,4 +1,4 @@
-"""The page of a suite: whole in one file, in the style of the others, and linked to those of its tasks."""
+"""The page of a suite: one self-contained file, in the style of the other pages, with links to its tasks' pages."""
 
 import math
 import re
@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 import thalweg
-from tests.pages import Reader, needs_browser, opens_in_peace
+from tests.pages import Reader, assert_opens_cleanly, needs_browser
 from thalweg.comparison.suite import worse
 from thalweg.errors import StoreError, TaskError
 from thalweg.report import render, render_suite
 
 
 def task(name: str, curvature: float) -> thalweg.tasks.TrainingFunction:
-    """One that takes no time, and whose trainings are lost now and then where they do not get far."""
+    """A task that takes no time. Trainings that do not get far are lost at random."""
 
     def train(make_optimizer, report):
         weight = nn.Parameter(torch.ones(2))
@@ -36,8 +36,8 @@ def task(name: str, curvature: float) -> thalweg.tasks.TrainingFunction:
 def suite() -> thalweg.Suite:
     names = ["momentum", "rmsprop", "adam", "sgd:lr=1e-9"]
     tasks = [task("a bowl", 1.0), task('<u>&"evil"', 5.0)]
-    found = thalweg.compare_suite(tasks, names, budget="4trials", workers=1)
-    return thalweg.Suite(found.comparisons, {"<i>lost</i>": TaskError("the <script> is gone")})
+    finished = thalweg.compare_suite(tasks, names, budget="4trials", workers=1)
+    return thalweg.Suite(finished.comparisons, {"<i>lost</i>": TaskError("the <script> is gone")})
 
 
 def test_the_page_shows_matrix_means_profiles_and_what_failed(suite: thalweg.Suite) -> None:
@@ -46,14 +46,14 @@ def test_the_page_shows_matrix_means_profiles_and_what_failed(suite: thalweg.Sui
     text = re.sub(r"\s+", " ", reader.text)
     assert suite.text in text
     assert "They do not cover other tasks" in text
-    for row in suite.matrix.values():
-        for one in row.values():
-            assert ("best" if one.best else worse(one.worse_by)) in text
+    for standings in suite.matrix.values():
+        for standing in standings.values():
+            assert ("best" if standing.best else worse(standing.worse_by)) in text
     assert suite.aggregate is not None
-    for one in suite.aggregate.ratio.values():
-        assert f"{worse(one.low - 1)} – {worse(one.high - 1)}" in text
-    for found in suite.comparisons.values():
-        assert found.verdict.text in text
+    for ratio in suite.aggregate.ratio.values():
+        assert f"{worse(ratio.low - 1)} – {worse(ratio.high - 1)}" in text
+    for comparison in suite.comparisons.values():
+        assert comparison.verdict.text in text
     assert "of 5 lost" in text
     assert "<i>lost</i> failed: the <script> is gone" in text
     assert "<script>" not in page
@@ -81,18 +81,18 @@ def test_links_lead_to_the_pages_of_the_tasks(suite: thalweg.Suite, tmp_path: Pa
     assert again.read_text() == page.read_text()
 
 
-def test_a_suite_without_a_common_answer_has_a_page(suite: thalweg.Suite, tmp_path: Path) -> None:
-    def never(make_optimizer, report):
+def test_a_suite_without_an_overall_result_has_a_page(suite: thalweg.Suite, tmp_path: Path) -> None:
+    def report_zero(make_optimizer, report):
         make_optimizer([nn.Parameter(torch.ones(1))])
         report(0.0)
 
-    found = thalweg.compare_suite([never], ["sgd"], budget="1trial", workers=1)
-    text = Reader(found.report(tmp_path).read_text()).text
-    assert "Each task for itself." in text
+    without_ratio = thalweg.compare_suite([report_zero], ["sgd"], budget="1trial", workers=1)
+    text = Reader(without_ratio.report(tmp_path).read_text()).text
+    assert "No overall result." in text
     assert "nothing is a share of that" in text
 
 
-def test_a_page_that_cannot_be_written_says_so(suite: thalweg.Suite, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_raises(suite: thalweg.Suite, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="the report must be writable"):
         suite.report(tmp_path / "file")
@@ -100,7 +100,7 @@ def test_a_page_that_cannot_be_written_says_so(suite: thalweg.Suite, tmp_path: P
 
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
-def test_the_page_opens_in_a_browser_without_a_complaint_or_a_request(
+def test_the_page_opens_in_a_browser_without_messages_or_requests(
     suite: thalweg.Suite, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    opens_in_peace(suite.report(tmp_path), width, scheme, charts=2)
+    assert_opens_cleanly(suite.report(tmp_path), width, scheme, charts=2)

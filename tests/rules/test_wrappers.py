@@ -131,9 +131,10 @@ def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule, mo
         not_passed["takes_complex_parameters"] = "refused"
     if rule.traits.uses_random_numbers or rule.traits.needs_whole_matrices:
         not_passed["steps_alike_when_sharded"] = "refused"
-    assert {
-        finding.check: finding.outcome for finding in conformance.findings if finding.outcome != "passed"
-    } == not_passed, conformance
+    if "FixedNorms" in rule.name:  # it keeps a norm of zero, too
+        not_passed["moves_parameters_that_start_at_zero"] = "failed"
+    outcomes = {check.check: check.outcome for check in conformance.checks if check.outcome != "passed"}
+    assert outcomes == not_passed, conformance
     assert conformance["waits_for_no_parameter"].number == 0
 
 

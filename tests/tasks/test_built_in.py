@@ -1,4 +1,4 @@
-"""What each built-in task promises: it repeats, it learns, its optimum is one, and its data are what is said."""
+"""Each built-in task is reproducible and can be learnt; its optimum is the lowest loss; its data are as described."""
 
 import hashlib
 
@@ -21,9 +21,9 @@ def first_examples(task: Task, count: int) -> tuple[torch.Tensor, ...]:
 
 
 def trained(task: Task, batch: tuple[torch.Tensor, ...], steps: int) -> list[float]:
-    """The loss on a batch, before each step of Adam on it and after the last."""
+    """Return the loss on a batch before each step of Adam on this batch, and after the last step."""
     model = task.make_model(0)
-    # At 0.01 the deep network falls off its plateau to one that is worse.
+    # At 0.01 the deep network falls from its plateau to a worse one.
     optimizer = torch.optim.Adam(model.parameters(), lr=0.002 if task.name == "digits-deep" else 0.01)
     losses = []
     for _ in range(steps):
@@ -36,7 +36,7 @@ def trained(task: Task, batch: tuple[torch.Tensor, ...], steps: int) -> list[flo
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_handful_of_steps_lowers_the_training_loss(name: str) -> None:
+def test_40_steps_lower_the_training_loss(name: str) -> None:
     task = load(name)
     losses = trained(task, first_examples(task, 128), 40)
     assert losses[-1] < 0.8 * losses[0]
@@ -44,11 +44,11 @@ def test_a_handful_of_steps_lowers_the_training_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_data_and_model_are_the_same_each_time(name: str) -> None:
-    one, two = load(name), load(name)
+    tasks = load(name), load(name)
     for split in ("train", "validation", "test"):
-        for first, second in zip(one.split(split) or (), two.split(split) or (), strict=True):
+        for first, second in zip(*(task.split(split) or () for task in tasks), strict=True):
             assert torch.equal(first, second)
-    states = one.make_model(3).state_dict(), two.make_model(3).state_dict()
+    states = [task.make_model(3).state_dict() for task in tasks]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -72,11 +72,11 @@ def test_a_population_under_vmap_has_the_gradients_of_its_members(name: str) -> 
         weights = {f"model.{key}": value for key, value in (params | buffers).items()}
         return functional_call(Objective(), weights, (batch,))
 
-    together = vmap(grad(loss))({key: value.detach() for key, value in params.items()}, buffers)
+    stacked_grads = vmap(grad(loss))({key: value.detach() for key, value in params.items()}, buffers)
     for member, model in enumerate(models):
         task.loss(model, batch).backward()
         for key, param in model.named_parameters():
-            assert torch.allclose(together[key][member], param.grad, rtol=1e-3, atol=1e-6), key
+            assert torch.allclose(stacked_grads[key][member], param.grad, rtol=1e-3, atol=1e-6), key
 
 
 def test_batch_normalization_keeps_averages_as_it_trains() -> None:
@@ -124,7 +124,7 @@ def test_the_noise_of_the_quadratic_has_the_curvature_as_its_covariance() -> Non
     assert task.name == "noisy-quadratic:condition=100,noise=2"
 
 
-def test_settings_of_the_noisy_quadratic_that_cannot_be_are_refused() -> None:
+def test_invalid_settings_of_the_noisy_quadratic_raise() -> None:
     with pytest.raises(SettingError, match="noisy-quadratic: condition must be a number >= 1, got 0.5"):
         load("noisy-quadratic:condition=0.5")
     with pytest.raises(SettingError, match="noisy-quadratic: noise must be a number >= 0, got -1.0"):
@@ -152,7 +152,7 @@ def test_scaling_is_decided_by_the_training_split_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "count"), [("patches", 4000), ("elevation", 8686), ("modular-addition", _MODULUS**2)])
-def test_a_task_has_as_many_different_examples_as_it_says(name: str, count: int) -> None:
+def test_a_task_has_the_stated_number_of_different_examples(name: str, count: int) -> None:
     splits = load(name).splits
     inputs = torch.cat([splits.train[0], splits.validation[0], splits.test[0]])
     assert len(inputs) == count
@@ -173,7 +173,7 @@ def test_the_text_is_the_pinned_one() -> None:
     assert text.startswith("Comparisons yield boolean values")
 
 
-def test_another_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_text_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     from pydoc_data.topics import topics
 
     monkeypatch.setitem(topics, "calls", topics["calls"].replace("trailing comma", "final comma"))
@@ -181,7 +181,7 @@ def test_another_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         load("characters").splits  # noqa: B018
 
 
-def test_a_character_is_foretold_from_those_before_it() -> None:
+def test_a_character_is_predicted_from_the_characters_before_it() -> None:
     task = load("characters")
     inputs, targets = (tensor[:4] for tensor in task.splits.train)
     assert torch.equal(inputs[:, 1:], targets[:, :-1])

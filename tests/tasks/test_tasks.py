@@ -1,4 +1,4 @@
-"""The built-in tasks, the tasks of a user's file, and what is refused."""
+"""The built-in tasks, the tasks of a user's file, and invalid tasks."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_linear_regression_is_the_stated_data_and_knows_its_optimum() -> None:
         assert float(task.loss(model, task.splits.train)) == pytest.approx(task.optimum, rel=1e-5)
 
 
-def test_the_condition_number_of_the_quadratic_is_a_knob() -> None:
+def test_the_condition_number_of_the_quadratic_is_a_setting() -> None:
     task = load("quadratic:condition=50,dimensions=7")
     eigenvalues = torch.linalg.eigvalsh(task.make_model(0).curvature.double())
     assert len(eigenvalues) == 7
@@ -77,7 +77,7 @@ def test_a_random_split_loses_nothing_and_mixes_nothing() -> None:
 
 def test_the_order_of_batches_follows_from_the_seed_and_covers_a_pass() -> None:
     def first_pass(seed: int) -> list[torch.Tensor]:
-        indices = epochs_of_indices(10, 3, [7, seed])  # whoever is beside it
+        indices = epochs_of_indices(10, 3, [7, seed])  # a row does not depend on the rows beside it
         return [next(indices)[1] for _ in range(4)]
 
     assert all(torch.equal(a, b) for a, b in zip(first_pass(1), first_pass(1), strict=True))
@@ -89,10 +89,10 @@ def test_the_order_of_batches_follows_from_the_seed_and_covers_a_pass() -> None:
 def test_a_model_is_the_same_for_the_same_seed_and_torchs_own_state_is_left_alone() -> None:
     task = load("digits")
     before = torch.get_rng_state()
-    one, two, other = (task.make_model(seed) for seed in (1, 1, 2))
+    first, second, different = (task.make_model(seed)[0].weight for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(one[0].weight, two[0].weight)
-    assert not torch.equal(one[0].weight, other[0].weight)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, different)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -102,11 +102,11 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_a_task_and_a_function_are_found_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text("from torch import nn\nmodel = lambda: nn.Linear(1, 1)\n")
+    (tmp_path / "neighbour.py").write_text("from torch import nn\nmodel = lambda: nn.Linear(1, 1)\n")
     path = write(
         tmp_path,
-        "import thalweg, torch, beside\n"
-        "task = thalweg.Task(model=beside.model, loss=lambda m, b: m(b[0]).mean(), data=(torch.ones(9, 1),))\n"
+        "import thalweg, torch, neighbour\n"
+        "task = thalweg.Task(model=neighbour.model, loss=lambda m, b: m(b[0]).mean(), data=(torch.ones(9, 1),))\n"
         "def train(make_optimizer, report):\n    '''Does nothing.'''\n",
     )
     task, function = load(f"{path}:task"), load(f"{path}:train")
@@ -130,7 +130,7 @@ def test_unknown_tasks_and_settings_name_the_nearest() -> None:
 
 
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"nowhere.py: the file must exist, found none"):
+    with pytest.raises(TaskError, match=r"nowhere.py: the file must exist, got no such file"):
         load(f"{tmp_path}/nowhere.py:task")
     with pytest.raises(TaskError, match=r"written path/to/file.py:name, got no name"):
         load("mine.py")
@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         load(f"{plain}:odd")
 
 
-def test_an_error_of_the_users_says_in_which_line(tmp_path: Path) -> None:
+def test_an_error_in_the_users_file_names_the_line(tmp_path: Path) -> None:
     path = write(tmp_path, "\n\nraise RuntimeError('boom.')\n")
     with pytest.raises(TaskError) as error:
         load(f"{path}:task")
@@ -157,8 +157,8 @@ def test_an_error_of_the_users_says_in_which_line(tmp_path: Path) -> None:
     wrong = write(tmp_path, "import thalweg\ntask = thalweg.Task(model=None, loss=None)\n")
     with pytest.raises(TaskError) as error:
         load(f"{wrong}:task")
-    said = "TaskError: task: model must be a function, got None"
-    assert str(error.value) == f"{wrong}: the file must import, got {said} (at {wrong}:2)."
+    cause = "TaskError: task: model must be a function, got None"
+    assert str(error.value) == f"{wrong}: the file must import, got {cause} (at {wrong}:2)."
     broken = write(tmp_path, "x = 1\ndef broken(:\n")
     with pytest.raises(TaskError, match=r"the file must import, got SyntaxError: .*\(.*\.py, line 2\)"):
         load(f"{broken}:task")
@@ -169,17 +169,17 @@ def test_a_training_function_may_have_settings_of_its_own(tmp_path: Path) -> Non
     assert isinstance(load(f"{path}:train"), TrainingFunction)
 
 
-def test_a_metric_is_called_what_it_is_called() -> None:
+def test_a_metric_has_the_name_of_its_function() -> None:
     def error_rate(model, batch):
         return batch[0].mean()
 
-    assert good(metric=error_rate).measured_as("test") == "test error_rate"
-    assert good(metric=lambda model, batch: 0.0).measured_as("test") == "test metric"
-    assert good(metric=error_rate, metric_name="error").measured_as("train") == "training loss"
-    assert good().measured_as("validation") == "validation loss"
+    assert make_task(metric=error_rate).measured_as("test") == "test error_rate"
+    assert make_task(metric=lambda model, batch: 0.0).measured_as("test") == "test metric"
+    assert make_task(metric=error_rate, metric_name="error").measured_as("train") == "training loss"
+    assert make_task().measured_as("validation") == "validation loss"
 
 
-def good(**changes: object) -> Task:
+def make_task(**changes: object) -> Task:
     parts = {"model": lambda: nn.Linear(1, 1), "loss": lambda model, batch: model(batch[0]).mean()}
     return Task(**{**parts, "data": (torch.ones(10, 1),), **changes})
 
@@ -203,15 +203,15 @@ def good(**changes: object) -> Task:
         ({"model": nn.ReLU}, "task: the model must have a parameter to train, got none"),
     ],
 )
-def test_a_task_that_cannot_be_is_refused(changes: dict, message: str) -> None:
+def test_an_invalid_task_raises(changes: dict, message: str) -> None:
     with pytest.raises(TaskError) as error:
-        task = good(**changes)
+        task = make_task(**changes)
         task.splits  # noqa: B018
         task.make_model(0)
     assert message in str(error.value)
 
 
-def test_what_is_no_task_is_refused() -> None:
+def test_another_value_than_a_task_raises() -> None:
     with pytest.raises(TaskError, match="got int"):
         as_task(3)
     with pytest.raises(TaskError, match="got int"):

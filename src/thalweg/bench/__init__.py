@@ -1,7 +1,7 @@
-"""Bench: what a step costs on this machine, ours beside others', measured in one interleaved run."""
+"""Bench: time the steps of thalweg's optimizers and of others on this machine, in one interleaved run."""
 
-from thalweg.bench.bench import Benchmark, Measured, bench
-from thalweg.bench.entrants import ENTRANTS, RULES
+from thalweg.bench.bench import Benchmark, Measurement, bench
+from thalweg.bench.implementations import IMPLEMENTATIONS, RULES
 from thalweg.bench.sets import SETS
 
-__all__ = ["ENTRANTS", "RULES", "SETS", "Benchmark", "Measured", "bench"]
+__all__ = ["IMPLEMENTATIONS", "RULES", "SETS", "Benchmark", "Measurement", "bench"]

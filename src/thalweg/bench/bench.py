@@ -1,29 +1,39 @@
-"""The benchmark: one set of parameters, one rule, every entrant, in one interleaved run."""
+"""The benchmark: time one rule on one set of parameters, all implementations in one interleaved run."""
 
 import platform
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 from thalweg.bench import measure
-from thalweg.bench.entrants import COMPILED, RIVALS, RULES, factories
-from thalweg.bench.sets import SETS
+from thalweg.bench.implementations import COMPILED, OTHER_LIBRARIES, RULES, MakeOptimizer, available
+from thalweg.bench.sets import SETS, Shapes
 from thalweg.engine.kernels import kernel_cache
 from thalweg.errors import SettingError, UnknownNameError, nearest
 from thalweg.optim import RuleOptimizer
 
-_WARM_UP = 3
+_WARM_UP_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured of one entrant. Ratios are to the baseline; a spread is a tenth and a ninetieth percentile.
+class Measurement:
+    """The measured cost of a step of one implementation.
 
-    Dispatches and memory are None where a step cannot be watched, as those made by `torch.compile` cannot.
+    Attributes:
+        name: Name of the implementation, from ``IMPLEMENTATIONS``.
+        median_ms: Median time of a step, in milliseconds.
+        ratio: ``median_ms`` divided by that of the baseline.
+        ratio_low: 10th percentile of the ratios of single rounds.
+        ratio_high: 90th percentile of the ratios of single rounds.
+        dispatches: Operations that PyTorch dispatches in a step; None for steps made by ``torch.compile``, which
+            cannot be counted.
+        peak_extra_mb: Largest memory of temporary tensors in a step, in megabytes; None if it cannot be counted.
+        compilations: Kernels that were compiled before the first step.
+        moved_gb_s: Gigabytes per second that a step moves at least.
+        of_bandwidth: ``moved_gb_s`` as a share of the memory bandwidth of this machine.
     """
 
     name: str
@@ -40,7 +50,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One set, one rule: who was measured against whom, on what."""
+    """One rule on one set of parameters: all measurements, and where they were made.
+
+    Attributes:
+        set: Name of the set of parameters, from ``SETS``.
+        rule: Name of the rule, from ``RULES``.
+        baseline: The implementation to which ratios refer.
+        rounds: Number of timed steps of each implementation.
+        num_tensors: Number of parameter tensors.
+        num_parameters: Number of elements of all parameter tensors.
+        bandwidth_gb_s: Memory bandwidth of this machine, in gigabytes per second.
+        machine: Processor, threads and versions.
+        measured: The measurements; the baseline is among them.
+    """
 
     set: str
     rule: str
@@ -50,10 +72,10 @@ class Benchmark:
     num_parameters: int
     bandwidth_gb_s: float
     machine: dict[str, Any]
-    measured: tuple[Measured, ...]
+    measured: tuple[Measurement, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return all fields as plain values, for JSON."""
         return asdict(self)
 
 
@@ -62,68 +84,52 @@ def bench(
     rule: str,
     *,
     rounds: int = 30,
-    entrants: Sequence[str] | None = None,
+    implementations: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Benchmark:
-    """Measure the steps of a rule on a set of parameters.
+    """Time the steps of a rule on a set of parameters, for several implementations in one interleaved run.
+
+    The baseline is torch's fused kernel, or torch's default if the rule has no fused kernel.
 
     Args:
-        set_name: one of `SETS`
-        rule: one of `RULES`
-        rounds: how many steps of each are timed, at least 2; slow moments of a machine need 20 or more
-        entrants: names out of `ENTRANTS`; by default ours and torch's; other libraries are measured when they are named
-        progress: told what is being done
+        set_name: Name of the parameters, from ``SETS``.
+        rule: Name of the rule, from ``RULES``.
+        rounds: Number of timed steps of each implementation, >= 2. Slow moments of a machine need 20 or more.
+        implementations: Names from ``IMPLEMENTATIONS``. None means thalweg's and torch's; other libraries are timed
+            only if you name them.
+        progress: Called with a message before each stage.
 
-    The baseline is torch's fused kernel where there is one, and torch's default otherwise.
+    Returns:
+        The measurements and the facts about this machine.
 
+    Raises:
+        UnknownNameError: If there is no such set, rule or implementation.
+        SettingError: If ``rounds`` is less than 2.
+
+    Example:
+        >>> from thalweg.bench import bench
+        >>> result = bench("small", "adamw", rounds=2, implementations=["thalweg"])
+        >>> [measurement.name for measurement in result.measured]
+        ['torch fused', 'thalweg']
     """
-    for what, name, known in (("set", set_name, SETS), ("rule", rule, RULES)):
+    for description, name, known in (("set", set_name, SETS), ("rule", rule, RULES)):
         if name not in known:
-            raise UnknownNameError(f"bench: there is no {what} named {name!r}. {nearest(name, known)}")
+            raise UnknownNameError(f"bench: there is no {description} named {name!r}. {nearest(name, known)}")
     if rounds < 2:
         raise SettingError(f"bench: rounds must be >= 2, got {rounds}.")
-    made = factories(rule)
-    baseline = "torch fused" if "torch fused" in made else "torch default"
-    default = [name for name in made if name not in RIVALS]
-    asked = default if entrants is None else list(dict.fromkeys([baseline, *entrants]))
-    for name in asked:
-        if name not in made:
-            raise UnknownNameError(f"bench: there is no entrant {name!r} for {rule} here. {nearest(name, made)}")
+    factories = available(rule)
+    baseline = "torch fused" if "torch fused" in factories else "torch default"
+    names = _select(implementations, factories, baseline, rule)
     shapes = SETS[set_name]()
     generator = torch.Generator().manual_seed(0)
     grads = [torch.randn(shape, generator=generator) * 0.01 for shape in shapes]
-    steps: dict[str, Callable[[], None]] = {}
-    seen: dict[str, tuple[int | None, float | None, int]] = {}
-    numbers: dict[str, int] = {}
-    for name in asked:
+    steppers: dict[str, _Stepper] = {}
+    for name in names:
         progress(f"{set_name}, {rule}: {name} is warmed up")
-        params = [torch.full(shape, 0.02, requires_grad=True) for shape in shapes]
-        optimizer = made[name](params)
-        before = len(kernel_cache.builds)
-        if isinstance(optimizer, RuleOptimizer):
-            optimizer.prepare()
-        if callable(getattr(optimizer, "train", None)):
-            optimizer.train()  # type: ignore[attr-defined]  # schedule-free
-        for _ in range(_WARM_UP):
-            _give(params, grads)
-            optimizer.step()
-        _give(params, grads)
-        unwatched = None, None
-        seen[name] = *(unwatched if name in COMPILED else _watched(optimizer)), len(kernel_cache.builds) - before
-        numbers[name] = _moved(optimizer, params)
-        steps[name] = partial(_step, optimizer, params, grads)
-    progress(f"{set_name}, {rule}: {rounds} rounds of {', '.join(asked)}")
-    times = measure.interleaved(steps, rounds)
-    rate = measure.bandwidth()
-    measured = []
-    for name in asked:
-        median = statistics.median(times[name])
-        ratio, low, high = measure.ratio(times[name], times[baseline])
-        moved = 4 * numbers[name] / median
-        dispatches, peak_mb, builds = seen[name]
-        measured.append(
-            Measured(name, 1e3 * median, ratio, low, high, dispatches, peak_mb, builds, moved / 1e9, moved / rate)
-        )
+        steppers[name] = _Stepper(factories[name], shapes, grads, can_count=name not in COMPILED)
+    progress(f"{set_name}, {rule}: {rounds} rounds of {', '.join(names)}")
+    times = measure.time_interleaved({name: stepper.step for name, stepper in steppers.items()}, rounds)
+    bandwidth = measure.memory_bandwidth()
     return Benchmark(
         set=set_name,
         rule=rule,
@@ -131,20 +137,91 @@ def bench(
         rounds=rounds,
         num_tensors=len(shapes),
         num_parameters=sum(torch.Size(shape).numel() for shape in shapes),
-        bandwidth_gb_s=rate / 1e9,
+        bandwidth_gb_s=bandwidth / 1e9,
         machine=machine(),
-        measured=tuple(measured),
+        measured=tuple(
+            _measurement(name, stepper, times[name], times[baseline], bandwidth) for name, stepper in steppers.items()
+        ),
     )
 
 
-def _watched(optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    with measure.Watched() as watched:
-        optimizer.step()
-    return watched.operations, watched.peak_bytes / 1e6
+def _select(
+    requested: Sequence[str] | None, factories: dict[str, MakeOptimizer], baseline: str, rule: str
+) -> list[str]:
+    """Return the names to time: the baseline and those that were requested, or the default."""
+    if requested is None:
+        return [name for name in factories if name not in OTHER_LIBRARIES]
+    names = list(dict.fromkeys([baseline, *requested]))
+    for name in names:
+        if name not in factories:
+            raise UnknownNameError(
+                f"bench: there is no implementation {name!r} of {rule} here. {nearest(name, factories)}"
+            )
+    return names
+
+
+class _Stepper:
+    """One optimizer with parameters and gradients, warmed up; what does not depend on time is already measured."""
+
+    def __init__(self, make: MakeOptimizer, shapes: Shapes, grads: Sequence[torch.Tensor], *, can_count: bool) -> None:
+        self._params = [torch.full(shape, 0.02, requires_grad=True) for shape in shapes]
+        self._grads = grads
+        self._optimizer = make(self._params)
+        num_builds = len(kernel_cache.builds)
+        if isinstance(self._optimizer, RuleOptimizer):
+            self._optimizer.prepare()
+        if callable(getattr(self._optimizer, "train", None)):
+            self._optimizer.train()  # type: ignore[attr-defined]  # schedule-free optimizers have it
+        for _ in range(_WARM_UP_STEPS):
+            self._set_gradients()
+            self._optimizer.step()
+        self._set_gradients()
+        self.dispatches: int | None = None
+        self.peak_extra_mb: float | None = None
+        if can_count:
+            self.dispatches, self.peak_extra_mb = self._count()
+        self.compilations = len(kernel_cache.builds) - num_builds
+        self.moved_bytes = 4 * _moved_numbers(self._optimizer, self._params)
+
+    def step(self) -> None:
+        """Take one step."""
+        self._optimizer.step()
+        if self._params[0].grad is None:  # HeavyBall's step removes the gradients
+            self._set_gradients()
+
+    def _set_gradients(self) -> None:
+        for param, grad in zip(self._params, self._grads, strict=True):
+            param.grad = grad
+
+    def _count(self) -> tuple[int, float]:
+        """Return the dispatched operations of a step and its extra memory in megabytes."""
+        with measure.DispatchCounter() as counter:
+            self._optimizer.step()
+        return counter.operations, counter.peak_bytes / 1e6
+
+
+def _measurement(
+    name: str, stepper: _Stepper, times: Sequence[float], baseline: Sequence[float], bandwidth: float
+) -> Measurement:
+    ratio, low, high = measure.ratio_of_medians(times, baseline)
+    median_s = statistics.median(times)
+    moved_bytes_s = stepper.moved_bytes / median_s
+    return Measurement(
+        name=name,
+        median_ms=1e3 * median_s,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        dispatches=stepper.dispatches,
+        peak_extra_mb=stepper.peak_extra_mb,
+        compilations=stepper.compilations,
+        moved_gb_s=moved_bytes_s / 1e9,
+        of_bandwidth=moved_bytes_s / bandwidth,
+    )
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """Return the facts about this machine that a record names."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
@@ -156,25 +233,14 @@ def machine() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as told:
-            return next(line for line in told if line.startswith("model name")).partition(":")[2].strip()
+        with open("/proc/cpuinfo") as lines:
+            return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
-def _give(params: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> None:
-    for param, grad in zip(params, grads, strict=True):
-        param.grad = grad
-
-
-def _step(optimizer: torch.optim.Optimizer, params: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> None:
-    optimizer.step()
-    if params[0].grad is None:  # taken away by the step of HeavyBall
-        _give(params, grads)
-
-
-def _moved(optimizer: torch.optim.Optimizer, params: Sequence[torch.Tensor]) -> int:
-    """Numbers that a step must move at least: the gradient read, the parameter and its state read and written."""
+def _moved_numbers(optimizer: torch.optim.Optimizer, params: Sequence[torch.Tensor]) -> int:
+    """Return how many numbers a step moves at least: it reads gradients, and reads and writes parameters and state."""
     state = sum(
         value.numel()
         for param in params

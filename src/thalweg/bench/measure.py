@@ -1,4 +1,4 @@
-"""Measure: times, bytes, dispatches and memory of steps."""
+"""Measure time, memory bandwidth, operations and extra memory of optimizer steps."""
 
 import statistics
 import time
@@ -11,28 +11,31 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-def interleaved(steps: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step in each round. All are timed once a round, so that slow moments of the machine meet all."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
+def time_interleaved(functions: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each function in each round.
+
+    Each round calls every function once, so that a slow moment of the machine affects all of them.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, step in steps.items():
+        for name, function in functions.items():
             start = time.perf_counter()
-            step()
+            function()
             times[name].append(time.perf_counter() - start)
     return times
 
 
-def ratio(times: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
-    """The ratio of medians, and the tenth and ninetieth percentile of the ratios round by round."""
-    ratios = [one / other for one, other in zip(times, baseline, strict=True)]
-    each = statistics.quantiles(ratios, n=10, method="inclusive")  # the other method goes beyond what was seen
-    return statistics.median(times) / statistics.median(baseline), each[0], each[-1]
+def ratio_of_medians(times: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
+    """Return the ratio of medians, and the 10th and 90th percentile of the ratios of single rounds."""
+    ratios = [time_s / baseline_s for time_s, baseline_s in zip(times, baseline, strict=True)]
+    deciles = statistics.quantiles(ratios, n=10, method="inclusive")  # the other method extrapolates
+    return statistics.median(times) / statistics.median(baseline), deciles[0], deciles[-1]
 
 
-def bandwidth(size_bytes: int = 400_000_000, rounds: int = 9) -> float:
-    """Bytes a second that this machine reads and writes in place, in vectors that no cache holds."""
+def memory_bandwidth(size_bytes: int = 400_000_000, rounds: int = 9) -> float:
+    """Return the bytes per second that this machine reads and writes in place, in vectors larger than any cache."""
     vector = torch.ones(size_bytes // 4)
-    times = interleaved({"scale": lambda: _scale(vector)}, rounds)["scale"]
+    times = time_interleaved({"scale": lambda: _scale(vector)}, rounds)["scale"]
     return 2 * size_bytes / statistics.median(times)
 
 
@@ -40,30 +43,36 @@ def _scale(vector: Tensor) -> None:
     vector.mul_(1.0)
 
 
-class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
-    """Counts what a step asks of PyTorch: operations, and the most memory that they held at a time."""
+class DispatchCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
+    """Counts the operations that PyTorch dispatches inside a ``with`` block, and the memory of their results.
+
+    Attributes:
+        operations: Number of dispatched operations.
+        held_bytes: Memory of the results that are alive now, in bytes.
+        peak_bytes: Largest ``held_bytes`` so far.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.operations = 0
         self.held_bytes = self.peak_bytes = 0
         self._held: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
-        given = {one.untyped_storage().data_ptr() for one in _tensors((args, kwargs))}
+        inputs = {tensor.untyped_storage().data_ptr() for tensor in _tensors((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
             storage = tensor.untyped_storage()
             address, size = storage.data_ptr(), storage.nbytes()
-            if address and address not in given and address not in self._held:
+            if address and address not in inputs and address not in self._held:
                 self._held[address] = size
                 self.held_bytes += size
-                weakref.finalize(tensor, self._let_go, address)
+                weakref.finalize(tensor, self._release, address)
         self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         return result
 
-    def _let_go(self, address: int) -> None:
+    def _release(self, address: int) -> None:
         self.held_bytes -= self._held.pop(address, 0)
 
 
@@ -71,7 +80,7 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, list | tuple):
-        return [tensor for one in value for tensor in _tensors(one)]
+        return [tensor for item in value for tensor in _tensors(item)]
     if isinstance(value, dict):
         return _tensors(list(value.values()))
     return []

@@ -1,4 +1,4 @@
-"""Sets: the shapes of the parameters that steps are measured on."""
+"""Sets of parameter shapes on which steps are timed."""
 
 Shapes = list[tuple[int, ...]]
 

@@ -1,6 +1,6 @@
-"""The command line. A command parses, calls one public function that a script could call, and prints.
+"""The command line. A command parses its arguments, calls one public function of the library and prints the result.
 
-Nothing here imports torch until a command runs, so that `--help` answers at once.
+No module here imports torch before a command runs, so that ``--help`` answers at once.
 """
 
 from thalweg.cli.main import main

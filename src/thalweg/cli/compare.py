@@ -1,4 +1,4 @@
-"""`thalweg compare`: the head-to-head, or the tuning of one; with `--suite`, on several tasks (`cli.suite`)."""
+"""The command ``thalweg compare``: compare optimizers on a task, or tune one; with ``--suite``, on several tasks."""
 
 import contextlib
 import math
@@ -12,52 +12,84 @@ from thalweg.cli.output import example, json_option, print_json, stdout_console
 from thalweg.cli.suite import compare_suite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
     from thalweg.comparison import Comparison
-    from thalweg.comparison.results.summary import Estimate
+    from thalweg.comparison.results.summary import Estimate, Summary
+
+# The columns that a narrow terminal shows in a second table.
+_SECOND_PART = ("untuned", "starting point", "training loss", "settings")
+_MIN_SETTINGS_WIDTH = 20
+
+# A paragraph that starts with \b is not wrapped by click.
+WORDS = """\b
+Words:
+  contender  an optimizer with its fixed settings and search ranges
+  trial      one training at one setting from one random seed
+  study      one complete tuning of a contender: search, choice, evaluation
+  race       trainings of all contenders at their chosen settings, from fresh
+             seeds, until they are told apart or the seeds run out
+  lost run   a training that diverged, failed or missed its target"""
 
 
-@click.command(epilog=example("thalweg compare linear-regression --with gd,adam --budget 4trials"))
+@click.command(
+    short_help="Compare optimizers on a task, or tune one.",
+    epilog=f"{WORDS}\n\n{example('thalweg compare linear-regression --with gd,adam --budget 4trials')}",
+)
 @click.argument("task", required=False, metavar="TASK")
 @click.option(
     "--suite",
     is_flag=True,
-    help="TASK is a comma-separated list, and the budget is for each task. "
+    help="Compare on several tasks: TASK is a comma-separated list, or is left out. --budget is for each task. "
     "[default tasks: logistic-regression,breast-cancer,diabetes,digits,patches]",
 )
 @click.option(
     "--with",
     "contenders",
     metavar="NAMES",
-    help="Contenders, comma-separated; `thalweg list` names them. `adam:beta2=0.95` pins a setting, "
-    "`adam:lr=1e-4..1e-2` says where to search, `torch.optim:NAdam` or `file.py:make` is an optimizer from elsewhere. "
-    "One alone is tuned. [default: gd,sgd,momentum,adagrad,rmsprop,adam,adamw; gd only where a full batch is at hand]",
+    help="Contenders, comma-separated. `thalweg list` shows their names. `adam:beta2=0.95` fixes a setting, "
+    "`adam:lr=1e-4..1e-2` sets its search range. `torch.optim:NAdam` or `file.py:make` is an optimizer of another "
+    "library, or your own. A single contender is tuned. "
+    "[default: gd,sgd,momentum,adagrad,rmsprop,adam,adamw; gd only if the task has full batches]",
 )
 @click.option(
     "--budget",
-    help="A time for the whole comparison (90s, 2m, 1h); or, for each contender, search trials (16trials), those of "
-    "several studies (8x24trials), steps (100000steps) or passes over the data (500passes). Under 10 trials the "
-    "learning rate alone is searched, under 25 the momentum too. [default: 2m, more where that buys no comparison]",
+    help="A time for the whole comparison: 90s, 2m, 1h. Or for each contender: trials (16trials), trials in several "
+    "studies (8x24trials), optimizer steps (100000steps) or passes over the data (500passes). A study with less than "
+    "10 trials searches the learning rate only, with less than 25 also the momentum. "
+    "[default: 2m, or as long as the smallest comparison takes]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides every random thing.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
     "--schedule",
     type=click.Choice(["linear", "cosine", "constant", "warm-up-linear", "warm-up-cosine", "none"]),
     default="linear",
     show_default=True,
-    help="Of the learning rate over each training; a contender may have its own: adam:schedule=cosine.",
+    help="Learning rate schedule of each training. A contender can have its own: adam:schedule=cosine.",
 )
 @click.option(
-    "--prune", is_flag=True, help="Give up settings that do badly early; the contender tries more of them instead."
+    "--prune", is_flag=True, help="Stop bad settings early, and let the same contender try more settings instead."
 )
-@click.option("--refine", is_flag=True, help="Let a model propose the second half of each contender's settings.")
-@click.option("--target", type=float, help="A validation loss: how soon it is met is what counts.")
-@click.option("--control", is_flag=True, help="The first contender takes part twice, which shows the noise floor.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that train. [default: as many as pay, measured]")
+@click.option(
+    "--refine", is_flag=True, help="Let a model propose the second half of each study's settings. Needs optuna."
+)
+@click.option(
+    "--target",
+    type=float,
+    help="A validation loss. Contenders are then compared by how soon a training reaches it.",
+)
+@click.option("--control", is_flag=True, help="Enter the first contender twice. The difference shows the noise floor.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Number of processes that train. [default: the fastest number, measured]",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the store and the report. [default: runs/TASK; of a suite: runs/suite, with a folder in it for "
-    "each task]",
+    help="Folder for the store and the report. [default: runs/TASK, or runs/suite with a folder for each task]",
 )
 @json_option
 @click.pass_context
@@ -77,20 +109,20 @@ def compare(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Find the best optimizer for TASK: each contender tuned in its own space, with the same budget.
+    """Find the best optimizer for TASK. Each contender is tuned in its own search space, with the same budget.
 
-    TASK is a built-in name (`thalweg tasks` lists them) or path/to/file.py:name, the name of a thalweg.Task or of a
-    function train(make_optimizer, report). With --suite there may be several, or none for a few quick ones; a task that
-    fails is said, does not lose the others, and makes the exit code 2.
+    TASK is a built-in name (see `thalweg tasks`) or path/to/file.py:name, the name of a thalweg.Task or of a function
+    train(make_optimizer, report).
 
-    Every result is stored as soon as it exists. The same command again goes on where the last one ended, and shows
-    the verdict at once where nothing is left to do.
+    Every finished training is stored. If interrupted, rerun the same command to resume. A finished comparison is
+    shown again without any training.
+
+    With --suite, a task that fails does not stop the other tasks. Its error is printed, and the exit code is 2.
     """
     from thalweg import comparison
-    from thalweg.cli.progress import shown
 
     names = None if contenders is None else comparison.split_list(contenders)
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "budget": budget,
         "seed": seed,
         "schedule": schedule,
@@ -101,78 +133,149 @@ def compare(
         "control": control,
     }
     if suite:
-        compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **asked)
+        compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **options)
         return
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
-    heard: list[comparison.Progress] = []
-    # What a task prints is talk: stdout is for the result.
-    with shown() as show, contextlib.redirect_stdout(sys.stderr):
-
-        def watch(progress: comparison.Progress) -> None:
-            heard.append(progress)
-            show(progress)
-
-        found = comparison.compare(task, names, store=out / "store.sqlite", watch=watch, **asked)
-    if not heard:
-        click.echo(f"finished at {found.header.finished}: shown from {out / 'store.sqlite'}, nothing was run", err=True)
-    page = found.report(out / "report.html")
+    result = _run(task, names, out / "store.sqlite", options)
+    page = result.report(out / "report.html")
     if as_json:
-        print_json(found.to_json() | {"report": str(page)})
+        print_json(result.to_json() | {"report": str(page)})
     else:
-        print_verdict(found)
+        print_comparison(result)
         click.echo(f"Report: {page}")
 
 
-def print_verdict(found: "Comparison") -> None:
-    """The table, the verdict and the line to paste."""
+def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":
+    """Run or resume a comparison, with a progress display on stderr."""
+    from thalweg import comparison
+    from thalweg.cli.progress import progress_display
+
+    was_run = False
+    # Redirect task output to stderr; stdout carries results.
+    with progress_display() as show, contextlib.redirect_stdout(sys.stderr):
+
+        def watch(progress: comparison.Progress) -> None:
+            nonlocal was_run
+            was_run = True
+            show(progress)
+
+        result = comparison.compare(task, names, store=store, watch=watch, **options)
+    if not was_run:
+        click.echo(
+            f"already finished at {result.header.finished}. Results are from {store}; nothing was run.", err=True
+        )
+    return result
+
+
+def print_comparison(comparison: "Comparison") -> None:
+    """Print the table of contenders, the verdict with its cautions, and the line of code to paste."""
+    from rich.text import Text
+
+    console = stdout_console()
+    console.print(Text(f"{comparison.header.task['name']}: {comparison.metric}", style="italic"))
+    columns = _columns(comparison)
+    bold_row = next(
+        (
+            index
+            for index, summary in enumerate(comparison.contenders)
+            if summary.name == comparison.verdict.recommended
+        ),
+        None,
+    )
+    if _width(columns) <= console.width:
+        console.print(_table(columns, bold_row))
+    else:  # in two parts, so that a narrow terminal cuts nothing off
+        console.print(_table({name: columns[name] for name in columns if name not in _SECOND_PART}, bold_row))
+        console.print()
+        second = {name: columns[name] for name in columns if name == "contender" or name in _SECOND_PART}
+        console.print(_table(second, bold_row))
+    for note in _table_notes(comparison):
+        console.print(note)
+    console.print()
+    console.print(comparison.verdict.text)
+    console.print(comparison.verdict.ranking_text)
+    for sentence in [*comparison.half_sample_check, *comparison.cautions]:
+        console.print(sentence)
+    if comparison.code:
+        click.echo(f"\n{comparison.code}\n")  # click does not wrap it, so it can be copied
+
+
+def _columns(comparison: "Comparison") -> dict[str, list[str]]:
+    """Return the columns of the table by heading, with a cell for each contender."""
+    summaries = comparison.contenders
+    values = [summary.value for summary in summaries]
+    columns = {
+        "contender": [summary.name for summary in summaries],
+        "value": [_format_estimate(value) for value in values],
+        "95 % interval": [
+            f"{value.low:.4g} – {value.high:.4g}" if math.isfinite(value.high) else "–" for value in values
+        ],
+        "worse by": ["–", *(f"{summary.worse_by:z.1%}" for summary in summaries[1:])],
+        "untuned": [_format_estimate(summary.untuned) for summary in summaries],
+        "starting point": [_format_estimate(summary.recommended) for summary in summaries],
+        "training loss": [
+            f"{summary.train_loss:.4g}" if math.isfinite(summary.train_loss) else "–" for summary in summaries
+        ],
+        "lost": [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries],
+        "state": [_format_state(summary) for summary in summaries],
+        "settings": [
+            " ".join(f"{name}={summary.settings[name]:g}" for name in summary.searched) for summary in summaries
+        ],
+    }
+    if all(summary.recommended is None for summary in summaries):
+        del columns["starting point"]
+    return columns
+
+
+def _width(columns: "Mapping[str, Sequence[str]]") -> int:
+    """Return the width that a table needs, with a gap of two characters between columns. Settings can be folded."""
+    widths = [
+        _MIN_SETTINGS_WIDTH if name == "settings" else max(map(len, (name, *cells))) for name, cells in columns.items()
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _table(columns: "Mapping[str, Sequence[str]]", bold_row: int | None) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{found.header.task['name']}: {found.metric}")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("contender")
-    advised = any(one.recommended is not None for one in found.contenders)
-    columns = ["value", "95 % interval", "worse by", "untuned", "training loss", "lost", "state"]
-    if advised:
-        columns.insert(4, "starting point")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("settings", overflow="fold")
-    for one in found.contenders:
-        style = "bold" if one.name == found.verdict.recommended else None
-        state = f"{4 * one.state_numbers} B/param" if one.state_bytes is None else f"{one.state_bytes:,} B"
-        cells = (
-            one.name,
-            _cell(one.value),
-            f"{one.value.low:.4g} – {one.value.high:.4g}" if math.isfinite(one.value.high) else "–",
-            "–" if one is found.contenders[0] else f"{one.worse_by:z.1%}",
-            _cell(one.untuned),
-            *(["–" if one.recommended is None else _cell(one.recommended)] if advised else []),
-            f"{one.train_loss:.4g}" if math.isfinite(one.train_loss) else "–",
-            f"{one.lost}/{len(one.seeds)}",
-            state,
-            " ".join(f"{name}={one.settings[name]:g}" for name in one.searched),
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        if name == "contender":
+            table.add_column(name)
+        elif name == "settings":
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    for index, cells in enumerate(zip(*columns.values(), strict=True)):
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if index == bold_row else None)
+    return table
+
+
+def _table_notes(comparison: "Comparison") -> list[str]:
+    """Return the sentences below the table."""
+    notes = []
+    summaries = comparison.contenders
+    with_fresh_value = next((summary for summary in summaries if summary.entries["value"]), None)
+    if with_fresh_value is not None and len(summaries) > 1:
+        notes.append(
+            f"Worse by: measured on the seeds of the race. Value of {with_fresh_value.name}: measured on "
+            f"{with_fresh_value.value.of} further seeds."
         )
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    console = stdout_console()
-    console.print(table)
-    measured = [one for one in found.contenders if one.entries["value"]]
-    if measured and len(found.contenders) > 1:
-        name, seeds = measured[0].name, measured[0].value.of
-        console.print(f"Worse by: over the race's seeds. The value of {name}: over {seeds} others, unused before.")
-    if found.plan.optimum is not None:
-        console.print(f"The least training loss there is: {found.plan.optimum:.7g}")
-    console.print()
-    console.print(found.verdict.text)
-    console.print(found.verdict.ranking_text)
-    for caution in [*found.half_sample_check, *found.cautions]:
-        console.print(caution)
-    if found.code:
-        click.echo(f"\n{found.code}\n")  # never wrapped: it is to be copied
+    if comparison.plan.optimum is not None:
+        notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")
+    return notes
 
 
-def _cell(value: "Estimate") -> str:
-    """A value as the table shows it; a dash where nothing was measured."""
-    return f"{value.bound}{value.mean:.4g}" if math.isfinite(value.mean) else "–"
+def _format_state(summary: "Summary") -> str:
+    """Format the memory of an optimizer: of the task's model, or of a parameter if the model is not known."""
+    return f"{4 * summary.state_numbers} B/param" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
+
+
+def _format_estimate(estimate: "Estimate | None") -> str:
+    """Format a value for the table; a dash if there is none."""
+    if estimate is None or not math.isfinite(estimate.mean):
+        return "–"
+    return f"{estimate.bound}{estimate.mean:.4g}"

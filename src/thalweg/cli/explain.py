@@ -1,6 +1,7 @@
-"""`thalweg explain`: one optimizer, from its own declarations."""
+"""The command ``thalweg explain``: explain one optimizer from its own declarations."""
 
 import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,19 @@ import click
 from thalweg.cli.output import example, json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from thalweg.rules import Explanation
 
 
-@click.command(epilog=example("thalweg explain adamw"))
+@click.command(short_help="Explain one optimizer.", epilog=example("thalweg explain adamw"))
 @click.argument("name")
 @json_option
 def explain(name: str, as_json: bool) -> None:
-    """Explain the optimizer NAME: formula, symbols, defaults, bounds, memory, source."""
+    """Explain the optimizer NAME: formula, settings with bounds and search ranges, memory, advice, source.
+
+    NAME is a name from `thalweg list`, with settings if you like: adamw:lr=0.01.
+    """
     from thalweg import rules
     from thalweg.comparison import parse
     from thalweg.errors import SettingError
@@ -24,10 +30,11 @@ def explain(name: str, as_json: bool) -> None:
 
     contender = parse(f"{name}(adam)" if name in WRAPPERS else name)
     if not isinstance(contender.rule, rules.Rule):
-        raise SettingError(f"explain: {name} must be one of thalweg's, got an optimizer from elsewhere. Read its help.")
+        raise SettingError(
+            f"explain: {name} must be an optimizer of thalweg, got one of another library. Read its documentation."
+        )
     if parts := contender.rule.parts:
-        names = ", ".join(parts)
-        raise SettingError(f"explain: one rule is explained at a time, got {names}. Ask for each by itself.")
+        raise SettingError(f"explain: NAME must be one rule, got {', '.join(parts)}. Explain each of them separately.")
     explanation = rules.explain(contender.rule)
     if as_json:
         print_json({"contender": contender.name, "about": contender.about} | asdict(explanation))
@@ -36,8 +43,7 @@ def explain(name: str, as_json: bool) -> None:
 
 
 def print_explanation(name: str, about: str, explanation: "Explanation") -> None:
-    """The explanation as a page of the terminal."""
-    from rich.table import Table
+    """Print an explanation for a person."""
     from rich.text import Text
 
     console = stdout_console()
@@ -45,28 +51,44 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
     if about.lower() != explanation.title.lower():
         console.print(Text(f"{explanation.name}: {explanation.title}"))
     console.print()
-    click.echo(textwrap.indent(explanation.formula, "    "))  # a formula is not wrapped
+    click.echo(textwrap.indent(explanation.formula, "    "))  # click does not wrap the formula
     console.print()
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "setting", "value", "must be", "unit", "searched", "what it is"):
-        table.add_column(column, no_wrap=column == "setting")
-    for one in explanation.hypers:
-        searched = f"{one.search.low:g} – {one.search.high:g}, {one.search.scale}" if one.search else ""
-        table.add_row(one.symbol, one.name, f"{one.value}", one.bound, one.unit, searched, one.doc)
-    console.print(table)
+    console.print(_settings_table(explanation))
     console.print()
-    kept = ", ".join(f"{symbol} ({unit}, {key!r})" for symbol, unit, key in explanation.state) or "nothing"
-    memory = f"{kept}: {explanation.state_bytes:g} bytes for each float32 parameter"
-    for word, text in (
-        ("Remembers", memory),
-        ("Notes", explanation.notes),
-        ("Use", explanation.use),
-        ("Avoid", explanation.avoid),
-        ("Source", explanation.source),
-        ("Departs", explanation.departs),
-        ("Semantics", "; ".join(f"{what} {how}" for what, how in explanation.semantics.items())),
-        ("Warned of", "; ".join(explanation.warned_of)),
-        ("Scope", explanation.scope),
-    ):
+    for label, text in _sections(explanation):
         if text:
-            console.print(Text.assemble((f"{word}: ", "bold"), text))
+            console.print(Text.assemble((f"{label}: ", "bold"), text))
+
+
+def _settings_table(explanation: "Explanation") -> "Table":
+    """Make a table that fits into 80 columns: the meaning of a setting, and below it bound, unit and search range."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "setting", "value"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("meaning")
+    for hyper in explanation.hypers:
+        facts = [hyper.bound]
+        if hyper.unit:
+            facts.append(f"unit {hyper.unit}")
+        if hyper.search:
+            facts.append(f"searched from {hyper.search.low:g} to {hyper.search.high:g} ({hyper.search.scale})")
+        meaning = Text.assemble(hyper.doc, "\n", ("; ".join(facts), "dim"))
+        table.add_row(hyper.symbol, hyper.name, f"{hyper.value}", meaning)
+    return table
+
+
+def _sections(explanation: "Explanation") -> Iterator[tuple[str, str]]:
+    """Yield the label and the text of each paragraph below the table; a text may be empty."""
+    tensors = ", ".join(f"{symbol} ({unit}, {key!r})" for symbol, unit, key in explanation.state) or "none"
+    yield "State", f"{tensors}: {explanation.state_bytes:g} bytes for each float32 parameter"
+    yield "Notes", explanation.notes
+    yield "Use", explanation.use
+    yield "Avoid", explanation.avoid
+    yield "Source", explanation.source
+    yield "Departs from the source", explanation.departs
+    yield "Scope", explanation.scope
+    yield "Semantics", "; ".join(f"{name} {value}" for name, value in explanation.semantics.items())
+    yield "Warns about", "; ".join(explanation.warned_of)

@@ -1,4 +1,4 @@
-"""The entry point: the group of commands, and how an error becomes an exit code."""
+"""The entry point: the group of commands, and the exit code of each error."""
 
 import errno
 import io
@@ -23,15 +23,15 @@ Exit codes:
   0    done
   1    a bug in thalweg: please report it
   2    bad input: the message on stderr says what to change
-  130  interrupted: the same command goes on where it ended"""
+  130  interrupted: rerun the same command to resume"""
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="thalweg")
 def cli() -> None:
-    """Which optimizer, at which settings, for this model, with the evidence.
+    """Find the optimizer and the settings that suit a model, and show the evidence.
 
-    Results go to stdout; progress and messages go to stderr.
+    Results go to stdout. Progress and messages go to stderr.
     """
 
 
@@ -39,26 +39,30 @@ for command in (compare, report, tasks, list_, explain, bench):
     cli.add_command(command)
 
 
-def _show_settings_warnings() -> None:
-    """Show warnings about settings as errors are shown: where in the code they arise says nothing to who typed them."""
-    others = warnings.showwarning
+def _print_setting_warnings() -> None:
+    """Print warnings about settings like errors, without a line of our source code."""
+    default = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *location: Any, **options: Any) -> None:
         if issubclass(category, SettingWarning):
             click.echo(f"warning: {message}", err=True)
         else:
-            others(message, category, *where, **more)
+            default(message, category, *location, **options)
 
     warnings.showwarning = show
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line and exit."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # formulas are Greek: a terminal that has none shows a question mark
+    """Run a command line and exit.
+
+    Args:
+        arguments: The words after ``thalweg``. None means those of this process.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Greek letters shows question marks in formulas
         sys.stdout.reconfigure(errors="replace")
-    _show_settings_warnings()
+    _print_setting_warnings()
     try:
-        # Without standalone mode, errors come here instead of ending the process inside click.
+        # Without standalone mode click raises its errors here instead of ending the process.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except ThalwegError as error:
         click.echo(f"error: {error}", err=True)
@@ -67,15 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: what was finished is stored; the same command goes on from there", err=True)
+        click.echo("interrupted: finished trainings are stored. Rerun the same command to resume.", err=True)
         code = 130
-    except BrokenPipeError:  # the reader, `head` say, has had enough
+    except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         sys.stderr.close()
         code = 0
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         click.echo("error: the output could not be written: no space is left", err=True)
-        sys.stdout = None  # what is left for it cannot be written at the end either
+        sys.stdout = None  # Python would fail again when it flushes stdout at exit
         code = 2
     sys.exit(code or 0)

@@ -1,4 +1,4 @@
-"""What commands print: JSON for programs, tables for people."""
+"""Output of commands: JSON for programs, tables for people."""
 
 import json
 import os
@@ -10,30 +10,31 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Every command takes it, in the same words.
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead.")
+# Every command has this option, with the same text.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result to stdout as JSON.")
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout."""
+    """Print one JSON value to stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def stdout_console() -> "Console":
-    """Where commands print tables: names are the user's, so no markup and no emoji is meant in them.
+    """Return the console on which commands print tables.
 
-    Off a terminal nothing limits the width, so nothing is folded for it; a reader who has had enough ends us in peace.
+    Names come from the user, so the console interprets no markup and no emoji. A pipe or file has no width, so the
+    console folds no table there. If the reader closes the pipe, the process ends without an error.
     """
     from rich.console import Console
 
-    class Quiet(Console):
+    class PipeConsole(Console):
         def on_broken_pipe(self) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0)
 
-    return Quiet(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+    return PipeConsole(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
 
 
-def example(line: str) -> str:
-    """The end of a command's help: an example, which the tests run."""
-    return f"\b\nExample:\n  {line}"
+def example(command_line: str) -> str:
+    """Return the last lines of a command's help: an example, which the tests run."""
+    return f"\b\nExample:\n  {command_line}"

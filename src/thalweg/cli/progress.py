@@ -1,4 +1,4 @@
-"""The live display of a comparison, on stderr: a bar, what is trained now, and how long is left."""
+"""The live display of a comparison, on stderr: a progress bar, the current training and the time left."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,28 +12,30 @@ from rich.progress import Progress as Bar
 if TYPE_CHECKING:
     from thalweg.comparison import Progress
 
-_WORDS = {
+_STAGE_LABELS = {
     "pilot": "measuring",
     "search": "searching",
     "retrain": "choosing",
-    "judge": "judging",
+    "judge": "evaluating",
     "final": "choosing",
     "race": "racing",
     "value": "measuring",
     "start": "untuned",
     "recommended": "untuned",
 }
+_LABEL_WIDTH = max(map(len, _STAGE_LABELS.values()))
 
 
 @contextmanager
-def shown() -> Iterator[Callable[..., None]]:
-    """A function that draws the progress it is told; off a terminal, a line for each stage and contender.
+def progress_display() -> Iterator[Callable[..., None]]:
+    """Yield a function ``show(progress, task="")`` that displays progress.
 
-    Of a suite it is told the task, too: `show(progress, "digits (2 of 5)")`.
+    On a terminal it moves a bar. Elsewhere it prints a line for each stage and contender. In a suite, ``task`` names
+    the task and its number, for example ``"digits (2 of 5)"``.
     """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield _lines(console)
+        yield _line_printer(console)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -45,40 +47,38 @@ def shown() -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(elapsed_when_finished=False),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        row, at = bar.add_task("starting", total=None), ""
+        bar_id, current_task = bar.add_task("starting", total=None), ""
 
-        def watch(progress: "Progress", task: str = "") -> None:
-            nonlocal at
-            if task != at:
-                at = task
-                console.print(task, soft_wrap=True)  # beside the bar there is no room for it
-                bar.reset(row, total=None)  # its times are its own
+        def show(progress: "Progress", task: str = "") -> None:
+            nonlocal current_task
+            if task != current_task:
+                current_task = task
+                console.print(task, soft_wrap=True)  # the bar has no room for it
+                bar.reset(bar_id, total=None)  # each task has its own times
             if progress.said:
                 console.print(progress.said, soft_wrap=True)
                 return
-            text = f"{_WORDS[progress.stage]:<9} {progress.contender:<10.10}"
+            text = f"{_STAGE_LABELS[progress.stage]:<{_LABEL_WIDTH}} {progress.contender:<10.10}"
             if math.isfinite(progress.best):
                 text += f" best {progress.best:.4g}"
-            bar.update(row, description=f"{text:<36}", completed=int(progress.done), total=progress.total or None)
+            bar.update(bar_id, description=f"{text:<37}", completed=int(progress.done), total=progress.total or None)
 
-        yield watch
+        yield show
 
 
-def _lines(console: Console) -> Callable[["Progress"], None]:
-    told: set[tuple[str, str, str]] = set()
+def _line_printer(console: Console) -> Callable[["Progress"], None]:
+    printed: set[tuple[str, str, str]] = set()
 
-    def watch(progress: "Progress", task: str = "") -> None:
+    def show(progress: "Progress", task: str = "") -> None:
+        prefix = f"{task}: " if task else ""
         if progress.said:
-            console.print(_said(progress.said, task), soft_wrap=True)
+            console.print(f"{prefix}{progress.said}", soft_wrap=True)
             return
-        now = (task, progress.stage, progress.contender)
-        if now not in told:
-            told.add(now)
+        key = (task, progress.stage, progress.contender)
+        if key not in printed:
+            printed.add(key)
+            label = _STAGE_LABELS[progress.stage]
             done = f" ({progress.done:.0f} of {progress.total} trainings done)" if progress.total else ""
-            console.print(_said(f"{_WORDS[progress.stage]} {progress.contender}{done}", task), soft_wrap=True)
+            console.print(f"{prefix}{label} {progress.contender}{done}", soft_wrap=True)
 
-    return watch
-
-
-def _said(text: str, task: str) -> str:
-    return f"{task}: {text}" if task else text
+    return show

@@ -1,4 +1,4 @@
-"""`thalweg report`: the page again, from a store alone."""
+"""The command ``thalweg report``: write the report again, from a store alone."""
 
 from pathlib import Path
 
@@ -7,26 +7,37 @@ import click
 from thalweg.cli.output import example, json_option, print_json
 
 
-@click.command(epilog=example("thalweg report runs/linear-regression"))
+@click.command(
+    short_help="Write the report of a finished comparison again.",
+    epilog=example("thalweg report runs/linear-regression"),
+)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--to", "target", type=click.Path(path_type=Path), help="The file. [default: report.html by the store]")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path),
+    help="File to write. [default: report.html in the folder of the store]",
+)
 @json_option
 def report(store: Path, target: Path | None, as_json: bool) -> None:
-    """Write the report of the newest comparison in STORE, a folder that `thalweg compare` made or its store.sqlite."""
+    """Write the report of the newest comparison in STORE.
+
+    STORE is a folder that `thalweg compare` made, or the file store.sqlite in it. No training is run.
+    """
     from thalweg.comparison import Comparison, Store
     from thalweg.errors import StoreError
 
     path = store / "store.sqlite" if store.is_dir() else store
     if not path.is_file():
-        raise StoreError(f"{path}: a store must exist, found none. Run `thalweg compare` first.")
+        raise StoreError(f"{path}: the store must exist, got no such file. Run `thalweg compare` first.")
     opened = Store(path, write=False)
     header = opened.find()
     if header is None:
-        raise StoreError(f"{path}: a store must hold a comparison, got none. Run `thalweg compare` first.")
-    found = Comparison(opened, header)
-    page = found.report(target or path.with_name("report.html"))
+        raise StoreError(f"{path}: the store must hold a comparison, got none. Run `thalweg compare` first.")
+    comparison = Comparison(opened, header)
+    page = comparison.report(target or path.with_name("report.html"))
     if as_json:
-        print_json(found.to_json() | {"report": str(page)})
+        print_json(comparison.to_json() | {"report": str(page)})
     else:
-        click.echo(found.verdict.text)
+        click.echo(comparison.verdict.text)
         click.echo(f"Report: {page}")

@@ -1,4 +1,4 @@
-"""`thalweg compare --suite`: one comparison on each of several tasks, and what they come to together."""
+"""The option ``thalweg compare --suite``: one comparison on each of several tasks, and the overall result."""
 
 import contextlib
 import sys
@@ -14,68 +14,69 @@ if TYPE_CHECKING:
     from thalweg.comparison.suite import Standing
 
 
-def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *, as_json: bool, **asked: Any) -> None:
-    """Run the suite and print it; ends with code 2 where a task failed, after what the others came to."""
+def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *, as_json: bool, **options: Any) -> None:
+    """Run the suite and print its result. Exit with code 2 if a task failed, after the results of the other tasks."""
     from thalweg import comparison
-    from thalweg.cli.progress import shown
+    from thalweg.cli.progress import progress_display
 
-    heard: set[str] = set()
-    with shown() as show, contextlib.redirect_stdout(sys.stderr):
+    tasks_run: set[str] = set()
+    # Redirect task output to stderr; stdout carries results.
+    with progress_display() as show, contextlib.redirect_stdout(sys.stderr):
 
-        def watch(now: "TaskProgress") -> None:
-            heard.add(now.task)
-            show(now.progress, f"{now.task} ({now.number} of {now.tasks})")
+        def watch(event: "TaskProgress") -> None:
+            tasks_run.add(event.task)
+            show(event.progress, f"{event.task} ({event.number} of {event.tasks})")
 
-        found = comparison.compare_suite(tasks, contenders, store=out, watch=watch, **asked)
-    stored = [task for task in found.comparisons if task not in heard]
+        suite = comparison.compare_suite(tasks, contenders, store=out, watch=watch, **options)
+    stored = [task for task in suite.comparisons if task not in tasks_run]
     if stored:
-        click.echo(f"finished before: {', '.join(stored)}; shown from {out}, nothing was run", err=True)
-    page = found.report(out)
+        click.echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
+    page = suite.report(out)
     if as_json:
-        print_json(found.to_json() | {"report": str(page)})
+        print_json(suite.to_json() | {"report": str(page)})
     else:
-        print_suite(found)
+        print_suite(suite)
         click.echo(f"Report: {page}")
-    if found.failures:
+    if suite.failures:
         click.get_current_context().exit(2)
 
 
-def print_suite(found: "Suite") -> None:
-    """The matrix, the means over all tasks, and what they say."""
+def print_suite(suite: "Suite") -> None:
+    """Print the table of tasks and contenders, the means over all tasks, and the sentences of the result."""
     from rich.table import Table
     from rich.text import Text
 
     from thalweg.comparison.suite import CAUTION, worse
 
     console = stdout_console()
-    console.print("Worse than the best of the task by (~ not shown to be worse)")
+    console.print("Worse than the best contender of the task by (~: not shown to be worse)")
     table = Table(box=None, pad_edge=False)
     table.add_column("task", overflow="fold")
-    for name in found.contenders:
+    for name in suite.contenders:
         table.add_column(Text(name), justify="right", overflow="fold")
-    for task, row in found.matrix.items():
-        table.add_row(Text(task), *(Text(_cell(row.get(name))) for name in found.contenders))
+    for task, standings in suite.matrix.items():
+        table.add_row(Text(task), *(Text(_format_standing(standings.get(name))) for name in suite.contenders))
     console.print(table)
-    if found.aggregate is not None:
+    if suite.aggregate is not None:
         console.print("\nInterquartile mean over tasks and seeds")
         table = Table(box=None, pad_edge=False)
         for column in ("contender", "worse by", "95 % interval"):
             table.add_column(column, justify="left" if column == "contender" else "right", no_wrap=True)
-        for name, one in found.aggregate.ratio.items():
-            table.add_row(Text(name), worse(one.mean - 1), f"{worse(one.low - 1)} – {worse(one.high - 1)}")
+        for name, ratio in suite.aggregate.ratio.items():
+            table.add_row(Text(name), worse(ratio.mean - 1), f"{worse(ratio.low - 1)} – {worse(ratio.high - 1)}")
         console.print(table)
     console.print()
-    failed = [f"{task} failed: {error}" for task, error in found.failures.items()]
-    for sentence in (found.text, *failed, *found.left_out, CAUTION):
+    failures = [f"{task} failed: {error}" for task, error in suite.failures.items()]
+    for sentence in (suite.text, *failures, *suite.left_out, CAUTION):
         console.print(sentence)
 
 
-def _cell(one: "Standing | None") -> str:
+def _format_standing(standing: "Standing | None") -> str:
     from thalweg.comparison.suite import worse
 
-    if one is None:
+    if standing is None:
         return "–"
-    if one.lost == one.seeds:
+    if standing.lost == standing.seeds:
         return "lost"
-    text = "best" if one.best else f"{'~ ' if one.tied else ''}{worse(one.worse_by)}"
-    return f"{text} ({one.lost}/{one.seeds} lost)" if one.lost else text
+    text = "best" if standing.best else f"{'~ ' if standing.tied else ''}{worse(standing.worse_by)}"
+    return f"{text} ({standing.lost}/{standing.seeds} lost)" if standing.lost else text

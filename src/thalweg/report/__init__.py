@@ -1,4 +1,4 @@
-"""Report: a stored comparison as one self-contained HTML file; a suite as one, beside those of its tasks."""
+"""Report: a stored comparison as one self-contained HTML file; a suite as one file beside those of its tasks."""
 
 from thalweg.report.page import render, write
 from thalweg.report.suite import render_suite, write_suite

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file, made from a stored comparison alone."""
+"""The page of a comparison: one self-contained HTML file, made from the stored results alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,23 +6,44 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from thalweg.comparison import Comparison
 from thalweg.comparison.results.summary import STAGES, Summary
 from thalweg.errors import StoreError
 from thalweg.report import charts
 
-# A stage whose name in the store would be taken for the recommendation.
-_STAGES = {"recommended": "starting point"}
+# The stored name of this stage would be mistaken for the recommendation.
+_STAGE_LABELS = {"recommended": "starting point"}
 
 
 def write(comparison: Comparison, path: str | Path) -> Path:
-    """Write the report of a comparison to a file, and return its path; raises StoreError if it cannot be written."""
-    return written(Path(path), render(comparison))
+    """Write the report of a comparison to a file.
+
+    Args:
+        comparison: A finished comparison.
+        path: The HTML file. Its folder is made if it does not exist.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        StoreError: If the file cannot be written.
+    """
+    return write_page(Path(path), render(comparison))
 
 
-def written(path: Path, page: str) -> Path:
-    """Write a page to a file, and return its path; raises StoreError if it cannot be written."""
+def render(comparison: Comparison) -> str:
+    """Return the report of a comparison as HTML, with its style and charts inside.
+
+    Args:
+        comparison: A finished comparison. The same comparison always gives the same text.
+    """
+    return render_template("page.html", _template_values(comparison))
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page to a file and return its path. Raises StoreError if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
@@ -31,30 +52,25 @@ def written(path: Path, page: str) -> Path:
     return path
 
 
-def render(comparison: Comparison) -> str:
-    """The report as text: HTML with its style and charts inside."""
-    return filled("page.html", _facts(comparison))
-
-
-def filled(template: str, facts: Mapping[str, Any]) -> str:
-    """A page made from a template of this folder, which needs every fact it names."""
+def render_template(template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of this folder. A value that the template names and that is missing is an error."""
     environment = Environment(
         loader=PackageLoader("thalweg.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template(template).render(facts)
+    return environment.get_template(template).render(values)
 
 
-def colours_of(names: Sequence[str]) -> dict[str, str]:
-    """The colour of each contender, the same in all charts of a page."""
+def assign_colours(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each contender, the same in all charts of a page."""
     return {name: charts.PALETTE[index % len(charts.PALETTE)] for index, name in enumerate(names)}
 
 
-def _facts(comparison: Comparison) -> dict[str, Any]:
-    """Everything the template shows."""
+def _template_values(comparison: Comparison) -> dict[str, Any]:
     header, plan, verdict = comparison.header, comparison.plan, comparison.verdict
     names = [described["name"] for described in header.contenders]
-    colours = colours_of(names)
+    colours = assign_colours(names)
     summaries = comparison.contenders
+    entries = [entry for summary in summaries for entries in summary.entries.values() for entry in entries]
     return {
         "task": header.task,
         "metric": comparison.metric,
@@ -64,66 +80,65 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "design": plan.design,
         "schedule": _common_schedule(comparison),
         "optimum": plan.optimum,
-        "rows": [_row(comparison, summary) for summary in summaries],
+        "rows": [_table_row(comparison, summary) for summary in summaries],
         "colours": colours,
         "charts": _charts(comparison, colours),
         "cautions": comparison.cautions,
-        "hindsight": comparison.half_sample_check,
-        # Whose value comes from seeds of its own.
-        "fresh": next((one.name for one in summaries if one.entries["value"]), None),
-        "advised": any(one.recommended is not None for one in summaries),
+        "half_sample_check": comparison.half_sample_check,
+        # The contender whose value comes from seeds that no other stage used.
+        "with_fresh_value": next((summary.name for summary in summaries if summary.entries["value"]), None),
+        "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
-        "looks": next(iter(plan.schedules.values())).looks,
-        "ways": {name: plan.execution_modes[name].reason for name in names},
+        "num_evaluations": next(iter(plan.schedules.values())).looks,
+        "execution_modes": {name: plan.execution_modes[name].reason for name in names},
         "seed": plan.seed,
-        "seeds": {_STAGES.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
+        "seeds": {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
         "environment": header.environment,
         "created": header.created,
         "finished": header.finished,
-        "number": charts.number,
-        "digits": charts.digits,
-        "trainings": sum(len(entries) for summary in summaries for entries in summary.entries.values()),
-        "training_s": sum(
-            entry.result.seconds for one in summaries for entries in one.entries.values() for entry in entries
-        ),
+        "format_number": charts.format_number,
+        "format_digits": charts.format_digits,
+        "num_trainings": len(entries),
+        "training_s": sum(entry.result.seconds for entry in entries),
     }
 
 
 def _common_schedule(comparison: Comparison) -> str:
-    """The schedule of those that have none of their own."""
-    own = {one["name"]: one["schedule"] for one in comparison.header.contenders}
-    horizons = comparison.plan.schedules
-    return next((horizons[name].schedule for name, schedule in own.items() if schedule is None), "different")
+    """Return the schedule of the contenders that have none of their own."""
+    own_schedules = {described["name"]: described["schedule"] for described in comparison.header.contenders}
+    schedules = comparison.plan.schedules
+    return next((schedules[name].schedule for name, own in own_schedules.items() if own is None), "different")
 
 
 def _seeds(summary: Summary, stage: str) -> set[int]:
     return {entry.seed for entry in summary.entries[stage]}
 
 
-def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
-    """One line of the table."""
+def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
+    """Return the values of one contender."""
     plan, searched = comparison.plan, summary.entries["search"]
-    every = [entry for entries in summary.entries.values() for entry in entries]
+    entries = [entry for entries in summary.entries.values() for entry in entries]
+    described = next(described for described in comparison.header.contenders if described["name"] == summary.name)
     return {
         "name": summary.name,
         "about": summary.about,
         "value": summary.value,
         "train_loss": summary.train_loss,
-        "above": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
+        "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
-        "diverged": summary.lost,
-        "lost": sum(entry.result.status not in ("ok", "pruned") for entry in searched),
-        "searched": len(searched),
+        "lost_seeds": summary.lost,
+        "lost_settings": sum(entry.result.status not in ("ok", "pruned") for entry in searched),
+        "num_settings": len(searched),
         "seconds": summary.seconds,
         "worse_by": summary.worse_by,
         "untuned": summary.untuned,
-        "advised": summary.recommended,
+        "starting_point": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
-        "own_schedule": next(one["schedule"] for one in comparison.header.contenders if one["name"] == summary.name),
+        "own_schedule": described["schedule"],
         "rank": summary.rank,
         "studies": summary.studies,
         "good_rates": summary.good_rates,
-        "seeds": len(summary.seeds),
+        "num_seeds": len(summary.seeds),
         "state": (
             f"{4 * summary.state_numbers} B a parameter"
             if summary.state_bytes is None
@@ -132,50 +147,56 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "line": summary.line,
         "tied": summary.name in comparison.verdict.tied,
         "recommended": summary.name == comparison.verdict.recommended,
-        "failures": sorted({entry.result.message for entry in every if entry.result.message}),
+        "failures": sorted({entry.result.message for entry in entries if entry.result.message}),
     }
 
 
 def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     summaries, plan = comparison.contenders, comparison.plan
-    measured = comparison.header.task["measured"]
-    over = " above the optimum" if plan.optimum else ""
-    # A time to a target has no optimum, whatever the loss has.
+    above = " above the optimum" if plan.optimum else ""
+    # A time to a target has no optimum, even if the loss has.
     value_optimum = plan.optimum if plan.target is None else None
-    value_label = comparison.metric + (over if plan.target is None else "")
-    has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["race"])
-    splits = []
-    for split in ("train", "validation"):
-        # A surface has no data: all splits are the one function. A user's function may not report the training loss.
-        losses = [
-            getattr(look, split) for one in summaries for entry in one.entries["race"] for look in entry.result.looks
-        ]
-        if any(math.isfinite(loss) for loss in losses) and not (split == "validation" and plan.judged_on == "train"):
-            splits.append(split)
-    limits = charts.limits_of(summaries, plan.selected_on, optimum=plan.optimum)
-    rated = [one for one in summaries if any("lr" in entry.settings for entry in one.entries["search"])]
-    rate_label = f"{measured[plan.selected_on]}{over}"
+    value_label = comparison.metric + (above if plan.target is None else "")
+    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum)
+    searched_lr = [
+        summary for summary in summaries if any("lr" in entry.settings for entry in summary.entries["search"])
+    ]
+    rate_label = f"{comparison.header.task['measured'][plan.selected_on]}{above}"
     return {
         "rate_label": rate_label,
-        "standings": (
-            charts.standings(summaries, colours, value_label, optimum=value_optimum)
-            if any(math.isfinite(one.value.mean) for one in summaries)
+        "values": (
+            charts.value_chart(summaries, colours, value_label, optimum=value_optimum)
+            if any(math.isfinite(summary.value.mean) for summary in summaries)
             else None
         ),
-        "curves": [
-            charts.learning_curves(
-                summaries,
-                colours,
-                split,
-                f"{measured[split]}{over if split == 'train' else ''}",
-                optimum=plan.optimum if split == "train" else None,
-            )
-            for split in splits
-            if has_curves
-        ],
+        "curves": _learning_curves(comparison, colours, above),
         "rates": [
-            charts.learning_rates(one, colours[one.name], plan.selected_on, rate_label, limits, optimum=plan.optimum)
-            for one in rated
+            charts.learning_rate_chart(
+                summary, colours[summary.name], plan.selected_on, rate_label, limits, optimum=plan.optimum
+            )
+            for summary in searched_lr
             if limits
         ],
     }
+
+
+def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str) -> list[Markup]:
+    """Return a chart for each split that has learning curves of its own."""
+    summaries, plan = comparison.contenders, comparison.plan
+    runs = [entry.result.looks for summary in summaries for entry in summary.entries["race"]]
+    if not any(len(run) > 1 for run in runs):
+        return []
+    curves = []
+    for split in ("train", "validation"):
+        # On a surface without data all splits are the same function.
+        if split == "validation" and plan.judged_on == "train":
+            continue
+        # A user's function need not report the training loss.
+        if not any(math.isfinite(getattr(evaluation, split)) for run in runs for evaluation in run):
+            continue
+        label = comparison.header.task["measured"][split]
+        optimum = None
+        if split == "train":
+            label, optimum = f"{label}{above}", plan.optimum
+        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum))
+    return curves

@@ -1,4 +1,4 @@
-"""The page of a suite: matrix, profiles and means over its tasks, with links to the pages of the tasks beside it."""
+"""The page of a suite: its table, profiles and means over tasks, with links to the pages of the tasks."""
 
 from pathlib import Path
 from typing import Any
@@ -7,49 +7,63 @@ from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
 from thalweg.comparison.suite import CAUTION, folder_name, worse
 from thalweg.report import charts
-from thalweg.report.page import colours_of, filled, write, written
+from thalweg.report.page import assign_colours, render_template, write, write_page
 
 
 def write_suite(suite: Suite, folder: str | Path) -> Path:
-    """Write `suite.html` into a folder and the report of each task into a sub-folder; return the path of the first.
+    """Write ``suite.html`` into a folder, and the report of each task into a sub-folder.
 
-    Raises StoreError if they cannot be written.
+    Args:
+        suite: A finished suite.
+        folder: The folder. It is made if it does not exist.
+
+    Returns:
+        The path of ``suite.html``.
+
+    Raises:
+        StoreError: If a file cannot be written.
     """
     folder = Path(folder)
     for task, comparison in suite.comparisons.items():
-        write(comparison, folder / page_of(task))
-    return written(folder / "suite.html", render_suite(suite))
+        write(comparison, folder / page_path(task))
+    return write_page(folder / "suite.html", render_suite(suite))
 
 
-def page_of(task: str) -> str:
-    """Where the page of a task lies, seen from that of the suite."""
+def page_path(task: str) -> str:
+    """Return the path of a task's page, relative to the page of the suite."""
     return f"{folder_name(task)}/report.html"
 
 
 def render_suite(suite: Suite) -> str:
-    """The page of a suite as text: HTML with its style and charts inside."""
-    found = suite.aggregate
-    colours = colours_of(_as_in_the_pages(suite))
-    label = "interquartile mean of loss ÷ that of the best"
-    facts: dict[str, Any] = {
+    """Return the page of a suite as HTML, with its style and charts inside.
+
+    Args:
+        suite: A finished suite. The same suite always gives the same text.
+    """
+    aggregate = suite.aggregate
+    colours = assign_colours(_contenders_in_page_order(suite))
+    values: dict[str, Any] = {
         "suite": suite,
         "caution": CAUTION,
         "colours": colours,
         "worse": worse,
         "resamples": RESAMPLES,
-        "pages": {task: page_of(task) for task in suite.comparisons},
-        "profiles": None if found is None else charts.profiles(found, colours),
-        "means": None
-        if found is None
-        else charts.intervals(
-            {name: (one.low, one.mean, one.high) for name, one in found.ratio.items()}, colours, label
-        ),
+        "pages": {task: page_path(task) for task in suite.comparisons},
+        "profiles": None,
+        "means": None,
         "environment": next(iter(suite.comparisons.values())).header.environment,
     }
-    return filled("suite.html", facts)
+    if aggregate is not None:
+        intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in aggregate.ratio.items()}
+        label = "interquartile mean of loss ÷ loss of the best"
+        values["means"] = charts.interval_chart(intervals, colours, label)
+        values["profiles"] = charts.profile_chart(aggregate, colours)
+    return render_template("suite.html", values)
 
 
-def _as_in_the_pages(suite: Suite) -> list[str]:
-    """The contenders in the order in which they were named, so that each has one colour here and in the pages."""
-    described = (one["name"] for found in suite.comparisons.values() for one in found.header.contenders)
-    return list(dict.fromkeys(described))
+def _contenders_in_page_order(suite: Suite) -> list[str]:
+    """Return the contenders in the order of the pages, so that each has the same colour there and here."""
+    names = (
+        described["name"] for comparison in suite.comparisons.values() for described in comparison.header.contenders
+    )
+    return list(dict.fromkeys(names))

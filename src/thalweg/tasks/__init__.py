@@ -1,4 +1,4 @@
-"""Tasks: what is trained. The one a user writes and the built-in ones are the same thing."""
+"""Tasks: the models, losses and data that are trained. A task of yours and a built-in task have the same type."""
 
 from thalweg.tasks.catalogue import BUILT_IN, SUITE, as_task, load
 from thalweg.tasks.data import Batch, Split, Splits, split_at_random

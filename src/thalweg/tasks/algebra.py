@@ -1,4 +1,4 @@
-"""Exact algebra, without noise: sums modulo a prime, and the factors of a matrix."""
+"""Tasks from algebra, without noise: sums modulo a prime, and the factorization of a matrix."""
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,12 @@ def _sums() -> Splits:
 
 
 class ModularSum(nn.Module):
-    """Scores for each remainder, from the sum of the two numbers' embeddings through a hidden layer."""
+    """Sums the embeddings of two numbers and passes them through a hidden layer to a score for each remainder."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.numbers = nn.Embedding(_MODULUS, width)
-        # From embeddings of deviation 1 pairs are learnt by heart: Adam's test loss ends at 1.7 in place of 0.12.
+        # With a standard deviation of 1 the model memorizes the pairs: Adam's test loss ends at 1.7 instead of 0.12.
         nn.init.normal_(self.numbers.weight, std=0.1)
         self.scores = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, _MODULUS))
 
@@ -33,7 +33,7 @@ class ModularSum(nn.Module):
 class MatrixFactorization(nn.Module):
     """The mean squared difference between L Rᵀ and a fixed random 40 x 30 matrix of rank 4.
 
-    Starts near L = R = 0, which is a saddle: the gradient vanishes there.
+    Training starts near L = R = 0, a saddle point, where the gradient vanishes.
     """
 
     target: Tensor
@@ -44,7 +44,7 @@ class MatrixFactorization(nn.Module):
         self.right = nn.Parameter(0.1 * torch.randn(30, _RANK))
         generator = torch.Generator().manual_seed(0)
         left, right = (torch.randn(length, _RANK, generator=generator) for length in (40, 30))
-        # Each direction has a third to a half of the weight of the last, so that they are not found at the same time.
+        # Each direction has about half of the weight of the one before, so that training learns one after the other.
         self.register_buffer("target", left * torch.logspace(0, -1, _RANK) @ right.T)
 
     def forward(self) -> Tensor:
@@ -52,7 +52,7 @@ class MatrixFactorization(nn.Module):
 
 
 def modular_addition() -> Task:
-    """The sum of two numbers modulo 59, learnt from 80% of all pairs, by embeddings and a hidden layer of 128 units."""
+    """Add two numbers modulo 59, trained on 80% of all pairs: embeddings and a hidden layer of 128 units."""
     return Task(
         name="modular-addition",
         about="(a + b) mod 59 from 80% of all pairs, embeddings and a perceptron with 128 hidden units",
@@ -65,19 +65,19 @@ def modular_addition() -> Task:
     )
 
 
-def _difference(model: nn.Module, batch: Batch) -> Tensor:
+def _own_loss(model: nn.Module, batch: Batch) -> Tensor:
     return model()
 
 
 def matrix_factorization() -> Task:
-    """A fixed 40 x 30 matrix of rank 4 as the product of two narrow ones: exactly possible, and not convex."""
+    """Factorize a fixed 40 x 30 matrix of rank 4 into two narrow matrices: not convex, lowest loss 0."""
     return Task(
         name="matrix-factorization",
         about="a 40 x 30 matrix of rank 4 as the product of two narrow ones",
         model=MatrixFactorization,
-        loss=_difference,
+        loss=_own_loss,
         metric_name="mean squared error",
         passes=300,
         optimum=0.0,
-        roles={"left": "embedding", "right": "embedding"},  # a row is of one place, as a word's is
+        roles={"left": "embedding", "right": "embedding"},  # each row belongs to one index, as a word's does
     )

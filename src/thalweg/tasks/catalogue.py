@@ -1,4 +1,4 @@
-"""The built-in tasks by name, and tasks out of a user's file."""
+"""The built-in tasks by name, and tasks from a user's file."""
 
 import hashlib
 import importlib.util
@@ -17,12 +17,12 @@ from thalweg.tasks.images import elevation, patches
 from thalweg.tasks.seeded import seeded
 from thalweg.tasks.surfaces import noisy_quadratic, quadratic, rosenbrock
 from thalweg.tasks.tables import breast_cancer, diabetes
-from thalweg.tasks.task import Task, TrainingFunction, blamed
+from thalweg.tasks.task import Task, TrainingFunction, as_task_error
 from thalweg.tasks.text import characters
 
-# To add a task: write a function that returns it, and name it here.
-FILE_MODULE = "thalweg_task_"  # with this begin the names of modules that task files become
+FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file
 
+# To add a task, write a function that returns it, and name it here.
 BUILT_IN: dict[str, Callable[..., Task]] = {
     "linear-regression": linear_regression,
     "logistic-regression": logistic_regression,
@@ -41,13 +41,33 @@ BUILT_IN: dict[str, Callable[..., Task]] = {
     "rosenbrock": rosenbrock,
     "matrix-factorization": matrix_factorization,
 }
+"""A function that makes each built-in task, by name. Its keyword arguments are the settings of the task."""
 
-# What `compare --suite` takes by default: each trains within a second or so, has data, and no optimum that is known.
 SUITE = ("logistic-regression", "breast-cancer", "diabetes", "digits", "patches")
+"""The default tasks of ``compare --suite``: each has data, no known optimum, and trains in about a second."""
 
 
 def load(spec: str) -> Task | TrainingFunction:
-    """The task that a command line names: `digits`, `quadratic:condition=1000`, or `path/to/file.py:name`."""
+    """Return the task that a command line names.
+
+    Args:
+        spec: A built-in name (``"digits"``), a name with settings (``"quadratic:condition=1000"``), or a name in a
+            Python file (``"path/to/file.py:name"``).
+
+    Returns:
+        The task, or the training function.
+
+    Raises:
+        UnknownNameError: If there is no such built-in task.
+        KeywordError: If the task has no such setting.
+        SettingError: If the value of a setting is no number or out of its bounds.
+        TaskError: If the file does not exist, cannot be imported, or does not define the task.
+
+    Example:
+        >>> from thalweg.tasks import load
+        >>> load("quadratic:condition=10").name
+        'quadratic:condition=10,dimensions=20'
+    """
     head, _, tail = spec.partition(":")
     if head in BUILT_IN:
         return _built_in(head, tail)
@@ -55,33 +75,34 @@ def load(spec: str) -> Task | TrainingFunction:
     if path.endswith(".py"):
         return _from_file(Path(path), name)
     if spec.endswith(".py"):
-        raise TaskError(f"{spec}: a task in a file is written path/to/file.py:name, got no name. Add :task, say.")
+        raise TaskError(f"{spec}: a task in a file is written path/to/file.py:name, got no name. Add, say, :task.")
     raise UnknownNameError(
         f"thalweg: a task must be built in or path/to/file.py:name, got {spec!r}. {nearest(head, BUILT_IN)}"
     )
 
 
-def _built_in(name: str, settings: str) -> Task:
+def _built_in(name: str, text: str) -> Task:
+    """Make a built-in task with the settings in a text such as ``condition=10,dimensions=3``."""
     factory = BUILT_IN[name]
-    knobs = list(inspect.signature(factory).parameters)
-    given: dict[str, float] = {}
-    for setting in filter(None, settings.split(",")):
-        key, _, text = setting.partition("=")
-        if key not in knobs:
-            advice = nearest(key, knobs) if knobs else "It has no settings."
+    known = list(inspect.signature(factory).parameters)
+    settings: dict[str, float] = {}
+    for setting in filter(None, text.split(",")):
+        key, _, value = setting.partition("=")
+        if key not in known:
+            advice = nearest(key, known) if known else "It has no settings."
             raise KeywordError(f"{name}: {key!r} is not a setting of this task. {advice}")
         try:
-            given[key] = float(text)
+            settings[key] = float(value)
         except ValueError:
-            raise SettingError(f"{name}: {key} must be a number, got {text!r}.") from None
-    return factory(**given)
+            raise SettingError(f"{name}: {key} must be a number, got {value!r}.") from None
+    return factory(**settings)
 
 
 def module_of_file(path: Path) -> ModuleType:
-    """A file of the user's, imported anew; raises TaskError with file and line where that fails."""
+    """Import a user's file anew and return its module. Raises TaskError with file and line if that fails."""
     if not path.is_file():
-        raise TaskError(f"{path}: the file must exist, found none. The path is taken from {Path.cwd()}.")
-    # Two files may share a name.
+        raise TaskError(f"{path}: the file must exist, got no such file. Relative paths start at {Path.cwd()}.")
+    # Two files may have the same name, so the module's name includes a hash of the path.
     module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
@@ -89,49 +110,67 @@ def module_of_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     folder = str(path.parent.resolve())
-    if folder not in sys.path:  # for good: it may import what lies beside it as late as in a training
+    if folder not in sys.path:  # permanently: the file may import its neighbours as late as in a training
         sys.path.insert(0, folder)
     try:
-        # What a file draws when it is read is the same each time, or nothing could be resumed.
+        # Random numbers in the file are the same at each import, so that a comparison can be resumed.
         with seeded(0):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # thalweg's own too: a Task made wrongly does not know where it was made
-        raise blamed(f"{path}: the file must import", error) from error
+    except (Exception, SystemExit) as error:  # thalweg's own errors too: they do not name the file
+        raise as_task_error(f"{path}: the file must import", error) from error
     return module
 
 
 def _from_file(path: Path, name: str) -> Task | TrainingFunction:
     module = module_of_file(path)
-    found = getattr(module, name, None)
-    if found is None:
+    value = getattr(module, name, None)
+    if value is None:
         names = [key for key, value in vars(module).items() if isinstance(value, Task) or inspect.isfunction(value)]
         advice = nearest(name, names) if names else "It defines no task and no function."
         raise TaskError(f"{path}: the file must define {name!r}, and does not. {advice}")
-    return as_task(found, name=f"{path.stem}:{name}", source=path.read_text())
+    return as_task(value, name=f"{path.stem}:{name}", source=path.read_text())
 
 
-def as_task(found: object, *, name: str = "", source: str = "") -> Task | TrainingFunction:
-    """Take a Task as it is, and a function `train(make_optimizer, report)` as one."""
-    if isinstance(found, Task | TrainingFunction):
-        # A name and a source given here are those of the file; an object in memory keeps its own.
-        return _renamed(found, name, source) if source else found
-    if inspect.isfunction(found):
-        signature = inspect.signature(found)
+def as_task(value: object, *, name: str = "", source: str = "") -> Task | TrainingFunction:
+    """Return a task as it is, and a function ``train(make_optimizer, report)`` as a TrainingFunction.
+
+    Args:
+        value: A Task, a TrainingFunction, or a function.
+        name: Name for a function, or for a task of a file that has no name. Defaults to the function's name.
+        source: Text of the file that defines the value; empty for an object in memory.
+
+    Returns:
+        The task or training function.
+
+    Raises:
+        TaskError: If the value is no task, or a function that takes other arguments.
+
+    Example:
+        >>> from thalweg.tasks import as_task
+        >>> def train(make_optimizer, report): ...
+        >>> as_task(train).name
+        'train'
+    """
+    if isinstance(value, Task | TrainingFunction):
+        return _with_source(value, name, source) if source else value
+    if inspect.isfunction(value):
+        signature = inspect.signature(value)
         try:
             signature.bind("make_optimizer", "report")
         except TypeError:
             raise TaskError(
-                f"{name or found.__name__}: a training function must take (make_optimizer, report), got {signature}."
+                f"{name or value.__name__}: a training function must take (make_optimizer, report), got {signature}."
             ) from None
         return TrainingFunction(
-            train=found, name=name or found.__name__, about=inspect.getdoc(found) or "", source=source
+            train=value, name=name or value.__name__, about=inspect.getdoc(value) or "", source=source
         )
     raise TaskError(
         f"{name or 'thalweg'}: a task must be a thalweg.Task or a function train(make_optimizer, report), "
-        f"got {type(found).__name__}."
+        f"got {type(value).__name__}."
     )
 
 
-def _renamed(task: Task | TrainingFunction, name: str, source: str) -> Task | TrainingFunction:
+def _with_source(task: Task | TrainingFunction, name: str, source: str) -> Task | TrainingFunction:
+    """Return the task with the source of its file, and with this name if it has none of its own."""
     default_name = type(task).__dataclass_fields__["name"].default
     return replace(task, name=name if task.name == default_name else task.name, source=source)

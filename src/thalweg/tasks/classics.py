@@ -1,4 +1,4 @@
-"""Linear and logistic regression, where everything about the optimum can be known."""
+"""Linear and logistic regression: convex tasks."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def _line(count: int, random: np.random.RandomState) -> tuple[torch.Tensor, torc
 
 
 def linear_regression() -> Task:
-    """A line through 100 points: y = 3x + noise, both uniform in [0, 1), numpy seed 0. The optimum is known."""
+    """Fit a line to 100 points, y = 3x + noise, x and noise uniform in [0, 1). The optimum is known."""
     random = np.random.RandomState(0)
     splits = Splits(train=_line(100, random), validation=_line(100, random), test=_line(1000, random))
     x, y = (tensor.double() for tensor in splits.train)  # type: ignore[union-attr]
@@ -36,7 +36,7 @@ def linear_regression() -> Task:
 
 
 def breast_cancer_data() -> Splits:
-    """30 standardized measurements of 569 breast tumours, and whether each is benign."""
+    """Return 30 standardized measurements of 569 breast tumours, and a label for each: 1 for benign."""
     from sklearn.datasets import load_breast_cancer
 
     features, labels = load_breast_cancer(return_X_y=True)
@@ -44,7 +44,7 @@ def breast_cancer_data() -> Splits:
 
 
 def logistic_regression() -> Task:
-    """Benign or malignant, from 30 measurements of 569 breast tumours (scikit-learn's breast cancer data)."""
+    """Classify 569 breast tumours as benign or malignant from 30 measurements (data of scikit-learn)."""
     return Task(
         name="logistic-regression",
         about="breast cancer, 30 features, 569 patients",

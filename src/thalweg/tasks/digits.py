@@ -1,4 +1,4 @@
-"""Handwritten digits: scikit-learn's 1,797 images of 8 x 8 pixels, by four networks."""
+"""Handwritten digits: scikit-learn's 1,797 images of 8 x 8 pixels, with four networks."""
 
 from itertools import pairwise
 
@@ -52,14 +52,14 @@ def _batchnorm_cnn() -> nn.Module:
 
 
 def _deep_mlp() -> nn.Module:
-    # PyTorch's initial weights shrink what goes through each layer, so training starts on a plateau.
+    # PyTorch's initial weights shrink the activations from layer to layer, so training starts on a plateau.
     widths = [64, *[32] * 12]
     hidden = [layer for fan_in, width in pairwise(widths) for layer in (nn.Linear(fan_in, width), nn.Tanh())]
     return nn.Sequential(*hidden, nn.Linear(32, 10))
 
 
 def digits() -> Task:
-    """Handwritten digits, 8 x 8 pixels, by a perceptron with one hidden layer of 64 units."""
+    """Classify handwritten digits of 8 x 8 pixels: a perceptron with a hidden layer of 64 units."""
     return Task(
         name="digits",
         about="1,797 images of 8 x 8 pixels, a perceptron with 64 hidden units",
@@ -73,7 +73,7 @@ def digits() -> Task:
 
 
 def digits_cnn() -> Task:
-    """Handwritten digits, 8 x 8 pixels, by two convolutions and a linear layer."""
+    """Classify handwritten digits of 8 x 8 pixels: two convolutions and a linear layer."""
     return Task(
         name="digits-cnn",
         about="1,797 images of 8 x 8 pixels, two convolutions and a linear layer",
@@ -87,7 +87,7 @@ def digits_cnn() -> Task:
 
 
 def digits_batchnorm() -> Task:
-    """Handwritten digits, 8 x 8 pixels, by two convolutions with batch normalization and a linear layer."""
+    """Classify handwritten digits of 8 x 8 pixels: two convolutions with batch normalization and a linear layer."""
     return Task(
         name="digits-batchnorm",
         about="1,797 images of 8 x 8 pixels, two convolutions with batch normalization and a linear layer",
@@ -101,7 +101,7 @@ def digits_batchnorm() -> Task:
 
 
 def digits_deep() -> Task:
-    """Handwritten digits, 8 x 8 pixels, by 12 hidden layers of 32 tanh units, and nothing that eases training."""
+    """Classify handwritten digits of 8 x 8 pixels: 12 hidden layers of 32 tanh units, hard to train."""
     return Task(
         name="digits-deep",
         about="1,797 images of 8 x 8 pixels, a perceptron with 12 hidden layers of 32 tanh units",

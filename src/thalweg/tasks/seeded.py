@@ -1,4 +1,4 @@
-"""Seeded: a stretch of code in which every common source of randomness follows from one seed."""
+"""Seeded blocks of code: every common source of randomness follows from one seed."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,21 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python's, numpy's and torch's random states set from a seed, and put back as they were at the end."""
+    """Seed Python's, numpy's and torch's random numbers in a ``with`` block, and restore their states at its end.
+
+    Args:
+        seed: The seed of all three, from 0 to 2³² - 1.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.tasks import seeded
+        >>> with seeded(0):
+        ...     first = torch.rand(1)
+        >>> with seeded(0):
+        ...     second = torch.rand(1)
+        >>> first.equal(second)
+        True
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)

@@ -1,4 +1,4 @@
-"""Analytic surfaces: functions whose minimum is known. `passes` counts steps where there are no data."""
+"""Analytic surfaces: functions whose minimum is known. Without data, ``passes`` counts optimizer steps."""
 
 import math
 
@@ -17,7 +17,10 @@ def _value(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _curvature(condition: float, dimensions: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
-    """A, or a power of it: eigenvalues from 1 / condition to 1, evenly in their logarithm; turned; float64."""
+    """Return the curvature A, or a power of it, in float64.
+
+    Its eigenvalues go from 1 / condition to 1, evenly in their logarithm, and its axes are rotated at random.
+    """
     rotation, _ = torch.linalg.qr(torch.randn(dimensions, dimensions, generator=generator, dtype=torch.float64))
     eigenvalues = torch.logspace(0, 1, dimensions, base=1 / condition, dtype=torch.float64)
     return rotation @ torch.diag(eigenvalues**power) @ rotation.T
@@ -26,8 +29,8 @@ def _curvature(condition: float, dimensions: int, generator: torch.Generator, po
 class Quadratic(nn.Module):
     """f(θ) = ½ (θ - θ*)ᵀ A (θ - θ*); the eigenvalues of A go from 1 / condition to 1, evenly in their logarithm.
 
-    A is turned by a fixed random rotation and θ* is a fixed random point, so that no method gains from working along
-    the axes or toward the origin. Given pulls (examples, dimensions), their mean g adds gᵀ (θ - θ*).
+    A fixed random rotation turns A, and θ* is a fixed random point, so that no method gains from working along the axes
+    or toward the origin. Pulls of shape (examples, dimensions) with mean g add gᵀ (θ - θ*), as noise of the gradient.
     """
 
     curvature: Tensor
@@ -41,13 +44,13 @@ class Quadratic(nn.Module):
         self.register_buffer("minimum", torch.randn(dimensions, generator=generator))
 
     def forward(self, pulls: Tensor | None = None) -> Tensor:
-        away = self.point - self.minimum
-        height = 0.5 * away @ self.curvature @ away
-        return height if pulls is None else height + pulls.mean(0) @ away
+        offset = self.point - self.minimum
+        height = 0.5 * offset @ self.curvature @ offset
+        return height if pulls is None else height + pulls.mean(0) @ offset
 
 
 class Rosenbrock(nn.Module):
-    """f(x, y) = (1 - x)² + 100 (y - x²)²: a curved valley with its floor at (1, 1). Starts near (-1.2, 1)."""
+    """f(x, y) = (1 - x)² + 100 (y - x²)²: a curved valley with its minimum at (1, 1). Starts near (-1.2, 1)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,13 +61,18 @@ class Rosenbrock(nn.Module):
         return (1 - x) ** 2 + 100 * (y - x**2) ** 2
 
 
-def _check_condition(who: str, condition: float) -> None:
+def _check_condition(task_name: str, condition: float) -> None:
     if not 1 <= condition < math.inf:
-        raise SettingError(f"{who}: condition must be a number >= 1, got {condition!r}.")
+        raise SettingError(f"{task_name}: condition must be a number >= 1, got {condition!r}.")
 
 
 def quadratic(condition: float = 100.0, dimensions: int = 20) -> Task:
-    """A quadratic bowl of a given condition number, the largest curvature over the smallest."""
+    """Minimize a quadratic bowl. Its condition number is the largest curvature divided by the smallest.
+
+    Args:
+        condition: Condition number, >= 1.
+        dimensions: Number of dimensions, a whole number >= 1.
+    """
     _check_condition("quadratic", condition)
     if not 1 <= dimensions < math.inf or dimensions != int(dimensions):
         raise SettingError(f"quadratic: dimensions must be a whole number, 1 or more, got {dimensions!r}.")
@@ -80,19 +88,26 @@ def quadratic(condition: float = 100.0, dimensions: int = 20) -> Task:
 
 
 def noisy_quadratic(condition: float = 100.0, noise: float = 1.0) -> Task:
-    """A quadratic bowl in 20 dimensions with noise in the gradients, which cancels over a whole pass."""
+    """Minimize a quadratic bowl in 20 dimensions with noisy gradients. The noise cancels over a complete pass.
+
+    Args:
+        condition: Condition number, >= 1.
+        noise: Standard deviation of an example's gradient noise, relative to the square root of the curvature; >= 0.
+    """
     _check_condition("noisy-quadratic", condition)
     if not 0 <= noise < math.inf:
         raise SettingError(f"noisy-quadratic: noise must be a number >= 0, got {noise!r}.")
 
     def pulls() -> Splits:
-        # The covariance of an example's gradient is the curvature, as in the noisy quadratic model of Zhang et al. 2019
-        # (arXiv:1907.04164), here times noise². Each pull has its opposite, so that all together pull nowhere.
+        # The covariance of an example's gradient is noise² times the curvature, as in the noisy quadratic model of
+        # Zhang et al. 2019 (arXiv:1907.04164). For each pull there is its opposite, so that their sum is zero.
         spread = _curvature(condition, 20, torch.Generator().manual_seed(0), power=0.5)
-        drawn = torch.randn(_NOISE_PAIRS, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        half = (noise * drawn @ spread).float()
+        directions = torch.randn(_NOISE_PAIRS, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        half = (noise * directions @ spread).float()
         examples = (torch.cat([half, -half]),)
-        return Splits(examples, examples, examples)  # other examples would say the same of a point
+        return Splits(
+            examples, examples, examples
+        )  # the minimum is the same for all examples, so no split needs its own
 
     return Task(
         name="noisy-quadratic" if condition == 100 and noise == 1 else f"noisy-quadratic:{condition=:g},{noise=:g}",
@@ -108,7 +123,7 @@ def noisy_quadratic(condition: float = 100.0, noise: float = 1.0) -> Task:
 
 
 def rosenbrock() -> Task:
-    """Rosenbrock's curved valley, in two dimensions."""
+    """Minimize Rosenbrock's function, a curved valley in two dimensions."""
     return Task(
         name="rosenbrock",
         about="a narrow curved valley in two dimensions, minimum at (1, 1)",

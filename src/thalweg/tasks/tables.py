@@ -1,4 +1,4 @@
-"""Small tables of measurements, by perceptrons."""
+"""Tasks on small tables of measurements, with perceptrons."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ def _diabetes_data() -> Splits:
     from sklearn.datasets import load_diabetes
 
     features, progression = load_diabetes(return_X_y=True, scaled=False)
-    # The target too, so that a mean squared error of 1 is what predicting the mean gives.
+    # The target is standardized too, so that predicting the mean has a mean squared error of 1.
     return standardized(split_at_random((torch.tensor(features), torch.tensor(progression))), parts=2)
 
 
@@ -24,7 +24,7 @@ def _perceptron(features: int) -> nn.Module:
 
 
 def breast_cancer() -> Task:
-    """Benign or malignant, the data of logistic-regression, by a perceptron with two hidden layers of 32 units."""
+    """Classify the tumours of logistic-regression: a perceptron with two hidden layers of 32 units."""
     return Task(
         name="breast-cancer",
         about="breast cancer, 30 features, 569 patients, a perceptron with two hidden layers",
@@ -38,7 +38,7 @@ def breast_cancer() -> Task:
 
 
 def diabetes() -> Task:
-    """How diabetes has progressed in a year, from 10 measurements of 442 patients (scikit-learn's diabetes data)."""
+    """Predict the progress of diabetes in a year from 10 measurements of 442 patients (data of scikit-learn)."""
     return Task(
         name="diabetes",
         about="progression of diabetes, 10 features, 442 patients, a perceptron with two hidden layers",

@@ -1,4 +1,4 @@
-"""Task: what is to be trained, as its owner writes it down."""
+"""Task and TrainingFunction: the two ways to describe what is trained."""
 
 import math
 import traceback
@@ -18,38 +18,55 @@ from thalweg.tasks.seeded import seeded
 
 Measure = Callable[[nn.Module, Batch], Tensor]
 
-
-# `<string>` is the `__init__` that a dataclass makes.
-_NOT_THE_USERS = ("site-packages", "dist-packages", "<frozen", "<string>", str(Path(__file__).parents[1]))
-LEAST_TO_SPLIT = 5
-_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+# `<string>` is the `__init__` that a dataclass generates.
+_LIBRARY_PATHS = ("site-packages", "dist-packages", "<frozen", "<string>", str(Path(__file__).parents[1]))
+MIN_EXAMPLES_TO_SPLIT = 5
+_SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 @contextmanager
-def blamed_on(what: str) -> Iterator[None]:
-    """Turn what a user's code raises into a TaskError that says which part of the task raised it."""
+def raise_task_errors(condition: str) -> Iterator[None]:
+    """Turn an error of the user's code in this ``with`` block into a TaskError.
+
+    Args:
+        condition: What must hold, as the beginning of the message: ``"digits: the task must train"``.
+    """
     try:
         yield
     except ThalwegError:
         raise
     except Exception as error:
-        raise blamed(what, error) from error
+        raise as_task_error(condition, error) from error
 
 
-def blamed(what: str, error: BaseException) -> TaskError:
-    """The TaskError that says what had to hold, what was raised instead, and at which line of the user's."""
-    return TaskError(f"{what}, got {type(error).__name__}: {str(error).rstrip('.')}{_where(error)}.")
+def as_task_error(condition: str, error: BaseException) -> TaskError:
+    """Return a TaskError with the condition, the original error and the line of the user's code."""
+    return TaskError(f"{condition}, got {type(error).__name__}: {str(error).rstrip('.')}{_location(error)}.")
 
 
-def _where(error: BaseException) -> str:
-    """The innermost line of the user's own code that an error went through; nothing if it went through none."""
+def _location(error: BaseException) -> str:
+    """Return the innermost line of the user's code in the traceback; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
-    return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
+    user_frames = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARY_PATHS)]
+    return f" (at {user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
 
 
 def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
-    """Make a loss of (output, target) into one of (model, batch): the last of the batch is the target."""
+    """Turn a loss of (output, target) into a loss of (model, batch), as a Task needs it.
+
+    Args:
+        loss: Takes the model's output and the target, and returns the mean loss, a 0-d tensor.
+
+    Returns:
+        A function of the model and a batch. The last tensor of the batch is the target; the others are the inputs.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.tasks import supervised
+        >>> loss = supervised(torch.nn.functional.mse_loss)
+        >>> loss(torch.nn.Identity(), (torch.ones(4), torch.zeros(4)))
+        tensor(1.)
+    """
 
     def measure(model: nn.Module, batch: Batch) -> Tensor:
         *inputs, target = batch
@@ -60,21 +77,42 @@ def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A model to be trained: how to make it, its loss, its data and the metric that counts.
+    """A model to train: how to make it, its loss, its data and the metric that counts.
 
-    model        makes a fresh model; thalweg seeds torch before each call
-    loss         (model, batch) -> mean loss of the batch, a 0-d tensor; `supervised` makes one of F.cross_entropy
-    data         a tuple of tensors (inputs, targets), split 60/20/20 at random; or `Splits`; or a function that
-                 returns either; or None for a model that is its own loss
-    metric       (model, batch) -> a mean, lower is better; the loss unless given
-    batch_size   examples in a batch, of data held in memory (a DataLoader makes its own)
-    passes       how often the training data are seen; without data, the number of steps
-    optimum      the least training loss there is, where it is known. Settings are then chosen, and contenders judged,
-                 by the training loss: the question is how near they come.
-    roles        what parameters are for, by name, where the model does not tell a contender such as `muon+adamw`; see
-                 `thalweg.optim.route`
+    Attributes:
+        model: Makes a fresh model. thalweg seeds torch before each call. A class is enough if it needs no arguments.
+        loss: Takes (model, batch) and returns the mean loss of the batch, a 0-d tensor. ``supervised`` makes one from a
+            loss such as ``torch.nn.functional.cross_entropy``.
+        data: A tuple of tensors (inputs, targets), which is split 60/20/20 at random; or ``Splits``; or a function that
+            returns either; or None for a model that is its own loss.
+        metric: Takes (model, batch) and returns a mean; lower is better. None means the loss.
+        metric_name: Name of the metric in tables and charts, for example ``"cross-entropy"``.
+        batch_size: Examples in a batch, >= 1, for data in memory. A DataLoader makes its own batches.
+        passes: Number of passes over the training data, >= 1. Without data, the number of optimizer steps.
+        optimum: The lowest possible training loss, if it is known. Then the training loss chooses the settings and
+            evaluates the contenders: the question is how near they come to the optimum.
+        roles: Roles of parameters by name, for contenders such as ``muon+adamw``, if the model does not show them; see
+            :func:`thalweg.optim.route`.
+        name: Name of the task in tables, charts and messages.
+        about: A short description for the report.
+        source: Text of the file that defines the task, filled in by ``load``. An edited file is another task.
 
-    Raises TaskError when a part is missing or of the wrong kind.
+    Raises:
+        TaskError: If a part is missing or has the wrong type. The data are checked when they are first read.
+
+    Example:
+        >>> import torch
+        >>> import thalweg
+        >>> inputs = torch.rand(100, 1)
+        >>> task = thalweg.Task(
+        ...     model=lambda: torch.nn.Linear(1, 1),
+        ...     loss=thalweg.supervised(torch.nn.functional.mse_loss),
+        ...     data=(inputs, 3 * inputs),
+        ...     passes=10,
+        ...     name="a line",
+        ... )
+        >>> len(task.splits.train[0]), task.measured_as("test")
+        (60, 'test loss')
     """
 
     model: Callable[[], nn.Module]
@@ -88,7 +126,6 @@ class Task:
     roles: Mapping[str, str] = field(default_factory=dict)
     name: str = "task"
     about: str = ""
-    # Filled by the loader with the text a task was read from: an edited file is another task.
     source: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +135,7 @@ class Task:
         if isinstance(self.model, nn.Module):
             raise TaskError(
                 f"{self.name}: model must be a function that makes a fresh model, got a {type(self.model).__name__}. "
-                "Each training needs its own: pass the class, or lambda: ..."
+                "Each training needs a model of its own: pass the class, or lambda: ..."
             )
         if isinstance(self.loss, nn.Module) or getattr(self.loss, "__module__", "") == "torch.nn.functional":
             raise TaskError(
@@ -112,62 +149,80 @@ class Task:
 
     @cached_property
     def splits(self) -> Splits:
-        """The data, read when first needed."""
-        with seeded(0), blamed_on(f"{self.name}: data must be readable"):
+        """The data as training, validation and test split, read at first use. Raises TaskError if they are unusable."""
+        with seeded(0), raise_task_errors(f"{self.name}: data must be readable"):
             data = self.data() if callable(self.data) else self.data
         if data is None:
             return Splits(None, None, None)
         if isinstance(data, tuple):
             check_split(self.name, "whole", data)
-            if len(data[0]) < LEAST_TO_SPLIT:
+            if len(data[0]) < MIN_EXAMPLES_TO_SPLIT:
                 raise TaskError(
-                    f"{self.name}: at least {LEAST_TO_SPLIT} examples are needed to split 60/20/20, "
-                    f"got {len(data[0])}. Give thalweg.Splits."
+                    f"{self.name}: at least {MIN_EXAMPLES_TO_SPLIT} examples are needed to split 60/20/20, "
+                    f"got {len(data[0])}. Pass thalweg.Splits."
                 )
             data = split_at_random(data)
         if not isinstance(data, Splits):
             raise TaskError(
                 f"{self.name}: data must be a tuple of tensors or Splits, got {type(data).__name__}. "
-                "Three loaders go into thalweg.Splits(train, validation, test)."
+                "Pass three loaders as thalweg.Splits(train, validation, test)."
             )
         for name in ("train", "validation", "test"):
             check_split(self.name, name, getattr(data, name))
         if any((getattr(data, name) is None) != (data.train is None) for name in ("validation", "test")):
             raise TaskError(
                 f"{self.name}: train, validation and test must all hold data, or none of them, got None for one. "
-                "Without a test of its own, what is judged is what was chosen by."
+                "Settings are chosen on the validation split and evaluated on the test split, so both are needed."
             )
         return data
 
     @property
     def judged_on(self) -> str:
-        """The split whose measure counts in the end."""
+        """The split whose measure evaluates the contenders: ``"test"``, or ``"train"`` if the optimum is known."""
         return "test" if self.optimum is None else "train"
 
     @property
     def selected_on(self) -> str:
-        """The split whose measure chooses among settings."""
+        """The split whose measure chooses among settings: ``"validation"``, or ``"train"`` if the optimum is known."""
         return "validation" if self.optimum is None else "train"
 
     def measured_as(self, split: str) -> str:
-        """What is measured on a split, in words: `test cross-entropy`."""
+        """Return the name of the measure on a split: ``"test cross-entropy"``.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+        """
         if self.metric is None:
-            return f"{_WORDS[split]} {self.metric_name or 'loss'}"
+            return f"{_SPLIT_WORDS[split]} {self.metric_name or 'loss'}"
         name = self.metric_name or getattr(self.metric, "__name__", "metric").replace("<lambda>", "metric")
-        return f"{_WORDS[split]} {'loss' if split == 'train' else name}"
+        return f"{_SPLIT_WORDS[split]} {'loss' if split == 'train' else name}"
 
     def batches_per_pass(self, *, full_batch: bool = False) -> int:
-        """Optimizer steps in one pass over the training data."""
+        """Return the number of optimizer steps in one pass over the training data.
+
+        Args:
+            full_batch: True if a single batch holds all training data.
+        """
         train = self.splits.train
         if train is None or full_batch:
             return 1
         if isinstance(train, tuple):
             return math.ceil(len(train[0]) / self.batch_size)
-        return len(train)  # type: ignore[arg-type]
+        return len(train)  # type: ignore[arg-type]  # check_split has made sure of a length
 
     def make_model(self, seed: int) -> nn.Module:
-        """A fresh model, the same for the same seed; random states are left as they were."""
-        with seeded(seed), blamed_on(f"{self.name}: the model must be makeable"):
+        """Make a fresh model, the same for the same seed. Random states outside stay as they are.
+
+        Args:
+            seed: Seed of torch, numpy and Python's ``random`` while the model is made.
+
+        Returns:
+            The model.
+
+        Raises:
+            TaskError: If the user's function fails, returns no module, or the module has nothing to train.
+        """
+        with seeded(seed), raise_task_errors(f"{self.name}: the model function must run without an error"):
             model = self.model()
         if not isinstance(model, nn.Module):
             raise TaskError(f"{self.name}: model must return an nn.Module, got {type(model).__name__}.")
@@ -176,34 +231,58 @@ class Task:
         return model
 
     def measure(self, split: str) -> Measure:
-        """What is measured on a split: the loss where training is measured, else the metric."""
+        """Return the function that is measured on a split: the loss on ``"train"``, the metric on the others."""
         return self.loss if split == "train" or self.metric is None else self.metric
 
     def split(self, name: str) -> Split:
-        """The data of the split of this name."""
+        """Return the data of the split with this name: ``"train"``, ``"validation"`` or ``"test"``."""
         return getattr(self.splits, name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingFunction:
-    """A training loop of one's own: thalweg gives it an optimizer, and it reports how it fares.
+    """Your own training loop. thalweg passes an optimizer to it, and it reports its progress.
 
-    `train(make_optimizer, report)` makes its model, calls `make_optimizer(model)` (parameters are enough for all but
-    routed contenders such as `muon+adamw`), trains, and calls `report(value)` as often as it likes; `value` is what
-    counts, lower is better, on data not trained on. The last report is the result. `report(value, train=..., test=...)`
-    tells the training loss, and a value on data that no choice has seen. torch is seeded before each call: what is
-    random in `train` is the same for the same seed.
+    thalweg calls ``train(make_optimizer, report)`` for each training. The function makes its model and calls
+    ``make_optimizer(model)``; parameters instead of the model are enough, except for routed contenders such as
+    ``muon+adamw``. It trains, and calls ``report(value)`` as often as it likes, with a value on data that it does not
+    train on; lower is better. The last report is the result. ``report(value, train=..., test=...)`` also reports the
+    training loss, and a value on data that no choice has seen. thalweg seeds torch before each call.
+
+    Attributes:
+        train: The training loop.
+        name: Name in tables, charts and messages.
+        about: A short description for the report.
+        source: Text of the file that defines the function, filled in by ``load``. An edited file is another task.
+        optimum: None; the optimum of a training function is unknown.
+        selected_on: ``"validation"``: the reported value chooses among settings.
+        judged_on: ``"test"``: the value reported as ``test``, or else the reported value, evaluates the contenders.
+
+    Example:
+        >>> import torch
+        >>> import thalweg
+        >>> def train(make_optimizer, report):
+        ...     weight = torch.nn.Parameter(torch.ones(1))
+        ...     optimizer = make_optimizer([weight])
+        ...     for _ in range(10):
+        ...         optimizer.zero_grad()
+        ...         weight.square().sum().backward()
+        ...         optimizer.step()
+        ...     report(weight.square().item())
+        >>> task = thalweg.tasks.TrainingFunction(train=train, name="a parabola")
+        >>> task.measured_as("test")
+        'reported value'
     """
 
     train: Callable[[Callable[..., torch.optim.Optimizer], Callable[..., None]], Any]
     name: str = "train"
     about: str = ""
     source: str = field(default="", repr=False)
-    # What a comparison asks of every task; a function's data and model are out of sight.
+    # A comparison reads these of a Task too.
     optimum: ClassVar[None] = None
     judged_on: ClassVar[str] = "test"
     selected_on: ClassVar[str] = "validation"
 
     def measured_as(self, split: str) -> str:
-        """What is measured, in words."""
+        """Return the name of the measure: ``"training loss"`` on ``"train"``, else ``"reported value"``."""
         return "training loss" if split == "train" else "reported value"

@@ -1,8 +1,8 @@
-"""Characters of Python's own help texts, by a small transformer.
+"""Characters of Python's help texts, with a small transformer.
 
-The text is cut out of `pydoc_data.topics`, which ships with Python, passage by passage: these are the same, letter by
+The text consists of passages of ``pydoc_data.topics``, which comes with Python. These passages are the same, letter by
 letter, in Python 3.11.2, 3.11.7, 3.12.1, 3.13.0 and 3.14.7, while the chapters around them changed. A hash pins the
-whole, so that the task is the same wherever it runs; a Python that words a passage otherwise is refused.
+text, so that the task is the same on every machine. A Python with another wording raises TaskError.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from thalweg.errors import TaskError
 from thalweg.tasks.data import Batch
 from thalweg.tasks.task import Task, supervised
 
-# A topic, how the passage begins, and its length in characters.
+# For each passage: its topic, its first words, and its length in characters.
 _PASSAGES = (
     ("comparisons", "Comparisons yield boolean", 7401),
     ("calls", "An optional trailing comma", 5640),
@@ -35,13 +35,13 @@ _CODES = 128  # of ASCII
 
 
 def pinned_text() -> str:
-    """The passages, one after the other. Raises TaskError where this Python's help words them otherwise."""
+    """Return the passages as one text. Raises TaskError if the help of this Python has another wording."""
     from pydoc_data.topics import topics
 
     passages = []
     for topic, beginning, length in _PASSAGES:
         chapter = topics.get(topic, "")
-        start = chapter.find(beginning)  # what is not found makes another text, which the hash tells
+        start = chapter.find(beginning)  # a missing passage changes the text, and the hash detects it
         passages.append(chapter[start : start + length])
     text = "\n\n".join(passages)
     if hashlib.sha256(text.encode()).hexdigest() != _SHA256:
@@ -53,13 +53,13 @@ def pinned_text() -> str:
 
 
 def _windows() -> Batch:
-    """Inputs and targets, a row of codes for each window; the target of a character is the next one."""
+    """Return inputs and targets, a row of codes for each window. The target of a character is the next character."""
     codes = torch.tensor(list(pinned_text().encode("ascii", "replace")))
     return codes[:-1].unfold(0, _CONTEXT, _CONTEXT).clone(), codes[1:].unfold(0, _CONTEXT, _CONTEXT).clone()
 
 
 class Block(nn.Module):
-    """Causal attention and a perceptron, each added to what it was given, normalized (as in GPT-2)."""
+    """Causal attention and a perceptron, each on normalized inputs and with a residual connection, as in GPT-2."""
 
     future: Tensor
 
@@ -78,8 +78,8 @@ class Block(nn.Module):
         return x + self.perceptron(self.before_perceptron(x))
 
     def attention(self, x: Tensor) -> Tensor:
-        """What each character gathers from those up to it."""
-        # Spelled out, because torch's fused attention has no form for a population under vmap.
+        """Return for each character a mixture of the values of the characters up to it."""
+        # Written out, because torch's fused attention cannot train a population under vmap.
         split = self.queries_keys_values(x).unflatten(-1, (3, self.heads, -1))
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (windows, heads, characters, width / heads)
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])
@@ -88,7 +88,7 @@ class Block(nn.Module):
 
 
 class CharacterModel(nn.Module):
-    """Scores for the next character, at each character of a window."""
+    """Predicts scores for the next character, at each character of a window."""
 
     def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def _next_character(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def characters() -> Task:
-    """The next character of Python's help texts, by a transformer with two layers of width 48."""
+    """Predict the next character of Python's help texts: a transformer with two layers of width 48."""
     return Task(
         name="characters",
         about="the next of 39,000 characters of Python's help texts, a transformer with two layers",

@@ -1,17 +1,18 @@
-"""Testing: a conformance kit for anyone's optimizer.
+"""Testing: a conformance kit for any optimizer with PyTorch's interface.
 
-    from thalweg.testing import check_optimizer
+Example:
+    >>> import torch
+    >>> from thalweg.testing import check_optimizer
+    >>> result = check_optimizer(lambda params: torch.optim.SGD(params, lr=1e-2), only=["learns", "calls_hooks"])
+    >>> result.passed
+    True
 
-    found = check_optimizer(lambda params: torch.optim.AdamW(params, lr=1e-2))
-    print(found)
-    assert found.passed
-
-Each check is one thing that users of `torch.optim` count on and that a released library has got wrong. None knows a
-formula: what is compared is an optimizer with itself under another circumstance (resumed, late, copied, maximized),
-or with a reference that is given.
+Each check tests one thing that users of ``torch.optim`` rely on and that a released library got wrong. No check knows
+a formula. A check compares an optimizer with itself under other circumstances (resumed, started late, copied,
+maximizing), or with a reference that you pass.
 """
 
-from thalweg.testing.conformance import CHECKS, Conformance, Finding, check_optimizer
-from thalweg.testing.kit import Factory
+from thalweg.testing.conformance import CHECKS, CheckResult, ConformanceResult, check_optimizer
+from thalweg.testing.fixtures import OptimizerFactory
 
-__all__ = ["CHECKS", "Conformance", "Factory", "Finding", "check_optimizer"]
+__all__ = ["CHECKS", "CheckResult", "ConformanceResult", "OptimizerFactory", "check_optimizer"]

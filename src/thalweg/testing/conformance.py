@@ -1,4 +1,4 @@
-"""Conformance: all checks, carried out on one optimizer, and what they found."""
+"""Conformance: run all checks on one optimizer and collect their results."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -6,14 +6,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thalweg.testing import cost, edge_cases, interface, resuming, sharded, steps
-from thalweg.testing.kit import SHAPES, Factory, Kit, RefusedError, SkippedError
+from thalweg.testing.fixtures import SHAPES, OptimizerFactory, RefusedError, SkippedError, Subject
 
 Outcome = Literal["passed", "failed", "refused", "skipped"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check found: `refused` is a clear error in place of a result, `skipped` says what was missing."""
+class CheckResult:
+    """The result of one check.
+
+    Attributes:
+        check: Name of the check.
+        outcome: ``"passed"``, ``"failed"``, ``"refused"`` (the optimizer raised a clear error in place of a result) or
+            ``"skipped"`` (the check does not apply).
+        detail: Why the check failed, was refused or was skipped; empty if it passed.
+        number: What the check measured, for example a relative error; None if it measures nothing.
+    """
 
     check: str
     outcome: Outcome
@@ -22,80 +30,94 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Conformance:
-    """What all checks found."""
+class ConformanceResult:
+    """The results of all checks that ran. ``str(result)`` has a line for each, and ``result[name]`` is one of them.
 
-    findings: tuple[Finding, ...]
+    Attributes:
+        checks: The results, in the order of ``CHECKS``.
+    """
+
+    checks: tuple[CheckResult, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
+        """True if no check failed. Refused and skipped checks count as passed."""
         return not self.failures
 
     @property
-    def failures(self) -> tuple[Finding, ...]:
+    def failures(self) -> tuple[CheckResult, ...]:
         """The checks that failed."""
-        return tuple(finding for finding in self.findings if finding.outcome == "failed")
+        return tuple(result for result in self.checks if result.outcome == "failed")
 
-    def __getitem__(self, check: str) -> Finding:
-        return next(finding for finding in self.findings if finding.check == check)
+    def __getitem__(self, check: str) -> CheckResult:
+        return next(result for result in self.checks if result.check == check)
 
     def __str__(self) -> str:
         lines = []
-        for one in self.findings:
-            number = "" if one.number is None else f"{one.number:.3g}"
-            lines.append(f"{one.outcome:8} {one.check:32} {number} {one.detail}".rstrip())
+        for result in self.checks:
+            number = "" if result.number is None else f"{result.number:.3g}"
+            lines.append(f"{result.outcome:8} {result.check:32} {number} {result.detail}".rstrip())
         return "\n".join(lines)
 
 
 def check_optimizer(
-    factory: Factory,
+    factory: OptimizerFactory,
     *,
-    reference: Factory | None = None,
+    reference: OptimizerFactory | None = None,
     tolerance: float = 1e-9,
-    variants: Mapping[str, Factory] | None = None,
+    variants: Mapping[str, OptimizerFactory] | None = None,
     shapes: Sequence[tuple[int, ...]] = SHAPES,
     only: Sequence[str] | None = None,
-) -> Conformance:
-    """Run every check on the optimizers that `factory(params)` makes.
+) -> ConformanceResult:
+    """Check an optimizer for conformance with what users of ``torch.optim`` rely on.
 
     Args:
-        factory: makes the optimizer for parameters, named parameters or groups, always at the same settings, which
-            should include a weight decay if there is one
-        reference: makes one to agree with, in float64 over 20 steps
-        tolerance: the relative error of the whole change that is allowed to it
-        variants: other ways to run the same optimizer, by name; each must agree to the last bit
-        shapes: of the parameters that are trained; those of a rule for matrices need two dimensions
-        only: names of the checks to run
+        factory: Makes the optimizer from parameters, named parameters or groups, always at the same settings. Include
+            a weight decay if the optimizer has one. The check of sharded parameters needs a factory that can be
+            pickled: a function of a module, or a ``functools.partial`` of one.
+        reference: Makes an optimizer that ``factory`` must agree with over 20 steps in float64.
+        tolerance: Largest relative error of the change of all parameters, against the reference; >= 0.
+        variants: Other ways to run the same optimizer, by name. Each must agree with ``factory`` to the last bit.
+        shapes: Shapes of the parameters that are trained. A rule for matrices needs shapes of two dimensions or more.
+        only: Names of the checks to run, from ``CHECKS``. None runs all.
 
-    An exception counts as a failure, with its text.
+    Returns:
+        The result of each check. An exception inside a check is a failure, with its text as the detail.
 
+    Example:
+        >>> import torch
+        >>> from thalweg.testing import check_optimizer
+        >>> result = check_optimizer(lambda params: torch.optim.AdamW(params, lr=1e-2), only=["calls_closures"])
+        >>> result.passed
+        True
+        >>> print(result)
+        passed   calls_closures
     """
-    kit = Kit(factory, reference, tolerance, dict(variants or {}), tuple(shapes))
-    return Conformance(tuple(_carried_out(name, kit) for name in CHECKS if only is None or name in only))
+    subject = Subject(factory, reference, tolerance, dict(variants or {}), tuple(shapes))
+    return ConformanceResult(tuple(_run(name, subject) for name in CHECKS if only is None or name in only))
 
 
-def _carried_out(name: str, kit: Kit) -> Finding:
+def _run(name: str, subject: Subject) -> CheckResult:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            number = CHECKS[name](kit)
+            number = CHECKS[name](subject)
     except RefusedError as refusal:
-        return Finding(name, "refused", _line(refusal))
+        return CheckResult(name, "refused", _one_line(refusal))
     except SkippedError as reason:
-        return Finding(name, "skipped", _line(reason))
+        return CheckResult(name, "skipped", _one_line(reason))
     except AssertionError as failure:
-        return Finding(name, "failed", _line(failure))
-    except Exception as error:  # whatever another's optimizer raises is what was found
-        return Finding(name, "failed", f"{type(error).__name__}: {_line(error)}")
-    return Finding(name, "passed", number=number)
+        return CheckResult(name, "failed", _one_line(failure))
+    except Exception as error:  # an optimizer of another library may raise anything; all of it is a failure
+        return CheckResult(name, "failed", f"{type(error).__name__}: {_one_line(error)}")
+    return CheckResult(name, "passed", number=number)
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-CHECKS: dict[str, Callable[[Kit], float | None]] = {
+CHECKS: dict[str, Callable[[Subject], float | None]] = {
     check.__name__: check
     for check in (
         steps.agrees_with_the_reference,
@@ -108,6 +130,7 @@ CHECKS: dict[str, Callable[[Kit], float | None]] = {
         steps.leaves_gradients_alone,
         steps.gives_a_late_parameter_a_first_step,
         steps.survives_a_zero_first_gradient,
+        steps.moves_parameters_that_start_at_zero,
         resuming.resumes_exactly,
         resuming.resumes_exactly_in_bfloat16,
         resuming.resumes_from_a_distributed_checkpoint,
@@ -132,3 +155,4 @@ CHECKS: dict[str, Callable[[Kit], float | None]] = {
         cost.dispatches_a_parameter,
     )
 }
+"""All checks by name. Each takes the optimizer under test, raises if it finds a defect, and may return a number."""

@@ -1,4 +1,4 @@
-"""Check of sharded parameters: two processes that hold half of each parameter take the steps that one takes."""
+"""Check of sharded parameters: two processes, each with half of each parameter, take the steps of one process."""
 
 import atexit
 import pickle
@@ -14,75 +14,76 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.testing.kit import Kit, RefusedError, SkippedError, gradients, train
+from thalweg.testing.fixtures import RefusedError, SkippedError, Subject, make_gradients, train
 
 _NUM_STEPS = 5
-_PATIENCE_S = 180
+_TIMEOUT_S = 180
+_DONE = "done"
 
 
-def steps_alike_when_sharded(kit: Kit) -> float:
-    """Two gloo processes with DTensors, as `fully_shard` makes them, end where one does. Found: 13.8 % off, silently.
+def steps_alike_when_sharded(subject: Subject) -> float:
+    """Two gloo processes with DTensors, as from ``fully_shard``, end where one does. Known defect: 13.8 % off.
 
-    The factory must be one that can be pickled: a function of a module, or a `functools.partial` of one.
+    The factory must be one that can be pickled: a function of a module, or a ``functools.partial`` of one.
     """
     try:
-        sent = pickle.dumps(replace(kit, reference=None, variants={}))
+        pickled = pickle.dumps(replace(subject, reference=None, variants={}))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise SkippedError(f"the factory cannot be sent to another process: {error}") from error
-    if b"__main__" in sent:  # another process has another script there
+    if b"__main__" in pickled:  # in another process this is another script
         raise SkippedError("the factory cannot be sent to another process: it is defined in a script")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "path").write_bytes(pickle.dumps(sys.path))
-        (Path(folder) / "kit").write_bytes(sent)
-        _ranks().work(folder)
+        (Path(folder) / "subject").write_bytes(pickled)
+        _processes().run(folder)
         ends = torch.load(Path(folder) / "ends", weights_only=True)
-    params = kit.params()
-    train(kit.made(params), params, range(_NUM_STEPS))
+    params = subject.params()
+    train(subject.optimizer(params), params, range(_NUM_STEPS))
     errors = [
         float((end - param).norm() / (param - start).norm())
-        for end, param, start in zip(ends, params, kit.params(), strict=True)
+        for end, param, start in zip(ends, params, subject.params(), strict=True)
     ]
     assert max(errors) < 1e-5, f"the change is off by {max(errors):.3g} of its size"
     return max(errors)
 
 
-class _Ranks:
-    """The two processes. They are kept for the next check: starting them takes longer than a check."""
+class _ProcessPair:
+    """The two processes. They stay for later checks, because to start them takes longer than a check."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        # As a script, since as a module it would be imported twice: by its package first.
+        # Run as a script: run as a module it would be imported twice, the first time by its package.
         command = [sys.executable, "-P", __file__, self._folder.name]
         self._processes = [
             subprocess.Popen([*command, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
             for rank in range(2)
         ]
-        atexit.register(self.end)
+        atexit.register(self.close)
 
-    def work(self, folder: str) -> None:
-        """Have the kit in a folder checked; what the processes say of it is raised."""
-        late = Timer(_PATIENCE_S, self.end)
-        late.start()
+    def run(self, folder: str) -> None:
+        """Run the check whose files lie in a folder, and raise the error that a process reports."""
+        timer = Timer(_TIMEOUT_S, self.close)
+        timer.start()
         try:
             for process in self._processes:
                 assert process.stdin is not None
                 process.stdin.write(folder + "\n")
                 process.stdin.flush()
-            said = [process.stdout.readline().strip() for process in self._processes if process.stdout]
+            replies = [process.stdout.readline().strip() for process in self._processes if process.stdout]
         except OSError:
-            said = [""]
-        late.cancel()
-        if said != ["done", "done"]:
-            self.end()  # one of them may wait for the other for ever
-            wrong = next((words for words in said if words and words != "done"), "a process ended, or was too slow")
-            if "sharded" in wrong:
-                raise RefusedError(wrong)
-            raise AssertionError(wrong)
+            replies = [""]
+        timer.cancel()
+        if replies != [_DONE, _DONE]:
+            self.close()  # one process may wait for the other without end
+            message = next((reply for reply in replies if reply and reply != _DONE), "a process ended, or was too slow")
+            if "sharded" in message:
+                raise RefusedError(message)
+            raise AssertionError(message)
 
-    def end(self) -> None:
-        """End the processes; the next check starts new ones."""
-        _ranks.cache_clear()
-        atexit.unregister(self.end)
+    def close(self) -> None:
+        """End the processes. The next check starts new ones."""
+        _processes.cache_clear()
+        atexit.unregister(self.close)
         for process in self._processes:
             process.kill()
             process.wait()
@@ -93,12 +94,12 @@ class _Ranks:
 
 
 @cache
-def _ranks() -> _Ranks:
-    return _Ranks()
+def _processes() -> _ProcessPair:
+    return _ProcessPair()
 
 
 def _serve(folder: Path, rank: int) -> None:
-    """What one of the two processes does: the checks whose folders it reads, one a line."""
+    """Run in one of the two processes: read the folder of a check from each line of stdin, and reply on stdout."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
@@ -107,29 +108,29 @@ def _serve(folder: Path, rank: int) -> None:
     mesh = init_device_mesh("cpu", (2,))
     for line in sys.stdin:
         try:
-            _check(Path(line.strip()), mesh, rank)
-            said = "done"
-        except Exception as error:  # whatever another's optimizer raises is what was found
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-        print(said, flush=True)
+            _train_sharded(Path(line.strip()), mesh, rank)
+            reply = _DONE
+        except Exception as error:  # an optimizer of another library may raise anything; all of it is a failure
+            reply = " ".join(f"{type(error).__name__}: {error}".split())
+        print(reply, flush=True)
 
 
-def _check(folder: Path, mesh: Any, rank: int) -> None:
+def _train_sharded(folder: Path, mesh: Any, rank: int) -> None:
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    # The path first, on which the factory may lie. Both are written by our own other process.
+    # The import path first, because the factory may lie on it. Our own parent process wrote both files.
     sys.path[:] = pickle.loads((folder / "path").read_bytes())  # noqa: S301
-    kit = pickle.loads((folder / "kit").read_bytes())  # noqa: S301
+    subject = pickle.loads((folder / "subject").read_bytes())  # noqa: S301
 
-    def sharded(tensor: Tensor) -> Any:
+    def shard(tensor: Tensor) -> Any:
         return distribute_tensor(tensor.detach(), mesh, [Shard(0) if tensor.dim() else Replicate()])
 
-    whole = kit.params()
-    params = [sharded(param).requires_grad_() for param in whole]
-    optimizer = kit.made(params)
+    whole = subject.params()
+    params = [shard(param).requires_grad_() for param in whole]
+    optimizer = subject.optimizer(params)
     for step in range(_NUM_STEPS):
-        for param, grad in zip(params, gradients(whole, step), strict=True):
-            param.grad = sharded(grad)
+        for param, grad in zip(params, make_gradients(whole, step), strict=True):
+            param.grad = shard(grad)
         optimizer.step()
     ends = [param.detach().full_tensor() for param in params]
     if rank == 0:

@@ -148,6 +148,6 @@ def test_a_budget_that_is_no_budget_is_told_what_studies_are() -> None:
 def test_the_terminal_says_which_seeds_its_numbers_are_from(tmp_path: Path) -> None:
     asked = ["compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", str(tmp_path)]
     shown = CliRunner().invoke(cli, asked, catch_exceptions=False).stdout
-    assert "Worse by: over the race's seeds. The value of " in shown
-    assert ": over 5 others, unused before." in shown
+    assert "Worse by: measured on the seeds of the race. Value of " in shown
+    assert ": measured on 5 further seeds." in shown
     assert "starting point" in shown

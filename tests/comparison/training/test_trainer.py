@@ -328,7 +328,10 @@ def test_a_function_that_makes_no_optimizer_is_refused() -> None:
         ({"loss": lambda model, batch: 3.0}, "the loss must be a 0-d tensor, got float"),
         ({"loss": lambda model, batch: model(batch[0]).mean() * math.nan}, "finite before the first step, got nan"),
         ({"model": lambda: nn.Linear(4, 1)}, "the task must train, got RuntimeError: mat1 and mat2 shapes"),
-        ({"model": lambda: nn.Linear(3, 1) / 2}, "the model must be makeable, got TypeError: unsupported operand"),
+        (
+            {"model": lambda: nn.Linear(3, 1) / 2},
+            "the model function must run without an error, got TypeError: unsupported operand",
+        ),
         ({"data": lambda: torch.load("/no/such/file")}, "data must be readable, got FileNotFoundError"),
         ({"data": Splits((X, Y), (X, Y), (X[:, :2], Y))}, "the task must train, got RuntimeError: mat1 and mat2"),
         (

@@ -20,7 +20,7 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.planning.budget import Budget
 from thalweg.tasks import Batch, Task, TrainingFunction, seeded
 from thalweg.tasks.data import as_batch
-from thalweg.tasks.task import blamed_on
+from thalweg.tasks.task import raise_task_errors
 
 LOOKED_AT = 64  # examples of each split that a model is tried on
 
@@ -58,7 +58,7 @@ def _function(task: TrainingFunction) -> dict[str, Any]:
 def _task(task: Task) -> dict[str, Any]:
     model = task.make_model(0)
     digest = hashlib.sha256()
-    with blamed_on(f"{task.name}: the model must be ready to train"):
+    with raise_task_errors(f"{task.name}: the model must be ready to train"):
         for tensor in model.state_dict().values():
             _add(digest, tensor)
     behaviour = []
@@ -67,7 +67,7 @@ def _task(task: Task) -> dict[str, Any]:
         if isinstance(split, tuple):
             for tensor in split:
                 _add(digest, tensor)
-        with seeded(0), blamed_on(f"{task.name}: the task must train"):
+        with seeded(0), raise_task_errors(f"{task.name}: the task must train"):
             batch = _first(task, split)
             for part in batch.values() if isinstance(batch, dict) else batch:
                 if isinstance(part, torch.Tensor):

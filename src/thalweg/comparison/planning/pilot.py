@@ -17,7 +17,7 @@ from thalweg.comparison.training.trainer import run_function
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, TrainingFunction, seeded
-from thalweg.tasks.task import blamed_on
+from thalweg.tasks.task import raise_task_errors
 
 POPULATIONS = (8, 32, 128)  # members trained together: two sizes tell the time, a third is for small models
 LARGEST_STACKED = 2_000_000  # parameters of a model; beyond that, stacking 32 of them takes gigabytes and wins nothing
@@ -53,7 +53,7 @@ def measure(
     """
     trial = Trial({}, seed)
     with seeded(seed):
-        with blamed_on(f"{task.name}: the task must train"):
+        with raise_task_errors(f"{task.name}: the task must train"):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
@@ -118,7 +118,7 @@ def measure_function(task: TrainingFunction, contender: Contender, seed: int) ->
 
     Ten times its first report counts as untrained.
     """
-    with seeded(seed), blamed_on(f"{task.name}: the function must train"):
+    with seeded(seed), raise_task_errors(f"{task.name}: the function must train"):
         result = run_function(task, contender, Trial({}, seed))
     first = next((look.validation for look in result.looks if math.isfinite(look.validation)), 1.0)
     untrained = dict.fromkeys(("train", "validation", "test"), first + 9 * abs(first))
@@ -128,7 +128,7 @@ def measure_function(task: TrainingFunction, contender: Contender, seed: int) ->
 
 def time_of_update(task: Task, contender: Contender, seed: int) -> float:
     """The seconds that the optimizer's own step takes on the task's model, one by one, at ready gradients."""
-    with seeded(seed), blamed_on(f"{task.name}: the task must train with {contender.name}"):
+    with seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
         single = SingleRun(task, contender, Trial({}, seed))
         if isinstance(single.optimizer, RuleOptimizer):
             single.optimizer.prepare()
