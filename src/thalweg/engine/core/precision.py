@@ -7,7 +7,7 @@ There are three roundings. The last two keep steps that are smaller than half a 
     kahan        θ = round(θ'), r = round(θ' - θ); the next step starts from θ + r (compensated summation)
     stochastic   up or down with the probability that makes the mean exact; bfloat16 only
 
-Stochastic rounding draws no random numbers. Its random_bits is a hash (`rules.math.hashing`), so its only state is the seed;
+Stochastic rounding draws no random numbers. Its bits are a hash (`rules.math.hashing`), so its only state is the seed;
 resuming, sharding and compiling change no bit.
 
 Source: Kahan 1965 (doi.org/10.1145/363707.363723); for training in bfloat16, Zamirai et al. 2020, arXiv:2010.06192.
