@@ -37,7 +37,8 @@ def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
     possible = {
         "loop": True,
         "flat": flat.unsupported_reason(batch) is None,
-        "compiled": kernel.unsupported_reason(batch) is None and kernel_cache.compile_in_background(batch).exception() is None,
+        "compiled": kernel.unsupported_reason(batch) is None
+        and kernel_cache.compile_in_background(batch).exception() is None,
         "batched": batched.unsupported_reason(batch, requested=True) is None,
         "population": rule.traits.supports_vmap,
     }

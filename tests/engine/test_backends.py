@@ -1,4 +1,4 @@
-"""Every way to run a rule takes the steps that the loop takes, bit by bit."""
+"""Every backend takes the steps of the loop, bit by bit."""
 
 import math
 import re
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cases.rules import ELEMENTWISE, REDUCING, SHAPES, Case
-from tests.engine.stepping import ALL_SHAPES, assert_same_bits, taken
+from tests.engine.stepping import ALL_SHAPES, assert_same_bits, run_case
 from thalweg import optim
 from thalweg.engine.core.precision import Rounding
 from thalweg.engine.eager import flat
@@ -24,24 +24,24 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ROUNDINGS: list[Rounding] = ["nearest", "kahan", "stochastic"]
 
 
-def assert_same(case: Case, found: list[Tensor], expected: list[Tensor]) -> None:
+def assert_same(case: Case, actual: list[Tensor], expected: list[Tensor]) -> None:
     if case.has_kernel:
-        assert_same_bits(found, expected)
+        assert_same_bits(actual, expected)
         return
-    for one, other in zip(found, expected, strict=True):
-        # PyTorch's powers depend on where an element lies in memory, by one unit in the last place.
-        torch.testing.assert_close(one, other)
+    for tensor, reference in zip(actual, expected, strict=True):
+        # PyTorch's powers depend on the address of an element, by one unit in the last place.
+        torch.testing.assert_close(tensor, reference)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
 def test_flat_and_compiled_equal_the_loop_bit_by_bit(case: Case, dtype: torch.dtype) -> None:
-    looped = taken(case, "loop", dtype)
+    looped = run_case(case, "loop", dtype)
     if case.has_kernel:
-        assert_same(case, taken(case, "compiled", dtype), looped)
-    assert_same(case, taken(case, None, dtype), looped)
-    # Flat vectors are views, which a transposed parameter has none of.
-    assert_same(case, taken(case, "flat", dtype, transposed=False), taken(case, "loop", dtype, transposed=False))
+        assert_same(case, run_case(case, "compiled", dtype), looped)
+    assert_same(case, run_case(case, None, dtype), looped)
+    # Flat vectors are views, and a transposed parameter has no such view.
+    assert_same(case, run_case(case, "flat", dtype, transposed=False), run_case(case, "loop", dtype, transposed=False))
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_flat_and_compiled_equal_the_loop_bit_by_bit(case: Case, dtype: torch.dt
     ids=str,
 )
 @pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
-def test_every_rounding_is_the_same_every_way(case: Case, rounding: Rounding, dtype: torch.dtype) -> None:
-    chosen: dict[str, Any] = {"rounding": rounding, "seed": 5}
-    expected = taken(case, "loop", dtype, transposed=False, **chosen)
+def test_every_rounding_is_the_same_on_every_backend(case: Case, rounding: Rounding, dtype: torch.dtype) -> None:
+    options: dict[str, Any] = {"rounding": rounding, "seed": 5}
+    expected = run_case(case, "loop", dtype, transposed=False, **options)
     for backend in ("flat", "compiled") if case.has_kernel else ("flat",):
-        assert_same(case, taken(case, backend, dtype, transposed=False, **chosen), expected)
-    assert_same(case, taken(case, None, dtype, **chosen), taken(case, "loop", dtype, **chosen))
-    nearest = taken(case, "loop", dtype, transposed=False)
+        assert_same(case, run_case(case, backend, dtype, transposed=False, **options), expected)
+    assert_same(case, run_case(case, None, dtype, **options), run_case(case, "loop", dtype, **options))
+    nearest = run_case(case, "loop", dtype, transposed=False)
     assert not all(map(torch.equal, expected[: len(ALL_SHAPES)], nearest))
 
 
@@ -68,23 +68,23 @@ WHOLE_SHAPES = (*SHAPES, (2, 3, 4), (300, 131), (33, 5), (2, 70, 65))
 @pytest.mark.parametrize("case", REDUCING, ids=str)
 def test_kernels_of_rules_that_reduce_equal_the_loop_bit_by_bit(case: Case, dtype: torch.dtype) -> None:
     shapes = [shape for shape in WHOLE_SHAPES if len(shape) <= case.kernel_dims]
-    assert_same_bits(taken(case, "compiled", dtype, shapes=shapes), taken(case, "loop", dtype, shapes=shapes))
+    assert_same_bits(run_case(case, "compiled", dtype, shapes=shapes), run_case(case, "loop", dtype, shapes=shapes))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_cube_roots_have_a_kernel_but_in_float64(dtype: torch.dtype) -> None:
+def test_cube_roots_have_a_kernel_except_in_float64(dtype: torch.dtype) -> None:
     (case,) = (case for case in ELEMENTWISE if case.ours is optim.MADGRAD)
-    assert_same_bits(taken(case, "compiled", dtype), taken(case, "loop", dtype))
+    assert_same_bits(run_case(case, "compiled", dtype), run_case(case, "loop", dtype))
     values = torch.cat([torch.logspace(-37, 38, 10_001, dtype=torch.float64), torch.rand(10_000, dtype=torch.float64)])
-    found, exact = cube_root(values.float()).double(), values.float().double() ** (1 / 3)
-    assert float(((found - exact) / exact).abs().max()) < 2**-23
+    roots, exact = cube_root(values.float()).double(), values.float().double() ** (1 / 3)
+    assert float(((roots - exact) / exact).abs().max()) < 2**-23
     ends = torch.tensor([0.0, torch.inf, torch.nan, 8.0])
     torch.testing.assert_close(cube_root(ends), torch.tensor([0.0, torch.inf, torch.nan, 2.0]), equal_nan=True)
 
 
 def test_sums_in_float64_are_left_to_the_loop() -> None:
     plan = optim.LAMB([torch.ones(3, dtype=torch.float64)]).prepare()
-    assert str(plan).startswith("loop: LAMB makes sums, which in float64 depend on their order")
+    assert str(plan).startswith("loop: LAMB makes sums, and in float64 they depend on their order")
 
 
 def test_sums_are_right_and_do_not_depend_on_the_threads() -> None:
@@ -101,22 +101,23 @@ def test_sums_are_right_and_do_not_depend_on_the_threads() -> None:
         torch.set_num_threads(1)
     assert torch.equal(ends[0], ends[1])
     assert torch.equal(ends[0], ends[2])
-    gone = (torch.linspace(-1, 1, 1_000_003) - ends[0]).double().norm()
-    assert float(gone) == pytest.approx(0.5, rel=1e-3)
+    length = (torch.linspace(-1, 1, 1_000_003) - ends[0]).double().norm()
+    assert float(length) == pytest.approx(0.5, rel=1e-3)
 
 
-def test_maximize_is_the_same_every_way() -> None:
+def test_maximize_is_the_same_on_every_backend() -> None:
     for case in ELEMENTWISE[:3]:
         assert_same_bits(
-            taken(case, "compiled", torch.float32, maximize=True), taken(case, "loop", torch.float32, maximize=True)
+            run_case(case, "compiled", torch.float32, maximize=True),
+            run_case(case, "loop", torch.float32, maximize=True),
         )
 
 
 def test_buckets_cover_every_element_once_in_order() -> None:
     lengths = {0: 5, 1: 0, 2: 12, 3: 1, 7: 30}
-    found = [(k, i) for bucket in flat.buckets(lengths, 8) for k, low, high in bucket for i in range(low, high)]
-    assert found == [(k, i) for k, length in lengths.items() for i in range(length)]
-    assert [sum(high - low for _, low, high in bucket) for bucket in flat.buckets(lengths, 8)] == [8] * 6
+    covered = [(k, i) for bucket in flat.buckets(lengths, 8) for k, start, stop in bucket for i in range(start, stop)]
+    assert covered == [(k, i) for k, length in lengths.items() for i in range(length)]
+    assert [sum(stop - start for _, start, stop in bucket) for bucket in flat.buckets(lengths, 8)] == [8] * 6
 
 
 def special() -> Tensor:
@@ -155,7 +156,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def test_each_operation_of_a_kernel_rounds_as_pytorch_does() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Everything(Rule, scope="elementwise"):
-        """A rule that remembers the result of each operation."""
+        """A rule whose state is the result of each operation."""
 
         State = type("State", (), {name: like_param(unit="1", key=name) for name in OPERATIONS})
 
@@ -172,14 +173,14 @@ def test_each_operation_of_a_kernel_rounds_as_pytorch_does() -> None:
     for backend in ("loop", "compiled"):
         param = a.clone().requires_grad_()
         param.grad = b.clone()
-        running = optimizer([param], backend=backend)
-        running.step()
-        results.append(running.state[param])
+        instance = optimizer([param], backend=backend)
+        instance.step()
+        results.append(instance.state[param])
     for name in OPERATIONS:
-        looped, found = (result[name] for result in results)
-        differ = (looped != found) & ~(looped.isnan() & found.isnan())
+        looped, compiled = (result[name] for result in results)
+        differ = (looped != compiled) & ~(looped.isnan() & compiled.isnan())
         assert not differ.any(), (
-            f"{name}: {a[differ][:3]}, {b[differ][:3]} gave {found[differ][:3]}, {looped[differ][:3]}"
+            f"{name}: {a[differ][:3]}, {b[differ][:3]} gave {compiled[differ][:3]}, {looped[differ][:3]}"
         )
 
 
@@ -188,14 +189,14 @@ def test_roots_are_correctly_rounded(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     positive = torch.rand(5000, generator=generator, dtype=dtype)
     x = torch.cat([positive * 4, positive * 1e-40, positive * 1e38, special().to(dtype).abs()])
-    for value, found in zip(x.tolist(), root(x).tolist(), strict=True):
+    for value, result in zip(x.tolist(), root(x).tolist(), strict=True):
         exact = math.sqrt(value)  # correctly rounded in float64, and rounding again to float32 is harmless for roots
         expected = torch.tensor(exact, dtype=torch.float64).to(dtype).item()
-        assert found == expected or (math.isnan(found) and math.isnan(value))
+        assert result == expected or (math.isnan(result) and math.isnan(value))
     assert root(torch.tensor([-1.0], dtype=dtype)).isnan()
 
 
-def test_an_operation_that_c_may_round_otherwise_is_left_to_the_other_ways() -> None:
+def test_an_operation_that_c_may_round_otherwise_is_left_to_other_backends() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Exponential(Rule, scope="elementwise"):
         """A step along the exponential of the gradient."""
@@ -214,8 +215,8 @@ def test_an_operation_that_c_may_round_otherwise_is_left_to_the_other_ways() -> 
 
 
 def test_a_kernel_that_disagrees_with_the_loop_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = c_source.c_source
-    monkeypatch.setattr(kernel_cache, "c_source", lambda passes: re.sub(r"(v\d+) - ", r"\1 + ", right(passes)))
+    correct = c_source.c_source
+    monkeypatch.setattr(kernel_cache, "c_source", lambda passes: re.sub(r"(v\d+) - ", r"\1 + ", correct(passes)))
     monkeypatch.setattr(kernel_cache, "_FUTURES", {})
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.SGD([param], lr=0.25)
@@ -225,7 +226,7 @@ def test_a_kernel_that_disagrees_with_the_loop_is_never_used(monkeypatch: pytest
     assert torch.equal(param, torch.full((3,), 0.75))
 
 
-def test_scalars_that_differ_are_combined_in_float64_every_way() -> None:
+def test_scalars_that_differ_are_combined_in_float64_on_every_backend() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Combining(Rule, scope="elementwise"):
         """A rule that computes with its scalars inside the step."""

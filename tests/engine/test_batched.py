@@ -1,11 +1,11 @@
-"""Tensors of one shape as one: what the loop does with them one by one, in fewer operations."""
+"""Batched: stacked tensors of one shape take the steps of the loop, in fewer operations."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from cases.rules import CASES, Case
-from tests.engine.stepping import assert_same_bits, taken
+from tests.engine.stepping import assert_same_bits, run_case
 from thalweg import optim, rules
 from thalweg.bench.measure import Watched
 from thalweg.engine.backends import Backend
@@ -20,18 +20,21 @@ BATCHED = [case for case in WHOLE if case.rule.traits.supports_vmap]
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", BATCHED, ids=str)
-def test_tensors_of_one_shape_step_as_one_as_they_do_one_by_one(case: Case, dtype: torch.dtype) -> None:
-    # One of each shape joins late and one rests now and then, so that batches are of several sizes.
+def test_stacked_tensors_take_the_steps_of_the_loop(case: Case, dtype: torch.dtype) -> None:
+    # One tensor of each shape joins late and one skips a step, so that stacks are of several sizes.
     shapes = [shape for shape in (*case.shapes, (24, 24), (6, 40)) for _ in range(4)]
-    found, expected = (taken(case, backend, dtype, shapes=shapes, transposed=False) for backend in ("batched", "loop"))
+    actual, expected = (
+        run_case(case, backend, dtype, shapes=shapes, transposed=False) for backend in ("batched", "loop")
+    )
     if case.rule.traits.scope == "tensor":
-        assert_same_bits(found, expected)
+        assert_same_bits(actual, expected)
         return
-    # Products of matrices are added up in another order, and what that leaves may turn a rounding to bfloat16.
-    allowed = {torch.float64: 1e-12, torch.float32: 5e-5, torch.bfloat16: 2**-7}
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        assert (one.double() - other.double()).abs().max() <= allowed[one.dtype] * other.double().abs().max()
+    # Products of matrices are added up in another order, and the difference may change a rounding to bfloat16.
+    tolerances = {torch.float64: 1e-12, torch.float32: 5e-5, torch.bfloat16: 2**-7}
+    for tensor, reference in zip(actual, expected, strict=True):
+        assert tensor.dtype == reference.dtype
+        error = (tensor.double() - reference.double()).abs().max()
+        assert error <= tolerances[tensor.dtype] * reference.double().abs().max()
 
 
 def small_matrices(num: int, rows: int, columns: int) -> list[Tensor]:
@@ -41,44 +44,44 @@ def small_matrices(num: int, rows: int, columns: int) -> list[Tensor]:
 def test_small_tensors_of_one_shape_are_batched_and_the_plan_says_so() -> None:
     many = small_matrices(4, 8, 8)
     assert str(optim.Muon(many).plan).startswith(
-        "batched: Muon multiplies whole matrices, and small ones of one shape step as one\n    0  8x8"
+        "batched: Muon multiplies whole matrices, and small tensors of one shape are stacked\n    0  8x8"
     )
     for params in (many[:3], small_matrices(4, 97, 97)):
-        reason = "Muon multiplies whole matrices, and no 4 small ones have one shape"
+        reason = "Muon multiplies whole matrices, and no 4 small tensors have the same shape"
         assert str(optim.Muon(params).plan).startswith(f"loop: {reason}\n")
-    assert str(optim.Muon(small_matrices(1, 97, 97), backend="batched").plan).startswith("batched: asked for")
-    assert "and what it does to one depends on its numbers" in str(optim.SOAP(many).plan)
-    assert "and each has random numbers of its own" in str(
+    assert str(optim.Muon(small_matrices(1, 97, 97), backend="batched").plan).startswith("batched: requested")
+    assert "and its operations depend on the numbers of each tensor" in str(optim.SOAP(many).plan)
+    assert "and each tensor has its own random numbers" in str(
         optim.Muon([param.detach().bfloat16() for param in many], rounding="stochastic").plan
     )
     assert "and a parameter is not contiguous" in str(optim.Muon([param.detach()[:, :4] for param in many]).plan)
     with pytest.raises(
-        SettingError, match="AdamW: backend='batched' must be possible, but it looks at single elements"
+        SettingError, match="AdamW: backend='batched' must be possible, but elementwise rules have faster backends"
     ):
         optim.AdamW(many, backend="batched").plan  # noqa: B018
     with pytest.raises(SettingError, match="Muon: backend='flat' must be possible, but Muon looks at whole tensors"):
         optim.Muon(many, backend="flat").plan  # noqa: B018
 
 
-def test_a_batch_takes_the_operations_of_one_and_bounded_memory() -> None:
-    def watched(num: int, backend: Backend) -> Watched:
+def test_a_stack_takes_the_operations_of_one_tensor_and_bounded_memory() -> None:
+    def watch_step(num: int, backend: Backend) -> Watched:
         params = small_matrices(num, 96, 96)
         optimizer = optim.Muon(params, backend=backend)
         for _ in range(2):
             for param in params:
                 param.grad = torch.ones_like(param)
-            with Watched() as watching:
+            with Watched() as watched:
                 optimizer.step()
-        return watching
+        return watched
 
-    assert watched(100, "batched").operations < watched(4, "loop").operations
-    assert 20e6 < watched(1000, "batched").peak_bytes < 64e6  # of 37 MB of parameters
+    assert watch_step(100, "batched").operations < watch_step(4, "loop").operations
+    assert 20e6 < watch_step(1000, "batched").peak_bytes < 64e6  # of 37 MB of parameters
 
 
-def test_batches_hold_all_tensors_once_and_no_more_than_they_may() -> None:
+def test_stacks_hold_all_tensors_once_and_stay_within_their_limit() -> None:
     params = small_matrices(250, 96, 96)
     batch = ParameterBatch(Program(rules.Muon()), params, {"buffer": small_matrices(250, 96, 96)})
-    parts = list(batched._buckets(batch, range(250)))
-    assert [k for part in parts for k in part] == list(range(250))
-    assert all(len(part) * 96 * 96 * 4 <= batched._BUCKET_BYTES for part in parts)
-    assert len(parts) == 3
+    stacks = list(batched._stacks(batch, range(250)))
+    assert [k for stack in stacks for k in stack] == list(range(250))
+    assert all(len(stack) * 96 * 96 * 4 <= batched._BUCKET_BYTES for stack in stacks)
+    assert len(stacks) == 3

@@ -1,4 +1,4 @@
-"""What may change under the feet of a kernel: gradients, parameters, state, groups."""
+"""Changes between steps that a kernel must follow: gradients, parameters, state, groups."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.stepping import stepped
+from tests.engine.stepping import take_steps
 from thalweg import optim, rules
 from thalweg.engine.eager import loop
 from thalweg.engine.kernels import c_compiler
@@ -17,15 +17,15 @@ from thalweg.errors import ParameterError, SettingError
 from thalweg.registry import RULES, WRAPPERS
 
 
-def prepared(*shape: int, **settings: Any) -> tuple[torch.Tensor, optim.RuleOptimizer]:
+def prepare(*shape: int, **settings: Any) -> tuple[torch.Tensor, optim.RuleOptimizer]:
     param = torch.ones(shape, requires_grad=True)
     optimizer = optim.Adam([param], **settings)
     optimizer.prepare()
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     return param, optimizer
 
 
-def swapped(param: torch.Tensor, grad: torch.Tensor) -> None:
+def replace_gradient(param: torch.Tensor, grad: torch.Tensor) -> None:
     param.grad = torch.ones_like(param)
     param.grad.data = grad
 
@@ -42,29 +42,29 @@ def swapped(param: torch.Tensor, grad: torch.Tensor) -> None:
     ids=str,
 )
 def test_a_wrong_gradient_gets_an_error_and_changes_nothing(grad: torch.Tensor, message: str) -> None:
-    param, optimizer = prepared(2, 3)
-    other = torch.ones(4, requires_grad=True)
-    optimizer.add_param_group({"params": [other]})
+    param, optimizer = prepare(2, 3)
+    second = torch.ones(4, requires_grad=True)
+    optimizer.add_param_group({"params": [second]})
     before = param.detach().clone()
-    other.grad = torch.ones(4)
-    swapped(param, grad)
+    second.grad = torch.ones(4)
+    replace_gradient(param, grad)
     with pytest.raises(ParameterError) as error:
         optimizer.step()
     assert message in str(error.value)
     assert torch.equal(param, before)
-    assert torch.equal(other, torch.ones(4))
+    assert torch.equal(second, torch.ones(4))
 
 
 def test_a_gradient_on_another_device_gets_an_error() -> None:
-    param, optimizer = prepared(2, 3)
+    param, optimizer = prepare(2, 3)
     param.grad = None
     param.grad = torch.ones(2, 3)
-    elsewhere = torch.empty(2, 3, device="meta")
+    meta_grad = torch.empty(2, 3, device="meta")
     optimizer._bindings  # noqa: B018
     batch = optimizer._ready(0)[0][0].batch
-    assert batch.gradient_addresses([elsewhere]) is None
+    assert batch.gradient_addresses([meta_grad]) is None
     with pytest.raises(ParameterError, match="the device of its parameter, cpu, got meta"):
-        optimizer._ready(0)[0][0].step(optimizer._programs(0)(torch.float32), [elsewhere], 0)
+        optimizer._ready(0)[0][0].step(optimizer._programs(0)(torch.float32), [meta_grad], 0)
 
 
 def test_gradients_in_another_order_or_negated_are_read_right() -> None:
@@ -74,7 +74,7 @@ def test_gradients_in_another_order_or_negated_are_read_right() -> None:
     assert negated.is_neg()
     ends = []
     for grad in (values.t().contiguous(), values.t(), negated, values.t()[None].expand(1, 2, 3)[0]):
-        param, optimizer = prepared(2, 3)
+        param, optimizer = prepare(2, 3)
         param.grad = grad
         optimizer.step()
         ends.append(param.detach())
@@ -82,42 +82,42 @@ def test_gradients_in_another_order_or_negated_are_read_right() -> None:
 
 
 def test_a_parameter_whose_memory_is_replaced_is_followed() -> None:
-    param, optimizer = prepared(2, 3)
+    param, optimizer = prepare(2, 3)
     old = param.data
-    kept = old.clone()
+    copy = old.clone()
     for new in (torch.full((2, 3), 5.0), torch.full((3, 2), 5.0).t()):
         param.data = new
-        stepped(optimizer, param)
+        take_steps(optimizer, param)
         assert torch.allclose(new, torch.full((2, 3), 5.0 - 1e-3))
-    assert torch.equal(old, kept)
+    assert torch.equal(old, copy)
 
 
 def test_state_that_the_user_replaces_is_used() -> None:
-    param, optimizer = prepared(3)
+    param, optimizer = prepare(3)
     twin = torch.ones(3, requires_grad=True)
-    other = optim.Adam([twin])
-    stepped(other, twin)
+    reference = optim.Adam([twin])
+    take_steps(reference, twin)
     optimizer.state[param]["exp_avg"] = torch.full((3,), 0.5)
-    other.state[twin]["exp_avg"].fill_(0.5)
-    stepped(optimizer, param)
-    stepped(other, twin)
+    reference.state[twin]["exp_avg"].fill_(0.5)
+    take_steps(optimizer, param)
+    take_steps(reference, twin)
     assert torch.equal(param, twin)
     optimizer.state[param]["step"] = torch.tensor(0.0)
-    other.state[twin]["step"].zero_()
-    stepped(optimizer, param)
-    stepped(other, twin)
+    reference.state[twin]["step"].zero_()
+    take_steps(optimizer, param)
+    take_steps(reference, twin)
     assert torch.equal(param, twin)
     optimizer.state.clear()  # begin again
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     assert optimizer.state[param]["step"] == 1
     moved = optimizer.state[param]["exp_avg"]
-    moved.data = moved.data.clone()  # as those do that move state out of the way and back
-    stepped(optimizer, param)
+    moved.data = moved.data.clone()  # as code does that offloads state and loads it back
+    take_steps(optimizer, param)
     assert torch.allclose(optimizer.state[param]["exp_avg"], torch.full((3,), 0.19))
 
 
 def test_autograd_is_told_of_the_change() -> None:
-    param, optimizer = prepared(3)
+    param, optimizer = prepare(3)
     loss = (param * param).sum()
     param.grad = torch.ones(3)
     optimizer.step()
@@ -126,21 +126,21 @@ def test_autograd_is_told_of_the_change() -> None:
 
 
 def test_libraries_are_not_shared_by_different_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = c_compiler._digest("source", parallel=True)
+    digest = c_compiler._digest("source", parallel=True)
     monkeypatch.setattr(c_compiler, "_processor", lambda: "another")
-    assert c_compiler._digest("source", parallel=True) != here
+    assert c_compiler._digest("source", parallel=True) != digest
 
 
 def test_a_checkpoint_of_another_shape_is_refused() -> None:
     small, large = torch.ones(4, 4, requires_grad=True), torch.ones(4096, 4, requires_grad=True)
     begun, resumed = optim.Adam([small]), optim.Adam([large])
-    stepped(begun, small)
+    take_steps(begun, small)
     with pytest.raises(ParameterError, match=r"must have shape \(4096, 4\), got \(4, 4\)"):
         resumed.load_state_dict(begun.state_dict())
-    param, optimizer = prepared(3)
+    param, optimizer = prepare(3)
     optimizer.state[param]["exp_avg"] = torch.zeros(7)
     with pytest.raises(ParameterError, match=r"must have shape \(3,\), got \(7,\)"):
-        stepped(optimizer, param)
+        take_steps(optimizer, param)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_a_parameter_that_changes_its_size_in_place_is_followed(before: slice, a
     memory = torch.ones(1000)
     param = torch.nn.Parameter(memory[before])
     optimizer = optim.SGD([param], lr=0.25, backend="compiled")
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     memory.fill_(1.0)
     param.grad = None
     param.data = memory[after]
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     assert torch.equal(memory[after], torch.full_like(memory[after], 0.75))
     assert memory.sum() == 1000 - 0.25 * len(memory[after])
 
@@ -163,14 +163,14 @@ def test_a_parameter_that_changes_its_dtype_in_place_is_followed() -> None:
     memory = torch.ones(64)
     param = torch.nn.Parameter(memory)
     optimizer = optim.SGD([param], lr=0.5, backend="compiled")
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     param.grad = None
     param.data = memory.view(torch.bfloat16)[:16].fill_(1.0)
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     assert torch.equal(param, torch.full((16,), 0.5, dtype=torch.bfloat16))
 
 
-def test_the_default_device_and_dtype_are_none_of_our_business(fresh_machine: Path) -> None:
+def test_the_default_device_and_dtype_change_nothing(fresh_machine: Path) -> None:
     param = torch.ones(3, requires_grad=True)
     param.grad = torch.ones(3)
     torch.set_default_device("meta")
@@ -206,8 +206,8 @@ EVERY_RULE = [*(kind() for kind in RULES.values()), *(kind(rules.Adam()) for kin
 @pytest.mark.parametrize("default", DEFAULTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: rule.name)
-def test_no_default_of_torchs_changes_a_step(rule: rules.Rule, dtype: torch.dtype, default: str) -> None:
-    def trained(around: AbstractContextManager[Any]) -> list[torch.Tensor]:
+def test_no_default_of_torch_changes_a_step(rule: rules.Rule, dtype: torch.dtype, default: str) -> None:
+    def train(around: AbstractContextManager[Any]) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
         params = [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in ((4, 6), (3, 2, 2))]
 
@@ -228,9 +228,9 @@ def test_no_default_of_torchs_changes_a_step(rule: rules.Rule, dtype: torch.dtyp
             optimizer.eval()
         return [param.detach() for param in params]
 
-    for found, expected in zip(trained(DEFAULTS[default]()), trained(nullcontext()), strict=True):
-        assert found.isfinite().all()
-        assert torch.equal(found, expected)
+    for actual, expected in zip(train(DEFAULTS[default]()), train(nullcontext()), strict=True):
+        assert actual.isfinite().all()
+        assert torch.equal(actual, expected)
 
 
 def test_zeros_without_memory_are_gradients() -> None:
@@ -241,12 +241,12 @@ def test_zeros_without_memory_are_gradients() -> None:
     assert torch.equal(param, torch.full((3,), 0.5))
 
 
-def test_a_tensor_class_of_its_own_is_left_to_the_loop() -> None:
-    class Own(torch.Tensor):
+def test_a_tensor_subclass_is_left_to_the_loop() -> None:
+    class Subclass(torch.Tensor):
         pass
 
-    param = torch.ones(3).as_subclass(Own).requires_grad_()
-    assert str(optim.SGD([param]).plan).startswith("loop: a parameter is of a tensor class of its own")
+    param = torch.ones(3).as_subclass(Subclass).requires_grad_()
+    assert str(optim.SGD([param]).plan).startswith("loop: a parameter is of a tensor subclass")
 
 
 def test_a_view_that_is_yet_to_be_negated_is_refused() -> None:
@@ -257,9 +257,9 @@ def test_a_view_that_is_yet_to_be_negated_is_refused() -> None:
 
 
 def test_another_state_put_in_place_of_ours_is_used() -> None:
-    param, optimizer = prepared(3)
+    param, optimizer = prepare(3)
     optimizer.state = defaultdict(dict)
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     assert optimizer.state[param]["step"] == 1
     assert len(optimizer.state_dict()["state"]) == 1
 
@@ -269,37 +269,37 @@ def test_parameters_that_are_replaced_or_reordered_in_a_group_keep_their_state()
     for kind in (torch.optim.Adam, optim.Adam):
         first, second = (torch.ones(2, requires_grad=True) for _ in range(2))
         optimizer = kind([first, second], lr=0.1)
-        stepped(optimizer, first, num_steps=3)
+        take_steps(optimizer, first, num_steps=3)
         optimizer.param_groups[0]["params"].reverse()
         first.grad = second.grad = torch.ones(2)
         optimizer.step()
         grown = torch.ones(3, requires_grad=True)  # as Gaussian splatting does
-        kept = optimizer.state.pop(first)
+        entries = optimizer.state.pop(first)
         for key in ("exp_avg", "exp_avg_sq"):
-            kept[key] = torch.cat([kept[key], torch.zeros(1)])
-        optimizer.state[grown] = kept
+            entries[key] = torch.cat([entries[key], torch.zeros(1)])
+        optimizer.state[grown] = entries
         optimizer.param_groups[0]["params"][1] = grown
-        stepped(optimizer, grown, second)
+        take_steps(optimizer, grown, second)
         ends.append([first.detach(), second.detach(), grown.detach()])
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other)
+    for expected, actual in zip(*ends, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_a_note_of_the_users_in_the_state_is_no_step() -> None:
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.Adam([param])
     optimizer.state[param]["name"] = "w"
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     assert optimizer.state[param]["step"] == 1
 
 
 def test_state_in_another_order_in_memory_is_taken() -> None:
-    param, optimizer = prepared(2, 3, 4, 4)
-    twin, other = prepared(2, 3, 4, 4)
+    param, optimizer = prepare(2, 3, 4, 4)
+    twin, reference = prepare(2, 3, 4, 4)
     entry = optimizer.state[param]["exp_avg"]
     optimizer.state[param]["exp_avg"] = entry.to(memory_format=torch.channels_last)
-    stepped(optimizer, param)
-    stepped(other, twin)
+    take_steps(optimizer, param)
+    take_steps(reference, twin)
     assert torch.equal(param, twin)
 
 
@@ -311,47 +311,47 @@ def test_a_sparse_gradient_of_a_transposed_parameter_is_read_right() -> None:
 
 
 def test_a_rounding_written_into_a_group_is_checked() -> None:
-    param, optimizer = prepared(3)
+    param, optimizer = prepare(3)
     optimizer.param_groups[0]["rounding"] = "kahn"
     with pytest.raises(SettingError, match="rounding must be one of nearest, kahan, stochastic, got 'kahn'"):
-        stepped(optimizer, param)
+        take_steps(optimizer, param)
     half = torch.ones(3, dtype=torch.float16, requires_grad=True)
     resumed = optim.SGD([half])
     brains = optim.SGD([torch.ones(3, dtype=torch.bfloat16)], rounding="stochastic")
     resumed.load_state_dict(brains.state_dict())
     with pytest.raises(ParameterError, match="stochastic rounding is for bfloat16"):
-        stepped(resumed, half)
+        take_steps(resumed, half)
 
 
 @pytest.mark.parametrize("how", ["shared", "copied"])
 @pytest.mark.parametrize("kind", [optim.Adam, optim.NAdam, optim.ScheduleFreeSGD])
 def test_numbers_whose_memory_is_moved_are_still_those_of_the_steps(kind: type, how: str) -> None:
     (param, moved), (twin, left) = ((param, kind([param])) for param in (torch.ones(3), torch.ones(3)))
-    for optimizer, one in ((moved, param), (left, twin)):
-        one.requires_grad_()
-        stepped(optimizer, one)
+    for optimizer, tensor in ((moved, param), (left, twin)):
+        tensor.requires_grad_()
+        take_steps(optimizer, tensor)
     for entry in moved.state[param].values():
         if how == "shared":
             entry.share_memory_()
         else:
             entry.data = entry.data.clone()
-    for optimizer, one in ((moved, param), (left, twin)):
-        stepped(optimizer, one, num_steps=4)
+    for optimizer, tensor in ((moved, param), (left, twin)):
+        take_steps(optimizer, tensor, num_steps=4)
     assert moved.state[param]["step"] == 5
     for key, entry in left.state[twin].items():
         assert torch.equal(moved.state[param][key], entry), key
     moved.state[param]["step"].data = torch.tensor(100.0)
-    stepped(moved, param)
+    take_steps(moved, param)
     assert moved.state[param]["step"] == 101
 
 
-def test_an_entry_that_is_taken_away_begins_anew() -> None:
-    param, optimizer = prepared(3)
+def test_a_removed_entry_starts_again() -> None:
+    param, optimizer = prepare(3)
     optimizer.state[param].clear()
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     assert optimizer.state[param]["step"] == 1
     optimizer.state[param].pop("exp_avg")
-    stepped(optimizer, param)
+    take_steps(optimizer, param)
     assert optimizer.state[param]["step"] == 2
     torch.testing.assert_close(optimizer.state[param]["exp_avg"], torch.full((3,), 0.1))
 
@@ -381,16 +381,16 @@ def test_autocast_ends_where_a_step_begins() -> None:
     assert torch.equal(*params)
 
 
-def test_a_step_that_fails_on_the_way_is_counted_where_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_fails_midway_is_counted_for_the_parameters_that_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = torch.ones(3, requires_grad=True), torch.ones(3, dtype=torch.float64, requires_grad=True)
     optimizer = optim.Adam([first, second], backend="loop")
     first.grad, second.grad = torch.ones_like(first), torch.ones_like(second)
-    whole = loop.run
+    run = loop.run
 
     def until_float64(steps: Any) -> None:
         if steps[0].batch.dtype == torch.float64:
             raise MemoryError
-        whole(steps)
+        run(steps)
 
     monkeypatch.setattr(loop, "run", until_float64)
     with pytest.raises(MemoryError):
@@ -400,22 +400,22 @@ def test_a_step_that_fails_on_the_way_is_counted_where_it_was_taken(monkeypatch:
     assert (second == 1).all()
 
 
-def test_the_plan_follows_parameters_that_are_taken_out_of_a_group() -> None:
+def test_the_plan_follows_parameters_that_are_removed_from_a_group() -> None:
     params = [torch.ones(3), torch.ones(3, dtype=torch.bfloat16), torch.ones(6)[::2]]
     for param in params:
         param.requires_grad_()
     optimizer = optim.Adam(params)
     optimizer.prepare()
-    stepped(optimizer, *params)
+    take_steps(optimizer, *params)
     del optimizer.param_groups[0]["params"][0]
-    stepped(optimizer, *params[1:])
-    assert [one.choice.backend for one in optimizer.plan.parameters] == ["compiled", "loop"]
+    take_steps(optimizer, *params[1:])
+    assert [planned.choice.backend for planned in optimizer.plan.parameters] == ["compiled", "loop"]
 
 
 def test_many_groups_are_bound_once() -> None:
     params = [torch.ones(3, requires_grad=True) for _ in range(100)]
     optimizer = optim.SGD([{"params": [param]} for param in params])
-    stepped(optimizer, *params)
+    take_steps(optimizer, *params)
     bound = [binding for made in optimizer._bindings._made.values() for binding, _ in made]
-    stepped(optimizer, *params)
+    take_steps(optimizer, *params)
     assert [binding for made in optimizer._bindings._made.values() for binding, _ in made] == bound

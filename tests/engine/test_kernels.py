@@ -1,4 +1,4 @@
-"""Kernels: when they are made, when they are not, and what they are never given."""
+"""Kernels: when they are compiled, when they are not, and which tensors they never get."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from tests.engine.stepping import stepped
+from tests.engine.stepping import take_steps
 from thalweg import optim, rules
 from thalweg.engine.kernels import c_compiler, kernel_cache
 from thalweg.errors import SettingError
@@ -25,16 +25,16 @@ def test_nothing_but_a_new_program_is_compiled(fresh_machine: Path) -> None:
     optimizer = optim.AdamW(params[:4], lr=1e-3)
     schedule = lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=20)  # moves betas too
     for _ in range(10):
-        stepped(optimizer, *params[:3])
+        take_steps(optimizer, *params[:3])
         schedule.step()
     optimizer.prepare()
-    stepped(optimizer, *params[:4])  # one joins late
+    take_steps(optimizer, *params[:4])  # one joins late
     optimizer.add_param_group({"params": params[4:], "lr": 0.3, "weight_decay": 0.0, "eps": 1e-3})
-    stepped(optimizer, *params)
+    take_steps(optimizer, *params)
     saved = optimizer.state_dict()
     resumed = optim.AdamW([{"params": params[:4]}, {"params": params[4:]}])
     resumed.load_state_dict(saved)
-    stepped(resumed, *params)
+    take_steps(resumed, *params)
     resumed.prepare()
     assert len(kernel_cache.builds) == 1
     switched = optim.AdamW(params, amsgrad=True)
@@ -48,25 +48,26 @@ def test_nothing_but_a_new_program_is_compiled(fresh_machine: Path) -> None:
 def test_kernels_are_kept_between_processes(tmp_path: Path) -> None:
     script = (
         "import torch; from thalweg import optim; from thalweg.engine.kernels import kernel_cache\n"
-        "optimizer = optim.AdamW([torch.ones(3)], rounding='kahan'); first = optimizer.plan.parameters[0].choice.way\n"
+        "optimizer = optim.AdamW([torch.ones(3)], rounding='kahan')\n"
+        "first = optimizer.plan.parameters[0].choice.backend\n"
         "optimizer.prepare(); print(first, len(kernel_cache.builds))"
     )
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
         ).stdout
         for _ in range(2)
     ]
-    assert said == ["flat 1\n", "compiled 0\n"]
+    assert outputs == ["flat 1\n", "compiled 0\n"]
 
 
 def test_a_small_model_never_waits_for_the_compiler(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_cache, "_in_background", lambda *_: Future())
+    monkeypatch.setattr(kernel_cache, "_submit", lambda *_: Future())
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.Adam([param])
-    stepped(optimizer, param, num_steps=3)
-    assert str(optimizer.plan).startswith("flat: until its kernel, which is compiled in the background, is ready")
+    take_steps(optimizer, param, num_steps=3)
+    assert str(optimizer.plan).startswith("flat: until its kernel has been compiled in the background")
 
 
 def test_the_compilers_thread_ends_with_its_work(fresh_machine: Path) -> None:
@@ -78,15 +79,15 @@ def test_the_compilers_thread_ends_with_its_work(fresh_machine: Path) -> None:
             assert not thread.is_alive()
 
 
-def test_a_missing_compiler_is_said_once_and_is_no_error(
+def test_a_missing_compiler_is_logged_once_and_is_no_error(
     fresh_machine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CC", "/nowhere/cc")
     param = torch.ones(3, requires_grad=True)
     for kind in (optim.Adam, optim.SGD):
         optimizer = kind([param])
-        stepped(optimizer, param, num_steps=2)
-        assert str(optimizer.plan).startswith("flat: no C compiler was found (cc, gcc, clang, or the one named by CC)")
+        take_steps(optimizer, param, num_steps=2)
+        assert str(optimizer.plan).startswith("flat: no C compiler was found (cc, gcc, clang, or the command in CC)")
     assert len(caplog.records) == 1
     assert "steps run on the slower flat backend: no C compiler was found" in caplog.text
 
@@ -94,21 +95,21 @@ def test_a_missing_compiler_is_said_once_and_is_no_error(
 def test_a_compiler_that_fails_is_no_error(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "false")
     assert str(optim.Adam([torch.ones(3)]).prepare()).startswith(
-        "flat: the compiler ended with 1: it said nothing (false -O3"
+        "flat: the compiler ended with status 1: no message (false -O3"
     )
 
 
-def test_a_broken_library_is_built_anew(fresh_machine: Path) -> None:
+def test_a_broken_library_is_compiled_again(fresh_machine: Path) -> None:
     script = (
         "import torch; from thalweg import optim; from thalweg.engine.kernels import kernel_cache\n"
         "print(str(optim.Adam([torch.ones(3)]).prepare())[:9], len(kernel_cache.builds))"
     )
 
-    def prepared() -> str:  # in a process of its own: to load what is broken may kill it
+    def prepare() -> str:  # in another process: loading a broken library may kill it
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         return run.stdout
 
-    assert prepared() == "compiled: 1\n"
+    assert prepare() == "compiled: 1\n"
     (library,) = (fresh_machine / "thalweg" / "kernels").glob("*.so")
     whole = library.read_bytes()
     assert c_compiler.is_whole(library)
@@ -119,8 +120,8 @@ def test_a_broken_library_is_built_anew(fresh_machine: Path) -> None:
         library.write_bytes(broken)
         assert not c_compiler.is_whole(library)
     library.write_bytes(whole[:middle])  # which would end the process with SIGBUS
-    assert prepared() == "compiled: 1\n"
-    assert prepared() == "compiled: 0\n"
+    assert prepare() == "compiled: 1\n"
+    assert prepare() == "compiled: 0\n"
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(fresh_machine: Path, monkeyp
     assert str(optim.Adam([torch.ones(3)]).prepare()).startswith("compiled:")
 
 
-def test_a_way_that_cannot_be_is_refused() -> None:
+def test_an_impossible_backend_is_refused() -> None:
     gaps = torch.ones(4, 6)[:, ::2].requires_grad_()
     with pytest.raises(
         SettingError, match="Adam: backend='compiled' must be possible, but a parameter has gaps in memory"
@@ -145,13 +146,13 @@ def test_parameters_that_share_memory_step_one_after_the_other() -> None:
     parts = [whole[:4].requires_grad_(), whole[2:].requires_grad_()]
     optimizer = optim.SGD(parts, lr=0.25)
     assert str(optimizer.plan).startswith("loop: two parameters share memory")
-    stepped(optimizer, *parts)
+    take_steps(optimizer, *parts)
     assert whole.tolist() == [0.75, 0.75, 0.5, 0.5, 0.75, 0.75]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wilful(rules.Rule, scope="elementwise"):
-    """A rule that no kernel can be made of."""
+class Branching(rules.Rule, scope="elementwise"):
+    """A rule that has no kernel: it branches on a number in a tensor."""
 
     lr: float = rules.hyper(0.5, ">= 0", symbol="η", doc="length of the step")
 
@@ -162,18 +163,18 @@ class Wilful(rules.Rule, scope="elementwise"):
         return grad * (2.0 if float(grad.amax()) > 10.0 else 1.0), state
 
 
-def test_a_rule_that_cannot_be_recorded_runs_another_way() -> None:
+def test_a_rule_that_cannot_be_recorded_runs_on_another_backend() -> None:
     param = torch.ones(3, requires_grad=True)
-    optimizer = optim.optimizer_for(Wilful)([param])
-    stepped(optimizer, param)
+    optimizer = optim.optimizer_for(Branching)([param])
+    take_steps(optimizer, param)
     assert torch.equal(param, torch.full((3,), 0.5))
     assert str(optimizer.plan).startswith("flat: the rule cannot be recorded: RuntimeError")
 
 
-def test_a_number_that_a_rule_reads_off_itself_is_not_baked_into_a_kernel() -> None:
+def test_a_number_that_a_rule_reads_from_its_settings_is_not_baked_into_a_kernel() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Baked(rules.Rule, scope="elementwise"):
-        """A rule that does not take its number from the coefficients."""
+        """A rule that reads a number from its settings, not from the coefficients."""
 
         lr: float = rules.hyper(0.5, ">= 0", symbol="η", doc="length of the step")
 
@@ -189,9 +190,11 @@ def test_a_number_that_a_rule_reads_off_itself_is_not_baked_into_a_kernel() -> N
     for lr in (0.5, 0.25):
         param = torch.ones(3, requires_grad=True)
         optimizer = optim.optimizer_for(Baked)([param], lr=lr)
-        stepped(optimizer, param, num_steps=2)
+        take_steps(optimizer, param, num_steps=2)
         assert torch.equal(param, torch.full((3,), 1 - 2 * lr))
-        assert str(optimizer.plan).startswith("flat: kernels do not know a number that the rule reads off itself")
+        assert str(optimizer.plan).startswith(
+            "flat: kernels do not know a number that the rule reads from its settings"
+        )
 
 
 def test_steps_work_in_inference_mode(fresh_machine: Path) -> None:

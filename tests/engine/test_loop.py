@@ -9,7 +9,7 @@ from thalweg.rules import Mean, Sum
 def test_tensors_advance_a_reduction_at_a_time() -> None:
     order: list[str] = []
 
-    def asking(name: str, value: torch.Tensor, rounds: int):
+    def generator(name: str, value: torch.Tensor, rounds: int):
         total = torch.zeros(())
         for index in range(rounds):
             order.append(f"{name}{index}")
@@ -17,7 +17,7 @@ def test_tensors_advance_a_reduction_at_a_time() -> None:
         return total
 
     results = loop.run_in_lockstep(
-        [asking("a", torch.ones(2), 2), asking("b", torch.ones(3), 3), asking("c", torch.ones(1), 0)]
+        [generator("a", torch.ones(2), 2), generator("b", torch.ones(3), 3), generator("c", torch.ones(1), 0)]
     )
     assert [float(result) for result in results] == [4.0, 9.0, 0.0]
     assert order == ["a0", "b0", "a1", "b1", "b2"]
@@ -26,31 +26,31 @@ def test_tensors_advance_a_reduction_at_a_time() -> None:
 def test_reductions_over_the_model_cover_every_tensor_once() -> None:
     parts = [torch.ones(2), torch.full((2, 3), 2.0), torch.tensor(4.0)]
 
-    def asking(part: torch.Tensor):
+    def generator(part: torch.Tensor):
         return (yield Sum(part, over="model")), (yield Mean(part, over="model"))
 
-    for total, mean in loop.run_in_lockstep([asking(part) for part in parts]):
+    for total, mean in loop.run_in_lockstep([generator(part) for part in parts]):
         assert float(total) == 18.0
         assert float(mean) == 2.0
 
 
-def test_who_asks_over_the_model_waits_for_who_asks_for_more_before_it() -> None:
-    def asking(part: torch.Tensor, rounds: int):
+def test_a_request_over_the_model_waits_for_all_tensors() -> None:
+    def generator(part: torch.Tensor, rounds: int):
         for _ in range(rounds):
             yield Sum(part)
         return (yield Sum(part, over="model")), (yield Sum(part))
 
     parts = [torch.ones(2), torch.full((3,), 2.0), torch.tensor(4.0)]
-    found = loop.run_in_lockstep([asking(part, rounds) for part, rounds in zip(parts, (0, 2, 1), strict=True)])
-    assert [(float(total), float(own)) for total, own in found] == [(12, 2), (12, 6), (12, 4)]
+    results = loop.run_in_lockstep([generator(part, rounds) for part, rounds in zip(parts, (0, 2, 1), strict=True)])
+    assert [(float(total), float(local)) for total, local in results] == [(12, 2), (12, 6), (12, 4)]
 
 
-def test_all_must_ask_for_the_same_over_the_model() -> None:
-    def asking(kind: type):
+def test_all_tensors_must_request_the_same_over_the_model() -> None:
+    def generator(kind: type):
         yield kind(torch.ones(2), over="model")
 
-    with pytest.raises(AssertionError, match="all tensors must ask for the same"):
-        loop.run_in_lockstep([asking(Sum), asking(Mean)])
+    with pytest.raises(AssertionError, match="all tensors must request the same reduction"):
+        loop.run_in_lockstep([generator(Sum), generator(Mean)])
 
 
 def test_half_precisions_compute_in_float32() -> None:

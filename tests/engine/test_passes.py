@@ -6,7 +6,7 @@ import torch
 from thalweg import optim, rules
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.program import Program
-from thalweg.engine.kernels.kernel_cache import KernelSpec
+from thalweg.engine.kernels.kernel_spec import KernelSpec
 from thalweg.engine.kernels.passes import ROW, Passes
 from thalweg.engine.kernels.recording import UnknownOperationError
 
@@ -16,20 +16,20 @@ def passes(rule: rules.Rule, *shape: int) -> Passes:
 
 
 def test_an_elementwise_rule_is_one_pass_over_rows_of_a_fixed_length() -> None:
-    found = passes(rules.AdamW(), 3, 4)
-    assert (found.last, found.calls, found.axes) == (0, [range(1)], "m")
-    assert found.moved_bytes() == (16, 12)
-    assert found.sizes((3, 4)) == (1, 1, ROW, 12)
-    assert found.sizes((2 * ROW + 1,)) == (1, 3, ROW, 2 * ROW + 1)
+    adamw = passes(rules.AdamW(), 3, 4)
+    assert (adamw.last, adamw.calls, adamw.axes) == (0, [range(1)], "m")
+    assert adamw.moved_bytes() == (16, 12)
+    assert adamw.sizes((3, 4)) == (1, 1, ROW, 12)
+    assert adamw.sizes((2 * ROW + 1,)) == (1, 3, ROW, 2 * ROW + 1)
 
 
-def test_sums_take_a_pass_more_for_each_answer_that_needs_another_first() -> None:
+def test_a_sum_of_the_result_of_another_takes_one_more_pass() -> None:
     lamb = passes(rules.LAMB(), 3, 4)  # two norms, at once
     assert (lamb.last, lamb.axes) == (1, "m")
     assert lamb.moved_bytes() == (16 + 16, 12)
     # Row and column means and the parameter's size; the mean of the rows; the update's size; the step.
     adafactor = passes(rules.Adafactor(), 3, 4)
-    assert [len(adafactor.asked(number)) for number in range(4)] == [3, 1, 1, 0]
+    assert [len(adafactor.reductions_of(number)) for number in range(4)] == [3, 1, 1, 0]
     assert adafactor.moved_bytes() == (8 + 4 + 8, 4)
 
 
@@ -40,20 +40,20 @@ def test_sums_take_a_pass_more_for_each_answer_that_needs_another_first() -> Non
 def test_dimensions_that_are_reduced_together_are_one_axis(
     shape: tuple[int, ...], axes: str, sizes: tuple[int, ...]
 ) -> None:
-    found = passes(rules.Adafactor(), *shape)
-    assert (found.axes, found.sizes(shape)) == (axes, sizes)
+    adafactor = passes(rules.Adafactor(), *shape)
+    assert (adafactor.axes, adafactor.sizes(shape)) == (axes, sizes)
     units = passes(rules.AdamMini(), *shape)  # a row is a unit, with all that follows
     assert units.axes == "nm"
     assert units.sizes(shape) == (1, shape[0], sizes[-1] // shape[0], sizes[-1])
 
 
-def test_between_calls_answers_over_the_model_are_put_together() -> None:
-    found = passes(rules.Clip(rules.LAMB()), 3, 4)
-    assert found.calls == [range(1), range(1, 3)]
+def test_reductions_over_the_model_are_combined_between_calls() -> None:
+    clipped = passes(rules.Clip(rules.LAMB()), 3, 4)
+    assert clipped.calls == [range(1), range(1, 3)]
     assert passes(rules.LAMB(), 3, 4).calls == [range(2)]
 
 
-def test_what_its_loops_cannot_run_over_is_left_to_the_other_ways() -> None:
+def test_shapes_that_its_loops_cannot_cover_are_left_to_other_backends() -> None:
     with pytest.raises(UnknownOperationError, match="more than two dimensions"):
         passes(rules.SM3(), 2, 3, 4, 5).sizes((2, 3, 4, 5))
     with pytest.raises(UnknownOperationError, match="a tensor of shape"):
@@ -61,18 +61,18 @@ def test_what_its_loops_cannot_run_over_is_left_to_the_other_ways() -> None:
 
 
 def test_parameters_without_a_kernel_bring_those_that_share_their_sums_to_the_loop() -> None:
-    made = optim.optimizer_for(rules.Clip(rules.SGD(lr=0.5), max_norm=1.0))
+    optimizer_class = optim.optimizer_for(rules.Clip(rules.SGD(lr=0.5), max_norm=1.0))
 
-    def stepped(**settings: str) -> list[torch.Tensor]:
+    def run(**settings: str) -> list[torch.Tensor]:
         params = [torch.ones(4, 3), torch.ones(6, 4)[:, ::2], torch.ones(5)]
-        optimizer = made([param.requires_grad_() for param in params], **settings)
+        optimizer = optimizer_class([param.requires_grad_() for param in params], **settings)
         if not settings:
             lines = str(optimizer.prepare()).splitlines()
             assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == ["loop"] * 3
-            assert "sums are shared with parameters that have no kernel" in lines[0]
+            assert "its sums over the model include parameters that have no kernel" in lines[0]
         for param in params:
             param.grad = torch.arange(param.numel()).reshape(param.shape).float()
         optimizer.step()
         return [param.detach() for param in params]
 
-    assert all(map(torch.equal, stepped(), stepped(backend="loop")))
+    assert all(map(torch.equal, run(), run(backend="loop")))

@@ -1,4 +1,4 @@
-"""A member of a population takes the steps that the loop takes, bit by bit."""
+"""A member of a population takes the steps of the loop, bit by bit."""
 
 from contextlib import nullcontext
 
@@ -24,12 +24,12 @@ def members_of(rule: Rule) -> list[Rule]:
     def allowed(name: str, value: float) -> bool:
         try:
             return rule.with_(**{name: value}).code_key == rule.code_key
-        except SettingError:  # out of bounds, or of no use beside a switch
+        except SettingError:  # out of bounds, or not allowed with a switch
             return False
 
     def scaled(factor: float) -> Rule:
-        wanted = {name: value * factor for name, value in numbers.items()}
-        return rule.with_(**{name: value for name, value in wanted.items() if allowed(name, value)})
+        candidates = {name: value * factor for name, value in numbers.items()}
+        return rule.with_(**{name: value for name, value in candidates.items() if allowed(name, value)})
 
     return [scaled(factor) for factor in (0.7, 1.0, 1.02)]
 
@@ -46,30 +46,32 @@ def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype,
     if under_vmap:
         stepper._runner = None
     alone = [dict(start) for _ in rules]
-    carried = [Program(rule).initial_recurrent_scalars() for rule in rules]
-    remembered = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
+    recurrent = [Program(rule).initial_recurrent_scalars() for rule in rules]
+    states = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
     for count, grads in enumerate(gradients(20, dtype, case.shapes), start=1):
-        # Each member sees gradients of its own.
-        own = {
+        # Each member sees other gradients.
+        stacked = {
             name: torch.stack([grad * (1 + k) for k in range(len(rules))])
             for name, grad in zip(names, grads, strict=True)
         }
-        stepper.step(rules, own, count)
+        stepper.step(rules, stacked, count)
         for k, rule in enumerate(rules):
-            row = Program(rule).coefficients(count, before=carried[k])
-            carried[k] = Program(rule).recurrent_scalars_of(row)
-            items = [loop.Item(Program(rule), alone[k][name], own[name][k], remembered[k][name], row) for name in names]
+            c = Program(rule).coefficients(count, previous=recurrent[k])
+            recurrent[k] = Program(rule).recurrent_scalars_of(c)
+            items = [
+                loop.TensorStep(Program(rule), alone[k][name], stacked[name][k], states[k][name], c) for name in names
+            ]
             for name, (param, state) in zip(names, loop.update(items), strict=True):
-                alone[k][name], remembered[k][name] = param, state
+                alone[k][name], states[k][name] = param, state
     for k in range(len(rules)):
         for name in names:
             if case.has_kernel and case.rule.traits.scope != "matrix":
                 assert torch.equal(params[name][k], alone[k][name])
-            else:  # powers depend on where an element lies in memory, products of matrices on how many there are
+            else:  # powers depend on the address of an element, products of matrices on their number
                 torch.testing.assert_close(params[name][k], alone[k][name])
 
 
-def test_a_default_device_is_none_of_a_populations_business() -> None:
+def test_a_default_device_does_not_change_a_population() -> None:
     members = [Noisy(Adam(lr=0.1)), Noisy(Adam(lr=0.2))]
     params = [{"0": torch.ones(2, 5)} for _ in range(2)]
     for around, stacks in zip((nullcontext(), torch.device("meta")), params, strict=True):
@@ -81,10 +83,10 @@ def test_a_default_device_is_none_of_a_populations_business() -> None:
 
 
 def test_members_may_differ_in_numbers_but_not_in_program() -> None:
-    def programs(*rules: Rule) -> int:
-        return len({population.program(rule, [torch.Size([3])]) for rule in rules})
+    def num_keys(*rules: Rule) -> int:
+        return len({population.program_key(rule, [torch.Size([3])]) for rule in rules})
 
-    assert programs(Adam(lr=0.1), Adam(lr=0.2, beta1=0.5)) == 1
-    assert programs(Adam(), Adam(amsgrad=True)) == 2
-    assert programs(SGD(), SGD(momentum=0.9)) == 2
-    assert programs(SGD(), Adam()) == 2
+    assert num_keys(Adam(lr=0.1), Adam(lr=0.2, beta1=0.5)) == 1
+    assert num_keys(Adam(), Adam(amsgrad=True)) == 2
+    assert num_keys(SGD(), SGD(momentum=0.9)) == 2
+    assert num_keys(SGD(), Adam()) == 2

@@ -1,4 +1,4 @@
-"""Kernels of rules that make sums: what they must not be given, and that they are what runs."""
+"""Kernels of rules that make sums: which tensors they must not get, and that they are the ones that run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from thalweg.rules.core.hyper import Scalar, hyper
 
 
 class Plain(Rule):
-    """What the rules below share."""
+    """The base of the rules below."""
 
     def coefficients(self, step: int) -> Any:
         return record(lr=0.5)
@@ -36,7 +36,7 @@ class BySize(Plain, scope="tensor"):
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Plain, scope="elementwise"):
-    """A mask is remembered."""
+    """The state is a mask."""
 
     class State:
         up = of_shape(lambda rule, shape: shape, unit="1", key="up", first=lambda rule, param: param > 0)
@@ -47,7 +47,7 @@ class Masked(Plain, scope="elementwise"):
 
 @dataclass(frozen=True, kw_only=True)
 class Counting(Plain, scope="elementwise"):
-    """A number beside the parameter is remembered."""
+    """The state is a number."""
 
     class State:
         k = of_shape(unit="1", key="k")
@@ -85,10 +85,10 @@ class Branching(Rule, scope="elementwise"):
         return grad + param if self.pull else grad, state
 
 
-def stepped(
+def run_rule(
     rule: Rule, *shapes: tuple[int, ...], backend: Any = None, num_steps: int = 3, **settings: Any
 ) -> list[Tensor]:
-    """Parameters and state after some steps; without a way by the kernel, if there is one."""
+    """Return parameters and state after some steps; by default on the kernel, if there is one."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     params = [torch.randn(shape, generator=generator, device="cpu").requires_grad_() for shape in shapes]
     optimizer = optim.optimizer_for(rule)(params, backend=backend, **settings)
@@ -102,14 +102,14 @@ def stepped(
 
 @pytest.fixture
 def no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop is for trials alone."""
-    real = loop.run
+    """Refuse steps of the loop, except in trials of kernels."""
+    run = loop.run
 
-    def refused(steps: Any) -> None:
+    def refuse(steps: Any) -> None:
         assert all(param.grad is None for step in steps for param in step.batch.params), "a kernel was to run"
-        real(steps)
+        run(steps)
 
-    monkeypatch.setattr(loop, "run", refused)
+    monkeypatch.setattr(loop, "run", refuse)
 
 
 @pytest.mark.parametrize(
@@ -117,32 +117,32 @@ def no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     [rules.Clip(rules.Adafactor()), rules.Clip(rules.LARS()), rules.Clip(rules.CAME()), rules.Prodigy(), rules.LAMB()],
     ids=str,
 )
-def test_matrices_and_vectors_go_by_kernels_that_share_their_sums(rule: Rule, no_loop: None) -> None:
+def test_matrices_and_vectors_step_on_kernels_that_share_their_sums(rule: Rule, no_loop: None) -> None:
     shapes = ((30, 20), (7,), (2, 3, 4), (65, 5), ())
-    found = stepped(rule, *shapes)
+    actual = run_rule(rule, *shapes)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "run", _UNPATCHED)
-        expected = stepped(rule, *shapes, backend="loop")
-    assert all(map(torch.equal, found, expected))
+        expected = run_rule(rule, *shapes, backend="loop")
+    assert all(map(torch.equal, actual, expected))
 
 
 _UNPATCHED = loop.run
 
 
-def test_what_is_remembered_may_depend_on_sizes_and_then_has_no_kernel() -> None:
+def test_a_state_whose_shapes_depend_on_sizes_has_no_kernel() -> None:
     optimizer = optim.optimizer_for(BySize())([torch.ones(60, 60)])
     assert str(optimizer.prepare()).startswith("loop: ")
     for shape in ((60, 60), (3, 4)):
-        assert all(map(torch.equal, stepped(BySize(), shape), stepped(BySize(), shape, backend="loop")))
+        assert all(map(torch.equal, run_rule(BySize(), shape), run_rule(BySize(), shape, backend="loop")))
 
 
 @pytest.mark.parametrize("rule", [Masked(), Counting(), AlongNothing()], ids=lambda rule: rule.name)
 def test_rules_of_an_unusual_kind_step_as_in_the_loop(rule: Rule) -> None:
     shapes = ((40, 3), (11,))
-    assert all(map(torch.equal, stepped(rule, *shapes), stepped(rule, *shapes, backend="loop")))
+    assert all(map(torch.equal, run_rule(rule, *shapes), run_rule(rule, *shapes, backend="loop")))
 
 
-def test_truth_values_are_counted() -> None:
+def test_booleans_are_counted() -> None:
     param = torch.zeros(4, requires_grad=True)
     param.grad = torch.ones(4)
     optim.optimizer_for(ByCount())([param]).step()
@@ -150,10 +150,10 @@ def test_truth_values_are_counted() -> None:
 
 
 def test_a_number_that_decides_at_zero_is_noticed() -> None:
-    made = optim.optimizer_for(Branching())
-    assert "a number that the rule reads off itself" in str(made([torch.ones(3)], pull=0.0).prepare())
+    optimizer_class = optim.optimizer_for(Branching())
+    assert "a number that the rule reads from its settings" in str(optimizer_class([torch.ones(3)], pull=0.0).prepare())
     assert all(
-        map(torch.equal, stepped(Branching(), (5,), pull=0.5), stepped(Branching(), (5,), backend="loop", pull=0.5))
+        map(torch.equal, run_rule(Branching(), (5,), pull=0.5), run_rule(Branching(), (5,), backend="loop", pull=0.5))
     )
 
 
@@ -169,14 +169,14 @@ def test_an_entry_of_another_dtype_is_never_written_by_a_kernel() -> None:
 
 
 @pytest.mark.parametrize("rule", [rules.LAMB(), rules.Adafactor(), rules.Clip(rules.AdamW())], ids=str)
-def test_a_default_device_is_none_of_a_kernels_business(rule: Rule) -> None:
-    expected = stepped(rule, (300, 131), (7,))
+def test_a_default_device_does_not_change_a_kernel(rule: Rule) -> None:
+    expected = run_rule(rule, (300, 131), (7,))
     with torch.device("meta"):
-        found = stepped(rule, (300, 131), (7,))
-    assert all(map(torch.equal, found, expected))
+        actual = run_rule(rule, (300, 131), (7,))
+    assert all(map(torch.equal, actual, expected))
 
 
-def test_filters_whose_sums_would_take_more_than_a_bucket_stay_with_the_loop() -> None:
+def test_filters_whose_sums_would_take_too_much_memory_stay_on_the_loop() -> None:
     large = optim.Adafactor([torch.ones(1200, 1200, 3, 3)])
     assert str(large.prepare()).startswith("loop: its sums would take 138 MB, and ")
     assert str(optim.Adafactor([torch.ones(32, 32, 3, 3)]).prepare()).startswith("compiled: ")
@@ -184,7 +184,7 @@ def test_filters_whose_sums_would_take_more_than_a_bucket_stay_with_the_loop() -
 
 @dataclass(frozen=True, kw_only=True)
 class OfWholeNumbers(Plain, scope="elementwise"):
-    """Whole numbers beside a part of one, and truth values added up."""
+    """Integers compared with a fraction, and booleans added up."""
 
     added: bool = False
 
@@ -194,12 +194,12 @@ class OfWholeNumbers(Plain, scope="elementwise"):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        known = (grad > 0) + (param > 0) if self.added else state.k > 0.5
-        return torch.where(known, grad, -grad), state
+        condition = (grad > 0) + (param > 0) if self.added else state.k > 0.5
+        return torch.where(condition, grad, -grad), state
 
 
 @pytest.mark.parametrize("added", [True, False])
-def test_what_c_would_mean_otherwise_is_left_to_the_other_ways(added: bool) -> None:
+def test_operations_with_another_meaning_in_c_are_left_to_other_backends(added: bool) -> None:
     rule = OfWholeNumbers(added=added)
-    assert "as PyTorch means it here" in str(optim.optimizer_for(rule)([torch.ones(3)]).prepare())
-    assert all(map(torch.equal, stepped(rule, (40,)), stepped(rule, (40,), backend="loop")))
+    assert "with the meaning that PyTorch gives it here" in str(optim.optimizer_for(rule)([torch.ones(3)]).prepare())
+    assert all(map(torch.equal, run_rule(rule, (40,)), run_rule(rule, (40,), backend="loop")))

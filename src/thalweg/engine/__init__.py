@@ -1,1 +1,1 @@
-"""Engine: the ways to run a rule. No formula lives here."""
+"""The engine: the backends that run a rule. It contains no formula."""

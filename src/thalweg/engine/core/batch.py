@@ -1,4 +1,4 @@
-"""Batch: tensors that step together, because one program serves them all."""
+"""Batch: parameters that step together because one program serves all of them."""
 
 from array import array
 from collections.abc import Sequence
@@ -18,10 +18,22 @@ PLAIN_TENSOR_TYPES = frozenset({Tensor, torch.nn.Parameter})
 
 
 class ParameterBatch:
-    """Parameters of one program, dtype and device, with what they remember: a list of tensors for each leaf.
+    """Parameters of one program, dtype and device, with their state.
 
-    The ways of running write parameters and state in place. How these lie in memory is noted here, for kernels, and
-    must be checked before each step (`unchanged`), since `param.data = ...` may change it at any time.
+    Backends write parameters and state in place. Kernels use the addresses that are stored here. ``param.data = ...``
+    may change them at any time, so ``unchanged`` must be called before each step.
+
+    Args:
+        program: The program of all parameters.
+        params: The parameters; at least one.
+        columns: A list of tensors for each name of the state, in the order of the parameters.
+        shards: The placement of each parameter over processes; None for a parameter that is whole.
+        extra_tensors: Tensors whose memory must not move either.
+
+    Attributes:
+        num_elements: The elements of all parameters.
+        addresses: The addresses of the parameters, then of the state, column by column.
+        memory_probe: Reads the layouts of all tensors in one call; None until a kernel is bound to the batch.
     """
 
     def __init__(
@@ -30,76 +42,94 @@ class ParameterBatch:
         params: Sequence[Tensor],
         columns: dict[str, list[Tensor]],
         shards: Sequence[Shards | None] | None = None,
-        watched: Sequence[Tensor] = (),
+        extra_tensors: Sequence[Tensor] = (),
     ) -> None:
-        """`watched` are tensors that must stay where they are, too."""
         self.program = program
         self.params = list(params)
         self.shards = shards or [None] * len(params)
         self.columns = columns
         self.dtype, self.device = params[0].dtype, params[0].device
         self.num_elements = sum(param.numel() for param in params)
-        own = [*self.params, *chain.from_iterable(columns.values())]
-        self._held = [*own, *watched]
-        self._ids = array("Q", map(id, self._held))
-        self._lay = self._lie()
-        self._held_at = array("Q", map(Tensor.data_ptr, self._held))
-        # Where the parameters and then what they remember, column by column, lie in memory.
-        self.addresses = self._held_at[: len(own)]
-        self.memory_probe: MemoryProbe | None = None  # by C, if a kernel runs the batch
-        self._seen, self._grads_seen = CachedCheck(), CachedCheck()
+        stepped = [*self.params, *chain.from_iterable(columns.values())]
+        self._tensors = [*stepped, *extra_tensors]
+        self._ids = array("Q", map(id, self._tensors))
+        self._layouts = self._read_layouts()
+        self._tensor_addresses = array("Q", map(Tensor.data_ptr, self._tensors))
+        self.addresses = self._tensor_addresses[: len(stepped)]
+        self.memory_probe: MemoryProbe | None = None
+        self._layout_check, self._gradient_check = CachedCheck(), CachedCheck()
 
     def state(self, k: int) -> Any:
-        """What the parameter number `k` remembers, as a row."""
+        """Return the state of parameter number ``k`` as a record."""
         return record(**{name: column[k] for name, column in self.columns.items()})
 
     def overlaps(self) -> bool:
-        """Whether two parameters share memory, so that their order matters."""
+        """Return True if two parameters share memory, so that their order matters."""
         spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in self.params)
         return any(end > start for (_, end), (start, _) in pairwise(spans))
 
     def unchanged(self) -> bool:
-        """Whether everything lies in memory as it did when the batch was made, to the same size."""
+        """Return True if every tensor has the address, shape, strides and dtype that it had when the batch was made."""
         return (
-            self._seen.where(self.memory_probe, self._held, lambda: self._lie() == self._lay, self._ids)
-            == self._held_at
+            self._layout_check.addresses_if_valid(
+                self.memory_probe, self._tensors, lambda: self._read_layouts() == self._layouts, self._ids
+            )
+            == self._tensor_addresses
         )
 
     def prefetch(self, records: "array[int]") -> None:
-        """Bring what a step will look at into the cache, with the dictionaries of these ids."""
+        """Bring the tensors of the batch, and the dictionaries with these ids, into the processor's cache."""
         if self.memory_probe is not None:
             self.memory_probe.prefetch(self._ids, records)
 
-    def _lie(self) -> list[Any]:
-        return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in self._held]
+    def _read_layouts(self) -> list[Any]:
+        return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in self._tensors]
 
-    def why_not_raw(self) -> str | None:
-        """Why what lies at the addresses must not be read or written directly; None if it may be."""
+    def direct_access_problem(self) -> str | None:
+        """Return the reason why the memory at the addresses must not be used directly; None if it may be."""
         for tensors in zip(self.params, *self.columns.values(), strict=True):
             if not all(type(tensor) in PLAIN_TENSOR_TYPES and tensor.layout == torch.strided for tensor in tensors):
-                return "a parameter is of a tensor class of its own"
+                return "a parameter is of a tensor subclass"
             if any(tensor.is_neg() or (tensor.numel() and not tensor.data_ptr()) for tensor in tensors):
-                return "a parameter is a view that is yet to be computed"
-            if any(not _lies_with(tensor, tensors[0]) for tensor in tensors):
-                return "parameter and state lie differently in memory"
+                return "a parameter is a lazy view"
+            if any(not _has_matching_strides(tensor, tensors[0]) for tensor in tensors):
+                return "parameter and state have different strides"
         return "two parameters share memory" if self.overlaps() else None
 
     def gradient_addresses(self, grads: Sequence[Tensor]) -> "array[int] | None":
-        """Where the gradients lie, if each is plain memory of the shape, order, dtype and device of its parameter."""
-        return self._grads_seen.where(self.memory_probe, grads, lambda: all(map(_alike, grads, self.params)))
+        """Return the addresses of gradients.
+
+        Args:
+            grads: A gradient for each parameter.
+
+        Returns:
+            The addresses; None unless every gradient is plain memory of the shape, strides, dtype and device of its
+            parameter.
+        """
+        return self._gradient_check.addresses_if_valid(
+            self.memory_probe, grads, lambda: all(map(_has_same_layout, grads, self.params))
+        )
 
 
 class BatchStep(NamedTuple):
-    """A batch, its gradients, and its scalars: one row for each parameter, the same object where they agree."""
+    """One step of a batch.
+
+    Attributes:
+        batch: The parameters.
+        grads: A gradient for each parameter.
+        coefficients: A record of scalars for each parameter; the same object where the scalars are equal.
+        gradient_addresses: The addresses of the gradients, if they are known and may be used directly.
+        sparse: True if some gradients are sparse.
+    """
 
     batch: ParameterBatch
     grads: Sequence[Tensor]
-    rows: Sequence[Any]
-    gradient_addresses: "array[int] | None" = None  # where they lie in memory, if that is known
-    sparse: bool = False  # some gradients are
+    coefficients: Sequence[Any]
+    gradient_addresses: "array[int] | None" = None
+    sparse: bool = False
 
 
-def _alike(grad: Tensor, param: Tensor) -> bool:
+def _has_same_layout(grad: Tensor, param: Tensor) -> bool:
     return (
         type(grad) in PLAIN_TENSOR_TYPES
         and not grad.is_neg()
@@ -109,24 +139,30 @@ def _alike(grad: Tensor, param: Tensor) -> bool:
     )
 
 
-def _lies_with(leaf: Tensor, param: Tensor) -> bool:
-    """Whether an entry of the state lies as its parameter does, or, if it has another shape, in one piece."""
-    if leaf.device != param.device:
+def _has_matching_strides(entry: Tensor, param: Tensor) -> bool:
+    """Return True if an entry of the state has its parameter's strides, or is contiguous if its shape is another."""
+    if entry.device != param.device:
         return False
-    return leaf.stride() == param.stride() if leaf.shape == param.shape else leaf.is_contiguous()
+    return entry.stride() == param.stride() if entry.shape == param.shape else entry.is_contiguous()
 
 
-def unaliased(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
-    """What a step made, ready to be written over what it was made from, in order.
+def unaliased(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the results of a step, safe to be written over its inputs in order.
 
-    A rule may hand on an input as it is (the last parameter, say), which would be written before it is read.
+    A rule may return an input unchanged (the last parameter, say). Such a result would be overwritten before it is
+    read, so it is cloned, unless it is written over itself.
     """
-    places = {id(tensor): k for k, tensor in enumerate(old)}
-    return [tensor if places.get(id(tensor), k) == k else tensor.clone() for k, tensor in enumerate(new)]
+    positions = {id(tensor): k for k, tensor in enumerate(inputs)}
+    return [tensor if positions.get(id(tensor), k) == k else tensor.clone() for k, tensor in enumerate(results)]
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor fills its memory without gaps, in whatever order of its dimensions."""
+    """Return True if a tensor fills its memory without gaps, in any order of its dimensions.
+
+    Example:
+        >>> is_dense(torch.zeros(2, 3).t()), is_dense(torch.zeros(2, 3)[:, ::2])
+        (True, False)
+    """
     if tensor.layout != torch.strided:
         return False
     expected = 1

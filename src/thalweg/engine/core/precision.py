@@ -1,14 +1,14 @@
-"""Precision: in which dtype a rule computes, and how the new parameter is rounded to its own.
+"""Precision: the dtype in which a rule computes, and the rounding of the new parameter.
 
 Half precisions are computed in float32 and rounded once, when the parameter is written; their state stays float32.
-Three ways to round, of which the last two keep steps that are smaller than half a unit in the last place:
+There are three roundings. The last two keep steps that are smaller than half a unit in the last place:
 
     nearest      θ = round(θ')
     kahan        θ = round(θ'), r = round(θ' - θ); the next step starts from θ + r (compensated summation)
     stochastic   up or down with the probability that makes the mean exact; bfloat16 only
 
-Stochastic rounding draws nothing: its noise is a hash (`rules.math.hashing`), so its only state is the seed, and
-resuming, sharding or compiling changes no bit.
+Stochastic rounding draws no random numbers. Its noise is a hash (`rules.math.hashing`), so its only state is the seed;
+resuming, sharding and compiling change no bit.
 
 Source: Kahan 1965 (doi.org/10.1145/363707.363723); for training in bfloat16, Zamirai et al. 2020, arXiv:2010.06192.
 """
@@ -26,24 +26,29 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that arithmetic and state have for parameters of this dtype."""
+    """Return the dtype of arithmetic and state for parameters of a dtype.
+
+    Example:
+        >>> compute_dtype(torch.bfloat16), compute_dtype(torch.float64)
+        (torch.float32, torch.float64)
+    """
     return torch.float32 if dtype in HALVES else dtype
 
 
-def why_not(rounding: Rounding, dtype: torch.dtype) -> str | None:
-    """Why a parameter of this dtype cannot be rounded so; None if it can, or has nothing to round."""
+def unsupported_reason(rounding: Rounding, dtype: torch.dtype) -> str | None:
+    """Return the reason why a dtype does not support a rounding; None if it does, or if nothing is rounded."""
     if rounding == "stochastic" and dtype == torch.float16:
         return "stochastic rounding is for bfloat16"
     return None
 
 
 def effective_rounding(rounding: Rounding, dtype: torch.dtype) -> Rounding:
-    """The rounding of a parameter of this dtype where `rounding` is asked for: wide ones have nothing to round."""
+    """Return the rounding that parameters of a dtype get: wide dtypes are not rounded, so theirs is ``nearest``."""
     return rounding if dtype in HALVES else "nearest"
 
 
 def to_compute_dtype(param: Tensor, state: Any, rounding: Rounding) -> Tensor:
-    """The parameter as the rule is to see it."""
+    """Return the parameter as the rule sees it, with the residual of Kahan's rounding added."""
     value = param.to(compute_dtype(param.dtype))
     return value + state.residual.to(value.dtype) if rounding == "kahan" else value
 
@@ -51,17 +56,29 @@ def to_compute_dtype(param: Tensor, state: Any, rounding: Rounding) -> Tensor:
 def round_parameter(
     value: Tensor, dtype: torch.dtype, state: Any, c: Any, index: Tensor | None, rounding: Rounding
 ) -> Any:
-    """(the parameter as it is kept, the state with what rounding remembers)."""
+    """Round a new parameter to its own dtype.
+
+    Args:
+        value: The parameter in the compute dtype.
+        dtype: The dtype of the parameter.
+        state: The new state of the parameter.
+        c: The coefficients of the step; stochastic rounding reads its keys from them.
+        index: The number of each element, for stochastic rounding.
+        rounding: The rounding.
+
+    Returns:
+        The rounded parameter, and the state with the residual of Kahan's rounding.
+    """
     if rounding == "stochastic":
-        assert index is not None, "the position of each element in its parameter"
-        return _up_or_down(value, noise(index, c)).to(dtype), state
-    kept = value.to(dtype)
+        assert index is not None, "stochastic rounding needs the number of each element"
+        return _round_stochastically(value, noise(index, c)).to(dtype), state
+    rounded = value.to(dtype)
     if rounding == "kahan":
-        state = state._replace(residual=(value - kept.to(value.dtype)).to(dtype))
-    return kept, state
+        state = state._replace(residual=(value - rounded.to(value.dtype)).to(dtype))
+    return rounded, state
 
 
-def _up_or_down(value: Tensor, noise: Tensor) -> Tensor:
-    """float32 values whose low 16 bits are gone, so that bfloat16 holds them exactly; inf and NaN stay."""
+def _round_stochastically(value: Tensor, noise: Tensor) -> Tensor:
+    """Return float32 values whose low 16 bits are zero, so that bfloat16 holds them exactly; inf and NaN stay."""
     bits = (value.view(torch.int32) + (noise & 0xFFFF)) & ~0xFFFF
     return torch.where(value.abs() < torch.inf, bits.view(torch.float32), value)

@@ -1,7 +1,7 @@
-"""Program: a rule, and how its parameters are kept. Together they choose the code of a step.
+"""Program: a rule with its precision. Together they choose the code of a step.
 
-The numbers of the rule are no part of it: they reach a step through its coefficients. So tensors with one `key` can
-share a kernel whatever their learning rates, and no schedule asks for another one.
+The numbers of the rule are no part of the code: they reach a step through its coefficients. So tensors with one `key`
+share a kernel whatever their learning rates are, and no schedule needs another kernel.
 """
 
 from collections.abc import Hashable
@@ -23,49 +23,64 @@ _RESIDUAL: StateTensor = like_param(unit="θ", key="residual")
 
 @dataclass(frozen=True)
 class Program:
-    """What one step does to one tensor, whichever way it is run."""
+    """The computation of one step of one tensor; every backend runs it.
+
+    Attributes:
+        rule: The rule at its settings.
+        maximize: True if steps go up the gradient.
+        rounding: The rounding of the new parameter.
+    """
 
     rule: Rule
     maximize: bool = False
     rounding: Rounding = "nearest"
 
     def key(self, shape: torch.Size, dtype: torch.dtype) -> Hashable:
-        """What tensors must have in common to be run by the same code."""
-        # What looks at whole tensors may tell matrices from vectors.
+        """Return a key that is equal for parameters that the same code can step.
+
+        Args:
+            shape: The shape of the parameter.
+            dtype: The dtype of the parameter.
+        """
+        # A rule that looks at whole tensors may treat matrices and vectors differently.
         num_dims = 1 if self.rule.traits.scope == "elementwise" else max(1, len(shape))
         return self.rule.code_key, tuple(self.layout(shape)), num_dims, dtype, self.maximize, self.rounding
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
-        """The tensors remembered for a parameter of this shape: the rule's, and the rounding's."""
-        own = {"residual": _RESIDUAL} if self.rounding == "kahan" else {}
-        return self.rule.layout(shape) | own
+        """Return the state tensors of a parameter of this shape: the rule's, and that of Kahan's rounding."""
+        residual = {"residual": _RESIDUAL} if self.rounding == "kahan" else {}
+        return self.rule.layout(shape) | residual
 
     def init(self, param: Tensor) -> Any:
-        """The state before the first step; the rule's part of it in the dtype that the rule computes in."""
+        """Return the state before the first step. The rule's part of it is in the compute dtype."""
         state = self.rule.init(param.detach().to(precision.compute_dtype(param.dtype)))
         if self.rounding == "kahan":
             return record(**state._asdict(), residual=torch.zeros_like(param, requires_grad=False))
         return state
 
     def initial_recurrent_scalars(self) -> tuple[float, ...]:
-        """The scalars that are carried from step to step, before the first one."""
+        """Return the recurrent scalars before the first step."""
         return tuple(self.rule.traits.recurrent_scalars.values())
 
     def recurrent_scalars_of(self, coefficients: Any) -> tuple[float, ...]:
-        """The scalars to carry on after a step with these coefficients."""
+        """Return the recurrent scalars after a step with these coefficients."""
         return tuple(getattr(coefficients, name) for name in self.rule.traits.recurrent_scalars)
 
     def coefficients(
-        self, step: int, *, before: tuple[float, ...] | None = None, seed: int = 0, position: int = 0
+        self, step: int, *, previous: tuple[float, ...] | None = None, seed: int = 0, position: int = 0
     ) -> Any:
-        """Every scalar of step number `step` (from 1) of the parameter at this position of its optimizer.
+        """Return every scalar of a step of one parameter, as a record.
 
-        `before` are the scalars carried on from the step before.
+        Args:
+            step: The number of the step, from 1.
+            previous: The recurrent scalars of the step before. Defaults to those before the first step.
+            seed: The seed of the optimizer's random numbers.
+            position: The position of the parameter in its optimizer.
         """
         scalars, more = self.rule.coefficients(step), {}
         if self.rule.traits.recurrent_scalars:
-            carried = zip(self.rule.traits.recurrent_scalars, before or self.initial_recurrent_scalars(), strict=True)
-            more = self.rule.next_recurrent_scalars(step, record(**dict(carried)))
+            pairs = zip(self.rule.traits.recurrent_scalars, previous or self.initial_recurrent_scalars(), strict=True)
+            more = self.rule.next_recurrent_scalars(step, record(**dict(pairs)))
         if self.needs_keys:
             more |= hashing.keys(seed, position, step)
         return record(**scalars._asdict(), **more) if more else scalars
@@ -73,50 +88,64 @@ class Program:
     def update(
         self, param: Tensor, grad: Tensor, state: Any, c: Any, index: Tensor | None = None
     ) -> ReductionGenerator:
-        """One step of one tensor: (the new parameter, the new state); asks for reductions on the way.
+        """Take one step of one tensor, yielding requests for reductions.
 
-        `index` numbers the elements of the parameter, for stochastic rounding.
+        Args:
+            param: The parameter.
+            grad: Its gradient.
+            state: Its state.
+            c: The coefficients of the step.
+            index: The number of each element, for stochastic rounding.
+
+        Returns:
+            The new parameter and the new state.
         """
         value = precision.to_compute_dtype(param, state, self.rounding)
-        value, state = yield from resolve_reductions(self.rule.update(value, self.seen(grad, value.dtype), state, c))
+        value, state = yield from resolve_reductions(
+            self.rule.update(value, self.descent_gradient(grad, value.dtype), state, c)
+        )
         return precision.round_parameter(value, param.dtype, state, c, index, self.rounding)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        """The first half of `update`, for rules that try several lengths of a step: (the direction, the new state)."""
+        """Compute the first half of ``update``, for rules that try several step lengths: direction and new state."""
         value = precision.to_compute_dtype(param, state, self.rounding)
-        return (yield from resolve_reductions(self.rule.direction(value, self.seen(grad, value.dtype), state, c)))
+        return (
+            yield from resolve_reductions(
+                self.rule.direction(value, self.descent_gradient(grad, value.dtype), state, c)
+            )
+        )
 
     def apply(
         self, param: Tensor, direction: Tensor, state: Any, c: Any, index: Tensor | None = None
     ) -> ReductionGenerator:
-        """The second half of `update`: (the new parameter, the new state)."""
+        """Compute the second half of ``update``: new parameter and new state."""
         value = precision.to_compute_dtype(param, state, self.rounding)
         value, state = yield from resolve_reductions(self.rule.apply(value, direction, state, c))
         return precision.round_parameter(value, param.dtype, state, c, index, self.rounding)
 
-    def seen(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
-        """A gradient as the rule sees it: of the dtype it computes in, and downhill."""
+    def descent_gradient(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a gradient as the rule sees it: in the compute dtype, negated if the loss is maximized."""
         grad = grad.to(dtype)
         return -grad if self.maximize else grad
 
     def perturb(self, param: Tensor, grad: Tensor, c: Any) -> ReductionGenerator:
-        """Where the second gradient of a step is to be taken, for rules that need one; asks for reductions."""
+        """Compute the parameter at which a second gradient is taken, for rules that need one."""
         value = param.to(precision.compute_dtype(param.dtype))
-        there = yield from resolve_reductions(self.rule.perturb(value, self.seen(grad, value.dtype), c))
-        return there.to(param.dtype)
+        perturbed = yield from resolve_reductions(self.rule.perturb(value, self.descent_gradient(grad, value.dtype), c))
+        return perturbed.to(param.dtype)
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
-        """Where the model is to be used, for rules that say so; `c` is that of the last step."""
+        """Return the parameter at which the model is evaluated; ``c`` are the coefficients of the last step."""
         return self.rule.evaluation_point(precision.to_compute_dtype(param, state, self.rounding), state, c).to(
             param.dtype
         )
 
     @property
     def needs_index(self) -> bool:
-        """Whether `update` must be told which element is which."""
+        """True if ``update`` needs the number of each element."""
         return self.rounding == "stochastic"
 
     @property
     def needs_keys(self) -> bool:
-        """Whether every parameter has scalars of its own, from which random numbers are made."""
+        """True if the coefficients of every parameter hold keys of its random numbers."""
         return self.needs_index or self.rule.traits.uses_random_numbers

@@ -1,7 +1,7 @@
-"""Shards: parameters of which each process holds a part, and reductions over all of them.
+"""Shards: parameters of which each process holds a part, and reductions over all parts.
 
-Elementwise rules need nothing of it: a shard steps by itself. A reduction over whole tensors, or over a dimension that
-is spread over processes, is what every process makes of its part, put together by a collective.
+Elementwise rules need none of this: each shard steps by itself. For a reduction over whole tensors, or along a
+dimension that is split over processes, every process reduces its part and a collective combines the results.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,69 +17,78 @@ from thalweg.rules.core.reductions import Reduction
 
 @dataclass(frozen=True)
 class Shards:
-    """How one parameter is spread: its whole shape, and the process group of each dimension that is split.
+    """The placement of one parameter over processes.
 
-    Dimensions count from the end. What a rule reduces entirely must have the shape of the parameter.
+    A tensor that a rule reduces entirely must have the shape of the parameter.
+
+    Attributes:
+        shape: The shape of the whole parameter.
+        groups: The process group of each dimension that is split. Dimensions count from the end, from -1.
     """
 
     shape: torch.Size
     groups: dict[int, Any]
 
     def count(self, dims: Sequence[int]) -> int:
-        """How many elements of the whole parameter these dimensions have."""
+        """Return the number of elements that the whole parameter has along these dimensions."""
         return torch.Size(self.shape[dim] for dim in dims).numel()
 
 
-def answered(request: Reduction, shards: Shards | None) -> Tensor:
-    """The answer to a request about one parameter, however it is spread."""
-    of = request.of
-    part = largest(of, request.dim) if isinstance(request, Max) else summed(of, request.dim)
+def compute_reduction(request: Reduction, shards: Shards | None) -> Tensor:
+    """Return the result of a reduction over one tensor, on all processes that hold a part of it."""
+    operand = request.of
+    is_max = isinstance(request, Max)
+    result = max_or_zero(operand, request.dim) if is_max else sum_in_double(operand, request.dim)
     if shards is None:
-        count = of.numel() // max(1, part.numel())
+        count = operand.numel() // max(1, result.numel())
     else:
-        dims = _dims(request, len(shards.shape))
-        over = [shards.groups[dim] for dim in dims if dim in shards.groups]
-        part = collected(part, over, largest=isinstance(request, Max))
+        dims = _reduced_dims(request, len(shards.shape))
+        groups = [shards.groups[dim] for dim in dims if dim in shards.groups]
+        result = all_reduce(result, groups, largest=is_max)
         count = shards.count(dims)
-    found = part / count if isinstance(request, Mean) else part
-    return found.to(of.dtype) if _is_wide(of) else found
+    result = result / count if isinstance(request, Mean) else result
+    return result.to(operand.dtype) if _is_inexact(operand) else result
 
 
-def _dims(request: Reduction, num_dims: int) -> Sequence[int]:
+def _reduced_dims(request: Reduction, num_dims: int) -> Sequence[int]:
     if request.dim is None:
         return range(-num_dims, 0)
     return request.dim if isinstance(request.dim, tuple) else (request.dim,)
 
 
-def summed(of: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """The sum, along dimensions that stay with size 1, or of all, in double precision.
+def sum_in_double(tensor: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """Return the sum in double precision.
 
-    So it comes out the same in whatever order it is made, but for the rarest rounding: by the loop, by a kernel, and by
-    several processes.
+    So the sum, rounded to the tensor's dtype, does not depend on the order of its terms but in the rarest cases: the
+    loop, a kernel and several processes get the same.
+
+    Args:
+        tensor: The terms. Integers and booleans are summed as integers.
+        dim: The dimensions to sum along, which stay with size 1. None sums all elements to a 0-D tensor.
     """
     along: dict[str, Any] = {} if dim is None else {"dim": dim, "keepdim": True}
-    return of.sum(**along, dtype=_doubled(of)) if _is_wide(of) else of.sum(**along)
+    return tensor.sum(**along, dtype=_double_dtype(tensor)) if _is_inexact(tensor) else tensor.sum(**along)
 
 
-def _is_wide(of: Tensor) -> bool:
-    """Whether a sum is of the dtype of what is summed; truth values are counted."""
-    return of.is_floating_point() or of.is_complex()
+def _is_inexact(tensor: Tensor) -> bool:
+    """Return True for real and complex floating point numbers."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _doubled(of: Tensor) -> torch.dtype:
-    if of.device.type == "mps":  # which has no double precision
-        return of.dtype
-    return torch.complex128 if of.is_complex() else torch.float64
+def _double_dtype(tensor: Tensor) -> torch.dtype:
+    if tensor.device.type == "mps":  # which has no double precision
+        return tensor.dtype
+    return torch.complex128 if tensor.is_complex() else torch.float64
 
 
-def largest(of: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """The largest element, along dimensions that stay with size 1, or of all; of nothing, 0."""
+def max_or_zero(tensor: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """Return the largest element along dimensions, which stay with size 1, or of all; 0 if there is no element."""
     along: dict[str, Any] = {} if dim is None else {"dim": dim, "keepdim": True}
-    return of.amax(**along) if of.numel() else of.sum(**along)
+    return tensor.amax(**along) if tensor.numel() else tensor.sum(**along)
 
 
-def collected(part: Tensor, groups: Iterable[Any], *, largest: bool = False) -> Tensor:
-    """The sum, or the largest, of what the processes of these groups hold."""
+def all_reduce(part: Tensor, groups: Iterable[Any], *, largest: bool = False) -> Tensor:
+    """Return the sum, or the elementwise largest, of the tensors that the processes of these groups hold."""
     import torch.distributed as dist
 
     for group in groups:
@@ -89,9 +98,11 @@ def collected(part: Tensor, groups: Iterable[Any], *, largest: bool = False) -> 
 
 
 def shards_of(param: Any) -> Shards | None:
-    """How a parameter is spread over processes; None if it is not."""
+    """Return the placement of a parameter over processes; None if the parameter is no DTensor."""
     if not hasattr(param, "to_local"):
         return None
     mesh = param.device_mesh
-    spread = {at.dim - param.dim(): mesh.get_group(k) for k, at in enumerate(param.placements) if at.is_shard()}
-    return Shards(param.shape, spread)
+    groups = {
+        place.dim - param.dim(): mesh.get_group(k) for k, place in enumerate(param.placements) if place.is_shard()
+    }
+    return Shards(param.shape, groups)

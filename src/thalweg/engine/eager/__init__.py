@@ -1,1 +1,1 @@
-"""Backends in plain PyTorch. `loop` is the reference that every other backend must equal."""
+"""The eager backends: plain PyTorch operations, without a compiler."""

@@ -1,8 +1,8 @@
-"""Flat: tensors as stretches of one long vector, a bucket at a time. Needs no compiler.
+"""Flat: tensors as stretches of one long vector, a bucket at a time. No compiler is needed.
 
-Small tensors are gathered into one bucket, so that a model of many of them takes the operations of a few; a large one
-is cut, so that what an operation writes is still in the cache when the next one reads it. Elementwise rules alone can
-be run so: each element steps as it does in the loop, to the last bit.
+Small tensors are gathered into one bucket, so that a model of many small tensors takes the operations of a few. A large
+tensor is cut, so that the result of an operation is still in the cache when the next one reads it. This backend runs
+elementwise rules only: each element steps as in the loop, to the last bit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,30 +14,30 @@ from torch import Tensor
 from thalweg.engine.core.batch import BatchStep, ParameterBatch, unaliased
 from thalweg.engine.eager.loop import run_in_lockstep
 
-# Elements in a bucket: few operations on a CPU, whose caches hold a bucket of this size (measured: 64 K and 1 M are
-# slower); fewer still elsewhere. The dozen vectors of a step stay within 64 MB.
-_ON_CPU = 1 << 18
-_ELSEWHERE = 1 << 20
+# Elements in a bucket. A CPU has caches that hold a bucket of this size (measured: 64 K and 1 M are slower); other
+# devices gain from fewer operations. The dozen vectors of a step stay within 64 MB.
+BUCKET_NUMEL_CPU = 1 << 18
+_BUCKET_NUMEL = 1 << 20
 
 
 class Piece(NamedTuple):
-    """The elements from `low` to `high` of the parameter number `k`."""
+    """The elements from ``start`` to ``stop``, exclusive, of parameter number ``k``."""
 
     k: int
-    low: int
-    high: int
+    start: int
+    stop: int
 
 
-def why_not(batch: ParameterBatch) -> str | None:
-    """Why a batch cannot be run so; None if it can."""
+def unsupported_reason(batch: ParameterBatch) -> str | None:
+    """Return the reason why this backend cannot run a batch; None if it can."""
     if batch.program.rule.traits.scope != "elementwise":
         return f"{batch.program.rule.name} looks at whole tensors (scope {batch.program.rule.traits.scope})"
     if not all(param.is_contiguous() for param in batch.params):
         return "a parameter is not contiguous"
     for param in batch.params:
-        if any(leaf.shape(param.shape) != param.shape for leaf in batch.program.layout(param.shape).values()):
-            return "what is remembered has another shape than its parameter"
-    return batch.why_not_raw()
+        if any(declared.shape(param.shape) != param.shape for declared in batch.program.layout(param.shape).values()):
+            return "a state tensor has another shape than its parameter"
+    return batch.direct_access_problem()
 
 
 def run(step: BatchStep) -> None:
@@ -45,40 +45,49 @@ def run(step: BatchStep) -> None:
     batch = step.batch
     params = [param.view(-1) for param in batch.params]
     grads = [grad.reshape(-1) for grad in step.grads]
-    columns = [[leaf.view(-1) for leaf in column] for column in batch.columns.values()]
-    size = _ON_CPU if batch.device.type == "cpu" else _ELSEWHERE
-    # Parameters with the same scalars go together, so that the rule computes with plain numbers as in the loop.
-    alike: dict[int, list[int]] = {}
-    for k, row in enumerate(step.rows):
-        alike.setdefault(id(row), []).append(k)
-    for members in alike.values():
-        c = step.rows[members[0]]
+    columns = [[entry.view(-1) for entry in column] for column in batch.columns.values()]
+    size = BUCKET_NUMEL_CPU if batch.device.type == "cpu" else _BUCKET_NUMEL
+    # Buckets hold parameters with the same scalars, so that the rule computes with plain numbers as in the loop.
+    groups: dict[int, list[int]] = {}
+    for k, c in enumerate(step.coefficients):
+        groups.setdefault(id(c), []).append(k)
+    for members in groups.values():
+        c = step.coefficients[members[0]]
         for bucket in buckets({k: params[k].numel() for k in members}, size):
-            written = [_cut(params, bucket), *(_cut(column, bucket) for column in columns)]
-            param, *state = (_joined(parts) for parts in written)
-            grad = _joined(_cut(grads, bucket))
+            targets = [_cut(params, bucket), *(_cut(column, bucket) for column in columns)]
+            param, *entries = (_join(parts) for parts in targets)
+            grad = _join(_cut(grads, bucket))
             index = None
             if batch.program.needs_index:
-                index = torch.cat([torch.arange(low, high, device=batch.device) for _, low, high in bucket])
-            remembered = batch.state(0)._replace(**dict(zip(batch.columns, state, strict=True)))
-            ((new_param, new_state),) = run_in_lockstep([batch.program.update(param, grad, remembered, c, index)])
-            lengths = [high - low for _, low, high in bucket]
-            made = unaliased([new_param, *new_state], [param, *state])
-            for parts, new in zip(written, made, strict=True):
-                torch._foreach_copy_(parts, torch.split(new, lengths))
+                index = torch.cat([torch.arange(start, stop, device=batch.device) for _, start, stop in bucket])
+            state = batch.state(0)._replace(**dict(zip(batch.columns, entries, strict=True)))
+            ((new_param, new_state),) = run_in_lockstep([batch.program.update(param, grad, state, c, index)])
+            lengths = [stop - start for _, start, stop in bucket]
+            results = unaliased([new_param, *new_state], [param, *entries])
+            for parts, result in zip(targets, results, strict=True):
+                torch._foreach_copy_(parts, torch.split(result, lengths))
 
 
 def buckets(lengths: Mapping[int, int], size: int) -> Iterator[list[Piece]]:
-    """All elements of vectors, by number and length, in order, in buckets of `size`, the last one shorter."""
+    """Cut vectors into buckets of the same number of elements, in order; only the last bucket is shorter.
+
+    Args:
+        lengths: The number of elements of each vector, by its number.
+        size: The number of elements in a bucket.
+
+    Example:
+        >>> [[tuple(piece) for piece in bucket] for bucket in buckets({0: 3, 1: 2}, 4)]
+        [[(0, 0, 3), (1, 0, 1)], [(1, 1, 2)]]
+    """
     bucket: list[Piece] = []
     free = size
     for k, length in lengths.items():
-        low = 0
-        while low < length:
-            high = min(length, low + free)
-            bucket.append(Piece(k, low, high))
-            free -= high - low
-            low = high
+        start = 0
+        while start < length:
+            stop = min(length, start + free)
+            bucket.append(Piece(k, start, stop))
+            free -= stop - start
+            start = stop
             if free == 0:
                 yield bucket
                 bucket, free = [], size
@@ -87,8 +96,8 @@ def buckets(lengths: Mapping[int, int], size: int) -> Iterator[list[Piece]]:
 
 
 def _cut(vectors: Sequence[Tensor], bucket: list[Piece]) -> list[Tensor]:
-    return [vectors[k][low:high] for k, low, high in bucket]
+    return [vectors[k][start:stop] for k, start, stop in bucket]
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Loop: the reference way. One tensor after the other in plain PyTorch; every other way is proved equal to it."""
+"""Loop: the reference backend, tensor by tensor in plain PyTorch. Every other backend is tested equal to it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,132 +8,167 @@ from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep, unaliased
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.shards import Shards, answered, collected, largest, summed
+from thalweg.engine.core.shards import Shards, all_reduce, compute_reduction, max_or_zero, sum_in_double
 from thalweg.rules import Max, Mean, resolve_reductions
 from thalweg.rules.core.reductions import Reduction, ReductionGenerator
 
 
-class Item(NamedTuple):
-    """One tensor's part in a step: its program, and the arguments of `Program.update`."""
+class TensorStep(NamedTuple):
+    """One step of one tensor: a program and the arguments of its ``update``.
+
+    Attributes:
+        program: The program of the parameter.
+        param: The parameter.
+        grad: Its gradient.
+        state: Its state, as a record.
+        coefficients: The scalars of the step, as a record.
+        shards: The placement of the parameter over processes; None if it is whole.
+    """
 
     program: Program
     param: Tensor
     grad: Tensor
     state: Any
     coefficients: Any
-    shards: Shards | None = None  # how the parameter is spread over processes, if it is
+    shards: Shards | None = None
 
 
-def run(taken: Sequence[BatchStep]) -> None:
-    """Take steps in place. Those of rules over the whole model must come together."""
-    take([(step, k) for step in taken for k in range(len(step.batch.params))])
+def run(steps: Sequence[BatchStep]) -> None:
+    """Take steps in place. Steps of rules over the whole model must be taken in one call."""
+    run_slots([(step, k) for step in steps for k in range(len(step.batch.params))])
 
 
-def take(slots: Sequence[tuple[BatchStep, int]]) -> None:
-    """Take steps in place, each of one parameter, by its place in the batch."""
+def run_slots(slots: Sequence[tuple[BatchStep, int]]) -> None:
+    """Take steps of single parameters in place.
+
+    Args:
+        slots: The step of a batch, and the index of a parameter in that batch.
+    """
     slots = [
         (step, k)
         for step, k in slots
-        # A matrix without elements has nowhere to go.
+        # A matrix without elements has no step.
         if step.batch.params[k].numel() or not step.batch.program.rule.traits.needs_whole_matrices
     ]
     items = (
-        Item(
+        TensorStep(
             step.batch.program,
             step.batch.params[k],
             step.grads[k],
             step.batch.state(k),
-            step.rows[k],
+            step.coefficients[k],
             step.batch.shards[k],
         )
         for step, k in slots
     )
     for (step, k), (param, state) in zip(slots, update(items), strict=True):
-        old = [step.batch.params[k], *step.batch.state(k)]
-        for kept, made in zip(old, unaliased([param, *state], old), strict=True):
-            kept.copy_(made)
+        targets = [step.batch.params[k], *step.batch.state(k)]
+        for target, result in zip(targets, unaliased([param, *state], targets), strict=True):
+            target.copy_(result)
 
 
-def update(items: Iterable[Item]) -> Iterator[tuple[Tensor, Any]]:
-    """The new (parameter, state) of each item, in order. Inputs are not written.
+def update(items: Iterable[TensorStep]) -> Iterator[tuple[Tensor, Any]]:
+    """Compute the new parameter and state of each item, in order, without writing the inputs.
 
-    Items are taken, and results handed out, one by one, so that one tensor's temporaries are gone before the next
-    one's exist; only rules that look over the whole model need all tensors at once.
+    Items are read and results yielded one by one, so that the temporaries of one tensor are freed before those of the
+    next one are made. Only rules that look over the whole model need all tensors at once.
     """
-    taken = iter(items)
-    for first in taken:
-        together = [first, *taken] if first.program.rule.traits.scope == "model" else [first]
-        yield from run_in_lockstep([_begin(item) for item in together], [item.shards for item in together])
+    remaining = iter(items)
+    for first in remaining:
+        members = [first, *remaining] if first.program.rule.traits.scope == "model" else [first]
+        yield from run_in_lockstep([_begin(item) for item in members], [item.shards for item in members])
 
 
-def _begin(item: Item) -> ReductionGenerator:
+def _begin(item: TensorStep) -> ReductionGenerator:
     return item.program.update(item.param, item.grad, item.state, item.coefficients, element_index(item))
 
 
-def element_index(item: Item) -> Tensor | None:
-    """The number of each element of a parameter, where its rounding asks for it."""
+def element_index(item: TensorStep) -> Tensor | None:
+    """Return the number of each element of a parameter if its rounding needs it, else None."""
     if not item.program.needs_index:
         return None
     return torch.arange(item.param.numel(), device=item.param.device).view(item.param.shape)
 
 
-def directions(items: Sequence[Item]) -> list[tuple[Tensor, Any]]:
-    """The (direction, new state) of each item, in order, for rules that try several lengths of a step."""
-    asking = [item.program.direction(item.param, item.grad, item.state, item.coefficients) for item in items]
-    return run_in_lockstep(asking, [item.shards for item in items])
+def directions(items: Sequence[TensorStep]) -> list[tuple[Tensor, Any]]:
+    """Return the direction and new state of each item, in order, for rules that try several step lengths."""
+    generators = [item.program.direction(item.param, item.grad, item.state, item.coefficients) for item in items]
+    return run_in_lockstep(generators, [item.shards for item in items])
 
 
-def perturbed_parameters(items: Iterable[Item]) -> list[Tensor]:
-    """Where the second gradient of each item's step is to be taken. All items are needed at once."""
+def perturbed_parameters(items: Iterable[TensorStep]) -> list[Tensor]:
+    """Return the parameter at which the second gradient of each item's step is taken, for rules that need one."""
     items = list(items)
-    asking = [resolve_reductions(item.program.perturb(item.param, item.grad, item.coefficients)) for item in items]
-    return run_in_lockstep(asking, [item.shards for item in items])
+    generators = [resolve_reductions(item.program.perturb(item.param, item.grad, item.coefficients)) for item in items]
+    return run_in_lockstep(generators, [item.shards for item in items])
 
 
-def run_in_lockstep(asking: Sequence[ReductionGenerator], shards: Sequence[Shards | None] | None = None) -> list[Any]:
-    """Run generators in lockstep, answering the reductions of each round together; their return values.
+def run_in_lockstep(
+    generators: Sequence[ReductionGenerator], shards: Sequence[Shards | None] | None = None
+) -> list[Any]:
+    """Run generators in lockstep and send them the reductions that they request, a round at a time.
 
-    Who asks for one over the model waits until all others do, or have ended.
+    A generator that requests a reduction over the model waits until every other one requests one too, or has ended.
+
+    Args:
+        generators: One for each tensor.
+        shards: The placement of each tensor over processes. Defaults to whole tensors.
+
+    Returns:
+        The return value of each generator, in order.
     """
-    shards = shards or [None] * len(asking)
-    results: list[Any] = [None] * len(asking)
-    answers: dict[int, Any] = dict.fromkeys(range(len(asking)))
+    shards = shards or [None] * len(generators)
+    returned: list[Any] = [None] * len(generators)
+    results: dict[int, Any] = dict.fromkeys(range(len(generators)))
     requests: dict[int, Reduction] = {}
-    while answers:
-        for index, answer in answers.items():
+    while results:
+        for index, result in results.items():
             try:
-                requests[index] = asking[index].send(answer)
+                requests[index] = generators[index].send(result)
             except StopIteration as stop:
-                results[index] = stop.value
+                returned[index] = stop.value
         local = {index: request for index, request in requests.items() if request.over == "tensor"}
-        answers = {index: answered(request, shards[index]) for index, request in local.items()}
-        answers = answers or reduce_over_model(requests, shards)
-        requests = {index: request for index, request in requests.items() if index not in answers}
-    return results
+        results = {index: compute_reduction(request, shards[index]) for index, request in local.items()}
+        results = results or reduce_over_model(requests, shards)
+        requests = {index: request for index, request in requests.items() if index not in results}
+    return returned
 
 
-def reduce_over_model(overall: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
-    """The answers to a round of requests over the model, which are one and the same."""
-    if not overall:
+def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
+    """Return the result of a reduction over the model to every tensor that requests it.
+
+    Args:
+        requests: The requests of one round, all of one kind, by the index of the tensor.
+        shards: The placement of each tensor over processes, by its index.
+
+    Returns:
+        The result, which is the same number for all tensors, in the dtype of each request.
+    """
+    if not requests:
         return {}
-    kind = type(next(iter(overall.values())))
-    assert all(type(request) is kind for request in overall.values()), "all tensors must ask for the same"
+    kind = type(next(iter(requests.values())))
+    assert all(type(request) is kind for request in requests.values()), "all tensors must request the same reduction"
     # One collective for all tensors that are spread over the same processes.
     parts: dict[tuple[Any, ...], list[Tensor]] = {}
-    for index, request in overall.items():
-        parts.setdefault(_spread(shards[index]), []).append(largest(request.of) if kind is Max else summed(request.of))
-    together = (torch.stack(each).amax() if kind is Max else torch.stack(each).sum() for each in parts.values())
-    whole = [collected(part, groups, largest=kind is Max) for part, groups in zip(together, parts, strict=True)]
-    found = torch.stack(whole).amax() if kind is Max else torch.stack(whole).sum()
+    for index, request in requests.items():
+        part = max_or_zero(request.of) if kind is Max else sum_in_double(request.of)
+        parts.setdefault(_process_groups(shards[index]), []).append(part)
+    joined = (_reduce_stack(members, kind) for members in parts.values())
+    totals = [all_reduce(part, groups, largest=kind is Max) for part, groups in zip(joined, parts, strict=True)]
+    total = _reduce_stack(totals, kind)
     if kind is Mean:
-        found = found / sum(_count(request.of, shards[index]) for index, request in overall.items())
-    counts = not any(request.of.is_floating_point() or request.of.is_complex() for request in overall.values())
-    return {index: found if counts else found.to(request.of.dtype) for index, request in overall.items()}
+        total = total / sum(_whole_numel(request.of, shards[index]) for index, request in requests.items())
+    exact = not any(request.of.is_floating_point() or request.of.is_complex() for request in requests.values())
+    return {index: total if exact else total.to(request.of.dtype) for index, request in requests.items()}
 
 
-def _spread(shards: Shards | None) -> tuple[Any, ...]:
+def _reduce_stack(parts: Sequence[Tensor], kind: type[Reduction]) -> Tensor:
+    return torch.stack(list(parts)).amax() if kind is Max else torch.stack(list(parts)).sum()
+
+
+def _process_groups(shards: Shards | None) -> tuple[Any, ...]:
     return tuple(shards.groups.values()) if shards else ()
 
 
-def _count(of: Tensor, shards: Shards | None) -> int:
-    return shards.shape.numel() if shards else of.numel()
+def _whole_numel(tensor: Tensor, shards: Shards | None) -> int:
+    return shards.shape.numel() if shards else tensor.numel()

@@ -1,6 +1,6 @@
-"""Sparse: steps with sparse gradients, as those of large embeddings: only the rows that have a gradient are touched.
+"""Sparse: steps with sparse gradients, as of large embeddings, that touch only the rows with a gradient.
 
-For rules that rest where the gradient is zero (`Rule.rests`), so that the dense step would leave the other rows alone.
+This backend is for rules with the trait `noop_on_zero_grad`, whose dense step leaves the other rows unchanged.
 """
 
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
@@ -8,16 +8,16 @@ from thalweg.engine.eager import loop
 
 
 def run(step: BatchStep) -> None:
-    """Take a step in place, some of whose gradients are sparse (and coalesced), tensor by tensor."""
-    for k, (param, grad, row) in enumerate(zip(step.batch.params, step.grads, step.rows, strict=True)):
+    """Take a step in place, tensor by tensor. Some gradients are sparse; these must be coalesced."""
+    for k, (param, grad, c) in enumerate(zip(step.batch.params, step.grads, step.coefficients, strict=True)):
         columns = {name: [column[k]] for name, column in step.batch.columns.items()}
         if not grad.is_sparse:
-            loop.run([BatchStep(ParameterBatch(step.batch.program, [param], columns), [grad], [row])])
+            loop.run([BatchStep(ParameterBatch(step.batch.program, [param], columns), [grad], [c])])
             continue
-        at = tuple(grad.indices())
-        touched = {name: [column[at]] for name, (column,) in columns.items()}
-        part = ParameterBatch(step.batch.program, [param[at]], touched)
-        loop.run([BatchStep(part, [grad.values()], [row])])
-        param[at] = part.params[0]
+        rows = tuple(grad.indices())
+        touched = {name: [column[rows]] for name, (column,) in columns.items()}
+        part = ParameterBatch(step.batch.program, [param[rows]], touched)
+        loop.run([BatchStep(part, [grad.values()], [c])])
+        param[rows] = part.params[0]
         for name, (column,) in columns.items():
-            column[at] = touched[name][0]
+            column[rows] = touched[name][0]

@@ -1,1 +1,1 @@
-"""The compiled backend: a rule is recorded, cut into passes, printed as C and compiled."""
+"""The compiled backend: a rule is recorded, cut into passes, printed as C, compiled, and tried against the loop."""

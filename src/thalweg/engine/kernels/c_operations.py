@@ -1,7 +1,7 @@
-"""C operations: what is recorded, as C expressions.
+"""C operations: recorded operations as C expressions.
 
-Only operations that C and PyTorch round alike are known here (IEEE arithmetic, roots, comparisons, bits), and the
-compiler may not fuse or reorder them. A program with another operation is left to the other ways.
+This table holds only operations that C and PyTorch round equally (IEEE arithmetic, roots, comparisons, bits), and the
+compiler must not fuse or reorder them. A program with any other operation has no kernel; other backends run it.
 """
 
 import math
@@ -22,7 +22,7 @@ TYPES = {
     torch.bool: "int32_t",  # of the width of a float: loops over `_Bool` stay scalar
 }
 
-# Each operator on operands already of type {t}. NaN is passed on wherever PyTorch passes it on.
+# Each operator on operands of one type. NaN propagates wherever it does in PyTorch.
 _ARITHMETIC: dict[str, str] = {
     "aten.add.Tensor": "{0} + {1}",
     "aten.add.Scalar": "{0} + {1}",
@@ -67,24 +67,24 @@ _ARITHMETIC: dict[str, str] = {
 }
 
 
-def _root(of: Operation, args: list[str]) -> str:
-    return f"{'sqrtf' if of.computed_in == torch.float32 else 'sqrt'}({args[0]})"
+def _root(operation: Operation, args: list[str]) -> str:
+    return f"{'sqrtf' if operation.computed_in == torch.float32 else 'sqrt'}({args[0]})"
 
 
-def _power(of: Operation, args: list[str]) -> str:
-    exponent = of.args[1]
+def _power(operation: Operation, args: list[str]) -> str:
+    exponent = operation.args[1]
     if exponent == 2:
         return f"{args[0]} * {args[0]}"
     if exponent == 0.5:
-        return _root(of, args)
+        return _root(operation, args)
     raise UnknownOperationError(f"a power of {exponent}")
 
 
-def _clamp(of: Operation, args: list[str]) -> str:
+def _clamp(operation: Operation, args: list[str]) -> str:
     value = args[0]
-    if of.args[1] is not None:
+    if operation.args[1] is not None:
         value = f"({value} < {args[1]} ? {args[1]} : {value})"
-    if len(of.args) > 2:
+    if len(operation.args) > 2:
         value = f"({value} > {args[2]} ? {args[2]} : {value})"
     return value
 
@@ -94,53 +94,66 @@ _SPECIAL: dict[str, Callable[[Operation, list[str]], str]] = {
     "aten.pow.Tensor_Scalar": _power,
     "aten.clamp.default": _clamp,
     "aten.clamp.Tensor": _clamp,
-    "aten.detach.default": lambda of, args: args[0],
+    "aten.detach.default": lambda operation, args: args[0],
 }
 
 
-def assignment(of: Operation) -> str:
-    return f"const {TYPES[of.result.dtype]} v{of.result.place} = {_expression(of)};"
+def assignment(operation: Operation) -> str:
+    """Return the C statement that computes the result of an operation.
+
+    Args:
+        operation: A recorded operation. The C variable of a value with place 3 is ``v3``.
+
+    Raises:
+        UnknownOperationError: If C cannot compute it with the rounding of PyTorch.
+    """
+    return f"const {TYPES[operation.result.dtype]} v{operation.result.place} = {_expression(operation)};"
 
 
-def _expression(of: Operation) -> str:
-    if of.result.dtype == torch.bool and of.operator in ("aten._to_copy.default", "aten.bitwise_not.default"):
-        raise UnknownOperationError(f"{of.operator} of truth values")
-    if of.operator == "aten._to_copy.default":
-        return _as(of.args[0], of.result.dtype)
-    if of.operator == "aten.view.dtype":
-        seen = {torch.int32: "bits_of", torch.float32: "float_of"}.get(of.result.dtype)
-        if seen is None or of.args[0].dtype not in (torch.int32, torch.float32):
-            raise UnknownOperationError(f"{of.operator} from {of.args[0].dtype} to {of.result.dtype}")
-        return f"{seen}(v{of.args[0].place})"
-    if of.operator == "aten.where.self":
-        condition, *chosen = of.args
-        return "v{} ? {} : {}".format(condition.place, *(_as(one, of.result.dtype) for one in chosen))
-    if of.computed_in in (torch.float16, torch.bfloat16):
-        raise UnknownOperationError(f"{of.operator} in {of.computed_in}")
-    if _differs_in_c(of):
-        raise UnknownOperationError(f"{of.operator} as PyTorch means it here")
-    # What is compared is compared in its own dtype; everything else is computed in the dtype of the result.
-    dtype = of.computed_in if of.result.dtype == torch.bool else of.result.dtype
-    args = [_as(arg, dtype) for arg in of.args if arg is not None]
-    if of.args[1:2] == (None,):
+def _expression(operation: Operation) -> str:
+    if operation.result.dtype == torch.bool and operation.operator in (
+        "aten._to_copy.default",
+        "aten.bitwise_not.default",
+    ):
+        raise UnknownOperationError(f"{operation.operator} of booleans")
+    if operation.operator == "aten._to_copy.default":
+        return _as(operation.args[0], operation.result.dtype)
+    if operation.operator == "aten.view.dtype":
+        function = {torch.int32: "bits_of", torch.float32: "float_of"}.get(operation.result.dtype)
+        if function is None or operation.args[0].dtype not in (torch.int32, torch.float32):
+            raise UnknownOperationError(
+                f"{operation.operator} from {operation.args[0].dtype} to {operation.result.dtype}"
+            )
+        return f"{function}(v{operation.args[0].place})"
+    if operation.operator == "aten.where.self":
+        condition, *branches = operation.args
+        return "v{} ? {} : {}".format(condition.place, *(_as(branch, operation.result.dtype) for branch in branches))
+    if operation.computed_in in (torch.float16, torch.bfloat16):
+        raise UnknownOperationError(f"{operation.operator} in {operation.computed_in}")
+    if _differs_in_c(operation):
+        raise UnknownOperationError(f"{operation.operator} with the meaning that PyTorch gives it here")
+    # Comparisons are made in the dtype of the operands; everything else is computed in the dtype of the result.
+    dtype = operation.computed_in if operation.result.dtype == torch.bool else operation.result.dtype
+    args = [_as(arg, dtype) for arg in operation.args if arg is not None]
+    if operation.args[1:2] == (None,):
         args.insert(1, "")
-    if of.operator in _SPECIAL:
-        return _SPECIAL[of.operator](of, args)
-    if of.operator not in _ARITHMETIC:
-        raise UnknownOperationError(of.operator)
-    return _ARITHMETIC[of.operator].format(*args)
+    if operation.operator in _SPECIAL:
+        return _SPECIAL[operation.operator](operation, args)
+    if operation.operator not in _ARITHMETIC:
+        raise UnknownOperationError(operation.operator)
+    return _ARITHMETIC[operation.operator].format(*args)
 
 
-def _differs_in_c(of: Operation) -> bool:
-    """Whether PyTorch means another thing: sums of truth values, a factor beside, a whole number against a part."""
-    if of.operator.split(".")[1] in ("add", "sub", "rsub", "mul"):
-        return of.result.dtype == torch.bool or any(factor != 1 for factor in of.args[2:])
-    compares = of.result.dtype == torch.bool and not of.computed_in.is_floating_point
-    return compares and any(isinstance(arg, float) for arg in of.args)
+def _differs_in_c(operation: Operation) -> bool:
+    """Return True for sums of booleans, sums with a factor, and comparisons of integers with fractions."""
+    if operation.operator.split(".")[1] in ("add", "sub", "rsub", "mul"):
+        return operation.result.dtype == torch.bool or any(factor != 1 for factor in operation.args[2:])
+    compares = operation.result.dtype == torch.bool and not operation.computed_in.is_floating_point
+    return compares and any(isinstance(arg, float) for arg in operation.args)
 
 
 def _as(arg: Any, dtype: torch.dtype) -> str:
-    """An operand in a dtype. Plain numbers become float64 first, as in PyTorch."""
+    """Return an operand in a dtype. Plain numbers become float64 first, as in PyTorch."""
     if not isinstance(arg, RecordedValue):
         return f"(({TYPES[dtype]}){_number(arg)})"
     if arg.dtype == dtype:

@@ -1,7 +1,7 @@
 """C source: the passes of a recording printed as C functions that step many tensors in one call.
 
-A kernel equals the loop to the last bit. Sums are made in double precision and rounded once, as the loop makes them, so
-that the order in which they are made does not show; it does not depend on the number of threads either.
+A kernel equals the loop to the last bit. It sums in double precision and rounds once, as the loop does, so the order of
+the terms does not show. The order does not depend on the number of threads either.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,231 +11,166 @@ import torch
 
 from thalweg.engine.core import memory_probe
 from thalweg.engine.kernels.c_operations import TYPES, assignment
+from thalweg.engine.kernels.c_runtime import DRIVER, PRELUDE
 from thalweg.engine.kernels.passes import Axes, Passes
 from thalweg.engine.kernels.recording import Operation, RecordedReduction, RecordedValue, UnknownOperationError
 from thalweg.rules import Max, Mean
 
-_PRELUDE = """\
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-typedef uint16_t bfloat16;
-
-static inline float widened(bfloat16 x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float y;
-    memcpy(&y, &bits, sizeof y);
-    return y;
-}
-
-static inline bfloat16 narrowed(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bfloat16 even = (bfloat16)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-    return x != x ? 0x7FC0 : even;
-}
-
-static inline int32_t bits_of(float x) {
-    int32_t y;
-    memcpy(&y, &x, sizeof y);
-    return y;
-}
-
-static inline float float_of(int32_t x) {
-    float y;
-    memcpy(&y, &x, sizeof y);
-    return y;
-}
-
-typedef void block_of(const int64_t *size, int64_t block, void *const *at, int64_t count, const double *row,
-                      const double *model);
-typedef void end_of(const int64_t *size, void *const *at, int64_t count, const double *row, const double *model);
-"""
-
-# `sizes` has four numbers for each tensor: batches, rows, columns, elements. `at` holds the addresses of all tensors,
-# column by column; `row_stride` is 0 where all tensors share one row. `model` holds the answers over the model: those
-# of earlier calls, which are read, and the sums of these tensors, which are written.
-_DRIVER = """
-static void all_blocks(block_of *run, int64_t count, const int64_t *sizes, void *const *at, const double *rows,
-                       int64_t row_stride, int64_t threads, const double *model) {
-    int64_t all = 0;
-    for (int64_t t = 0; t < count; t++) all += sizes[4 * t + 3];
-    #pragma omp parallel for num_threads((int)threads) schedule(static)
-    for (int64_t k = 0; k < threads; k++) {
-        /* Each thread takes the blocks that begin in its share of all elements, wherever the tensors begin and end. */
-        int64_t from = all * k / threads, to = all * (k + 1) / threads, start = 0;
-        for (int64_t t = 0; t < count && start < to; start += sizes[4 * t++ + 3]) {
-            const int64_t *size = sizes + 4 * t;
-            if (start + size[3] <= from) continue;
-            int64_t per = (size[1] + ROWS - 1) / ROWS;
-            for (int64_t block = 0; block < size[0] * per; block++) {
-                int64_t begin = start + (block / per * size[1] + block % per * ROWS) * size[2];
-                if (begin >= to) break;
-                if (begin >= from) run(size, block, at + t, count, rows + t * row_stride, model);
-            }
-        }
-    }
-}
-
-static void all_ends(end_of *run, int64_t count, const int64_t *sizes, void *const *at, const double *rows,
-                     int64_t row_stride, int64_t threads, const double *model) {
-    #pragma omp parallel for num_threads((int)threads) schedule(static)
-    for (int64_t t = 0; t < count; t++) run(sizes + 4 * t, at + t, count, rows + t * row_stride, model);
-}
-
-void step(int64_t first, int64_t last, int64_t count, const int64_t *sizes, void *const *at, const double *rows,
-          int64_t row_stride, int64_t threads, double *model) {
-    for (int64_t pass = first; pass <= last; pass++) {
-        if (blocks[pass]) all_blocks(blocks[pass], count, sizes, at, rows, row_stride, threads, model);
-        if (ends[pass]) all_ends(ends[pass], count, sizes, at, rows, row_stride, threads, model);
-        gather(pass, count, at, model);
-    }
-}
-"""
-
 
 def c_source(passes: Passes) -> str:
-    """A translation unit whose public functions are `step`, for whose arguments see `_DRIVER`, and `memory_probe`.
+    """Print passes as a C translation unit.
 
-    The columns of `at` are the parameters, the gradients, the state in the order of the layout, and then, for each
-    answer, room for it and for what blocks make for it. Parameters and state are written in place.
+    Its public functions are ``step``, whose arguments ``kernel.Kernel`` describes, ``probe`` and ``prefetch``.
+    The columns of ``at`` are the parameters, the gradients, the state in the order of the layout, and then, for each
+    reduction, memory for its results and for the partial results of the blocks. Parameters and state are written in
+    place.
+
+    Args:
+        passes: The passes of a recording.
+
+    Returns:
+        The C text.
+
+    Raises:
+        UnknownOperationError: If C cannot compute the recording with the rounding of PyTorch.
     """
-    if any(one.dtype == torch.bool for one in passes.columns):  # a byte in memory, and four in C
-        raise UnknownOperationError("truth values that are remembered")
-    numbers = range(passes.last + 1)
-    printed = [_Printed(passes, number) for number in numbers]
-    blocks, ends = [one.block() for one in printed], [one.end() for one in printed]
+    if any(value.dtype == torch.bool for value in passes.columns):  # one byte in memory, but four in the kernel
+        raise UnknownOperationError("booleans in the state")
+    printers = [_PassPrinter(passes, number) for number in range(passes.last + 1)]
+    blocks, ends = [printer.block() for printer in printers], [printer.end() for printer in printers]
     return "\n".join(
         [
-            _PRELUDE,
+            PRELUDE,
             *(text for text in (*blocks, *ends) if text),
-            _table("block", blocks),
-            _table("end", ends),
-            _gathering(passes),
+            _function_table("block", blocks),
+            _function_table("end", ends),
+            _gather_function(passes),
             f"#define ROWS {passes.rows_in_block}",
-            _DRIVER,
+            DRIVER,
             memory_probe.C_SOURCE,
         ]
     )
 
 
-def _table(name: str, texts: Sequence[str]) -> str:
-    """Which function of a name each pass has; 0 where it has none."""
+def _function_table(name: str, texts: Sequence[str]) -> str:
+    """Return a table of the functions of all passes; 0 for a pass without this function."""
     functions = ", ".join(f"{name}{k}" if text else "0" for k, text in enumerate(texts))
     return f"static {name}_of *const {name}s[] = {{{functions}}};"
 
 
-def _gathering(passes: Passes) -> str:
-    """What all tensors of a call make for the answers over the model."""
+def _gather_function(passes: Passes) -> str:
+    """Return the function that combines the results of all tensors of a call for reductions over the model."""
     lines = ["static void gather(int64_t pass, int64_t count, void *const *at, double *model) {"]
-    for k, answer in enumerate(passes.over_model):
-        column = _column_of(passes, answer)
+    for k, reduction in enumerate(passes.model_reductions):
+        column = _column_of(passes, reduction)
         lines += [
-            f"    if (pass == {passes.asked_in(answer)}) {{",
-            f"        double made = *(const double *)at[{column} * count];",
+            f"    if (pass == {passes.pass_of(reduction)}) {{",
+            f"        double total = *(const double *)at[{column} * count];",
             "        for (int64_t t = 1; t < count; t++) {",
-            f"            const double one = *(const double *)at[{column} * count + t];",
-            f"            {_taken_in('made', 'one', answer)}",
+            f"            const double value = *(const double *)at[{column} * count + t];",
+            f"            {_accumulate('total', 'value', reduction)}",
             "        }",
-            f"        model[{k}] = made;",
+            f"        model[{k}] = total;",
             "    }",
         ]
     return "\n".join([*lines, "}"])
 
 
-def _column_of(passes: Passes, answer: RecordedReduction) -> int:
-    """The column of `at` with the room for an answer; the next one is that for the blocks."""
-    return 2 + len(passes.recording.state) + 2 * passes.answers.index(answer)
+def _column_of(passes: Passes, reduction: RecordedReduction) -> int:
+    """Return the column of ``at`` for the results of a reduction; the next column is for the partial results."""
+    return 2 + len(passes.recording.state) + 2 * passes.reductions.index(reduction)
 
 
-def _taken_in(into: str, value: str, answer: RecordedReduction) -> str:
-    if answer.kind is Max:
-        return f"{into} = {value} > {into} || {value} != {value} ? {value} : {into};"
-    return f"{into} += {value};"
+def _accumulate(target: str, value: str, reduction: RecordedReduction) -> str:
+    if reduction.kind is Max:
+        return f"{target} = {value} > {target} || {value} != {value} ? {value} : {target};"
+    return f"{target} += {value};"
 
 
-def _nothing(answer: RecordedReduction) -> str:
-    return "-INFINITY" if answer.kind is Max else "0"
+def _identity(reduction: RecordedReduction) -> str:
+    """Return the identity element of a reduction."""
+    return "-INFINITY" if reduction.kind is Max else "0"
 
 
-def _at(axes: Axes) -> str:
-    """Where an element lies in what varies along these axes alone."""
-    place = ""
+def _offset(axes: Axes) -> str:
+    """Return the offset of an element in a tensor that varies along these axes alone."""
+    offset = ""
     for axis in axes:
-        place = f"({place}) * {axis.upper()} + {axis}" if place else axis
-    return place or "0"
+        offset = f"({offset}) * {axis.upper()} + {axis}" if offset else axis
+    return offset or "0"
 
 
 _SIZES = "    const int64_t B = size[0], N = size[1], M = size[2]; (void)B; (void)N; (void)M;"
 
 
-class _Total(NamedTuple):
-    """What is printed at each place of a block's loops to sum up a value, or to find the largest."""
+class _Accumulator(NamedTuple):
+    """The lines of a block's loops that reduce a value, by the place where they are printed."""
 
-    begun: Sequence[str] = ()
-    row_begun: Sequence[str] = ()
-    each: Sequence[str] = ()
-    row_ended: Sequence[str] = ()
-    ended: Sequence[str] = ()
+    before_block: Sequence[str] = ()
+    before_row: Sequence[str] = ()
+    per_element: Sequence[str] = ()
+    after_row: Sequence[str] = ()
+    after_block: Sequence[str] = ()
     clause: str = ""
 
 
-class _Printed:
-    """One pass of a program, printed: what runs over a block of rows, and what follows when all blocks are done."""
+class _PassPrinter:
+    """Prints one pass: a function for a block of rows, and one for a tensor whose blocks are all done."""
 
     def __init__(self, passes: Passes, number: int) -> None:
         self.passes, self.number = passes, number
-        self.asked, self.written = passes.asked(number), passes.written(number)
+        self.reductions, self.writes = passes.reductions_of(number), passes.writes_of(number)
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
-    def _inputs(self, wanted: set[int]) -> tuple[list[str], list[tuple[Axes, str]]]:
-        """Where the inputs lie, and the inputs themselves, each with the axes along which it varies."""
-        passes, pointers, loaded = self.passes, [], []
+    def _inputs(self, places: set[int]) -> tuple[list[str], list[tuple[Axes, str]]]:
+        """Return the pointers to the inputs at these places, and the loads, each with the axes of its value."""
+        passes, pointers, loads = self.passes, [], []
         for k, value in enumerate(passes.columns):
-            if value.place in wanted or any(column == k for column, _ in self.written):
+            if value.place in places or any(column == k for column, _ in self.writes):
                 pointers.append(f"    {TYPES[value.dtype]} *x{k} = at[{k} * count];")
-            if value.place in wanted:
-                axes = passes.along(value)
-                where = "i" if axes == passes.axes else _at(axes)
-                loaded.append((axes, f"const {TYPES[value.dtype]} v{value.place} = x{k}[{where}];"))
+            if value.place in places:
+                axes = passes.axes_of(value)
+                offset = "i" if axes == passes.axes else _offset(axes)
+                loads.append((axes, f"const {TYPES[value.dtype]} v{value.place} = x{k}[{offset}];"))
         for k, value in enumerate(passes.recording.coefficients.values()):
-            if value.place in wanted:
-                loaded.append(("", f"const double v{value.place} = row[{k}];"))
+            if value.place in places:
+                loads.append(("", f"const double v{value.place} = row[{k}];"))
         element = passes.recording.element
-        if element is not None and element.place in wanted:
-            loaded.append((passes.axes, f"const int64_t v{element.place} = i;"))
-        for answer in passes.answers:
-            place, dtype, column = answer.result.place, TYPES[answer.result.dtype], _column_of(passes, answer)
-            axes = passes.along(answer.result)
-            if place in wanted and answer.over_model:
-                loaded.append((axes, f"const {dtype} v{place} = ({dtype})model[{passes.over_model.index(answer)}];"))
-            elif place in wanted:
-                pointers.append(f"    const double *answers{place} = at[{column} * count];")
-                loaded.append((axes, f"const {dtype} v{place} = ({dtype})answers{place}[{_at(axes)}];"))
-        return pointers, loaded
+        if element is not None and element.place in places:
+            loads.append((passes.axes, f"const int64_t v{element.place} = i;"))
+        for reduction in passes.reductions:
+            place, dtype, column = reduction.result.place, TYPES[reduction.result.dtype], _column_of(passes, reduction)
+            axes = passes.axes_of(reduction.result)
+            if place in places and reduction.over_model:
+                k = passes.model_reductions.index(reduction)
+                loads.append((axes, f"const {dtype} v{place} = ({dtype})model[{k}];"))
+            elif place in places:
+                pointers.append(f"    const double *results{place} = at[{column} * count];")
+                loads.append((axes, f"const {dtype} v{place} = ({dtype})results{place}[{_offset(axes)}];"))
+        return pointers, loads
 
-    def _leveled(self, operations: Iterable[Operation], loaded: list[tuple[Axes, str]]) -> dict[str, list[str]]:
-        """The assignments, by the innermost loop that they belong to; "" where that is none."""
-        levels: dict[str, list[str]] = {axis: [] for axis in ("", *"bnm")}
-        placed = [*loaded, *((self.passes.along(one.result), assignment(one)) for one in operations)]
-        for axes, text in placed:
-            levels[axes[-1:]].append(text)
-        return levels
+    def _by_loop(self, operations: Iterable[Operation], loads: list[tuple[Axes, str]]) -> dict[str, list[str]]:
+        """Return the assignments by the axis of the innermost loop that they belong to; "" for none."""
+        lines: dict[str, list[str]] = {axis: [] for axis in ("", *"bnm")}
+        computed = ((self.passes.axes_of(operation.result), assignment(operation)) for operation in operations)
+        for axes, text in [*loads, *computed]:
+            lines[axes[-1:]].append(text)
+        return lines
 
     # --- the block ----------------------------------------------------------------------------------------------------
 
     def block(self) -> str:
-        """The loops over whole tensors, a block of rows at a time; empty if the pass has none."""
+        """Return the function that loops over a block of rows of whole tensors; "" if the pass needs none."""
         passes, rows = self.passes, self.passes.rows_in_block
-        answers, written = passes.of_whole(self.number)
-        if not answers and not written:
+        reductions, writes = passes.whole_results_of(self.number)
+        if not reductions and not writes:
             return ""
-        operations, wanted = passes.needed([*(answer.of for answer in answers), *(value for _, value in written)])
-        pointers, loaded = self._inputs(wanted)
-        levels = self._leveled(operations, loaded)
-        totals = [self._total(answer) for answer in answers]
+        targets = [*(reduction.operand for reduction in reductions), *(value for _, value in writes)]
+        operations, places = passes.dependencies(targets)
+        pointers, loads = self._inputs(places)
+        loops = self._by_loop(operations, loads)
+        accumulators = [self._accumulator(reduction) for reduction in reductions]
         lines = [
             f"static void block{self.number}(const int64_t *size, int64_t block, void *const *at, int64_t count,",
             "                   const double *row, const double *model) {",
@@ -243,147 +178,155 @@ class _Printed:
             f"    const int64_t per = (N + {rows - 1}) / {rows}, b = block / per, low = block % per * {rows};",
             f"    const int64_t high = low + {rows} < N ? low + {rows} : N;",
             *pointers,
-            *(f"    {text}" for text in (*levels[""], *levels["b"])),
-            *(f"    {text}" for total in totals for text in total.begun),
+            *(f"    {text}" for text in (*loops[""], *loops["b"])),
+            *(f"    {text}" for accumulator in accumulators for text in accumulator.before_block),
             "    for (int64_t n = low; n < high; n++) {",
             "        const int64_t start = (b * N + n) * M, left = size[3] - start, length = left < M ? left : M;",
-            *(f"        {text}" for text in levels["n"]),
-            *(f"        {text}" for total in totals for text in total.row_begun),
-            "        " + " ".join(["#pragma omp simd", *(total.clause for total in totals if total.clause)]),
+            *(f"        {text}" for text in loops["n"]),
+            *(f"        {text}" for accumulator in accumulators for text in accumulator.before_row),
+            "        " + " ".join(["#pragma omp simd", *(a.clause for a in accumulators if a.clause)]),
             "        for (int64_t m = 0; m < length; m++) {",
             "            const int64_t i = start + m;",
-            *(f"            {text}" for text in levels["m"]),
-            *(f"            {text}" for total in totals for text in total.each),
-            *(f"            x{k}[i] = {_value(value)};" for k, value in written),
+            *(f"            {text}" for text in loops["m"]),
+            *(f"            {text}" for accumulator in accumulators for text in accumulator.per_element),
+            *(f"            x{k}[i] = {_variable(value)};" for k, value in writes),
             "        }",
-            *(f"        {text}" for total in totals for text in total.row_ended),
+            *(f"        {text}" for accumulator in accumulators for text in accumulator.after_row),
             "    }",
-            *(f"    {text}" for total in totals for text in total.ended),
+            *(f"    {text}" for accumulator in accumulators for text in accumulator.after_block),
             "}",
         ]
         return "\n".join(lines)
 
-    def _total(self, answer: RecordedReduction) -> _Total:
-        """How a block makes its part of an answer."""
-        form, place, column = self.passes.made_of(answer), answer.result.place, _column_of(self.passes, answer)
-        value = f"(double){_value(answer.of)}"
+    def _accumulator(self, reduction: RecordedReduction) -> _Accumulator:
+        """Return the lines that compute the part of a block in a reduction."""
+        form, place = self.passes.form_of(reduction), reduction.result.place
+        column = _column_of(self.passes, reduction)
+        value = f"(double){_variable(reduction.operand)}"
         if form == "columns":
-            return _Total(
-                begun=[
+            return _Accumulator(
+                before_block=[
                     f"double *columns{place} = (double *)at[{column + 1} * count] + block * M;",
-                    f"for (int64_t m = 0; m < M; m++) columns{place}[m] = {_nothing(answer)};",
+                    f"for (int64_t m = 0; m < M; m++) columns{place}[m] = {_identity(reduction)};",
                 ],
-                each=[_taken_in(f"columns{place}[m]", value, answer)],
+                per_element=[_accumulate(f"columns{place}[m]", value, reduction)],
             )
-        total = self._total_of_row(answer, value)
-        made = f"made{place}"
+        accumulator = self._row_accumulator(reduction, value)
+        total = f"total{place}"
         if form == "rows":
-            pointer = f"double *answers{place} = at[{column} * count];"
-            stored = f"answers{place}[{_at(self.passes.along(answer.result))}] = {self._finished(made, answer)};"
-            return total._replace(begun=[pointer], row_ended=[*total.row_ended, stored])
-        return total._replace(
-            begun=[f"double all{place} = {_nothing(answer)};"],
-            row_ended=[*total.row_ended, _taken_in(f"all{place}", made, answer)],
-            ended=[f"((double *)at[{column + 1} * count])[block] = all{place};"],
+            pointer = f"double *results{place} = at[{column} * count];"
+            offset = _offset(self.passes.axes_of(reduction.result))
+            store = f"results{place}[{offset}] = {self._result_of(total, reduction)};"
+            return accumulator._replace(before_block=[pointer], after_row=[*accumulator.after_row, store])
+        return accumulator._replace(
+            before_block=[f"double all{place} = {_identity(reduction)};"],
+            after_row=[*accumulator.after_row, _accumulate(f"all{place}", total, reduction)],
+            after_block=[f"((double *)at[{column + 1} * count])[block] = all{place};"],
         )
 
-    def _total_of_row(self, answer: RecordedReduction, value: str) -> _Total:
-        """How `made` is made of the elements of a row, in any order."""
-        made, odd = (f"{name}{answer.result.place}" for name in ("made", "odd"))
-        if answer.kind is Max:
-            # What is compared in no order needs NaN told apart.
-            return _Total(
-                row_begun=[f"double {made} = -INFINITY;", f"int64_t {odd} = 0;"],
-                each=[f"{made} = {value} > {made} ? {value} : {made};", f"{odd} |= {value} != {value};"],
-                row_ended=[f"if ({odd}) {made} = NAN;"],
-                clause=f"reduction(max:{made}) reduction(|:{odd})",
+    def _row_accumulator(self, reduction: RecordedReduction, value: str) -> _Accumulator:
+        """Return the lines that reduce the elements of a row, in any order."""
+        total, has_nan = (f"{name}{reduction.result.place}" for name in ("total", "has_nan"))
+        if reduction.kind is Max:
+            # A comparison in any order loses NaN, which is therefore counted apart.
+            return _Accumulator(
+                before_row=[f"double {total} = -INFINITY;", f"int64_t {has_nan} = 0;"],
+                per_element=[f"{total} = {value} > {total} ? {value} : {total};", f"{has_nan} |= {value} != {value};"],
+                after_row=[f"if ({has_nan}) {total} = NAN;"],
+                clause=f"reduction(max:{total}) reduction(|:{has_nan})",
             )
-        each = [_taken_in(made, value, answer)]
-        return _Total(row_begun=[f"double {made} = 0;"], each=each, clause=f"reduction(+:{made})")
+        return _Accumulator(
+            before_row=[f"double {total} = 0;"],
+            per_element=[_accumulate(total, value, reduction)],
+            clause=f"reduction(+:{total})",
+        )
 
-    def _finished(self, total: str, answer: RecordedReduction) -> str:
-        """The answer, from the sum of all that it is of."""
-        if answer.kind is not Mean or answer.over_model:  # whose elements others count
+    def _result_of(self, total: str, reduction: RecordedReduction) -> str:
+        """Return the result of a reduction, from the total of its operand."""
+        if reduction.kind is not Mean or reduction.over_model:  # `kernel.run` divides by the elements of all tensors
             return total
         passes = self.passes
-        of, left = passes.along(answer.of), passes.along(answer.result)
-        if of == passes.axes and not left:
+        axes, result_axes = passes.axes_of(reduction.operand), passes.axes_of(reduction.result)
+        if axes == passes.axes and not result_axes:
             return f"{total} / size[3]"
-        return f"{total} / ({' * '.join(axis.upper() for axis in of if axis not in left) or '1'})"
+        return f"{total} / ({' * '.join(axis.upper() for axis in axes if axis not in result_axes) or '1'})"
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def end(self) -> str:
-        """What follows for a tensor when all its blocks are done: answers, and values of fewer elements, if any."""
+        """Return the function that runs for a tensor after all its blocks; "" if the pass needs none.
+
+        It completes reductions, and computes values that have fewer elements than the parameter.
+        """
         lines = []
-        for answer in self.asked:
-            form = self.passes.made_of(answer)
+        for reduction in self.reductions:
+            form = self.passes.form_of(reduction)
             if form == "few":
-                lines += self._reduced(answer)
-            elif form != "rows":  # whose answers are complete
-                lines += self._put_together(answer)
-        small = [(k, value) for k, value in self.written if not self.passes.is_whole(value)]
-        for axes in sorted({self.passes.along(value) for _, value in small}, key=len, reverse=True):
-            targets = [(k, value) for k, value in small if self.passes.along(value) == axes]
-            stored = [f"x{k}[{_at(axes)}] = {_value(value)};" for k, value in targets]
-            lines += self._nest(axes, [value for _, value in targets], stored)
+                lines += self._reduce_small(reduction)
+            elif form != "rows":  # the block completes rows
+                lines += self._combine_blocks(reduction)
+        small = [(k, value) for k, value in self.writes if not self.passes.is_whole(value)]
+        for axes in sorted({self.passes.axes_of(value) for _, value in small}, key=len, reverse=True):
+            targets = [(k, value) for k, value in small if self.passes.axes_of(value) == axes]
+            stores = [f"x{k}[{_offset(axes)}] = {_variable(value)};" for k, value in targets]
+            lines += self._nest(axes, [value for _, value in targets], stores)
         if not lines:
             return ""
         head = f"static void end{self.number}(const int64_t *size, void *const *at, int64_t count, const double *row,"
         return "\n".join([head, "                 const double *model) {", _SIZES, *lines, "}"])
 
-    def _put_together(self, answer: RecordedReduction) -> list[str]:
-        """An answer from what the blocks have made for it."""
-        passes, column = self.passes, _column_of(self.passes, answer)
-        rows, left = passes.rows_in_block, passes.along(answer.result)
-        width = "M" if "m" in left else "1"
-        into = f"into[{'b * ' + width if 'b' in left else '0'} + m]"
+    def _combine_blocks(self, reduction: RecordedReduction) -> list[str]:
+        """Return the lines that complete a reduction from the partial results of the blocks."""
+        passes, column = self.passes, _column_of(self.passes, reduction)
+        rows, result_axes = passes.rows_in_block, passes.axes_of(reduction.result)
+        width = "M" if "m" in result_axes else "1"
+        target = f"into[{'b * ' + width if 'b' in result_axes else '0'} + m]"
         return [
             "    {",
             f"        const int64_t per = (N + {rows - 1}) / {rows};",
-            f"        const double *made = at[{column + 1} * count];",
-            *self._begun(answer),
+            f"        const double *partials = at[{column + 1} * count];",
+            *self._initialize(reduction),
             "        for (int64_t b = 0; b < B; b++)",
             "            for (int64_t k = 0; k < per; k++)",
             f"                for (int64_t m = 0; m < {width}; m++) {{",
-            f"                    const double one = made[(b * per + k) * {width} + m];",
-            f"                    {_taken_in(into, 'one', answer)}",
+            f"                    const double value = partials[(b * per + k) * {width} + m];",
+            f"                    {_accumulate(target, 'value', reduction)}",
             "                }",
-            *self._ended(answer),
+            *self._finish(reduction),
             "    }",
         ]
 
-    def _reduced(self, answer: RecordedReduction) -> list[str]:
-        """An answer made of values that have fewer elements than the parameter."""
-        into = f"into[{_at(self.passes.along(answer.result))}]"
-        taken = _taken_in(into, f"(double){_value(answer.of)}", answer)
-        loops = self._nest(self.passes.along(answer.of), [answer.of], [taken])
-        return ["    {", *self._begun(answer), *loops, *self._ended(answer), "    }"]
+    def _reduce_small(self, reduction: RecordedReduction) -> list[str]:
+        """Return the lines of a reduction of values that have fewer elements than the parameter."""
+        target = f"into[{_offset(self.passes.axes_of(reduction.result))}]"
+        statement = _accumulate(target, f"(double){_variable(reduction.operand)}", reduction)
+        loops = self._nest(self.passes.axes_of(reduction.operand), [reduction.operand], [statement])
+        return ["    {", *self._initialize(reduction), *loops, *self._finish(reduction), "    }"]
 
-    def _begun(self, answer: RecordedReduction) -> list[str]:
-        column = _column_of(self.passes, answer)
-        count = " * ".join(axis.upper() for axis in self.passes.along(answer.result)) or "1"
+    def _initialize(self, reduction: RecordedReduction) -> list[str]:
+        column = _column_of(self.passes, reduction)
+        count = " * ".join(axis.upper() for axis in self.passes.axes_of(reduction.result)) or "1"
         return [
             f"        double *into = at[{column} * count];",
             f"        const int64_t results = {count};",
-            f"        for (int64_t r = 0; r < results; r++) into[r] = {_nothing(answer)};",
+            f"        for (int64_t r = 0; r < results; r++) into[r] = {_identity(reduction)};",
         ]
 
-    def _ended(self, answer: RecordedReduction) -> list[str]:
-        if answer.kind is not Mean:
+    def _finish(self, reduction: RecordedReduction) -> list[str]:
+        if reduction.kind is not Mean:
             return []
-        return [f"        for (int64_t r = 0; r < results; r++) into[r] = {self._finished('into[r]', answer)};"]
+        return [f"        for (int64_t r = 0; r < results; r++) into[r] = {self._result_of('into[r]', reduction)};"]
 
-    def _nest(self, axes: Axes, targets: list[RecordedValue], last: list[str]) -> list[str]:
-        """Loops over these axes that compute values, and then do something with each."""
-        operations, wanted = self.passes.needed(targets)
-        pointers, loaded = self._inputs(wanted)
-        levels = self._leveled(operations, loaded)
-        lines = ["    {", *(f"    {text}" for text in (*pointers, *levels[""]))]
+    def _nest(self, axes: Axes, targets: list[RecordedValue], statements: list[str]) -> list[str]:
+        """Return loops over these axes that compute some values and then run statements with them."""
+        operations, places = self.passes.dependencies(targets)
+        pointers, loads = self._inputs(places)
+        loops = self._by_loop(operations, loads)
+        lines = ["    {", *(f"    {text}" for text in (*pointers, *loops[""]))]
         for axis in axes:
-            lines += [f"    for (int64_t {axis} = 0; {axis} < {axis.upper()}; {axis}++) {{", *levels[axis]]
-        return [*lines, *last, "    }" * len(axes), "    }"]
+            lines += [f"    for (int64_t {axis} = 0; {axis} < {axis.upper()}; {axis}++) {{", *loops[axis]]
+        return [*lines, *statements, "    }" * len(axes), "    }"]
 
 
-def _value(value: RecordedValue) -> str:
+def _variable(value: RecordedValue) -> str:
     return f"v{value.place}"

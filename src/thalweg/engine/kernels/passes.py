@@ -1,13 +1,13 @@
-"""Passes: a recording, cut where answers to reductions are needed, and the loops that each pass runs.
+"""Passes: a recording, cut where it needs results of reductions, and the loops that each pass runs.
 
 An elementwise program is one pass. A reduction over all elements must be complete before anything that depends on it
-can be computed, so such a program has a pass more for each answer that needs another one first. Every pass computes
-anew what it needs of the values before it, from what was there before the step: reading memory twice is cheaper than
-keeping a tensor in between. Only the last pass writes.
+is computed, so a program has one more pass for each reduction whose operand needs the result of another. Every pass
+computes the values that it needs again, from the tensors as they were before the step: reading memory twice is cheaper
+than storing a tensor in between. Only the last pass writes.
 
-Loops run over three axes: a matrix has rows `n` and columns `m`, and a tensor of more dimensions batches `b` of
-matrices. Dimensions that are always reduced together are one axis; where all of them are, the axis is cut into rows
-of a fixed length.
+Loops run over three axes: a matrix has rows `n` and columns `m`, and a tensor of more dimensions is a batch `b` of
+matrices. Dimensions that are always reduced together form one axis. If all dimensions are, the axis is cut into rows of
+a fixed length.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,174 +27,185 @@ from thalweg.engine.kernels.recording import (
 from thalweg.rules.core.reductions import Reduction
 
 ROW = 4096  # elements in a row, where a tensor is one axis: an equal share for two threads, and a long loop
-_BLOCK = 64  # rows in a block, where it is not: what one thread does at a time, with sums of its own for the columns
+_BLOCK = 64  # rows in a block, where it is not: the unit of work of a thread, with its own sums for the columns
 
-Axes = str  # of "b", "n" and "m", those along which a value varies
+Axes = str  # some of "b", "n" and "m", in this order: the axes along which a value varies
+ReductionForm = Literal["few", "rows", "columns", "all"]
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A recording, and in which pass each value is known."""
+    """A recording, and the pass in which each of its values is computed."""
 
     recording: Recording
 
     @cached_property
     def axes(self) -> Axes:
-        """The axes that the parameter has."""
-        return "bnm"[3 - len(self._lengths) :]
+        """The axes of the parameter."""
+        return "bnm"[3 - len(self._axis_lengths) :]
 
     @cached_property
-    def _lengths(self) -> list[int]:
-        """How many dimensions, one after the other, each axis has."""
+    def _axis_lengths(self) -> list[int]:
+        """The number of consecutive dimensions that each axis has."""
         columns = zip(*(value.varies for value in self._values), strict=True)
-        lengths = [len(list(alike)) for _, alike in groupby(columns)]
+        lengths = [len(list(equal)) for _, equal in groupby(columns)]
         if len(lengths) > 3:
             raise UnknownOperationError("reductions along more than two dimensions, each by itself")
         return lengths
 
     @property
     def _values(self) -> list[RecordedValue]:
-        return [*self.columns, *(one.result for one in self.recording.operations)]
+        return [*self.columns, *(operation.result for operation in self.recording.operations)]
 
     @property
     def columns(self) -> list[RecordedValue]:
-        """What lies in memory for a parameter: itself, its gradient, its state."""
+        """The tensors of a parameter in memory: itself, its gradient, its state."""
         return [self.recording.param, self.recording.grad, *self.recording.state.values()]
 
-    def along(self, value: RecordedValue) -> Axes:
-        """The axes along which a value varies."""
-        firsts = [sum(self._lengths[:k]) for k in range(len(self._lengths))]
-        found = "".join(axis for axis, first in zip(self.axes, firsts, strict=True) if value.varies[first])
-        if self.axes == "bnm" and found in ("n", "m", "nm"):
+    def axes_of(self, value: RecordedValue) -> Axes:
+        """Return the axes along which a value varies."""
+        firsts = [sum(self._axis_lengths[:k]) for k in range(len(self._axis_lengths))]
+        axes = "".join(axis for axis, first in zip(self.axes, firsts, strict=True) if value.varies[first])
+        if self.axes == "bnm" and axes in ("n", "m", "nm"):
             raise UnknownOperationError("a value that varies along the last dimensions alone")
-        return found
+        return axes
 
     def is_whole(self, value: RecordedValue) -> bool:
-        """Whether a value has as many elements as the parameter."""
-        return self.along(value) == self.axes
+        """Return True if a value has as many elements as the parameter."""
+        return self.axes_of(value) == self.axes
 
     @property
     def rows_in_block(self) -> int:
-        """How many rows one thread takes at a time."""
+        """The number of rows that a thread computes at a time."""
         return 1 if self.axes == "m" else _BLOCK
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
-        """The batches, rows and columns of a parameter, and its elements."""
+        """Return the batches, rows, columns and elements of a parameter of this shape."""
         count = prod(shape)
         if self.axes == "m":
             return 1, -(-count // ROW), ROW, count
         sides, dim = [1] * (3 - len(self.axes)), 0
-        for length in self._lengths:
+        for length in self._axis_lengths:
             sides.append(prod(shape[dim : dim + length]))
             dim += length
         b, n, m = sides
         return b, n, m, count
 
-    # --- answers ------------------------------------------------------------------------------------------------------
+    # --- reductions ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def answers(self) -> list[RecordedReduction]:
-        """All reductions, in the order in which they are asked for."""
-        return [one for one in self.recording.operations if isinstance(one, RecordedReduction)]
+    def reductions(self) -> list[RecordedReduction]:
+        """All reductions, in the order of their requests."""
+        return [operation for operation in self.recording.operations if isinstance(operation, RecordedReduction)]
 
     @cached_property
-    def over_model(self) -> list[RecordedReduction]:
-        """Those over the whole model."""
-        found = [one for one in self.answers if one.over_model]
-        if not all(self.is_whole(one.of) for one in found):
+    def model_reductions(self) -> list[RecordedReduction]:
+        """The reductions over the whole model."""
+        over_model = [reduction for reduction in self.reductions if reduction.over_model]
+        if not all(self.is_whole(reduction.operand) for reduction in over_model):
             raise UnknownOperationError("a reduction over the model of fewer numbers than a tensor has")
-        return found
+        return over_model
 
     @cached_property
-    def known(self) -> dict[int, int]:
-        """In which pass each computed value, by its place, can be computed; inputs can from the first."""
-        found: dict[int, int] = {}
-        for one in self.recording.operations:
-            args = (one.of,) if isinstance(one, RecordedReduction) else one.args
-            first = max((found.get(arg.place, 0) for arg in args if isinstance(arg, RecordedValue)), default=0)
-            found[one.result.place] = first + isinstance(one, RecordedReduction)
-        return found
+    def first_pass(self) -> dict[int, int]:
+        """The first pass that can compute each value, by its place; inputs, which are not listed, have pass 0."""
+        numbers: dict[int, int] = {}
+        for operation in self.recording.operations:
+            args = (operation.operand,) if isinstance(operation, RecordedReduction) else operation.args
+            number = max((numbers.get(arg.place, 0) for arg in args if isinstance(arg, RecordedValue)), default=0)
+            numbers[operation.result.place] = number + isinstance(operation, RecordedReduction)
+        return numbers
 
     @cached_property
     def last(self) -> int:
         """The number of the pass that writes."""
-        return max((self.known[one.result.place] for one in self.answers), default=0)
+        return max((self.first_pass[reduction.result.place] for reduction in self.reductions), default=0)
 
     @cached_property
     def calls(self) -> list[range]:
-        """The passes to run in one go; between them the answers over the model are put together."""
-        ends = sorted({self.asked_in(one) for one in self.over_model} | {self.last})
+        """The passes of each call of the kernel; between calls, reductions over the model are combined."""
+        ends = sorted({self.pass_of(reduction) for reduction in self.model_reductions} | {self.last})
         return [range(low + 1, high + 1) for low, high in pairwise([-1, *ends])]
 
     @cached_property
-    def shared(self) -> list[tuple[int, type[Reduction]]]:
-        """What is asked over the model: in which of the calls, and what."""
-        each = (
-            (next(k for k, call in enumerate(self.calls) if self.asked_in(one) in call), one) for one in self.over_model
-        )
-        return [(k, one.kind) for k, one in each]
+    def shared_reductions(self) -> list[tuple[int, type[Reduction]]]:
+        """The number of the call that computes each reduction over the model, and its kind."""
+        return [
+            (next(k for k, call in enumerate(self.calls) if self.pass_of(reduction) in call), reduction.kind)
+            for reduction in self.model_reductions
+        ]
 
-    def asked_in(self, answer: RecordedReduction) -> int:
-        """The number of the pass that makes an answer."""
-        return self.known[answer.result.place] - 1
+    def pass_of(self, reduction: RecordedReduction) -> int:
+        """Return the number of the pass that computes a reduction."""
+        return self.first_pass[reduction.result.place] - 1
 
-    def asked(self, number: int) -> list[RecordedReduction]:
-        """The reductions whose answers a pass makes."""
-        return [one for one in self.answers if self.asked_in(one) == number]
+    def reductions_of(self, number: int) -> list[RecordedReduction]:
+        """Return the reductions that a pass computes."""
+        return [reduction for reduction in self.reductions if self.pass_of(reduction) == number]
 
-    def written(self, number: int) -> list[tuple[int, RecordedValue]]:
-        """What a pass writes: numbers of columns, and their new values."""
+    def writes_of(self, number: int) -> list[tuple[int, RecordedValue]]:
+        """Return the columns that a pass writes, by number, and their new values."""
         if number != self.last:
             return []
-        made = zip((0, *range(2, len(self.columns))), self.recording.outputs, strict=True)
-        return [(k, value) for k, value in made if value.place != self.columns[k].place]
+        outputs = zip((0, *range(2, len(self.columns))), self.recording.outputs, strict=True)
+        return [(k, value) for k, value in outputs if value.place != self.columns[k].place]
 
-    def of_whole(self, number: int) -> tuple[list[RecordedReduction], list[tuple[int, RecordedValue]]]:
-        """What a pass makes of whole tensors: the answers that it asks, and what it writes."""
-        asked = [one for one in self.asked(number) if self.is_whole(one.of)]
-        return asked, [(k, value) for k, value in self.written(number) if self.is_whole(value)]
+    def whole_results_of(self, number: int) -> tuple[list[RecordedReduction], list[tuple[int, RecordedValue]]]:
+        """Return the reductions of whole tensors that a pass computes, and the whole tensors that it writes."""
+        reductions = [reduction for reduction in self.reductions_of(number) if self.is_whole(reduction.operand)]
+        return reductions, [(k, value) for k, value in self.writes_of(number) if self.is_whole(value)]
 
-    def needed(self, targets: Iterable[RecordedValue]) -> tuple[list[Operation], set[int]]:
-        """The operations that lead to these values, and the places of the inputs and answers that these begin from."""
-        wanted = {value.place for value in targets}
-        leading = []
-        for one in reversed(self.recording.operations):
-            if isinstance(one, Operation) and one.result.place in wanted:
-                leading.append(one)
-                wanted |= {arg.place for arg in one.args if isinstance(arg, RecordedValue)}
-        return leading[::-1], wanted
+    def dependencies(self, targets: Iterable[RecordedValue]) -> tuple[list[Operation], set[int]]:
+        """Return the computation of some values.
+
+        Args:
+            targets: The values to compute.
+
+        Returns:
+            The operations, in order, and the places of all values involved; those without an operation are inputs and
+            results of reductions.
+        """
+        places = {value.place for value in targets}
+        operations = []
+        for operation in reversed(self.recording.operations):
+            if isinstance(operation, Operation) and operation.result.place in places:
+                operations.append(operation)
+                places |= {arg.place for arg in operation.args if isinstance(arg, RecordedValue)}
+        return operations[::-1], places
 
     def moved_bytes(self) -> tuple[int, int]:
-        """How many bytes a step reads, and writes, for each element of a parameter, all passes together."""
+        """Return the bytes that a step reads and writes for each element of a parameter, in all passes together."""
         read = written = 0
         for number in range(self.last + 1):
-            answers, made = self.of_whole(number)
-            _, wanted = self.needed([*(one.of for one in answers), *(value for _, value in made)])
-            read += sum(one.dtype.itemsize for one in self.columns if one.place in wanted and self.is_whole(one))
-            written += sum(value.dtype.itemsize for _, value in made)
+            reductions, writes = self.whole_results_of(number)
+            targets = [*(reduction.operand for reduction in reductions), *(value for _, value in writes)]
+            _, places = self.dependencies(targets)
+            loaded = [value for value in self.columns if value.place in places and self.is_whole(value)]
+            read += sum(value.dtype.itemsize for value in loaded)
+            written += sum(value.dtype.itemsize for _, value in writes)
         return read, written
 
-    # --- room for answers ---------------------------------------------------------------------------------------------
+    # --- memory for reductions ----------------------------------------------------------------------------------------
 
     def numel(self, value: RecordedValue, sizes: Sequence[int]) -> int:
-        """How many elements a value has for a parameter of these sizes."""
+        """Return the number of elements of a value for a parameter of these sizes."""
         if self.is_whole(value):
             return sizes[3]
-        return prod(size for axis, size in zip("bnm", sizes, strict=False) if axis in self.along(value))
+        return prod(size for axis, size in zip("bnm", sizes, strict=False) if axis in self.axes_of(value))
 
-    def num_results(self, answer: RecordedReduction, sizes: Sequence[int]) -> int:
-        """How many numbers the answer to a reduction over a parameter of these sizes has."""
-        return self.numel(answer.result, sizes)
+    def num_results(self, reduction: RecordedReduction, sizes: Sequence[int]) -> int:
+        """Return the number of results of a reduction over a parameter of these sizes."""
+        return self.numel(reduction.result, sizes)
 
-    def num_partial(self, answer: RecordedReduction, sizes: Sequence[int]) -> int:
-        """How many numbers the blocks of a parameter make for that: one each, or one for each column."""
+    def num_partials(self, reduction: RecordedReduction, sizes: Sequence[int]) -> int:
+        """Return the number of partial results of all blocks of a parameter: one a block, or one a column of each."""
         b, n, m, _ = sizes
-        each = {"all": 1, "columns": m}.get(self.made_of(answer), 0)
-        return b * -(-n // self.rows_in_block) * each
+        per_block = {"all": 1, "columns": m}.get(self.form_of(reduction), 0)
+        return b * -(-n // self.rows_in_block) * per_block
 
-    def made_of(self, answer: RecordedReduction) -> Literal["few", "rows", "columns", "all"]:
-        """What each number of an answer is made of: values that are few from the start, or a row, a column, or all."""
-        if not self.is_whole(answer.of):
+    def form_of(self, reduction: RecordedReduction) -> ReductionForm:
+        """Return the operand of each result: few values, none of them a whole tensor; or a row, a column, or all."""
+        if not self.is_whole(reduction.operand):
             return "few"
-        left = self.along(answer.result)
-        return "rows" if "n" in left else "columns" if "m" in left else "all"
+        axes = self.axes_of(reduction.result)
+        return "rows" if "n" in axes else "columns" if "m" in axes else "all"

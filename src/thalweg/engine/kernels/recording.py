@@ -1,9 +1,10 @@
 """Recording: a program run once on tensors without data, written down operation by operation.
 
-What is written is a straight line: the switches of the rule have been taken, and its numbers are inputs. Where the rule
-asks for a reduction, the answer is written down as one more input, and what it was asked of.
+A recording is straight-line code: the switches of the rule have chosen its branches, and its numbers are inputs. Where
+the rule requests a reduction, the recording holds the request, and its result is one more input.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,19 +12,25 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg.engine.core.program import Program
-from thalweg.rules.core.reductions import Reduction
+from thalweg.rules.core.reductions import Reduction, ReductionGenerator
 
-# Sizes of the dimensions of recorded tensors: none is 1, which would pass for a number, and no two are alike, so that
-# what was reshaped or transposed does not pass for something that was not.
+# Sizes of the dimensions of recorded tensors. None is 1, which broadcasts, and no two are equal, so that a reshaped or
+# transposed tensor is not mistaken for the original.
 _SIZES = (2, 3, 5, 7, 11, 13)
 
 
 class UnknownOperationError(Exception):
-    """The recording has something that is not known to come out alike in C."""
+    """A recording contains something that kernels cannot compute with the same rounding as PyTorch."""
 
 
 class RecordedValue(NamedTuple):
-    """An input or a result: its place in the recording, its dtype, and the dimensions along which it varies."""
+    """An input or a result.
+
+    Attributes:
+        place: The number of the value in the recording.
+        dtype: Its dtype.
+        varies: For each dimension of the parameter, True if the value varies along it.
+    """
 
     place: int
     dtype: torch.dtype
@@ -31,25 +38,49 @@ class RecordedValue(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One call of an operator on values and plain numbers."""
+    """One call of an operator on values and plain numbers.
+
+    Attributes:
+        operator: The name of the operator, as in ``aten.add.Tensor``.
+        args: Recorded values and plain numbers.
+        result: The result.
+        computed_in: The dtype of the operands; in a comparison it differs from that of the result.
+    """
 
     operator: str
     args: tuple[Any, ...]
     result: RecordedValue
-    computed_in: torch.dtype  # of a comparison: what is compared, while the result is a truth value
+    computed_in: torch.dtype
 
 
 class RecordedReduction(NamedTuple):
-    """A reduction that was asked for, and its answer."""
+    """A requested reduction and its result.
+
+    Attributes:
+        kind: The class of the request: ``Sum``, ``Mean`` or ``Max``.
+        operand: The value that is reduced.
+        over_model: True if the reduction covers the whole model.
+        result: The result.
+    """
 
     kind: type[Reduction]
-    of: RecordedValue
+    operand: RecordedValue
     over_model: bool
     result: RecordedValue
 
 
 class Recording(NamedTuple):
-    """A program, written down: `outputs` are the new parameter and state."""
+    """A program, written down.
+
+    Attributes:
+        param: The parameter.
+        grad: Its gradient.
+        state: Its state, by name.
+        coefficients: The scalars of the step, by name.
+        element: The number of each element, for stochastic rounding.
+        operations: The operations and reductions, in the order in which they run.
+        outputs: The new parameter, then the new state.
+    """
 
     param: RecordedValue
     grad: RecordedValue
@@ -66,7 +97,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         self.shape = shape
         self.operations: list[Operation | RecordedReduction] = []
         self.values: dict[int, RecordedValue] = {}
-        self.alive: list[Tensor] = []  # an id is only unique among the living
+        self.alive: list[Tensor] = []  # an id is unique among living objects only
 
     def value(self, tensor: Tensor) -> RecordedValue:
         if id(tensor) not in self.values:
@@ -75,86 +106,102 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         return self.values[id(tensor)]
 
     def _varies(self, shape: torch.Size) -> tuple[bool, ...]:
-        whole = (1,) * (len(self.shape) - len(shape)) + tuple(shape)
-        if len(whole) > len(self.shape) or any(one not in (1, of) for one, of in zip(whole, self.shape, strict=True)):
+        padded = (1,) * (len(self.shape) - len(shape)) + tuple(shape)
+        if len(padded) > len(self.shape) or any(
+            size not in (1, expected) for size, expected in zip(padded, self.shape, strict=True)
+        ):
             raise UnknownOperationError(f"a tensor of shape {tuple(shape)} for a parameter of {tuple(self.shape)}")
-        return tuple(size > 1 for size in whole)
+        return tuple(size > 1 for size in padded)
 
-    def answered(self, request: Reduction) -> Tensor:
-        """The answer to a request: as large as the engine's, but of one element where that has no dimensions."""
-        along = request.dim if isinstance(request.dim, tuple) else (request.dim,)
-        if not along or not request.of.dtype.is_floating_point:
+    def reduce(self, request: Reduction) -> Tensor:
+        """Record a request; return its result, of one element where the engine's has no dimensions."""
+        dims = request.dim if isinstance(request.dim, tuple) else (request.dim,)
+        if not dims or not request.of.dtype.is_floating_point:
             raise UnknownOperationError(f"a {type(request).__name__} of {request.of.dtype} along {request.dim}")
-        shape = [1] if None in along else list(request.of.shape)
-        for dim in along:
+        shape = [1] if None in dims else list(request.of.shape)
+        for dim in dims:
             if dim is not None:
                 shape[dim] = 1
-        answer = _made(request.of.dtype, torch.Size(shape))
+        result = _meta_tensor(request.of.dtype, torch.Size(shape))
         self.operations.append(
-            RecordedReduction(type(request), self.value(request.of), request.over == "model", self.value(answer))
+            RecordedReduction(type(request), self.value(request.of), request.over == "model", self.value(result))
         )
-        return answer
+        return result
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         tensors = [arg for arg in args if isinstance(arg, Tensor)]
         if not tensors:
-            raise UnknownOperationError(f"{func}, a tensor that is made in the step")
+            raise UnknownOperationError(f"{func}, which creates a tensor in the step")
         computed_in = torch.result_type(*tensors[-2:]) if len(tensors) > 1 else tensors[0].dtype
-        # A dtype argument is told by the dtype of the result, and recorded tensors lie nowhere; where other keywords
-        # matter, they end the recording.
-        plain = {key: one for key, one in kwargs.items() if key not in ("dtype", "pin_memory") and one is not None}
-        name = str(func) if not plain else f"{func} with {plain}"
-        known = tuple(self.value(arg) if isinstance(arg, Tensor) else arg for arg in args)
-        self.operations.append(Operation(name, known, self.value(result), computed_in))
+        # The dtype of the result shows a dtype argument, and recorded tensors have no memory to pin. Any other keyword
+        # becomes part of the name, which no table of operations holds.
+        keywords = {key: arg for key, arg in kwargs.items() if key not in ("dtype", "pin_memory") and arg is not None}
+        name = str(func) if not keywords else f"{func} with {keywords}"
+        operands = tuple(self.value(arg) if isinstance(arg, Tensor) else arg for arg in args)
+        self.operations.append(Operation(name, operands, self.value(result), computed_in))
         return result
 
 
-def _made(dtype: torch.dtype, shape: torch.Size) -> Tensor:
+def _meta_tensor(dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def record(program: Program, dtype: torch.dtype, num_dims: int = 1, *, larger: int = 0) -> Recording:
-    """Write down a program for parameters of this dtype and number of dimensions.
+    """Record a program.
 
-    What is written must be the same at other sizes (`larger`); a rule that reads sizes off itself is told by that.
+    Args:
+        program: The program.
+        dtype: The dtype of its parameters.
+        num_dims: The number of their dimensions.
+        larger: 1 records at other, larger sizes. The recording differs if the rule reads sizes from tensors.
+
+    Returns:
+        The recording.
+
+    Raises:
+        UnknownOperationError: If the program does something that no kernel can do.
     """
     if num_dims + larger > len(_SIZES):
         raise UnknownOperationError(f"parameters of {num_dims} dimensions")
     shape = torch.Size(_SIZES[larger : num_dims + larger])
     recorder = _Recorder(shape)
-    param, grad = _made(dtype, shape), _made(dtype, shape)
+    param, grad = _meta_tensor(dtype, shape), _meta_tensor(dtype, shape)
     layout = program.layout(shape)
-    # Their dtypes and shapes are those of a state made for a real parameter.
+    # A real state shows the dtypes and shapes.
     example = program.init(torch.zeros(shape, dtype=dtype, device="cpu"))
-    # A tensor without dimensions would count as a number where dtypes meet, which a coefficient is, and a state not.
-    state = type(example)(*(_made(leaf.dtype, leaf.shape or torch.Size([1])) for leaf in example))
-    row = program.coefficients(1)
-    c = type(row)(*(_made(torch.float64, torch.Size([])) for _ in row))
-    index = _made(torch.int64, shape) if program.needs_index else None
+    # A tensor without dimensions counts as a number when dtypes are promoted: coefficients do, state does not.
+    state = type(example)(*(_meta_tensor(entry.dtype, entry.shape or (1,)) for entry in example))
+    scalars = program.coefficients(1)
+    c = type(scalars)(*(_meta_tensor(torch.float64, ()) for _ in scalars))
+    index = _meta_tensor(torch.int64, shape) if program.needs_index else None
     inputs = [recorder.value(tensor) for tensor in (param, grad, *state, *c)]
     index_value = None if index is None else recorder.value(index)
-    asking = program.update(param, grad, state, c, index)
-    answer = None
-    try:
-        while True:
-            with recorder, torch.no_grad():
-                request = asking.send(answer)
-            answer = recorder.answered(request)
-    except StopIteration as stop:
-        new_param, new_state = stop.value
+    new_param, new_state = _run(program.update(param, grad, state, c, index), recorder)
     outputs = [recorder.value(tensor) for tensor in (new_param, *new_state)]
     num_state = len(layout)
-    before = [inputs[0], *inputs[2 : 2 + num_state]]
-    if [one[1:] for one in outputs] != [one[1:] for one in before]:
-        raise UnknownOperationError("a step that changes the dtype or shape of the parameter or of what it remembers")
+    replaced = [inputs[0], *inputs[2 : 2 + num_state]]
+    if [value[1:] for value in outputs] != [value[1:] for value in replaced]:
+        raise UnknownOperationError("a step that changes the dtype or shape of the parameter or of its state")
     return Recording(
         param=inputs[0],
         grad=inputs[1],
         state=dict(zip(layout, inputs[2 : 2 + num_state], strict=True)),
-        coefficients=dict(zip(row._fields, inputs[2 + num_state :], strict=True)),
+        coefficients=dict(zip(scalars._fields, inputs[2 + num_state :], strict=True)),
         element=index_value,
         operations=recorder.operations,
         outputs=outputs,
     )
+
+
+def _run(generator: ReductionGenerator, recorder: _Recorder) -> Any:
+    """Run a program to its end; return its result."""
+    result = None
+    try:
+        while True:
+            with recorder, torch.no_grad():
+                request = generator.send(result)
+            result = recorder.reduce(request)
+    except StopIteration as stop:
+        return stop.value
