@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.optim.models import ARCHITECTURES, Architecture, Gpt
 from thalweg.errors import RoutingError
-from thalweg.optim.routing import Routing, roles_of, route
+from thalweg.optim.routing import RoutingPlan, roles_of, route
 from thalweg.tasks.catalogue import BUILT_IN
 
 NEVER = {"embedding", "tied head", "head", "norm", "bias", "scale", "router", "depthwise convolution"}
@@ -22,7 +22,7 @@ def made(architecture: Architecture) -> nn.Module:
         return architecture.make()
 
 
-def of_role(plan: Routing, role: str | None) -> set[str]:
+def of_role(plan: RoutingPlan, role: str | None) -> set[str]:
     return {one.name for one in plan.parameters if one.role == role}
 
 
@@ -68,8 +68,8 @@ def test_what_cannot_be_told_is_asked_and_the_answers_are_taken() -> None:
 
     plan = route(Plain())
     assert [one.name for one in plan.questions] == ["mixing", "second.weight", "attention.qkv.weight"]
-    assert "3 to be asked" in str(plan)
-    with pytest.raises(RoutingError, match=r"got 3 that nothing tells:\n    mixing  8x8: a parameter of its own") as e:
+    assert "Ambiguous: 3." in str(plan)
+    with pytest.raises(RoutingError, match=r"got 3 ambiguous ones:\n    mixing  8x8: a parameter of its own") as e:
         plan.optimizer()
     assert "16 rows are not 3 x 8" in str(e.value)
     assert "no later one takes its 8 outputs" in str(e.value)

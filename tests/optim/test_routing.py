@@ -236,7 +236,7 @@ def test_the_plan_reads_as_a_table() -> None:
         (
             lambda: route(gpt(), roles={"wtf.weight": "head"}),
             RoutingError,
-            "which none goes by. Did you mean wte.weight",
+            "which matches none. Did you mean wte.weight",
         ),
         (lambda: route(gpt(), lr_scale={"emedding": 2}), SettingError, "got 'emedding'. Did you mean embedding"),
         (lambda: route(gpt(), lr_scale={"embedding": "2"}), SettingError, "scale of embedding must be a number >= 0"),

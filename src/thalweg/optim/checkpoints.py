@@ -61,7 +61,9 @@ def prepare(
     return {**saved, "param_groups": saved_groups}, _prepare_state(rule, groups, saved_groups, saved["state"])
 
 
-def _prepare_state(rule: Rule, groups: Groups, saved_groups: Groups, saved: Mapping[Any, Any]) -> dict[Any, Any]:
+def _prepare_state(
+    rule: Rule, groups: Groups, saved_groups: Sequence[dict[str, Any]], saved: Mapping[Any, Any]
+) -> dict[Any, Any]:
     """Return the state of each parameter, copied to its device; the dtype is the one that was saved."""
     rules = [keywords.to_rule(rule, group) for group in saved_groups]
     state: dict[Any, Any] = defaultdict(dict)

@@ -106,12 +106,12 @@ def _type_of(rule: Rule, keyword: str, names: Sequence[str]) -> Any:
         kind | None if value is None else kind
         for kind, value in zip(types, torch_values if len(torch_values) == len(types) else types, strict=True)
     ]
-    return types[0] if list(names) == [keyword] else tuple[tuple(types)]
+    return types[0] if list(names) == [keyword] else tuple[tuple(types)]  # type: ignore[misc]  # as many as there are
 
 
 def _type_of_value(declared: Hyper) -> Any:
     if declared.kind == "choice":
-        return getitem(Literal, declared.options)  # type: ignore[call-overload]  # options are known at run time
+        return getitem(Literal, declared.options)
     return {"switch": bool, "count": int, "number": Scalar}[declared.kind]
 
 

@@ -1,6 +1,18 @@
-"""Routing: each parameter of a model to the rule that suits it."""
+"""Routing: each parameter of a model follows the rule that suits it."""
 
-from thalweg.optim.routing.roles import Role, roles_of
-from thalweg.optim.routing.routing import UNCHANGED, Assigned, Routing, RoutingPlan, Treatment, route
+from thalweg.optim.routing.assignment import UNCHANGED, Assignment, Treatment
+from thalweg.optim.routing.role import Role
+from thalweg.optim.routing.roles import ParameterRole, roles_of
+from thalweg.optim.routing.routing import Routing, RoutingPlan, route
 
-__all__ = ["UNCHANGED", "Assigned", "Role", "Routing", "RoutingPlan", "Treatment", "roles_of", "route"]
+__all__ = [
+    "UNCHANGED",
+    "Assignment",
+    "ParameterRole",
+    "Role",
+    "Routing",
+    "RoutingPlan",
+    "Treatment",
+    "roles_of",
+    "route",
+]

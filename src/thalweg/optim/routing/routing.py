@@ -1,20 +1,22 @@
-"""Routing: which rule each parameter of a model follows, at which learning rate and weight decay, and why.
+"""Routing: the rule of each parameter of a model, with its learning rate, its weight decay and the reason.
 
-A plan to be read before training: print it. `optimizer()` makes it true.
+The result is a plan to be read before training: print it, then create the optimizer with `optimizer()`.
 """
 
-import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest
 from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
-from thalweg.optim.routing.roles import MATRICES, ROLES, UNDECAYED, Part, Role, roles_of
+from thalweg.optim.routing import plan_table
+from thalweg.optim.routing.assignment import Assignment, Treatment
+from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
+from thalweg.optim.routing.roles import ParameterRole, roles_of
 from thalweg.optim.setting_warnings import warn
 from thalweg.registry import combine_rules, rule_from_name
 from thalweg.rules import Rule
@@ -22,122 +24,99 @@ from thalweg.rules.composition.composite import settings_prefix
 from thalweg.rules.composition.routed import Routed
 from thalweg.rules.composition.wrapper import unwrap
 
-_COLUMNS = ("parameter", "shape", "role", "rule", "lr", "weight decay", "why")
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """What makes of the whole rule that of some of the parameters.
-
-    `settings` say which of the rules, and how a parameter holds its matrices.
-    """
-
-    settings: tuple[tuple[str, Any], ...] = ()
-    lr_scale: float = 1.0
-    decay_scale: float = 1.0
-
-    def of(self, whole: Rule) -> Rule:
-        """The rule of these parameters."""
-        if self == UNCHANGED:
-            return whole
-        scales = {"lr": self.lr_scale, "weight_decay": self.decay_scale}
-        scales = {name: scale for name, scale in scales.items() if scale != 1 and name in whole.hypers()}
-        own = whole.settings() if scales else {}
-        return whole.with_(**dict(self.settings), **{name: own[name] * scale for name, scale in scales.items()})
-
-
-UNCHANGED = Treatment()  # all parameters follow the whole rule as it is
-
-
-@dataclass(frozen=True, eq=False)
-class Assigned:
-    """What is to be done with one parameter, and why. The role is None where it must be asked for."""
-
-    name: str
-    param: Tensor
-    role: Role | None
-    rule: str
-    why: str
-    treatment: Treatment
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the parameter."""
-        return tuple(self.param.shape)
-
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RoutingPlan:
-    """Every trained parameter of a model, once, with what is to be done with it."""
+    """The rule of every trained parameter of a model. Print it to read it.
+
+    Attributes:
+        rule: The rule of the whole model.
+        parameters: An assignment for each trained parameter.
+        frozen: The number of parameters that are not trained.
+    """
 
     rule: Rule
-    parameters: tuple[Assigned, ...]
-    frozen: int  # parameters that are not trained
+    parameters: tuple[Assignment, ...]
+    frozen: int
 
     @property
-    def questions(self) -> list[Assigned]:
-        """The parameters whose role nothing tells."""
-        return [one for one in self.parameters if one.role is None]
+    def questions(self) -> list[Assignment]:
+        """The parameters whose role is ambiguous."""
+        return [assignment for assignment in self.parameters if assignment.role is None]
 
-    def _ask(self) -> None:
-        if self.questions:
-            asked = "\n".join(f"    {one.name}  {_shape(one.shape)}: {one.why}" for one in self.questions)
+    def _check_answered(self) -> None:
+        if questions := self.questions:
+            lines = "\n".join(
+                f"    {question.name}  {plan_table.shape_text(question.shape)}: {question.why}"
+                for question in questions
+            )
             raise RoutingError(
-                f"route: the role of every parameter must be known, got {len(self.questions)} that nothing tells:\n"
-                f"{asked}\nSay what each is, roles={{{self.questions[-1].name!r}: 'head'}} for instance; headless=True "
-                "says that those which may be last layers are none."
+                f"route: the role of every parameter must be known, got {len(questions)} ambiguous ones:\n"
+                f"{lines}\nPass the role of each, for example roles={{{questions[-1].name!r}: 'head'}}. If the model "
+                "has no last layer, pass headless=True."
             )
 
     def groups(self) -> list[dict[str, Any]]:
-        """The parameter groups of the optimizer, with names. Raises RoutingError while there are questions."""
+        """Return the parameter groups of the optimizer, with the names of the parameters.
+
+        Raises:
+            RoutingError: If the role of a parameter is ambiguous.
+        """
         return [
-            {"params": [(one.name, one.param) for one in ones], **keywords.from_rule(treatment.of(self.rule))}
-            for treatment, ones in self.treatments().items()
+            {
+                "params": [(assignment.name, assignment.param) for assignment in assignments],
+                **keywords.from_rule(treatment.of(self.rule)),
+            }
+            for treatment, assignments in self.treatments().items()
         ]
 
-    def treatments(self) -> dict[Treatment, list[Assigned]]:
-        """The parameters that are treated alike."""
-        self._ask()
-        found: dict[Treatment, list[Assigned]] = {}
-        for one in self.parameters:
-            found.setdefault(one.treatment, []).append(one)
-        return found
+    def treatments(self) -> dict[Treatment, list[Assignment]]:
+        """Return the parameters of each treatment.
+
+        Raises:
+            RoutingError: If the role of a parameter is ambiguous.
+        """
+        self._check_answered()
+        by_treatment: dict[Treatment, list[Assignment]] = {}
+        for assignment in self.parameters:
+            by_treatment.setdefault(assignment.treatment, []).append(assignment)
+        return by_treatment
 
     def optimizer(self, **common: Any) -> RuleOptimizer:
-        """One optimizer for the whole model.
+        """Create one optimizer for the whole model.
 
         Args:
-            common: what every optimizer takes besides its rule's settings (maximize, rounding, seed, way)
+            **common: Keywords that every optimizer has: ``maximize``, ``rounding``, ``seed``, ``backend``.
 
+        Returns:
+            The optimizer, with a group for each treatment of parameters.
+
+        Raises:
+            RoutingError: If the role of a parameter is ambiguous.
+            KeywordError: If a keyword is a setting of a rule, which `route` takes, or unknown.
         """
         if unknown := common.keys() - keywords.COMMON.keys():
             raise KeywordError(
                 f"RoutingPlan: optimizer() takes {', '.join(keywords.COMMON)}, got {', '.join(sorted(unknown))}. "
                 "Settings are given to route()."
             )
-        made = optimizer_for(self.rule.at_defaults())
-        return made(self.groups(), **keywords.from_rule(self.rule), **common)
+        kind = optimizer_for(self.rule.at_defaults())
+        return kind(self.groups(), **keywords.from_rule(self.rule), **common)
 
     def __str__(self) -> str:
-        """A table with a line for each parameter; those of repeated blocks share one."""
-        alike: dict[Any, list[Assigned]] = {}
-        for one in self.parameters:
-            key = (re.sub(r"\d+", "#", one.name), one.shape, one.role, one.treatment, one.why)
-            alike.setdefault(key, []).append(one)
-        rows = [_COLUMNS, *(_row(self.rule, ones) for ones in alike.values())]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(_COLUMNS))]
-        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        numel = sum(one.param.numel() for one in self.parameters)
-        left = f"; {self.frozen} frozen ones are left out" if self.frozen else ""
-        lines.append(f"{len(self.parameters)} parameters, {numel:,} numbers{left}.")
+        """Return a table with a line for each parameter; those of repeated blocks share a line."""
+        lines = plan_table.lines(self.rule, self.parameters)
+        numel = sum(assignment.param.numel() for assignment in self.parameters)
+        frozen = f"; {self.frozen} frozen ones are left out" if self.frozen else ""
+        lines.append(f"{len(self.parameters)} parameters, {numel:,} numbers{frozen}.")
         if self.questions:
-            lines.append(f"{len(self.questions)} to be asked: say their roles, roles={{name: role}}.")
+            lines.append(f"Ambiguous: {len(self.questions)}. Pass their roles, roles={{name: role}}.")
         return "\n".join(lines)
 
     __repr__ = __str__
 
 
-Routing = RoutingPlan  # the name of before
+Routing = RoutingPlan  # the former name
 
 
 def route(
@@ -151,138 +130,133 @@ def route(
     decay_scale: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> RoutingPlan:
-    """Plan which rule each parameter of a model follows: hidden matrices the first, all others the second.
+    """Assign each parameter of a model to an optimizer rule.
+
+    Hidden matrices and convolutions follow the first rule; embeddings, heads, norms, biases and all others follow the
+    second. Roles are found from the types of modules, from shared parameters, from shapes and, last, from names. If a
+    role is ambiguous, the plan lists the parameter under ``questions`` and asks you.
+
+    Muon given by its name moves parameters as far as AdamW does at the same learning rate (Liu et al. 2025,
+    arXiv:2502.16982). The learning rates of other rules keep the ratio of their defaults, or of the rule objects that
+    you pass. The weight decay is that of the first rule.
 
     Args:
-        model: any module; parameters that require no gradient are left out
-        rule: for hidden matrices and convolutions: a name (`muon`, `cautious(soap)`), a rule, or rules side by side
-            (`muon+adamw`, `Routed`). A rule that takes no matrices is for all parameters
-        rest: for embeddings, heads, norms, biases and what else is no hidden matrix; AdamW by default
-        roles: answers, by name or pattern of names: `{"*.qkv.weight": "fused qkv"}`; they go before all else
-        headless: the model has no last layer of its own, as a backbone
-        lr_scale: factors of the learning rate, by role or by name of a rule: `{"embedding": 10, "adamw": 0.3}`
-        decay_scale: factors of the weight decay, likewise; norms, biases and scales have 0 unless this says otherwise
-        settings: of the rules, under torch's keywords: `lr` and `weight_decay` are everybody's, others the first
-            rule's; the second's have its name in front (`adamw_betas`)
+        model: The model. Parameters that require no gradient are left out.
+        rule: The rule for hidden matrices: a name (``"muon"``, ``"cautious(soap)"``), a rule or its class, or both
+            rules at once (``"muon+adamw"``, ``Routed``). A rule that does not need matrices gets all parameters.
+        rest: The rule for all other parameters. Defaults to AdamW.
+        roles: Roles by name or by pattern of names, such as ``{"*.qkv.weight": "fused qkv"}``. They override all
+            evidence.
+        headless: True if the model has no last layer of its own, as a backbone.
+        lr_scale: Factors of the learning rate, >= 0, by role or by name of a rule: ``{"embedding": 10, "adamw": 0.3}``.
+            If both apply, they multiply.
+        decay_scale: Factors of the weight decay, >= 0, by role or by name of a rule. Norms, biases and scales have 0
+            unless this says otherwise.
+        **settings: Settings of the rules under torch's keywords. ``lr`` and ``weight_decay`` apply to both rules,
+            others to the first. The second rule's have its name in front: ``adamw_betas``.
 
-    Returns a RoutingPlan: print it, and call its `optimizer()`. Roles are told from the types of modules, ties,
-    shapes and, last, names. What cannot be told is in `questions`, and `optimizer()` asks for it.
+    Returns:
+        A plan that can be printed before its ``optimizer()`` is called.
 
-    Muon named by a text moves parameters as far as AdamW does at the same learning rate (Liu et al. 2025,
-    arXiv:2502.16982). Otherwise the learning rates of the two keep the ratio of their defaults, or of the objects that
-    were given. Weight decay is the first rule's. With `lr_scale` by role and by rule, both factors count.
+    Raises:
+        ParameterTypeError: If the model is not a module.
+        RoutingError: If an answer in ``roles`` is not a role or does not fit, or if no parameter is trained.
+        SettingError: If a setting or a factor is out of its bounds, or the rules cannot be combined.
+        KeywordError: If a setting is unknown.
+        UnknownNameError: If no rule has this name.
 
+    Example:
+        >>> import torch
+        >>> from thalweg.optim import route
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> plan = route(model, "muon+adamw", lr=0.02)
+        >>> [(param.name, param.role, param.rule) for param in plan.parameters if "weight" in param.name]
+        [('0.weight', 'hidden matrix', 'muon'), ('2.weight', 'head', 'adamw')]
+        >>> optimizer = plan.optimizer()
     """
     if not isinstance(model, nn.Module):
         raise ParameterTypeError(
-            f"route: model must be a module, whose parts tell what its parameters are for, got {type(model).__name__}. "
+            f"route: model must be a module, whose parts show the roles of parameters, got {type(model).__name__}. "
             "Pass the model itself."
         )
     if common := settings.keys() & keywords.COMMON.keys():
         raise KeywordError(f"route: {', '.join(sorted(common))} must be given to optimizer(), not to route().")
-    whole = _together(rule, rest)
+    whole = _whole_rule(rule, rest)
     whole = keywords.to_rule(whole, keywords.bind(whole, (), settings))
-    parts = roles_of(model, roles, headless=headless)
-    if not parts:
+    parameter_roles = roles_of(model, roles, headless=headless)
+    if not parameter_roles:
         raise RoutingError("route: the model must have parameters that require a gradient, got none.")
     lr_scale, decay_scale = dict(lr_scale or {}), dict(decay_scale or {})
+    _check_scales(whole, lr_scale, decay_scale)
+    scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED_ROLES, 0.0) | decay_scale
+    assignments = tuple(_assign(whole, role, *scales) for role in parameter_roles)
+    return RoutingPlan(whole, assignments, sum(not param.requires_grad for param in model.parameters()))
+
+
+def _check_scales(whole: Rule, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]) -> None:
+    """Raise SettingError if a scale has a wrong name or value; warn if there is no weight decay to scale."""
     known = [*_names(whole), *ROLES]
-    for given, factor in itertools.chain(lr_scale.items(), decay_scale.items()):
-        if given not in known:
-            raise SettingError(f"route: a scale must be of a role or a rule, got {given!r}. {nearest(given, known)}")
+    for name, factor in chain(lr_scale.items(), decay_scale.items()):
+        if name not in known:
+            raise SettingError(f"route: a scale must be of a role or a rule, got {name!r}. {nearest(name, known)}")
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
-            raise SettingError(f"route: the scale of {given} must be a number >= 0, got {factor!r}.")
-    scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED, 0.0) | decay_scale
-    _doubt(whole, decay_scale)
-    assigned = tuple(_assigned(whole, part, *scales) for part in parts)
-    return RoutingPlan(whole, assigned, sum(not param.requires_grad for param in model.parameters()))
-
-
-def _doubt(whole: Rule, decay_scale: Mapping[str, float]) -> None:
-    """Warn of factors of a weight decay that is not there."""
+            raise SettingError(f"route: the scale of {name} must be a number >= 0, got {factor!r}.")
     decay = whole.settings().get("weight_decay")
     factors = {name: factor for name, factor in decay_scale.items() if factor not in (0, 1)}
     if factors and not decay:
         got = "none" if decay is None else f"weight_decay={decay!r}"
-        remedy = "Take a rule that has one" if decay is None else "Give weight_decay"
+        remedy = "Use a rule that has one" if decay is None else "Pass weight_decay"
         warn(
-            f"route: decay_scale must have a weight decay to scale, got {factors} and {got}. {remedy}, or leave it out."
+            f"route: decay_scale must have a weight decay to scale, got {factors} and {got}. "
+            f"{remedy}, or remove decay_scale."
         )
 
 
-def _together(rule: Any, rest: Any) -> Rule:
-    """The one rule that is meant."""
-    first = _rule(rule)
+def _whole_rule(rule: Any, rest: Any) -> Rule:
+    """Return the rule of the whole model."""
+    first = _as_rule(rule)
     if first.parts:
         if rest is not None:
             raise SettingError(f"route: rest must be left out where rule has parts, got {rest!r} beside {first.name}.")
         return first
     if rest is None and not first.traits.needs_whole_matrices:
         return first
-    second = _rule("adamw" if rest is None else rest)
+    second = _as_rule("adamw" if rest is None else rest)
     return combine_rules("+", first, second) if isinstance(rule, str) else Routed((first, second))
 
 
 def _names(whole: Rule) -> list[str]:
-    """What its rules are called, or it itself where it is one alone."""
+    """Return the names of the rule's parts, or its own name if it has no parts."""
     return list(whole.parts) or [settings_prefix(whole)]
 
 
 def _lr_ratios(whole: Rule) -> dict[str, float]:
-    """How the learning rates of rules side by side were to each other when they were put together."""
+    """Return the ratios of the learning rates of the rule's parts when they were combined."""
     core = unwrap(whole)
     return dict(zip(core.member_names, core.lr_ratios, strict=True)) if isinstance(core, Routed) else {}
 
 
-def _rule(given: Any) -> Rule:
-    if isinstance(given, str):
-        return rule_from_name(given)
-    made = given() if isinstance(given, type) and issubclass(given, Rule) else given
-    if not isinstance(made, Rule):
-        raise SettingError(f"route: a rule must be a name or a rule, got {given!r:.60}. Pass 'muon', say.")
-    return made
+def _as_rule(value: Any) -> Rule:
+    if isinstance(value, str):
+        return rule_from_name(value)
+    rule = value() if isinstance(value, type) and issubclass(value, Rule) else value
+    if not isinstance(rule, Rule):
+        raise SettingError(f"route: a rule must be a name or a rule, got {value!r:.60}. Pass 'muon', for example.")
+    return rule
 
 
-def _assigned(whole: Rule, part: Part, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]) -> Assigned:
+def _assign(
+    whole: Rule, role: ParameterRole, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]
+) -> Assignment:
     settings: dict[str, Any] = {}
     names = _names(whole)
-    name = names[0] if part.role in MATRICES else names[-1]
+    name = names[0] if role.role in MATRIX_ROLES else names[-1]
     if whole.parts:
         settings = {"rule": name}
-    if name == names[0] and part.blocks.keys() <= whole.hypers().keys():
-        settings |= part.blocks
-    role = part.role or ""
-    lr = lr_scale.get(name, 1.0) * lr_scale.get(role, 1.0)
-    decay = decay_scale.get(role, decay_scale.get(name, 1.0))
-    return Assigned(part.name, part.param, part.role, name, part.why, Treatment(tuple(settings.items()), lr, decay))
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "one number"
-
-
-def _row(whole: Rule, alike: list[Assigned]) -> tuple[str, ...]:
-    """A line for parameters of which all but the numbers in their names is alike."""
-    one = alike[0]
-    settings = one.treatment.of(whole).settings()
-    numbers = (f"{settings[name]:g}" if name in settings else "–" for name in ("lr", "weight_decay"))
-    blocks = next((f", {value} blocks" for key, value in one.treatment.settings if key.endswith("blocks")), "")
-    rule = one.rule + blocks if one.role else "?"
-    return _numbered([each.name for each in alike]), _shape(one.shape), one.role or "?", rule, *numbers, one.why
-
-
-def _numbered(names: list[str]) -> str:
-    """`h.0.w`, `h.1.w`, `h.2.w` as `h.0-2.w (3)`."""
-    if len(names) == 1:
-        return names[0]
-    texts = [re.split(r"(\d+)", name) for name in names]
-    columns = [sorted({int(text[k]) for text in texts}) if k % 2 else texts[0][k] for k in range(len(texts[0]))]
-    shown = [_span(one) if isinstance(one, list) else one for one in columns]
-    return f"{''.join(shown)} ({len(names)})"
-
-
-def _span(numbers: list[int]) -> str:
-    whole = numbers == list(range(numbers[0], numbers[-1] + 1))
-    if len(numbers) == 1:
-        return str(numbers[0])
-    return f"{numbers[0]}-{numbers[-1]}" if whole else ",".join(map(str, numbers))
+    if name == names[0] and role.blocks.keys() <= whole.hypers().keys():
+        settings |= role.blocks
+    role_name = role.role or ""
+    lr = lr_scale.get(name, 1.0) * lr_scale.get(role_name, 1.0)
+    decay = decay_scale.get(role_name, decay_scale.get(name, 1.0))
+    treatment = Treatment(tuple(settings.items()), lr, decay)
+    return Assignment(role.name, role.param, role.role, name, role.why, treatment)
