@@ -58,8 +58,8 @@ def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> N
         with pytest.raises(ParameterError) as error:
             case.optimizer(lazy.parameters(), **case.settings)
         assert str(error.value) == (
-            f"{case.optimizer.__name__}: every parameter must have a shape, got one of a lazy module that has none yet. "
-            "Pass one batch through the model before you create the optimizer."
+            f"{case.optimizer.__name__}: every parameter must have a shape, got one of a lazy module that has none yet."
+            " Pass one batch through the model before you create the optimizer."
         )
         return
     optimizer = case.optimizer(lazy.parameters(), **case.settings)
