@@ -23,14 +23,14 @@ RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]
 
 
 def test_a_third_of_those_that_came_to_a_rung_goes_on() -> None:
-    assert Rungs("train", {5: []}).kept(5, [4.0, 2.0, 9.0, 1.0, 7.0, 8.0]) == [1, 3]
-    assert Rungs("train", {5: []}).kept(5, [4.0]) == [0]  # the first of all goes on
-    assert Rungs("train", {5: [1.0, 2.0]}).kept(5, [1.5]) == []
-    assert Rungs("train", {5: [1.0, 2.0]}).kept(5, [0.5]) == [0]
-    assert Rungs("train", {5: [1.0, 2.0, 3.0]}).kept(5, [1.5]) == [0]  # two of four
-    assert Rungs("train", {5: []}).kept(5, [math.nan, math.inf, math.nan]) == [1]
-    assert Rungs("train", {5: []}).kept(5, [math.nan]) == []
-    assert Rungs("train", {5: [1.0]}).kept(5, [1.0] * 5) == [0]  # two of six, the earlier ones where they tie
+    assert Rungs("train", {5: []}).survivors(5, [4.0, 2.0, 9.0, 1.0, 7.0, 8.0]) == [1, 3]
+    assert Rungs("train", {5: []}).survivors(5, [4.0]) == [0]  # the first of all goes on
+    assert Rungs("train", {5: [1.0, 2.0]}).survivors(5, [1.5]) == []
+    assert Rungs("train", {5: [1.0, 2.0]}).survivors(5, [0.5]) == [0]
+    assert Rungs("train", {5: [1.0, 2.0, 3.0]}).survivors(5, [1.5]) == [0]  # two of four
+    assert Rungs("train", {5: []}).survivors(5, [math.nan, math.inf, math.nan]) == [1]
+    assert Rungs("train", {5: []}).survivors(5, [math.nan]) == []
+    assert Rungs("train", {5: [1.0]}).survivors(5, [1.0] * 5) == [0]  # two of six, the earlier ones where they tie
 
 
 def test_rungs_are_shares_of_the_schedule() -> None:
@@ -43,7 +43,7 @@ def test_rungs_are_shares_of_the_schedule() -> None:
 def test_what_is_saved_is_spent_and_no_more(draws: int) -> None:
     horizon = TrainingSchedule(680, "linear")
     drawn = pruning.num_draws_with_pruning(draws, horizon)
-    assert pruning.cost(drawn, horizon) <= draws < pruning.cost(drawn + 1, horizon)
+    assert pruning.cost_with_pruning(drawn, horizon) <= draws < pruning.cost_with_pruning(drawn + 1, horizon)
     assert drawn > 3 * draws or draws == 1
 
 
@@ -51,7 +51,7 @@ def test_where_there_is_no_rung_nothing_is_saved_and_nothing_more_is_drawn() -> 
     assert pruning.num_draws_with_pruning(24, TrainingSchedule(1, "constant")) == 24
     short = pruning.num_draws_with_pruning(24, TrainingSchedule(3, "constant"))
     assert short > 24
-    assert pruning.cost(short, TrainingSchedule(3, "constant")) <= 24
+    assert pruning.cost_with_pruning(short, TrainingSchedule(3, "constant")) <= 24
 
 
 def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() -> None:

@@ -13,10 +13,10 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning import pilot
-from thalweg.comparison.planning.pilot import measure
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import PopulationRun, SingleRun, Trial
+from thalweg.comparison.training.timing import measure_task
 from thalweg.comparison.training.trainer import follow, run_function
 from thalweg.comparison.training.workload import as_workload
 from thalweg.errors import TaskError
@@ -198,9 +198,9 @@ class Branching(nn.Module):
 )
 def test_a_model_that_cannot_be_stacked_trains_one_by_one_and_says_why(changes: dict, reason: str) -> None:
     task, contender = small(**changes), CONTENDERS["sgd"]
-    way, _ = measure(task, contender, HORIZON, 0)
-    assert way.members == 1
-    assert way.reason.startswith(reason)
+    mode = measure_task(task, contender, HORIZON, 0).mode
+    assert mode.members == 1
+    assert mode.reason.startswith(reason)
     (result,) = as_workload(task).train(contender, [Trial({"lr": 0.01}, 0)], HORIZON)
     assert result.status == "ok"
     assert result.train < result.evaluations[0].train
@@ -216,22 +216,23 @@ def test_a_population_is_chosen_where_it_is_clearly_faster(
         run = next(cell.cell_contents for cell in action.__closure__ if hasattr(cell.cell_contents, "members"))
         return 1.0 if isinstance(run, SingleRun) else run.members / gain
 
-    monkeypatch.setattr(pilot, "seconds_of", made_up)
-    way, untrained = measure(load("digits"), CONTENDERS["adam"], TrainingSchedule(660, "linear"), 0)
-    assert way.members == members
-    assert way.reason.startswith("population of 32 under vmap" if members == 32 else "one by one: a population")
-    assert untrained == pytest.approx(dict.fromkeys(("train", "validation", "test"), 2.3), abs=0.1)
-    assert way.seconds(64) == pytest.approx(64 * (660 + 17) / (gain if members == 32 else 1))
+    monkeypatch.setattr(timing, "seconds_of", made_up)
+    measurement = measure_task(load("digits"), CONTENDERS["adam"], TrainingSchedule(660, "linear"), 0)
+    mode = measurement.mode
+    assert mode.members == members
+    assert mode.reason.startswith("population of 32 under vmap" if members == 32 else "one by one: a population")
+    assert measurement.untrained == pytest.approx(dict.fromkeys(("train", "validation", "test"), 2.3), abs=0.1)
+    assert mode.seconds(64) == pytest.approx(64 * (660 + 17) / (gain if members == 32 else 1))
 
 
 def test_one_call_that_was_held_up_does_not_decide_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, lengths = [0.0], iter([0.2, 0.01, 0.01])
-    monkeypatch.setattr(pilot.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
     def action() -> None:
         clock[0] += next(lengths)
 
-    assert pilot.seconds_of(action) == pytest.approx(0.01)
+    assert timing.seconds_of(action) == pytest.approx(0.01)
 
 
 def test_the_shuffling_of_a_loader_follows_from_the_seed() -> None:
