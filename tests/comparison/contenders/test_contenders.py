@@ -163,7 +163,7 @@ def test_wrappers_nest_by_name_and_are_written_as_python() -> None:
     with pytest.raises(UnknownNameError, match="no wrapper is called 'cautius'. Did you mean cautious"):
         parse("cautius(adam)")
     with pytest.raises(
-        SettingError, match="what is wrapped or put beside another must be thalweg's own, got 'torch.optim:NAdam'"
+        SettingError, match="an optimizer that is wrapped or combined must be thalweg's own, got 'torch.optim:NAdam'"
     ):
         parse("clip(torch.optim:NAdam)")
 

@@ -22,7 +22,6 @@ from thalweg.engine import population
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.optim.routing import Treatment
-from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.task import Measure
 
@@ -103,7 +102,7 @@ class SingleRun:
         self.optimizer = contender.optimizer(self.model, trial.settings, task.roles)
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
         set_training_mode(self.optimizer, True)
-        rule = contender.rule if isinstance(contender.rule, Rule) else None
+        rule = contender.thalweg_rule
         self.needs_closure = rule is not None and rule.needs == "closure"
         self.passes_closure = rule is not None and rule.needs in ("second gradient", "closure")
         self.curvature_interval = rule.curvature_interval if rule and rule.needs == "curvature" else 0
@@ -284,15 +283,14 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
         contender: The contender that trains it.
         model: A model of the task.
     """
-    if not isinstance(contender.rule, Rule):
+    rule = contender.thalweg_rule
+    if rule is None:
         return f"{contender.name} is no rule of thalweg's"
-    if contender.rule.needs != "gradient":
-        return f"{contender.name} needs more than one gradient a step: a {contender.rule.needs}"
-    if contender.rule.has_eval_params:
+    if rule.needs != "gradient":
+        return f"{contender.name} needs more than one gradient a step: a {rule.needs}"
+    if rule.has_eval_params:
         return f"{contender.name} is evaluated at other parameters than it trains"
-    if any(
-        rule.uses_random_numbers or not rule.supports_vmap for rule in (contender.rule, *contender.rule.parts.values())
-    ):
+    if any(part.uses_random_numbers or not part.supports_vmap for part in (rule, *rule.parts.values())):
         return f"{contender.name} takes steps that differ in more than numbers"
     return _why_not_stacked(task, model)
 
