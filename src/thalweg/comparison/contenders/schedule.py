@@ -35,8 +35,8 @@ def _warmed_up(decay: Callable[[int, int], float]) -> Callable[[int, int], float
     return factor
 
 
-# Each returns the share of the learning rate at a step (from 0) of a number of steps. `none` equals `constant`; it reads
-# better for optimizers that need no schedule, such as Schedule-Free.
+# Each returns the share of the learning rate at a step (from 0) of a number of steps. `none` equals `constant`; it
+# reads better for optimizers that need no schedule, such as Schedule-Free.
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "linear": _linear,
     "cosine": _cosine,
