@@ -5,6 +5,13 @@ from dataclasses import replace
 from thalweg import rules
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.registry import RULES
+from thalweg.rules import Rule
+
+
+def summary_of(kind: type[Rule]) -> str:
+    """Return the first line of the docstring of a rule."""
+    return (kind.__doc__ or "").partition("\n")[0]
+
 
 _NO_MOMENTUM = frozenset({"momentum"})
 
@@ -14,7 +21,7 @@ _VARIANTS = (
     Contender("sgd", rules.SGD(), "stochastic gradient descent, no momentum", _NO_MOMENTUM),
     Contender("momentum", rules.SGD(momentum=0.9), "SGD with momentum (heavy ball)"),
     Contender("nesterov", rules.SGD(momentum=0.9, nesterov=True), "SGD with Nesterov's momentum"),
-    Contender("adagrad", rules.AdaGrad(), rules.AdaGrad.__doc__ or ""),
+    Contender("adagrad", rules.AdaGrad(), summary_of(rules.AdaGrad)),
     Contender("rmsprop", rules.RMSprop(), "RMSprop without momentum", _NO_MOMENTUM),
     Contender("amsgrad", rules.Adam(amsgrad=True), "Adam that divides by the largest mean square so far"),
     # Its line search replaces a schedule; on mini-batches it would mistake noise for curvature.
@@ -32,7 +39,7 @@ _VARIANTS = (
 
 # Every other rule competes under the name of its file, without a schedule if it averages its iterates instead.
 _RULES = [
-    Contender(name, kind(), kind.__doc__ or "", schedule="none" if kind.replaces_lr_schedule else None)
+    Contender(name, kind(), summary_of(kind), schedule="none" if kind.replaces_lr_schedule else None)
     for name, kind in RULES.items()
     if kind is not rules.SGD
 ]

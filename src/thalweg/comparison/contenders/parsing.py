@@ -1,13 +1,15 @@
 """Parsing: from the text, rule, class or function that a user writes to a contender.
 
-adam                            a rule at its defaults
-adam:beta2=0.95,lr=1e-4..1e-2   a setting pinned, another searched in a range of the user's
-adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
-cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
-muon+adamw                      hidden matrices by the first, other parameters by the second (thalweg.optim.route)
-then(adam,sgd):switch_at=500    the first for so many steps, then the second
-torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name
-path/to/file.py:make            a function (params, lr=...) of the user's
+The forms of a text::
+
+    adam                            a rule at its defaults
+    adam:beta2=0.95,lr=1e-4..1e-2   a setting pinned, another searched in a range of the user's
+    adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
+    cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
+    muon+adamw                      hidden matrices by the first, all else by the second (thalweg.optim.route)
+    then(adam,sgd):switch_at=500    the first for so many steps, then the second
+    torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name
+    path/to/file.py:make            a function (params, lr=...) of the user's
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +20,7 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
-from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.named import CONTENDERS, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
 from thalweg.registry import combine_rules, name_of_rule, parse_expression, split_at
@@ -96,7 +98,7 @@ def _with_assignments(contender: Contender, name: str, assignments: str) -> Cont
 
 
 def _wrap(kind: type[Wrapper], contender: Contender) -> Contender:
-    return replace(contender, rule=kind(_rule_of(contender)), about=kind.__doc__ or "", recommended={})
+    return replace(contender, rule=kind(_rule_of(contender)), about=summary_of(kind), recommended={})
 
 
 def _combine(operator: str, *parts: Contender) -> Contender:
@@ -252,4 +254,4 @@ def _from_rule(rule: Rule) -> Contender:
     ]
     name = (name_of_rule(rule) if isinstance(rule, Wrapper | CompositeRule) else None) or kind.__name__.lower()
     name += ":" + ",".join(texts) if texts else ""
-    return Contender(name, rule, kind.__doc__ or "", frozenset(changed))
+    return Contender(name, rule, summary_of(kind), frozenset(changed))
