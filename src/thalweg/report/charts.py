@@ -171,7 +171,7 @@ def _curve(raced: Sequence[TrialRecord], split: str, optimum: float | None) -> t
     What diverged counts as infinite, and leaves a gap where a quartile is; a training that stopped early keeps its
     last value.
     """
-    runs = [entry.result.looks for entry in raced if entry.result.looks]
+    runs = [entry.result.evaluations for entry in raced if entry.result.evaluations]
     if not runs:
         return (np.empty(0),) * 4
     longest = max(runs, key=lambda looks: looks[-1].step)

@@ -73,7 +73,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "fresh": next((one.name for one in summaries if one.entries["value"]), None),
         "advised": any(one.recommended is not None for one in summaries),
         "target": plan.target,
-        "looks": next(iter(plan.schedules.values())).looks,
+        "looks": next(iter(plan.schedules.values())).num_evaluations,
         "ways": {name: plan.execution_modes[name].reason for name in names},
         "seed": plan.seed,
         "seeds": {_STAGES.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
@@ -143,12 +143,15 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     # A time to a target has no optimum, whatever the loss has.
     value_optimum = plan.optimum if plan.target is None else None
     value_label = comparison.metric + (over if plan.target is None else "")
-    has_curves = any(len(entry.result.looks) > 1 for one in summaries for entry in one.entries["race"])
+    has_curves = any(len(entry.result.evaluations) > 1 for one in summaries for entry in one.entries["race"])
     splits = []
     for split in ("train", "validation"):
         # A surface has no data: all splits are the one function. A user's function may not report the training loss.
         losses = [
-            getattr(look, split) for one in summaries for entry in one.entries["race"] for look in entry.result.looks
+            getattr(look, split)
+            for one in summaries
+            for entry in one.entries["race"]
+            for look in entry.result.evaluations
         ]
         if any(math.isfinite(loss) for loss in losses) and not (split == "validation" and plan.judged_on == "train"):
             splits.append(split)

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from thalweg import optim, rules
-from thalweg.comparison.contenders.contender import Contender, line_of_code
+from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
 from thalweg.comparison.contenders.parsing import parse, resolve, split_list
-from thalweg.comparison.planning.search import draws, order_opened_by
+from thalweg.comparison.planning.search import draw_settings, order_opened_by
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 
 ROOT = Path(__file__).parents[3]
@@ -79,9 +79,9 @@ def test_where_the_optimum_is_known_weight_decay_is_off_unless_it_was_asked_for(
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_the_line_to_paste_makes_exactly_the_optimizer_that_was_trained(name: str) -> None:
     contender = CONTENDERS[name]
-    for settings in draws(contender, 32, seed=1):
+    for settings in draw_settings(contender, 32, seed=1):
         model = nn.Linear(2, 2, bias=False)  # some take matrices alone
-        line = line_of_code(contender.described(), settings)
+        line = contender.describe().line_of_code(settings)
         scope = {"thalweg": __import__("thalweg"), "model": model}
         exec(line, scope)
         trained = contender.optimizer(model.parameters(), settings)
@@ -93,7 +93,7 @@ def test_the_line_to_paste_makes_exactly_the_optimizer_that_was_trained(name: st
 
 def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
     contender = CONTENDERS["adamw"]
-    drawn = draws(contender, 30, seed=3)
+    drawn = draw_settings(contender, 30, seed=3)
     space = contender.space(3)
     assert len(drawn) == 30
     assert drawn[0] == {name: getattr(contender.rule, name) for name in space}
@@ -102,14 +102,14 @@ def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
         contender.rule.with_(**settings)
     for settings in drawn[1:]:
         assert all(space[name].low <= value <= space[name].high for name, value in settings.items())
-    assert drawn == draws(contender, 30, seed=3)
-    assert drawn != draws(contender, 30, seed=4)
+    assert drawn == draw_settings(contender, 30, seed=3)
+    assert drawn != draw_settings(contender, 30, seed=4)
 
 
 def test_draws_cover_the_learning_rate_evenly() -> None:
     contender = CONTENDERS["sgd"]
     bounds = contender.space(1)["lr"]
-    positions = sorted(bounds.position(one["lr"]) for one in draws(contender, 9, seed=0)[1:])
+    positions = sorted(bounds.position(one["lr"]) for one in draw_settings(contender, 9, seed=0)[1:])
     # Eight Sobol points: one in each eighth of the range.
     assert [int(8 * position) for position in positions] == list(range(8))
 
@@ -120,7 +120,7 @@ def test_a_small_budget_opens_the_learning_rate_alone() -> None:
 
 def test_a_contender_with_nothing_to_search_has_one_setting() -> None:
     contender = Contender("fixed", rules.SGD(lr=0.1), pinned=frozenset({"lr", "momentum", "weight_decay"}))
-    assert draws(contender, 16, seed=0) == [{}]
+    assert draw_settings(contender, 16, seed=0) == [{}]
 
 
 def test_state_bytes_are_those_of_the_running_optimizer() -> None:
@@ -147,7 +147,7 @@ def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
         lr: float = rules.hyper(0.1, ">= 0", symbol="η", doc="learning rate")
 
     contender = Contender("mine", Mine())
-    assert contender.described()["optimizer"] == "thalweg.optim.optimizer_for(Mine)"
+    assert contender.describe().optimizer == "thalweg.optim.optimizer_for(Mine)"
     optimizer = contender.optimizer([torch.ones(2, requires_grad=True)], {"lr": 0.2})
     assert isinstance(optimizer, optim.optimizer_for(Mine))
 
@@ -157,7 +157,7 @@ def test_wrappers_nest_by_name_and_are_written_as_python() -> None:
     assert second.name == "adam"
     assert first.rule == rules.Clip(rules.Cautious(rules.AdamW(beta2=0.95)), max_norm=0.5)
     assert {"beta2", "max_norm"} <= first.pinned
-    line = line_of_code(first.described(), {"lr": 0.2})
+    line = first.describe().line_of_code({"lr": 0.2})
     made = "thalweg.optim.optimizer_for(thalweg.rules.Clip(thalweg.rules.Cautious(thalweg.rules.AdamW())))"
     assert line == f"optimizer = {made}(model.parameters(), lr=0.2, betas=(0.9, 0.95), max_norm=0.5)"
     with pytest.raises(UnknownNameError, match="no wrapper is called 'cautius'. Did you mean cautious"):

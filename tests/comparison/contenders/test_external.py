@@ -132,10 +132,10 @@ def test_who_edits_what_an_optimizer_calls_means_another_one(tmp_path: Path) -> 
         "import torch\nFACTOR = 1\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(",
     )
     file.write_text(text + "params, lr=lr * FACTOR)\n")
-    before = parse(f"{file}:make").described()["source"]
-    assert before == parse(f"{file}:make").described()["source"]
+    before = parse(f"{file}:make").describe().source
+    assert before == parse(f"{file}:make").describe().source
     file.write_text(text.replace("FACTOR = 1", "FACTOR = 2") + "params, lr=lr * FACTOR)\n")
-    assert parse(f"{file}:make").described()["source"] != before
+    assert parse(f"{file}:make").describe().source != before
 
 
 def test_a_range_of_the_users_is_kept_to() -> None:
@@ -144,14 +144,14 @@ def test_a_range_of_the_users_is_kept_to() -> None:
     for entry in one.entries["search"]:
         assert 1e-6 <= entry.settings["lr"] <= 1e-5
         assert 1e-3 <= entry.settings["weight_decay"] <= 1e-1  # opened, though the optimum is known
-    assert found.plan.extended[one.name] == 0
+    assert found.plan.times_extended[one.name] == 0
 
 
 def test_optimizers_from_a_file_train_in_worker_processes(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
     here, there = (compare(SHORT, [f"{file}:make"], budget="4trials", workers=workers) for workers in (1, 2))
-    assert there.plan.workers == 2
+    assert there.plan.num_workers == 2
     assert here.contenders[0].value == there.contenders[0].value
 
 

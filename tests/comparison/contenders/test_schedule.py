@@ -37,5 +37,5 @@ def test_an_unknown_schedule_is_refused() -> None:
 
 
 def test_a_training_is_looked_at_from_start_to_end() -> None:
-    assert TrainingSchedule(steps=8, schedule="linear", looks=4).evaluation_steps() == [0, 2, 4, 6, 8]
-    assert TrainingSchedule(steps=2, schedule="linear", looks=16).evaluation_steps() == [0, 1, 2]
+    assert TrainingSchedule(steps=8, schedule="linear", num_evaluations=4).evaluation_steps() == [0, 2, 4, 6, 8]
+    assert TrainingSchedule(steps=2, schedule="linear", num_evaluations=16).evaluation_steps() == [0, 1, 2]

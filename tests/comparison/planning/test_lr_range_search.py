@@ -12,10 +12,10 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.external import external_optimizer
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning.lr_range_search import ALLOWED, extended_ranges
+from thalweg.comparison.planning.lr_range_search import MAX_EXTENSIONS, extended_ranges
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 from thalweg.rules import Range
 
 
@@ -49,7 +49,7 @@ def test_a_range_grows_towards_the_best(rate: float, low: float, high: float, ti
         return
     grew, number = found[contender.name]
     assert (grew.low, grew.high, number) == (pytest.approx(low), pytest.approx(high), times)
-    assert times <= ALLOWED
+    assert times <= MAX_EXTENSIONS
 
 
 def test_only_those_at_an_end_go_on() -> None:
@@ -70,7 +70,7 @@ def test_a_range_of_the_users_stays() -> None:
 def test_a_comparison_searches_the_range_that_grew() -> None:
     task = replace(thalweg.tasks.load("quadratic"), passes=60)
     found = thalweg.compare(task, [narrow(1e-6, 1e-4), "gd"], budget="6x8trials")
-    assert found.plan.extended == {"sgd 1e-06-0.0001": 2, "gd": 0}
+    assert found.plan.times_extended == {"sgd 1e-06-0.0001": 2, "gd": 0}
     assert found.plan.ranges["sgd 1e-06-0.0001"]["lr"].high == pytest.approx(1e-2)
     rates = [entry.settings["lr"] for entry in found.contenders[-1].entries["search"]]
     assert max(rates) > 1e-3
@@ -80,7 +80,7 @@ def test_contenders_train_in_one_population_as_each_by_itself() -> None:
     task, horizon = thalweg.tasks.load("quadratic"), TrainingSchedule(20, "linear", 2)
     contenders = [CONTENDERS[name] for name in ("sgd", "momentum", "momentum", "adam")]
     trials = [Trial({"lr": 0.01 * (k + 1)}, k) for k in range(4)]
-    together = train_all(task, contenders, trials, horizon)
+    together = as_workload(task).train(contenders, trials, horizon)
     for one, trial, result in zip(contenders, trials, together, strict=True):
-        (alone,) = train_all(task, one, [trial], horizon)
+        (alone,) = as_workload(task).train(one, [trial], horizon)
         assert result.train == pytest.approx(alone.train, rel=1e-4)

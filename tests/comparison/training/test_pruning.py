@@ -17,7 +17,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training import pruning
 from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]
 
@@ -42,14 +42,14 @@ def test_rungs_are_shares_of_the_schedule() -> None:
 @pytest.mark.parametrize("draws", [1, 4, 8, 16, 24, 64])
 def test_what_is_saved_is_spent_and_no_more(draws: int) -> None:
     horizon = TrainingSchedule(680, "linear")
-    drawn = pruning.drawn_for(draws, horizon)
+    drawn = pruning.num_draws_with_pruning(draws, horizon)
     assert pruning.cost(drawn, horizon) <= draws < pruning.cost(drawn + 1, horizon)
     assert drawn > 3 * draws or draws == 1
 
 
 def test_where_there_is_no_rung_nothing_is_saved_and_nothing_more_is_drawn() -> None:
-    assert pruning.drawn_for(24, TrainingSchedule(1, "constant")) == 24
-    short = pruning.drawn_for(24, TrainingSchedule(3, "constant"))
+    assert pruning.num_draws_with_pruning(24, TrainingSchedule(1, "constant")) == 24
+    short = pruning.num_draws_with_pruning(24, TrainingSchedule(3, "constant"))
     assert short > 24
     assert pruning.cost(short, TrainingSchedule(3, "constant")) <= 24
 
@@ -75,31 +75,31 @@ def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() ->
 
 def test_a_population_goes_on_with_those_that_are_kept_as_if_they_were_alone() -> None:
     """Those that end are, to the last bits of vmap, what they are without the others; two optimizers side by side."""
-    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", looks=3)
+    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", num_evaluations=3)
     contenders = [CONTENDERS["adam"]] * 5 + [CONTENDERS["momentum"]] * 4
     trials = [Trial({"lr": rate}, 3) for rate in RATES]
-    whole = train_all(task, contenders, trials, horizon)
+    whole = as_workload(task).train(contenders, trials, horizon)
     rungs = Rungs("validation", {step: [] for step in rungs_of(horizon)})
-    pruned = train_all(task, contenders, trials, horizon, rungs=rungs)
+    pruned = as_workload(task).train(contenders, trials, horizon, rungs=rungs)
     ended = [k for k, result in enumerate(pruned) if result.status != "pruned"]
     assert len(ended) == 1  # nine, three, one
-    assert [len(result.looks) for result in pruned].count(2) == 6
+    assert [len(result.evaluations) for result in pruned].count(2) == 6
     for k in ended:
         assert pruned[k].test == pytest.approx(whole[k].test, rel=1e-4)
-    at_first_rung = sorted(result.looks[1].validation for result in pruned)
-    assert max(pruned[k].looks[1].validation for k in ended) <= at_first_rung[2]
+    at_first_rung = sorted(result.evaluations[1].validation for result in pruned)
+    assert max(pruned[k].evaluations[1].validation for k in ended) <= at_first_rung[2]
 
 
 def test_neighbours_that_stay_go_on_each_at_its_own_numbers() -> None:
     """Several of each program are left after both rungs, of a full batch too."""
-    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", looks=3)
+    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", num_evaluations=3)
     rates = [0.003 * 1.3**k for k in range(27)]
     for first, second in (("adam", "momentum"), ("gd", "gd")):
         contenders = [CONTENDERS[first]] * 14 + [CONTENDERS[second]] * 13
         trials = [Trial({"lr": rate}, k) for k, rate in enumerate(rates)]
-        whole = train_all(task, contenders, trials, horizon)
+        whole = as_workload(task).train(contenders, trials, horizon)
         rungs = Rungs("validation", {step: [] for step in rungs_of(horizon)})
-        pruned = train_all(task, contenders, trials, horizon, rungs=rungs)
+        pruned = as_workload(task).train(contenders, trials, horizon, rungs=rungs)
         ended = [k for k, result in enumerate(pruned) if result.status == "ok"]
         assert len(ended) == 3
         for k in ended:
@@ -110,7 +110,7 @@ def steps_taken(found: thalweg.Comparison) -> dict[str, int]:
     """Optimizer steps of the search, by contender."""
     taken: dict[str, int] = {}
     for one in found.contenders:
-        taken[one.name] = sum(entry.result.looks[-1].step for entry in one.entries["search"])
+        taken[one.name] = sum(entry.result.evaluations[-1].step for entry in one.entries["search"])
     return taken
 
 
@@ -120,7 +120,11 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
     pruned = compare(task, names, budget="16trials", prune=True, store=tmp_path)
     for one in pruned.contenders:
         searched = one.entries["search"]
-        assert len(searched) == pruning.drawn_for(16, pruned.plan.schedules[one.name]) == pruned.plan.draws[one.name]
+        assert (
+            len(searched)
+            == pruning.num_draws_with_pruning(16, pruned.plan.schedules[one.name])
+            == pruned.plan.draws[one.name]
+        )
         statuses = [entry.result.status for entry in searched]
         assert statuses.count("pruned") >= 0.85 * len(searched)
         # The chosen setting is one that went to the end.
@@ -187,5 +191,5 @@ def test_a_training_function_is_left_from_within_report() -> None:
 
     found = compare(train, ["sgd"], budget="8trials", prune=True)
     searched = found.contenders[0].entries["search"]
-    assert {entry.result.looks[-1].step for entry in searched} == {2, 6, 18}
+    assert {entry.result.evaluations[-1].step for entry in searched} == {2, 6, 18}
     assert calls.count(18) < len(calls) - len(searched) // 2

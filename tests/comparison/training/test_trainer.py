@@ -17,13 +17,14 @@ from thalweg.comparison.planning import pilot
 from thalweg.comparison.planning.pilot import measure
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import PopulationRun, SingleRun, Trial
-from thalweg.comparison.training.trainer import follow, run_function, train_all
+from thalweg.comparison.training.trainer import follow, run_function
+from thalweg.comparison.training.workload import as_workload
 from thalweg.errors import TaskError
 from thalweg.registry import WRAPPERS
 from thalweg.tasks import Splits, Task, TrainingFunction, load
 
 X, Y = torch.ones(20, 3), torch.ones(20, 1)
-HORIZON = TrainingSchedule(steps=30, schedule="linear", looks=3)
+HORIZON = TrainingSchedule(steps=30, schedule="linear", num_evaluations=3)
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2))]
 
 
@@ -52,12 +53,12 @@ def test_a_population_trains_as_one_by_one_does(name: str) -> None:
         assert (one.train, one.validation, one.test) == pytest.approx(
             (other.train, other.validation, other.test), rel=2e-4
         )
-        assert [look.step for look in one.looks] == [look.step for look in other.looks] == [0, 10, 20, 30]
+        assert [look.step for look in one.evaluations] == [look.step for look in other.evaluations] == [0, 10, 20, 30]
 
 
 @pytest.mark.parametrize("name", [*CONTENDERS, *(f"{wrapper}(adam)" for wrapper in WRAPPERS)])
 def test_every_contender_trains_or_says_why_not(name: str) -> None:
-    (result,) = train_all(small(), parse(name), TRIALS[:1], TrainingSchedule(3, "linear"))
+    (result,) = as_workload(small()).train(parse(name), TRIALS[:1], TrainingSchedule(3, "linear"))
     if getattr(parse(name).rule, "least_dims", 0):
         assert result.message.startswith("ParameterError")
         assert "must have 2 dimensions or more, got one of shape (8,)" in result.message
@@ -67,19 +68,21 @@ def test_every_contender_trains_or_says_why_not(name: str) -> None:
 
 def test_the_same_trial_gives_the_same_result_to_the_bit() -> None:
     def results() -> list[TrainingResult]:
-        return train_all(small(), CONTENDERS["adam"], TRIALS, HORIZON)
+        return as_workload(small()).train(CONTENDERS["adam"], TRIALS, HORIZON)
 
     for one, other in zip(results(), results(), strict=True):
-        assert (one.train, one.validation, one.test, one.looks) == (
+        assert (one.train, one.validation, one.test, one.evaluations) == (
             other.train,
             other.validation,
             other.test,
-            other.looks,
+            other.evaluations,
         )
 
 
 def test_training_is_paired_across_contenders_by_its_seed() -> None:
-    firsts = [train_all(small(), CONTENDERS[name], TRIALS[:1], HORIZON)[0].looks[0] for name in ("sgd", "adam")]
+    firsts = [
+        as_workload(small()).train(CONTENDERS[name], TRIALS[:1], HORIZON)[0].evaluations[0] for name in ("sgd", "adam")
+    ]
     assert firsts[0] == firsts[1]
     batches = [SingleRun(small(), CONTENDERS[name], TRIALS[0]).batches for name in ("sgd", "adam")]
     for _ in range(10):
@@ -99,23 +102,23 @@ def test_the_learning_rate_follows_the_schedule() -> None:
     run = SingleRun(small(), CONTENDERS["sgd"], Trial({"lr": 0.5}, 0))
     rates: list[float] = []
     run.optimizer.register_step_pre_hook(lambda *_: rates.append(run.optimizer.param_groups[0]["lr"]))
-    follow(run, TrainingSchedule(steps=4, schedule="linear", looks=1))
+    follow(run, TrainingSchedule(steps=4, schedule="linear", num_evaluations=1))
     assert rates == pytest.approx([0.5, 0.375, 0.25, 0.125])
 
 
 def test_divergence_is_a_result() -> None:
     for trials in ([Trial({"lr": 1e6}, 0)], [Trial({"lr": 1e6}, 0), Trial({"lr": 0.01}, 0)]):
-        results = train_all(load("quadratic"), CONTENDERS["gd"], trials, HORIZON)
+        results = as_workload(load("quadratic")).train(CONTENDERS["gd"], trials, HORIZON)
         assert results[0].status == "diverged"
         assert [result.status for result in results[1:]] == ["ok"] * (len(trials) - 1)
 
 
 def test_growing_tenfold_is_divergence_too() -> None:
-    (result,) = train_all(
-        load("quadratic"), CONTENDERS["gd"], [Trial({"lr": 4.0}, 0)], TrainingSchedule(6, "constant", 2)
+    (result,) = as_workload(load("quadratic")).train(
+        CONTENDERS["gd"], [Trial({"lr": 4.0}, 0)], TrainingSchedule(6, "constant", 2)
     )
     assert math.isfinite(result.train)
-    assert result.train > 10 * result.looks[0].train
+    assert result.train > 10 * result.evaluations[0].train
     assert result.status == "diverged"
 
 
@@ -136,7 +139,7 @@ def test_a_training_that_raises_is_a_result_and_spares_the_others() -> None:
     x = torch.ones(20, 1)
     task = small(model=Capricious, loss=lambda model, batch: model(batch[0]).mean(), data=(x,), batch_size=4)
     trials = [Trial({"lr": 100.0}, 0), Trial({"lr": 1e-3}, 0)]
-    results = train_all(task, CONTENDERS["sgd"], trials, HORIZON)
+    results = as_workload(task).train(CONTENDERS["sgd"], trials, HORIZON)
     assert [result.status for result in results] == ["failed", "ok"]
     assert results[0].message == "ValueError: too large for me"
 
@@ -198,9 +201,9 @@ def test_a_model_that_cannot_be_stacked_trains_one_by_one_and_says_why(changes: 
     way, _ = measure(task, contender, HORIZON, 0)
     assert way.members == 1
     assert way.reason.startswith(reason)
-    (result,) = train_all(task, contender, [Trial({"lr": 0.01}, 0)], HORIZON)
+    (result,) = as_workload(task).train(contender, [Trial({"lr": 0.01}, 0)], HORIZON)
     assert result.status == "ok"
-    assert result.train < result.looks[0].train
+    assert result.train < result.evaluations[0].train
 
 
 @pytest.mark.parametrize(("gain", "members"), [(4.0, 32), (2.1, 32), (1.9, 1), (0.3, 1)])
@@ -234,10 +237,10 @@ def test_one_call_that_was_held_up_does_not_decide_a_measurement(monkeypatch: py
 def test_the_shuffling_of_a_loader_follows_from_the_seed() -> None:
     task = small(data=loaders)
     one, other, third = (
-        train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.05}, seed)], HORIZON)[0] for seed in (1, 1, 2)
+        as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.05}, seed)], HORIZON)[0] for seed in (1, 1, 2)
     )
-    assert one.looks == other.looks
-    assert one.looks != third.looks
+    assert one.evaluations == other.evaluations
+    assert one.evaluations != third.evaluations
 
 
 def test_a_loader_with_a_generator_of_its_own_is_paired_too() -> None:
@@ -246,8 +249,8 @@ def test_a_loader_with_a_generator_of_its_own_is_paired_too() -> None:
     data = TensorDataset(x, x.sum(1, keepdim=True))
     loader = DataLoader(data, batch_size=10, shuffle=True, generator=generator)
     task = small(data=Splits(loader, loader, loader))
-    one, other = (train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.05}, 3)], HORIZON)[0] for _ in range(2))
-    assert one.looks == other.looks
+    one, other = (as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.05}, 3)], HORIZON)[0] for _ in range(2))
+    assert one.evaluations == other.evaluations
 
 
 @pytest.mark.parametrize("form", ["tensor", "list", "dict"])
@@ -297,18 +300,21 @@ def test_a_training_function_reports_its_result() -> None:
     result = run_function(task, CONTENDERS["sgd"], Trial({"lr": 0.1}, 0))
     assert isinstance(seen[0], thalweg.optim.SGD)
     assert seen[0].param_groups[0]["lr"] == 0.1
-    assert [look.validation for look in result.looks] == sorted(
-        (look.validation for look in result.looks), reverse=True
+    assert [look.validation for look in result.evaluations] == sorted(
+        (look.validation for look in result.evaluations), reverse=True
     )
-    assert all(b == pytest.approx(0.9 * a) for a, b in pairwise(look.validation for look in result.looks))
+    assert all(b == pytest.approx(0.9 * a) for a, b in pairwise(look.validation for look in result.evaluations))
     assert (result.train, result.test) == (0.5, pytest.approx(result.validation + 1))
-    again = train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], HORIZON)
-    assert again[0].looks == train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], HORIZON)[0].looks
+    again = as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], HORIZON)
+    assert (
+        again[0].evaluations
+        == as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], HORIZON)[0].evaluations
+    )
 
 
 def test_a_function_that_reports_nothing_failed() -> None:
     task = TrainingFunction(train=lambda make_optimizer, report: None, name="mute")
-    (result,) = train_all(task, CONTENDERS["sgd"], [Trial({}, 0)], HORIZON)
+    (result,) = as_workload(task).train(CONTENDERS["sgd"], [Trial({}, 0)], HORIZON)
     assert result.status == "failed"
     assert "mute: the function must call report(value) at least once" in result.message
 

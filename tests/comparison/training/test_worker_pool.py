@@ -17,12 +17,12 @@ from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning import num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
-from thalweg.comparison.planning.pilot import ExecutionMode
 from thalweg.comparison.training import worker_pool
 from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
 
-HORIZON = TrainingSchedule(steps=20, schedule="linear", looks=2)
+HORIZON = TrainingSchedule(steps=20, schedule="linear", num_evaluations=2)
 
 
 def task(model=lambda: nn.Linear(3, 1)) -> thalweg.Task:
@@ -165,5 +165,5 @@ def test_a_task_read_from_a_file_is_trained_by_workers(tmp_path: Path) -> None:
     )
     told = []
     found = thalweg.compare(f"{path}:task", ["sgd", "adam"], budget="2x4trials", workers=2, watch=told.append)
-    assert found.plan.workers == 2
+    assert found.plan.num_workers == 2
     assert not [one.said for one in told if one.said]

@@ -1,7 +1,7 @@
 """Contender: an optimizer in a comparison, some of its settings pinned, the others to be searched."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 import thalweg.optim
 from thalweg import rules
 from thalweg.comparison.contenders.external import ExternalOptimizer
+from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.engine import population
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.errors import RoutingError, SettingError
@@ -155,8 +156,15 @@ class Contender:
             ]
         return sum(numel * compute_dtype(param.dtype).itemsize for param, numel in kept)
 
-    def described(self, roles: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Everything a report needs to know, as plain JSON: the store must do without the code of the rule."""
+    def describe(self, roles: Mapping[str, str] | None = None) -> ContenderRecord:
+        """Return everything a report needs to know of this contender.
+
+        Args:
+            roles: Roles of parameters by name, for the code of a routed contender.
+
+        Returns:
+            A record whose ``state_bytes`` and ``searched``, which depend on the comparison, are left at their defaults.
+        """
         declared = self.rule.hypers()
         arguments, then = "model.parameters()", ""
         defaults = {name: hyper.default for name, hyper in declared.items()}
@@ -173,27 +181,25 @@ class Contender:
             made_of = type(self.rule).__name__
             ours = made_of if made_of in thalweg.optim.__all__ else f"optimizer_for({_written(self.rule)})"
             optimizer = f"thalweg.optim.{ours}"
-        return {
-            "name": self.name,
-            "about": self.about,
-            "optimizer": optimizer,
-            "arguments": arguments,
-            "then": then,
-            "source": self.rule.source() if isinstance(self.rule, ExternalOptimizer) else "",
-            "full_batch": self.full_batch,
-            "schedule": self.schedule,
-            "start": self.rule.settings(),
-            "recommended": dict(self.recommended),
-            # The learning rate of another library's is always told: it may have no default.
-            "defaults": {
-                name: value for name, value in defaults.items() if name != "lr" or isinstance(self.rule, Rule)
-            },
-            "keywords": keywords.names_by_keyword(declared),
-            "space": {name: asdict(found) for name, found in self.space(3).items()},
-            # Of what the result depends on most: a choice at the end of its range is worth a remark.
-            "remarkable": list(self.space(2)),
-            "state_numbers": self.state_numbers,
-        }
+        return ContenderRecord(
+            name=self.name,
+            about=self.about,
+            optimizer=optimizer,
+            arguments=arguments,
+            then=then,
+            source=self.rule.source() if isinstance(self.rule, ExternalOptimizer) else "",
+            full_batch=self.full_batch,
+            schedule=self.schedule,
+            start=self.rule.settings(),
+            recommended=dict(self.recommended),
+            # The learning rate of another library's optimizer is always written: it may have no default.
+            defaults={name: value for name, value in defaults.items() if name != "lr" or isinstance(self.rule, Rule)},
+            keywords=keywords.names_by_keyword(declared),
+            space=self.space(3),
+            # The result depends on these most: a choice at an end of its range is worth a caution.
+            remarkable=list(self.space(2)),
+            state_numbers=self.state_numbers,
+        )
 
 
 def _written(rule: Rule) -> str:
@@ -204,15 +210,3 @@ def _written(rule: Rule) -> str:
     if isinstance(rule, Wrapper):
         return f"thalweg.rules.{kind}({_written(rule.inner)})"
     return f"thalweg.rules.{kind}()" if kind in rules.__all__ else kind
-
-
-def line_of_code(described: Mapping[str, Any], settings: Mapping[str, float]) -> str:
-    """The line to paste for a described contender at these settings; library defaults are left out."""
-    values, defaults = {**described["start"], **settings}, described["defaults"]
-    arguments = [described.get("arguments", "model.parameters()")]
-    for keyword, names in described["keywords"].items():
-        if any(name not in defaults or values[name] != defaults[name] for name in names):
-            texts = [repr(values[name]) for name in names]
-            arguments.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
-    line = f"optimizer = {described['optimizer']}({', '.join(arguments)}){described.get('then', '')}"
-    return line + "  # a step on the full batch" if described["full_batch"] else line

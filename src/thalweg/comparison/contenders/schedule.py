@@ -1,8 +1,9 @@
 """Horizon: how long a training is, how its learning rate moves, and when it is looked at."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from thalweg.errors import SettingError, nearest
 
@@ -64,11 +65,17 @@ def check_schedule(name: str) -> str:
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """A training of so many steps; `looks` times along it, evenly, and at the start, the model is evaluated."""
+    """Length of a training, its learning rate schedule and its evaluations.
+
+    Attributes:
+        steps: Optimizer steps.
+        schedule: Name of the learning rate schedule, a key of ``SCHEDULES``.
+        num_evaluations: Number of evaluations after the start, evenly spaced; the model is also evaluated at the start.
+    """
 
     steps: int
     schedule: str
-    looks: int = 16
+    num_evaluations: int = 16
 
     def lr_factor(self, step: int) -> float:
         """The share of the learning rate that this step (from 0) has."""
@@ -76,7 +83,16 @@ class TrainingSchedule:
 
     def evaluation_steps(self) -> list[int]:
         """After how many steps the model is evaluated: 0, ..., all."""
-        return sorted({round(self.steps * look / self.looks) for look in range(self.looks + 1)})
+        return sorted({round(self.steps * k / self.num_evaluations) for k in range(self.num_evaluations + 1)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the schedule as plain JSON, for the store."""
+        return {"steps": self.steps, "schedule": self.schedule, "looks": self.num_evaluations}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "TrainingSchedule":
+        """Return the schedule that ``to_json`` stored."""
+        return cls(stored["steps"], stored["schedule"], stored["looks"])
 
     def line_of_code(self) -> str | None:
         """The scheduler to paste, or None where the learning rate stays constant."""

@@ -81,6 +81,11 @@ class Budget:
     passes: int | None = None
     least: bool = False  # where it pays for no design, the cheapest is bought all the same
 
+    @property
+    def unit(self) -> str:
+        """Unit of the cost of a design: ``steps``, ``passes`` or ``s``."""
+        return "steps" if self.steps is not None else "passes" if self.passes is not None else "s"
+
 
 DEFAULT = Budget(seconds=120.0, least=True)  # nobody asked for two minutes, so nobody is refused for them
 

@@ -13,7 +13,7 @@ def order_opened_by(trials: int) -> int:
     return 1 if trials < 10 else 2 if trials < 25 else 3
 
 
-def draws(
+def draw_settings(
     contender: Contender,
     trials: int,
     *,

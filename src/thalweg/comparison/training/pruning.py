@@ -10,12 +10,9 @@ What is saved goes back to the same contender: more settings are drawn, as many 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-
-if TYPE_CHECKING:
-    from thalweg.comparison.training.result import Evaluation
+from thalweg.comparison.training.result import Evaluation
 
 SHARES = (1 / 9, 1 / 3)
 KEPT = 3  # one in so many goes on
@@ -35,9 +32,9 @@ class Rungs:
         best = {place for _, place in everyone[: math.ceil((len(before) + len(losses)) / KEPT)]}
         return [k for k in range(len(losses)) if len(before) + k in best]
 
-    def with_(self, looks: "Sequence[Evaluation]") -> "Rungs":
+    def with_(self, evaluations: Sequence[Evaluation]) -> "Rungs":
         """The same after one more training, which was looked at so."""
-        met = {look.step: getattr(look, self.split) for look in looks}
+        met = {look.step: getattr(look, self.split) for look in evaluations}
         return replace(
             self,
             before={step: [*losses, *([met[step]] if step in met else [])] for step, losses in self.before.items()},
@@ -59,7 +56,7 @@ def cost(draws: int, schedule: TrainingSchedule) -> float:
     return total
 
 
-def drawn_for(draws: int, schedule: TrainingSchedule) -> int:
+def num_draws_with_pruning(draws: int, schedule: TrainingSchedule) -> int:
     """How many settings may be drawn with pruning at the cost of so many without: as many, where there is no rung."""
     pruned = draws
     while rungs_of(schedule) and cost(pruned + 1, schedule) <= draws:

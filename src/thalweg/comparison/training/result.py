@@ -26,5 +26,5 @@ class TrainingResult:
     test: float = math.nan
     test_error: float = math.nan
     seconds: float = 0.0
-    looks: list[Evaluation] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 
-LOOKS = 32  # on the way; between two of them the loss is taken to fall evenly in its logarithm
+NUM_EVALUATIONS = 32  # on the way; between two of them the loss is taken to fall evenly in its logarithm
 REPORTS = "reports"  # the unit of a training function, whose steps nobody sees
 FARTHEST = 10.0
 
@@ -32,14 +32,14 @@ class Target:
 
     def took(self, result: TrainingResult) -> float:
         """How long a training took to the target; infinity also if it was lost."""
-        return self.time(result.looks) if result.status == "ok" else math.inf
+        return self.time(result.evaluations) if result.status == "ok" else math.inf
 
     def missed_by_all(self, results: Iterable[TrainingResult], measured: str) -> str:
         """A sentence where no training met the target, with the least loss on the way; empty where one did."""
         results = list(results)
         if any(math.isfinite(self.took(result)) for result in results):
             return ""
-        losses = [getattr(look, self.split) for result in results for look in result.looks]
+        losses = [getattr(look, self.split) for result in results for look in result.evaluations]
         least = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
         seen = f"the least that was seen is {least:.4g}" if math.isfinite(least) else "none had a finite one"
         return f"No training of the search met the target, a {measured} of {self.loss:g}: {seen}."

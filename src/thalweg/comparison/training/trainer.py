@@ -19,6 +19,13 @@ from thalweg.comparison.training.runs import PopulationRun, Run, SingleRun, Tria
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
 
+ReportShare = Callable[[float], None]
+TrainTogether = Callable[[Sequence[Contender], Sequence[Trial], ReportShare, Rungs | None], list[TrainingResult]]
+
+
+def ignore_share(share: float) -> None:
+    """Ignore the share of a training that is done."""
+
 
 def follow(
     run: Run, schedule: TrainingSchedule, tell: Callable[[float], None] = lambda share: None, rungs: Rungs | None = None
@@ -64,7 +71,7 @@ def given_up(looks: list[Evaluation], seconds: float) -> TrainingResult:
     """The result of a training that did not pass a rung."""
     last = looks[-1]
     status = "pruned" if math.isfinite(last.train) or math.isfinite(last.validation) else "diverged"
-    return TrainingResult(status, last.train, last.validation, seconds=seconds, looks=looks)
+    return TrainingResult(status, last.train, last.validation, seconds=seconds, evaluations=looks)
 
 
 def ended(looks: list[Evaluation], test: float, test_error: float, seconds: float) -> TrainingResult:
@@ -118,41 +125,57 @@ def run_function(
     last, test = looks[-1], tests[-1]
     status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
     seconds = time.perf_counter() - began
-    return TrainingResult(status, last.train, last.validation, test, seconds=seconds, looks=looks)
+    return TrainingResult(status, last.train, last.validation, test, seconds=seconds, evaluations=looks)
 
 
 def _number(value: Any) -> float:
     return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
-def train_all(
-    task: Task | TrainingFunction,
-    contender: Contender | Sequence[Contender],
+def run_trials(
+    task: Task,
+    contenders: Sequence[Contender],
     trials: Sequence[Trial],
     schedule: TrainingSchedule,
-    tell: Callable[[float], None] = lambda share: None,
+    report_share: ReportShare = ignore_share,
     rungs: Rungs | None = None,
 ) -> list[TrainingResult]:
-    """Do several trials at once as a population, or a single one by itself; `contender` is one for all, or one each.
+    """Train a single trial by itself, or several as a population; raise what a training raises."""
+    single = len(trials) == 1
+    run = SingleRun(task, contenders[0], trials[0]) if single else PopulationRun(task, contenders, trials)
+    return follow(run, schedule, report_share, rungs)
 
-    A training that raises is a result too. If a whole population raises, its members are trained one by one.
+
+def isolate_failures(
+    train: TrainTogether,
+    contenders: Contender | Sequence[Contender],
+    trials: Sequence[Trial],
+    report_share: ReportShare = ignore_share,
+    rungs: Rungs | None = None,
+) -> list[TrainingResult]:
+    """Train trials together; if that raises, one by one.
+
+    A single training that raises has a result of status ``failed`` with the error as its message.
+
+    Args:
+        train: Trains trials together.
+        contenders: One contender for all trials, or one for each.
+        trials: Settings and seeds; the first seed sets the random states.
+        report_share: Called with the share of the training that is done; not called once trials train one by one.
+        rungs: Points at which trainings are pruned.
+
+    Returns:
+        One result for each trial.
     """
-    contenders = [contender] * len(trials) if isinstance(contender, Contender) else list(contender)
+    contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
     try:
         with seeded(trials[0].seed):
-            if isinstance(task, TrainingFunction):
-                return [run_function(task, *each, rungs) for each in zip(contenders, trials, strict=True)]
-            run = (
-                SingleRun(task, contenders[0], trials[0])
-                if len(trials) == 1
-                else PopulationRun(task, contenders, trials)
-            )
-            return follow(run, schedule, tell, rungs)
+            return train(contenders, trials, report_share, rungs)
     except Exception as error:
         if len(trials) == 1:
             return [TrainingResult("failed", message=f"{type(error).__name__}: {error}")]
-        results = []
-        for one, trial in zip(contenders, trials, strict=True):
-            results += train_all(task, one, [trial], schedule, rungs=rungs)
-            rungs = rungs and rungs.with_(results[-1].looks)
-        return results
+    results: list[TrainingResult] = []
+    for contender, trial in zip(contenders, trials, strict=True):
+        results += isolate_failures(train, contender, [trial], rungs=rungs)
+        rungs = rungs and rungs.with_(results[-1].evaluations)
+    return results
