@@ -1,7 +1,7 @@
 """Executor: runs the trainings that the procedure requests, and stores each result as soon as it exists."""
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 

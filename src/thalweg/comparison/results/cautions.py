@@ -177,7 +177,8 @@ def _at_edge(summaries: Sequence[Summary]) -> Iterator[str]:
     for summary in summaries:
         for edge in summary.at_edge:
             beyond = "below" if edge.end == "lower" else "above"
+            end = f"the {edge.end} end of its search range ({edge.limit:g})"
             yield (
-                f"{summary.name}: the best {edge.setting}, {edge.value:g}, is at the {edge.end} end of its search range "
-                f"({edge.limit:g}). A better value may lie {beyond}."
+                f"{summary.name}: the best {edge.setting}, {edge.value:g}, is at {end}. "
+                f"A better value may lie {beyond}."
             )

@@ -199,7 +199,7 @@ class Store:
             query = query.where(_comparisons.c.key == key)
         with self._explained("read"), self._engine.connect() as connection:
             row = connection.execute(query).mappings().first()
-        return None if row is None else self._comparison(row)
+        return None if row is None else self._comparison(dict(row))
 
     def create(
         self,
@@ -276,7 +276,7 @@ class Store:
             query = query.where(columns.contender == contender)
         with self._explained("read"), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
-        return [_trial_of_row(row) for row in rows]
+        return [_trial_of_row(dict(row)) for row in rows]
 
     def forget(self, comparison: int) -> None:
         """Delete a comparison in which every training failed, so that a repaired task starts anew.

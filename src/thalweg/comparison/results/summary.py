@@ -193,9 +193,7 @@ def _worse_by_leader(
     """The share by which the mean of raced trials is worse than the leader's, over the same seeds."""
     seeds = {trial.seed for trial in raced}
     leader = findings.race.remaining[0]
-    beside = [
-        trial for trial in trials if trial.contender == leader and trial.stage == "race" and trial.seed in seeds
-    ]
+    beside = [trial for trial in trials if trial.contender == leader and trial.stage == "race" and trial.seed in seeds]
     return plan.scale.worse_by(fmean(unclipped_scores(raced, plan)), fmean(unclipped_scores(beside, plan)))
 
 

@@ -9,35 +9,7 @@ from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
 from thalweg.comparison.protocol.score_scale import MARGIN
 from thalweg.comparison.protocol.studies import Ranking
 from thalweg.comparison.results.summary import Estimate
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The words for the quantities of one comparison.
-
-    Attributes:
-        before_value: The words between a contender and its value: ``reaches a test loss of``.
-        after_value: The words after the value: `` passes to a test loss of 0.1`` for a time to a target, else empty.
-        settings: The settings that were searched for each contender.
-        advantage: The advantage of the recommended contender over the others: ``keeps less optimizer state``.
-        untrained: The loss of the untrained model. None if a time to a target counts.
-        reference: The name of the untrained model.
-        no_improvement: The meaning of a comparison in which no contender improves on the untrained model.
-        no_target: The sentence for a comparison in which no training of the search met the target.
-    """
-
-    before_value: str
-    settings: str = "the settings searched"
-    advantage: str = ""
-    untrained: float | None = None
-    reference: str = "the untrained model"
-    no_improvement: str = "training did not help"
-    no_target: str = ""
-    after_value: str = ""
-
-    def reached(self, name: str, value: Estimate) -> str:
-        """Return a statement of a contender's value, without a full stop."""
-        return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({_precision(value)})"
+from thalweg.comparison.results.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -121,10 +93,10 @@ def _unimproved_text(leader: str, values: Mapping[str, Estimate], terms: Terms) 
     value = values[leader]
     seeds = f"{value.unimproved} of {value.count} seeds"
     if any(estimate.is_improvement(terms.untrained) for estimate in values.values()):
-        return f"{leader} leads, but ended no better than {terms.reference} on {seeds}. It is not recommended."
+        return f"{leader} leads, but ended no better than {terms.untrained_name} on {seeds}. It is not recommended."
     subject = f"{leader} was not shown" if len(values) == 1 else "No contender was shown"
     return (
-        f"{subject} to do better than {terms.reference}: {terms.no_improvement}. "
+        f"{subject} to do better than {terms.untrained_name}: {terms.no_improvement}. "
         f"{terms.reached(leader, value)} and ended no better on {seeds}."
     )
 
@@ -172,15 +144,11 @@ def _seeds_needed(race: Race) -> list[str]:
     return [f"About {race.seeds_needed:,} seeds would show a difference of {_percent(MARGIN)}."]
 
 
-def _precision(value: Estimate) -> str:
-    if value.lost:
-        return f"{value.count} fresh seeds, {value.lost} of them lost"
-    return f"95 % interval {value.low:.4g} to {value.high:.4g}, {value.count} fresh seeds"
-
-
 def _ranking_text(ranking: Ranking | None) -> str:
     if ranking is None:
-        return "Optimizers were not ranked: a ranking takes several independent studies of each, and so a larger budget."
+        return (
+            "Optimizers were not ranked: a ranking takes several independent studies of each, and so a larger budget."
+        )
     studies = max(len(scores) for scores in ranking.scores.values())
     start = f"If each optimizer is tuned anew in {studies} independent studies, {_listed(ranking.remaining)}"
     text = f"{start} is best" if len(ranking.remaining) == 1 else f"{start} are not told apart"
