@@ -141,7 +141,7 @@ def test_who_edits_what_an_optimizer_calls_means_another_one(tmp_path: Path) -> 
 def test_a_range_of_the_users_is_kept_to() -> None:
     found = compare(tasks.load("linear-regression"), ["adamw:lr=1e-6..1e-5,weight_decay=1e-3..1e-1"], budget="8trials")
     (one,) = found.contenders
-    for entry in one.entries["search"]:
+    for entry in one.trials["search"]:
         assert 1e-6 <= entry.settings["lr"] <= 1e-5
         assert 1e-3 <= entry.settings["weight_decay"] <= 1e-1  # opened, though the optimum is known
     assert found.plan.times_extended[one.name] == 0
@@ -170,7 +170,7 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
     entrants = ["sgd:weight_decay=0", f"{file}:make:lr=1e-4..10", Averaged]
     found = compare(SHORT, entrants, budget="4trials")
-    ours, same, free = (one for name in found.header.contenders for one in found.contenders if one.name == name["name"])
+    ours, same, free = (one for name in found.record.contenders for one in found.contenders if one.name == name.name)
     assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
     assert 1 / 4 < same.value.mean / ours.value.mean < 4  # each draws its own learning rates, and only four
     assert ours.seeds == same.seeds == free.seeds

@@ -42,7 +42,7 @@ def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
     assert 0 < first.value.mean < second.value.mean <= 300
     assert found.verdict.text.startswith("momentum needs, in steps to a training height of 0.001, ")
     for one in found.contenders:
-        for entry, value in zip(one.entries["value"] or one.entries["race"], one.values, strict=True):
+        for entry, value in zip(one.trials["value"] or one.trials["race"], one.values, strict=True):
             looks = entry.result.evaluations
             met = next((k for k, look in enumerate(looks) if look.train <= 1e-3), None)
             if met is None:
@@ -61,7 +61,7 @@ def test_who_misses_the_target_is_shown_and_never_recommended() -> None:
     assert any(text.startswith("gd:lr=1e-4 missed the target on") for text in found.cautions)
     alone = compare(tasks.load("quadratic"), ["gd:lr=1e-4"], budget="4trials", target=1e-3)
     assert alone.verdict.recommended is None
-    (least,) = {min(look.train for look in one.result.evaluations) for one in alone.contenders[0].entries["search"]}
+    (least,) = {min(look.train for look in one.result.evaluations) for one in alone.contenders[0].trials["search"]}
     assert alone.verdict.text == (
         f"No training of the search met the target, a training height of 0.001: the least that was seen is {least:.4g}."
     )

@@ -166,4 +166,4 @@ def test_a_task_read_from_a_file_is_trained_by_workers(tmp_path: Path) -> None:
     told = []
     found = thalweg.compare(f"{path}:task", ["sgd", "adam"], budget="2x4trials", workers=2, watch=told.append)
     assert found.plan.num_workers == 2
-    assert not [one.said for one in told if one.said]
+    assert not [one.message for one in told if one.message]
