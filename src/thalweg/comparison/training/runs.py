@@ -105,9 +105,7 @@ class SingleRun:
         rule = contender.thalweg_rule
         self.needs_closure = rule is not None and rule.traits.needs == "closure"
         self.passes_closure = rule is not None and rule.traits.needs in ("second gradient", "closure")
-        self.curvature_interval = (
-            rule.traits.curvature_interval if rule and rule.traits.needs == "curvature" else 0
-        )
+        self.curvature_interval = rule.traits.curvature_interval if rule and rule.traits.needs == "curvature" else 0
         self.batches = batches(task, trial.seed, full_batch=contender.full_batch)
         self.steps_done = 0
 
