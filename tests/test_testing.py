@@ -247,6 +247,13 @@ def without_names(params: Any) -> Plain:
     return Plain([param[1] if isinstance(param, tuple) else param for param in params])
 
 
+class StaysAtZero(Plain):
+    """LARS and LAMB without their guard."""
+
+    def one(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().one({**group, "lr": group["lr"] * param.norm()}, param, grad)
+
+
 PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (ClearsGradients, "leaves_gradients_alone"),
     (ScalesGradients, "leaves_gradients_alone"),
@@ -276,6 +283,7 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (NeedsAnElement, "takes_empty_parameters"),
     (TakesRealParts, "takes_complex_parameters"),
     (ReadsMemoryInOrder, "takes_any_order_in_memory"),
+    (StaysAtZero, "moves_parameters_that_start_at_zero"),
     (Climbs, "learns"),
     (ReadsBack, "waits_for_no_parameter"),
     (lambda params: Wrapped(Plain(params)), "is_an_optimizer"),

@@ -4,6 +4,62 @@ import pytest
 import torch
 
 from thalweg import optim, rules
+from thalweg.registry import RULES, WRAPPERS
+
+ADAM = rules.Adam(lr=0.1)
+# Each wrapper around a rule that all of them take; FixedNorms keeps a norm of zero, and Mechanic's first steps at its
+# default are too small to see.
+WRAPPED = [wrapper(ADAM) for wrapper in WRAPPERS.values() if wrapper not in (rules.FixedNorms, rules.Mechanic)]
+WRAPPED.append(rules.Mechanic(ADAM, s_init=0.1))
+ALONE = [rule() for rule in RULES.values() if rule().needs != "closure"]
+each_rule = pytest.mark.parametrize("rule", [*ALONE, *WRAPPED], ids=lambda rule: rule.name)
+
+
+def trained(rule: rules.Rule, starts: list[torch.Tensor], *grads: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Parameters after steps with these gradients, by closures for those rules that call them."""
+    params = [start.clone().requires_grad_() for start in starts]
+    optimizer = optim.optimizer_for(rule)(params, backend="loop")
+
+    for drawn in grads:
+
+        def closure(drawn: list[torch.Tensor] = drawn) -> float:
+            for param, grad in zip(params, drawn, strict=True):
+                param.grad = grad.clone()
+            return 1.0
+
+        closure()
+        optimizer.step(closure)
+    return [param.detach() for param in params]
+
+
+def drawn(seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(5, 3, generator=generator) + 0.3, torch.randn(4, 4, generator=generator) + 0.3]
+
+
+ZEROS = [torch.zeros(5, 3), torch.zeros(4, 4)]
+
+
+@each_rule
+def test_parameters_that_start_at_zero_move_and_stay_finite(rule: rules.Rule) -> None:
+    for param in trained(rule, ZEROS, drawn(1), drawn(2), drawn(3)):
+        assert param.isfinite().all()
+        assert param.any()
+
+
+@each_rule
+def test_gradients_of_zero_do_no_harm_at_the_start_or_later(rule: rules.Rule) -> None:
+    starts = drawn(0)
+    for grads in ([ZEROS, ZEROS, drawn(1), drawn(2)], [drawn(1), ZEROS, ZEROS, drawn(2)]):
+        ends = trained(rule, starts, *grads)
+        for start, end in zip(starts, ends, strict=True):
+            assert end.isfinite().all()
+            assert not torch.equal(start, end)
+
+
+@each_rule
+def test_zeros_with_gradients_of_zero_stay_finite(rule: rules.Rule) -> None:
+    assert all(param.isfinite().all() for param in trained(rule, ZEROS, ZEROS, ZEROS))
 
 
 def stepped(optimizer: torch.optim.Optimizer, param: torch.Tensor, *grads: torch.Tensor) -> torch.Tensor:

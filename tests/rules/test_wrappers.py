@@ -115,6 +115,8 @@ def test_a_nest_passes_the_whole_kit_each_way_it_can_be_run(rule: rules.Rule, mo
         not_passed["takes_complex_parameters"] = "refused"
     if rule.uses_random_numbers or rule.needs_whole_matrices:
         not_passed["steps_alike_when_sharded"] = "refused"
+    if "FixedNorms" in rule.name:  # a norm of zero stays zero
+        not_passed["moves_parameters_that_start_at_zero"] = "failed"
     assert {one.check: one.outcome for one in found.findings if one.outcome != "passed"} == not_passed, found
     assert found["waits_for_no_parameter"].number == 0
 

@@ -126,6 +126,7 @@ CHECKS: dict[str, Callable[[Kit], float | None]] = {
         edge_cases.takes_empty_parameters,
         edge_cases.takes_complex_parameters,
         edge_cases.takes_any_order_in_memory,
+        edge_cases.moves_parameters_that_start_at_zero,
         steps.learns,
         sharded.steps_alike_when_sharded,
         cost.waits_for_no_parameter,

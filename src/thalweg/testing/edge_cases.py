@@ -57,3 +57,16 @@ def takes_any_order_in_memory(kit: Kit) -> None:
         ends.append(param.detach())
     error = float((ends[0] - ends[1]).norm() / (ends[0] - values).norm())
     assert error < 1e-5, f"relative error {error:.3g}"
+
+
+def moves_parameters_that_start_at_zero(kit: Kit) -> None:
+    """Train parameters that start at zero, as biases do. Found: a step that is a share of the parameter's norm."""
+    params = [torch.zeros(shape, requires_grad=True) for shape in kit.shapes]
+    optimizer = kit.made(params)
+    for step in range(3):
+        for param, grad in zip(params, gradients(params, step), strict=True):
+            param.grad = grad
+        optimizer.step()
+    assert all(param.isfinite().all() for param in params), "parameters are not finite"
+    still = [tuple(param.shape) for param in params if not param.any()]
+    assert not still, f"parameters of the shapes {still} never moved"

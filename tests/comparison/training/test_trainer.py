@@ -58,7 +58,7 @@ def test_a_population_trains_as_one_by_one_does(name: str) -> None:
 @pytest.mark.parametrize("name", [*CONTENDERS, *(f"{wrapper}(adam)" for wrapper in WRAPPERS)])
 def test_every_contender_trains_or_says_why_not(name: str) -> None:
     (result,) = train_all(small(), parse(name), TRIALS[:1], TrainingSchedule(3, "linear"))
-    if getattr(parse(name).rule, "least_dims", 0):
+    if parse(name).rule.min_dims:
         assert result.message.startswith("ParameterError")
         assert "must have 2 dimensions or more, got one of shape (8,)" in result.message
     else:
