@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import thalweg
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from tests.optim.models import ARCHITECTURES
 from thalweg import optim, rules
+from thalweg.cli.main import cli
 from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
@@ -200,12 +202,12 @@ def test_the_kit_found_what_is_known_of_ours_and_of_other_libraries() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
-def test_the_command_at_the_top_of_an_example_runs(path: Path, tmp_path: Path) -> None:
+def test_the_command_at_the_top_of_an_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (command,) = re.findall(r"^thalweg .*$", path.read_text(), flags=re.MULTILINE)
     arguments = command.replace("8trials", "4trials").split()[1:]
-    run = [sys.executable, "-m", "thalweg", *arguments, "--out", str(tmp_path)]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(cli, [*arguments, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
     assert "optimizer = thalweg.optim." in done.stdout
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from thalweg.cli.main import cli, main
-from thalweg.comparison import CONTENDERS, DEFAULT
+from thalweg.comparison import CONTENDERS, DEFAULT, Store
 from thalweg.comparison.contenders.schedule import SCHEDULES
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.errors import UnknownNameError
@@ -172,18 +173,22 @@ def test_a_suite_prints_a_table_means_and_writes_pages(tmp_path: Path) -> None:
     assert len(output["tasks"]) == len(output["matrix"]) == 2
 
 
-def test_a_task_of_a_suite_that_fails_does_not_lose_the_others_and_ends_with_code_2(tmp_path: Path) -> None:
+def test_a_task_of_a_suite_that_fails_does_not_lose_the_others_and_ends_with_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tasks = two_tasks(tmp_path)
     (tmp_path / "broken").touch()
     command = ["compare", "--suite", tasks, "--with", "sgd,adam", "--budget", "4trials", "--out", str(tmp_path / "out")]
-    completed = thalweg(*command, "--workers", "1", "--json")
-    assert completed.returncode == 2
-    output = json.loads(completed.stdout)
-    assert len(output["tasks"]) == 1
-    (error,) = output["failures"].values()
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--workers", "1", "--json"])
+    assert end.value.code == 2
+    done = capsys.readouterr()
+    found = json.loads(done.out)
+    assert len(found["tasks"]) == 1
+    (error,) = found["failures"].values()
     assert "no data here" in error
-    assert "no data here" in completed.stderr
-    assert "Traceback" not in completed.stderr
+    assert "no data here" in done.err
+    assert "Traceback" not in done.err
     (tmp_path / "broken").unlink()
     assert "searching" in invoke(*command).stderr  # the task that failed runs again
 
@@ -250,20 +255,34 @@ def test_bad_input_ends_with_code_2_and_one_message(
 
 
 def test_ctrl_c_ends_with_code_130_and_says_how_to_resume(tmp_path: Path) -> None:
-    # The budget is so large that the comparison is far from its end at the first training, on any machine.
-    command = [sys.executable, "-m", "thalweg", "compare", "digits", "--with", "sgd,adam"]
-    command += ["--budget", "32x24trials", "--workers", "1", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("searching"):
-            break
-    time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "Rerun the same command to resume" in stderr
-    assert "Traceback" not in stderr
+    # Its fourth training does not end, however long one waits: the first is the pilot's, and two are stored by then.
+    file, fourth = tmp_path / "mine.py", tmp_path / "fourth"
+    file.write_text(
+        "import pathlib, time\n\ncalls = []\n\n\n"
+        f"def train(make_optimizer, report):\n{TRAINED}"
+        f"    calls.append(0)\n    if len(calls) == 4:\n        pathlib.Path({str(fourth)!r}).touch()\n"
+        "        while True:\n            time.sleep(0.01)\n"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "thalweg", "compare", f"{file}:train", "--with", "sgd", "--budget", "8trials"]
+    command += ["--workers", "1", "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 900
+            while not fourth.exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=900)
+        finally:
+            process.kill()  # if it has not ended
+    assert process.returncode == 130, told
+    assert "Rerun the same command to resume" in told
+    assert "Traceback" not in told
+    store = Store(out)
+    record = store.find()
+    assert record is not None
+    assert [stored.trial for stored in store.trials(record.id)] == [0, 1]
+    store.close()
 
 
 def test_a_closed_pipe_is_no_error() -> None:
@@ -284,9 +303,9 @@ def test_output_of_a_task_goes_to_stderr(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"def train(make_optimizer, report):\n    print('building')\n{MINIMAL_TRAINING}")
     out = str(tmp_path / "out")
-    completed = thalweg("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--out", out, "--json")
-    assert json.loads(completed.stdout)["verdict"]["best"] == "sgd"
-    assert "building" in completed.stderr
+    done = invoke("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--out", out, "--json")
+    assert json.loads(done.stdout)["verdict"]["best"] == "sgd"
+    assert "building" in done.stderr
 
 
 def test_names_from_the_user_are_printed_unchanged(tmp_path: Path) -> None:
@@ -317,10 +336,15 @@ def test_the_list_is_filtered_by_words_of_explain() -> None:
         invoke("list", "zzz", "adam")
 
 
-def test_a_warning_about_a_setting_is_printed_like_an_error() -> None:
-    completed = thalweg("compare", "quadratic", "--with", "adamw:lr=1e3,weight_decay=0", "--budget", "4trials")
-    assert "warning: AdamW: lr must be at most 100, since" in completed.stderr
-    assert "SettingWarning" not in completed.stderr
+def test_a_warning_about_a_setting_is_shown_as_errors_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", "quadratic", "--with", "adamw:lr=1e3,weight_decay=0", "--budget", "1trial"]
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
+        warnings.simplefilter("default")
+        main([*command, "--out", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert end.value.code == 0
+    assert "warning: AdamW: lr must be at most 100, since" in printed.err
+    assert "SettingWarning" not in printed.err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -4,9 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
+from thalweg.cli.main import cli
 from thalweg.comparison import Progress, Store
 from thalweg.errors import BudgetError, SettingError, StoreError, TaskError
 
@@ -114,7 +114,7 @@ def test_settings_that_need_other_programs_are_trained_in_other_populations() ->
     assert all(one.result.status != "failed" for one in found.contenders[0].entries["search"])
 
 
-COMMAND = [sys.executable, "-m", "thalweg", "compare", "breast-cancer", "--with", "sgd,adam", "--budget", "3x12trials"]
+COMMAND = ["compare", "breast-cancer", "--with", "sgd,adam", "--budget", "3x12trials", "--workers", "1"]
 
 
 def rows(store: Path) -> list[tuple]:
@@ -129,22 +129,22 @@ def rows(store: Path) -> list[tuple]:
 
 
 def run(out: Path) -> dict:
-    done = subprocess.run([*COMMAND, "--out", str(out), "--json"], capture_output=True, text=True, check=True)
+    done = CliRunner().invoke(cli, [*COMMAND, "--out", str(out), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
     return json.loads(done.stdout)
 
 
 def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     killed, store = tmp_path / "killed", tmp_path / "killed" / "store.sqlite"
     for share in (1, 60):
-        process = subprocess.Popen(
-            [*COMMAND, "--out", str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 120
-        while len(rows(store)) < share and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert process.poll() is None, "it ended before it could be killed"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        command = [sys.executable, "-m", "thalweg", *COMMAND, "--out", str(killed)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 900
+            while len(rows(store)) < share and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            ended = process.poll() is not None
+            process.kill()
+        assert not ended, "it ended before it could be killed"
     before = rows(store)
     assert before
     resumed = run(killed)

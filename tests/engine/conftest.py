@@ -1,6 +1,7 @@
 """Fixtures of the engine's tests."""
 
-from concurrent.futures import wait
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,20 @@ from thalweg.engine import backends
 from thalweg.engine.kernels import kernel_cache
 
 
+def _end_compilations() -> None:
+    """Wait for every kernel that is compiled in the background, whichever test began it."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("thalweg-compiler"):
+            thread.join()
+
+
 @pytest.fixture
-def fresh_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fresh_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A machine, and a process, that have never compiled a kernel."""
-    # Kernels that earlier tests have requested would be compiled here, and counted.
-    wait(kernel_cache._FUTURES.values(), timeout=60)
+    _end_compilations()  # what an earlier test began would be built in this folder, and counted
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(kernel_cache, "_FUTURES", {})
     monkeypatch.setattr(kernel_cache, "builds", [])
     monkeypatch.setattr(backends, "_WARNINGS", set())
-    return tmp_path
+    yield tmp_path
+    _end_compilations()  # while the folder is there

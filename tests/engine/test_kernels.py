@@ -45,21 +45,18 @@ def test_nothing_but_a_new_program_is_compiled(fresh_machine: Path) -> None:
     assert len(kernel_cache.builds) == 3
 
 
-def test_kernels_are_kept_between_processes(tmp_path: Path) -> None:
+def test_kernels_are_kept_between_processes(fresh_machine: Path) -> None:
     script = (
         "import torch; from thalweg import optim; from thalweg.engine.kernels import kernel_cache\n"
-        "optimizer = optim.AdamW([torch.ones(3)], rounding='kahan')\n"
-        "first = optimizer.plan.parameters[0].choice.backend\n"
-        "optimizer.prepare(); print(first, len(kernel_cache.builds))"
+        "optimizer = optim.AdamW([torch.ones(3)], rounding='kahan'); first = optimizer.plan\n"
+        "optimizer.prepare(); print(str(first).partition(':')[0], len(kernel_cache.builds))"
     )
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-        ).stdout
-        for _ in range(2)
-    ]
-    assert outputs == ["flat 1\n", "compiled 0\n"]
+    optimizer = optim.AdamW([torch.ones(3)], rounding="kahan")
+    assert str(optimizer.plan).startswith("flat:")
+    optimizer.prepare()
+    assert len(kernel_cache.builds) == 1
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "compiled 0\n"
 
 
 def test_a_small_model_never_waits_for_the_compiler(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +72,7 @@ def test_the_compilers_thread_ends_with_its_work(fresh_machine: Path) -> None:
     optim.Adam([torch.ones(3, requires_grad=True)]).prepare()
     for thread in threading.enumerate():
         if thread.name.startswith("thalweg-compiler"):
-            thread.join(timeout=10)
+            thread.join(timeout=600)
             assert not thread.is_alive()
 
 
@@ -99,29 +96,36 @@ def test_a_compiler_that_fails_is_no_error(fresh_machine: Path, monkeypatch: pyt
     )
 
 
-def test_a_broken_library_is_compiled_again(fresh_machine: Path) -> None:
+def test_a_broken_library_is_compiled_again(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "import torch; from thalweg import optim; from thalweg.engine.kernels import kernel_cache\n"
         "print(str(optim.Adam([torch.ones(3)]).prepare())[:9], len(kernel_cache.builds))"
     )
 
-    def prepare() -> str:  # in another process: loading a broken library may kill it
-        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        return run.stdout
+    def prepared_here() -> int:
+        """The number of kernels that this process, if it were a new one, had to compile."""
+        monkeypatch.setattr(kernel_cache, "_FUTURES", {})
+        before = len(kernel_cache.builds)
+        assert str(optim.Adam([torch.ones(3)]).prepare()).startswith("compiled: ")
+        return len(kernel_cache.builds) - before
 
-    assert prepare() == "compiled: 1\n"
+    assert prepared_here() == 1
     (library,) = (fresh_machine / "thalweg" / "kernels").glob("*.so")
     whole = library.read_bytes()
     assert c_compiler.is_whole(library)
+    library.unlink()  # this process has it in memory: what follows is written to other files
     middle = len(whole) // 2
     zeroed = whole[: middle - 512] + bytes(1024) + whole[middle + 512 :]
     cut = [whole[:size] for size in (0, 10, 32, 64, 4096, middle, len(whole) - 32, len(whole) - 1)]
     for broken in (b"not a library", bytes(len(whole)), zeroed, whole + b"more", *cut):
         library.write_bytes(broken)
         assert not c_compiler.is_whole(library)
-    library.write_bytes(whole[:middle])  # which would end the process with SIGBUS
-    assert prepare() == "compiled: 1\n"
-    assert prepare() == "compiled: 0\n"
+    # A process that loads this ends with SIGBUS, so it is one of its own.
+    library.write_bytes(whole[:middle])
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "compiled: 1\n"
+    assert c_compiler.is_whole(library)
+    assert prepared_here() == 0
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(fresh_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,5 +226,5 @@ def test_a_process_that_was_forked_compiles_its_own() -> None:
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache}
         run = [sys.executable, "-W", "ignore", "-c", script]
-        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.stdout == "7\n", done.stderr

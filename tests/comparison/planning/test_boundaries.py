@@ -1,0 +1,78 @@
+"""Boundaries of planning: what a budget pays for, when workers pay, and where proposals may lie."""
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg
+from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.planning import budget, num_workers
+from thalweg.comparison.planning.budget import Budget, ladder
+from thalweg.comparison.planning.num_workers import HIRING_S, choose_num_workers
+from thalweg.comparison.planning.pilot import ExecutionMode
+from thalweg.comparison.planning.proposals import propose
+from thalweg.errors import BudgetError
+from thalweg.rules import Range
+
+
+@pytest.mark.parametrize(("seconds", "rung"), [(100.0, 1), (99.9, 0)])
+def test_a_time_is_planned_up_to_its_safety(seconds: float, rung: int) -> None:
+    rungs = ladder(2)
+    costs = {rungs[0]: 10.0, rungs[1]: 0.85 * 100.0}
+    design = budget.design(Budget(seconds=seconds), 2, predict=lambda design: costs.get(design, 1e9))
+    assert design == rungs[rung]
+
+
+def test_steps_are_planned_to_the_last() -> None:
+    first = ladder(2)[0]
+    for allowed in (10, 11):
+        assert budget.design(Budget(steps=allowed), 2, predict=lambda design: 10 if design == first else 1e9) == first
+    with pytest.raises(BudgetError):
+        budget.design(Budget(steps=9), 2, predict=lambda design: 10.0)
+
+
+@pytest.mark.parametrize(
+    ("planned_s", "alone_s", "chosen"),
+    [
+        (4 * HIRING_S, 1.0, 2),  # twice as fast
+        (4 * HIRING_S - 0.1, 1.0, 1),  # too short to start workers for
+        (1000.0, 1.59, 2),  # 2 / 1.59 = 1.26 times as fast
+        (1000.0, 1.61, 1),  # 1.24 times
+    ],
+)
+def test_workers_are_started_where_they_pay(
+    monkeypatch: pytest.MonkeyPatch, planned_s: float, alone_s: float, chosen: int
+) -> None:
+    measured = iter([1.0, alone_s])
+    monkeypatch.setattr(num_workers, "seconds_of", lambda action: next(measured))
+    monkeypatch.setattr(num_workers.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    modes = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
+    task = thalweg.Task(
+        model=lambda: nn.Linear(3, 1),
+        loss=thalweg.supervised(nn.functional.mse_loss),
+        data=(torch.ones(40, 3), torch.ones(40, 1)),
+        passes=1,
+    )
+    count, _ = choose_num_workers(task, [CONTENDERS["sgd"]], modes, planned_s, 0, asked=None)
+    assert count == chosen
+
+
+def test_proposals_near_an_end_stay_in_the_range() -> None:
+    space = {"lr": Range(1e-4, 10.0, "log"), "momentum": Range(0.0, 0.9, "linear")}
+    for best in ({"lr": 10.0, "momentum": 0.9}, {"lr": 1e-4, "momentum": 0.0}):
+        tried = [(best, 0.0), ({"lr": 0.1, "momentum": 0.5}, 1.0)]
+        for settings in propose(space, tried, 8, seed=1, number=0):
+            assert all(space[name].low <= value <= space[name].high for name, value in settings.items())
+
+
+def test_a_cliff_does_not_hide_the_valley() -> None:
+    """Scores beyond the median count as the median: proposals are the same however high the cliff is."""
+    space = {"lr": Range(1e-4, 10.0, "log")}
+    rates = [space["lr"].at((k + 0.5) / 8) for k in range(8)]
+    valley = [3.0, 2.0, 1.0, 0.5, 1.0, 4.0, 5.0, 6.0]
+    cliff = [*valley[:5], 40.0, 500.0, 6000.0]
+    proposals = [
+        propose(space, [({"lr": rate}, score) for rate, score in zip(rates, scores, strict=True)], 4, seed=3, number=0)
+        for scores in (valley, cliff)
+    ]
+    assert proposals[0] == proposals[1]

@@ -1,0 +1,84 @@
+"""Thresholds of what is shown, each at the value where it changes."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from thalweg.comparison.protocol.procedure import Findings, Race
+from thalweg.comparison.results.half_sample_check import halved
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.summary import Estimate, at_edge, good_rates, loss_of
+from thalweg.comparison.results.verdict import Terms, judge
+from thalweg.comparison.training.result import TrainingResult
+
+
+def trials(losses: dict[float, float], status: str = "ok") -> list[TrialRecord]:
+    """A search of these learning rates; the test split says the opposite."""
+    return [
+        TrialRecord("a", "search", 0, k, 0, {"lr": rate}, TrainingResult(status, -loss, loss, -loss))
+        for k, (rate, loss) in enumerate(losses.items())
+    ]
+
+
+PLAN: Any = SimpleNamespace(selected_on="validation", design=SimpleNamespace(pruned=False))
+
+
+def test_only_a_training_that_ended_well_has_a_loss() -> None:
+    result = TrainingResult("ok", 1.0, 2.0, 3.0)
+    assert [loss_of(result, split) for split in ("train", "validation", "test")] == [1.0, 2.0, 3.0]
+    for status in ("diverged", "failed", "pruned"):
+        assert loss_of(replace(result, status=status), "test") == math.inf
+    assert loss_of(replace(result, test=math.nan), "test") == math.inf
+
+
+def test_rates_within_a_tenth_of_the_best_are_good() -> None:
+    assert good_rates(trials({1e-3: 2.0, 1e-2: 1.1, 1e-1: 1.0, 1.0: 1.05, 10.0: 1.11}), PLAN) == pytest.approx(100.0)
+    assert good_rates(trials({1e-3: 1.0}), PLAN) == 1.0
+    assert good_rates(trials({1e-3: 1.0}, status="diverged"), PLAN) is None
+    assert good_rates([], PLAN) is None
+
+
+def test_of_many_the_luckiest_twentieth_is_not_the_best() -> None:
+    # The best of 40 is far below the others; the third best counts, and by it all of them are good.
+    losses = {10.0**-k: 1.0 + 0.001 * k for k in range(40)}
+    losses[1.0] = 0.5
+    assert good_rates(trials(losses), PLAN) == pytest.approx(1e39)
+    few = dict(list(losses.items())[:19])  # of fewer than 20 the best itself counts
+    assert good_rates(trials(few), PLAN) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("position", "shown"), [(0.0, True), (0.04, True), (0.06, False), (0.5, False), (0.94, False), (0.96, True)]
+)
+def test_a_setting_within_a_twentieth_of_an_end_is_at_an_edge(position: float, shown: bool) -> None:
+    ranges = {"momentum": {"low": 0.0, "high": 2.0, "scale": "linear"}}
+    assert at_edge(ranges, {"momentum": 2 * position}) == (["momentum"] if shown else [])
+    assert at_edge(ranges, {"lr": 0.1}) == []
+
+
+def test_half_of_the_seeds_may_end_no_better_than_untrained() -> None:
+    value = Estimate(1.0, 0.9, 1.1, 10, unlearnt=5)
+    assert value.learnt(2.0)
+    assert not replace(value, unlearnt=6).learnt(2.0)
+    assert not value.learnt(1.0)  # the mean must be better
+
+
+def alone(lost: int) -> Findings:
+    race = Race({"a": [0.0] * 10}, {"a": [k >= lost for k in range(10)]}, [], ["a"], ["a"], "best", None, None)
+    return Findings(None, {"a": (0, 0)}, race, [], {}, {})
+
+
+def test_where_more_than_half_were_lost_that_is_the_reason_and_not_what_was_learnt() -> None:
+    terms = Terms("reaches a loss of", untrained=2.0)
+    for lost, reason in ((5, "not shown to do better"), (6, "was lost")):
+        value = Estimate(3.0, 2.5, math.inf, 10, lost=lost, unlearnt=10)
+        assert reason in judge(alone(lost), {"a": value}, terms).text
+
+
+def test_a_half_of_four_says_something_and_one_of_three_does_not() -> None:
+    apart = {"a": [0.0, 0.1] * 4, "b": [5.0, 5.2] * 4}
+    assert halved(apart) == (4, ["a"], ["a"])
+    assert halved({name: scores[:7] for name, scores in apart.items()}) is None
