@@ -27,6 +27,8 @@ COMMANDS = sorted(cli.commands)
 # The body of a minimal training function.
 MINIMAL_TRAINING = "    import torch\n    make_optimizer([torch.nn.Parameter(torch.ones(1))])\n    report(1.0)\n"
 
+TRAINED = "    import torch\n    make_optimizer([torch.nn.Parameter(torch.ones(1))])\n    report(1.0)\n"
+
 
 def thalweg(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "thalweg", *arguments]
