@@ -27,8 +27,6 @@ COMMANDS = sorted(cli.commands)
 # The body of a minimal training function.
 MINIMAL_TRAINING = "    import torch\n    make_optimizer([torch.nn.Parameter(torch.ones(1))])\n    report(1.0)\n"
 
-TRAINED = "    import torch\n    make_optimizer([torch.nn.Parameter(torch.ones(1))])\n    report(1.0)\n"
-
 
 def thalweg(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "thalweg", *arguments]
@@ -261,7 +259,7 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_resume(tmp_path: Path) -> Non
     file, fourth = tmp_path / "mine.py", tmp_path / "fourth"
     file.write_text(
         "import pathlib, time\n\ncalls = []\n\n\n"
-        f"def train(make_optimizer, report):\n{TRAINED}"
+        f"def train(make_optimizer, report):\n{MINIMAL_TRAINING}"
         f"    calls.append(0)\n    if len(calls) == 4:\n        pathlib.Path({str(fourth)!r}).touch()\n"
         "        while True:\n            time.sleep(0.01)\n"
     )
