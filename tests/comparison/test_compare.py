@@ -188,7 +188,8 @@ def test_a_file_that_draws_its_data_without_a_seed_is_the_same_task_each_time(tm
     path = tmp_path / "mine.py"
     path.write_text(
         "import numpy, torch, thalweg\nfrom torch import nn\nx = torch.randn(50, 1)\n"
-        "def model():\n    layer = nn.Linear(1, 1)\n    layer.weight.data.fill_(numpy.random.rand())\n    return layer\n"
+        "def model():\n    layer = nn.Linear(1, 1)\n    layer.weight.data.fill_(numpy.random.rand())\n"
+        "    return layer\n"
         "task = thalweg.Task(model=model, loss=thalweg.supervised(nn.functional.mse_loss), data=(x, x), passes=1)\n"
     )
     store = Store(tmp_path / "store.sqlite")

@@ -46,15 +46,15 @@ def test_what_nobody_is_called_is_refused(text: str, kind: type[Exception], mess
 
 def test_contenders_are_names_rules_or_contenders_each_once() -> None:
     mine = Contender("mine", rules.SGD(lr=0.1))
-    found = resolve(["sgd", rules.AdamW(eps=1e-6), mine])
-    assert [one.name for one in found] == ["sgd", "adamw:eps=1e-06", "mine"]
-    assert found[1].pinned == {"eps"}
-    assert parse(found[1].name).rule == found[1].rule
+    contenders = resolve(["sgd", rules.AdamW(eps=1e-6), mine])
+    assert [contender.name for contender in contenders] == ["sgd", "adamw:eps=1e-06", "mine"]
+    assert contenders[1].pinned == {"eps"}
+    assert parse(contenders[1].name).rule == contenders[1].rule
     (flagged,) = resolve([rules.AdamW(amsgrad=True)])
     assert parse(flagged.name).rule == flagged.rule
     with pytest.raises(SettingError, match="lr must be a number to compete, got a tensor"):
         resolve([rules.SGD(lr=torch.tensor(0.1))])
-    assert [one.name for one in resolve("sgd,adam")] == ["sgd", "adam"]
+    assert [contender.name for contender in resolve("sgd,adam")] == ["sgd", "adam"]
     with pytest.raises(SettingError, match="named once, got 'sgd' twice"):
         resolve(["sgd", "sgd"])
     with pytest.raises(SettingError, match="at least one contender"):
@@ -109,7 +109,7 @@ def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
 def test_draws_cover_the_learning_rate_evenly() -> None:
     contender = CONTENDERS["sgd"]
     bounds = contender.space(1)["lr"]
-    positions = sorted(bounds.position(one["lr"]) for one in draw_settings(contender, 9, seed=0)[1:])
+    positions = sorted(bounds.position(settings["lr"]) for settings in draw_settings(contender, 9, seed=0)[1:])
     # Eight Sobol points: one in each eighth of the range.
     assert [int(8 * position) for position in positions] == list(range(8))
 
@@ -130,13 +130,13 @@ def test_state_bytes_are_those_of_the_running_optimizer() -> None:
             optimizer = CONTENDERS[name].optimizer(model.parameters(), {})
             model(torch.ones(1, 5, dtype=dtype)).sum().backward()
             optimizer.step()
-            kept = sum(
+            num_bytes = sum(
                 value.numel() * value.element_size()
                 for state in optimizer.state.values()
                 for key, value in state.items()
                 if key != "step"
             )
-            assert CONTENDERS[name].state_bytes(model, {}) == kept
+            assert CONTENDERS[name].state_bytes(model, {}) == num_bytes
 
 
 def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
@@ -158,23 +158,23 @@ def test_wrappers_nest_by_name_and_are_written_as_python() -> None:
     assert first.rule == rules.Clip(rules.Cautious(rules.AdamW(beta2=0.95)), max_norm=0.5)
     assert {"beta2", "max_norm"} <= first.pinned
     line = first.describe().line_of_code({"lr": 0.2})
-    made = "thalweg.optim.optimizer_for(thalweg.rules.Clip(thalweg.rules.Cautious(thalweg.rules.AdamW())))"
-    assert line == f"optimizer = {made}(model.parameters(), lr=0.2, betas=(0.9, 0.95), max_norm=0.5)"
+    constructor = "thalweg.optim.optimizer_for(thalweg.rules.Clip(thalweg.rules.Cautious(thalweg.rules.AdamW())))"
+    assert line == f"optimizer = {constructor}(model.parameters(), lr=0.2, betas=(0.9, 0.95), max_norm=0.5)"
     with pytest.raises(UnknownNameError, match="no wrapper is called 'cautius'. Did you mean cautious"):
         parse("cautius(adam)")
     with pytest.raises(
-        SettingError, match="what is wrapped or put beside another must be thalweg's own, got 'torch.optim:NAdam'"
+        SettingError, match="an optimizer that is wrapped or combined must be thalweg's own, got 'torch.optim:NAdam'"
     ):
         parse("clip(torch.optim:NAdam)")
 
 
 def test_what_is_recommended_is_on_record_and_beats_the_default() -> None:
     record = json.loads((ROOT / "benchmarks/records/recommended.json").read_text())["contenders"]
-    assert {name for name, one in CONTENDERS.items() if one.recommended} <= set(record) <= set(CONTENDERS)
-    for name, found in record.items():
-        means = found["mean_factor"]
+    assert {name for name, contender in CONTENDERS.items() if contender.recommended} <= set(record) <= set(CONTENDERS)
+    for name, recorded in record.items():
+        means = recorded["mean_factor"]
         better = means["left_out"] < means["default"]  # judged on tasks that had no say
-        assert dict(CONTENDERS[name].recommended) == (found["recommended"] if better else {})
+        assert dict(CONTENDERS[name].recommended) == (recorded["recommended"] if better else {})
 
 
 def test_a_pinned_setting_is_not_recommended_otherwise() -> None:
@@ -183,7 +183,7 @@ def test_a_pinned_setting_is_not_recommended_otherwise() -> None:
 
 
 def test_whole_numbers_and_choices_are_read_as_such() -> None:
-    found = parse("clip(muon):ns_steps=4,adjust_lr_fn=match_rms_adamw").rule.settings()
-    assert (found["ns_steps"], found["adjust_lr_fn"]) == (4, "match_rms_adamw")
+    settings = parse("clip(muon):ns_steps=4,adjust_lr_fn=match_rms_adamw").rule.settings()
+    assert (settings["ns_steps"], settings["adjust_lr_fn"]) == (4, "match_rms_adamw")
     with pytest.raises(SettingError, match="ns_steps must be a whole number"):
         parse("clip(muon):ns_steps=4.5")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload
-from thalweg.rules import Rule
 
 START_S = 6.0  # to start the workers, which import torch
 CLEARLY_FASTER = 1.25
@@ -43,7 +42,7 @@ def choose_num_workers(
     worth_starting = requested is not None or planned_s >= 4 * START_S
     if count < 2 or not worth_starting or not _can_be_pickled(workload, contenders):
         return 1, dict(execution_modes)
-    contender = min(contenders, key=lambda contender: (not isinstance(contender.rule, Rule), contender.full_batch))
+    contender = min(contenders, key=lambda contender: (contender.thalweg_rule is None, contender.full_batch))
     members = max(2, execution_modes[contender.name].members)
     gain = count / workload.single_thread_slowdown(contender, members, seed)
     if requested is None and gain < CLEARLY_FASTER:

@@ -193,7 +193,7 @@ def time_of_update(task: Task, contender: Contender, seed: int) -> float:
         for group in single.optimizer.param_groups:
             group["lr"] = 0.0
         single.step(0.0)
-        if not single.calls_closures:
+        if not single.passes_closure:
             return seconds_of(single.optimizer.step, UPDATE_MEASUREMENT_S)
         params = [param for group in single.optimizer.param_groups for param in group["params"]]
         grads = [param.grad for param in params]
@@ -227,7 +227,9 @@ def single_thread_slowdown(task: Task, contender: Contender, members: int, seed:
 
 def time_of_step(run: Run) -> float:
     """Return the seconds of a step, the first left out."""
-    lr_factor = 1.0 if isinstance(run, SingleRun) and run.iterates else 0.0  # a line search that cannot move ends early
+    lr_factor = (
+        1.0 if isinstance(run, SingleRun) and run.needs_closure else 0.0
+    )  # a line search that cannot move ends early
     run.step(lr_factor)
     return seconds_of(lambda: run.step(lr_factor))
 

@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Thread, current_thread, main_thread
+from time import monotonic, sleep
 from typing import Any, Self
 
 import torch
@@ -104,8 +104,8 @@ class WorkerPool:
                 if failure is None:
                     return
                 self.close()
-                where = "once more, in new ones" if attempt == 0 else "here, one after the other"
-                self._notify(f"{failure}; what it had not finished is trained {where}")
+                where = "once more in new workers" if attempt == 0 else "one after the other in this process"
+                self._notify(f"{failure}; the jobs it left unfinished run {where}")
         for job in remaining:
             yield job, _train(self._workload, job, partial(report_share, job))
 
@@ -132,14 +132,14 @@ class WorkerPool:
         except BrokenProcessPool:
             yield ordered[0], _DIED
             return
-        last_s = time.monotonic()
+        last_s = monotonic()
         timeout_s = MIN_TIMEOUT_S + TIMEOUT_FACTOR * max((job.predicted_s for job in ordered), default=0.0)
         while running:
             ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             if ended:
-                last_s = time.monotonic()
-            elif time.monotonic() - last_s > timeout_s:
-                yield next(iter(running.values())), f"no worker process has finished anything for {timeout_s:.0f} s"
+                last_s = monotonic()
+            elif monotonic() - last_s > timeout_s:
+                yield next(iter(running.values())), f"no worker process has finished a job for {timeout_s:.0f} s"
                 return
             for future in ended:
                 yield running.pop(future), _result(future)
@@ -187,7 +187,7 @@ def _initialize_worker(path: list[str], pickled: bytes) -> None:
 def _exit_with_parent(parent: int) -> None:
     """End this worker when its parent is gone: a parent that was killed cannot close its pool."""
     while os.getppid() == parent:
-        time.sleep(POLL_S)
+        sleep(POLL_S)
     os._exit(1)
 
 
