@@ -99,7 +99,7 @@ def test_few_settings_lie_far_apart(draws: int, sentence: str | None) -> None:
 
 def test_the_error_over_test_examples_is_beside_the_intervals_over_seeds() -> None:
     assert cautions_of(replace(SUMMARY, example_error=0.05)) == [
-        "Intervals are over seeds. The standard error of sgd over the test examples is 0.05 (5% of its value). "
+        "Intervals are over seeds. The standard error of sgd over the test examples is 0.05 (5 % of its value). "
         "On new data, values may differ by that much."
     ]
 
