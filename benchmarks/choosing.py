@@ -142,12 +142,12 @@ def measured(task: Task, trainings: int, budget: str) -> dict[str, Any]:
         "wall_s": wall_s,
         "trainings": {name: len(made[name]) for name in CONTENDERS},
         "optimizer_steps": sum(
-            max((look.step for look in entry.result.looks), default=0) for each in made.values() for entry in each
+            max((look.step for look in entry.result.evaluations), default=0) for each in made.values() for entry in each
         ),
         "draws": plan.design.draws,
         "studies": plan.design.studies,
         "ranked": found.verdict.ranked is not None,
-        "workers": plan.workers,
+        "workers": plan.num_workers,
         "ways": {name: backend.reason for name, backend in plan.execution_modes.items()},
         "one_after_the_other": {
             "measured_trainings": {"of each contender": trainings, "with threads": list(THREADS)},

@@ -30,7 +30,7 @@ from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.score_scale import ScoreScale
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 from thalweg.rules import Range
 from thalweg.tasks.catalogue import BUILT_IN
 
@@ -72,7 +72,7 @@ def drawn(contender: Contender, count: int) -> list[Settings]:
 
 def score(result: TrainingResult) -> float:
     """The logarithm of the validation loss; what diverged, or learnt nothing, counts as the untrained model."""
-    untrained = ScoreScale("log", {"validation": result.looks[0].validation})
+    untrained = ScoreScale("log", {"validation": result.evaluations[0].validation})
     return untrained.score(result.validation if result.status == "ok" else math.nan, "validation")
 
 
@@ -81,13 +81,15 @@ def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[fl
     began = time.perf_counter()
     task = replace(BUILT_IN[task_name](), passes=TASKS[task_name])
     contender = CONTENDERS[name]
-    horizon = TrainingSchedule(task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", looks=1)
+    horizon = TrainingSchedule(
+        task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", num_evaluations=1
+    )
     trials = [Trial(one, derive(0, "recommended", k)) for one in settings for k in range(SEEDS)]
     size = TOGETHER[contender.full_batch]
     results = [
         result
         for start in range(0, len(trials), size)
-        for result in train_all(task, contender, trials[start : start + size], horizon)
+        for result in as_workload(task).train(contender, trials[start : start + size], horizon)
     ]
     failed = [result.message for result in results if result.status == "failed"]
     assert not failed, f"{task_name}, {name}: {failed[0]}"

@@ -16,7 +16,7 @@ from typing import Any
 from thalweg.bench.bench import machine
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning.search import draws
+from thalweg.comparison.planning.search import draw_settings
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.training.result import Evaluation, TrainingResult
@@ -24,7 +24,7 @@ from thalweg.comparison.training.result import Evaluation, TrainingResult
 HERE = Path(__file__).parent
 RECORD = HERE / "records" / "store_overhead.json"
 TRIALS, TRIAL_S = 1000, 1.0
-HORIZON = TrainingSchedule(680, "linear", looks=16)
+HORIZON = TrainingSchedule(680, "linear", num_evaluations=16)
 BATCHES = (1, 8, 32)
 WORKERS = (1, 2)  # two workers train twice as fast, and one process writes
 REPETITIONS = 5
@@ -35,9 +35,9 @@ def made_up(trials: int) -> list[TrialRecord]:
     """Results like those of AdamW: all settings searched, every number with all its digits."""
     random.seed(0)
     entries = []
-    for trial, settings in enumerate(draws(parse("adamw"), trials, seed=0)):
+    for trial, settings in enumerate(draw_settings(parse("adamw"), trials, seed=0)):
         looks = [Evaluation(step, random.random(), random.random()) for step in HORIZON.evaluation_steps()]
-        result = TrainingResult("ok", *(random.random() for _ in range(4)), seconds=TRIAL_S, looks=looks)
+        result = TrainingResult("ok", *(random.random() for _ in range(4)), seconds=TRIAL_S, evaluations=looks)
         entries.append(TrialRecord("adamw", "search", 0, trial, random.getrandbits(32), settings, result))
     return entries
 
@@ -94,7 +94,7 @@ def main() -> None:
     record = {
         "trials": asked.trials,
         "trial_s": TRIAL_S,
-        "looks": HORIZON.looks,
+        "looks": HORIZON.num_evaluations,
         "repetitions": asked.repetitions,
         "bound": BOUND,
         "rows": rows,

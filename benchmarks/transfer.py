@@ -23,7 +23,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.score_scale import ScoreScale
 from thalweg.comparison.training.runs import SingleRun, Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 from thalweg.optim import route, transfer
 from thalweg.optim.transfer import Match
 from thalweg.tasks import Task
@@ -39,12 +39,12 @@ GRID, SEEDS, KEPT = 21, 2, 30
 
 def trained(task: Task, contender: Contender, lrs: list[float]) -> list[float]:
     """The mean logarithm of the validation loss at each learning rate; what diverged counts as untrained."""
-    horizon = TrainingSchedule(task.passes * task.batches_per_pass(), "linear", looks=1)
+    horizon = TrainingSchedule(task.passes * task.batches_per_pass(), "linear", num_evaluations=1)
     trials = [Trial({"lr": lr}, derive(0, "transfer", k)) for lr in lrs for k in range(SEEDS)]
     found = []
-    for result in train_all(task, contender, trials, horizon):
+    for result in as_workload(task).train(contender, trials, horizon):
         assert result.status != "failed", f"{task.name}, {contender.name}: {result.message}"
-        untrained = ScoreScale("log", {"validation": result.looks[0].validation})
+        untrained = ScoreScale("log", {"validation": result.evaluations[0].validation})
         found.append(untrained.score(result.validation if result.status == "ok" else math.nan, "validation"))
     return [fmean(found[k : k + SEEDS]) for k in range(0, len(found), SEEDS)]
 

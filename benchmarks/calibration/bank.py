@@ -38,7 +38,7 @@ TASK = replace(digits(), name="digits-32", model=width_32, passes=9)
 
 
 def main() -> None:
-    horizon = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", looks=1)
+    horizon = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", num_evaluations=1)
     seeds = [derive(0, "bank", k) for k in range(SEEDS)]
     _, untrained = measure(TASK, parse("sgd"), horizon, seeds[0])
     ends = np.full((2, len(CONTENDERS), SETTINGS, SEEDS), np.nan, dtype=np.float32)

@@ -9,7 +9,7 @@ from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 
 RATES = [0.003 * 100 ** (k / 15) for k in range(16)]  # a tenth to ten times the best
 SEEDS = range(6)
@@ -20,13 +20,13 @@ def measure() -> dict[str, Any]:
     steps = PASSES * TASK.batches_per_pass()
     trials = [Trial({"lr": rate}, seed) for rate in RATES for seed in SEEDS]
     curves: dict[str, list[TrainingResult]] = {
-        schedule: train_all(TASK, parse("adam"), trials, TrainingSchedule(steps, schedule, looks=2))
+        schedule: as_workload(TASK).train(parse("adam"), trials, TrainingSchedule(steps, schedule, num_evaluations=2))
         for schedule in ("constant", "linear")
     }
     seen = {}
     for words, look in (("at half time", 1), ("at the end", 2)):
         pairs = zip(curves["constant"], curves["linear"], strict=True)
-        found = share(one.looks[look].validation < other.looks[look].validation for one, other in pairs)
+        found = share(one.evaluations[look].validation < other.evaluations[look].validation for one, other in pairs)
         seen[f"constant ahead {words}"] = [found["share"], found["low"], found["high"]]
     return {
         "claim": "a decayed schedule overtakes a constant one at the end",

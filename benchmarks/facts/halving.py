@@ -7,18 +7,18 @@ from bank import TASK
 
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning.search import draws
+from thalweg.comparison.planning.search import draw_settings
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 
 SETTINGS, KEEP, REPLAYS = 27, 3, 12
 STEPS, RUNGS = 300, (30, 100, 300)
 
 
 def loss_at(result: TrainingResult, step: int) -> float:
-    looks: list[Evaluation] = [look for look in result.looks if look.step == step]
+    looks: list[Evaluation] = [look for look in result.evaluations if look.step == step]
     value = looks[0].validation if looks else math.inf
     return value if math.isfinite(value) else math.inf
 
@@ -27,9 +27,9 @@ def measure() -> dict[str, Any]:
     ratios, cost = [], 0.0
     contender = parse("adamw")
     for seed in range(REPLAYS):
-        settings = draws(contender, SETTINGS, seed=seed, with_start=False)
-        results = train_all(
-            TASK, contender, [Trial(one, seed) for one in settings], TrainingSchedule(STEPS, "linear", looks=30)
+        settings = draw_settings(contender, SETTINGS, seed=seed, with_start=False)
+        results = as_workload(TASK).train(
+            contender, [Trial(one, seed) for one in settings], TrainingSchedule(STEPS, "linear", num_evaluations=30)
         )
         alive, cost, done = list(range(SETTINGS)), 0.0, 0
         for rung in RUNGS:

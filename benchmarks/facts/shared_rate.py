@@ -8,18 +8,18 @@ from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 
 SEEDS = range(8)
 RATES = [10 ** (-4 + k / 4) for k in range(17)]  # 1e-4 to 1
 
 
 def measure() -> dict[str, Any]:
-    horizon = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", looks=1)
+    horizon = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", num_evaluations=1)
     seen = {}
     for name in ("adam", "momentum"):
         trials = [Trial({"lr": rate}, seed) for rate in RATES for seed in SEEDS]
-        results = train_all(TASK, parse(name), trials, horizon)
+        results = as_workload(TASK).train(parse(name), trials, horizon)
         by_rate = {rate: results[k * len(SEEDS) : (k + 1) * len(SEEDS)] for k, rate in enumerate(RATES)}
         best = min(RATES, key=lambda rate: sum(one.validation for one in by_rate[rate]))
         shared = min(RATES, key=lambda rate: abs(rate - 1e-3))

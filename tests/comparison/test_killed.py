@@ -12,9 +12,10 @@ import torch
 
 torch.set_num_threads(1)  # a fork must find no threads but its own
 import thalweg
-from thalweg.comparison import Store, pilot
+from thalweg.comparison import Store
+from thalweg.comparison.training import timing
 
-pilot.POPULATIONS = (2, 4, 4)  # many small companies: many moments to be killed at
+timing.POPULATIONS = (2, 4, 4)  # many small companies: many moments to be killed at
 folder = sys.argv[1]
 store, draw = os.path.join(folder, "store.sqlite"), random.Random(0)
 

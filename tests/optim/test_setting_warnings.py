@@ -17,7 +17,7 @@ from torch.optim import lr_scheduler
 import thalweg
 from thalweg import optim, rules
 from thalweg.comparison import CONTENDERS, parse
-from thalweg.comparison.planning.lr_range_search import _FACTOR, ALLOWED
+from thalweg.comparison.planning.lr_range_search import FACTOR, MAX_EXTENSIONS
 from thalweg.errors import SettingWarning
 from thalweg.registry import RULES, WRAPPERS
 from thalweg.rules.core.hyper import learning_rate
@@ -193,7 +193,7 @@ def test_no_corner_of_what_is_searched_is_warned_of(name: str) -> None:
 
 
 def test_a_search_may_let_a_rate_grow_as_far_as_it_is_not_doubted() -> None:
-    assert BEYOND == _FACTOR**ALLOWED
+    assert BEYOND == FACTOR**MAX_EXTENSIONS
 
 
 def test_a_rule_of_ones_own_is_judged_by_what_it_declares() -> None:

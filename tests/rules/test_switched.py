@@ -10,7 +10,6 @@ from torch import Tensor
 from cases.references.wrapping import put
 from cases.rules import gradients, parameters
 from thalweg import optim, rules
-from thalweg.comparison.contenders.contender import line_of_code
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.errors import ParameterError, SettingError
 from thalweg.registry import name_of_rule, rule_from_name
@@ -96,7 +95,7 @@ def test_it_competes_by_name() -> None:
     rule = rules.Switched((rules.Adam(lr=0.02), rules.SGD(momentum=0.9)), switch_at=40, lr_ratio=30.0)
     assert found.rule == rule
     assert name_of_rule(rule_from_name("cautious(then(clip(adam),sgd))")) == "cautious(then(clip(adam),sgd))"
-    line = line_of_code(found.described(), {"lr": 0.1})
+    line = found.describe().line_of_code({"lr": 0.1})
     params = parameters(torch.float64)
     scope = {"thalweg": __import__("thalweg"), "model": torch.nn.ParameterList(params)}
     exec(line, scope)

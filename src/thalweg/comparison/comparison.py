@@ -10,11 +10,12 @@ from typing import Any
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
 from thalweg.comparison.contenders.parsing import resolve
+from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.comparison.executor import Progress, read, run
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.plan import ComparisonPlan, has_full_batch, make_plan
+from thalweg.comparison.planning.plan import ComparisonPlan, make_plan
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions
@@ -23,6 +24,7 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.verdict import Terms, Verdict, judge
+from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
@@ -70,61 +72,61 @@ def compare(
     Raises a ThalwegError that says what to do: TaskError, UnknownNameError, KeywordError, SettingError, BudgetError,
     StoreError. A training that diverges or raises is a result, not an error.
     """
-    task = load(task) if isinstance(task, str) else as_task(task)
+    workload = as_workload(load(task) if isinstance(task, str) else as_task(task))
     entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
-    if contenders is None and not has_full_batch(task):
+    if contenders is None and not workload.has_full_batch:
         entrants = [contender for contender in entrants if not contender.full_batch]
     for contender in entrants:
         contender.warn_of_settings()
     if control:
         entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
-    if task.optimum is not None:
+    if workload.optimum is not None:
         entrants = [contender.keeping_the_optimum() for contender in entrants]
     allowed = checked(budget, seed, schedule)
-    _check_target(task, target)
+    _check_target(workload, target)
     own = next((one for one in entrants if one.schedule is not None), None)
-    if own is not None and isinstance(task, TrainingFunction):
+    if own is not None and workload.has_own_schedule:
         raise SettingError(f"{own.name}: a training function has its own schedule, got {own.schedule!r}. Leave it out.")
     store = store if isinstance(store, Store) else Store(store)
-    key = key_of(task, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine, "target": target})
+    key = key_of(workload, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine, "target": target})
     header = store.find(key)
     if header is None:
         plan = make_plan(
-            task,
+            workload,
             entrants,
             allowed,
             seed=seed,
             schedule=schedule,
-            workers=workers,
+            num_workers=workers,
             prune=prune,
             refine=refine,
             target=target,
-            tell=lambda name: watch(Progress("pilot", name)),
+            report=lambda name: watch(Progress("pilot", name)),
         )
         # A training function's model is out of sight.
         described = [
-            contender.described(task.roles if isinstance(task, Task) else None)
-            | {
-                "state_bytes": contender.state_bytes(task.make_model(0), task.roles)
-                if isinstance(task, Task)
-                else None,
-                "searched": list(plan.drawn_for(contender, 0)[0]),
-            }
+            replace(
+                contender.describe(workload.roles),
+                state_bytes=workload.state_bytes(contender),
+                searched=list(plan.draw_settings(contender, 0)[0]),
+            ).to_json()
             for contender in entrants
         ]
-        measured = {split: task.measured_as(split) for split in ("train", "validation", "test")}
-        about = {"name": task.name, "about": task.about, "measured": measured, "passes": getattr(task, "passes", None)}
         header = store.create(
-            key, task=about, contenders=described, plan=plan.to_json(), environment=environment.describe()
+            key,
+            task=workload.record.to_json(),
+            contenders=described,
+            plan=plan.to_json(),
+            environment=environment.describe(),
         )
     if header.finished is None:
-        run(task, entrants, store, header, watch)
+        run(workload, entrants, store, header, watch)
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
 
 
-def _check_target(task: Task | TrainingFunction, target: float | None) -> None:
+def _check_target(task: Workload, target: float | None) -> None:
     """Refuse a target that no training can meet."""
     if target is None:
         return
@@ -176,7 +178,7 @@ class Comparison:
     @cached_property
     def verdict(self) -> Verdict:
         """What the evidence allows to say."""
-        costs = self.plan.costs(self.header.contenders)
+        costs = self.plan.costs([ContenderRecord.from_json(stored) for stored in self.header.contenders])
         race, cheaper = self.findings.race, "is the best of them"
         if race.recommended is not None and race.recommended != race.kept[0]:
             one, other = costs[race.recommended], costs[race.kept[0]]
@@ -285,7 +287,7 @@ class Comparison:
                     "code": summary.line,
                     "way": self.plan.execution_modes[summary.name].reason,
                     "at_edge": summary.at_edge,
-                    "range_extended": self.plan.extended[summary.name],
+                    "range_extended": self.plan.times_extended[summary.name],
                     "good_rates": summary.good_rates,
                 }
                 for summary in self.contenders

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from thalweg.comparison.contenders.contender import Contender, Settings
+from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.proposals import propose
@@ -16,8 +17,8 @@ from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.target import FARTHEST
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.training.workload import Workload
 from thalweg.errors import TaskError
-from thalweg.tasks import Task, TrainingFunction
 
 # Stages whose curves are looked at. The others are many, and only their ends count.
 SHOWN = ("race", "value")
@@ -39,7 +40,7 @@ class Progress:
 
 
 def run(
-    task: Task | TrainingFunction,
+    task: Workload,
     contenders: Sequence[Contender],
     store: Store,
     header: ComparisonRecord,
@@ -47,7 +48,7 @@ def run(
 ) -> None:
     """Do what the plan asks for and the store does not hold yet."""
     plan = ComparisonPlan.from_json(header.plan)
-    with WorkerPool(task, plan.workers, lambda said: watch(Progress("", "", said=said))) as crew:
+    with WorkerPool(task, plan.num_workers, lambda said: watch(Progress("", "", said=said))) as crew:
         work = _Work(task, contenders, plan, store, header, watch, crew)
         found(plan, header, work.answer)
     store.finish(header.id)
@@ -65,7 +66,7 @@ def found(
     answer: Callable[[Sequence[TrialRequest]], Mapping[TrialRequest, TrialScore]],
 ) -> Findings:
     """The findings of a plan, from whoever answers."""
-    costs = plan.costs(header.contenders)
+    costs = plan.costs([ContenderRecord.from_json(stored) for stored in header.contenders])
     known = [one["name"] for one in header.contenders if one["recommended"]]
     return decide(plan.design, plan.draws, answer, cost=costs, margin=plan.scale.margin, recommended=known)
 
@@ -79,7 +80,7 @@ def outcome(entry: TrialRecord, plan: ComparisonPlan) -> TrialScore:
         if math.isfinite(took):
             return TrialScore(judged, judged)
         # Among settings that miss the target, the one that ends nearest is chosen.
-        missed = plan.target.shortfall(result.looks) if completed else FARTHEST
+        missed = plan.target.shortfall(result.evaluations) if completed else FARTHEST
         return TrialScore(judged + missed, judged, completed=False, clipped=True)
     selection_score, evaluation_score = (
         getattr(result, split) if completed else math.nan for split in (plan.selected_on, plan.judged_on)
@@ -110,7 +111,7 @@ class _Work:
 
     def __init__(
         self,
-        task: Task | TrainingFunction,
+        task: Workload,
         contenders: Sequence[Contender],
         plan: ComparisonPlan,
         store: Store,
@@ -152,7 +153,7 @@ class _Work:
         split = self.plan.selected_on
         losses: dict[int, list[float]] = {step: [] for step in rungs_of(schedule)}
         for entry in self._searched(first):
-            for look in entry.result.looks:
+            for look in entry.result.evaluations:
                 if look.step in losses and entry.trial < first.trial:
                     losses[look.step].append(getattr(look, split))
         return Rungs(split, losses)
@@ -174,7 +175,7 @@ class _Work:
 
         for job in list(groups)[:1]:
             tell(job, 0.0)
-        for job, results in self.crew.results(list(groups), tell):
+        for job, results in self.crew.run(list(groups), tell):
             entries = [
                 TrialRecord(ask.contender, ask.stage, ask.study, ask.trial, trial.seed, trial.settings, result)
                 for ask, trial, result in zip(groups[job], job.trials, results, strict=True)
@@ -194,7 +195,7 @@ class _Work:
         schedule = self.plan.schedules[contender.name]
         if stage in SHOWN or self.plan.target is not None:
             return schedule
-        return replace(schedule, looks=min(LOOKS_UNSHOWN, schedule.looks))
+        return replace(schedule, num_evaluations=min(LOOKS_UNSHOWN, schedule.num_evaluations))
 
     def _companies(self, asks: Sequence[TrialRequest]) -> Iterator[tuple[Job, list[TrialRequest]]]:
         """The trainings that are run together, whoever competes, as evenly as workers can share them.
@@ -219,7 +220,7 @@ class _Work:
                 size, rungs = len(together), self._rungs(together[0][2], schedule)
             else:
                 count = math.ceil(len(together) / mode.members)
-                count = self.plan.workers * math.ceil(count / self.plan.workers)
+                count = self.plan.num_workers * math.ceil(count / self.plan.num_workers)
                 size = math.ceil(len(together) / count) if mode.members > 1 else 1
             for start in range(0, len(together), size):
                 contenders, trials, asked = zip(*together[start : start + size], strict=True)
@@ -232,7 +233,7 @@ class _Work:
             return dict(self.contenders[ask.contender].recommended)
         key = (ask.contender, ask.study)
         if key not in self._drawn:
-            self._drawn[key] = self.plan.drawn_for(self.contenders[ask.contender], ask.study)
+            self._drawn[key] = self.plan.draw_settings(self.contenders[ask.contender], ask.study)
         found = self._drawn[key]
         while ask.trial >= len(found):
             found += self._proposed(ask, len(found))

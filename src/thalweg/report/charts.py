@@ -183,7 +183,7 @@ def _quartiles(race: Sequence[TrialRecord], split: str, optimum: float | None) -
     A diverged loss counts as infinite, and a quartile that is infinite is a gap. A training that stopped early keeps
     its last value.
     """
-    runs = [entry.result.looks for entry in race if entry.result.looks]
+    runs = [entry.result.evaluations for entry in race if entry.result.evaluations]
     if not runs:
         return (np.empty(0),) * 4
     longest = max(runs, key=lambda evaluations: evaluations[-1].step)

@@ -89,7 +89,7 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "with_fresh_value": next((summary.name for summary in summaries if summary.entries["value"]), None),
         "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
-        "num_evaluations": next(iter(plan.schedules.values())).looks,
+        "num_evaluations": next(iter(plan.schedules.values())).num_evaluations,
         "execution_modes": {name: plan.execution_modes[name].reason for name in names},
         "seed": plan.seed,
         "seeds": {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
@@ -183,7 +183,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
 def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str) -> list[Markup]:
     """Return a chart for each split that has learning curves of its own."""
     summaries, plan = comparison.contenders, comparison.plan
-    runs = [entry.result.looks for summary in summaries for entry in summary.entries["race"]]
+    runs = [entry.result.evaluations for summary in summaries for entry in summary.entries["race"]]
     if not any(len(run) > 1 for run in runs):
         return []
     curves = []

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from thalweg import optim, rules
-from thalweg.comparison.contenders.contender import Contender, line_of_code
+from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
 from thalweg.comparison.contenders.parsing import parse, resolve, split_list
-from thalweg.comparison.planning.search import draws, order_opened_by
+from thalweg.comparison.planning.search import draw_settings, order_opened_by
 from thalweg.errors import KeywordError, SettingError, UnknownNameError
 
 ROOT = Path(__file__).parents[3]
@@ -46,15 +46,15 @@ def test_what_nobody_is_called_is_refused(text: str, kind: type[Exception], mess
 
 def test_contenders_are_names_rules_or_contenders_each_once() -> None:
     mine = Contender("mine", rules.SGD(lr=0.1))
-    found = resolve(["sgd", rules.AdamW(eps=1e-6), mine])
-    assert [one.name for one in found] == ["sgd", "adamw:eps=1e-06", "mine"]
-    assert found[1].pinned == {"eps"}
-    assert parse(found[1].name).rule == found[1].rule
+    contenders = resolve(["sgd", rules.AdamW(eps=1e-6), mine])
+    assert [contender.name for contender in contenders] == ["sgd", "adamw:eps=1e-06", "mine"]
+    assert contenders[1].pinned == {"eps"}
+    assert parse(contenders[1].name).rule == contenders[1].rule
     (flagged,) = resolve([rules.AdamW(amsgrad=True)])
     assert parse(flagged.name).rule == flagged.rule
     with pytest.raises(SettingError, match="lr must be a number to compete, got a tensor"):
         resolve([rules.SGD(lr=torch.tensor(0.1))])
-    assert [one.name for one in resolve("sgd,adam")] == ["sgd", "adam"]
+    assert [contender.name for contender in resolve("sgd,adam")] == ["sgd", "adam"]
     with pytest.raises(SettingError, match="named once, got 'sgd' twice"):
         resolve(["sgd", "sgd"])
     with pytest.raises(SettingError, match="at least one contender"):
@@ -79,9 +79,9 @@ def test_where_the_optimum_is_known_weight_decay_is_off_unless_it_was_asked_for(
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_the_line_to_paste_makes_exactly_the_optimizer_that_was_trained(name: str) -> None:
     contender = CONTENDERS[name]
-    for settings in draws(contender, 32, seed=1):
+    for settings in draw_settings(contender, 32, seed=1):
         model = nn.Linear(2, 2, bias=False)  # some take matrices alone
-        line = line_of_code(contender.described(), settings)
+        line = contender.describe().line_of_code(settings)
         scope = {"thalweg": __import__("thalweg"), "model": model}
         exec(line, scope)
         trained = contender.optimizer(model.parameters(), settings)
@@ -93,7 +93,7 @@ def test_the_line_to_paste_makes_exactly_the_optimizer_that_was_trained(name: st
 
 def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
     contender = CONTENDERS["adamw"]
-    drawn = draws(contender, 30, seed=3)
+    drawn = draw_settings(contender, 30, seed=3)
     space = contender.space(3)
     assert len(drawn) == 30
     assert drawn[0] == {name: getattr(contender.rule, name) for name in space}
@@ -102,14 +102,14 @@ def test_draws_start_at_the_defaults_and_stay_in_the_space() -> None:
         contender.rule.with_(**settings)
     for settings in drawn[1:]:
         assert all(space[name].low <= value <= space[name].high for name, value in settings.items())
-    assert drawn == draws(contender, 30, seed=3)
-    assert drawn != draws(contender, 30, seed=4)
+    assert drawn == draw_settings(contender, 30, seed=3)
+    assert drawn != draw_settings(contender, 30, seed=4)
 
 
 def test_draws_cover_the_learning_rate_evenly() -> None:
     contender = CONTENDERS["sgd"]
     bounds = contender.space(1)["lr"]
-    positions = sorted(bounds.position(one["lr"]) for one in draws(contender, 9, seed=0)[1:])
+    positions = sorted(bounds.position(settings["lr"]) for settings in draw_settings(contender, 9, seed=0)[1:])
     # Eight Sobol points: one in each eighth of the range.
     assert [int(8 * position) for position in positions] == list(range(8))
 
@@ -120,7 +120,7 @@ def test_a_small_budget_opens_the_learning_rate_alone() -> None:
 
 def test_a_contender_with_nothing_to_search_has_one_setting() -> None:
     contender = Contender("fixed", rules.SGD(lr=0.1), pinned=frozenset({"lr", "momentum", "weight_decay"}))
-    assert draws(contender, 16, seed=0) == [{}]
+    assert draw_settings(contender, 16, seed=0) == [{}]
 
 
 def test_state_bytes_are_those_of_the_running_optimizer() -> None:
@@ -130,13 +130,13 @@ def test_state_bytes_are_those_of_the_running_optimizer() -> None:
             optimizer = CONTENDERS[name].optimizer(model.parameters(), {})
             model(torch.ones(1, 5, dtype=dtype)).sum().backward()
             optimizer.step()
-            kept = sum(
+            num_bytes = sum(
                 value.numel() * value.element_size()
                 for state in optimizer.state.values()
                 for key, value in state.items()
                 if key != "step"
             )
-            assert CONTENDERS[name].state_bytes(model, {}) == kept
+            assert CONTENDERS[name].state_bytes(model, {}) == num_bytes
 
 
 def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
@@ -147,7 +147,7 @@ def test_a_rule_of_ones_own_competes_through_an_optimizer_made_for_it() -> None:
         lr: float = rules.hyper(0.1, ">= 0", symbol="η", doc="learning rate")
 
     contender = Contender("mine", Mine())
-    assert contender.described()["optimizer"] == "thalweg.optim.optimizer_for(Mine)"
+    assert contender.describe().optimizer == "thalweg.optim.optimizer_for(Mine)"
     optimizer = contender.optimizer([torch.ones(2, requires_grad=True)], {"lr": 0.2})
     assert isinstance(optimizer, optim.optimizer_for(Mine))
 
@@ -157,24 +157,24 @@ def test_wrappers_nest_by_name_and_are_written_as_python() -> None:
     assert second.name == "adam"
     assert first.rule == rules.Clip(rules.Cautious(rules.AdamW(beta2=0.95)), max_norm=0.5)
     assert {"beta2", "max_norm"} <= first.pinned
-    line = line_of_code(first.described(), {"lr": 0.2})
-    made = "thalweg.optim.optimizer_for(thalweg.rules.Clip(thalweg.rules.Cautious(thalweg.rules.AdamW())))"
-    assert line == f"optimizer = {made}(model.parameters(), lr=0.2, betas=(0.9, 0.95), max_norm=0.5)"
+    line = first.describe().line_of_code({"lr": 0.2})
+    constructor = "thalweg.optim.optimizer_for(thalweg.rules.Clip(thalweg.rules.Cautious(thalweg.rules.AdamW())))"
+    assert line == f"optimizer = {constructor}(model.parameters(), lr=0.2, betas=(0.9, 0.95), max_norm=0.5)"
     with pytest.raises(UnknownNameError, match="no wrapper is called 'cautius'. Did you mean cautious"):
         parse("cautius(adam)")
     with pytest.raises(
-        SettingError, match="what is wrapped or put beside another must be thalweg's own, got 'torch.optim:NAdam'"
+        SettingError, match="an optimizer that is wrapped or combined must be thalweg's own, got 'torch.optim:NAdam'"
     ):
         parse("clip(torch.optim:NAdam)")
 
 
 def test_what_is_recommended_is_on_record_and_beats_the_default() -> None:
     record = json.loads((ROOT / "benchmarks/records/recommended.json").read_text())["contenders"]
-    assert {name for name, one in CONTENDERS.items() if one.recommended} <= set(record) <= set(CONTENDERS)
-    for name, found in record.items():
-        means = found["mean_factor"]
+    assert {name for name, contender in CONTENDERS.items() if contender.recommended} <= set(record) <= set(CONTENDERS)
+    for name, recorded in record.items():
+        means = recorded["mean_factor"]
         better = means["left_out"] < means["default"]  # judged on tasks that had no say
-        assert dict(CONTENDERS[name].recommended) == (found["recommended"] if better else {})
+        assert dict(CONTENDERS[name].recommended) == (recorded["recommended"] if better else {})
 
 
 def test_a_pinned_setting_is_not_recommended_otherwise() -> None:
@@ -183,7 +183,7 @@ def test_a_pinned_setting_is_not_recommended_otherwise() -> None:
 
 
 def test_whole_numbers_and_choices_are_read_as_such() -> None:
-    found = parse("clip(muon):ns_steps=4,adjust_lr_fn=match_rms_adamw").rule.settings()
-    assert (found["ns_steps"], found["adjust_lr_fn"]) == (4, "match_rms_adamw")
+    settings = parse("clip(muon):ns_steps=4,adjust_lr_fn=match_rms_adamw").rule.settings()
+    assert (settings["ns_steps"], settings["adjust_lr_fn"]) == (4, "match_rms_adamw")
     with pytest.raises(SettingError, match="ns_steps must be a whole number"):
         parse("clip(muon):ns_steps=4.5")

@@ -1,4 +1,4 @@
-"""Optimizers from elsewhere: found, read, searched and trained like ours."""
+"""External optimizers: loaded, read, searched and trained like ours."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +27,8 @@ class Averaged(torch.optim.SGD):
 
     def _swap(self) -> None:
         for param in self.param_groups[0]["params"]:
-            other = self.state[param].setdefault("average", param.detach().clone())
-            param.data, self.state[param]["average"] = other, param.data
+            average = self.state[param].setdefault("average", param.detach().clone())
+            param.data, self.state[param]["average"] = average, param.data
 
     def train(self) -> None:
         if not self.training and self.count:
@@ -72,9 +72,9 @@ def test_an_optimizer_from_elsewhere_is_made_with_the_settings_that_are_pinned_a
     assert (space["lr"].low, space["lr"].high, space["lr"].scale) == (1e-4, 1e-1, "log")
     assert space["momentum_decay"] == Range(0.0, 0.01, "linear")
     assert "beta2" not in contender.space(3)
-    made = contender.optimizer([nn.Parameter(torch.zeros(2))], {"lr": 0.05, "beta1": 0.8})
-    assert type(made) is torch.optim.NAdam
-    (group,) = made.param_groups
+    optimizer = contender.optimizer([nn.Parameter(torch.zeros(2))], {"lr": 0.05, "beta1": 0.8})
+    assert type(optimizer) is torch.optim.NAdam
+    (group,) = optimizer.param_groups
     assert (group["lr"], group["betas"], group["decoupled_weight_decay"]) == (0.05, (0.8, 0.9), True)
 
 
@@ -132,27 +132,29 @@ def test_who_edits_what_an_optimizer_calls_means_another_one(tmp_path: Path) -> 
         "import torch\nFACTOR = 1\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(",
     )
     file.write_text(text + "params, lr=lr * FACTOR)\n")
-    before = parse(f"{file}:make").described()["source"]
-    assert before == parse(f"{file}:make").described()["source"]
+    before = parse(f"{file}:make").describe().source
+    assert before == parse(f"{file}:make").describe().source
     file.write_text(text.replace("FACTOR = 1", "FACTOR = 2") + "params, lr=lr * FACTOR)\n")
-    assert parse(f"{file}:make").described()["source"] != before
+    assert parse(f"{file}:make").describe().source != before
 
 
 def test_a_range_of_the_users_is_kept_to() -> None:
-    found = compare(tasks.load("linear-regression"), ["adamw:lr=1e-6..1e-5,weight_decay=1e-3..1e-1"], budget="8trials")
-    (one,) = found.contenders
-    for entry in one.entries["search"]:
+    comparison = compare(
+        tasks.load("linear-regression"), ["adamw:lr=1e-6..1e-5,weight_decay=1e-3..1e-1"], budget="8trials"
+    )
+    (summary,) = comparison.contenders
+    for entry in summary.entries["search"]:
         assert 1e-6 <= entry.settings["lr"] <= 1e-5
         assert 1e-3 <= entry.settings["weight_decay"] <= 1e-1  # opened, though the optimum is known
-    assert found.plan.extended[one.name] == 0
+    assert comparison.plan.times_extended[summary.name] == 0
 
 
 def test_optimizers_from_a_file_train_in_worker_processes(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
-    here, there = (compare(SHORT, [f"{file}:make"], budget="4trials", workers=workers) for workers in (1, 2))
-    assert there.plan.workers == 2
-    assert here.contenders[0].value == there.contenders[0].value
+    local, remote = (compare(SHORT, [f"{file}:make"], budget="4trials", workers=workers) for workers in (1, 2))
+    assert remote.plan.num_workers == 2
+    assert local.contenders[0].value == remote.contenders[0].value
 
 
 def test_what_has_no_name_cannot_be_pasted_and_is_refused() -> None:
@@ -169,12 +171,17 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
     entrants = ["sgd:weight_decay=0", f"{file}:make:lr=1e-4..10", Averaged]
-    found = compare(SHORT, entrants, budget="4trials")
-    ours, same, free = (one for name in found.header.contenders for one in found.contenders if one.name == name["name"])
+    comparison = compare(SHORT, entrants, budget="4trials")
+    ours, same, free = (
+        summary
+        for name in comparison.header.contenders
+        for summary in comparison.contenders
+        if summary.name == name["name"]
+    )
     assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
     assert 1 / 4 < same.value.mean / ours.value.mean < 4  # each draws its own learning rates, and only four
     assert ours.seeds == same.seeds == free.seeds
-    assert found.plan.execution_modes[same.name].reason.startswith("one by one: ")
+    assert comparison.plan.execution_modes[same.name].reason.startswith("one by one: ")
     assert same.line == f"optimizer = make(model.parameters(), lr={same.settings['lr']!r})"
     assert "Averaged(model.parameters(), lr=" in free.line
 

@@ -11,14 +11,14 @@ from thalweg.errors import SettingError
 @pytest.mark.parametrize("steps", [2, 7, 100])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_line_to_paste_gives_the_learning_rates_that_were_trained(schedule: str, steps: int) -> None:
-    horizon = TrainingSchedule(steps, schedule)
+    trained = TrainingSchedule(steps, schedule)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
-    line = horizon.line_of_code()
+    line = trained.line_of_code()
     scope: dict[str, object] = {"torch": torch, "optimizer": optimizer}
     if line is not None:
         exec(line, scope)
     for step in range(steps):
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * horizon.lr_factor(step), abs=1e-12)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * trained.lr_factor(step), abs=1e-12)
         optimizer.step()
         if line is not None:
             scope["scheduler"].step()  # type: ignore[attr-defined]
@@ -37,5 +37,5 @@ def test_an_unknown_schedule_is_refused() -> None:
 
 
 def test_a_training_is_looked_at_from_start_to_end() -> None:
-    assert TrainingSchedule(steps=8, schedule="linear", looks=4).evaluation_steps() == [0, 2, 4, 6, 8]
-    assert TrainingSchedule(steps=2, schedule="linear", looks=16).evaluation_steps() == [0, 1, 2]
+    assert TrainingSchedule(steps=8, schedule="linear", num_evaluations=4).evaluation_steps() == [0, 2, 4, 6, 8]
+    assert TrainingSchedule(steps=2, schedule="linear", num_evaluations=16).evaluation_steps() == [0, 1, 2]

@@ -52,28 +52,28 @@ def test_the_highest_rung_that_is_paid_for_is_taken(num_contenders: int) -> None
 
 
 def test_a_budget_that_cannot_be_met_says_the_least_that_can() -> None:
-    for allowed, unit, said in (
+    for allowed, unit, message in (
         (Budget(seconds=10.0), "s", r"at least 33s here \(19 trainings for each contender\), got 10s"),
         (Budget(steps=10), "steps", "at least 28steps here"),
     ):
-        with pytest.raises(BudgetError, match=said):
+        with pytest.raises(BudgetError, match=message):
             budget.design(allowed, 2, predict=lambda rung: 2.0 * rung.most_trainings, unit=unit)
 
 
 def test_two_minutes_that_nobody_asked_for_refuse_nobody() -> None:
-    asked, default = budget.parse("2m"), budget.parse(None)
-    assert budget.design(default, 7, predict=most) == budget.design(asked, 7, predict=most)
+    requested, default = budget.parse("2m"), budget.parse(None)
+    assert budget.design(default, 7, predict=most) == budget.design(requested, 7, predict=most)
     assert budget.design(default, 7, predict=lambda rung: 1e6) == ladder(7)[0]
     with pytest.raises(BudgetError):
-        budget.design(asked, 7, predict=lambda rung: 1e6)
+        budget.design(requested, 7, predict=lambda rung: 1e6)
 
 
 def test_a_budget_in_trials_is_kept_exactly() -> None:
     for trials, retrained in ((20, 3), (1, 1)):
-        found = budget.design(Budget(trials=trials), 2, predict=most)
-        assert (found.draws, found.retrained, found.ranking) == (trials, retrained, ())
-    found = budget.design(Budget(trials=24, studies=8), 2, predict=most)
-    assert (found.draws, found.studies) == (24, 8)
+        design = budget.design(Budget(trials=trials), 2, predict=most)
+        assert (design.draws, design.retrained, design.ranking) == (trials, retrained, ())
+    design = budget.design(Budget(trials=24, studies=8), 2, predict=most)
+    assert (design.draws, design.studies) == (24, 8)
 
 
 def test_rungs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_question() -> None:
@@ -81,8 +81,8 @@ def test_rungs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_questi
         costs = [rung.most_trainings for rung in rungs]
         assert all(1.3 < high / low < 3.5 for low, high in itertools.pairwise(costs)), costs
         for rung in rungs:
-            assert math.isclose(sum(look.alpha for look in rung.race), 0.05)
-            assert not rung.ranking or math.isclose(sum(look.alpha for look in rung.ranking), 0.05)
+            assert math.isclose(sum(analysis.alpha for analysis in rung.race), 0.05)
+            assert not rung.ranking or math.isclose(sum(analysis.alpha for analysis in rung.ranking), 0.05)
             assert Design.from_json(json.loads(json.dumps(rung.to_json()))) == rung
 
 
@@ -92,13 +92,17 @@ def test_times_are_rounded_up(seconds: float, text: str) -> None:
 
 
 def test_losses_are_compared_by_factors_and_own_metrics_as_they_are() -> None:
-    factors = scale_for({"test": 2.0}, own_metric=False)
-    assert factors.loss(factors.score(0.5, "test")) == pytest.approx(0.5)
-    assert factors.worse_by(factors.score(0.55, "test"), factors.score(0.5, "test")) == pytest.approx(0.1)
-    assert factors.score(math.nan, "test") == factors.score(1e9, "test") == factors.score(2.0, "test")
-    assert math.isfinite(factors.score(0.0, "test"))
-    own = scale_for({"test": 2.0}, own_metric=True)
-    assert (own.score(-1.0, "test"), own.loss(-1.0), own.margin(-2.0)) == (-1.0, -1.0, pytest.approx(0.06))
+    loss_scale = scale_for({"test": 2.0}, own_metric=False)
+    assert loss_scale.loss(loss_scale.score(0.5, "test")) == pytest.approx(0.5)
+    assert loss_scale.worse_by(loss_scale.score(0.55, "test"), loss_scale.score(0.5, "test")) == pytest.approx(0.1)
+    assert loss_scale.score(math.nan, "test") == loss_scale.score(1e9, "test") == loss_scale.score(2.0, "test")
+    assert math.isfinite(loss_scale.score(0.0, "test"))
+    metric_scale = scale_for({"test": 2.0}, own_metric=True)
+    assert (metric_scale.score(-1.0, "test"), metric_scale.loss(-1.0), metric_scale.margin(-2.0)) == (
+        -1.0,
+        -1.0,
+        pytest.approx(0.06),
+    )
     assert scale_for({"train": 1.0, "test": 0.0}, own_metric=False).kind == "linear"
 
 

@@ -1,4 +1,4 @@
-"""Refinement: a model's proposals, inside the quota, and good enough to find optima that are known exactly."""
+"""Proposals of a model: within the quota, and good enough to find optima that are known exactly."""
 
 import math
 from dataclasses import replace
@@ -21,10 +21,10 @@ def test_proposals_gather_where_the_score_is_least_and_repeat_by_seed() -> None:
     ]
     first = propose(SPACE, tried, 4, seed=3, number=0)
     assert first == propose(SPACE, tried, 4, seed=3, number=0)
-    assert all(1e-4 <= one["lr"] <= 10.0 for one in first)
+    assert all(1e-4 <= pair["lr"] <= 10.0 for pair in first)
     assert 0.02 < first[0]["lr"] < 0.12
     (later,) = propose(SPACE, tried, 1, seed=3, number=7)  # by then a short step from the best
-    best = min(tried, key=lambda one: one[1])[0]["lr"]
+    best = min(tried, key=lambda pair: pair[1])[0]["lr"]
     assert later["lr"] == pytest.approx(best, rel=0.2)
     assert later["lr"] != best
 
@@ -33,19 +33,19 @@ def test_a_refined_study_keeps_to_its_quota_and_comes_nearer_to_the_best() -> No
     task = tasks.load("quadratic")
     plain = compare(task, ["gd"], budget="16trials").contenders[0]
     refined = compare(task, ["gd"], budget="16trials", refine=True)
-    one = refined.contenders[0]
+    summary = refined.contenders[0]
     assert refined.plan.design.refined
-    assert [entry.trial for entry in one.entries["search"]] == list(range(16))
+    assert [entry.trial for entry in summary.entries["search"]] == list(range(16))
     assert sum(map(len, refined.plan.design.rounds(16))) == 16
     assert len(refined.plan.design.rounds(16)) == 1 + REFINING
-    assert one.value.mean < 0.7 * plain.value.mean
+    assert summary.value.mean < 0.7 * plain.value.mean
 
 
 def test_a_default_outside_its_range_is_told_at_the_nearest_end() -> None:
     """Weight decay starts at 0, and is searched in its logarithm."""
-    found = compare(tasks.load("breast-cancer"), ["sgd"], budget="26trials", refine=True)
-    assert list(found.contenders[0].settings)[:1] == ["lr"]
-    assert {"lr", "weight_decay"} == set(found.contenders[0].searched)
+    comparison = compare(tasks.load("breast-cancer"), ["sgd"], budget="26trials", refine=True)
+    assert list(comparison.contenders[0].settings)[:1] == ["lr"]
+    assert {"lr", "weight_decay"} == set(comparison.contenders[0].searched)
 
 
 def test_resuming_proposes_the_same(tmp_path: Path) -> None:
@@ -60,6 +60,8 @@ def test_resuming_proposes_the_same(tmp_path: Path) -> None:
     except KeyboardInterrupt:
         resumed = compare(task, ["adam"], budget="8trials", refine=True, store=tmp_path)
     whole = compare(task, ["adam"], budget="8trials", refine=True)
-    settings = [[entry.settings for entry in one.contenders[0].entries["search"]] for one in (resumed, whole)]
+    settings = [
+        [entry.settings for entry in comparison.contenders[0].entries["search"]] for comparison in (resumed, whole)
+    ]
     assert settings[0] == settings[1]
     assert len(settings[0]) == 8

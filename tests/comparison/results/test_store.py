@@ -54,8 +54,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     (first, second) = read.entries(comparison, "search", "sgd")
     assert (first.trial, second.trial) == (0, 1)
     assert first.result.train == 1 / 3
-    assert first.result.looks[1] == Evaluation(5, 1 / 3, 1 / 3)
-    assert math.isnan(first.result.looks[0].validation)
+    assert first.result.evaluations[1] == Evaluation(5, 1 / 3, 1 / 3)
+    assert math.isnan(first.result.evaluations[0].validation)
     assert read.entries(comparison, "final") == []
 
 

@@ -133,7 +133,7 @@ def test_a_function_that_reports_no_test_is_cautioned_about() -> None:
 def test_the_least_loss_is_told_where_no_contender_meets_the_target() -> None:
     found = thalweg.compare("quadratic", ["gd:lr=1e-4", "sgd:lr=1e-4"], budget="4trials", target=1e-3)
     searched = [entry.result for one in found.contenders for entry in one.entries["search"]]
-    least = min(look.train for result in searched for look in result.looks)
+    least = min(look.train for result in searched for look in result.evaluations)
     assert found.verdict.text == (
         f"No training of the search met the target, a training height of 0.001: the least that was seen is {least:.4g}."
     )

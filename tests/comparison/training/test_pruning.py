@@ -17,20 +17,20 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training import pruning
 from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import as_workload
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]
 
 
 def test_a_third_of_those_that_came_to_a_rung_goes_on() -> None:
-    assert Rungs("train", {5: []}).kept(5, [4.0, 2.0, 9.0, 1.0, 7.0, 8.0]) == [1, 3]
-    assert Rungs("train", {5: []}).kept(5, [4.0]) == [0]  # the first of all goes on
-    assert Rungs("train", {5: [1.0, 2.0]}).kept(5, [1.5]) == []
-    assert Rungs("train", {5: [1.0, 2.0]}).kept(5, [0.5]) == [0]
-    assert Rungs("train", {5: [1.0, 2.0, 3.0]}).kept(5, [1.5]) == [0]  # two of four
-    assert Rungs("train", {5: []}).kept(5, [math.nan, math.inf, math.nan]) == [1]
-    assert Rungs("train", {5: []}).kept(5, [math.nan]) == []
-    assert Rungs("train", {5: [1.0]}).kept(5, [1.0] * 5) == [0]  # two of six, the earlier ones where they tie
+    assert Rungs("train", {5: []}).survivors(5, [4.0, 2.0, 9.0, 1.0, 7.0, 8.0]) == [1, 3]
+    assert Rungs("train", {5: []}).survivors(5, [4.0]) == [0]  # the first of all goes on
+    assert Rungs("train", {5: [1.0, 2.0]}).survivors(5, [1.5]) == []
+    assert Rungs("train", {5: [1.0, 2.0]}).survivors(5, [0.5]) == [0]
+    assert Rungs("train", {5: [1.0, 2.0, 3.0]}).survivors(5, [1.5]) == [0]  # two of four
+    assert Rungs("train", {5: []}).survivors(5, [math.nan, math.inf, math.nan]) == [1]
+    assert Rungs("train", {5: []}).survivors(5, [math.nan]) == []
+    assert Rungs("train", {5: [1.0]}).survivors(5, [1.0] * 5) == [0]  # two of six, the earlier ones where they tie
 
 
 def test_rungs_are_shares_of_the_schedule() -> None:
@@ -41,17 +41,17 @@ def test_rungs_are_shares_of_the_schedule() -> None:
 
 @pytest.mark.parametrize("draws", [1, 4, 8, 16, 24, 64])
 def test_what_is_saved_is_spent_and_no_more(draws: int) -> None:
-    horizon = TrainingSchedule(680, "linear")
-    drawn = pruning.drawn_for(draws, horizon)
-    assert pruning.cost(drawn, horizon) <= draws < pruning.cost(drawn + 1, horizon)
+    schedule = TrainingSchedule(680, "linear")
+    drawn = pruning.num_draws_with_pruning(draws, schedule)
+    assert pruning.cost_with_pruning(drawn, schedule) <= draws < pruning.cost_with_pruning(drawn + 1, schedule)
     assert drawn > 3 * draws or draws == 1
 
 
 def test_where_there_is_no_rung_nothing_is_saved_and_nothing_more_is_drawn() -> None:
-    assert pruning.drawn_for(24, TrainingSchedule(1, "constant")) == 24
-    short = pruning.drawn_for(24, TrainingSchedule(3, "constant"))
+    assert pruning.num_draws_with_pruning(24, TrainingSchedule(1, "constant")) == 24
+    short = pruning.num_draws_with_pruning(24, TrainingSchedule(3, "constant"))
     assert short > 24
-    assert pruning.cost(short, TrainingSchedule(3, "constant")) <= 24
+    assert pruning.cost_with_pruning(short, TrainingSchedule(3, "constant")) <= 24
 
 
 def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() -> None:
@@ -75,59 +75,63 @@ def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() ->
 
 def test_a_population_goes_on_with_those_that_are_kept_as_if_they_were_alone() -> None:
     """Those that end are, to the last bits of vmap, what they are without the others; two optimizers side by side."""
-    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", looks=3)
+    task, schedule = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", num_evaluations=3)
     contenders = [CONTENDERS["adam"]] * 5 + [CONTENDERS["momentum"]] * 4
     trials = [Trial({"lr": rate}, 3) for rate in RATES]
-    whole = train_all(task, contenders, trials, horizon)
-    rungs = Rungs("validation", {step: [] for step in rungs_of(horizon)})
-    pruned = train_all(task, contenders, trials, horizon, rungs=rungs)
+    whole = as_workload(task).train(contenders, trials, schedule)
+    rungs = Rungs("validation", {step: [] for step in rungs_of(schedule)})
+    pruned = as_workload(task).train(contenders, trials, schedule, rungs=rungs)
     ended = [k for k, result in enumerate(pruned) if result.status != "pruned"]
     assert len(ended) == 1  # nine, three, one
-    assert [len(result.looks) for result in pruned].count(2) == 6
+    assert [len(result.evaluations) for result in pruned].count(2) == 6
     for k in ended:
         assert pruned[k].test == pytest.approx(whole[k].test, rel=1e-4)
-    at_first_rung = sorted(result.looks[1].validation for result in pruned)
-    assert max(pruned[k].looks[1].validation for k in ended) <= at_first_rung[2]
+    at_first_rung = sorted(result.evaluations[1].validation for result in pruned)
+    assert max(pruned[k].evaluations[1].validation for k in ended) <= at_first_rung[2]
 
 
 def test_neighbours_that_stay_go_on_each_at_its_own_numbers() -> None:
     """Several of each program are left after both rungs, of a full batch too."""
-    task, horizon = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", looks=3)
+    task, schedule = tasks.load("breast-cancer"), TrainingSchedule(45, "linear", num_evaluations=3)
     rates = [0.003 * 1.3**k for k in range(27)]
     for first, second in (("adam", "momentum"), ("gd", "gd")):
         contenders = [CONTENDERS[first]] * 14 + [CONTENDERS[second]] * 13
         trials = [Trial({"lr": rate}, k) for k, rate in enumerate(rates)]
-        whole = train_all(task, contenders, trials, horizon)
-        rungs = Rungs("validation", {step: [] for step in rungs_of(horizon)})
-        pruned = train_all(task, contenders, trials, horizon, rungs=rungs)
+        whole = as_workload(task).train(contenders, trials, schedule)
+        rungs = Rungs("validation", {step: [] for step in rungs_of(schedule)})
+        pruned = as_workload(task).train(contenders, trials, schedule, rungs=rungs)
         ended = [k for k, result in enumerate(pruned) if result.status == "ok"]
         assert len(ended) == 3
         for k in ended:
             assert pruned[k].test == pytest.approx(whole[k].test, rel=1e-3)
 
 
-def steps_taken(found: thalweg.Comparison) -> dict[str, int]:
+def steps_taken(comparison: thalweg.Comparison) -> dict[str, int]:
     """Optimizer steps of the search, by contender."""
-    taken: dict[str, int] = {}
-    for one in found.contenders:
-        taken[one.name] = sum(entry.result.looks[-1].step for entry in one.entries["search"])
-    return taken
+    steps: dict[str, int] = {}
+    for summary in comparison.contenders:
+        steps[summary.name] = sum(entry.result.evaluations[-1].step for entry in summary.entries["search"])
+    return steps
 
 
 def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> None:
     task, names = tasks.load("breast-cancer"), ["sgd", "adam"]
     plain = compare(task, names, budget="16trials")
     pruned = compare(task, names, budget="16trials", prune=True, store=tmp_path)
-    for one in pruned.contenders:
-        searched = one.entries["search"]
-        assert len(searched) == pruning.drawn_for(16, pruned.plan.schedules[one.name]) == pruned.plan.draws[one.name]
+    for summary in pruned.contenders:
+        searched = summary.entries["search"]
+        assert (
+            len(searched)
+            == pruning.num_draws_with_pruning(16, pruned.plan.schedules[summary.name])
+            == pruned.plan.draws[summary.name]
+        )
         statuses = [entry.result.status for entry in searched]
         assert statuses.count("pruned") >= 0.85 * len(searched)
         # The chosen setting is one that went to the end.
-        (chosen,) = {(entry.study, entry.trial) for entry in one.entries["race"]}
+        (chosen,) = {(entry.study, entry.trial) for entry in summary.entries["race"]}
         assert next(entry for entry in searched if (entry.study, entry.trial) == chosen).result.status == "ok"
-    for name, taken in steps_taken(pruned).items():
-        assert 0.9 * steps_taken(plain)[name] <= taken <= 1.02 * steps_taken(plain)[name]
+    for name, steps in steps_taken(pruned).items():
+        assert 0.9 * steps_taken(plain)[name] <= steps <= 1.02 * steps_taken(plain)[name]
     assert pruned.verdict == compare(task, names, budget="16trials", prune=True, store=tmp_path).verdict
     page = pruned.report(tmp_path / "report.html").read_text()
     assert "given up because they were not among the best third" in page
@@ -135,10 +139,10 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
 
 
 def test_pruned_and_refined_each_half_is_judged_within_the_quota() -> None:
-    found = compare(tasks.load("breast-cancer"), ["sgd"], budget="8trials", prune=True, refine=True)
-    searched = found.contenders[0].entries["search"]
-    assert [entry.trial for entry in searched] == list(range(found.plan.draws["sgd"]))
-    assert len(found.plan.design.rounds(found.plan.draws["sgd"])[0]) == len(searched) - len(searched) // 2
+    comparison = compare(tasks.load("breast-cancer"), ["sgd"], budget="8trials", prune=True, refine=True)
+    searched = comparison.contenders[0].entries["search"]
+    assert [entry.trial for entry in searched] == list(range(comparison.plan.draws["sgd"]))
+    assert len(comparison.plan.design.rounds(comparison.plan.draws["sgd"])[0]) == len(searched) - len(searched) // 2
     assert [entry.result.status for entry in searched].count("pruned") > len(searched) // 2
     assert list(searched[0].settings) == ["lr"]  # as many settings are open as the budget opens
 
@@ -161,7 +165,9 @@ def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(
     resumed = compare(task, ["adam"], budget="8trials", prune=True, store=tmp_path)
     assert resumed.plan.execution_modes["adam"].members == 1
     whole = compare(task, ["adam"], budget="8trials", prune=True)
-    statuses = [[entry.result.status for entry in one.contenders[0].entries["search"]] for one in (resumed, whole)]
+    statuses = [
+        [entry.result.status for entry in summary.contenders[0].entries["search"]] for summary in (resumed, whole)
+    ]
     assert statuses[0] == statuses[1]
     assert statuses[0][0] == "ok"
     assert statuses[0].count("pruned") > len(statuses[0]) // 2
@@ -185,7 +191,7 @@ def test_a_training_function_is_left_from_within_report() -> None:
                 continue
             calls[-1] += 1
 
-    found = compare(train, ["sgd"], budget="8trials", prune=True)
-    searched = found.contenders[0].entries["search"]
-    assert {entry.result.looks[-1].step for entry in searched} == {2, 6, 18}
+    comparison = compare(train, ["sgd"], budget="8trials", prune=True)
+    searched = comparison.contenders[0].entries["search"]
+    assert {entry.result.evaluations[-1].step for entry in searched} == {2, 6, 18}
     assert calls.count(18) < len(calls) - len(searched) // 2

@@ -35,37 +35,40 @@ def test_of_those_that_miss_it_the_nearest_is_chosen() -> None:
 
 
 def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
-    found = compare(tasks.load("quadratic"), ["gd", "momentum"], budget="8trials", target=1e-3)
-    first, second = found.contenders
+    comparison = compare(tasks.load("quadratic"), ["gd", "momentum"], budget="8trials", target=1e-3)
+    first, second = comparison.contenders
     assert first.name == "momentum"
-    assert found.metric == "steps to a training height of 0.001"
+    assert comparison.metric == "steps to a training height of 0.001"
     assert 0 < first.value.mean < second.value.mean <= 300
-    assert found.verdict.text.startswith("momentum needs, in steps to a training height of 0.001, ")
-    for one in found.contenders:
-        for entry, value in zip(one.entries["value"] or one.entries["race"], one.values, strict=True):
-            looks = entry.result.looks
-            met = next((k for k, look in enumerate(looks) if look.train <= 1e-3), None)
+    assert comparison.verdict.text.startswith("momentum needs, in steps to a training height of 0.001, ")
+    for summary in comparison.contenders:
+        for entry, value in zip(summary.entries["value"] or summary.entries["race"], summary.values, strict=True):
+            evaluations = entry.result.evaluations
+            met = next((k for k, evaluation in enumerate(evaluations) if evaluation.train <= 1e-3), None)
             if met is None:
                 assert value == math.inf
             else:
-                assert looks[met - 1].step < value <= looks[met].step
-    assert found.to_json()["contenders"][0]["missed"] == 0
+                assert evaluations[met - 1].step < value <= evaluations[met].step
+    assert comparison.to_json()["contenders"][0]["missed"] == 0
 
 
 def test_who_misses_the_target_is_shown_and_never_recommended() -> None:
-    found = compare(tasks.load("quadratic"), ["gd:lr=1e-4", "momentum"], budget="8trials", target=1e-3)
-    slow = found.contenders[-1]
+    comparison = compare(tasks.load("quadratic"), ["gd:lr=1e-4", "momentum"], budget="8trials", target=1e-3)
+    slow = comparison.contenders[-1]
     assert (slow.name, slow.missed, slow.lost) == ("gd:lr=1e-4", len(slow.seeds), len(slow.seeds))
     assert slow.value.mean == pytest.approx(300.0)
-    assert found.to_json()["contenders"][-1]["value"] is None
-    assert any(text.startswith("gd:lr=1e-4 missed the target on") for text in found.cautions)
-    alone = compare(tasks.load("quadratic"), ["gd:lr=1e-4"], budget="4trials", target=1e-3)
-    assert alone.verdict.recommended is None
-    (least,) = {min(look.train for look in one.result.looks) for one in alone.contenders[0].entries["search"]}
-    assert alone.verdict.text == (
+    assert comparison.to_json()["contenders"][-1]["value"] is None
+    assert any(text.startswith("gd:lr=1e-4 missed the target on") for text in comparison.cautions)
+    lone = compare(tasks.load("quadratic"), ["gd:lr=1e-4"], budget="4trials", target=1e-3)
+    assert lone.verdict.recommended is None
+    (least,) = {
+        min(evaluation.train for evaluation in summary.result.evaluations)
+        for summary in lone.contenders[0].entries["search"]
+    }
+    assert lone.verdict.text == (
         f"No training of the search met the target, a training height of 0.001: the least that was seen is {least:.4g}."
     )
-    assert not any("missed the target" in text for text in alone.cautions)  # it is said, for all
+    assert not any("missed the target" in text for text in lone.cautions)  # it is said, for all
 
 
 def test_a_target_that_is_met_before_the_first_step_is_refused() -> None:
@@ -83,15 +86,15 @@ def test_a_training_functions_time_is_counted_in_reports() -> None:
             optimizer.step()
             report(param.square().sum())
 
-    found = compare(train, ["sgd"], budget="8trials", target=0.5)
-    assert found.metric == "reports to a reported value of 0.5"
-    assert 1 <= found.contenders[0].value.mean <= 20
+    comparison = compare(train, ["sgd"], budget="8trials", target=0.5)
+    assert comparison.metric == "reports to a reported value of 0.5"
+    assert 1 <= comparison.contenders[0].value.mean <= 20
 
 
 def test_a_function_that_stops_at_its_target_took_as_long_as_one_that_goes_on() -> None:
-    looks = [Evaluation(k + 1, math.nan, loss) for k, loss in enumerate((8.0, 4.0, 2.0, 1.0, 0.5))]
+    evaluations = [Evaluation(k + 1, math.nan, loss) for k, loss in enumerate((8.0, 4.0, 2.0, 1.0, 0.5))]
     target = Target(2.0, "validation", whole=20.0, unit="reports")
-    assert target.time(looks) == target.time(looks[:3]) == 3.0
+    assert target.time(evaluations) == target.time(evaluations[:3]) == 3.0
 
 
 def test_luck_before_the_first_step_does_not_count_as_no_time() -> None:

@@ -13,17 +13,18 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning import pilot
-from thalweg.comparison.planning.pilot import measure
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import PopulationRun, SingleRun, Trial
-from thalweg.comparison.training.trainer import follow, run_function, train_all
+from thalweg.comparison.training.timing import measure_task
+from thalweg.comparison.training.trainer import follow, run_function
+from thalweg.comparison.training.workload import as_workload
 from thalweg.errors import TaskError
 from thalweg.registry import WRAPPERS
 from thalweg.tasks import Splits, Task, TrainingFunction, load
 
 X, Y = torch.ones(20, 3), torch.ones(20, 1)
-HORIZON = TrainingSchedule(steps=30, schedule="linear", looks=3)
+SCHEDULE = TrainingSchedule(steps=30, schedule="linear", num_evaluations=3)
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2))]
 
 
@@ -44,21 +45,25 @@ def small(**changes: object) -> Task:
 @pytest.mark.parametrize("name", [*DEFAULT, "nesterov", "lion", "nadamw", "lamb", "dog", "cautious(clip(adamw))"])
 def test_a_population_trains_as_one_by_one_does(name: str) -> None:
     task, contender = small(), parse(name)
-    together = follow(PopulationRun(task, contender, TRIALS), HORIZON)
-    alone = [follow(SingleRun(task, contender, trial), HORIZON)[0] for trial in TRIALS]
-    for one, other in zip(together, alone, strict=True):
-        assert one.status == other.status == "ok"
+    population = follow(PopulationRun(task, contender, TRIALS), SCHEDULE)
+    singles = [follow(SingleRun(task, contender, trial), SCHEDULE)[0] for trial in TRIALS]
+    for first, second in zip(population, singles, strict=True):
+        assert first.status == second.status == "ok"
         # The same rule on the same batches; only the order of sums inside a matrix product may differ.
-        assert (one.train, one.validation, one.test) == pytest.approx(
-            (other.train, other.validation, other.test), rel=2e-4
+        assert (first.train, first.validation, first.test) == pytest.approx(
+            (second.train, second.validation, second.test), rel=2e-4
         )
-        assert [look.step for look in one.looks] == [look.step for look in other.looks] == [0, 10, 20, 30]
+        assert (
+            [evaluation.step for evaluation in first.evaluations]
+            == [evaluation.step for evaluation in second.evaluations]
+            == [0, 10, 20, 30]
+        )
 
 
 @pytest.mark.parametrize("name", [*CONTENDERS, *(f"{wrapper}(adam)" for wrapper in WRAPPERS)])
 def test_every_contender_trains_or_says_why_not(name: str) -> None:
-    (result,) = train_all(small(), parse(name), TRIALS[:1], TrainingSchedule(3, "linear"))
-    if getattr(parse(name).rule, "least_dims", 0):
+    (result,) = as_workload(small()).train(parse(name), TRIALS[:1], TrainingSchedule(3, "linear"))
+    if parse(name).rule.min_dims:
         assert result.message.startswith("ParameterError")
         assert "must have 2 dimensions or more, got one of shape (8,)" in result.message
     else:
@@ -67,24 +72,26 @@ def test_every_contender_trains_or_says_why_not(name: str) -> None:
 
 def test_the_same_trial_gives_the_same_result_to_the_bit() -> None:
     def results() -> list[TrainingResult]:
-        return train_all(small(), CONTENDERS["adam"], TRIALS, HORIZON)
+        return as_workload(small()).train(CONTENDERS["adam"], TRIALS, SCHEDULE)
 
-    for one, other in zip(results(), results(), strict=True):
-        assert (one.train, one.validation, one.test, one.looks) == (
-            other.train,
-            other.validation,
-            other.test,
-            other.looks,
+    for first, second in zip(results(), results(), strict=True):
+        assert (first.train, first.validation, first.test, first.evaluations) == (
+            second.train,
+            second.validation,
+            second.test,
+            second.evaluations,
         )
 
 
 def test_training_is_paired_across_contenders_by_its_seed() -> None:
-    firsts = [train_all(small(), CONTENDERS[name], TRIALS[:1], HORIZON)[0].looks[0] for name in ("sgd", "adam")]
+    firsts = [
+        as_workload(small()).train(CONTENDERS[name], TRIALS[:1], SCHEDULE)[0].evaluations[0] for name in ("sgd", "adam")
+    ]
     assert firsts[0] == firsts[1]
     batches = [SingleRun(small(), CONTENDERS[name], TRIALS[0]).batches for name in ("sgd", "adam")]
     for _ in range(10):
-        one, other = (next(batch) for batch in batches)
-        assert torch.equal(one[0], other[0])
+        first, second = (next(batch) for batch in batches)
+        assert torch.equal(first[0], second[0])
 
 
 def test_gradient_descent_sees_the_full_batch_and_stops_after_as_many_passes() -> None:
@@ -99,23 +106,23 @@ def test_the_learning_rate_follows_the_schedule() -> None:
     run = SingleRun(small(), CONTENDERS["sgd"], Trial({"lr": 0.5}, 0))
     rates: list[float] = []
     run.optimizer.register_step_pre_hook(lambda *_: rates.append(run.optimizer.param_groups[0]["lr"]))
-    follow(run, TrainingSchedule(steps=4, schedule="linear", looks=1))
+    follow(run, TrainingSchedule(steps=4, schedule="linear", num_evaluations=1))
     assert rates == pytest.approx([0.5, 0.375, 0.25, 0.125])
 
 
 def test_divergence_is_a_result() -> None:
     for trials in ([Trial({"lr": 1e6}, 0)], [Trial({"lr": 1e6}, 0), Trial({"lr": 0.01}, 0)]):
-        results = train_all(load("quadratic"), CONTENDERS["gd"], trials, HORIZON)
+        results = as_workload(load("quadratic")).train(CONTENDERS["gd"], trials, SCHEDULE)
         assert results[0].status == "diverged"
         assert [result.status for result in results[1:]] == ["ok"] * (len(trials) - 1)
 
 
 def test_growing_tenfold_is_divergence_too() -> None:
-    (result,) = train_all(
-        load("quadratic"), CONTENDERS["gd"], [Trial({"lr": 4.0}, 0)], TrainingSchedule(6, "constant", 2)
+    (result,) = as_workload(load("quadratic")).train(
+        CONTENDERS["gd"], [Trial({"lr": 4.0}, 0)], TrainingSchedule(6, "constant", 2)
     )
     assert math.isfinite(result.train)
-    assert result.train > 10 * result.looks[0].train
+    assert result.train > 10 * result.evaluations[0].train
     assert result.status == "diverged"
 
 
@@ -136,7 +143,7 @@ def test_a_training_that_raises_is_a_result_and_spares_the_others() -> None:
     x = torch.ones(20, 1)
     task = small(model=Capricious, loss=lambda model, batch: model(batch[0]).mean(), data=(x,), batch_size=4)
     trials = [Trial({"lr": 100.0}, 0), Trial({"lr": 1e-3}, 0)]
-    results = train_all(task, CONTENDERS["sgd"], trials, HORIZON)
+    results = as_workload(task).train(CONTENDERS["sgd"], trials, SCHEDULE)
     assert [result.status for result in results] == ["failed", "ok"]
     assert results[0].message == "ValueError: too large for me"
 
@@ -195,12 +202,12 @@ class Branching(nn.Module):
 )
 def test_a_model_that_cannot_be_stacked_trains_one_by_one_and_says_why(changes: dict, reason: str) -> None:
     task, contender = small(**changes), CONTENDERS["sgd"]
-    way, _ = measure(task, contender, HORIZON, 0)
-    assert way.members == 1
-    assert way.reason.startswith(reason)
-    (result,) = train_all(task, contender, [Trial({"lr": 0.01}, 0)], HORIZON)
+    mode = measure_task(task, contender, SCHEDULE, 0).mode
+    assert mode.members == 1
+    assert mode.reason.startswith(reason)
+    (result,) = as_workload(task).train(contender, [Trial({"lr": 0.01}, 0)], SCHEDULE)
     assert result.status == "ok"
-    assert result.train < result.looks[0].train
+    assert result.train < result.evaluations[0].train
 
 
 @pytest.mark.parametrize(("gain", "members"), [(4.0, 32), (2.1, 32), (1.9, 1), (0.3, 1)])
@@ -213,31 +220,32 @@ def test_a_population_is_chosen_where_it_is_clearly_faster(
         run = next(cell.cell_contents for cell in action.__closure__ if hasattr(cell.cell_contents, "members"))
         return 1.0 if isinstance(run, SingleRun) else run.members / gain
 
-    monkeypatch.setattr(pilot, "seconds_of", made_up)
-    way, untrained = measure(load("digits"), CONTENDERS["adam"], TrainingSchedule(660, "linear"), 0)
-    assert way.members == members
-    assert way.reason.startswith("population of 32 under vmap" if members == 32 else "one by one: a population")
-    assert untrained == pytest.approx(dict.fromkeys(("train", "validation", "test"), 2.3), abs=0.1)
-    assert way.seconds(64) == pytest.approx(64 * (660 + 17) / (gain if members == 32 else 1))
+    monkeypatch.setattr(timing, "seconds_of", made_up)
+    measurement = measure_task(load("digits"), CONTENDERS["adam"], TrainingSchedule(660, "linear"), 0)
+    mode = measurement.mode
+    assert mode.members == members
+    assert mode.reason.startswith("population of 32 under vmap" if members == 32 else "one by one: a population")
+    assert measurement.untrained == pytest.approx(dict.fromkeys(("train", "validation", "test"), 2.3), abs=0.1)
+    assert mode.seconds(64) == pytest.approx(64 * (660 + 17) / (gain if members == 32 else 1))
 
 
 def test_one_call_that_was_held_up_does_not_decide_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, lengths = [0.0], iter([0.2, 0.01, 0.01])
-    monkeypatch.setattr(pilot.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
     def action() -> None:
         clock[0] += next(lengths)
 
-    assert pilot.seconds_of(action) == pytest.approx(0.01)
+    assert timing.seconds_of(action) == pytest.approx(0.01)
 
 
 def test_the_shuffling_of_a_loader_follows_from_the_seed() -> None:
     task = small(data=loaders)
-    one, other, third = (
-        train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.05}, seed)], HORIZON)[0] for seed in (1, 1, 2)
+    first, second, third = (
+        as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.05}, seed)], SCHEDULE)[0] for seed in (1, 1, 2)
     )
-    assert one.looks == other.looks
-    assert one.looks != third.looks
+    assert first.evaluations == second.evaluations
+    assert first.evaluations != third.evaluations
 
 
 def test_a_loader_with_a_generator_of_its_own_is_paired_too() -> None:
@@ -246,8 +254,10 @@ def test_a_loader_with_a_generator_of_its_own_is_paired_too() -> None:
     data = TensorDataset(x, x.sum(1, keepdim=True))
     loader = DataLoader(data, batch_size=10, shuffle=True, generator=generator)
     task = small(data=Splits(loader, loader, loader))
-    one, other = (train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.05}, 3)], HORIZON)[0] for _ in range(2))
-    assert one.looks == other.looks
+    first, second = (
+        as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.05}, 3)], SCHEDULE)[0] for _ in range(2)
+    )
+    assert first.evaluations == second.evaluations
 
 
 @pytest.mark.parametrize("form", ["tensor", "list", "dict"])
@@ -263,9 +273,9 @@ def test_batches_of_a_loader_may_have_any_common_form(form: str) -> None:
 
     loader = DataLoader(rows, batch_size=8)
     task = small(data=Splits(loader, loader, loader), loss=loss)
-    found = thalweg.compare(task, ["sgd"], budget="1trial")
+    comparison = thalweg.compare(task, ["sgd"], budget="1trial")
     assert set(sizes) == {8, 4}
-    assert found.verdict.tied == ["sgd"]
+    assert comparison.verdict.tied == ["sgd"]
 
 
 def test_dropout_is_off_where_losses_are_measured() -> None:
@@ -297,18 +307,23 @@ def test_a_training_function_reports_its_result() -> None:
     result = run_function(task, CONTENDERS["sgd"], Trial({"lr": 0.1}, 0))
     assert isinstance(seen[0], thalweg.optim.SGD)
     assert seen[0].param_groups[0]["lr"] == 0.1
-    assert [look.validation for look in result.looks] == sorted(
-        (look.validation for look in result.looks), reverse=True
+    assert [evaluation.validation for evaluation in result.evaluations] == sorted(
+        (evaluation.validation for evaluation in result.evaluations), reverse=True
     )
-    assert all(b == pytest.approx(0.9 * a) for a, b in pairwise(look.validation for look in result.looks))
+    assert all(
+        b == pytest.approx(0.9 * a) for a, b in pairwise(evaluation.validation for evaluation in result.evaluations)
+    )
     assert (result.train, result.test) == (0.5, pytest.approx(result.validation + 1))
-    again = train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], HORIZON)
-    assert again[0].looks == train_all(task, CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], HORIZON)[0].looks
+    again = as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], SCHEDULE)
+    assert (
+        again[0].evaluations
+        == as_workload(task).train(CONTENDERS["sgd"], [Trial({"lr": 0.1}, 7)], SCHEDULE)[0].evaluations
+    )
 
 
 def test_a_function_that_reports_nothing_failed() -> None:
     task = TrainingFunction(train=lambda make_optimizer, report: None, name="mute")
-    (result,) = train_all(task, CONTENDERS["sgd"], [Trial({}, 0)], HORIZON)
+    (result,) = as_workload(task).train(CONTENDERS["sgd"], [Trial({}, 0)], SCHEDULE)
     assert result.status == "failed"
     assert "mute: the function must call report(value) at least once" in result.message
 
@@ -375,6 +390,6 @@ def test_a_function_that_always_raises_is_the_tasks_fault() -> None:
 
 def test_a_contender_pinned_everywhere_still_trains() -> None:
     fixed = Contender("fixed", CONTENDERS["adam"].rule, pinned=frozenset(CONTENDERS["adam"].rule.hypers()))
-    found = thalweg.compare(small(), [fixed], budget="2trials")
-    assert found.contenders[0].searched == []
-    assert found.contenders[0].settings == CONTENDERS["adam"].rule.settings()
+    comparison = thalweg.compare(small(), [fixed], budget="2trials")
+    assert comparison.contenders[0].searched == []
+    assert comparison.contenders[0].settings == CONTENDERS["adam"].rule.settings()

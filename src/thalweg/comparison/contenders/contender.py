@@ -1,39 +1,44 @@
-"""Contender: an optimizer in a comparison, some of its settings pinned, the others to be searched."""
+"""Contender: an optimizer in a comparison, with settings that are pinned and settings that are searched."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
-import thalweg.optim
-from thalweg import rules
 from thalweg.comparison.contenders.external import ExternalOptimizer
-from thalweg.engine import population
-from thalweg.engine.core.precision import compute_dtype
-from thalweg.errors import RoutingError, SettingError
+from thalweg.comparison.contenders.implementation import Implementation, Model, Roles, implementation_of
+from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.optim import keywords
-from thalweg.optim.routing import UNCHANGED, Routing, Treatment, route
+from thalweg.optim.routing import Treatment
 from thalweg.optim.setting_warnings import suppress_warnings, warn
-from thalweg.registry import name_of_rule, rule_from_name
-from thalweg.rules import Range, Rule, Wrapper
-from thalweg.rules.composition.composite import CompositeRule
-from thalweg.rules.explanation.setting_checks import find_conflicts
+from thalweg.rules import Range, Rule
 
 Settings = dict[str, float]
 
-_T = TypeVar("_T")
-_SHAPES = tuple(torch.Size([2] * dim) for dim in range(3))  # that a rule may treat differently
+MAX_ORDER = 3  # of a setting; the largest budgets search settings of any order
+REMARKABLE_ORDER = 2  # the result depends on these most: a choice at an end of its range is worth a caution
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A named entry in a comparison: an optimizer at its starting settings, which of them are pinned, and its batch.
+    """An optimizer in a comparison.
 
-    With `full_batch` a step sees the whole training data, so a pass over them is a single step. `ranges` are searched
-    in place of those that are declared; `schedule` replaces that of the comparison. `recommended` are settings to start
-    from that do well on many tasks, where they are known.
+    Attributes:
+        name: Name in the comparison, unique there.
+        rule: The optimizer at its starting settings.
+        about: One line on it.
+        pinned: Settings that are not searched.
+        full_batch: True if a step sees all training data, so that a pass over them is a single step.
+        ranges: Search ranges by setting that replace the declared ones.
+        schedule: Name of a learning rate schedule that replaces that of the comparison; None replaces nothing.
+        recommended: Settings to start from that do well on many tasks; empty if unknown.
+
+    Example:
+        >>> import thalweg
+        >>> contender = Contender("mine", thalweg.rules.SGD(momentum=0.9), pinned=frozenset({"momentum"}))
+        >>> sorted(contender.space(3))
+        ['lr', 'weight_decay']
     """
 
     name: str
@@ -46,173 +51,115 @@ class Contender:
     recommended: Mapping[str, float] = field(default_factory=dict)
 
     def space(self, order: int) -> dict[str, Range]:
-        """The ranges to search: settings that open by this `order` and are not pinned, and those with a range given."""
-        found = {
+        """Return the range of each setting that is searched.
+
+        Args:
+            order: Settings up to this order are searched, 1 to 3, unless they are pinned; settings in ``ranges`` are
+                searched in any case.
+        """
+        ranges = {
             name: self.ranges.get(name, declared.search)
             for name, declared in self.rule.hypers().items()
             if (declared.order <= order or name in self.ranges) and name not in self.pinned
         }
-        return {name: within for name, within in found.items() if within is not None}
+        return {name: bounds for name, bounds in ranges.items() if bounds is not None}
 
     @property
     def population_key(self) -> Hashable:
-        """Who may train beside it in one population: elementwise rules, by what a step sees; others by themselves.
+        """A key; contenders that share it may train in one population.
 
-        Gradients are most of the time of an elementwise rule's training, so that of one tells that of all.
+        Elementwise rules share it if their batches are of one kind, other optimizers with no other contender. Gradients
+        take most of the time of an elementwise rule's training, so the time of one rule serves for all.
         """
-        rules = (self.rule, *self.rule.parts.values()) if isinstance(self.rule, Rule) else ()
-        elementwise = rules and all(rule.scope == "elementwise" for rule in rules)
-        return self.full_batch, None if elementwise else self.name
+        return self.full_batch, None if self._implementation.elementwise else self.name
+
+    @property
+    def thalweg_rule(self) -> Rule | None:
+        """The rule; None for an external optimizer."""
+        return self.rule if isinstance(self.rule, Rule) else None
+
+    @property
+    def _implementation(self) -> Implementation:
+        return implementation_of(self.name, self.rule)
 
     def keeping_the_optimum(self) -> "Contender":
-        """This contender for a task whose optimum is known: what moves the optimum (weight decay) is off.
+        """Return this contender for a task whose optimum is known: settings that move it (weight decay) are off.
 
-        A setting that a user pinned stays as it is.
+        Settings that the user pinned or searches stay as they are.
         """
-        moving = {name for name, one in self.rule.hypers().items() if one.moves_optimum}
+        moving = {name for name, hyper in self.rule.hypers().items() if hyper.moves_optimum}
         moving -= self.pinned | self.ranges.keys()
         return replace(self, rule=self.rule.with_(**dict.fromkeys(moving, 0.0)), pinned=self.pinned | moving)
 
-    def optimizer(
-        self, model: nn.Module | Iterable[Any], settings: Mapping[str, float], roles: Mapping[str, str] | None = None
-    ) -> torch.optim.Optimizer:
-        """A torch optimizer at these settings, of a model's trained parameters; or of parameters, unless it routes.
+    def optimizer(self, model: Model, settings: Mapping[str, float], roles: Roles = None) -> torch.optim.Optimizer:
+        """Return a torch optimizer.
 
-        What a search tries is not doubted: that is for those who choose settings (`warn_of_settings`).
+        Settings that a search tries raise no warnings; ``warn_of_settings`` is for the user's own.
+
+        Args:
+            model: The model, whose trained parameters are optimized. Parameters are enough unless the contender routes.
+            settings: Values that replace those the contender starts from.
+            roles: Roles of parameters by name, for a contender that routes.
+
+        Raises:
+            SettingError: If a contender that routes gets parameters instead of a model.
+            RoutingError: If the role of a parameter is ambiguous.
         """
         with suppress_warnings():
-            return self._optimizer(model, settings, roles)
+            return implementation_of(self.name, self.rule.with_(**settings)).optimizer(model, roles)
 
-    def _optimizer(
-        self, model: nn.Module | Iterable[Any], settings: Mapping[str, float], roles: Mapping[str, str] | None
-    ) -> torch.optim.Optimizer:
-        rule = self.rule.with_(**settings)
-        if isinstance(rule, Rule) and rule.parts:
-            return self._routed(model, rule, roles, Routing.optimizer)
-        if isinstance(model, nn.Module):
-            model = [param for param in model.parameters() if param.requires_grad]
-        if isinstance(rule, ExternalOptimizer):
-            return rule.optimizer(model)
-        return thalweg.optim.optimizer_for(rule.at_defaults())(model, **keywords.from_rule(rule))
-
-    def _routed(self, model: Any, rule: Rule, roles: Mapping[str, str] | None, wanted: Callable[[Routing], _T]) -> _T:
-        """What is wanted of the plan of a rule that has parts."""
-        if not isinstance(model, nn.Module):
-            raise SettingError(
-                f"{self.name}: it must see the model, whose parts tell what its parameters are for, got "
-                f"{type(model).__name__}. Call make_optimizer(model)."
-            )
-        try:
-            return wanted(route(model, rule, roles=roles))
-        except RoutingError as error:
-            raise RoutingError(
-                f"{self.name}: {error} A task says it by roles=, make_optimizer(model, roles) too."
-            ) from None
-
-    def treatments(self, model: nn.Module, roles: Mapping[str, str]) -> dict[Treatment, list[str]]:
-        """The names of a model's parameters that are treated alike."""
-        assert isinstance(self.rule, Rule), self.name
-        if not self.rule.parts:
-            return {UNCHANGED: [name for name, param in model.named_parameters() if param.requires_grad]}
-        found = self._routed(model, self.rule, roles, Routing.treatments)
-        return {treatment: [one.name for one in ones] for treatment, ones in found.items()}
+    def treatments(self, model: nn.Module, roles: Roles) -> dict[Treatment, list[str]]:
+        """Return the names of a model's trained parameters, by their treatment; only for a rule."""
+        return self._implementation.treatments(model, roles)
 
     def warn_of_settings(self) -> None:
-        """Warn of settings that a user gave and that contradict what its rule declares."""
-        if isinstance(self.rule, Rule):
-            for message in find_conflicts(self.rule).values():
-                warn(message)
+        """Warn of settings of the user that contradict the declarations of the rule."""
+        for message in self._implementation.conflicts():
+            warn(message)
 
     def rule_at(self, settings: Mapping[str, float]) -> Rule:
-        """The rule at these settings, of a contender that has one."""
+        """Return the rule at these settings; only for a contender that has a rule."""
         rule = self.rule.with_(**settings)
         assert isinstance(rule, Rule), self.name
         return rule
 
     def program(self, settings: Mapping[str, float]) -> Hashable:
-        """What neighbours in a population must share, to be stepped as one."""
-        if isinstance(self.rule, ExternalOptimizer):
-            return self.name
-        return population.program(self.rule_at(settings), _SHAPES)
+        """Return a key; neighbours in a population that share it are stepped as one."""
+        return implementation_of(self.name, self.rule.with_(**settings)).program()
 
     @property
     def state_numbers(self) -> int:
-        """How many numbers it keeps for each number of a matrix."""
-        if isinstance(self.rule, Rule) and self.rule.parts:  # a matrix follows the first
-            return next(iter(self.rule.parts.values())).state_numel(torch.Size([64, 64])) // 4096
-        return self.rule.state_numel(torch.Size([64, 64])) // 4096
+        """Numbers of optimizer state for each number of a matrix."""
+        return self._implementation.state_numbers
 
-    def state_bytes(self, model: nn.Module, roles: Mapping[str, str]) -> int:
-        """Bytes of optimizer state for this model, the step counters left out."""
-        params = {name: param for name, param in model.named_parameters() if param.requires_grad}
-        if isinstance(self.rule, ExternalOptimizer):
-            kept = [(param, self.rule.state_numel(param.shape)) for param in params.values()]
-        else:
-            kept = [
-                (params[name], treatment.of(self.rule).state_numel(params[name].shape))
-                for treatment, names in self.treatments(model, roles).items()
-                for name in names
-            ]
-        return sum(numel * compute_dtype(param.dtype).itemsize for param, numel in kept)
+    def state_bytes(self, model: nn.Module, roles: Roles) -> int:
+        """Return the bytes of optimizer state for this model, without step counters."""
+        return self._implementation.state_bytes(model, roles)
 
-    def described(self, roles: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Everything a report needs to know, as plain JSON: the store must do without the code of the rule."""
-        declared = self.rule.hypers()
-        arguments, then = "model.parameters()", ""
-        defaults = {name: hyper.default for name, hyper in declared.items()}
-        if isinstance(self.rule, Rule) and self.rule.parts:
-            optimizer, then = "thalweg.optim.route", ".optimizer()"
-            name = name_of_rule(self.rule)
-            arguments = f"model, {_written(self.rule) if name is None else repr(name)}"
-            arguments += f", roles={dict(roles)!r}" if roles else ""
-            defaults = (self.rule.at_defaults() if name is None else rule_from_name(name)).settings()
-        elif isinstance(self.rule, ExternalOptimizer):
-            home, _, name = self.rule.path.rpartition(":")
-            optimizer = name if home.endswith(".py") else f"{home}.{name}"
-        else:
-            made_of = type(self.rule).__name__
-            ours = made_of if made_of in thalweg.optim.__all__ else f"optimizer_for({_written(self.rule)})"
-            optimizer = f"thalweg.optim.{ours}"
-        return {
-            "name": self.name,
-            "about": self.about,
-            "optimizer": optimizer,
-            "arguments": arguments,
-            "then": then,
-            "source": self.rule.source() if isinstance(self.rule, ExternalOptimizer) else "",
-            "full_batch": self.full_batch,
-            "schedule": self.schedule,
-            "start": self.rule.settings(),
-            "recommended": dict(self.recommended),
-            # The learning rate of another library's is always told: it may have no default.
-            "defaults": {
-                name: value for name, value in defaults.items() if name != "lr" or isinstance(self.rule, Rule)
-            },
-            "keywords": keywords.names_by_keyword(declared),
-            "space": {name: asdict(found) for name, found in self.space(3).items()},
-            # Of what the result depends on most: a choice at the end of its range is worth a remark.
-            "remarkable": list(self.space(2)),
-            "state_numbers": self.state_numbers,
-        }
+    def describe(self, roles: Roles = None) -> ContenderRecord:
+        """Return everything that a report needs to know of this contender.
 
+        Args:
+            roles: Roles of parameters by name, for the code of a contender that routes.
 
-def _written(rule: Rule) -> str:
-    """A rule of the library's, or of a user's own, as Python."""
-    kind = type(rule).__name__
-    if isinstance(rule, CompositeRule):
-        return f"thalweg.rules.{kind}(({', '.join(map(_written, rule.original_rules))}))"
-    if isinstance(rule, Wrapper):
-        return f"thalweg.rules.{kind}({_written(rule.inner)})"
-    return f"thalweg.rules.{kind}()" if kind in rules.__all__ else kind
-
-
-def line_of_code(described: Mapping[str, Any], settings: Mapping[str, float]) -> str:
-    """The line to paste for a described contender at these settings; library defaults are left out."""
-    values, defaults = {**described["start"], **settings}, described["defaults"]
-    arguments = [described.get("arguments", "model.parameters()")]
-    for keyword, names in described["keywords"].items():
-        if any(name not in defaults or values[name] != defaults[name] for name in names):
-            texts = [repr(values[name]) for name in names]
-            arguments.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
-    line = f"optimizer = {described['optimizer']}({', '.join(arguments)}){described.get('then', '')}"
-    return line + "  # a step on the full batch" if described["full_batch"] else line
+        Returns:
+            A record whose ``state_bytes`` and ``searched``, which depend on the comparison, are left at their defaults.
+        """
+        code = self._implementation.code(roles)
+        return ContenderRecord(
+            name=self.name,
+            about=self.about,
+            optimizer=code.optimizer,
+            arguments=code.arguments,
+            then=code.then,
+            source=code.source,
+            full_batch=self.full_batch,
+            schedule=self.schedule,
+            start=self.rule.settings(),
+            recommended=dict(self.recommended),
+            defaults=code.defaults,
+            keywords=keywords.names_by_keyword(self.rule.hypers()),
+            space=self.space(MAX_ORDER),
+            remarkable=list(self.space(REMARKABLE_ORDER)),
+            state_numbers=self.state_numbers,
+        )

@@ -1,8 +1,9 @@
-"""Foreign: an optimizer that is no rule of ours, and what may be set of it.
+"""External optimizers: those that are no rule of thalweg, and their settings.
 
-It has the form of `torch.optim`: a class or a function, called with parameters and keywords. Its settings are those of
-its keywords that are numbers or switches; a tuple of numbers is taken apart (`betas` is `beta1` and `beta2`). Keywords
-that our rules know by the same name are searched where those are; the others where the user says.
+An external optimizer has the form of ``torch.optim``: a class or a function, called with parameters and keywords. Its
+settings are the keywords whose defaults are numbers or switches; a tuple of numbers becomes several settings (``betas``
+is ``beta1`` and ``beta2``). A keyword that our rules know by the same name is searched in their range; the user gives
+ranges for the others.
 """
 
 import hashlib
@@ -24,34 +25,51 @@ from thalweg.rules import Hyper, Range, Rule
 from thalweg.rules.core.hyper import Bound
 from thalweg.tasks.catalogue import module_of_file
 
-# Where a keyword of this name is searched, and how soon.
+# Declarations of keywords that are known by name; a later rule replaces the declarations of an earlier one.
 _KNOWN: dict[str, Hyper] = {}
 for _rule in (rules.AdamW, rules.RMSprop, rules.SGD):
     _KNOWN |= _rule().hypers()
-_DECADES = 2.5  # that a learning rate is searched to either side of its default
+_DECADES = 2.5  # a learning rate is searched this far to either side of its default
 _LR_WITHOUT_DEFAULT = 1e-3
 _ANY = Bound("(-inf, inf)")
 
 
 @dataclass(frozen=True, eq=False)
 class ExternalOptimizer:
-    """An optimizer from elsewhere at some settings; with the part of a rule's interface that contenders use."""
+    """An external optimizer at some settings, with the part of a rule's interface that contenders use.
+
+    Attributes:
+        make: The class or function ``(params, lr=...)``.
+        path: Name under which it can be found, ``module:Name`` or ``path/to/file.py:name``.
+        declared: Declaration of each setting, read from the signature.
+        changed: Settings that differ from the optimizer's own defaults.
+    """
 
     make: Callable[..., torch.optim.Optimizer]
     path: str
     declared: Mapping[str, Hyper]
     changed: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """The path, which stands for the name of a rule in messages."""
+        return self.path
+
     def hypers(self) -> Mapping[str, Hyper]:
-        """What is declared of each setting."""
+        """Return the declaration of each setting."""
         return self.declared
 
     def settings(self) -> dict[str, Any]:
-        """The value of each setting."""
-        return {name: one.default for name, one in self.declared.items()} | dict(self.changed)
+        """Return the value of each setting."""
+        return {name: hyper.default for name, hyper in self.declared.items()} | dict(self.changed)
 
     def with_(self, **settings: Any) -> Self:
-        """The same with some settings changed; an unknown one raises KeywordError."""
+        """Return the same optimizer with some settings changed; counts are rounded to whole numbers.
+
+        Raises:
+            KeywordError: If a setting is unknown.
+            SettingError: If a value is out of bounds or of the wrong type.
+        """
         for name, value in settings.items():
             if name not in self.declared:
                 raise KeywordError(
@@ -60,37 +78,41 @@ class ExternalOptimizer:
                 )
             bound, default = self.declared[name].bound, self.declared[name].default
             if (bound is None) != isinstance(value, bool) or (bound is not None and value not in bound):
-                wanted = "true or false" if bound is None else f"a number {bound}"
-                raise SettingError(f"{self.path}: {name} must be {wanted}, got {value!r}.")
+                allowed = "true or false" if bound is None else f"a number {bound}"
+                raise SettingError(f"{self.path}: {name} must be {allowed}, got {value!r}.")
             if isinstance(default, int) and not isinstance(default, bool):
                 settings[name] = round(value)
         return replace(self, changed={**self.changed, **settings})
 
     def optimizer(self, params: Iterable[Any]) -> torch.optim.Optimizer:
-        """The optimizer at these settings. What nobody changed is left to its own default."""
-        all_of_them = keywords.values_by_keyword(self.declared, self.settings())
+        """Return the optimizer at these settings. Unchanged keywords, except ``lr``, are not passed."""
+        values = keywords.values_by_keyword(self.declared, self.settings())
         names = keywords.names_by_keyword(self.declared)
-        given = {key: value for key, value in all_of_them.items() if key == "lr" or self.changed.keys() & names[key]}
-        return self.make(params, **given)
+        passed = {key: value for key, value in values.items() if key == "lr" or self.changed.keys() & names[key]}
+        return self.make(params, **passed)
 
     def state_numel(self, shape: torch.Size) -> int:
-        """How many numbers it remembers for a parameter of this shape, counted after a step; single ones left out."""
+        """Return the numbers of state for a parameter of this shape, counted after a step; single numbers are left out.
+
+        Raises:
+            SettingError: If the optimizer cannot be made from parameters alone, or needs a closure.
+        """
         return _state_numel(self, shape)
 
     def source(self) -> str:
-        """What it is made of, as far as can be read: who edits it, or installs another version, means another one."""
+        """Return a hash of the optimizer's file, closure and package version: an edited optimizer is another one."""
         try:
-            # The whole file: a function calls what stands beside it.
+            # The whole file: a function calls others in it.
             text = Path(inspect.getfile(self.make)).read_text()
         except (OSError, TypeError, UnicodeDecodeError):
             text = ""
-        inside = inspect.getclosurevars(self.make).nonlocals if inspect.isfunction(self.make) else {}
+        nonlocals = inspect.getclosurevars(self.make).nonlocals if inspect.isfunction(self.make) else {}
         package = self.path.partition(":")[0].partition(".")[0]
         try:
             version = metadata.version(package)
         except (metadata.PackageNotFoundError, ValueError):
             version = ""
-        return hashlib.sha256(f"{text}{sorted(inside.items())!r}{version}".encode()).hexdigest()
+        return hashlib.sha256(f"{text}{sorted(nonlocals.items())!r}{version}".encode()).hexdigest()
 
 
 @cache
@@ -106,71 +128,100 @@ def _state_numel(external: ExternalOptimizer, shape: torch.Size) -> int:
             f"{external.path}: it must be callable with parameters and make an optimizer that steps without a closure, "
             f"got {type(error).__name__}: {error}. Wrap it in a function (params, lr=...) that does."
         ) from error
-    kept = (value for value in optimizer.state.get(param, {}).values() if isinstance(value, torch.Tensor))
-    return sum(value.numel() for value in kept if value.numel() > 1)
+    tensors = (value for value in optimizer.state.get(param, {}).values() if isinstance(value, torch.Tensor))
+    return sum(tensor.numel() for tensor in tensors if tensor.numel() > 1)
 
 
 def set_training_mode(optimizer: torch.optim.Optimizer, training: bool) -> None:
-    """Tell an optimizer that trains at other weights than it is evaluated at (Schedule-Free) which are wanted."""
+    """Switch an optimizer between the weights it trains and those it evaluates, if they differ (Schedule-Free)."""
     switch = getattr(optimizer, "train" if training else "eval", None)
     if callable(switch):
         switch()
 
 
 def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer:
-    """What is read off the signature of a class or function. Raises SettingError if it cannot be an optimizer's."""
+    """Read the settings of an external optimizer from its signature.
+
+    Args:
+        make: A class or function ``(params, lr=...)``.
+        path: Name under which it can be found.
+
+    Raises:
+        SettingError: If the signature cannot be an optimizer's.
+
+    Example:
+        >>> external = external_optimizer(torch.optim.RMSprop, "torch.optim:RMSprop")
+        >>> external.settings()["alpha"]
+        0.99
+    """
     try:
-        first, *others = inspect.signature(make).parameters.values()
+        first, *arguments = inspect.signature(make).parameters.values()
     except (TypeError, ValueError):
         raise SettingError(f"{path}: it must be callable as (params, lr=...), got {make!r:.80}.") from None
     declared: dict[str, Hyper] = {}
-    for one in others:
-        value = one.default
-        if one.name == "lr" and (value is None or value is inspect.Parameter.empty):
+    for argument in arguments:
+        value = argument.default
+        if argument.name == "lr" and (value is None or value is inspect.Parameter.empty):
             value = _LR_WITHOUT_DEFAULT
         if isinstance(value, bool | int | float):
-            declared[one.name] = _declared(one.name, None, value)
+            declared[argument.name] = _declare(argument.name, None, value)
         elif isinstance(value, tuple) and value and all(isinstance(part, int | float) for part in value):
             for k, part in enumerate(value, 1):
-                name = f"{one.name.removesuffix('s')}{k}"
-                declared[name] = _declared(name, one.name, part)
+                name = f"{argument.name.removesuffix('s')}{k}"
+                declared[name] = _declare(name, argument.name, part)
     if "lr" not in declared:
         raise SettingError(f"{path}: it must take lr, since schedules set it, got {first.name} and {list(declared)}.")
     return ExternalOptimizer(make, path, declared)
 
 
-def _declared(name: str, keyword: str | None, value: float | bool) -> Hyper:
+def _declare(name: str, keyword: str | None, value: float | bool) -> Hyper:
     if isinstance(value, bool):
-        return Hyper(value, "", "", None, "", None, 3, False, keyword)
+        return Hyper(value, "", keyword=keyword)
     if name == "lr":
         around = Range(value * 10**-_DECADES, value * 10**_DECADES, "log") if value > 0 else _KNOWN["lr"].search
-        return Hyper(value, "", "", Bound(">= 0"), "", around, 1, False, keyword)
+        return Hyper(value, "", bound=Bound(">= 0"), search=around, order=1, keyword=keyword)
     if known := _KNOWN.get(name):
         return replace(known, default=value, keyword=keyword)
-    return Hyper(value, "", "", _ANY, "", None, 3, False, keyword)
+    return Hyper(value, "", bound=_ANY, keyword=keyword)
 
 
 def load_optimizer(text: str) -> ExternalOptimizer | Rule:
-    """What `module:Name` or `path/to/file.py:name` means; a rule of the user's is one of ours."""
-    home, _, name = text.rpartition(":")
-    if home.endswith(".py"):
-        module = module_of_file(Path(home))
+    """Load an optimizer by its path.
+
+    Args:
+        text: ``module:Name`` or ``path/to/file.py:name``.
+
+    Returns:
+        The external optimizer; a rule, if the class is a subclass of ``Rule``.
+
+    Raises:
+        UnknownNameError: If the module cannot be imported or has no such name.
+        SettingError: If it cannot be an optimizer.
+        TaskError: If the file cannot be read.
+    """
+    path, _, name = text.rpartition(":")
+    if path.endswith(".py"):
+        module = module_of_file(Path(path))
     else:
         try:
-            module = import_module(home)
+            module = import_module(path)
         except (ImportError, ValueError, TypeError) as error:
             raise UnknownNameError(
                 f"thalweg: {text!r} must be a module and a class in it, got {error}. Write torch.optim:NAdam, say."
             ) from error
-    made = getattr(module, name, None)
-    if not callable(made):
+    make = getattr(module, name, None)
+    if not callable(make):
         names = [key for key, value in vars(module).items() if inspect.isclass(value) or inspect.isfunction(value)]
-        raise UnknownNameError(f"{home}: there is no optimizer {name!r}. {nearest(name, names)}")
-    return made() if inspect.isclass(made) and issubclass(made, Rule) else external_optimizer(made, text)
+        raise UnknownNameError(f"{path}: there is no optimizer {name!r}. {nearest(name, names)}")
+    return make() if inspect.isclass(make) and issubclass(make, Rule) else external_optimizer(make, text)
 
 
 def path_of(make: Callable[..., Any]) -> str:
-    """The `module:Name` under which a class or function may be found again; raises SettingError if it has no name."""
+    """Return the path ``module:Name`` under which a class or function can be found again.
+
+    Raises:
+        SettingError: If it has no name, as a lambda has none.
+    """
     name = getattr(make, "__qualname__", None)
     if name is None or "<lambda>" in name:
         raise SettingError(

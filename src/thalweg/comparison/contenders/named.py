@@ -1,21 +1,30 @@
-"""Contenders: those that have a name. Other optimizers compete by what a user writes (`reading`)."""
+"""Named contenders: the optimizers that a comparison knows by a short name."""
 
 from dataclasses import replace
 
 from thalweg import rules
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.registry import RULES
+from thalweg.rules import Rule
 
-# What goes without saying in a name is pinned: `sgd` has no momentum to search.
-_ENTRIES = (
-    Contender("gd", rules.SGD(), "gradient descent: plain SGD on the full batch", frozenset({"momentum"}), True),
-    Contender("sgd", rules.SGD(), "stochastic gradient descent, no momentum", frozenset({"momentum"})),
+
+def summary_of(kind: type[Rule]) -> str:
+    """Return the first line of the docstring of a rule."""
+    return (kind.__doc__ or "").partition("\n")[0]
+
+
+_NO_MOMENTUM = frozenset({"momentum"})
+
+# A name pins what it implies: `sgd` has no momentum to search.
+_VARIANTS = (
+    Contender("gd", rules.SGD(), "gradient descent: plain SGD on the full batch", _NO_MOMENTUM, full_batch=True),
+    Contender("sgd", rules.SGD(), "stochastic gradient descent, no momentum", _NO_MOMENTUM),
     Contender("momentum", rules.SGD(momentum=0.9), "SGD with momentum (heavy ball)"),
     Contender("nesterov", rules.SGD(momentum=0.9, nesterov=True), "SGD with Nesterov's momentum"),
-    Contender("adagrad", rules.AdaGrad(), rules.AdaGrad.__doc__ or ""),
-    Contender("rmsprop", rules.RMSprop(), "RMSprop without momentum", frozenset({"momentum"})),
+    Contender("adagrad", rules.AdaGrad(), summary_of(rules.AdaGrad)),
+    Contender("rmsprop", rules.RMSprop(), "RMSprop without momentum", _NO_MOMENTUM),
     Contender("amsgrad", rules.Adam(amsgrad=True), "Adam that divides by the largest mean square so far"),
-    # Its own search takes the place of a schedule, and the noise of a mini-batch would be taken for curvature.
+    # Its line search replaces a schedule; on mini-batches it would mistake noise for curvature.
     Contender(
         "lbfgs",
         rules.LBFGS(line_search_fn="strong_wolfe"),
@@ -24,21 +33,19 @@ _ENTRIES = (
         full_batch=True,
         schedule="none",
     ),
-    Contender("signsgd", rules.Signum(momentum=0.0), "steps along the sign of the gradient", frozenset({"momentum"})),
+    Contender("signsgd", rules.Signum(momentum=0.0), "steps along the sign of the gradient", _NO_MOMENTUM),
     Contender("tiger", rules.Signum(momentum=0.965, weight_decay=0.01), "Signum with much momentum and weight decay"),
 )
 
-
-# Every other rule competes under the name of its file.
+# Every other rule competes under the name of its file, without a schedule if it averages its iterates instead.
 _RULES = [
-    # Those that average as they go want no schedule.
-    Contender(name, kind(), kind.__doc__ or "", schedule="none" if kind.replaces_lr_schedule else None)
+    Contender(name, kind(), summary_of(kind), schedule="none" if kind.replaces_lr_schedule else None)
     for name, kind in RULES.items()
     if kind is not rules.SGD
 ]
 
-# Where to start without tuning: good on nine tasks with a linear schedule, as `benchmarks/recommended.py` found them.
-# RMSprop's own default was not beaten.
+# Settings to start from without tuning: they do well on nine tasks with a linear schedule, as measured by
+# `benchmarks/recommended.py`. No settings did better than RMSprop's own defaults.
 _RECOMMENDED: dict[str, dict[str, float]] = {
     "gd": {"lr": 1.6},
     "sgd": {"lr": 0.59},
@@ -49,9 +56,10 @@ _RECOMMENDED: dict[str, dict[str, float]] = {
     "adamw": {"lr": 0.01, "beta1": 0.973},
 }
 
+_BY_NAME = {contender.name: contender for contender in (*_RULES, *_VARIANTS)}
+
 CONTENDERS: dict[str, Contender] = {
-    entry.name: replace(entry, recommended=_RECOMMENDED.get(entry.name, {}))
-    for entry in sorted({one.name: one for one in (*_RULES, *_ENTRIES)}.values(), key=lambda one: one.name)
+    name: replace(_BY_NAME[name], recommended=_RECOMMENDED.get(name, {})) for name in sorted(_BY_NAME)
 }
 
 DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")

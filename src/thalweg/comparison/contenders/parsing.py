@@ -1,15 +1,15 @@
-"""Reading: from what a user writes to the contenders that are meant.
+"""Parsing: from the text, rule, class or function that a user writes to a contender.
 
-    adam                            a rule, as it starts
-    adam:beta2=0.95,lr=1e-4..1e-2   one setting pinned, another searched in a range of the user's
-    adam:schedule=cosine            with a schedule of its own (`none` for those that need none)
+The forms of a text::
+
+    adam                            a rule at its defaults
+    adam:beta2=0.95,lr=1e-4..1e-2   a setting pinned, another searched in a range of the user's
+    adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
-    muon+adamw                      hidden matrices by the first, all else by the second (see `thalweg.optim.route`)
+    muon+adamw                      hidden matrices by the first, all else by the second (thalweg.optim.route)
     then(adam,sgd):switch_at=500    the first for so many steps, then the second
-    torch.optim:NAdam:lr=1e-4..1    any class of torch's form, by module and name
+    torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name
     path/to/file.py:make            a function (params, lr=...) of the user's
-
-These are the forms that `parse` reads.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,187 +20,229 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
-from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.named import CONTENDERS, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
 from thalweg.registry import combine_rules, name_of_rule, parse_expression, split_at
 from thalweg.rules import Range, Rule, Wrapper
 from thalweg.rules.composition.composite import CompositeRule
 
-_WIDE = 10.0  # the least ratio of the ends of a range that is searched in its logarithm
+_WIDE = 10.0  # a range whose ends have at least this ratio is searched in its logarithm
 
 
 def parse(text: str) -> Contender:
-    """The contender that a name means, with its settings; the top of this file shows the forms."""
+    """Parse a contender.
+
+    Args:
+        text: A name with settings, an expression of names or a path; the top of this file shows the forms.
+
+    Raises:
+        UnknownNameError: If no optimizer has this name.
+        KeywordError: If the optimizer has no such setting.
+        SettingError: If a setting cannot be read or is out of bounds.
+
+    Example:
+        >>> contender = parse("adam:beta2=0.95,lr=1e-4..1e-2")
+        >>> contender.rule.beta2, contender.space(1)["lr"].high
+        (0.95, 0.01)
+    """
     text = text.strip()
-    head, *rest = split_at(text, ":")
-    tail = ":".join(rest)
-    if any(mark in head for mark in "(+"):
-        entry = parse_expression(head, parse, _wrapped, _together)
-    elif head in CONTENDERS:
-        entry = CONTENDERS[head]
+    base, *rest = split_at(text, ":")
+    assignments = ":".join(rest)
+    if any(mark in base for mark in "(+"):
+        contender = parse_expression(base, parse, _wrap, _combine)
+    elif base in CONTENDERS:
+        contender = CONTENDERS[base]
     elif rest:
-        name, _, tail = tail.partition(":")
-        found = load_optimizer(f"{head}:{name}")
-        entry = (
-            _of_foreign(found)
-            if isinstance(found, ExternalOptimizer)
-            else replace(_of_rule(found), name=f"{head}:{name}")
-        )
+        name, _, assignments = assignments.partition(":")
+        contender = _load(f"{base}:{name}")
     else:
         raise UnknownNameError(
-            f"thalweg: no optimizer is called {head!r}. {nearest(head, CONTENDERS)} "
+            f"thalweg: no optimizer is called {base!r}. {nearest(base, CONTENDERS)} "
             "Others are written module:Class, as torch.optim:NAdam."
         )
+    return _with_assignments(contender, text, assignments)
+
+
+def _with_assignments(contender: Contender, name: str, assignments: str) -> Contender:
+    """Return the contender under a new name with settings, ranges and a schedule: ``beta2=0.95,lr=1e-4..1e-2``."""
     settings: dict[str, Any] = {}
     ranges: dict[str, Range] = {}
-    schedule = entry.schedule
-    for setting in filter(None, (part.strip() for part in tail.split(","))):
-        key, equals, value = (part.strip() for part in setting.partition("="))
+    schedule = contender.schedule
+    for assignment in filter(None, (part.strip() for part in assignments.split(","))):
+        key, equals, value = (part.strip() for part in assignment.partition("="))
         if not equals:
-            raise SettingError(f"{entry.name}: a setting must read name=value, got {setting!r}.")
+            raise SettingError(f"{contender.name}: a setting must read name=value, got {assignment!r}.")
         if key == "schedule":
             schedule = check_schedule(value)
         elif ".." in value:
-            ranges[key] = _range(entry, key, value)
+            ranges[key] = _parse_range(contender, key, value)
         else:
-            settings[key] = _value(entry, key, value)
+            settings[key] = _parse_value(contender, key, value)
     try:
-        rule = entry.rule.with_(**settings)
-        for key, within in ranges.items():
-            entry.rule.with_(**{key: within.low})
-            entry.rule.with_(**{key: within.high})
+        rule = contender.rule.with_(**settings)
+        for key, bounds in ranges.items():  # both ends must be allowed
+            contender.rule.with_(**{key: bounds.low})
+            contender.rule.with_(**{key: bounds.high})
     except KeywordError as error:
-        made_of = entry.rule.name if isinstance(entry.rule, Rule) else entry.rule.path
-        raise KeywordError(str(error).replace(made_of, entry.name, 1)) from None
+        raise KeywordError(str(error).replace(contender.rule.name, contender.name, 1)) from None
     return replace(
-        entry,
-        name=text,
+        contender,
+        name=name,
         rule=rule,
-        pinned=(entry.pinned | settings.keys()) - ranges.keys(),
+        pinned=(contender.pinned | settings.keys()) - ranges.keys(),
         ranges=ranges,
         schedule=schedule,
-        recommended={} if entry.recommended.keys() & settings.keys() else entry.recommended,
+        recommended={} if contender.recommended.keys() & settings.keys() else contender.recommended,
     )
 
 
-def _wrapped(kind: type[Wrapper], around: Contender) -> Contender:
-    return replace(around, rule=kind(_ours(around)), about=kind.__doc__ or "", recommended={})
+def _wrap(kind: type[Wrapper], contender: Contender) -> Contender:
+    return replace(contender, rule=kind(_rule_of(contender)), about=summary_of(kind), recommended={})
 
 
-def _together(how: str, *parts: Contender) -> Contender:
-    """Several contenders as one: side by side, or one after the other."""
-    for one in parts:
-        if one.full_batch:
-            raise SettingError(f"{one.name}: a step on the full batch must be that of all parameters. Use sgd, say.")
-    rule = combine_rules(how, *map(_ours, parts))
+def _combine(operator: str, *parts: Contender) -> Contender:
+    """Combine contenders: ``+`` divides the parameters among them, ``then`` runs them one after the other."""
+    for part in parts:
+        if part.full_batch:
+            raise SettingError(
+                f"{part.name}: an optimizer on the full batch cannot be combined with another. Use sgd, say."
+            )
+    first, last = parts[0], parts[-1]
+    rule = combine_rules(operator, *map(_rule_of, parts))
     assert isinstance(rule, CompositeRule)
-    others = [(f"{name}_", one) for name, one in zip(rule.names[1:], parts[1:], strict=True)]
-    pinned = parts[0].pinned.union(*({prefix + name for name in one.pinned} for prefix, one in others))
-    ranges = {prefix + name: within for prefix, one in others for name, within in one.ranges.items()}
-    names = [one.name for one in parts]
-    about = f"{names[0]}, then {names[-1]}"
-    if how == "+":
-        about = f"{' and '.join(names[:-1])} for hidden matrices, {names[-1]} for all else"
-        step = parts[-1].rule.hypers()["lr"].search if "adjust_lr_fn" in rule.hypers() else None
-        ranges |= {} if step is None else {"lr": step}
-    return replace(
-        parts[0],
-        rule=rule,
-        about=about,
-        pinned=pinned,
-        ranges=ranges | dict(parts[0].ranges),
-        recommended={},
-    )
+    prefixed = [(f"{name}_", part) for name, part in zip(rule.names[1:], parts[1:], strict=True)]
+    pinned = first.pinned.union(*({prefix + name for name in part.pinned} for prefix, part in prefixed))
+    ranges = {prefix + name: bounds for prefix, part in prefixed for name, bounds in part.ranges.items()}
+    if operator == "+":
+        names = [part.name for part in parts]
+        about = f"{' and '.join(names[:-1])} for hidden matrices, {last.name} for all else"
+        lr_range = last.rule.hypers()["lr"].search if "adjust_lr_fn" in rule.hypers() else None
+        ranges |= {} if lr_range is None else {"lr": lr_range}
+    else:
+        about = f"{first.name}, then {last.name}"
+    ranges |= first.ranges
+    return replace(first, rule=rule, about=about, pinned=pinned, ranges=ranges, recommended={})
 
 
-def _ours(contender: Contender) -> Rule:
-    if isinstance(contender.rule, ExternalOptimizer):
+def _rule_of(contender: Contender) -> Rule:
+    """Return the rule of a contender that is wrapped or combined; raise SettingError for an external optimizer."""
+    rule = contender.thalweg_rule
+    if rule is None:
         raise SettingError(
-            f"thalweg: what is wrapped or put beside another must be thalweg's own, got {contender.name!r}. "
+            f"thalweg: an optimizer that is wrapped or combined must be thalweg's own, got {contender.name!r}. "
             "Write adamw, say."
         )
-    return contender.rule
+    return rule
 
 
-def _range(entry: Contender, key: str, text: str) -> Range:
-    """The range `1e-4..1e-1`, on the scale that is declared; an undeclared one is logarithmic where it is wide."""
+def _parse_range(contender: Contender, key: str, text: str) -> Range:
+    """Parse ``1e-4..1e-1``; the scale is the declared one, else logarithmic if the range is wide."""
     low, _, high = text.partition("..")
-    ends = float(_value(entry, key, low)), float(_value(entry, key, high))
+    ends = float(_parse_value(contender, key, low)), float(_parse_value(contender, key, high))
     if not ends[0] < ends[1]:
-        raise SettingError(f"{entry.name}: {key} must be a range low..high, got {text!r}.")
-    known = entry.rule.hypers().get(key)
-    if known is not None and known.search is not None:
-        if known.search.scale == "log" and ends[0] <= 0:
-            raise SettingError(f"{entry.name}: {key} is searched in its logarithm, so low must be > 0, got {text!r}.")
-        if known.search.scale == "log-to-one" and ends[1] >= 1:
-            raise SettingError(
-                f"{entry.name}: {key} is searched by its distance to 1, so high must be < 1, got {text!r}."
-            )
-        return replace(known.search, low=ends[0], high=ends[1])
-    return Range(*ends, "log" if 0 < ends[0] * _WIDE <= ends[1] else "linear")
+        raise SettingError(f"{contender.name}: {key} must be a range low..high, got {text!r}.")
+    hyper = contender.rule.hypers().get(key)
+    if hyper is None or hyper.search is None:
+        return Range(*ends, "log" if 0 < ends[0] * _WIDE <= ends[1] else "linear")
+    if hyper.search.scale == "log" and ends[0] <= 0:
+        raise SettingError(f"{contender.name}: {key} is searched in its logarithm, so low must be > 0, got {text!r}.")
+    if hyper.search.scale == "log-to-one" and ends[1] >= 1:
+        raise SettingError(
+            f"{contender.name}: {key} is searched by its distance to 1, so high must be < 1, got {text!r}."
+        )
+    return replace(hyper.search, low=ends[0], high=ends[1])
 
 
-def _value(entry: Contender, key: str, text: str) -> Any:
-    declared = entry.rule.hypers().get(key)
-    if declared is not None and declared.kind == "choice":
+def _parse_value(contender: Contender, key: str, text: str) -> Any:
+    hyper = contender.rule.hypers().get(key)
+    if hyper is not None and hyper.kind == "choice":
         return text
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
         value = float(text)
     except ValueError:
-        raise SettingError(f"{entry.name}: {key} must be a number, true or false, got {text!r}.") from None
-    return int(value) if declared is not None and declared.kind == "count" and value.is_integer() else value
+        raise SettingError(f"{contender.name}: {key} must be a number, true or false, got {text!r}.") from None
+    return int(value) if hyper is not None and hyper.kind == "count" and value.is_integer() else value
 
 
 def split_list(text: str) -> list[str]:
-    """The contenders in a comma-separated list; `adam:beta2=0.95,eps=1e-6,clip(sgd)` holds two."""
-    found: list[str] = []
+    """Split a comma-separated list of contenders; commas between settings and inside parentheses do not split.
+
+    Example:
+        >>> split_list("adam:beta2=0.95,eps=1e-6,clip(sgd)")
+        ['adam:beta2=0.95,eps=1e-6', 'clip(sgd)']
+    """
+    items: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
-        inside = bool(found) and found[-1].count("(") > found[-1].count(")")
-        if inside or (found and "=" in part and ":" not in part):
-            found[-1] += "," + part
+        inside = bool(items) and items[-1].count("(") > items[-1].count(")")
+        if inside or (items and "=" in part and ":" not in part):
+            items[-1] += "," + part
         else:
-            found.append(part)
-    return found
+            items.append(part)
+    return items
 
 
 def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -> list[Contender]:
-    """The contenders a user means: names with settings, rules, classes, functions or contenders; each at most once."""
+    """Return the contenders of a comparison.
+
+    Args:
+        contenders: Names with settings, rules, rule classes, optimizer classes, functions ``(params, lr=...)`` or
+            contenders; or a comma-separated list of names.
+
+    Raises:
+        SettingError: If there is none, a name stands twice, or an item cannot be a contender.
+        UnknownNameError: If no optimizer has a name.
+        KeywordError: If an optimizer has no such setting.
+
+    Example:
+        >>> [contender.name for contender in resolve(["sgd", torch.optim.NAdam])]
+        ['sgd', 'torch.optim.nadam:NAdam']
+    """
     if isinstance(contenders, str):
         contenders = split_list(contenders)
-    found: dict[str, Contender] = {}
-    for given in contenders:
-        if isinstance(given, str):
-            contender = parse(given)
-        elif isinstance(given, Contender):
-            contender = given
-        elif isinstance(given, Rule):
-            contender = _of_rule(given)
-        elif isinstance(given, type) and issubclass(given, Rule):
-            contender = _of_rule(given())
-        elif callable(given):
-            contender = _of_foreign(external_optimizer(given, path_of(given)))
-        else:
-            raise SettingError(
-                f"thalweg: a contender must be a name, a rule, a class, a function or a Contender, got "
-                f"{type(given).__name__}. Pass 'adamw', say, or thalweg.rules.AdamW()."
-            )
-        if contender.name in found:
+    resolved: dict[str, Contender] = {}
+    for item in contenders:
+        contender = _resolve_item(item)
+        if contender.name in resolved:
             raise SettingError(f"thalweg: each contender must be named once, got {contender.name!r} twice.")
-        found[contender.name] = contender
-    if not found:
+        resolved[contender.name] = contender
+    if not resolved:
         raise SettingError("thalweg: at least one contender must be given, got none. Pass ['sgd', 'adamw'], say.")
-    return list(found.values())
+    return list(resolved.values())
 
 
-def _of_foreign(found: ExternalOptimizer) -> Contender:
-    return Contender(found.path, found, "an optimizer from elsewhere")
+def _resolve_item(item: Any) -> Contender:
+    if isinstance(item, str):
+        return parse(item)
+    if isinstance(item, Contender):
+        return item
+    if isinstance(item, type) and issubclass(item, Rule):
+        item = item()
+    if isinstance(item, Rule):
+        return _from_rule(item)
+    if callable(item):
+        return _from_external(external_optimizer(item, path_of(item)))
+    raise SettingError(
+        f"thalweg: a contender must be a name, a rule, a class, a function or a Contender, got "
+        f"{type(item).__name__}. Pass 'adamw', say, or thalweg.rules.AdamW()."
+    )
 
 
-def _of_rule(rule: Rule) -> Contender:
-    """A rule as a contender: what differs from the library's default was meant, and is pinned."""
+def _load(path: str) -> Contender:
+    optimizer = load_optimizer(path)
+    if isinstance(optimizer, ExternalOptimizer):
+        return _from_external(optimizer)
+    return replace(_from_rule(optimizer), name=path)
+
+
+def _from_external(external: ExternalOptimizer) -> Contender:
+    return Contender(external.path, external, "an optimizer from elsewhere")
+
+
+def _from_rule(rule: Rule) -> Contender:
+    """Return a rule as a contender; settings that differ from the library's defaults are pinned."""
     kind = type(rule)
     for name, value in rule.settings().items():
         if isinstance(value, torch.Tensor):
@@ -212,4 +254,4 @@ def _of_rule(rule: Rule) -> Contender:
     ]
     name = (name_of_rule(rule) if isinstance(rule, Wrapper | CompositeRule) else None) or kind.__name__.lower()
     name += ":" + ",".join(texts) if texts else ""
-    return Contender(name, rule, kind.__doc__ or "", frozenset(changed))
+    return Contender(name, rule, summary_of(kind), frozenset(changed))

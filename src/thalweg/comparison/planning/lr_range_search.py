@@ -1,8 +1,8 @@
-"""Frontier: whether the best learning rate lies within the range that is searched. If not, the range grows.
+"""Learning rate range search: extend the range of a learning rate whose best value lies at an end.
 
-A best point at the end of a range means that the search is not finished. So before the first study each contender
-trains a row of learning rates, everything else as it starts; where the best is at an end, the range grows tenfold
-on that side, at most twice, the same for all contenders. What was trained here is thrown away.
+A best value at an end of the range means that the search is not finished. Before the first study each contender trains
+a row of learning rates, with all other settings at their start. If the best lies at an end, the range grows tenfold on
+that side, at most twice, by the same rule for all contenders. These trainings are not used afterwards.
 """
 
 import math
@@ -13,79 +13,94 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.trainer import train_all
+from thalweg.comparison.training.workload import Workload
 from thalweg.rules import Range
-from thalweg.tasks import Task
 
-POINTS = 16
-ALLOWED = 2
-_FACTOR = 10.0
-_AT_END = 2  # points from the end
+NUM_RATES = 16  # in a row, from one end of the range to the other
+MAX_EXTENSIONS = 2
+FACTOR = 10.0
+_AT_END = 2  # points from an end that count as the end
 
 Train = Callable[[Sequence[Contender], Sequence[Trial]], list[TrainingResult]]
 
 
 def extend_lr_ranges(
-    task: Task,
+    workload: Workload,
     contenders: Sequence[Contender],
     schedules: Mapping[str, TrainingSchedule],
     members: Mapping[str, int],
     seed: int,
 ) -> dict[str, tuple[Range, int]]:
-    """The learning rates' ranges that had to grow, and how many times they did, by contender."""
+    """Train rows of learning rates and extend the ranges whose best value lies at an end.
 
-    def train(asked: Sequence[Contender], trials: Sequence[Trial]) -> list[TrainingResult]:
-        found: dict[int, TrainingResult] = {}
+    Args:
+        workload: The workload.
+        contenders: All contenders; a range that the user set stays as it is.
+        schedules: Schedule of each contender.
+        members: Size of a population, by contender.
+        seed: Seed of all these trainings.
+
+    Returns:
+        The extended range and the number of extensions, by contender; only contenders whose range was extended.
+    """
+
+    def train(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[TrainingResult]:
         groups: dict[Hashable, list[int]] = {}
-        for k, one in enumerate(asked):
-            groups.setdefault((one.population_key, schedules[one.name]), []).append(k)
-        for alike in groups.values():
-            size = members[asked[alike[0]].name]
-            for start in range(0, len(alike), size):
-                part = alike[start : start + size]
-                schedule = replace(schedules[asked[part[0]].name], looks=1)
-                results = train_all(task, [asked[k] for k in part], [trials[k] for k in part], schedule)
-                found |= dict(zip(part, results, strict=True))
-        return [found[k] for k in range(len(asked))]
+        for k, contender in enumerate(contenders):
+            groups.setdefault((contender.population_key, schedules[contender.name]), []).append(k)
+        results: dict[int, TrainingResult] = {}
+        for indices in groups.values():
+            first = contenders[indices[0]].name
+            schedule = replace(schedules[first], num_evaluations=1)
+            for start in range(0, len(indices), members[first]):
+                part = indices[start : start + members[first]]
+                part_results = workload.train([contenders[k] for k in part], [trials[k] for k in part], schedule)
+                results |= dict(zip(part, part_results, strict=True))
+        return [results[k] for k in range(len(contenders))]
 
-    return extended_ranges(contenders, task.selected_on, seed, train)
+    return extended_ranges(contenders, workload.selected_on, seed, train)
 
 
 def extended_ranges(
     contenders: Sequence[Contender], split: str, seed: int, train: Train
 ) -> dict[str, tuple[Range, int]]:
-    """The same, with the training handed in."""
-    ranges = {one.name: one.space(1).get("lr") for one in contenders}
-    free = [one for one in contenders if "lr" not in one.ranges]  # a range of the user's stays as it is
-    growing = [one for one in free if (found := ranges[one.name]) is not None and found.scale == "log"]
-    times = dict.fromkeys(ranges, 0)
-    for _ in range(ALLOWED):
-        asked = [one for one in growing for _ in range(POINTS)]
-        rates = [ranges[one.name].at(k / (POINTS - 1)) for one in growing for k in range(POINTS)]  # type: ignore[union-attr]
-        results = iter(train(asked, [Trial({"lr": rate}, seed) for rate in rates]))
-        for one in list(growing):
-            losses = [
-                getattr(end, split) if end.status == "ok" else math.inf
-                for _, end in zip(range(POINTS), results, strict=False)
-            ]
-            wider = _wider(one, ranges[one.name], min(range(POINTS), key=losses.__getitem__))
-            if wider is None:
-                growing.remove(one)
-            else:
-                ranges[one.name], times[one.name] = wider, times[one.name] + 1
+    """Extend ranges as ``extend_lr_ranges`` does, with the trainings done by ``train`` and compared on a split."""
+    ranges = {
+        contender.name: bounds
+        for contender in contenders
+        if "lr" not in contender.ranges  # a range that the user set stays
+        and (bounds := contender.space(1).get("lr")) is not None
+        and bounds.scale == "log"
+    }
+    growing = [contender for contender in contenders if contender.name in ranges]
+    extensions = dict.fromkeys(ranges, 0)
+    for _ in range(MAX_EXTENSIONS):
+        row = [(contender, k / (NUM_RATES - 1)) for contender in growing for k in range(NUM_RATES)]
+        trials = [Trial({"lr": ranges[contender.name].at(position)}, seed) for contender, position in row]
+        results = train([contender for contender, _ in row], trials)
+        losses = [getattr(result, split) if result.status == "ok" else math.inf for result in results]
+        at_end = []
+        for k, contender in enumerate(growing):
+            row_losses = losses[k * NUM_RATES : (k + 1) * NUM_RATES]
+            best = min(range(NUM_RATES), key=row_losses.__getitem__)
+            wider = _wider(contender, ranges[contender.name], best)
+            if wider is not None:
+                ranges[contender.name] = wider
+                extensions[contender.name] += 1
+                at_end.append(contender)
+        growing = at_end
         if not growing:
             break
-    return {name: (found, times[name]) for name, found in ranges.items() if found is not None and times[name]}
+    return {name: (ranges[name], count) for name, count in extensions.items() if count}
 
 
-def _wider(contender: Contender, found: Range | None, best: int) -> Range | None:
-    """The range with more room on the side where the best point is; None if it is not at an end."""
-    assert found is not None
-    bound = contender.rule.hypers()["lr"].bound
+def _wider(contender: Contender, bounds: Range, best: int) -> Range | None:
+    """Return the range extended on the side of the best point; None if the point is not at an end."""
+    allowed = contender.rule.hypers()["lr"].bound
     if best < _AT_END:
-        wider = replace(found, low=found.low / _FACTOR)
-    elif best >= POINTS - _AT_END:
-        wider = replace(found, high=found.high * _FACTOR)
+        wider = replace(bounds, low=bounds.low / FACTOR)
+    elif best >= NUM_RATES - _AT_END:
+        wider = replace(bounds, high=bounds.high * FACTOR)
     else:
         return None
-    return wider if bound is None or (wider.low in bound and wider.high in bound) else None
+    return wider if allowed is None or (wider.low in allowed and wider.high in allowed) else None

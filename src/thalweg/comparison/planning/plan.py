@@ -1,42 +1,44 @@
-"""Plan: design, ways, ranges and horizons, stored before the first study, so that resuming cannot change them.
+"""ComparisonPlan: all decisions that are taken before the first study, stored so that resuming cannot change them.
 
-A pilot trains each contender for a moment, one by one and as a population, and measures both; the plan keeps the
-faster way and turns the budget into a design. Its learning rate is zero: it can neither help nor hurt. Where the budget
-allows, a second part of the pilot looks whether the best learning rate lies within the range (`extend_lr_ranges`).
+Planning has five steps. The pilot measures how fast each contender trains. The budget pays for a design. Worker
+processes are used if they are clearly faster. Learning rate ranges are extended where the best value lies at an end
+(``extend_lr_ranges``). The plan holds the outcome.
 """
 
 import math
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-import torch
-
 from thalweg.comparison.contenders.contender import Contender, Settings
+from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning import budget
+from thalweg.comparison.planning.budget import Budget
+from thalweg.comparison.planning.forecast import Forecast
 from thalweg.comparison.planning.lr_range_search import extend_lr_ranges
 from thalweg.comparison.planning.num_workers import choose_num_workers
-from thalweg.comparison.planning.pilot import ExecutionMode, measure, measure_function, time_of_update
-from thalweg.comparison.planning.search import draws, order_opened_by
+from thalweg.comparison.planning.pilot import run_pilot
+from thalweg.comparison.planning.search import draw_settings, order_opened_by
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol.design import Design, InterimAnalysis
-from thalweg.comparison.protocol.score_scale import ScoreScale, scale_for
-from thalweg.comparison.training.pruning import drawn_for
-from thalweg.comparison.training.target import LOOKS, REPORTS, Target
-from thalweg.errors import SettingError, TaskError
+from thalweg.comparison.protocol.design import Design
+from thalweg.comparison.protocol.score_scale import ScoreScale
+from thalweg.comparison.training.pruning import num_draws_with_pruning
+from thalweg.comparison.training.target import NUM_EVALUATIONS, Target
+from thalweg.comparison.training.timing import ExecutionMode
+from thalweg.comparison.training.workload import Workload
+from thalweg.errors import SettingError
 from thalweg.rules import Range
-from thalweg.tasks import Task, TrainingFunction
 
-PROPOSAL_S = 0.4  # that a model takes for a setting it proposes
-WORTH_EXPLORING = 100  # trainings of a contender; looking whether its range is wide enough takes up to 32
+MIN_TRAININGS_FOR_RANGES = 100  # of a contender; checking its learning rate range takes up to 32
 
 
 class Cost(NamedTuple):
-    """What an optimizer keeps for each parameter, how slow its own step is, and how much there is to tune.
+    """Cost of a contender. Of two that are as good, the one with the smaller tuple is recommended.
 
-    Time counts in factors of two above the fastest: finer differences are the clock's noise.
+    Attributes:
+        state_numbers: Numbers of optimizer state for each number of a matrix.
+        pace: Seconds of the optimizer's own step, as a whole power of two of the fastest: finer differences are noise.
+        settings: Number of settings to tune.
     """
 
     state_numbers: int
@@ -46,21 +48,34 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What is to be done: the design; ways, spaces and horizons by contender; and the seed of it all.
+    """Plan of a comparison.
 
-    `draws` is how many settings a contender has in a study: one where it has nothing to search, more than the design's
-    where most are given up early.
-    `step_s` is what the optimizer's own step takes, where that could be measured.
+    Attributes:
+        seed: Seed from which all other seeds are derived.
+        design: Number of trainings of each kind.
+        scale: Scale on which losses are compared.
+        num_workers: Processes that train; 1 means this process alone.
+        schedules: Length and learning rate schedule of a training, by contender.
+        execution_modes: How trainings are run, by contender.
+        ranges: Search ranges that replace the declared ones, by contender and setting.
+        times_extended: Number of times that the learning rate range was extended, by contender.
+        draws: Number of settings in a study, by contender: one if there is nothing to search, more than in the design
+            if most are pruned.
+        step_s: Seconds of the optimizer's own step, by contender, where it could be measured.
+        optimum: The least training loss there is; None if it is unknown.
+        target: The loss whose time counts; None if the final loss counts.
+        selected_on: Split whose measure selects among settings.
+        judged_on: Split whose measure evaluates the selected setting.
     """
 
     seed: int
     design: Design
     scale: ScoreScale
-    workers: int
+    num_workers: int
     schedules: dict[str, TrainingSchedule]
     execution_modes: dict[str, ExecutionMode]
     ranges: dict[str, dict[str, Range]]
-    extended: dict[str, int]
+    times_extended: dict[str, int]
     draws: dict[str, int]
     step_s: dict[str, float]
     optimum: float | None
@@ -69,222 +84,185 @@ class ComparisonPlan:
     judged_on: str
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, for the store."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> "ComparisonPlan":
-        """The plan that `to_json` stored."""
-        return cls(
-            **stored
-            | {
-                "design": Design.from_json(stored["design"]),
-                "scale": ScoreScale(**stored["scale"]),
-                "target": stored["target"] and Target(**stored["target"]),
-                "horizons": {name: TrainingSchedule(**schedule) for name, schedule in stored["horizons"].items()},
-                "ways": {name: ExecutionMode(**mode) for name, mode in stored["ways"].items()},
-                "ranges": {
-                    name: {key: Range(**found) for key, found in ranges.items()}
-                    for name, ranges in stored["ranges"].items()
-                },
-            }
-        )
-
-    def costs(self, described: Sequence[Mapping[str, Any]]) -> dict[str, Cost]:
-        """What each contender costs, the more important first: for choosing among those that are as good."""
-        fastest = min(self.step_s.values(), default=1.0)
+        """Return the plan as plain JSON, for the store. The keys are those of the store's first version."""
         return {
-            one["name"]: Cost(
-                one["state_numbers"],
-                math.floor(math.log2(self.step_s.get(one["name"], fastest) / fastest)),
-                len(one["searched"]),
-            )
-            for one in described
+            "seed": self.seed,
+            "design": self.design.to_json(),
+            "scale": self.scale.to_json(),
+            "workers": self.num_workers,
+            "horizons": {name: schedule.to_json() for name, schedule in self.schedules.items()},
+            "ways": {name: asdict(mode) for name, mode in self.execution_modes.items()},
+            "ranges": {
+                name: {setting: asdict(bounds) for setting, bounds in ranges.items()}
+                for name, ranges in self.ranges.items()
+            },
+            "extended": self.times_extended,
+            "draws": self.draws,
+            "step_s": self.step_s,
+            "optimum": self.optimum,
+            "target": None if self.target is None else asdict(self.target),
+            "selected_on": self.selected_on,
+            "judged_on": self.judged_on,
         }
 
-    def drawn_for(self, contender: Contender, study: int) -> list[Settings]:
-        """The settings of a contender in a study. A single study starts with the contender's own defaults.
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "ComparisonPlan":
+        """Return the plan that ``to_json`` stored."""
+        return cls(
+            seed=stored["seed"],
+            design=Design.from_json(stored["design"]),
+            scale=ScoreScale(**stored["scale"]),
+            num_workers=stored["workers"],
+            schedules={name: TrainingSchedule.from_json(values) for name, values in stored["horizons"].items()},
+            execution_modes={name: ExecutionMode(**values) for name, values in stored["ways"].items()},
+            ranges={
+                name: {setting: Range(**bounds) for setting, bounds in ranges.items()}
+                for name, ranges in stored["ranges"].items()
+            },
+            times_extended=stored["extended"],
+            draws=stored["draws"],
+            step_s=stored["step_s"],
+            optimum=stored["optimum"],
+            target=None if stored["target"] is None else Target(**stored["target"]),
+            selected_on=stored["selected_on"],
+            judged_on=stored["judged_on"],
+        )
 
-        Each contender has draws of its own, so that one that takes part twice shows what chance does (`--control`).
+    def costs(self, contenders: Sequence[ContenderRecord]) -> dict[str, Cost]:
+        """Return the cost of each contender, by name."""
+        fastest_s = min(self.step_s.values(), default=1.0)
+        return {
+            contender.name: Cost(
+                contender.state_numbers,
+                math.floor(math.log2(self.step_s.get(contender.name, fastest_s) / fastest_s)),
+                len(contender.searched),
+            )
+            for contender in contenders
+        }
+
+    def draw_settings(self, contender: Contender, study: int) -> list[Settings]:
+        """Return the settings that a contender draws in a study; a single study begins with the contender's defaults.
+
+        Each contender has draws of its own, so that a contender that takes part twice shows the noise floor.
         """
-        space = self.space_of(contender)
-        return draws(
+        return draw_settings(
             contender,
             len(self.design.rounds(self.draws[contender.name])[0]),
             seed=derive(self.seed, f"draws/{contender.name}", study),
             with_start=not self.design.ranking,
-            space=space,
+            space=self.space_of(contender),
         )
 
     def space_of(self, contender: Contender) -> dict[str, Range]:
-        """Where this contender is searched."""
+        """Return the search range of each setting that this plan searches."""
         extended = replace(contender, ranges={**contender.ranges, **self.ranges[contender.name]})
         return extended.space(order_opened_by(self.design.draws))
 
 
 def make_plan(
-    task: Task | TrainingFunction,
+    workload: Workload,
     contenders: Sequence[Contender],
-    allowed: budget.Budget,
+    allowed: Budget,
     *,
     seed: int,
     schedule: str,
-    workers: int | None,
+    num_workers: int | None = None,
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
-    tell: Callable[[str], None] = lambda what: None,
+    report: Callable[[str], None] = lambda name: None,
 ) -> ComparisonPlan:
-    """Measure, then plan; raises TaskError for a task that cannot be trained, BudgetError for too small a budget."""
-    began = time.perf_counter()
-    seed_of_pilot = derive(seed, "pilot")
-    schedules = {contender.name: schedule_of(task, contender, schedule) for contender in contenders}
-    if target is not None:
-        schedules = {name: replace(schedule, looks=LOOKS) for name, schedule in schedules.items()}
-    execution_modes: dict[str, ExecutionMode] = {}
-    step_s: dict[str, float] = {}
-    scale: ScoreScale | None = None
+    """Measure the contenders and plan their comparison.
 
-    def predict(design: Design) -> float:
-        """The cost of a design in which nobody is dropped, in the unit of the budget."""
-        if allowed.steps is not None:
-            return (design.most_trainings + design.value) * max(schedule.steps for schedule in schedules.values())
-        if allowed.passes is not None:
-            return (design.most_trainings + design.value) * (task.passes if isinstance(task, Task) else 1)
-        extra = max((mode.seconds(design.value) for mode in execution_modes.values()), default=0.0)
-        return time.perf_counter() - began + seconds_of_all(replace(design, pruned=prune, refined=refine)) + extra
+    Args:
+        workload: The task or training function.
+        contenders: The contenders, at least one.
+        allowed: The budget.
+        seed: Seed from which all other seeds are derived.
+        schedule: Name of the learning rate schedule.
+        num_workers: Processes that train; None measures whether more than one pay.
+        prune: True to give up settings that do badly early.
+        refine: True to have a model propose the second half of the settings.
+        target: Loss whose time counts; None if the final loss counts.
+        report: Called with the name of each contender as it is measured, and with ``ranges``.
 
-    def seconds_of_all(design: Design) -> float:
-        together: dict[Hashable, list[str]] = {}
-        for contender in contenders:
-            together.setdefault(contender.population_key, []).append(contender.name)
-        found = (
-            (next((execution_modes[name] for name in names if name in execution_modes), None), names)
-            for names in together.values()
+    Raises:
+        TaskError: If the workload cannot be trained.
+        BudgetError: If the budget pays for no design.
+        SettingError: If the untrained model already meets the target.
+    """
+    pilot_seed = derive(seed, "pilot")
+    forecast = Forecast(
+        workload,
+        contenders,
+        allowed,
+        _schedules(workload, contenders, schedule, target),
+        pruned=prune,
+        refined=refine,
+    )
+    pilot = run_pilot(workload, contenders, forecast.schedules, pilot_seed, report, forecast.check)
+    aim = None if target is None else _target(workload, target, pilot.scale, pilot.schedules)
+    forecast = replace(forecast, schedules=pilot.schedules, execution_modes=pilot.execution_modes)
+    if workload.uses_workers:
+        trainings_s = forecast.seconds(forecast.affordable_design())
+        workers, modes = choose_num_workers(
+            workload, contenders, pilot.execution_modes, trainings_s, pilot_seed, requested=num_workers
         )
-        return sum(seconds_of_design(mode, design, len(names)) for mode, names in found if mode is not None)
-
-    for contender in contenders:
-        tell(contender.name)
-        # A function of the user's takes as long for one optimizer as for another, as far as is known beforehand.
-        if isinstance(task, TrainingFunction):
-            if not execution_modes:
-                execution_modes[contender.name], scale, reports = measure_function(task, contender, seed_of_pilot)
-                schedules = {name: replace(schedule, steps=reports) for name, schedule in schedules.items()}
-            execution_modes[contender.name] = next(iter(execution_modes.values()))
-        else:
-            # All rules train in one population, whose gradients are most of its time.
-            like = next(one.name for one in contenders if one.population_key == contender.population_key)
-            if like in execution_modes:
-                execution_modes[contender.name] = execution_modes[like]
-            else:
-                execution_modes[contender.name], untrained = measure(
-                    task, contender, schedules[contender.name], seed_of_pilot
-                )
-                scale = scale or scale_for(untrained, own_metric=task.metric is not None, dtype=_dtype(task))
-            step_s[contender.name] = time_of_update(task, contender, seed_of_pilot)
-
-        # A pilot that is over its budget has an answer already: too little.
-        if allowed.seconds is not None and time.perf_counter() - began > allowed.seconds:
-            budget.design(allowed, len(contenders), predict=predict)
-    assert scale is not None
-    aim = None if target is None else _aim(task, target, scale, next(iter(schedules.values())))
-    unit = "steps" if allowed.steps is not None else "passes" if allowed.passes is not None else "s"
-    hired = 1
-    if isinstance(task, Task):
-        planned = budget.design(allowed, len(contenders), predict=predict, unit=unit)
-        hired, execution_modes = choose_num_workers(
-            task, contenders, execution_modes, seconds_of_all(planned), seed_of_pilot, asked=workers
-        )
-    design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
-    ranges: dict[str, dict[str, Range]] = {contender.name: {} for contender in contenders}
-    extended = dict.fromkeys(ranges, 0)
-    if design.most_trainings >= WORTH_EXPLORING and isinstance(task, Task):
-        tell("ranges")
-        members = {name: mode.members for name, mode in execution_modes.items()}
-        for name, (found, times) in extend_lr_ranges(task, contenders, schedules, members, seed_of_pilot).items():
-            ranges[name], extended[name] = {"lr": found}, times
-        design = budget.design(allowed, len(contenders), predict=predict, unit=unit)
-    design = replace(design, pruned=prune, refined=refine)
+        forecast = replace(forecast, execution_modes=modes)
+    else:
+        workers, modes = 1, pilot.execution_modes
+    design = forecast.affordable_design()
+    extended: dict[str, tuple[Range, int]] = {}
+    if workload.uses_range_search and design.most_trainings >= MIN_TRAININGS_FOR_RANGES:
+        report("ranges")
+        members = {name: mode.members for name, mode in modes.items()}
+        extended = extend_lr_ranges(workload, contenders, pilot.schedules, members, pilot_seed)
+        design = forecast.affordable_design()
     plan = ComparisonPlan(
         seed=seed,
-        design=design,
-        scale=scale if aim is None else ScoreScale("log", dict.fromkeys(scale.untrained, aim.whole)),
-        workers=hired,
-        schedules=schedules,
-        execution_modes=execution_modes,
-        ranges=ranges,
-        extended=extended,
+        design=replace(design, pruned=prune, refined=refine),
+        scale=pilot.scale if aim is None else ScoreScale("log", dict.fromkeys(pilot.scale.untrained, aim.whole)),
+        num_workers=workers,
+        schedules=pilot.schedules,
+        execution_modes=modes,
+        ranges={one.name: {"lr": extended[one.name][0]} if one.name in extended else {} for one in contenders},
+        times_extended={one.name: extended[one.name][1] if one.name in extended else 0 for one in contenders},
         draws={},
-        step_s=step_s,
-        optimum=task.optimum,
+        step_s=pilot.step_s,
+        optimum=workload.optimum,
         target=aim,
-        selected_on=task.selected_on,
-        # How soon a loss is met is seen on the way, where the test is never looked at.
-        judged_on=task.judged_on if aim is None else task.selected_on,
+        selected_on=workload.selected_on,
+        # The time to a loss is seen on the way, where the test split is never measured.
+        judged_on=workload.judged_on if aim is None else workload.selected_on,
     )
-    most = {one.name: drawn_for(design.draws, schedules[one.name]) if prune else design.draws for one in contenders}
-    counted = {one.name: most[one.name] if plan.space_of(one) else 1 for one in contenders}
-    return replace(plan, draws=counted)
+    return replace(plan, draws={contender.name: _num_draws(plan, contender) for contender in contenders})
 
 
-def _dtype(task: Task) -> torch.dtype:
-    return next(param.dtype for param in task.make_model(0).parameters() if param.requires_grad)
+def _schedules(
+    workload: Workload, contenders: Sequence[Contender], schedule: str, target: float | None
+) -> dict[str, TrainingSchedule]:
+    """Return the schedule of each contender; a target needs more evaluations on the way."""
+    schedules = {contender.name: workload.training_schedule(contender, schedule) for contender in contenders}
+    if target is None:
+        return schedules
+    return {name: replace(schedule, num_evaluations=NUM_EVALUATIONS) for name, schedule in schedules.items()}
 
 
-def _aim(task: Task | TrainingFunction, target: float, scale: ScoreScale, schedule: TrainingSchedule) -> Target:
-    untrained = scale.untrained[task.selected_on]
-    if not target < untrained:
+def _target(workload: Workload, loss: float, scale: ScoreScale, schedules: Mapping[str, TrainingSchedule]) -> Target:
+    """Return the target of this loss; raise SettingError if it is met before the first step."""
+    untrained = scale.untrained[workload.selected_on]
+    if not loss < untrained:
         raise SettingError(
-            f"{task.name}: the target must be below the {task.measured_as(task.selected_on)} before the first step, "
-            f"{untrained:.4g}, got {target:g}."
+            f"{workload.name}: the target must be below the {workload.measured_as(workload.selected_on)} before the "
+            f"first step, {untrained:.4g}, got {loss:g}."
         )
-    if isinstance(task, TrainingFunction):
-        return Target(target, task.selected_on, schedule.steps, REPORTS)
-    return Target(target, task.selected_on, task.passes, "steps" if task.splits.train is None else "passes")
+    return workload.target(loss, next(iter(schedules.values())))
 
 
-def seconds_of_design(mode: ExecutionMode, design: Design, contenders: int) -> float:
-    """The predicted time of contenders none of which is dropped from the ranking, stage by stage as it is asked for.
-
-    Of the race, each look after the first is counted for half of the contenders: long races are run by a few.
-    """
-    looks = design.ranking or (InterimAnalysis(1, 0.0),)
-    done, run, total_s, stages = 0, 0, 0.0, [design.finalists * design.refinals, design.race[0].size]
-    for look in looks:
-        studies, done = look.size - done, look.size
-        total_s += _seconds_of_search(mode, design, contenders * studies)
-        stages += [studies * design.retrained * design.reseeds, studies * design.judged]
-    for look in design.race:
-        new, run = look.size - run, look.size
-        stages.append(new if new == run else math.ceil(new / 2))
-    return total_s + sum(mode.seconds(contenders * trainings) for trainings in stages)
-
-
-def _seconds_of_search(mode: ExecutionMode, design: Design, studies: int) -> float:
-    """The predicted time of the search of so many studies."""
-    rounds = [len(trials) for trials in design.rounds(design.draws) if trials]
-    if design.pruned:
-        # As many steps of members as without, but each study is a population of its own, which ends as a small one.
-        trained_s = studies * (len(rounds) * mode.fixed_s + design.draws * mode.member_s)
-    else:
-        trained_s = sum(mode.seconds(count * studies) for count in rounds)
-    return trained_s + sum(rounds[1:]) * studies * PROPOSAL_S
-
-
-def has_full_batch(task: Task | TrainingFunction) -> bool:
-    """Whether all training data can be had in one batch."""
-    return isinstance(task, Task) and (task.splits.train is None or isinstance(task.splits.train, tuple))
-
-
-def schedule_of(task: Task | TrainingFunction, contender: Contender, schedule: str) -> TrainingSchedule:
-    """How long this contender trains: as many passes over the data as the others."""
-    if contender.full_batch and not has_full_batch(task):
-        got = "got a DataLoader" if isinstance(task, Task) else "and the function makes its own batches"
-        raise TaskError(
-            f"{task.name}: {contender.name} needs all training data in one batch, {got}. Leave it out, or use sgd."
-        )
-    if isinstance(task, TrainingFunction):
-        return TrainingSchedule(steps=1, schedule="constant", looks=1)
-    steps = task.passes * task.batches_per_pass(full_batch=contender.full_batch)
-    return TrainingSchedule(steps=steps, schedule=contender.schedule or schedule, looks=min(16, max(4, task.passes)))
+def _num_draws(plan: ComparisonPlan, contender: Contender) -> int:
+    """Return the number of settings that a contender draws in a study."""
+    if not plan.space_of(contender):
+        return 1
+    if not plan.design.pruned:
+        return plan.design.draws
+    return num_draws_with_pruning(plan.design.draws, plan.schedules[contender.name])

@@ -1,4 +1,4 @@
-"""Search: which settings each contender tries. Quasi-random points in its own space, its starting point first."""
+"""Search: the settings that each contender tries. Quasi-random points in its own space, its starting point first."""
 
 from collections.abc import Mapping
 
@@ -7,13 +7,22 @@ from scipy.stats import qmc
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.rules import Range
 
+MIN_TRIALS_FOR_ORDER_2, MIN_TRIALS_FOR_ORDER_3 = 10, 25
+
 
 def order_opened_by(trials: int) -> int:
-    """Which hyperparameters a budget opens: under 10 trials the learning rate, under 25 the momentum too, then all."""
-    return 1 if trials < 10 else 2 if trials < 25 else 3
+    """Return the order up to which settings are searched with this number of trials.
+
+    Order 1 is the learning rate, order 2 adds the first momentum, order 3 everything else.
+
+    Example:
+        >>> [order_opened_by(trials) for trials in (9, 10, 25)]
+        [1, 2, 3]
+    """
+    return 1 if trials < MIN_TRIALS_FOR_ORDER_2 else 2 if trials < MIN_TRIALS_FOR_ORDER_3 else 3
 
 
-def draws(
+def draw_settings(
     contender: Contender,
     trials: int,
     *,
@@ -21,27 +30,35 @@ def draws(
     with_start: bool = True,
     space: Mapping[str, Range] | None = None,
 ) -> list[Settings]:
-    """The settings of each trial: the contender's own defaults if asked for, then a scrambled Sobol sequence.
+    """Draw the settings of each trial of a study: points of a scrambled Sobol sequence.
 
-    They lie in `space`, by default what so many trials open.
+    Args:
+        contender: The contender.
+        trials: Number of settings to draw; a contender without a search space has one setting.
+        seed: Seed of the scrambling.
+        with_start: True to have the contender's own defaults as the first setting.
+        space: Search range of each setting; None for the settings that so many trials open.
     """
     space = contender.space(order_opened_by(trials)) if space is None else space
     settings = contender.rule.settings()
-    defaults = {name: float(settings[name]) for name in space}
-    for name in contender.ranges.keys() & space.keys():  # where the user says to search
-        defaults[name] = space[name].nearest(defaults[name])
-    drawn = trials - 1 if with_start else trials
-    if not space or drawn == 0:
-        return [defaults]
+    start = {name: float(settings[name]) for name in space}
+    for name in contender.ranges.keys() & space.keys():  # within the range that the user gave
+        start[name] = space[name].nearest(start[name])
+    count = trials - 1 if with_start else trials
+    if not space or count == 0:
+        return [start]
     sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
-    points = sequence.random_base2((drawn - 1).bit_length())[:drawn]
-    found = [
+    points = sequence.random_base2((count - 1).bit_length())[:count]
+    drawn = [
         {name: rounded(bounds, float(position)) for (name, bounds), position in zip(space.items(), point, strict=True)}
         for point in points
     ]
-    return [defaults, *found] if with_start else found
+    return [start, *drawn] if with_start else drawn
 
 
 def rounded(bounds: Range, position: float) -> float:
-    """The value at a position, to five digits, so that what is printed for pasting is exactly what was trained."""
+    """Return the value at a position from 0 to 1, rounded to five digits.
+
+    The number that is printed for pasting is then exactly the number that was trained.
+    """
     return bounds.nearest(float(f"{bounds.at(position):.5g}"))

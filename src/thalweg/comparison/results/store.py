@@ -199,8 +199,10 @@ class Store:
                 "trial": entry.trial,
                 "seed": entry.seed,
                 "settings": entry.settings,
-                **{key: _stored(value) for key, value in asdict(entry.result).items() if key != "looks"},
-                "looks": [[look.step, _stored(look.train), _stored(look.validation)] for look in entry.result.looks],
+                **{key: _stored(value) for key, value in asdict(entry.result).items() if key != "evaluations"},
+                "looks": [
+                    [look.step, _stored(look.train), _stored(look.validation)] for look in entry.result.evaluations
+                ],
             }
             for entry in entries
         ]
@@ -256,5 +258,5 @@ def _read(value: float | None) -> float:
 def _entry(row: dict[str, Any]) -> TrialRecord:
     looks = [Evaluation(step, _read(train), _read(validation)) for step, train, validation in row["looks"]]
     losses = {name: _read(row[name]) for name in ("train", "validation", "test", "test_error")}
-    result = TrainingResult(row["status"], **losses, seconds=row["seconds"], looks=looks, message=row["message"])
+    result = TrainingResult(row["status"], **losses, seconds=row["seconds"], evaluations=looks, message=row["message"])
     return TrialRecord(row["contender"], row["stage"], row["study"], row["trial"], row["seed"], row["settings"], result)

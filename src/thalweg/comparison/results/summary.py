@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from thalweg.comparison.contenders.contender import Settings, line_of_code
+from thalweg.comparison.contenders.contender import Settings
+from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.procedure import Findings
@@ -135,7 +136,7 @@ def summarize(
         seconds=median(entry.result.seconds for entry in raced),
         state_bytes=described["state_bytes"],
         state_numbers=described["state_numbers"],
-        line=line_of_code(described, chosen),
+        line=ContenderRecord.from_json(described).line_of_code(chosen),
         at_edge=at_edge({key: ranges[key] for key in described["remarkable"]}, chosen),
         good_rates=good_rates(staged["search"], plan),
         entries=staged,

@@ -1,67 +1,80 @@
-"""Pruning: settings that do badly early are given up. Inside one contender's study, never across.
+"""Pruning: stop the trainings of settings that do badly early, within one contender's study and never across.
 
-A rung is a share of the schedule. At each, a training goes on if it is among the best third of those of its study that
-have come there so far. A population comes to a rung together and is cut exactly; trainings one after the other are
-judged by those before them, and the first goes on whatever it does (Li et al. 2020, arXiv:1810.05934).
+A rung is a share of the schedule. At each rung a training continues if it is among the best third of those of its study
+that have reached the rung so far. A population reaches a rung together and is cut exactly. Trainings one after another
+are compared with those before them, and the first always continues (Li et al. 2020, arXiv:1810.05934).
 
-What is saved goes back to the same contender: more settings are drawn, as many as the saved steps pay for.
+The saved steps go back to the same contender: it draws as many more settings as they pay for.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.result import Evaluation
 
-if TYPE_CHECKING:
-    from thalweg.comparison.training.result import Evaluation
-
-SHARES = (1 / 9, 1 / 3)
-KEPT = 3  # one in so many goes on
+RUNG_SHARES = (1 / 9, 1 / 3)  # of the schedule
+REDUCTION_FACTOR = 3  # one training in so many continues
 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Where trainings are judged: after so many steps, by their losses on a split and by those of trainings before."""
+    """The points at which trainings are pruned.
+
+    Attributes:
+        split: Split whose losses are compared.
+        earlier_losses: Losses of earlier trainings of the study, by the number of steps at which a rung lies.
+    """
 
     split: str
-    before: Mapping[int, Sequence[float]]
+    earlier_losses: Mapping[int, Sequence[float]]
 
-    def kept(self, step: int, losses: Sequence[float]) -> list[int]:
-        """Which of these trainings go on, in their order."""
-        before = self.before[step]
-        everyone = sorted((loss, place) for place, loss in enumerate([*before, *losses]) if not math.isnan(loss))
-        best = {place for _, place in everyone[: math.ceil((len(before) + len(losses)) / KEPT)]}
-        return [k for k in range(len(losses)) if len(before) + k in best]
+    def survivors(self, step: int, losses: Sequence[float]) -> list[int]:
+        """Return the indices of the trainings that continue.
 
-    def with_(self, looks: "Sequence[Evaluation]") -> "Rungs":
-        """The same after one more training, which was looked at so."""
-        met = {look.step: getattr(look, self.split) for look in looks}
+        Args:
+            step: The rung, in steps.
+            losses: Losses of the trainings that are at the rung now.
+        """
+        earlier = self.earlier_losses[step]
+        ranked = sorted((loss, place) for place, loss in enumerate([*earlier, *losses]) if not math.isnan(loss))
+        best = {place for _, place in ranked[: math.ceil((len(earlier) + len(losses)) / REDUCTION_FACTOR)]}
+        return [k for k in range(len(losses)) if len(earlier) + k in best]
+
+    def with_training(self, evaluations: Sequence[Evaluation]) -> "Rungs":
+        """Return the rungs after one more training with these evaluations."""
+        losses = {evaluation.step: getattr(evaluation, self.split) for evaluation in evaluations}
         return replace(
             self,
-            before={step: [*losses, *([met[step]] if step in met else [])] for step, losses in self.before.items()},
+            earlier_losses={
+                step: [*earlier, losses[step]] if step in losses else list(earlier)
+                for step, earlier in self.earlier_losses.items()
+            },
         )
 
 
 def rungs_of(schedule: TrainingSchedule) -> list[int]:
-    """The steps after which trainings of this length are judged."""
-    steps = {round(share * schedule.steps) for share in SHARES}
+    """Return the numbers of steps at which trainings of this length are pruned, in order."""
+    steps = {round(share * schedule.steps) for share in RUNG_SHARES}
     return sorted(step for step in steps if 0 < step < schedule.steps)
 
 
-def cost(draws: int, schedule: TrainingSchedule) -> float:
-    """What so many pruned trainings of this length cost, in whole ones."""
-    total, left, done = 0.0, draws, 0
+def cost_with_pruning(draws: int, schedule: TrainingSchedule) -> float:
+    """Return the cost of a number of pruned trainings, in whole trainings of this length."""
+    total, remaining, done = 0.0, draws, 0
     for step in (*rungs_of(schedule), schedule.steps):
-        total += left * (step - done) / schedule.steps
-        left, done = math.ceil(left / KEPT), step
+        total += remaining * (step - done) / schedule.steps
+        remaining, done = math.ceil(remaining / REDUCTION_FACTOR), step
     return total
 
 
-def drawn_for(draws: int, schedule: TrainingSchedule) -> int:
-    """How many settings may be drawn with pruning at the cost of so many without: as many, where there is no rung."""
+def num_draws_with_pruning(draws: int, schedule: TrainingSchedule) -> int:
+    """Return the number of settings that cost as much with pruning as ``draws`` settings cost without.
+
+    A schedule too short for a rung leaves the number as it is.
+    """
     pruned = draws
-    while rungs_of(schedule) and cost(pruned + 1, schedule) <= draws:
+    while rungs_of(schedule) and cost_with_pruning(pruned + 1, schedule) <= draws:
         pruned += 1
     return pruned

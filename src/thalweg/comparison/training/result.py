@@ -1,4 +1,4 @@
-"""Results of trainings: the losses along the way, and how a training ended."""
+"""Results of trainings: the losses on the way, and how a training ended."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The losses after so many steps."""
+    """Losses of a training at one moment.
+
+    Attributes:
+        step: Optimizer steps done; reports made, of a training function.
+        train: Loss on the training split.
+        validation: Measure on the validation split.
+    """
 
     step: int
     train: float
@@ -15,9 +21,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended. `status` is ok, diverged, pruned, or failed (then `message` says how).
+    """Result of one training.
 
-    `test_error` is the standard error of `test` over the test examples.
+    Attributes:
+        status: ``ok``, ``diverged``, ``pruned`` or ``failed``.
+        train: Loss on the training split at the end; not a number if it was not measured, as below.
+        validation: Measure on the validation split at the end.
+        test: Measure on the test split at the end.
+        test_error: Standard error of ``test`` over the test examples.
+        seconds: Duration; of a member of a population, its share.
+        evaluations: Losses on the way, in order of steps.
+        message: The error of a failed training.
     """
 
     status: str
@@ -26,5 +40,5 @@ class TrainingResult:
     test: float = math.nan
     test_error: float = math.nan
     seconds: float = 0.0
-    looks: list[Evaluation] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""

@@ -1,6 +1,6 @@
-"""Training: from a task, a contender, settings and a seed to a result.
+"""Training: from a task, contenders, settings and seeds to results.
 
-One loop, `follow`, trains both a single model and a population; a user's own training function is its own loop.
+One loop, ``follow``, trains a single model and a population alike; a training function is its own loop.
 """
 
 import math
@@ -19,140 +19,224 @@ from thalweg.comparison.training.runs import PopulationRun, Run, SingleRun, Tria
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
 
+EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
+
+ReportShare = Callable[[float], None]
+TrainTogether = Callable[[Sequence[Contender], Sequence[Trial], ReportShare, Rungs | None], list[TrainingResult]]
+
+
+def ignore_share(share: float) -> None:
+    """Ignore the share of a training that is done."""
+
 
 def follow(
-    run: Run, schedule: TrainingSchedule, tell: Callable[[float], None] = lambda share: None, rungs: Rungs | None = None
+    run: Run, schedule: TrainingSchedule, report_share: ReportShare = ignore_share, rungs: Rungs | None = None
 ) -> list[TrainingResult]:
-    """Train to the horizon, looking on the way; one result for each member. `tell` hears the share that is done.
+    """Train to the end of the schedule and evaluate on the way.
 
-    At `rungs` members may be given up.
+    Args:
+        run: The training, at its start.
+        schedule: Length, learning rate schedule and number of evaluations.
+        report_share: Called with the share of the training that is done, from 0 to 1, after each evaluation.
+        rungs: Points at which members are pruned; None prunes nothing.
+
+    Returns:
+        One result for each member.
     """
-    began, members = time.perf_counter(), run.members
-    seconds = [0.0] * members
-    looks: list[list[Evaluation]] = [[] for _ in range(members)]
-    results: dict[int, TrainingResult] = {}
-    left, taken = list(range(members)), 0
-    for point in sorted({*schedule.evaluation_steps(), *(rungs.before if rungs else ())}):
-        while taken < point:
-            run.step(schedule.lr_factor(taken))
-            taken += 1
-        for member, *losses in zip(left, run.evaluate("train"), run.evaluate("validation"), strict=True):
-            looks[member].append(Evaluation(taken, *losses))
-        now = time.perf_counter()
-        for member in left:  # a share each of the time since the last look
-            seconds[member] += (now - began) / len(left)
-        began = now
-        tell(taken / schedule.steps)
-        if not any(math.isfinite(looks[member][-1].train) for member in left):
+    log = _TrainingLog(run)
+    steps_done = 0
+    for step in sorted({*schedule.evaluation_steps(), *(rungs.earlier_losses if rungs else ())}):
+        while steps_done < step:
+            run.step(schedule.lr_factor(steps_done))
+            steps_done += 1
+        log.evaluate(steps_done)
+        report_share(steps_done / schedule.steps)
+        if log.all_diverged():
             break
-        if rungs and taken in rungs.before:
-            kept = rungs.kept(taken, [getattr(looks[member][-1], rungs.split) for member in left])
-            for k in set(range(len(left))) - set(kept):
-                results[left[k]] = given_up(looks[left[k]], seconds[left[k]])
-            left = [left[k] for k in kept]
-            if not left:
+        if rungs and steps_done in rungs.earlier_losses:
+            log.prune(rungs, steps_done)
+            if not log.active:
                 break
-            if len(left) < run.members:
-                run.keep(kept)
-    tests = run.test() if left else []
-    for member, test in zip(left, tests, strict=True):
-        results[member] = ended(looks[member], *test, seconds[member] + (time.perf_counter() - began) / len(left))
-    return [results[member] for member in range(members)]
+    return log.results()
 
 
-def given_up(looks: list[Evaluation], seconds: float) -> TrainingResult:
-    """The result of a training that did not pass a rung."""
-    last = looks[-1]
+class _TrainingLog:
+    """The evaluations, seconds and results of the members of a run; ``active`` are those not pruned."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.active = list(range(run.members))
+        self._evaluations: list[list[Evaluation]] = [[] for _ in self.active]
+        self._seconds = [0.0 for _ in self.active]
+        self._results: dict[int, TrainingResult] = {}
+        self._last_s = time.perf_counter()
+
+    def evaluate(self, steps_done: int) -> None:
+        losses = zip(self.active, self._run.evaluate("train"), self._run.evaluate("validation"), strict=True)
+        for member, train, validation in losses:
+            self._evaluations[member].append(Evaluation(steps_done, train, validation))
+        self._share_seconds()
+
+    def _share_seconds(self) -> None:
+        """Divide the time since the last call among the active members."""
+        now = time.perf_counter()
+        for member in self.active:
+            self._seconds[member] += (now - self._last_s) / len(self.active)
+        self._last_s = now
+
+    def all_diverged(self) -> bool:
+        return not any(math.isfinite(self._evaluations[member][-1].train) for member in self.active)
+
+    def prune(self, rungs: Rungs, step: int) -> None:
+        losses = [getattr(self._evaluations[member][-1], rungs.split) for member in self.active]
+        survivors = rungs.survivors(step, losses)
+        for k in set(range(len(self.active))) - set(survivors):
+            member = self.active[k]
+            self._results[member] = pruned_result(self._evaluations[member], self._seconds[member])
+        self.active = [self.active[k] for k in survivors]
+        if self.active and len(self.active) < self._run.members:
+            self._run.keep(survivors)
+
+    def results(self) -> list[TrainingResult]:
+        """Measure the active members on the test split, and return the results of all."""
+        if self.active:
+            tests = self._run.test()
+            self._share_seconds()
+            for member, (test, error) in zip(self.active, tests, strict=True):
+                self._results[member] = final_result(self._evaluations[member], test, error, self._seconds[member])
+        return [self._results[member] for member in range(len(self._evaluations))]
+
+
+def pruned_result(evaluations: list[Evaluation], seconds: float) -> TrainingResult:
+    """Return the result of a training that did not pass a rung: pruned, or diverged if its last losses say so."""
+    last = evaluations[-1]
     status = "pruned" if math.isfinite(last.train) or math.isfinite(last.validation) else "diverged"
-    return TrainingResult(status, last.train, last.validation, seconds=seconds, looks=looks)
+    return TrainingResult(status, last.train, last.validation, seconds=seconds, evaluations=evaluations)
 
 
-def ended(looks: list[Evaluation], test: float, test_error: float, seconds: float) -> TrainingResult:
-    """The result of a training that was looked at so.
+def final_result(evaluations: list[Evaluation], test: float, test_error: float, seconds: float) -> TrainingResult:
+    """Return the result of a training that ended.
 
-    It diverged if a loss is not finite, or the training loss ended ten times as high as it began.
+    It diverged if a last loss is not finite, or the training loss ended ten times as high as it began.
     """
-    first, last = looks[0].train, looks[-1].train
-    losses = (last, looks[-1].validation, test)
-    exploded = not all(math.isfinite(loss) for loss in losses) or last > first + 9 * abs(first)
-    return TrainingResult("diverged" if exploded else "ok", *losses, test_error, seconds, looks)
+    first, last = evaluations[0].train, evaluations[-1].train
+    losses = (last, evaluations[-1].validation, test)
+    exploded = last > first + (EXPLOSION - 1) * abs(first)
+    status = "ok" if all(math.isfinite(loss) for loss in losses) and not exploded else "diverged"
+    return TrainingResult(status, *losses, test_error, seconds, evaluations)
 
 
-class _GivenUp(BaseException):
-    """Leaves a user's training function from within `report`; no `except Exception` of the user's stops it."""
+class _Pruned(BaseException):
+    """Leaves a training function from within ``report``; an ``except Exception`` of the user does not stop it."""
 
 
 def run_function(
-    task: TrainingFunction, contender: Contender, trial: Trial, rungs: Rungs | None = None
+    function: TrainingFunction, contender: Contender, trial: Trial, rungs: Rungs | None = None
 ) -> TrainingResult:
-    """Call a user's training function once, and take what it reports. At `rungs`, counted in reports, it may end."""
-    looks: list[Evaluation] = []
+    """Call a training function once and return what it reports.
+
+    Args:
+        function: The training function.
+        contender: The contender whose optimizer it gets.
+        trial: The settings of the optimizer; the caller seeds the random states.
+        rungs: Points at which the function is pruned, in reports; None prunes nothing.
+
+    Raises:
+        TaskError: If the function reports nothing, or makes no optimizer.
+    """
+    evaluations: list[Evaluation] = []
     tests: list[float] = []
-    made = False
+    has_optimizer = False
 
     def make_optimizer(
         model: nn.Module | Iterable[Any], roles: Mapping[str, str] | None = None
     ) -> torch.optim.Optimizer:
-        nonlocal made
-        made = True
+        nonlocal has_optimizer
+        has_optimizer = True
         return contender.optimizer(model, trial.settings, roles)
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
-        looks.append(Evaluation(len(looks) + 1, _number(train), _number(value)))
+        count = len(evaluations) + 1
+        evaluations.append(Evaluation(count, _number(train), _number(value)))
         tests.append(_number(value if test is None else test))
-        if rungs and len(looks) in rungs.before and not rungs.kept(len(looks), [looks[-1].validation]):
-            raise _GivenUp
+        if rungs and count in rungs.earlier_losses and not rungs.survivors(count, [evaluations[-1].validation]):
+            raise _Pruned
 
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     try:
-        task.train(make_optimizer, report)
-    except _GivenUp:
-        return given_up(looks, time.perf_counter() - began)
-    if not looks:
-        raise TaskError(f"{task.name}: the function must call report(value) at least once, and did not.")
-    if not made:  # whatever it trained with, it was no contender
+        function.train(make_optimizer, report)
+    except _Pruned:
+        return pruned_result(evaluations, time.perf_counter() - start_s)
+    if not evaluations:
+        raise TaskError(f"{function.name}: the function must call report(value) at least once, and did not.")
+    if not has_optimizer:  # it trained with an optimizer of its own
         raise TaskError(
-            f"{task.name}: the function must call make_optimizer(model), and did not. "
+            f"{function.name}: the function must call make_optimizer(model), and did not. "
             "Train with the optimizer that it returns."
         )
-    last, test = looks[-1], tests[-1]
+    last, test = evaluations[-1], tests[-1]
     status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
-    seconds = time.perf_counter() - began
-    return TrainingResult(status, last.train, last.validation, test, seconds=seconds, looks=looks)
+    seconds = time.perf_counter() - start_s
+    return TrainingResult(status, last.train, last.validation, test, seconds=seconds, evaluations=evaluations)
 
 
 def _number(value: Any) -> float:
     return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
-def train_all(
-    task: Task | TrainingFunction,
-    contender: Contender | Sequence[Contender],
+def run_trials(
+    task: Task,
+    contenders: Sequence[Contender],
     trials: Sequence[Trial],
     schedule: TrainingSchedule,
-    tell: Callable[[float], None] = lambda share: None,
+    report_share: ReportShare = ignore_share,
     rungs: Rungs | None = None,
 ) -> list[TrainingResult]:
-    """Do several trials at once as a population, or a single one by itself; `contender` is one for all, or one each.
+    """Train a single trial by itself, or several as a population; an error of a training is raised.
 
-    A training that raises is a result too. If a whole population raises, its members are trained one by one.
+    Args:
+        task: The task.
+        contenders: The contender of each trial.
+        trials: Settings and seeds.
+        schedule: Length, learning rate schedule and number of evaluations.
+        report_share: Called with the share of the training that is done.
+        rungs: Points at which trainings are pruned; None prunes nothing.
     """
-    contenders = [contender] * len(trials) if isinstance(contender, Contender) else list(contender)
+    single = len(trials) == 1
+    run = SingleRun(task, contenders[0], trials[0]) if single else PopulationRun(task, contenders, trials)
+    return follow(run, schedule, report_share, rungs)
+
+
+def isolate_failures(
+    train: TrainTogether,
+    contenders: Contender | Sequence[Contender],
+    trials: Sequence[Trial],
+    report_share: ReportShare = ignore_share,
+    rungs: Rungs | None = None,
+) -> list[TrainingResult]:
+    """Train trials together; if that raises, one by one.
+
+    A single training that raises has a result of status ``failed`` with the error as its message.
+
+    Args:
+        train: Trains trials together.
+        contenders: One contender for all trials, or one for each.
+        trials: Settings and seeds; the first seed sets the random states.
+        report_share: Called with the share of the training that is done; not called once trials train one by one.
+        rungs: Points at which trainings are pruned; None prunes nothing.
+
+    Returns:
+        One result for each trial, in order.
+    """
+    contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
     try:
         with seeded(trials[0].seed):
-            if isinstance(task, TrainingFunction):
-                return [run_function(task, *each, rungs) for each in zip(contenders, trials, strict=True)]
-            run = (
-                SingleRun(task, contenders[0], trials[0])
-                if len(trials) == 1
-                else PopulationRun(task, contenders, trials)
-            )
-            return follow(run, schedule, tell, rungs)
+            return train(contenders, trials, report_share, rungs)
     except Exception as error:
         if len(trials) == 1:
             return [TrainingResult("failed", message=f"{type(error).__name__}: {error}")]
-        results = []
-        for one, trial in zip(contenders, trials, strict=True):
-            results += train_all(task, one, [trial], schedule, rungs=rungs)
-            rungs = rungs and rungs.with_(results[-1].looks)
-        return results
+    results: list[TrainingResult] = []
+    for contender, trial in zip(contenders, trials, strict=True):
+        results += isolate_failures(train, contender, [trial], rungs=rungs)
+        rungs = rungs and rungs.with_training(results[-1].evaluations)
+    return results

@@ -1,0 +1,87 @@
+"""ContenderRecord: the description of a contender that a store holds and a report reads."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from thalweg.rules import Range
+
+# Facts of one comparison rather than of the contender: they are no part of its identity.
+_NOT_IDENTITY = ("state_bytes", "searched")
+
+
+@dataclass(frozen=True)
+class ContenderRecord:
+    """Description of a contender as plain data, so that a report does not need the code of the rule.
+
+    Attributes:
+        name: Name in the comparison, unique there.
+        about: One line on the optimizer.
+        optimizer: Python expression of the callable that makes the optimizer, e.g. ``"thalweg.optim.AdamW"``.
+        arguments: Positional arguments of that call, as Python.
+        then: Code that follows the call, e.g. ``".optimizer()"`` of a routed contender.
+        source: Hash of the code of an external optimizer; empty for a rule of the library.
+        full_batch: True if a step sees all training data.
+        schedule: Name of the contender's own learning rate schedule; None for that of the comparison.
+        start: Value of each setting before the search.
+        recommended: Settings that do well on many tasks; empty if unknown.
+        defaults: Value of each setting that the library assumes when the setting is left out.
+        keywords: Settings of each keyword of the optimizer, in order; several settings form a tuple.
+        space: Search range of each setting that a search of the largest budget varies.
+        remarkable: Settings whose best value is worth a caution if it lies at an end of its range.
+        state_numbers: Numbers of optimizer state for each number of a matrix.
+        state_bytes: Bytes of optimizer state on the task's model; None if the model is unknown.
+        searched: Settings that the comparison searches.
+    """
+
+    name: str
+    about: str
+    optimizer: str
+    arguments: str
+    then: str
+    source: str
+    full_batch: bool
+    schedule: str | None
+    start: dict[str, Any]
+    recommended: dict[str, float]
+    defaults: dict[str, Any]
+    keywords: dict[str, list[str]]
+    space: dict[str, Range]
+    remarkable: list[str]
+    state_numbers: int
+    state_bytes: int | None = None
+    searched: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON, for the store."""
+        return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the JSON of the facts that decide a training; the key of a comparison hashes them."""
+        return {key: value for key, value in self.to_json().items() if key not in _NOT_IDENTITY}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "ContenderRecord":
+        """Return the record that ``to_json`` stored; keys that older stores lack get their defaults."""
+        values: dict[str, Any] = {"arguments": "model.parameters()", "then": "", "source": "", "schedule": None}
+        values |= {key.name: stored[key.name] for key in fields(cls) if key.name in stored}
+        values["space"] = {name: Range(**bounds) for name, bounds in stored["space"].items()}
+        return cls(**values)
+
+    def line_of_code(self, settings: Mapping[str, Any]) -> str:
+        """Return the Python line that makes this optimizer.
+
+        Args:
+            settings: Values that replace those of ``start``.
+
+        Returns:
+            An assignment to ``optimizer``; settings at the library's defaults are left out.
+        """
+        values = {**self.start, **settings}
+        arguments = [self.arguments]
+        for keyword, names in self.keywords.items():
+            if any(name not in self.defaults or values[name] != self.defaults[name] for name in names):
+                texts = [repr(values[name]) for name in names]
+                arguments.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
+        line = f"optimizer = {self.optimizer}({', '.join(arguments)}){self.then}"
+        return f"{line}  # a step on the full batch" if self.full_batch else line

@@ -1,0 +1,254 @@
+"""Timing: how fast a contender trains one by one and in a population, measured in moments of training.
+
+The learning rate is zero meanwhile, so that the moments neither help nor hurt.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.runs import PopulationRun, Run, SingleRun, Trial, why_not_population
+from thalweg.comparison.training.trainer import run_function
+from thalweg.errors import TaskError
+from thalweg.optim import RuleOptimizer
+from thalweg.tasks import Task, TrainingFunction, seeded
+from thalweg.tasks.task import raise_task_errors
+
+POPULATIONS = (8, 32, 128)  # members of the populations tried: two sizes tell the time, the third suits small models
+MAX_STACKED_PARAMETERS = 2_000_000  # of a model; 32 stacked copies of more take gigabytes and gain nothing
+MAX_STACKED_NUMBERS = 8_000_000  # numbers in a stack of the largest population
+WORTH_GROWING = 0.8  # a larger population must shrink the time of a member to this share
+CLEARLY_FASTER = 2.0
+MEASUREMENT_S = 0.15
+UPDATE_MEASUREMENT_S = 0.03  # for the optimizer's own step
+_NOT_ENOUGH = "a population would be {:.1f}x as fast, not enough to matter"
+
+
+@dataclass(frozen=True)
+class ExecutionMode:
+    """How the trainings of a contender are run: one by one, or as members of a population.
+
+    Attributes:
+        members: Trainings in one population; 1 means one by one.
+        fixed_s: Seconds that a population takes whatever its size.
+        member_s: Seconds that each member adds.
+        reason: Reason for this mode, for the report.
+    """
+
+    members: int
+    fixed_s: float
+    member_s: float
+    reason: str
+
+    def seconds(self, trainings: int) -> float:
+        """Return the predicted seconds of a number of trainings."""
+        return math.ceil(trainings / self.members) * self.fixed_s + trainings * self.member_s
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Result of timing a workload with one contender.
+
+    Attributes:
+        mode: The faster execution mode, with its times.
+        untrained: Loss before the first step, by split. A training that ends no better has learnt nothing.
+        steps: Steps of a training: optimizer steps of a task, reports of a training function.
+    """
+
+    mode: ExecutionMode
+    untrained: dict[str, float]
+    steps: int
+
+
+def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
+    """Time trainings of a task one by one and in populations, and choose the faster execution mode.
+
+    A population is chosen only if it is clearly faster. Near a tie the clock would decide, differently each time; the
+    two modes round sums differently, so that results would not repeat.
+
+    Args:
+        task: The task.
+        contender: The contender, at its starting settings.
+        schedule: Length of a training and number of its evaluations.
+        seed: Seed of the model and the batches.
+
+    Raises:
+        TaskError: If the task cannot be trained, or its losses are not finite.
+    """
+    trial = Trial({}, seed)
+    with seeded(seed):
+        with raise_task_errors(f"{task.name}: the task must train"):
+            single = SingleRun(task, contender, trial)
+            buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
+            untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
+            step_s = time_of_step(single)
+            training_s = time_of_training(single, schedule, step_s)
+            check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
+        mode: ExecutionMode | str | None = _why_not_stacked(task, contender, single, buffers)
+        if mode is None:
+            numel = sum(param.numel() for param in single.model.parameters())
+            try:
+                mode = _population_mode(
+                    lambda members: PopulationRun(task, contender, [trial] * members),
+                    schedule,
+                    numel,
+                    step_s,
+                    training_s,
+                )
+            except Exception as error:  # vmap refuses models in many ways; they train one by one
+                summary = str(error).partition("\n")[0][:120]
+                mode = f"vmap cannot take the model ({type(error).__name__}: {summary})"
+    if isinstance(mode, str):
+        mode = ExecutionMode(1, 0.0, training_s, f"one by one: {mode}")
+    return Measurement(mode, untrained, schedule.steps)
+
+
+def _why_not_stacked(task: Task, contender: Contender, single: SingleRun, buffers: dict[str, Tensor]) -> str | None:
+    """Return why a task is not tried as a population; None if it is. `buffers` are those before the first step."""
+    if any(not torch.equal(buffers.get(name, buffer), buffer) for name, buffer in single.model.named_buffers()):
+        return "the model changes its buffers as it trains"
+    reason = why_not_population(task, contender, single.model)
+    if reason is None and sum(param.numel() for param in single.model.parameters()) > MAX_STACKED_PARAMETERS:
+        reason = "the model is too large to stack"
+    return reason
+
+
+def _population_mode(
+    start: Callable[[int], Run], schedule: TrainingSchedule, numel: int, step_s: float, training_s: float
+) -> ExecutionMode | str:
+    """Time populations of growing size, and return the mode of the best, or why none is worth it.
+
+    `start` makes a population of a number of members; `numel`, `step_s` and `training_s` are those of a single run.
+    """
+    few, many, most = POPULATIONS
+    small = start(few)
+    few_step_s = time_of_step(small)
+    if few_step_s > 2 * few * step_s:
+        # No larger population would make up for that, and a large one of a large model takes long to try.
+        return "a population is slower here"
+    few_s = time_of_training(small, schedule, few_step_s)
+    large = start(many)
+    many_step_s = time_of_step(large)
+    if many_step_s > many * step_s / CLEARLY_FASTER:  # decided before an evaluation, which may take long
+        return _NOT_ENOUGH.format(many * step_s / many_step_s)
+    many_s = time_of_training(large, schedule, many_step_s)
+    if numel * most <= MAX_STACKED_NUMBERS:
+        largest = start(most)
+        most_s = time_of_training(largest, schedule, time_of_step(largest))
+        if most_s / most < WORTH_GROWING * many_s / many:
+            (few, few_s), (many, many_s) = (many, many_s), (most, most_s)
+    gain = training_s * many / many_s
+    if gain < CLEARLY_FASTER:
+        return _NOT_ENOUGH.format(gain)
+    member_s = max(0.0, (many_s - few_s) / (many - few))
+    reason = f"population of {many} under vmap: {gain:.1f}x as fast here"
+    return ExecutionMode(many, many_s - many * member_s, member_s, reason)
+
+
+def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict[str, float]:
+    """Return the measure of the first member on these splits.
+
+    Raises:
+        TaskError: If a measure is not finite; ``when`` says at which moment.
+    """
+    losses = {}
+    for split in splits:
+        (losses[split],) = run.evaluate(split)
+        if not math.isfinite(losses[split]):
+            raise TaskError(
+                f"{task.name}: the {task.measured_as(split)} must be finite {when} got {losses[split]}. "
+                "Look at the data, the initial weights, the scale of the inputs and the loss function."
+            )
+    return losses
+
+
+def measure_function(function: TrainingFunction, contender: Contender, seed: int) -> Measurement:
+    """Time a training function by calling it once; its reports stand for its steps.
+
+    Ten times the first finite report counts as the loss before the first step.
+    """
+    with seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
+        result = run_function(function, contender, Trial({}, seed))
+    reports = (report.validation for report in result.evaluations)
+    first = next((report for report in reports if math.isfinite(report)), 1.0)
+    untrained = dict.fromkeys(("train", "validation", "test"), first + 9 * abs(first))
+    mode = ExecutionMode(1, 0.0, result.seconds, "one by one: a training function of the user's")
+    return Measurement(mode, untrained, len(result.evaluations))
+
+
+def time_of_update(task: Task, contender: Contender, seed: int) -> float:
+    """Return the seconds of the optimizer's own step on the task's model, with its gradients at hand."""
+    with seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
+        single = SingleRun(task, contender, Trial({}, seed))
+        if isinstance(single.optimizer, RuleOptimizer):
+            single.optimizer.prepare()
+        for group in single.optimizer.param_groups:
+            group["lr"] = 0.0
+        single.step(0.0)
+        if not single.passes_closure:
+            return seconds_of(single.optimizer.step, UPDATE_MEASUREMENT_S)
+        params = [param for group in single.optimizer.param_groups for param in group["params"]]
+        grads = [param.grad for param in params]
+
+        def restore_grads() -> float:
+            for param, grad in zip(params, grads, strict=True):
+                param.grad = grad
+            return 1.0
+
+        return seconds_of(lambda: single.optimizer.step(restore_grads), UPDATE_MEASUREMENT_S)
+
+
+def single_thread_slowdown(task: Task, contender: Contender, members: int, seed: int) -> float:
+    """Return the seconds of a population's step with one thread, in units of those with all threads.
+
+    A model that vmap cannot take is trained one by one. It is not measured, and counts as 1.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with seeded(seed):
+            run = PopulationRun(task, contender, [Trial({}, seed)] * members)
+            run.step(0.0)
+            all_threads_s = seconds_of(lambda: run.step(0.0))
+            torch.set_num_threads(1)
+            return seconds_of(lambda: run.step(0.0)) / all_threads_s
+    except Exception:  # vmap refuses models in many ways
+        return 1.0
+    finally:
+        torch.set_num_threads(threads)
+
+
+def time_of_step(run: Run) -> float:
+    """Return the seconds of a step, the first left out."""
+    lr_factor = (
+        1.0 if isinstance(run, SingleRun) and run.needs_closure else 0.0
+    )  # a line search that cannot move ends early
+    run.step(lr_factor)
+    return seconds_of(lambda: run.step(lr_factor))
+
+
+def time_of_training(run: Run, schedule: TrainingSchedule, step_s: float) -> float:
+    """Return the predicted seconds of a whole training, given those of a step; an evaluation is measured."""
+    evaluation_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")))
+    return schedule.steps * step_s + len(schedule.evaluation_steps()) * evaluation_s
+
+
+def seconds_of(action: Callable[[], Any], total_s: float = MEASUREMENT_S) -> float:
+    """Return the median seconds of an action, over as many calls as fit ``total_s``.
+
+    A slow action is called three times if that takes less than ten times ``total_s``: one call that the machine held
+    up must not decide.
+    """
+    durations: list[float] = []
+    while not durations or sum(durations) < total_s or (len(durations) < 3 and sum(durations) < 10 * total_s):
+        start = time.perf_counter()
+        action()
+        durations.append(time.perf_counter() - start)
+    return median(durations)
