@@ -164,7 +164,7 @@ def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any
         result = comparison.compare(task, names, store=store, watch=watch, **options)
     if not was_run:
         click.echo(
-            f"already finished at {result.header.finished}. Results are from {store}; nothing was run.", err=True
+            f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True
         )
     return result
 
@@ -174,7 +174,7 @@ def print_comparison(comparison: "Comparison") -> None:
     from rich.text import Text
 
     console = stdout_console()
-    console.print(Text(f"{comparison.header.task['name']}: {comparison.metric}", style="italic"))
+    console.print(Text(f"{comparison.record.workload.name}: {comparison.metric}", style="italic"))
     columns = _columns(comparison)
     bold_row = next(
         (
@@ -258,11 +258,11 @@ def _table_notes(comparison: "Comparison") -> list[str]:
     """Return the sentences below the table."""
     notes = []
     summaries = comparison.contenders
-    with_fresh_value = next((summary for summary in summaries if summary.entries["value"]), None)
+    with_fresh_value = next((summary for summary in summaries if summary.trials["value"]), None)
     if with_fresh_value is not None and len(summaries) > 1:
         notes.append(
             f"Worse by: measured on the seeds of the race. Value of {with_fresh_value.name}: measured on "
-            f"{with_fresh_value.value.of} further seeds."
+            f"{with_fresh_value.value.count} further seeds."
         )
     if comparison.plan.optimum is not None:
         notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")

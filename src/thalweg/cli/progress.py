@@ -55,8 +55,8 @@ def progress_display() -> Iterator[Callable[..., None]]:
                 current_task = task
                 console.print(task, soft_wrap=True)  # the bar has no room for it
                 bar.reset(bar_id, total=None)  # each task has its own times
-            if progress.said:
-                console.print(progress.said, soft_wrap=True)
+            if progress.message:
+                console.print(progress.message, soft_wrap=True)
                 return
             text = f"{_STAGE_LABELS[progress.stage]:<{_LABEL_WIDTH}} {progress.contender:<10.10}"
             if math.isfinite(progress.best):
@@ -71,8 +71,8 @@ def _line_printer(console: Console) -> Callable[["Progress"], None]:
 
     def show(progress: "Progress", task: str = "") -> None:
         prefix = f"{task}: " if task else ""
-        if progress.said:
-            console.print(f"{prefix}{progress.said}", soft_wrap=True)
+        if progress.message:
+            console.print(f"{prefix}{progress.message}", soft_wrap=True)
             return
         key = (task, progress.stage, progress.contender)
         if key not in printed:

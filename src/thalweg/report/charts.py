@@ -19,7 +19,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from thalweg.comparison.results.aggregate import Aggregate
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.summary import Summary, loss_of
+from thalweg.comparison.results.scoring import loss_of
+from thalweg.comparison.results.summary import Summary
 
 # Distinct with any kind of colour vision (after Okabe & Ito 2008), on a dark and on a light page.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f6fd1", "#8a7a3a", "#c2455c", "#7f8c8d")
@@ -160,7 +161,7 @@ def learning_curve_chart(
 
     If the optimum is known, the chart shows distances to it.
     """
-    curves = {summary.name: _quartiles(summary.entries["race"], split, optimum) for summary in summaries}
+    curves = {summary.name: _quartiles(summary.trials["race"], split, optimum) for summary in summaries}
 
     def draw(axes: Axes) -> None:
         values: list[float] = []
@@ -214,7 +215,7 @@ def learning_rate_chart(
     optimum: float | None = None,
 ) -> Markup:
     """Draw loss against learning rate for each setting that one contender searched, with a ring on the chosen one."""
-    entries = [entry for entry in summary.entries["search"] if "lr" in entry.settings]
+    entries = [entry for entry in summary.trials["search"] if "lr" in entry.settings]
     entries = [entry for entry in entries if entry.result.status != "pruned"]
     points = [
         (entry.settings["lr"], distance_to_optimum(loss_of(entry.result, split), optimum), entry.settings)
@@ -256,7 +257,7 @@ def shared_loss_range(
     losses = [
         distance_to_optimum(loss_of(entry.result, split), optimum)
         for summary in summaries
-        for entry in summary.entries["search"]
+        for entry in summary.trials["search"]
     ]
     finite = sorted(loss for loss in losses if math.isfinite(loss))
     if not finite:

@@ -66,13 +66,13 @@ def assign_colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def _template_values(comparison: Comparison) -> dict[str, Any]:
-    header, plan, verdict = comparison.header, comparison.plan, comparison.verdict
-    names = [described["name"] for described in header.contenders]
+    record, plan, verdict = comparison.record, comparison.plan, comparison.verdict
+    names = [described.name for described in record.contenders]
     colours = assign_colours(names)
     summaries = comparison.contenders
-    entries = [entry for summary in summaries for entries in summary.entries.values() for entry in entries]
+    entries = [entry for summary in summaries for entries in summary.trials.values() for entry in entries]
     return {
-        "task": header.task,
+        "task": record.workload,
         "metric": comparison.metric,
         "verdict": verdict,
         "code": comparison.code,
@@ -86,16 +86,16 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "cautions": comparison.cautions,
         "half_sample_check": comparison.half_sample_check,
         # The contender whose value comes from seeds that no other stage used.
-        "with_fresh_value": next((summary.name for summary in summaries if summary.entries["value"]), None),
+        "with_fresh_value": next((summary.name for summary in summaries if summary.trials["value"]), None),
         "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
         "num_evaluations": next(iter(plan.schedules.values())).num_evaluations,
         "execution_modes": {name: plan.execution_modes[name].reason for name in names},
         "seed": plan.seed,
         "seeds": {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
-        "environment": header.environment,
-        "created": header.created,
-        "finished": header.finished,
+        "environment": record.environment,
+        "created": record.created,
+        "finished": record.finished,
         "format_number": charts.format_number,
         "format_digits": charts.format_digits,
         "num_trainings": len(entries),
@@ -105,20 +105,20 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
 
 def _common_schedule(comparison: Comparison) -> str:
     """Return the schedule of the contenders that have none of their own."""
-    own_schedules = {described["name"]: described["schedule"] for described in comparison.header.contenders}
+    own_schedules = {described.name: described.schedule for described in comparison.record.contenders}
     schedules = comparison.plan.schedules
     return next((schedules[name].schedule for name, own in own_schedules.items() if own is None), "different")
 
 
 def _seeds(summary: Summary, stage: str) -> set[int]:
-    return {entry.seed for entry in summary.entries[stage]}
+    return {entry.seed for entry in summary.trials[stage]}
 
 
 def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     """Return the values of one contender."""
-    plan, searched = comparison.plan, summary.entries["search"]
-    entries = [entry for entries in summary.entries.values() for entry in entries]
-    described = next(described for described in comparison.header.contenders if described["name"] == summary.name)
+    plan, searched = comparison.plan, summary.trials["search"]
+    entries = [entry for entries in summary.trials.values() for entry in entries]
+    described = next(described for described in comparison.record.contenders if described.name == summary.name)
     return {
         "name": summary.name,
         "about": summary.about,
@@ -134,7 +134,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
-        "own_schedule": described["schedule"],
+        "own_schedule": described.schedule,
         "rank": summary.rank,
         "studies": summary.studies,
         "good_rates": summary.good_rates,
@@ -159,9 +159,9 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     value_label = comparison.metric + (above if plan.target is None else "")
     limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum)
     searched_lr = [
-        summary for summary in summaries if any("lr" in entry.settings for entry in summary.entries["search"])
+        summary for summary in summaries if any("lr" in entry.settings for entry in summary.trials["search"])
     ]
-    rate_label = f"{comparison.header.task['measured'][plan.selected_on]}{above}"
+    rate_label = f"{comparison.record.workload.measured[plan.selected_on]}{above}"
     return {
         "rate_label": rate_label,
         "values": (
@@ -183,7 +183,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
 def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str) -> list[Markup]:
     """Return a chart for each split that has learning curves of its own."""
     summaries, plan = comparison.contenders, comparison.plan
-    runs = [entry.result.evaluations for summary in summaries for entry in summary.entries["race"]]
+    runs = [entry.result.evaluations for summary in summaries for entry in summary.trials["race"]]
     if not any(len(run) > 1 for run in runs):
         return []
     curves = []
@@ -194,7 +194,7 @@ def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str
         # A user's function need not report the training loss.
         if not any(math.isfinite(getattr(evaluation, split)) for run in runs for evaluation in run):
             continue
-        label = comparison.header.task["measured"][split]
+        label = comparison.record.workload.measured[split]
         optimum = None
         if split == "train":
             label, optimum = f"{label}{above}", plan.optimum

@@ -51,7 +51,7 @@ def render_suite(suite: Suite) -> str:
         "pages": {task: page_path(task) for task in suite.comparisons},
         "profiles": None,
         "means": None,
-        "environment": next(iter(suite.comparisons.values())).header.environment,
+        "environment": next(iter(suite.comparisons.values())).record.environment,
     }
     if aggregate is not None:
         intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in aggregate.ratio.items()}
@@ -64,6 +64,6 @@ def render_suite(suite: Suite) -> str:
 def _contenders_in_page_order(suite: Suite) -> list[str]:
     """Return the contenders in the order of the pages, so that each has the same colour there and here."""
     names = (
-        described["name"] for comparison in suite.comparisons.values() for described in comparison.header.contenders
+        described.name for comparison in suite.comparisons.values() for described in comparison.record.contenders
     )
     return list(dict.fromkeys(names))
