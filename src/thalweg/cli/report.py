@@ -30,11 +30,11 @@ def report(store: Path, target: Path | None, as_json: bool) -> None:
     path = store / "store.sqlite" if store.is_dir() else store
     if not path.is_file():
         raise StoreError(f"{path}: the store must exist, got no such file. Run `thalweg compare` first.")
-    opened = Store(path, write=False)
-    header = opened.find()
-    if header is None:
+    opened_store = Store(path, write=False)
+    record = opened_store.find()
+    if record is None:
         raise StoreError(f"{path}: the store must hold a comparison, got none. Run `thalweg compare` first.")
-    comparison = Comparison(opened, header)
+    comparison = Comparison(opened_store, record)
     page = comparison.report(target or path.with_name("report.html"))
     if as_json:
         print_json(comparison.to_json() | {"report": str(page)})

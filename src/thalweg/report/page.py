@@ -66,13 +66,13 @@ def assign_colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def _template_values(comparison: Comparison) -> dict[str, Any]:
-    header, plan, verdict = comparison.record, comparison.plan, comparison.verdict
-    names = [described.name for described in header.contenders]
+    record, plan, verdict = comparison.record, comparison.plan, comparison.verdict
+    names = [contender.name for contender in record.contenders]
     colours = assign_colours(names)
     summaries = comparison.contenders
     entries = [entry for summary in summaries for entries in summary.trials.values() for entry in entries]
     return {
-        "task": header.workload,
+        "task": record.workload,
         "metric": comparison.metric,
         "verdict": verdict,
         "code": comparison.code,
@@ -93,9 +93,9 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "execution_modes": {name: plan.execution_modes[name].reason for name in names},
         "seed": plan.seed,
         "seeds": {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
-        "environment": header.environment,
-        "created": header.created,
-        "finished": header.finished,
+        "environment": record.environment,
+        "created": record.created,
+        "finished": record.finished,
         "format_number": charts.format_number,
         "format_digits": charts.format_digits,
         "num_trainings": len(entries),
@@ -105,7 +105,7 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
 
 def _common_schedule(comparison: Comparison) -> str:
     """Return the schedule of the contenders that have none of their own."""
-    own_schedules = {described.name: described.schedule for described in comparison.record.contenders}
+    own_schedules = {contender.name: contender.schedule for contender in comparison.record.contenders}
     schedules = comparison.plan.schedules
     return next((schedules[name].schedule for name, own in own_schedules.items() if own is None), "different")
 
@@ -118,7 +118,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     """Return the values of one contender."""
     plan, searched = comparison.plan, summary.trials["search"]
     entries = [entry for entries in summary.trials.values() for entry in entries]
-    described = next(described for described in comparison.record.contenders if described.name == summary.name)
+    contender = next(contender for contender in comparison.record.contenders if contender.name == summary.name)
     return {
         "name": summary.name,
         "about": summary.about,
@@ -134,7 +134,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
-        "own_schedule": described.schedule,
+        "own_schedule": contender.schedule,
         "rank": summary.rank,
         "studies": summary.studies,
         "good_rates": summary.good_rates,

@@ -63,5 +63,5 @@ def render_suite(suite: Suite) -> str:
 
 def _contenders_in_page_order(suite: Suite) -> list[str]:
     """Return the contenders in the order of the pages, so that each has the same colour there and here."""
-    names = (described.name for comparison in suite.comparisons.values() for described in comparison.record.contenders)
+    names = (contender.name for comparison in suite.comparisons.values() for contender in comparison.record.contenders)
     return list(dict.fromkeys(names))
