@@ -9,6 +9,7 @@ import pytest
 from thalweg import tasks
 from thalweg.comparison import compare
 from thalweg.comparison.planning.proposals import propose
+from thalweg.comparison.protocol.design import PROPOSAL_ROUNDS
 from thalweg.rules import Range
 
 SPACE = {"lr": Range(1e-4, 10.0, "log")}
