@@ -76,7 +76,6 @@ PRONOUNS = frozenset(
         "wanted",
         "given",
         "said",
-        "who",
         "there",
         "here",
     ]

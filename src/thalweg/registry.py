@@ -124,11 +124,11 @@ def combine_rules(operator: str, *operands: Rule) -> Rule:
     """
     if operator == "then":
         return Switched(operands)
-    first, *others = operands
+    first, *rest = operands
     if "adjust_lr_fn" not in first.hypers():
         return Routed(operands)
     lr = first.settings()["lr"]
-    adjusted = (rule if rule.hypers()["lr"].unit == "1" else rule.with_(lr=lr) for rule in others)
+    adjusted = (rule if rule.hypers()["lr"].unit == "1" else rule.with_(lr=lr) for rule in rest)
     return Routed((first.with_(adjust_lr_fn="match_rms_adamw"), *adjusted))
 
 

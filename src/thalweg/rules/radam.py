@@ -44,23 +44,23 @@ class RAdamStep(Rule, corrects_bias=True):
         v = like_param(unit="g²", key="exp_avg_sq")
 
     def moment_coefficients(self, step: int) -> dict[str, Scalar]:
-        """Return the scalars of a step. While momentum alone steps, `plain` is 1 and `rectified` is 0."""
+        """Return the scalars of a step. While momentum alone steps, `unrectified` is 1 and `rectified` is 0."""
         max_freedom = 2 / (1 - self.beta2) - 1
         total_weight = 1 - self.beta2**step
         freedom = max_freedom - 2 * step * self.beta2**step / total_weight
-        plain: Scalar = 1.0
+        unrectified: Scalar = 1.0
         rectified: Scalar = 0.0
         if freedom > _MIN_FREEDOM:
             ratio = (freedom - 4) * (freedom - 2) * max_freedom / ((max_freedom - 4) * (max_freedom - 2) * freedom)
-            plain, rectified = 0.0, (ratio * total_weight) ** 0.5
-        return moments.coefficients(self, step) | {"plain": plain, "rectified": rectified}
+            unrectified, rectified = 0.0, (ratio * total_weight) ** 0.5
+        return moments.coefficients(self, step) | {"unrectified": unrectified, "rectified": rectified}
 
     def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:
         """Return the direction, r m̂ / (√v̂ + ε) or at first m̂, and the new state."""
         m = c.beta1 * state.m + c.fresh1 * g
         v = c.beta2 * state.v + c.fresh2 * (g * g)
         mean = c.m_correct * m
-        return c.plain * mean + c.rectified * mean / (root(v) + c.eps), state._replace(m=m, v=v)
+        return c.unrectified * mean + c.rectified * mean / (root(v) + c.eps), state._replace(m=m, v=v)
 
 
 @dataclass(frozen=True, kw_only=True)

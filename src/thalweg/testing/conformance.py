@@ -8,7 +8,7 @@ from typing import Literal
 from thalweg.testing import cost, edge_cases, interface, resuming, sharded, steps
 from thalweg.testing.fixtures import SHAPES, OptimizerFactory, RefusedError, SkippedError, Subject
 
-Outcome = Literal["passed", "failed", "refused", "skipped"]
+CheckOutcome = Literal["passed", "failed", "refused", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CheckResult:
     """
 
     check: str
-    outcome: Outcome
+    outcome: CheckOutcome
     detail: str = ""
     number: float | None = None
 

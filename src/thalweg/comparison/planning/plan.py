@@ -211,6 +211,7 @@ def make_plan(
         forecast = replace(forecast, execution_modes=modes)
     else:
         workers, modes = 1, pilot.execution_modes
+    names = [contender.name for contender in contenders]
     design = forecast.affordable_design()
     extended: dict[str, tuple[Range, int]] = {}
     if workload.uses_range_search and design.most_trainings >= MIN_TRAININGS_FOR_RANGES:
@@ -225,8 +226,8 @@ def make_plan(
         num_workers=workers,
         schedules=pilot.schedules,
         execution_modes=modes,
-        ranges={one.name: {"lr": extended[one.name][0]} if one.name in extended else {} for one in contenders},
-        times_extended={one.name: extended[one.name][1] if one.name in extended else 0 for one in contenders},
+        ranges={name: {"lr": extended[name][0]} if name in extended else {} for name in names},
+        times_extended={name: extended[name][1] if name in extended else 0 for name in names},
         draws={},
         step_s=pilot.step_s,
         optimum=workload.optimum,

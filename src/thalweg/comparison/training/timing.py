@@ -34,7 +34,7 @@ _NOT_ENOUGH = "a population would be {:.1f}x as fast, not enough to matter"
 
 @dataclass(frozen=True)
 class ExecutionMode:
-    """How the trainings of a contender are run: one by one, or as members of a population.
+    """The execution of a contender's trainings: one by one, or as members of a population.
 
     Attributes:
         members: Trainings in one population; 1 means one by one.
