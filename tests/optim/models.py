@@ -15,15 +15,22 @@ GROUPED = {"num_key_value_heads": 2}
 
 @dataclass(frozen=True)
 class Architecture:
-    """How it is made; names of its hidden matrices as a regular expression; of its head; what has to be said."""
+    """A model and the expected roles.
+
+    Attributes:
+        make: A function that makes the model.
+        matrices: The names of its hidden matrices, as a regular expression.
+        head: The name of its head.
+        answers: The roles that a user must give.
+    """
 
     make: Callable[[], nn.Module]
     matrices: str
     head: str | None
-    said: tuple[tuple[str, str], ...] = ()
+    answers: tuple[tuple[str, str], ...] = ()
 
     def hidden(self, model: nn.Module) -> set[str]:
-        """The names of the hidden matrices."""
+        """Return the names of the hidden matrices."""
         return {name for name, _ in model.named_parameters() if re.fullmatch(self.matrices, name)}
 
 
@@ -50,7 +57,7 @@ class Residual(nn.Module):
 
 
 class Gpt(nn.Module):
-    """A transformer of one's own, with Q, K and V in one projection and the head tied to the embedding."""
+    """A hand-written transformer, with Q, K and V in one projection and the head tied to the embedding."""
 
     def __init__(self, width: int = 8, words: int = 11) -> None:
         super().__init__()

@@ -64,22 +64,22 @@ def test_resuming_from_a_file_changes_no_bit(case: Case, dtype: torch.dtype) -> 
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for state in resumed.state.values():
         # torch's own loader would have cast them to the parameter's dtype (pytorch#43706).
-        own = {key: tensor for key, tensor in state.items() if key not in case.rule.traits.recurrent_scalars}
-        assert all(tensor.dtype == torch.float32 for tensor in own.values())
+        tensors = {key: tensor for key, tensor in state.items() if key not in case.rule.traits.recurrent_scalars}
+        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
     train(resumed, 10, skip=10)
     assert_same(halved, whole)
 
 
 @each_case
-def test_copies_and_pickles_go_on_alike(case: Case) -> None:
+def test_copies_and_pickles_continue_in_the_same_way(case: Case) -> None:
     params = fresh(shapes=case.shapes)
     optimizer = case.optimizer(params, **case.settings)
     train(optimizer, 3)
-    others = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
+    copies = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
     train(optimizer, 3, skip=3)
-    for other in others:
-        train(other, 3, skip=3)
-        assert_same([param for group in other.param_groups for param in group["params"]], params)
+    for copied in copies:
+        train(copied, 3, skip=3)
+        assert_same([param for group in copied.param_groups for param in group["params"]], params)
 
 
 def test_old_checkpoints_that_count_steps_in_plain_numbers_load() -> None:
@@ -134,14 +134,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("breaking", "said"), BROKEN.values(), ids=BROKEN)
-def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(breaking: Callable[[Any], None], said: str) -> None:
+@pytest.mark.parametrize(("breaking", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(breaking: Callable[[Any], None], message: str) -> None:
     params = fresh()
     optimizer = optim.Adam(params)
     train(optimizer, 3)
     before, saved = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(optimizer.state_dict())
     breaking(saved)
-    with pytest.raises((ParameterError, SettingError), match=re.escape(said)):
+    with pytest.raises((ParameterError, SettingError), match=re.escape(message)):
         optimizer.load_state_dict(saved)
     after = optimizer.state_dict()
     assert after["param_groups"] == before["param_groups"]
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(breaking: Callable[[
             assert torch.equal(after["state"][index][key], entry)
 
 
-def test_what_hooks_and_subclasses_make_of_a_loaded_state_stays() -> None:
+def test_changes_of_a_loaded_state_by_hooks_and_subclasses_stay() -> None:
     class FromTheStart(optim.Adam):
         def __setstate__(self, state: dict[str, Any]) -> None:
             super().__setstate__(state)

@@ -1,4 +1,4 @@
-"""L-BFGS: what it does with a closure, beside torch's and by its definition. Its line search has a file of its own."""
+"""L-BFGS with a closure, compared with torch's and with its definition. Its line search has tests of its own."""
 
 import copy
 import io
@@ -30,9 +30,9 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def least_squares() -> Problem:
-    matrix, wanted = drawn(30, 8), drawn(30, seed=1)
+    matrix, target = drawn(30, 8), drawn(30, seed=1)
     start = [torch.zeros(5, dtype=torch.float64), torch.ones(3, dtype=torch.float64)]
-    return start, lambda params: (matrix @ torch.cat(params) - wanted).square().mean()
+    return start, lambda params: (matrix @ torch.cat(params) - target).square().mean()
 
 
 def rosenbrock() -> Problem:
@@ -42,12 +42,12 @@ def rosenbrock() -> Problem:
 
 def network() -> Problem:
     inputs = drawn(64, 4)
-    wanted = inputs.sum(1, keepdim=True).sin()
+    target = inputs.sum(1, keepdim=True).sin()
     start = [0.5 * drawn(*shape, seed=k) for k, shape in enumerate(((4, 8), (8,), (8, 1), (1,)))]
 
     def loss(params: list[Tensor]) -> Tensor:
         first, bias, second, shift = params
-        return (torch.tanh(inputs @ first + bias) @ second + shift - wanted).square().mean()
+        return (torch.tanh(inputs @ first + bias) @ second + shift - target).square().mean()
 
     return start, loss
 
@@ -57,13 +57,13 @@ def bowl(scales: Tensor) -> Problem:
 
 
 class Training:
-    """A problem, an optimizer for it, and the closure; `looks` holds what was seen at each call."""
+    """A problem, its optimizer and its closure; `evaluations` has the parameters, loss and gradient of each call."""
 
     def __init__(self, kind: Any, problem: Problem, *, sign: float = 1.0, **settings: Any) -> None:
         start, self.loss = problem
         self.params = [param.detach().clone().requires_grad_() for param in start]
         self.sign = sign
-        self.looks: list[tuple[Tensor, float, Tensor]] = []
+        self.evaluations: list[tuple[Tensor, float, Tensor]] = []
         self.optimizer = kind(self.params, **settings)
 
     def closure(self) -> Tensor:
@@ -72,14 +72,16 @@ class Training:
         loss = self.sign * self.loss(self.params)
         loss.backward()
         grads = [torch.zeros_like(param) if param.grad is None else param.grad for param in self.params]
-        self.looks.append((self.at(), float(loss.detach()), torch.cat([grad.flatten().clone() for grad in grads])))
+        self.evaluations.append(
+            (self.at(), float(loss.detach()), torch.cat([grad.flatten().clone() for grad in grads]))
+        )
         return loss
 
     def at(self) -> Tensor:
         return torch.cat([param.detach().flatten().clone() for param in self.params])
 
     def steps(self, count: int) -> list[Tensor]:
-        """Where each of some steps ends."""
+        """Take some steps and return the parameters after each."""
         ends = []
         for _ in range(count):
             self.optimizer.step(self.closure)
@@ -109,18 +111,20 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("problem", "settings", "count"), CASES, ids=lambda one: getattr(one, "__name__", str(one)))
+@pytest.mark.parametrize(
+    ("problem", "settings", "count"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_goes_where_torchs_goes(problem: Callable[[], Problem], settings: dict[str, Any], count: int) -> None:
     ours, theirs = (Training(kind, problem(), **settings) for kind in (optim.LBFGS, torch.optim.LBFGS))
-    for one, other in zip(ours.steps(count), theirs.steps(count), strict=True):
+    for actual, expected in zip(ours.steps(count), theirs.steps(count), strict=True):
         assert (
-            float((one - other).norm() / other.norm()) <= 1e-8
+            float((actual - expected).norm() / expected.norm()) <= 1e-8
         )  # rounding, by whatever order of sums, is magnified by the inverse Hessian
-    assert len(ours.looks) == len(theirs.looks)
+    assert len(ours.evaluations) == len(theirs.evaluations)
 
 
 def test_every_setting_changes_where_it_goes() -> None:
-    """By far more than it may be off torch's."""
+    """The changes are far larger than the tolerance of the comparison with torch."""
     base = SMALL | {"lr": 0.5, "max_eval": 5, "tolerance_grad": 1e-3, "tolerance_change": 1e-3}
     ends = Training(optim.LBFGS, network(), **base).steps(4)[-1]
     others = {"lr": 0.4, "max_iter": 3, "max_eval": 3, "tolerance_grad": 1.0, "tolerance_change": 1.0}
@@ -135,16 +139,16 @@ def test_complex_parameters_as_torchs(settings: dict[str, Any]) -> None:
     start = torch.complex(drawn(6), drawn(6, seed=1))
     problem = [start], lambda params: (params[0].abs() ** 2 * torch.arange(1, 7)).sum() + (params[0] ** 2).real.sum()
     ours, theirs = (Training(kind, problem, lr=0.5, **settings) for kind in (optim.LBFGS, torch.optim.LBFGS))
-    for one, other in zip(ours.steps(3), theirs.steps(3), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+    for actual, expected in zip(ours.steps(3), theirs.steps(3), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
 
 
 def test_returns_the_first_loss_as_the_closure_returned_it() -> None:
     training = Training(optim.LBFGS, least_squares())
     loss = training.optimizer.step(training.closure)
     assert isinstance(loss, Tensor)
-    assert float(loss.detach()) == training.looks[0][1]
-    assert len(training.looks) > 5
+    assert float(loss.detach()) == training.evaluations[0][1]
+    assert len(training.evaluations) > 5
 
 
 def test_a_closure_may_return_a_number_and_zero_gradients_in_place() -> None:
@@ -165,7 +169,7 @@ def test_rosenbrock_is_solved() -> None:
     training = Training(optim.LBFGS, rosenbrock(), tolerance_change=1e-14, max_iter=100, **WOLFE)
     end = training.steps(1)[0]
     assert float((end - 1).abs().max()) < 1e-8
-    assert len(training.looks) < 60
+    assert len(training.evaluations) < 60
 
 
 def test_a_quadratic_takes_about_as_many_iterations_as_it_has_dimensions() -> None:
@@ -182,12 +186,14 @@ def test_a_quadratic_takes_about_as_many_iterations_as_it_has_dimensions() -> No
 def test_strong_wolfe_conditions_hold_after_each_iteration(problem: Callable[[], Problem], lr: float) -> None:
     training = Training(optim.LBFGS, problem(), lr=lr, max_iter=1, max_eval=30, tolerance_change=0.0, **WOLFE)
     for _ in range(12):
-        training.looks.clear()
+        training.evaluations.clear()
         training.steps(1)
-        start, loss, grad = training.looks[0]
+        start, loss, grad = training.evaluations[0]
         if grad.abs().max() < 1e-5:
             break
-        (end, new_loss, new_grad), *_ = [look for look in training.looks if torch.equal(look[0], training.at())]
+        (end, new_loss, new_grad), *_ = [
+            evaluation for evaluation in training.evaluations if torch.equal(evaluation[0], training.at())
+        ]
         slope = float(grad @ (end - start))
         assert slope < 0
         assert new_loss <= loss + 1e-4 * slope
@@ -198,12 +204,12 @@ def test_strong_wolfe_conditions_hold_after_each_iteration(problem: Callable[[],
 def test_groups_are_one_problem(settings: dict[str, Any]) -> None:
     whole = Training(optim.LBFGS, network(), **settings)
     parted = Training(
-        lambda params, **given: optim.LBFGS([{"params": params[:1]}, {"params": params[1:]}], **given),
+        lambda params, **settings: optim.LBFGS([{"params": params[:1]}, {"params": params[1:]}], **settings),
         network(),
         **settings,
     )
-    for one, other in zip(whole.steps(2), parted.steps(2), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=0)
+    for actual, expected in zip(whole.steps(2), parted.steps(2), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize(("name", "value", "was"), [("max_iter", 3, 20), ("lr", 0.0, 1.0), ("maximize", True, False)])
@@ -228,9 +234,9 @@ def test_a_parameter_without_a_gradient_rests_and_may_come_late(settings: dict[s
     start, loss = least_squares()
     training = Training(optim.LBFGS, (start, lambda params: loss([params[0], params[1].detach()])), **settings)
     alone = Training(optim.LBFGS, (start[:1], lambda params: loss([params[0], start[1]])), **settings)
-    for one, other in zip(training.steps(2), alone.steps(2), strict=True):
-        assert torch.equal(one[:5], other)
-        assert torch.equal(one[5:], start[1])
+    for end, expected in zip(training.steps(2), alone.steps(2), strict=True):
+        assert torch.equal(end[:5], expected)
+        assert torch.equal(end[5:], start[1])
     assert training.params[1] not in training.optimizer.state
     training.loss = loss
     training.steps(4)
@@ -243,7 +249,7 @@ def test_a_parameter_without_a_gradient_rests_and_may_come_late(settings: dict[s
 
 
 def walled() -> Problem:
-    """A loss that is not a number beyond a wall, near which the optimum lies."""
+    """Return a loss that is not a number beyond a wall, near the optimum."""
     return [torch.full((3,), 4.0, dtype=torch.float64)], lambda params: (params[0] - params[0].log()).sum()
 
 
@@ -253,7 +259,7 @@ def test_a_loss_that_is_not_a_number_is_never_stepped_to(lr: float) -> None:
     end = training.steps(4)[-1]
     torch.testing.assert_close(end, torch.ones_like(end), rtol=0, atol=1e-4)
     if lr == 100.0:
-        assert any(loss != loss for _, loss, _ in training.looks)
+        assert any(loss != loss for _, loss, _ in training.evaluations)
         theirs = Training(torch.optim.LBFGS, walled(), lr=lr, **WOLFE)
         assert not (theirs.steps(4)[-1] > 0).any()
 
@@ -261,52 +267,52 @@ def test_a_loss_that_is_not_a_number_is_never_stepped_to(lr: float) -> None:
 def test_a_fixed_step_to_where_the_loss_is_not_a_number_is_taken_back() -> None:
     training = Training(optim.LBFGS, walled(), lr=100.0)
     assert torch.equal(training.steps(1)[0], walled()[0][0])
-    one = torch.ones(2, requires_grad=True)
-    optimizer = optim.LBFGS([one])
-    one.grad = torch.full((2,), torch.nan)
+    param = torch.ones(2, requires_grad=True)
+    optimizer = optim.LBFGS([param])
+    param.grad = torch.full((2,), torch.nan)
     assert optimizer.step(lambda: 2.0) == 2.0
-    assert torch.equal(one.detach(), torch.ones(2))
+    assert torch.equal(param.detach(), torch.ones(2))
 
 
 def test_a_closure_that_fails_leaves_nothing_moved() -> None:
     training = Training(optim.LBFGS, network(), **WOLFE)
 
     def closure() -> Tensor:
-        if len(training.looks) == 2:
+        if len(training.evaluations) == 2:
             raise KeyError
         return training.closure()
 
     with pytest.raises(KeyError):
         training.optimizer.step(closure)
-    assert torch.equal(training.at(), training.looks[1][0])  # where the first iteration went
+    assert torch.equal(training.at(), training.evaluations[1][0])  # where the first iteration went
     training.steps(3)
-    assert training.looks[-1][1] < 0.2 * training.looks[0][1]
+    assert training.evaluations[-1][1] < 0.2 * training.evaluations[0][1]
 
 
 @pytest.mark.parametrize("settings", [{}, WOLFE, SMALL | WOLFE], ids=str)
 @pytest.mark.parametrize("how", ["saved", "copied", "pickled"])
 def test_goes_on_exactly(settings: dict[str, Any], how: str) -> None:
-    training, other = (Training(optim.LBFGS, network(), **settings) for _ in range(2))
+    training, resumed = (Training(optim.LBFGS, network(), **settings) for _ in range(2))
     training.steps(2)
     with torch.no_grad():
-        for param, trained in zip(other.params, training.params, strict=True):
+        for param, trained in zip(resumed.params, training.params, strict=True):
             param.copy_(trained)
     if how == "saved":
         file = io.BytesIO()
         torch.save(training.optimizer.state_dict(), file)
         file.seek(0)
-        other.optimizer.load_state_dict(torch.load(file, weights_only=True))
+        resumed.optimizer.load_state_dict(torch.load(file, weights_only=True))
     else:
         copied = copy.deepcopy(training.optimizer)
-        other.optimizer = copied if how == "copied" else pickle.loads(pickle.dumps(training.optimizer))
-        other.params = other.optimizer.param_groups[0]["params"]
-    assert all(map(torch.equal, training.steps(3), other.steps(3)))
-    fresh = Training(optim.LBFGS, (other.params, other.loss), **settings)
+        resumed.optimizer = copied if how == "copied" else pickle.loads(pickle.dumps(training.optimizer))
+        resumed.params = resumed.optimizer.param_groups[0]["params"]
+    assert all(map(torch.equal, training.steps(3), resumed.steps(3)))
+    fresh = Training(optim.LBFGS, (resumed.params, resumed.loss), **settings)
     assert not torch.equal(fresh.steps(1)[0], training.steps(1)[0])  # what is remembered matters
 
 
 class OneIteration(optim.LBFGS):
-    """One iteration a step with the gradients that are there, as the kit gives them."""
+    """One iteration a step with the gradients that the kit has set."""
 
     def step(self, closure: Any = None) -> Any:
         return super().step(closure or (lambda: 1.0))
@@ -324,19 +330,19 @@ def one_iteration(params: Any) -> OneIteration:
 def test_the_conformance_kit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find `one_iteration`
     optim.LBFGS([torch.ones(1, requires_grad=True)])  # from now on torch hooks the step of this class too
-    found = check_optimizer(
+    result = check_optimizer(
         one_iteration,
         reference=lambda params: TorchsOneIteration(params, lr=0.1, max_iter=1, history_size=5),
         tolerance=1e-7,  # gradients drawn at random make an inverse Hessian of a poor condition
     )
-    outcomes = {one.check: one.outcome for one in found.checks if one.outcome != "passed"}
+    outcomes = {finding.check: finding.outcome for finding in result.checks if finding.outcome != "passed"}
     assert outcomes == {
         "is_the_same_every_way": "skipped",  # there is one
         "takes_groups_with_their_own_settings": "failed",  # they are one problem, and others are refused
         "gives_a_late_parameter_a_first_step": "failed",  # a first step depends on where the rest of the model is
         "calls_hooks": "failed",  # torch hooks the step of the class and that of the class above it
         "steps_alike_when_sharded": "refused",
-    }, str(found)
+    }, str(result)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "kahan", "stochastic"])

@@ -1,4 +1,4 @@
-"""What users of torch.optim count on, for every optimizer made from a rule."""
+"""The behaviour of torch.optim that users rely on, for every optimizer of a rule."""
 
 import copy
 import inspect
@@ -22,13 +22,13 @@ from thalweg.optim import keywords
 def test_keywords_and_defaults_are_torchs(case: Case) -> None:
     ours = inspect.signature(case.optimizer).parameters
     theirs = inspect.signature(case.reference).parameters
-    own = {"rounding", "seed", "backend", "differentiable"}
-    own -= theirs.keys()
-    assert ours.keys() - own == theirs.keys() & ours.keys()
+    only_ours = {"rounding", "seed", "backend", "differentiable"}
+    only_ours -= theirs.keys()
+    assert ours.keys() - only_ours == theirs.keys() & ours.keys()
     by_position = [name for name in ours if name in theirs and name not in {*keywords.COMMON, *keywords.TORCH_KERNELS}]
     assert by_position == [name for name in theirs if name in by_position]
     assert theirs.keys() - ours.keys() <= {"decoupled_weight_decay"}
-    for name in ours.keys() - own:
+    for name in ours.keys() - only_ours:
         if name == "eps" and case.optimizer is optim.Adafactor:  # torch's None is that of the dtype, as 0 is here
             assert (ours[name].default, theirs[name].default) == ((0.0, 1e-3), (None, 1e-3))
         else:
@@ -145,11 +145,11 @@ def test_a_zero_first_gradient_is_survived(case: Case) -> None:
 
 
 @each_case
-def test_odd_shapes_and_layouts_are_taken(case: Case) -> None:
+def test_empty_tensors_and_transposed_layouts_are_supported(case: Case) -> None:
     plain = torch.randn(4, 6)
     ends = []
-    for made in (lambda: plain.clone(), lambda: plain.t().contiguous().t()):
-        param = made().requires_grad_()
+    for make in (lambda: plain.clone(), lambda: plain.t().contiguous().t()):
+        param = make().requires_grad_()
         empty = torch.zeros(0, 3, requires_grad=True)
         optimizer = case.optimizer([param, empty], **case.settings)
         for _ in range(3):
@@ -229,7 +229,7 @@ def test_a_momentum_switched_on_late_starts_from_nothing() -> None:
     assert all("momentum_buffer" in optimizer.state[param] for param in params)
 
 
-def test_subclasses_are_ordinary_and_take_nobodys_place() -> None:
+def test_subclasses_do_not_replace_the_class_of_a_rule() -> None:
     class Mine(optim.AdamW):
         """The same, mine."""
 
@@ -257,7 +257,7 @@ def test_torchs_choice_of_a_kernel_is_accepted_and_changes_nothing(words: dict) 
     assert_same(params, plain)
 
 
-def test_a_rule_of_ones_own_becomes_an_optimizer() -> None:
+def test_a_user_defined_rule_becomes_an_optimizer() -> None:
     class Mine(rules.Rule, scope="elementwise"):
         pass
 
@@ -279,16 +279,16 @@ class SignSGD(rules.Rule, scope="elementwise"):
         return torch.sign(grad), state
 
 
-def test_an_optimizer_made_from_ones_own_rule_is_copied_pickled_and_compiled() -> None:
+def test_the_optimizer_of_a_user_defined_rule_is_copied_pickled_and_compiled() -> None:
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.optimizer_for(SignSGD)([param], lr=0.25, backend="compiled")
-    for other in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
-        assert type(other) is type(optimizer)
-        (copied,) = other.param_groups[0]["params"]
+    for copied_optimizer in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert type(copied_optimizer) is type(optimizer)
+        (copied,) = copied_optimizer.param_groups[0]["params"]
         copied.grad = torch.tensor([1.0, -2.0, 0.0])
-        other.step()
+        copied_optimizer.step()
         assert copied.tolist() == [0.75, 1.25, 1.0]
-        assert str(other.plan).startswith("compiled")
+        assert str(copied_optimizer.plan).startswith("compiled")
 
 
 def test_a_group_is_the_dictionary_that_was_given() -> None:

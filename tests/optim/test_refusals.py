@@ -1,4 +1,4 @@
-"""What optimizers refuse, and that nothing is lost by it."""
+"""Inputs that optimizers refuse, without any effect on the optimizer."""
 
 from typing import Any
 
@@ -41,19 +41,19 @@ def test_a_stack_may_have_a_dimension_more_than_what_it_holds() -> None:
 
 
 @each_case
-def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> None:
-    def made() -> nn.Module:
+def test_lazy_modules_are_supported_unless_the_rule_needs_shapes(case: Case) -> None:
+    def make() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(nn.LazyLinear(3, bias=False), nn.Linear(3, 2, bias=False))
 
-    def trained(model: nn.Module, optimizer: optim.RuleOptimizer) -> list[torch.Tensor]:
+    def train(model: nn.Module, optimizer: optim.RuleOptimizer) -> list[torch.Tensor]:
         for _ in range(3):
             optimizer.zero_grad()
             model(inputs).square().sum().backward()
             optimizer.step()
         return list(model.parameters())
 
-    inputs, lazy = torch.arange(20.0).view(5, 4).cos(), made()
+    inputs, lazy = torch.arange(20.0).view(5, 4).cos(), make()
     if case.rule.traits.needs_whole_matrices or case.rule.traits.max_dims is not None:
         with pytest.raises(ParameterError) as error:
             case.optimizer(lazy.parameters(), **case.settings)
@@ -64,11 +64,11 @@ def test_lazy_modules_are_taken_unless_the_rule_asks_for_shapes(case: Case) -> N
         return
     optimizer = case.optimizer(lazy.parameters(), **case.settings)
     optimizer.load_state_dict(optimizer.state_dict())
-    known = made()
-    known(inputs)
+    initialized = make()
+    initialized(inputs)
     lazy(inputs)
-    lazy.load_state_dict(known.state_dict())
-    assert_same(trained(lazy, optimizer), trained(known, case.optimizer(known.parameters(), **case.settings)))
+    lazy.load_state_dict(initialized.state_dict())
+    assert_same(train(lazy, optimizer), train(initialized, case.optimizer(initialized.parameters(), **case.settings)))
 
 
 BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [

@@ -1,4 +1,4 @@
-"""Roles: what every parameter of real architectures is for."""
+"""Roles: the role of every parameter of real architectures."""
 
 import itertools
 import warnings
@@ -16,38 +16,48 @@ NEVER = {"embedding", "tied head", "head", "norm", "bias", "scale", "router", "d
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
 
 
-def made(architecture: Architecture) -> nn.Module:
+def make(architecture: Architecture) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return architecture.make()
 
 
 def of_role(plan: RoutingPlan, role: str | None) -> set[str]:
-    return {one.name for one in plan.parameters if one.role == role}
+    return {assignment.name for assignment in plan.parameters if assignment.role == role}
 
 
 @each_architecture
-def test_hidden_matrices_alone_go_to_the_rule_of_matrices(architecture: Architecture) -> None:
-    model = made(architecture)
-    plan = route(model, roles=dict(architecture.said))
-    assert {one.name for one in plan.parameters if one.rule == "muon"} == architecture.hidden(model) != set()
-    # What the modules are says the same, whoever reads it.
+def test_only_hidden_matrices_get_the_matrix_rule(architecture: Architecture) -> None:
+    model = make(architecture)
+    plan = route(model, roles=dict(architecture.answers))
+    assert (
+        {assignment.name for assignment in plan.parameters if assignment.rule == "muon"}
+        == architecture.hidden(model)
+        != set()
+    )
+    # The types of modules agree.
     for path, module in model.named_modules():
         kind = type(module).__name__
         if isinstance(module, nn.Embedding) or "Norm" in kind:
             held = {f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)}
-            assert {one.role for one in plan.parameters if one.name in held} <= NEVER, path
-    assert all(one.rule == "adamw" for one in plan.parameters if one.role in NEVER or "bias" in one.name)
+            assert {assignment.role for assignment in plan.parameters if assignment.name in held} <= NEVER, path
+    assert all(
+        assignment.rule == "adamw"
+        for assignment in plan.parameters
+        if assignment.role in NEVER or "bias" in assignment.name
+    )
     if architecture.head:
         assert architecture.head in of_role(plan, "head")
     last = getattr(model, "get_output_embeddings", lambda: None)()
-    assert last is None or all(one.rule == "adamw" for one in plan.parameters if one.param is last.weight)
+    assert last is None or all(
+        assignment.rule == "adamw" for assignment in plan.parameters if assignment.param is last.weight
+    )
 
 
 @each_architecture
 def test_every_parameter_is_in_exactly_one_group_and_steps_are_taken(architecture: Architecture) -> None:
-    model = made(architecture)
-    optimizer = route(model, roles=dict(architecture.said), lr=0.01).optimizer()
+    model = make(architecture)
+    optimizer = route(model, roles=dict(architecture.answers), lr=0.01).optimizer()
     grouped = [id(param) for group in optimizer.param_groups for param in group["params"]]
     assert sorted(grouped) == sorted(id(param) for param in model.parameters())
     before = [param.detach().clone() for param in model.parameters()]
@@ -57,7 +67,7 @@ def test_every_parameter_is_in_exactly_one_group_and_steps_are_taken(architectur
     assert all(not torch.equal(param, old) for param, old in zip(model.parameters(), before, strict=True))
 
 
-def test_what_cannot_be_told_is_asked_and_the_answers_are_taken() -> None:
+def test_ambiguous_roles_are_questions_and_answers_are_used() -> None:
     class Plain(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -67,18 +77,18 @@ def test_what_cannot_be_told_is_asked_and_the_answers_are_taken() -> None:
             self.attention.qkv = nn.Linear(8, 16)
 
     plan = route(Plain())
-    assert [one.name for one in plan.questions] == ["mixing", "second.weight", "attention.qkv.weight"]
+    assert [assignment.name for assignment in plan.questions] == ["mixing", "second.weight", "attention.qkv.weight"]
     assert "Ambiguous: 3." in str(plan)
     with pytest.raises(RoutingError, match=r"got 3 ambiguous ones:\n    mixing  8x8: a parameter of its own") as e:
         plan.optimizer()
     assert "16 rows are not 3 x 8" in str(e.value)
     assert "no later one takes its 8 outputs" in str(e.value)
-    said = {"mixing": "hidden matrix", "*.qkv.weight": "hidden matrix", "second.*": "head"}
-    plan = route(Plain(), roles=said)
+    answers = {"mixing": "hidden matrix", "*.qkv.weight": "hidden matrix", "second.*": "head"}
+    plan = route(Plain(), roles=answers)
     assert not plan.questions
     assert of_role(plan, "head") == {"second.weight", "second.bias"}
     assert of_role(plan, "hidden matrix") == {"mixing", "first.weight", "attention.qkv.weight"}
-    assert of_role(route(Plain(), roles=said | {"second.*": "hidden matrix"}, headless=True), "head") == set()
+    assert of_role(route(Plain(), roles=answers | {"second.*": "hidden matrix"}, headless=True), "head") == set()
 
 
 class Mlp(nn.Module):
@@ -106,7 +116,7 @@ def shared(model: nn.Module) -> nn.Module:
     return model
 
 
-# A model, and which of its weights are heads; those asked for.
+# A model, its weights that are heads, and those that are ambiguous.
 ENDS = {
     "by attributes": (Mlp(4, 8, 8, 3), {"fc3.weight"}, set()),
     "a list": (holding(layers=nn.ModuleList([nn.Linear(4, 8), nn.Linear(8, 3)])), {"layers.1.weight"}, set()),
@@ -179,26 +189,30 @@ ENDS = {
     "compiled": (holding(_orig_mod=Mlp(4, 8, 3)), {"_orig_mod.fc2.weight"}, set()),
     "in parallel": (nn.DataParallel(Mlp(4, 8, 3)), {"module.fc2.weight"}, set()),
     "transformers', with several heads": (
-        made(ARCHITECTURES["BERT, pretraining"]),
+        make(ARCHITECTURES["BERT, pretraining"]),
         {"cls.seq_relationship.weight"},
         set(),
     ),
     "transformers', a class of its own": (
-        made(ARCHITECTURES["T5, questions"]),
+        make(ARCHITECTURES["T5, questions"]),
         {"qa_outputs.weight"},
         set(),
     ),
 }
 
 
-@pytest.mark.parametrize(("model", "heads", "asked"), ENDS.values(), ids=ENDS)
-def test_last_layers_are_told_by_who_takes_their_outputs(model: nn.Module, heads: set[str], asked: set[str]) -> None:
+@pytest.mark.parametrize(("model", "heads", "ambiguous"), ENDS.values(), ids=ENDS)
+def test_last_layers_are_found_by_the_layers_that_take_their_outputs(
+    model: nn.Module, heads: set[str], ambiguous: set[str]
+) -> None:
     plan = route(model)
-    assert {one.name for one in plan.parameters if one.role == "head" and "weight" in one.name} == heads
-    assert {one.name for one in plan.questions} == asked
+    assert {
+        assignment.name for assignment in plan.parameters if assignment.role == "head" and "weight" in assignment.name
+    } == heads
+    assert {assignment.name for assignment in plan.questions} == ambiguous
 
 
-def test_owners_tell_what_parametrized_weights_are_for() -> None:
+def test_parametrized_weights_have_the_role_of_their_module() -> None:
     normed = torch.nn.utils.parametrizations
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the old weight_norm says that it is old
@@ -210,7 +224,7 @@ def test_owners_tell_what_parametrized_weights_are_for() -> None:
         hidden=normed.weight_norm(nn.Linear(8, 8)),
         head=nn.Linear(8, 3),
     )
-    roles = {one.name: one.role for one in route(model).parameters}
+    roles = {assignment.name: assignment.role for assignment in route(model).parameters}
     assert roles["table.parametrizations.weight.original"] == "embedding"
     assert roles["depthwise.parametrizations.weight.original1"] == "depthwise convolution"
     assert roles["hidden.parametrizations.weight.original0"] == "scale"
@@ -222,7 +236,7 @@ def test_biases_and_single_rows_are_no_matrices_whatever_their_shape() -> None:
     model = holding(gate=nn.Linear(8, 1), head=nn.Linear(8, 3))
     model.several_bias = nn.Parameter(torch.zeros(4, 8))
     model.embed_images = nn.Linear(48, 8)
-    roles = {one.name: (one.role, one.rule) for one in route(model).parameters}
+    roles = {assignment.name: (assignment.role, assignment.rule) for assignment in route(model).parameters}
     assert roles["several_bias"] == ("bias", "adamw")
     assert roles["gate.weight"][1] == "adamw"
     assert roles["embed_images.weight"][0] == "embedding"
@@ -237,20 +251,26 @@ def test_every_built_in_task_can_be_routed(name: str) -> None:
     assert not plan.questions, plan
 
 
-def test_parts_of_a_parameter_are_told() -> None:
+def test_blocks_of_a_parameter_are_settings() -> None:
     blocks = {
-        one.name: dict(one.treatment.settings)
-        for one in route(made(ARCHITECTURES["Mixtral, a mixture of experts"])).parameters
+        assignment.name: dict(assignment.treatment.settings)
+        for assignment in route(make(ARCHITECTURES["Mixtral, a mixture of experts"])).parameters
     }
     assert blocks["model.layers.0.mlp.experts.down_proj"]["stacked"] is True
-    recurrent = {one.name: dict(one.treatment.settings) for one in route(made(ARCHITECTURES["RNN"])).parameters}
+    recurrent = {
+        assignment.name: dict(assignment.treatment.settings)
+        for assignment in route(make(ARCHITECTURES["RNN"])).parameters
+    }
     assert recurrent["lstm.weight_ih_l0"]["row_blocks"] == 4
     assert recurrent["gru.weight_hh_l0"]["row_blocks"] == 3
-    gpt2 = {one.name: dict(one.treatment.settings) for one in route(made(ARCHITECTURES["GPT-2"])).parameters}
+    gpt2 = {
+        assignment.name: dict(assignment.treatment.settings)
+        for assignment in route(make(ARCHITECTURES["GPT-2"])).parameters
+    }
     assert gpt2["transformer.h.0.attn.c_attn.weight"]["column_blocks"] == 3  # kept as (in, out)
     residual = {
-        one.name: dict(one.treatment.settings)
-        for one in route(ARCHITECTURES["ResNet, of a vision library"].make()).parameters
+        assignment.name: dict(assignment.treatment.settings)
+        for assignment in route(ARCHITECTURES["ResNet, of a vision library"].make()).parameters
     }
     assert residual["layer1.2.weight"]["row_blocks"] == 2
-    assert {part.role for part in roles_of(nn.Conv1d(4, 4, 3, groups=4))} == {"depthwise convolution", "bias"}
+    assert {role.role for role in roles_of(nn.Conv1d(4, 4, 3, groups=4))} == {"depthwise convolution", "bias"}

@@ -1,4 +1,4 @@
-"""Routing: the plan, and the one optimizer that comes of it."""
+"""Routing: the plan, and the optimizer that it creates."""
 
 import copy
 import io
@@ -17,12 +17,12 @@ from thalweg.registry import WRAPPERS
 
 
 def apart(model: Gpt, lr: float) -> None:
-    """Four steps by torch's own classes side by side: Q, K and V as parameters of their own."""
+    """Take four steps with separate optimizers, with Q, K and V as separate parameters."""
     named = dict(model.named_parameters())
     fused = [param for name, param in named.items() if "qkv.weight" in name]
     whole = [param for name, param in named.items() if "proj.weight" in name]
     pieces = [nn.Parameter(rows.detach().clone()) for param in fused for rows in param.chunk(3)]
-    others = {name: param for name, param in named.items() if all(param is not one for one in (*fused, *whole))}
+    others = {name: param for name, param in named.items() if all(param is not matrix for matrix in (*fused, *whole))}
     decayed = [param for name, param in others.items() if name in ("wte.weight", "pos")]
     rest = [param for name, param in others.items() if name not in ("wte.weight", "pos")]
     adamw = torch.optim.AdamW(
@@ -32,8 +32,8 @@ def apart(model: Gpt, lr: float) -> None:
     for _ in range(4):
         model.zero_grad()
         model(TOKENS).square().mean().backward()
-        for own, rows in zip(pieces, (rows for param in fused for rows in param.grad.chunk(3)), strict=True):
-            own.grad = rows.clone()
+        for piece, rows in zip(pieces, (rows for param in fused for rows in param.grad.chunk(3)), strict=True):
+            piece.grad = rows.clone()
         adamw.step()
         muon.step()
         with torch.no_grad():
@@ -41,8 +41,10 @@ def apart(model: Gpt, lr: float) -> None:
                 param.copy_(torch.cat(pieces[3 * k : 3 * k + 3]))
 
 
-def difference(one: nn.Module, other: nn.Module) -> float:
-    return max(float((a - b).detach().abs().max()) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+def difference(first: nn.Module, second: nn.Module) -> float:
+    return max(
+        float((a - b).detach().abs().max()) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
 
 
 def test_a_routed_optimizer_does_what_two_side_by_side_do() -> None:
@@ -74,40 +76,45 @@ def test_factors_of_roles_and_rules_are_in_the_groups() -> None:
 
 def test_one_state_dict_holds_it_all() -> None:
     whole, halved = gpt(), gpt()
-    one, two = route(whole, lr=0.01).optimizer(), route(halved, lr=0.01).optimizer()
-    train(whole, one, 6)
-    train(halved, two, 3)
+    uninterrupted, interrupted = route(whole, lr=0.01).optimizer(), route(halved, lr=0.01).optimizer()
+    train(whole, uninterrupted, 6)
+    train(halved, interrupted, 3)
     file = io.BytesIO()
-    torch.save(two.state_dict(), file)
+    torch.save(interrupted.state_dict(), file)
     file.seek(0)
     resumed = route(halved, lr=0.5).optimizer()
     resumed.load_state_dict(torch.load(file, weights_only=True))
     train(halved, resumed, 3)
     assert difference(whole, halved) == 0
-    assert type(pickle.loads(pickle.dumps(resumed))) is type(copy.deepcopy(resumed)) is type(resumed) is type(one)
+    assert (
+        type(pickle.loads(pickle.dumps(resumed)))
+        is type(copy.deepcopy(resumed))
+        is type(resumed)
+        is type(uninterrupted)
+    )
     with pytest.raises(ParameterError, match="the checkpoint must be one of Muon"):
         resumed.load_state_dict(
-            torch.optim.AdamW(gpt().parameters()).state_dict() | {"param_groups": one_group(resumed)}
+            torch.optim.AdamW(gpt().parameters()).state_dict() | {"param_groups": groups_of_another_kind(resumed)}
         )
 
 
-def one_group(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
-    """Groups as of an optimizer of another kind."""
+def groups_of_another_kind(optimizer: torch.optim.Optimizer) -> list[dict[str, object]]:
+    """Return groups as an optimizer of another kind saves them."""
     return [{"params": group["params"], "lr": 0.1} for group in optimizer.state_dict()["param_groups"]]
 
 
 @pytest.mark.parametrize(
     "scheduler",
     [
-        lambda one: torch.optim.lr_scheduler.OneCycleLR(one, max_lr=0.1, total_steps=10),
-        lambda one: torch.optim.lr_scheduler.CosineAnnealingLR(one, 10),
-        lambda one: torch.optim.lr_scheduler.ReduceLROnPlateau(one, patience=0),
-        lambda one: torch.optim.lr_scheduler.CyclicLR(one, 1e-3, 0.1),
-        lambda one: torch.optim.lr_scheduler.SequentialLR(
-            one,
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=10),
+        lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10),
+        lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
+        lambda optimizer: torch.optim.lr_scheduler.CyclicLR(optimizer, 1e-3, 0.1),
+        lambda optimizer: torch.optim.lr_scheduler.SequentialLR(
+            optimizer,
             [
-                torch.optim.lr_scheduler.LinearLR(one, 0.1, total_iters=2),
-                torch.optim.lr_scheduler.ExponentialLR(one, 0.9),
+                torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=2),
+                torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9),
             ],
             [2],
         ),
@@ -163,15 +170,15 @@ def test_blocks_are_clipped_by_the_norm_of_all() -> None:
 
 
 def test_a_checkpoint_of_another_routing_is_refused() -> None:
-    one = route(gpt(), roles={"blocks.0.proj.weight": "embedding"}).optimizer()
-    other = route(gpt(), roles={"blocks.1.proj.weight": "embedding"}).optimizer()
+    first = route(gpt(), roles={"blocks.0.proj.weight": "embedding"}).optimizer()
+    second = route(gpt(), roles={"blocks.1.proj.weight": "embedding"}).optimizer()
     with pytest.raises(ParameterError, match="must be one of the same routing, got blocks"):
-        other.load_state_dict(one.state_dict())
+        second.load_state_dict(first.state_dict())
 
 
 def test_learning_rates_keep_the_ratio_of_the_defaults_unless_steps_are_of_one_size() -> None:
-    def rates(*given: object, **settings: float) -> dict[str, float]:
-        groups = route(gpt(), *given, **settings).optimizer().param_groups
+    def rates(*rules_of_plan: object, **settings: float) -> dict[str, float]:
+        groups = route(gpt(), *rules_of_plan, **settings).optimizer().param_groups
         return {group["rule"]: group["lr"] for group in groups}
 
     assert rates("shampoo") == {"shampoo": 0.1, "adamw": pytest.approx(1e-3)}
@@ -196,25 +203,25 @@ def test_rules_are_named_given_or_put_together() -> None:
     model = gpt()
     assert type(route(model, "lion").optimizer()) is optim.Lion
     assert type(route(model, rules.AdamW).optimizer()) is optim.AdamW
-    assert {one.rule for one in route(model, "soap", "lion").parameters} == {"soap", "lion"}
+    assert {assignment.rule for assignment in route(model, "soap", "lion").parameters} == {"soap", "lion"}
     original = rules.Routed((rules.Muon(adjust_lr_fn="original"), rules.SGD(momentum=0.9)))
     plan = route(model, original)
     assert plan.optimizer().param_groups[0]["adjust_lr_fn"] == "original"
     assert plan.optimizer().param_groups[0]["sgd_momentum"] == 0.9
     assert route(model).optimizer().param_groups[0]["adjust_lr_fn"] == "match_rms_adamw"
     for spec in ("cautious(muon)", "cautious(muon+adamw)", "schedule_free_adamw", "normuon", "scion", "shampoo+sgd"):
-        one = gpt()
-        optimizer = route(one, spec, lr=0.01).optimizer()
-        train(one, optimizer)
+        model = gpt()
+        optimizer = route(model, spec, lr=0.01).optimizer()
+        train(model, optimizer)
         with optimizer.evaluating():
-            assert all(param.isfinite().all() for param in one.parameters())
+            assert all(param.isfinite().all() for param in model.parameters())
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = gpt()
     model.wte.requires_grad_(False)
     plan = route(model)
-    assert "wte.weight" not in {one.name for one in plan.parameters}
+    assert "wte.weight" not in {assignment.name for assignment in plan.parameters}
     assert "1 frozen" in str(plan)
 
 
@@ -227,7 +234,7 @@ def test_the_plan_reads_as_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error", "said"),
+    ("call", "error", "message"),
     [
         (lambda: route([torch.zeros(2, 2)]), ParameterTypeError, "route: model must be a module, .* got list"),
         (lambda: route(gpt(), "muonn"), LookupError, "no rule is called 'muonn'. Did you mean muon"),
@@ -263,9 +270,9 @@ def test_the_plan_reads_as_a_table() -> None:
         (lambda: rules.Routed((rules.SAM(rules.SGD()), rules.AdamW())), SettingError, "needs second gradient"),
     ],
 )
-def test_mistakes_are_told(wrong, error, said) -> None:
-    with pytest.raises(error, match=said):
-        wrong()
+def test_mistakes_get_a_clear_error(call, error, message) -> None:
+    with pytest.raises(error, match=message):
+        call()
 
 
 def test_a_rule_of_matrices_refuses_what_it_cannot_split() -> None:

@@ -1,4 +1,4 @@
-"""What settings are warned of, and what lies just beside it and is not."""
+"""Settings that cause a warning, and settings just beside them that do not."""
 
 import copy
 import itertools
@@ -30,13 +30,13 @@ def params(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     return [torch.ones(3, 3, dtype=dtype, requires_grad=True)]
 
 
-def said(make: Callable[[], Any]) -> list[str]:
-    """What is warned of, all of it by our own class."""
-    with warnings.catch_warnings(record=True) as found:
+def warnings_of(make: Callable[[], Any]) -> list[str]:
+    """Return the messages of all warnings, which are of our own class."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         make()
-    assert all(one.category is SettingWarning for one in found)
-    return [str(one.message) for one in found]
+    assert all(warning.category is SettingWarning for warning in caught)
+    return [str(warning.message) for warning in caught]
 
 
 def step(optimizer: torch.optim.Optimizer) -> None:
@@ -50,7 +50,7 @@ def wrapped(rule: rules.Rule, **settings: Any) -> Callable[[], Any]:
     return lambda: optim.optimizer_for(rule)(params(), **settings)
 
 
-# What fires, what the message says, and the neighbour that does not.
+# Settings that cause a warning, its message, and neighbouring settings that cause none.
 PAIRS = {
     "a rate without its minus": (
         lambda: optim.AdamW(params(), lr=1e3, weight_decay=0.0),
@@ -161,10 +161,12 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(("doubtful", "message", "beside_it"), PAIRS.values(), ids=PAIRS)
-def test_what_contradicts_is_warned_of_and_its_neighbour_is_not(doubtful: Any, message: str, beside_it: Any) -> None:
-    (text,) = said(doubtful)
+def test_conflicting_settings_cause_a_warning_and_neighbouring_ones_do_not(
+    doubtful: Any, message: str, beside_it: Any
+) -> None:
+    (text,) = warnings_of(doubtful)
     assert re.search(message, text), text
-    assert said(beside_it) == []
+    assert warnings_of(beside_it) == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -173,12 +175,12 @@ def test_nothing_is_warned_of_at_defaults(name: str, dtype: torch.dtype) -> None
     rule = parse(f"{name}(adam)" if name in WRAPPERS else name).rule
     assert isinstance(rule, rules.Rule)
     if not dtype.is_complex or rule.traits.supports_complex:
-        assert said(lambda: optim.optimizer_for(rule)(params(dtype))) == []
+        assert warnings_of(lambda: optim.optimizer_for(rule)(params(dtype))) == []
 
 
 def test_no_contender_is_warned_of() -> None:
-    together = [parse(name) for name in ("then(adam,sgd)", "muon+adamw", "clip(muon+adamw)", "mechanic(adamw)")]
-    for contender in (*CONTENDERS.values(), *together):
+    composites = [parse(name) for name in ("then(adam,sgd)", "muon+adamw", "clip(muon+adamw)", "mechanic(adamw)")]
+    for contender in (*CONTENDERS.values(), *composites):
         at = contender.rule.with_(**contender.recommended)
         assert isinstance(at, rules.Rule)
         assert find_conflicts(at, torch.float32) == {}, contender.name
@@ -187,7 +189,9 @@ def test_no_contender_is_warned_of() -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_no_corner_of_what_is_searched_is_warned_of(name: str) -> None:
     rule = RULES[name]()
-    ends = {key: (one.search.low, one.search.high) for key, one in rule.hypers().items() if one.search}
+    ends = {
+        key: (declared.search.low, declared.search.high) for key, declared in rule.hypers().items() if declared.search
+    }
     for corner in itertools.product(*ends.values()):
         assert find_conflicts(rule.with_(**dict(zip(ends, corner, strict=True))), torch.float32) == {}, corner
 
@@ -199,7 +203,7 @@ def test_a_search_may_let_a_rate_grow_as_far_as_it_is_not_doubted() -> None:
 def test_a_rule_of_ones_own_is_judged_by_what_it_declares() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Own(rules.Rule, scope="elementwise"):
-        """One's own."""
+        """A rule of a user."""
 
         lr: float = learning_rate(0.5, low=0.1, high=1.0)
 
@@ -211,26 +215,26 @@ def test_a_rule_of_ones_own_is_judged_by_what_it_declares() -> None:
 
     assert Own.lr == 0.5
     assert [check.condition for check in setting_checks(Own())] == ["lr above 100"]
-    (text,) = said(lambda: optim.optimizer_for(Own)(params(), lr=1e4))
+    (text,) = warnings_of(lambda: optim.optimizer_for(Own)(params(), lr=1e4))
     assert text.startswith("Own: lr must be at most 100")
 
 
-def test_each_thing_is_said_once_for_an_optimizer() -> None:
+def test_each_warning_is_given_once_for_an_optimizer() -> None:
     groups = [{"params": params()}, {"params": params(), "lr": 2e3}, {"params": params(torch.float64), "lr": 3e3}]
 
     def make() -> None:
-        made = optim.Adam(groups, lr=1e3)
-        made.add_param_group({"params": params(), "lr": 4e3})
-        copy.deepcopy(made).add_param_group({"params": params(), "lr": 5e3})
+        optimizer = optim.Adam(groups, lr=1e3)
+        optimizer.add_param_group({"params": params(), "lr": 4e3})
+        copy.deepcopy(optimizer).add_param_group({"params": params(), "lr": 5e3})
 
-    assert len(said(make)) == 1
-    assert len(said(lambda: optim.Adam(params(), lr=1e3, betas=(0.999, 0.9)))) == 2
+    assert len(warnings_of(make)) == 1
+    assert len(warnings_of(lambda: optim.Adam(params(), lr=1e3, betas=(0.999, 0.9)))) == 2
 
 
 def test_the_line_is_the_callers_and_the_filter_is_the_standard_one() -> None:
-    with pytest.warns(SettingWarning) as found:
+    with pytest.warns(SettingWarning) as caught:
         optim.Adam(params(), lr=1e3)  # this line
-    assert "# this line" in linecache.getline(found[0].filename, found[0].lineno)
+    assert "# this line" in linecache.getline(caught[0].filename, caught[0].lineno)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", category=SettingWarning)
@@ -249,7 +253,7 @@ def scheduled(make: Callable[[], torch.optim.Optimizer], factor: Callable[[int],
             step(optimizer)
             scheduler.step()
 
-    return said(train)
+    return warnings_of(train)
 
 
 def test_a_rate_that_falls_is_warned_of_where_the_rule_takes_the_place_of_a_schedule() -> None:
@@ -275,7 +279,7 @@ def test_a_checkpoint_with_a_lower_rate_is_no_schedule() -> None:
         high.load_state_dict(low.state_dict())
         step(high)
 
-    assert said(load) == []
+    assert warnings_of(load) == []
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
@@ -286,20 +290,20 @@ def model() -> nn.Module:
 
 
 def test_a_route_is_judged_by_the_rule_that_each_group_follows() -> None:
-    assert said(lambda: optim.route(model(), "muon", lr=0.01).optimizer()) == []
-    (text,) = said(lambda: optim.route(model(), "muon", adamw_betas=(0.999, 0.9)).optimizer())
+    assert warnings_of(lambda: optim.route(model(), "muon", lr=0.01).optimizer()) == []
+    (text,) = warnings_of(lambda: optim.route(model(), "muon", adamw_betas=(0.999, 0.9)).optimizer())
     assert text.startswith("AdamW: beta1²")
-    (text, *_) = said(lambda: optim.route(model(), "muon", lr=2.0, weight_decay=0.7).optimizer())
+    (text, *_) = warnings_of(lambda: optim.route(model(), "muon", lr=2.0, weight_decay=0.7).optimizer())
     assert text.startswith(("Muon: weight decay must leave", "AdamW: weight decay must leave"))
 
 
 def test_a_factor_of_no_decay_is_warned_of() -> None:
-    (text,) = said(lambda: optim.route(model(), "muon", weight_decay=0, decay_scale={"head": 2}))
+    (text,) = warnings_of(lambda: optim.route(model(), "muon", weight_decay=0, decay_scale={"head": 2}))
     assert text.startswith("route: decay_scale must have a weight decay to scale, got {'head': 2} and weight_decay=0.")
-    assert said(lambda: optim.route(model(), "muon", weight_decay=0, decay_scale={"head": 0})) == []
-    assert said(lambda: optim.route(model(), "muon", weight_decay=0.1, decay_scale={"head": 2})) == []
-    (text,) = said(lambda: optim.route(model(), "rprop", decay_scale={"head": 2}))
-    assert "and none. Take a rule that has one" in text
+    assert warnings_of(lambda: optim.route(model(), "muon", weight_decay=0, decay_scale={"head": 0})) == []
+    assert warnings_of(lambda: optim.route(model(), "muon", weight_decay=0.1, decay_scale={"head": 2})) == []
+    (text,) = warnings_of(lambda: optim.route(model(), "rprop", decay_scale={"head": 2}))
+    assert "and none. Use a rule that has one" in text
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -307,22 +311,22 @@ def test_a_factor_of_no_decay_is_warned_of() -> None:
 
 def test_a_comparison_warns_of_what_was_pinned_and_not_of_what_a_search_tries() -> None:
     pinned = ["adamw:weight_decay=0,lr=1e3", "schedule_free_sgd:schedule=linear"]
-    (text,) = said(lambda: thalweg.compare("quadratic", pinned, budget="4trials"))
+    (text,) = warnings_of(lambda: thalweg.compare("quadratic", pinned, budget="4trials"))
     assert text.startswith("AdamW: lr must be at most 100")
     searched = ["prodigy:lr=1e-6..1e-4", "adahessian:lr=1e2..1e3"]
-    made = [parse(one).optimizer(params(), {"lr": 1e-5}) for one in searched]
-    assert len(made) == 2
-    assert said(lambda: [parse(one).optimizer(params(), {"lr": 1e6}) for one in searched]) == []
+    optimizers = [parse(text).optimizer(params(), {"lr": 1e-5}) for text in searched]
+    assert len(optimizers) == 2
+    assert warnings_of(lambda: [parse(text).optimizer(params(), {"lr": 1e6}) for text in searched]) == []
 
 
-def test_an_optimizer_that_a_search_made_says_nothing_later_either() -> None:
-    made = parse("schedule_free_sgd").optimizer(params(), {"lr": 0.5})
-    step(made)
-    made.param_groups[0]["lr"] = 0.001
-    assert said(lambda: step(made)) == []
+def test_an_optimizer_that_a_search_creates_never_warns() -> None:
+    optimizer = parse("schedule_free_sgd").optimizer(params(), {"lr": 0.5})
+    step(optimizer)
+    optimizer.param_groups[0]["lr"] = 0.001
+    assert warnings_of(lambda: step(optimizer)) == []
 
 
-def test_explain_tells_what_is_warned_of() -> None:
+def test_explain_lists_the_warnings() -> None:
     assert rules.explain(rules.SGD()).warned_of == ()
     assert rules.explain(rules.Prodigy()).warned_of[:2] == ("lr above 1000", "lr of 0.001 or less, except 0")
     assert "lr scheduled to a hundredth or less" in rules.explain(rules.ScheduleFreeSGD()).warned_of

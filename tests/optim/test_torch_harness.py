@@ -28,8 +28,8 @@ OURS: dict[str, type[optim.RuleOptimizer]] = {
     "Rprop": optim.Rprop,
     "ASGD": optim.ASGD,
 }
-# Those that do not do exactly what torch's do, as their `Departs:` says; cases/rules.py holds them to references. And
-# the one that needs a closure, which tests/optim/test_lbfgs.py holds to torch's.
+# Rules that depart from torch's, as their `Departs:` says; cases/rules.py holds them to references. And LBFGS, which
+# needs a closure: tests/optim/test_lbfgs.py holds it to torch's.
 OTHERS = {"Adafactor", "LBFGS", "Muon"}
 # torch computes a part of theirs in float32.
 COARSE = {"NAdam": 1e-6, "ASGD": 1e-6}
@@ -37,10 +37,10 @@ INFOS = [info for info in harness.optim_db if info.name in OURS]
 # Inputs, with each of torch's kernels asked for and not, `differentiable` among them.
 INPUTS = [
     pytest.param(
-        info, one, id=f"{info.name}-{one.desc}-{'-'.join(key for key, on in one.kwargs.items() if on is True)}"
+        info, inputs, id=f"{info.name}-{inputs.desc}-{'-'.join(key for key, on in inputs.kwargs.items() if on is True)}"
     )
     for info in INFOS
-    for one in harness._get_optim_inputs_including_global_cliquey_kwargs("cpu", torch.float64, info)
+    for inputs in harness._get_optim_inputs_including_global_cliquey_kwargs("cpu", torch.float64, info)
 ]
 each_info = pytest.mark.parametrize("info", INFOS, ids=lambda info: info.name)
 
@@ -55,7 +55,7 @@ def kinds(info: Any) -> tuple[Any, Any]:
 
 
 def trained(kind: Any, kwargs: dict[str, Any], dtype: torch.dtype, schedulers: Any = ()) -> list[Tensor]:
-    """Where some steps on a bowl that is not a quadratic end."""
+    """Return the parameters after some steps on a bowl that is not a quadratic."""
     generator = torch.Generator().manual_seed(0)
     params = [torch.randn(shape, generator=generator, dtype=dtype) for shape in ((6, 4), (4,), (), (2, 3, 3, 3))]
     if not kwargs.get("differentiable"):
@@ -78,16 +78,16 @@ def trained(kind: Any, kwargs: dict[str, Any], dtype: torch.dtype, schedulers: A
 
 
 def assert_close(ours: list[Tensor], theirs: list[Tensor], rtol: float = 1e-9) -> None:
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol / 10)
+    for actual, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol / 10)
 
 
-@pytest.mark.parametrize(("info", "given"), INPUTS)
-def test_inputs(info: Any, given: Any) -> None:
+@pytest.mark.parametrize(("info", "inputs"), INPUTS)
+def test_inputs(info: Any, inputs: Any) -> None:
     ours, theirs = kinds(info)
-    ends = [trained(kind, given.kwargs, torch.float64) for kind in (ours, theirs)]
+    ends = [trained(kind, inputs.kwargs, torch.float64) for kind in (ours, theirs)]
     # torch computes with a float32 learning rate in float32, and so with the number of steps to differentiate.
-    coarse = torch.is_tensor(given.kwargs.get("lr")) or given.kwargs.get("differentiable")
+    coarse = torch.is_tensor(inputs.kwargs.get("lr")) or inputs.kwargs.get("differentiable")
     assert_close(*ends, rtol=1e-4 if coarse else COARSE.get(info.name, 1e-9))
 
 
@@ -98,7 +98,7 @@ def test_schedulers(info: Any) -> None:
         assert_close(*ends, rtol=COARSE.get(info.name, 1e-9))
 
 
-# What torch refuses for want of a kernel works here.
+# Inputs that torch refuses because it has no kernel for them, and that work here.
 WORKS_HERE = (
     "lr as Tensor doesn't work with foreach & not capturable",
     "betas must be either both floats or both Tensors",
@@ -113,23 +113,23 @@ ERRORS = [
 
 @pytest.mark.parametrize(("info", "error"), ERRORS)
 def test_error_inputs(info: Any, error: Any) -> None:
-    given = error.optimizer_error_input
-    params = given.params if given.params is not None else [Parameter(torch.ones(2, 2))]
-    if given.desc in WORKS_HERE:
-        plain = {key: value for key, value in given.kwargs.items() if key != "foreach"}
+    inputs = error.optimizer_error_input
+    params = inputs.params if inputs.params is not None else [Parameter(torch.ones(2, 2))]
+    if inputs.desc in WORKS_HERE:
+        plain = {key: value for key, value in inputs.kwargs.items() if key != "foreach"}
         plain = {key: tuple(map(float, value)) if key == "betas" else float(value) for key, value in plain.items()}
         with pytest.raises(error.error_type, match=error.error_regex):
-            info.optim_cls(params, **given.kwargs)
-        found = trained(OURS[info.name], given.kwargs, torch.float64)
-        for one, other in zip(found, trained(info.optim_cls, plain, torch.float64), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)  # a float32 0.99 is not a float64 0.99
+            info.optim_cls(params, **inputs.kwargs)
+        actual = trained(OURS[info.name], inputs.kwargs, torch.float64)
+        for ours, theirs in zip(actual, trained(info.optim_cls, plain, torch.float64), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)  # a float32 0.99 is not a float64 0.99
         return
     if error.error_type is UserWarning:
         with pytest.warns(error.error_type, match=error.error_regex):
-            OURS[info.name](params, **given.kwargs)
+            OURS[info.name](params, **inputs.kwargs)
         return
     with pytest.raises(error.error_type):
-        OURS[info.name](params, **given.kwargs)
+        OURS[info.name](params, **inputs.kwargs)
 
 
 @each_info
@@ -155,8 +155,8 @@ def test_complex_parameters(info: Any, dtype: torch.dtype, options: dict) -> Non
             optimizer.step()
         ends.append([param.detach() for param in params])
         saved.append(optimizer.state_dict()["state"])
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     for index, entry in saved[1].items():
         for key, value in entry.items():
             if torch.is_tensor(value) and value.dim():
@@ -174,9 +174,9 @@ def test_mixed_dtypes_in_one_group(info: Any) -> None:
         optimizer.step()
     expected = params[1].detach()
     for param in params:
-        found = param.detach().real if param.is_complex() else param.detach()
+        actual = param.detach().real if param.is_complex() else param.detach()
         torch.testing.assert_close(
-            found.double(), expected, rtol=2e-2 if param.element_size() == 2 else 1e-5, atol=2e-2
+            actual.double(), expected, rtol=2e-2 if param.element_size() == 2 else 1e-5, atol=2e-2
         )
     assert len({line for line in str(optimizer.prepare()).splitlines() if not line.startswith(" ")}) == 1
 

@@ -22,8 +22,8 @@ def fresh(dtype: torch.dtype = torch.float32, shapes: Shapes = SHAPES) -> list[t
 
 
 def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], **tolerance: float) -> None:
-    for one, other in zip(ours, theirs, strict=True):
+    for actual, expected in zip(ours, theirs, strict=True):
         if tolerance:
-            torch.testing.assert_close(one.detach(), other.detach(), **tolerance)
+            torch.testing.assert_close(actual.detach(), expected.detach(), **tolerance)
         else:
-            assert torch.equal(one, other)
+            assert torch.equal(actual, expected)
