@@ -28,6 +28,7 @@ WRAPPED = {
     "needs": (
         ("gradient", "second gradient", "second gradient"),
         ("curvature", "gradient", "curvature"),
+        ("curvature", "second gradient", "second gradient"),
         ("gradient", "gradient", "gradient"),
     ),
     "min_dims": ((2, 0, 2), (0, 1, 1)),

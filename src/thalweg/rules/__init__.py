@@ -1,4 +1,4 @@
-"""Rules: the formulas of optimizers, each written once as pure functions."""
+"""Rules: the formulas of optimizers, each written once, as pure functions."""
 
 from thalweg.rules import wrappers
 from thalweg.rules.adabelief import AdaBelief

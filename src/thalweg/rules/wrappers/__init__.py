@@ -1,4 +1,4 @@
-"""Wrappers: what can be put around a rule. One a file."""
+"""Wrappers: rules that change another rule, one a file."""
 
 from thalweg.rules.composition.split import Split
 from thalweg.rules.wrappers.asam import ASAM
