@@ -87,6 +87,7 @@ class Training:
         return ends
 
 
+SHORT: dict[str, Any] = {"history_size": 12}
 SMALL: dict[str, Any] = {"max_iter": 6, "history_size": 3, "lr": 0.3}
 CASES = [
     (least_squares, {}, 8),
@@ -283,7 +284,8 @@ def test_a_closure_that_fails_leaves_nothing_moved() -> None:
     assert training.looks[-1][1] < 0.2 * training.looks[0][1]
 
 
-@pytest.mark.parametrize("settings", [{}, WOLFE, SMALL | WOLFE], ids=str)
+# Of the 100 changes that are remembered by default most would be empty here, and each costs time.
+@pytest.mark.parametrize("settings", [SHORT, SHORT | WOLFE, SMALL | WOLFE], ids=str)
 @pytest.mark.parametrize("how", ["saved", "copied", "pickled"])
 def test_goes_on_exactly(settings: dict[str, Any], how: str) -> None:
     training, other = (Training(optim.LBFGS, network(), **settings) for _ in range(2))

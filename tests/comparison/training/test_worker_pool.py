@@ -23,6 +23,13 @@ from thalweg.comparison.training import worker_pool
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
 
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no worker count as hanging because the machine is busy: on some it takes minutes to start one."""
+    monkeypatch.setattr(worker_pool, "LEAST_PATIENCE_S", 1e5)
+
+
 HORIZON = TrainingSchedule(steps=20, schedule="linear", looks=2)
 
 
@@ -104,8 +111,7 @@ def test_workers_that_always_die_leave_the_work_to_this_process() -> None:
 
 def test_a_worker_that_hangs_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sprung, home = trap(tmp_path / "trap"), os.getpid()
-    # The clock leaps once a worker hangs, so that the limit is reached then, and never because the machine is busy.
-    monkeypatch.setattr(worker_pool, "LEAST_PATIENCE_S", 1e5)
+    # The clock leaps once a worker hangs, so that the limit is reached then.
     clock = SimpleNamespace(
         monotonic=lambda: time.monotonic() + (0.0 if (tmp_path / "trap").exists() else 1e6), sleep=time.sleep
     )
