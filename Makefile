@@ -16,7 +16,7 @@ check: .venv/installed
 	$(BIN)/lint-imports
 
 tests: .venv/installed
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Offline; every warning is an error. Open build/docs/docs/index.html afterwards.
 docs: .venv/installed

@@ -89,6 +89,7 @@ class Training:
         return ends
 
 
+SHORT: dict[str, Any] = {"history_size": 12}
 SMALL: dict[str, Any] = {"max_iter": 6, "history_size": 3, "lr": 0.3}
 CASES = [
     (least_squares, {}, 8),
@@ -289,7 +290,8 @@ def test_a_closure_that_fails_leaves_nothing_moved() -> None:
     assert training.evaluations[-1][1] < 0.2 * training.evaluations[0][1]
 
 
-@pytest.mark.parametrize("settings", [{}, WOLFE, SMALL | WOLFE], ids=str)
+# Of the 100 changes that are remembered by default most would be empty here, and each costs time.
+@pytest.mark.parametrize("settings", [SHORT, SHORT | WOLFE, SMALL | WOLFE], ids=str)
 @pytest.mark.parametrize("how", ["saved", "copied", "pickled"])
 def test_goes_on_exactly(settings: dict[str, Any], how: str) -> None:
     training, resumed = (Training(optim.LBFGS, network(), **settings) for _ in range(2))

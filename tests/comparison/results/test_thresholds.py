@@ -6,7 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import thalweg
 from thalweg.comparison.protocol.procedure import Findings, Race
 from thalweg.comparison.results.half_sample_check import halved
 from thalweg.comparison.results.records import TrialRecord
@@ -82,3 +85,30 @@ def test_a_half_of_four_says_something_and_one_of_three_does_not() -> None:
     apart = {"a": [0.0, 0.1] * 4, "b": [5.0, 5.2] * 4}
     assert halved(apart) == (4, ["a"], ["a"])
     assert halved({name: scores[:7] for name, scores in apart.items()}) is None
+
+
+def descend(make_optimizer: Any, report: Any) -> None:
+    """Train for five steps, which takes no time."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer([weight])
+    for _ in range(5):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+        report(weight.square().sum())
+
+
+@pytest.mark.parametrize(("budget", "few"), [("15trials", True), ("16trials", False)])
+def test_fewer_than_sixteen_settings_are_few(budget: str, few: bool) -> None:
+    cautions = thalweg.compare(descend, ["sgd"], budget=budget).cautions
+    assert any(text.startswith("Few settings were searched") for text in cautions) == few
+
+
+@pytest.mark.parametrize(("switch_at", "never"), [(5, False), (6, True)])
+def test_a_switch_after_the_last_step_never_happens(switch_at: int, never: bool) -> None:
+    x = torch.linspace(-1, 1, 40).unsqueeze(1)
+    loss = thalweg.supervised(nn.functional.mse_loss)
+    task = thalweg.Task(model=lambda: nn.Linear(1, 1), loss=loss, data=(x, x), batch_size=10, passes=2)
+    found = thalweg.compare(task, [f"then(adam,sgd):switch_at={switch_at}"], budget="1trial")
+    assert [schedule.steps for schedule in found.plan.schedules.values()] == [6]
+    assert any("that never ran. Give a step" in text for text in found.cautions) == never

@@ -26,6 +26,13 @@ from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import Workload, as_workload
 
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no worker count as hanging because the machine is busy, where it may take minutes to start one."""
+    monkeypatch.setattr(worker_pool, "MIN_TIMEOUT_S", 1e5)
+
+
 SCHEDULE = TrainingSchedule(steps=20, schedule="linear", num_evaluations=2)
 SGD = CONTENDERS["sgd"]
 
