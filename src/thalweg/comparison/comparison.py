@@ -87,7 +87,7 @@ def compare(
         StoreError: If the store cannot be opened, read or written.
 
     Example:
-        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials")
+        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
         >>> len(comparison.contenders)
         2
         >>> comparison.verdict.recommended in ("gd", "adam")
@@ -196,7 +196,7 @@ class Comparison:
         record: The stored facts: task, contenders, plan and environment.
 
     Example:
-        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials")
+        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
         >>> Comparison(comparison.store, comparison.record).metric
         'training height'
     """
