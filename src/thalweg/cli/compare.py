@@ -116,7 +116,7 @@ def compare(
 
         found = comparison.compare(task, names, store=out / "store.sqlite", watch=watch, **asked)
     if not heard:
-        click.echo(f"finished at {found.header.finished}: shown from {out / 'store.sqlite'}, nothing was run", err=True)
+        click.echo(f"finished at {found.record.finished}: shown from {out / 'store.sqlite'}, nothing was run", err=True)
     page = found.report(out / "report.html")
     if as_json:
         print_json(found.to_json() | {"report": str(page)})
@@ -130,7 +130,7 @@ def print_verdict(found: "Comparison") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{found.header.task['name']}: {found.metric}")
+    title = Text(f"{found.record.workload.name}: {found.metric}")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("contender")
     advised = any(one.recommended is not None for one in found.contenders)
@@ -158,9 +158,9 @@ def print_verdict(found: "Comparison") -> None:
         table.add_row(*(Text(cell) for cell in cells), style=style)
     console = stdout_console()
     console.print(table)
-    measured = [one for one in found.contenders if one.entries["value"]]
+    measured = [one for one in found.contenders if one.trials["value"]]
     if measured and len(found.contenders) > 1:
-        name, seeds = measured[0].name, measured[0].value.of
+        name, seeds = measured[0].name, measured[0].value.count
         console.print(f"Worse by: over the race's seeds. The value of {name}: over {seeds} others, unused before.")
     if found.plan.optimum is not None:
         console.print(f"The least training loss there is: {found.plan.optimum:.7g}")

@@ -53,8 +53,8 @@ def shown() -> Iterator[Callable[..., None]]:
                 at = task
                 console.print(task, soft_wrap=True)  # beside the bar there is no room for it
                 bar.reset(row, total=None)  # its times are its own
-            if progress.said:
-                console.print(progress.said, soft_wrap=True)
+            if progress.message:
+                console.print(progress.message, soft_wrap=True)
                 return
             text = f"{_WORDS[progress.stage]:<9} {progress.contender:<10.10}"
             if math.isfinite(progress.best):
@@ -68,8 +68,8 @@ def _lines(console: Console) -> Callable[["Progress"], None]:
     told: set[tuple[str, str, str]] = set()
 
     def watch(progress: "Progress", task: str = "") -> None:
-        if progress.said:
-            console.print(_said(progress.said, task), soft_wrap=True)
+        if progress.message:
+            console.print(_said(progress.message, task), soft_wrap=True)
             return
         now = (task, progress.stage, progress.contender)
         if now not in told:

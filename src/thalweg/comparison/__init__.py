@@ -1,4 +1,8 @@
-"""Comparison: which optimizer, at which settings, for this task. Plan, search, finals, store, statistics, verdict."""
+"""Comparison of optimizers: plan, search, race, store, verdict.
+
+``compare`` finds the best optimizer and its settings for one task; ``compare_suite`` runs it on several tasks. The
+folders follow the data: ``contenders``, ``training``, ``planning``, ``protocol`` (pure statistics) and ``results``.
+"""
 
 from thalweg.comparison.comparison import Comparison, compare
 from thalweg.comparison.contenders.contender import Contender

@@ -1,7 +1,7 @@
-"""Comparison: the way from a task and contenders to a verdict, and what stands at its end."""
+"""Comparison: from a task and contenders to a verdict, and the object that holds the results."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +10,8 @@ from typing import Any
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
 from thalweg.comparison.contenders.parsing import resolve
-from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.contenders.schedule import check_schedule
-from thalweg.comparison.executor import Progress, read, run
+from thalweg.comparison.executor import Progress, run
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.fingerprint import key_of
 from thalweg.comparison.planning.plan import ComparisonPlan, make_plan
@@ -21,9 +20,12 @@ from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
+from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.comparison.results.store import Store
+from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.results.summary import Summary, summarize
-from thalweg.comparison.results.verdict import Terms, Verdict, judge
+from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
+from thalweg.comparison.results.verdict import Verdict, judge
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
@@ -45,52 +47,61 @@ def compare(
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> "Comparison":
-    """Find the best optimizer for a task among contenders, each tuned with the same budget in its own search space.
+    """Find the best optimizer for a task. Each contender is tuned in its own search space with the same budget.
 
-    task        a Task, a function train(make_optimizer, report), or a name: `digits`, `path/to/file.py:name`
-    contenders  names (`adamw`, `adam:beta2=0.95,lr=1e-4..1e-2`, `torch.optim:NAdam`), rules, optimizer classes,
-                functions (params, lr=...) or Contenders; one alone is tuned. None means seven classics, without
-                full-batch gradient descent where no full batch is at hand
-    budget      a time for everything (`90s`, `2m`, `1h`); or, for each contender, search trials (`16trials`), those of
-                several studies (`8x24trials`), optimizer steps (`100000steps`) or passes over the data (`500passes`).
-                The larger, the more is asked: which setting to use, then which optimizer ranks where. None means `2m`,
-                or as long as the smallest comparison takes
-    seed        of every random thing. With a budget in trials the same seed gives the same verdict on a machine where
-                the pilot chooses the same ways; what a pilot measured and chose is stored, so resuming never changes it
-    schedule    of the learning rate over each training: linear, cosine, each with `warm-up-` before it, constant or
-                none
-    prune       settings that do badly early are given up, each contender's among themselves, and what that saves is
-                spent on more settings of the same contender
-    refine      the second half of each study's settings is proposed by a model of the first (needs optuna)
-    target      a validation loss (the training loss where the optimum is known): what counts is how soon it is met
-    control     the first contender takes part twice: how far the two come apart is the noise floor
-    workers     processes that train; None measures whether more than this one pay
-    store       file that keeps every result; the same call with the same store goes on where the last one ended.
-                None keeps the results in memory
-    watch       is told the progress
+    Args:
+        task: A ``Task``, a function ``train(make_optimizer, report)``, or a name: ``"digits"``,
+            ``"path/to/file.py:name"``.
+        contenders: Names such as ``"adamw"``, ``"adam:beta2=0.95,lr=1e-4..1e-2"`` or ``"torch.optim:NAdam"``, rules,
+            optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects. A single one is tuned. Defaults
+            to seven classics, without full-batch gradient descent if the task has no full batch.
+        budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``); or, for each contender, search trials
+            (``"16trials"``), those of several studies (``"8x24trials"``), optimizer steps (``"100000steps"``) or
+            passes over the data (``"500passes"``). A small budget answers which setting to use; a larger one also
+            which optimizer ranks where. Defaults to ``"2m"``, or to the smallest comparison if that takes longer.
+        seed: The seed of all random numbers. With a budget in trials, the same seed gives the same verdict on a machine
+            where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
+            changes it.
+        schedule: The learning rate schedule of each training: ``"linear"`` or ``"cosine"``, each also with
+            ``"warm-up-"`` before it, ``"constant"`` or ``"none"``.
+        workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
+            faster.
+        prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
+        refine: Let a model propose the second half of the settings of each study. Needs Optuna.
+        target: A validation loss (the training loss if the optimum is known). The time to this loss is compared instead
+            of the final loss.
+        control: Enter the first contender twice. The difference between the two shows the noise.
+        store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
+            memory.
+        watch: Called with the progress.
 
-    Raises a ThalwegError that says what to do: TaskError, UnknownNameError, KeywordError, SettingError, BudgetError,
-    StoreError. A training that diverges or raises is a result, not an error.
+    Returns:
+        The finished comparison. A training that diverges or raises an error is a result in it, not an exception.
+
+    Raises:
+        TaskError: If the task cannot be loaded or trained.
+        UnknownNameError: If no task, optimizer or schedule has a given name.
+        KeywordError: If a contender has no setting of a given name.
+        SettingError: If an option or a setting is out of its bounds.
+        BudgetError: If the budget cannot be parsed or is too small.
+        StoreError: If the store cannot be opened, read or written.
+
+    Example:
+        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials")
+        >>> len(comparison.contenders)
+        2
+        >>> print(comparison.verdict.headline)
+        Use gd.
     """
     workload = as_workload(load(task) if isinstance(task, str) else as_task(task))
-    entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
-    if contenders is None and not workload.has_full_batch:
-        entrants = [contender for contender in entrants if not contender.full_batch]
-    for contender in entrants:
-        contender.warn_of_settings()
-    if control:
-        entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
-    if workload.optimum is not None:
-        entrants = [contender.keeping_the_optimum() for contender in entrants]
-    allowed = checked(budget, seed, schedule)
+    entrants = _entrants(workload, contenders, control=control)
+    allowed = check_request(budget, seed, schedule)
     _check_target(workload, target)
-    own = next((one for one in entrants if one.schedule is not None), None)
-    if own is not None and workload.has_own_schedule:
-        raise SettingError(f"{own.name}: a training function has its own schedule, got {own.schedule!r}. Leave it out.")
     store = store if isinstance(store, Store) else Store(store)
-    key = key_of(workload, entrants, allowed, seed, schedule, {"prune": prune, "refine": refine, "target": target})
-    header = store.find(key)
-    if header is None:
+    options = {"prune": prune, "refine": refine, "target": target}
+    key = key_of(workload, entrants, allowed, seed, schedule, options)
+    record = store.find(key)
+    if record is None:
         plan = make_plan(
             workload,
             entrants,
@@ -103,41 +114,45 @@ def compare(
             target=target,
             report=lambda name: watch(Progress("pilot", name)),
         )
-        # A training function's model is out of sight.
-        described = [
-            replace(
-                contender.describe(workload.roles),
-                state_bytes=workload.state_bytes(contender),
-                searched=list(plan.draw_settings(contender, 0)[0]),
-            ).to_json()
-            for contender in entrants
-        ]
-        header = store.create(
-            key,
-            task=workload.record.to_json(),
-            contenders=described,
-            plan=plan.to_json(),
-            environment=environment.describe(),
-        )
-    if header.finished is None:
-        run(workload, entrants, store, header, watch)
+        record = _create_record(store, key, workload, entrants, plan)
+    if record.finished is None:
+        run(workload, entrants, store, record, watch)
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
 
 
-def _check_target(task: Workload, target: float | None) -> None:
-    """Refuse a target that no training can meet."""
-    if target is None:
-        return
-    if isinstance(target, bool) or not isinstance(target, int | float) or not math.isfinite(target):
-        raise SettingError(f"thalweg: target must be a finite number, got {target!r}.")
-    if task.optimum is not None and target < task.optimum:
-        raise SettingError(f"{task.name}: the target must be at least the optimum, {task.optimum:.7g}, got {target:g}.")
+def _entrants(
+    workload: Workload,
+    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
+    *,
+    control: bool,
+) -> list[Contender]:
+    """The contenders that take part, as they are trained on this workload."""
+    entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
+    if contenders is None and not workload.has_full_batch:
+        entrants = [contender for contender in entrants if not contender.full_batch]
+    for contender in entrants:
+        contender.warn_of_settings()
+    if control:
+        entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
+    if workload.optimum is not None:
+        entrants = [contender.keeping_the_optimum() for contender in entrants]
+    for contender in entrants:
+        if contender.schedule is not None and workload.has_own_schedule:
+            raise SettingError(
+                f"{contender.name}: a training function has its own schedule, got {contender.schedule!r}. Remove it."
+            )
+    return entrants
 
 
-def checked(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
-    """The budget that is meant; raises BudgetError or SettingError for what no task could be compared with."""
+def check_request(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
+    """Return the parsed budget after checking the options that do not depend on a task.
+
+    Raises:
+        BudgetError: If the budget cannot be parsed.
+        SettingError: If there is no such schedule, or the seed is no whole number.
+    """
     allowed = budgets.parse(budget)
     check_schedule(schedule)
     if not isinstance(seed, int) or isinstance(seed, bool):
@@ -145,153 +160,128 @@ def checked(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
     return allowed
 
 
-class Comparison:
-    """A finished comparison, read from its store."""
+def _check_target(workload: Workload, target: float | None) -> None:
+    """Raise SettingError for a target that no training can meet."""
+    if target is None:
+        return
+    if isinstance(target, bool) or not isinstance(target, int | float) or not math.isfinite(target):
+        raise SettingError(f"thalweg: target must be a finite number, got {target!r}.")
+    if workload.optimum is not None and target < workload.optimum:
+        raise SettingError(
+            f"{workload.name}: the target must be at least the optimum, {workload.optimum:.7g}, got {target:g}."
+        )
 
-    def __init__(self, store: Store, header: ComparisonRecord) -> None:
-        if header.finished is None:
+
+def _create_record(
+    store: Store, key: str, workload: Workload, contenders: Sequence[Contender], plan: ComparisonPlan
+) -> ComparisonRecord:
+    described = [
+        replace(
+            contender.describe(workload.roles),
+            state_bytes=workload.state_bytes(contender),
+            searched=list(plan.draw_settings(contender, 0)[0]),
+        )
+        for contender in contenders
+    ]
+    return store.create(
+        key, workload=workload.record, contenders=described, plan=plan, environment=environment.describe()
+    )
+
+
+class Comparison:
+    """A finished comparison, read from its store.
+
+    Attributes:
+        store: The store that holds it.
+        record: The stored facts: task, contenders, plan and environment.
+
+    Example:
+        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials")
+        >>> Comparison(comparison.store, comparison.record).metric
+        'training height'
+    """
+
+    def __init__(self, store: Store, record: ComparisonRecord) -> None:
+        """Open a comparison.
+
+        Args:
+            store: The store that holds it.
+            record: The comparison, from ``Store.find``.
+
+        Raises:
+            StoreError: If the comparison is not finished.
+        """
+        if record.finished is None:
             raise StoreError(
-                f"{store.path}: the comparison on {header.task['name']} must be finished, and is not. "
-                "Run the same compare command again: it goes on where it ended."
+                f"{store.path}: the comparison on {record.workload.name} must be finished, and is not. "
+                "Run the same compare command again to resume it."
             )
         self.store = store
-        self.header = header
-        self.plan = ComparisonPlan.from_json(header.plan)
+        self.record = record
+
+    @property
+    def plan(self) -> ComparisonPlan:
+        """The plan, made before the first trial."""
+        return self.record.plan
 
     @cached_property
-    def _entries(self) -> list[TrialRecord]:
-        return self.store.entries(self.header.id)
+    def _trials(self) -> list[TrialRecord]:
+        return self.store.trials(self.record.id)
 
     @cached_property
     def findings(self) -> Findings:
-        """What the stored results decide: the same function that asked for them, reading."""
-        return read(self.plan, self.header, self._entries)
+        """The decisions that follow from the stored trials, by the same procedure that requested them."""
+        return stored_findings(self.record, self._trials)
 
     @cached_property
     def contenders(self) -> list[Summary]:
-        """What is known of each contender: those that the race kept, the best first, then those it dropped."""
+        """The results of each contender: those that remain in the race, the best first, then the dropped ones."""
         race = self.findings.race
-        order = race.kept + [name for names in reversed(race.dropped) for name in reversed(names)]
-        described = {one["name"]: one for one in self.header.contenders}
-        return [summarize(described[name], self._entries, self.plan, self.findings) for name in order]
+        order = race.remaining + [name for names in reversed(race.dropped) for name in reversed(names)]
+        described = {contender.name: contender for contender in self.record.contenders}
+        return [summarize(described[name], self._trials, self.plan, self.findings) for name in order]
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What the evidence allows to say."""
-        costs = self.plan.costs([ContenderRecord.from_json(stored) for stored in self.header.contenders])
-        race, cheaper = self.findings.race, "is the best of them"
-        if race.recommended is not None and race.recommended != race.kept[0]:
-            one, other = costs[race.recommended], costs[race.kept[0]]
-            if one > other:
-                cheaper = "was lost on fewer seeds"
-            elif one.state_numbers < other.state_numbers:
-                cheaper = "keeps less optimizer state"
-            else:
-                cheaper = "steps faster" if one.pace < other.pace else "has less to tune"
-        elif race.settled == "within" and len(race.kept) > 1:
-            cheaper = "costs the least of them"
-        return judge(self.findings, {one.name: one.value for one in self.contenders}, self._terms(cheaper))
-
-    def _terms(self, cheaper: str) -> Terms:
-        """How the verdict names things on this task."""
-        counts = {len(one.entries["search"]) for one in self.contenders if one.searched}
-        most = max(counts, default=1)
-        settings = f"{'the' if len(counts) <= 1 else 'at most'} {most:,} settings searched"
-        if self.plan.target is not None:
-            searched = (entry.result for entry in self._entries if entry.stage == "search")
-            missed = self.plan.target.missed_by_all(searched, self.header.task["measured"][self.plan.target.split])
-            return Terms(f"needs, in {self.metric},", settings, cheaper, missed=missed)
-        untrained = self.plan.scale.untrained[self.plan.judged_on]
-        on_new_data = self.plan.judged_on == "test" and not self._is_function
-        return Terms(
-            f"reaches a {self.metric} of",
-            settings,
-            cheaper,
-            untrained,
-            f"{self._reference} ({self.metric} {untrained:.4g})",
-            "nothing was learnt that shows on new data" if on_new_data else "nothing was learnt",
-        )
-
-    @property
-    def _is_function(self) -> bool:
-        """Whether the task is a training function, whose passes nobody knows."""
-        return self.header.task["passes"] is None
-
-    @property
-    def _reference(self) -> str:
-        """What a training counts as that learnt nothing."""
-        return "ten times the first report" if self._is_function else "the untrained model"
+        """The statements that the evidence allows."""
+        terms = terms_of(self.record, self.findings.race, self.contenders)
+        return judge(self.findings, {summary.name: summary.value for summary in self.contenders}, terms)
 
     @property
     def metric(self) -> str:
-        """What the values are, in words: `test cross-entropy`."""
-        measured: str = self.header.task["measured"][self.plan.judged_on]
-        aim = self.plan.target
-        return measured if aim is None else f"{aim.unit} to a {measured} of {aim.loss:g}"
+        """The name of the values, such as ``test cross-entropy``."""
+        return name_of_metric(self.record)
 
     @property
     def half_sample_check(self) -> list[str]:
-        """What half of the studies, and half of the seeds, would have said, in sentences."""
+        """The results of half of the studies and of half of the seeds, in sentences."""
         return half_sample_check(self.findings)
 
     @property
     def cautions(self) -> list[str]:
         """What a reader should know before trusting the verdict, in sentences."""
-        return cautions(self.header, self.plan, self.contenders, self.verdict, self._reference)
+        return cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
 
     @property
     def code(self) -> str:
-        """The lines to paste for the recommended contender; empty where none is recommended."""
-        chosen = [summary for summary in self.contenders if summary.name == self.verdict.recommended]
-        if not chosen:
+        """The lines of code for the recommended contender; empty if none is recommended."""
+        recommended = next((one for one in self.contenders if one.name == self.verdict.recommended), None)
+        if recommended is None:
             return ""
-        schedule = self.plan.schedules[chosen[0].name].line_of_code()
-        passes = self.header.task["passes"]
-        lines = [chosen[0].line]
-        if schedule:
-            lines.append(f"{schedule}  # {passes} passes; scheduler.step() after each batch")
-        return "\n".join(lines)
+        scheduler = self.plan.schedules[recommended.name].line_of_code()
+        if not scheduler:
+            return recommended.line
+        passes = self.record.workload.passes
+        return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
 
     def to_json(self) -> dict[str, Any]:
-        """One plain object; numbers that are not finite become None."""
+        """Return the results as plain JSON. Numbers that are not finite become None."""
         return {
-            "task": self.header.task["name"],
+            "task": self.record.workload.name,
             "metric": self.metric,
             "optimum": self.plan.optimum,
-            "trainings": len(self._entries),
-            "contenders": [
-                {
-                    "name": summary.name,
-                    "settings": summary.settings,
-                    "searched": summary.searched,
-                    # Who never met the target has no time, only a bound.
-                    "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
-                    "low": _finite(summary.value.low),
-                    "high": _finite(summary.value.high),
-                    "untuned": _finite(summary.untuned.mean),
-                    "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
-                    "missed": summary.missed,
-                    "example_error": _finite(summary.example_error),
-                    "worse_by": _finite(summary.worse_by),
-                    "train_loss": _finite(summary.train_loss),
-                    "rank": summary.rank and [_finite(getattr(summary.rank, end)) for end in ("mean", "low", "high")],
-                    "unlearnt": summary.value.unlearnt,
-                    "bound": bool(summary.value.bound),
-                    "studies": summary.studies,
-                    "seeds": summary.seeds,
-                    "diverged": summary.diverged,
-                    "failed": summary.failed,
-                    "seconds": summary.seconds,
-                    "bytes": summary.state_bytes,
-                    "update_seconds": self.plan.step_s.get(summary.name),
-                    "code": summary.line,
-                    "way": self.plan.execution_modes[summary.name].reason,
-                    "at_edge": summary.at_edge,
-                    "range_extended": self.plan.times_extended[summary.name],
-                    "good_rates": summary.good_rates,
-                }
-                for summary in self.contenders
-            ],
+            "trainings": len(self._trials),
+            "contenders": [_summary_json(summary, self.plan) for summary in self.contenders],
             "verdict": vars(self.verdict),
             "hindsight": self.half_sample_check,
             "cautions": self.cautions,
@@ -299,10 +289,52 @@ class Comparison:
         }
 
     def report(self, path: str | Path) -> Path:
-        """Write the report, one self-contained HTML file, and return its path."""
-        from thalweg import report  # upwards: sugar for thalweg.report.write
+        """Write the report, one self-contained HTML file.
 
-        return report.write(self, path)
+        Args:
+            path: The file to write.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            StoreError: If the file cannot be written, or the installed package declares no report writer.
+        """
+        return load_report_writer("comparison")(self, path)
+
+
+def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
+    rank = summary.rank
+    return {
+        "name": summary.name,
+        "settings": summary.settings,
+        "searched": summary.searched,
+        # If every seed missed the target, there is no time, only a bound.
+        "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
+        "low": _finite(summary.value.low),
+        "high": _finite(summary.value.high),
+        "untuned": _finite(summary.untuned.mean),
+        "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
+        "missed": summary.missed,
+        "example_error": _finite(summary.example_error),
+        "worse_by": _finite(summary.worse_by),
+        "train_loss": _finite(summary.train_loss),
+        "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
+        "unlearnt": summary.value.unimproved,
+        "bound": bool(summary.value.bound),
+        "studies": summary.studies,
+        "seeds": summary.seeds,
+        "diverged": summary.diverged,
+        "failed": summary.failed,
+        "seconds": summary.seconds,
+        "bytes": summary.state_bytes,
+        "update_seconds": plan.step_s.get(summary.name),
+        "code": summary.line,
+        "way": plan.execution_modes[summary.name].reason,
+        "at_edge": [edge.setting for edge in summary.at_edge],
+        "range_extended": plan.times_extended[summary.name],
+        "good_rates": summary.good_rates,
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -1,276 +1,293 @@
-"""Work: the trainings that the protocol asks for, done by a crew and stored as they end, or read from the store."""
+"""Executor: runs the trainings that the procedure requests, and stores each result as soon as it exists."""
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender, Settings
-from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol.procedure import RECOMMENDED, START, Findings, TrialRequest, TrialScore, decide
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
+from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.results.store import Store
+from thalweg.comparison.results.stored_findings import decide_by_plan, key_of
 from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.target import FARTHEST
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import Workload
 from thalweg.errors import TaskError
 
-# Stages whose curves are looked at. The others are many, and only their ends count.
-SHOWN = ("race", "value")
-LOOKS_UNSHOWN = 1
-
-Key = tuple[str, str, int, int, int]
+# The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
+STAGES_WITH_CURVES = ("race", "value")
+EVALUATIONS_WITHOUT_CURVE = 1
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a comparison is: in this stage, `done` of at most `total` trainings; `best` loss so far."""
+    """The progress of a comparison.
+
+    Attributes:
+        stage: The stage that is running: ``pilot``, ``search``, ``retrain``, ``judge``, ``final``, ``race``,
+            ``value``, ``start`` or ``recommended``. Empty for a message.
+        contender: The contender that is trained, or the number of contenders.
+        done: The number of trainings that are done, with the share of the current one.
+        total: The largest number of trainings that may be needed. Zero if it is unknown.
+        best: The least loss so far on the selection split.
+        message: A message to show, such as the death of a worker process. Empty if there is none.
+    """
 
     stage: str
     contender: str
     done: float = 0.0
     total: int = 0
     best: float = math.inf
-    said: str = ""
+    message: str = ""
 
 
 def run(
-    task: Workload,
+    workload: Workload,
     contenders: Sequence[Contender],
     store: Store,
-    header: ComparisonRecord,
+    record: ComparisonRecord,
     watch: Callable[[Progress], None],
 ) -> None:
-    """Do what the plan asks for and the store does not hold yet."""
-    plan = ComparisonPlan.from_json(header.plan)
-    with WorkerPool(task, plan.num_workers, lambda said: watch(Progress("", "", said=said))) as crew:
-        work = _Work(task, contenders, plan, store, header, watch, crew)
-        found(plan, header, work.answer)
-    store.finish(header.id)
+    """Run all trainings of a comparison that the store does not hold yet, and mark the comparison as finished.
+
+    Args:
+        workload: The task or the training function.
+        contenders: The contenders of the comparison.
+        store: The store that holds the comparison.
+        record: The comparison with its plan.
+        watch: Called with the progress.
+
+    Raises:
+        TaskError: If every training fails.
+        StoreError: If the store cannot be written.
+    """
+    with WorkerPool(
+        workload, record.plan.num_workers, lambda message: watch(Progress("", "", message=message))
+    ) as pool:
+        executor = TrialExecutor(workload.name, contenders, store, record, watch, pool)
+        decide_by_plan(record, executor.run_trials)
+    store.finish(record.id)
 
 
-def read(plan: ComparisonPlan, header: ComparisonRecord, entries: Sequence[TrialRecord]) -> Findings:
-    """What stored results decide. Raises KeyError where the comparison was not finished."""
-    known = {_key_of_entry(entry): entry for entry in entries}
-    return found(plan, header, lambda asks: {ask: outcome(known[key_of(ask, plan)], plan) for ask in asks})
+class _Member(NamedTuple):
+    """A training of a population."""
+
+    contender: Contender
+    trial: Trial
+    request: TrialRequest
 
 
-def found(
-    plan: ComparisonPlan,
-    header: ComparisonRecord,
-    answer: Callable[[Sequence[TrialRequest]], Mapping[TrialRequest, TrialScore]],
-) -> Findings:
-    """The findings of a plan, from whoever answers."""
-    costs = plan.costs([ContenderRecord.from_json(stored) for stored in header.contenders])
-    known = [one["name"] for one in header.contenders if one["recommended"]]
-    return decide(plan.design, plan.draws, answer, cost=costs, margin=plan.scale.margin, recommended=known)
+class TrialExecutor:
+    """Answers the requests of the procedure by training, or from the store.
 
-
-def outcome(entry: TrialRecord, plan: ComparisonPlan) -> TrialScore:
-    """What a stored training came to, in scores."""
-    result, score, completed = entry.result, plan.scale.score, entry.result.status == "ok"
-    if plan.target is not None:
-        took = plan.target.took(result)
-        judged = score(took, plan.judged_on)
-        if math.isfinite(took):
-            return TrialScore(judged, judged)
-        # Among settings that miss the target, the one that ends nearest is chosen.
-        missed = plan.target.shortfall(result.evaluations) if completed else FARTHEST
-        return TrialScore(judged + missed, judged, completed=False, clipped=True)
-    selection_score, evaluation_score = (
-        getattr(result, split) if completed else math.nan for split in (plan.selected_on, plan.judged_on)
-    )
-    clipped = not evaluation_score <= plan.scale.untrained[plan.judged_on]  # not a number is
-    return TrialScore(
-        score(selection_score, plan.selected_on), score(evaluation_score, plan.judged_on), completed, clipped
-    )
-
-
-def key_of(ask: TrialRequest, plan: ComparisonPlan) -> Key:
-    """Under what a training is stored."""
-    return (
-        ask.stage,
-        ask.contender,
-        ask.study,
-        ask.trial,
-        derive(plan.seed, f"{ask.seed[0]}/{ask.seed[1]}", ask.seed[2]),
-    )
-
-
-def _key_of_entry(entry: TrialRecord) -> Key:
-    return entry.stage, entry.contender, entry.study, entry.trial, entry.seed
-
-
-class _Work:
-    """Answers the protocol by training."""
+    Args:
+        workload_name: The name of the task or the training function.
+        contenders: The contenders of the comparison.
+        store: The store that holds the comparison.
+        record: The comparison with its plan.
+        watch: Called with the progress.
+        pool: The processes that train.
+    """
 
     def __init__(
         self,
-        task: Workload,
+        workload_name: str,
         contenders: Sequence[Contender],
-        plan: ComparisonPlan,
         store: Store,
-        header: ComparisonRecord,
+        record: ComparisonRecord,
         watch: Callable[[Progress], None],
-        crew: WorkerPool,
+        pool: WorkerPool,
     ) -> None:
-        self.task, self.plan, self.store, self.header, self.crew = task, plan, store, header, crew
-        self.watch = watch
-        self.contenders = {contender.name: contender for contender in contenders}
-        self.known = {_key_of_entry(entry): entry for entry in store.entries(header.id)}
-        self.best = math.inf
-        self._drawn: dict[tuple[str, int], list[dict[str, float]]] = {}
+        self._workload_name, self._store, self._record, self._pool = workload_name, store, record, pool
+        self._watch, self._plan = watch, record.plan
+        self._contenders = {contender.name: contender for contender in contenders}
+        self._trials = {trial.key: trial for trial in store.trials(record.id)}
+        self._best = math.inf
+        self._settings_of_study: dict[tuple[str, int], list[Settings]] = {}
 
-    def answer(self, asks: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
-        """The outcome of each training that is asked for, done now unless it is stored."""
-        keys = {ask: key_of(ask, self.plan) for ask in asks}
-        before = len(self.known)
-        for wave in self._waves(asks):
-            self._train(wave, keys)
-        if len(self.known) > before and all(ask.stage == "search" for ask in asks):
-            self._check_that_something_trains()
-        return {ask: outcome(self.known[keys[ask]], self.plan) for ask in asks}
+    def run_trials(self, requests: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
+        """Return the scores of the requested trainings. Those that are not stored yet are trained now.
 
-    def _waves(self, asks: Sequence[TrialRequest]) -> list[Sequence[TrialRequest]]:
-        """Trainings that do not wait for one another. Pruned ones are judged by those of their study before them."""
-        if not any(self._may_be_pruned(ask) for ask in asks):
-            return [asks]
+        Raises:
+            TaskError: If every training of the comparison so far has failed.
+        """
+        num_before = len(self._trials)
+        for wave in self._waves(requests):
+            self._train(wave)
+        if len(self._trials) > num_before and all(request.stage == "search" for request in requests):
+            self._check_that_one_trains()
+        return {request: trial_score(self._trials[key_of(request, self._plan)], self._plan) for request in requests}
+
+    def _waves(self, requests: Sequence[TrialRequest]) -> list[Sequence[TrialRequest]]:
+        """Requests that do not wait for one another. Pruning compares trainings with earlier ones of their study."""
+        if not any(self._may_be_pruned(request) for request in requests):
+            return [requests]
         waves: dict[int, list[TrialRequest]] = {}
-        for ask in asks:
-            waves.setdefault(ask.trial // self.plan.execution_modes[ask.contender].members, []).append(ask)
-        return [waves[k] for k in sorted(waves)]
+        for request in requests:
+            number = request.trial // self._plan.execution_modes[request.contender].members
+            waves.setdefault(number, []).append(request)
+        return [waves[number] for number in sorted(waves)]
 
-    def _may_be_pruned(self, ask: TrialRequest) -> bool:
-        return self.plan.design.pruned and ask.stage == "search"
+    def _may_be_pruned(self, request: TrialRequest) -> bool:
+        return self._plan.design.pruned and request.stage == "search"
+
+    def _train(self, requests: Sequence[TrialRequest]) -> None:
+        """Train requests and store their results."""
+        # A population is stored whole or not at all, so an interrupted one is trained again with the same members.
+        requests_of = {
+            job: members
+            for job, members in self._jobs(requests)
+            if not all(self._is_stored(request) for request in members)
+        }
+        jobs = list(requests_of)
+
+        def report_share(job: Job, share: float) -> None:
+            self._report(requests_of[job][0].stage, job, share)
+
+        if jobs:
+            report_share(jobs[0], 0.0)
+        for job, results in self._pool.run(jobs, report_share):
+            trials = [
+                TrialRecord(
+                    request.contender, request.stage, request.study, request.trial, trial.seed, trial.settings, result
+                )
+                for request, trial, result in zip(requests_of[job], job.trials, results, strict=True)
+                if not self._is_stored(request)
+            ]
+            self._store.add(self._record.id, trials)
+            self._trials |= {trial.key: trial for trial in trials}
+            completed = [getattr(result, self._plan.selected_on) for result in results if result.status == "ok"]
+            self._best = min([self._best, *completed])
+            report_share(job, 0.0)
+
+    def _is_stored(self, request: TrialRequest) -> bool:
+        return key_of(request, self._plan) in self._trials
+
+    def _report(self, stage: str, job: Job, share: float) -> None:
+        names = list(dict.fromkeys(contender.name for contender in job.contenders))
+        label = names[0] if len(names) == 1 else f"{len(names)} optimizers"
+        done = len(self._trials) + share * len(job.trials)
+        self._watch(Progress(stage, label, done, self._max_trainings(), self._best))
+
+    def _max_trainings(self) -> int:
+        design = self._plan.design
+        return max(len(self._trials) + 1, design.most_trainings * len(self._contenders) + design.value)
+
+    def _jobs(self, requests: Sequence[TrialRequest]) -> Iterator[tuple[Job, list[TrialRequest]]]:
+        """The jobs of these requests, each with its requests in the order of its trials."""
+        for group in self._groups(requests):
+            first = group[0]
+            mode, schedule = self._plan.execution_modes[first.contender.name], self._schedule(first)
+            is_pruned = self._may_be_pruned(first.request)
+            rungs = self._rungs(first.request, schedule) if is_pruned else None
+            size = len(group) if is_pruned else self._job_size(len(group), mode.members)
+            for start in range(0, len(group), size):
+                contenders, trials, members = zip(*group[start : start + size], strict=True)
+                yield Job(contenders, trials, schedule, mode.seconds(len(trials)), rungs), list(members)
+
+    def _groups(self, requests: Sequence[TrialRequest]) -> list[list[_Member]]:
+        """Groups of trainings that can share a population, of one contender or of several.
+
+        All members of a group have one length. Those with the same program stand side by side: a momentum of 0, for
+        example, has no buffer.
+        """
+        groups: dict[Hashable, dict[Hashable, list[_Member]]] = {}
+        for request in requests:
+            contender = self._contenders[request.contender]
+            trial = Trial(self._settings(request), key_of(request, self._plan).seed)
+            member = _Member(contender, trial, request)
+            # Only trainings of one study of one contender are pruned together.
+            study = (request.contender, request.study) if self._may_be_pruned(request) else None
+            num_members = self._plan.execution_modes[contender.name].members
+            key = (contender.population_key, self._schedule(member), num_members, study)
+            programs = groups.setdefault(key, {})
+            programs.setdefault((contender.name, contender.program(trial.settings)), []).append(member)
+        return [[member for members in programs.values() for member in members] for programs in groups.values()]
+
+    def _job_size(self, num_trainings: int, max_members: int) -> int:
+        """The number of trainings in a job, so that the workers share them evenly."""
+        if max_members == 1:
+            return 1
+        num_workers = self._plan.num_workers
+        num_jobs = num_workers * math.ceil(math.ceil(num_trainings / max_members) / num_workers)
+        return math.ceil(num_trainings / num_jobs)
+
+    def _schedule(self, member: _Member) -> TrainingSchedule:
+        schedule = self._plan.schedules[member.contender.name]
+        if member.request.stage in STAGES_WITH_CURVES or self._plan.target is not None:
+            return schedule
+        return replace(schedule, num_evaluations=min(EVALUATIONS_WITHOUT_CURVE, schedule.num_evaluations))
 
     def _rungs(self, first: TrialRequest, schedule: TrainingSchedule) -> Rungs:
-        """The rungs of trainings of one study, with what is known of those before the first of them."""
-        split = self.plan.selected_on
+        """The rungs of trainings of one study, with the losses of all trials before the first of them."""
+        split = self._plan.selected_on
         losses: dict[int, list[float]] = {step: [] for step in rungs_of(schedule)}
-        for entry in self._searched(first):
-            for look in entry.result.evaluations:
-                if look.step in losses and entry.trial < first.trial:
-                    losses[look.step].append(getattr(look, split))
+        for trial in self._search_trials(first):
+            for evaluation in trial.result.evaluations:
+                if evaluation.step in losses and trial.trial < first.trial:
+                    losses[evaluation.step].append(getattr(evaluation, split))
         return Rungs(split, losses)
 
-    def _train(self, asks: Sequence[TrialRequest], keys: Mapping[TrialRequest, Key]) -> None:
-        groups = {
-            job: asked
-            for job, asked in self._companies(asks)
-            # A population is stored whole or not at all, so it is trained again in the same company.
-            if not all(keys[ask] in self.known for ask in asked)
-        }
-
-        def tell(job: Job, share: float) -> None:
-            stage, total = groups[job][0].stage, self._most()
-            done = len(self.known) + share * len(job.trials)
-            names = list(dict.fromkeys(one.name for one in job.contenders))
-            who = names[0] if len(names) == 1 else f"{len(names)} optimizers"
-            self.watch(Progress(stage, who, done, total, self.best))
-
-        for job in list(groups)[:1]:
-            tell(job, 0.0)
-        for job, results in self.crew.run(list(groups), tell):
-            entries = [
-                TrialRecord(ask.contender, ask.stage, ask.study, ask.trial, trial.seed, trial.settings, result)
-                for ask, trial, result in zip(groups[job], job.trials, results, strict=True)
-                if keys[ask] not in self.known
-            ]
-            self.store.add(self.header.id, entries)
-            self.known |= {_key_of_entry(entry): entry for entry in entries}
-            ended = [getattr(one, self.plan.selected_on) for one in results if one.status == "ok"]
-            self.best = min([self.best, *ended])
-            tell(job, 0.0)
-
-    def _most(self) -> int:
-        design = self.plan.design
-        return max(len(self.known) + 1, design.most_trainings * len(self.contenders) + design.value)
-
-    def _horizon(self, contender: Contender, stage: str) -> TrainingSchedule:
-        schedule = self.plan.schedules[contender.name]
-        if stage in SHOWN or self.plan.target is not None:
-            return schedule
-        return replace(schedule, num_evaluations=min(LOOKS_UNSHOWN, schedule.num_evaluations))
-
-    def _companies(self, asks: Sequence[TrialRequest]) -> Iterator[tuple[Job, list[TrialRequest]]]:
-        """The trainings that are run together, whoever competes, as evenly as workers can share them.
-
-        All of one length, and those of one program side by side (a momentum of 0 has no buffer).
-        """
-        alike: dict[Hashable, dict[Hashable, list[tuple[Contender, Trial, TrialRequest]]]] = {}
-        for ask in asks:
-            contender = self.contenders[ask.contender]
-            trial = Trial(self._settings(ask), key_of(ask, self.plan)[-1])
-            mode, schedule = self.plan.execution_modes[ask.contender], self._horizon(contender, ask.stage)
-            # What is pruned together is one study of one contender.
-            own = (ask.contender, ask.study) if self._may_be_pruned(ask) else None
-            group = alike.setdefault((contender.population_key, schedule, mode.members, own), {})
-            group.setdefault((ask.contender, contender.program(trial.settings)), []).append((contender, trial, ask))
-        for parts in alike.values():
-            together = [one for part in parts.values() for one in part]
-            first, stage = together[0][0], together[0][2].stage
-            mode, schedule = self.plan.execution_modes[first.name], self._horizon(first, stage)
-            rungs = None
-            if self._may_be_pruned(together[0][2]):
-                size, rungs = len(together), self._rungs(together[0][2], schedule)
-            else:
-                count = math.ceil(len(together) / mode.members)
-                count = self.plan.num_workers * math.ceil(count / self.plan.num_workers)
-                size = math.ceil(len(together) / count) if mode.members > 1 else 1
-            for start in range(0, len(together), size):
-                contenders, trials, asked = zip(*together[start : start + size], strict=True)
-                yield Job(contenders, trials, schedule, mode.seconds(len(trials)), rungs), list(asked)
-
-    def _settings(self, ask: TrialRequest) -> dict[str, float]:
-        if ask.trial == START[1]:
+    def _settings(self, request: TrialRequest) -> Settings:
+        """The settings of a request: none at the start, the recommended ones, or those of a trial of a search."""
+        if request.trial == START.trial:
             return {}
-        if ask.trial == RECOMMENDED[1]:
-            return dict(self.contenders[ask.contender].recommended)
-        key = (ask.contender, ask.study)
-        if key not in self._drawn:
-            self._drawn[key] = self.plan.draw_settings(self.contenders[ask.contender], ask.study)
-        found = self._drawn[key]
-        while ask.trial >= len(found):
-            found += self._proposed(ask, len(found))
-        return found[ask.trial]
+        contender = self._contenders[request.contender]
+        if request.trial == RECOMMENDED.trial:
+            return dict(contender.recommended)
+        key = (request.contender, request.study)
+        if key not in self._settings_of_study:
+            self._settings_of_study[key] = self._plan.draw_settings(contender, request.study)
+        settings = self._settings_of_study[key]
+        while request.trial >= len(settings):
+            settings += self._propose(request, len(settings))
+        return settings[request.trial]
 
-    def _proposed(self, ask: TrialRequest, first: int) -> list[Settings]:
-        """The settings of the round that begins with this trial, from what those before it in the study came to."""
-        rounds = self.plan.design.rounds(self.plan.draws[ask.contender])
+    def _propose(self, request: TrialRequest, first: int) -> list[Settings]:
+        """The settings of the round that begins with trial `first`, which follow from all trials before it."""
+        rounds = self._plan.design.rounds(self._plan.draws[request.contender])
         number = next(k for k, trials in enumerate(rounds) if trials and trials.start == first)
         count = len(rounds[number])
-        study = self._searched(ask)
-        stored = [entry.settings for entry in study if first <= entry.trial < first + count]
+        study = self._search_trials(request)
+        stored = [trial.settings for trial in study if first <= trial.trial < first + count]
         if len(stored) == count:
             return stored
-        # What was given up counts no better than the worst that went on.
-        scores = {entry.trial: outcome(entry, self.plan).selection_score for entry in study if entry.trial < first}
-        ended = [scores[entry.trial] for entry in study if entry.trial < first and entry.result.status == "ok"]
-        tried = [
-            (entry.settings, max(ended) if entry.result.status == "pruned" and ended else scores[entry.trial])
-            for entry in study
-            if entry.trial < first
+        contender = self._contenders[request.contender]
+        return propose(
+            self._plan.space_of(contender),
+            self._scored_settings([trial for trial in study if trial.trial < first]),
+            count,
+            seed=derive(self._plan.seed, f"proposals/{contender.name}/{request.study}", first),
+            number=number - 1,
+        )
+
+    def _scored_settings(self, trials: Sequence[TrialRecord]) -> list[tuple[Settings, float]]:
+        """The settings of trials with their selection scores; a pruned trial counts as the worst completed one."""
+        scores = [trial_score(trial, self._plan).selection_score for trial in trials]
+        completed = [score for trial, score in zip(trials, scores, strict=True) if trial.result.status == "ok"]
+        return [
+            (trial.settings, max(completed) if trial.result.status == "pruned" and completed else score)
+            for trial, score in zip(trials, scores, strict=True)
         ]
-        space = self.plan.space_of(self.contenders[ask.contender])
-        seed = derive(self.plan.seed, f"proposals/{ask.contender}/{ask.study}", first)
-        return propose(space, tried, count, seed=seed, number=number - 1)
 
-    def _searched(self, ask: TrialRequest) -> list[TrialRecord]:
-        """What is known of the search of this study, in the order of its trials."""
-        study = ("search", ask.contender, ask.study)
-        return sorted((entry for key, entry in self.known.items() if key[:3] == study), key=lambda entry: entry.trial)
+    def _search_trials(self, request: TrialRequest) -> list[TrialRecord]:
+        """The search trials of a request's study so far, in their order."""
+        study = ("search", request.contender, request.study)
+        trials = (trial for key, trial in self._trials.items() if (key.stage, key.contender, key.study) == study)
+        return sorted(trials, key=lambda trial: trial.trial)
 
-    def _check_that_something_trains(self) -> None:
-        """Raise TaskError if every training raised: the task is at fault then, no optimizer, and nothing is kept."""
-        entries = list(self.known.values())
-        if all(entry.result.status == "failed" for entry in entries):
-            self.store.forget(self.header.id)
+    def _check_that_one_trains(self) -> None:
+        """Raise TaskError and delete the comparison if every training failed: the fault lies in the task then."""
+        trials = list(self._trials.values())
+        if all(trial.result.status == "failed" for trial in trials):
+            self._store.forget(self._record.id)
             raise TaskError(
-                f"{self.task.name}: at least one training must end, and all {len(entries)} failed, the first with "
-                f"{entries[0].result.message}."
+                f"{self._workload_name}: at least one training must succeed, and all {len(trials)} failed, the first "
+                f"with {trials[0].result.message}."
             )

@@ -1,4 +1,4 @@
-"""Suite: one comparison on each of several tasks, and what contenders come to over all of them."""
+"""Suite: one comparison on each of several tasks, and the aggregate of its contenders over all tasks."""
 
 import math
 from collections import Counter
@@ -9,26 +9,34 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from thalweg.comparison.comparison import Comparison, checked, compare
+from thalweg.comparison.comparison import Comparison, check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
 from thalweg.comparison.executor import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
+from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.errors import SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
 
-TENFOLD = 9.0  # percents of more are hard to read
+TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 CAUTION = (
     "Intervals are over seeds, at the settings chosen for each task. They do not cover other tasks, on which another "
-    "may lead, nor what another search would have chosen."
+    "contender may lead, nor the settings of another search."
 )
 
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """How far a suite is: at this task, number `number` of `tasks`, whose comparison is so far."""
+    """The progress of a suite.
+
+    Attributes:
+        task: The name of the current task.
+        number: The number of the current task, from 1.
+        tasks: The number of all tasks.
+        progress: The progress of the comparison on this task.
+    """
 
     task: str
     number: int
@@ -47,31 +55,49 @@ def compare_suite(
     watch: Callable[[TaskProgress], None] = lambda progress: None,
     **options: Any,
 ) -> "Suite":
-    """Run one comparison on each of several tasks, and see what the contenders come to over all of them.
+    """Run one comparison on each of several tasks, and aggregate the results of the contenders over all tasks.
 
-    tasks       as `compare` takes them, or names in a comma-separated list. None means a few quick ones with data:
-                logistic-regression, breast-cancer, diabetes, digits and patches
-    contenders  as in `compare`, the same for all tasks; each is tuned anew on each task
-    budget      for each task: five tasks at `2m` take ten minutes
-    store       folder in which each task has a sub-folder with a store of its own; the same call goes on where the last
-                one ended. None keeps the results in memory
-    watch       is told the progress, and the error of a task that failed
+    A task that cannot be trained, or not within the budget, does not stop the suite: its error is in
+    ``Suite.failures``.
 
-    Everything else is as in `compare`. A task that cannot be trained, or not within the
-    budget, does not lose the others: its error is in `failures`. What is wrong with the call raises before anything is
-    trained, as does a task that cannot be loaded; TaskError where every task failed.
+    Args:
+        tasks: Tasks as in ``compare``, or names in a comma-separated list. Defaults to a few quick tasks with data:
+            logistic-regression, breast-cancer, diabetes, digits and patches.
+        contenders: Contenders as in ``compare``, the same for all tasks. Each is tuned anew on each task.
+        budget: The budget of each task. Five tasks at ``"2m"`` take ten minutes.
+        seed: The seed of all random numbers, as in ``compare``.
+        schedule: The learning rate schedule, as in ``compare``.
+        store: A folder in which each task has a folder with its own store. If the run is interrupted, the same call
+            resumes it. Defaults to the memory.
+        watch: Called with the progress, and with the error of a task that failed.
+        **options: All other options of ``compare``, except ``target``.
+
+    Returns:
+        The finished comparisons and the errors of tasks that failed.
+
+    Raises:
+        TaskError: If a task cannot be loaded, or if all tasks fail.
+        UnknownNameError: If no task, optimizer or schedule has a given name.
+        KeywordError: If a contender has no setting of a given name.
+        SettingError: If an option or a setting is out of its bounds, or two tasks have the same name.
+        BudgetError: If the budget cannot be parsed.
+
+    Example:
+        >>> suite = compare_suite(["quadratic", "linear-regression"], ["gd", "adam"], budget="4trials")
+        >>> list(suite.comparisons)
+        ['quadratic', 'linear-regression']
     """
     if options.get("target") is not None:
-        raise SettingError("thalweg: a suite takes no target, since losses differ by task. Compare task by task.")
-    named = _named(tasks)
+        raise SettingError("thalweg: a suite takes no target, because losses differ by task. Compare task by task.")
+    tasks_by_name = _tasks_by_name(tasks)
     entrants = None if contenders is None else resolve(contenders)
-    checked(budget, seed, schedule)
+    check_request(budget, seed, schedule)
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
-    for number, (name, task) in enumerate(named.items(), start=1):
+    for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
 
-        def tell(progress: Progress, name: str = name, number: int = number) -> None:
-            watch(TaskProgress(name, number, len(named), progress))
+        def watch_task(progress: Progress, name: str = name, number: int = number) -> None:
+            watch(TaskProgress(name, number, len(tasks_by_name), progress))
 
         try:
             comparisons[name] = compare(
@@ -81,56 +107,71 @@ def compare_suite(
                 seed=seed,
                 schedule=schedule,
                 store=None if store is None else Path(store) / folder_name(name) / "store.sqlite",
-                watch=tell,
+                watch=watch_task,
                 **options,
             )
         except ThalwegError as error:
             failures[name] = error
-            tell(Progress("", "", said=f"failed: {error}"))
+            watch_task(Progress("", "", message=f"failed: {error}"))
     if not comparisons:
         first = next(iter(failures.values()))
         raise TaskError(
-            f"thalweg: at least one task of a suite must end, and all {len(failures)} failed, the first with: {first}"
+            f"thalweg: at least one task of a suite must succeed, and all {len(failures)} failed, the first with: "
+            f"{first}"
         ) from first
     return Suite(comparisons, failures)
 
 
 def folder_name(task: str) -> str:
-    """A name for the folder of a task's runs: `digits`, `quadratic-condition-10`, `mine-task`."""
+    """Return the name of the folder for a task's store and report.
+
+    Args:
+        task: The name of the task.
+
+    Example:
+        >>> folder_name("path/to/mine.py:task")
+        'mine-task'
+    """
     head, _, tail = task.rpartition(".py:")
     name = f"{Path(head).name}-{tail}" if head else task
     return "".join(char if char.isalnum() or char in "-_" else "-" for char in name)
 
 
-def _named(tasks: Any) -> dict[str, Task | TrainingFunction]:
-    """The tasks by the names they go under: what was typed, or the task's own."""
+def _tasks_by_name(tasks: Any) -> dict[str, Task | TrainingFunction]:
+    """The tasks by the names under which the user gave them, or by their own."""
     if isinstance(tasks, str):
         tasks = split_list(tasks)
     elif isinstance(tasks, Task | TrainingFunction) or callable(tasks):
         tasks = [tasks]
-    found: dict[str, Task | TrainingFunction] = {}
+    by_name: dict[str, Task | TrainingFunction] = {}
     folders: set[str] = set()
-    for given in SUITE if tasks is None else tasks:
-        task = load(given) if isinstance(given, str) else as_task(given)
-        name = given if isinstance(given, str) else task.name
+    for item in SUITE if tasks is None else tasks:
+        task = load(item) if isinstance(item, str) else as_task(item)
+        name = item if isinstance(item, str) else task.name
         if folder_name(name) in folders:
             raise SettingError(
-                f"thalweg: each task of a suite must have a name of its own, got {name!r} twice. Leave one out, "
+                f"thalweg: each task of a suite must have a name of its own, got {name!r} twice. Remove one, "
                 "or give a thalweg.Task another name=."
             )
         folders.add(folder_name(name))
-        found[name] = task
-    if not found:
-        raise SettingError("thalweg: a suite must have at least one task, got none. Pass ['digits', 'diabetes'], say.")
-    return found
+        by_name[name] = task
+    if not by_name:
+        raise SettingError(
+            "thalweg: a suite must have at least one task, got none. Pass ['digits', 'diabetes'], for example."
+        )
+    return by_name
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one contender stands on one task: its share above the best, and how many of its seeds were lost.
+    """The result of one contender on one task.
 
-    `worse_by` is that of the page of the task; not a number where the best value is zero. `tied` was not shown to be
-    worse than the best.
+    Attributes:
+        worse_by: The share by which it is worse than the best contender. Not a number if the best value is zero.
+        lost: The seeds of the race that were lost.
+        seeds: All its seeds of the race.
+        best: True for the best contender.
+        tied: True if it is not shown to be worse than the best.
     """
 
     worse_by: float
@@ -141,7 +182,17 @@ class Standing:
 
 
 class Suite:
-    """Finished comparisons by task, the errors of tasks that failed, and what contenders come to over the tasks."""
+    """Finished comparisons on several tasks, and their aggregate.
+
+    Attributes:
+        comparisons: The finished comparisons, by the name of the task.
+        failures: The errors of the tasks that failed, by the name of the task.
+
+    Example:
+        >>> suite = compare_suite(["quadratic", "linear-regression"], ["gd", "adam"], budget="4trials")
+        >>> sorted(suite.matrix["linear-regression"])
+        ['adam', 'gd']
+    """
 
     def __init__(self, comparisons: Mapping[str, Comparison], failures: Mapping[str, ThalwegError]) -> None:
         self.comparisons = dict(comparisons)
@@ -149,102 +200,124 @@ class Suite:
 
     @cached_property
     def matrix(self) -> dict[str, dict[str, Standing]]:
-        """By task and contender: who is best, by how much the others are worse, and who was lost."""
-        return {task: _standings(found) for task, found in self.comparisons.items()}
+        """The result of each contender on each task, by task and contender."""
+        return {task: _standings(comparison) for task, comparison in self.comparisons.items()}
 
     @cached_property
     def contenders(self) -> list[str]:
-        """Who took part: those in the aggregate first, the nearest to the best first."""
-        every = dict.fromkeys(name for found in self.comparisons.values() for name in found.plan.draws)
+        """All contenders: those in the aggregate first, the nearest to the best of each task first."""
+        names = dict.fromkeys(name for comparison in self.comparisons.values() for name in comparison.plan.draws)
         ranked = list(self.aggregate.ratio) if self.aggregate else []
-        return ranked + [name for name in every if name not in ranked]
+        return ranked + [name for name in names if name not in ranked]
 
     @cached_property
-    def _counted(self) -> list[str]:
-        """The tasks that the aggregate covers: not those where the best value is zero, of which nothing is a share."""
-        means = {
-            task: (found.plan.scale, fmean(found.findings.race.scores[_best(found)]))
-            for task, found in self.comparisons.items()
-        }
-        return [task for task, (scale, mean) in means.items() if math.isfinite(scale.excess(0.0, mean))]
+    def _aggregated_tasks(self) -> list[str]:
+        """The tasks that the aggregate covers: those whose best value is not zero, so that ratios to it exist."""
+        return [
+            task
+            for task, comparison in self.comparisons.items()
+            if math.isfinite(comparison.plan.scale.excess(0.0, _leader_mean(comparison)))
+        ]
 
     @cached_property
     def aggregate(self) -> Aggregate | None:
-        """What the contenders that took part in every task come to over all tasks; None where there are none."""
-        runs = {task: _runs(self.comparisons[task]) for task in self._counted}
-        everywhere = [name for name in next(iter(runs.values()), {}) if all(name in found for found in runs.values())]
-        if not everywhere:
+        """The aggregate of the contenders that took part in every task. None if there are none."""
+        runs_by_task = [_runs(self.comparisons[task]) for task in self._aggregated_tasks]
+        if not runs_by_task:
             return None
-        return aggregate({name: _joined([found[name] for found in runs.values()]) for name in everywhere})
+        names = [name for name in runs_by_task[0] if all(name in runs for runs in runs_by_task)]
+        if not names:
+            return None
+        return aggregate(
+            {
+                name: Runs(
+                    excess=[runs[name].excess for runs in runs_by_task],
+                    lost=[runs[name].lost for runs in runs_by_task],
+                )
+                for name in names
+            }
+        )
 
     @property
     def left_out(self) -> list[str]:
-        """What the aggregate does not cover, and why, in sentences."""
-        found = [
-            f"{task} is not in the means and profiles: its best value is 0, and nothing is a share of that."
+        """The tasks and contenders that the aggregate does not cover, and why, in sentences."""
+        sentences = [
+            f"{task} is not in the means and profiles: its best value is 0, so there is no ratio to it."
             for task in self.comparisons
-            if task not in self._counted
+            if task not in self._aggregated_tasks
         ]
-        for name in self.contenders if self._counted else []:
-            missed = [task for task in self._counted if name not in self.matrix[task]]
+        for name in self.contenders if self._aggregated_tasks else []:
+            missed = [task for task in self._aggregated_tasks if name not in self.matrix[task]]
             if missed:
-                found.append(
+                sentences.append(
                     f"{name} is not in the means and profiles: it did not take part in {' and '.join(missed)}."
                 )
-        return found
+        return sentences
 
     @property
     def text(self) -> str:
-        """What the suite shows, in sentences."""
+        """The result of the suite, in sentences."""
         if self.aggregate is None:
-            return "No contender can be followed over all tasks; each task has its own verdict."
+            return "There is no mean over all tasks. Each task has its own verdict."
         if len(self.contenders) == 1:
             return f"{self.contenders[0]} was tuned on {_tasks(len(self.comparisons))}."
-        wins = Counter(_best(found) for found in self.comparisons.values()).most_common()
-        best = ", ".join(f"{name} on {_tasks(count)}" for name, count in wins)
-        means = {
-            name: f"{worse(one.mean - 1)} worse (95 % interval {worse(one.low - 1)} to {worse(one.high - 1)})"
-            for name, one in self.aggregate.ratio.items()
-        }
-        first, *others = means
-        if len(wins) == 1 and first == wins[0][0]:  # the reference itself: its mean says nothing
-            nearest = f" Next comes {others[0]}, in the interquartile mean {means[others[0]]}." if others else ""
-            return f"The best mean: {best}.{nearest}"
+        wins = Counter(_leader(comparison) for comparison in self.comparisons.values()).most_common()
+        best = f"Best mean: {', '.join(f'{name} on {_tasks(count)}' for name, count in wins)}."
+        first, *following = self.aggregate.ratio
+        if len(wins) == 1 and first == wins[0][0]:  # it is its own reference: its mean says nothing
+            if not following:
+                return best
+            return f"{best} Next comes {following[0]}, {self._mean_in_words(following[0])}."
         return (
-            f"Over {_tasks(len(self._counted))} {first} stays nearest to the best of each: its interquartile mean is "
-            f"{means[first]}. The best mean: {best}."
+            f"Over {_tasks(len(self._aggregated_tasks))}, {first} stays nearest to the best of each task: it is "
+            f"{self._mean_in_words(first)}. {best}"
         )
 
+    def _mean_in_words(self, name: str) -> str:
+        assert self.aggregate is not None
+        ratio = self.aggregate.ratio[name]
+        interval = f"95 % interval {worse(ratio.low - 1)} to {worse(ratio.high - 1)}"
+        return f"{worse(ratio.mean - 1)} worse in the interquartile mean ({interval})"
+
     def to_json(self) -> dict[str, Any]:
-        """One plain object; numbers that are not finite become None."""
-        found = self.aggregate
+        """Return the results as plain JSON. Numbers that are not finite become None."""
         return {
             "tasks": {task: comparison.to_json() for task, comparison in self.comparisons.items()},
             "failures": {task: str(error) for task, error in self.failures.items()},
             "matrix": {
-                task: {
-                    name: vars(one) | {"worse_by": one.worse_by if math.isfinite(one.worse_by) else None}
-                    for name, one in row.items()
-                }
-                for task, row in self.matrix.items()
+                task: {name: _standing_json(standing) for name, standing in standings.items()}
+                for task, standings in self.matrix.items()
             },
-            "interquartile_mean": None if found is None else {name: vars(one) for name, one in found.ratio.items()},
-            "profiles": None
-            if found is None
-            else {"ratios": found.ratios} | {name: vars(one) for name, one in found.profiles.items()},
+            **_aggregate_json(self.aggregate),
             "text": self.text,
             "cautions": [*self.left_out, CAUTION],
         }
 
     def report(self, folder: str | Path) -> Path:
-        """Write `suite.html` and, in a sub-folder for each task, its `report.html`; return the path of the first."""
-        from thalweg import report  # upwards: sugar for thalweg.report.write_suite
+        """Write the page of the suite, and the report of each task.
 
-        return report.write_suite(self, folder)
+        Args:
+            folder: The folder for `suite.html`. The report of a task lies in a folder of its own inside.
+
+        Returns:
+            The path of `suite.html`.
+
+        Raises:
+            StoreError: If a file cannot be written, or the installed package declares no report writer.
+        """
+        return load_report_writer("suite")(self, folder)
 
 
 def worse(share: float) -> str:
-    """By how much something is worse, as it is read: `3.1 %`, and from tenfold on `12x`."""
+    """Return the share by which a value is worse, as text.
+
+    Args:
+        share: The share of the best value.
+
+    Example:
+        >>> worse(0.031), worse(11.0)
+        ('3.1 %', '12x')
+    """
     if not math.isfinite(share):
         return "–"
     return f"{1 + share:.3g}x" if share >= TENFOLD else f"{round(100 * share, 1) + 0.0:.1f} %"  # never -0.0
@@ -254,37 +327,56 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
-def _best(found: Comparison) -> str:
-    return found.findings.race.kept[0]
+def _leader(comparison: Comparison) -> str:
+    return comparison.findings.race.remaining[0]
 
 
-def _standings(found: Comparison) -> dict[str, Standing]:
+def _leader_mean(comparison: Comparison) -> float:
+    return fmean(comparison.findings.race.scores[_leader(comparison)])
+
+
+def _standings(comparison: Comparison) -> dict[str, Standing]:
     return {
-        one.name: Standing(
-            worse_by=one.worse_by,
-            lost=one.lost,
-            seeds=len(one.seeds),
-            best=one.name == _best(found),
-            tied=one.name in found.verdict.tied,
+        summary.name: Standing(
+            worse_by=summary.worse_by,
+            lost=summary.lost,
+            seeds=len(summary.seeds),
+            best=summary.name == _leader(comparison),
+            tied=summary.name in comparison.verdict.tied,
         )
-        for one in found.contenders
+        for summary in comparison.contenders
     }
 
 
-def _runs(found: Comparison) -> dict[str, tuple[list[float], list[bool]]]:
-    """The excess of each raced seed of each contender, paired with the best's, and whether it was lost."""
-    race, scale = found.findings.race, found.plan.scale
-    best = race.scores[_best(found)]
-    middle = fmean(best)
+@dataclass(frozen=True)
+class _TaskRuns:
+    """The raced seeds of one contender on one task: their excess over the leader's, and True for each lost one."""
+
+    excess: list[float]
+    lost: list[bool]
+
+
+def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
+    race, scale, mean = comparison.findings.race, comparison.plan.scale, _leader_mean(comparison)
+    leader = race.scores[_leader(comparison)]
     return {
-        name: (
-            # Who was dropped early has fewer seeds: the first of the best's.
-            [scale.excess(score - beside, middle) for score, beside in zip(scores, best, strict=False)],
-            [not completed for completed in race.completed[name]],
+        name: _TaskRuns(
+            # A contender that was dropped early has fewer seeds: the first of the leader's.
+            excess=[scale.excess(score - reference, mean) for score, reference in zip(scores, leader, strict=False)],
+            lost=[not completed for completed in race.completed[name]],
         )
         for name, scores in race.scores.items()
     }
 
 
-def _joined(tasks: list[tuple[list[float], list[bool]]]) -> Runs:
-    return Runs([excess for excess, _ in tasks], [lost for _, lost in tasks])
+def _standing_json(standing: Standing) -> dict[str, Any]:
+    return vars(standing) | {"worse_by": standing.worse_by if math.isfinite(standing.worse_by) else None}
+
+
+def _aggregate_json(result: Aggregate | None) -> dict[str, Any]:
+    if result is None:
+        return {"interquartile_mean": None, "profiles": None}
+    return {
+        "interquartile_mean": {name: vars(interval) for name, interval in result.ratio.items()},
+        "profiles": {"ratios": result.ratios} | {name: vars(profile) for name, profile in result.profiles.items()},
+    }

@@ -19,7 +19,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from thalweg.comparison.results.aggregate import Aggregate
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.summary import Summary, loss_of
+from thalweg.comparison.results.scoring import loss_of
+from thalweg.comparison.results.summary import Summary
 
 # Told apart with any kind of colour vision (after Okabe & Ito 2008), dark and light page alike.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f6fd1", "#8a7a3a", "#c2455c", "#7f8c8d")
@@ -148,7 +149,7 @@ def learning_curves(
 
     Where the optimum is given, what is drawn is the distance to it.
     """
-    curves = {summary.name: _curve(summary.entries["race"], split, optimum) for summary in summaries}
+    curves = {summary.name: _curve(summary.trials["race"], split, optimum) for summary in summaries}
 
     def draw(axes: Axes) -> None:
         values: list[float] = []
@@ -196,7 +197,7 @@ def learning_rates(
     optimum: float | None = None,
 ) -> Markup:
     """Loss against learning rate for each setting that one contender searched; the chosen one has a ring."""
-    entries = [entry for entry in summary.entries["search"] if "lr" in entry.settings]
+    entries = [entry for entry in summary.trials["search"] if "lr" in entry.settings]
     entries = [entry for entry in entries if entry.result.status != "pruned"]
     points = [(entry.settings["lr"], above(loss_of(entry.result, split), optimum), entry.settings) for entry in entries]
 
@@ -227,7 +228,7 @@ def limits_of(summaries: Sequence[Summary], split: str, *, optimum: float | None
 
     It ends at ten times the median, so that a few settings that went astray do not flatten all others.
     """
-    losses = [above(loss_of(entry.result, split), optimum) for one in summaries for entry in one.entries["search"]]
+    losses = [above(loss_of(entry.result, split), optimum) for one in summaries for entry in one.trials["search"]]
     finite = sorted(loss for loss in losses if math.isfinite(loss))
     if not finite:
         return None

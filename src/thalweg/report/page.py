@@ -51,12 +51,12 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
 def _facts(comparison: Comparison) -> dict[str, Any]:
     """Everything the template shows."""
-    header, plan, verdict = comparison.header, comparison.plan, comparison.verdict
-    names = [described["name"] for described in header.contenders]
+    header, plan, verdict = comparison.record, comparison.plan, comparison.verdict
+    names = [described.name for described in header.contenders]
     colours = colours_of(names)
     summaries = comparison.contenders
     return {
-        "task": header.task,
+        "task": header.workload,
         "metric": comparison.metric,
         "verdict": verdict,
         "code": comparison.code,
@@ -70,7 +70,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "cautions": comparison.cautions,
         "hindsight": comparison.half_sample_check,
         # Whose value comes from seeds of its own.
-        "fresh": next((one.name for one in summaries if one.entries["value"]), None),
+        "fresh": next((one.name for one in summaries if one.trials["value"]), None),
         "advised": any(one.recommended is not None for one in summaries),
         "target": plan.target,
         "looks": next(iter(plan.schedules.values())).num_evaluations,
@@ -82,28 +82,28 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         "finished": header.finished,
         "number": charts.number,
         "digits": charts.digits,
-        "trainings": sum(len(entries) for summary in summaries for entries in summary.entries.values()),
+        "trainings": sum(len(entries) for summary in summaries for entries in summary.trials.values()),
         "training_s": sum(
-            entry.result.seconds for one in summaries for entries in one.entries.values() for entry in entries
+            entry.result.seconds for one in summaries for entries in one.trials.values() for entry in entries
         ),
     }
 
 
 def _common_schedule(comparison: Comparison) -> str:
     """The schedule of those that have none of their own."""
-    own = {one["name"]: one["schedule"] for one in comparison.header.contenders}
+    own = {one.name: one.schedule for one in comparison.record.contenders}
     horizons = comparison.plan.schedules
     return next((horizons[name].schedule for name, schedule in own.items() if schedule is None), "different")
 
 
 def _seeds(summary: Summary, stage: str) -> set[int]:
-    return {entry.seed for entry in summary.entries[stage]}
+    return {entry.seed for entry in summary.trials[stage]}
 
 
 def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     """One line of the table."""
-    plan, searched = comparison.plan, summary.entries["search"]
-    every = [entry for entries in summary.entries.values() for entry in entries]
+    plan, searched = comparison.plan, summary.trials["search"]
+    every = [entry for entries in summary.trials.values() for entry in entries]
     return {
         "name": summary.name,
         "about": summary.about,
@@ -119,7 +119,7 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "untuned": summary.untuned,
         "advised": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
-        "own_schedule": next(one["schedule"] for one in comparison.header.contenders if one["name"] == summary.name),
+        "own_schedule": next(one.schedule for one in comparison.record.contenders if one.name == summary.name),
         "rank": summary.rank,
         "studies": summary.studies,
         "good_rates": summary.good_rates,
@@ -138,25 +138,25 @@ def _row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
 
 def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     summaries, plan = comparison.contenders, comparison.plan
-    measured = comparison.header.task["measured"]
+    measured = comparison.record.workload.measured
     over = " above the optimum" if plan.optimum else ""
     # A time to a target has no optimum, whatever the loss has.
     value_optimum = plan.optimum if plan.target is None else None
     value_label = comparison.metric + (over if plan.target is None else "")
-    has_curves = any(len(entry.result.evaluations) > 1 for one in summaries for entry in one.entries["race"])
+    has_curves = any(len(entry.result.evaluations) > 1 for one in summaries for entry in one.trials["race"])
     splits = []
     for split in ("train", "validation"):
         # A surface has no data: all splits are the one function. A user's function may not report the training loss.
         losses = [
             getattr(look, split)
             for one in summaries
-            for entry in one.entries["race"]
+            for entry in one.trials["race"]
             for look in entry.result.evaluations
         ]
         if any(math.isfinite(loss) for loss in losses) and not (split == "validation" and plan.judged_on == "train"):
             splits.append(split)
     limits = charts.limits_of(summaries, plan.selected_on, optimum=plan.optimum)
-    rated = [one for one in summaries if any("lr" in entry.settings for entry in one.entries["search"])]
+    rated = [one for one in summaries if any("lr" in entry.settings for entry in one.trials["search"])]
     rate_label = f"{measured[plan.selected_on]}{over}"
     return {
         "rate_label": rate_label,

@@ -44,12 +44,12 @@ def render_suite(suite: Suite) -> str:
         else charts.intervals(
             {name: (one.low, one.mean, one.high) for name, one in found.ratio.items()}, colours, label
         ),
-        "environment": next(iter(suite.comparisons.values())).header.environment,
+        "environment": next(iter(suite.comparisons.values())).record.environment,
     }
     return filled("suite.html", facts)
 
 
 def _as_in_the_pages(suite: Suite) -> list[str]:
     """The contenders in the order in which they were named, so that each has one colour here and in the pages."""
-    described = (one["name"] for found in suite.comparisons.values() for one in found.header.contenders)
+    described = (one.name for found in suite.comparisons.values() for one in found.record.contenders)
     return list(dict.fromkeys(described))

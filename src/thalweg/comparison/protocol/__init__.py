@@ -1,1 +1,1 @@
-"""The statistical procedure: which trials a comparison needs, and what they decide."""
+"""The statistical procedure: which trials a comparison needs, and what their scores decide. Pure functions."""

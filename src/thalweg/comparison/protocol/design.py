@@ -1,14 +1,19 @@
-"""Design: how many trainings of each kind a comparison has, fixed before the first of them."""
+"""Design: the number of trainings of each kind in a comparison, fixed before the first of them."""
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-REFINING = 8  # rounds in which settings are proposed; each knows what those before came to
+PROPOSAL_ROUNDS = 8  # of a refined study; each round uses the scores of the rounds before
 
 
 class InterimAnalysis(NamedTuple):
-    """After so many studies, or seeds: drop who is worse, at this level."""
+    """A test after a fixed number of studies or seeds that drops the contenders shown to be worse.
+
+    Attributes:
+        size: The number of studies, or of seeds, that each contender has by then.
+        alpha: The level of the test: the chance of an error among all contenders.
+    """
 
     size: int
     alpha: float
@@ -16,14 +21,24 @@ class InterimAnalysis(NamedTuple):
 
 @dataclass(frozen=True)
 class Design:
-    """How many trainings there are of each kind.
+    """The number of trainings of each kind, for each contender.
 
-    A study draws `draws` settings and trains each once; its best `retrained` are trained from `reseeds` fresh seeds,
-    which choose one; `judged` more seeds judge it. Without `ranking` there is one study, and optimizers are not ranked.
-    The settings retrained in the first eight studies are a contender's pool: its `finalists` best are trained from
-    `refinals` more seeds (none: the retrained seeds decide), which choose the one that races. `value` seeds measure the
-    setting that is recommended. With `pruned`, most of the draws are given up early, and there are as many more of
-    them. With `refined`, the second half of the draws is proposed by a model of those before.
+    A study is one search with its own random draws, then a choice, then an evaluation. A race trains the chosen
+    setting of each contender from fresh seeds until the contenders are told apart.
+
+    Attributes:
+        draws: Settings that a study draws and trains once.
+        retrained: The best settings of a study that are trained again.
+        reseeds: Fresh seeds from which each of these is trained. Their mean chooses the winner of the study.
+        judged: Fresh seeds that evaluate the winner of a study.
+        ranking: The interim analyses of the ranking. Without them there is one study, and optimizers are not ranked.
+        finalists: The best settings of the pool that are trained again before the race. The pool holds the settings
+            that the first eight studies retrained. Zero: the retraining seeds decide.
+        refinals: Fresh seeds from which each finalist is trained. Their mean chooses the setting that races.
+        race: The interim analyses of the race.
+        value: Fresh seeds that measure the recommended setting.
+        pruned: Stop most of the drawn settings early, and draw as many more as that pays for.
+        refined: Let a model propose the second half of the draws.
     """
 
     draws: int
@@ -40,32 +55,41 @@ class Design:
 
     @property
     def studies(self) -> int:
-        """How many studies a contender may get."""
+        """The largest number of studies of a contender."""
         return self.ranking[-1].size if self.ranking else 1
 
     @property
-    def trainings_of_a_study(self) -> int:
-        """How many trainings one contender has in one study."""
+    def trainings_per_study(self) -> int:
+        """The number of trainings of one contender in one study."""
         return self.draws + self.retrained * self.reseeds + (self.judged if self.ranking else 0)
 
     @property
     def most_trainings(self) -> int:
-        """How many trainings a contender gets that is never dropped; the value comes once, for all of them."""
+        """The number of trainings of a contender that is never dropped, without those of the value."""
         finals = self.finalists * self.refinals
-        return self.studies * self.trainings_of_a_study + finals + self.race[-1].size + self.race[0].size
+        return self.studies * self.trainings_per_study + finals + self.race[-1].size + self.race[0].size
 
     def rounds(self, draws: int) -> list[range]:
-        """The trials of a study of so many: those that are drawn, then those of each round that proposes some."""
-        refined = draws // 2 if self.refined else 0  # none of the one draw of who has nothing to search
-        cuts = [draws - refined + refined * k // REFINING for k in range(REFINING + 1)]
+        """Return the numbers of the trials of a study, round by round.
+
+        Args:
+            draws: The number of settings of the study.
+
+        Returns:
+            The trials that are drawn at random, then those of each round of proposals. A round may be empty.
+        """
+        proposals = draws // 2 if self.refined else 0
+        cuts = [draws - proposals + proposals * k // PROPOSAL_ROUNDS for k in range(PROPOSAL_ROUNDS + 1)]
         return [range(cuts[0]), *(range(*ends) for ends in pairwise(cuts))]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists, for the store."""
+        """Return the design as plain dicts and lists, for the store."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Design":
-        """The design that `to_json` stored."""
-        looks = {name: tuple(InterimAnalysis(*look) for look in stored[name]) for name in ("ranking", "race")}
-        return cls(**stored | looks)
+        """Return the design that ``to_json`` stored."""
+        analyses = {
+            name: tuple(InterimAnalysis(*analysis) for analysis in stored[name]) for name in ("ranking", "race")
+        }
+        return cls(**stored | analyses)

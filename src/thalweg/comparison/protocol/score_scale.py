@@ -1,9 +1,9 @@
-"""Scale: what differences between losses are measured on, and what a training that diverged counts.
+"""Score scale: the scale on which losses are compared, and the score of a training that diverged.
 
-Losses differ by factors, so they are compared by their logarithms, and a margin is a share; a metric of the user's own,
-which may be zero or negative, is compared as it is. What diverged, or ended worse than the untrained model, counts as
-the untrained model: nothing was learnt. So one bad seed is bad, and cannot hide everything else. That is for choosing
-and testing; a value that is shown is what was measured.
+Losses differ by factors. So their logarithms are compared, and a margin is a share of the loss. A metric of the user's
+own may be zero or negative; it is compared as it is. A training that diverged, or that ended worse than the untrained
+model, counts as the untrained model. So one bad seed is bad, and cannot hide all others. This holds for choices and
+tests; a value that is shown is the mean of the losses as they were measured.
 """
 
 import math
@@ -17,9 +17,12 @@ MARGIN = 0.03  # a difference of less than this share of the value is too small 
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """How losses become scores: `untrained` holds what is measured before the first step, by split.
+    """The map from losses to scores. Lower is better.
 
-    A loss that is this `resolution` of the untrained one is as good as zero.
+    Attributes:
+        kind: ``log`` compares the logarithms of losses, ``linear`` the losses themselves.
+        untrained: The loss before the first step, by split.
+        resolution: A loss below this share of the untrained loss counts as this share of it.
     """
 
     kind: Literal["log", "linear"]
@@ -27,37 +30,43 @@ class ScoreScale:
     resolution: float = 1e-12
 
     def score(self, loss: float, split: str) -> float:
-        """The score of a loss on a split; lower is better, never above the untrained model's."""
-        return self.measured(loss if self.learnt(loss, split) else self.untrained[split], split)
+        """Return the score of a loss on a split, never above that of the untrained model."""
+        return self.unclipped_score(loss if self.is_improvement(loss, split) else self.untrained[split], split)
 
-    def learnt(self, loss: float, split: str) -> bool:
-        """Whether a loss is better than the untrained model's; not a number is not."""
+    def is_improvement(self, loss: float, split: str) -> bool:
+        """Return True if a loss is below that of the untrained model. A loss that is not a number is not."""
         return loss < self.untrained[split]
 
-    def measured(self, loss: float, split: str) -> float:
-        """The score of a finite loss as it was measured, be it worse than the untrained model's."""
+    def unclipped_score(self, loss: float, split: str) -> float:
+        """Return the score of a finite loss as it was measured, also if it is worse than the untrained model's."""
         return math.log(max(loss, self.resolution * self.untrained[split])) if self.kind == "log" else loss
 
     def loss(self, score: float) -> float:
-        """The loss that has this score. Of a mean score on the logarithmic scale: the geometric mean of the losses."""
+        """Return the loss that has this score. For a mean of logarithms it is the geometric mean of the losses."""
         return math.exp(score) if self.kind == "log" else score
 
     def margin(self, leader: float) -> float:
-        """The difference in scores that is too small to matter, beside a leader with this score."""
+        """Return the difference in scores that is too small to matter beside a leader with this score."""
         return math.log1p(MARGIN) if self.kind == "log" else MARGIN * abs(leader)
 
     def worse_by(self, score: float, leader: float) -> float:
-        """By what share of the leader's loss a score is worse."""
+        """Return the share of the leader's loss by which a score is worse."""
         if self.kind == "log":
             return math.expm1(score - leader)
         return (score - leader) / abs(leader) if leader else math.nan
 
     def excess(self, difference: float, leader: float) -> float:
-        """A difference in scores as the logarithm of a ratio of losses, beside a leader with this mean score.
+        """Return a difference in scores as the logarithm of a ratio of losses.
 
-        Where losses are compared as they are, a ratio is one and the share by which a loss is worse; a loss that is
-        better by a share gets the same with the sign reversed, since a zero or a negative loss has no logarithm. Beside
-        a leader of zero nothing is a share: not a number.
+        On the linear scale the ratio is one plus the share by which a loss is worse. A loss that is better by the same
+        share gets the same number with the sign reversed, because a zero or a negative loss has no logarithm.
+
+        Args:
+            difference: A score minus the leader's score from the same seed.
+            leader: The leader's mean score.
+
+        Returns:
+            The logarithm of the ratio. Not a number if the scale is linear and the leader's score is zero.
         """
         if self.kind == "log":
             return difference
@@ -65,12 +74,26 @@ class ScoreScale:
         return math.copysign(math.log1p(abs(share)), share)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, for the store."""
+        """Return the scale as a plain dict, for the store."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "ScoreScale":
+        """Return the scale that ``to_json`` stored."""
+        return cls(**stored)
 
 
 def scale_for(untrained: dict[str, float], *, own_metric: bool, dtype: torch.dtype = torch.float32) -> ScoreScale:
-    """The scale of a task whose losses before the first step are these, of a model of this dtype."""
+    """Return the scale of a task.
+
+    Args:
+        untrained: The loss before the first step, by split.
+        own_metric: The task is measured by a metric of the user's own.
+        dtype: The dtype of the model.
+
+    Returns:
+        A linear scale for a metric of the user's own or for losses that are not positive, else a logarithmic one.
+    """
     # Near an optimum a loss is a square, and parameters are not told apart below eps.
     resolution = min(1e-12, 100 * torch.finfo(dtype).eps ** 2)
     return ScoreScale("linear" if own_metric or min(untrained.values()) <= 0 else "log", untrained, resolution)

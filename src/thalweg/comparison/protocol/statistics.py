@@ -1,7 +1,7 @@
-"""Statistics: who is worse than the leader, how sure a mean is, and how many seeds would settle it.
+"""Statistics: which contenders are worse than the leader, how sure a mean is, and how many seeds would settle it.
 
-Values are scores: losses on the scale of the comparison (`scale`), in columns that are paired: the same seeds, or the
-same studies, for every contender.
+Values are scores (``score_scale``). They come in columns, one for each contender, which are paired: the same seeds, or
+the same studies, in the same order.
 """
 
 import math
@@ -12,13 +12,19 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
-_SETTLED = 1.96  # a difference of so many standard errors is told apart
+CONFIDENCE_LEVEL = 0.95
+_SEPARATION = 1.96  # a difference of so many standard errors separates two contenders
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its t interval at 95 %."""
+    """A mean and its 95 % interval.
+
+    Attributes:
+        mean: The mean.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+    """
 
     mean: float
     low: float
@@ -26,62 +32,106 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The mean of values that are alike, with its interval; one value alone says nothing of its own error."""
+    """Return the mean of a sample with its t interval.
+
+    Args:
+        values: Independent values, at least one.
+
+    Returns:
+        The interval. It is infinite for a single value, which has no spread.
+
+    Example:
+        >>> interval([1.0, 2.0, 3.0]).mean
+        2.0
+    """
     sample = np.asarray(values, dtype=float)
     mean = float(sample.mean())
     if len(sample) < 2:
         return Interval(mean, -math.inf, math.inf)
-    half = float(stats.t.isf((1 - LEVEL) / 2, len(sample) - 1)) * _standard_error(sample)
+    half = float(stats.t.isf((1 - CONFIDENCE_LEVEL) / 2, len(sample) - 1)) * _standard_error(sample)
     return Interval(mean, mean - half, mean + half)
 
 
 @cache
-def critical(alpha: float, members: int, freedom: int) -> float:
-    """How many standard errors a paired difference from the leader of so many may have by chance (Tukey)."""
+def critical_value(alpha: float, members: int, freedom: int) -> float:
+    """Return the critical value of a paired difference from the leader (Tukey).
+
+    Args:
+        alpha: The level of the test among all members.
+        members: The number of contenders that are compared, at least two.
+        freedom: The degrees of freedom of a difference: the number of pairs minus one.
+
+    Returns:
+        The number of standard errors that chance exceeds with probability ``alpha``.
+    """
     if members == 2:
         return float(stats.t.isf(alpha / 2, freedom))
     return float(stats.studentized_range.isf(alpha, members, freedom)) / math.sqrt(2)
 
 
 def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str], list[str]]:
-    """(kept, dropped): who is not shown to be worse than the leader, the best mean first, and who is.
+    """Separate the contenders that are shown to be worse than the leader from all others.
 
-    Step-down: the one that differs most, in standard errors of its own paired differences, is compared with what
-    chance gives among all, and so on among those that are left, until one cannot be dropped.
+    The test steps down. The contender that differs most, in standard errors of its own paired differences, is compared
+    with the critical value among all contenders. If it is dropped, the test goes on among the remaining contenders.
+
+    Args:
+        values: The scores of each contender, in paired columns of one length.
+        alpha: The level of the test among all contenders.
+
+    Returns:
+        The remaining contenders, the best mean first, and the dropped contenders, the worst first.
+
+    Example:
+        >>> drop({"a": [1.0, 1.1, 0.9], "b": [2.0, 2.1, 2.0]}, alpha=0.05)
+        (['a'], ['b'])
     """
-    kept = sorted(values, key=lambda name: float(np.mean(values[name])))
+    remaining = sorted(values, key=lambda name: float(np.mean(values[name])))
     dropped: list[str] = []
-    leader = np.asarray(values[kept[0]], dtype=float)
+    leader = np.asarray(values[remaining[0]], dtype=float)
     if len(leader) < 2:
-        return kept, dropped
-    excess = {name: _errors_above(np.asarray(values[name], dtype=float) - leader) for name in kept[1:]}
+        return remaining, dropped
+    excess = {name: _errors_above(np.asarray(values[name], dtype=float) - leader) for name in remaining[1:]}
     while excess:
         worst = max(excess, key=lambda name: excess[name])
-        if excess[worst] <= critical(alpha, len(kept), len(leader) - 1):
+        if excess[worst] <= critical_value(alpha, len(remaining), len(leader) - 1):
             break
         del excess[worst]
-        kept.remove(worst)
+        remaining.remove(worst)
         dropped.append(worst)
-    return kept, dropped
+    return remaining, dropped
 
 
 def surely_within(values: Sequence[float], leader: Sequence[float], margin: float, alpha: float, members: int) -> bool:
-    """Whether paired values are shown to lie no more than a margin above the leader's, of so many that are compared."""
+    """Return True if a contender is shown to be at most a margin above the leader.
+
+    Args:
+        values: The contender's scores.
+        leader: The leader's scores, paired with ``values``.
+        margin: The largest difference of the means that does not matter.
+        alpha: The level of the test among all members.
+        members: The number of contenders that are compared.
+    """
     differences = np.asarray(values, dtype=float) - np.asarray(leader, dtype=float)
     if len(differences) < 2:
         return False
-    slack = critical(alpha, max(2, members), len(differences) - 1) * _standard_error(differences)
+    slack = critical_value(alpha, max(2, members), len(differences) - 1) * _standard_error(differences)
     return bool(differences.mean() + slack <= margin)
 
 
 def seeds_to_settle(values: Sequence[float], leader: Sequence[float], margin: float) -> int:
-    """How many paired seeds would tell two contenders apart that differ by a margin.
+    """Return the number of paired seeds that would separate two contenders whose means differ by a margin.
 
-    From the spread of their differences alone: the observed difference is not used, since where nothing was settled it
-    is mostly noise.
+    It follows from the spread of the differences alone. Their mean is not used: where nothing was settled, it is
+    mostly noise.
+
+    Args:
+        values: A contender's scores, at least two.
+        leader: The leader's scores, paired with ``values``.
+        margin: The difference of the means to detect, above zero.
     """
     differences = np.asarray(values, dtype=float) - np.asarray(leader, dtype=float)
-    return math.ceil((_SETTLED * float(differences.std(ddof=1)) / margin) ** 2)
+    return math.ceil((_SEPARATION * float(differences.std(ddof=1)) / margin) ** 2)
 
 
 def _standard_error(sample: np.ndarray) -> float:
@@ -89,6 +139,7 @@ def _standard_error(sample: np.ndarray) -> float:
 
 
 def _errors_above(differences: np.ndarray) -> float:
+    """The mean of the differences, in their standard errors."""
     error, mean = _standard_error(differences), float(differences.mean())
     if error == 0.0:
         return math.inf if mean > 0 else 0.0

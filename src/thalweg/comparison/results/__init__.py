@@ -1,1 +1,1 @@
-"""Stored results, and what is said of them: summaries, verdict, cautions."""
+"""Stored results, and the statements that follow from them: summaries, verdict, cautions."""

@@ -1,9 +1,9 @@
-"""Aggregate: what contenders come to over several tasks, as pure functions of numbers.
+"""Aggregate: statistics of contenders over several tasks, as pure functions of numbers.
 
 A run is one seed of one task. Its excess is the logarithm of the ratio of its loss to that of the best contender of the
-task, from the same seed (`Scale.excess`); 0 is as good as the best. Tasks count alike, however many seeds each has, so
-runs carry weights: 1 / (tasks · seeds of the task). A resample draws the seeds of each task anew, with replacement,
-which changes nothing but the weights; so every statistic is a function of values and rows of weights.
+task from the same seed (`ScoreScale.excess`); 0 is as good as the best. Each task counts equally, however many seeds it
+has, so runs carry weights: 1 / (tasks · seeds of the task). A resample draws the seeds of each task again, with
+replacement. That changes nothing but the weights, so every statistic is a function of values and rows of weights.
 
 Source: Agarwal et al. 2021, arXiv:2108.13264 (interquartile mean, stratified bootstrap); Dolan & Moré 2002,
 arXiv:cs/0102001 (performance profiles).
@@ -19,17 +19,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg.comparison.protocol.statistics import LEVEL, Interval
+from thalweg.comparison.protocol.statistics import CONFIDENCE_LEVEL, Interval
 
-RESAMPLES = 2000  # as many as rliable, the package of Agarwal et al., takes
-RATIOS = 61  # at which a profile is evaluated
-FARTHEST = 10.0  # the largest ratio of a profile: beyond it, how much worse a run is tells nobody anything
-_NEAREST = 1.1  # the least: where all runs are nearly as good as the best, an axis of no length shows nothing
+RESAMPLES = 2000  # the default of rliable, the package of Agarwal et al.
+NUM_RATIOS = 61  # at which a profile is evaluated
+MAX_RATIO = 10.0  # the largest ratio of a profile; beyond it the size of a ratio does not matter
+_MIN_MAX_RATIO = 1.1  # if all runs are nearly as good as the best, the axis still has a length
 
 
 @dataclass(frozen=True)
 class Runs:
-    """All runs of one contender, task by task: the excess of each, and whether it was lost (diverged or failed)."""
+    """All runs of one contender.
+
+    Attributes:
+        excess: The excess of each seed, by task.
+        lost: True for each seed that was lost, by task.
+    """
 
     excess: Sequence[Sequence[float]]
     lost: Sequence[Sequence[bool]]
@@ -37,7 +42,13 @@ class Runs:
 
 @dataclass(frozen=True)
 class Profile:
-    """For each ratio of the aggregate, the share of runs that are no worse, with a pointwise 95 % band."""
+    """The share of runs that are no worse than each ratio of the aggregate, with a pointwise 95 % band.
+
+    Attributes:
+        share: The share of runs, by ratio.
+        low: The lower end of the band.
+        high: The upper end of the band.
+    """
 
     share: list[float]
     low: list[float]
@@ -46,14 +57,18 @@ class Profile:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What contenders come to over the tasks, the least interquartile mean first.
-
-    `ratio` holds the interquartile means of the excess as ratios to the best of each task: 1.1 is worse by 10 %.
+    """Statistics of contenders over all tasks, the least interquartile mean first.
 
     The intervals and bands cover one thing: other seeds, at the settings that were chosen, on these tasks. They do not
-    cover other tasks, nor what another search would have chosen; and which contender is the best of a task is taken
-    as given, so one that is best on all of them has a ratio of 1 without any width. With few seeds a task they
-    are somewhat too narrow, as a bootstrap of few values is.
+    cover other tasks, or the settings of another search. The best contender of each task is fixed, so a contender that
+    is the best on all tasks has a ratio of 1 without width. With few seeds a task the intervals are somewhat too
+    narrow, as a bootstrap of few values is.
+
+    Attributes:
+        ratio: The interquartile mean of the excess as a ratio to the best of each task, by contender. 1.1 is worse by
+            10 %.
+        ratios: The ratios at which the profiles are evaluated, from 1.
+        profiles: The performance profile of each contender.
     """
 
     ratio: dict[str, Interval]
@@ -62,33 +77,44 @@ class Aggregate:
 
 
 def aggregate(runs: Mapping[str, Runs]) -> Aggregate:
-    """The aggregate of contenders that all took part in the same tasks.
+    """Return the aggregate of contenders that all took part in the same tasks.
 
     A lost run is infinitely bad in a profile. In the interquartile mean it counts by its excess, which is that of the
-    untrained model: a mean of what is infinite would hide everything else.
+    untrained model, because one infinite value would hide all others.
+
+    Args:
+        runs: The runs of each contender.
     """
     means, weights, excesses = {}, {}, {}
-    for name, mine in runs.items():
-        weights[name] = resampled([len(values) for values in mine.excess])
-        excess = np.concatenate([np.asarray(values, dtype=float) for values in mine.excess])
+    for name, contender in runs.items():
+        weights[name] = resample_weights([len(values) for values in contender.excess])
+        excess = np.concatenate([np.asarray(values, dtype=float) for values in contender.excess])
+        lost = np.concatenate([np.asarray(values, dtype=bool) for values in contender.lost])
         means[name] = interquartile_mean(excess, weights[name])
-        excesses[name] = np.where(np.concatenate([np.asarray(lost, dtype=bool) for lost in mine.lost]), np.inf, excess)
-    at = _ratios(np.concatenate(list(excesses.values())))
+        excesses[name] = np.where(lost, np.inf, excess)
+    points = _profile_points(np.concatenate(list(excesses.values())))
     order = sorted(runs, key=lambda name: float(means[name][0]))
     return Aggregate(
         ratio={name: Interval(*map(math.exp, _with_interval(means[name]))) for name in order},
-        ratios=[float(ratio) for ratio in np.exp(at)],
+        ratios=[float(ratio) for ratio in np.exp(points)],
         profiles={
             name: Profile(*np.transpose([_with_interval(column) for column in shares.T]).tolist())
-            for name, shares in ((name, profile(excesses[name], weights[name], at)) for name in order)
+            for name, shares in ((name, profile(excesses[name], weights[name], points)) for name in order)
         },
     )
 
 
-def resampled(sizes: Sequence[int], resamples: int = RESAMPLES) -> np.ndarray:
-    """(1 + resamples, runs): the weights of the runs of tasks with so many seeds, and those of stratified resamples.
+def resample_weights(sizes: Sequence[int], resamples: int = RESAMPLES) -> np.ndarray:
+    """Return the weights of all runs, and those of stratified resamples.
 
-    The same sizes always get the same resamples, so that contenders which ran from the same seeds are resampled alike.
+    The same sizes always give the same resamples, so contenders that ran from the same seeds are resampled together.
+
+    Args:
+        sizes: The number of seeds of each task.
+        resamples: The number of resamples.
+
+    Returns:
+        An array of shape ``(1 + resamples, runs)``. Each row sums to 1; the first row is the sample itself.
     """
     rng = np.random.default_rng(0)
     counts = [np.vstack([np.ones((1, n), int), rng.multinomial(n, np.full(n, 1 / n), size=resamples)]) for n in sizes]
@@ -96,7 +122,15 @@ def resampled(sizes: Sequence[int], resamples: int = RESAMPLES) -> np.ndarray:
 
 
 def interquartile_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(rows,): the mean of the middle half of the values (runs,), by each row of weights (rows, runs)."""
+    """Return the mean of the middle half of the values.
+
+    Args:
+        values: An array of shape ``(runs,)``.
+        weights: An array of shape ``(rows, runs)`` whose rows sum to 1.
+
+    Returns:
+        The mean by each row of weights, of shape ``(rows,)``.
+    """
     order = np.argsort(values)
     upper = np.cumsum(weights[:, order], axis=1)
     lower = upper - weights[:, order]
@@ -104,19 +138,28 @@ def interquartile_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return inside @ values[order] / inside.sum(axis=1)
 
 
-def profile(values: np.ndarray, weights: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """(rows, points): the weight of the values (runs,) that are no larger than each point, by each row of weights."""
-    return np.round(weights @ (values[:, None] <= at), 12)  # fifteen fifteenths are 1
+def profile(values: np.ndarray, weights: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the weight of the values that are no larger than each point.
+
+    Args:
+        values: An array of shape ``(runs,)``.
+        weights: An array of shape ``(rows, runs)`` whose rows sum to 1.
+        points: An array of shape ``(points,)``.
+
+    Returns:
+        An array of shape ``(rows, points)``.
+    """
+    return np.round(weights @ (values[:, None] <= points), 12)  # fifteen fifteenths are 1
 
 
-def _ratios(excess: np.ndarray) -> np.ndarray:
+def _profile_points(excess: np.ndarray) -> np.ndarray:
     """Logarithms of ratios, from 1 to that of the worst run."""
     finite = excess[np.isfinite(excess)]
     worst = float(finite.max()) if len(finite) else 0.0
-    return np.linspace(0.0, min(max(worst, math.log(_NEAREST)), math.log(FARTHEST)), RATIOS)
+    return np.linspace(0.0, min(max(worst, math.log(_MIN_MAX_RATIO)), math.log(MAX_RATIO)), NUM_RATIOS)
 
 
 def _with_interval(rows: np.ndarray) -> tuple[float, float, float]:
-    """A statistic of the sample itself, the first row, and the percentiles of its resamples."""
-    low, high = np.quantile(rows[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    """The statistic of the sample itself, the first row, and the percentiles of its resamples."""
+    low, high = np.quantile(rows[1:], [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
     return float(rows[0]), float(low), float(high)

@@ -1,130 +1,184 @@
-"""Cautions: what a reader should know before trusting the verdict, in sentences."""
+"""Cautions: what a reader should know before trusting the verdict. Each caution is a function of its own."""
 
 import math
 from collections.abc import Iterator, Sequence
 
-from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.results.records import ComparisonRecord
-from thalweg.comparison.results.summary import Estimate, Summary, scores_of
+from thalweg.comparison.results.scoring import unclipped_scores
+from thalweg.comparison.results.summary import Estimate, Summary
 from thalweg.comparison.results.verdict import Verdict
 
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
 
 
 def cautions(
-    header: ComparisonRecord, plan: ComparisonPlan, summaries: Sequence[Summary], verdict: Verdict, reference: str
+    record: ComparisonRecord, summaries: Sequence[Summary], verdict: Verdict, untrained_name: str
 ) -> list[str]:
-    """All that apply; `reference` names what counts as untrained."""
-    measured, is_function = header.task["measured"], header.task["passes"] is None
-    found = [*_of_the_search(plan, summaries, measured), *_of_the_task(plan, summaries, is_function=is_function)]
-    leader = summaries[0]
-    if math.isfinite(leader.example_error):
-        share = leader.example_error / abs(leader.value.mean)
-        found.append(
-            f"Intervals are over seeds. Over the test examples the standard error of {leader.name} is "
-            f"{leader.example_error:.2g} ({share:.0%} of its value): on new data values may differ by that much."
-        )
-    if plan.target is None:
-        found += [
-            f"{one.name} ended no better than {reference} on {one.value.unlearnt} of {one.value.of} seeds"
-            + (f", {one.value.lost} of them lost, so that its value is a bound." if one.value.lost else ".")
-            for one in summaries
-            if one.value.unlearnt
-        ]
-    elif verdict.recommended is not None or any(one.missed < len(one.seeds) for one in summaries):
-        found += [
-            f"{one.name} missed the target on {one.missed} of {len(one.seeds)} seeds. They count as a whole "
-            "training, so its value is too good."
-            for one in summaries
-            if one.missed
-        ]
-    winner = next((one for one in summaries if one.name == verdict.recommended), leader)
-    found += [text for one in summaries for text in _untuned(one, winner, plan)]
-    return found + [
-        f"The best {' and '.join(one.at_edge)} of {one.name} lies at an end of the range searched: "
-        "a better one may lie beyond."
-        for one in summaries
-        if one.at_edge
+    """Return all cautions that apply, in sentences.
+
+    Args:
+        record: The comparison.
+        summaries: The results of its contenders, the leader of the race first.
+        verdict: Its verdict.
+        untrained_name: The words for the untrained model.
+    """
+    winner = next((summary for summary in summaries if summary.name == verdict.recommended), summaries[0])
+    return [
+        *_few_settings(record),
+        *_no_influence(record, summaries),
+        *_below_optimum(record, summaries),
+        *_second_rule_unused(record, summaries),
+        *_no_test_value(record, summaries),
+        *_few_test_examples(summaries[0]),
+        *_no_improvement(record, summaries, untrained_name),
+        *_missed_target(record, summaries, verdict),
+        *(caution for summary in summaries for caution in _better_untuned(record, summary, winner)),
+        *_at_edge(summaries),
     ]
 
 
-def _of_the_search(plan: ComparisonPlan, summaries: Sequence[Summary], measured: dict[str, str]) -> Iterator[str]:
-    trials = plan.design.draws
-    if trials < FEW_TRIALS:
-        opened = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
+def _few_settings(record: ComparisonRecord) -> Iterator[str]:
+    trials = record.plan.design.draws
+    if trials == 1:
+        yield "Only 1 setting was trained for each contender. A larger budget may change the best contender."
+    elif trials < FEW_TRIALS:
+        searched = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
         yield (
-            f"Few settings were searched ({trials} for each contender, {opened}), so they lie far apart: "
-            "a larger budget may change who is best."
-        )
-    # A study trains from one seed, so what its settings come to differs by the optimizer alone.
-    studies: dict[int, set[float]] = {}
-    searched = [entry for one in summaries for entry in one.entries["search"]]
-    for entry in searched:
-        studies.setdefault(entry.study, set()).add(getattr(entry.result, plan.selected_on))
-    same = [next(iter(losses)) for losses in studies.values() if len(losses) == 1]
-    if len(searched) > len(studies) == len(same) and all(map(math.isfinite, same)):
-        yield (
-            f"All {len(searched)} settings gave the same {measured[plan.selected_on]}, {same[0]:.4g}: the optimizer "
-            "has no influence. See that its step is taken, on the parameters that are measured."
+            f"Only {trials} settings were searched for each contender ({searched}), so neighbouring settings lie far "
+            "apart. A larger budget may change the best contender."
         )
 
 
-def _of_the_task(plan: ComparisonPlan, summaries: Sequence[Summary], *, is_function: bool) -> Iterator[str]:
-    least = min(one.train_loss for one in summaries)
-    if plan.optimum is not None and least < plan.optimum - 1e-3 * abs(plan.optimum) - 1e-6:
-        yield f"A training loss of {least:.4g} is below the optimum that the task states, {plan.optimum:.4g}."
-    for one in () if is_function else summaries:
-        switch_at, ended_at = one.settings.get("switch_at"), plan.schedules[one.name].steps
-        if switch_at is not None and switch_at >= ended_at:
+def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
+    split = record.plan.selected_on
+    losses_by_study: dict[int, set[float]] = {}
+    searched = [trial for summary in summaries for trial in summary.trials["search"]]
+    for trial in searched:
+        losses_by_study.setdefault(trial.study, set()).add(getattr(trial.result, split))
+    equal = [next(iter(losses)) for losses in losses_by_study.values() if len(losses) == 1]
+    if len(searched) > len(losses_by_study) == len(equal) and all(map(math.isfinite, equal)):
+        yield (
+            f"All {len(searched)} settings gave the same {record.workload.measured[split]}, {equal[0]:.4g}: the "
+            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+        )
+
+
+def _below_optimum(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    optimum = record.plan.optimum
+    least = min(summary.train_loss for summary in summaries)
+    if optimum is not None and least < optimum - 1e-3 * abs(optimum) - 1e-6:
+        yield f"A training loss of {least:.4g} is below the optimum that the task states, {optimum:.4g}."
+
+
+def _second_rule_unused(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    if record.workload.is_function:  # its number of steps is unknown
+        return
+    for summary in summaries:
+        switch_at, steps = summary.settings.get("switch_at"), record.plan.schedules[summary.name].steps
+        if switch_at is not None and switch_at >= steps:
             yield (
-                f"{one.name} goes on to its second rule after step {switch_at:g}, and trainings end at {ended_at}: "
-                f"that never ran. Give a step, as switch_at={ended_at // 2}."
+                f"{summary.name} switches to its second rule after step {switch_at:g}, but trainings end after step "
+                f"{steps}, so that rule never ran. Set a smaller step, such as switch_at={steps // 2}."
             )
-    results = [entry.result for one in summaries for entries in one.entries.values() for entry in entries]
+
+
+def _no_test_value(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    if not record.workload.is_function or record.plan.target is not None:
+        return
+    results = [trial.result for summary in summaries for trials in summary.trials.values() for trial in trials]
     ended = [result for result in results if result.status == "ok"]
-    if is_function and plan.target is None and ended and all(one.test == one.validation for one in ended):
+    if ended and all(result.test == result.validation for result in ended):
         yield (
-            "The reported value both chose the settings and judges them, so it may be too good. "
-            "Report one on data that no choice has seen, too: report(value, test=...)."
+            "The reported value both chose the settings and evaluates them, so it may be too good. "
+            "Also report a value on data that no choice has used: report(value, test=...)."
         )
 
 
-def _untuned(one: Summary, winner: Summary, plan: ComparisonPlan) -> Iterator[str]:
-    """What an untuned point does better than the winner's tuned value, or than what was chosen for the same contender.
+def _few_test_examples(leader: Summary) -> Iterator[str]:
+    if math.isfinite(leader.example_error):
+        share = leader.example_error / abs(leader.value.mean)
+        yield (
+            f"Intervals are over seeds. The standard error of {leader.name} over the test examples is "
+            f"{leader.example_error:.2g} ({share:.0%} of its value). On new data, values may differ by that much."
+        )
 
-    Better than the winner's by more than is too small to matter is worth saying even where intervals overlap: a reader
-    sees both numbers side by side.
+
+def _no_improvement(record: ComparisonRecord, summaries: Sequence[Summary], untrained_name: str) -> Iterator[str]:
+    if record.plan.target is not None:
+        return
+    for summary in summaries:
+        value = summary.value
+        if value.unimproved:
+            lost = f"; {value.lost} of them were lost, so its value is a bound" if value.lost else ""
+            yield (
+                f"{summary.name} ended no better than {untrained_name} on {value.unimproved} of {value.count} seeds"
+                f"{lost}."
+            )
+
+
+def _missed_target(record: ComparisonRecord, summaries: Sequence[Summary], verdict: Verdict) -> Iterator[str]:
+    if record.plan.target is None:
+        return
+    if verdict.recommended is None and all(summary.missed == len(summary.seeds) for summary in summaries):
+        return  # the verdict says so
+    for summary in summaries:
+        if summary.missed:
+            yield (
+                f"{summary.name} missed the target on {summary.missed} of {len(summary.seeds)} seeds. Each of them "
+                "counts as a whole training, so the value is too good."
+            )
+
+
+def _better_untuned(record: ComparisonRecord, summary: Summary, winner: Summary) -> Iterator[str]:
+    """Caution if an untuned point beats the winner's tuned value, or the contender's own.
+
+    A mean that is better than the winner's by more than the margin is worth a caution even if the intervals overlap,
+    because a reader sees both numbers side by side.
     """
-    points = {"its defaults": ("start", one.untuned), "its starting point": ("recommended", one.recommended)}
-    for where, (stage, point) in points.items():
-        for tuned in (winner, one):
-            if point is None or (tuned is one and _is_what_was_chosen(one, stage, plan)):
+    untuned = {"its defaults": ("start", summary.untuned), "its starting point": ("recommended", summary.recommended)}
+    for place, (stage, point) in untuned.items():
+        for tuned in (winner, summary):
+            if point is None or (tuned is summary and _is_chosen_setting(record, summary, stage)):
                 continue
             surely = point.high < tuned.value.low
-            if not (surely or (tuned is winner and _better(point, tuned.value, plan))):
+            if not (surely or (tuned is winner and _is_clearly_better(record, point, tuned.value))):
                 continue
-            searched = f"the best of the {len(tuned.entries['search']):,} settings searched"
-            chosen = searched if tuned is one else f"{tuned.name} at {searched}"
-            chance = "" if surely else " The intervals overlap, so it may be chance."
+            best = f"the best of the {len(tuned.trials['search']):,} settings searched"
+            rival = best if tuned is summary else f"{tuned.name} at {best}"
+            chance = "" if surely else " The intervals overlap, so this may be chance."
             yield (
-                f"Untuned, {one.name} was measured better at {where} ({point.mean:.4g}) than {chosen} "
-                f"({tuned.value.mean:.4g}): the search did not find the best there is.{chance}"
+                f"Untuned, {summary.name} was measured better at {place} ({point.mean:.4g}) than {rival} "
+                f"({tuned.value.mean:.4g}). The search did not find the best settings.{chance}"
             )
             break
 
 
-def _is_what_was_chosen(one: Summary, stage: str, plan: ComparisonPlan) -> bool:
-    """Whether a point is the chosen setting itself: from the same seeds it comes to the same."""
-    seeds = {entry.seed for entry in one.entries[stage]}
-    beside = [entry for entry in one.entries["race"] if entry.seed in seeds]
-    pairs = zip(scores_of(one.entries[stage], plan), scores_of(beside, plan), strict=True)
-    return all(math.isclose(here, there, rel_tol=1e-5) for here, there in pairs)
+def _is_chosen_setting(record: ComparisonRecord, summary: Summary, stage: str) -> bool:
+    """Return True if an untuned point is the chosen setting: from the same seeds its scores are the same."""
+    seeds = {trial.seed for trial in summary.trials[stage]}
+    beside = [trial for trial in summary.trials["race"] if trial.seed in seeds]
+    pairs = zip(
+        unclipped_scores(summary.trials[stage], record.plan), unclipped_scores(beside, record.plan), strict=True
+    )
+    return all(math.isclose(untuned, raced, rel_tol=1e-5) for untuned, raced in pairs)
 
 
-def _better(point: Estimate, value: Estimate, plan: ComparisonPlan) -> bool:
-    """Whether the mean of one value is less than the other's by more than the margin."""
-    scale = plan.scale
-    ours, theirs = (scale.measured(found.mean, plan.judged_on) for found in (point, value))
-    # A bound may lie anywhere above.
-    return not point.lost and theirs - ours > scale.margin(ours)
+def _is_clearly_better(record: ComparisonRecord, point: Estimate, value: Estimate) -> bool:
+    """Return True if the mean of one estimate is below another's by more than the margin."""
+    scale, split = record.plan.scale, record.plan.judged_on
+    score, reference = (scale.unclipped_score(estimate.mean, split) for estimate in (point, value))
+    # The mean with lost seeds is a bound, and may lie anywhere above.
+    return not point.lost and reference - score > scale.margin(score)
+
+
+def _at_edge(summaries: Sequence[Summary]) -> Iterator[str]:
+    for summary in summaries:
+        for edge in summary.at_edge:
+            beyond = "below" if edge.end == "lower" else "above"
+            end = f"the {edge.end} end of its search range ({edge.limit:g})"
+            yield (
+                f"{summary.name}: the best {edge.setting}, {edge.value:g}, is at {end}. "
+                f"A better value may lie {beyond}."
+            )

@@ -1,4 +1,4 @@
-"""Environment: where a comparison ran. Stored beside its results and shown in the report."""
+"""Environment: the versions and the machine of a comparison. Stored beside its results and shown in the report."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import thalweg
 
 
 def describe() -> dict[str, Any]:
-    """Versions, machine and threads, as plain JSON."""
+    """Return versions, machine and threads as plain JSON."""
     return {
         "thalweg": thalweg.__version__,
         "torch": torch.__version__,

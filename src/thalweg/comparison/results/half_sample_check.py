@@ -1,45 +1,61 @@
-"""Hindsight: what half of the studies and half of the seeds would have said.
+"""Half-sample check: the contenders that half of the studies, and half of the seeds, would have left.
 
-A reader who sees that half the budget came to the same knows that the answer had settled; one who sees that it did not
-knows how near it was.
+If half of the evidence leads to the same result, the result had settled. If not, a reader sees how close it was.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.procedure import Findings
 
-LEVEL = 0.05
-_LEAST = 4  # studies or seeds of a half that can say anything
+ALPHA = 0.05
+_MIN_HALF = 4  # fewer studies or seeds say nothing
 
 
-def halved(columns: Mapping[str, Sequence[float]]) -> tuple[int, list[str], list[str]] | None:
-    """(how many, who is left after half of the paired scores, who after all), by one and the same test.
+class HalfSample(NamedTuple):
+    """The contenders that one and the same test leaves on half of the paired scores and on all of them.
 
-    None where half is too few to say anything.
+    Attributes:
+        half: The number of studies or seeds in the first half.
+        all: The number of all studies or seeds.
+        after_half: The contenders that remain after the first half.
+        after_all: The contenders that remain after all.
     """
-    whole = max(map(len, columns.values()), default=0)
-    if whole // 2 < _LEAST or len(columns) < 2:
+
+    half: int
+    all: int
+    after_half: list[str]
+    after_all: list[str]
+
+
+def halve(scores: Mapping[str, Sequence[float]]) -> HalfSample | None:
+    """Return the half sample of paired scores. None if half of them are too few, or there is a single contender.
+
+    A contender with fewer scores was dropped before and takes no part.
+    """
+    total = max(map(len, scores.values()), default=0)
+    if total // 2 < _MIN_HALF or len(scores) < 2:
         return None
-    then, now = (
-        statistics.drop({name: scores[:count] for name, scores in columns.items() if len(scores) >= count}, LEVEL)[0]
-        for count in (whole // 2, whole)
+    after_half, after_all = (
+        statistics.drop({name: column[:count] for name, column in scores.items() if len(column) >= count}, ALPHA)[0]
+        for count in (total // 2, total)
     )
-    return whole // 2, then, now
+    return HalfSample(total // 2, total, after_half, after_all)
 
 
 def half_sample_check(findings: Findings) -> list[str]:
-    """In sentences; none where there is too little to halve."""
-    told = []
-    if findings.ranking is not None and (found := halved(findings.ranking.scores)) is not None:
-        told.append(_sentence("studies", *found))
-    if (found := halved(findings.race.scores)) is not None:
-        told.append(_sentence("seeds of the race", *found))
-    return told
+    """Return a sentence for the studies and one for the seeds of the race. None of those that are too few."""
+    samples = {"seeds of the race": halve(findings.race.scores)}
+    if findings.ranking is not None:
+        samples = {"studies": halve(findings.ranking.scores)} | samples
+    return [_sentence(unit, sample) for unit, sample in samples.items() if sample is not None]
 
 
-def _sentence(of: str, half: int, then: Sequence[str], now: Sequence[str]) -> str:
-    start = f"By a plain test at {LEVEL:.0%}, half of the {of} ({half})".replace("%", " %")
-    if set(then) == set(now):
-        return f"{start} leaves the same as all of them: {', '.join(now)}."
-    return f"{start} leaves {', '.join(then)}; all of them leave {', '.join(now)}."
+def _sentence(unit: str, sample: HalfSample) -> str:
+    level = f"{ALPHA:.0%}".replace("%", " %")
+    start = f"Half-sample check by a plain test at {level}: the first {sample.half} {unit}"
+    after_half, after_all = ", ".join(sample.after_half), ", ".join(sample.after_all)
+    if set(sample.after_half) == set(sample.after_all):
+        return f"{start} leave the same contenders as all {sample.all}: {after_all}."
+    return f"{start} leave {after_half}; all {sample.all} leave {after_all}."

@@ -1,13 +1,13 @@
 """Store: every result, kept from the moment it exists. SQLite through SQLAlchemy.
 
-One file can hold many comparisons; each is found again by its key, the fingerprint of everything that decides its
-results. A batch of results is written in one transaction: after a kill, a result is there whole or not at all.
+One file can hold many comparisons. The key of a comparison is the fingerprint of everything that decides its results.
+Results that end together are written in one transaction: after a kill, they are all there or none is. Records become
+JSON here and nowhere else; the keys and the columns are those of every store of this version.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from thalweg.comparison.contenders.record import ContenderRecord
+from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.training.result import Evaluation, TrainingResult
+from thalweg.comparison.training.workload import WorkloadRecord
 from thalweg.errors import StoreError
 
 VERSION = 4
@@ -57,16 +60,31 @@ _results = sql.Table(
 
 
 class Store:
-    """Comparisons and their results, in a file (`store.sqlite` of a folder), or in memory without a path.
+    """Comparisons and their results, in a file or in memory.
 
-    `write=False` only reads.
+    Attributes:
+        path: The file. None for a store in memory.
+
+    Example:
+        >>> store = Store(None)
+        >>> store.find() is None
+        True
     """
 
     def __init__(self, path: str | Path | None, *, write: bool = True) -> None:
+        """Open a store, or create an empty one.
+
+        Args:
+            path: The file, or a folder for the file `store.sqlite` in it. None keeps everything in memory.
+            write: False opens the store for reading only.
+
+        Raises:
+            StoreError: If the file cannot be opened or written, or is not a store of this version.
+        """
         self.path = None if path is None else Path(path)
         if self.path is not None and self.path.is_dir():
             self.path /= "store.sqlite"
-        self._who = str(self.path) if self.path else "the store in memory"
+        self._label = str(self.path) if self.path else "the store in memory"
         if self.path is None:
             # One connection for all threads: each further one would open another, empty database.
             self._engine = sql.create_engine(
@@ -78,7 +96,7 @@ class Store:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     raise StoreError(
-                        f"{self._who}: its folder must be writable, got {error}. Choose another."
+                        f"{self._label}: its folder must be writable, got {error}. Choose another."
                     ) from error
             self._engine = sql.create_engine(sql.URL.create("sqlite", database=str(self.path)))
         sql.event.listen(self._engine, "connect", _wait_for_locks)
@@ -91,33 +109,36 @@ class Store:
             raise
 
     def _check_version(self, *, write: bool) -> None:
-        """Refuse what is no store of this thalweg's before anything is written. An empty file may become one."""
+        """Raise StoreError before anything is written to a file that is no store of this version.
+
+        An empty file may become a store.
+        """
         with self._explained("opened"), self._engine.connect() as connection:
             names = sql.inspect(connection).get_table_names()
             if not names and not write:
                 raise StoreError(
-                    f"{self._who}: a store must be made by thalweg, got an empty file. "
+                    f"{self._label}: a store must be made by thalweg, got an empty file. "
                     "Name the folder that `thalweg compare` wrote."
                 )
             if names and _versions.name not in names:
                 raise StoreError(
-                    f"{self._who}: a store must be made by thalweg, got another program's database. "
+                    f"{self._label}: a store must be made by thalweg, got another program's database. "
                     "Choose another file."
                 )
             version = connection.execute(sql.select(_versions.c.version)).scalar() if names else None
         if version is not None and version < VERSION:
             raise StoreError(
-                f"{self._who}: this thalweg reads stores of version {VERSION}, got version {version}, whose results "
-                "came about by an older protocol. Choose another file."
+                f"{self._label}: this thalweg reads stores of version {VERSION}, got version {version}, whose results "
+                "follow an older protocol. Choose another file."
             )
         if version is not None and version > VERSION:
             raise StoreError(
-                f"{self._who}: this thalweg reads stores of version {VERSION}, got version {version}, "
+                f"{self._label}: this thalweg reads stores of version {VERSION}, got version {version}, "
                 "which a newer thalweg wrote. Update thalweg, or choose another file."
             )
 
     def _prepare(self) -> None:
-        """Make the tables. Something is written even where they are there: a read-only file is found out now."""
+        """Create the tables. Write something in any case, so that a read-only file raises an error now."""
         with self._explained("written"), self._engine.begin() as connection:
             _tables.create_all(connection)
             connection.execute(sql.delete(_versions))
@@ -125,19 +146,19 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self, verb: str) -> Iterator[None]:
-        """Turn what the database says into a StoreError that says what to do."""
+        """Turn an error of the database into a StoreError that says what to do."""
         try:
             yield
         except DBAPIError as error:
             text = str(error.orig)
             if "not a database" in text:
                 raise StoreError(
-                    f"{self._who}: a store must be made by thalweg, got another program's file. Choose another file."
+                    f"{self._label}: a store must be made by thalweg, got another program's file. Choose another file."
                 ) from error
             if "Could not decode" in text or "malformed" in text:
                 raise self._damaged() from error
             if "full" in text:
-                advice = "Free some space and run the same command again: everything finished before is kept."
+                advice = "Free some space and run the same command again. All finished results are kept."
             elif "readonly" in text or "unable to open" in text:
                 advice = "Give write permission, or choose another file."
             elif "locked" in text:
@@ -145,72 +166,104 @@ class Store:
             elif "UNIQUE" in text:
                 advice = "Another process is running the same comparison. Wait for it to end, then run this one again."
             else:
-                advice = "What was stored before is kept. Copy the file and start with a new one."
-            raise StoreError(f"{self._who}: the store must be {verb}, got {text}. {advice}") from error
+                advice = "The results stored before are kept. Copy the file and start with a new one."
+            raise StoreError(f"{self._label}: the store must be {verb}, got {text}. {advice}") from error
         except SQLAlchemyError as error:
-            raise StoreError(f"{self._who}: the store must be {verb}, got {error}.") from error
+            raise StoreError(f"{self._label}: the store must be {verb}, got {error}.") from error
         except ValueError as error:  # its text or JSON cannot be decoded
             raise self._damaged() from error
 
     def _damaged(self) -> StoreError:
         return StoreError(
-            f"{self._who}: a store must be readable, got a damaged file. Choose another, or a copy from before."
+            f"{self._label}: a store must be readable, got a damaged file. Choose another, or a copy from before."
         )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._engine.dispose()
 
     def find(self, key: str | None = None) -> ComparisonRecord | None:
-        """The comparison of this key, or without one the newest; None where there is none."""
+        """Return a comparison.
+
+        Args:
+            key: The key of the comparison. None selects the newest one.
+
+        Returns:
+            The comparison, or None if there is none.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
         query = sql.select(_comparisons).order_by(_comparisons.c.id.desc()).limit(1)
         if key is not None:
             query = query.where(_comparisons.c.key == key)
         with self._explained("read"), self._engine.connect() as connection:
-            found = connection.execute(query).mappings().first()
-        return None if found is None else ComparisonRecord(**found)
+            row = connection.execute(query).mappings().first()
+        return None if row is None else self._comparison(dict(row))
 
     def create(
         self,
         key: str,
         *,
-        task: dict[str, Any],
-        contenders: list[dict[str, Any]],
-        plan: dict[str, Any],
+        workload: WorkloadRecord,
+        contenders: Sequence[ContenderRecord],
+        plan: ComparisonPlan,
         environment: dict[str, Any],
     ) -> ComparisonRecord:
-        """Begin a comparison: its plan is stored before its first trial."""
-        values = {"key": key, "created": _now(), "task": task, "contenders": contenders}
-        values |= {"plan": plan, "environment": environment}
+        """Store a new comparison with its plan, before its first trial.
+
+        Args:
+            key: The fingerprint of the comparison, unique in the store.
+            workload: The task or the training function.
+            contenders: The contenders, in the order in which the user named them.
+            plan: The plan.
+            environment: Versions and machine, as plain JSON.
+
+        Returns:
+            The stored comparison.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        values = {
+            "key": key,
+            "created": _now(),
+            "task": workload.to_json(),
+            "contenders": [contender.to_json() for contender in contenders],
+            "plan": plan.to_json(),
+            "environment": environment,
+        }
         with self._explained("written"), self._engine.begin() as connection:
             connection.execute(sql.insert(_comparisons).values(**values))
-        header = self.find(key)
-        assert header is not None
-        return header
+        record = self.find(key)
+        assert record is not None
+        return record
 
-    def add(self, comparison: int, entries: Sequence[TrialRecord]) -> None:
-        """Write results, all or none."""
-        rows = [
-            {
-                "comparison": comparison,
-                "contender": entry.contender,
-                "stage": entry.stage,
-                "study": entry.study,
-                "trial": entry.trial,
-                "seed": entry.seed,
-                "settings": entry.settings,
-                **{key: _stored(value) for key, value in asdict(entry.result).items() if key != "evaluations"},
-                "looks": [
-                    [look.step, _stored(look.train), _stored(look.validation)] for look in entry.result.evaluations
-                ],
-            }
-            for entry in entries
-        ]
+    def add(self, comparison: int, trials: Sequence[TrialRecord]) -> None:
+        """Store trials, all or none.
+
+        Args:
+            comparison: The number of the comparison.
+            trials: The trials. None of them may be stored already.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        rows = [{"comparison": comparison} | _row_of_trial(trial) for trial in trials]
         with self._explained("written"), self._engine.begin() as connection:
             connection.execute(sql.insert(_results), rows)
 
-    def entries(self, comparison: int, stage: str | None = None, contender: str | None = None) -> list[TrialRecord]:
-        """The stored results of a comparison, in the order of trials and seeds."""
+    def trials(self, comparison: int, stage: str | None = None, contender: str | None = None) -> list[TrialRecord]:
+        """Return the stored trials of a comparison, ordered by study, trial and seed.
+
+        Args:
+            comparison: The number of the comparison.
+            stage: Only trials of this stage. None selects all.
+            contender: Only trials of this contender. None selects all.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
         columns = _results.c
         query = (
             sql.select(_results)
@@ -223,19 +276,49 @@ class Store:
             query = query.where(columns.contender == contender)
         with self._explained("read"), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
-        return [_entry(dict(row)) for row in rows]
+        return [_trial_of_row(dict(row)) for row in rows]
 
     def forget(self, comparison: int) -> None:
-        """Delete a comparison in which nothing could be trained, so that a mended task is not met with its failures."""
+        """Delete a comparison in which every training failed, so that a repaired task starts anew.
+
+        Args:
+            comparison: The number of the comparison.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
         with self._explained("written"), self._engine.begin() as connection:
             connection.execute(sql.delete(_results).where(_results.c.comparison == comparison))
             connection.execute(sql.delete(_comparisons).where(_comparisons.c.id == comparison))
 
     def finish(self, comparison: int) -> None:
-        """Note that nothing of the plan is left to do."""
+        """Mark a comparison as finished.
+
+        Args:
+            comparison: The number of the comparison.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
         change = sql.update(_comparisons).where(_comparisons.c.id == comparison).values(finished=_now())
         with self._explained("written"), self._engine.begin() as connection:
             connection.execute(change)
+
+    def _comparison(self, row: Mapping[str, Any]) -> ComparisonRecord:
+        """The record of a row; raises StoreError if its JSON lacks a key."""
+        try:
+            return ComparisonRecord(
+                id=row["id"],
+                key=row["key"],
+                created=row["created"],
+                finished=row["finished"],
+                workload=WorkloadRecord.from_json(row["task"]),
+                contenders=[ContenderRecord.from_json(stored) for stored in row["contenders"]],
+                plan=ComparisonPlan.from_json(row["plan"]),
+                environment=row["environment"],
+            )
+        except (KeyError, TypeError) as error:
+            raise self._damaged() from error
 
 
 def _wait_for_locks(connection: Any, _: Any) -> None:
@@ -246,17 +329,49 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _stored(value: Any) -> Any:
-    """A value as the database takes it: what is not finite has no place in JSON, and is stored as nothing."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _row_of_trial(trial: TrialRecord) -> dict[str, Any]:
+    result = trial.result
+    return {
+        "contender": trial.contender,
+        "stage": trial.stage,
+        "study": trial.study,
+        "trial": trial.trial,
+        "seed": trial.seed,
+        "settings": trial.settings,
+        "status": result.status,
+        "message": result.message,
+        "train": _to_column(result.train),
+        "validation": _to_column(result.validation),
+        "test": _to_column(result.test),
+        "test_error": _to_column(result.test_error),
+        "seconds": _to_column(result.seconds),
+        "looks": [
+            [evaluation.step, _to_column(evaluation.train), _to_column(evaluation.validation)]
+            for evaluation in result.evaluations
+        ],
+    }
 
 
-def _read(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _entry(row: dict[str, Any]) -> TrialRecord:
-    looks = [Evaluation(step, _read(train), _read(validation)) for step, train, validation in row["looks"]]
-    losses = {name: _read(row[name]) for name in ("train", "validation", "test", "test_error")}
-    result = TrainingResult(row["status"], **losses, seconds=row["seconds"], evaluations=looks, message=row["message"])
+def _trial_of_row(row: Mapping[str, Any]) -> TrialRecord:
+    result = TrainingResult(
+        status=row["status"],
+        train=_from_column(row["train"]),
+        validation=_from_column(row["validation"]),
+        test=_from_column(row["test"]),
+        test_error=_from_column(row["test_error"]),
+        seconds=row["seconds"],
+        evaluations=[
+            Evaluation(step, _from_column(train), _from_column(validation)) for step, train, validation in row["looks"]
+        ],
+        message=row["message"],
+    )
     return TrialRecord(row["contender"], row["stage"], row["study"], row["trial"], row["seed"], row["settings"], result)
+
+
+def _to_column(value: float) -> float | None:
+    """A number as the database holds it: JSON has no number that is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def _from_column(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,10 +1,10 @@
-"""Summary: what the stored results say of each contender. Reads the store's entries, trains nothing."""
+"""Summary: what the stored trials show of each contender. Nothing is trained here."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
@@ -12,58 +12,96 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
 from thalweg.rules import Range
 
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
-GOOD = 0.1  # a learning rate is good if the loss is at most this share above the best
-
-
-def loss_of(result: TrainingResult, split: str) -> float:
-    """The loss on a split that a result counts with: infinity unless the training ended well."""
-    value: float = getattr(result, split)
-    return value if result.status == "ok" and not math.isnan(value) else math.inf
+GOOD_RATE_MARGIN = 0.1  # a learning rate is good if its loss is at most this share above the best
+_EDGE = 0.05  # a setting within this share of its range from an end lies at that end
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A loss: what a setting comes to on average over so many seeds (or studies), with its 95 % interval.
+    """The mean of measured losses over seeds or studies, with its 95 % interval.
 
-    It is of the losses as they were measured, even where they are worse than the untrained model's. `lost` of them have
-    none (diverged, failed, missed the target) and count as untrained: the value is a bound then, and nothing bounds it
-    from above. `unlearnt` ended no better than the untrained model, those that were lost among them.
+    The losses are those that were measured, also where they are worse than the untrained model's.
+
+    Attributes:
+        mean: The mean on the scale of the comparison; infinite if no training ended well.
+        low: The lower end of the interval.
+        high: The upper end of the interval; infinite if some were lost.
+        count: The number of seeds or studies.
+        lost: How many of them were lost: a training diverged, failed or missed the target. They count as untrained, so
+            the mean is a lower bound.
+        unimproved: How many ended no better than the untrained model, the lost ones among them.
     """
 
     mean: float
     low: float
     high: float
-    of: int
+    count: int
     lost: int = 0
-    unlearnt: int = 0
+    unimproved: int = 0
 
     @property
     def bound(self) -> str:
-        """A mark before a value that is a lower bound, since some of what it is the mean of was lost."""
+        """A mark to print before a mean that is a lower bound, else an empty string."""
         return "≥ " if self.lost and math.isfinite(self.mean) else ""
 
-    def learnt(self, untrained: float) -> bool:
-        """Whether it is better than the untrained model: on average, and for at least half of the seeds."""
-        return self.mean < untrained and 2 * self.unlearnt <= self.of
+    def is_improvement(self, untrained: float) -> bool:
+        """Return True if the mean is below the untrained loss, and so are at least half of the seeds."""
+        return self.mean < untrained and 2 * self.unimproved <= self.count
+
+
+@dataclass(frozen=True)
+class RangeEdge:
+    """A chosen setting that lies at an end of its search range.
+
+    Attributes:
+        setting: The name of the setting.
+        value: The chosen value.
+        end: ``lower`` or ``upper``.
+        limit: The value of the range at that end.
+    """
+
+    setting: str
+    value: float
+    end: Literal["lower", "upper"]
+    limit: float
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One contender in the end: all its settings, which of them were searched, and what fresh seeds say of them.
+    """The results of one contender.
 
-    `value` is what its setting reaches in the race, over `seeds`; of the recommended one, on seeds of its own that
-    nothing has used. `values` are the losses behind it. `untuned` is what its defaults come to, `recommended` what our
-    starting point does, where there is one. `example_error` is the standard error of one training's test loss over the
-    test examples, which no number of seeds makes smaller. `rank` tells where its optimizer stands: the mean judged loss
-    over its studies, with its interval. `train_loss` is the median final training loss; `diverged`, `failed` and
-    `missed` (the target) count seeds of the race; `seconds` is the median time of one training; `state_bytes` what the
-    optimizer keeps for the task's model, None where that is out of sight, and `state_numbers` how many numbers for each
-    parameter. `at_edge` names settings that ended near an end of their range; `good_rates` is the factor by which the
-    learning rate may vary while the loss stays within 10 % of the best found.
+    Attributes:
+        name: The name of the contender.
+        about: The contender in one sentence.
+        settings: The chosen values of all settings.
+        searched: The names of the settings that were searched.
+        values: The measured losses, or times to the target, behind ``value``.
+        value: The estimate of what the chosen settings reach: over the seeds of the race, or for the recommended
+            contender over seeds that nothing else used.
+        untuned: The same for the contender's defaults.
+        recommended: The same for thalweg's settings to start from. None if there are none.
+        example_error: The standard error of one training's test loss over the test examples. No number of seeds
+            makes it smaller. Not a number if the test examples are unknown.
+        rank: The mean evaluation over the studies. None if optimizers were not ranked.
+        studies: The number of its studies.
+        worse_by: The share by which it is worse than the leader of the race, over the same seeds.
+        train_loss: The median final training loss.
+        seeds: The seeds of the race.
+        diverged: Seeds of the race that diverged.
+        failed: Seeds of the race that raised an error.
+        missed: Seeds of the race that missed the target.
+        seconds: The median time of a training.
+        state_bytes: The optimizer's state for the model of the task. None if the model is unknown.
+        state_numbers: The numbers of state for each parameter.
+        line: The line of code that makes the optimizer.
+        at_edge: The important settings that lie at an end of their search range.
+        good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
+            None if it is unknown.
+        trials: All its trials, by stage.
     """
 
     name: str
@@ -87,107 +125,137 @@ class Summary:
     state_bytes: int | None
     state_numbers: int
     line: str
-    at_edge: list[str]
+    at_edge: list[RangeEdge]
     good_rates: float | None
-    entries: dict[str, list[TrialRecord]]
+    trials: dict[str, list[TrialRecord]]
 
     @property
     def lost(self) -> int:
-        """Seeds of the race that did not end well, or missed the target."""
+        """The seeds of the race that were lost: diverged, failed, or missed the target."""
         return self.diverged + self.failed + self.missed
 
 
 def summarize(
-    described: Mapping[str, Any], entries: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
+    contender: ContenderRecord, trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> Summary:
-    """The summary of a contender whose trainings are all stored."""
-    name, scale = described["name"], plan.scale
-    mine = [entry for entry in entries if entry.contender == name]
-    staged = {stage: [entry for entry in mine if entry.stage == stage] for stage in STAGES}
-    raced, block = staged["race"], staged["value"]
-    shown = block or raced
+    """Return the summary of a contender.
+
+    Args:
+        contender: The contender.
+        trials: All stored trials of a finished comparison.
+        plan: The plan of the comparison.
+        findings: What the trials decided.
+    """
+    by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
+    for trial in trials:
+        if trial.contender == contender.name:
+            by_stage[trial.stage].append(trial)
+    raced = by_stage["race"]
+    measured = by_stage["value"] or raced
     chosen = raced[0].settings
-    statuses = [entry.result.status for entry in raced]
-    seeds = [entry.seed for entry in raced]
-    leader = (findings.race.kept[0], "race")
-    beside = [entry for entry in entries if (entry.contender, entry.stage) == leader and entry.seed in seeds]
-    judged: dict[int, list[TrialRecord]] = {}
-    for entry in staged["judge"]:
-        judged.setdefault(entry.study, []).append(entry)
-    ranges = described["space"] | {key: vars(found) for key, found in plan.ranges[name].items()}
+    seeds = [trial.seed for trial in raced]
+    statuses = [trial.result.status for trial in raced]
+    studies: dict[int, list[TrialRecord]] = {}
+    for trial in by_stage["judge"]:
+        studies.setdefault(trial.study, []).append(trial)
+    ranges = contender.space | plan.ranges[contender.name]
     return Summary(
-        name=name,
-        about=described["about"],
-        settings={**described["start"], **chosen},
+        name=contender.name,
+        about=contender.about,
+        settings={**contender.start, **chosen},
         searched=list(chosen),
-        values=[_measured(entry.result, plan) for entry in shown],
-        value=_value([[entry] for entry in shown], plan),
-        untuned=_value([[entry] for entry in staged["start"]], plan),
-        recommended=_value([[entry] for entry in staged["recommended"]], plan) if staged["recommended"] else None,
-        example_error=_example_error(shown) if plan.judged_on == "test" else math.nan,
-        rank=_value(list(judged.values()), plan) if judged else None,
-        studies=len(judged),
-        worse_by=scale.worse_by(fmean(scores_of(raced, plan)), fmean(scores_of(beside, plan))),
-        train_loss=median(loss_of(entry.result, "train") for entry in shown),
+        values=[measured_value(trial.result, plan) for trial in measured],
+        value=_estimate_over_seeds(measured, plan),
+        untuned=_estimate_over_seeds(by_stage["start"], plan),
+        recommended=_estimate_over_seeds(by_stage["recommended"], plan) if by_stage["recommended"] else None,
+        example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
+        rank=_estimate(list(studies.values()), plan) if studies else None,
+        studies=len(studies),
+        worse_by=_worse_by_leader(raced, trials, plan, findings),
+        train_loss=median(loss_of(trial.result, "train") for trial in measured),
         seeds=seeds,
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
-        missed=statuses.count("ok") - findings.race.completed[name].count(True),
-        seconds=median(entry.result.seconds for entry in raced),
-        state_bytes=described["state_bytes"],
-        state_numbers=described["state_numbers"],
-        line=ContenderRecord.from_json(described).line_of_code(chosen),
-        at_edge=at_edge({key: ranges[key] for key in described["remarkable"]}, chosen),
-        good_rates=good_rates(staged["search"], plan),
-        entries=staged,
+        missed=statuses.count("ok") - findings.race.completed[contender.name].count(True),
+        seconds=median(trial.result.seconds for trial in raced),
+        state_bytes=contender.state_bytes,
+        state_numbers=contender.state_numbers,
+        line=contender.line_of_code(chosen),
+        at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, chosen),
+        good_rates=good_rates(by_stage["search"], plan),
+        trials=by_stage,
     )
 
 
-def _measured(result: TrainingResult, plan: ComparisonPlan) -> float:
-    """What counts of a training: the loss that is judged, or the time to the target."""
-    return loss_of(result, plan.judged_on) if plan.target is None else plan.target.took(result)
+def _worse_by_leader(
+    raced: Sequence[TrialRecord], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
+) -> float:
+    """The share by which the mean of raced trials is worse than the leader's, over the same seeds."""
+    seeds = {trial.seed for trial in raced}
+    leader = findings.race.remaining[0]
+    beside = [trial for trial in trials if trial.contender == leader and trial.stage == "race" and trial.seed in seeds]
+    return plan.scale.worse_by(fmean(unclipped_scores(raced, plan)), fmean(unclipped_scores(beside, plan)))
 
 
-def _example_error(entries: Sequence[TrialRecord]) -> float:
-    errors = [entry.result.test_error for entry in entries if math.isfinite(entry.result.test_error)]
+def _example_error(trials: Sequence[TrialRecord]) -> float:
+    errors = [trial.result.test_error for trial in trials if math.isfinite(trial.result.test_error)]
     return fmean(errors) if errors else math.nan
 
 
-def scores_of(entries: Sequence[TrialRecord], plan: ComparisonPlan) -> list[float]:
-    """The scores of what was measured; what was lost counts as untrained, or as a whole training without the target."""
-    losses = [_measured(entry.result, plan) for entry in entries]
-    counted = [loss if math.isfinite(loss) else plan.scale.untrained[plan.judged_on] for loss in losses]
-    return [plan.scale.measured(loss, plan.judged_on) for loss in counted]
+def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+    return _estimate([[trial] for trial in trials], plan)
 
 
-def _value(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> Estimate:
-    """The value of a mean over groups of trainings: a seed each, or the judged seeds of a study each."""
-    losses = [[_measured(entry.result, plan) for entry in group] for group in groups]
-    lost = sum(not all(map(math.isfinite, group)) for group in losses)
-    unlearnt = sum(not all(plan.scale.learnt(loss, plan.judged_on) for loss in group) for group in losses)
-    if all(entry.result.status != "ok" for group in groups for entry in group):  # nothing was measured
-        return Estimate(math.inf, math.inf, math.inf, len(groups), lost, unlearnt)
-    found = statistics.interval([fmean(scores_of(group, plan)) for group in groups])
-    mean, low, high = (plan.scale.loss(score) for score in (found.mean, found.low, found.high))
-    return Estimate(mean, low, math.inf if lost else high, len(groups), lost, unlearnt)
+def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> Estimate:
+    """The estimate over groups of trials: one trial for each seed, or the evaluation trials of each study."""
+    values = [[measured_value(trial.result, plan) for trial in group] for group in groups]
+    lost = sum(not all(map(math.isfinite, group)) for group in values)
+    unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
+    if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
+        return Estimate(math.inf, math.inf, math.inf, len(groups), lost, unimproved)
+    scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
+    mean, low, high = (plan.scale.loss(score) for score in (scores.mean, scores.low, scores.high))
+    return Estimate(mean, low, math.inf if lost else high, len(groups), lost, unimproved)
 
 
 def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float | None:
-    """The factor from the least to the largest learning rate that came within 10 % of the best ones; None without."""
+    """Return the factor between the smallest and the largest learning rate whose loss is close to the best.
+
+    Args:
+        searched: The trials of a contender's search.
+        plan: The plan of the comparison.
+
+    Returns:
+        A factor of at least 1. None if no learning rate was searched or none ended well, or if settings were pruned,
+        because a pruned setting might have been good.
+    """
     rates = [
-        (loss_of(entry.result, plan.selected_on), entry.settings["lr"]) for entry in searched if "lr" in entry.settings
+        (loss_of(trial.result, plan.selected_on), trial.settings["lr"]) for trial in searched if "lr" in trial.settings
     ]
-    if not rates or plan.design.pruned:  # what was given up might have been good
+    if not rates or plan.design.pruned:
         return None
     losses = sorted(loss for loss, _ in rates)
     best = losses[len(losses) // 20]  # not the very best of many, which was lucky with its one seed
     if not math.isfinite(best):
         return None
-    good = [rate for loss, rate in rates if loss <= best + GOOD * abs(best)]
+    good = [rate for loss, rate in rates if loss <= best + GOOD_RATE_MARGIN * abs(best)]
     return max(good) / min(good)
 
 
-def at_edge(ranges: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[str]:
-    """The settings within a twentieth of an end of their range: a better one may lie beyond it."""
-    positions = {name: Range(**found).position(settings[name]) for name, found in ranges.items() if name in settings}
-    return [name for name, position in positions.items() if not 0.05 <= position <= 0.95]
+def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdge]:
+    """Return the settings within a twentieth of an end of their range: a better value may lie beyond.
+
+    Args:
+        ranges: The search ranges, by setting.
+        settings: The chosen values. A setting without a value is left out.
+    """
+    edges = []
+    for name, bounds in ranges.items():
+        if name not in settings:
+            continue
+        position = bounds.position(settings[name])
+        if position < _EDGE:
+            edges.append(RangeEdge(name, settings[name], "lower", bounds.low))
+        elif position > 1 - _EDGE:
+            edges.append(RangeEdge(name, settings[name], "upper", bounds.high))
+    return edges

@@ -1,0 +1,99 @@
+"""Terms: the words for the quantities of one comparison, which the sentences of its verdict are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thalweg.comparison.protocol.race import Race
+from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.comparison.results.summary import Estimate, Summary
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The words for the quantities of one comparison.
+
+    Attributes:
+        before_value: The words between a contender and its value: ``reaches a test loss of``.
+        after_value: The words after the value: `` passes to a test loss of 0.1`` for a time to a target, else empty.
+        settings: The settings that were searched for each contender.
+        advantage: The advantage of the recommended contender over the others: ``keeps less optimizer state``.
+        untrained: The loss of the untrained model. None if a time to a target counts.
+        untrained_name: The words for the untrained model.
+        no_improvement: The meaning of a comparison in which no contender improves on the untrained model.
+        no_target: The sentence for a comparison in which no training of the search met the target, else empty.
+    """
+
+    before_value: str
+    after_value: str = ""
+    settings: str = "the settings searched"
+    advantage: str = ""
+    untrained: float | None = None
+    untrained_name: str = "the untrained model"
+    no_improvement: str = "training did not help"
+    no_target: str = ""
+
+    def reached(self, name: str, value: Estimate) -> str:
+        """Return the statement of a contender's value, without a full stop."""
+        seeds = f"{value.count} fresh seeds"
+        if value.lost:
+            precision = f"{seeds}, {value.lost} of them lost"
+        else:
+            precision = f"95 % interval {value.low:.4g} to {value.high:.4g}, {seeds}"
+        return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"
+
+
+def name_of_metric(record: ComparisonRecord) -> str:
+    """Return the words for the values: ``test cross-entropy``, or ``passes to a validation loss of 0.1``."""
+    measured, target = record.workload.measured[record.plan.judged_on], record.plan.target
+    return measured if target is None else f"{target.unit} to a {measured} of {target.loss:g}"
+
+
+def name_of_untrained(record: ComparisonRecord) -> str:
+    """Return the words for the untrained model. A training function does not show its model."""
+    return "ten times the first report" if record.workload.is_function else "the untrained model"
+
+
+def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) -> Terms:
+    """Return the words for the quantities of a comparison.
+
+    Args:
+        record: The comparison.
+        race: Its race.
+        summaries: The results of all its contenders.
+    """
+    plan, metric, untrained_name = record.plan, name_of_metric(record), name_of_untrained(record)
+    settings, advantage = _searched_settings(summaries), _advantage(record, race)
+    if plan.target is not None:
+        results = [trial.result for summary in summaries for trial in summary.trials["search"]]
+        no_target = plan.target.missed_by_all(results, record.workload.measured[plan.target.split])
+        return Terms("takes", f" {metric}", settings, advantage, no_target=no_target)
+    untrained = plan.scale.untrained[plan.judged_on]
+    on_new_data = " on new data" if plan.judged_on == "test" and not record.workload.is_function else ""
+    return Terms(
+        f"reaches a {metric} of",
+        settings=settings,
+        advantage=advantage,
+        untrained=untrained,
+        untrained_name=f"{untrained_name} ({metric} {untrained:.4g})",
+        no_improvement=f"training did not help{on_new_data}",
+    )
+
+
+def _searched_settings(summaries: Sequence[Summary]) -> str:
+    counts = {len(summary.trials["search"]) for summary in summaries if summary.searched}
+    return f"{'the' if len(counts) <= 1 else 'at most'} {max(counts, default=1):,} settings searched"
+
+
+def _advantage(record: ComparisonRecord, race: Race) -> str:
+    """The advantage of the recommended contender over the leader, or over those within the margin."""
+    leader = race.remaining[0]
+    if race.recommended is None or race.recommended == leader:
+        is_tied = race.settled == "within" and len(race.remaining) > 1
+        return "costs the least of them" if is_tied else "is the best of them"
+    costs = record.plan.costs(record.contenders)
+    cost, leader_cost = costs[race.recommended], costs[leader]
+    if cost > leader_cost:
+        return "was lost on fewer seeds"
+    if cost.state_numbers < leader_cost.state_numbers:
+        return "keeps less optimizer state"
+    return "steps faster" if cost.pace < leader_cost.pace else "has less to tune"
