@@ -200,7 +200,7 @@ def test_a_task_read_from_a_file_is_trained_by_workers(tmp_path: Path) -> None:
     stages: list[Progress] = []
     comparison = thalweg.compare(f"{path}:task", ["sgd", "adam"], budget="2x4trials", workers=2, watch=stages.append)
     assert comparison.plan.num_workers == 2
-    assert not [progress.said for progress in stages if progress.said]
+    assert not [progress.message for progress in stages if progress.message]
 
 
 def test_a_training_that_raises_in_a_worker_is_a_result() -> None:
