@@ -53,7 +53,7 @@ def test_the_page_shows_verdict_table_curves_rates_environment_and_seeds(page: s
     assert len(labels) == 5  # where each ended, the training loss, and a learning rate chart for each contender
     for seed in found.contenders[0].seeds:
         assert str(seed) in text
-    assert found.header.environment["torch"] in text
+    assert found.record.environment["torch"] in text
     assert "settings diverged or failed" in text
 
 
