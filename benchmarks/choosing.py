@@ -127,7 +127,7 @@ def measured(task: Task, trainings: int, budget: str) -> dict[str, Any]:
     wall_s = time.perf_counter() - began
     one_after_the_other(studies, trainings - trainings // 2)
 
-    made = {one.name: [entry for some in one.entries.values() for entry in some] for one in found.contenders}
+    made = {one.name: [entry for some in one.trials.values() for entry in some] for one in found.contenders}
     seconds = {
         name: {threads: statistics.median(driven[k].seconds) for threads, driven in studies.items()}
         for k, name in enumerate(CONTENDERS)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.bench.bench import machine
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
@@ -47,13 +48,13 @@ def written(entries: list[TrialRecord], batch: int) -> dict[str, float]:
     # Beside this script: a folder for temporary files may lie in memory.
     with tempfile.TemporaryDirectory(dir=HERE) as folder:
         store = Store(Path(folder) / "store.sqlite")
-        header = store.create("key", task={}, contenders=[], plan={}, environment={})
+        header = store.create("key", workload=WORKLOAD, contenders=[], plan=PLAN, environment={})
         began = time.perf_counter()
         for start in range(0, len(entries), batch):
             store.add(header.id, entries[start : start + batch])
         add_s = time.perf_counter() - began
         began = time.perf_counter()
-        found = store.entries(header.id)
+        found = store.trials(header.id)
         read_s = time.perf_counter() - began
         assert found == entries
         store.close()

@@ -21,8 +21,9 @@ from scipy import stats
 from thalweg.comparison.planning.budget import ladder
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
-from thalweg.comparison.protocol.procedure import Findings, TrialRequest, TrialScore, decide
+from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.score_scale import MARGIN, ScoreScale
+from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 
 HERE = Path(__file__).parent
 RECORD = HERE.parent / "records" / "calibration.json"
@@ -103,7 +104,7 @@ class Replay:
 
     def truth(self, name: str, findings: Findings) -> float:
         """What the chosen setting of a contender reaches on average over seeds."""
-        study, trial = findings.chosen[name]
+        study, trial = findings.chosen_settings[name]
         return float(self.banks[name].test[self.setting(name, study, trial)].mean())
 
 
@@ -147,12 +148,12 @@ def calibrate(banks: list[Bank], design: Design, replays: int, tell: Callable[[s
         for number in range(each):
             ranking = Replay({"a": bank, "b": bank}, design, number).findings().ranking
             assert ranking is not None
-            wrong.append(len(ranking.kept) < 2)
+            wrong.append(len(ranking.remaining) < 2)
     record["identical_called_different"] = share(wrong)
 
     tell("eight identical contenders")
     record["any_of_eight_dropped"] = share(
-        len(ranking.kept) < 8
+        len(ranking.remaining) < 8
         for bank in banks
         for number in range(each)
         for ranking in [Replay({f"c{k}": bank for k in range(8)}, design, number).findings().ranking]
@@ -167,7 +168,7 @@ def calibrate(banks: list[Bank], design: Design, replays: int, tell: Callable[[s
             for number in range(each):
                 findings = Replay({"a": bank, "b": bank.shifted(effect)}, design, number).findings()
                 assert findings.ranking is not None
-                found.append(findings.ranking.kept == ["a"])
+                found.append(findings.ranking.remaining == ["a"])
                 first = design.ranking[0].size
                 scores = findings.ranking.scores
                 paired = [b - a for a, b in zip(scores["a"][:first], scores["b"][:first], strict=True)]
@@ -192,7 +193,7 @@ def calibrate(banks: list[Bank], design: Design, replays: int, tell: Callable[[s
         if second - first >= math.log1p(0.05):
             led.append(findings.race.settled == "open")
         shown_best.append(truths[chosen] - first <= math.log1p(MARGIN))
-        value = statistics.interval(findings.value)
+        value = statistics.interval(findings.value_scores)
         covered.append(value.low <= truths[chosen] <= value.high)
         optimism.append(math.expm1(truths[chosen] - value.mean))
     record["settled"] = {kind: share(one == kind for one in settled) for kind in ("best", "within", "open")}

@@ -1,4 +1,4 @@
-"""A whole comparison, and what happens when it is interrupted."""
+"""Whole comparisons, also interrupted ones."""
 
 import dataclasses
 import itertools
@@ -20,86 +20,93 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
+from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.comparison import Progress, Store
 from thalweg.errors import BudgetError, SettingError, StoreError, TaskError
 
 
-def by_name(found: thalweg.Comparison) -> dict:
-    return {one["name"]: one for one in found.to_json()["contenders"]}
+def by_name(comparison: thalweg.Comparison) -> dict:
+    return {contender["name"]: contender for contender in comparison.to_json()["contenders"]}
 
 
-def without_times(found: dict) -> dict:
-    """What must be the same for the same seed."""
-    text = json.dumps(found)
-    kept = json.loads(text)
-    for one in kept["contenders"]:
-        del one["seconds"], one["way"], one["update_seconds"]
-    kept.pop("report", None)
-    return kept
+def without_times(result: dict) -> dict:
+    """Return the part of a result that is the same for the same seed."""
+    copy = json.loads(json.dumps(result))
+    for contender in copy["contenders"]:
+        del contender["seconds"], contender["way"], contender["update_seconds"]
+    copy.pop("report", None)
+    return copy
 
 
 def test_linear_regression_comes_within_a_percent_of_the_optimum() -> None:
-    found = thalweg.compare("linear-regression", "gd,sgd,momentum,adagrad,rmsprop,adam", budget="16trials")
-    optimum = found.to_json()["optimum"]
-    for one in found.to_json()["contenders"]:
-        assert one["train_loss"] <= 1.01 * optimum, one["name"]
-    assert set(found.verdict.tied) == set(by_name(found))
-    assert found.verdict.recommended in ("gd", "sgd")
+    comparison = thalweg.compare("linear-regression", "gd,sgd,momentum,adagrad,rmsprop,adam", budget="16trials")
+    optimum = comparison.to_json()["optimum"]
+    for contender in comparison.to_json()["contenders"]:
+        assert contender["train_loss"] <= 1.01 * optimum, contender["name"]
+    assert set(comparison.verdict.tied) == set(by_name(comparison))
+    assert comparison.verdict.recommended in ("gd", "sgd")
 
 
 def test_the_result_has_the_promised_keys_and_is_plain_json() -> None:
-    found = thalweg.compare("quadratic", ["gd", "adam"], budget="4trials").to_json()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found.keys() >= {"task", "optimum", "contenders", "verdict"}
-    for one in found["contenders"]:
-        promised = {"name", "settings", "value", "low", "high", "train_loss", "seeds", "diverged", "seconds", "bytes"}
-        assert one.keys() >= promised
-        assert one["low"] <= one["value"] <= one["high"]
-    assert found["verdict"].keys() >= {"best", "tied", "recommended", "text"}
-    assert found["optimum"] == 0.0
+    result = thalweg.compare("quadratic", ["gd", "adam"], budget="4trials").to_json()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result) == [
+        *("task", "metric", "optimum", "trainings", "contenders", "verdict", "hindsight", "cautions", "code")
+    ]
+    for contender in result["contenders"]:
+        assert list(contender) == [
+            *("name", "settings", "searched", "value", "low", "high", "untuned", "recommended", "missed"),
+            *("example_error", "worse_by", "train_loss", "rank", "unlearnt", "bound", "studies", "seeds", "diverged"),
+            *("failed", "seconds", "bytes", "update_seconds", "code", "way", "at_edge", "range_extended", "good_rates"),
+        ]
+        assert contender["low"] <= contender["value"] <= contender["high"]
+    assert list(result["verdict"]) == [
+        *("settled", "best", "tied", "within", "recommended", "ranked", "headline", "text", "ranking_text")
+    ]
+    assert result["optimum"] == 0.0
 
 
 def test_every_contender_has_the_same_budget_and_the_same_fresh_seeds() -> None:
-    found = thalweg.compare("quadratic", ["gd", "adam"], budget="10trials")
-    entries = found.store.entries(1)
+    comparison = thalweg.compare("quadratic", ["gd", "adam"], budget="10trials")
+    trials = comparison.store.trials(1)
     counts = {}
-    for one in entries:
-        counts[one.contender, one.stage] = counts.get((one.contender, one.stage), 0) + 1
+    for trial in trials:
+        counts[trial.contender, trial.stage] = counts.get((trial.contender, trial.stage), 0) + 1
     stages = ("search", "retrain", "race", "value")
     for stage in stages[:3]:
         assert counts["gd", stage] == counts["adam", stage] > 0
-    seeds = {stage: {one.seed for one in entries if one.stage == stage} for stage in stages}
-    assert all(not seeds[one] & seeds[other] for one, other in itertools.combinations(stages, 2))
-    assert {one.seed for one in entries if (one.contender, one.stage) == ("gd", "race")} == seeds["race"]
+    seeds = {stage: {trial.seed for trial in trials if trial.stage == stage} for stage in stages}
+    assert all(not seeds[first] & seeds[second] for first, second in itertools.combinations(stages, 2))
+    assert {trial.seed for trial in trials if (trial.contender, trial.stage) == ("gd", "race")} == seeds["race"]
 
 
-def test_the_chosen_settings_are_the_best_of_the_retrained_on_what_selects() -> None:
-    found = thalweg.compare("digits", ["sgd"], budget="10trials")
-    entries = found.contenders[0].entries
-    searched = sorted((one.result.validation, one.trial) for one in entries["search"])
-    assert {one.trial for one in entries["retrain"]} == {trial for _, trial in searched[:2]}
+def test_the_chosen_settings_are_the_best_retrained_ones_on_the_selection_split() -> None:
+    comparison = thalweg.compare("digits", ["sgd"], budget="10trials")
+    trials = comparison.contenders[0].trials
+    searched = sorted((trial.result.validation, trial.trial) for trial in trials["search"])
+    assert {trial.trial for trial in trials["retrain"]} == {number for _, number in searched[:2]}
     means = {}
-    for trial in {one.trial for one in entries["retrain"]}:
-        losses = [one.result.validation for one in entries["retrain"] if one.trial == trial]
-        means[trial] = sum(map(math.log, losses))
-    assert {one.trial for one in entries["race"]} == {min(means, key=means.get)}
+    for number in {trial.trial for trial in trials["retrain"]}:
+        losses = [trial.result.validation for trial in trials["retrain"] if trial.trial == number]
+        means[number] = sum(map(math.log, losses))
+    assert {trial.trial for trial in trials["race"]} == {min(means, key=means.get)}
 
 
 def test_the_same_seed_gives_the_same_verdict_and_another_seed_another_result() -> None:
-    first, second, other = (
+    first, second, third = (
         thalweg.compare("quadratic", ["gd", "adam"], budget="8trials", seed=seed).to_json() for seed in (1, 1, 2)
     )
     assert without_times(first) == without_times(second)
-    assert without_times(first) != without_times(other)
+    assert without_times(first) != without_times(third)
 
 
-def test_progress_is_told_from_the_pilot_to_the_end() -> None:
-    told: list[Progress] = []
+def test_progress_is_reported_from_the_pilot_to_the_end() -> None:
+    reports: list[Progress] = []
     fixed = thalweg.Contender("fixed", thalweg.rules.SGD(lr=0.1), pinned=frozenset({"lr", "momentum", "weight_decay"}))
-    thalweg.compare("quadratic", ["gd", fixed], budget="8trials", watch=told.append)
-    assert [one.contender for one in told[:2]] == ["gd", "fixed"]
-    assert {one.stage for one in told} == {"pilot", "search", "retrain", "race", "value", "start"}
-    trained = [one for one in told if one.stage != "pilot"]
+    thalweg.compare("quadratic", ["gd", fixed], budget="8trials", watch=reports.append)
+    assert [report.contender for report in reports[:2]] == ["gd", "fixed"]
+    assert {report.stage for report in reports} == {"pilot", "search", "retrain", "race", "value", "start"}
+    trained = [report for report in reports if report.stage != "pilot"]
     assert all(a.done <= b.done for a, b in itertools.pairwise(trained))
     assert trained[-1].done == (8 + 4 + 5 + 5) + (1 + 2 + 5 + 5) + 5 + 5  # nothing to search is searched once
     assert trained[-1].done <= trained[-1].total
@@ -107,18 +114,18 @@ def test_progress_is_told_from_the_pilot_to_the_end() -> None:
 
 def test_settings_that_need_other_programs_are_trained_in_other_populations() -> None:
     """`rules.SGD()` starts without momentum, and the search opens it: two programs, and no training fails over it."""
-    found = thalweg.compare("quadratic", [thalweg.rules.SGD()], budget="12trials")
-    momenta = [one.settings["momentum"] for one in found.contenders[0].entries["search"]]
+    comparison = thalweg.compare("quadratic", [thalweg.rules.SGD()], budget="12trials")
+    momenta = [trial.settings["momentum"] for trial in comparison.contenders[0].trials["search"]]
     assert momenta[0] == 0
     assert all(momenta[1:])
-    assert all(one.result.status != "failed" for one in found.contenders[0].entries["search"])
+    assert all(trial.result.status != "failed" for trial in comparison.contenders[0].trials["search"])
 
 
 COMMAND = [sys.executable, "-m", "thalweg", "compare", "breast-cancer", "--with", "sgd,adam", "--budget", "3x12trials"]
 
 
 def rows(store: Path) -> list[tuple]:
-    """Every stored result with the seconds it took: a training that was repeated would take others."""
+    """Return all stored results with their seconds: a training that was repeated would have others."""
     if not store.exists():
         return []
     with sqlite3.connect(store) as connection:
@@ -129,8 +136,8 @@ def rows(store: Path) -> list[tuple]:
 
 
 def run(out: Path) -> dict:
-    done = subprocess.run([*COMMAND, "--out", str(out), "--json"], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    process = subprocess.run([*COMMAND, "--out", str(out), "--json"], capture_output=True, text=True, check=True)
+    return json.loads(process.stdout)
 
 
 def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
@@ -151,7 +158,7 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(tmp_pat
     after = rows(store)
     assert set(before) <= set(after)
     assert len({row[:5] for row in after}) == len(after)
-    # Uninterrupted, by the same stored plan: on a busy machine another pilot may choose other ways.
+    # Uninterrupted, by the same stored plan: on a busy machine another pilot may choose other execution modes.
     whole = tmp_path / "whole"
     whole.mkdir()
     shutil.copy(store, whole)
@@ -165,63 +172,64 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(tmp_pat
 def test_a_finished_comparison_is_shown_and_not_run_again(tmp_path: Path) -> None:
     arguments = {"budget": "4trials", "store": tmp_path / "store.sqlite"}
     first = thalweg.compare("quadratic", ["gd"], **arguments)
-    told: list[Progress] = []
-    again = thalweg.compare("quadratic", ["gd"], **arguments, watch=told.append)
-    assert told == []
+    reports: list[Progress] = []
+    again = thalweg.compare("quadratic", ["gd"], **arguments, watch=reports.append)
+    assert reports == []
     assert again.to_json() == first.to_json()
 
 
 def test_a_comparison_may_run_in_another_thread() -> None:
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(thalweg.compare, "quadratic", ["gd"], budget="1trial").result()
-    assert found.verdict.best == "gd"
+        comparison = pool.submit(thalweg.compare, "quadratic", ["gd"], budget="1trial").result()
+    assert comparison.verdict.best == "gd"
 
 
 def test_a_file_that_draws_its_data_without_a_seed_is_the_same_task_each_time(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
         "import numpy, torch, thalweg\nfrom torch import nn\nx = torch.randn(50, 1)\n"
-        "def model():\n    made = nn.Linear(1, 1)\n    made.weight.data.fill_(numpy.random.rand())\n    return made\n"
+        "def model():\n    layer = nn.Linear(1, 1)\n    layer.weight.data.fill_(numpy.random.rand())\n"
+        "    return layer\n"
         "task = thalweg.Task(model=model, loss=thalweg.supervised(nn.functional.mse_loss), data=(x, x), passes=1)\n"
     )
     store = Store(tmp_path / "store.sqlite")
     first, second = (thalweg.compare(f"{path}:task", ["gd"], budget="1trial", store=store) for _ in range(2))
-    assert first.header.id == second.header.id
+    assert first.record.id == second.record.id
 
 
-def test_a_coarse_search_and_an_edge_are_cautioned_about() -> None:
+def test_a_coarse_search_and_an_edge_give_cautions() -> None:
     narrow = thalweg.Contender("sgd", thalweg.rules.SGD(lr=1e-4), pinned=frozenset({"momentum"}))
-    found = thalweg.compare("quadratic", [narrow], budget="1trial")
-    assert found.cautions == [
-        "Few settings were searched (1 for each contender, the learning rate alone), so they lie far apart: "
-        "a larger budget may change who is best.",
-        "The best lr of sgd lies at an end of the range searched: a better one may lie beyond.",
+    comparison = thalweg.compare("quadratic", [narrow], budget="1trial")
+    assert comparison.cautions == [
+        "Only 1 setting was trained for each contender. A larger budget may change the best contender.",
+        "sgd: the best lr, 0.0001, is at the lower end of its search range (0.0001). A better value may lie below.",
     ]
+    assert comparison.to_json()["contenders"][0]["at_edge"] == ["lr"]
     assert thalweg.compare("quadratic", ["momentum"], budget="24trials").cautions == []
 
 
-def test_a_second_rule_that_never_ran_is_cautioned_about() -> None:
-    found = thalweg.compare("linear-regression", ["then(adam,sgd):switch_at=100000"], budget="1trial")
-    said = " ".join(found.cautions)
-    assert "goes on to its second rule after step 100000, and trainings end at" in said
-    assert "that never ran. Give a step, as switch_at=" in said
+def test_a_second_rule_that_never_ran_gives_a_caution() -> None:
+    comparison = thalweg.compare("linear-regression", ["then(adam,sgd):switch_at=100000"], budget="1trial")
+    text = " ".join(comparison.cautions)
+    assert "switches to its second rule after step 100000, but trainings end after step" in text
+    assert "so that rule never ran. Set a smaller step, such as switch_at=" in text
 
 
-def test_a_stated_optimum_that_is_beaten_is_cautioned_about() -> None:
+def test_a_stated_optimum_that_is_beaten_gives_a_caution() -> None:
     task = dataclasses.replace(thalweg.tasks.load("quadratic"), optimum=5.0)
     assert "is below the optimum that the task states, 5." in " ".join(
         thalweg.compare(task, ["adam"], budget="8trials").cautions
     )
 
 
-def test_what_always_failed_is_not_remembered(tmp_path: Path) -> None:
+def test_a_comparison_in_which_every_training_failed_is_not_stored(tmp_path: Path) -> None:
     weights = tmp_path / "weights.txt"
 
     def train(make_optimizer, report):
         make_optimizer([nn.Parameter(torch.ones(1))])
         report(float(weights.read_text()))
 
-    arguments = {"budget": "2trials", "store": tmp_path}  # a folder is taken for the store in it
+    arguments = {"budget": "2trials", "store": tmp_path}  # a folder means the store in it
     with pytest.raises(TaskError, match="FileNotFoundError"):
         thalweg.compare(train, ["sgd"], **arguments)
     weights.write_text("0.5")
@@ -229,7 +237,7 @@ def test_what_always_failed_is_not_remembered(tmp_path: Path) -> None:
     assert (tmp_path / "store.sqlite").exists()
 
 
-def test_by_default_only_those_compete_that_can() -> None:
+def test_by_default_only_contenders_that_can_train_take_part() -> None:
     x = torch.randn(40, 1)
     loader = DataLoader(TensorDataset(x, x), batch_size=8)
     task = thalweg.Task(
@@ -242,13 +250,13 @@ def test_by_default_only_those_compete_that_can() -> None:
     assert names == {"sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"}
 
 
-def test_where_the_optimum_is_known_decay_does_not_pull_away_from_it() -> None:
-    found = thalweg.compare("linear-regression", ["adamw"], budget="4trials")
-    assert found.contenders[0].settings["weight_decay"] == 0
-    assert found.contenders[0].line.endswith("weight_decay=0.0)")
+def test_weight_decay_is_off_if_the_optimum_is_known() -> None:
+    (adamw,) = thalweg.compare("linear-regression", ["adamw"], budget="4trials").contenders
+    assert adamw.settings["weight_decay"] == 0
+    assert adamw.line.endswith("weight_decay=0.0)")
 
 
-def test_what_changes_the_results_is_another_comparison(tmp_path: Path) -> None:
+def test_every_fact_that_changes_the_results_makes_another_comparison(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.sqlite")
 
     def task(
@@ -280,37 +288,40 @@ def test_what_changes_the_results_is_another_comparison(tmp_path: Path) -> None:
         (task(), ["gd"], {"schedule": "constant"}),
         (task(), ["gd"], {"budget": "2trials"}),
     ]
-    found = [thalweg.compare(one, who, **{"budget": "1trial", "store": store, **more}) for one, who, more in calls]
-    assert len({one.header.id for one in found}) == len(calls)
+    comparisons = [
+        thalweg.compare(workload, contenders, **{"budget": "1trial", "store": store, **options})
+        for workload, contenders, options in calls
+    ]
+    assert len({comparison.record.id for comparison in comparisons}) == len(calls)
     again = thalweg.compare(task(), ["gd"], budget="1trial", store=store)
-    assert again.header.id == found[0].header.id
+    assert again.record.id == comparisons[0].record.id
 
 
 def test_an_unfinished_comparison_has_no_verdict_yet(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.sqlite")
-    header = store.create("key", task={"name": "t"}, contenders=[], plan={}, environment={})
+    record = store.create("key", workload=WORKLOAD, contenders=[], plan=PLAN, environment={})
     with pytest.raises(StoreError, match="must be finished, and is not"):
-        thalweg.Comparison(store, header)
+        thalweg.Comparison(store, record)
 
 
 def test_a_contender_that_always_diverges_is_ranked_last_and_not_hidden() -> None:
     wild = thalweg.rules.SGD(lr=1e9)
-    found = thalweg.compare("quadratic", [wild, "gd"], budget="4trials")
-    assert [one.name for one in found.contenders] == ["gd", "sgd:lr=1e+09"]
-    worst = by_name(found)["sgd:lr=1e+09"]
+    comparison = thalweg.compare("quadratic", [wild, "gd"], budget="4trials")
+    assert [summary.name for summary in comparison.contenders] == ["gd", "sgd:lr=1e+09"]
+    worst = by_name(comparison)["sgd:lr=1e+09"]
     assert (worst["value"], worst["diverged"]) == (None, 5)
-    assert found.verdict.tied == ["gd"]
-    assert math.isinf(found.contenders[1].value.mean)
+    assert comparison.verdict.tied == ["gd"]
+    assert math.isinf(comparison.contenders[1].value.mean)
 
 
-def test_nothing_is_recommended_where_everything_diverges(tmp_path: Path) -> None:
+def test_nothing_is_recommended_if_every_training_diverges(tmp_path: Path) -> None:
     wild = thalweg.rules.SGD(lr=1e9)
-    found = thalweg.compare("quadratic", [wild], budget="4trials")
-    assert (found.verdict.best, found.code) == (None, "")
-    assert "Nothing to recommend" in found.report(tmp_path / "report.html").read_text()
+    comparison = thalweg.compare("quadratic", [wild], budget="4trials")
+    assert (comparison.verdict.best, comparison.code) == (None, "")
+    assert "Nothing to recommend" in comparison.report(tmp_path / "report.html").read_text()
 
 
-def test_a_function_of_the_users_is_tuned(tmp_path: Path) -> None:
+def test_a_training_function_is_tuned(tmp_path: Path) -> None:
     def train(make_optimizer, report):
         weight = nn.Parameter(torch.ones(2))
         optimizer = make_optimizer([weight])
@@ -321,11 +332,11 @@ def test_a_function_of_the_users_is_tuned(tmp_path: Path) -> None:
             optimizer.step()
         report(loss.item())
 
-    found = thalweg.compare(train, ["sgd", "adam"], budget="24trials")
-    untuned = [one.result.test for one in found.contenders[0].entries["search"] if one.trial == 0]
-    assert by_name(found)["sgd"]["value"] < untuned[0] / 10
-    assert "LinearLR" not in found.code  # its schedule is its own
-    assert found.report(tmp_path / "report.html").exists()
+    comparison = thalweg.compare(train, ["sgd", "adam"], budget="24trials")
+    untuned = [trial.result.test for trial in comparison.contenders[0].trials["search"] if trial.trial == 0]
+    assert by_name(comparison)["sgd"]["value"] < untuned[0] / 10
+    assert "LinearLR" not in comparison.code  # its schedule is its own
+    assert comparison.report(tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(

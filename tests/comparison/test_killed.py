@@ -15,7 +15,7 @@ import thalweg
 from thalweg.comparison import Store
 from thalweg.comparison.training import timing
 
-timing.POPULATIONS = (2, 4, 4)  # many small companies: many moments to be killed at
+timing.POPULATIONS = (2, 4, 4)  # many small populations: many moments to be killed at
 folder = sys.argv[1]
 store, draw = os.path.join(folder, "store.sqlite"), random.Random(0)
 
@@ -75,17 +75,17 @@ with sqlite3.connect(whole) as connection:
     connection.execute("DELETE FROM results")
     connection.execute("UPDATE comparisons SET finished = NULL")
 uninterrupted = compare(whole)
-keep = lambda found: [found.to_json()["verdict"], sorted(row[:5] for row in rows(found.store.path))]
-print(json.dumps({"kills": kills, "partial": partial, "same": keep(resumed) == keep(uninterrupted)}))
+facts = lambda comparison: [comparison.to_json()["verdict"], sorted(row[:5] for row in rows(comparison.store.path))]
+print(json.dumps({"kills": kills, "partial": partial, "same": facts(resumed) == facts(uninterrupted)}))
 """
 
 
 def test_killed_at_fifty_random_moments_it_resumes_to_the_same_verdict(tmp_path: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False, timeout=900
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
-    assert found["same"]
-    assert found["kills"] == 50
-    assert found["partial"] >= 10  # lives in which something was stored
+    assert process.returncode == 0, process.stderr[-2000:]
+    result = json.loads(process.stdout)
+    assert result["same"]
+    assert result["kills"] == 50
+    assert result["partial"] >= 10  # lives in which something was stored

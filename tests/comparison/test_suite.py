@@ -1,4 +1,4 @@
-"""A suite: comparisons side by side, resumed one by one, and what does not lose the others."""
+"""A suite: comparisons side by side, resumed one by one; a task that fails does not stop the others."""
 
 import json
 import math
@@ -18,7 +18,7 @@ QUICK = {"budget": "4trials", "workers": 1}
 
 
 def bowl(name: str, curvature: float, offset: float = 0.0) -> thalweg.tasks.TrainingFunction:
-    """A task that takes no time: eight steps down a bowl, which ends at `offset`."""
+    """Return a task that takes no time: eight steps down a bowl whose floor is `offset`."""
 
     def train(make_optimizer, report):
         weight = nn.Parameter(torch.ones(2))
@@ -42,18 +42,18 @@ def suite() -> thalweg.Suite:
     return thalweg.compare_suite([bowl("round", 1.0), bowl("long", 4.0)], ["sgd", "adam", "sgd:lr=1e-9"], **QUICK)
 
 
-def test_a_suite_of_real_tasks_is_that_of_its_comparisons(tmp_path: Path) -> None:
-    found = thalweg.compare_suite("linear-regression,breast-cancer", "sgd,adam", store=tmp_path, **QUICK)
-    assert list(found.comparisons) == ["linear-regression", "breast-cancer"]
-    for task, comparison in found.comparisons.items():
+def test_a_suite_of_real_tasks_shows_its_comparisons(tmp_path: Path) -> None:
+    suite = thalweg.compare_suite("linear-regression,breast-cancer", "sgd,adam", store=tmp_path, **QUICK)
+    assert list(suite.comparisons) == ["linear-regression", "breast-cancer"]
+    for task, comparison in suite.comparisons.items():
         assert (tmp_path / task / "store.sqlite").exists()
-        for one in comparison.contenders:
-            standing = found.matrix[task][one.name]
-            assert standing.worse_by == one.worse_by
-            assert standing.best == (one is comparison.contenders[0])
-            assert standing.tied == (one.name in comparison.verdict.tied)
-    assert found.aggregate is not None
-    assert set(found.contenders) == set(found.aggregate.ratio) == {"sgd", "adam"}
+        for summary in comparison.contenders:
+            standing = suite.matrix[task][summary.name]
+            assert standing.worse_by == summary.worse_by
+            assert standing.best == (summary is comparison.contenders[0])
+            assert standing.tied == (summary.name in comparison.verdict.tied)
+    assert suite.aggregate is not None
+    assert set(suite.contenders) == set(suite.aggregate.ratio) == {"sgd", "adam"}
 
 
 def test_ratios_are_to_the_best_of_the_task_from_the_same_seed(suite: thalweg.Suite) -> None:
@@ -62,8 +62,8 @@ def test_ratios_are_to_the_best_of_the_task_from_the_same_seed(suite: thalweg.Su
     for comparison in suite.comparisons.values():
         best, *_, worst = comparison.contenders
         assert worst.name == "sgd:lr=1e-9"
-        raced = [[one.result.test for one in summary.entries["race"]] for summary in (worst, best)]
-        logs += [math.log(loss / beside) for loss, beside in zip(*raced, strict=True)]
+        raced = [[trial.result.test for trial in summary.trials["race"]] for summary in (worst, best)]
+        logs += [math.log(loss / reference) for loss, reference in zip(*raced, strict=True)]
     logs.sort()  # of ten, two and a half are left out at each end
     mean = (0.5 * logs[2] + sum(logs[3:7]) + 0.5 * logs[7]) / 5
     assert suite.aggregate.ratio["sgd:lr=1e-9"].mean == pytest.approx(math.exp(mean))
@@ -72,69 +72,72 @@ def test_ratios_are_to_the_best_of_the_task_from_the_same_seed(suite: thalweg.Su
 
 
 def test_the_result_is_plain_json_with_all_numbers(suite: thalweg.Suite) -> None:
-    found = suite.to_json()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found.keys() >= {"tasks", "failures", "matrix", "interquartile_mean", "profiles", "text", "cautions"}
-    assert found["tasks"]["long"]["verdict"]["best"] in ("sgd", "adam")
-    assert found["matrix"]["long"].keys() == found["interquartile_mean"].keys() == set(suite.contenders)
-    assert "They do not cover other tasks" in found["cautions"][-1]
+    result = suite.to_json()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result) == ["tasks", "failures", "matrix", "interquartile_mean", "profiles", "text", "cautions"]
+    assert result["tasks"]["long"]["verdict"]["best"] in ("sgd", "adam")
+    assert result["matrix"]["long"].keys() == result["interquartile_mean"].keys() == set(suite.contenders)
+    assert result["matrix"]["long"]["sgd"].keys() == {"worse_by", "lost", "seeds", "best", "tied"}
+    assert result["interquartile_mean"]["sgd"].keys() == {"mean", "low", "high"}
+    assert result["profiles"].keys() == {"ratios", *suite.contenders}
+    assert "They do not cover other tasks" in result["cautions"][-1]
 
 
-def test_a_task_that_fails_is_said_and_does_not_lose_the_others() -> None:
-    told: list[TaskProgress] = []
-    found = thalweg.compare_suite([broken, bowl("round", 1.0)], ["sgd"], watch=told.append, **QUICK)
-    assert list(found.comparisons) == ["round"]
-    assert "the disk is gone" in str(found.failures["broken"])
-    assert any("the disk is gone" in one.progress.said for one in told)
-    assert {(one.task, one.number, one.tasks) for one in told} == {("broken", 1, 2), ("round", 2, 2)}
-    assert found.to_json()["failures"].keys() == {"broken"}
+def test_a_task_that_fails_is_reported_and_does_not_stop_the_others() -> None:
+    reports: list[TaskProgress] = []
+    suite = thalweg.compare_suite([broken, bowl("round", 1.0)], ["sgd"], watch=reports.append, **QUICK)
+    assert list(suite.comparisons) == ["round"]
+    assert "the disk is gone" in str(suite.failures["broken"])
+    assert any("the disk is gone" in report.progress.message for report in reports)
+    assert {(report.task, report.number, report.tasks) for report in reports} == {("broken", 1, 2), ("round", 2, 2)}
+    assert suite.to_json()["failures"].keys() == {"broken"}
     with pytest.raises(TaskError, match=r"all 1 failed, the first with: broken: .*the disk is gone"):
         thalweg.compare_suite([broken], ["sgd"], **QUICK)
 
 
-def test_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
+def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
     tasks = [bowl("round", 1.0), bowl("long", 4.0)]
 
-    def stop(now: TaskProgress) -> None:
-        if now.task == "long" and now.progress.done:
+    def stop(report: TaskProgress) -> None:
+        if report.task == "long" and report.progress.done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=stop, **QUICK)
-    told: list[TaskProgress] = []
-    found = thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=told.append, **QUICK)
-    assert {one.task for one in told} == {"long"}
-    assert told[0].progress.done > 0  # what was trained before the interruption counts
-    told.clear()
-    again = thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=told.append, **QUICK)
-    assert told == []
-    assert again.to_json() == found.to_json()
+    reports: list[TaskProgress] = []
+    suite = thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=reports.append, **QUICK)
+    assert {report.task for report in reports} == {"long"}
+    assert reports[0].progress.done > 0  # trainings before the interruption count
+    reports.clear()
+    again = thalweg.compare_suite(tasks, ["sgd", "adam"], store=tmp_path, watch=reports.append, **QUICK)
+    assert reports == []
+    assert again.to_json() == suite.to_json()
 
 
-def test_a_metric_of_zero_is_left_out_of_what_is_over_all_tasks() -> None:
+def test_a_task_whose_best_value_is_zero_is_left_out_of_the_aggregate() -> None:
     def never(make_optimizer, report):
         make_optimizer([nn.Parameter(torch.ones(1))])
         report(0.0)
 
-    found = thalweg.compare_suite([never, bowl("round", 1.0)], ["sgd", "adam"], **QUICK)
-    assert found.left_out == [
-        "never is not in the means and profiles: its best value is 0, and nothing is a share of that."
+    suite = thalweg.compare_suite([never, bowl("round", 1.0)], ["sgd", "adam"], **QUICK)
+    assert suite.left_out == [
+        "never is not in the means and profiles: its best value is 0, so there is no ratio to it."
     ]
-    assert found.aggregate is not None
-    assert "Next comes adam" in found.text
+    assert suite.aggregate is not None
+    assert suite.text.startswith("Best mean: sgd on 2 tasks. Next comes adam, ")
     alone = thalweg.compare_suite([never], ["sgd", "adam"], **QUICK)
     assert alone.aggregate is None
-    assert alone.text == "No contender can be followed over all tasks; each task has its own verdict."
+    assert alone.text == "There is no mean over all tasks. Each task has its own verdict."
 
 
-def test_who_missed_a_task_is_left_out_and_said() -> None:
+def test_a_contender_that_missed_a_task_is_left_out_and_named() -> None:
     both = thalweg.compare_suite([bowl("round", 1.0)], ["sgd", "adam"], **QUICK)
-    one = thalweg.compare_suite([bowl("long", 4.0)], ["sgd"], **QUICK)
-    found = thalweg.Suite(both.comparisons | one.comparisons, {})
-    assert found.left_out == ["adam is not in the means and profiles: it did not take part in long."]
-    assert found.aggregate is not None
-    assert list(found.aggregate.ratio) == ["sgd"]
-    assert found.contenders == ["sgd", "adam"]
+    alone = thalweg.compare_suite([bowl("long", 4.0)], ["sgd"], **QUICK)
+    suite = thalweg.Suite(both.comparisons | alone.comparisons, {})
+    assert suite.left_out == ["adam is not in the means and profiles: it did not take part in long."]
+    assert suite.aggregate is not None
+    assert list(suite.aggregate.ratio) == ["sgd"]
+    assert suite.contenders == ["sgd", "adam"]
 
 
 def test_a_difference_of_scores_is_a_ratio_on_either_scale() -> None:
@@ -157,7 +160,7 @@ def test_a_difference_of_scores_is_a_ratio_on_either_scale() -> None:
         ("digits", {"schedule": "cosin"}, SettingError, "Did you mean cosine"),
     ],
 )
-def test_what_is_wrong_with_the_call_ends_it(tasks: object, arguments: dict, kind: type, message: str) -> None:
+def test_a_wrong_call_raises(tasks: object, arguments: dict, kind: type, message: str) -> None:
     with pytest.raises(kind, match=message):
         thalweg.compare_suite(tasks, **arguments)
 

@@ -83,7 +83,8 @@ def compare_suite(
         BudgetError: If the budget cannot be parsed.
 
     Example:
-        >>> suite = compare_suite(["quadratic", "linear-regression"], ["gd", "adam"], budget="4trials")
+        >>> tasks = ["quadratic", "linear-regression"]
+        >>> suite = compare_suite(tasks, ["gd", "adam"], budget="4trials", workers=1)
         >>> list(suite.comparisons)
         ['quadratic', 'linear-regression']
     """
@@ -189,7 +190,8 @@ class Suite:
         failures: The errors of the tasks that failed, by the name of the task.
 
     Example:
-        >>> suite = compare_suite(["quadratic", "linear-regression"], ["gd", "adam"], budget="4trials")
+        >>> tasks = ["quadratic", "linear-regression"]
+        >>> suite = compare_suite(tasks, ["gd", "adam"], budget="4trials", workers=1)
         >>> sorted(suite.matrix["linear-regression"])
         ['adam', 'gd']
     """

@@ -1,4 +1,4 @@
-"""The protocol: what it asks for, and what it decides, with trainings that are made up."""
+"""The procedure: the trainings it requests and its decisions, with made-up scores."""
 
 import math
 from collections import Counter
@@ -12,9 +12,11 @@ from thalweg.comparison.planning.budget import ladder
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
-from thalweg.comparison.protocol.procedure import Findings, TrialRequest, TrialScore, decide
+from thalweg.comparison.protocol.procedure import Findings, decide
+from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 from thalweg.comparison.results.summary import Estimate
-from thalweg.comparison.results.verdict import Terms, Verdict, judge
+from thalweg.comparison.results.terms import Terms
+from thalweg.comparison.results.verdict import Verdict, judge
 
 RANKED = [design for design in ladder(2) if design.ranking]
 UNTRAINED = 1e9
@@ -25,40 +27,48 @@ def made_up(
     *,
     spread: float = 0.05,
     uneven: float = 3.0,
-    asked: list[TrialRequest] | None = None,
+    log: list[TrialRequest] | None = None,
     lost: Sequence[str] = (),
     seed: int = 0,
 ) -> Callable[[Sequence[TrialRequest]], dict[TrialRequest, TrialScore]]:
-    """Contenders at these levels; settings, and seeds, differ by about `spread`. Outcomes follow from the ask."""
+    """Return a function that scores requests: contenders at these levels; settings and seeds differ by `spread`."""
 
     def normal(*of: object) -> float:
         return float(np.random.default_rng(derive(0, repr(of))).normal())
 
-    def answer(asks: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
-        if asked is not None:
-            asked.extend(asks)
-        found = {}
-        for ask in asks:
-            setting = levels[ask.contender] + uneven * spread * abs(normal("s", ask.contender, ask.study, ask.trial))
-            noise = [spread * normal(split, ask.contender, ask.study, ask.trial, ask.seed) for split in (0, 1)]
-            completed = not (ask.contender in lost and normal("lost", ask.seed) > 0)
-            found[ask] = TrialScore(setting + noise[0], setting + noise[1], completed)
-        return found
+    def run_trials(requests: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
+        if log is not None:
+            log.extend(requests)
+        scores = {}
+        for request in requests:
+            name, study, trial = request.contender, request.study, request.trial
+            setting = levels[name] + uneven * spread * abs(normal("s", name, study, trial))
+            noise = [spread * normal(split, name, study, trial, request.seed) for split in (0, 1)]
+            completed = not (name in lost and normal("lost", request.seed) > 0)
+            scores[request] = TrialScore(setting + noise[0], setting + noise[1], completed)
+        return scores
 
-    return answer
+    return run_trials
 
 
-def decided(design: Design, levels: dict[str, float], answer: Callable, cost: dict | None = None) -> Findings:
+def decided(design: Design, levels: dict[str, float], run_trials: Callable, cost: dict | None = None) -> Findings:
     draws = dict.fromkeys(levels, design.draws)
-    return decide(design, draws, answer, cost=cost or dict.fromkeys(levels, 0), margin=lambda leader: math.log1p(0.03))
+    cost = cost or dict.fromkeys(levels, 0)
+    return decide(design, draws, run_trials, cost=cost, margin=lambda leader: math.log1p(0.03))
 
 
 def judged(findings: Findings) -> Verdict:
     values = {}
     for name, scores in findings.race.scores.items():
-        found = statistics.interval(scores)
-        values[name] = Estimate(*(math.exp(end) for end in (found.mean, found.low, found.high)), len(scores))
-    terms = Terms("reaches a loss of", "the 24 settings searched", "costs the least of them", UNTRAINED)
+        interval = statistics.interval(scores)
+        mean, low, high = (math.exp(end) for end in (interval.mean, interval.low, interval.high))
+        values[name] = Estimate(mean, low, high, len(scores))
+    terms = Terms(
+        "reaches a loss of",
+        settings="the 24 settings searched",
+        advantage="costs the least of them",
+        untrained=UNTRAINED,
+    )
     return judge(findings, values, terms)
 
 
@@ -69,15 +79,16 @@ def words(findings: Findings) -> str:
 
 @pytest.mark.parametrize("design", ladder(2))
 def test_no_seed_serves_two_purposes_and_all_contenders_get_the_same(design: Design) -> None:
-    asked: list[TrialRequest] = []
-    decided(design, {"a": 0.0, "b": 0.0}, made_up({"a": 0.0, "b": 0.0}, asked=asked))
-    assert len(set(asked)) == len(asked)
+    log: list[TrialRequest] = []
+    decided(design, {"a": 0.0, "b": 0.0}, made_up({"a": 0.0, "b": 0.0}, log=log))
+    assert len(set(log)) == len(log)
     stages: dict[tuple, set[str]] = {}
-    for ask in asked:
-        stages.setdefault(ask.seed, set()).add(ask.stage)
+    for request in log:
+        stages.setdefault(request.seed, set()).add(request.stage)
     assert all(len(used - {"start"}) == 1 for used in stages.values())
     counts = {
-        name: Counter(ask.stage for ask in asked if ask.contender == name and ask.stage != "value") for name in "ab"
+        name: Counter(request.stage for request in log if request.contender == name and request.stage != "value")
+        for name in "ab"
     }
     assert counts["a"] == counts["b"]
     assert sum(counts["a"].values()) <= design.most_trainings
@@ -89,11 +100,11 @@ def test_a_clear_winner_is_best_in_both_questions() -> None:
         findings = decided(design, levels, made_up(levels))
         assert (findings.race.settled, findings.race.recommended) == ("best", "best")
         assert findings.ranking is not None
-        assert findings.ranking.kept == ["best"]
-        assert len(findings.value) == design.value
-        worse = "Every other contender, at the best of the 24 settings searched, was shown to be worse."
+        assert findings.ranking.remaining == ["best"]
+        assert len(findings.value_scores) == design.value
+        worse = "All other contenders, each at the best of the 24 settings searched, are shown to be worse."
         assert worse in words(findings)
-        assert "Shown to be worse: " in words(findings)
+        assert "best is best, and bad and worse are shown to be worse." in words(findings)
 
 
 def test_the_cheapest_of_those_shown_within_the_margin_is_recommended() -> None:
@@ -107,38 +118,38 @@ def test_what_noise_hides_stays_open_and_the_seeds_that_would_settle_it_are_told
     levels = {"a": 0.0, "cheap": 0.01}
     findings = decided(RANKED[0], levels, made_up(levels, spread=0.3, uneven=0.0), cost={"a": 2, "cheap": 1})
     assert findings.race.settled == "open"
-    assert findings.race.recommended == findings.race.kept[0]  # the cheaper one is not shown to be near
+    assert findings.race.recommended == findings.race.remaining[0]  # "cheap" is not shown to be near
     assert findings.race.seeds_needed > 100
-    assert "Not enough evidence to tell it from" in words(findings)
-    assert f"About {findings.race.seeds_needed:,} seeds would tell a difference of 3 %." in words(findings)
-    assert judged(findings).headline == f"{findings.race.recommended} or {findings.race.kept[1]}: not told apart."
+    assert f"The evidence does not separate it from {findings.race.remaining[1]}: " in words(findings)
+    assert f"About {findings.race.seeds_needed:,} seeds would show a difference of 3 %." in words(findings)
+    assert judged(findings).headline == f"{findings.race.recommended} or {findings.race.remaining[1]}: not told apart."
 
 
-def test_seeds_that_were_raced_already_are_not_asked_for() -> None:
+def test_seeds_that_were_raced_already_are_not_requested() -> None:
     levels = {"a": 0.0, "b": 0.01, "c": 0.01}
     findings = decided(RANKED[0], levels, made_up(levels, spread=0.3, uneven=0.0))
     run = len(findings.race.scores["a"])
-    for needed, said in ((run + 1, f"About {run + 1} seeds would"), (run, f"smaller than what {run} seeds can tell.")):
+    for needed, sentence in ((run + 1, f"About {run + 1} seeds would"), (run, f"smaller than {run} seeds can show.")):
         text = words(replace(findings, race=replace(findings.race, seeds_needed=needed)))
-        assert said in text
-        assert text.count("seeds would") + text.count("seeds can tell") == 1
+        assert sentence in text
+        assert text.count("seeds would") + text.count("seeds can show") == 1
     assert judged(findings).headline.endswith(" or 2 others: not told apart.")
 
 
-def test_who_ended_worse_than_untrained_is_never_shown_to_be_near() -> None:
-    """Where both count as the untrained model they look the same, whatever was measured."""
+def test_a_contender_that_ended_worse_than_untrained_is_never_shown_to_be_near() -> None:
+    """If both count as the untrained model, they look the same, whatever was measured."""
     levels = {"a": 0.0, "b": 0.0}
     near = made_up(levels, spread=0.005, uneven=0.0)
 
-    def clipped(asks: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
-        return {ask: found._replace(clipped=True) for ask, found in near(asks).items()}
+    def clipped(requests: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
+        return {request: score._replace(clipped=True) for request, score in near(requests).items()}
 
     assert decided(RANKED[-1], levels, near).race.settled == "within"
     race = decided(RANKED[-1], levels, clipped).race
-    assert (race.settled, race.within) == ("open", race.kept[:1])
+    assert (race.settled, race.within) == ("open", race.remaining[:1])
 
 
-def test_what_often_diverges_is_never_recommended() -> None:
+def test_a_contender_that_often_diverges_is_never_recommended() -> None:
     levels = {"fragile": 0.0, "steady": 0.001}
     findings = decided(RANKED[0], levels, made_up(levels, spread=0.001, lost=["fragile"]))
     assert findings.race.recommended == "steady"
@@ -146,22 +157,22 @@ def test_what_often_diverges_is_never_recommended() -> None:
     verdict = judged(alone)
     assert (verdict.settled, verdict.recommended, verdict.headline) == ("none", None, "Nothing to recommend.")
     lost = "fragile was lost (diverged or failed) on more than 10 % of the seeds"
-    assert verdict.text == f"{lost}: it is not recommended."
+    assert verdict.text == f"{lost}. It is not recommended."
 
 
 def test_a_small_budget_answers_one_question_and_says_so() -> None:
     levels = {"a": 0.0, "b": 1.0}
     findings = decided(ladder(2)[0], levels, made_up(levels))
     assert findings.ranking is None
-    assert findings.race.kept == ["a"]
+    assert findings.race.remaining == ["a"]
     assert "Optimizers were not ranked" in words(findings)
 
 
 def test_the_race_ends_as_soon_as_it_is_settled() -> None:
-    asked: list[TrialRequest] = []
+    log: list[TrialRequest] = []
     levels = {"a": 0.0, "b": 1.0, "c": 1.0}
-    decided(RANKED[-1], levels, made_up(levels, asked=asked))
-    raced = Counter(ask.contender for ask in asked if ask.stage == "race")
+    decided(RANKED[-1], levels, made_up(levels, log=log))
+    raced = Counter(request.contender for request in log if request.stage == "race")
     assert set(raced.values()) == {RANKED[-1].race[0].size}
-    studied = {ask.study for ask in asked if ask.contender == "b"}
+    studied = {request.study for request in log if request.contender == "b"}
     assert max(studied) < RANKED[-1].ranking[0].size

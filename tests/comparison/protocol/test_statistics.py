@@ -1,4 +1,4 @@
-"""Statistics: the chance of a wrong word is what it is said to be."""
+"""Statistics: the chance of a wrong statement is the declared one."""
 
 import math
 
@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thalweg.comparison.protocol.statistics import critical, drop, interval, seeds_to_settle, surely_within
+from thalweg.comparison.protocol.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_mean_as_often_as_declared() -> None:
     rng = np.random.default_rng(0)
-    found = [interval(list(rng.normal(1.0, size=6))) for _ in range(2000)]
-    assert 0.935 < sum(one.low <= 1.0 <= one.high for one in found) / 2000 < 0.965
+    samples = [interval(list(rng.normal(1.0, size=6))) for _ in range(2000)]
+    assert 0.935 < sum(sample.low <= 1.0 <= sample.high for sample in samples) / 2000 < 0.965
     assert interval([2.0]).high == math.inf
 
 
 def test_two_are_compared_by_a_paired_t_test() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 12))
-    assert critical(0.05, 2, 11) == pytest.approx(stats.t.isf(0.025, 11))
+    assert critical_value(0.05, 2, 11) == pytest.approx(stats.t.isf(0.025, 11))
     below = stats.ttest_rel(a, b).pvalue
     for alpha, dropped in ((0.99 * below, 0), (1.01 * below, 1)):
         assert len(drop({"a": list(a), "b": list(b)}, alpha)[1]) == dropped

@@ -1,5 +1,6 @@
-"""Nothing is lost, and what cannot be used is said."""
+"""The store: nothing is lost, and each error says why a file cannot be used."""
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 import sqlalchemy as sql
 
 import thalweg
+from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.store import VERSION, Store
 from thalweg.comparison.training.result import Evaluation, TrainingResult
@@ -17,14 +19,13 @@ from thalweg.errors import StoreError
 
 
 def filled(store: Store) -> int:
-    header = store.create("key", task={"name": "t"}, contenders=[], plan={}, environment={})
-    return header.id
+    return store.create("key", workload=WORKLOAD, contenders=[], plan=PLAN, environment={"cores": 2}).id
 
 
-def entry(trial: int, seed: int = 0, value: float = 1.5) -> TrialRecord:
-    looks = [Evaluation(0, 3.0, math.nan), Evaluation(5, value, value)]
+def record(trial: int, seed: int = 0, value: float = 1.5) -> TrialRecord:
+    evaluations = [Evaluation(0, 3.0, math.nan), Evaluation(5, value, value)]
     return TrialRecord(
-        "sgd", "search", 0, trial, seed, {"lr": 0.1}, TrainingResult("ok", value, value, value, 0.25, 0.5, looks)
+        "sgd", "search", 0, trial, seed, {"lr": 0.1}, TrainingResult("ok", value, value, value, 0.25, 0.5, evaluations)
     )
 
 
@@ -42,37 +43,40 @@ def every_connection(statement: str) -> Iterator[None]:
         sql.event.remove(sql.engine.Engine, "connect", run)
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_records_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "store.sqlite"
     store = Store(path)
     comparison = filled(store)
-    store.add(comparison, [entry(1), entry(0, value=1 / 3)])
+    store.add(comparison, [record(1), record(0, value=1 / 3)])
     store.close()
     read = Store(path)
-    assert read.find().key == "key"
+    stored = read.find()
+    assert stored is not None
+    assert (stored.key, stored.workload, stored.contenders, stored.plan) == ("key", WORKLOAD, [], PLAN)
+    assert stored.environment == {"cores": 2}
     assert read.find("other") is None
-    (first, second) = read.entries(comparison, "search", "sgd")
+    (first, second) = read.trials(comparison, "search", "sgd")
     assert (first.trial, second.trial) == (0, 1)
     assert first.result.train == 1 / 3
     assert first.result.evaluations[1] == Evaluation(5, 1 / 3, 1 / 3)
     assert math.isnan(first.result.evaluations[0].validation)
-    assert read.entries(comparison, "final") == []
+    assert read.trials(comparison, "final") == []
 
 
 def test_results_are_stored_all_or_none(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.sqlite")
     comparison = filled(store)
-    store.add(comparison, [entry(0)])
+    store.add(comparison, [record(0)])
     with pytest.raises(StoreError, match="Another process is running the same comparison"):
-        store.add(comparison, [entry(1), entry(0)])
-    assert [one.trial for one in store.entries(comparison)] == [0]
+        store.add(comparison, [record(1), record(0)])
+    assert [trial.trial for trial in store.trials(comparison)] == [0]
 
 
-def test_what_is_not_finite_is_stored_as_nothing_and_read_as_not_a_number() -> None:
+def test_a_number_that_is_not_finite_is_stored_as_null_and_read_as_nan() -> None:
     store = Store(None)
     comparison = filled(store)
-    store.add(comparison, [entry(0, value=math.inf)])
-    assert math.isnan(store.entries(comparison)[0].result.test)
+    store.add(comparison, [record(0, value=math.inf)])
+    assert math.isnan(store.trials(comparison)[0].result.test)
 
 
 def test_another_programs_files_are_left_alone(tmp_path: Path) -> None:
@@ -88,7 +92,7 @@ def test_another_programs_files_are_left_alone(tmp_path: Path) -> None:
         assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_file_that_is_no_store_raises(tmp_path: Path) -> None:
     whole = tmp_path / "store.sqlite"
     Store(whole).close()
     empty, text, damaged = (tmp_path / name for name in ("empty", "notes.txt", "damaged.sqlite"))
@@ -109,11 +113,11 @@ def test_a_file_that_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["status", "looks"])
-def test_damaged_results_are_said_in_a_sentence(tmp_path: Path, column: str) -> None:
+def test_damaged_results_raise(tmp_path: Path, column: str) -> None:
     path = tmp_path / "store.sqlite"
     store = Store(path)
     comparison = filled(store)
-    store.add(comparison, [entry(0)])
+    store.add(comparison, [record(0)])
     store.close()
     with sqlite3.connect(path) as connection:
         connection.execute(f"UPDATE results SET {column} = CAST(x'fffefdfc' AS TEXT)")
@@ -121,7 +125,7 @@ def test_damaged_results_are_said_in_a_sentence(tmp_path: Path, column: str) -> 
     with pytest.raises(
         StoreError, match=r"store.sqlite: a store must be readable, got a damaged file\. Choose another"
     ):
-        Store(path, write=False).entries(comparison)
+        Store(path, write=False).trials(comparison)
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
@@ -142,45 +146,89 @@ def test_a_store_of_an_older_protocol_is_left_alone(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE thalweg_store (version INTEGER)")
         connection.execute("INSERT INTO thalweg_store VALUES (1)")
     connection.close()
-    with pytest.raises(StoreError, match="got version 1, whose results came about by an older protocol"):
+    with pytest.raises(StoreError, match="got version 1, whose results follow an older protocol"):
         Store(path)
 
 
 def test_a_read_only_store_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    found = thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
+    comparison = thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
     with every_connection("PRAGMA query_only = ON"):
         opened = Store(path, write=False)
-        assert thalweg.Comparison(opened, opened.find()).to_json() == found.to_json()
+        assert thalweg.Comparison(opened, opened.find()).to_json() == comparison.to_json()
 
 
-def test_any_path_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_any_path_is_used_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "odd?name=1 #2" / "store.sqlite"
     Store(path).close()
     assert path.exists()
 
 
-def test_a_read_only_store_is_found_out_before_the_first_trial(tmp_path: Path) -> None:
+def test_a_read_only_store_raises_before_the_first_trial(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     Store(path).close()
     with every_connection("PRAGMA query_only = ON"), pytest.raises(StoreError, match="Give write permission"):
         Store(path)
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="its folder must be writable"):
         Store(tmp_path / "file" / "store.sqlite")
 
 
-def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_finished_result(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     arguments = {"budget": "4trials", "store": path, "seed": 3}
     with every_connection("PRAGMA max_page_count = 12"), pytest.raises(StoreError, match="Free some space and run"):
         thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
-    kept = Store(path).entries(1)
-    assert kept
-    found = thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
-    finished = {(one.contender, one.stage, one.trial, one.seed): one for one in found.store.entries(1)}
-    for one in kept:
-        assert finished[one.contender, one.stage, one.trial, one.seed] == one
+    before = Store(path).trials(1)
+    assert before
+    comparison = thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
+    finished = {trial.key: trial for trial in comparison.store.trials(1)}
+    for trial in before:
+        assert finished[trial.key] == trial
+
+
+def test_the_keys_and_columns_are_those_of_version_4(tmp_path: Path) -> None:
+    """A store that an earlier thalweg of the same version wrote must be read."""
+    path = tmp_path / "store.sqlite"
+    thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
+    with sqlite3.connect(path) as connection:
+        row = connection.execute("SELECT task, contenders, plan FROM comparisons").fetchone()
+        columns = [column[1] for column in connection.execute("PRAGMA table_info(results)")]
+    connection.close()
+    task, (contender,), plan = map(json.loads, row)
+    assert list(task) == ["name", "about", "measured", "passes"]
+    assert contender.keys() == {
+        *("name", "about", "optimizer", "arguments", "then", "source", "full_batch", "schedule", "start"),
+        *("recommended", "defaults", "keywords", "space", "remarkable", "state_numbers", "state_bytes", "searched"),
+    }
+    assert list(plan) == [
+        *("seed", "design", "scale", "workers", "horizons", "ways", "ranges", "extended", "draws", "step_s"),
+        *("optimum", "target", "selected_on", "judged_on"),
+    ]
+    assert plan["horizons"]["gd"].keys() == {"steps", "schedule", "looks"}
+    assert plan["ways"]["gd"].keys() == {"members", "fixed_s", "member_s", "reason"}
+    assert plan["scale"].keys() == {"kind", "untrained", "resolution"}
+    assert list(plan["design"]) == [
+        *("draws", "retrained", "reseeds", "judged", "ranking", "finalists", "refinals", "race", "value"),
+        *("pruned", "refined"),
+    ]
+    assert columns == [
+        *("comparison", "contender", "stage", "study", "trial", "seed", "settings", "status", "message"),
+        *("train", "validation", "test", "test_error", "seconds", "looks"),
+    ]
+
+
+@pytest.mark.parametrize("column", ["task", "plan"])
+def test_a_comparison_whose_record_lacks_a_key_is_damaged(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "store.sqlite"
+    store = Store(path)
+    filled(store)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE comparisons SET {column} = '{{}}'")
+    connection.close()
+    with pytest.raises(StoreError, match="a store must be readable, got a damaged file"):
+        Store(path, write=False).find()

@@ -1,4 +1,4 @@
-"""Values and verdicts of whole comparisons: what was measured is shown, and no more is claimed than that."""
+"""Values, verdicts and cautions of whole comparisons: they show the measured values and claim no more."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from thalweg.errors import BudgetError
 
 
 def ending(end: Callable[[float], float]) -> Callable[..., None]:
-    """A training function that begins at 1 and ends at what becomes of a random number, whatever trains it.
+    """Return a training function that reports 1 and then a function of a random number, whatever trains it.
 
     Ten times its first report, 10, counts as untrained.
     """
@@ -31,7 +31,7 @@ def ending(end: Callable[[float], float]) -> Callable[..., None]:
 
 
 def bowl(make_optimizer, report, *, steps: int = 5) -> None:
-    """A training function without luck."""
+    """A training function without randomness."""
     weight = nn.Parameter(torch.ones(2))
     optimizer = make_optimizer([weight])
     for _ in range(steps):
@@ -42,13 +42,13 @@ def bowl(make_optimizer, report, *, steps: int = 5) -> None:
 
 
 def overfitted() -> thalweg.Task:
-    """A task on which what is learnt is wrong on the test data: twice as far off as before the first step."""
+    """Return a task whose test data contradict its training data: training makes the test loss worse."""
     x = torch.linspace(-1, 1, 40).unsqueeze(1)
 
     def model() -> nn.Module:
-        made = nn.Linear(1, 1, bias=False)
-        nn.init.zeros_(made.weight)
-        return made
+        layer = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(layer.weight)
+        return layer
 
     splits = thalweg.Splits((x, x), (x, x), (x, -x))
     return thalweg.Task(
@@ -56,45 +56,47 @@ def overfitted() -> thalweg.Task:
     )
 
 
-def test_a_value_is_of_the_losses_as_measured_though_they_are_worse_than_untrained() -> None:
-    found = thalweg.compare(ending(lambda luck: 20.0 + luck if luck < 0.4 else 1.0), ["sgd"], budget="4trials")
-    (one,) = found.contenders
-    logs = statistics.interval([math.log(value) for value in one.values])
-    assert any(value > 20 for value in one.values)  # above the 10 that count
-    assert [one.value.mean, one.value.low, one.value.high] == pytest.approx(
+def test_a_value_is_of_the_measured_losses_also_if_they_are_worse_than_untrained() -> None:
+    comparison = thalweg.compare(ending(lambda luck: 20.0 + luck if luck < 0.4 else 1.0), ["sgd"], budget="4trials")
+    (sgd,) = comparison.contenders
+    logs = statistics.interval([math.log(value) for value in sgd.values])
+    assert any(value > 20 for value in sgd.values)  # above the 10 that count
+    assert [sgd.value.mean, sgd.value.low, sgd.value.high] == pytest.approx(
         [math.exp(end) for end in (logs.mean, logs.low, logs.high)]
     )
-    assert (one.value.lost, one.value.unlearnt) == (0, sum(value > 10 for value in one.values))
-    said = f"sgd ended no better than ten times the first report on {one.value.unlearnt} of 5 seeds."
-    assert said in found.cautions
-    # What chooses and tests goes on with the bound: one bad seed cannot hide everything else.
-    assert max(found.findings.race.scores["sgd"]) == pytest.approx(math.log(10.0))
+    assert (sgd.value.lost, sgd.value.unimproved) == (0, sum(value > 10 for value in sgd.values))
+    caution = f"sgd ended no better than ten times the first report on {sgd.value.unimproved} of 5 seeds."
+    assert caution in comparison.cautions
+    # Choices and tests use the bound: one bad seed cannot hide all others.
+    assert max(comparison.findings.race.scores["sgd"]) == pytest.approx(math.log(10.0))
 
 
 def test_a_value_with_lost_seeds_is_marked_as_a_bound(tmp_path: Path) -> None:
-    found = thalweg.compare(ending(lambda luck: math.nan if luck < 0.4 else 0.5 + luck), ["sgd"], budget="4trials")
-    (one,) = found.contenders
-    assert 0 < one.value.lost < 5
-    counted = [value if math.isfinite(value) else 10.0 for value in one.values]
-    assert one.value.mean == pytest.approx(math.exp(fmean(map(math.log, counted))))
-    assert (one.value.bound, one.value.high) == ("≥ ", math.inf)
-    assert any(f"{one.value.lost} of them lost, so that its value is a bound." in text for text in found.cautions)
-    assert f"≥ {one.value.mean:.3g}" in found.report(tmp_path / "report.html").read_text()
-    assert found.to_json()["contenders"][0]["bound"] is True
+    function = ending(lambda luck: math.nan if luck < 0.4 else 0.5 + luck)
+    comparison = thalweg.compare(function, ["sgd"], budget="4trials")
+    (sgd,) = comparison.contenders
+    assert 0 < sgd.value.lost < 5
+    counted = [value if math.isfinite(value) else 10.0 for value in sgd.values]
+    assert sgd.value.mean == pytest.approx(math.exp(fmean(map(math.log, counted))))
+    assert (sgd.value.bound, sgd.value.high) == ("≥ ", math.inf)
+    end = f"; {sgd.value.lost} of them were lost, so its value is a bound."
+    assert any(caution.endswith(end) for caution in comparison.cautions)
+    assert f"≥ {sgd.value.mean:.3g}" in comparison.report(tmp_path / "report.html").read_text()
+    assert comparison.to_json()["contenders"][0]["bound"] is True
 
 
-def test_where_nobody_does_better_than_untrained_nothing_is_recommended(tmp_path: Path) -> None:
-    found = thalweg.compare(overfitted(), ["sgd", "adam"], budget="8trials")
-    untrained = found.plan.scale.untrained["test"]
-    assert all(one.value.mean > 1.5 * untrained for one in found.contenders)
-    verdict = found.verdict
-    assert (verdict.settled, verdict.recommended, found.code) == ("none", None, "")
+def test_nothing_is_recommended_if_no_contender_does_better_than_untrained(tmp_path: Path) -> None:
+    comparison = thalweg.compare(overfitted(), ["sgd", "adam"], budget="8trials")
+    untrained = comparison.plan.scale.untrained["test"]
+    assert all(summary.value.mean > 1.5 * untrained for summary in comparison.contenders)
+    verdict = comparison.verdict
+    assert (verdict.settled, verdict.recommended, comparison.code) == ("none", None, "")
     assert verdict.text.startswith(
         f"No contender was shown to do better than the untrained model (test loss {untrained:.4g}): "
-        "nothing was learnt that shows on new data."
+        "training did not help on new data."
     )
     assert "within 3 %" not in verdict.text
-    assert verdict.headline in found.report(tmp_path / "report.html").read_text()
+    assert verdict.headline in comparison.report(tmp_path / "report.html").read_text()
 
 
 def test_an_untuned_point_that_beats_the_winner_is_cautioned_about() -> None:
@@ -103,14 +105,14 @@ def test_an_untuned_point_that_beats_the_winner_is_cautioned_about() -> None:
         model=lambda: nn.Linear(1, 1), loss=thalweg.supervised(nn.functional.mse_loss), data=(x, x), passes=2
     )
     narrow = "adam:lr=1e-7..1e-6"  # whose starting point lies far outside
-    found = thalweg.compare(task, [narrow], budget="4trials")
-    (one,) = found.contenders
-    assert one.recommended is not None
-    assert one.recommended.mean < one.value.mean
-    (said,) = [text for text in found.cautions if "at its starting point" in text]
-    assert said.startswith(
-        f"Untuned, {narrow} was measured better at its starting point ({one.recommended.mean:.4g}) than "
-        f"the best of the 4 settings searched ({one.value.mean:.4g})"
+    comparison = thalweg.compare(task, [narrow], budget="4trials")
+    (adam,) = comparison.contenders
+    assert adam.recommended is not None
+    assert adam.recommended.mean < adam.value.mean
+    (caution,) = [text for text in comparison.cautions if "at its starting point" in text]
+    assert caution.startswith(
+        f"Untuned, {narrow} was measured better at its starting point ({adam.recommended.mean:.4g}) than "
+        f"the best of the 4 settings searched ({adam.value.mean:.4g})."
     )
 
 
@@ -124,30 +126,40 @@ def test_a_function_that_reports_no_test_is_cautioned_about() -> None:
     def tested(make_optimizer, report):
         bowl(make_optimizer, lambda value: report(value, test=2 * value))
 
-    said = "The reported value both chose the settings and judges them"
-    without, with_test = (thalweg.compare(one, ["sgd"], budget="4trials").cautions for one in (bowl, tested))
-    assert sum(text.startswith(said) for text in without) == 1
-    assert not any(text.startswith(said) for text in with_test)
+    start = "The reported value both chose the settings and evaluates them"
+    without, with_test = (thalweg.compare(train, ["sgd"], budget="4trials").cautions for train in (bowl, tested))
+    assert sum(text.startswith(start) for text in without) == 1
+    assert not any(text.startswith(start) for text in with_test)
 
 
-def test_the_least_loss_is_told_where_no_contender_meets_the_target() -> None:
-    found = thalweg.compare("quadratic", ["gd:lr=1e-4", "sgd:lr=1e-4"], budget="4trials", target=1e-3)
-    searched = [entry.result for one in found.contenders for entry in one.entries["search"]]
-    least = min(look.train for result in searched for look in result.evaluations)
-    assert found.verdict.text == (
+def test_the_verdict_names_the_least_loss_if_no_contender_meets_the_target() -> None:
+    comparison = thalweg.compare("quadratic", ["gd:lr=1e-4", "sgd:lr=1e-4"], budget="4trials", target=1e-3)
+    searched = [trial.result for summary in comparison.contenders for trial in summary.trials["search"]]
+    least = min(evaluation.train for result in searched for evaluation in result.evaluations)
+    assert comparison.verdict.text == (
         f"No training of the search met the target, a training height of 0.001: the least that was seen is {least:.4g}."
     )
-    assert not any("missed the target" in text for text in found.cautions)
+    assert not any("missed the target" in text for text in comparison.cautions)
 
 
-def test_a_budget_that_is_no_budget_is_told_what_studies_are() -> None:
+def test_the_error_of_a_bad_budget_says_what_studies_are() -> None:
     with pytest.raises(BudgetError, match="8x24trials is 8 independent studies of 24 settings each"):
         thalweg.compare("quadratic", ["gd"], budget="5")
 
 
 def test_the_terminal_says_which_seeds_its_numbers_are_from(tmp_path: Path) -> None:
-    asked = ["compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", str(tmp_path)]
-    shown = CliRunner().invoke(cli, asked, catch_exceptions=False).stdout
-    assert "Worse by: measured on the seeds of the race. Value of " in shown
-    assert ": measured on 5 further seeds." in shown
-    assert "starting point" in shown
+    arguments = ["compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", str(tmp_path)]
+    output = CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout
+    assert "Worse by: measured on the seeds of the race. Value of " in output
+    assert ": measured on 5 further seeds." in output
+    assert "starting point" in output
+
+
+def test_a_time_to_a_target_is_a_sentence() -> None:
+    comparison = thalweg.compare("quadratic", ["gd"], budget="4trials", target=1.0)
+    (gd,) = comparison.contenders
+    assert gd.value.lost == 0
+    assert comparison.verdict.text == (
+        f"gd takes {gd.value.mean:.4g} steps to a training height of 1 "
+        f"(95 % interval {gd.value.low:.4g} to {gd.value.high:.4g}, 5 fresh seeds)."
+    )

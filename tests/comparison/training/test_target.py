@@ -42,8 +42,8 @@ def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
     assert 0 < first.value.mean < second.value.mean <= 300
     assert comparison.verdict.text.startswith("momentum needs, in steps to a training height of 0.001, ")
     for summary in comparison.contenders:
-        for entry, value in zip(summary.entries["value"] or summary.entries["race"], summary.values, strict=True):
-            evaluations = entry.result.evaluations
+        for trial, value in zip(summary.trials["value"] or summary.trials["race"], summary.values, strict=True):
+            evaluations = trial.result.evaluations
             met = next((k for k, evaluation in enumerate(evaluations) if evaluation.train <= 1e-3), None)
             if met is None:
                 assert value == math.inf
@@ -63,7 +63,7 @@ def test_who_misses_the_target_is_shown_and_never_recommended() -> None:
     assert lone.verdict.recommended is None
     (least,) = {
         min(evaluation.train for evaluation in summary.result.evaluations)
-        for summary in lone.contenders[0].entries["search"]
+        for summary in lone.contenders[0].trials["search"]
     }
     assert lone.verdict.text == (
         f"No training of the search met the target, a training height of 0.001: the least that was seen is {least:.4g}."

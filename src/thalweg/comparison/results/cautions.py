@@ -1,4 +1,4 @@
-"""Cautions: what a reader should know before trusting the verdict. Each caution is a function of its own."""
+"""Cautions: facts that a reader should know before trusting the verdict. Each caution is a function of its own."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
+from thalweg.comparison.results.terms import percent
 from thalweg.comparison.results.verdict import Verdict
 
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
@@ -101,7 +102,7 @@ def _few_test_examples(leader: Summary) -> Iterator[str]:
         share = leader.example_error / abs(leader.value.mean)
         yield (
             f"Intervals are over seeds. The standard error of {leader.name} over the test examples is "
-            f"{leader.example_error:.2g} ({share:.0%} of its value). On new data, values may differ by that much."
+            f"{leader.example_error:.2g} ({percent(share)} of its value). On new data, values may differ by that much."
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.results.terms import percent
 
 ALPHA = 0.05
 _MIN_HALF = 4  # fewer studies or seeds say nothing
@@ -53,8 +54,7 @@ def half_sample_check(findings: Findings) -> list[str]:
 
 
 def _sentence(unit: str, sample: HalfSample) -> str:
-    level = f"{ALPHA:.0%}".replace("%", " %")
-    start = f"Half-sample check by a plain test at {level}: the first {sample.half} {unit}"
+    start = f"Half-sample check by a plain test at {percent(ALPHA)}: the first {sample.half} {unit}"
     after_half, after_all = ", ".join(sample.after_half), ", ".join(sample.after_all)
     if set(sample.after_half) == set(sample.after_all):
         return f"{start} leave the same contenders as all {sample.all}: {after_all}."

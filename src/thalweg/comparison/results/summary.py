@@ -1,4 +1,4 @@
-"""Summary: what the stored trials show of each contender. Nothing is trained here."""
+"""Summary: the results of each contender, from stored trials. Nothing is trained here."""
 
 import math
 from collections.abc import Mapping, Sequence

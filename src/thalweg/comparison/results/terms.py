@@ -42,6 +42,11 @@ class Terms:
         return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"
 
 
+def percent(share: float) -> str:
+    """Return a share as a whole percentage: ``5 %``."""
+    return f"{share:.0%}".replace("%", " %")
+
+
 def name_of_metric(record: ComparisonRecord) -> str:
     """Return the words for the values: ``test cross-entropy``, or ``passes to a validation loss of 0.1``."""
     measured, target = record.workload.measured[record.plan.judged_on], record.plan.target

@@ -9,7 +9,7 @@ from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
 from thalweg.comparison.protocol.score_scale import MARGIN
 from thalweg.comparison.protocol.studies import Ranking
 from thalweg.comparison.results.summary import Estimate
-from thalweg.comparison.results.terms import Terms
+from thalweg.comparison.results.terms import Terms, percent
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _unimproved_text(leader: str, values: Mapping[str, Estimate], terms: Terms) 
 
 def _lost_text(race: Race, terms: Terms) -> str:
     reasons = "diverged or failed" if terms.untrained is not None else "diverged, failed, or missed its target"
-    lost = f"lost ({reasons}) on more than {_percent(MAX_LOST_SHARE)} of the seeds"
+    lost = f"lost ({reasons}) on more than {percent(MAX_LOST_SHARE)} of the seeds"
     if len(race.scores) == 1:
         return f"{race.remaining[0]} was {lost}. It is not recommended."
     if len(race.within) == 1:
@@ -123,11 +123,11 @@ def _text(race: Race, recommended: str, value: Estimate, terms: Terms) -> str:
 
 
 def _separation(race: Race, recommended: str, terms: Terms) -> list[str]:
-    """How far the race told the contenders apart, in sentences."""
+    """The separation of the contenders by the race, in sentences."""
     if race.settled == "best":
         return [f"All other contenders, each at the best of {terms.settings}, are shown to be worse."]
     if race.settled == "within":
-        near = f"{_listed(race.remaining)} are shown to lie within {_percent(MARGIN)} of the best"
+        near = f"{_listed(race.remaining)} are shown to lie within {percent(MARGIN)} of the best"
         return [f"{near}; {recommended} {terms.advantage}."]
     leader = race.remaining[0]
     rivals = _listed([name for name in race.remaining if name != recommended])
@@ -141,7 +141,7 @@ def _seeds_needed(race: Race) -> list[str]:
     num_seeds = len(race.scores[race.remaining[0]])
     if race.seeds_needed <= num_seeds:  # so many were run, and separated nothing
         return [f"The difference is smaller than {num_seeds} seeds can show."]
-    return [f"About {race.seeds_needed:,} seeds would show a difference of {_percent(MARGIN)}."]
+    return [f"About {race.seeds_needed:,} seeds would show a difference of {percent(MARGIN)}."]
 
 
 def _ranking_text(ranking: Ranking | None) -> str:
@@ -160,7 +160,3 @@ def _ranking_text(ranking: Ranking | None) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
