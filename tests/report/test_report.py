@@ -41,9 +41,8 @@ def test_the_page_shows_verdict_table_curves_rates_environment_and_seeds(page: s
     assert comparison.verdict.text in text
     assert comparison.verdict.headline in text
     assert "starting point" in text
-    assert not re.search(
-        r">recommended( seeds)?<", page
-    )  # as the name of a column it would be mistaken for the recommendation
+    # As the name of a column it would be mistaken for the recommendation.
+    assert not re.search(r">recommended( seeds)?<", page)
     assert text.index(comparison.verdict.text) < text.index("Which setting to use") < text.index("Along the training")
     assert re.sub(r"\s+", " ", comparison.code) in text
     for summary in comparison.contenders:

@@ -89,7 +89,7 @@ def test_a_suite_without_an_overall_result_has_a_page(suite: thalweg.Suite, tmp_
     without_ratio = thalweg.compare_suite([report_zero], ["sgd"], budget="1trial", workers=1)
     text = Reader(without_ratio.report(tmp_path).read_text()).text
     assert "No overall result." in text
-    assert "nothing is a share of that" in text
+    assert "so there is no ratio to it" in text
 
 
 def test_a_page_that_cannot_be_written_raises(suite: thalweg.Suite, tmp_path: Path) -> None:

@@ -143,9 +143,9 @@ def test_a_range_of_the_users_is_kept_to() -> None:
         tasks.load("linear-regression"), ["adamw:lr=1e-6..1e-5,weight_decay=1e-3..1e-1"], budget="8trials"
     )
     (summary,) = comparison.contenders
-    for entry in summary.trials["search"]:
-        assert 1e-6 <= entry.settings["lr"] <= 1e-5
-        assert 1e-3 <= entry.settings["weight_decay"] <= 1e-1  # opened, though the optimum is known
+    for trial in summary.trials["search"]:
+        assert 1e-6 <= trial.settings["lr"] <= 1e-5
+        assert 1e-3 <= trial.settings["weight_decay"] <= 1e-1  # opened, though the optimum is known
     assert comparison.plan.times_extended[summary.name] == 0
 
 
@@ -174,9 +174,9 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     comparison = compare(SHORT, entrants, budget="4trials")
     ours, same, free = (
         summary
-        for contender in comparison.record.contenders
+        for record in comparison.record.contenders
         for summary in comparison.contenders
-        if summary.name == contender.name
+        if summary.name == record.name
     )
     assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
     assert 1 / 4 < same.value.mean / ours.value.mean < 4  # each draws its own learning rates, and only four

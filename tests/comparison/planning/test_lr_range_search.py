@@ -110,7 +110,7 @@ def test_a_comparison_searches_the_range_that_grew() -> None:
     comparison = thalweg.compare(task, [narrow(1e-6, 1e-4), "gd"], budget="6x8trials")
     assert comparison.plan.times_extended == {"sgd 1e-06-0.0001": 2, "gd": 0}
     assert comparison.plan.ranges["sgd 1e-06-0.0001"]["lr"].high == pytest.approx(1e-2)
-    rates = [entry.settings["lr"] for entry in comparison.contenders[-1].trials["search"]]
+    rates = [trial.settings["lr"] for trial in comparison.contenders[-1].trials["search"]]
     assert max(rates) > 1e-3
 
 

@@ -35,7 +35,7 @@ def test_a_refined_study_keeps_to_its_quota_and_comes_nearer_to_the_best() -> No
     refined = compare(task, ["gd"], budget="16trials", refine=True)
     summary = refined.contenders[0]
     assert refined.plan.design.refined
-    assert [entry.trial for entry in summary.trials["search"]] == list(range(16))
+    assert [trial.trial for trial in summary.trials["search"]] == list(range(16))
     assert sum(map(len, refined.plan.design.rounds(16))) == 16
     assert len(refined.plan.design.rounds(16)) == 1 + PROPOSAL_ROUNDS
     assert summary.value.mean < 0.7 * plain.value.mean
@@ -61,7 +61,7 @@ def test_resuming_proposes_the_same(tmp_path: Path) -> None:
         resumed = compare(task, ["adam"], budget="8trials", refine=True, store=tmp_path)
     whole = compare(task, ["adam"], budget="8trials", refine=True)
     settings = [
-        [entry.settings for entry in comparison.contenders[0].trials["search"]] for comparison in (resumed, whole)
+        [trial.settings for trial in comparison.contenders[0].trials["search"]] for comparison in (resumed, whole)
     ]
     assert settings[0] == settings[1]
     assert len(settings[0]) == 8

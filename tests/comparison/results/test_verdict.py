@@ -150,8 +150,8 @@ def test_the_error_of_a_bad_budget_says_what_studies_are() -> None:
 def test_the_terminal_says_which_seeds_its_numbers_are_from(tmp_path: Path) -> None:
     arguments = ["compare", "quadratic", "--with", "gd,adam", "--budget", "4trials", "--out", str(tmp_path)]
     output = CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout
-    assert "Worse by: over the race's seeds. The value of " in output
-    assert ": over 5 others, unused before." in output
+    assert "Worse by: measured on the seeds of the race. Value of " in output
+    assert ": measured on 5 further seeds." in output
     assert "starting point" in output
 
 

@@ -110,7 +110,7 @@ def steps_taken(comparison: thalweg.Comparison) -> dict[str, int]:
     """Optimizer steps of the search, by contender."""
     steps: dict[str, int] = {}
     for summary in comparison.contenders:
-        steps[summary.name] = sum(entry.result.evaluations[-1].step for entry in summary.trials["search"])
+        steps[summary.name] = sum(trial.result.evaluations[-1].step for trial in summary.trials["search"])
     return steps
 
 
@@ -125,11 +125,11 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
             == pruning.num_draws_with_pruning(16, pruned.plan.schedules[summary.name])
             == pruned.plan.draws[summary.name]
         )
-        statuses = [entry.result.status for entry in searched]
+        statuses = [trial.result.status for trial in searched]
         assert statuses.count("pruned") >= 0.85 * len(searched)
         # The chosen setting is one that went to the end.
-        (chosen,) = {(entry.study, entry.trial) for entry in summary.trials["race"]}
-        assert next(entry for entry in searched if (entry.study, entry.trial) == chosen).result.status == "ok"
+        (chosen,) = {(trial.study, trial.trial) for trial in summary.trials["race"]}
+        assert next(trial for trial in searched if (trial.study, trial.trial) == chosen).result.status == "ok"
     for name, steps in steps_taken(pruned).items():
         assert 0.9 * steps_taken(plain)[name] <= steps <= 1.02 * steps_taken(plain)[name]
     assert pruned.verdict == compare(task, names, budget="16trials", prune=True, store=tmp_path).verdict
@@ -141,9 +141,9 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
 def test_pruned_and_refined_each_half_is_judged_within_the_quota() -> None:
     comparison = compare(tasks.load("breast-cancer"), ["sgd"], budget="8trials", prune=True, refine=True)
     searched = comparison.contenders[0].trials["search"]
-    assert [entry.trial for entry in searched] == list(range(comparison.plan.draws["sgd"]))
+    assert [trial.trial for trial in searched] == list(range(comparison.plan.draws["sgd"]))
     assert len(comparison.plan.design.rounds(comparison.plan.draws["sgd"])[0]) == len(searched) - len(searched) // 2
-    assert [entry.result.status for entry in searched].count("pruned") > len(searched) // 2
+    assert [trial.result.status for trial in searched].count("pruned") > len(searched) // 2
     assert list(searched[0].settings) == ["lr"]  # as many settings are open as the budget opens
 
 
@@ -166,7 +166,7 @@ def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(
     assert resumed.plan.execution_modes["adam"].members == 1
     whole = compare(task, ["adam"], budget="8trials", prune=True)
     statuses = [
-        [entry.result.status for entry in summary.contenders[0].trials["search"]] for summary in (resumed, whole)
+        [trial.result.status for trial in summary.contenders[0].trials["search"]] for summary in (resumed, whole)
     ]
     assert statuses[0] == statuses[1]
     assert statuses[0][0] == "ok"
@@ -193,5 +193,5 @@ def test_a_training_function_is_left_from_within_report() -> None:
 
     comparison = compare(train, ["sgd"], budget="8trials", prune=True)
     searched = comparison.contenders[0].trials["search"]
-    assert {entry.result.evaluations[-1].step for entry in searched} == {2, 6, 18}
+    assert {trial.result.evaluations[-1].step for trial in searched} == {2, 6, 18}
     assert calls.count(18) < len(calls) - len(searched) // 2

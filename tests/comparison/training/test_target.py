@@ -42,8 +42,8 @@ def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
     assert 0 < first.value.mean < second.value.mean <= 300
     assert comparison.verdict.text.startswith("momentum needs, in steps to a training height of 0.001, ")
     for summary in comparison.contenders:
-        for entry, value in zip(summary.trials["value"] or summary.trials["race"], summary.values, strict=True):
-            evaluations = entry.result.evaluations
+        for trial, value in zip(summary.trials["value"] or summary.trials["race"], summary.values, strict=True):
+            evaluations = trial.result.evaluations
             met = next((k for k, evaluation in enumerate(evaluations) if evaluation.train <= 1e-3), None)
             if met is None:
                 assert value == math.inf

@@ -37,6 +37,12 @@ SCHEDULE = TrainingSchedule(steps=20, schedule="linear", num_evaluations=2)
 SGD = CONTENDERS["sgd"]
 
 
+@pytest.fixture(autouse=True)
+def long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine workers may take minutes to start."""
+    monkeypatch.setattr(worker_pool, "MIN_TIMEOUT_S", 1e4)
+
+
 def task(model: Callable[[], nn.Module] = lambda: nn.Linear(3, 1)) -> thalweg.Task:
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     return thalweg.Task(
@@ -126,7 +132,6 @@ def test_jobs_run_in_this_process_if_workers_always_die() -> None:
 
 def test_no_result_is_lost_when_a_worker_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock jumps once the other jobs have ended, so that no timeout depends on the load of the machine."""
-    monkeypatch.setattr(worker_pool, "MIN_TIMEOUT_S", 1e4)
     sprung, parent = trap(tmp_path / "trap"), os.getpid()
     offset_s, clock = [0.0], time.monotonic
     monkeypatch.setattr(worker_pool, "monotonic", lambda: clock() + offset_s[0])

@@ -18,7 +18,7 @@ def loss_of(result: TrainingResult, split: str) -> float:
 
 def measured_value(result: TrainingResult, plan: ComparisonPlan) -> float:
     """Return the value that a comparison shows of a training: the evaluated loss, or the time to the target."""
-    return loss_of(result, plan.judged_on) if plan.target is None else plan.target.took(result)
+    return loss_of(result, plan.judged_on) if plan.target is None else plan.target.time_of(result)
 
 
 def unclipped_scores(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> list[float]:
@@ -36,7 +36,7 @@ def trial_score(trial: TrialRecord, plan: ComparisonPlan) -> TrialScore:
     result, scale = trial.result, plan.scale
     completed = result.status == "ok"
     if plan.target is not None:
-        time = plan.target.took(result)
+        time = plan.target.time_of(result)
         score = scale.score(time, plan.judged_on)
         if math.isfinite(time):
             return TrialScore(score, score)

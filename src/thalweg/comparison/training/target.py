@@ -37,7 +37,7 @@ class Target:
         length = self.whole if self.unit == REPORTS else evaluations[-1].step
         return self.whole * _step_at(evaluations, self.split, self.loss) / length
 
-    def took(self, result: TrainingResult) -> float:
+    def time_of(self, result: TrainingResult) -> float:
         """Return the time of a training to the target, in ``unit``; infinity if it was not reached or was lost."""
         return self.time(result.evaluations) if result.status == "ok" else math.inf
 
@@ -49,7 +49,7 @@ class Target:
             measured: Name of the measured quantity, e.g. ``validation loss``.
         """
         results = list(results)
-        if any(math.isfinite(self.took(result)) for result in results):
+        if any(math.isfinite(self.time_of(result)) for result in results):
             return ""
         losses = [getattr(evaluation, self.split) for result in results for evaluation in result.evaluations]
         least = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
