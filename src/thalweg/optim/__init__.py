@@ -1,6 +1,6 @@
-"""Optimizers: the rules as `torch.optim.Optimizer`s.
+"""Optimizers: the rules as ``torch.optim.Optimizer`` classes.
 
-Where torch has the algorithm, changing the import is enough.
+If torch has the algorithm, a change of the import is enough.
 """
 
 from thalweg import rules
