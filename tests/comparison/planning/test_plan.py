@@ -243,6 +243,10 @@ def test_ranges_are_checked_from_a_hundred_trainings_on(
     assert len(calls) == 2
     plan_of(workload, ("adam",), f"{small - 1}trials")
     assert len(calls) == 2
+    for least, extended in ((most_trainings(small), 3), (most_trainings(small) + 1, 3)):
+        monkeypatch.setattr(plans, "MIN_TRAININGS_FOR_RANGES", least)
+        plan_of(workload, ("adam",), f"{small}trials")
+        assert len(calls) == extended
 
 
 def most_trainings(trials: int) -> int:
@@ -265,6 +269,9 @@ def test_a_target_is_judged_on_the_way(workload: MeasuredTask) -> None:
     assert plan.scale.untrained == dict.fromkeys(("train", "validation", "test"), 60)
     assert plan.schedules["sgd"].num_evaluations == 32
     assert plan.judged_on == plan.selected_on == "train"
+    with_test = MeasuredTask(tasks.load("breast-cancer"))
+    assert plan_of(with_test, ("sgd",), "8trials").judged_on == "test"
+    assert plan_of(with_test, ("sgd",), "8trials", target=0.5).judged_on == "validation"
     with pytest.raises(SettingError, match="must be below the training height before the first step, 2, got 2"):
         plan_of(workload, ("sgd",), "8trials", target=2.0)
 
