@@ -253,23 +253,23 @@ def test_every_built_in_task_can_be_routed(name: str) -> None:
 
 def test_blocks_of_a_parameter_are_settings() -> None:
     blocks = {
-        assignment.name: dict(assignment.treatment.settings)
+        assignment.name: dict(assignment.overrides.settings)
         for assignment in route(make(ARCHITECTURES["Mixtral, a mixture of experts"])).parameters
     }
     assert blocks["model.layers.0.mlp.experts.down_proj"]["stacked"] is True
     recurrent = {
-        assignment.name: dict(assignment.treatment.settings)
+        assignment.name: dict(assignment.overrides.settings)
         for assignment in route(make(ARCHITECTURES["RNN"])).parameters
     }
     assert recurrent["lstm.weight_ih_l0"]["row_blocks"] == 4
     assert recurrent["gru.weight_hh_l0"]["row_blocks"] == 3
     gpt2 = {
-        assignment.name: dict(assignment.treatment.settings)
+        assignment.name: dict(assignment.overrides.settings)
         for assignment in route(make(ARCHITECTURES["GPT-2"])).parameters
     }
     assert gpt2["transformer.h.0.attn.c_attn.weight"]["column_blocks"] == 3  # kept as (in, out)
     residual = {
-        assignment.name: dict(assignment.treatment.settings)
+        assignment.name: dict(assignment.overrides.settings)
         for assignment in route(ARCHITECTURES["ResNet, of a vision library"].make()).parameters
     }
     assert residual["layer1.2.weight"]["row_blocks"] == 2

@@ -17,7 +17,7 @@ from thalweg.optim.routing.routing import Routing, RoutingPlan, route
 from thalweg.optim.transfer import Transferred, transfer
 
 class ADOPT(RuleOptimizer):
-    """AdamW that divides by the mean square of the gradients before this one, and only then takes the mean.
+    """AdamW that divides each gradient by the previous root mean square and then averages the results.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -66,16 +66,16 @@ class ADOPT(RuleOptimizer):
     ) -> None: ...
 
 class ASGD(RuleOptimizer):
-    """Gradient descent with a falling learning rate, and the average of its parameters.
+    """Gradient descent with a falling learning rate, and an average of the parameters.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 0.01.
-        lambd: How soon the learning rate falls, and a decay of parameters; λ >= 0. Default: 0.0001.
-        alpha: Power with which the learning rate falls; α >= 0. Default: 0.75.
-        t0: Steps before the average begins; t₀ >= 0, in steps. Default: 1000000.0.
+        lambd: Speed of the fall of the learning rate, and weight decay; λ >= 0. Default: 0.0001.
+        alpha: Exponent of the fall of the learning rate; α >= 0. Default: 0.75.
+        t0: Start of the average; t₀ >= 0, in steps. Default: 1000000.0.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
@@ -122,7 +122,7 @@ class ASGD(RuleOptimizer):
     ) -> None: ...
 
 class AdEMAMix(RuleOptimizer):
-    """AdamW with a second, much slower mean gradient added to the first.
+    """AdamW with a second, much slower mean of the gradients added to the first.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -131,9 +131,9 @@ class AdEMAMix(RuleOptimizer):
         lr: Learning rate; η >= 0, in units of θ. Default: 0.001.
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square; β₃ in (0, 1): decay
             of the slow mean gradient. Default: (0.9, 0.999, 0.9999).
-        alpha: How many times the slow mean is added; α >= 0. Default: 5.0.
-        alpha_warmup: Steps in which α grows to its value; T_α >= 0, in steps. Default: 0.
-        beta3_warmup: Steps in which β₃ grows to its value; T_β >= 0, in steps. Default: 0.
+        alpha: Weight of the slow mean; α >= 0. Default: 5.0.
+        alpha_warmup: Warm-up of α; T_α >= 0, in steps. Default: 0.
+        beta3_warmup: Warm-up of β₃; T_β >= 0, in steps. Default: 0.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
@@ -177,7 +177,7 @@ class AdEMAMix(RuleOptimizer):
     ) -> None: ...
 
 class AdaBelief(RuleOptimizer):
-    """AdamW that divides by how far gradients are from their mean, not from zero.
+    """AdamW with the squared deviation of the gradient from its mean in place of the squared gradient.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -226,16 +226,16 @@ class AdaBelief(RuleOptimizer):
     ) -> None: ...
 
 class AdaGrad(RuleOptimizer):
-    """Each parameter's step divided by the root of all its squared gradients so far.
+    """Gradient descent with each gradient divided by the root of the sum of its squares so far.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0, in units of θ. Default: 0.01.
-        lr_decay: Decay of the learning rate with the steps; κ >= 0. Default: 0.0.
+        lr_decay: Decay of the learning rate per step; κ >= 0. Default: 0.0.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
-        initial_accumulator_value: Where the sum starts; s_0 >= 0, in units of g². Default: 0.0.
+        initial_accumulator_value: First value of the sum; s_0 >= 0, in units of g². Default: 0.0.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-10.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
@@ -289,7 +289,7 @@ class AdaHessian(RuleOptimizer):
         lr: Learning rate; η >= 0. Default: 0.1.
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
             0.999).
-        hessian_power: Power of the curvature that is divided by; k in [0, 1]. Default: 1.0.
+        hessian_power: Exponent of the curvature in the divisor; k in [0, 1]. Default: 1.0.
         eps: Keeps the division finite; ε >= 0, in units of g/θ. Default: 0.0001.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
@@ -332,7 +332,7 @@ class AdaHessian(RuleOptimizer):
     ) -> None: ...
 
 class Adadelta(RuleOptimizer):
-    """Steps whose unit is the parameter's own, from running means of squared gradients and squared steps.
+    """Steps in the parameter's own unit, from running means of squared gradients and of squared steps.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -384,16 +384,16 @@ class Adadelta(RuleOptimizer):
     ) -> None: ...
 
 class Adafactor(RuleOptimizer):
-    """A root mean square kept as row and column means, steps in units of the parameter, and clipped updates.
+    """A mean square stored as row and column means, with relative steps and clipped updates.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Largest relative step; η >= 0. Default: 0.01.
-        beta2_decay: How the decay of the mean squares nears 1; τ in [-1, 0]. Default: -0.8.
-        eps: ε₁ >= 0, in units of g: least root mean square; 0 for that of the dtype; ε₂ >= 0, in units of θ: least
-            scale of a parameter. Default: (0.0, 0.001).
+        beta2_decay: Exponent of the decay 1 - t^τ of the mean square; τ in [-1, 0]. Default: -0.8.
+        eps: ε₁ >= 0, in units of g: smallest root mean square; 0: machine epsilon of the dtype; ε₂ >= 0, in units
+            of θ: smallest scale of a parameter. Default: (0.0, 0.001).
         d: Largest root mean square of an update; d >= 1. Default: 1.0.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
@@ -437,7 +437,7 @@ class Adafactor(RuleOptimizer):
     ) -> None: ...
 
 class Adam(RuleOptimizer):
-    """Momentum, with each parameter's step divided by a running root mean square of its gradients.
+    """Momentum divided by a running root mean square of each parameter's gradients.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -494,7 +494,7 @@ class Adam(RuleOptimizer):
     ) -> None: ...
 
 class AdamMini(RuleOptimizer):
-    """AdamW with one mean square for each row instead of each element.
+    """AdamW with one mean square for each row instead of one for each element.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -600,7 +600,7 @@ class AdamW(RuleOptimizer):
     ) -> None: ...
 
 class Adamax(RuleOptimizer):
-    """Adam with the largest gradient of late in place of the root mean square.
+    """Adam with a decaying maximum of the gradients in place of their root mean square.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -653,7 +653,7 @@ class Adamax(RuleOptimizer):
     ) -> None: ...
 
 class Adan(RuleOptimizer):
-    """Adam with a mean of how the gradient changes, which looks ahead as Nesterov's momentum does.
+    """Adam with a running mean of gradient differences, which looks ahead as Nesterov's momentum does.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -702,15 +702,15 @@ class Adan(RuleOptimizer):
     ) -> None: ...
 
 class AggMo(RuleOptimizer):
-    """SGD with several momenta at once, the fast ones damping what the slow ones overshoot.
+    """SGD with the mean of three momentum buffers; the fast ones damp the oscillations of the slow ones.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 0.1.
-        momenta: μ₁ in [0, 1): share of the last step kept by the first; μ₂ in [0, 1): by the second; μ₃ in [0, 1):
-            by the third. Default: (0.0, 0.9, 0.99).
+        momenta: μ₁ in [0, 1): momentum factor of the first buffer; μ₂ in [0, 1): momentum factor of the second
+            buffer; μ₃ in [0, 1): momentum factor of the third buffer. Default: (0.0, 0.9, 0.99).
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -749,7 +749,7 @@ class AggMo(RuleOptimizer):
     ) -> None: ...
 
 class CAME(RuleOptimizer):
-    """Adafactor with momentum, scaled by how much the update agrees with its mean.
+    """Adafactor with momentum, and with steps scaled by the agreement of an update with its mean.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -812,9 +812,10 @@ class DAdaptAdam(RuleOptimizer):
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
             0.999).
         d0: First estimate of the distance; small enough is good enough; d_0 > 0, in units of θ. Default: 1e-06.
-        growth: Largest growth of the estimate at a step; so large a one is none; G > 1. Default: 1000000000.0.
+        growth: Largest growth of the estimate in a step; the default is no limit in practice; G > 1. Default:
+            1000000000.0.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
-        weight_decay: Shrinks the parameter by γλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
+        weight_decay: Shrinks the parameter by γλ per step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -864,7 +865,8 @@ class DAdaptSGD(RuleOptimizer):
         lr: Learning rate; η >= 0. Default: 1.0.
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.9.
         d0: First estimate of the distance; small enough is good enough; d_0 > 0, in units of θ. Default: 1e-06.
-        growth: Largest growth of the estimate at a step; so large a one is none; G > 1. Default: 1000000000.0.
+        growth: Largest growth of the estimate in a step; the default is no limit in practice; G > 1. Default:
+            1000000000.0.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -905,7 +907,7 @@ class DAdaptSGD(RuleOptimizer):
     ) -> None: ...
 
 class Dion(RuleOptimizer):
-    """Muon for a part of the rank, found by one power iteration, with what it leaves out kept for later.
+    """Muon of low rank, from one power iteration; the momentum keeps the part that a step leaves out.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -955,7 +957,7 @@ class Dion(RuleOptimizer):
     ) -> None: ...
 
 class DoG(RuleOptimizer):
-    """Gradient descent whose learning rate is the distance gone so far over the root of all squared gradients.
+    """Gradient descent with the learning rate (distance from the start) / √(sum of squared gradients).
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1003,14 +1005,14 @@ class DoG(RuleOptimizer):
     ) -> None: ...
 
 class DoWG(RuleOptimizer):
-    """DoG whose sum of squared gradients is weighted by the distance at which they were met.
+    """DoG with each squared gradient weighted by the squared distance from the start.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0. Default: 1.0.
-        eps: Distance to start from; ε > 0, in units of θ. Default: 0.0001.
+        eps: First distance; ε > 0, in units of θ. Default: 0.0001.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -1049,14 +1051,14 @@ class DoWG(RuleOptimizer):
     ) -> None: ...
 
 class HeavyBall(RuleOptimizer):
-    """Gradient descent with the last displacement kept going.
+    """Gradient descent that repeats a share of the last displacement in each step.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 0.001.
-        momentum: Share of the displacement kept; β in [0, 1). Default: 0.9.
+        momentum: Share of the last displacement; β in [0, 1). Default: 0.9.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -1095,7 +1097,7 @@ class HeavyBall(RuleOptimizer):
     ) -> None: ...
 
 class LAMB(RuleOptimizer):
-    """AdamW whose step has, for each tensor, the tensor's own size.
+    """AdamW with the step of each tensor rescaled to the norm of the tensor.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1105,7 +1107,7 @@ class LAMB(RuleOptimizer):
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
             0.999).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-06.
-        weight_decay: Λθ is added before the step gets its size; λ >= 0, in units of 1/θ. Default: 0.01.
+        weight_decay: Λθ is added before the step is rescaled; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1144,18 +1146,18 @@ class LAMB(RuleOptimizer):
     ) -> None: ...
 
 class LARS(RuleOptimizer):
-    """SGD with momentum whose learning rate is, for each matrix, in proportion to its own size.
+    """SGD with momentum whose learning rate is, for each matrix, proportional to the norm of the matrix.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0. Default: 0.1.
-        momentum: Share of the last step kept; μ in [0, 1). Default: 0.9.
+        momentum: Weight of the last buffer; μ in [0, 1). Default: 0.9.
         trust: Size of a step relative to the parameter, at η = 1; ζ > 0. Default: 0.001.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
-        nesterov: Look ahead along the buffer. Default: False.
+        nesterov: Use Nesterov's momentum. Default: False.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1196,19 +1198,19 @@ class LARS(RuleOptimizer):
     ) -> None: ...
 
 class LBFGS(RuleOptimizer):
-    """Newton's method, with the Hessian known by the last steps and what each of them changed of the gradient.
+    """Newton's method with the Hessian approximated from the last steps and changes of the gradient.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
-        lr: Learning rate: the first length that is tried; η >= 0. Default: 1.0.
-        max_iter: Iterations in a step, at most; >= 1. Default: 20.
-        max_eval: Calls of the closure in a step, about; 0: 5/4 of max_iter; >= 0. Default: 0.
-        tolerance_grad: A step ends where no element of the gradient is larger; >= 0, in units of g. Default: 1e-07.
-        tolerance_change: A step ends where parameters, loss or its slope change by less; >= 0. Default: 1e-09.
-        history_size: Pairs that are kept; m >= 1. Default: 100.
-        line_search_fn: How long an iteration's step is; None is fixed; one of fixed, strong_wolfe. Default: fixed.
+        lr: Learning rate: first step length to try; η >= 0. Default: 1.0.
+        max_iter: Largest number of iterations per step; >= 1. Default: 20.
+        max_eval: Approximate limit of closure calls per step; 0: 5/4 of max_iter; >= 0. Default: 0.
+        tolerance_grad: A step ends if no element of the gradient is larger; >= 0, in units of g. Default: 1e-07.
+        tolerance_change: A step ends if the parameters, the loss or its slope change by less; >= 0. Default: 1e-09.
+        history_size: Number of stored pairs; m >= 1. Default: 100.
+        line_search_fn: Step length of an iteration; None means fixed; one of fixed, strong_wolfe. Default: fixed.
         maximize: Increase the loss instead of decreasing it.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1251,7 +1253,7 @@ class LBFGS(RuleOptimizer):
     ) -> None: ...
 
 class LDoG(RuleOptimizer):
-    """DoG for each tensor by itself.
+    """DoG with a separate learning rate for each tensor.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1299,7 +1301,7 @@ class LDoG(RuleOptimizer):
     ) -> None: ...
 
 class LaProp(RuleOptimizer):
-    """AdamW with the division before the mean, so that momentum cannot make a step large.
+    """AdamW that divides the gradients before it averages them, so momentum cannot make a step large.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1348,7 +1350,7 @@ class LaProp(RuleOptimizer):
     ) -> None: ...
 
 class Lion(RuleOptimizer):
-    """Steps of one size along the sign of a mean gradient.
+    """Steps of constant size along the sign of a mean gradient.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1395,7 +1397,7 @@ class Lion(RuleOptimizer):
     ) -> None: ...
 
 class MADGRAD(RuleOptimizer):
-    """Dual averaging with a cube root, and momentum as an average of parameters.
+    """Dual averaging with a cube root, and with momentum as an average of the parameters.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1443,7 +1445,7 @@ class MADGRAD(RuleOptimizer):
     ) -> None: ...
 
 class Muon(RuleOptimizer):
-    """Momentum whose matrix is made orthogonal, so that a step moves all directions alike.
+    """Orthogonalized momentum, so that a step moves all directions of a matrix by the same amount.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1452,12 +1454,12 @@ class Muon(RuleOptimizer):
         lr: Learning rate; η >= 0, in units of θ. Default: 0.001.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.1.
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.95.
-        nesterov: Look ahead along the buffer. Default: True.
-        ns_coefficients: a > 0: of the iteration; b in [-inf, inf]: of the iteration; c in [-inf, inf]: of the
-            iteration. Default: (3.4445, -4.775, 2.0315).
+        nesterov: Use Nesterov's momentum. Default: True.
+        ns_coefficients: a > 0: iteration coefficient; b in [-inf, inf]: iteration coefficient; c in [-inf, inf]:
+            iteration coefficient. Default: (3.4445, -4.775, 2.0315).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-07.
-        ns_steps: Steps of the iteration; k >= 1. Default: 5.
-        adjust_lr_fn: Which κ scales the step; one of original, match_rms_adamw. Default: original.
+        ns_steps: Number of iteration steps; k >= 1. Default: 5.
+        adjust_lr_fn: Formula of κ, which scales the step; one of original, match_rms_adamw. Default: original.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -1502,7 +1504,7 @@ class Muon(RuleOptimizer):
     ) -> None: ...
 
 class NAdam(RuleOptimizer):
-    """Adam with Nesterov's momentum, whose decay warms up.
+    """Adam with Nesterov's momentum, and with a warm-up of the momentum's decay.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1513,7 +1515,7 @@ class NAdam(RuleOptimizer):
             0.999).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
-        momentum_decay: How soon the momentum has warmed up; ψ >= 0. Default: 0.004.
+        momentum_decay: Speed of the warm-up of the momentum; ψ >= 0. Default: 0.004.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
         capturable: Accepted for compatibility with ``torch.optim``; must be False.
@@ -1568,7 +1570,7 @@ class NAdamW(RuleOptimizer):
             0.999).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.01.
-        momentum_decay: How soon the momentum has warmed up; ψ >= 0. Default: 0.004.
+        momentum_decay: Speed of the warm-up of the momentum; ψ >= 0. Default: 0.004.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1608,7 +1610,7 @@ class NAdamW(RuleOptimizer):
     ) -> None: ...
 
 class NorMuon(RuleOptimizer):
-    """Muon whose rows are brought to one size by a running mean square of each.
+    """Muon with each row divided by a running root mean square of that row.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1617,8 +1619,8 @@ class NorMuon(RuleOptimizer):
         lr: Learning rate; η >= 0, in units of θ. Default: 0.001.
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.95.
         beta2: Decay of the mean square; β₂ in [0, 1). Default: 0.95.
-        nesterov: Look ahead along the buffer. Default: True.
-        ns_steps: Steps of the iteration; k >= 1. Default: 5.
+        nesterov: Use Nesterov's momentum. Default: True.
+        ns_steps: Number of iteration steps; k >= 1. Default: 5.
         eps: Keeps the division finite; ε >= 0. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
@@ -1664,7 +1666,7 @@ class NorMuon(RuleOptimizer):
     ) -> None: ...
 
 class NovoGrad(RuleOptimizer):
-    """Momentum of gradients that each tensor divides by a running norm of its own.
+    """Momentum of gradients, each divided by a running norm of its tensor.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1674,7 +1676,7 @@ class NovoGrad(RuleOptimizer):
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.95,
             0.98).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
-        weight_decay: Added to the scaled gradient; λ >= 0, in units of 1/θ. Default: 0.0.
+        weight_decay: Λθ is added to the scaled gradient; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1713,7 +1715,7 @@ class NovoGrad(RuleOptimizer):
     ) -> None: ...
 
 class PSGDKron(RuleOptimizer):
-    """The mean gradient multiplied, along each dimension, by triangular factors fitted to make it white.
+    """The mean gradient multiplied, along each dimension, by triangular factors that whiten it.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1721,14 +1723,14 @@ class PSGDKron(RuleOptimizer):
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0, in units of θ. Default: 0.001.
         momentum: Decay of the mean gradient; β in [0, 1). Default: 0.9.
-        precond_lr: Relative size of a step of the factors; μ in (0, 1). Default: 0.1.
+        precond_lr: Relative step size of the factors; μ in (0, 1). Default: 0.1.
         precond_init: Product of the factors at the start; q > 0, in units of 1/√g. Default: 1.0.
-        update_every: Steps from one step of the factors to the next, later; n >= 1. Default: 10.
-        update_first: Steps in each of which the factors take one; T >= 0. Default: 500.
-        max_size: Largest dimension that has a whole triangle; N >= 1. Default: 8192.
-        max_skew: How much larger than all others together it may be; κ >= 1. Default: 8.
+        update_every: Steps between two updates of the factors, after the first T; n >= 1. Default: 10.
+        update_first: First steps, each of which updates the factors; T >= 0. Default: 500.
+        max_size: Largest dimension with a triangular factor; N >= 1. Default: 8192.
+        max_skew: Largest ratio of that dimension to the product of the others; κ >= 1. Default: 8.
         clip: Largest root mean square of a direction; c > 0. Default: 1.1.
-        eps: Noise on the gradient that factors are fitted to, relative; ε > 0. Default: 0.0001.
+        eps: Relative noise on the gradient in updates of the factors; ε > 0. Default: 0.0001.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -1775,7 +1777,7 @@ class PSGDKron(RuleOptimizer):
     ) -> None: ...
 
 class Prodigy(RuleOptimizer):
-    """AdamW whose learning rate is an estimate of the distance to the solution, quicker than D-Adaptation's.
+    """AdamW whose learning rate is an estimate of the distance to the solution; faster than D-Adaptation.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1784,12 +1786,13 @@ class Prodigy(RuleOptimizer):
         lr: Learning rate; η >= 0. Default: 1.0.
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
             0.999).
-        beta3: Decay of the estimate's sums; 0 for √β₂; β₃ in [0, 1). Default: 0.0.
+        beta3: Decay of the sums of the estimate; 0: √β₂; β₃ in [0, 1). Default: 0.0.
         d0: First estimate of the distance; small enough is good enough; d_0 > 0, in units of θ. Default: 1e-06.
         d_coef: Factor of the estimate; κ > 0. Default: 1.0.
-        growth_rate: Largest growth of the estimate at a step; so large a one is none; G > 1. Default: 1000000000.0.
+        growth_rate: Largest growth of the estimate in a step; the default is no limit in practice; G > 1. Default:
+            1000000000.0.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
-        weight_decay: Shrinks the parameter by dηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
+        weight_decay: Shrinks the parameter by dηλ per step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1832,7 +1835,7 @@ class Prodigy(RuleOptimizer):
     ) -> None: ...
 
 class QHAdam(RuleOptimizer):
-    """Adam with both means partly replaced by what they are means of.
+    """Adam with each mean replaced by a weighted sum of the mean and its newest term.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1883,7 +1886,7 @@ class QHAdam(RuleOptimizer):
     ) -> None: ...
 
 class QHM(RuleOptimizer):
-    """SGD whose step is partly the gradient and partly its mean.
+    """SGD whose step is a weighted sum of the gradient and its mean.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -1931,7 +1934,7 @@ class QHM(RuleOptimizer):
     ) -> None: ...
 
 class RAdam(RuleOptimizer):
-    """Adam whose first steps are momentum alone, until the mean square is known well enough to divide by.
+    """Adam that steps by momentum alone until its mean square is a reliable estimate.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2033,7 +2036,7 @@ class RAdamW(RuleOptimizer):
     ) -> None: ...
 
 class RMSprop(RuleOptimizer):
-    """Each parameter's step divided by a running root mean square of its gradients.
+    """Gradient descent with each gradient divided by its running root mean square.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2043,7 +2046,7 @@ class RMSprop(RuleOptimizer):
         alpha: Decay of the mean square; α in [0, 1). Default: 0.99.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
-        momentum: Share of the last step kept; μ >= 0. Default: 0.0.
+        momentum: Weight of the last buffer; μ >= 0. Default: 0.0.
         centered: Divide by the standard deviation instead of the root mean square. Default: False.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
@@ -2089,14 +2092,15 @@ class RMSprop(RuleOptimizer):
     ) -> None: ...
 
 class Rprop(RuleOptimizer):
-    """Each parameter steps by a size of its own, which grows while the gradient keeps its sign.
+    """A step size for each parameter that grows while the gradient keeps its sign.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Size of the first step; η >= 0, in units of θ. Default: 0.01.
-        etas: η⁻ in (0, 1): how a size shrinks; η⁺ > 1: how a size grows. Default: (0.5, 1.2).
+        etas: η⁻ in (0, 1): factor by which a step size shrinks; η⁺ > 1: factor by which a step size grows. Default:
+            (0.5, 1.2).
         step_sizes: s_min >= 0, in units of θ: smallest step; s_max > 0, in units of θ: largest step. Default:
             (1e-06, 50.0).
         maximize: Increase the loss instead of decreasing it.
@@ -2147,10 +2151,10 @@ class SGD(RuleOptimizer):
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 0.001.
-        momentum: Share of the last step kept; μ >= 0. Default: 0.0.
+        momentum: Weight of the last buffer; μ >= 0. Default: 0.0.
         dampening: Share of the gradient left out of the buffer; τ in [0, 1]. Default: 0.0.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
-        nesterov: Look ahead along the buffer. Default: False.
+        nesterov: Use Nesterov's momentum. Default: False.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
         fused: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
@@ -2194,7 +2198,7 @@ class SGD(RuleOptimizer):
     ) -> None: ...
 
 class SM3(RuleOptimizer):
-    """AdaGrad whose sums are kept once for each slice of a tensor, not for each element.
+    """AdaGrad with one sum for each slice of a tensor instead of one for each element.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2240,7 +2244,7 @@ class SM3(RuleOptimizer):
     ) -> None: ...
 
 class SOAP(RuleOptimizer):
-    """Adam in the directions that Shampoo would scale: those of the eigenvectors of its matrices.
+    """Adam in the basis of the eigenvectors of Shampoo's matrices.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2249,11 +2253,11 @@ class SOAP(RuleOptimizer):
         lr: Learning rate; η >= 0, in units of θ. Default: 0.003.
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.95,
             0.95).
-        shampoo_beta: Decay of the matrices; below 0 that of β₂; β in [-1, 1). Default: -1.0.
+        shampoo_beta: Decay of the matrices; below 0: β₂; β in [-1, 1). Default: -1.0.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
-        update_every: Steps between two turns of the directions; n >= 1. Default: 10.
-        max_dim: Largest dimension that is turned; N >= 1. Default: 10000.
-        one_sided: Whether the largest dimension is left as it is. Default: False.
+        update_every: Steps between two updates of the basis; n >= 1. Default: 10.
+        max_dim: Largest dimension that is rotated; N >= 1. Default: 10000.
+        one_sided: Do not rotate the largest dimension. Default: False.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -2297,7 +2301,7 @@ class SOAP(RuleOptimizer):
     ) -> None: ...
 
 class ScheduleFreeAdamW(RuleOptimizer):
-    """AdamW whose iterates are averaged as it goes, so that no schedule is needed.
+    """AdamW with a running average of its iterates, so that no schedule is needed.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2307,8 +2311,8 @@ class ScheduleFreeAdamW(RuleOptimizer):
         r: Power of the step in the weights of the average; r >= 0. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ. Default: 0.0025.
-        betas: β₁ in (0, 1): share of the average in the point of the gradient; β₂ in [0, 1): decay of the mean
-            square. Default: (0.9, 0.999).
+        betas: β₁ in (0, 1): weight of the average x in θ; β₂ in [0, 1): decay of the mean square. Default: (0.9,
+            0.999).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Λθ is added to the step of z; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
@@ -2354,7 +2358,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
     ) -> None: ...
 
 class ScheduleFreeSGD(RuleOptimizer):
-    """SGD whose iterates are averaged as it goes, so that no schedule is needed.
+    """SGD with a running average of its iterates, so that no schedule is needed.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2364,7 +2368,7 @@ class ScheduleFreeSGD(RuleOptimizer):
         r: Power of the step in the weights of the average; r >= 0. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 1.0.
-        momentum: Share of the average in the point of the gradient; β in (0, 1). Default: 0.9.
+        momentum: Weight of the average x in θ; β in (0, 1). Default: 0.9.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -2408,7 +2412,7 @@ class ScheduleFreeSGD(RuleOptimizer):
     ) -> None: ...
 
 class Scion(RuleOptimizer):
-    """Steps to where a norm ball's best point lies: orthogonal for matrices, signs for the rest.
+    """Steps to the best point of a norm ball: an orthogonal matrix, or signs for other parameters.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2416,9 +2420,9 @@ class Scion(RuleOptimizer):
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0. Default: 0.0003.
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.9.
-        radius: Of the ball; ρ > 0, in units of θ. Default: 50.0.
+        radius: Ball radius; ρ > 0, in units of θ. Default: 50.0.
         constrained: Keep the parameters within the ball. Default: True.
-        ns_steps: Steps of the iteration; k >= 1. Default: 5.
+        ns_steps: Number of iteration steps; k >= 1. Default: 5.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -2460,18 +2464,18 @@ class Scion(RuleOptimizer):
     ) -> None: ...
 
 class Shampoo(RuleOptimizer):
-    """Gradients multiplied, along each dimension, by an inverse root of all gradients' products so far.
+    """Gradients multiplied, along each dimension, by an inverse root of the sum of gradient products.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         lr: Learning rate; η >= 0, in units of θ. Default: 0.1.
-        momentum: Share of the last step kept; μ in [0, 1). Default: 0.0.
+        momentum: Weight of the last buffer; μ in [0, 1). Default: 0.0.
         eps: Keeps the division finite; ε >= 0, in units of g². Default: 0.0001.
         update_every: Steps between two computations of the roots; n >= 1. Default: 1.
         max_dim: Largest dimension that is scaled; N >= 1. Default: 8192.
-        roots: How the roots are found; one of exact, native, tracked. Default: exact.
+        roots: Method to compute the roots; one of exact, native, tracked. Default: exact.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -2514,7 +2518,7 @@ class Shampoo(RuleOptimizer):
     ) -> None: ...
 
 class Signum(RuleOptimizer):
-    """Steps of one size along the sign of the mean gradient; without momentum, signSGD.
+    """Steps of constant size along the sign of the mean gradient; without momentum, signSGD.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2560,7 +2564,7 @@ class Signum(RuleOptimizer):
     ) -> None: ...
 
 class Sophia(RuleOptimizer):
-    """Momentum divided by an estimate of the curvature, and clipped where that is not to be trusted.
+    """Momentum divided by an estimate of the curvature, and clipped where the estimate is unreliable.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2569,7 +2573,7 @@ class Sophia(RuleOptimizer):
         lr: Learning rate; η >= 0, in units of θ. Default: 0.001.
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.965,
             0.99).
-        rho: How far curvature is trusted; ρ > 0. Default: 0.04.
+        rho: Weight of the curvature; ρ > 0. Default: 0.04.
         eps: Keeps the division finite; ε >= 0, in units of g/θ. Default: 1e-12.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.1.
         maximize: Increase the loss instead of decreasing it.
@@ -2622,7 +2626,7 @@ class StableAdamW(RuleOptimizer):
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
             0.99).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-06.
-        weight_decay: Shrinks the parameter by η_t λ a step; λ >= 0, in units of 1/θ. Default: 0.01.
+        weight_decay: Shrinks the parameter by η_t λ per step; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -2661,7 +2665,7 @@ class StableAdamW(RuleOptimizer):
     ) -> None: ...
 
 class Yogi(RuleOptimizer):
-    """Adam whose mean square moves by no more than the new square, whichever is larger.
+    """Adam whose mean square changes by at most (1 - β₂) times the new squared gradient.
 
     Units are in terms of θ, a parameter, and g, its gradient.
 
@@ -2671,7 +2675,8 @@ class Yogi(RuleOptimizer):
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
             0.999).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 0.001.
-        initial_accumulator: Where the mean square starts; initial accumulator >= 0, in units of g². Default: 1e-06.
+        initial_accumulator: First value of the mean square; initial accumulator >= 0, in units of g². Default:
+            1e-06.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.

@@ -10,7 +10,7 @@ from thalweg.comparison.contenders.external import ExternalOptimizer
 from thalweg.comparison.contenders.implementation import Implementation, Model, Roles, implementation_of
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.optim import keywords
-from thalweg.optim.routing import Treatment
+from thalweg.optim.routing import GroupOverrides
 from thalweg.optim.setting_warnings import suppress_warnings, warn
 from thalweg.rules import Range, Rule
 
@@ -108,9 +108,9 @@ class Contender:
         with suppress_warnings():
             return implementation_of(self.name, self.rule.with_(**settings)).optimizer(model, roles)
 
-    def treatments(self, model: nn.Module, roles: Roles) -> dict[Treatment, list[str]]:
-        """Return the names of a model's trained parameters, by their treatment; only for a rule."""
-        return self._implementation.treatments(model, roles)
+    def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
+        """Return the names of a model's trained parameters, by their overrides; only for a rule."""
+        return self._implementation.by_overrides(model, roles)
 
     def warn_of_settings(self) -> None:
         """Warn of settings of the user that contradict the declarations of the rule."""

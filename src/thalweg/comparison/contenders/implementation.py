@@ -17,7 +17,7 @@ from thalweg.engine import population
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.errors import RoutingError, SettingError
 from thalweg.optim import keywords
-from thalweg.optim.routing import UNCHANGED, Routing, Treatment, route
+from thalweg.optim.routing import NO_OVERRIDES, GroupOverrides, Routing, route
 from thalweg.registry import name_of_rule, rule_from_name
 from thalweg.rules import Rule, Wrapper
 from thalweg.rules.composition.composite import CompositeRule
@@ -56,8 +56,8 @@ class Implementation(Protocol):
     def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
         """Return an optimizer of a model's trained parameters; parameters are enough for all but a routed rule."""
 
-    def treatments(self, model: nn.Module, roles: Roles) -> dict[Treatment, list[str]]:
-        """Return the names of a model's trained parameters, by their treatment."""
+    def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
+        """Return the names of a model's trained parameters, by their overrides."""
 
     def program(self) -> Hashable:
         """Return a key; neighbours in a population that share it are stepped as one."""
@@ -97,8 +97,8 @@ class _PlainRule:
     def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
         return thalweg.optim.optimizer_for(self.rule.at_defaults())(_params(model), **keywords.from_rule(self.rule))
 
-    def treatments(self, model: nn.Module, roles: Roles) -> dict[Treatment, list[str]]:
-        return {UNCHANGED: [name for name, param in model.named_parameters() if param.requires_grad]}
+    def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
+        return {NO_OVERRIDES: [name for name, param in model.named_parameters() if param.requires_grad]}
 
     def program(self) -> Hashable:
         return population.program_key(self.rule, _SHAPES)
@@ -106,8 +106,8 @@ class _PlainRule:
     def state_bytes(self, model: nn.Module, roles: Roles) -> int:
         params = dict(model.named_parameters())
         return sum(
-            _state_bytes(treatment.of(self.rule), params[name])
-            for treatment, names in self.treatments(model, roles).items()
+            _state_bytes(overrides.apply_to(self.rule), params[name])
+            for overrides, names in self.by_overrides(model, roles).items()
             for name in names
         )
 
@@ -136,9 +136,9 @@ class _RoutedRule(_PlainRule):
     def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
         return self._route(model, roles, Routing.optimizer)
 
-    def treatments(self, model: nn.Module, roles: Roles) -> dict[Treatment, list[str]]:
-        treatments = self._route(model, roles, Routing.treatments)
-        return {treatment: [param.name for param in params] for treatment, params in treatments.items()}
+    def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
+        by_overrides = self._route(model, roles, Routing.by_overrides)
+        return {overrides: [param.name for param in params] for overrides, params in by_overrides.items()}
 
     def _route(self, model: Model, roles: Roles, read: Callable[[Routing], _Result]) -> _Result:
         """Route the model, and return what ``read`` returns of the plan."""
@@ -181,7 +181,7 @@ class _External:
     def optimizer(self, model: Model, roles: Roles) -> torch.optim.Optimizer:
         return self.external.optimizer(_params(model))
 
-    def treatments(self, model: nn.Module, roles: Roles) -> dict[Treatment, list[str]]:
+    def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
         raise AssertionError(f"{self.name} is no rule, and trains in no population")
 
     def program(self) -> Hashable:

@@ -21,7 +21,7 @@ from thalweg.comparison.training.group_means import GroupMeans, measure_in_group
 from thalweg.engine import population
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
-from thalweg.optim.routing import Treatment
+from thalweg.optim.routing import GroupOverrides
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.task import Measure
 
@@ -161,10 +161,10 @@ class SingleRun:
 
 @dataclass(frozen=True)
 class _Part:
-    """Neighbours in a population, and those of their parameters that share a treatment."""
+    """Neighbours in a population, and those of their parameters that share overrides."""
 
     members: slice
-    treatment: Treatment
+    overrides: GroupOverrides
     names: list[str]
     stepper: population.PopulationStepper
 
@@ -195,10 +195,10 @@ class PopulationRun:
         self.params = {name: param.detach() for name, param in params.items()}
         self.parts: list[_Part] = []
         for members in self._programs():
-            for treatment, names in contenders[members.start].treatments(self.model, task.roles).items():
-                rules = [treatment.of(rule) for rule in self.rules[members]]
+            for overrides, names in contenders[members.start].by_overrides(self.model, task.roles).items():
+                rules = [overrides.apply_to(rule) for rule in self.rules[members]]
                 part_params = {name: self.params[name][members] for name in names}
-                self.parts.append(_Part(members, treatment, names, population.PopulationStepper(rules, part_params)))
+                self.parts.append(_Part(members, overrides, names, population.PopulationStepper(rules, part_params)))
         self.steps_done = 0
         self.lr_factor = 1.0
         self.gradient = vmap(grad(self._functional(task.loss)), in_dims=(0, 0, 0), randomness="different")
@@ -235,7 +235,7 @@ class PopulationRun:
             self.rules = [rule.with_(lr=lr * lr_factor) for rule, lr in zip(self.rules, self.lrs, strict=True)]
             self.lr_factor = lr_factor
         for part in self.parts:
-            rules = [part.treatment.of(rule) for rule in self.rules[part.members]]
+            rules = [part.overrides.apply_to(rule) for rule in self.rules[part.members]]
             part.stepper.step(rules, {name: grads[name][part.members] for name in part.names}, self.steps_done)
 
     def keep(self, members: Sequence[int]) -> None:

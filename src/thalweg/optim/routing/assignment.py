@@ -10,7 +10,7 @@ from thalweg.rules import Rule
 
 
 @dataclass(frozen=True)
-class Treatment:
+class GroupOverrides:
     """The changes that make the rule of some parameters from the rule of the whole model.
 
     Attributes:
@@ -23,9 +23,9 @@ class Treatment:
     lr_scale: float = 1.0
     decay_scale: float = 1.0
 
-    def of(self, whole: Rule) -> Rule:
+    def apply_to(self, whole: Rule) -> Rule:
         """Return the rule of these parameters."""
-        if self == UNCHANGED:
+        if self == NO_OVERRIDES:
             return whole
         scales = {"lr": self.lr_scale, "weight_decay": self.decay_scale}
         scales = {name: scale for name, scale in scales.items() if scale != 1 and name in whole.hypers()}
@@ -33,7 +33,7 @@ class Treatment:
         return whole.with_(**dict(self.settings), **{name: settings[name] * scale for name, scale in scales.items()})
 
 
-UNCHANGED = Treatment()  # all parameters follow the rule of the whole model as it is
+NO_OVERRIDES = GroupOverrides()  # all parameters follow the rule of the whole model as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Assignment:
         role: Its role, or None if it is ambiguous.
         rule: The name of its rule.
         why: The evidence for the role, or the possible answers.
-        treatment: The changes that make its rule from the rule of the whole model.
+        overrides: The changes that make its rule from the rule of the whole model.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Assignment:
     role: Role | None
     rule: str
     why: str
-    treatment: Treatment
+    overrides: GroupOverrides
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ def lines(whole: Rule, parameters: Iterable[Assignment]) -> list[str]:
     """Return the header and the lines of the table."""
     repeated: dict[Any, list[Assignment]] = {}
     for param in parameters:
-        key = (re.sub(r"\d+", "#", param.name), param.shape, param.role, param.treatment, param.why)
+        key = (re.sub(r"\d+", "#", param.name), param.shape, param.role, param.overrides, param.why)
         repeated.setdefault(key, []).append(param)
     rows = [_COLUMNS, *(_cells(whole, params) for params in repeated.values())]
     widths = [max(len(row[k]) for row in rows) for k in range(len(_COLUMNS))]
@@ -29,9 +29,9 @@ def shape_text(shape: tuple[int, ...]) -> str:
 def _cells(whole: Rule, params: Sequence[Assignment]) -> tuple[str, ...]:
     """Return the cells of parameters that differ only in the numbers of their names."""
     first = params[0]
-    settings = first.treatment.of(whole).settings()
+    settings = first.overrides.apply_to(whole).settings()
     numbers = (f"{settings[name]:g}" if name in settings else "–" for name in ("lr", "weight_decay"))
-    blocks = next((f", {value} blocks" for key, value in first.treatment.settings if key.endswith("blocks")), "")
+    blocks = next((f", {value} blocks" for key, value in first.overrides.settings if key.endswith("blocks")), "")
     rule = first.rule + blocks if first.role else "?"
     names = _joined([param.name for param in params])
     return names, shape_text(first.shape), first.role or "?", rule, *numbers, first.why

@@ -14,7 +14,7 @@ from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, Setti
 from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
 from thalweg.optim.routing import plan_table
-from thalweg.optim.routing.assignment import Assignment, Treatment
+from thalweg.optim.routing.assignment import Assignment, GroupOverrides
 from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
 from thalweg.optim.routing.roles import ParameterRole, roles_of
 from thalweg.optim.setting_warnings import warn
@@ -65,22 +65,22 @@ class RoutingPlan:
         return [
             {
                 "params": [(assignment.name, assignment.param) for assignment in assignments],
-                **keywords.from_rule(treatment.of(self.rule)),
+                **keywords.from_rule(overrides.apply_to(self.rule)),
             }
-            for treatment, assignments in self.treatments().items()
+            for overrides, assignments in self.by_overrides().items()
         ]
 
-    def treatments(self) -> dict[Treatment, list[Assignment]]:
-        """Return the parameters of each treatment.
+    def by_overrides(self) -> dict[GroupOverrides, list[Assignment]]:
+        """Return the parameters of each set of overrides.
 
         Raises:
             RoutingError: If the role of a parameter is ambiguous.
         """
         self._check_answered()
-        by_treatment: dict[Treatment, list[Assignment]] = {}
+        assignments: dict[GroupOverrides, list[Assignment]] = {}
         for assignment in self.parameters:
-            by_treatment.setdefault(assignment.treatment, []).append(assignment)
-        return by_treatment
+            assignments.setdefault(assignment.overrides, []).append(assignment)
+        return assignments
 
     def optimizer(self, **common: Any) -> RuleOptimizer:
         """Create one optimizer for the whole model.
@@ -89,7 +89,7 @@ class RoutingPlan:
             **common: Keywords that every optimizer has: ``maximize``, ``rounding``, ``seed``, ``backend``.
 
         Returns:
-            The optimizer, with a group for each treatment of parameters.
+            The optimizer, with a group for each set of overrides.
 
         Raises:
             RoutingError: If the role of a parameter is ambiguous.
@@ -258,5 +258,5 @@ def _assign(
     role_name = role.role or ""
     lr = lr_scale.get(name, 1.0) * lr_scale.get(role_name, 1.0)
     decay = decay_scale.get(role_name, decay_scale.get(name, 1.0))
-    treatment = Treatment(tuple(settings.items()), lr, decay)
-    return Assignment(role.name, role.param, role.role, name, role.why, treatment)
+    overrides = GroupOverrides(tuple(settings.items()), lr, decay)
+    return Assignment(role.name, role.param, role.role, name, role.why, overrides)
