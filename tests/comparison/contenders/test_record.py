@@ -43,7 +43,7 @@ def test_a_stored_record_is_read_and_written_with_the_same_keys() -> None:
     assert json.loads(json.dumps(record.to_json())) == STORED
     assert record.space == {"lr": Range(0.0001, 10.0, "log")}
     described = CONTENDERS["sgd"].keeping_the_optimum().describe()
-    assert described.identity() == {key: STORED[key] for key in STORED.keys() - {"state_bytes", "searched"}}
+    assert described.identity() == {key: STORED[key] for key in STORED.keys() - {"about", "state_bytes", "searched"}}
 
 
 def test_a_record_of_an_older_store_lacks_some_keys() -> None:

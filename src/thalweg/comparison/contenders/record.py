@@ -7,7 +7,7 @@ from typing import Any
 from thalweg.rules import Range
 
 # Facts of one comparison rather than of the contender: they are no part of its identity.
-_NOT_IDENTITY = ("state_bytes", "searched")
+_NOT_IDENTITY = frozenset({"about", "state_bytes", "searched"})
 
 
 @dataclass(frozen=True)
