@@ -27,13 +27,11 @@ from thalweg.rules.explanation.setting_checks import find_conflicts
 class RuleOptimizer(StepPreparation):
     """The base of all optimizers: a rule with the interface of ``torch.optim.Optimizer``.
 
-    Groups, schedulers, closures, hooks and checkpoints are torch's own. ``param_groups`` hold torch's keywords and are
-    the only place of the settings, so a scheduler writes to them as usual. ``state[param]`` holds ``step`` and the
-    state of the rule under torch's keys; state keeps its dtype through ``load_state_dict``. Gradients are never
-    written.
+    Groups, schedulers, closures, hooks and checkpoints are torch's own. ``param_groups`` are the only place of the
+    settings, so a scheduler writes to them as usual. ``state[param]`` holds ``step`` and the state of the rule under
+    torch's keys; state keeps its dtype through ``load_state_dict``. Gradients are never written.
 
-    Each optimizer of :mod:`thalweg.optim` and each class that :func:`optimizer_for` returns has a signature of its own,
-    with the settings of its rule.
+    Each class of :mod:`thalweg.optim` and of :func:`optimizer_for` has a signature with the settings of its rule.
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
