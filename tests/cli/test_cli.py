@@ -264,7 +264,10 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_resume(tmp_path: Path) -> Non
         "        while True:\n            time.sleep(0.01)\n"
     )
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "thalweg", "compare", f"{file}:train", "--with", "sgd", "--budget", "8trials"]
+    # What is started in the background inherits that Ctrl-C is ignored, and so would this process.
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += "from thalweg.cli.main import main; main()"
+    command = [sys.executable, "-c", script, "compare", f"{file}:train", "--with", "sgd", "--budget", "8trials"]
     command += ["--workers", "1", "--out", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
