@@ -193,7 +193,8 @@ def main() -> None:
         extrapolated_s = row["one_after_the_other"]["extrapolated_s"]
         print(
             f"{passes} passes: {sum(row['trainings'].values())} trainings in {row['wall_s']:.0f} s, one after another "
-            f"{extrapolated_s:.0f} s (extrapolated from {arguments.trainings} of each): {row['ours_by_extrapolated']:.3f}",
+            f"{extrapolated_s:.0f} s (extrapolated from {arguments.trainings} of each): "
+            f"{row['ours_by_extrapolated']:.3f}",
             flush=True,
         )
     record = {"rows": rows, "optuna": optuna.__version__, "machine": machine()}

@@ -97,7 +97,8 @@ def check(library: str, name: str) -> list[dict[str, Any]]:
     from thalweg.testing import check_optimizer
 
     if library == "heavyball":
-        setattr(importlib.import_module("heavyball.utils"), "compile_mode", None)
+        utils: Any = importlib.import_module("heavyball.utils")
+        utils.compile_mode = None
     kind = getattr(importlib.import_module(library), name)
     shapes = accepted_shapes(kind)
     assert shapes is not None, f"{library}.{name} cannot be made from parameters alone"

@@ -1,9 +1,10 @@
 """The step time of every rule for each byte that it must move, beside torch's fused AdamW.
 
-`python benchmarks/rules.py` writes `benchmarks/records/rules.json`; eight minutes on two cores. Steps are
-timed on the parameters of GPT-2, where memory bandwidth limits them. The bytes of a rule are those of its parameter, gradient and state, each as
-often as a pass reads or writes it; fused AdamW reads 16 for each parameter and writes 12. Passes that only read are
-set beside the reading alone too, since a machine may write while it reads. Rules of matrices are in `matrices.py`.
+`python benchmarks/rules.py` writes `benchmarks/records/rules.json`; eight minutes on two cores. Steps are timed on the
+parameters of GPT-2, where memory bandwidth limits them. The bytes of a rule are those of its parameter, gradient and
+state, each as often as a pass reads or writes it; fused AdamW reads 16 for each parameter and writes 12. Passes that
+only read are also compared with the reading alone, because a machine may write while it reads.
+Rules of matrices are in `matrices.py`.
 """
 
 import gc
