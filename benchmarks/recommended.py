@@ -1,10 +1,10 @@
 """Settings to recommend: for each contender one that is good on many tasks without tuning, and its loss.
 
-On every task a contender trains the same quasi-random settings (learning rate and first momentum; the others at
-their starting values) and its library default, each from the same seeds. The regret of a setting on a task is the factor between its
-validation loss and the best that the contender reaches there. The setting with the least mean
-regret is recommended. Regrets are averaged over the nearest settings, so that no lucky point off a plateau wins. To
-estimate the regret on a new task, the setting is chosen on all other tasks. About ten minutes on two cores.
+On every task a contender trains the same quasi-random settings (learning rate and first momentum; the others at their
+starting values) and its library default, each from the same seeds. The regret of a setting on a task is the factor
+between its validation loss and the best that the contender reaches on this task. The setting with the least mean regret
+is recommended. Regrets are averaged over the nearest settings, so that no lucky point off a plateau wins. To estimate
+the regret on a new task, the setting is chosen on all other tasks. About ten minutes on two cores.
 """
 
 import argparse

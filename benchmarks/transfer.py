@@ -38,7 +38,7 @@ GRID, SEEDS, NUM_GRADIENTS = 21, 2, 30
 
 
 def scores_at(task: Task, contender: Contender, lrs: list[float]) -> list[float]:
-    """Return the mean logarithm of the validation loss at each learning rate. A diverged training counts as untrained."""
+    """Return the mean log validation loss at each learning rate. A training that diverged counts as untrained."""
     schedule = TrainingSchedule(task.passes * task.batches_per_pass(), "linear", num_evaluations=1)
     trials = [Trial({"lr": lr}, derive(0, "transfer", k)) for lr in lrs for k in range(SEEDS)]
     scores = []
