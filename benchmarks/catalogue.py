@@ -8,6 +8,8 @@ which optimizers and wrappers there are; an error names those that have no case 
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,17 +26,18 @@ from thalweg.engine.eager import batched, flat
 from thalweg.engine.kernels import kernel, kernel_cache
 from thalweg.registry import RULES, WRAPPERS
 from thalweg.testing import check_optimizer
+from thalweg.testing.conformance import CheckResult
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "benchmarks" / "records" / "catalogue.json"
 
 
-def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
-    """How the rule can be run on a CPU."""
+def supported_backends(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
+    """Return the backends that can run a rule on a CPU."""
     program, param = Program(rule), torch.zeros(shape)
     state = program.init(param)
     batch = ParameterBatch(program, [param], {name: [getattr(state, name)] for name in state._fields})
-    possible = {
+    supported = {
         "loop": True,
         "flat": flat.unsupported_reason(batch) is None,
         "compiled": kernel.unsupported_reason(batch) is None
@@ -42,25 +45,24 @@ def ways(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
         "batched": batched.unsupported_reason(batch, requested=True) is None,
         "population": rule.traits.supports_vmap,
     }
-    return [name for name, can in possible.items() if can]
+    return [name for name, is_supported in supported.items() if is_supported]
 
 
-def shown(rule: rules.Rule, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What is read off a rule."""
-    explained = rules.explain(rule)
+def declared(rule: rules.Rule, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the facts that follow from the declarations of a rule."""
+    explanation = rules.explain(rule)
     return {
-        "scope": explained.scope,
-        "ways": ways(rule, shape),
-        "state_bytes": explained.state_bytes,
-        "semantics": explained.semantics,
-        "departs": explained.departs,
+        "scope": explanation.scope,
+        "ways": supported_backends(rule, shape),
+        "state_bytes": explanation.state_bytes,
+        "semantics": explanation.semantics,
+        "departs": explanation.departs,
     }
 
 
-def source(theirs: Any) -> str:
-    """What a reference is."""
-    made = getattr(theirs, "func", theirs)
-    module = made.__module__
+def source(reference: Any) -> str:
+    """Return the origin of a reference: a library, or a transcription of the formula."""
+    module = getattr(reference, "func", reference).__module__
     if module.startswith("cases.references"):
         return "transcription"
     if module == "cases.rules":
@@ -68,26 +70,31 @@ def source(theirs: Any) -> str:
     return "torch.optim" if module.startswith("torch") else module.partition(".")[0]
 
 
-def of_rule(case: rule_cases.Case) -> dict[str, Any]:
+def counts(checks: Sequence[CheckResult]) -> dict[str, int]:
+    """Return the number of checks by outcome."""
+    outcomes = Counter(str(result.outcome) for result in checks)
+    return {outcome: outcomes[outcome] for outcome in sorted(outcomes)}
+
+
+def entry_of_rule(case: rule_cases.Case) -> dict[str, Any]:
+    """Measure a rule beside its reference, run the conformance kit on it and return the entry of the record."""
     ours, theirs = (
         rule_cases.parameter_change(kind, case.settings, torch.float64, shapes=case.shapes)
         for kind in (case.optimizer, case.reference)
     )
-    found = check_optimizer(partial(case.optimizer, **case.settings), shapes=case.shapes)
-    outcomes = [one.outcome for one in found.checks]
+    conformance = check_optimizer(partial(case.optimizer, **case.settings), shapes=case.shapes)
     return {
         "name": case.optimizer.__name__,
         "reference": source(case.reference),
         "error": rule_cases.relative_error(ours, theirs),
-        "checks": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-        **shown(case.rule, case.shapes[0]),
+        "checks": counts(conformance.checks),
+        **declared(case.rule, case.shapes[0]),
     }
 
 
-def of_lbfgs() -> dict[str, Any]:
-    """L-BFGS asks a closure for gradients, so it has problems of its own, and the kit sees it with one iteration."""
-    found = check_optimizer(test_lbfgs.one_iteration)
-    outcomes = [one.outcome for one in found.checks]
+def entry_of_lbfgs() -> dict[str, Any]:
+    """Return the entry of L-BFGS. It calls a closure, so it has problems of its own; the kit checks one iteration."""
+    conformance = check_optimizer(test_lbfgs.one_iteration)
     errors = []
     for problem, settings, steps in test_lbfgs.CASES:
         ours, theirs = (
@@ -99,22 +106,23 @@ def of_lbfgs() -> dict[str, Any]:
         "name": "LBFGS",
         "reference": "torch.optim",
         "error": max(errors),
-        "checks": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-        **shown(rules.LBFGS(), (5, 3)),
+        "checks": counts(conformance.checks),
+        **declared(rules.LBFGS(), (5, 3)),
     }
 
 
-def of_wrapper(case: wrapper_cases.Case) -> dict[str, Any]:
+def entry_of_wrapper(case: wrapper_cases.Case) -> dict[str, Any]:
+    """Measure a wrapper beside its reference and return the entry of the record."""
     start = wrapper_cases.flatten(rule_cases.parameters(torch.float64, case.shapes))
     ours, theirs = (
-        found[: len(start)]
-        for found in (wrapper_cases.final_parameters(case.rule, shapes=case.shapes), case.reference(case.rule))
+        parameters[: len(start)]
+        for parameters in (wrapper_cases.final_parameters(case.rule, shapes=case.shapes), case.reference(case.rule))
     )
     return {
         "name": type(case.rule).__name__,
         "reference": f"around {case.rule.inner.name}",
         "error": rule_cases.relative_error(ours - start, theirs - start),
-        **shown(case.rule, case.shapes[0]),
+        **declared(case.rule, case.shapes[0]),
     }
 
 
@@ -142,15 +150,15 @@ def main() -> None:
     for case in rule_cases.CASES:
         if not selected(case.optimizer):
             continue
-        entry = of_rule(case)
-        known = entries.get(entry["name"])
-        # Of a rule with several cases the worst is shown.
-        if known is None or entry["error"] > known["error"]:
+        entry = entry_of_rule(case)
+        previous = entries.get(entry["name"])
+        # A rule with several cases has the entry of its worst case.
+        if previous is None or entry["error"] > previous["error"]:
             entries[entry["name"]] = entry
         print(entry["name"], entry["error"], entry["checks"], file=sys.stderr)
     if selected(optim.LBFGS):
-        entries["LBFGS"] = of_lbfgs()
-    wrappers = [of_wrapper(case) for case in wrapper_cases.CASES if selected(type(case.rule))]
+        entries["LBFGS"] = entry_of_lbfgs()
+    wrappers = [entry_of_wrapper(case) for case in wrapper_cases.CASES if selected(type(case.rule))]
     measured = {entry["name"] for entry in wrappers}
     entries = {entry["name"]: entry for entry in earlier["rules"]} | entries
     wrappers += [entry for entry in earlier["wrappers"] if entry["name"] not in measured]

@@ -1,10 +1,10 @@
-"""What two minutes buy: eight contenders compared, beside as many trainings one after the other, driven by Optuna.
+"""The time of a comparison of eight contenders in two minutes, beside the same number of trainings driven by Optuna.
 
-The other way is what a careful user would write: for each contender a study of Optuna (TPE, ask and tell, in memory)
-over the same space, whose trainings are a plain loop with torch's own optimizer, fused where torch has that. A few
+The baseline is what a careful user would write: for each contender a study of Optuna (TPE, ask and tell, in memory)
+over the same space. Its trainings are a plain loop with torch's own optimizer, fused where torch has that. A few
 trainings of each contender are measured, half of them before our comparison and half after it, with one thread and with
-two; the faster counts. What as many trainings as ours would take is extrapolated from them. `make rivals` installs
-Optuna; about ten minutes on two cores.
+two; the faster counts. The time of as many trainings as ours is extrapolated from them. `make rivals` installs Optuna;
+about ten minutes on two cores.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).parent / "calibration"))  # workers import the task from there, too
+sys.path.insert(0, str(Path(__file__).parent / "calibration"))  # worker processes import the task from it, too
 from bank import TASK
 
 import thalweg
@@ -35,10 +35,10 @@ from thalweg.rules import Range
 from thalweg.tasks import Task
 
 RECORD = Path(__file__).parent / "records" / "choosing.json"
-PASSES = (9, 20)  # about 300 steps, and as many as the built-in task has
-ALL = 3  # the order by which every hyperparameter is open
+PASSES = (9, 20)  # about 300 steps, and the passes of the built-in task
+MAX_ORDER = 3  # every hyperparameter is searched
 THREADS = (1, 2)
-TORCHS = {
+TORCH_OPTIMIZERS = {
     "SGD": torch.optim.SGD,
     "AdaGrad": torch.optim.Adagrad,
     "RMSprop": torch.optim.RMSprop,
@@ -48,9 +48,15 @@ TORCHS = {
 NOT_FUSED = {"RMSprop"}
 
 
+def tensors(split: Any) -> tuple[Tensor, Tensor]:
+    """Return the inputs and targets of a split of the task, which is held in memory."""
+    inputs, targets = split
+    return inputs, targets
+
+
 def batches(task: Task, contender: Contender) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training batches without end, in a new order each time the data are through."""
-    inputs, targets = task.splits.train
+    """Yield training batches without end, in a new order for each pass."""
+    inputs, targets = tensors(task.splits.train)
     while True:
         if contender.full_batch:
             yield inputs, targets
@@ -60,13 +66,13 @@ def batches(task: Task, contender: Contender) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def train(task: Task, contender: Contender, settings: Settings, seed: int) -> float:
-    """The validation loss after a plain loop of torch, the learning rate falling linearly."""
+    """Train with a plain loop of torch, its learning rate falling linearly, and return the validation loss."""
     torch.manual_seed(seed)
     model = task.model()
-    rule = contender.rule.with_(**settings)
+    rule = contender.rule_at(settings)
     kind = type(rule).__name__
     fused = {} if kind in NOT_FUSED else {"fused": True}
-    optimizer = TORCHS[kind](model.parameters(), **keywords.from_rule(rule), **fused)
+    optimizer = TORCH_OPTIMIZERS[kind](model.parameters(), **keywords.from_rule(rule), **fused)
     (group,) = optimizer.param_groups
     lr = group["lr"]
     steps = task.passes * task.batches_per_pass(full_batch=contender.full_batch)
@@ -76,20 +82,27 @@ def train(task: Task, contender: Contender, settings: Settings, seed: int) -> fl
         functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
     with torch.no_grad():
-        inputs, targets = task.splits.validation
+        inputs, targets = tensors(task.splits.validation)
         return float(functional.cross_entropy(model(inputs), targets))
 
 
-def suggested(trial: optuna.Trial, name: str, found: Range) -> float:
-    """A value in a range, on the range's own scale."""
-    if found.scale == "log-to-one":
-        return 1 - trial.suggest_float(f"1 - {name}", 1 - found.high, 1 - found.low, log=True)
-    return trial.suggest_float(name, found.low, found.high, log=found.scale == "log")
+def suggest(trial: optuna.Trial, name: str, bounds: Range) -> float:
+    """Return the value that Optuna suggests in a range, on the range's own scale."""
+    if bounds.scale == "log-to-one":
+        return 1 - trial.suggest_float(f"1 - {name}", 1 - bounds.high, 1 - bounds.low, log=True)
+    return trial.suggest_float(name, bounds.low, bounds.high, log=bounds.scale == "log")
 
 
 @dataclass
-class Driven:
-    """A contender's study, and the seconds of its trainings, Optuna's own included."""
+class OptunaStudy:
+    """A study of a contender.
+
+    Attributes:
+        task: The task.
+        contender: The contender.
+        study: The study of Optuna.
+        seconds: The time of each training, with Optuna's own.
+    """
 
     task: Task
     contender: Contender
@@ -97,58 +110,64 @@ class Driven:
     seconds: list[float] = field(default_factory=list)
 
     def train(self) -> None:
+        """Train at the settings that Optuna suggests, and tell it the loss."""
         began = time.perf_counter()
         trial = self.study.ask()
-        settings = {name: suggested(trial, name, found) for name, found in self.contender.space(ALL).items()}
+        settings = {name: suggest(trial, name, bounds) for name, bounds in self.contender.space(MAX_ORDER).items()}
         loss = train(self.task, self.contender, settings, trial.number)
         self.study.tell(trial, loss if math.isfinite(loss) else math.inf)
         self.seconds.append(time.perf_counter() - began)
 
 
-def one_after_the_other(studies: dict[int, list[Driven]], trainings: int) -> None:
-    """So many more trainings of each contender, by turns with each number of threads."""
-    before = torch.get_num_threads()
+def train_in_turn(studies: dict[int, list[OptunaStudy]], trainings: int) -> None:
+    """Train each contender this number of times more with each number of threads, in turn."""
+    previous = torch.get_num_threads()
     for _ in range(trainings):
-        for threads, driven in studies.items():
+        for threads, members in studies.items():
             torch.set_num_threads(threads)
-            for one in driven:
-                one.train()
-    torch.set_num_threads(before)
+            for study in members:
+                study.train()
+    torch.set_num_threads(previous)
 
 
-def measured(task: Task, trainings: int, budget: str) -> dict[str, Any]:
-    """Both ways on a task."""
-    studies = {threads: [Driven(task, one) for one in CONTENDERS.values()] for threads in THREADS}
+def measure(task: Task, trainings: int, budget: str) -> dict[str, Any]:
+    """Run the comparison on a task and a sample of the studies, and return the row of the record."""
+    studies = {threads: [OptunaStudy(task, contender) for contender in CONTENDERS.values()] for threads in THREADS}
     for contender in CONTENDERS.values():
-        train(task, contender, {}, 0)  # the first of everything takes longer
-    one_after_the_other(studies, trainings // 2)
+        train(task, contender, {}, 0)  # the first training takes longer
+    train_in_turn(studies, trainings // 2)
     began = time.perf_counter()
-    found = thalweg.compare(task, list(CONTENDERS), budget=budget)
+    comparison = thalweg.compare(task, list(CONTENDERS), budget=budget)
     wall_s = time.perf_counter() - began
-    one_after_the_other(studies, trainings - trainings // 2)
+    train_in_turn(studies, trainings - trainings // 2)
 
-    made = {one.name: [entry for some in one.trials.values() for entry in some] for one in found.contenders}
+    trials = {
+        summary.name: [trial for stage in summary.trials.values() for trial in stage]
+        for summary in comparison.contenders
+    }
     seconds = {
-        name: {threads: statistics.median(driven[k].seconds) for threads, driven in studies.items()}
+        name: {threads: statistics.median(members[k].seconds) for threads, members in studies.items()}
         for k, name in enumerate(CONTENDERS)
     }
-    extrapolated_s = sum(len(made[name]) * min(each.values()) for name, each in seconds.items())
-    plan = found.plan
+    extrapolated_s = sum(len(trials[name]) * min(by_threads.values()) for name, by_threads in seconds.items())
+    plan = comparison.plan
     return {
         "task": task.name,
         "passes": task.passes,
-        "steps": {name: horizon.steps for name, horizon in plan.schedules.items()},
+        "steps": {name: schedule.steps for name, schedule in plan.schedules.items()},
         "budget": budget,
         "wall_s": wall_s,
-        "trainings": {name: len(made[name]) for name in CONTENDERS},
+        "trainings": {name: len(trials[name]) for name in CONTENDERS},
         "optimizer_steps": sum(
-            max((look.step for look in entry.result.evaluations), default=0) for each in made.values() for entry in each
+            max((evaluation.step for evaluation in trial.result.evaluations), default=0)
+            for members in trials.values()
+            for trial in members
         ),
         "draws": plan.design.draws,
         "studies": plan.design.studies,
-        "ranked": found.verdict.ranked is not None,
+        "ranked": comparison.verdict.ranked is not None,
         "workers": plan.num_workers,
-        "ways": {name: backend.reason for name, backend in plan.execution_modes.items()},
+        "ways": {name: mode.reason for name, mode in plan.execution_modes.items()},
         "one_after_the_other": {
             "measured_trainings": {"of each contender": trainings, "with threads": list(THREADS)},
             "median_s_of_a_training": seconds,
@@ -165,20 +184,21 @@ def main() -> None:
     parser.add_argument("--passes", type=int, nargs="+", default=PASSES, help="over the data, in a training")
     parser.add_argument("--budget", default="2m", help="of our comparison")
     parser.add_argument("--out", type=Path, default=RECORD)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows = []
-    for passes in asked.passes:
-        row = measured(replace(TASK, passes=passes), asked.trainings, asked.budget)
+    for passes in arguments.passes:
+        row = measure(replace(TASK, passes=passes), arguments.trainings, arguments.budget)
         rows.append(row)
-        other_s = row["one_after_the_other"]["extrapolated_s"]
+        extrapolated_s = row["one_after_the_other"]["extrapolated_s"]
         print(
             f"{passes} passes: {sum(row['trainings'].values())} trainings in {row['wall_s']:.0f} s, one after another "
-            f"{other_s:.0f} s (extrapolated from {asked.trainings} of each): {row['ours_by_extrapolated']:.3f}",
+            f"{extrapolated_s:.0f} s (extrapolated from {arguments.trainings} of each): "
+            f"{row['ours_by_extrapolated']:.3f}",
             flush=True,
         )
     record = {"rows": rows, "optuna": optuna.__version__, "machine": machine()}
-    asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -97,9 +97,11 @@ def check(library: str, name: str) -> list[dict[str, Any]]:
     from thalweg.testing import check_optimizer
 
     if library == "heavyball":
-        importlib.import_module("heavyball.utils").compile_mode = None
+        utils: Any = importlib.import_module("heavyball.utils")
+        utils.compile_mode = None
     kind = getattr(importlib.import_module(library), name)
     shapes = accepted_shapes(kind)
+    assert shapes is not None, f"{library}.{name} cannot be made from parameters alone"
     return [asdict(result) for result in check_optimizer(factory(kind), shapes=shapes).checks]
 
 
@@ -138,8 +140,8 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             results = dict(zip(names, pool.map(functools.partial(check_in_process, library), names), strict=True))
         earlier = record["libraries"].get(library, {}).get("optimizers", {})
-        kept = {name: findings for name, findings in earlier.items() if name in classes and arguments.names}
-        record["libraries"][library] = {"version": version(LIBRARIES[library]), "optimizers": kept | results}
+        remaining = {name: findings for name, findings in earlier.items() if name in classes and arguments.names}
+        record["libraries"][library] = {"version": version(LIBRARIES[library]), "optimizers": remaining | results}
         RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         findings = [finding for result in results.values() if isinstance(result, list) for finding in result]
         failures = Counter(finding["check"] for finding in findings if finding["outcome"] == "failed")

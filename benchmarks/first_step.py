@@ -1,7 +1,7 @@
-"""How long a new process waits for its first step on the small set, after its imports: ours beside torch's Adam.
+"""The time of the first step of a new process on the small set, after its imports: our Adam beside torch's.
 
-Cold: no kernel has ever been compiled on the machine. Warm: an earlier process has left one. Both are tried in turn
-with torch's, several times. Prints the medians and writes the record.
+Cold: no kernel has been compiled on the machine. Warm: an earlier process has left a kernel. The three are measured in
+turn, several times. The script prints the medians and writes the record.
 """
 
 import json
@@ -30,15 +30,15 @@ print(time.perf_counter() - start)
 
 
 def first_step(optimizer: str, cache: str) -> float:
-    """Seconds from making the optimizer to the end of its first step, in a process of its own."""
-    ended = subprocess.run(
+    """Return the seconds from making the optimizer to the end of its first step, in a process of its own."""
+    completed = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(optimizer=optimizer)],
         env=os.environ | {"XDG_CACHE_HOME": cache},
         capture_output=True,
         text=True,
         check=True,
     )
-    return float(ended.stdout)
+    return float(completed.stdout)
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
             # Warm is a cache in which the compiler has finished.
             first_step("(lambda params: thalweg.optim.Adam(params, backend='compiled'))", cache)
             times["thalweg Adam, warm"].append(first_step("thalweg.optim.Adam", cache))
-    medians = {name: statistics.median(each) for name, each in times.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     extra = {name: median - medians["torch Adam"] for name, median in medians.items()}
     RECORD.write_text(
         json.dumps({"seconds": times, "median_s": medians, "extra_s": extra, "machine": machine()}, indent=1) + "\n"

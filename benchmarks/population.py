@@ -1,7 +1,7 @@
-"""Trainings a second: a population of 128 small networks under one program, beside the same one by one.
+"""Trainings a second: a population of 128 small networks in one program, beside the same trainings one by one.
 
 The network is a perceptron of width 32 on digits, the optimizer Adam at 128 learning rates; one by one it is
-torch.optim's fused Adam. A round times a few steps of each. Prints the ratio and writes the record.
+torch.optim's fused Adam. A round times a few steps of each. The script prints the ratio and writes the record.
 """
 
 import json
@@ -27,7 +27,7 @@ STEPS = {"population": 5, "one by one": 60}  # in a round, about as long
 
 
 def mlp() -> nn.Module:
-    """A perceptron of width 32."""
+    """Return a perceptron of width 32."""
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
@@ -49,12 +49,12 @@ def main() -> None:
         step()
     time.sleep(2)  # for the kernel, which is compiled in the background
     times = measure.time_interleaved(runs, ROUNDS)
-    median = {name: statistics.median(each) / STEPS[name] for name, each in times.items()}
+    median = {name: statistics.median(seconds) / STEPS[name] for name, seconds in times.items()}
     gain = MEMBERS * median["one by one"] / median["population"]
     record = {
         "members": MEMBERS,
         "batch_size": task.batch_size,
-        "step_ms": {name: 1e3 * each for name, each in median.items()},
+        "step_ms": {name: 1e3 * seconds for name, seconds in median.items()},
         "times_as_many_trainings_a_second": gain,
         "machine": machine(),
     }

@@ -1,10 +1,10 @@
-"""Settings to recommend: for each contender one that is good on many tasks without tuning, and how good it is.
+"""Settings to recommend: for each contender one that is good on many tasks without tuning, and its loss.
 
-On every task a contender trains the same quasi-random settings (learning rate and first momentum; the rest as it
-starts) and its library default, each from the same seeds. The regret of a setting on a task is the factor between its
-validation loss and the best that the contender reaches there. Recommended is the setting with the least mean regret,
-averaged over the settings nearest to it, so that no lucky point off a plateau wins. What it is worth on a new task is
-shown by choosing on all tasks but one, and judging on that one. About ten minutes on two cores.
+On every task a contender trains the same quasi-random settings (learning rate and first momentum; the others at their
+starting values) and its library default, each from the same seeds. The regret of a setting on a task is the factor
+between its validation loss and the best that the contender reaches on this task. The setting with the least mean regret
+is recommended. Regrets are averaged over the nearest settings, so that no lucky point off a plateau wins. To estimate
+the regret on a new task, the setting is chosen on all other tasks. About ten minutes on two cores.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from thalweg.rules import Range
 from thalweg.tasks.catalogue import BUILT_IN
 
 RECORD = Path(__file__).parent / "records" / "recommended.json"
-# With their passes, fewer than their own where a training would take long; the longest first.
+# With their passes, fewer than those of the built-in task where a training would take long; the longest first.
 TASKS = {
     "digits-cnn": 4,
     "modular-addition": 15,
@@ -50,49 +50,49 @@ TASKS = {
 SETTINGS, SEEDS = 48, 2
 ORDER = 2  # the learning rate and the first momentum are open
 NEAREST = 3  # settings whose regret is averaged, the setting itself among them
-TOGETHER = {False: 98, True: 14}  # in a population; a full batch is much work already
+MEMBERS = {False: 98, True: 14}  # of a population, without and with a full batch, which needs more memory and time
 WORKERS = 2  # with one thread each
 
 
-def short(value: float, found: Range) -> float:
-    """The value to two digits; of a momentum, its distance to 1."""
-    return round(1 - float(f"{1 - value:.1e}"), 6) if found.scale == "log-to-one" else float(f"{value:.1e}")
+def rounded(value: float, bounds: Range) -> float:
+    """Return a value rounded to two digits; of a momentum, its distance to 1 is rounded."""
+    return round(1 - float(f"{1 - value:.1e}"), 6) if bounds.scale == "log-to-one" else float(f"{value:.1e}")
 
 
-def drawn(contender: Contender, count: int) -> list[Settings]:
-    """The settings to try, as short as they are printed; the library default is the last."""
+def draw(contender: Contender, count: int) -> list[Settings]:
+    """Return the settings to try, rounded as they are printed; the library default is the last."""
     space, start = contender.space(ORDER), contender.rule.settings()
     points = qmc.Sobol(len(space), scramble=True, rng=0).random_base2((count - 1).bit_length())[:count]
-    found = [
+    drawn = [
         {
-            name: short(bounds.value_at(float(at)), bounds)
-            for (name, bounds), at in zip(space.items(), point, strict=True)
+            name: rounded(bounds.value_at(float(position)), bounds)
+            for (name, bounds), position in zip(space.items(), point, strict=True)
         }
         for point in points
     ]
-    return [*found, {name: float(start[name]) for name in space}]
+    return [*drawn, {name: float(start[name]) for name in space}]
 
 
 def score(result: TrainingResult) -> float:
-    """The logarithm of the validation loss; what diverged, or learnt nothing, counts as the untrained model."""
+    """Return the logarithm of the validation loss. A training that diverged, or learnt nothing, counts as untrained."""
     untrained = ScoreScale("log", {"validation": result.evaluations[0].validation})
     return untrained.score(result.validation if result.status == "ok" else math.nan, "validation")
 
 
 def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[float], float]:
-    """The mean score of each setting over the seeds, and the seconds it took. Runs in a worker."""
+    """Train all settings; return the mean score of each over the seeds, and the seconds. Runs in a worker process."""
     began = time.perf_counter()
     task = replace(BUILT_IN[task_name](), passes=TASKS[task_name])
     contender = CONTENDERS[name]
-    horizon = TrainingSchedule(
+    schedule = TrainingSchedule(
         task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", num_evaluations=1
     )
-    trials = [Trial(one, derive(0, "recommended", k)) for one in settings for k in range(SEEDS)]
-    size = TOGETHER[contender.full_batch]
+    trials = [Trial(values, derive(0, "recommended", k)) for values in settings for k in range(SEEDS)]
+    size = MEMBERS[contender.full_batch]
     results = [
         result
         for start in range(0, len(trials), size)
-        for result in as_workload(task).train(contender, trials[start : start + size], horizon)
+        for result in as_workload(task).train(contender, trials[start : start + size], schedule)
     ]
     failed = [result.message for result in results if result.status == "failed"]
     assert not failed, f"{task_name}, {name}: {failed[0]}"
@@ -101,28 +101,42 @@ def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[fl
 
 
 def nearest(contender: Contender, settings: list[Settings]) -> np.ndarray:
-    """For each setting the numbers of the nearest ones, on the scales that are searched."""
+    """Return the numbers of the nearest settings for each setting, on the scales that are searched."""
     space = contender.space(ORDER)
-    places = np.array([[found.position(one[name]) for name, found in space.items()] for one in settings])
+    places = np.array([[bounds.position(values[name]) for name, bounds in space.items()] for values in settings])
     distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
     return distances.argsort(axis=1, kind="stable")[:, :NEAREST]
 
 
 def choose(regrets: np.ndarray, near: np.ndarray) -> int:
-    """The setting in the middle of the best plateau: regrets are (tasks, settings)."""
+    """Return the number of the setting in the middle of the best plateau.
+
+    Args:
+        regrets: The regret of each setting on each task, ``(tasks, settings)``.
+        near: The numbers of the nearest settings of each setting, ``(settings, NEAREST)``.
+    """
     return int(regrets.mean(0)[near].mean(1).argmin())
 
 
-def judged(contender: Contender, settings: list[Settings], found: dict[str, list[float]]) -> dict[str, Any]:
-    """The setting to recommend, and its regret, that of one chosen without the task, and that of the default."""
-    table = np.array(list(found.values()))
+def evaluate(contender: Contender, settings: list[Settings], scores: dict[str, list[float]]) -> dict[str, Any]:
+    """Choose the setting to recommend.
+
+    Args:
+        contender: The contender.
+        settings: The settings that were tried.
+        scores: The score of each setting, by task.
+
+    Returns:
+        The setting, with its regret, the regret of a setting chosen without the task, and that of the default.
+    """
+    table = np.array(list(scores.values()))
     regrets = table - table.min(1, keepdims=True)
     near = nearest(contender, settings)
     chosen = choose(regrets, near)
-    without = [choose(np.delete(regrets, row, axis=0), near) for row in range(len(found))]
+    without = [choose(np.delete(regrets, row, axis=0), near) for row in range(len(scores))]
     columns = {
         "recommended": regrets[:, chosen],
-        "left_out": regrets[range(len(found)), without],
+        "left_out": regrets[range(len(scores)), without],
         "default": regrets[:, -1],
     }
     return {
@@ -132,7 +146,7 @@ def judged(contender: Contender, settings: list[Settings], found: dict[str, list
         "factor_by_task": {
             task: {name: math.exp(column[row]) for name, column in columns.items()}
             | {"chosen_without": settings[without[row]]}
-            for row, task in enumerate(found)
+            for row, task in enumerate(scores)
         },
     }
 
@@ -143,32 +157,36 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK", help="at least two")
     parser.add_argument("--settings", type=int, default=SETTINGS, help="beside the library default")
     parser.add_argument("--out", type=Path, default=RECORD)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     began = time.perf_counter()
-    settings = {name: drawn(contender, asked.settings) for name, contender in CONTENDERS.items()}
-    found: dict[str, dict[str, list[float]]] = {name: {task: [] for task in asked.tasks} for name in CONTENDERS}
+    settings = {name: draw(contender, arguments.settings) for name, contender in CONTENDERS.items()}
+    results: dict[str, dict[str, list[float]]] = {name: {task: [] for task in arguments.tasks} for name in CONTENDERS}
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         jobs = {
-            pool.submit(scores, task, name, settings[name]): (task, name) for task in asked.tasks for name in CONTENDERS
+            pool.submit(scores, task, name, settings[name]): (task, name)
+            for task in arguments.tasks
+            for name in CONTENDERS
         }
         for done, job in enumerate(as_completed(jobs), 1):
             task, name = jobs[job]
-            found[name][task], took_s = job.result()
+            results[name][task], took_s = job.result()
             print(f"{done} of {len(jobs)}: {task}, {name}, {took_s:.1f} s", file=sys.stderr, flush=True)
     record = {
-        "tasks": {task: {"passes": TASKS[task]} for task in asked.tasks},
-        "settings": asked.settings,
+        "tasks": {task: {"passes": TASKS[task]} for task in arguments.tasks},
+        "settings": arguments.settings,
         "seeds": SEEDS,
         "schedule": "linear",
-        "contenders": {name: judged(contender, settings[name], found[name]) for name, contender in CONTENDERS.items()},
+        "contenders": {
+            name: evaluate(contender, settings[name], results[name]) for name, contender in CONTENDERS.items()
+        },
         "seconds": round(time.perf_counter() - began, 1),
         "workers": WORKERS,
         "machine": machine(),
     }
-    asked.out.write_text(json.dumps(record, indent=1) + "\n")
-    for name, one in record["contenders"].items():
-        factors = ", ".join(f"{words} {factor:.2f}" for words, factor in one["mean_factor"].items())
-        print(f"{name:10} {one['recommended']}: {factors}")
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    for name, result in record["contenders"].items():
+        factors = ", ".join(f"{words} {factor:.2f}" for words, factor in result["mean_factor"].items())
+        print(f"{name:10} {result['recommended']}: {factors}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What routing says of the models of transformers: `python benchmarks/routing.py`, four minutes, no network.
+"""Routing of the models of transformers: `python benchmarks/routing.py`, four minutes, no network.
 
 Each `For...` class and each base model that can be made from a configuration is made on the meta device, with two
-layers where its configuration allows, and routed with `optim.route(model, "muon")`. What Muon must not be given is
-told apart from routing: by the types of modules, by what transformers calls output embeddings, by Linears with as many
-outputs as there are labels or words, and by having one dimension.
+layers where its configuration allows, and routed with `optim.route(model, "muon")`. The parameters that Muon must not
+get are identified without routing: by the types of modules, by the output embeddings of transformers, by Linears with
+as many outputs as there are labels or words, and by the number of dimensions.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: what would fetch weights fails at once
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: an attempt to fetch weights fails at once
 
 import torch
 import transformers
@@ -29,62 +29,62 @@ from torch import nn
 from thalweg import optim
 
 RECORD = Path(__file__).parent / "records" / "routing.json"
-PATIENCE_S = 20
-LABELS = 7  # no width has this many
+TIMEOUT_S = 20
+LABELS = 7  # equals no width
 _KIND = re.compile(r".*(For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|Model)")
 _NOT_MODELS = re.compile(r"AutoModel.*|.*Pre[Tt]rained\w*Model\w*|Pretrained.*")
 _DEPTHS = re.compile(r"(\w+_)?(num_hidden_layers|num_layers|n_layers?|layers|num_blocks)")
 
 
 def classes() -> list[type[nn.Module]]:
-    """The models of the installed transformers, each once, under its own name."""
-    found = {}
+    """Return the models of the installed transformers, each once, under its own name."""
+    matches = {}
     for name in sorted(dir(transformers)):
         if not _KIND.fullmatch(name) or _NOT_MODELS.fullmatch(name):
             continue
         try:
-            one = getattr(transformers, name)
-        except Exception:  # wants a library that is not here
+            kind = getattr(transformers, name)
+        except Exception:  # it needs a library that is not installed
             continue
-        if isinstance(one, type) and issubclass(one, transformers.PreTrainedModel) and one.config_class is not None:
-            found[one.__name__] = one
-    return list(found.values())
+        if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel) and kind.config_class is not None:
+            matches[kind.__name__] = kind
+    return list(matches.values())
 
 
 def configurations(kind: Any) -> Iterator[Any]:
-    """Configurations of a kind, the smallest first: some refuse another depth than their own."""
+    """Yield configurations of a class, the smallest first: some classes refuse any depth but their default."""
     small = _small(kind)
-    for given in (small, {name: value for name, value in small.items() if isinstance(value, dict)}, {}):
+    for arguments in (small, {name: value for name, value in small.items() if isinstance(value, dict)}, {}):
         for labels in ({"num_labels": LABELS}, {}):
             try:
-                yield kind(**given, **labels)
+                yield kind(**arguments, **labels)
             except Exception:
                 continue
 
 
 def _small(kind: Any) -> dict[str, Any]:
-    """Arguments that make two layers of every stack, in the parts of a configuration too."""
+    """Return arguments that make two layers of every stack, in the parts of a configuration too."""
     try:
         default = kind()
-    except Exception:  # a few have no defaults that go together
+    except Exception:  # the defaults of a few classes contradict each other
         return {}
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, value in vars(default).items():
         if isinstance(value, int) and not isinstance(value, bool) and value > 2 and _DEPTHS.fullmatch(name):
-            given[name] = 2
+            arguments[name] = 2
         elif isinstance(value, transformers.PreTrainedConfig):
-            # What each layer is would be told for as many as there were.
-            own = {key: one for key, one in value.to_dict().items() if key != "layer_types"}
-            given[name] = own | _small(type(value))
-    return given
+            # `layer_types` has an entry for each layer of the default depth.
+            values = {key: setting for key, setting in value.to_dict().items() if key != "layer_types"}
+            arguments[name] = values | _small(type(value))
+    return arguments
 
 
-def made(one: Any) -> nn.Module | None:
-    """A model of this class without data, or None if no configuration makes one."""
-    for config in configurations(one.config_class):
+def make_model(kind: Any) -> Any:
+    """Return a model of this class without data, or None if no configuration makes one."""
+    for config in configurations(kind.config_class):
         try:
             with torch.device("meta"):
-                return one(config)
+                return kind(config)
         except TimeoutError:
             return None
         except Exception:
@@ -92,44 +92,48 @@ def made(one: Any) -> nn.Module | None:
     return None
 
 
-def forbidden(model: nn.Module) -> dict[int, str]:
-    """What Muon must not be given, and why, by the identity of the parameter."""
+def unsuitable(model: Any) -> dict[int, str]:
+    """Return the parameters that Muon must not get, by identity, each with the reason.
+
+    Args:
+        model: A model of transformers.
+    """
     modules = dict(model.named_modules())
     linears = {path: module for path, module in modules.items() if isinstance(module, nn.Linear)}
     config = model.config
     texts = [config, getattr(config, "text_config", None), getattr(config, "decoder", None)]
-    words = {size for one in texts if isinstance(size := getattr(one, "vocab_size", None), int) and size > 1024}
-    # In a few models a last Linear takes what each label is given by another.
+    words = {size for text in texts if isinstance(size := getattr(text, "vocab_size", None), int) and size > 1024}
+    # In a few models a last Linear gets the outputs of another, one for each label.
     labels = {LABELS} - {module.in_features for module in linears.values()}
-    found = {id(param): "vector" for param in model.parameters() if param.dim() < 2}
+    reasons = {id(param): "vector" for param in model.parameters() if param.dim() < 2}
     for module in modules.values():
         kind = type(module).__name__
         for param in module.parameters(recurse=False):
             if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-                found[id(param)] = "embedding"
+                reasons[id(param)] = "embedding"
             elif isinstance(module, nn.LayerNorm | nn.GroupNorm) or kind.endswith("Norm"):
-                found[id(param)] = "norm"
+                reasons[id(param)] = "norm"
     for path, module in linears.items():
         in_block = re.search(r"\.\d+\.", path)  # where a width may be as large as a vocabulary
         if module.out_features in labels or (module.out_features in words and not in_block):
-            found[id(module.weight)] = "head"
+            reasons[id(module.weight)] = "head"
     try:
         last = model.get_output_embeddings()
     except Exception:  # most have none
         last = None
     if isinstance(last, nn.Module):
-        found |= {id(param): "head" for param in last.parameters()}
-    return found
+        reasons |= {id(param): "head" for param in last.parameters()}
+    return reasons
 
 
 @contextmanager
 def at_most(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError inside when this takes longer."""
+    """Raise TimeoutError in the body of the ``with`` block if it takes longer."""
 
-    def late(number: int, frame: Any) -> None:
+    def raise_timeout(number: int, frame: Any) -> None:
         raise TimeoutError
 
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGALRM, raise_timeout)
     signal.alarm(seconds)
     try:
         yield
@@ -137,21 +141,21 @@ def at_most(seconds: int) -> Iterator[None]:
         signal.alarm(0)
 
 
-def judged(one: type[nn.Module]) -> dict[str, Any] | None:
-    """What routing says of one class; None if it cannot be made."""
+def evaluate(kind: type[nn.Module]) -> dict[str, Any] | None:
+    """Route a model of a class and return the counts, or None if no model can be made."""
     try:
-        with at_most(PATIENCE_S):
-            model = made(one)
+        with at_most(TIMEOUT_S):
+            model = make_model(kind)
     except TimeoutError:
         return None
     if model is None or not any(param.requires_grad for param in model.parameters()):
         return None
     try:
-        with at_most(PATIENCE_S):
+        with at_most(TIMEOUT_S):
             plan = optim.route(model, "muon")
-    except Exception as error:  # what is raised is what was found
+    except Exception as error:  # an error is a result
         return {"error": f"{type(error).__name__}: {error}"[:200]}
-    reasons = forbidden(model)
+    reasons = unsuitable(model)
     return {
         "parameters": len(plan.parameters),
         "matrices": sum(part.rule == "muon" for part in plan.parameters),
@@ -161,7 +165,7 @@ def judged(one: type[nn.Module]) -> dict[str, Any] | None:
             for part in plan.parameters
             if part.rule == "muon" and id(part.param) in reasons
         },
-        "judged": len(reasons),
+        "unsuitable": len(reasons),
     }
 
 
@@ -169,40 +173,40 @@ def main() -> None:
     """Route every model and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", metavar="PATTERN", help="classes whose name matches; nothing is written")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity(100)
     torch.set_num_threads(1)
-    kinds = [one for one in classes() if re.search(asked.only, one.__name__)]
-    found: dict[str, dict[str, Any]] = {}
-    not_made = []
-    for one in track(kinds, "models"):
-        result = judged(one)
+    kinds = [kind for kind in classes() if re.search(arguments.only, kind.__name__)]
+    results: dict[str, dict[str, Any]] = {}
+    not_built = []
+    for kind in track(kinds, "models"):
+        result = evaluate(kind)
         if result is None:
-            not_made.append(one.__name__)
+            not_built.append(kind.__name__)
         else:
-            found[one.__name__] = result
-    routed = {name: one for name, one in found.items() if "error" not in one}
+            results[kind.__name__] = result
+    routed = {name: result for name, result in results.items() if "error" not in result}
     patterns = Counter(
-        pattern for one in routed.values() for pattern in {re.sub(r"\d+", "#", name) for name in one["questions"]}
+        pattern for result in routed.values() for pattern in {re.sub(r"\d+", "#", name) for name in result["questions"]}
     )
     record = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
         "classes": len(kinds),
-        "built": len(found),
+        "built": len(results),
         "routed": len(routed),
-        "with_questions": sum(bool(one["questions"]) for one in routed.values()),
-        "parameters": sum(one["parameters"] for one in routed.values()),
-        "matrices": sum(one["matrices"] for one in routed.values()),
-        "known_not_to_be_matrices": sum(one["judged"] for one in routed.values()),
-        "wrong": {name: one["wrong"] for name, one in routed.items() if one["wrong"]},
-        "errors": {name: one["error"] for name, one in found.items() if "error" in one},
-        "questions": {name: len(one["questions"]) for name, one in routed.items() if one["questions"]},
+        "with_questions": sum(bool(result["questions"]) for result in routed.values()),
+        "parameters": sum(result["parameters"] for result in routed.values()),
+        "matrices": sum(result["matrices"] for result in routed.values()),
+        "known_not_to_be_matrices": sum(result["unsuitable"] for result in routed.values()),
+        "wrong": {name: result["wrong"] for name, result in routed.items() if result["wrong"]},
+        "errors": {name: result["error"] for name, result in results.items() if "error" in result},
+        "questions": {name: len(result["questions"]) for name, result in routed.items() if result["questions"]},
         "asked_most": dict(patterns.most_common(20)),
-        "not_built": not_made,
+        "not_built": not_built,
     }
-    if asked.only:
+    if arguments.only:
         json.dump(record, sys.stdout, indent=1)
     else:
         RECORD.write_text(json.dumps(record, indent=1) + "\n")

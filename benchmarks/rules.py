@@ -1,9 +1,10 @@
-"""What a step of every rule costs for each byte that it must move, beside torch's fused AdamW.
+"""The step time of every rule for each byte that it must move, beside torch's fused AdamW.
 
-`python benchmarks/rules.py` writes `benchmarks/records/rules.json`; eight minutes on two cores. On the parameters of
-GPT-2, whose steps are bound by memory. The bytes of a rule are those of its parameter, gradient and state, each as
-often as a pass reads or writes it; fused AdamW reads 16 for each parameter and writes 12. Passes that only read are
-set beside the reading alone too, since a machine may write while it reads. Rules of matrices are in `matrices.py`.
+`python benchmarks/rules.py` writes `benchmarks/records/rules.json`; eight minutes on two cores. Steps are timed on the
+parameters of GPT-2, where memory bandwidth limits them. The bytes of a rule are those of its parameter, gradient and
+state, each as often as a pass reads or writes it; fused AdamW reads 16 for each parameter and writes 12. Passes that
+only read are also compared with the reading alone, because a machine may write while it reads.
+Rules of matrices are in `matrices.py`.
 """
 
 import gc
@@ -39,6 +40,7 @@ WRAPPED = {
 
 
 def entrants() -> Iterator[tuple[str, rules.Rule]]:
+    """Yield the rules to measure, by name: those that need one gradient a step and no matrices, and some wrappers."""
     for name, kind in RULES.items():
         rule = kind()
         if not rule.traits.needs_whole_matrices and rule.traits.needs == "gradient":
@@ -47,34 +49,37 @@ def entrants() -> Iterator[tuple[str, rules.Rule]]:
 
 
 def parameters() -> list[torch.nn.Parameter]:
+    """Return the parameters of GPT-2 with their gradients."""
     torch.manual_seed(0)
-    made = [torch.nn.Parameter(0.02 * torch.randn(shape)) for shape in SETS["gpt2"]()]
-    for param in made:
+    params = [torch.nn.Parameter(0.02 * torch.randn(shape)) for shape in SETS["gpt2"]()]
+    for param in params:
         param.grad = 0.01 * torch.randn_like(param)
-    return made
+    return params
 
 
 def moved_bytes(rule: rules.Rule) -> tuple[float, float]:
-    """The bytes that a step of a rule must read, and write, for each parameter of the set, in the mean."""
+    """Return the mean number of bytes that a step must read, and write, for each number of the parameters."""
     elements: Counter[int] = Counter()
     for shape in SETS["gpt2"]():
         elements[len(shape)] += torch.Size(shape).numel()
-    each = {
+    bytes_by_dims = {
         dims: KernelSpec(ParameterBatch(Program(rule), [torch.empty([1] * dims)], {})).passes.moved_bytes()
         for dims in elements
     }
     read, written = (
-        sum(each[dims][backend] * count for dims, count in elements.items()) / elements.total() for backend in (0, 1)
+        sum(bytes_by_dims[dims][direction] * count for dims, count in elements.items()) / elements.total()
+        for direction in (0, 1)
     )
     return read, written
 
 
-def measured(name: str, rule: rules.Rule) -> dict[str, Any]:
-    gc.collect()  # what came before would not leave room
+def measure(name: str, rule: rules.Rule) -> dict[str, Any]:
+    """Time the steps of a rule and of fused AdamW in turn, and return the row of the record."""
+    gc.collect()  # the memory of the previous optimizers is needed
     optimizer = optim.optimizer_for(rule)(parameters())
     plan = optimizer.prepare()
-    ways = {one.choice.backend for one in plan.parameters}
-    moved = moved_bytes(rule) if ways == {"compiled"} else None
+    backends = {planned.choice.backend for planned in plan.parameters}
+    moved = moved_bytes(rule) if backends == {"compiled"} else None
     fused = torch.optim.AdamW(parameters(), fused=True)
     steps = {"ours": optimizer.step, "fused": fused.step}
     time_interleaved(steps, 2)
@@ -83,7 +88,7 @@ def measured(name: str, rule: rules.Rule) -> dict[str, Any]:
     return {
         "rule": name,
         "scope": rule.traits.scope,
-        "ways": sorted(ways),
+        "ways": sorted(backends),
         "read": moved and moved[0],
         "written": moved and moved[1],
         "ms": 1e3 * statistics.median(times["ours"]),
@@ -96,11 +101,12 @@ def measured(name: str, rule: rules.Rule) -> dict[str, Any]:
 
 
 def main() -> None:
-    found = []
+    """Measure and write the record."""
+    rows = []
     for name, rule in entrants():
-        found.append(measured(name, rule))
-        print(found[-1], flush=True)
-    RECORD.write_text(json.dumps({"machine": machine(), "rounds": ROUNDS, "rows": found}, indent=1) + "\n")
+        rows.append(measure(name, rule))
+        print(rows[-1], flush=True)
+    RECORD.write_text(json.dumps({"machine": machine(), "rounds": ROUNDS, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What the store costs: 1,000 results of a second each, with curves of 16 looks, written as a comparison writes them.
+"""The time of the store: 1,000 results of a second each with 16 evaluations, written as a comparison writes them.
 
-Nothing is trained: the results are made up. They are written into a new file in batches as large as a population, and
-read back once, as a comparison reads them for its verdict. Prints the share of the trainings' time, writes the record.
+Nothing is trained: the results are random. They are written into a new file in batches as large as a population, and
+read back once, as a comparison reads them for its verdict. The script prints the share of the time of the trainings and
+writes the record.
 """
 
 import argparse
@@ -25,50 +26,58 @@ from thalweg.comparison.training.result import Evaluation, TrainingResult
 HERE = Path(__file__).parent
 RECORD = HERE / "records" / "store_overhead.json"
 TRIALS, TRIAL_S = 1000, 1.0
-HORIZON = TrainingSchedule(680, "linear", num_evaluations=16)
+SCHEDULE = TrainingSchedule(680, "linear", num_evaluations=16)
 BATCHES = (1, 8, 32)
 WORKERS = (1, 2)  # two workers train twice as fast, and one process writes
 REPETITIONS = 5
 BOUND = 0.05
 
 
-def made_up(trials: int) -> list[TrialRecord]:
-    """Results like those of AdamW: all settings searched, every number with all its digits."""
+def random_records(trials: int) -> list[TrialRecord]:
+    """Return records like those of AdamW: all settings are searched, and every number has all its digits."""
     random.seed(0)
-    entries = []
+    records = []
     for trial, settings in enumerate(draw_settings(parse("adamw"), trials, seed=0)):
-        looks = [Evaluation(step, random.random(), random.random()) for step in HORIZON.evaluation_steps()]
-        result = TrainingResult("ok", *(random.random() for _ in range(4)), seconds=TRIAL_S, evaluations=looks)
-        entries.append(TrialRecord("adamw", "search", 0, trial, random.getrandbits(32), settings, result))
-    return entries
+        evaluations = [Evaluation(step, random.random(), random.random()) for step in SCHEDULE.evaluation_steps()]
+        result = TrainingResult(
+            "ok",
+            train=random.random(),
+            validation=random.random(),
+            test=random.random(),
+            test_error=random.random(),
+            seconds=TRIAL_S,
+            evaluations=evaluations,
+        )
+        records.append(TrialRecord("adamw", "search", 0, trial, random.getrandbits(32), settings, result))
+    return records
 
 
-def written(entries: list[TrialRecord], batch: int) -> dict[str, float]:
-    """Seconds to write results to a new file and to read them back, and what the file holds in bytes."""
+def write_and_read(records: list[TrialRecord], batch: int) -> dict[str, float]:
+    """Write records to a new file and read them back; return the seconds of each and the bytes of the file."""
     # Beside this script: a folder for temporary files may lie in memory.
     with tempfile.TemporaryDirectory(dir=HERE) as folder:
         store = Store(Path(folder) / "store.sqlite")
-        header = store.create("key", workload=WORKLOAD, contenders=[], plan=PLAN, environment={})
+        comparison = store.create("key", workload=WORKLOAD, contenders=[], plan=PLAN, environment={})
         began = time.perf_counter()
-        for start in range(0, len(entries), batch):
-            store.add(header.id, entries[start : start + batch])
+        for start in range(0, len(records), batch):
+            store.add(comparison.id, records[start : start + batch])
         add_s = time.perf_counter() - began
         began = time.perf_counter()
-        found = store.trials(header.id)
+        stored = store.trials(comparison.id)
         read_s = time.perf_counter() - began
-        assert found == entries
+        assert stored == records
         store.close()
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return {"add_s": add_s, "read_s": read_s, "bytes": size}
 
 
-def summed(batch: int, runs: list[dict[str, float]], trials: int) -> dict[str, Any]:
-    """The repetitions with one size of batch: medians and the worst, and shares of the time of the trainings."""
-    taken = [run["add_s"] + run["read_s"] for run in runs]
+def summarize(batch: int, runs: list[dict[str, float]], trials: int) -> dict[str, Any]:
+    """Return the median and the worst repetition with one size of batch, and shares of the time of the trainings."""
+    seconds = [run["add_s"] + run["read_s"] for run in runs]
     shares = {
         workers: {
-            "median": statistics.median(taken) * workers / (trials * TRIAL_S),
-            "worst": max(taken) * workers / (trials * TRIAL_S),
+            "median": statistics.median(seconds) * workers / (trials * TRIAL_S),
+            "worst": max(seconds) * workers / (trials * TRIAL_S),
         }
         for workers in WORKERS
     }
@@ -85,26 +94,26 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--out", type=Path, default=RECORD)
-    asked = parser.parse_args()
-    entries = made_up(asked.trials)
+    arguments = parser.parse_args()
+    records = random_records(arguments.trials)
     runs: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
-    for _ in range(asked.repetitions):
+    for _ in range(arguments.repetitions):
         for batch in BATCHES:
-            runs[batch].append(written(entries, batch))
-    rows = [summed(batch, each, asked.trials) for batch, each in runs.items()]
+            runs[batch].append(write_and_read(records, batch))
+    rows = [summarize(batch, repetitions, arguments.trials) for batch, repetitions in runs.items()]
     record = {
-        "trials": asked.trials,
+        "trials": arguments.trials,
         "trial_s": TRIAL_S,
-        "looks": HORIZON.num_evaluations,
-        "repetitions": asked.repetitions,
+        "looks": SCHEDULE.num_evaluations,
+        "repetitions": arguments.repetitions,
         "bound": BOUND,
         "rows": rows,
         "machine": machine(),
     }
-    asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
     for row in rows:
         shares = ", ".join(
-            f"{share['median']:.3%} (worst {share['worst']:.3%}) with {workers} at work"
+            f"{share['median']:.3%} (worst {share['worst']:.3%}) with {workers} workers"
             for workers, share in row["share_by_workers"].items()
         )
         print(f"batches of {row['batch']}: {shares}; {row['bytes'] / 1e6:.2f} MB")

@@ -390,10 +390,10 @@ def matrices_table(record: Record) -> str:
                 f"({low:.2f} to {high:.2f}) | {run['ms']:.0f} ms | {theirs:.0f} ms |"
             )
         if "spread" in row:
-            here, there = row["spread"].values()
+            ours_spread, torch_spread = row["spread"].values()
             spreads.append(
-                f"The singular values of a step of Muon{with_} spread by {here:.3f} of their mean here and by "
-                f"{there:.3f} in torch."
+                f"The singular values of a step of Muon{with_} spread by {ours_spread:.3f} of their mean here and by "
+                f"{torch_spread:.3f} in torch."
             )
         at = f" at {row['width']}" if "products" in row or "square" in row else ""
         rounds.append(f"{row['rule']}{with_}{at} {row['rounds']} of {row['steps']}")

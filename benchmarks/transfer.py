@@ -1,8 +1,8 @@
-"""How good a learning rate is that `optim.transfer` brings over from a tuned AdamW, on real tasks.
+"""The losses at learning rates that `optim.transfer` computes from a tuned AdamW, on real tasks.
 
-For each task AdamW's learning rate is tuned on a grid, its gradients of thirty steps are kept, and every other rule is
-trained at the rate that comes over, at the same number as AdamW's, at its default, and on a grid of its own, all from
-the same seeds. `python benchmarks/transfer.py` writes `benchmarks/records/transfer.json`; a few minutes on two cores.
+For each task AdamW's learning rate is tuned on a grid and its gradients of thirty steps are recorded. Every other rule
+is trained at the transferred rate, at AdamW's rate, at its default, and on a grid of its own, all from the same seeds.
+`python benchmarks/transfer.py` writes `benchmarks/records/transfer.json`; a few minutes on two cores.
 """
 
 import json
@@ -34,78 +34,86 @@ TASKS = {"digits": 20, "breast-cancer": 20, "patches": 10, "elevation": 8, "modu
 SOURCE = "adamw"
 TARGETS = ("lion", "signum", "momentum", "rmsprop", "nadam", "adagrad", "muon+adamw")
 MATCHES: tuple[Match, ...] = ("step", "distance")
-GRID, SEEDS, KEPT = 21, 2, 30
+GRID, SEEDS, NUM_GRADIENTS = 21, 2, 30
 
 
-def trained(task: Task, contender: Contender, lrs: list[float]) -> list[float]:
-    """The mean logarithm of the validation loss at each learning rate; what diverged counts as untrained."""
-    horizon = TrainingSchedule(task.passes * task.batches_per_pass(), "linear", num_evaluations=1)
+def scores_at(task: Task, contender: Contender, lrs: list[float]) -> list[float]:
+    """Return the mean log validation loss at each learning rate. A training that diverged counts as untrained."""
+    schedule = TrainingSchedule(task.passes * task.batches_per_pass(), "linear", num_evaluations=1)
     trials = [Trial({"lr": lr}, derive(0, "transfer", k)) for lr in lrs for k in range(SEEDS)]
-    found = []
-    for result in as_workload(task).train(contender, trials, horizon):
+    scores = []
+    for result in as_workload(task).train(contender, trials, schedule):
         assert result.status != "failed", f"{task.name}, {contender.name}: {result.message}"
         untrained = ScoreScale("log", {"validation": result.evaluations[0].validation})
-        found.append(untrained.score(result.validation if result.status == "ok" else math.nan, "validation"))
-    return [fmean(found[k : k + SEEDS]) for k in range(0, len(found), SEEDS)]
+        scores.append(untrained.score(result.validation if result.status == "ok" else math.nan, "validation"))
+    return [fmean(scores[k : k + SEEDS]) for k in range(0, len(scores), SEEDS)]
 
 
 def grid(contender: Contender) -> list[float]:
-    within = contender.space(1)["lr"]
-    return [float(f"{within.value_at(k / (GRID - 1)):.3g}") for k in range(GRID)]
+    """Return learning rates over a contender's search range."""
+    bounds = contender.space(1)["lr"]
+    return [float(f"{bounds.value_at(k / (GRID - 1)):.3g}") for k in range(GRID)]
 
 
 def gradients(task: Task, contender: Contender, lr: float) -> tuple[torch.nn.Module, list[dict[str, torch.Tensor]]]:
-    """The model and the gradients by name, of some steps after a fifth of a training."""
-    horizon = TrainingSchedule(task.passes * task.batches_per_pass(), "linear")
+    """Return the model and its gradients by name, of some steps after a fifth of a training."""
+    schedule = TrainingSchedule(task.passes * task.batches_per_pass(), "linear")
     run = SingleRun(task, contender, Trial({"lr": lr}, derive(0, "transfer", 0)))
-    kept = []
-    for step in range(horizon.steps // 5 + KEPT):
-        run.step(horizon.lr_factor(step))
-        if step >= horizon.steps // 5:
-            kept.append({name: param.grad.clone() for name, param in run.model.named_parameters()})
-    return run.model, kept
+    recorded = []
+    for step in range(schedule.steps // 5 + NUM_GRADIENTS):
+        run.step(schedule.lr_factor(step))
+        if step >= schedule.steps // 5:
+            grads = {name: param.grad for name, param in run.model.named_parameters()}
+            recorded.append({name: grad.clone() for name, grad in grads.items() if grad is not None})
+    return run.model, recorded
 
 
-def brought(
-    source: rules.Rule, target: Contender, task: Task, model: torch.nn.Module, kept: list[Any], match: Match
+def transferred_lr(
+    source: rules.Rule,
+    target: Contender,
+    task: Task,
+    model: torch.nn.Module,
+    recorded: list[dict[str, torch.Tensor]],
+    match: Match,
 ) -> float:
-    """The learning rate that comes over; for rules side by side, that of the first on its own parameters."""
-    rule, names = target.rule, [name for name, _ in model.named_parameters()]
+    """Return the transferred learning rate; of a routed rule, that of its Muon on the parameters that Muon gets."""
+    rule, names = target.rule_at({}), [name for name, _ in model.named_parameters()]
     if rule.parts:
-        names = [one.name for one in route(model, rule, roles=task.roles).parameters if one.rule == "muon"]
+        names = [part.name for part in route(model, rule, roles=task.roles).parameters if part.rule == "muon"]
         rule = rule.parts["muon"]
     params = [dict(model.named_parameters())[name] for name in names]
-    found = transfer(source, rule, params, [[grads[name] for name in names] for grads in kept], match=match)
-    return float(f"{float(found.rule.settings()['lr']):.3g}")
+    result = transfer(source, rule, params, [[grads[name] for name in names] for grads in recorded], match=match)
+    return float(f"{float(result.rule.settings()['lr']):.3g}")
 
 
-def on(name: str) -> list[dict[str, Any]]:
-    """What all targets come to on one task."""
+def measure(name: str) -> list[dict[str, Any]]:
+    """Train all targets on a task and return a row of the record for each."""
     task = replace(BUILT_IN[name](), passes=TASKS[name])
     source = parse(SOURCE)
     lrs = grid(source)
-    lr = lrs[int(np.argmin(trained(task, source, lrs)))]
-    model, kept = gradients(task, source, lr)
+    lr = lrs[int(np.argmin(scores_at(task, source, lrs)))]
+    model, recorded = gradients(task, source, lr)
     rows = []
-    for wanted in TARGETS:
-        target = parse(wanted)
-        own = grid(target)
+    for target_name in TARGETS:
+        target = parse(target_name)
+        target_grid = grid(target)
         tried = {
-            f"by {match}": brought(source.rule_at({"lr": lr}), target, task, model, kept, match) for match in MATCHES
+            f"by {match}": transferred_lr(source.rule_at({"lr": lr}), target, task, model, recorded, match)
+            for match in MATCHES
         }
         tried |= {"same": lr, "default": float(target.rule.hypers()["lr"].default)}
-        scores = trained(task, target, [*own, *tried.values()])
+        scores = scores_at(task, target, [*target_grid, *tried.values()])
         best = int(np.argmin(scores))
         rows.append(
             {
                 "task": name,
-                "target": wanted,
+                "target": target_name,
                 "source_lr": lr,
-                "best_lr": [*own, *tried.values()][best],
+                "best_lr": [*target_grid, *tried.values()][best],
                 "lr": tried,
                 "factor": {
-                    where: math.exp(score - scores[best])
-                    for where, score in zip(tried, scores[len(own) :], strict=True)
+                    label: math.exp(score - scores[best])
+                    for label, score in zip(tried, scores[len(target_grid) :], strict=True)
                 },
             }
         )
@@ -114,13 +122,14 @@ def on(name: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    rows = [row for name in TASKS for row in on(name)]
+    """Measure and write the record."""
+    rows = [row for name in TASKS for row in measure(name)]
     record = {
         "machine": machine(),
         "source": SOURCE,
         "grid": GRID,
         "seeds": SEEDS,
-        "kept": KEPT,
+        "kept": NUM_GRADIENTS,
         "tasks": TASKS,
         "rows": rows,
     }

@@ -1,8 +1,8 @@
 """The bank: every setting of every contender trained from every seed, so that a protocol can be replayed on it.
 
 `python benchmarks/calibration/bank.py` makes `bank.npz`: 1,024 quasi-random settings of each of five contenders, each
-trained from the same 24 seeds, on digits by a perceptron of width 32, 300 steps (9 passes). What a protocol then finds
-can be held against the truth: the mean over the seeds. Takes about twenty minutes on two cores.
+trained from the same 24 seeds, on digits by a perceptron of width 32, 300 steps (9 passes). The decisions of a protocol
+can then be compared with the truth: the mean over the seeds. It takes about twenty minutes on two cores.
 """
 
 import json
@@ -17,10 +17,10 @@ from torch import nn
 
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning.pilot import measure
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.training.workload import as_workload
 from thalweg.tasks.digits import digits
 
 BANK = Path(__file__).parent / "bank.npz"
@@ -31,6 +31,7 @@ ORDER = 2  # the learning rate and the first momentum are open, as with 24 trial
 
 
 def width_32() -> nn.Module:
+    """Return a perceptron of width 32."""
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
@@ -38,9 +39,11 @@ TASK = replace(digits(), name="digits-32", model=width_32, passes=9)
 
 
 def main() -> None:
-    horizon = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", num_evaluations=1)
+    """Train the bank and write it."""
+    workload = as_workload(TASK)
+    schedule = TrainingSchedule(TASK.passes * TASK.batches_per_pass(), "linear", num_evaluations=1)
     seeds = [derive(0, "bank", k) for k in range(SEEDS)]
-    _, untrained = measure(TASK, parse("sgd"), horizon, seeds[0])
+    untrained = workload.measure(parse("sgd"), schedule, seeds[0]).untrained
     ends = np.full((2, len(CONTENDERS), SETTINGS, SEEDS), np.nan, dtype=np.float32)
     jobs: dict[Job, tuple[int, int]] = {}
     settings = []
@@ -49,22 +52,25 @@ def main() -> None:
         space = contender.space(ORDER)
         points = qmc.Sobol(len(space), scramble=True, rng=row).random(SETTINGS)
         drawn = [
-            {key: found.value_at(float(at)) for (key, found), at in zip(space.items(), point, strict=True)}
+            {
+                setting: bounds.value_at(float(position))
+                for (setting, bounds), position in zip(space.items(), point, strict=True)
+            }
             for point in points
         ]
         settings.append(drawn)
-        each = MEMBERS // SEEDS
-        for start in range(0, SETTINGS, each):
-            trials = tuple(Trial(one, seed) for one in drawn[start : start + each] for seed in seeds)
-            jobs[Job((contender,) * len(trials), trials, horizon, 10.0)] = (row, start)
-    with WorkerPool(TASK, 2, print) as crew:
-        for done, (job, results) in enumerate(crew.results(list(jobs), lambda *_: None), 1):
+        size = MEMBERS // SEEDS
+        for start in range(0, SETTINGS, size):
+            trials = tuple(Trial(values, seed) for values in drawn[start : start + size] for seed in seeds)
+            jobs[Job((contender,) * len(trials), trials, schedule, 10.0)] = (row, start)
+    with WorkerPool(workload, 2, print) as pool:
+        for done, (job, results) in enumerate(pool.run(list(jobs), lambda *_: None), 1):
             row, start = jobs[job]
             for k, result in enumerate(results):
                 if result.status == "ok":
                     ends[:, row, start + k // SEEDS, k % SEEDS] = result.validation, result.test
             print(f"{done} of {len(jobs)} populations", file=sys.stderr)
-    about = {"task": TASK.name, "steps": horizon.steps, "contenders": CONTENDERS, "untrained": untrained}
+    about = {"task": TASK.name, "steps": schedule.steps, "contenders": CONTENDERS, "untrained": untrained}
     about |= {"torch": torch.__version__, "settings": settings}
     np.savez_compressed(BANK, validation=ends[0], test=ends[1], about=json.dumps(about))
 

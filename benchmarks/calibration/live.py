@@ -17,24 +17,25 @@ RUNS, BUDGET = 20, "8x24trials"
 
 
 def main() -> None:
+    """Run the comparisons and write the record."""
     runs = []
     for seed in range(RUNS):
         began = time.perf_counter()
-        found = thalweg.compare(TASK, ["adamw"], control=True, budget=BUDGET, seed=seed)
-        ranked = found.verdict.ranked
+        comparison = thalweg.compare(TASK, ["adamw"], control=True, budget=BUDGET, seed=seed)
+        ranked = comparison.verdict.ranked
         assert ranked is not None
         runs.append(
             {
                 "seed": seed,
                 "called_different": len(ranked) == 1,
-                "settled": found.verdict.settled,
-                "worse_by": found.contenders[-1].worse_by,
-                "trainings": found.to_json()["trainings"],
+                "settled": comparison.verdict.settled,
+                "worse_by": comparison.contenders[-1].worse_by,
+                "trainings": comparison.to_json()["trainings"],
                 "seconds": round(time.perf_counter() - began, 1),
             }
         )
         print(runs[-1], file=sys.stderr)
-        # After each: an interrupted record is shorter, and true.
+        # Written after each run: the record of an interrupted benchmark is shorter, and still correct.
         RECORD.write_text(json.dumps({"task": TASK.name, "budget": BUDGET, "runs": runs}, indent=1) + "\n")
 
 

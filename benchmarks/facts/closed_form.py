@@ -12,7 +12,7 @@ CONDITION, STEPS = 100.0, 300
 
 
 def contraction(lr: float, momentum: float) -> float:
-    """By what factor the distance to the optimum shrinks in a step, late in a run of our own optimizer."""
+    """Return the factor by which a step shrinks the distance to the optimum, late in a run of our own optimizer."""
     curvatures = torch.logspace(0, -math.log10(CONDITION), 12, dtype=torch.float64)
     point = torch.ones(12, dtype=torch.float64, requires_grad=True)
     optimizer = thalweg.optim.SGD([point], lr=lr, momentum=momentum)
@@ -26,6 +26,7 @@ def contraction(lr: float, momentum: float) -> float:
 
 
 def measure() -> dict[str, Any]:
+    """Return the claim, its setting and the measured values."""
     largest, least = 1.0, 1 / CONDITION
     descent = 2 / (largest + least)
     root = math.sqrt(CONDITION)

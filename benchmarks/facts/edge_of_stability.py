@@ -13,6 +13,7 @@ STEPS, FROM, EVERY = 1500, 750, 50
 
 
 def measure() -> dict[str, Any]:
+    """Return the claim, its setting and the measured values."""
     images, labels = (part[:500] for part in digits().splits.train)  # type: ignore[union-attr,index]
     targets = nn.functional.one_hot(labels, 10).float()
     seen = {}
@@ -40,7 +41,7 @@ def measure() -> dict[str, Any]:
 
 
 def sharpness(loss: Any, model: nn.Module, rounds: int = 40) -> float:
-    """The largest eigenvalue of the Hessian, by power iteration."""
+    """Return the largest eigenvalue of the Hessian, by power iteration."""
     params = {name: param.detach() for name, param in model.named_parameters()}
     gradient = torch.func.grad(loss)
     generator = torch.Generator().manual_seed(1)

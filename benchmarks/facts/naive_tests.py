@@ -10,7 +10,8 @@ REPLAYS = 2000
 
 
 def measure() -> dict[str, Any]:
-    (bank,) = [one for one in digits_banks() if one.name == "adamw"]
+    """Return the claim, its setting and the measured values."""
+    (bank,) = [bank for bank in digits_banks() if bank.name == "adamw"]
     seen = {}
     for trials in (5, 10, 25, 50):
         rng = np.random.default_rng(trials)
@@ -21,8 +22,8 @@ def measure() -> dict[str, Any]:
             judged = columns[1:6]
             if a != b:
                 hits.append(stats.ttest_rel(bank.test[a, judged], bank.test[b, judged]).pvalue < 0.05)
-        found = share(hits)
-        seen[f"{trials} trials"] = [found["share"], found["low"], found["high"]]
+        different = share(hits)
+        seen[f"{trials} trials"] = [different["share"], different["low"], different["high"]]
     return {
         "claim": "a t-test over 5 seeds after one tuning calls identical optimizers different far more often than 5 %",
         "setting": "digits, perceptron of width 32, AdamW against itself, share of replays with its 95 % interval",
@@ -31,5 +32,6 @@ def measure() -> dict[str, Any]:
 
 
 def best_of(bank: Bank, rng: np.random.Generator, trials: int, seed: int) -> int:
+    """Return the drawn setting with the best validation score from one seed."""
     drawn = rng.choice(len(bank.test), trials, replace=False)
     return int(drawn[bank.validation[drawn, seed].argmin()])

@@ -1,7 +1,7 @@
 """Facts about optimizers and about comparing them, each measured anew: `python benchmarks/facts/run.py`.
 
-Writes `benchmarks/records/facts.json`; about five minutes on two cores. A fact is a file here with `measure()`, which
-returns what is claimed, in which setting, and what was seen: named numbers, with intervals where they are means.
+Writes `benchmarks/records/facts.json`; about five minutes on two cores. A fact is a file in this folder with a function
+`measure`, which returns the claim, its setting and the measured values by name. Means have intervals.
 """
 
 import importlib
@@ -25,15 +25,16 @@ FACTS = (
 
 
 def main() -> None:
+    """Measure the facts that the command line names, or all, and write the record of all."""
     sys.path[:0] = [str(HERE), str(HERE.parent / "calibration")]
-    found = []
+    facts = []
     for name in sys.argv[1:] or FACTS:
         began = time.perf_counter()
         fact = importlib.import_module(name).measure()
-        found.append({"fact": name, **fact, "seconds": round(time.perf_counter() - began, 1)})
-        print(json.dumps(found[-1], indent=1))
+        facts.append({"fact": name, **fact, "seconds": round(time.perf_counter() - began, 1)})
+        print(json.dumps(facts[-1], indent=1))
     if not sys.argv[1:]:
-        RECORD.write_text(json.dumps(found, indent=1) + "\n")
+        RECORD.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The best value of a search is too good; retraining the best few before choosing makes it honest, and better."""
+"""The best value of a search is too good; retraining the best few settings reduces this bias and chooses better."""
 
 import math
 from typing import Any
@@ -12,7 +12,8 @@ REPLAYS, TRIALS = 2000, 24
 
 
 def measure() -> dict[str, Any]:
-    (bank,) = [one for one in digits_banks() if one.name == "adamw"]
+    """Return the claim, its setting and the measured values."""
+    (bank,) = [bank for bank in digits_banks() if bank.name == "adamw"]
     rng = np.random.default_rng(0)
     once, again, gained = [], [], []
     truth = bank.validation.mean(1)
@@ -33,8 +34,8 @@ def measure() -> dict[str, Any]:
         ("best of 3 retrained, too good by", again),
         ("the latter's setting is better by", gained),
     ):
-        found = statistics.interval(values)
-        seen[words] = [found.mean, found.low, found.high]
+        interval = statistics.interval(values)
+        seen[words] = [interval.mean, interval.low, interval.high]
     return {
         "claim": "the best value of a search is too good; retraining the best few cuts that and finds a better setting",
         "setting": "digits, perceptron of width 32, AdamW, 24 trials, validation loss, mean share with 95 % interval",
