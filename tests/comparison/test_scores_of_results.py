@@ -1,4 +1,4 @@
-"""From a stored result to the scores of the protocol: which split selects, which evaluates, and what is a bound."""
+"""Scores of stored results: which split selects, which evaluates, and which scores are bounds."""
 
 import math
 from typing import Any
@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import thalweg
-from thalweg.comparison import executor
 from thalweg.comparison.protocol.score_scale import ScoreScale
+from thalweg.comparison.protocol.trial import TrialScore
 from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.training.result import TrainingResult
 
 UNTRAINED = {"train": 4.0, "validation": 5.0, "test": 6.0}
@@ -25,30 +26,33 @@ class FakePlan:
     judged_on = "test"
 
 
-def score(result: TrainingResult) -> Any:
+def scores_of(result: TrainingResult) -> TrialScore:
     record = TrialRecord("a", "race", 0, 0, 0, {}, result)
     plan: Any = FakePlan()
-    return executor.outcome(record, plan)
+    return trial_score(record, plan)
 
 
-def test_the_selection_split_selects_and_the_other_evaluates() -> None:
-    found = score(TrainingResult("ok", 0.5, 1.0, 2.0))
-    assert (found.selection_score, found.evaluation_score) == (pytest.approx(math.log(1.0)), pytest.approx(math.log(2)))
-    assert (found.completed, found.clipped) == (True, False)
+def test_the_selection_split_selects_and_the_test_split_evaluates() -> None:
+    scores = scores_of(TrainingResult("ok", 0.5, 1.0, 2.0))
+    assert (scores.selection_score, scores.evaluation_score) == (
+        pytest.approx(math.log(1.0)),
+        pytest.approx(math.log(2)),
+    )
+    assert (scores.completed, scores.clipped) == (True, False)
 
 
 @pytest.mark.parametrize("status", ["diverged", "failed"])
-def test_what_did_not_end_well_counts_as_untrained_by_each_split(status: str) -> None:
-    found = score(TrainingResult(status, 0.5, 1.0, 2.0))
-    assert (found.selection_score, found.evaluation_score) == (pytest.approx(math.log(5)), pytest.approx(math.log(6)))
-    assert (found.completed, found.clipped) == (False, True)
+def test_a_training_that_did_not_end_well_counts_as_untrained_by_each_split(status: str) -> None:
+    scores = scores_of(TrainingResult(status, 0.5, 1.0, 2.0))
+    assert (scores.selection_score, scores.evaluation_score) == (pytest.approx(math.log(5)), pytest.approx(math.log(6)))
+    assert (scores.completed, scores.clipped) == (False, True)
 
 
 @pytest.mark.parametrize(("loss", "clipped"), [(5.9, False), (6.0, False), (6.1, True), (math.nan, True)])
 def test_a_score_is_a_bound_where_the_loss_is_worse_than_untrained(loss: float, clipped: bool) -> None:
-    found = score(TrainingResult("ok", 0.5, 1.0, loss))
-    assert found.clipped == clipped
-    assert found.evaluation_score == pytest.approx(math.log(min(6.0, loss) if loss == loss else 6.0))
+    scores = scores_of(TrainingResult("ok", 0.5, 1.0, loss))
+    assert scores.clipped == clipped
+    assert scores.evaluation_score == pytest.approx(math.log(min(6.0, loss) if loss == loss else 6.0))
 
 
 def test_a_whole_comparison_selects_by_validation_and_evaluates_by_test() -> None:
@@ -60,9 +64,9 @@ def test_a_whole_comparison_selects_by_validation_and_evaluates_by_test() -> Non
         report(1.0)
         report(0.1 + lr, test=1 / (1 + lr))
 
-    found = thalweg.compare(train, ["sgd:momentum=0,weight_decay=0"], budget="8trials")
-    (summary,) = found.contenders
-    rates = sorted(stored.settings["lr"] for stored in summary.entries["search"])
-    assert {stored.settings["lr"] for stored in summary.entries["retrain"]} == set(rates[:2])
-    assert {stored.settings["lr"] for stored in summary.entries["race"]} == {rates[0]}
+    comparison = thalweg.compare(train, ["sgd:momentum=0,weight_decay=0"], budget="8trials")
+    (summary,) = comparison.contenders
+    rates = sorted(trial.settings["lr"] for trial in summary.trials["search"])
+    assert {trial.settings["lr"] for trial in summary.trials["retrain"]} == set(rates[:2])
+    assert {trial.settings["lr"] for trial in summary.trials["race"]} == {rates[0]}
     assert summary.value.mean == pytest.approx(1 / (1 + rates[0]))

@@ -1,4 +1,4 @@
-"""Boundaries of planning: what a budget pays for, when workers pay, and where proposals may lie."""
+"""Boundaries of planning: the design of a budget, the gain of workers, and the range of proposals."""
 
 import pytest
 import torch
@@ -8,9 +8,11 @@ import thalweg
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.planning import budget, num_workers
 from thalweg.comparison.planning.budget import Budget, ladder
-from thalweg.comparison.planning.num_workers import HIRING_S, choose_num_workers
-from thalweg.comparison.planning.pilot import ExecutionMode
+from thalweg.comparison.planning.num_workers import START_S, choose_num_workers
 from thalweg.comparison.planning.proposals import propose
+from thalweg.comparison.training import timing
+from thalweg.comparison.training.timing import ExecutionMode
+from thalweg.comparison.training.workload import as_workload
 from thalweg.errors import BudgetError
 from thalweg.rules import Range
 
@@ -32,19 +34,19 @@ def test_steps_are_planned_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("planned_s", "alone_s", "chosen"),
+    ("planned_s", "single_thread_s", "chosen"),
     [
-        (4 * HIRING_S, 1.0, 2),  # twice as fast
-        (4 * HIRING_S - 0.1, 1.0, 1),  # too short to start workers for
+        (4 * START_S, 1.0, 2),  # twice as fast
+        (4 * START_S - 0.1, 1.0, 1),  # too short to start workers for
         (1000.0, 1.59, 2),  # 2 / 1.59 = 1.26 times as fast
         (1000.0, 1.61, 1),  # 1.24 times
     ],
 )
 def test_workers_are_started_where_they_pay(
-    monkeypatch: pytest.MonkeyPatch, planned_s: float, alone_s: float, chosen: int
+    monkeypatch: pytest.MonkeyPatch, planned_s: float, single_thread_s: float, chosen: int
 ) -> None:
-    measured = iter([1.0, alone_s])
-    monkeypatch.setattr(num_workers, "seconds_of", lambda action: next(measured))
+    measured = iter([1.0, single_thread_s])
+    monkeypatch.setattr(timing, "seconds_of", lambda action: next(measured))
     monkeypatch.setattr(num_workers.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     modes = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     task = thalweg.Task(
@@ -53,7 +55,7 @@ def test_workers_are_started_where_they_pay(
         data=(torch.ones(40, 3), torch.ones(40, 1)),
         passes=1,
     )
-    count, _ = choose_num_workers(task, [CONTENDERS["sgd"]], modes, planned_s, 0, asked=None)
+    count, _ = choose_num_workers(as_workload(task), [CONTENDERS["sgd"]], modes, planned_s, 0, requested=None)
     assert count == chosen
 
 
@@ -68,7 +70,7 @@ def test_proposals_near_an_end_stay_in_the_range() -> None:
 def test_a_cliff_does_not_hide_the_valley() -> None:
     """Scores beyond the median count as the median: proposals are the same however high the cliff is."""
     space = {"lr": Range(1e-4, 10.0, "log")}
-    rates = [space["lr"].at((k + 0.5) / 8) for k in range(8)]
+    rates = [space["lr"].value_at((k + 0.5) / 8) for k in range(8)]
     valley = [3.0, 2.0, 1.0, 0.5, 1.0, 4.0, 5.0, 6.0]
     cliff = [*valley[:5], 40.0, 500.0, 6000.0]
     proposals = [

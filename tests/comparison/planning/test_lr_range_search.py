@@ -56,7 +56,7 @@ def test_a_range_grows_towards_the_best(rate: float, low: float, high: float, ti
 @pytest.mark.parametrize(("point", "low", "high"), [(0, 0.1, 1), (1, 0.1, 1), (2, 1, 1), (13, 1, 1), (14, 1, 10)])
 def test_the_two_points_nearest_to_an_end_are_the_end(point: int, low: float, high: float) -> None:
     contender, num_trained = narrow(1e-3, 1.0), []
-    lr = contender.space(1)["lr"].at(point / (NUM_RATES - 1))
+    lr = contender.space(1)["lr"].value_at(point / (NUM_RATES - 1))
 
     def train_once(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[TrainingResult]:
         middle = not num_trained  # in the second row the best lies in the middle

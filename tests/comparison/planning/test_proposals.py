@@ -17,7 +17,8 @@ SPACE = {"lr": Range(1e-4, 10.0, "log")}
 
 def test_proposals_gather_where_the_score_is_least_and_repeat_by_seed() -> None:
     tried = [
-        ({"lr": lr}, (math.log(lr) - math.log(0.05)) ** 2) for lr in (SPACE["lr"].at((k + 0.5) / 8) for k in range(8))
+        ({"lr": lr}, (math.log(lr) - math.log(0.05)) ** 2)
+        for lr in (SPACE["lr"].value_at((k + 0.5) / 8) for k in range(8))
     ]
     first = propose(SPACE, tried, 4, seed=3, number=0)
     assert first == propose(SPACE, tried, 4, seed=3, number=0)

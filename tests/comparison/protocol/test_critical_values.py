@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from thalweg.comparison.protocol.statistics import critical, drop, interval, seeds_to_settle, surely_within
+from thalweg.comparison.protocol.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
 
 # Two-sided 5 % points of t, by degrees of freedom.
 T = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622}
@@ -12,21 +12,20 @@ T = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622}
 Q = {(3, 2): 8.3308, (3, 3): 5.9096, (4, 2): 9.7990, (3, 10): 3.8776}
 
 
-def differing(errors: float, size: int = 3) -> list[float]:
-    """Values whose mean is so many of their standard errors."""
-    assert size == 3
+def differing(errors: float) -> list[float]:
+    """Return three values whose mean is so many of their standard errors."""
     spread = math.sqrt(3)  # of -1, 0 and 1 times this, the standard error is 1
     return [errors - spread, errors, errors + spread]
 
 
 @pytest.mark.parametrize(("freedom", "value"), T.items())
-def test_two_are_compared_by_a_value_of_t(freedom: int, value: float) -> None:
-    assert critical(0.05, 2, freedom) == pytest.approx(value, rel=1e-4)
+def test_two_contenders_are_compared_by_a_value_of_t(freedom: int, value: float) -> None:
+    assert critical_value(0.05, 2, freedom) == pytest.approx(value, rel=1e-4)
 
 
-@pytest.mark.parametrize(("of", "value"), Q.items())
-def test_more_are_compared_by_a_value_of_the_studentized_range(of: tuple[int, int], value: float) -> None:
-    assert critical(0.05, *of) == pytest.approx(value / math.sqrt(2), rel=1e-3)
+@pytest.mark.parametrize(("key", "value"), Q.items())
+def test_more_contenders_are_compared_by_a_value_of_the_studentized_range(key: tuple[int, int], value: float) -> None:
+    assert critical_value(0.05, *key) == pytest.approx(value / math.sqrt(2), rel=1e-3)
 
 
 def test_three_pairs_have_two_degrees_of_freedom() -> None:
@@ -38,15 +37,15 @@ def test_three_pairs_have_two_degrees_of_freedom() -> None:
 def test_of_three_the_worst_is_compared_among_three_and_the_next_among_two() -> None:
     leader, three = [0.0, 0.0, 0.0], Q[3, 2] / math.sqrt(2)
     assert three > T[2] + 1
-    # Neither exceeds what chance gives among three.
+    # Neither difference exceeds the critical value among three.
     assert drop({"a": leader, "b": differing(three - 0.3), "c": differing(three - 0.1)}, 0.05)[1] == []
-    # One does; then two are left, and the other exceeds what chance gives among two.
+    # c does. Then two are left, and b exceeds the critical value among two.
     assert drop({"a": leader, "b": differing(three - 0.3), "c": differing(three + 0.1)}, 0.05)[1] == ["c", "b"]
     assert drop({"a": leader, "b": differing(T[2] - 0.1), "c": differing(three + 0.1)}, 0.05)[1] == ["c"]
 
 
 def test_the_largest_difference_in_standard_errors_is_dropped_first_whatever_its_mean() -> None:
-    values = {"a": [0.0, 0.0, 0.0], "sure": differing(20.0), "far": [4 * one for one in differing(10.0)]}
+    values = {"a": [0.0, 0.0, 0.0], "sure": differing(20.0), "far": [4 * value for value in differing(10.0)]}
     assert drop(values, 0.05)[1] == ["sure", "far"]
 
 
@@ -56,18 +55,18 @@ def test_values_are_surely_within_a_margin_above_their_mean_by_so_many_errors(me
     assert surely_within(values, leader, 1.0 + value + 0.05, 0.05, members)
     assert not surely_within(values, leader, 1.0 + value - 0.05, 0.05, members)
     # From the leader, not from zero; and better ones are within.
-    assert surely_within([5 + one for one in values], [5.0] * 3, 1.0 + value + 0.05, 0.05, members)
-    assert surely_within([-10 + one for one in values], leader, 0.0, 0.05, members)
+    assert surely_within([5 + score for score in values], [5.0] * 3, 1.0 + value + 0.05, 0.05, members)
+    assert surely_within([-10 + score for score in values], leader, 0.0, 0.05, members)
     assert not surely_within([1.0], [1.0], 1.0, 0.05, members)  # one pair has no spread
 
 
 def test_an_interval_has_one_degree_of_freedom_less_than_values() -> None:
     for values, freedom, error in (([0.0, 2.0], 1, 1.0), (differing(5.0), 2, 1.0), ([0.0] * 9 + [10.0], 9, 1.0)):
-        found = interval(values)
+        estimate = interval(values)
         mean = sum(values) / len(values)
-        assert found.mean == pytest.approx(mean)
-        assert found.high - mean == pytest.approx(T[freedom] * error, rel=1e-4)
-        assert mean - found.low == pytest.approx(T[freedom] * error, rel=1e-4)
+        assert estimate.mean == pytest.approx(mean)
+        assert estimate.high - mean == pytest.approx(T[freedom] * error, rel=1e-4)
+        assert mean - estimate.low == pytest.approx(T[freedom] * error, rel=1e-4)
 
 
 def test_seeds_that_settle_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Decisions: tables of scores in which the inputs disagree, and boundaries, so that each choice shows what it reads."""
+"""Decisions on tables of scores in which the inputs disagree, and at boundaries: each choice shows what it reads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from thalweg.comparison.protocol.design import Design, InterimAnalysis
-from thalweg.comparison.protocol.procedure import Findings, TrialRequest, TrialScore, decide
+from thalweg.comparison.protocol.procedure import Findings, decide
+from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 
 DESIGN = Design(
     draws=4,
@@ -35,7 +36,7 @@ class Table:
         return {request: self.score(request) for request in requests}
 
     def settings(self, stage: str, contender: str) -> set[tuple[int, int]]:
-        """The settings that were trained in a stage, as (study, trial)."""
+        """Return the settings that were trained in a stage, as (study, trial)."""
         return {
             (request.study, request.trial)
             for request in self.requests
@@ -43,17 +44,19 @@ class Table:
         }
 
     def studies(self, contender: str) -> set[int]:
-        """The studies in which a contender was searched."""
+        """Return the studies in which a contender was searched."""
         return {study for study, _ in self.settings("search", contender)}
 
 
-def decided(table: Table, names: str = "a", design: Design = DESIGN, cost: Mapping[str, int] | None = None) -> Findings:
+def decide_table(
+    table: Table, names: str = "a", design: Design = DESIGN, cost: Mapping[str, int] | None = None
+) -> Findings:
     draws = dict.fromkeys(names, design.draws)
     return decide(design, draws, table, cost=cost or dict.fromkeys(names, 0), margin=lambda leader: MARGIN)
 
 
-def opposed(selection: float) -> TrialScore:
-    """A trial that selection likes the better the less evaluation does."""
+def opposed_score(selection: float) -> TrialScore:
+    """Return scores in which the selection split and the evaluation split disagree."""
     return TrialScore(selection, -selection)
 
 
@@ -67,13 +70,13 @@ SEARCHED = [3.0, 1.0, 0.0, 2.0]  # by trial: 2 and 1 are the best
 
 
 def score_of_studies(retrained: Mapping[int, Sequence[float]]) -> Score:
-    """Scores of a search, and of settings that are trained again, by trial and seed."""
+    """Return scores of a search, and of settings that are trained again, by trial and seed."""
 
     def score(request: TrialRequest) -> TrialScore:
         if request.stage == "search":
-            return opposed(SEARCHED[request.trial])
+            return opposed_score(SEARCHED[request.trial])
         if request.stage == "retrain":
-            return opposed(retrained[request.trial][index_of(request)])
+            return opposed_score(retrained[request.trial][index_of(request)])
         return TrialScore(0.0, 0.0)
 
     return score
@@ -81,7 +84,7 @@ def score_of_studies(retrained: Mapping[int, Sequence[float]]) -> Score:
 
 def test_a_study_retrains_the_settings_that_are_best_by_the_selection_split() -> None:
     table = Table(score_of_studies({1: [0.0, 0.0], 2: [1.0, 1.0]}))
-    decided(table)
+    decide_table(table)
     assert table.settings("retrain", "a") == {(0, 1), (0, 2), (1, 1), (1, 2)}
 
 
@@ -98,24 +101,24 @@ def test_a_study_evaluates_the_retrained_setting_with_the_best_mean_of_the_selec
     retrained: dict[int, list[float]], best: int
 ) -> None:
     table = Table(score_of_studies(retrained))
-    decided(table)
+    decide_table(table)
     assert table.settings("judge", "a") == {(0, best), (1, best)}
     # The settings of all studies are pooled; without finals the best of the pool races.
     table = Table(score_of_studies(retrained))
-    findings = decided(table, design=replace(DESIGN, finalists=0, refinals=0))
-    assert findings.chosen == {"a": (0, best)}
+    findings = decide_table(table, design=replace(DESIGN, finalists=0, refinals=0))
+    assert findings.chosen_settings == {"a": (0, best)}
     assert table.settings("race", "a") == {(0, best)}
 
 
 def test_without_retraining_the_search_decides() -> None:
     table = Table(score_of_studies({}))
-    findings = decided(table, design=replace(DESIGN, retrained=1, reseeds=0, finalists=0, refinals=0, ranking=()))
-    assert findings.chosen == {"a": (0, 2)}
+    findings = decide_table(table, design=replace(DESIGN, retrained=1, reseeds=0, finalists=0, refinals=0, ranking=()))
+    assert findings.chosen_settings == {"a": (0, 2)}
 
 
 def test_equal_settings_are_told_apart_by_their_numbers() -> None:
     table = Table(lambda request: TrialScore(0.0, -request.trial))
-    decided(table)
+    decide_table(table)
     assert table.settings("retrain", "a") == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert table.settings("judge", "a") == {(0, 0), (1, 0)}
 
@@ -133,17 +136,17 @@ def test_finalists_are_the_best_of_the_pool_and_the_selection_split_chooses_amon
     def score(request: TrialRequest) -> TrialScore:
         setting = (request.study, request.trial)
         if request.stage == "search":
-            return opposed(SEARCHED[request.trial])
+            return opposed_score(SEARCHED[request.trial])
         if request.stage == "retrain":
-            return opposed(retrained[setting])
+            return opposed_score(retrained[setting])
         if request.stage == "final":
-            return opposed(finals[setting][index_of(request)])
+            return opposed_score(finals[setting][index_of(request)])
         return TrialScore(0.0, 0.0)
 
     table = Table(score)
-    findings = decided(table)
+    findings = decide_table(table)
     assert table.settings("final", "a") == {(0, 1), (1, 2)}
-    assert findings.chosen == {"a": chosen}
+    assert findings.chosen_settings == {"a": chosen}
     assert table.settings("race", "a") == table.settings("value", "a") == {chosen}
 
 
@@ -155,7 +158,7 @@ def test_the_first_eight_studies_are_pooled_and_the_ninth_is_not() -> None:
 
     design = replace(DESIGN, ranking=(InterimAnalysis(10, 0.05),), finalists=1)
     table = Table(score)
-    decided(table, design=design)
+    decide_table(table, design=design)
     assert table.studies("a") == set(range(10))
     assert {study for study, _ in table.settings("final", "a")} == {7}
 
@@ -173,14 +176,14 @@ def test_studies_rank_by_the_mean_of_the_evaluation_split() -> None:
             return TrialScore(-evaluation, evaluation)
         return TrialScore(float(request.contender == "a"), float(request.contender == "a"))
 
-    ranking = decided(Table(score), "ab").ranking
+    ranking = decide_table(Table(score), "ab").ranking
     assert ranking is not None
     assert ranking.scores["a"] == pytest.approx([0.2, 0.2001])
     assert ranking.scores["b"] == pytest.approx([0.4, 0.4001])
     assert ranking.dropped == [["b"]]
 
 
-def test_who_was_shown_to_be_worse_gets_no_more_studies() -> None:
+def test_a_contender_shown_to_be_worse_gets_no_more_studies() -> None:
     design = replace(DESIGN, ranking=(InterimAnalysis(2, 0.025), InterimAnalysis(4, 0.025)))
     levels = {"a": 0.0, "b": 0.0, "c": 5.0}
 
@@ -189,14 +192,14 @@ def test_who_was_shown_to_be_worse_gets_no_more_studies() -> None:
         return TrialScore(levels[request.contender], levels[request.contender] + tilt)
 
     table = Table(score)
-    decided(table, "abc", design)
+    decide_table(table, "abc", design)
     assert table.studies("c") == {0, 1}
     assert table.studies("a") == table.studies("b") == {0, 1, 2, 3}
     assert table.settings("race", "c")  # the other question is open to all
 
 
-def raced(scores: Mapping[str, Sequence[float]], lost: Mapping[str, Sequence[int]] | None = None) -> Score:
-    """Scores of the evaluation split by contender and seed of the race; the selection split says the opposite."""
+def race_scores(scores: Mapping[str, Sequence[float]], lost: Mapping[str, Sequence[int]] | None = None) -> Score:
+    """Return scores of the evaluation split by contender and seed of the race; the selection split disagrees."""
 
     def score(request: TrialRequest) -> TrialScore:
         if request.stage != "race":
@@ -213,7 +216,7 @@ def races(*sizes: int) -> Design:
 
 
 def test_the_race_and_the_value_are_of_the_evaluation_split() -> None:
-    race = raced({"a": [0.0, 0.1, 0.0, 0.1], "b": [1.0, 1.1, 1.1, 1.0]})
+    race = race_scores({"a": [0.0, 0.1, 0.0, 0.1], "b": [1.0, 1.1, 1.1, 1.0]})
 
     def score(request: TrialRequest) -> TrialScore:
         if request.stage in ("value", "start", "recommended"):
@@ -229,20 +232,20 @@ def test_the_race_and_the_value_are_of_the_evaluation_split() -> None:
         recommended=["b"],
     )
     assert (findings.race.settled, findings.race.recommended) == ("best", "a")
-    assert findings.value == [0.0, 1.0, 2.0]
-    assert findings.untuned == {"a": [0.0, 1.0, 2.0, 3.0], "b": [0.0, 1.0, 2.0, 3.0]}
-    assert findings.recommended == {"b": [0.0, 1.0, 2.0, 3.0]}
+    assert findings.value_scores == [0.0, 1.0, 2.0]
+    assert findings.untuned_scores == {"a": [0.0, 1.0, 2.0, 3.0], "b": [0.0, 1.0, 2.0, 3.0]}
+    assert findings.recommended_scores == {"b": [0.0, 1.0, 2.0, 3.0]}
 
 
 @pytest.mark.parametrize("seeds", [10, 20, 30])
 def test_lost_on_exactly_a_tenth_of_the_seeds_is_recommended_and_on_one_more_is_not(seeds: int) -> None:
     scores = {"a": [0.1 * (k % 2) for k in range(seeds)]}
     for num_lost, recommended in ((seeds // 10, "a"), (seeds // 10 + 1, None)):
-        race = decided(Table(raced(scores, {"a": range(num_lost)})), design=races(seeds)).race
+        race = decide_table(Table(race_scores(scores, {"a": range(num_lost)})), design=races(seeds)).race
         assert race.recommended == recommended
 
 
-def test_who_is_worse_by_less_than_the_margin_stays_and_the_cheapest_is_recommended() -> None:
+def test_a_contender_worse_by_less_than_the_margin_stays_and_the_cheapest_is_recommended() -> None:
     wave = [0.001, -0.001, 0.001, -0.001]
     scores = {
         "a": [0.0] * 4,
@@ -250,18 +253,18 @@ def test_who_is_worse_by_less_than_the_margin_stays_and_the_cheapest_is_recommen
         "c": [0.06 + tilt for tilt in wave],  # worse by twice the margin
     }
     for cost, recommended in (({"a": 1, "b": 0, "c": -1}, "b"), ({"a": 0, "b": 1, "c": -1}, "a")):
-        race = decided(Table(raced(scores)), "abc", races(4), cost).race
+        race = decide_table(Table(race_scores(scores)), "abc", races(4), cost).race
         assert (race.settled, race.recommended) == ("within", recommended)
         assert race.dropped == [["c"]]
         assert sorted(race.within) == ["a", "b"]
     # Where both cost the same, the better one is recommended, in whatever order they came.
-    assert decided(Table(raced(scores)), "cba", races(4)).race.recommended == "a"
+    assert decide_table(Table(race_scores(scores)), "cba", races(4)).race.recommended == "a"
 
 
 def test_a_race_goes_on_from_seed_to_seed_while_it_is_open() -> None:
     wave = [1.0, -1.0] * 4
-    table = Table(raced({"a": [0.0] * 8, "b": [0.1 + tilt for tilt in wave]}))
-    race = decided(table, "ab", races(4, 8), {"a": 1, "b": 0}).race
+    table = Table(race_scores({"a": [0.0] * 8, "b": [0.1 + tilt for tilt in wave]}))
+    race = decide_table(table, "ab", races(4, 8), {"a": 1, "b": 0}).race
     indices = [index_of(request) for request in table.requests if (request.stage, request.contender) == ("race", "a")]
     assert indices == list(range(8))
     assert race.settled == "open"

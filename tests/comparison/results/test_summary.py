@@ -26,7 +26,7 @@ LR = Range(1e-4, 1.0, "log")
     ],
 )
 def test_a_setting_within_a_twentieth_of_an_end_is_at_that_end(position: float, edge: tuple[str, float] | None) -> None:
-    value = LR.at(position)
+    value = LR.value_at(position)
     edges = find_edges({"lr": LR, "momentum": Range(0.5, 0.99)}, {"lr": value})
     assert edges == ([] if edge is None else [RangeEdge("lr", value, *edge)])
 
