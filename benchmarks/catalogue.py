@@ -128,7 +128,8 @@ def entry_of_wrapper(case: wrapper_cases.Case) -> dict[str, Any]:
 
 def without_case() -> list[str]:
     """Return the optimizers and wrappers of the registry that no case tests."""
-    tested = {type(case.rule) for case in [*rule_cases.CASES, *wrapper_cases.CASES]} | {rules.LBFGS}
+    tested = {rules.LBFGS, *(type(case.rule) for case in rule_cases.CASES)}
+    tested |= {type(case.rule) for case in wrapper_cases.CASES}
     return sorted(kind.__name__ for kind in {*RULES.values(), *WRAPPERS.values()} - tested)
 
 

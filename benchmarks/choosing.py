@@ -35,6 +35,8 @@ from thalweg.rules import Range
 from thalweg.tasks import Task
 
 RECORD = Path(__file__).parent / "records" / "choosing.json"
+NAMES = ("gd", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+ENTRANTS = {name: CONTENDERS[name] for name in NAMES}
 PASSES = (9, 20)  # about 300 steps, and the passes of the built-in task
 MAX_ORDER = 3  # every hyperparameter is searched
 THREADS = (1, 2)
@@ -132,12 +134,12 @@ def train_in_turn(studies: dict[int, list[OptunaStudy]], trainings: int) -> None
 
 def measure(task: Task, trainings: int, budget: str) -> dict[str, Any]:
     """Run the comparison on a task and a sample of the studies, and return the row of the record."""
-    studies = {threads: [OptunaStudy(task, contender) for contender in CONTENDERS.values()] for threads in THREADS}
-    for contender in CONTENDERS.values():
+    studies = {threads: [OptunaStudy(task, contender) for contender in ENTRANTS.values()] for threads in THREADS}
+    for contender in ENTRANTS.values():
         train(task, contender, {}, 0)  # the first training takes longer
     train_in_turn(studies, trainings // 2)
     began = time.perf_counter()
-    comparison = thalweg.compare(task, list(CONTENDERS), budget=budget)
+    comparison = thalweg.compare(task, list(ENTRANTS), budget=budget)
     wall_s = time.perf_counter() - began
     train_in_turn(studies, trainings - trainings // 2)
 
@@ -147,7 +149,7 @@ def measure(task: Task, trainings: int, budget: str) -> dict[str, Any]:
     }
     seconds = {
         name: {threads: statistics.median(members[k].seconds) for threads, members in studies.items()}
-        for k, name in enumerate(CONTENDERS)
+        for k, name in enumerate(ENTRANTS)
     }
     extrapolated_s = sum(len(trials[name]) * min(by_threads.values()) for name, by_threads in seconds.items())
     plan = comparison.plan
@@ -157,7 +159,7 @@ def measure(task: Task, trainings: int, budget: str) -> dict[str, Any]:
         "steps": {name: schedule.steps for name, schedule in plan.schedules.items()},
         "budget": budget,
         "wall_s": wall_s,
-        "trainings": {name: len(trials[name]) for name in CONTENDERS},
+        "trainings": {name: len(trials[name]) for name in ENTRANTS},
         "optimizer_steps": sum(
             max((evaluation.step for evaluation in trial.result.evaluations), default=0)
             for members in trials.values()

@@ -47,6 +47,8 @@ TASKS = {
     "logistic-regression": 30,
     "diabetes": 20,
 }
+NAMES = ("gd", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+ENTRANTS = {name: CONTENDERS[name] for name in NAMES}
 SETTINGS, SEEDS = 48, 2
 ORDER = 2  # the learning rate and the first momentum are open
 NEAREST = 3  # settings whose regret is averaged, the setting itself among them
@@ -83,7 +85,7 @@ def scores(task_name: str, name: str, settings: list[Settings]) -> tuple[list[fl
     """Train all settings; return the mean score of each over the seeds, and the seconds. Runs in a worker process."""
     began = time.perf_counter()
     task = replace(BUILT_IN[task_name](), passes=TASKS[task_name])
-    contender = CONTENDERS[name]
+    contender = ENTRANTS[name]
     schedule = TrainingSchedule(
         task.passes * task.batches_per_pass(full_batch=contender.full_batch), "linear", num_evaluations=1
     )
@@ -159,13 +161,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORD)
     arguments = parser.parse_args()
     began = time.perf_counter()
-    settings = {name: draw(contender, arguments.settings) for name, contender in CONTENDERS.items()}
-    results: dict[str, dict[str, list[float]]] = {name: {task: [] for task in arguments.tasks} for name in CONTENDERS}
+    settings = {name: draw(contender, arguments.settings) for name, contender in ENTRANTS.items()}
+    results: dict[str, dict[str, list[float]]] = {name: {task: [] for task in arguments.tasks} for name in ENTRANTS}
     with ProcessPoolExecutor(WORKERS, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         jobs = {
             pool.submit(scores, task, name, settings[name]): (task, name)
             for task in arguments.tasks
-            for name in CONTENDERS
+            for name in ENTRANTS
         }
         for done, job in enumerate(as_completed(jobs), 1):
             task, name = jobs[job]
@@ -177,7 +179,7 @@ def main() -> None:
         "seeds": SEEDS,
         "schedule": "linear",
         "contenders": {
-            name: evaluate(contender, settings[name], results[name]) for name, contender in CONTENDERS.items()
+            name: evaluate(contender, settings[name], results[name]) for name, contender in ENTRANTS.items()
         },
         "seconds": round(time.perf_counter() - began, 1),
         "workers": WORKERS,

@@ -578,9 +578,18 @@ def tables() -> dict[str, str]:
 def filled(text: str) -> str:
     """Return a document with the table of each of its places written anew."""
     for name, table in tables().items():
-        pattern = rf"(<!-- {name}: made by benchmarks/table.py -->\n).*?(\n?<!-- /{name} -->)"
-        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n<!-- /{name} -->", text, flags=re.DOTALL)  # noqa: B023
+        text = _replaced(text, name, table)
     return text
+
+
+def _replaced(text: str, name: str, table: str) -> str:
+    """Return a document with a table between the marks of this name, if the document has them."""
+
+    def with_marks(match: re.Match[str]) -> str:
+        return f"{match[1]}{table}\n<!-- /{name} -->"
+
+    pattern = rf"(<!-- {name}: made by benchmarks/table.py -->\n).*?(\n?<!-- /{name} -->)"
+    return re.sub(pattern, with_marks, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_the_benchmark_of_routing_knows_what_is_no_matrix() -> None:
         sys.path.pop(0)
     architecture = ARCHITECTURES["Llama"]
     model = architecture.make()
-    names = {name for name, param in model.named_parameters() if id(param) in routing.forbidden(model)}
+    names = {name for name, param in model.named_parameters() if id(param) in routing.unsuitable(model)}
     assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} <= names
     assert names == {name for name, _ in model.named_parameters()} - architecture.hidden(model)
 
