@@ -20,7 +20,7 @@ EXPORTS = {
         ADOPT ASGD AdEMAMix AdaBelief AdaGrad AdaHessian Adadelta Adafactor Adagrad Adam AdamMini
         AdamW Adamax Adan AggMo CAME DAdaptAdam DAdaptSGD Dion DoG DoWG HeavyBall LAMB LARS LBFGS
         LDoG LaProp Lion MADGRAD Muon NAdam NAdamW NorMuon NovoGrad PSGDKron Prodigy QHAdam QHM
-        RAdam RAdamW RMSprop Routing Rprop RuleOptimizer SGD SM3 SOAP ScheduleFreeAdamW
+        RAdam RAdamW RMSprop Routing RoutingPlan Rprop RuleOptimizer SGD SM3 SOAP ScheduleFreeAdamW
         ScheduleFreeSGD Scion Shampoo Signum Sophia StableAdamW Transferred Yogi optimizer_for route
         transfer
     """,
@@ -46,7 +46,7 @@ EXPORTS = {
         supervised
     """,
     "thalweg.testing": """
-        CHECKS Conformance Factory Finding check_optimizer
+        CHECKS CheckResult ConformanceResult OptimizerFactory check_optimizer
     """,
 }
 ERRORS = """

@@ -61,10 +61,10 @@ def test_a_gradient_on_another_device_gets_an_error() -> None:
     param.grad = torch.ones(2, 3)
     meta_grad = torch.empty(2, 3, device="meta")
     optimizer._bindings  # noqa: B018
-    batch = optimizer._ready(0)[0][0].batch
+    batch = optimizer._prepare_group(0)[0][0].batch
     assert batch.gradient_addresses([meta_grad]) is None
     with pytest.raises(ParameterError, match="the device of its parameter, cpu, got meta"):
-        optimizer._ready(0)[0][0].step(optimizer._programs(0)(torch.float32), [meta_grad], 0)
+        optimizer._prepare_group(0)[0][0].step(optimizer._program_for(0)(torch.float32), [meta_grad], 0)
 
 
 def test_gradients_in_another_order_or_negated_are_read_right() -> None:
@@ -252,7 +252,7 @@ def test_a_tensor_subclass_is_left_to_the_loop() -> None:
 def test_a_view_that_is_yet_to_be_negated_is_refused() -> None:
     param = torch._neg_view(torch.ones(3)).requires_grad_()
     param.grad = torch.ones(3)
-    with pytest.raises(ParameterError, match=r"must hold its own numbers, got a view of shape \(3,\)"):
+    with pytest.raises(ParameterError, match=r"must not be a lazy conjugate or negative view, got one of shape \(3,\)"):
         optim.SGD([param]).step()
 
 
@@ -416,6 +416,6 @@ def test_many_groups_are_bound_once() -> None:
     params = [torch.ones(3, requires_grad=True) for _ in range(100)]
     optimizer = optim.SGD([{"params": [param]} for param in params])
     take_steps(optimizer, *params)
-    bound = [binding for made in optimizer._bindings._made.values() for binding, _ in made]
+    bound = [binding for group in optimizer._bindings._bindings.values() for binding, _ in group]
     take_steps(optimizer, *params)
-    assert [binding for made in optimizer._bindings._made.values() for binding, _ in made] == bound
+    assert [binding for group in optimizer._bindings._bindings.values() for binding, _ in group] == bound

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.engine.stepping import stepped
+from tests.engine.stepping import take_steps
 from thalweg import optim
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import ParameterBatch
@@ -52,22 +52,28 @@ def test_addresses_are_given_for_gradients_that_lie_as_their_parameters_do_and_f
 
 def test_state_with_gaps_is_not_read_directly() -> None:
     param = torch.zeros(3, 4)
-    assert batch_of(param, columns={"rows": [torch.zeros(3, 1)]}).why_not_raw() is None
+    assert batch_of(param, columns={"rows": [torch.zeros(3, 1)]}).direct_access_problem() is None
     gaps = torch.zeros(3, 2)[:, :1]
-    assert batch_of(param, columns={"rows": [gaps]}).why_not_raw() == "parameter and state lie differently in memory"
+    assert (
+        batch_of(param, columns={"rows": [gaps]}).direct_access_problem()
+        == "parameter and state have different strides"
+    )
     transposed = torch.zeros(4, 3).t()
-    assert batch_of(param, columns={"m": [transposed]}).why_not_raw() == "parameter and state lie differently in memory"
+    assert (
+        batch_of(param, columns={"m": [transposed]}).direct_access_problem()
+        == "parameter and state have different strides"
+    )
 
 
 def test_stochastic_rounding_leaves_what_is_not_finite() -> None:
     values = torch.tensor([torch.inf, -torch.inf, torch.nan, 1.0, -2.0, 0.0])
-    rounded = precision._up_or_down(values, torch.full((6,), 0xFFFF, dtype=torch.int32))
+    rounded = precision._round_stochastically(values, torch.full((6,), 0xFFFF, dtype=torch.int32))
     assert torch.equal(rounded[:2], values[:2])
     assert rounded[2].isnan()
     assert torch.equal(rounded[3:], values[3:])  # exact already, so no noise moves them
     between = torch.tensor([1.0 + 2**-9, -1.0 - 2**-9])  # half way to the next in bfloat16
-    down = precision._up_or_down(between, torch.zeros(2, dtype=torch.int32))
-    up = precision._up_or_down(between, torch.full((2,), 0xFFFF, dtype=torch.int32))
+    down = precision._round_stochastically(between, torch.zeros(2, dtype=torch.int32))
+    up = precision._round_stochastically(between, torch.full((2,), 0xFFFF, dtype=torch.int32))
     assert down.tolist() == [1.0, -1.0]
     assert up.tolist() == [1.0 + 2**-7, -1.0 - 2**-7]
 
@@ -102,6 +108,6 @@ def test_parameters_of_one_shape_at_other_numbers_do_not_step_as_one() -> None:
     params = [torch.ones(8, 8, requires_grad=True) for _ in range(8)]
     groups = [{"params": params[:4], "lr": 0.5}, {"params": params[4:], "lr": 0.25}]
     optimizer = optim.LAMB(groups, weight_decay=0.0, eps=0.0, backend="batched")
-    stepped(optimizer, *params)
+    take_steps(optimizer, *params)
     for param, lr in [(param, 0.5) for param in params[:4]] + [(param, 0.25) for param in params[4:]]:
         torch.testing.assert_close(param.detach(), torch.full((8, 8), 1 - lr))

@@ -10,7 +10,7 @@ from torch import Tensor
 from thalweg import optim
 from thalweg.engine.core.batch import unaliased
 from thalweg.engine.core.program import Program
-from thalweg.engine.eager.loop import Item
+from thalweg.engine.eager.loop import TensorStep
 from thalweg.engine.population import PopulationStepper
 from thalweg.engine.search_line import SearchLine
 from thalweg.rules import Rule, like_param, record
@@ -79,7 +79,7 @@ def test_what_is_remembered_is_of_the_step_before_along_a_line() -> None:
     param = torch.full((5,), 100.0)
     state = program.init(param)
     for count, value in enumerate(GRADS, 1):
-        item = Item(program, param, torch.full((5,), value), state, program.coefficients(count))
+        item = TensorStep(program, param, torch.full((5,), value), state, program.coefficients(count))
         line = SearchLine([item])
         line.move_to(3.0)
         line.commit(1.0)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from cases.rules import CASES, TORCHS, Case, gradients, parameters
+from cases.rules import CASES, TORCH_CASES, Case, gradients, parameters
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
 from thalweg.errors import ParameterError
@@ -57,7 +57,7 @@ SCHEDULERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize(
-    "case", [case for case in TORCHS if "momentum" in case.settings or "betas" in case.settings], ids=str
+    "case", [case for case in TORCH_CASES if "momentum" in case.settings or "betas" in case.settings], ids=str
 )
 def test_schedulers_of_torch_do_what_they_do_to_torch(case: Case, scheduler: str) -> None:
     if case.settings.get("dampening"):

@@ -76,7 +76,7 @@ def test_inputs_are_not_written(case: Case) -> None:
     )
     state = rule.init(param)
     before = [tensor.clone() for tensor in (param, grad, *state)]
-    list(loop.update([loop.Item(Program(rule), param, grad, state, Program(rule).coefficients(1))]))
+    list(loop.update([loop.TensorStep(Program(rule), param, grad, state, Program(rule).coefficients(1))]))
     assert all(torch.equal(tensor, was) for tensor, was in zip((param, grad, *state), before, strict=True))
 
 
@@ -93,7 +93,7 @@ def test_numbers_enter_the_kernel_through_coefficients_alone(case: Case) -> None
         if not declared.is_static and getattr(rule, name) != 0:
             object.__setattr__(poisoned, name, math.nan)
     (expected,), (actual,) = (
-        list(loop.update([loop.Item(Program(variant), param, grad, state, coefficients)]))
+        list(loop.update([loop.TensorStep(Program(variant), param, grad, state, coefficients)]))
         for variant in (rule, poisoned)
     )
     assert torch.equal(expected[0], actual[0])

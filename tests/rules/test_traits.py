@@ -252,11 +252,11 @@ def test_a_routed_rule_has_the_traits_of_the_rule_that_a_group_follows(first: Ru
 def test_a_switched_rule_has_the_traits_of_the_rule_that_takes_the_step() -> None:
     switched = rules.Switched((rules.AdaGrad(), rules.Muon()), switch_at=5)
     before, after = switched.for_step(5).traits, switched.for_step(6).traits
-    assert (before.traits.supports_sparse, after.traits.supports_sparse) == (True, False)
-    assert (before.traits.noop_on_zero_grad, after.traits.noop_on_zero_grad) == (True, False)
-    assert before.traits.varies_by_step
-    assert not before.traits.supports_vmap
-    assert before.traits.min_dims == after.traits.min_dims == 2
+    assert (before.supports_sparse, after.supports_sparse) == (True, False)
+    assert (before.noop_on_zero_grad, after.noop_on_zero_grad) == (True, False)
+    assert before.varies_by_step
+    assert not before.supports_vmap
+    assert before.min_dims == after.min_dims == 2
 
 
 def test_a_split_stack_has_one_more_dimension_than_its_matrices() -> None:
