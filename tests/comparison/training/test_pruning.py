@@ -134,7 +134,7 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
         assert 0.9 * steps_taken(plain)[name] <= steps <= 1.02 * steps_taken(plain)[name]
     assert pruned.verdict == compare(task, names, budget="16trials", prune=True, store=tmp_path).verdict
     page = pruned.report(tmp_path / "report.html").read_text()
-    assert "given up because they were not among the best third" in page
+    assert "Settings that were not among the best third of their study" in page
     assert "0 of 60 settings diverged" not in page
 
 

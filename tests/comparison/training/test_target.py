@@ -40,7 +40,8 @@ def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
     assert first.name == "momentum"
     assert comparison.metric == "steps to a training height of 0.001"
     assert 0 < first.value.mean < second.value.mean <= 300
-    assert comparison.verdict.text.startswith("momentum needs, in steps to a training height of 0.001, ")
+    value = f"momentum takes {first.value.mean:.4g} steps to a training height of 0.001 (95 % interval "
+    assert comparison.verdict.text.startswith(value)
     for summary in comparison.contenders:
         for trial, value in zip(summary.trials["value"] or summary.trials["race"], summary.values, strict=True):
             evaluations = trial.result.evaluations

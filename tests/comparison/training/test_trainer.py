@@ -354,7 +354,10 @@ def test_a_function_that_makes_no_optimizer_is_refused() -> None:
             "the test loss must be finite before the first step, got nan",
         ),
         ({"data": Splits((X, Y), None, None)}, "train, validation and test must all hold data"),
-        ({"data": Splits(iter([]), (X, Y), (X, Y))}, "the train loader must say how many batches it has"),
+        (
+            {"data": Splits(iter([]), (X, Y), (X, Y))},
+            "the train loader must have a length, at least 1, and be readable many times, got list_iterator",
+        ),
         (
             {"loss": lambda model, batch: (model(batch[0]) * 0).sqrt().mean()},
             "training loss must be finite after a first step of length zero, so the gradient is at fault, got nan",
