@@ -72,16 +72,16 @@ def demo_table(record: Record) -> str:
     best, studies = verdict["recommended"], record["contenders"][0]["studies"]
     worse = [name for name in names if name not in verdict["ranked"]]
     note = (
-        f"**Verdict: use {best}.** The evidence does not separate it from {listed(tied)}; all other contenders, at their "
-        "chosen settings, are shown to be worse. A second question is which optimizer is better if it is tuned again and "
-        f"again: over {studies} independent studies, {listed(verdict['ranked'])} are not told apart, and {listed(worse)} "
-        "are shown to be worse."
+        f"**Verdict: use {best}.** The evidence does not separate it from {listed(tied)}; all other contenders, at "
+        "their chosen settings, are shown to be worse. A second question is which optimizer is better if it is tuned "
+        f"again and again: over {studies} independent studies, {listed(verdict['ranked'])} are not told apart, and "
+        f"{listed(worse)} are shown to be worse."
     )
     legend = (
         f"{record['trainings']:,} trainings of a perceptron with 64 hidden units on 1,797 images, on two CPU cores. In "
         "brackets: 95 % intervals over seeds. Contenders that the race kept longer stand first and have more seeds. "
-        f"Worse by: the difference in the race, seed by seed, to {best}, which was the best there. Its value in the table "
-        "comes from further seeds that no decision has used. Untuned: the same training at the library's default "
+        f"Worse by: the difference in the race, seed by seed, to {best}, which was the best there. Its value in the "
+        "table comes from further seeds that no decision has used. Untuned: the same training at the library's default "
         "settings; a setting that was tuned on few seeds can be slightly worse than the default."
     )
     return "\n".join([*table_lines(head, rows), "", legend, "", note])
