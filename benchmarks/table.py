@@ -73,16 +73,16 @@ def demo_table(record: Record) -> str:
     worse = [name for name in names if name not in verdict["ranked"]]
     note = (
         f"**Verdict: use {best}.** The evidence does not separate it from {listed(tied)}; all other contenders, at "
-        "their chosen settings, are shown to be worse. A second question is which optimizer is better if it is tuned "
-        f"again and again: over {studies} independent studies, {listed(verdict['ranked'])} are not told apart, and "
+        "their chosen settings, are shown to be worse. This holds for these settings. The ranking of the optimizers is "
+        f"a second question: over {studies} independent studies, {listed(verdict['ranked'])} are not told apart, and "
         f"{listed(worse)} are shown to be worse."
     )
     legend = (
         f"{record['trainings']:,} trainings of a perceptron with 64 hidden units on 1,797 images, on two CPU cores. In "
         "brackets: 95 % intervals over seeds. Contenders that the race kept longer stand first and have more seeds. "
-        f"Worse by: the difference in the race, seed by seed, to {best}, which was the best there. Its value in the "
-        "table comes from further seeds that no decision has used. Untuned: the same training at the library's default "
-        "settings; a setting that was tuned on few seeds can be slightly worse than the default."
+        f"Worse by: the difference in the race, seed by seed, to {best}, which was the best there. The value of {best} "
+        "comes from further seeds that no decision has used, so it can differ from its mean in the race. Untuned: the "
+        "same training at the library's default settings; the search, on few seeds, can choose a slightly worse one."
     )
     return "\n".join([*table_lines(head, rows), "", legend, "", note])
 
@@ -102,12 +102,12 @@ def optuna_text(records: dict[str, Record]) -> str:
     shares = sorted(row["ours_by_extrapolated"] for row in records["choosing"]["rows"])
     return (
         f"Measured on digits with AdamW: the best of 24 trials looked {optimism[0]} better than it was (95 % interval "
-        f"{optimism[1]} to {optimism[2]}). A t-test over 5 seeds, after one search of 25 trials each, called two "
-        f"identical optimizers different in {false_alarms} of the replays, instead of 5 % "
-        "([facts](docs/choosing.md#facts-to-check-a-comparison-against)). thalweg also trains many small models at "
-        f"once: with a perceptron of width 32, a comparison took {shares[0]:.2f} to {shares[-1]:.2f} of the time that "
-        "the same number of trainings takes in Optuna studies with plain training loops, as extrapolated from a sample "
-        "([measurement](docs/choosing.md#what-a-budget-buys))."
+        f"{optimism[1]} to {optimism[2]}). Two identical optimizers were tuned with 25 trials each and compared by a "
+        f"t-test over 5 seeds at the 5 % level. Repeated many times, this called them different in {false_alarms} of "
+        "the cases ([facts](docs/choosing.md#facts-to-check-a-comparison-against)). thalweg also trains many small models "
+        f"at once. With a perceptron of width 32, its comparisons took {shares[0]:.2f} to {shares[-1]:.2f} of the time "
+        "of Optuna studies with as many trainings in plain loops. The time of those studies is extrapolated from a "
+        "sample of their trainings ([measurement](docs/choosing.md#what-a-budget-buys))."
     )
 
 

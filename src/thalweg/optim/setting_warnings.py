@@ -1,4 +1,4 @@
-"""Setting warnings: each is given once for an optimizer, at the line of the user's code that it comes from."""
+"""Setting warnings: an optimizer gives a warning once, at the line of the user's code that caused it."""
 
 import sys
 import warnings

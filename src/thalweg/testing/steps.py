@@ -1,4 +1,4 @@
-"""Checks of the steps: what moves, by how much, and what a step must not change."""
+"""Checks of the steps: the parameters that move, the size of their steps, and the things a step must not change."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""External optimizers: those that are no rule of thalweg, and their settings.
+"""External optimizers: optimizers of other libraries and of the user, and their settings.
 
 An external optimizer has the form of ``torch.optim``: a class or a function, called with parameters and keywords. Its
 settings are the keywords whose defaults are numbers or switches; a tuple of numbers becomes several settings (``betas``

@@ -1,4 +1,4 @@
-"""Half-sample check: the contenders that half of the studies, and half of the seeds, would have left.
+"""Half-sample check: the contenders that remain if only half of the studies, or half of the seeds, are used.
 
 If half of the evidence leads to the same result, the result had settled. If not, a reader sees how close it was.
 """

@@ -1,4 +1,4 @@
-"""Training batches without end: a seed decides their order, whatever the optimizer, so that trainings are paired."""
+"""Training batches: an endless sequence whose order depends on the seed alone, so that trainings are paired."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence

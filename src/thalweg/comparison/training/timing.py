@@ -1,6 +1,6 @@
-"""Timing: how fast a contender trains one by one and in a population, measured in moments of training.
+"""Timing: the speed of a contender's trainings, one by one and in a population, from short samples.
 
-The learning rate is zero meanwhile, so that the moments neither help nor hurt.
+The learning rate is zero meanwhile, so that the samples neither help nor hurt.
 """
 
 import math

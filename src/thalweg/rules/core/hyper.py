@@ -1,4 +1,4 @@
-"""Hyperparameters: each is declared once, with its default, bound, unit, search range and meaning.
+"""Hyperparameters: the declaration of a setting, with default, bound, unit, search range and meaning.
 
 The check, its error message, the search space, ``explain`` and the report all read this declaration.
 """
