@@ -105,8 +105,9 @@ def optuna_text(records: dict[str, Record]) -> str:
         f"{optimism[1]} to {optimism[2]}). Two identical optimizers were tuned with 25 trials each and compared by a "
         "t-test over 5 seeds at the 5 % level. Repeated many times, this called them different in "
         f"{false_alarms} of the cases ([facts](docs/choosing.md#facts-to-check-a-comparison-against)). thalweg also "
-        f"trains many small models at once. With a perceptron of width 32, its comparisons took {shares[0]:.2f} to {shares[-1]:.2f} of the time "
-        "of Optuna studies with as many trainings in plain loops. The time of those studies is extrapolated from a "
+        "trains many small models at once. With a perceptron of width 32, its comparisons took "
+        f"{shares[0]:.2f} to {shares[-1]:.2f} of the time of Optuna studies with as many trainings in plain loops. The "
+        "time of those studies is extrapolated from a "
         "sample of their trainings ([measurement](docs/choosing.md#what-a-budget-buys))."
     )
 
