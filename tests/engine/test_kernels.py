@@ -228,3 +228,21 @@ def test_a_process_that_was_forked_compiles_its_own() -> None:
         run = [sys.executable, "-W", "ignore", "-c", script]
         done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.stdout == "7\n", done.stderr
+
+
+def test_the_source_of_a_kernel_does_not_depend_on_the_process() -> None:
+    """Libraries are cached by their source, and the order of a set of strings differs between processes."""
+    script = (
+        "import torch; from thalweg.rules import Adafactor\n"
+        "from thalweg.engine.core.program import Program\n"
+        "from thalweg.engine.kernels.c_source import c_source\n"
+        "from thalweg.engine.kernels.passes import Passes\n"
+        "from thalweg.engine.kernels.recording import record\n"
+        "print(c_source(Passes(record(Program(Adafactor()), torch.float32, 2))))"
+    )
+    environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in "123"]
+    sources = {
+        subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True).stdout
+        for env in environments
+    }
+    assert len(sources) == 1

@@ -266,7 +266,7 @@ class _PassPrinter:
             elif form != "rows":  # the block completes rows
                 lines += self._combine_blocks(reduction)
         small = [(k, value) for k, value in self.writes if not self.passes.is_whole(value)]
-        for axes in sorted({self.passes.axes_of(value) for _, value in small}, key=len, reverse=True):
+        for axes in sorted({self.passes.axes_of(value) for _, value in small}, key=lambda axes: (-len(axes), axes)):
             targets = [(k, value) for k, value in small if self.passes.axes_of(value) == axes]
             stores = [f"x{k}[{_offset(axes)}] = {_variable(value)};" for k, value in targets]
             lines += self._nest(axes, [value for _, value in targets], stores)
