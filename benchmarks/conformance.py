@@ -5,7 +5,8 @@
 Each optimizer is checked in its own process, at its defaults; a weight decay is switched on where there is one. The
 record names the versions that were installed. Only a few of HeavyBall's optimizers are checked, without compilation:
 the full set takes hours. `--only thalweg.optim` checks ours alone and keeps the results of the other libraries;
-`--only thalweg.optim --names AdamW` checks one and keeps the rest.
+`--only thalweg.optim --names AdamW` checks one and keeps the rest. `--checks learns` runs one check on each optimizer
+and keeps the results of the others.
 """
 
 import argparse
@@ -92,8 +93,8 @@ def wrapped_adam(wrapper: Any, params: Any) -> Any:
     return wrapper(torch.optim.Adam(params, lr=1e-3))
 
 
-def check(library: str, name: str) -> list[dict[str, Any]]:
-    """Check one optimizer in this process and return all findings."""
+def check(library: str, name: str, checks: list[str] | None) -> list[dict[str, Any]]:
+    """Check one optimizer in this process and return its findings, from all checks or from some."""
     from thalweg.testing import check_optimizer
 
     if library == "heavyball":
@@ -102,12 +103,14 @@ def check(library: str, name: str) -> list[dict[str, Any]]:
     kind = getattr(importlib.import_module(library), name)
     shapes = accepted_shapes(kind)
     assert shapes is not None, f"{library}.{name} cannot be made from parameters alone"
-    return [asdict(result) for result in check_optimizer(factory(kind), shapes=shapes).checks]
+    return [asdict(result) for result in check_optimizer(factory(kind), shapes=shapes, only=checks).checks]
 
 
-def check_in_process(library: str, name: str) -> list[dict[str, Any]] | str:
-    """Check one optimizer in a process of its own; return all findings, or the reason why there are none."""
+def check_in_process(library: str, checks: list[str] | None, name: str) -> list[dict[str, Any]] | str:
+    """Check one optimizer in a process of its own; return its findings, or the reason why there are none."""
     command = [sys.executable, "-W", "ignore", __file__, "--one", library, name]
+    if checks:
+        command += ["--checks", *checks]
     try:
         completed = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
@@ -115,6 +118,16 @@ def check_in_process(library: str, name: str) -> list[dict[str, Any]] | str:
     if completed.returncode != 0:
         return (completed.stderr.strip().splitlines() or ["killed"])[-1][:200]
     return json.loads(completed.stdout.splitlines()[-1])
+
+
+def merge(earlier: list[dict[str, Any]] | str | None, findings: list[dict[str, Any]] | str) -> Any:
+    """Return the findings of all checks, the new ones in place of earlier ones, in the order of the kit."""
+    from thalweg.testing import CHECKS
+
+    if isinstance(findings, str) or not isinstance(earlier, list):
+        return findings
+    merged = {finding["check"]: finding for finding in (*earlier, *findings)}
+    return [merged[name] for name in CHECKS if name in merged]
 
 
 def main() -> None:
@@ -125,12 +138,13 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", default=list(LIBRARIES), choices=LIBRARIES, metavar="LIBRARY")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="check these optimizers and keep other results")
+    parser.add_argument("--checks", nargs="+", metavar="CHECK", help="run these checks and keep the results of others")
     parser.add_argument("--jobs", type=int, default=2, help="optimizers that are checked at the same time")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if arguments.one:
-        print(json.dumps(check(*arguments.one)))
+        print(json.dumps(check(*arguments.one, arguments.checks)))
         return
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"libraries": {}}
     record["torch"] = torch.__version__
@@ -138,8 +152,11 @@ def main() -> None:
         classes = optimizer_classes(library)
         names = sorted(set(arguments.names or classes) & set(classes))
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            results = dict(zip(names, pool.map(functools.partial(check_in_process, library), names), strict=True))
+            check_one = functools.partial(check_in_process, library, arguments.checks)
+            results = dict(zip(names, pool.map(check_one, names), strict=True))
         earlier = record["libraries"].get(library, {}).get("optimizers", {})
+        if arguments.checks:
+            results = {name: merge(earlier.get(name), findings) for name, findings in results.items()}
         remaining = {name: findings for name, findings in earlier.items() if name in classes and arguments.names}
         record["libraries"][library] = {"version": version(LIBRARIES[library]), "optimizers": remaining | results}
         RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")

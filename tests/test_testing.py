@@ -1,5 +1,10 @@
 """The conformance kit: our optimizers pass it, and each check fails on the defect that it tests for."""
 
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +15,10 @@ from torch import Tensor
 
 from cases.rules import CASES, Case
 from thalweg import optim
+from thalweg.errors import SettingError, UnknownNameError
 from thalweg.testing import CHECKS, OptimizerFactory, check_optimizer
+from thalweg.testing.checks import parallel
+from thalweg.testing.fixtures import SHAPES, Subject
 
 # Batches of matrices round differently from the loop, so the kit runs on them separately.
 BATCHED = [case for case in CASES if case.rule.traits.scope == "matrix" and case.rule.traits.supports_vmap]
@@ -255,6 +263,158 @@ class ReadsBack(Plain):
         super().update(group, param, grad * float(grad.real.sum().isfinite()))
 
 
+class EstimatesAScale(Plain):
+    """Scales the steps of a parameter by an estimate that only the first steps of the model can raise."""
+
+    num_steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.num_steps += 1
+        return super().step(closure)
+
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        is_late = self.num_steps > 5 and self.state[param].get("step", 0) < self.num_steps - 1
+        super().update({**group, "weight_decay": 0.0}, param, grad * (1e-4 if is_late else 1.0))
+
+
+class LeavesSlowGroups(Plain):
+    """Counts the parameters of the group with the highest rate only."""
+
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        is_slow = group["lr"] < max(group["lr"] for group in self.param_groups)
+        super().update({**group, "weight_decay": 0.0}, param, grad * (1e-4 if is_slow else 1.0))
+
+
+class SumsSquares(Plain):
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        square = grad.square().sum() if grad.numel() else torch.ones((), dtype=grad.dtype)
+        super().update(group, param, grad / square)
+
+
+class DividesByWhatVanishes(Plain):
+    """Divides by a mean that decays to a subnormal number, without a floor."""
+
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        mean = self.state[param].get("mean", grad.abs())
+        super().update(group, param, grad / (mean + 1e-30))
+        mean = self.state[param].setdefault("mean", mean.clone())
+        mean.mul_(0.8).add_(0.2 * grad.abs())
+
+
+class Evaluates(Plain):
+    """Evaluates at a mean of the parameters, as schedule-free methods do. Without a defect."""
+
+    is_training = True
+
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad)
+        self.state[param].setdefault("mean", param.detach().clone()).lerp_(param.detach(), 0.1)
+
+    def train(self) -> None:
+        if not self.is_training:
+            self.exchange()
+
+    def eval(self) -> None:
+        if self.is_training:
+            self.exchange()
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        self.is_training = not self.is_training
+        for param, entry in self.state.items():
+            value = param.clone()
+            param.copy_(entry["mean"])
+            entry["mean"].copy_(value)
+
+    def state_dict(self) -> Any:
+        return {**super().state_dict(), "is_training": self.is_training}
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        self.is_training = state_dict.get("is_training", True)
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "is_training"})
+
+
+class ExchangesAtEachCall(Evaluates):
+    def train(self) -> None:
+        if self.state:
+            self.exchange()
+            self.is_training = True
+
+
+class RefusesToSaveInEvaluation(Evaluates):
+    def state_dict(self) -> Any:
+        if not self.is_training:
+            raise RuntimeError("call train() first")
+        return super().state_dict()
+
+
+class ForgetsItIsEvaluating(Evaluates):
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict({**state_dict, "is_training": True})
+
+
+class KeepsTheLastMicroBatch(Plain):
+    """Takes the gradient of the last backward pass, as a hook that overwrites it does."""
+
+    def step(self, closure: Any = None) -> Any:
+        if closure is None:
+            return super().step()
+        last: dict[Tensor, Tensor] = {}
+        params = [param for group in self.param_groups for param in group["params"]]
+        handles = [param.register_hook(partial(last.__setitem__, param)) for param in params]
+        with torch.enable_grad():
+            loss = closure()
+        for handle in handles:
+            handle.remove()
+        for param, grad in last.items():
+            param.grad = grad
+        super().step()
+        return loss
+
+
+class LeavesGradModeOff(Plain):
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        if closure is not None:
+            return loss
+        torch.set_grad_enabled(False)
+        return loss
+
+
+class LosesGradModeOnError(Plain):
+    def step(self, closure: Any = None) -> Any:
+        torch.set_default_dtype(torch.float64)
+        loss = super().step(closure)
+        torch.set_default_dtype(torch.float32)
+        return loss
+
+
+class Seeds(Plain):
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        torch.manual_seed(0)
+        super().update(group, param, grad + 1e-6 * torch.randn_like(grad))
+
+
+class DrawsNoise(Plain):
+    """Draws from the global generator: no defect."""
+
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad + 1e-6 * torch.randn_like(grad))
+
+
+class CountsAlone(Plain):
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        count = self.state[param].get("count", 0) + 1
+        super().update(group, param, grad / count)
+        self.state[param]["count"] = count
+
+
+class UsesThreads(Plain):
+    def update(self, group: Any, param: Tensor, grad: Tensor) -> None:
+        super().update(group, param, grad)
+        torch.ones(300_000).exp()
+
+
 class Wrapped:
     """Acts like an optimizer, but is no torch.optim.Optimizer."""
 
@@ -302,6 +462,18 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (ReadsMemoryInOrder, "takes_any_order_in_memory"),
     (Climbs, "learns"),
     (ReadsBack, "waits_for_no_parameter"),
+    (EstimatesAScale, "trains_a_late_parameter_like_the_others"),
+    (LeavesSlowGroups, "trains_groups_at_their_own_rates"),
+    (SumsSquares, "survives_any_magnitude"),
+    (DividesByWhatVanishes, "survives_gradients_that_vanish"),
+    (ExchangesAtEachCall, "switches_modes_any_number_of_times"),
+    (RefusesToSaveInEvaluation, "saves_while_evaluating"),
+    (ForgetsItIsEvaluating, "saves_while_evaluating"),
+    (KeepsTheLastMicroBatch, "accumulates_in_closures"),
+    (LeavesGradModeOff, "leaves_the_process_alone"),
+    (LosesGradModeOnError, "leaves_the_process_alone"),
+    (Seeds, "leaves_the_process_alone"),
+    (CountsAlone, "counts_steps_in_shared_memory"),
     (lambda params: Wrapped(Plain(params)), "is_an_optimizer"),
 ]
 
@@ -311,6 +483,33 @@ def test_each_check_fails_on_its_defect(broken: Any, check: str) -> None:
     result = check_optimizer(broken, only=[check])
     assert result[check].outcome == "failed", str(result)
     assert not result.passed
+
+
+@pytest.mark.parametrize(
+    ("sound", "check"),
+    [
+        (Evaluates, "switches_modes_any_number_of_times"),
+        (Evaluates, "saves_while_evaluating"),
+        (DrawsNoise, "leaves_the_process_alone"),
+    ],
+)
+def test_what_resembles_a_defect_passes(sound: Any, check: str) -> None:
+    assert check_optimizer(sound, only=[check])[check].outcome == "passed"
+
+
+def test_threads_and_forked_processes() -> None:
+    checks = ["steps_in_a_forked_process", "leaves_threads_to_forked_processes"]
+    sound = check_optimizer(torch.optim.SGD, only=checks)
+    assert [result.outcome for result in sound.checks] == ["passed", "passed"]
+
+
+def test_threads_that_a_step_starts_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_TIMEOUT_S", 4)
+    subject = Subject(UsesThreads, None, 0.0, {}, SHAPES)
+    with pytest.raises(AssertionError, match="a large operation: AssertionError: the child did not end"):
+        parallel._compute_in_a_fork(subject, rank=0)
+    with pytest.raises(AssertionError, match="training: AssertionError: the child did not end"):
+        parallel._train_in_a_fork(subject, rank=0)
 
 
 def test_a_guarded_trust_ratio_passes() -> None:
@@ -348,8 +547,8 @@ def test_an_ignored_schedule_and_hooks_that_are_not_called_fail() -> None:
         def register_step_post_hook(self, hook: Any) -> Any:
             return None
 
-    assert check_optimizer(KeepsItsLr)["obeys_schedulers"].outcome == "failed"
-    assert check_optimizer(Deaf)["calls_hooks"].outcome == "failed"
+    assert check_optimizer(KeepsItsLr, only=["obeys_schedulers"])["obeys_schedulers"].outcome == "failed"
+    assert check_optimizer(Deaf, only=["calls_hooks"])["calls_hooks"].outcome == "failed"
 
 
 def test_a_reference_and_a_variant_that_differ_fail() -> None:
@@ -357,6 +556,7 @@ def test_a_reference_and_a_variant_that_differ_fail() -> None:
         Plain,
         reference=lambda params: Plain(params, weight_decay=0.1001),
         variants={"variant": lambda params: Plain(params, lr=0.05 * (1 + 1e-15))},
+        only=["agrees_with_the_reference", "is_the_same_every_way"],
     )
     assert result["agrees_with_the_reference"].outcome == "failed"
     assert result["is_the_same_every_way"].outcome == "failed"
@@ -377,3 +577,106 @@ def test_a_clear_refusal_is_no_failure() -> None:
     assert (
         str(result) == "refused  takes_complex_parameters          RealOnly: parameters must be real, got complex ones."
     )
+
+
+CHECKS_AROUND = ["leaves_gradients_alone", "learns", "calls_hooks"]
+
+
+class RaisingTextError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def hostile(deed: Callable[[], None]) -> OptimizerFactory:
+    """Return a factory whose optimizer is sound, but does something in the check of hooks, which comes between."""
+
+    class Hostile(Plain):
+        def register_step_pre_hook(self, hook: Any) -> Any:
+            deed()
+            return super().register_step_pre_hook(hook)
+
+    return Hostile
+
+
+def raise_error(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("deed", "detail"),
+    [
+        (lambda: sys.exit(3), "SystemExit: 3"),
+        (lambda: os._exit(5), "it ended the process with exit code 5"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "it ended the process by SIGKILL"),
+        (lambda: raise_error(RaisingTextError()), "RaisingTextError: (its text cannot be read: RuntimeError)"),
+        (lambda: raise_error(GeneratorExit("left")), "GeneratorExit: left"),
+        (lambda: threading.Event().wait() and None, "no result after 2 s"),
+    ],
+    ids=["exit", "immediate exit", "crash", "text", "generator exit", "hang"],
+)
+def test_a_hostile_optimizer_fails_one_check_and_the_others_are_reported(deed: Callable[[], None], detail: str) -> None:
+    # The others take milliseconds, but may wait long on a busy machine; a hang costs the whole limit.
+    timeout_s = 2.0 if detail.endswith("2 s") else 120.0
+    result = check_optimizer(hostile(deed), only=CHECKS_AROUND, timeout_s=timeout_s)
+    outcomes = {check.check: check.outcome for check in result.checks}
+    assert outcomes.pop("calls_hooks") == "failed"
+    assert result["calls_hooks"].detail == detail
+    if timeout_s > 2:
+        assert set(outcomes.values()) == {"passed"}
+    assert multiprocessing.active_children() == []
+
+
+def test_what_one_check_leaves_changed_does_not_reach_the_next() -> None:
+    result = check_optimizer(hostile(lambda: torch.set_default_dtype(torch.float64)), only=["calls_hooks", "learns"])
+    assert result.passed, str(result)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_factory_that_cannot_work_is_one_error() -> None:
+    def asks_too_much(params: Any, missing: int) -> Plain:
+        return Plain(params)
+
+    with pytest.raises(SettingError, match=r"check_optimizer: the factory must .* got: TypeError: .*'missing'"):
+        check_optimizer(asks_too_much)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"got: a NoneType, which has no step\(\)"):
+        check_optimizer(lambda params: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(SettingError, match="got: SystemExit: 1"):
+        check_optimizer(lambda params: sys.exit(1))
+    with pytest.raises(SettingError, match="exit code 7"):
+        check_optimizer(lambda params: os._exit(7))
+    with pytest.raises(SettingError, match=r"got: RaisingTextError: \(its text cannot be read"):
+        check_optimizer(lambda params: raise_error(RaisingTextError()))  # type: ignore[arg-type, return-value]
+    with pytest.raises(SettingError, match="must have 2 dimensions or more.*shapes="):
+        check_optimizer(optim.Muon)  # the shapes include a vector
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean learns"):
+        check_optimizer(Plain, only=["learn"])
+    with pytest.raises(SettingError, match="timeout_s must be > 0, got 0"):
+        check_optimizer(Plain, timeout_s=0)
+    with pytest.raises(SettingError, match="shapes must not be empty"):
+        check_optimizer(Plain, shapes=())
+
+
+def test_an_optimizer_that_needs_closures_gets_them() -> None:
+    def needs_a_closure(params: Any) -> torch.optim.Optimizer:
+        return optim.optimizer_for("sam(sgd)")(params, lr=0.05)
+
+    result = check_optimizer(needs_a_closure)
+    assert [str(check) for check in result.failures] == []
+    assert result["accumulates_in_closures"].outcome == "passed"
+
+
+def test_in_this_process_a_debugger_sees_the_checks() -> None:
+    pids = []
+
+    class Notes(Plain):
+        def step(self, closure: Any = None) -> Any:
+            pids.append(os.getpid())
+            return super().step(closure)
+
+    check_optimizer(Notes, only=["learns"])
+    assert pids == []
+    check_optimizer(Notes, only=["learns"], isolate=False)
+    assert set(pids) == {os.getpid()}

@@ -2,11 +2,33 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from thalweg.testing import cost, edge_cases, interface, resuming, sharded, steps
-from thalweg.testing.fixtures import SHAPES, OptimizerFactory, RefusedError, SkippedError, Subject
+from thalweg.errors import SettingError, UnknownNameError, nearest
+from thalweg.testing import process_state
+from thalweg.testing.checks import (
+    cost,
+    edge_cases,
+    evaluation,
+    interface,
+    magnitudes,
+    model_wide,
+    parallel,
+    resuming,
+    sharded,
+    steps,
+)
+from thalweg.testing.fixtures import (
+    SHAPES,
+    OptimizerFactory,
+    RefusedError,
+    SkippedError,
+    Subject,
+    set_gradients,
+)
+from thalweg.testing.isolation import can_fork, run_isolated
 
 CheckOutcome = Literal["passed", "failed", "refused", "skipped"]
 
@@ -68,21 +90,33 @@ def check_optimizer(
     variants: Mapping[str, OptimizerFactory] | None = None,
     shapes: Sequence[tuple[int, ...]] = SHAPES,
     only: Sequence[str] | None = None,
+    isolate: bool = True,
+    timeout_s: float = 120.0,
 ) -> ConformanceResult:
     """Check an optimizer for conformance with what users of ``torch.optim`` rely on.
 
     Args:
         factory: Makes the optimizer from parameters, named parameters or groups, always at the same settings. Include
-            a weight decay if the optimizer has one. The check of sharded parameters needs a factory that can be
-            pickled: a function of a module, or a ``functools.partial`` of one.
+            a weight decay if the optimizer has one. The checks that need another program need a factory that can be
+            pickled: a function of a module, or a ``functools.partial`` of one. An optimizer whose ``step`` needs a
+            closure gets one.
         reference: Makes an optimizer that ``factory`` must agree with over 20 steps in float64.
         tolerance: Largest relative error of the change of all parameters, against the reference; >= 0.
         variants: Other ways to run the same optimizer, by name. Each must agree with ``factory`` to the last bit.
         shapes: Shapes of the parameters that are trained. A rule for matrices needs shapes of two dimensions or more.
         only: Names of the checks to run, from ``CHECKS``. None runs all.
+        isolate: Run the checks in a forked process, so that a crash, an exit or an endless loop fails one check and the
+            others are still reported. False runs them in this process, for a debugger. On other systems than Linux,
+            and once CUDA has been used, they run in this process.
+        timeout_s: Time limit of one check in seconds, if they are isolated; > 0.
 
     Returns:
         The result of each check. An exception inside a check is a failure, with its text as the detail.
+
+    Raises:
+        SettingError: If the factory does not make an optimizer that takes a step, if ``timeout_s`` is not positive, or
+            if ``shapes`` is empty.
+        UnknownNameError: If ``only`` has a name that is no check.
 
     Example:
         >>> import torch
@@ -93,8 +127,79 @@ def check_optimizer(
         >>> print(result)
         passed   calls_closures
     """
+    for name in only or ():
+        if name not in CHECKS:
+            raise UnknownNameError(f"check_optimizer: there is no check {name!r}. {nearest(name, CHECKS)}")
+    if not timeout_s > 0:
+        raise SettingError(f"check_optimizer: timeout_s must be > 0, got {timeout_s!r}. Give a number of seconds.")
+    if not shapes:
+        raise SettingError(f"check_optimizer: shapes must not be empty, got {shapes!r}. Give the shape of a parameter.")
     subject = Subject(factory, reference, tolerance, dict(variants or {}), tuple(shapes))
-    return ConformanceResult(tuple(_run(name, subject) for name in CHECKS if only is None or name in only))
+    isolate = isolate and can_fork()
+    subject = replace(subject, needs_closure=_try_out(subject, isolate, timeout_s))
+    names = [name for name in CHECKS if only is None or name in only]
+    # A check with processes of its own runs no code of the optimizer in this one.
+    here = [name for name in names if CHECKS[name] in _CHECKS_WITH_PROCESSES or not isolate]
+    results = {name: _run(name, subject) for name in here}
+    elsewhere = [name for name in names if name not in results]
+    before = process_state.snapshot()
+    isolated = run_isolated(
+        [partial(_run, name, subject) for name in elsewhere],
+        timeout_s=timeout_s,
+        failure=lambda index, reason: CheckResult(elsewhere[index], "failed", reason),
+        keep_process=lambda: process_state.snapshot() == before,
+    )
+    results |= {result.check: result for result in isolated}
+    return ConformanceResult(tuple(results[name] for name in names))
+
+
+def _try_out(subject: Subject, isolate: bool, timeout_s: float) -> bool:
+    """Return True if a step needs a closure. Raise SettingError if the factory makes nothing that can be checked."""
+    if isolate:
+        outcomes = run_isolated(
+            [partial(_take_a_step, subject)],
+            timeout_s=timeout_s,
+            failure=lambda _, reason: reason,
+            keep_process=lambda: True,
+        )
+        outcome = outcomes[0]
+    else:
+        outcome = _take_a_step(subject)
+    if isinstance(outcome, bool):
+        return outcome
+    shapes = ", ".join(map(str, subject.shapes))
+    raise SettingError(
+        f"check_optimizer: the factory must make an optimizer that takes a step, got: {outcome.rstrip('.')}. Try "
+        f"factory([torch.ones(shape, requires_grad=True) for shape in [{shapes}]]); other shapes can be given as "
+        "shapes=..."
+    )
+
+
+def _take_a_step(subject: Subject) -> bool | str:
+    """Take one step, with a closure if it does not work without. Return if it needs one, or what went wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                params = subject.params()
+                optimizer = subject.optimizer(params)
+            except BaseException as error:
+                return _describe(error)
+            if not callable(getattr(optimizer, "step", None)):
+                return f"a {type(optimizer).__name__}, which has no step()"
+            try:
+                set_gradients(params, 0)
+                optimizer.step()
+            except Exception as error:
+                if "closure" not in _describe(error):
+                    raise
+                replace(subject, needs_closure=True).train(optimizer, params, range(1))
+                return True
+            return False
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an optimizer of another library may raise anything, SystemExit too
+        return _describe(error)
 
 
 def _run(name: str, subject: Subject) -> CheckResult:
@@ -108,13 +213,23 @@ def _run(name: str, subject: Subject) -> CheckResult:
         return CheckResult(name, "skipped", _one_line(reason))
     except AssertionError as failure:
         return CheckResult(name, "failed", _one_line(failure))
-    except Exception as error:  # an optimizer of another library may raise anything; all of it is a failure
-        return CheckResult(name, "failed", f"{type(error).__name__}: {_one_line(error)}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an optimizer of another library may raise anything; all of it is a failure
+        return CheckResult(name, "failed", _describe(error))
     return CheckResult(name, "passed", number=number)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_one_line(error)}"
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException as second:  # an optimizer of another library may raise here, too
+        text = f"(its text cannot be read: {type(second).__name__})"
+    return " ".join(text.split())[:200]
 
 
 CHECKS: dict[str, Callable[[Subject], float | None]] = {
@@ -131,6 +246,10 @@ CHECKS: dict[str, Callable[[Subject], float | None]] = {
         steps.gives_a_late_parameter_a_first_step,
         steps.survives_a_zero_first_gradient,
         steps.moves_parameters_that_start_at_zero,
+        magnitudes.survives_any_magnitude,
+        magnitudes.survives_gradients_that_vanish,
+        model_wide.trains_a_late_parameter_like_the_others,
+        model_wide.trains_groups_at_their_own_rates,
         resuming.resumes_exactly,
         resuming.resumes_exactly_in_bfloat16,
         resuming.resumes_from_a_distributed_checkpoint,
@@ -138,12 +257,16 @@ CHECKS: dict[str, Callable[[Subject], float | None]] = {
         resuming.follows_the_lr_after_resuming,
         resuming.copies_go_on_alike,
         resuming.pickles_go_on_alike,
+        evaluation.switches_modes_any_number_of_times,
+        evaluation.saves_while_evaluating,
         steps.leaves_parameters_without_a_gradient_alone,
         interface.takes_groups_with_their_own_settings,
         interface.takes_named_parameters,
         interface.calls_closures,
+        interface.accumulates_in_closures,
         interface.obeys_schedulers,
         interface.calls_hooks,
+        interface.leaves_the_process_alone,
         steps.climbs_when_maximizing,
         edge_cases.takes_single_numbers,
         edge_cases.takes_empty_parameters,
@@ -151,8 +274,17 @@ CHECKS: dict[str, Callable[[Subject], float | None]] = {
         edge_cases.takes_any_order_in_memory,
         steps.learns,
         sharded.steps_alike_when_sharded,
+        parallel.steps_in_a_forked_process,
+        parallel.leaves_threads_to_forked_processes,
+        parallel.counts_steps_in_shared_memory,
         cost.waits_for_no_parameter,
         cost.dispatches_a_parameter,
     )
 }
 """All checks by name. Each takes the optimizer under test, raises if it finds a defect, and may return a number."""
+
+_CHECKS_WITH_PROCESSES = (
+    sharded.steps_alike_when_sharded,
+    parallel.steps_in_a_forked_process,
+    parallel.leaves_threads_to_forked_processes,
+)

@@ -30,6 +30,7 @@ class Subject:
     tolerance: float
     variants: dict[str, OptimizerFactory]
     shapes: tuple[tuple[int, ...], ...]
+    needs_closure: bool = False
 
     def params(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """Return fresh parameters with the same values at each call."""
@@ -40,6 +41,29 @@ class Subject:
     def optimizer(self, params: Any, factory: OptimizerFactory | None = None) -> torch.optim.Optimizer:
         """Make an optimizer for these parameters, in training mode."""
         return set_train_mode((factory or self.factory)(params))
+
+    def step(self, optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> None:
+        """Take a step with the gradients that are set, through a closure if the optimizer needs one."""
+        if not self.needs_closure:
+            optimizer.step()
+            return
+        grads = [None if param.grad is None else param.grad.clone() for param in params]
+
+        def closure() -> Tensor:
+            loss = torch.zeros(())
+            for param, grad in zip(params, grads, strict=True):
+                param.grad = None if grad is None else grad.clone()
+                if grad is not None:
+                    loss = loss + (param.detach() * grad).real.sum()  # the loss that has this gradient everywhere
+            return loss
+
+        optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float, and documents a tensor
+
+    def train(self, optimizer: torch.optim.Optimizer, params: Sequence[Tensor], steps: range) -> None:
+        """Take the steps with these numbers."""
+        for step in steps:
+            set_gradients(params, step)
+            self.step(optimizer, params)
 
 
 def set_train_mode(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -61,13 +85,6 @@ def set_gradients(params: Sequence[Tensor], step: int) -> None:
     """Give the parameters the gradients of a step."""
     for param, grad in zip(params, make_gradients(params, step), strict=True):
         param.grad = grad
-
-
-def train(optimizer: torch.optim.Optimizer, params: Sequence[Tensor], steps: range) -> None:
-    """Take the steps with these numbers."""
-    for step in steps:
-        set_gradients(params, step)
-        optimizer.step()
 
 
 def clone_params(params: Sequence[Tensor]) -> list[Tensor]:

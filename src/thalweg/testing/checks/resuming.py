@@ -17,22 +17,21 @@ from thalweg.testing.fixtures import (
     clone_params,
     set_in_groups,
     set_train_mode,
-    train,
 )
 
 
 def _check_resuming(subject: Subject, dtype: torch.dtype, save: Callable[[Any], Any]) -> None:
     """Compare 20 steps with 10 steps, a checkpoint that goes through ``save``, and 10 steps."""
     expected, params = subject.params(dtype), subject.params(dtype)
-    train(subject.optimizer(expected), expected, range(20))
+    subject.train(subject.optimizer(expected), expected, range(20))
     optimizer = subject.optimizer(params)
-    train(optimizer, params, range(10))
+    subject.train(optimizer, params, range(10))
     saved = save(optimizer.state_dict())
     resumed_params = clone_params(params)
     resumed = subject.optimizer(resumed_params)
     resumed.load_state_dict(saved)
     set_train_mode(resumed)
-    train(resumed, resumed_params, range(10, 20))
+    subject.train(resumed, resumed_params, range(10, 20))
     assert_identical(resumed_params, expected, "10 steps, a checkpoint and 10 steps are not 20 steps")
 
 
@@ -78,7 +77,7 @@ def keeps_float32_state_of_bfloat16_parameters(subject: Subject) -> None:
     """A checkpoint keeps float32 moments of bfloat16 parameters. Known defect: cast to bfloat16 (pytorch#43706)."""
     params = subject.params(torch.bfloat16)
     optimizer = subject.optimizer(params)
-    train(optimizer, params, range(2))
+    subject.train(optimizer, params, range(2))
     saved = copy.deepcopy(optimizer.state_dict())
     for entry in saved["state"].values():
         for key, value in entry.items():
@@ -99,14 +98,14 @@ def follows_the_lr_after_resuming(subject: Subject) -> None:
     optimizer = subject.optimizer(params)
     if "lr" not in optimizer.param_groups[0]:
         raise SkippedError("no lr in its groups")
-    train(optimizer, params, range(3))
+    subject.train(optimizer, params, range(3))
     start, resumed_params = clone_params(params), clone_params(params)
     resumed = subject.optimizer(resumed_params)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     set_train_mode(resumed)
     for trained, trained_params in ((optimizer, params), (resumed, resumed_params)):
         set_in_groups(trained, lr=trained.param_groups[0]["lr"] * 0.25)
-        train(trained, trained_params, range(3, 6))
+        subject.train(trained, trained_params, range(3, 6))
     assert_identical(resumed_params, params, "a changed lr after a resume, against one without")
     assert not any(map(torch.equal, resumed_params, start)), "nothing moved"
 
@@ -126,9 +125,9 @@ def _check_copy(
 ) -> None:
     params = subject.params()
     optimizer = subject.optimizer(params)
-    train(optimizer, params, range(3))
+    subject.train(optimizer, params, range(3))
     duplicated = duplicate(optimizer)
-    train(optimizer, params, range(3, 6))
+    subject.train(optimizer, params, range(3, 6))
     duplicated_params = [param for group in duplicated.param_groups for param in group["params"]]
-    train(duplicated, duplicated_params, range(3, 6))
+    subject.train(duplicated, duplicated_params, range(3, 6))
     assert_identical(duplicated_params, params, description)

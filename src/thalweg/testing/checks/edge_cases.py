@@ -17,7 +17,7 @@ def _train_beside_others(subject: Subject, param: Tensor, description: str) -> N
     for step in range(3):
         set_gradients(usual, step)
         param.grad = torch.ones_like(param) * (1 + step)
-        optimizer.step()
+        subject.step(optimizer, [*usual, param])
     assert param.isfinite().all(), f"{description} became not finite"
     assert param.numel() == 0 or not torch.equal(param, before), f"{description} never moved"
 
@@ -53,7 +53,7 @@ def takes_any_order_in_memory(subject: Subject) -> None:
         optimizer = subject.optimizer([param])
         for _ in range(3):
             param.grad = grads.clone()
-            optimizer.step()
+            subject.step(optimizer, [param])
         ends.append(param.detach())
     error = float((ends[0] - ends[1]).norm() / (ends[0] - values).norm())
     assert error < 1e-5, f"relative error {error:.3g}"

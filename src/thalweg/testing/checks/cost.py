@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from thalweg.testing.fixtures import Subject, set_gradients, train
+from thalweg.testing.fixtures import Subject, set_gradients
 
 
 class _OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped in torch
@@ -29,13 +29,13 @@ def _count_a_step(subject: Subject, copies: int) -> _OperationCounter:
     """Count the operations of one step, with so many copies of the parameters."""
     params = [param for _ in range(copies) for param in subject.params()]
     optimizer = subject.optimizer(params)
-    train(optimizer, params, range(3))
+    subject.train(optimizer, params, range(3))
     state = getattr(optimizer, "state", {})
     # torch keeps the number of steps on the CPU, so reading it does not wait for a device.
     steps = {entry["step"].data_ptr() for entry in state.values() if isinstance(entry.get("step"), Tensor)}
     set_gradients(params, 3)
     with _OperationCounter(steps) as counter:
-        optimizer.step()
+        subject.step(optimizer, params)
     return counter
 
 
