@@ -120,12 +120,17 @@ def check_in_process(library: str, checks: list[str] | None, name: str) -> list[
     return json.loads(completed.stdout.splitlines()[-1])
 
 
-def merge(earlier: list[dict[str, Any]] | str | None, findings: list[dict[str, Any]] | str) -> Any:
+def merge(
+    earlier: list[dict[str, Any]] | str | None, findings: list[dict[str, Any]] | str, checks: list[str]
+) -> list[dict[str, Any]] | str:
     """Return the findings of all checks, the new ones in place of earlier ones, in the order of the kit."""
     from thalweg.testing import CHECKS
 
-    if isinstance(findings, str) or not isinstance(earlier, list):
+    if not isinstance(earlier, list):
         return findings
+    if isinstance(findings, str):  # the reason why there are none
+        failure = {"outcome": "failed", "detail": findings, "number": None}
+        findings = [{"check": name, **failure} for name in checks]
     merged = {finding["check"]: finding for finding in (*earlier, *findings)}
     return [merged[name] for name in CHECKS if name in merged]
 
@@ -156,7 +161,7 @@ def main() -> None:
             results = dict(zip(names, pool.map(check_one, names), strict=True))
         earlier = record["libraries"].get(library, {}).get("optimizers", {})
         if arguments.checks:
-            results = {name: merge(earlier.get(name), findings) for name, findings in results.items()}
+            results = {name: merge(earlier.get(name), result, arguments.checks) for name, result in results.items()}
         remaining = {name: findings for name, findings in earlier.items() if name in classes and arguments.names}
         record["libraries"][library] = {"version": version(LIBRARIES[library]), "optimizers": remaining | results}
         RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")

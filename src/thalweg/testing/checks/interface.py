@@ -104,14 +104,14 @@ def accumulates_in_closures(subject: Subject) -> None:
 
 
 def _train_by_closure(subject: Subject, num_parts: int) -> list[Tensor]:
-    params = subject.params()
+    params = subject.params(torch.float64)
     optimizer = subject.optimizer(params)
     generator = torch.Generator().manual_seed(3)
-    targets = [torch.randn(8, *param.shape, generator=generator) for param in params]
+    targets = [torch.randn(8, *param.shape, generator=generator, dtype=torch.float64) for param in params]
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.float64)
         for part in range(num_parts):
             rows = slice(8 * part // num_parts, 8 * (part + 1) // num_parts)
             errors = [(param - target[rows]) ** 4 for param, target in zip(params, targets, strict=True)]
@@ -127,7 +127,7 @@ def _train_by_closure(subject: Subject, num_parts: int) -> list[Tensor]:
 
 
 def _check_close(actual: list[Tensor], expected: list[Tensor], subject: Subject) -> None:
-    for param, expected_param, start in zip(actual, expected, subject.params(), strict=True):
+    for param, expected_param, start in zip(actual, expected, subject.params(torch.float64), strict=True):
         error = float(((param - expected_param).norm() / (expected_param - start).norm()).detach())
         assert error < 1e-4, f"the change is off by {error:.3g} of its size"
 
