@@ -139,14 +139,14 @@ def check_optimizer(
     subject = replace(subject, needs_closure=_try_out(subject, isolate, timeout_s))
     names = [name for name in CHECKS if only is None or name in only]
     # A check with processes of its own runs no code of the optimizer in this one.
-    here = [name for name in names if CHECKS[name] in _CHECKS_WITH_PROCESSES or not isolate]
-    results = {name: _run(name, subject) for name in here}
-    elsewhere = [name for name in names if name not in results]
+    in_this_process = [name for name in names if CHECKS[name] in _CHECKS_WITH_PROCESSES or not isolate]
+    results = {name: _run(name, subject) for name in in_this_process}
+    isolated_names = [name for name in names if name not in results]
     before = process_state.snapshot()
     isolated = run_isolated(
-        [partial(_run, name, subject) for name in elsewhere],
+        [partial(_run, name, subject) for name in isolated_names],
         timeout_s=timeout_s,
-        failure=lambda index, reason: CheckResult(elsewhere[index], "failed", reason),
+        failure=lambda index, reason: CheckResult(isolated_names[index], "failed", reason),
         keep_process=lambda: process_state.snapshot() == before,
     )
     results |= {result.check: result for result in isolated}
