@@ -22,7 +22,7 @@ def fresh_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     """A machine, and a process, that have never compiled a kernel."""
     _end_compilations()  # what an earlier test began would be built in this folder, and counted
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kernel_cache, "_FUTURES", {})
+    monkeypatch.setattr(kernel_cache, "_KERNELS", {})
     monkeypatch.setattr(kernel_cache, "builds", [])
     monkeypatch.setattr(backends, "_WARNINGS", set())
     yield tmp_path

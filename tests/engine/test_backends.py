@@ -217,7 +217,7 @@ def test_an_operation_that_c_may_round_otherwise_is_left_to_other_backends() -> 
 def test_a_kernel_that_disagrees_with_the_loop_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     correct = c_source.c_source
     monkeypatch.setattr(kernel_cache, "c_source", lambda passes: re.sub(r"(v\d+) - ", r"\1 + ", correct(passes)))
-    monkeypatch.setattr(kernel_cache, "_FUTURES", {})
+    monkeypatch.setattr(kernel_cache, "_KERNELS", {})
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.SGD([param], lr=0.25)
     assert str(optimizer.prepare()).startswith("flat: the compiled kernel and the loop disagree on this machine")

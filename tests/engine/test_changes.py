@@ -126,9 +126,9 @@ def test_autograd_is_told_of_the_change() -> None:
 
 
 def test_libraries_are_not_shared_by_different_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = c_compiler._digest("source", parallel=True)
+    digest = c_compiler.library_name("source", parallel=True)
     monkeypatch.setattr(c_compiler, "_processor", lambda: "another")
-    assert c_compiler._digest("source", parallel=True) != digest
+    assert c_compiler.library_name("source", parallel=True) != digest
 
 
 def test_a_checkpoint_of_another_shape_is_refused() -> None:

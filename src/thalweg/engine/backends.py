@@ -16,17 +16,18 @@ A user may request a backend for an optimizer. A request that is not possible ra
 import logging
 from array import array
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from thalweg.engine.core import threads
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.eager import batched, flat, loop, sparse
 from thalweg.engine.kernels import c_compiler, kernel, kernel_cache
-from thalweg.engine.kernels.kernel import BoundKernel, Kernel
+from thalweg.engine.kernels.kernel import BoundKernel
+from thalweg.engine.kernels.kernel_cache import PendingKernel
 from thalweg.engine.kernels.kernel_spec import UnavailableError
 from thalweg.errors import SettingError
 
@@ -69,7 +70,7 @@ class BatchRunner:
         self.batch = batch
         self.bound_kernel: BoundKernel | None = None
         self._requested = requested
-        self._kernel: Future[Kernel] | None = None
+        self._kernel: PendingKernel | None = None
         self._must_compile = False
         self.choice = self._choose()
         if requested is not None and self.choice.backend != requested:
@@ -112,6 +113,8 @@ class BatchRunner:
         Args:
             wait: If true, wait until the kernel is compiled.
         """
+        if self._kernel is not None and self._kernel.abandoned:
+            self._kernel, self._must_compile = None, True
         if self._must_compile and wait:
             self._compile()
         if self._must_compile or (self._kernel is not None and not wait and not self._kernel.done()):
@@ -186,10 +189,12 @@ def run(steps: Sequence[tuple[BatchRunner, BatchStep]], after_batch: Callable[[i
         steps: The runner and the step of each batch.
         after_batch: Called with the number of a batch when its step is taken.
     """
-    with torch.no_grad(), ExitStack() as without_autocast:
+    with torch.no_grad(), ExitStack() as contexts:
+        if threads.inherited_team:
+            contexts.enter_context(threads.one_thread())
         for device in {runner.batch.device.type for runner, _ in steps}:
             if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-                without_autocast.enter_context(torch.autocast(device, enabled=False))
+                contexts.enter_context(torch.autocast(device, enabled=False))
         shared = {k for k, (runner, _) in enumerate(steps) if runner.batch.program.rule.traits.scope == "model"}
         if shared:
             _run_shared([steps[k] for k in sorted(shared)])

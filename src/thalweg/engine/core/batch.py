@@ -11,6 +11,7 @@ from torch import Tensor
 from thalweg.engine.core.memory_probe import CachedCheck, MemoryProbe
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import Shards
+from thalweg.engine.core.threads import num_threads
 from thalweg.rules import record
 
 # Other tensor classes may have no memory of their own.
@@ -72,7 +73,11 @@ class ParameterBatch:
         """Return True if every tensor has the address, shape, strides and dtype that it had when the batch was made."""
         return (
             self._layout_check.addresses_if_valid(
-                self.memory_probe, self._tensors, lambda: self._read_layouts() == self._layouts, self._ids
+                self.memory_probe,
+                self._tensors,
+                lambda: self._read_layouts() == self._layouts,
+                num_threads(self.num_elements),
+                self._ids,
             )
             == self._tensor_addresses
         )
@@ -107,7 +112,10 @@ class ParameterBatch:
             parameter.
         """
         return self._gradient_check.addresses_if_valid(
-            self.memory_probe, grads, lambda: all(map(_has_same_layout, grads, self.params))
+            self.memory_probe,
+            grads,
+            lambda: all(map(_has_same_layout, grads, self.params)),
+            num_threads(self.num_elements),
         )
 
 

@@ -44,29 +44,42 @@ void prefetch(int64_t count, char *const *objects, int64_t offset, int64_t num_r
     }
 }
 
+/* Return a hash of the layout of one tensor, and write its address to `at`; 0 if it is not plain memory of the CPU. */
+static uint64_t layout_hash(char *object, int64_t k, int64_t offset, int64_t keys,
+                            int (*const *query)(void *tensor, void *answer), void **at) {
+    void *tensor = object + offset;
+    /* Its index, its class (the word after the reference count), and its dispatch keys, negation included. */
+    uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)object)[1]);
+    sum = mixed(sum, *(uint64_t *)(*(char **)tensor + keys));
+    int32_t dtype, device, layout;
+    int64_t dim, *sizes, *strides;
+    /* In this order: a tensor on another device may have no address, and one that is not strided no strides. */
+    if (query[1](tensor, &dtype) || query[2](tensor, &device) || query[3](tensor, &layout) || device || layout
+        || query[0](tensor, at) || query[4](tensor, &dim) || query[5](tensor, &sizes) || query[6](tensor, &strides))
+        return 0;
+    sum = mixed(mixed(sum, (uint64_t)dtype), (uint64_t)dim);
+    for (int64_t d = 0; d < dim; d++) sum = mixed(mixed(sum, (uint64_t)sizes[d]), (uint64_t)strides[d]);
+    return sum | (sum == 0);
+}
+
 /* Return a hash of the layouts of all tensors, and write their addresses to `at`; 0 if a tensor is not plain memory of
-   the CPU. */
+   the CPU. With one thread, OpenMP is not called. */
 uint64_t probe(int64_t count, char *const *objects, int64_t offset, int64_t keys,
               int (*const *query)(void *tensor, void *answer), void **at, int64_t threads) {
     uint64_t all = 1, unsupported = 0;
-    #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all) reduction(| : unsupported)
-    for (int64_t k = 0; k < count; k++) {
-        void *tensor = objects[k] + offset;
-        /* Its index, its class (the word after the reference count), and its dispatch keys, negation included. */
-        uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)objects[k])[1]);
-        sum = mixed(sum, *(uint64_t *)(*(char **)tensor + keys));
-        int32_t dtype, device, layout;
-        int64_t dim, *sizes, *strides;
-        /* In this order: a tensor on another device may have no address, and one that is not strided no strides. */
-        if (query[1](tensor, &dtype) || query[2](tensor, &device) || query[3](tensor, &layout) || device || layout
-            || query[0](tensor, at + k) || query[4](tensor, &dim) || query[5](tensor, &sizes)
-            || query[6](tensor, &strides)) {
-            unsupported = 1;
-            continue;
+    if (threads > 1) {
+        #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all, unsupported)
+        for (int64_t k = 0; k < count; k++) {
+            uint64_t sum = layout_hash(objects[k], k, offset, keys, query, at + k);
+            unsupported += !sum;
+            all += sum;
         }
-        sum = mixed(mixed(sum, (uint64_t)dtype), (uint64_t)dim);
-        for (int64_t d = 0; d < dim; d++) sum = mixed(mixed(sum, (uint64_t)sizes[d]), (uint64_t)strides[d]);
-        all += sum;
+    } else {
+        for (int64_t k = 0; k < count; k++) {
+            uint64_t sum = layout_hash(objects[k], k, offset, keys, query, at + k);
+            unsupported += !sum;
+            all += sum;
+        }
     }
     return unsupported ? 0 : all | (all == 0);
 }
@@ -77,16 +90,15 @@ class MemoryProbe:
     """The functions of ``C_SOURCE`` in the library of a kernel.
 
     Args:
-        path: The shared library of any kernel.
+        library: The loaded library of any kernel.
     """
 
-    def __init__(self, path: str) -> None:
-        library = ctypes.PyDLL(path)  # holds the GIL: the calls are too short to release it
-        self._probe, self._fetch = library.probe, library.prefetch
-        self._probe.restype = ctypes.c_uint64
+    def __init__(self, library: ctypes.CDLL) -> None:
         pointer, number = ctypes.c_void_p, ctypes.c_int64
-        self._probe.argtypes = [number, pointer, number, number, pointer, pointer, number]
-        self._fetch.restype, self._fetch.argtypes = None, [number, pointer, number, number, pointer]
+        # These hold the GIL: the calls are too short to release it.
+        probe = ctypes.PYFUNCTYPE(ctypes.c_uint64, number, pointer, number, number, pointer, pointer, number)
+        prefetch = ctypes.PYFUNCTYPE(None, number, pointer, number, number, pointer)
+        self._probe, self._fetch = probe(("probe", library)), prefetch(("prefetch", library))
 
     def prefetch(self, objects: "array[int]", records: "array[int]") -> None:
         """Bring tensors and dictionaries into the processor's cache.
@@ -99,11 +111,12 @@ class MemoryProbe:
             tensors, dictionaries = objects.buffer_info(), records.buffer_info()
             self._fetch(tensors[1], tensors[0], _OFFSET, dictionaries[1], dictionaries[0])
 
-    def __call__(self, objects: "array[int]") -> tuple[int, "array[int]"]:
+    def __call__(self, objects: "array[int]", threads: int) -> tuple[int, "array[int]"]:
         """Read the layouts of tensors.
 
         Args:
             objects: The ids of the tensors.
+            threads: The number of threads.
 
         Returns:
             The fingerprint of all layouts, 0 if it cannot be computed; and the address of each tensor.
@@ -113,7 +126,7 @@ class MemoryProbe:
         if keys is None:
             return 0, addresses
         pointers = objects.buffer_info()[0], _OFFSET, keys, ctypes.addressof(_functions()), addresses.buffer_info()[0]
-        return self._probe(len(addresses), *pointers, torch.get_num_threads()), addresses
+        return self._probe(len(addresses), *pointers, threads), addresses
 
 
 class CachedCheck:
@@ -127,6 +140,7 @@ class CachedCheck:
         probe: MemoryProbe | None,
         tensors: Sequence[Tensor],
         check: Callable[[], bool],
+        threads: int,
         ids: "array[int] | None" = None,
     ) -> "array[int] | None":
         """Return the addresses of tensors if the check holds.
@@ -135,12 +149,13 @@ class CachedCheck:
             probe: Reads the layouts. Without it, the check is made every time.
             tensors: The tensors to check.
             check: The check. Its result may depend only on what the fingerprint covers.
+            threads: The number of threads that read layouts.
             ids: The ids of the tensors, if they are at hand.
 
         Returns:
             The addresses, in the order of the tensors; None if the check fails.
         """
-        fingerprint, addresses = (0, None) if probe is None else probe(ids or array("Q", map(id, tensors)))
+        fingerprint, addresses = (0, None) if probe is None else probe(ids or array("Q", map(id, tensors)), threads)
         if fingerprint and fingerprint == self._fingerprint:
             return addresses
         if not check():

@@ -1,9 +1,9 @@
-"""C compiler: compile C source to a shared library, which is kept between processes.
+"""C compiler: compile C source to a shared library.
 
-Libraries lie in `$XDG_CACHE_HOME/thalweg/kernels` (`~/.cache` by default). Their names are hashes of the source, the
-flags and the processor. The name does not depend on the compiler: arithmetic is as written, and every kernel is tried
-before it is used. Each file ends in a digest of its own bytes, which loaders ignore: a file that a full disk or a crash
-has truncated would kill the process that loads it. The folder can be deleted at any time.
+The name of a library is a hash of the source, the flags and the processor. It does not depend on the compiler:
+arithmetic is as written, and every kernel is tried before it is used. A compiler works in a private folder, which is
+deleted afterwards; a later process deletes the folders of processes that were killed. A compiler is killed if it takes
+too long, or if the script ends.
 """
 
 import hashlib
@@ -13,49 +13,38 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
+from threading import Lock, main_thread
+from time import monotonic
+
+from thalweg.engine.kernels import library_cache
 
 # Arithmetic as written: no fused multiply-add, no reordering. The other flags change no result.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fPIC")
 _PARALLEL = "-fopenmp"
 _SINGLE = "-fopenmp-simd"
-_DIGEST_BYTES = 32
+TIME_LIMIT_S = 60.0  # of a kernel, which takes some seconds on a busy machine
+_POLL_S = 0.05
+_FOLDER_PREFIX = "thalweg-compiler-"
+_MAX_MESSAGE_BYTES = 500
 
 
 class CompilerError(Exception):
     """There is no C compiler, or it failed."""
 
 
-def library(source: str, *, parallel: bool) -> Path | None:
-    """Return the library of a source if it has been compiled before and is whole, else None.
-
-    Args:
-        source: The C text.
-        parallel: True for a library with OpenMP.
-    """
-    path = _library_path(source, parallel=parallel)
-    return path if is_whole(path) else None
-
-
-def is_whole(path: Path) -> bool:
-    """Return True if a file has the bytes that ``build`` wrote."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
-
-
-def build(source: str, *, parallel: bool) -> Path:
+def build(source: str, *, parallel: bool, deadline: float) -> bytes:
     """Compile a source to a library.
 
     Args:
         source: The C text.
         parallel: True for a library with OpenMP.
+        deadline: The time of ``time.monotonic()`` at which the compiler is killed.
 
     Returns:
-        The path of the library.
+        The bytes of the library.
 
     Raises:
         CompilerError: If there is no compiler, or it fails.
@@ -63,46 +52,43 @@ def build(source: str, *, parallel: bool) -> Path:
     command = compiler()
     if command is None:
         raise CompilerError("no C compiler was found: none of cc, gcc, clang, and CC is not set")
-    # In a folder of its own, then renamed: another process sees all of the library, or nothing.
-    with tempfile.TemporaryDirectory(dir=_folder()) as scratch:
-        source_file, object_file, linked = (Path(scratch) / name for name in ("step.c", "step.o", "step.so"))
-        source_file.write_text(source)
-        mode = _PARALLEL if parallel else _SINGLE
-        _run([*command, *_FLAGS, mode, "-c", str(source_file), "-o", str(object_file)])
-        # Linked without OpenMP: the symbols are resolved to the OpenMP that PyTorch has loaded, with its threads.
-        undefined = ["-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else []
-        _run([*command, "-shared", *undefined, str(object_file), "-o", str(linked)])
-        with open(linked, "r+b") as file:
-            file.write(hashlib.sha256(file.read()).digest())
-            file.flush()
-            os.fsync(file.fileno())  # or the disk may hold its new name before its bytes
-        path = _library_path(source, parallel=parallel)
-        os.replace(linked, path)
-    return path
+    try:
+        with _working_folder() as (path, folder):
+            with _created_file("step.c", folder) as file:
+                os.write(file, source.encode())
+            mode = _PARALLEL if parallel else _SINGLE
+            _run([*command, *_FLAGS, mode, "-c", "step.c", "-o", "step.o"], path, folder, deadline)
+            # Linked without OpenMP: the symbols are resolved to the OpenMP that PyTorch has loaded, with its threads.
+            undefined = ["-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else []
+            _run([*command, "-shared", *undefined, "step.o", "-o", "step.so"], path, folder, deadline)
+            return library_cache.read_private_file("step.so", folder)
+    except OSError as error:
+        raise CompilerError(f"the compiler cannot be used: {error}") from error
 
 
 def compiler() -> list[str] | None:
     """Return the command of a C compiler: that in the environment variable CC, or cc, gcc or clang; None if missing."""
-    if variable := os.environ.get("CC"):
-        command = shlex.split(variable)
-        return command if command and shutil.which(command[0]) else None
-    return next(([path] for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
+    if os.name != "posix":
+        return None  # the libraries of other systems have no symbols that are resolved when they are loaded
+    variable = os.environ.get("CC")
+    try:
+        command = shlex.split(variable) if variable else []
+    except ValueError:  # a quotation mark is missing
+        return None
+    names = command[:1] if variable else ["cc", "gcc", "clang"]
+    path = next((path for name in names if (path := shutil.which(name))), None)
+    return [os.path.abspath(path), *command[1:]] if path else None
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
-    if done.returncode != 0:
-        message = done.stderr.strip()[-500:] or "no message"
-        raise CompilerError(f"the compiler ended with status {done.returncode}: {message} ({shlex.join(command)})")
+def library_name(source: str, *, parallel: bool) -> str:
+    """Return the name of the file of a library.
 
-
-def _library_path(source: str, *, parallel: bool) -> Path:
-    return _folder() / f"{_digest(source, parallel=parallel)}.so"
-
-
-def _digest(source: str, *, parallel: bool) -> str:
+    Args:
+        source: The C text.
+        parallel: True for a library with OpenMP.
+    """
     text = "\n".join([source, *_FLAGS, str(parallel), _processor()])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode()).hexdigest()[:32] + ".so"
 
 
 @cache
@@ -115,16 +101,129 @@ def _processor() -> str:
         return f"{platform.system()} {platform.machine()} {platform.processor()}"
 
 
-def _folder() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thalweg" / "kernels"
+# --- the process of the compiler --------------------------------------------------------------------------------------
+
+# A fork while a process is started would copy the pipe on which the starting thread waits until all copies are closed.
+_START_LOCK = Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_START_LOCK.acquire, after_in_parent=_START_LOCK.release, after_in_child=_START_LOCK.release
+    )
+
+
+def _run(command: list[str], path: str, folder: int, deadline: float) -> None:
+    """Run a command in a folder, with a time limit."""
+    _check_time(deadline)
+    with _created_file("messages", folder) as messages:
+        with _START_LOCK:
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                cwd=path,
+                env=os.environ | {"TMPDIR": "."},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=messages,  # no pipe: a process that the compiler leaves behind could hold it open
+                start_new_session=True,
+                umask=0o077,
+            )
+        try:
+            _wait(process, deadline)
+        finally:
+            if process.poll() is None:
+                _kill(process)
+        if process.returncode != 0:
+            size = os.fstat(messages).st_size
+            text = os.pread(messages, _MAX_MESSAGE_BYTES, max(0, size - _MAX_MESSAGE_BYTES)).decode(errors="replace")
+            raise CompilerError(
+                f"the compiler ended with status {process.returncode}: {text.strip() or 'no message'} "
+                f"({shlex.join(command)})"
+            )
+    os.unlink("messages", dir_fd=folder)
+
+
+def _wait(process: "subprocess.Popen[bytes]", deadline: float) -> None:
+    while True:
+        try:
+            process.wait(_POLL_S)
+            return
+        except subprocess.TimeoutExpired:
+            _check_time(deadline)
+
+
+def _check_time(deadline: float) -> None:
+    """Raise CompilerError if the compiler must work no longer."""
+    if monotonic() > deadline:
+        raise CompilerError(f"the compiler took longer than {TIME_LIMIT_S:.0f} s")
+    if not main_thread().is_alive():
+        raise CompilerError("the script has ended")
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a compiler and the processes that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    with suppress(subprocess.TimeoutExpired):  # it may be stuck in the kernel
+        process.wait(5)
+
+
+# --- its folder -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _working_folder() -> Iterator[tuple[str, int]]:
+    """Yield the path and the descriptor of a private folder, which is deleted afterwards."""
+    _delete_leftovers()
+    path, folder = _create_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except (OSError, RuntimeError):
-        return Path(_temporary_folder().name)
-    return folder if os.access(folder, os.W_OK) else Path(_temporary_folder().name)
+        by_descriptor = f"/proc/self/fd/{folder}"  # leads to this folder even if others replace the path
+        yield by_descriptor if os.path.isdir(by_descriptor) else path, folder
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(folder)
 
 
-@cache
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder that lasts as long as the process, for machines whose home folder cannot be written."""
-    return tempfile.TemporaryDirectory(prefix="thalweg-kernels-")
+def _create_folder() -> tuple[str, int]:
+    """Create a private folder, and lock it while its process lives."""
+    while True:
+        path = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        library_cache.check_private(path, folder)
+        _lock(folder)
+        if os.path.isdir(path):
+            return path, folder
+        os.close(folder)  # another process took it for a leftover before it was locked
+
+
+def _delete_leftovers() -> None:
+    """Delete the folders of processes that were killed."""
+    with os.scandir(tempfile.gettempdir()) as entries:
+        paths = [entry.path for entry in entries if entry.name.startswith(_FOLDER_PREFIX)]
+    for path in paths:
+        with suppress(OSError):
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                library_cache.check_private(path, folder)
+                if _lock(folder, wait=False):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(folder)
+
+
+def _lock(folder: int, *, wait: bool = True) -> bool:
+    """Lock a folder; return True if it is locked. The lock ends with this process."""
+    import fcntl  # is missing on systems that are not POSIX
+
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # in use, or on a file system that locks no folders
+        return False
+    return True
+
+
+@contextmanager
+def _created_file(name: str, folder: int) -> Iterator[int]:
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep, ParameterBatch, is_dense
 from thalweg.engine.core.memory_probe import MemoryProbe
+from thalweg.engine.core.threads import num_threads
 from thalweg.engine.kernels.kernel_spec import UnavailableError, check_batch
 from thalweg.engine.kernels.passes import Passes
 from thalweg.rules import Max, Mean
 from thalweg.rules.core.reductions import Reduction
-
-# One thread steps fewer elements before a second thread has woken up.
-MIN_NUMEL_FOR_THREADS = 1 << 15
 
 # Bytes that a bound kernel may hold beside the state, for sums. The rows and columns of 3x3 filters would take more.
 _MAX_REDUCTION_BYTES = 64_000_000
@@ -28,16 +26,16 @@ class Kernel:
     """The compiled step of one program, for parameters of one dtype.
 
     Args:
-        path: The shared library.
+        library: The loaded library.
         passes: The passes that it was printed from.
     """
 
-    def __init__(self, path: str, passes: Passes) -> None:
-        self.memory_probe = MemoryProbe(path)
+    def __init__(self, library: ctypes.CDLL, passes: Passes) -> None:
+        self.memory_probe = MemoryProbe(library)
         self.passes = passes
-        self._step = ctypes.CDLL(path).step
+        self._step = library.step
         self._step.restype = None
-        self._step.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p]
+        self._step.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_void_p]
 
     def __call__(
         self,
@@ -46,7 +44,8 @@ class Kernel:
         addresses: "array[int]",
         coefficients: "array[float]",
         row_stride: int,
-        threads: int,
+        shares: int,
+        concurrent: bool,
         model: "array[float]",
     ) -> None:
         """Run some passes over tensors.
@@ -57,12 +56,13 @@ class Kernel:
             addresses: The addresses of all tensors, column by column; ``c_source`` lists the columns.
             coefficients: The scalars of the step, a row for each tensor or one row for all.
             row_stride: The length of a row; 0 if there is one row for all.
-            threads: The number of threads.
+            shares: The number of parts into which the elements are divided.
+            concurrent: If true, each share has a thread of OpenMP.
             model: The results of reductions over the model. Those of earlier calls are read, new ones are written.
         """
         pointers = (values.buffer_info()[0] for values in (sizes, addresses, coefficients))
         count = len(sizes) // 4
-        self._step(numbers[0], numbers[-1], count, *pointers, row_stride, threads, model.buffer_info()[0])
+        self._step(numbers[0], numbers[-1], count, *pointers, row_stride, shares, concurrent, model.buffer_info()[0])
 
 
 class BoundKernel:
@@ -71,14 +71,16 @@ class BoundKernel:
     Args:
         kernel: The kernel.
         batch: The parameters.
+        shares: The number of parts that one thread computes in turn. By default each thread computes a part.
 
     Raises:
         UnavailableError: If the kernel cannot run the batch.
     """
 
-    def __init__(self, kernel: Kernel, batch: ParameterBatch) -> None:
+    def __init__(self, kernel: Kernel, batch: ParameterBatch, shares: int | None = None) -> None:
         check_batch(kernel.passes, batch)
         self.kernel, self.batch = kernel, batch
+        self._shares = shares
         batch.memory_probe = kernel.memory_probe
         passes = kernel.passes
         sizes = [passes.sizes(param.shape or (1,)) for param in batch.params]
@@ -134,8 +136,10 @@ class BoundKernel:
             numbers: The numbers of the passes.
             model: The results of reductions over the model, read and written.
         """
-        threads = torch.get_num_threads() if self.batch.num_elements >= MIN_NUMEL_FOR_THREADS else 1
-        self.kernel(numbers, self._sizes, self._addresses, self._coefficients, self._row_stride, threads, model)
+        shares = self._shares or num_threads(self.batch.num_elements)
+        concurrent = self._shares is None and shares > 1
+        arrays = self._sizes, self._addresses, self._coefficients
+        self.kernel(numbers, *arrays, self._row_stride, shares, concurrent, model)
 
     def end(self) -> None:
         """Free the temporaries of the step, and tell autograd that the parameters were written."""

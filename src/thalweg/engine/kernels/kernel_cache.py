@@ -8,85 +8,125 @@ does not matter: until it is ready, other backends run the batch.
 import math
 import os
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import chain
-from threading import Lock
+from threading import Lock, Thread
+from time import monotonic
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
+from thalweg.engine.core.threads import MIN_NUMEL_FOR_THREADS
 from thalweg.engine.eager import loop
-from thalweg.engine.kernels import c_compiler, kernel
+from thalweg.engine.kernels import c_compiler, kernel, library_cache
 from thalweg.engine.kernels.c_source import c_source
-from thalweg.engine.kernels.kernel import MIN_NUMEL_FOR_THREADS, BoundKernel, Kernel
+from thalweg.engine.kernels.kernel import BoundKernel, Kernel
 from thalweg.engine.kernels.kernel_spec import KernelSpec, UnavailableError
 from thalweg.engine.kernels.recording import UnknownOperationError
 
-_FUTURES: dict[Hashable, "Future[Kernel]"] = {}
-builds: list[str] = []  # the libraries that this process has compiled
+_KERNELS: dict[Hashable, "PendingKernel"] = {}
+builds: list[str] = []  # the names of the libraries that this process has compiled
+_NUM_SHARES = 3  # into which a kernel is divided when it is tried, as it is for threads
 _COMPILER_LOCK = Lock()  # one compiler at a time
 
-# --- futures ----------------------------------------------------------------------------------------------------------
+# --- pending kernels --------------------------------------------------------------------------------------------------
 
 
-def lookup(batch: ParameterBatch) -> "Future[Kernel] | None":
+class PendingKernel:
+    """A kernel that is there, or that is being compiled, or that will never be.
+
+    It holds no lock: a fork would copy a lock that another thread holds, and nobody would release the copy.
+
+    Args:
+        build: Returns the kernel, or raises UnavailableError. It runs in a thread of its own.
+        outcome: The kernel, or the reason why there is none, if it is known already.
+    """
+
+    def __init__(
+        self, build: Callable[[], Kernel] | None = None, outcome: Kernel | UnavailableError | None = None
+    ) -> None:
+        self._outcome = outcome
+        self._thread: Thread | None = None
+        if build is not None:
+            # Each build has a thread that ends with it. A thread that has computed may keep a team of OpenMP threads,
+            # and with more of these than cores OpenMP stops spinning: all small operations of the process become ten
+            # times slower. A script waits for the thread, which ends soon: `c_compiler` kills the compiler.
+            self._thread = Thread(target=self._run, args=(build,), name="thalweg-compiler", daemon=False)
+            self._thread.start()
+
+    def _run(self, build: Callable[[], Kernel]) -> None:
+        try:
+            self._outcome = build()
+        except UnavailableError as error:
+            self._outcome = error
+        except BaseException as error:  # a user's rule may do anything; another backend will run it, or show the error
+            self._outcome = UnavailableError(f"{type(error).__name__}: {error}")
+
+    def done(self) -> bool:
+        """Return True if it is known what becomes of the kernel."""
+        return self._outcome is not None
+
+    @property
+    def abandoned(self) -> bool:
+        """True in a forked process if the thread that compiles the kernel has stayed with the parent."""
+        ended = self._thread is not None and not self._thread.is_alive()  # first: its outcome is there before it ends
+        return ended and self._outcome is None
+
+    def result(self) -> Kernel:
+        """Wait for the kernel and return it.
+
+        Raises:
+            UnavailableError: If there will be no kernel.
+        """
+        if self._outcome is None and self._thread is not None:
+            self._thread.join()
+        if isinstance(self._outcome, Kernel):
+            return self._outcome
+        raise self._outcome or UnavailableError("the process was forked while the kernel was compiled")
+
+
+def lookup(batch: ParameterBatch) -> PendingKernel | None:
     """Return the kernel of a batch if nothing must be compiled for it.
 
     Args:
         batch: The parameters.
 
     Returns:
-        The future kernel, which may be one that is being compiled; it raises UnavailableError if there will be no
-        kernel. None if a compiler must be started.
+        The kernel, which may be one that is being compiled. None if a compiler must be started.
     """
     key = _key(batch)
-    if key not in _FUTURES:
-        future = _load_without_compiling(KernelSpec(batch))
-        if future is None:
+    if key not in _KERNELS or _KERNELS[key].abandoned:
+        kernel = _load_without_compiling(KernelSpec(batch))
+        if kernel is None:
             return None
-        _FUTURES[key] = future
-    return _FUTURES[key]
+        _KERNELS[key] = kernel
+    return _KERNELS[key]
 
 
-def compile_in_background(batch: ParameterBatch) -> "Future[Kernel]":
-    """Return the future kernel of a batch; start a compiler in the background unless the kernel exists."""
-    future = lookup(batch)
-    if future is None:
+def compile_in_background(batch: ParameterBatch) -> PendingKernel:
+    """Return the kernel of a batch; start a compiler in the background unless the kernel exists."""
+    kernel = lookup(batch)
+    if kernel is None:
         try:
             spec = KernelSpec(batch)
             source = spec.print_source(c_source)  # in this thread: torch's modes belong to a thread
-            future = _submit(partial(_build, spec, source))
+            kernel = PendingKernel(partial(_build, spec, source))
         except RuntimeError as error:  # the interpreter is shutting down
-            future = Future()
-            future.set_exception(UnavailableError(str(error)))
-        _FUTURES[_key(batch)] = future
-    return future
+            kernel = PendingKernel(outcome=UnavailableError(str(error)))
+        _KERNELS[_key(batch)] = kernel
+    return kernel
 
 
 def _key(batch: ParameterBatch) -> Hashable:
     return batch.program.key(batch.params[0].shape, batch.dtype)
 
 
-def _submit(build: Callable[[], Kernel]) -> "Future[Kernel]":
-    # Each build has a thread that ends with it. A thread that has computed keeps a team of OpenMP threads, and with
-    # more of these than cores OpenMP stops spinning: all small operations of the process become ten times slower.
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compiler")
-    future = executor.submit(build)
-    executor.shutdown(wait=False)
-    return future
-
-
 def _after_fork() -> None:
-    """Give up unfinished kernels in a forked process: the thread that compiles them stays with the parent."""
     global _COMPILER_LOCK
     _COMPILER_LOCK = Lock()
-    for key, future in list(_FUTURES.items()):
-        if not future.done():
-            del _FUTURES[key]
-            future.set_exception(UnavailableError("the process was forked while the kernel was compiled"))
 
 
 if hasattr(os, "register_at_fork"):
@@ -95,48 +135,47 @@ if hasattr(os, "register_at_fork"):
 # --- libraries --------------------------------------------------------------------------------------------------------
 
 
-def _load_without_compiling(spec: KernelSpec) -> "Future[Kernel] | None":
-    """Return a future with the kernel from an earlier process, or with an error; None if it must be compiled."""
-    future: Future[Kernel] = Future()
+def _load_without_compiling(spec: KernelSpec) -> PendingKernel | None:
+    """Return the kernel from an earlier process, or the reason why there is none; None if it must be compiled."""
     try:
         source = spec.print_source(c_source)
     except UnknownOperationError as error:
-        future.set_exception(UnavailableError(f"kernels do not know {error}"))
-        return future
+        return PendingKernel(outcome=UnavailableError(f"kernels do not know {error}"))
     except Exception as error:  # a user's rule may do anything; another backend will run it, or show the error
-        future.set_exception(UnavailableError(f"the rule cannot be recorded: {type(error).__name__}: {error}"))
-        return future
+        reason = f"the rule cannot be recorded: {type(error).__name__}: {error}"
+        return PendingKernel(outcome=UnavailableError(reason))
     for parallel in (True, False):
-        path = c_compiler.library(source, parallel=parallel)
-        if path is not None:
-            try:
-                future.set_result(_load(spec, str(path)))
-            except (OSError, UnavailableError):
-                continue  # it is compiled again
-            return future
+        library = library_cache.read(c_compiler.library_name(source, parallel=parallel))
+        if library is not None:
+            with suppress(OSError, UnavailableError):  # it is compiled again
+                return PendingKernel(outcome=_load(spec, library))
     if c_compiler.compiler() is None:
-        future.set_exception(UnavailableError("no C compiler was found (cc, gcc, clang, or the command in CC)"))
-        return future
+        reason = "no C compiler was found (cc, gcc, clang, or the command in CC)"
+        return PendingKernel(outcome=UnavailableError(reason))
     return None
 
 
 def _build(spec: KernelSpec, source: str) -> Kernel:
     failure: Exception | None = None
     with _COMPILER_LOCK:
+        deadline = monotonic() + c_compiler.TIME_LIMIT_S
         for parallel in (True, False):
             try:
-                path = c_compiler.build(source, parallel=parallel)
-                builds.append(str(path))
-                return _load(spec, str(path))
+                library = c_compiler.build(source, parallel=parallel, deadline=deadline)
+                name = c_compiler.library_name(source, parallel=parallel)
+                builds.append(name)
+                loaded = _load(spec, library)
+                library_cache.keep(name, library)
+                return loaded
             except (c_compiler.CompilerError, OSError, UnavailableError) as error:
                 failure = failure or error
     raise UnavailableError(str(failure))
 
 
-def _load(spec: KernelSpec, path: str) -> Kernel:
+def _load(spec: KernelSpec, library: bytes) -> Kernel:
     """Load a kernel, and try it against the loop."""
     try:
-        loaded = Kernel(path, spec.passes)
+        loaded = Kernel(library_cache.load(library), spec.passes)
         _try_against_loop(spec, loaded)
         return loaded
     except (OSError, UnavailableError):
@@ -158,7 +197,7 @@ def _try_against_loop(spec: KernelSpec, candidate: Kernel) -> None:
         grads = [wave.to(spec.dtype) for wave in waves]
         with torch.inference_mode(False), torch.no_grad():
             loop.run([BatchStep(looped, grads, coefficients)])
-            bound_kernel = BoundKernel(candidate, stepped)
+            bound_kernel = BoundKernel(candidate, stepped, shares=_NUM_SHARES)
             bound_kernel.begin(BatchStep(stepped, grads, coefficients))
             kernel.run([bound_kernel])
     if not all(map(_are_equal, _tensors(stepped), _tensors(looped))):
@@ -174,12 +213,15 @@ def _example_batch(spec: KernelSpec) -> ParameterBatch:
 
 
 def _example_shapes(spec: KernelSpec) -> list[tuple[int, ...]]:
+    # The last shape has a block for each share. With fewer elements, neither torch nor the kernel uses other threads.
+    largest = MIN_NUMEL_FOR_THREADS - 1
     if spec.elementwise:
-        return [(n,) for n in (1, 40, 0, 7, MIN_NUMEL_FOR_THREADS)]
+        return [(n,) for n in (1, 40, 0, 7, largest)]
     if spec.num_dims == 1:
-        return [(1,), (40,), (7,), (MIN_NUMEL_FOR_THREADS + 5,)]
-    # The last shape has several blocks, for several threads.
-    return [(*[2] * (spec.num_dims - 2), *sides) for sides in ((1, 1), (5, 8), (7, 1), (300, 131))]
+        return [(1,), (40,), (7,), (largest,)]
+    batch, rows = [2] * (spec.num_dims - 2), 131
+    shapes = [(1, 1), (5, 8), (7, 1), (rows, largest // (rows * math.prod(batch)))]
+    return [(*batch, *sides) for sides in shapes]
 
 
 def _tensors(batch: ParameterBatch) -> list[Tensor]:
