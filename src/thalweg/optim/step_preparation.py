@@ -65,12 +65,12 @@ class StepPreparation(torch.optim.Optimizer):
     def _prepare_steps(self) -> list[tuple[Binding, BatchStep]]:
         """Return the step of each batch of parameters that have a gradient."""
         self._follow_state()
-        if fake_mode_is_active():
-            self._check_fake()
         return [pair for number in range(len(self.param_groups)) for pair in self._prepare_group(number)]
 
     def _check_fake(self) -> None:
-        """Raise ParameterError if FakeTensorMode is active and a parameter is real: kernels would write its memory."""
+        """Raise ParameterError if FakeTensorMode is active and a parameter is real: a kernel would write its memory."""
+        if not fake_mode_is_active():
+            return
         for param in (param for group in self.param_groups for param in group["params"]):
             if address(as_engine_tensor(param)):
                 raise ParameterError(
@@ -99,6 +99,7 @@ class StepPreparation(torch.optim.Optimizer):
         return steps
 
     def _follow_state(self) -> None:
+        self._check_fake()
         if self._bindings.state is not self.state:
             self._discard_cache()  # the user has replaced the whole state
         self._bindings.follow_state()
@@ -148,6 +149,7 @@ class StepPreparation(torch.optim.Optimizer):
 
     @cached_property
     def _bindings(self) -> Bindings:
+        self._check_fake()
         return Bindings([group["params"] for group in self.param_groups], self.state)
 
     @cached_property
