@@ -10,7 +10,8 @@
 - :mod:`thalweg.testing` checks any optimizer for conformance with PyTorch's interface.
 - ``thalweg.ThalwegError`` is the base class of all errors.
 
-A name is imported when it is first used. So ``import thalweg`` is fast, and the optimizers need only PyTorch.
+A name is imported when it is first used. So ``import thalweg`` is fast, and the optimizers need only PyTorch. Comparisons,
+tasks and the command line need the extra: ``pip install 'thalweg[lab]'``.
 """
 
 from importlib import import_module
@@ -63,4 +64,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    from thalweg.extras import missing_packages
+
+    # `help(thalweg)` reads all these names. Those of the extra `lab` raise an error if it is not installed.
+    if not missing_packages():
+        return __all__
+    return [name for name in __all__ if not _MODULE_OF.get(name, f"thalweg.{name}").endswith(("comparison", "tasks"))]

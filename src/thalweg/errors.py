@@ -12,7 +12,8 @@ from that exception. So existing ``except`` clauses keep working::
     │   └── RoutingError                the role of a parameter is ambiguous or contradictory
     ├── TaskError                       a task cannot be loaded or trained
     ├── BudgetError (ValueError)        a budget is too small or cannot be parsed
-    └── StoreError (OSError)            a store or a report cannot be opened, read or written
+    ├── StoreError (OSError)            a store or a report cannot be opened, read or written
+    └── MissingPackageError (ModuleNotFoundError)  a package of the extra ``lab`` is not installed
 
 A message reads ``Who: the condition, got the value. The remedy.``
 """
@@ -59,6 +60,10 @@ class BudgetError(ThalwegError, ValueError):
 
 class StoreError(ThalwegError, OSError):
     """A store or a report cannot be opened, read or written."""
+
+
+class MissingPackageError(ThalwegError, ModuleNotFoundError):
+    """A package of the extra ``lab`` is not installed. The message says how to install it."""
 
 
 class SettingWarning(UserWarning):

@@ -4,14 +4,18 @@
 folders follow the data: ``contenders``, ``training``, ``planning``, ``protocol`` (pure statistics) and ``results``.
 """
 
-from thalweg.comparison.comparison import Comparison, compare
-from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
-from thalweg.comparison.contenders.parsing import parse, split_list
-from thalweg.comparison.executor import Progress
-from thalweg.comparison.results.store import Store
-from thalweg.comparison.results.verdict import Verdict
-from thalweg.comparison.suite import Suite, TaskProgress, compare_suite, folder_name
+from thalweg.extras import require_lab
+
+require_lab(__name__)
+
+from thalweg.comparison.comparison import Comparison, compare  # noqa: E402
+from thalweg.comparison.contenders.contender import Contender  # noqa: E402
+from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT  # noqa: E402
+from thalweg.comparison.contenders.parsing import parse, split_list  # noqa: E402
+from thalweg.comparison.executor import Progress  # noqa: E402
+from thalweg.comparison.results.store import Store  # noqa: E402
+from thalweg.comparison.results.verdict import Verdict  # noqa: E402
+from thalweg.comparison.suite import Suite, TaskProgress, compare_suite, folder_name  # noqa: E402
 
 __all__ = [
     "CONTENDERS",

@@ -15,6 +15,7 @@ from torch import Tensor
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
+from thalweg.engine.core.plain_tensors import address
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import shards_of
 from thalweg.engine.eager import loop
@@ -136,7 +137,7 @@ class Binding:
 
     def _memory_layout(self) -> list[Any]:
         tensors = map(as_engine_tensor, self.params)
-        return [(tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors]
+        return [(address(tensor), tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors]
 
     def step(self, program: Program, grads: Sequence[Tensor], seed: int) -> BatchStep:
         """Return the step with these gradients at the settings of a program. Nothing is written.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep
+from thalweg.engine.core.plain_tensors import address
 from thalweg.engine.eager.loop import TensorStep
 from thalweg.engine.search_line import SearchLine, reduce_over_items
 from thalweg.errors import ParameterError, SettingError
@@ -89,7 +90,11 @@ class _Closure:
         try:
             loss = float(returned.detach() if isinstance(returned, Tensor) else returned)
         except (TypeError, ValueError, RuntimeError):
-            got = f"shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else type(returned).__name__
+            got = type(returned).__name__
+            if isinstance(returned, Tensor):
+                got = f"shape {tuple(returned.shape)}"
+                if returned.numel() == 1 and not address(returned):
+                    got += " without a number: the tensor is fake or on the meta device"
             raise ParameterError(
                 f"{self._rule.name}: the closure must return the loss, a single number, got {got}. "
                 "End it with `return loss`."

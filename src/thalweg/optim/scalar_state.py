@@ -7,6 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
+
+
+def _number(saved: Any, initial: float) -> float:
+    """Return a saved number, or the initial one if there is none: nothing was saved, or a tensor without numbers."""
+    if saved is None:
+        return initial
+    try:
+        return float(saved)
+    except RuntimeError:
+        if isinstance(saved, Tensor) and saved.numel() == 1 and not address(saved):
+            return initial
+        raise
+
 
 class ScalarArray:
     """One number for each parameter of an optimizer, in one array. The entries of the state are views of its elements.
@@ -22,22 +36,34 @@ class ScalarArray:
         self._dtype = dtype
         self._values = array("f" if dtype == torch.float32 else "d", bytes(dtype.itemsize * num_params))
         self._all_positions = range(num_params)
+        self._entries_are_fake = fake_mode_is_active()  # a fake tensor cannot be a view of real memory
         self._entries = self._views()
 
     def adopt(self, record: dict[str, Any], name: str, position: int, initial: float) -> None:
         """Take over the number in a record, or the initial one. From then on the record holds the view of ours."""
         entry, saved = self._entries[position], record.get(name)
-        address = self._values.buffer_info()[0] + position * self._dtype.itemsize
-        if saved is not entry or entry.data_ptr() != address:
-            value = float(initial if saved is None else saved)
-            if entry.data_ptr() != address:  # the view was moved: into shared memory, or by `entry.data = ...`
+        is_view = self._entries_are_fake or entry.data_ptr() == self._address(position)
+        if saved is not entry or not is_view:
+            value = _number(saved, initial)
+            if not is_view:  # the view was moved: into shared memory, or by `entry.data = ...`
                 entry = self._entries[position] = self._views()[position]
-            entry.fill_(value)
+            self._values[position] = value
+            self._copy_to_fake_entries([position])
             record[name] = entry
+
+    def _address(self, position: int) -> int:
+        return self._values.buffer_info()[0] + position * self._dtype.itemsize
 
     def _views(self) -> list[Tensor]:
         """Return a tensor for each number. Python itself reads and writes the array, which is faster."""
+        if self._entries_are_fake:
+            return [torch.tensor(value, dtype=self._dtype) for value in self._values]
         return list(torch.frombuffer(self._values, dtype=self._dtype).unbind()) if self._values else []
+
+    def _copy_to_fake_entries(self, positions: Iterable[int]) -> None:
+        if self._entries_are_fake:
+            for position in positions:
+                self._entries[position].fill_(self._values[position])
 
     def at(self, positions: Sequence[int]) -> list[float]:
         """Return the numbers of the parameters at these positions."""
@@ -54,15 +80,17 @@ class ScalarArray:
         """Write the numbers of the parameters at these positions."""
         for position, value in zip(positions, values, strict=True):
             self._values[position] = value
+        self._copy_to_fake_entries(positions)
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Add one to the numbers of the parameters at these positions."""
         value = self.shared(positions)
         if value is not None:  # one operation in place, however many parameters there are
             self._values[:] = array(self._values.typecode, [value + 1]) * len(self._values)
-            return
-        for position in positions:
-            self._values[position] += 1
+        else:
+            for position in positions:
+                self._values[position] += 1
+        self._copy_to_fake_entries(positions)
 
 
 class ScalarState:

@@ -3,10 +3,11 @@
 What is read from groups and state is cached, and read again whenever it is missing or has changed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_not
-from typing import Any, ClassVar
+from types import FunctionType
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,14 +15,23 @@ from torch import Tensor
 from thalweg.engine.backends import Backend
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep
+from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
 from thalweg.engine.core.program import Program
+from thalweg.errors import ParameterError
 from thalweg.optim import keywords
 from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor, UnknownParameterError
 from thalweg.optim.parameter_checks import check_rounding
 from thalweg.optim.setting_warnings import WarnOnce
+from thalweg.optim.state_entries import as_engine_tensor
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import schedule_conflict
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# It is torch's own and imports the compiler when it is first needed, which `torch.compiler.disable` does at once.
+_disable_dynamo = getattr(torch, "_disable_dynamo", lambda function: function)
 
 _GRAD = attrgetter("grad")  # faster in a map than a comprehension
 
@@ -32,6 +42,22 @@ class StepPreparation(torch.optim.Optimizer):
     rule: ClassVar[Rule]
     _backend: Backend | None
 
+    def __init_subclass__(cls) -> None:
+        """Keep ``torch.compile`` from tracing the public methods of a class, as torch does with ``state_dict``."""
+        for name, member in list(vars(cls).items()):
+            if (name[0] == "_" and name != "__init__") or name == "step":
+                continue
+            if isinstance(member, FunctionType):
+                setattr(cls, name, _disable_dynamo(member))
+            elif isinstance(member, property):
+                setattr(cls, name, property(_disable_dynamo(member.fget), doc=member.__doc__))
+
+    @staticmethod
+    def profile_hook_step(func: Callable[P, R]) -> Callable[P, R]:
+        """Add torch's hooks to the ``step`` of a class, and keep ``torch.compile`` from tracing both."""
+        step = torch.optim.Optimizer.profile_hook_step(func)
+        return torch.compiler.disable(step, reason="thalweg compiles steps itself; they fit into no full graph")
+
     @property
     def _who(self) -> str:
         return type(self).__name__
@@ -40,6 +66,17 @@ class StepPreparation(torch.optim.Optimizer):
         """Return the step of each batch of parameters that have a gradient."""
         self._follow_state()
         return [pair for number in range(len(self.param_groups)) for pair in self._prepare_group(number)]
+
+    def _check_fake(self) -> None:
+        """Raise ParameterError if FakeTensorMode is active and a parameter is real: a kernel would write its memory."""
+        if not fake_mode_is_active():
+            return
+        for param in (param for group in self.param_groups for param in group["params"]):
+            if address(as_engine_tensor(param)):
+                raise ParameterError(
+                    f"{self._who}: parameters must be fake tensors under FakeTensorMode, got a real one of shape "
+                    f"{tuple(param.shape)}. Create the model and the optimizer under the mode, or step outside of it."
+                )
 
     def _prepare_group(self, number: int) -> list[tuple[Binding, BatchStep]]:
         group = self.param_groups[number]
@@ -62,6 +99,7 @@ class StepPreparation(torch.optim.Optimizer):
         return steps
 
     def _follow_state(self) -> None:
+        self._check_fake()
         if self._bindings.state is not self.state:
             self._discard_cache()  # the user has replaced the whole state
         self._bindings.follow_state()
@@ -111,6 +149,7 @@ class StepPreparation(torch.optim.Optimizer):
 
     @cached_property
     def _bindings(self) -> Bindings:
+        self._check_fake()
         return Bindings([group["params"] for group in self.param_groups], self.state)
 
     @cached_property

@@ -1,9 +1,13 @@
 """Tasks: the models, losses and data that are trained. A task of yours and a built-in task have the same type."""
 
-from thalweg.tasks.catalogue import BUILT_IN, SUITE, as_task, load
-from thalweg.tasks.data import Batch, Split, Splits, split_at_random
-from thalweg.tasks.seeded import seeded
-from thalweg.tasks.task import Task, TrainingFunction, supervised
+from thalweg.extras import require_lab
+
+require_lab(__name__)
+
+from thalweg.tasks.catalogue import BUILT_IN, SUITE, as_task, load  # noqa: E402
+from thalweg.tasks.data import Batch, Split, Splits, split_at_random  # noqa: E402
+from thalweg.tasks.seeded import seeded  # noqa: E402
+from thalweg.tasks.task import Task, TrainingFunction, supervised  # noqa: E402
 
 __all__ = [
     "BUILT_IN",

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.memory_probe import CachedCheck, MemoryProbe
+from thalweg.engine.core.plain_tensors import PLAIN_TENSOR_TYPES, address, addresses
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import Shards
 from thalweg.engine.core.threads import num_threads
 from thalweg.rules import record
-
-# Other tensor classes may have no memory of their own.
-PLAIN_TENSOR_TYPES = frozenset({Tensor, torch.nn.Parameter})
 
 
 class ParameterBatch:
@@ -55,7 +53,7 @@ class ParameterBatch:
         self._tensors = [*stepped, *extra_tensors]
         self._ids = array("Q", map(id, self._tensors))
         self._layouts = self._read_layouts()
-        self._tensor_addresses = array("Q", map(Tensor.data_ptr, self._tensors))
+        self._tensor_addresses = addresses(self._tensors)
         self.addresses = self._tensor_addresses[: len(stepped)]
         self.memory_probe: MemoryProbe | None = None
         self._layout_check, self._gradient_check = CachedCheck(), CachedCheck()
@@ -66,7 +64,8 @@ class ParameterBatch:
 
     def overlaps(self) -> bool:
         """Return True if two parameters share memory, so that their order matters."""
-        spans = sorted((param.data_ptr(), param.data_ptr() + param.nbytes) for param in self.params)
+        starts = zip(self.addresses, self.params, strict=False)
+        spans = sorted((start, start + param.nbytes) for start, param in starts if start)
         return any(end > start for (_, end), (start, _) in pairwise(spans))
 
     def unchanged(self) -> bool:
@@ -95,7 +94,7 @@ class ParameterBatch:
         for tensors in zip(self.params, *self.columns.values(), strict=True):
             if not all(type(tensor) in PLAIN_TENSOR_TYPES and tensor.layout == torch.strided for tensor in tensors):
                 return "a parameter is of a tensor subclass"
-            if any(tensor.is_neg() or (tensor.numel() and not tensor.data_ptr()) for tensor in tensors):
+            if any(tensor.is_neg() or (tensor.numel() and not address(tensor)) for tensor in tensors):
                 return "a parameter is a lazy view"
             if any(not _has_matching_strides(tensor, tensors[0]) for tensor in tensors):
                 return "parameter and state have different strides"

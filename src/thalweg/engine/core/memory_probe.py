@@ -13,6 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from thalweg.engine.core.plain_tensors import addresses as addresses_of
+
 # The functions of libtorch that `probe` calls, in the order of its argument `query`.
 _QUERIES = ("data_ptr", "dtype", "device_type", "layout", "dim", "sizes", "strides")
 
@@ -161,7 +163,7 @@ class CachedCheck:
         if not check():
             return None
         self._fingerprint = fingerprint
-        return addresses if fingerprint else array("Q", map(Tensor.data_ptr, tensors))
+        return addresses if fingerprint else addresses_of(tensors)
 
 
 _SEARCH_BYTES = 192  # of a C++ tensor, which is larger

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine.core.batch import PLAIN_TENSOR_TYPES, BatchStep, ParameterBatch
+from thalweg.engine.core.batch import BatchStep, ParameterBatch
+from thalweg.engine.core.plain_tensors import PLAIN_TENSOR_TYPES
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.engine.eager import loop
 
