@@ -272,10 +272,10 @@ CASES = [
     Case(
         optim.SOAP,
         matrices.SOAP,
-        {**SOAP_SETTINGS, "max_dim": 4},
-        shapes=WELL_DETERMINED,
+        {**SOAP_SETTINGS, "max_dim": 4, "precondition_1d": True},
+        shapes=(*WELL_DETERMINED, (2,)),
     ),
-    Case(optim.SOAP, matrices.SOAP, {**SOAP_SETTINGS, "one_sided": True}, shapes=WELL_DETERMINED),
+    Case(optim.SOAP, matrices.SOAP, {**SOAP_SETTINGS, "one_sided": True}, shapes=(*WELL_DETERMINED, (5,))),
     Case(
         optim.PSGDKron,
         matrices.PSGDKron,

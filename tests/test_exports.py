@@ -30,8 +30,8 @@ EXPORTS = {
         ClipValue ClipWeights CoupledDecay DAdaptAdam DAdaptSGD DecoupledDecay Dion DoG DoWG
         Explanation FixedNorms FullyDecoupledDecay GaLore Grokfast HeavyBall Hyper LAMB LARS LBFGS
         LDoG LaProp Lion Lookahead MADGRAD Mars Max Mean Mechanic MovingAverage Muon NAdam NAdamW
-        Noisy NorMuon NovoGrad Orthogonalized PSGDKron PolyakAverage Prodigy QHAdam QHM RAdam RAdamW
-        RMSprop Range Routed Rprop Rule SAM SGD SM3 SOAP ScheduleFreeAdamW ScheduleFreeSGD Scion
+        Noisy NorMuon Norm NovoGrad Orthogonalized PSGDKron PolyakAverage Prodigy QHAdam QHM RAdam
+        RAdamW RMSprop Range Routed Rprop Rule SAM SGD SM3 SOAP ScheduleFreeAdamW ScheduleFreeSGD Scion
         Shampoo Signum Sophia Split StableAdamW Sum Switched WarmRestarts Wrapper Yogi choice
         copy_of_param count explain hyper like_param of_shape record resolve_reductions root switch
         wrappers

@@ -125,11 +125,14 @@ class SOAP(Transcription):
         "update_every": 10,
         "max_dim": 10000,
         "one_sided": False,
+        "precondition_1d": False,
         "weight_decay": 0.01,
     }
 
     def start(self, param, group):
         sizes = {dim: size for dim, size in enumerate(param.shape) if size <= group["max_dim"]}
+        if param.dim() == 1 and not group["precondition_1d"]:
+            sizes = {}
         if group["one_sided"] and param.dim() > 0:
             sizes.pop(list(param.shape).index(max(param.shape)), None)
         accumulators = {dim: param.new_zeros(size, size) for dim, size in sizes.items()}

@@ -99,7 +99,7 @@ def reduce_over_items(kind: type[Reduction], tensors: Sequence[Tensor], items: S
     """Reduce tensors over the whole model.
 
     Args:
-        kind: ``Sum``, ``Mean`` or ``Max``.
+        kind: ``Sum``, ``Mean``, ``Norm`` or ``Max``.
         tensors: A tensor for each item.
         items: The items; they tell how each tensor is spread over processes.
 

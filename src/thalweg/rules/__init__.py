@@ -21,7 +21,7 @@ from thalweg.rules.composition.switched import Switched
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Hyper, Range, choice, count, hyper, switch
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Max, Mean, Sum, resolve_reductions
+from thalweg.rules.core.reductions import Max, Mean, Norm, Sum, resolve_reductions
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.dadapt_adam import DAdaptAdam
@@ -153,6 +153,7 @@ __all__ = [
     "NAdamW",
     "Noisy",
     "NorMuon",
+    "Norm",
     "NovoGrad",
     "Orthogonalized",
     "PSGDKron",

@@ -10,7 +10,8 @@ the first estimate.
 Use: problems whose curvature differs much between parameters and changes slowly.
 Avoid: models for which a second backward pass is too expensive: it doubles the cost of a step.
 Source: Yao, Gholami, Shen, Mustafa, Keutzer & Mahoney 2020, arXiv:2006.00719, Algorithm 1 and equation 10.
-Departs: no averaging over neighbouring elements (a block size of 1); decoupled weight decay.
+Departs: no averaging over neighbouring elements (a block size of 1); decoupled weight decay; the state
+holds √v.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, mean
 from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
-from thalweg.rules.math.roots import root
+from thalweg.rules.math.roots import hypot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +40,23 @@ class AdaHessian(decay.Decoupled, scope="elementwise", corrects_bias=True, needs
 
     class State:
         m = like_param(unit="g", key="exp_avg")
-        v = like_param(unit="g²/θ²", key="exp_hessian_diag_sq")
+        root_v = like_param(unit="g/θ", key="exp_hessian_diag_norm")  # squares leave the range of float32 early
         d = like_param(unit="g/θ", key="hessian", fill=lambda rule: 1.0)
 
     def coefficients(self, step: int) -> Any:
-        return record(**moments.coefficients(self, step), power=self.hessian_power, shrink=decay.shrink(self))
+        return record(
+            **moments.coefficients(self, step),
+            root_beta2=self.beta2**0.5,
+            root_fresh2=(1 - self.beta2) ** 0.5,
+            power=self.hessian_power,
+            shrink=decay.shrink(self),
+        )
 
     def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Any:
         return state._replace(d=curvature)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         m = c.beta1 * state.m + c.fresh1 * grad
-        v = c.beta2 * state.v + c.fresh2 * (state.d * state.d)
-        divisor = torch.pow(c.root_v_correct * root(v), c.power) + c.eps
-        return c.m_correct * m / divisor, state._replace(m=m, v=v)
+        root_v = hypot(c.root_beta2 * state.root_v, c.root_fresh2 * state.d.abs())
+        divisor = torch.pow(c.root_v_correct * root_v, c.power) + c.eps
+        return c.m_correct * m / divisor, state._replace(m=m, root_v=root_v)

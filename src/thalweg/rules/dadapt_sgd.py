@@ -10,7 +10,8 @@ Use: convolutional networks without tuning a learning rate. Keep η at 1, or let
 Avoid: transformers: use DAdaptAdam or Prodigy.
 Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
 Departs: it follows the authors' package `dadaptation`: the penalty does not enter ‖∇f(θ_0)‖, and a first gradient of
-zero is skipped.
+zero is skipped. One difference: ‖∇f(θ_0)‖ counts as λ ‖θ_0‖ where it is smaller, so that a first gradient near zero
+does not make the penalty a step without bound.
 """
 
 from collections.abc import Generator
@@ -22,12 +23,11 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, learning_rate, mean_decay
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.reductions import Norm, Sum
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.distance_estimate import initial_distance, max_growth
-from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +51,14 @@ class DAdaptSGD(Rule, scope="model", lr_in_state=True, estimates_lr=True, owns_p
         return record(lr=self.lr, fresh=1 - self.momentum, growth=self.growth, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        grad_norm = root((yield Sum(grad * grad, over="model")))
+        grad_norm, param_norm = (yield Norm(grad, over="model")), (yield Norm(param, over="model"))
+        grad_norm = torch.where(grad_norm > 0, torch.maximum(grad_norm, c.weight_decay * param_norm), grad_norm)
         first = torch.where(state.first > 0, state.first, grad_norm)
         gamma = torch.where(first > 0, c.lr * state.d / first, torch.zeros_like(first))
         g = decay.coupled(grad, param, c)
         r = state.r + gamma * (yield Sum(g * state.s, over="model"))
         s = state.s + gamma * g
-        s_norm = root((yield Sum(s * s, over="model")))
+        s_norm = yield Norm(s, over="model")
         estimate = torch.where(s_norm > 0, 2 * r / s_norm, state.d)
         d = torch.maximum(state.d, torch.minimum(estimate, state.d * c.growth))
         return s, state._replace(s=s, first=first, d=d, r=r)

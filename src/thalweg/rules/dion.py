@@ -26,7 +26,7 @@ from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, mean
 from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.matrices import as_matrix, matrix_shape
+from thalweg.rules.math.matrices import as_matrix, matrix_shape, positive_or_one
 
 
 def _factor_shape(rule: Any, shape: torch.Size) -> torch.Size:
@@ -62,13 +62,16 @@ class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         b = as_matrix(state.m + grad)
+        size = b.abs().amax()
+        is_zero = size == 0  # False for NaN
+        scale = positive_or_one(size)  # The square of an element may be too large or too small for the dtype.
+        b = b / scale
         left, triangle = torch.linalg.qr(b @ state.factor)
         left = torch.where(triangle.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) < 0, -left, left)
         right = b.mT @ left
-        m = b - c.removed * (left @ right.mT)
+        m = scale * (b - c.removed * (left @ right.mT))
         norms = torch.linalg.vector_norm(right, dim=-2, keepdim=True)
-        is_zero = b.abs().amax() == 0  # False for NaN
-        factor = torch.where(is_zero, state.factor, right / (norms + c.eps))
+        factor = torch.where(is_zero, state.factor, right / (norms + c.eps / scale))
         rows, columns = matrix_shape(param.shape)
         step = (rows / columns) ** 0.5 * torch.where(is_zero, torch.zeros_like(b), left @ factor.mT)
         return step.reshape(param.shape), state._replace(m=m.reshape(param.shape), factor=factor)

@@ -9,7 +9,7 @@ Use: fine-tuning without tuning a learning rate. Keep η at 1.
 Avoid: training from scratch with a schedule. There, evaluate the model at an average of the parameters (MovingAverage)
 instead of using a schedule.
 Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, equation 1.
-Departs: an L2 penalty; norms over the parameters of all groups.
+Departs: an L2 penalty; the state holds √G; norms over the parameters of all groups.
 """
 
 from collections.abc import Generator
@@ -21,11 +21,11 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.reductions import Norm
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.roots import root
+from thalweg.rules.math.roots import hypot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +42,20 @@ class DoGStep(Rule, estimates_lr=True):
     class State:
         start = copy_of_param(key="x0")
         r = of_shape(unit="θ", key="distance")
-        total = of_shape(unit="g²", key="grad_sum_sq")
+        total_norm = of_shape(unit="g", key="grad_norm")  # √G: the sum of squares leaves the range of float32 early
 
     def coefficients(self, step: int) -> Any:
         first = self.reps_rel if step == 1 else 0.0
-        return record(lr=self.lr, first=first, eps=self.eps, weight_decay=self.weight_decay)
+        return record(lr=self.lr, first=first, root_eps=self.eps**0.5, weight_decay=self.weight_decay)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
         displacement = param - state.start
-        distance = root((yield Sum(displacement * displacement, over=self.over)))
-        norm = root((yield Sum(param * param, over=self.over)))
-        total = state.total + (yield Sum(g * g, over=self.over))
+        distance = yield Norm(displacement, over=self.over)
+        norm = yield Norm(param, over=self.over)
+        total_norm = hypot(state.total_norm, (yield Norm(g, over=self.over)))
         r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + norm))
-        return r / root(total + c.eps) * g, state._replace(r=r, total=total)
+        return r * (g / hypot(total_norm, c.root_eps)), state._replace(r=r, total_norm=total_norm)
 
 
 @dataclass(frozen=True, kw_only=True)

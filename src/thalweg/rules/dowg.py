@@ -8,7 +8,7 @@
 Use: convex problems without tuning a learning rate. Keep η at 1.
 Avoid: noisy training of deep networks: DoG with an average of the parameters is safer.
 Source: Khaled, Mishchenko & Jin 2023, arXiv:2305.16284, Algorithm 1.
-Departs: an L2 penalty.
+Departs: an L2 penalty; the state holds √v / r.
 """
 
 from collections.abc import Generator
@@ -20,13 +20,11 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, hyper, learning_rate
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.reductions import Norm
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.roots import root
-
-_TINY = 1e-30  # avoids 0/0: a gradient of zero gives no step
+from thalweg.rules.math.roots import hypot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class DoWG(Rule, scope="model", estimates_lr=True):
     class State:
         start = copy_of_param(key="x0")
         r = of_shape(unit="θ", key="distance")
-        v = of_shape(unit="g²θ²", key="weighted_sum")
+        weighted_norm = of_shape(unit="g", key="weighted_norm")  # √v / r, which has the size of a gradient
 
     def coefficients(self, step: int) -> Any:
         return record(lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
@@ -48,7 +46,8 @@ class DoWG(Rule, scope="model", estimates_lr=True):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
         displacement = param - state.start
-        distance = root((yield Sum(displacement * displacement, over="model")))
+        distance = yield Norm(displacement, over="model")
         r = torch.clamp(torch.maximum(state.r, distance), min=c.eps)
-        v = state.v + r * r * (yield Sum(g * g, over="model"))
-        return r * r / torch.clamp(root(v), min=_TINY) * g, state._replace(r=r, v=v)
+        weighted_norm = hypot(state.weighted_norm * (state.r / r), (yield Norm(g, over="model")))
+        divisor = torch.where(weighted_norm > 0, weighted_norm, 1.0)  # no gradient so far gives no step
+        return r * (g / divisor), state._replace(r=r, weighted_norm=weighted_norm)

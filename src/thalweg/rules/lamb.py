@@ -21,11 +21,10 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, epsilon, learning_rate, mean_decay, square_decay
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.reductions import Norm
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
-from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,6 @@ class LAMB(Rule, scope="tensor", corrects_bias=True):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         d, state = moments.direction(grad, state, c)
         u = d + c.weight_decay * param
-        param_norm, update_norm = root((yield Sum(param * param))), root((yield Sum(u * u)))
+        param_norm, update_norm = (yield Norm(param)), (yield Norm(u))
         ratio = torch.where((param_norm > 0) & (update_norm > 0), param_norm / update_norm, torch.ones_like(param_norm))
         return ratio * u, state

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, switch
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.reductions import Norm
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
-from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class LARS(Rule, scope="tensor"):
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
         if param.dim() > 1:
-            param_norm, grad_norm = root((yield Sum(param * param))), root((yield Sum(grad * grad)))
+            param_norm, grad_norm = (yield Norm(param)), (yield Norm(grad))
             ratio = c.trust * param_norm / (grad_norm + c.weight_decay * param_norm + c.eps)
             g = g * torch.where((param_norm > 0) & (grad_norm > 0), ratio, torch.ones_like(ratio))
         b = c.momentum * state.b + g

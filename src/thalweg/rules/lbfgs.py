@@ -29,7 +29,7 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, choice, count, hyper, learning_rate
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.reductions import Norm, Sum
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param, of_shape
 
@@ -88,8 +88,8 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False):
             q = q - alpha * y
             weighted_pairs.append((inverse, alpha, s, y))
             if index == 0:
-                square = yield Sum(y * y, over="model")
-                scale = torch.where(product > _MIN_CURVATURE, product / square, scale)
+                y_norm = yield Norm(y, over="model")
+                scale = torch.where(product > _MIN_CURVATURE, product / y_norm / y_norm, scale)
         d = scale * q
         for inverse, alpha, s, y in reversed(weighted_pairs):
             d = d + (alpha - inverse * (yield Sum(y * d, over="model"))) * s

@@ -8,7 +8,7 @@
 Use: transformers: their layers need steps of different sizes. Keep η at 1.
 Avoid: problems on which DoG diverges: LDoG is more aggressive.
 Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, section 3.3.
-Departs: an L2 penalty.
+Departs: an L2 penalty; the state holds √G.
 """
 
 from dataclasses import dataclass

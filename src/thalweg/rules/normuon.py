@@ -26,14 +26,14 @@ from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import (
     MIN_NORM,
     as_matrix,
+    frobenius_norm,
     iteration_polynomials,
     matrix_shape,
     newton_schulz,
     polynomial_choice,
+    positive_or_one,
 )
 from thalweg.rules.math.roots import root
-
-_TINY = 1e-30  # avoids 0/0: a gradient of zero gives no step
 
 
 def _rows_shape(rule: Any, shape: torch.Size) -> torch.Size:
@@ -74,6 +74,6 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
         orthogonal = newton_schulz(as_matrix(ahead), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
         v = c.beta2 * state.v + c.fresh2 * (orthogonal * orthogonal).mean(-1, keepdim=True)
         scaled = orthogonal / (root(v) + c.eps)
-        norm = torch.clamp(torch.linalg.matrix_norm(scaled), min=_TINY)
-        direction = 0.2 * param.numel() ** 0.5 * scaled / norm
+        # A gradient of zero gives no step. Any other, however small, gives one of full size.
+        direction = 0.2 * param.numel() ** 0.5 * (scaled / positive_or_one(frobenius_norm(scaled)))
         return direction.reshape(param.shape), state._replace(buffer=buffer, v=v)

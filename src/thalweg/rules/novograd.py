@@ -7,7 +7,7 @@
 Use: speech models and other convolutional models: it allows a high learning rate without warm-up, with SGD's memory.
 Avoid: tensors whose elements differ much in scale: embeddings.
 Source: Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1.
-Departs: nothing.
+Departs: the state holds √v.
 """
 
 from collections.abc import Generator
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Range, Scalar, epsilon, hyper, learning_rate, mean_decay, square_decay
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Sum
+from thalweg.rules.core.reductions import Norm
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param, of_shape
-from thalweg.rules.math.roots import root
+from thalweg.rules.math.roots import hypot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,20 @@ class NovoGrad(Rule, scope="tensor"):
 
     class State:
         m = like_param(unit="1", key="exp_avg")
-        v = of_shape(unit="g²", key="exp_avg_sq")
+        norm = of_shape(unit="g", key="exp_avg_norm")  # √v: the square of a norm leaves the range of float32 early
 
     def coefficients(self, step: int) -> Any:
         keep = self.beta2 if step > 1 else 0.0
         return record(
-            lr=self.lr, beta1=self.beta1, keep=keep, fresh=1 - keep, eps=self.eps, weight_decay=self.weight_decay
+            lr=self.lr,
+            beta1=self.beta1,
+            root_keep=keep**0.5,
+            root_fresh=(1 - keep) ** 0.5,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
-        v = c.keep * state.v + c.fresh * (yield Sum(grad * grad))
-        m = c.beta1 * state.m + (grad * (root(v) + c.eps).reciprocal() + c.weight_decay * param)
-        return m, state._replace(m=m, v=v)
+        norm = hypot(c.root_keep * state.norm, c.root_fresh * (yield Norm(grad)))
+        m = c.beta1 * state.m + (grad * (norm + c.eps).reciprocal() + c.weight_decay * param)
+        return m, state._replace(m=m, norm=norm)

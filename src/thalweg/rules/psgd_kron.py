@@ -20,7 +20,7 @@ by two power iterations. ε is relative, and a gradient of 0 changes no Q. The Q
 changes no step.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,12 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Range, Scalar, count, hyper, learning_rate, mean_decay
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Mean
+from thalweg.rules.core.reductions import Norm, ReductionGenerator
 from thalweg.rules.core.rule import MAX_DIMS
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.hashing import standard_normal
-from thalweg.rules.math.matrices import mode_gram, mode_product
-from thalweg.rules.math.roots import root
+from thalweg.rules.math.matrices import mode_gram, mode_product, positive_or_one
 
 
 def _sizes(shape: torch.Size) -> Sequence[int]:
@@ -106,32 +105,61 @@ class PSGDKron(
             m_correct=1 / (1 - self.momentum**step),
             updates_factors=float(step <= self.update_first or (step - 1) % self.update_every == 0),
             precond_lr=self.precond_lr,
-            over_clip=1 / self.clip,
+            clip=self.clip,
             eps=self.eps,
             shrink=decay.shrink(self),
         )
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         m = c.momentum * state.m + c.fresh * grad
         mean = (c.m_correct * m).reshape(_sizes(grad.shape))
         factors = [getattr(state, f"q{dim}") for dim in range(mean.dim())]
+        # All products are made of numbers near 1 and rescaled in the end, since gradients and factors have any size.
+        size = _largest(mean)
+        mean = mean / positive_or_one(size)
         if c.updates_factors:
-            rms = root((yield Mean(mean * mean)))
+            rms = yield from _root_mean_square(mean)
             noise = standard_normal(mean, c)
-            updated = _updated_factors(factors, mean + c.eps * rms * noise, noise, c.precond_lr)
-            factors = [torch.where(rms > 0, new, old) for new, old in zip(updated, factors, strict=True)]
+            updated = _updated_factors(factors, mean + c.eps * rms * noise, size, noise, c.precond_lr)
+            factors = [torch.where(size > 0, new, old) for new, old in zip(updated, factors, strict=True)]
         d = mean
-        for dim, factor in enumerate(factors):
+        for factor in factors:
+            size = size * _largest(factor) * _largest(factor)
+        for dim, factor in enumerate(_normalized(factors)):
             d = _multiply(factor, _multiply(factor, d, dim), dim, transposed=True)
-        rms = root((yield Mean(d * d)))
-        d = (d / torch.clamp(rms * c.over_clip, min=1.0)).reshape(grad.shape)
+        rms = yield from _root_mean_square(d)
+        d = (d * torch.minimum(size, c.clip / positive_or_one(rms))).reshape(grad.shape)
         return d, state._replace(m=m, **{f"q{dim}": factor for dim, factor in enumerate(factors)})
 
 
-def _updated_factors(factors: list[Tensor], grad: Tensor, noise: Tensor, step_size: Any) -> list[Tensor]:
-    """Return the updated factors, rescaled to the same size. Only their product matters."""
-    for dim, factor in enumerate(factors):
+def _root_mean_square(tensor: Tensor) -> ReductionGenerator:
+    return (yield Norm(tensor)) / max(1, tensor.numel()) ** 0.5
+
+
+def _largest(tensor: Tensor) -> Tensor:
+    """Return the size of the largest element."""
+    return tensor.abs().amax()
+
+
+def _normalized(factors: Sequence[Tensor]) -> list[Tensor]:
+    return [factor / _largest(factor) for factor in factors]
+
+
+def _updated_factors(
+    factors: Sequence[Tensor], grad: Tensor, grad_size: Tensor, noise: Tensor, step_size: Any
+) -> list[Tensor]:
+    """Return the updated factors, rescaled to the same size. Only their product matters.
+
+    The gradient is `grad` times `grad_size`.
+    """
+    for factor in factors:
+        grad_size = grad_size * _largest(factor) * _largest(factor)
+    for dim, factor in enumerate(_normalized(factors)):
         grad, noise = _multiply(factor, grad, dim), _divide(factor, noise, dim)
+    # Only the ratio of the two matters. Numbers of at most 1 have squares, and squares of these.
+    grad, noise = grad * torch.clamp(grad_size, max=1.0), noise / torch.clamp(grad_size, min=1.0)
+    scale = positive_or_one(torch.maximum(_largest(grad), _largest(noise)))
+    grad, noise = grad / scale, noise / scale
     new = []
     for dim, factor in enumerate(factors):
         if factor.dim() == 1:

@@ -57,7 +57,7 @@ class Rprop(Rule, scope="elementwise", lr_in_state=True):
         )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
-        k = grad * state.p
+        k = torch.sign(grad) * torch.sign(state.p)  # the product of small gradients would be 0
         size = torch.where(k > 0, state.s * c.eta_plus, torch.where(k < 0, state.s * c.eta_minus, state.s))
         s = torch.clamp(size, min=c.smallest, max=c.largest)
         p = torch.where(k < 0, 0 * grad, grad)

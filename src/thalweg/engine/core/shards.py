@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.rules import Max, Mean
+from thalweg.rules import Max, Mean, Norm
 from thalweg.rules.core.reductions import Reduction
+from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def compute_reduction(request: Reduction, shards: Shards | None) -> Tensor:
     """Return the result of a reduction over one tensor, on all processes that hold a part of it."""
     operand = request.tensor
     is_max = isinstance(request, Max)
-    result = max_or_zero(operand, request.dim) if is_max else sum_in_double(operand, request.dim)
+    result = max_or_zero(operand, request.dim) if is_max else sum_in_double(terms(request), request.dim)
     if shards is None:
         count = operand.numel() // max(1, result.numel())
     else:
@@ -46,7 +47,10 @@ def compute_reduction(request: Reduction, shards: Shards | None) -> Tensor:
         groups = [shards.groups[dim] for dim in dims if dim in shards.groups]
         result = all_reduce(result, groups, largest=is_max)
         count = shards.count(dims)
-    result = result / count if isinstance(request, Mean) else result
+    if isinstance(request, Mean):
+        result = result / count
+    elif isinstance(request, Norm):
+        result = root(result)
     return result.to(operand.dtype) if _is_inexact(operand) else result
 
 
@@ -54,6 +58,14 @@ def _reduced_dims(request: Reduction, num_dims: int) -> Sequence[int]:
     if request.dim is None:
         return range(-num_dims, 0)
     return request.dim if isinstance(request.dim, tuple) else (request.dim,)
+
+
+def terms(request: Reduction) -> Tensor:
+    """Return the numbers that a request sums: those of its tensor, or their squares in double precision for a norm."""
+    if not isinstance(request, Norm):
+        return request.tensor
+    wide = request.tensor.to(_double_dtype(request.tensor))
+    return wide * wide
 
 
 def sum_in_double(tensor: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:

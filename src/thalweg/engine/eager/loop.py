@@ -8,9 +8,10 @@ from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep, unaliased
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.shards import Shards, all_reduce, compute_reduction, max_or_zero, sum_in_double
-from thalweg.rules import Max, Mean, resolve_reductions
+from thalweg.engine.core.shards import Shards, all_reduce, compute_reduction, max_or_zero, sum_in_double, terms
+from thalweg.rules import Max, Mean, Norm, resolve_reductions
 from thalweg.rules.core.reductions import Reduction, ReductionGenerator
+from thalweg.rules.math.roots import root
 
 
 class TensorStep(NamedTuple):
@@ -151,13 +152,15 @@ def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | 
     # One collective for all tensors that are spread over the same processes.
     parts: dict[tuple[Any, ...], list[Tensor]] = {}
     for index, request in requests.items():
-        part = max_or_zero(request.tensor) if kind is Max else sum_in_double(request.tensor)
+        part = max_or_zero(request.tensor) if kind is Max else sum_in_double(terms(request))
         parts.setdefault(_process_groups(shards[index]), []).append(part)
     joined = (_reduce_stack(members, kind) for members in parts.values())
     totals = [all_reduce(part, groups, largest=kind is Max) for part, groups in zip(joined, parts, strict=True)]
     total = _reduce_stack(totals, kind)
     if kind is Mean:
         total = total / sum(_whole_numel(request.tensor, shards[index]) for index, request in requests.items())
+    elif kind is Norm:
+        total = root(total)
     exact = not any(request.tensor.is_floating_point() or request.tensor.is_complex() for request in requests.values())
     return {index: total if exact else total.to(request.tensor.dtype) for index, request in requests.items()}
 

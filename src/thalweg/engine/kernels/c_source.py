@@ -14,7 +14,7 @@ from thalweg.engine.kernels.c_operations import TYPES, assignment
 from thalweg.engine.kernels.c_runtime import DRIVER, PRELUDE
 from thalweg.engine.kernels.passes import Axes, Passes
 from thalweg.engine.kernels.recording import Operation, RecordedReduction, RecordedValue, UnknownOperationError
-from thalweg.rules import Max, Mean
+from thalweg.rules import Max, Mean, Norm
 
 
 def c_source(passes: Passes) -> str:
@@ -85,6 +85,12 @@ def _accumulate(target: str, value: str, reduction: RecordedReduction) -> str:
     if reduction.kind is Max:
         return f"{target} = {value} > {target} || {value} != {value} ? {value} : {target};"
     return f"{target} += {value};"
+
+
+def _term(reduction: RecordedReduction) -> str:
+    """Return the number that an element of the operand adds to a reduction, in double precision."""
+    value = f"(double){_variable(reduction.operand)}"
+    return f"{value} * {value}" if reduction.kind is Norm else value
 
 
 def _identity(reduction: RecordedReduction) -> str:
@@ -202,7 +208,7 @@ class _PassPrinter:
         """Return the lines that compute the part of a block in a reduction."""
         form, place = self.passes.form_of(reduction), reduction.result.place
         column = _column_of(self.passes, reduction)
-        value = f"(double){_variable(reduction.operand)}"
+        value = _term(reduction)
         if form == "columns":
             return _Accumulator(
                 before_block=[
@@ -243,8 +249,10 @@ class _PassPrinter:
 
     def _result_of(self, total: str, reduction: RecordedReduction) -> str:
         """Return the result of a reduction, from the total of its operand."""
-        if reduction.kind is not Mean or reduction.over_model:  # `kernel.run` divides by the elements of all tensors
+        if reduction.kind not in (Mean, Norm) or reduction.over_model:  # `kernel.run` completes those over the model
             return total
+        if reduction.kind is Norm:
+            return f"sqrt({total})"
         passes = self.passes
         axes, result_axes = passes.axes_of(reduction.operand), passes.axes_of(reduction.result)
         if axes == passes.axes and not result_axes:
@@ -299,7 +307,7 @@ class _PassPrinter:
     def _reduce_small(self, reduction: RecordedReduction) -> list[str]:
         """Return the lines of a reduction of values that have fewer elements than the parameter."""
         target = f"into[{_offset(self.passes.axes_of(reduction.result))}]"
-        statement = _accumulate(target, f"(double){_variable(reduction.operand)}", reduction)
+        statement = _accumulate(target, _term(reduction), reduction)
         loops = self._nest(self.passes.axes_of(reduction.operand), [reduction.operand], [statement])
         return ["    {", *self._initialize(reduction), *loops, *self._finish(reduction), "    }"]
 
@@ -313,7 +321,7 @@ class _PassPrinter:
         ]
 
     def _finish(self, reduction: RecordedReduction) -> list[str]:
-        if reduction.kind is not Mean:
+        if reduction.kind not in (Mean, Norm):
             return []
         return [f"        for (int64_t r = 0; r < results; r++) into[r] = {self._result_of('into[r]', reduction)};"]
 

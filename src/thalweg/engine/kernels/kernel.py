@@ -15,7 +15,7 @@ from thalweg.engine.core.memory_probe import MemoryProbe
 from thalweg.engine.core.threads import num_threads
 from thalweg.engine.kernels.kernel_spec import UnavailableError, check_batch
 from thalweg.engine.kernels.passes import Passes
-from thalweg.rules import Max, Mean
+from thalweg.rules import Max, Mean, Norm
 from thalweg.rules.core.reductions import Reduction
 
 # Bytes that a bound kernel may hold beside the state, for sums. The rows and columns of 3x3 filters would take more.
@@ -169,6 +169,8 @@ def _reduce(kind: type[Reduction], partials: Sequence[float], bound_kernels: Seq
     if kind is Max:
         return math.nan if any(map(math.isnan, partials)) else max(partials)
     total = sum(partials)
+    if kind is Norm:
+        return math.sqrt(total)
     return total / sum(bound_kernel.batch.num_elements for bound_kernel in bound_kernels) if kind is Mean else total
 
 

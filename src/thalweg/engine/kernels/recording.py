@@ -57,7 +57,7 @@ class RecordedReduction(NamedTuple):
     """A requested reduction and its result.
 
     Attributes:
-        kind: The class of the request: ``Sum``, ``Mean`` or ``Max``.
+        kind: The class of the request: ``Sum``, ``Mean``, ``Norm`` or ``Max``.
         operand: The value that is reduced.
         over_model: True if the reduction covers the whole model.
         result: The result.

@@ -1,11 +1,11 @@
-"""Reductions: sums, means and maxima over a whole tensor or the whole model.
+"""Reductions: sums, means, norms and maxima over a whole tensor or the whole model.
 
 A rule does not reduce a tensor by itself. It yields a request and receives the result, because only the engine knows
 whether the tensor at hand is the whole parameter, a shard of it, or one member of a population::
 
-    norm = yield Sum(grad * grad)                   over this tensor: a 0-D tensor
+    total = yield Sum(grad.abs())                   over this tensor: a 0-D tensor
     rows = yield Mean(grad * grad, dim=-1)          over one or several dimensions, which stay with size 1
-    norm = yield Sum(grad * grad, over="model")     over all tensors that take part in the step
+    norm = yield Norm(grad, over="model")           over all tensors that take part in the step
 
 All tensors advance together, one request at a time. A request over the model waits until every tensor has made one or
 has ended. So some tensors may make more requests over themselves than others before it.
@@ -31,10 +31,10 @@ class Sum:
     Example:
         >>> import torch
         >>> from thalweg.engine.eager.loop import run_in_lockstep
-        >>> def norm(tensor):
-        ...     return (yield Sum(tensor * tensor)) ** 0.5
-        >>> run_in_lockstep([norm(torch.tensor([3.0, 4.0]))])
-        [tensor(5.)]
+        >>> def total(tensor):
+        ...     return (yield Sum(tensor.abs()))
+        >>> run_in_lockstep([total(torch.tensor([3.0, -4.0]))])
+        [tensor(7.)]
     """
 
     tensor: Tensor
@@ -72,7 +72,33 @@ class Max:
     over: Literal["tensor", "model"] = "tensor"
 
 
-Reduction = Sum | Mean | Max
+@dataclass(frozen=True)
+class Norm:
+    """A request for the Euclidean norm of a tensor, the root of the sum of its squares.
+
+    The squares are made and summed in double precision. In float32 neither numbers near 1e30 nor numbers near 1e-30
+    have a square; their norm is right all the same.
+
+    Attributes:
+        tensor: The tensor.
+        dim: The dimensions of a norm; they stay with size 1. None for all dimensions: the result is 0-D.
+        over: ``"tensor"``, or ``"model"`` for the norm of all elements of all tensors that take part in the step.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.engine.eager.loop import run_in_lockstep
+        >>> def norm(tensor):
+        ...     return (yield Norm(tensor))
+        >>> run_in_lockstep([norm(torch.tensor([3e30, 4e30]))])
+        [tensor(5.0000e+30)]
+    """
+
+    tensor: Tensor
+    dim: int | tuple[int, ...] | None = None
+    over: Literal["tensor", "model"] = "tensor"
+
+
+Reduction = Sum | Mean | Max | Norm
 ReductionGenerator = Generator[Reduction, Any, Any]  # yields requests, receives their results, returns a value
 
 

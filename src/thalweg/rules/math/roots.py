@@ -1,8 +1,10 @@
-"""Roots: the correctly rounded square root, and a cube root.
+"""Roots: the correctly rounded square root, the root of a sum of two squares, and a cube root.
 
 On a CPU, PyTorch built with MKL rounds some square roots to a neighbouring number (0.6 % of float32 values,
 lab/LOG.md). C does not. Rules use `root` instead of `torch.sqrt`, so that a step has the same bits in every backend.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,26 @@ def root(x: Tensor) -> Tensor:
     if x.dtype == torch.float64:  # the C library computes complex roots, one by one
         return torch.where(x < 0, torch.nan, torch.complex(x, torch.zeros_like(x)).sqrt().real)
     return torch.sqrt(x.double()).to(x.dtype)  # the conversion rounds away an error in the last bits of float64
+
+
+def hypot(a: Tensor, b: Any) -> Tensor:
+    """Return √(a² + b²) of numbers >= 0, also where their squares are too large or too small for the dtype.
+
+    Args:
+        a: A tensor of finite numbers.
+        b: A tensor that broadcasts with it, or a number.
+
+    Returns:
+        The roots; 0 where both are 0.
+
+    Example:
+        >>> hypot(torch.tensor([3e30, 3e-30, 0.0]), torch.tensor([4e30, 4e-30, 0.0]))
+        tensor([5.0000e+30, 5.0000e-30, 0.0000e+00])
+    """
+    largest = torch.clamp(a, min=b)
+    scale = torch.where(largest > 0, largest, 1.0)
+    x, y = a / scale, b / scale
+    return largest * root(x * x + y * y)
 
 
 def cube_root(x: Tensor) -> Tensor:

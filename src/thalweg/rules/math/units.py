@@ -5,7 +5,7 @@ The first dimension counts the units. A parameter without a second dimension (a 
 
 from torch import Tensor
 
-from thalweg.rules.core.reductions import Mean, ReductionGenerator, Sum
+from thalweg.rules.core.reductions import Mean, Norm, ReductionGenerator
 
 
 def _dims_of_unit(tensor: Tensor) -> tuple[int, ...] | None:
@@ -13,9 +13,9 @@ def _dims_of_unit(tensor: Tensor) -> tuple[int, ...] | None:
     return tuple(range(-(tensor.dim() - 1), 0)) if tensor.dim() > 1 else None
 
 
-def unit_sum(tensor: Tensor) -> ReductionGenerator:
-    """Return the sum over each unit; every dimension but the first has size 1."""
-    return (yield Sum(tensor, dim=_dims_of_unit(tensor)))
+def unit_norm(tensor: Tensor) -> ReductionGenerator:
+    """Return the norm of each unit; every dimension but the first has size 1."""
+    return (yield Norm(tensor, dim=_dims_of_unit(tensor)))
 
 
 def unit_mean(tensor: Tensor) -> ReductionGenerator:

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Range, Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, Sum
-from thalweg.rules.math.roots import root
+from thalweg.rules.core.reductions import Norm, ReductionGenerator
 
 _NORM_EPS = 1e-12
 
@@ -44,5 +43,5 @@ class ASAM(Wrapper, needs="second gradient"):
     def perturb(self, param: Tensor, grad: Tensor, c: Any) -> ReductionGenerator:
         width = param.abs() + c.offset
         scaled = width * grad
-        square = yield Sum(scaled * scaled, over="model")
-        return param + width * scaled * (c.rho * (root(square) + _NORM_EPS).reciprocal())
+        norm = yield Norm(scaled, over="model")
+        return param + width * scaled * (c.rho * (norm + _NORM_EPS).reciprocal())

@@ -18,8 +18,7 @@ from torch import Tensor
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator
-from thalweg.rules.math.roots import root
-from thalweg.rules.math.units import unit_sum
+from thalweg.rules.math.units import unit_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class ClipAdaptive(Wrapper, scope="tensor", supports_complex=False):
         return {"clipping": self.clipping, "least_norm": self.least_norm}
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        param_norm = root((yield from unit_sum(param * param)))
-        grad_norm = root((yield from unit_sum(grad * grad)))
+        param_norm = yield from unit_norm(param)
+        grad_norm = yield from unit_norm(grad)
         max_norm = c.clipping * torch.clamp(param_norm, min=c.least_norm)
         return torch.where(grad_norm > max_norm, grad * (max_norm / torch.clamp(grad_norm, min=1e-30)), grad), state

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, Sum
-from thalweg.rules.math.roots import root
+from thalweg.rules.core.reductions import Norm, ReductionGenerator
 
 _NORM_EPS = 1e-6
 
@@ -32,5 +31,5 @@ class ClipNorm(Wrapper, scope="tensor"):
         return {"max_tensor_norm": self.max_tensor_norm}
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        square = yield Sum(grad * grad)
-        return grad * torch.clamp(c.max_tensor_norm * (root(square) + _NORM_EPS).reciprocal(), max=1.0), state
+        norm = yield Norm(grad)
+        return grad * torch.clamp(c.max_tensor_norm * (norm + _NORM_EPS).reciprocal(), max=1.0), state

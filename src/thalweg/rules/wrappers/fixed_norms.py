@@ -20,8 +20,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
-from thalweg.rules.math.roots import root
-from thalweg.rules.math.units import unit_sum
+from thalweg.rules.math.units import unit_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +30,10 @@ class FixedNorms(Wrapper, scope="tensor", supports_complex=False):
     effects = frozenset({"moves parameters", "bounds parameters", "preserves norms", "may exceed bounds"})
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        norm = root((yield from unit_sum(param * param)))
+        norm = yield from unit_norm(param)
         param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         if param.dim() < 2:
             return param, state
-        new_norm = root((yield from unit_sum(param * param)))
+        new_norm = yield from unit_norm(param)
         # A unit that a step moves to zero has no direction. It stays zero.
         return param * (norm / torch.clamp(new_norm, min=1e-30)), state

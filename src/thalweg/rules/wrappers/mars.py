@@ -19,9 +19,8 @@ from torch import Tensor
 from thalweg.errors import SettingError
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, Sum
+from thalweg.rules.core.reductions import Norm, ReductionGenerator
 from thalweg.rules.core.state import like_param
-from thalweg.rules.math.roots import root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,5 +44,5 @@ class Mars(Wrapper, scope="tensor"):
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         corrected = grad + c.correction * (grad - state.last)
-        norm = root((yield Sum(corrected * corrected)))
+        norm = yield Norm(corrected)
         return corrected / torch.clamp(norm, min=1.0), state._replace(last=grad)

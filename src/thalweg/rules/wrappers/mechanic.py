@@ -27,9 +27,9 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, Sum, resolve_reductions
+from thalweg.rules.core.reductions import Norm, ReductionGenerator, Sum, resolve_reductions
 from thalweg.rules.core.state import like_param, of_shape
-from thalweg.rules.math.roots import root
+from thalweg.rules.math.roots import hypot
 
 _NUM_DECAYS = 6
 
@@ -53,7 +53,7 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
         scale = of_shape(unit="1", key="scale")
         scales = of_shape(_decays_shape, unit="1", key="scales")
         largest_slope = of_shape(_decays_shape, unit="θg", key="slope_max")
-        squared_slopes = of_shape(_decays_shape, unit="θ²g²", key="slope_sq")
+        slope_norm = of_shape(_decays_shape, unit="θg", key="slope_norm")  # √v
         reward = of_shape(_decays_shape, unit="θg", key="reward")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
@@ -65,16 +65,18 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
         }
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        param_norm = root((yield Sum(param * param, over="model")))
-        grad_norm = root((yield Sum(grad * grad, over="model")))
+        param_norm = yield Norm(param, over="model")
+        grad_norm = yield Norm(grad, over="model")
         pull = torch.where(param_norm > 0, c.s_decay * state.scale * grad_norm / param_norm, 0.0)
         h = c.s_active * (yield Sum(state.delta * (grad + pull * param), over="model"))
+        largest = torch.finfo(h.dtype).max
+        h = torch.clamp(h, min=-largest, max=largest)
         beta = 1 - 10.0 ** -torch.arange(1, _NUM_DECAYS + 1, dtype=h.dtype, device=h.device)
         m = torch.maximum(beta * state.largest_slope, h.abs())
-        v = beta * beta * state.squared_slopes + h * h
-        r = torch.clamp(beta * state.reward - state.scales * h, min=0.0)
-        s = (c.s_share * m + r) / (root(v) + c.s_eps)
-        return grad, state._replace(scales=s, largest_slope=m, squared_slopes=v, reward=r)
+        slope_norm = hypot(beta * state.slope_norm, h.abs())
+        r = torch.clamp(beta * state.reward - state.scales * h, min=0.0, max=largest)
+        s = (c.s_share * m + r) / (slope_norm + c.s_eps)
+        return grad, state._replace(scales=s, largest_slope=m, slope_norm=slope_norm, reward=r)
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
         target, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
-from thalweg.rules.core.reductions import ReductionGenerator, Sum
-from thalweg.rules.math.roots import root
+from thalweg.rules.core.reductions import Norm, ReductionGenerator, Sum
 
 _EPS = 1e-30
 _ROUNDING = 8  # largest rounding error of p, as a multiple of the machine epsilon
@@ -30,7 +29,7 @@ class Orthogonalized(Wrapper, scope="tensor"):
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         coefficient = (yield Sum(param * grad)) / ((yield Sum(param * param)) + _EPS)
         orthogonal = grad - coefficient * param
-        norm, grad_norm = root((yield Sum(orthogonal * orthogonal))), root((yield Sum(grad * grad)))
+        norm, grad_norm = (yield Norm(orthogonal)), (yield Norm(grad))
         # If the gradient is parallel to the parameter (a single number), only rounding errors remain; they are no step.
         is_significant = norm > _ROUNDING * torch.finfo(grad.dtype).eps * grad_norm
         return orthogonal * torch.where(is_significant, grad_norm / (norm + _EPS), 0.0), state

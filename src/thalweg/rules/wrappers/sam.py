@@ -19,8 +19,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Range, Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, Sum
-from thalweg.rules.math.roots import root
+from thalweg.rules.core.reductions import Norm, ReductionGenerator
 
 _NORM_EPS = 1e-12
 
@@ -37,5 +36,5 @@ class SAM(Wrapper, needs="second gradient"):
         return {"rho": self.rho}
 
     def perturb(self, param: Tensor, grad: Tensor, c: Any) -> ReductionGenerator:
-        square = yield Sum(grad * grad, over="model")
-        return param + grad * (c.rho * (root(square) + _NORM_EPS).reciprocal())
+        norm = yield Norm(grad, over="model")
+        return param + grad * (c.rho * (norm + _NORM_EPS).reciprocal())
