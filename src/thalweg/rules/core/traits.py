@@ -83,7 +83,8 @@ class Traits:
         curvature_interval: Steps from one estimate of the curvature to the next, if ``needs`` is "curvature".
         recurrent_scalars: Scalars that depend on the previous step, with their initial values.
         counts_missed_steps: Steps without a gradient count, too, for parameters that have state:
-            ``Rule.missed_recurrent_scalars``. One of the recurrent scalars is ``model_steps``, the number of steps of the optimizer.
+            ``Rule.missed_recurrent_scalars``. One of the recurrent scalars is ``model_steps``, which counts the steps
+            of the optimizer.
         has_shared_state: Some state tensors are of the whole model. Every parameter holds the same values, also one
             without a gradient or one that joins late.
         shared_settings: Settings that enter shared state. They must be equal in all parameter groups.
