@@ -34,6 +34,7 @@ WRAPPED = {
     "min_dims": ((2, 0, 2), (0, 1, 1)),
     "max_dims": ((None, None, None), (6, None, 6), (None, 3, 3), (6, 3, 3), (3, 6, 3)),
     "curvature_interval": ((10, 1, 10), (1, 5, 5)),
+    "shared_settings": ((("a", "b"), ("b", "c"), ("a", "b", "c")), ((), ("a",), ("a",)), (("a",), (), ("a",))),
     "recurrent_scalars": (({"a": 1.0}, {"b": 2.0}, {"a": 1.0, "b": 2.0}), ({"a": 1.0}, {}, {"a": 1.0})),
     **dict.fromkeys(
         ("supports_sparse", "supports_complex", "supports_vmap", "noop_on_zero_grad"),
@@ -52,6 +53,9 @@ WRAPPED = {
             "has_eval_params",
             "uses_random_numbers",
             "varies_by_step",
+            "counts_missed_steps",
+            "has_shared_state",
+            "uses_model_lr",
         ),
         ((True, False, True), (False, True, True), (False, False, False)),
     ),
@@ -61,7 +65,15 @@ WRAPPED = {
 ALL_MEMBERS = {
     "supports_vmap": ((True, False, False), (False, True, False), (True, True, True)),
     **dict.fromkeys(
-        ("estimates_lr", "owns_parameters", "bounded", "preserves_norms", "has_eval_params"),
+        (
+            "estimates_lr",
+            "owns_parameters",
+            "bounded",
+            "preserves_norms",
+            "has_eval_params",
+            "counts_missed_steps",
+            "has_shared_state",
+        ),
         ((True, False, True), (False, True, True), (False, False, False)),
     ),
 }

@@ -21,6 +21,7 @@ from thalweg.engine.core.shards import shards_of
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim.scalar_state import ScalarState
+from thalweg.optim.shared_state import MODEL_STEPS, Peers, newest_entry, newest_model_steps, shared_keys, write
 from thalweg.optim.state_entries import as_engine_tensor, complete
 from thalweg.rules import Rule
 
@@ -37,6 +38,7 @@ class Binding:
         state: The state of the optimizer. Missing entries are added to it.
         scalars: The scalars of all parameters of the optimizer.
         backend: The backend that must run the steps, or None for the fastest.
+        peers: Returns the records of all parameters that share state with these.
 
     Attributes:
         program: The program of the group when the binding was created.
@@ -60,6 +62,7 @@ class Binding:
         state: State,
         scalars: ScalarState,
         backend: Backend | None,
+        peers: Peers,
     ) -> None:
         self.program, self.params = program, list(params)
         # Consecutive positions are a range, which compares in constant time.
@@ -69,18 +72,24 @@ class Binding:
         self.dtype = params[0].dtype
         self.records = [state.setdefault(param, {}) for param in params]
         self._is_view = is_engine_view(params[0])
-        recurrent = program.rule.traits.recurrent_scalars
+        recurrent = dict(program.rule.traits.recurrent_scalars)
+        if MODEL_STEPS in recurrent:
+            recurrent[MODEL_STEPS] = newest_model_steps(peers())
         self._step_counts = scalars.steps
         self._recurrent_scalars = [scalars.recurrent_scalars(name) for name in recurrent]
         layout = program.layout(as_engine_tensor(params[0]).shape)
         self._check_params()
+        shared = self._shared_of_peers(peers)
         for record, param, position in zip(self.records, params, positions, strict=True):
             # torch's SGD saves no step count: a parameter with state has stepped before.
             has_state = any(record.get(declared.key) is not None for declared in layout.values())
             self._step_counts.adopt(record, "step", position, float(has_state))
             for scalar_array, (name, first) in zip(self._recurrent_scalars, recurrent.items(), strict=True):
                 scalar_array.adopt(record, name, position, first)
+            late = [key for key in shared if record.get(key) is None]
             complete(record, program, param)
+            for key in late:
+                write([record], key, shared[key])
         self._entries = {
             key: [record[key] for record in self.records]
             for key in ("step", *recurrent, *(declared.key for declared in layout.values()))
@@ -113,6 +122,12 @@ class Binding:
                 f"DTensor of shape {tuple(self.params[0].shape)}. Use another rule or another rounding."
             )
 
+    def _shared_of_peers(self, peers: Peers) -> dict[str, Tensor]:
+        """Return the present value of each shared entry that some parameter has."""
+        keys = shared_keys(self.program.rule, self.params[0]) if self.program.rule.traits.has_shared_state else []
+        entries = {key: newest_entry(peers(), key) for key in keys}
+        return {key: entry.clone() for key, entry in entries.items() if entry is not None}
+
     def prefetch(self) -> None:
         """Bring the memory that `is_valid` reads into the cache."""
         self.batch.prefetch(self._record_ids)
@@ -139,13 +154,20 @@ class Binding:
         tensors = map(as_engine_tensor, self.params)
         return [(address(tensor), tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors]
 
-    def step(self, program: Program, grads: Sequence[Tensor], seed: int) -> BatchStep:
+    def largest_step_count(self) -> int:
+        """Return the largest number of steps that one of the parameters has taken."""
+        return int(self._step_counts.largest(self.positions))
+
+    def step(
+        self, program: Program, grads: Sequence[Tensor], *, seed: int = 0, model_lr: float | None = None
+    ) -> BatchStep:
         """Return the step with these gradients at the settings of a program. Nothing is written.
 
         Args:
             program: A program whose code is that of the bound one.
             grads: A gradient for each parameter.
             seed: The seed of random numbers.
+            model_lr: The highest learning rate of all groups, for rules that depend on it.
 
         Returns:
             The step, which `BatchRunner.run` takes.
@@ -164,28 +186,29 @@ class Binding:
                 _aligned(grad, param, program.rule, noop_on_zero_grad=noop_on_zero_grad)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
-        return BatchStep(self.batch, grads, self._coefficients(program, seed), gradient_addresses, sparse)
+        coefficients = self._coefficients(program, seed, model_lr)
+        return BatchStep(self.batch, grads, coefficients, gradient_addresses, sparse)
 
-    def _coefficients(self, program: Program, seed: int) -> list[Any]:
+    def _coefficients(self, program: Program, seed: int, model_lr: float | None) -> list[Any]:
         """Return the coefficients of the next step of each parameter; equal ones are the same object."""
-        if not program.needs_keys and not program.rule.traits.recurrent_scalars:
-            count = self._step_counts.shared(self.positions)
-            if count is not None:
-                return [program.coefficients(int(count) + 1)] * len(self.params)
+        if not program.needs_keys:
+            count, *previous = [array.shared(self.positions) for array in (self._step_counts, *self._recurrent_scalars)]
+            if count is not None and None not in previous:
+                c = program.coefficients(int(count) + 1, previous=tuple(previous), model_lr=model_lr)  # type: ignore[arg-type]
+                return [c] * len(self.params)
         counts = self._step_counts.at(self.positions)
         if program.needs_keys:
             return [
-                program.coefficients(int(count) + 1, previous=previous, seed=seed, position=position)
+                program.coefficients(int(count) + 1, previous=previous, seed=seed, position=position, model_lr=model_lr)
                 for count, previous, position in zip(
                     counts, self._previous_recurrent_scalars(), self.positions, strict=True
                 )
             ]
-        if program.rule.traits.recurrent_scalars:
-            pairs = list(zip(counts, self._previous_recurrent_scalars(), strict=True))
-            by_pair = {pair: program.coefficients(int(pair[0]) + 1, previous=pair[1]) for pair in set(pairs)}
-            return [by_pair[pair] for pair in pairs]
-        by_count = {count: program.coefficients(int(count) + 1) for count in set(counts)}
-        return [by_count[count] for count in counts]
+        pairs = list(zip(counts, self._previous_recurrent_scalars(), strict=True))
+        by_pair = {
+            pair: program.coefficients(int(pair[0]) + 1, previous=pair[1], model_lr=model_lr) for pair in set(pairs)
+        }
+        return [by_pair[pair] for pair in pairs]
 
     def _previous_recurrent_scalars(self) -> list[tuple[float, ...]]:
         """Return the recurrent scalars of each parameter after its last step."""
@@ -213,10 +236,10 @@ class Binding:
 
     def evaluation_points(self, program: Program) -> list[tuple[Tensor, Tensor]]:
         """Return each parameter with the value at which the model is evaluated."""
-        counts = self._step_counts.at(self.positions)
+        scalars = zip(self._step_counts.at(self.positions), self._previous_recurrent_scalars(), strict=True)
         points = []
-        for k, (param, count) in enumerate(zip(self.batch.params, counts, strict=True)):
-            c = program.coefficients(max(1, int(count)))
+        for k, (param, (count, previous)) in enumerate(zip(self.batch.params, scalars, strict=True)):
+            c = program.coefficients(max(1, int(count)), previous=previous)
             points.append((param, program.evaluation_point(param, self.batch.state(k), c)))
         return points
 
@@ -234,7 +257,7 @@ class Binding:
         """Count a step that was taken and store its recurrent scalars."""
         self._step_counts.add_one(self.positions)
         for name, scalar_array in zip(self.program.rule.traits.recurrent_scalars, self._recurrent_scalars, strict=True):
-            scalar_array.put(self.positions, (getattr(coefficients, name) for coefficients in step.coefficients))
+            scalar_array.put(self.positions, [getattr(coefficients, name) for coefficients in step.coefficients])
 
 
 @torch.enable_grad()

@@ -12,7 +12,10 @@ from thalweg.engine.core.batch import is_dense
 from thalweg.engine.core.program import Program
 from thalweg.optim.binding import Binding, State, is_engine_view
 from thalweg.optim.scalar_state import ScalarState
+from thalweg.optim.shared_state import MODEL_STEPS, Peers, newest_model_steps
 from thalweg.optim.state_entries import as_engine_tensor
+from thalweg.rules import Rule
+from thalweg.rules import record as named_tuple
 
 GroupBindings = list[tuple[Binding, list[int]]]  # of some parameters of a group, with the indices of those of each
 ProgramFor = Callable[[torch.dtype], Program]  # the program of a group for parameters of a dtype
@@ -77,9 +80,15 @@ class Bindings:
         return match
 
     def get_or_create(
-        self, params: Sequence[Tensor], program_for: ProgramFor, backend: Backend | None
+        self, params: Sequence[Tensor], program_for: ProgramFor, backend: Backend | None, peers: Peers
     ) -> GroupBindings:
         """Return the valid bindings of parameters of one group; create them if there are none.
+
+        Args:
+            params: The parameters.
+            program_for: The programs of the group.
+            backend: The backend that must run the steps, or None for the fastest.
+            peers: Returns the records of all parameters that share state with these.
 
         Raises:
             UnknownParameterError: If a parameter was not in the optimizer when this object was created.
@@ -89,7 +98,7 @@ class Bindings:
             if len(self._bindings) >= self._max_sets:
                 self._bindings.clear()
             bindings = [
-                (self._create([params[index] for index in indices], program_for, backend), indices)
+                (self._create([params[index] for index in indices], program_for, backend, peers), indices)
                 for indices in group_compatible(params, program_for)
             ]
             self._recent.clear()
@@ -97,12 +106,24 @@ class Bindings:
             self._records = list(self.state.values())
         return bindings
 
-    def _create(self, params: list[Tensor], program_for: ProgramFor, backend: Backend | None) -> Binding:
+    def _create(self, params: list[Tensor], program_for: ProgramFor, backend: Backend | None, peers: Peers) -> Binding:
         try:
             positions = [self._positions[id(param)] for param in params]
         except KeyError:
             raise UnknownParameterError from None
-        return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend)
+        return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend, peers)
+
+    def count_missed_step(self, params: Sequence[Tensor], rule: Rule) -> None:
+        """Count a step of the optimizer for parameters of one group that have state but no gradient."""
+        for param in params:
+            position, record = self._positions[id(param)], self.state[param]
+            arrays = {name: self._scalars.recurrent_scalars(name) for name in rule.traits.recurrent_scalars}
+            for name, initial in rule.traits.recurrent_scalars.items():
+                first = newest_model_steps([record]) if name == MODEL_STEPS else initial
+                arrays[name].adopt(record, name, position, first)
+            previous = named_tuple(**{name: array.at([position])[0] for name, array in arrays.items()})
+            for name, value in rule.missed_recurrent_scalars(previous).items():
+                arrays[name].put([position], [value])
 
     def runners(self) -> dict[int, BatchRunner]:
         """Return the runner of each parameter that has taken a step, by the parameter's id."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg.engine.core import precision
 from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
-from thalweg.optim import keywords
+from thalweg.optim import keywords, shared_state
 from thalweg.optim.state_entries import as_engine_tensor, check_shape
 from thalweg.rules import Rule
 
@@ -66,6 +66,8 @@ def _prepare_state(
 ) -> dict[Any, Any]:
     """Return the state of each parameter, copied to its device; the dtype is the one that was saved."""
     rules = [keywords.to_rule(rule, group) for group in saved_groups]
+    parts = [shared_state.part_of(rule, group) for group in saved_groups]
+    shared_state.check_settings(rule.name, zip(parts, rules, strict=True))
     state: dict[Any, Any] = defaultdict(dict)
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved_groups]:
         return state  # torch refuses the checkpoint
@@ -82,6 +84,8 @@ def _prepare_state(
             state[param] = {key: _copied(key, value, param) for key, value in record.items()}
         else:
             state[index] = record
+    pairs = zip(groups, saved_groups, strict=True)
+    shared_state.make_equal(rule, [{**settings, "params": group["params"]} for group, settings in pairs], state)
     return state
 
 

@@ -24,6 +24,7 @@ from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.rules import Max, Rule
 
 PrepareSteps = Callable[[], list[tuple[Binding, BatchStep]]]
+CountSteps = Callable[[list[tuple[Binding, BatchStep]]], None]
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,8 @@ class _Evaluation:
         return math.isfinite(self.loss) and math.isfinite(self.max_grad)
 
 
-def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
-    """Check that the groups of an optimizer can be searched along one line.
-
-    Raises:
-        SettingError: If settings differ between groups.
-        ParameterError: If parameters are on several devices or sharded.
-    """
+def check_settings(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
+    """Raise SettingError if settings differ between groups."""
     first, *remaining = [keywords.settings(rule, group) | {"maximize": group["maximize"]} for group in groups]
     # Equal learning rates, too: the inverse Hessian belongs to all parameters at once, not to the groups.
     for name, value in first.items():
@@ -62,6 +58,16 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
                 f"{rule.name}: all groups must have the same {name}, got {value!r} and {different[0]!r}. "
                 "Put the parameters into one group. Parameters that must not move need no gradient."
             )
+
+
+def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
+    """Check that the groups of an optimizer can be searched along one line.
+
+    Raises:
+        SettingError: If settings differ between groups.
+        ParameterError: If parameters are on several devices or sharded.
+    """
+    check_settings(rule, groups)
     params = [param for group in groups for param in group["params"]]
     if len(devices := {str(param.device) for param in params}) > 1:
         raise ParameterError(
@@ -106,7 +112,9 @@ class _Closure:
         return _Evaluation(returned, -loss if self._maximize else loss, grads, max_grad)
 
 
-def run(rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: PrepareSteps) -> Any:
+def run(
+    rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: PrepareSteps, count_steps: CountSteps
+) -> Any:
     """Run the iterations of one step.
 
     No iteration starts where the loss or a gradient is not finite. An iteration that ends there is undone.
@@ -116,6 +124,7 @@ def run(rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: Pr
         maximize: True if the loss is to be increased.
         closure: A function that computes the loss and the gradients.
         prepare_steps: A function that returns one step of the rule for the parameters that have a gradient.
+        count_steps: A function that counts such a step when it is taken.
 
     Returns:
         The result of the first call of the closure.
@@ -129,8 +138,7 @@ def run(rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: Pr
         steps = prepare_steps()
         items = _with_gradients(_items_by_position(steps), current)
         line = SearchLine([item for _, item in items])
-        for binding, step in steps:
-            binding.count(step)
+        count_steps(steps)
         if not line.descent() >= rule.tolerance_change:
             break
         previous, max_change = current, line.max_change()

@@ -14,7 +14,7 @@ from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import step_differentiably
-from thalweg.optim.execution_plan import ExecutionPlan, make_plan, stateless_runners
+from thalweg.optim.execution_plan import ExecutionPlan, make_plan
 from thalweg.optim.parameter_checks import as_list, check_parameter
 from thalweg.optim.parameter_swap import ParameterSwap
 from thalweg.optim.setting_warnings import WarnOnce
@@ -109,6 +109,7 @@ class RuleOptimizer(StepPreparation):
             for entry in params:
                 param = entry[1] if isinstance(entry, tuple) else entry
                 check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
+        self._check_with_other_groups(group)
         # As in torch the caller's dictionary becomes the group, so that both may keep it.
         param_group.clear()
         param_group.update(own_settings)
@@ -143,7 +144,7 @@ class RuleOptimizer(StepPreparation):
             group = self.param_groups[0]
             rule = keywords.to_rule(self.rule, group)
             closure = self._required(closure, "several losses and gradients")
-            return closure_steps.run(rule, group["maximize"], closure, self._prepare_steps)
+            return closure_steps.run(rule, group["maximize"], closure, self._prepare_steps, self._count_steps)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -155,12 +156,12 @@ class RuleOptimizer(StepPreparation):
         if self.defaults.get("differentiable"):
             keywords.check_differentiable(self.rule, self.param_groups)
             step_differentiably(prepared)
-            for binding, step in prepared:
-                binding.count(step)
+            self._count_steps(prepared)
         else:
             # Each batch is counted when it is done: an error leaves every batch as before its step or as after it.
             steps = [(binding.runner, step) for binding, step in prepared]
             backends.run(steps, after_batch=lambda k: prepared[k][0].count(prepared[k][1]))
+            self._update_resting_parameters(prepared)
         return loss
 
     def _compute_second_gradients(self, closure: Callable[[], Any] | None) -> None:
@@ -196,7 +197,7 @@ class RuleOptimizer(StepPreparation):
         for number, group in enumerate(self.param_groups):
             program_for = self._program_for(number, ahead=0)
             params = [param for param in group["params"] if self.state.get(param)]
-            for binding, _ in self._bind(params, program_for):
+            for binding, _ in self._bind(number, params, program_for):
                 self._swap.swap_in(binding.evaluation_points(program_for(binding.dtype)))
 
     def train(self) -> None:
@@ -273,7 +274,7 @@ class RuleOptimizer(StepPreparation):
             program_for = self._program_for(number)
             estimates = {id(param): value for param in group["params"] if (value := estimate(param)) is not None}
             params = [param for param in group["params"] if id(param) in estimates]
-            for binding, _ in self._bind(params, program_for) if params else []:
+            for binding, _ in self._bind(number, params, program_for) if params else []:
                 values = [estimates[id(param)] for param in binding.params]
                 binding.update_curvature(program_for(binding.dtype), values)
 
@@ -291,14 +292,6 @@ class RuleOptimizer(StepPreparation):
         for runner in self._stateless_runners():
             runner.resolve(wait=True)
         return self.plan
-
-    def _stateless_runners(self) -> list[backends.BatchRunner]:
-        """Return the runner that each parameter would have without state, in the order of the optimizer."""
-        return [
-            runner
-            for number, group in enumerate(self.param_groups)
-            for runner in stateless_runners(group["params"], self._program_for(number), self._backend)
-        ]
 
     @cached_property
     def _swap(self) -> ParameterSwap:

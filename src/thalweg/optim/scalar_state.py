@@ -1,7 +1,7 @@
 """Scalar state: the numbers that an optimizer keeps for each parameter beside tensors."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -76,8 +76,16 @@ class ScalarArray:
         memory = memoryview(self._values).cast("B")
         return self._values[0] if memory[self._values.itemsize :] == memory[: -self._values.itemsize] else None
 
-    def put(self, positions: Sequence[int], values: Iterable[float]) -> None:
+    def largest(self, positions: Sequence[int]) -> float:
+        """Return the largest number of the parameters at these positions."""
+        value = self.shared(positions)
+        return max(self.at(positions)) if value is None else value
+
+    def put(self, positions: Sequence[int], values: Sequence[float]) -> None:
         """Write the numbers of the parameters at these positions."""
+        if positions == self._all_positions:
+            self._values[:] = array(self._values.typecode, values)
+            return
         for position, value in zip(positions, values, strict=True):
             self._values[position] = value
         self._copy_to_fake_entries(positions)

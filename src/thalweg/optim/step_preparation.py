@@ -12,18 +12,20 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from thalweg.engine.backends import Backend
+from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
 from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
-from thalweg.optim import keywords
+from thalweg.optim import closure_steps, keywords, shared_state
 from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor, UnknownParameterError
+from thalweg.optim.execution_plan import stateless_runners
 from thalweg.optim.parameter_checks import check_rounding
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.optim.state_entries import as_engine_tensor
+from thalweg.optim.shared_state import MODEL_STEPS
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import schedule_conflict
 
@@ -65,7 +67,22 @@ class StepPreparation(torch.optim.Optimizer):
     def _prepare_steps(self) -> list[tuple[Binding, BatchStep]]:
         """Return the step of each batch of parameters that have a gradient."""
         self._follow_state()
-        return [pair for number in range(len(self.param_groups)) for pair in self._prepare_group(number)]
+        numbers = range(len(self.param_groups))
+        programs = list(map(self._program_for, numbers))
+        self._check_shared_settings()
+        bound = [
+            self._bind_gradients(number, program_for) for number, program_for in zip(numbers, programs, strict=True)
+        ]
+        model_lrs = self._model_lrs([binding for pairs in bound for binding, _ in pairs])
+        steps = []
+        for number, program_for, pairs in zip(numbers, programs, bound, strict=True):
+            seed = self.param_groups[number].get("seed", 0)
+            model_lr = model_lrs.get(self._part(number)) if model_lrs else None
+            steps += [
+                (binding, binding.step(program_for(binding.dtype), grads, seed=seed, model_lr=model_lr))
+                for binding, grads in pairs
+            ]
+        return steps
 
     def _check_fake(self) -> None:
         """Raise ParameterError if FakeTensorMode is active and a parameter is real: a kernel would write its memory."""
@@ -78,9 +95,15 @@ class StepPreparation(torch.optim.Optimizer):
                     f"{tuple(param.shape)}. Create the model and the optimizer under the mode, or step outside of it."
                 )
 
-    def _prepare_group(self, number: int) -> list[tuple[Binding, BatchStep]]:
-        group = self.param_groups[number]
-        params, program_for = group["params"], self._program_for(number)
+    def _count_steps(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
+        """Count steps that were taken."""
+        for binding, step in prepared:
+            binding.count(step)
+        self._update_resting_parameters(prepared)
+
+    def _bind_gradients(self, number: int, program_for: ProgramFor) -> list[tuple[Binding, list[Tensor]]]:
+        """Return the bindings of the parameters of a group that have a gradient, with their gradients."""
+        params = self.param_groups[number]["params"]
         # Before the gradients are read: the check of the bindings prefetches the parameters' memory, many at a time.
         bindings = self._bindings.valid(params, program_for)
         grads = list(map(_GRAD, params))
@@ -91,12 +114,77 @@ class StepPreparation(torch.optim.Optimizer):
         if not params:
             return []
         if bindings is None:
-            bindings = self._bind(params, program_for)
-        steps = []
-        for binding, indices in bindings:
-            batch_grads = grads if len(indices) == len(grads) else [grads[index] for index in indices]
-            steps.append((binding, binding.step(program_for(binding.dtype), batch_grads, group.get("seed", 0))))
-        return steps
+            bindings = self._bind(number, params, program_for)
+        return [
+            (binding, grads if len(indices) == len(grads) else [grads[index] for index in indices])
+            for binding, indices in bindings
+        ]
+
+    def _part(self, number: int) -> str:
+        return shared_state.part_of(self.rule, self.param_groups[number])
+
+    def _rules(self) -> list[tuple[str, Rule]]:
+        """Return the part of each group, and its rule at the settings of this step."""
+        return [(self._part(number), self._programs[number][2]) for number in range(len(self.param_groups))]
+
+    def _check_with_other_groups(self, group: dict[str, Any]) -> None:
+        """Raise SettingError if settings of a new group must be equal to those of the others and are not."""
+        groups = [*self.param_groups, group]
+        if self.rule.traits.needs == "closure":
+            closure_steps.check_settings(self.rule, groups)
+        if self.rule.traits.has_shared_state:
+            rules = [(shared_state.part_of(self.rule, each), keywords.to_rule(self.rule, each)) for each in groups]
+            shared_state.check_settings(self.rule.name, rules)
+
+    def _check_shared_settings(self) -> None:
+        """Raise SettingError if settings that must be equal in all groups differ."""
+        if self._unchecked and self.rule.traits.has_shared_state:
+            shared_state.check_settings(self.rule.name, self._rules())
+        self._unchecked = False
+
+    def _model_lrs(self, bindings: list[Binding]) -> dict[str, float]:
+        """Return the highest learning rate of the groups of each part, for rules that depend on it."""
+        if not bindings or not any(rule.traits.uses_model_lr for _, _, rule in self._programs.values()):
+            return {}
+        step = 1 + max(binding.largest_step_count() for binding in bindings)
+        highest: dict[str, float] = {}
+        for part, rule in self._rules():
+            if rule.traits.uses_model_lr:
+                highest[part] = max(highest.get(part, 0.0), rule.base_lr(step))
+        return highest
+
+    def _peers(self, number: int) -> list[dict[str, Any]]:
+        """Return the state of all parameters of the groups that share state with a group."""
+        part = self._part(number)
+        params = (
+            param for k, group in enumerate(self.param_groups) if self._part(k) == part for param in group["params"]
+        )
+        return [record for param in params if (record := self.state.get(param))]
+
+    def _update_resting_parameters(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
+        """Bring the state of parameters without a gradient up to date after a step, if their rule has such state."""
+        traits = self.rule.traits
+        if not (traits.has_shared_state or traits.counts_missed_steps):
+            return
+        if sum(len(binding.params) for binding, _ in prepared) == len(self.state):
+            return  # all parameters with state took part
+        stepped = {id(param) for binding, _ in prepared for param in binding.params}
+        sources: dict[str, Any] = {}
+        resting: dict[str, list[Any]] = {}
+        for number, group in enumerate(self.param_groups):
+            rule, with_state = self._programs[number][2], list(filter(self.state.get, group["params"]))
+            missed = [param for param in with_state if id(param) not in stepped]
+            if MODEL_STEPS in rule.traits.recurrent_scalars:
+                self._bindings.count_missed_step(missed, rule)
+            resting.setdefault(self._part(number), []).extend(missed)
+            for param in with_state:
+                if id(param) in stepped:
+                    sources.setdefault(self._part(number), (rule, param))
+                    break
+        for part, (rule, source) in sources.items():
+            records = [self.state[param] for param in resting[part]]
+            for key in shared_state.shared_keys(rule, source) if records else ():
+                shared_state.write(records, key, self.state[source][key])
 
     def _follow_state(self) -> None:
         self._check_fake()
@@ -104,12 +192,13 @@ class StepPreparation(torch.optim.Optimizer):
             self._discard_cache()  # the user has replaced the whole state
         self._bindings.follow_state()
 
-    def _bind(self, params: list[Tensor], program_for: ProgramFor) -> GroupBindings:
+    def _bind(self, number: int, params: list[Tensor], program_for: ProgramFor) -> GroupBindings:
+        peers = partial(self._peers, number)
         try:
-            return self._bindings.get_or_create(params, program_for, self._backend)
+            return self._bindings.get_or_create(params, program_for, self._backend, peers)
         except UnknownParameterError:  # the user has put another parameter into the group
             self._discard_cache()
-            return self._bindings.get_or_create(params, program_for, self._backend)
+            return self._bindings.get_or_create(params, program_for, self._backend, peers)
 
     def _program_for(self, number: int, *, ahead: int = 1) -> ProgramFor:
         """Return a function from a dtype to the program of a group at its present settings.
@@ -135,13 +224,22 @@ class StepPreparation(torch.optim.Optimizer):
                 check_rounding(self._who, key[2], dtype)
                 return Program(rule, key[1], precision.effective_rounding(key[2], dtype))
 
-            self._programs[number] = key, program
+            self._programs[number] = key, program, rule
+            self._unchecked = True
         return self._programs[number][1]
 
     def _step_count(self, params: Iterable[Tensor]) -> int:
         """Return the largest number of steps that one of the parameters has taken."""
         records = (self.state[param] for param in params if self.state.get(param))
         return max((int(record["step"]) for record in records), default=0)
+
+    def _stateless_runners(self) -> list[BatchRunner]:
+        """Return the runner that each parameter would have without state, in the order of the optimizer."""
+        return [
+            runner
+            for number, group in enumerate(self.param_groups)
+            for runner in stateless_runners(group["params"], self._program_for(number), self._backend)
+        ]
 
     def _discard_cache(self) -> None:
         for name in ("_bindings", "_programs", "_highest_lrs"):
@@ -152,9 +250,11 @@ class StepPreparation(torch.optim.Optimizer):
         self._check_fake()
         return Bindings([group["params"] for group in self.param_groups], self.state)
 
+    _unchecked = True  # the settings of some group have changed since they were compared with those of the others
+
     @cached_property
     def _programs(self) -> dict[int, Any]:
-        """The programs of each group, with the settings that they were made from."""
+        """The settings of each group, the programs that were made from them, and the rule of these programs."""
         return {}
 
     @cached_property

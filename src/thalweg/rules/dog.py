@@ -5,9 +5,13 @@
     G_t = G_{t-1} + ‖g_t‖²
     θ_t = θ_{t-1} - η r_t / √(G_t + ε) g_t     norms over the whole model
 
+r and G are of the whole model. The norms cover all parameters with a gradient in groups with η > 0; r_1 is that of the
+first gradient which is not zero.
+
 Use: fine-tuning without tuning a learning rate. Keep η at 1.
 Avoid: training from scratch with a schedule. There, evaluate the model at an average of the parameters (MovingAverage)
-instead of using a schedule.
+instead of using a schedule. Layers that are unfrozen late: their steps are as small as those of the others; LDoG starts
+each tensor anew.
 Source: Ivgi, Hinder & Carmon 2023, arXiv:2302.12022, equation 1.
 Departs: an L2 penalty; the state holds √G; norms over the parameters of all groups.
 """
@@ -25,6 +29,7 @@ from thalweg.rules.core.reductions import Norm
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.math import decay
+from thalweg.rules.math.distance_estimate import counts_in_sums
 from thalweg.rules.math.roots import hypot
 
 
@@ -39,27 +44,32 @@ class DoGStep(Rule, estimates_lr=True):
 
     over: ClassVar[Literal["tensor", "model"]]
 
-    class State:
-        start = copy_of_param(key="x0")
-        r = of_shape(unit="θ", key="distance")
-        total_norm = of_shape(unit="g", key="grad_norm")  # √G: the sum of squares leaves the range of float32 early
-
     def coefficients(self, step: int) -> Any:
-        first = self.reps_rel if step == 1 else 0.0
-        return record(lr=self.lr, first=first, root_eps=self.eps**0.5, weight_decay=self.weight_decay)
+        return record(
+            lr=self.lr,
+            counts=counts_in_sums(self.lr),
+            reps_rel=self.reps_rel,
+            root_eps=self.eps**0.5,
+            weight_decay=self.weight_decay,
+        )
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         g = decay.coupled(grad, param, c)
         displacement = param - state.start
-        distance = yield Norm(displacement, over=self.over)
-        norm = yield Norm(param, over=self.over)
-        total_norm = hypot(state.total_norm, (yield Norm(g, over=self.over)))
-        r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + norm))
+        distance = yield Norm(c.counts * displacement, over=self.over)
+        norm = yield Norm(c.counts * param, over=self.over)
+        total_norm = hypot(state.total_norm, (yield Norm(c.counts * g, over=self.over)))
+        r = torch.where(state.total_norm > 0, torch.maximum(state.r, distance), c.reps_rel * (1 + norm))
         return r * (g / hypot(total_norm, c.root_eps)), state._replace(r=r, total_norm=total_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoG(DoGStep, scope="model"):
+class DoG(DoGStep, scope="model", has_shared_state=True, shared_settings=("reps_rel",)):
     """Gradient descent with the learning rate (distance from the start) / √(sum of squared gradients)."""
 
     over = "model"
+
+    class State:
+        start = copy_of_param(key="x0")
+        r = of_shape(unit="θ", key="distance", shared=True)
+        total_norm = of_shape(unit="g", key="grad_norm", shared=True)  # √G: squares leave the range of float32 early

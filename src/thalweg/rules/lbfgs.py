@@ -94,4 +94,5 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False):
         for inverse, alpha, s, y in reversed(weighted_pairs):
             d = d + (alpha - inverse * (yield Sum(y * d, over="model"))) * s
         norm = yield Sum(grad.abs(), over="model")
-        return (norm.clamp(min=1).reciprocal() * d if c.first else d), state
+        # No pairs: the first iteration of the model. `c.first` is that of the parameter, which may have joined late.
+        return (d if c.pairs else norm.clamp(min=1).reciprocal() * d), state

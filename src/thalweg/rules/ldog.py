@@ -13,6 +13,7 @@ Departs: an L2 penalty; the state holds √G.
 
 from dataclasses import dataclass
 
+from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.dog import DoGStep
 
 
@@ -21,3 +22,8 @@ class LDoG(DoGStep, scope="tensor"):
     """DoG with a separate learning rate for each tensor."""
 
     over = "tensor"
+
+    class State:
+        start = copy_of_param(key="x0")
+        r = of_shape(unit="θ", key="distance")
+        total_norm = of_shape(unit="g", key="grad_norm")

@@ -67,7 +67,13 @@ class Program:
         return tuple(getattr(coefficients, name) for name in self.rule.traits.recurrent_scalars)
 
     def coefficients(
-        self, step: int, *, previous: tuple[float, ...] | None = None, seed: int = 0, position: int = 0
+        self,
+        step: int,
+        *,
+        previous: tuple[float, ...] | None = None,
+        seed: int = 0,
+        position: int = 0,
+        model_lr: float | None = None,
     ) -> Any:
         """Return every scalar of a step of one parameter, as a record.
 
@@ -76,11 +82,14 @@ class Program:
             previous: The recurrent scalars of the step before. Defaults to those before the first step.
             seed: The seed of the optimizer's random numbers.
             position: The position of the parameter in its optimizer.
+            model_lr: The highest learning rate of all groups. Defaults to that of the rule.
         """
         scalars, more = self.rule.coefficients(step), {}
         if self.rule.traits.recurrent_scalars:
             pairs = zip(self.rule.traits.recurrent_scalars, previous or self.initial_recurrent_scalars(), strict=True)
             more = self.rule.next_recurrent_scalars(step, record(**dict(pairs)))
+        if self.rule.traits.uses_model_lr:
+            more |= self.rule.model_coefficients(step, self.rule.base_lr(step) if model_lr is None else model_lr)
         if self.needs_keys:
             more |= hashing.step_keys(seed, position, step)
         return record(**scalars._asdict(), **more) if more else scalars

@@ -109,7 +109,8 @@ def run_in_lockstep(
 ) -> list[Any]:
     """Run generators in lockstep and send them the reductions that they request, a round at a time.
 
-    A generator that requests a reduction over the model waits until every other one requests one too, or has ended.
+    A generator that requests a reduction over the model waits until every other one requests one too, or has ended. The
+    reductions of a part of the model come before those of more of it, which are requested around them.
 
     Args:
         generators: One for each tensor.
@@ -130,9 +131,19 @@ def run_in_lockstep(
                 returned[index] = stop.value
         local = {index: request for index, request in requests.items() if request.over == "tensor"}
         results = {index: compute_reduction(request, shards[index]) for index, request in local.items()}
-        results = results or reduce_over_model(requests, shards)
+        results = results or _reduce_innermost(requests, shards)
         requests = {index: request for index, request in requests.items() if index not in results}
     return returned
+
+
+def _reduce_innermost(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
+    """Return the results of the requests limited to the smallest parts of the model, each over its own part."""
+    depth = max((len(request.part) for request in requests.values()), default=0)
+    parts: dict[tuple[str, ...], dict[int, Reduction]] = {}
+    for index, request in requests.items():
+        if len(request.part) == depth:
+            parts.setdefault(request.part, {})[index] = request
+    return {index: result for part in parts.values() for index, result in reduce_over_model(part, shards).items()}
 
 
 def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:

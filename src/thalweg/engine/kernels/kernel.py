@@ -158,7 +158,7 @@ def run(bound_kernels: Sequence[BoundKernel]) -> None:
         for bound_kernel in bound_kernels:
             partials.append(array("d", model))
             bound_kernel.run(bound_kernel.kernel.passes.calls[call], partials[-1])
-        for k, (number, kind) in enumerate(passes.shared_reductions):
+        for k, (number, kind, _) in enumerate(passes.shared_reductions):
             if number == call:
                 model[k] = _reduce(kind, [partial[k] for partial in partials], bound_kernels)
     for bound_kernel in bound_kernels:

@@ -128,10 +128,14 @@ class Passes:
         return [range(low + 1, high + 1) for low, high in pairwise([-1, *ends])]
 
     @cached_property
-    def shared_reductions(self) -> list[tuple[int, type[Reduction]]]:
-        """The number of the call that computes each reduction over the model, and its kind."""
+    def shared_reductions(self) -> list[tuple[int, type[Reduction], tuple[str, ...]]]:
+        """The number of the call that computes each reduction over the model, its kind, and its part of the model."""
         return [
-            (next(k for k, call in enumerate(self.calls) if self.pass_of(reduction) in call), reduction.kind)
+            (
+                next(k for k, call in enumerate(self.calls) if self.pass_of(reduction) in call),
+                reduction.kind,
+                reduction.part,
+            )
             for reduction in self.model_reductions
         ]
 

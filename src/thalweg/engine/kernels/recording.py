@@ -60,12 +60,14 @@ class RecordedReduction(NamedTuple):
         kind: The class of the request: ``Sum``, ``Mean``, ``Norm`` or ``Max``.
         operand: The value that is reduced.
         over_model: True if the reduction covers the whole model.
+        part: The members of composites that it is limited to.
         result: The result.
     """
 
     kind: type[Reduction]
     operand: RecordedValue
     over_model: bool
+    part: tuple[str, ...]
     result: RecordedValue
 
 
@@ -124,7 +126,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
                 shape[dim] = 1
         result = _meta_tensor(request.tensor.dtype, torch.Size(shape))
         self.operations.append(
-            RecordedReduction(type(request), self.value(request.tensor), request.over == "model", self.value(result))
+            RecordedReduction(
+                type(request), self.value(request.tensor), request.over == "model", request.part, self.value(result)
+            )
         )
         return result
 

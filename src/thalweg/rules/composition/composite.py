@@ -17,7 +17,7 @@ from thalweg.rules.composition.split import Split
 from thalweg.rules.composition.wrapper import unwrap
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import Record
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions, within_part
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import StateTensor
 from thalweg.rules.core.traits import Traits
@@ -100,9 +100,14 @@ class CompositeRule(Rule):
         return [rule.inner if isinstance(rule, Split) else rule for rule in self.rules]
 
     @property
+    def current_index(self) -> int:
+        """The position of the rule that takes the step."""
+        raise NotImplementedError
+
+    @property
     def current(self) -> Rule:
         """The rule that takes the step."""
-        raise NotImplementedError
+        return self.rules[self.current_index]
 
     def hypers(self) -> dict[str, Hyper]:
         return self._hypers
@@ -139,11 +144,25 @@ class CompositeRule(Rule):
     def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
         return self.current.next_recurrent_scalars(step, previous)
 
+    def missed_recurrent_scalars(self, previous: Any) -> dict[str, float]:
+        return self.current.missed_recurrent_scalars(previous)
+
+    def model_settings(self) -> dict[str, Any]:
+        setting_names = self._setting_names[self.current_index]
+        return {setting_names[name]: value for name, value in self.current.model_settings().items()}
+
+    def model_coefficients(self, step: int, model_lr: float) -> dict[str, Any]:
+        return self.current.model_coefficients(step, model_lr)
+
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        return (yield from resolve_reductions(self.current.direction(param, grad, state, c)))
+        return (yield from self._within_member(self.current.direction(param, grad, state, c)))
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        return (yield from resolve_reductions(self.current.apply(param, direction, state, c)))
+        return (yield from self._within_member(self.current.apply(param, direction, state, c)))
+
+    def _within_member(self, result: Any) -> ReductionGenerator:
+        """Run a step of the current rule; its reductions over the model cover its own parameters alone."""
+        return (yield from within_part(resolve_reductions(result), self.member_names[self.current_index]))
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         return self.current.evaluation_point(param, state, c)

@@ -76,5 +76,5 @@ class Routed(CompositeRule):
         return dict(zip(self.member_names, self.rules, strict=True))
 
     @property
-    def current(self) -> Rule:
-        return self.rules[self.member_names.index(self.rule)]
+    def current_index(self) -> int:
+        return self.member_names.index(self.rule)

@@ -93,6 +93,8 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
             return layout
 
         def stacked(tensor: StateTensor) -> StateTensor:
+            if tensor.shared:  # the blocks hold the same values, as all parameters do
+                return tensor
             return replace(
                 tensor,
                 init=lambda rule, param: torch.stack(
@@ -117,7 +119,7 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
         states = [
             self.inner.update_curvature(state_of_block(state, names, k), block, c) for k, block in enumerate(blocks)
         ]
-        return _with_block_states(state, names, states)
+        return self._with_block_states(state, names, states)
 
     def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
         blocks = self._blocks(param)
@@ -129,8 +131,9 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
         )
 
     def _inner_names(self, state: Any, shape: torch.Size) -> list[str]:
-        """Return the names of the inner rule's state tensors; those of wrappers around this one are not split."""
-        return [name for name in self.inner.layout(shape) if name in state._fields]
+        """Return the names of the inner rule's state tensors that are split; those of wrappers around this are not."""
+        layout = self.inner.layout(shape).items()
+        return [name for name, tensor in layout if name in state._fields and not tensor.shared]
 
     def _map(
         self, function: Callable[..., Any], first: Tensor, second: Tensor, state: Any, c: Any
@@ -143,16 +146,23 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
         pairs = enumerate(zip(first_blocks, second_blocks, strict=True))
         generators = [resolve_reductions(function(*blocks, state_of_block(state, names, k), c)) for k, blocks in pairs]
         results, states = zip(*(yield from in_lockstep(generators)), strict=True)
-        return self._join(list(results)), _with_block_states(state, names, states)
+        return self._join(list(results)), self._with_block_states(state, names, states)
+
+    def _with_block_states(self, state: Any, names: list[str], block_states: Sequence[Any]) -> Any:
+        """Return a state with the results of all blocks; what is shared is the same in each of them."""
+        return state._replace(
+            **{
+                name: torch.stack([getattr(block, name) for block in block_states])
+                if name in names
+                else getattr(block_states[0], name)
+                for name in state._fields
+            }
+        )
 
 
 def state_of_block(state: Any, names: list[str], k: int) -> Any:
     """Return the state with the tensors of these names replaced by their part for block k."""
     return state._replace(**{name: getattr(state, name)[k] for name in names})
-
-
-def _with_block_states(state: Any, names: list[str], block_states: Sequence[Any]) -> Any:
-    return state._replace(**{name: torch.stack([getattr(block, name) for block in block_states]) for name in names})
 
 
 def in_lockstep(generators: Sequence[ReductionGenerator]) -> ReductionGenerator:

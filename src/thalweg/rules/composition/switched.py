@@ -76,6 +76,10 @@ class Switched(CompositeRule):
         return changed
 
     @property
+    def current_index(self) -> int:
+        return int(self.switched)
+
+    @property
     def current(self) -> Rule:
         first, second = self.rules
         return second._replace({"lr": first.settings()["lr"] * self.lr_ratio}) if self.switched else first
@@ -94,6 +98,9 @@ class Switched(CompositeRule):
 
     def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
         return self.current.next_recurrent_scalars(self._step_of_current(step), previous)
+
+    def model_coefficients(self, step: int, model_lr: float) -> dict[str, Any]:
+        return self.current.model_coefficients(self._step_of_current(step), model_lr)
 
     def _step_of_current(self, step: int) -> int:
         """Return the number of a step, as the current rule counts its steps."""

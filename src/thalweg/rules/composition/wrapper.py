@@ -164,6 +164,15 @@ class Wrapper(Rule):
     def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
         return self.inner.next_recurrent_scalars(step, previous)
 
+    def missed_recurrent_scalars(self, previous: Any) -> dict[str, float]:
+        return self.inner.missed_recurrent_scalars(previous)
+
+    def model_settings(self) -> dict[str, Any]:
+        return self.inner.model_settings() | super().model_settings()
+
+    def model_coefficients(self, step: int, model_lr: float) -> dict[str, Any]:
+        return self.inner.model_coefficients(step, model_lr)
+
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> StepResult:
         """Return the gradient that the inner rule receives, and the new state. May yield reductions."""
         return grad, state

@@ -9,11 +9,14 @@ whether the tensor at hand is the whole parameter, a shard of it, or one member 
 
 All tensors advance together, one request at a time. A request over the model waits until every tensor has made one or
 has ended. So some tensors may make more requests over themselves than others before it.
+
+A tensor takes part in a step if it has a gradient. A reduction over the model covers these tensors, of all parameter
+groups. If a member of a composite requests it, it covers the tensors of that member alone (see `within_part`).
 """
 
 import inspect
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -27,6 +30,7 @@ class Sum:
         tensor: The tensor.
         dim: The dimensions to sum over; they stay with size 1. None for all dimensions: the result is 0-D.
         over: ``"tensor"``, or ``"model"`` for the sum over all tensors that take part in the step.
+        part: The members of composites that the reduction is limited to, from the outermost; empty for all tensors.
 
     Example:
         >>> import torch
@@ -40,6 +44,7 @@ class Sum:
     tensor: Tensor
     dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
+    part: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,13 @@ class Mean:
         tensor: The tensor.
         dim: The dimensions to average over; they stay with size 1. None for all dimensions: the result is 0-D.
         over: ``"tensor"``, or ``"model"`` for the mean of all elements of all tensors that take part in the step.
+        part: The members of composites that the reduction is limited to, from the outermost; empty for all tensors.
     """
 
     tensor: Tensor
     dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
+    part: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,13 @@ class Max:
         tensor: The tensor.
         dim: The dimensions to reduce; they stay with size 1. None for all dimensions: the result is 0-D.
         over: ``"tensor"``, or ``"model"`` for the largest element of all tensors that take part in the step.
+        part: The members of composites that the reduction is limited to, from the outermost; empty for all tensors.
     """
 
     tensor: Tensor
     dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
+    part: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,3 +124,24 @@ def resolve_reductions(result: Any) -> ReductionGenerator:
         The value.
     """
     return (yield from result) if inspect.isgenerator(result) else result
+
+
+def within_part(generator: ReductionGenerator, name: str) -> ReductionGenerator:
+    """Run a generator; limit its reductions over the model to the tensors of one member of a composite.
+
+    Args:
+        generator: The step of a tensor by the member.
+        name: The name of the member.
+
+    Returns:
+        The return value of the generator.
+    """
+    result = None
+    while True:
+        try:
+            request = generator.send(result)
+        except StopIteration as stop:
+            return stop.value
+        if request.over == "model":
+            request = replace(request, part=(name, *request.part))
+        result = yield request

@@ -231,6 +231,30 @@ class Rule:
         """
         return {}
 
+    def missed_recurrent_scalars(self, previous: Any) -> dict[str, float]:
+        """Return the recurrent scalars after a step in which the parameter had no gradient.
+
+        Args:
+            previous: The recurrent scalars before it, by name.
+
+        Returns:
+            Those that change, for rules with the trait ``counts_missed_steps``.
+        """
+        return {}
+
+    def model_settings(self) -> dict[str, Any]:
+        """Return the values, by name, of the settings that must be equal in all parameter groups."""
+        return {name: getattr(self, name) for name in self.declared_traits.shared_settings}
+
+    def model_coefficients(self, step: int, model_lr: float) -> dict[str, Any]:
+        """Return the scalars that depend on the highest learning rate, for rules with the trait ``uses_model_lr``.
+
+        Args:
+            step: The number of the step of the parameter, counted from 1.
+            model_lr: The highest learning rate of all parameter groups in this step.
+        """
+        raise NotImplementedError
+
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> StepResult:
         """Return the step before learning rate and decay, and the new state. May yield reductions.
 

@@ -18,6 +18,7 @@ class StateTensor:
         init: The initial value, of the rule and the parameter.
         shape_of: The shape, of the rule and the parameter's shape.
         when: True if the tensor exists, of the rule and the parameter's shape.
+        shared: True if it is of the whole model, so that every parameter holds the same values.
         rule: The rule at its settings; None until the declaration is part of a layout.
     """
 
@@ -26,6 +27,7 @@ class StateTensor:
     init: Callable[[Any, Tensor], Tensor]
     shape_of: Callable[[Any, torch.Size], torch.Size]
     when: Callable[[Any, torch.Size], bool]
+    shared: bool = False
     rule: Any = None
 
     def shape(self, param: torch.Size) -> torch.Size:
@@ -108,6 +110,7 @@ def of_shape(
     fill: Callable[[Any], float] = _zero,
     when: Callable[[Any, torch.Size], bool] = _always,
     init: Callable[[Any, Tensor], Tensor] | None = None,
+    shared: bool = False,
 ) -> Any:
     """Declare a state tensor with a shape of its own.
 
@@ -118,6 +121,10 @@ def of_shape(
         fill: The initial value of all elements, of the rule.
         when: True if the tensor exists, of the rule and the parameter's shape.
         init: The initial value, of the rule and the parameter, if its elements differ. It replaces ``fill``.
+        shared: True if the tensor is of the whole model. It must follow from reductions over the model and from the
+            ``shared_settings`` alone; then every parameter computes the same values. A parameter without a gradient
+            receives them after the step, and one that joins late starts with them. The rule needs the trait
+            ``has_shared_state``.
 
     Returns:
         A field of the class ``State`` of a rule.
@@ -126,4 +133,4 @@ def of_shape(
     def full(rule: Any, param: Tensor) -> Tensor:
         return param.new_full(shape_of(rule, param.shape), fill(rule))
 
-    return StateTensor(unit, key, init or full, shape_of, when)
+    return StateTensor(unit, key, init or full, shape_of, when, shared)

@@ -46,6 +46,10 @@ def _smallest_limit(limits: Sequence[int | None]) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def _joined(tuples: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in tuples for name in names))
+
+
 def _union(mappings: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     return {name: value for mapping in mappings for name, value in mapping.items()}
 
@@ -78,6 +82,14 @@ class Traits:
         varies_by_step: Another rule takes over at some step: ``Rule.for_step``.
         curvature_interval: Steps from one estimate of the curvature to the next, if ``needs`` is "curvature".
         recurrent_scalars: Scalars that depend on the previous step, with their initial values.
+        counts_missed_steps: Steps without a gradient count, too, for parameters that have state:
+            ``Rule.missed_recurrent_scalars``. One of the recurrent scalars is ``model_steps``, which counts the steps
+            of the optimizer.
+        has_shared_state: Some state tensors are of the whole model. Every parameter holds the same values, also one
+            without a gradient or one that joins late.
+        shared_settings: Settings that enter shared state. They must be equal in all parameter groups.
+        uses_model_lr: The engine adds ``Rule.model_coefficients``, which depend on the highest learning rate of all
+            groups.
     """
 
     scope: Scope = trait("elementwise", _widest)
@@ -101,6 +113,10 @@ class Traits:
     varies_by_step: bool = trait(False, any)
     curvature_interval: int = trait(1, max)
     recurrent_scalars: Mapping[str, float] = trait({}, _union)
+    counts_missed_steps: bool = trait(False, any, of_all_members=True)
+    has_shared_state: bool = trait(False, any, of_all_members=True)
+    shared_settings: tuple[str, ...] = trait((), _joined)
+    uses_model_lr: bool = trait(False, any)
 
     @classmethod
     def declare(cls, rule_name: str, **traits: Any) -> Self:

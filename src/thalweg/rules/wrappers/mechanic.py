@@ -10,13 +10,14 @@
     S_t = Σ s_t of all β
     θ_t = θ_{t-1} + S_t Δ_t - S_{t-1} Δ_{t-1}                     that is, θ_0 + S_t Δ_t
 
-The first step moves no parameter.
+m, v, r and s are of the whole model; the sums cover all parameters with a gradient, of all groups. The first step moves
+no parameter, and the first step of a parameter that joins late moves it by S_t u_t.
 
 Use: rules with a schedule but without a tuned learning rate: the schedule keeps its shape.
 Avoid: rules that estimate their own learning rate, and training of a few dozen steps: S starts near 0.
 Source: Cutkosky, Defazio & Mehta 2023, arXiv:2306.00144, Algorithm 1.
 Departs: |h_t| in m, as in the authors' code. θ moves by differences, so changes of θ by other wrappers (bounds around
-this one) persist. A parameter that joins late starts with its own scalars.
+this one) persist.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,13 @@ def _decays_shape(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mechanic(Wrapper, scope="model", estimates_lr=True):
+class Mechanic(
+    Wrapper,
+    scope="model",
+    estimates_lr=True,
+    has_shared_state=True,
+    shared_settings=("s_init", "s_decay", "mechanic_eps"),
+):
     """The total displacement by the inner rule, scaled by a factor that is learned during training."""
 
     s_init: Scalar = hyper(1e-8, "> 0", symbol="σ", doc="approximate first factor; any small value works")
@@ -51,24 +58,24 @@ class Mechanic(Wrapper, scope="model", estimates_lr=True):
     class State:
         delta = like_param(unit="θ", key="delta")
         scale = of_shape(unit="1", key="scale")
-        scales = of_shape(_decays_shape, unit="1", key="scales")
-        largest_slope = of_shape(_decays_shape, unit="θg", key="slope_max")
-        slope_norm = of_shape(_decays_shape, unit="θg", key="slope_norm")  # √v
-        reward = of_shape(_decays_shape, unit="θg", key="reward")
+        scales = of_shape(_decays_shape, unit="1", key="scales", shared=True)
+        largest_slope = of_shape(_decays_shape, unit="θg", key="slope_max", shared=True)
+        slope_norm = of_shape(_decays_shape, unit="θg", key="slope_norm", shared=True)  # √v
+        reward = of_shape(_decays_shape, unit="θg", key="reward", shared=True)
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {
             "s_share": self.s_init / _NUM_DECAYS,
             "s_decay": self.s_decay,
             "s_eps": self.mechanic_eps,
-            "s_active": float(step > 1),  # a parameter that joins late has no displacement yet
         }
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
         param_norm = yield Norm(param, over="model")
         grad_norm = yield Norm(grad, over="model")
-        pull = torch.where(param_norm > 0, c.s_decay * state.scale * grad_norm / param_norm, 0.0)
-        h = c.s_active * (yield Sum(state.delta * (grad + pull * param), over="model"))
+        # The model's S of the last step. `state.scale` is that of the parameter's last step, which may be earlier.
+        pull = torch.where(param_norm > 0, c.s_decay * state.scales.sum() * grad_norm / param_norm, 0.0)
+        h = yield Sum(state.delta * (grad + pull * param), over="model")
         largest = torch.finfo(h.dtype).max
         h = torch.clamp(h, min=-largest, max=largest)
         beta = 1 - 10.0 ** -torch.arange(1, _NUM_DECAYS + 1, dtype=h.dtype, device=h.device)

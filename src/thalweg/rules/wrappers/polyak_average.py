@@ -3,7 +3,8 @@
     θ_t by the inner rule
     a_t = a_{t-1} + (θ_t - a_{t-1}) / max(1, t - s)        so a_t = θ_t up to step s + 1
 
-Evaluate the model at a.
+Evaluate the model at a. t counts the steps of the optimizer: while a parameter has no gradient, each step adds its
+present value to the average. A parameter that joins late is averaged from the start, as the constant that it was.
 
 Use: a constant learning rate and noisy gradients: the average converges while the parameters fluctuate.
 Avoid: averaging from the start of a long training: early parameters count as much as late ones. Choose s.
@@ -14,31 +15,15 @@ Departs: nothing. From step 1 on it equals torch.optim.swa_utils.AveragedModel.
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from thalweg.rules.composition.wrapper import Wrapper
+from thalweg.rules.composition.parameter_average import ParameterAverage
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
-from thalweg.rules.core.state import copy_of_param
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolyakAverage(Wrapper):
+class PolyakAverage(ParameterAverage):
     """The plain average of the parameters from a given step on, at which the model is evaluated."""
 
     start: Scalar = hyper(0, ">= 0", symbol="s", unit="steps", doc="start of the average")
 
-    effects = frozenset({"averages parameters"})
-
-    class State:
-        average = copy_of_param(key="average")
-
-    def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"average_fresh": 1 / max(1, step - self.start)}
-
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
-        return param, state._replace(average=state.average + c.average_fresh * (param - state.average))
-
-    def evaluation_point(self, param: Tensor, state: Any, c: Any) -> Tensor:
-        return state.average
+    def keep(self, step: float) -> Any:
+        return 1 - 1 / max(1, step - self.start)

@@ -49,5 +49,8 @@ class WarmRestarts(Wrapper):
     def next_recurrent_scalars(self, step: int, previous: Any) -> dict[str, float]:
         return self._rule_at(step).next_recurrent_scalars(step, previous)
 
+    def model_coefficients(self, step: int, model_lr: float) -> dict[str, Any]:
+        return self._rule_at(step).model_coefficients(step, model_lr)
+
     def _rule_at(self, step: int) -> Rule:
         return self.inner._replace({"lr": self.base_lr(step)})
