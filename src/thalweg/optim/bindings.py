@@ -11,6 +11,7 @@ from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core.batch import is_dense
 from thalweg.engine.core.program import Program
 from thalweg.optim.binding import Binding, State, is_engine_view
+from thalweg.optim.parameter_checks import check_placement
 from thalweg.optim.scalar_state import ScalarState
 from thalweg.optim.state_entries import as_engine_tensor
 
@@ -83,11 +84,16 @@ class Bindings:
 
         Raises:
             UnknownParameterError: If a parameter was not in the optimizer when this object was created.
+            ParameterError: If the rule cannot optimize a parameter.
         """
         bindings = self.valid(params, program_for)
         if bindings is None:
             if len(self._bindings) >= self._max_sets:
                 self._bindings.clear()
+            for dtype in {param.dtype for param in params}:
+                program = program_for(dtype)
+                # Again, since a model may have been sharded after its optimizer was created.
+                check_placement(program.rule.name, program.rule, params, self._params, program.rounding)
             bindings = [
                 (self._create([params[index] for index in indices], program_for, backend), indices)
                 for indices in group_compatible(params, program_for)

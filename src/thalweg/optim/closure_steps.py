@@ -51,7 +51,7 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
 
     Raises:
         SettingError: If settings differ between groups.
-        ParameterError: If parameters are on several devices or sharded.
+        ParameterError: If parameters are on several devices.
     """
     first, *remaining = [keywords.settings(rule, group) | {"maximize": group["maximize"]} for group in groups]
     # Equal learning rates, too: the inverse Hessian belongs to all parameters at once, not to the groups.
@@ -66,11 +66,6 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
         raise ParameterError(
             f"{rule.name}: all parameters must be on one device, got {' and '.join(sorted(devices))}. "
             "Move the model to one of them first."
-        )
-    if sharded := [param for param in params if hasattr(param, "to_local")]:
-        raise ParameterError(
-            f"{rule.name}: parameters must not be sharded, got a DTensor of shape {tuple(sharded[0].shape)}. "
-            "Use an elementwise rule, for example AdamW."
         )
 
 

@@ -14,7 +14,7 @@ from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import step_differentiably
-from thalweg.optim.execution_plan import ExecutionPlan, make_plan, stateless_runners
+from thalweg.optim.execution_plan import ExecutionPlan, make_plan
 from thalweg.optim.parameter_checks import as_list, check_parameter
 from thalweg.optim.parameter_swap import ParameterSwap
 from thalweg.optim.setting_warnings import WarnOnce
@@ -104,11 +104,12 @@ class RuleOptimizer(StepPreparation):
         keywords.check_common(self.rule, group)
         rule = keywords.to_rule(self.rule, group)
         params = own_settings["params"]
-        if not isinstance(params, Tensor | set):  # torch wraps a tensor, and refuses a set with a reason
-            own_settings["params"] = params = list(params)
-            for entry in params:
-                param = entry[1] if isinstance(entry, tuple) else entry
+        if not isinstance(params, set):  # torch refuses a set with a reason
+            own_settings["params"] = params = [params] if isinstance(params, Tensor) else list(params)
+            params = [entry[1] if isinstance(entry, tuple) else entry for entry in params]
+            for param in params:
                 check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
+            self._check_placement(rule, params, group)
         # As in torch the caller's dictionary becomes the group, so that both may keep it.
         param_group.clear()
         param_group.update(own_settings)
@@ -225,16 +226,19 @@ class RuleOptimizer(StepPreparation):
         finally:
             self.train()
 
-    def estimate_curvature(self, loss: Tensor) -> None:
+    def estimate_curvature(self, loss: Tensor, *, process_group: Any = None) -> None:
         """Estimate the diagonal of the loss's Hessian and store it, for rules that need it (AdaHessian, Sophia).
 
         The estimate is Hutchinson's, from random signs. They are drawn anew at each call from the seed of the group.
 
         Args:
             loss: The loss, of shape ``()``, with its graph. The graph is retained: ``loss.backward()`` may follow.
+            process_group: The processes whose estimates are averaged, as `DistributedDataParallel` averages gradients;
+                ``"self"`` if this process trains a model of its own. Required if there are several processes.
 
         Raises:
-            ParameterError: If the rule does not use curvature.
+            ParameterError: If the rule does not use curvature, if the model is sharded by FSDP, or if `process_group`
+                is missing.
         """
         trained = [(group, param) for group in self.param_groups for param in group["params"] if param.requires_grad]
         params = [param for _, param in trained]
@@ -242,8 +246,9 @@ class RuleOptimizer(StepPreparation):
             curvature.signs(param, group.get("seed", 0), position, self._step_count([param]))
             for position, (group, param) in enumerate(trained)
         ]
-        grads = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-        estimates = dict(zip(map(id, params), curvature.hutchinson(grads, params, signs), strict=True))
+        grads = curvature.differentiable_gradients(self._who, loss, params)
+        values = curvature.average(self._who, curvature.hutchinson(grads, params, signs), params, process_group)
+        estimates = dict(zip(map(id, params), values, strict=True))
         self._update_curvature(lambda param: estimates.get(id(param)))
 
     def absorb_gauss_newton(self, num_examples: int) -> None:
@@ -291,14 +296,6 @@ class RuleOptimizer(StepPreparation):
         for runner in self._stateless_runners():
             runner.resolve(wait=True)
         return self.plan
-
-    def _stateless_runners(self) -> list[backends.BatchRunner]:
-        """Return the runner that each parameter would have without state, in the order of the optimizer."""
-        return [
-            runner
-            for number, group in enumerate(self.param_groups)
-            for runner in stateless_runners(group["params"], self._program_for(number), self._backend)
-        ]
 
     @cached_property
     def _swap(self) -> ParameterSwap:

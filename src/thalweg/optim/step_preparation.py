@@ -11,14 +11,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from thalweg.engine.backends import Backend
-from thalweg.engine.core import precision
+from thalweg.engine.backends import Backend, BatchRunner
+from thalweg.engine.core import precision, shards
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.program import Program
 from thalweg.optim import keywords
 from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor, UnknownParameterError
-from thalweg.optim.parameter_checks import check_rounding
+from thalweg.optim.execution_plan import stateless_runners
+from thalweg.optim.parameter_checks import check_caller, check_placement, check_rounding
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import schedule_conflict
@@ -31,15 +32,46 @@ class StepPreparation(torch.optim.Optimizer):
 
     rule: ClassVar[Rule]
     _backend: Backend | None
+    _has_all_groups = True  # False while the groups of the constructor are added
+
+    def __init__(self, params: list[Any], defaults: dict[str, Any]) -> None:
+        self._has_all_groups = False
+        super().__init__(params, defaults)
+        self._has_all_groups = True
+        for group in self.param_groups:
+            self._check_placement(keywords.to_rule(self.rule, group), group["params"], group)
 
     @property
     def _who(self) -> str:
         return type(self).__name__
 
+    def _check_placement(self, rule: Rule, params: list[Tensor], settings: dict[str, Any]) -> None:
+        """Check that the steps of a group are right if its parameters are divided over processes."""
+        if not self._has_all_groups:  # a group of vectors alone does not show whether FSDP has left it whole
+            return
+        siblings = [*params, *(param for group in self.param_groups for param in group["params"])]
+        rounding = settings.get("rounding", "nearest")
+        check_placement(self._who, rule, params, siblings, rounding)
+        check_caller(self._who, rule, params, rounding)
+
     def _prepare_steps(self) -> list[tuple[Binding, BatchStep]]:
         """Return the step of each batch of parameters that have a gradient."""
         self._follow_state()
-        return [pair for number in range(len(self.param_groups)) for pair in self._prepare_group(number)]
+        steps = [pair for number in range(len(self.param_groups)) for pair in self._prepare_group(number)]
+        if not steps:
+            self._check_in_use()
+        return steps
+
+    def _check_in_use(self) -> None:
+        """Check parameters that have no gradient: are they still those of the model?"""
+        for group in self.param_groups:
+            self._check_placement(keywords.to_rule(self.rule, group), group["params"], group)
+        if not self.state and shards.num_processes() > 1:
+            self._warnings.warn(
+                "gradients",
+                f"{self._who}: a parameter must have a gradient at the first step, got none. If FSDP has wrapped the "
+                "model since the optimizer was created, create it again from model.parameters().",
+            )
 
     def _prepare_group(self, number: int) -> list[tuple[Binding, BatchStep]]:
         group = self.param_groups[number]
@@ -104,6 +136,14 @@ class StepPreparation(torch.optim.Optimizer):
         """Return the largest number of steps that one of the parameters has taken."""
         records = (self.state[param] for param in params if self.state.get(param))
         return max((int(record["step"]) for record in records), default=0)
+
+    def _stateless_runners(self) -> list[BatchRunner]:
+        """Return the runner that each parameter would have without state, in the order of the optimizer."""
+        return [
+            runner
+            for number, group in enumerate(self.param_groups)
+            for runner in stateless_runners(group["params"], self._program_for(number), self._backend)
+        ]
 
     def _discard_cache(self) -> None:
         for name in ("_bindings", "_programs", "_highest_lrs"):
