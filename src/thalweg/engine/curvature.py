@@ -47,17 +47,32 @@ def signs(like: Tensor, seed: int, position: int, step: int) -> Tensor:
     return signs
 
 
-def differentiable_gradients(who: str, loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients of a loss with their graph; zeros for parameters that it does not depend on.
+def estimate(
+    who: str, loss: Tensor, params: Sequence[Tensor], signs: Sequence[Tensor], process_group: Any
+) -> list[Tensor]:
+    """Estimate the diagonal of the Hessian of a loss that several processes may compute, each for its own examples.
 
     Args:
         who: The name of the optimizer, for the error message.
-        loss: The loss, with its graph.
+        loss: The loss of this process, of shape ``()``, with its graph.
         params: The parameters.
+        signs: The random signs of each parameter, the same in all processes.
+        process_group: The processes whose estimates are averaged, or ``"self"`` for this process alone. It may be None
+            if there is no choice.
+
+    Returns:
+        The estimate for each parameter, or for the part of it that this process holds.
 
     Raises:
-        ParameterError: If FSDP hides a parameter from autograd.
+        ParameterError: If FSDP hides a parameter from autograd, or if `process_group` is None and other processes may
+            hold the same parameters.
     """
+    grads = _differentiable_gradients(who, loss, params)
+    return _average(who, hutchinson(grads, params, signs), params, process_group)
+
+
+def _differentiable_gradients(who: str, loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients of a loss with their graph; zeros for parameters that it does not depend on."""
     grads: Sequence[Tensor | None] = [None] * len(params)
     if not any(map(is_flattened, params)):
         grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
@@ -72,18 +87,8 @@ def differentiable_gradients(who: str, loss: Tensor, params: Sequence[Tensor]) -
     return [torch.zeros_like(param) if grad is None else grad for param, grad in zip(params, grads, strict=True)]
 
 
-def average(who: str, estimates: Sequence[Tensor], params: Sequence[Tensor], process_group: Any) -> list[Tensor]:
-    """Return the means of the estimates of several processes, for the part of each parameter that is in this one.
-
-    Args:
-        who: The name of the optimizer, for the error message.
-        estimates: The estimate for each parameter, from the loss of this process.
-        params: The parameters.
-        process_group: The processes, or ``"self"`` for this process alone. It may be None if there is no choice.
-
-    Raises:
-        ParameterError: If it is None and other processes may hold the same parameters.
-    """
+def _average(who: str, estimates: Sequence[Tensor], params: Sequence[Tensor], process_group: Any) -> list[Tensor]:
+    """Return the means of the estimates of several processes, for the part of each parameter that is in this one."""
     if process_group is None and not all(map(is_related_to_all, params)):
         raise ParameterError(
             f"{who}: estimate_curvature must know the processes that train this model, got no process_group. With "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.backends import Backend, BatchRunner
+from thalweg.engine.core import shards
 from thalweg.engine.core.batch import is_dense
 from thalweg.engine.core.program import Program
 from thalweg.optim.binding import Binding, State, is_engine_view
@@ -90,10 +91,13 @@ class Bindings:
         if bindings is None:
             if len(self._bindings) >= self._max_sets:
                 self._bindings.clear()
-            for dtype in {param.dtype for param in params}:
+            if not all(id(param) in self._positions for param in params):
+                raise UnknownParameterError
+            # As at construction, since the model may have been sharded after its optimizer was created.
+            divided = shards.divided(self._params)
+            for dtype in {param.dtype for param in params} if divided else ():
                 program = program_for(dtype)
-                # Again, since a model may have been sharded after its optimizer was created.
-                check_placement(program.rule.name, program.rule, params, self._params, program.rounding)
+                check_placement(program.rule.name, program.rule, params, divided, program.rounding)
             bindings = [
                 (self._create([params[index] for index in indices], program_for, backend), indices)
                 for indices in group_compatible(params, program_for)
@@ -104,10 +108,7 @@ class Bindings:
         return bindings
 
     def _create(self, params: list[Tensor], program_for: ProgramFor, backend: Backend | None) -> Binding:
-        try:
-            positions = [self._positions[id(param)] for param in params]
-        except KeyError:
-            raise UnknownParameterError from None
+        positions = [self._positions[id(param)] for param in params]
         return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend)
 
     def runners(self) -> dict[int, BatchRunner]:

@@ -163,7 +163,7 @@ _DIVIDERS: dict[tuple[str, str], tuple[str, tuple[_Condition, ...]]] = {
 
 
 def check_placement(
-    who: str, rule: Rule, params: Sequence[Tensor], siblings: Sequence[Tensor], rounding: precision.Rounding
+    who: str, rule: Rule, params: Sequence[Tensor], divided: Sequence[Tensor], rounding: precision.Rounding
 ) -> None:
     """Check that the steps of a rule are right for parameters that are divided over processes.
 
@@ -174,15 +174,17 @@ def check_placement(
         who: The name of the optimizer, for the error message.
         rule: The rule at the settings of the parameters' group.
         params: The parameters.
-        siblings: All parameters of the optimizer.
+        divided: The parameters of the whole optimizer that may be divided (`shards.divided`).
         rounding: The rounding of the parameters' group.
 
     Raises:
         ParameterError: If a step would be wrong.
     """
-    for param in params:
+    if not divided:
+        return
+    for param in divided:
         _check_dtensor(who, param)
-    flat = set(map(id, shards.flat_pieces(siblings)))
+    flat = set(map(id, shards.flat_pieces(divided)))
     pieces = [param for param in params if id(param) in flat]
     split = [param for param in params if shards.is_split(param)]
     for parts, description, conditions in (

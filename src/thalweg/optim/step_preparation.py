@@ -14,12 +14,13 @@ from torch import Tensor
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision, shards
 from thalweg.engine.core.batch import BatchStep
+from thalweg.engine.core.gathered_copies import GatheredCopies
 from thalweg.engine.core.program import Program
 from thalweg.optim import keywords
 from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor, UnknownParameterError
 from thalweg.optim.execution_plan import stateless_runners
-from thalweg.optim.parameter_checks import check_caller, check_placement, check_rounding
+from thalweg.optim.parameter_checks import check_caller, check_parameter, check_placement, check_rounding
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import schedule_conflict
@@ -38,21 +39,32 @@ class StepPreparation(torch.optim.Optimizer):
         self._has_all_groups = False
         super().__init__(params, defaults)
         self._has_all_groups = True
+        self._check_placement()
+
+    def _check_params(self, rule: Rule, params: list[Any], settings: dict[str, Any]) -> None:
+        """Check that a rule can optimize the parameters of a new group."""
+        rounding = settings.get("rounding", "nearest")
+        for param in params:
+            check_parameter(self._who, rule, param, rounding)
+        if self._has_all_groups:  # a group of vectors alone does not show whether FSDP has left it whole
+            divided = shards.divided([*params, *self._all_params()])
+            check_placement(self._who, rule, params, divided, rounding)
+            check_caller(self._who, rule, params, rounding)
+
+    def _check_placement(self) -> None:
+        """Check that the steps of all groups are right if parameters are divided over processes."""
+        divided = shards.divided(self._all_params())
         for group in self.param_groups:
-            self._check_placement(keywords.to_rule(self.rule, group), group["params"], group)
+            rule, rounding = keywords.to_rule(self.rule, group), group.get("rounding", "nearest")
+            check_placement(self._who, rule, group["params"], divided, rounding)
+            check_caller(self._who, rule, group["params"], rounding)
+
+    def _all_params(self) -> list[Tensor]:
+        return [param for group in self.param_groups for param in group["params"]]
 
     @property
     def _who(self) -> str:
         return type(self).__name__
-
-    def _check_placement(self, rule: Rule, params: list[Tensor], settings: dict[str, Any]) -> None:
-        """Check that the steps of a group are right if its parameters are divided over processes."""
-        if not self._has_all_groups:  # a group of vectors alone does not show whether FSDP has left it whole
-            return
-        siblings = [*params, *(param for group in self.param_groups for param in group["params"])]
-        rounding = settings.get("rounding", "nearest")
-        check_placement(self._who, rule, params, siblings, rounding)
-        check_caller(self._who, rule, params, rounding)
 
     def _prepare_steps(self) -> list[tuple[Binding, BatchStep]]:
         """Return the step of each batch of parameters that have a gradient."""
@@ -64,8 +76,7 @@ class StepPreparation(torch.optim.Optimizer):
 
     def _check_in_use(self) -> None:
         """Check parameters that have no gradient: are they still those of the model?"""
-        for group in self.param_groups:
-            self._check_placement(keywords.to_rule(self.rule, group), group["params"], group)
+        self._check_placement()
         if not self.state and shards.num_processes() > 1:
             self._warnings.warn(
                 "gradients",
@@ -162,6 +173,14 @@ class StepPreparation(torch.optim.Optimizer):
     def _highest_lrs(self) -> dict[int, float]:
         """The highest learning rate that each group was stepped with."""
         return {}
+
+    def _drop_gathered_copies(self) -> None:
+        """Let FSDP gather parameters again, since they will be written to outside a step."""
+        self._gathered_copies.drop(self._all_params())
+
+    @cached_property
+    def _gathered_copies(self) -> GatheredCopies:
+        return GatheredCopies()
 
     @cached_property
     def _warnings(self) -> WarnOnce:

@@ -186,6 +186,11 @@ def is_flattened(param: Any) -> bool:
     return getattr(param, "_fsdp_flattened", False)
 
 
+def divided(params: Iterable[Any]) -> list[Any]:
+    """Return the parameters that may be divided over processes, and those that were until FSDP replaced them."""
+    return [param for param in params if is_dtensor(param) or is_flattened(param) or is_replaced(param)]
+
+
 def flat_pieces(params: Iterable[Any]) -> list[Any]:
     """Return the parameters that hold a piece of a flat parameter of `FullyShardedDataParallel`.
 
