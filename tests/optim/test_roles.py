@@ -186,8 +186,8 @@ ENDS = {
         set(),
         {"image_projection.weight", "text_projection.weight"},
     ),
-    "compiled": (holding(_orig_mod=Mlp(4, 8, 3)), {"_orig_mod.fc2.weight"}, set()),
-    "in parallel": (nn.DataParallel(Mlp(4, 8, 3)), {"module.fc2.weight"}, set()),
+    "compiled": (holding(_orig_mod=Mlp(4, 8, 3)), {"fc2.weight"}, set()),
+    "in parallel": (nn.DataParallel(Mlp(4, 8, 3)), {"fc2.weight"}, set()),
     "transformers', with several heads": (
         make(ARCHITECTURES["BERT, pretraining"]),
         {"cls.seq_relationship.weight"},

@@ -6,10 +6,20 @@ The signs are a hash of (seed, parameter, number of the step, element), so a res
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from thalweg.engine.core.shards import (
+    all_reduce,
+    distribute_like,
+    is_dtensor,
+    is_flattened,
+    is_related_to_all,
+    local_tensor,
+)
+from thalweg.errors import ParameterError
 from thalweg.rules import record
 from thalweg.rules.math import hashing
 
@@ -33,7 +43,63 @@ def signs(like: Tensor, seed: int, position: int, step: int) -> Tensor:
     """
     index = torch.arange(like.numel(), device=like.device).view(like.shape)
     bits = hashing.random_bits(index, record(**hashing.step_keys(seed, position, step))) & 1
-    return (2 * bits - 1).to(like.dtype)
+    signs: Tensor = distribute_like((2 * bits - 1).to(like.dtype), like)
+    return signs
+
+
+def estimate(
+    who: str, loss: Tensor, params: Sequence[Tensor], signs: Sequence[Tensor], process_group: Any
+) -> list[Tensor]:
+    """Estimate the diagonal of the Hessian of a loss that several processes may compute, each for its own examples.
+
+    Args:
+        who: The name of the optimizer, for the error message.
+        loss: The loss of this process, of shape ``()``, with its graph.
+        params: The parameters.
+        signs: The random signs of each parameter, the same in all processes.
+        process_group: The processes whose estimates are averaged, or ``"self"`` for this process alone. It may be None
+            if there is no choice.
+
+    Returns:
+        The estimate for each parameter, or for the part of it that this process holds.
+
+    Raises:
+        ParameterError: If FSDP hides a parameter from autograd, or if `process_group` is None and other processes may
+            hold the same parameters.
+    """
+    grads = _differentiable_gradients(who, loss, params)
+    return _average(who, hutchinson(grads, params, signs), params, process_group)
+
+
+def _differentiable_gradients(who: str, loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients of a loss with their graph; zeros for parameters that it does not depend on."""
+    grads: Sequence[Tensor | None] = [None] * len(params)
+    if not any(map(is_flattened, params)):
+        grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
+    for param, grad in zip(params, grads, strict=True):
+        if grad is None and (is_dtensor(param) or is_flattened(param)):
+            raise ParameterError(
+                f"{who}: the graph of the loss must hold every sharded parameter, got one of shape "
+                f"{tuple(param.shape)} that it does not hold. FSDP computes with copies of its parameters, which "
+                "leaves no second derivatives. Use absorb_gauss_newton(num_examples), which needs gradients alone, or "
+                "train with DistributedDataParallel."
+            )
+    return [torch.zeros_like(param) if grad is None else grad for param, grad in zip(params, grads, strict=True)]
+
+
+def _average(who: str, estimates: Sequence[Tensor], params: Sequence[Tensor], process_group: Any) -> list[Tensor]:
+    """Return the means of the estimates of several processes, for the part of each parameter that is in this one."""
+    if process_group is None and not all(map(is_related_to_all, params)):
+        raise ParameterError(
+            f"{who}: estimate_curvature must know the processes that train this model, got no process_group. With "
+            "DistributedDataParallel pass process_group=torch.distributed.group.WORLD, which averages the estimates as "
+            "gradients are averaged. If this process trains a model of its own, pass process_group='self'."
+        )
+    local = [local_tensor(estimate, param) for estimate, param in zip(estimates, params, strict=True)]
+    if process_group is None or process_group == "self":
+        return local
+    num_processes = torch.distributed.get_world_size(process_group)
+    return [all_reduce(estimate, [process_group]) / num_processes for estimate in local]
 
 
 def hutchinson(grads: Sequence[Tensor], params: Sequence[Tensor], signs: Sequence[Tensor]) -> list[Tensor]:

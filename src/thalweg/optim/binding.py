@@ -17,12 +17,12 @@ from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.core.plain_tensors import address
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.shards import shards_of
+from thalweg.engine.core.shards import is_dtensor, shards_of
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim.scalar_state import ScalarState
 from thalweg.optim.shared_state import MODEL_STEPS, Peers, newest_entry, newest_model_steps, shared_keys, write
-from thalweg.optim.state_entries import as_engine_tensor, complete
+from thalweg.optim.state_entries import as_engine_gradient, as_engine_tensor, complete
 from thalweg.rules import Rule
 
 State = MutableMapping[Tensor, dict[str, Any]]
@@ -116,11 +116,6 @@ class Binding:
                     f"{rule.name}: a parameter must not be a lazy conjugate or negative view, got one of shape "
                     f"{tuple(param.shape)}. Pass its resolve_conj().resolve_neg()."
                 )
-        if hasattr(self.params[0], "to_local") and (rule.traits.needs_whole_matrices or self.program.needs_keys):
-            raise ParameterError(
-                f"{rule.name}: a rule for sharded parameters must need no whole matrices and no random numbers, got a "
-                f"DTensor of shape {tuple(self.params[0].shape)}. Use another rule or another rounding."
-            )
 
     def _shared_of_peers(self, peers: Peers) -> dict[str, Tensor]:
         """Return the present value of each shared entry that some parameter has."""
@@ -177,7 +172,7 @@ class Binding:
         """
         sparse = False
         if self._is_view:
-            grads = [as_engine_tensor(grad) for grad in grads]
+            grads = [as_engine_gradient(grad, param) for grad, param in zip(grads, self.params, strict=True)]
         gradient_addresses = self.batch.gradient_addresses(grads)
         if gradient_addresses is None:
             noop_on_zero_grad = program.rule.traits.noop_on_zero_grad and not program.needs_index
@@ -248,7 +243,7 @@ class Binding:
         counts = self._step_counts.at(self.positions)
         for k, (estimate, count) in enumerate(zip(curvature, counts, strict=True)):
             c = program.coefficients(int(count) + 1)
-            estimate = as_engine_tensor(estimate).to(precision.compute_dtype(self.dtype))
+            estimate = as_engine_gradient(estimate, self.params[k]).to(precision.compute_dtype(self.dtype))
             new_state = program.rule.update_curvature(self.batch.state(k), estimate, c)
             for column, tensor in zip(self.batch.columns.values(), new_state, strict=True):
                 column[k].copy_(tensor)
@@ -271,7 +266,7 @@ def step_differentiably(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
 
 def is_engine_view(param: Tensor) -> bool:
     """Return True if the engine runs a view of the parameter: its pairs of real numbers, or its local shard."""
-    return param.is_complex() or hasattr(param, "to_local")
+    return param.is_complex() or is_dtensor(param)
 
 
 def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool) -> Tensor:

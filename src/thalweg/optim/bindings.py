@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.backends import Backend, BatchRunner
+from thalweg.engine.core import shards
 from thalweg.engine.core.batch import is_dense
 from thalweg.engine.core.program import Program
 from thalweg.optim.binding import Binding, State, is_engine_view
+from thalweg.optim.parameter_checks import check_placement
 from thalweg.optim.scalar_state import ScalarState
 from thalweg.optim.shared_state import MODEL_STEPS, Peers, newest_model_steps
 from thalweg.optim.state_entries import as_engine_tensor
@@ -92,11 +94,19 @@ class Bindings:
 
         Raises:
             UnknownParameterError: If a parameter was not in the optimizer when this object was created.
+            ParameterError: If the rule cannot optimize a parameter.
         """
         bindings = self.valid(params, program_for)
         if bindings is None:
             if len(self._bindings) >= self._max_sets:
                 self._bindings.clear()
+            if not all(id(param) in self._positions for param in params):
+                raise UnknownParameterError
+            # As at construction, since the model may have been sharded after its optimizer was created.
+            divided = shards.divided(self._params)
+            for dtype in {param.dtype for param in params} if divided else ():
+                program = program_for(dtype)
+                check_placement(program.rule.name, program.rule, params, divided, program.rounding)
             bindings = [
                 (self._create([params[index] for index in indices], program_for, backend, peers), indices)
                 for indices in group_compatible(params, program_for)
@@ -107,10 +117,7 @@ class Bindings:
         return bindings
 
     def _create(self, params: list[Tensor], program_for: ProgramFor, backend: Backend | None, peers: Peers) -> Binding:
-        try:
-            positions = [self._positions[id(param)] for param in params]
-        except KeyError:
-            raise UnknownParameterError from None
+        positions = [self._positions[id(param)] for param in params]
         return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend, peers)
 
     def count_missed_step(self, params: Sequence[Tensor], rule: Rule) -> None:

@@ -74,11 +74,6 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
             f"{rule.name}: all parameters must be on one device, got {' and '.join(sorted(devices))}. "
             "Move the model to one of them first."
         )
-    if sharded := [param for param in params if hasattr(param, "to_local")]:
-        raise ParameterError(
-            f"{rule.name}: parameters must not be sharded, got a DTensor of shape {tuple(sharded[0].shape)}. "
-            "Use an elementwise rule, for example AdamW."
-        )
 
 
 class _Closure:

@@ -15,7 +15,7 @@ from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import step_differentiably
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan
-from thalweg.optim.parameter_checks import as_list, check_parameter
+from thalweg.optim.parameter_checks import as_list
 from thalweg.optim.parameter_swap import ParameterSwap
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.optim.step_preparation import StepPreparation
@@ -104,11 +104,9 @@ class RuleOptimizer(StepPreparation):
         keywords.check_common(self.rule, group)
         rule = keywords.to_rule(self.rule, group)
         params = own_settings["params"]
-        if not isinstance(params, Tensor | set):  # torch wraps a tensor, and refuses a set with a reason
-            own_settings["params"] = params = list(params)
-            for entry in params:
-                param = entry[1] if isinstance(entry, tuple) else entry
-                check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
+        if not isinstance(params, set):  # torch refuses a set with a reason
+            own_settings["params"] = params = [params] if isinstance(params, Tensor) else list(params)
+            self._check_params(rule, [entry[1] if isinstance(entry, tuple) else entry for entry in params], group)
         self._check_with_other_groups(group)
         # As in torch the caller's dictionary becomes the group, so that both may keep it.
         param_group.clear()
@@ -166,15 +164,19 @@ class RuleOptimizer(StepPreparation):
 
     def _compute_second_gradients(self, closure: Callable[[], Any] | None) -> None:
         """Replace the gradients at the parameters by those at the perturbed parameters."""
-        closure = self._required(closure, "a second gradient")
         items = [item for binding, step in self._prepare_steps() for item in binding.items(step)]
+        if closure is None and not any(item.grad.any() for item in items):
+            return  # nothing is perturbed; torch.distributed.checkpoint takes such a step to create the state
+        closure = self._required(closure, "a second gradient")
         swap = ParameterSwap()
+        self._drop_gathered_copies()
         try:
             swap.swap_in(zip([item.param for item in items], loop.perturbed_parameters(items), strict=True))
             self.zero_grad()
             with torch.enable_grad():
                 closure()
         finally:
+            self._drop_gathered_copies()
             swap.restore(self._who)
 
     def _required(self, closure: Callable[[], Any] | None, reason: str) -> Callable[[], Any]:
@@ -193,6 +195,7 @@ class RuleOptimizer(StepPreparation):
         """
         if self._swap or not self.rule.traits.has_eval_params:
             return
+        self._drop_gathered_copies()
         self._follow_state()
         for number, group in enumerate(self.param_groups):
             program_for = self._program_for(number, ahead=0)
@@ -206,6 +209,8 @@ class RuleOptimizer(StepPreparation):
         Raises:
             ParameterError: If other code has written to the parameters since ``eval``, at the first call only.
         """
+        if self._swap:
+            self._drop_gathered_copies()
         self._swap.restore(self._who)
 
     @contextmanager
@@ -226,16 +231,18 @@ class RuleOptimizer(StepPreparation):
         finally:
             self.train()
 
-    def estimate_curvature(self, loss: Tensor) -> None:
+    def estimate_curvature(self, loss: Tensor, *, process_group: Any = None) -> None:
         """Estimate the diagonal of the loss's Hessian and store it, for rules that need it (AdaHessian, Sophia).
 
         The estimate is Hutchinson's, from random signs. They are drawn anew at each call from the seed of the group.
 
         Args:
             loss: The loss, of shape ``()``, with its graph. The graph is retained: ``loss.backward()`` may follow.
+            process_group: The processes that train this model, whose estimates are averaged; ``"self"`` if it is this
+                process alone. Required if there are several processes.
 
         Raises:
-            ParameterError: If the rule does not use curvature.
+            ParameterError: If the rule does not use curvature, FSDP shards the model, or `process_group` is missing.
         """
         trained = [(group, param) for group in self.param_groups for param in group["params"] if param.requires_grad]
         params = [param for _, param in trained]
@@ -243,8 +250,8 @@ class RuleOptimizer(StepPreparation):
             curvature.signs(param, group.get("seed", 0), position, self._step_count([param]))
             for position, (group, param) in enumerate(trained)
         ]
-        grads = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-        estimates = dict(zip(map(id, params), curvature.hutchinson(grads, params, signs), strict=True))
+        values = curvature.estimate(self._who, loss, params, signs, process_group)
+        estimates = dict(zip(map(id, params), values, strict=True))
         self._update_curvature(lambda param: estimates.get(id(param)))
 
     def absorb_gauss_newton(self, num_examples: int) -> None:

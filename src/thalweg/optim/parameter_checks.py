@@ -1,15 +1,18 @@
 """Parameter checks: the conditions that a parameter must meet to be given to an optimizer."""
 
-from collections.abc import Iterable
-from typing import Any
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from thalweg.engine.core import precision
+from thalweg.engine.core import precision, shards
 from thalweg.errors import ParameterError, ParameterTypeError
 from thalweg.rules import Rule
+from thalweg.rules.core.traits import Traits
 
 
 def as_list(who: str, params: Any) -> list[Any]:
@@ -89,3 +92,161 @@ def check_rounding(who: str, rounding: precision.Rounding, dtype: torch.dtype) -
     """Raise ParameterError if the dtype does not support this rounding."""
     if reason := precision.unsupported_reason(rounding, dtype):
         raise ParameterError(f'{who}: {reason}, got a parameter of {dtype}. Use rounding="kahan".')
+
+
+class _Condition(NamedTuple):
+    """A condition on the rule of parameters that are divided over processes.
+
+    Attributes:
+        holds: True if a rule with these traits meets it.
+        must: The condition, in words.
+        remedy: What to do if it does not hold.
+    """
+
+    holds: Callable[[Traits], bool]
+    must: str
+    remedy: str
+
+
+def _is_elementwise(traits: Traits) -> bool:
+    return traits.scope == "elementwise" and traits.needs in ("gradient", "curvature")
+
+
+def _needs_no_whole(traits: Traits) -> bool:
+    return traits.supports_shards and not traits.needs_whole_matrices
+
+
+_WHOLE = (
+    "Use DistributedDataParallel, where parameters stay whole, or an elementwise rule such as AdamW. "
+    "docs/distributed.md says which rules are right where."
+)
+_SUMMED = (
+    "Shard the model with torch.distributed.fsdp.fully_shard instead, where sums cover all processes, or use an "
+    "elementwise rule such as AdamW."
+)
+_UNDIVIDED = "Use the optimizer itself, with DistributedDataParallel or fully_shard."
+_NO_RANDOM_NUMBERS = _Condition(
+    lambda traits: not traits.uses_random_numbers,
+    "must draw no random numbers, since they follow the positions in the whole model",
+    "Use DistributedDataParallel, or a rule without them.",
+)
+_OF_DTENSOR = (_Condition(_needs_no_whole, "must need no whole parameters", _WHOLE), _NO_RANDOM_NUMBERS)
+_OF_FLAT_PARAMETER = (
+    _Condition(lambda traits: _is_elementwise(traits) or not _needs_no_whole(traits), "must be elementwise", _SUMMED),
+    _Condition(_is_elementwise, "must be elementwise", _WHOLE),
+    _NO_RANDOM_NUMBERS,
+)
+_WITHIN_TENSORS = (
+    _Condition(lambda traits: traits.needs == "gradient", "must need gradients alone", _UNDIVIDED),
+    _Condition(lambda traits: traits.scope != "model", "must not look at the whole model", _UNDIVIDED),
+)
+_OF_RANK = (
+    *_WITHIN_TENSORS,
+    _Condition(
+        lambda traits: not traits.has_eval_params,
+        "must have no parameters for evaluation, since other ranks would not get them",
+        _UNDIVIDED,
+    ),
+    _NO_RANDOM_NUMBERS,
+)
+
+# The functions of torch that create optimizers of a part of a model, by module and name.
+_ZERO, _IN_BACKWARD = "zero_redundancy_optimizer", "apply_optimizer_in_backward"
+_DIVIDERS: dict[tuple[str, str], tuple[str, tuple[_Condition, ...]]] = {
+    (f"torch.distributed.optim.{_ZERO}", "_init_local_optimizer"): ("a rank of ZeroRedundancyOptimizer", _OF_RANK),
+    (f"torch.distributed.optim.{_ZERO}", "add_param_group"): ("a rank of ZeroRedundancyOptimizer", _OF_RANK),
+    (f"torch.distributed.optim.{_IN_BACKWARD}", "_apply_optimizer_in_backward_to_param"): (
+        "a single parameter that steps during the backward pass",
+        _WITHIN_TENSORS,
+    ),
+}
+
+
+def check_placement(
+    who: str, rule: Rule, params: Sequence[Tensor], divided: Sequence[Tensor], rounding: precision.Rounding
+) -> None:
+    """Check that the steps of a rule are right for parameters that are divided over processes.
+
+    The step of a part must equal that part of the step of the whole model. Elementwise rules have this property. Rules
+    that sum over tensors have it where the parameter says how it is split, as a DTensor does.
+
+    Args:
+        who: The name of the optimizer, for the error message.
+        rule: The rule at the settings of the parameters' group.
+        params: The parameters.
+        divided: The parameters of the whole optimizer that may be divided (`shards.divided`).
+        rounding: The rounding of the parameters' group.
+
+    Raises:
+        ParameterError: If a step would be wrong.
+    """
+    if not divided:
+        return
+    for param in divided:
+        _check_dtensor(who, param)
+    flat = set(map(id, shards.flat_pieces(divided)))
+    pieces = [param for param in params if id(param) in flat]
+    split = [param for param in params if shards.is_split(param)]
+    for parts, description, conditions in (
+        (split, "a sharded DTensor", _OF_DTENSOR),
+        (pieces, "a flat parameter of FullyShardedDataParallel", _OF_FLAT_PARAMETER),
+    ):
+        if parts:
+            got = f" and a part of shape {tuple(parts[0].shape)}"
+            _check_conditions(who, rule, description, conditions, got)
+            _check_rounding_of_part(who, parts, description, rounding)
+
+
+def check_caller(who: str, rule: Rule, params: Sequence[Tensor], rounding: precision.Rounding) -> None:
+    """Check that the steps of a rule are right if a function of torch gives this optimizer only a part of a model.
+
+    Such an optimizer cannot see that there are other parameters. Its caller is the only evidence.
+
+    Args:
+        who: The name of the optimizer, for the error message.
+        rule: The rule at the settings of the parameters' group.
+        params: The parameters.
+        rounding: The rounding of the parameters' group.
+
+    Raises:
+        ParameterError: If a step would be wrong.
+    """
+    frame = inspect.currentframe()
+    while frame := frame and frame.f_back:
+        divider = _DIVIDERS.get((frame.f_globals.get("__name__", ""), frame.f_code.co_name))
+        if divider and getattr(frame.f_locals.get("self"), "world_size", 2) > 1:
+            description, conditions = divider
+            _check_conditions(who, rule, description, conditions)
+            _check_rounding_of_part(who, params, description, rounding)
+            return
+
+
+def _check_rounding_of_part(who: str, params: Sequence[Tensor], description: str, rounding: precision.Rounding) -> None:
+    if any(precision.effective_rounding(rounding, param.dtype) == "stochastic" for param in params):
+        raise ParameterError(
+            f"{who}: the rounding of {description} must draw no random numbers, got 'stochastic'. "
+            'Use rounding="kahan".'
+        )
+
+
+def _check_dtensor(who: str, param: Tensor) -> None:
+    if shards.is_replaced(param):
+        raise ParameterError(
+            f"{who}: every parameter must belong to its model, got one of shape {tuple(param.shape)} that fully_shard "
+            "has replaced by a DTensor. Create the optimizer from model.parameters() after fully_shard(model)."
+        )
+    if shards.has_partial_values(param):
+        raise ParameterError(
+            f"{who}: a DTensor must be split or replicated over processes, got one of shape {tuple(param.shape)} that "
+            "holds the terms of a sum. Call redistribute() on it first."
+        )
+
+
+def _check_conditions(who: str, rule: Rule, description: str, conditions: Iterable[_Condition], got: str = "") -> None:
+    # Another rule may take over at a later step (`Switched`), when an error would end a training.
+    for stage in (rule, rule.for_step(sys.maxsize)):
+        for condition in conditions:
+            if not condition.holds(stage.traits):
+                raise ParameterError(
+                    f"{who}: the rule of {description} {condition.must}, got {stage.name}{got}. {condition.remedy}"
+                )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from thalweg.engine.core import precision
 from thalweg.engine.core.program import Program
+from thalweg.engine.core.shards import is_dtensor, local_tensor
 from thalweg.errors import ParameterError
 from thalweg.rules.core.state import StateTensor
 
@@ -37,7 +38,7 @@ def _like_param(tensor: Tensor, declared: StateTensor, param: Any) -> Tensor:
     """Return a tensor of the state as the same kind of tensor as its parameter: complex, or sharded in the same way."""
     if param.is_complex() and tensor.shape == torch.view_as_real(param).shape:
         return torch.view_as_complex(tensor)
-    if hasattr(param, "to_local"):
+    if is_dtensor(param):
         from torch.distributed.tensor import DTensor, Replicate
 
         shape = declared.shape(param.shape)
@@ -81,6 +82,11 @@ def check_shape(entry: Tensor, expected: torch.Size, key: str) -> None:
 
 def as_engine_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor as the engine runs it: a complex one as pairs of numbers, a sharded one as its local shard."""
-    if isinstance(tensor, Tensor) and hasattr(tensor, "to_local"):
-        tensor = tensor.to_local()
+    if isinstance(tensor, Tensor):
+        tensor = local_tensor(tensor, tensor)
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def as_engine_gradient(grad: Tensor, param: Tensor) -> Tensor:
+    """Return a gradient as the engine runs it: where its parameter is, if both are sharded."""
+    return as_engine_tensor(local_tensor(grad, param))

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.backends import Backend, BatchRunner
-from thalweg.engine.core import precision
+from thalweg.engine.core import precision, shards
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
+from thalweg.engine.core.gathered_copies import GatheredCopies
 from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
 from thalweg.optim import closure_steps, keywords, shared_state
 from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor, UnknownParameterError
 from thalweg.optim.execution_plan import stateless_runners
-from thalweg.optim.parameter_checks import check_rounding
+from thalweg.optim.parameter_checks import check_caller, check_parameter, check_placement, check_rounding
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.optim.state_entries import as_engine_tensor
 from thalweg.optim.shared_state import MODEL_STEPS
@@ -43,6 +44,34 @@ class StepPreparation(torch.optim.Optimizer):
 
     rule: ClassVar[Rule]
     _backend: Backend | None
+    _has_all_groups = True  # False while the groups of the constructor are added
+
+    def __init__(self, params: list[Any], defaults: dict[str, Any]) -> None:
+        self._has_all_groups = False
+        super().__init__(params, defaults)
+        self._has_all_groups = True
+        self._check_placement()
+
+    def _check_params(self, rule: Rule, params: list[Any], settings: dict[str, Any]) -> None:
+        """Check that a rule can optimize the parameters of a new group."""
+        rounding = settings.get("rounding", "nearest")
+        for param in params:
+            check_parameter(self._who, rule, param, rounding)
+        if self._has_all_groups:  # a group of vectors alone does not show whether FSDP has left it whole
+            divided = shards.divided([*params, *self._all_params()])
+            check_placement(self._who, rule, params, divided, rounding)
+            check_caller(self._who, rule, params, rounding)
+
+    def _check_placement(self) -> None:
+        """Check that the steps of all groups are right if parameters are divided over processes."""
+        divided = shards.divided(self._all_params())
+        for group in self.param_groups:
+            rule, rounding = keywords.to_rule(self.rule, group), group.get("rounding", "nearest")
+            check_placement(self._who, rule, group["params"], divided, rounding)
+            check_caller(self._who, rule, group["params"], rounding)
+
+    def _all_params(self) -> list[Tensor]:
+        return [param for group in self.param_groups for param in group["params"]]
 
     def __init_subclass__(cls) -> None:
         """Keep ``torch.compile`` from tracing the public methods of a class, as torch does with ``state_dict``."""
@@ -82,7 +111,19 @@ class StepPreparation(torch.optim.Optimizer):
                 (binding, binding.step(program_for(binding.dtype), grads, seed=seed, model_lr=model_lr))
                 for binding, grads in pairs
             ]
+        if not steps:
+            self._check_in_use()
         return steps
+
+    def _check_in_use(self) -> None:
+        """Check parameters that have no gradient: are they still those of the model?"""
+        self._check_placement()
+        if not self.state and shards.num_processes() > 1:
+            self._warnings.warn(
+                "gradients",
+                f"{self._who}: a parameter must have a gradient at the first step, got none. If FSDP has wrapped the "
+                "model since the optimizer was created, create it again from model.parameters().",
+            )
 
     def _check_fake(self) -> None:
         """Raise ParameterError if FakeTensorMode is active and a parameter is real: a kernel would write its memory."""
@@ -261,6 +302,14 @@ class StepPreparation(torch.optim.Optimizer):
     def _highest_lrs(self) -> dict[int, float]:
         """The highest learning rate that each group was stepped with."""
         return {}
+
+    def _drop_gathered_copies(self) -> None:
+        """Let FSDP gather parameters again, since they will be written to outside a step."""
+        self._gathered_copies.drop(self._all_params())
+
+    @cached_property
+    def _gathered_copies(self) -> GatheredCopies:
+        return GatheredCopies()
 
     @cached_property
     def _warnings(self) -> WarnOnce:

@@ -41,7 +41,7 @@ def _history(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False):
+class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_shards=False):
     """Newton's method with the Hessian approximated from the last steps and changes of the gradient."""
 
     lr: Scalar = learning_rate(1.0, low=0.01, high=1.0, unit="1", doc="learning rate: first step length to try")

@@ -2,10 +2,14 @@
 
 Elementwise rules need none of this: each shard steps by itself. For a reduction over whole tensors, or along a
 dimension that is split over processes, every process reduces its part and a collective combines the results.
+
+A DTensor says how it is split (`fully_shard`, tensor parallelism). A flat parameter of `FullyShardedDataParallel` does
+not: it holds a stretch of all elements of several parameters, whatever their shapes, so reductions over it are wrong.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -24,11 +28,17 @@ class Shards:
 
     Attributes:
         shape: The shape of the whole parameter.
-        groups: The process group of each dimension that is split. Dimensions count from the end, from -1.
+        groups: The process groups of each dimension that is split, one for each split. Dimensions count from the end,
+            from -1. Empty if every process holds the whole parameter.
     """
 
     shape: torch.Size
-    groups: dict[int, Any]
+    groups: dict[int, tuple[Any, ...]]
+
+    @property
+    def all_groups(self) -> tuple[Any, ...]:
+        """The process groups of all dimensions."""
+        return tuple(chain.from_iterable(self.groups.values()))
 
     def count(self, dims: Sequence[int]) -> int:
         """Return the number of elements that the whole parameter has along these dimensions."""
@@ -44,7 +54,7 @@ def compute_reduction(request: Reduction, shards: Shards | None) -> Tensor:
         count = operand.numel() // max(1, result.numel())
     else:
         dims = _reduced_dims(request, len(shards.shape))
-        groups = [shards.groups[dim] for dim in dims if dim in shards.groups]
+        groups = chain.from_iterable(shards.groups.get(dim, ()) for dim in dims)
         result = all_reduce(result, groups, largest=is_max)
         count = shards.count(dims)
     if isinstance(request, Mean):
@@ -111,10 +121,102 @@ def all_reduce(part: Tensor, groups: Iterable[Any], *, largest: bool = False) ->
 
 def shards_of(param: Any) -> Shards | None:
     """Return the placement of a parameter over processes; None if the parameter is no DTensor."""
-    if not hasattr(param, "to_local"):
+    if not is_dtensor(param):
         return None
     mesh = param.device_mesh
-    groups = {
-        place.dim - param.dim(): mesh.get_group(k) for k, place in enumerate(param.placements) if place.is_shard()
-    }
+    groups: dict[int, tuple[Any, ...]] = {}
+    for k, place in _splits(param):
+        dim = place.dim - param.dim()
+        groups[dim] = (*groups.get(dim, ()), mesh.get_group(k))
     return Shards(param.shape, groups)
+
+
+def is_dtensor(tensor: Any) -> bool:
+    """Return True for a tensor that is spread over the processes of a device mesh."""
+    return hasattr(tensor, "to_local")
+
+
+def is_split(param: Any) -> bool:
+    """Return True if a parameter is a DTensor of which each process holds a part."""
+    return is_dtensor(param) and bool(_splits(param))
+
+
+def _splits(param: Any) -> list[tuple[int, Any]]:
+    """Return the dimensions of the mesh over which a DTensor is split, each with its placement."""
+    # Not `place.is_shard()`, which is False for the placement that `fully_shard` makes of a tensor-parallel parameter.
+    return [
+        (k, place)
+        for k, place in enumerate(param.placements)
+        if param.device_mesh.size(k) > 1 and not place.is_replicate()
+    ]
+
+
+def has_partial_values(param: Any) -> bool:
+    """Return True if a parameter is a DTensor whose value is the sum of what the processes hold."""
+    return is_dtensor(param) and any(place.is_partial() for _, place in _splits(param))
+
+
+def local_tensor(tensor: Any, like: Any) -> Any:
+    """Return the part of a gradient that belongs to the part of a parameter that this process holds.
+
+    In tensor parallelism the gradient may be placed in another way than its parameter, for example as terms of a sum.
+
+    Args:
+        tensor: The gradient, or another tensor of the parameter's shape.
+        like: The parameter.
+    """
+    if not is_dtensor(tensor):
+        return tensor
+    if is_dtensor(like) and tensor.placements != like.placements:
+        tensor = tensor.redistribute(like.device_mesh, like.placements)
+    return tensor.to_local()
+
+
+def distribute_like(whole: Tensor, like: Any) -> Any:
+    """Return a tensor that all processes hold, placed over processes as another one of its shape."""
+    if not is_dtensor(like):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def num_processes() -> int:
+    """Return the number of processes that train together, as far as `torch.distributed` knows."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_related_to_all(param: Any) -> bool:
+    """Return True if the mesh of a parameter has all processes, so that none has a copy that it does not know of."""
+    return num_processes() == (param.device_mesh.size() if is_dtensor(param) else 1)
+
+
+def is_flattened(param: Any) -> bool:
+    """Return True if a parameter is, or is a part of, a flat parameter of `FullyShardedDataParallel`."""
+    return getattr(param, "_fsdp_flattened", False)
+
+
+def divided(params: Iterable[Any]) -> list[Any]:
+    """Return the parameters that may be divided over processes, and those that were until FSDP replaced them."""
+    return [param for param in params if is_dtensor(param) or is_flattened(param) or is_replaced(param)]
+
+
+def flat_pieces(params: Iterable[Any]) -> list[Any]:
+    """Return the parameters that hold a piece of a flat parameter of `FullyShardedDataParallel`.
+
+    With `use_orig_params=True` and `NO_SHARD` the parameters are whole. A parameter of two dimensions shows this for
+    all that share its memory; a vector alone could be either, and counts as a piece.
+
+    Args:
+        params: All parameters of an optimizer or a model.
+    """
+    flattened = [param for param in params if is_flattened(param)]
+    whole = {param.untyped_storage().data_ptr() for param in flattened if param.dim() > 1 and param.numel()}
+    return [param for param in flattened if param.dim() < 2 and param.untyped_storage().data_ptr() not in whole]
+
+
+def is_replaced(param: Any) -> bool:
+    """Return True if `fully_shard` has put a DTensor in the place of a parameter, which the model no longer uses."""
+    return hasattr(param, "_fsdp_orig_uid")

@@ -164,7 +164,8 @@ def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | 
     parts: dict[tuple[Any, ...], list[Tensor]] = {}
     for index, request in requests.items():
         part = max_or_zero(request.tensor) if kind is Max else sum_in_double(terms(request))
-        parts.setdefault(_process_groups(shards[index]), []).append(part)
+        placement = shards[index]
+        parts.setdefault(placement.all_groups if placement else (), []).append(part)
     joined = (_reduce_stack(members, kind) for members in parts.values())
     totals = [all_reduce(part, groups, largest=kind is Max) for part, groups in zip(joined, parts, strict=True)]
     total = _reduce_stack(totals, kind)
@@ -178,10 +179,6 @@ def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | 
 
 def _reduce_stack(parts: Sequence[Tensor], kind: type[Reduction]) -> Tensor:
     return torch.stack(list(parts)).amax() if kind is Max else torch.stack(list(parts)).sum()
-
-
-def _process_groups(shards: Shards | None) -> tuple[Any, ...]:
-    return tuple(shards.groups.values()) if shards else ()
 
 
 def _whole_numel(tensor: Tensor, shards: Shards | None) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from thalweg.optim.routing.role import Conclusion
+from thalweg.optim.routing.wrapped_modules import class_name, parameter_names, unwrap
 
 # Names of heads wherever they are, and names that decide if the evidence is even.
 HEAD_NAMES = re.compile(r"(?!multi_?head)(\w+_)?head(_\w+)?|classifiers?|qa_outputs|unembed(ding)?")
@@ -20,7 +21,7 @@ _POSSIBLE_HEAD_NAMES = re.compile(
     r"heads|fc(_out)?|cls|logits|score|(out|output)(s|_layer|_proj)?|proj_out|readout|predictions?|final"
 )
 _TOWER_ENDS = re.compile(r"\w+_proj(ection)?")  # one for images, one for texts: ends of two towers
-_TRANSPARENT_MODULES = ("module", "_orig_mod")  # of DataParallel and torch.compile
+_TRANSPARENT_MODULE = "module"  # of modules that run another one and that `wrapped_modules` does not know
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Layer:
     @property
     def words(self) -> list[str]:
         """The names in the path of its module."""
-        return [word for word in self.path.split(".") if word not in _TRANSPARENT_MODULES]
+        return [word for word in self.path.split(".") if word != _TRANSPARENT_MODULE]
 
     @property
     def branch(self) -> str:
@@ -85,7 +86,7 @@ def last_layers(model: nn.Module, layers: Sequence[Layer], *, headless: bool) ->
     Returns:
         By name of the parameter the role ``"head"``, or None if it is ambiguous, and the reason.
     """
-    evidence = _Evidence(model, layers, headless=headless)
+    evidence = _Evidence(unwrap(model), layers, headless=headless)
     conclusions = {layer.name: evidence.conclude(layer) for layer in layers if layer.is_matrix and layer.may_be_head}
     return {name: conclusion for name, conclusion in conclusions.items() if conclusion is not None}
 
@@ -182,13 +183,13 @@ def _output_embeddings(model: nn.Module) -> set[str]:
         last = model.get_output_embeddings()  # type: ignore[operator]  # a method of transformers' models
     except Exception:  # other models have no such method; some of transformers' raise
         return set()
-    names = {id(param): name for name, param in model.named_parameters()}
+    names = parameter_names(model)
     return {names[id(param)] for param in last.parameters()} if isinstance(last, nn.Module) else set()
 
 
 def _is_base_model(model: nn.Module) -> bool:
     """Return True for a model of transformers without a last layer, as its class name shows."""
-    kind = type(model).__name__
+    kind = class_name(model)
     return getattr(model, "base_model", None) is model and not re.search(r"For[A-Z]|LMHead|With[A-Z]", kind)
 
 
@@ -200,7 +201,7 @@ def _end_of_sequence(model: nn.Module) -> Iterator[str]:
         is_only_child = len(children) == 1 and not module._parameters
         if not children or not (isinstance(module, nn.Sequential) or is_only_child):
             break
-        name, module = children[-1]
-        path = f"{path}.{name}".removeprefix(".")
+        name, child = children[-1]
+        path, module = f"{path}.{name}".removeprefix("."), unwrap(child)
     if path and not list(module.children()):
         yield from (f"{path}.{name}" for name in module._parameters)

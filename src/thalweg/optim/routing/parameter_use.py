@@ -7,7 +7,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
+from thalweg.engine.core.shards import flat_pieces
 from thalweg.errors import RoutingError
+from thalweg.optim.routing.wrapped_modules import class_name, named_modules
 
 # The number of matrices in one weight of a recurrent module.
 NUM_GATES = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
@@ -19,7 +21,7 @@ class ParameterUse:
 
     Attributes:
         param: The parameter.
-        full_name: The name of the parameter in the model.
+        full_name: The name of the parameter in the model, without the modules that only run others.
         module: The module that holds the parameter. For a parametrized weight it is the module that uses the weight.
         name: The name of the parameter in the module.
         path: The path of the module in the model.
@@ -36,7 +38,7 @@ class ParameterUse:
     @property
     def kind(self) -> str:
         """The name of the module's class."""
-        return type(self.module).__name__.removeprefix("Parametrized")
+        return class_name(self.module)
 
     @property
     def main_name(self) -> str:
@@ -86,9 +88,10 @@ def uses_of_parameters(model: nn.Module) -> list[list[ParameterUse]]:
     """Return all uses of each trained parameter, in the order of `named_parameters`.
 
     Raises:
-        RoutingError: If a parameter is not initialized.
+        RoutingError: If a parameter is not initialized, or if FSDP has flattened it.
     """
-    modules = dict(model.named_modules())
+    _check_shapes(model)
+    modules = named_modules(model)
     uses: dict[int, list[ParameterUse]] = {}
     for path, module in modules.items():
         for name, param in module._parameters.items():
@@ -107,3 +110,15 @@ def uses_of_parameters(model: nn.Module) -> list[list[ParameterUse]]:
             parent = modules.get(user_path.rpartition(".")[0]) if user_path else None
             uses.setdefault(id(param), []).append(ParameterUse(param, full_name, user, user_name, user_path, parent))
     return list(uses.values())
+
+
+def _check_shapes(model: nn.Module) -> None:
+    flat = set(map(id, flat_pieces(model.parameters())))
+    for name, param in model.named_parameters():
+        if id(param) in flat:
+            raise RoutingError(
+                f"route: every parameter must have the shape that its module gives it, got {name} of shape "
+                f"{tuple(param.shape)}, which FullyShardedDataParallel has flattened. Shard the model with "
+                "torch.distributed.fsdp.fully_shard instead. For elementwise rules, route(model) may also be called "
+                "before FullyShardedDataParallel(model, use_orig_params=True), and optimizer() after it."
+            )

@@ -18,6 +18,7 @@ from thalweg.optim.routing import module_evidence
 from thalweg.optim.routing.heads import HEAD_NAMES, Layer, last_layers
 from thalweg.optim.routing.parameter_use import NUM_GATES, ParameterUse, uses_of_parameters
 from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, Conclusion, Role
+from thalweg.optim.routing.wrapped_modules import clean_name
 
 _POSSIBLE_HEADS: tuple[Role, ...] = ("hidden matrix", "convolution")
 
@@ -63,7 +64,9 @@ def roles_of(
             is not initialized.
     """
     uses_by_param = uses_of_parameters(model)
-    answers = dict(answers or {})
+    answers = {
+        clean_name(model, name) if isinstance(name, str) else name: role for name, role in dict(answers or {}).items()
+    }
     _check_answers(answers, [uses[0].full_name for uses in uses_by_param])
     roles = [_from_answers(uses[0], answers) or _from_evidence(uses) for uses in uses_by_param]
     layers = [_layer(uses[0], role) for uses, role in zip(uses_by_param, roles, strict=True) if _is_layer(role)]

@@ -66,6 +66,8 @@ class Traits:
         supports_sparse: Sparse gradients are supported, as in ``torch.optim``.
         supports_complex: Complex parameters are treated as pairs of real numbers. False if dimensions have a meaning.
         supports_vmap: A step does the same operations for all values, so a population can take it as one.
+        supports_shards: A step of a parameter that is split over processes is right. False if the rule divides a
+            parameter by itself. Rules that need whole matrices do not support shards either.
         min_dims: The smallest number of dimensions of a parameter.
         max_dims: The largest number of dimensions of a parameter; None for no limit.
         corrects_bias: Running means that start at zero are corrected for it.
@@ -98,6 +100,7 @@ class Traits:
     supports_sparse: bool = trait(False, all)
     supports_complex: bool = trait(True, all)
     supports_vmap: bool = trait(True, all, of_all_members=True)
+    supports_shards: bool = trait(True, all)
     min_dims: int = trait(0, max)
     max_dims: int | None = trait(None, _smallest_limit)
     corrects_bias: bool = trait(False, any)
