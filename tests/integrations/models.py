@@ -1,9 +1,6 @@
-"""The model, the data and the optimizers that trainers of other libraries train here, and the code of their page."""
+"""The model, the data and the optimizers that trainers of other libraries train here."""
 
-import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +10,6 @@ from thalweg import optim
 from thalweg.optim import RuleOptimizer
 
 WORDS, LENGTH = 32, 8
-PAGE = Path(__file__).parents[2] / "docs" / "trainers.md"
 
 Make = Callable[[nn.Module], RuleOptimizer]
 # Each with an evaluation, a checkpoint, an interruption and a resume.
@@ -59,19 +55,6 @@ def values_of(model: nn.Module) -> list[Tensor]:
 
 def assert_same_bits(model: nn.Module, expected: nn.Module) -> None:
     assert all(map(torch.equal, values_of(model), values_of(expected)))
-
-
-def code_on_the_page(containing: str) -> str:
-    """Return the block of code on the page about trainers that contains a text."""
-    (block,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if containing in block]
-    return block
-
-
-def from_the_page(name: str) -> Any:
-    """Return a class of the page about trainers."""
-    scope: dict[str, Any] = {}
-    exec(code_on_the_page(f"class {name}("), scope)
-    return scope[name]
 
 
 class Interruption(Exception):  # noqa: N818  (no error of ours)
