@@ -20,6 +20,11 @@ from thalweg.rules import Rule
 
 Groups = Sequence[Mapping[str, Any]]
 
+# While an optimizer evaluates, the key of the value of a parameter that is trained, in its state; and the key of saved
+# groups that says that it evaluates.
+TRAIN_PARAM = "train_param"
+EVALUATING = "evaluating"
+
 
 def prepare(
     rule: Rule, defaults: Mapping[str, Any], groups: Groups, saved: Mapping[str, Any]
@@ -55,10 +60,43 @@ def prepare(
     if saved_rule is None:
         for group in saved["param_groups"]:
             _check_torch_group(rule, group)
+    _check_evaluation(rule, saved)
     saved_groups = [_complete(rule, defaults, group) for group in saved["param_groups"]]
     if rule.parts:  # the group of a parameter decides which rule steps it
         _check_param_names(rule, groups, saved_groups)
     return {**saved, "param_groups": saved_groups}, _prepare_state(rule, groups, saved_groups, saved["state"])
+
+
+def with_mode(state_dict: dict[str, Any], *, evaluating: bool) -> dict[str, Any]:
+    """Return a checkpoint that says in each group whether the optimizer evaluates.
+
+    Its records are copies: when the optimizer trains again it removes an entry from its own.
+    """
+    return state_dict | {
+        "state": {index: dict(record) for index, record in state_dict["state"].items()},
+        "param_groups": [{**group, EVALUATING: evaluating} for group in state_dict["param_groups"]],
+    }
+
+
+def is_evaluating(saved: Mapping[str, Any]) -> bool:
+    """Return True if a checkpoint was saved while the optimizer evaluated."""
+    return bool(_evaluating_groups(saved))
+
+
+def _evaluating_groups(saved: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [group for group in saved["param_groups"] if isinstance(group, Mapping) and group.get(EVALUATING)]
+
+
+def _check_evaluation(rule: Rule, saved: Mapping[str, Any]) -> None:
+    """Raise ParameterError if a checkpoint was saved in an evaluation, and the values to train on are not in it."""
+    for index in chain.from_iterable(group.get("params", ()) for group in _evaluating_groups(saved)):
+        record = saved["state"].get(index)
+        if isinstance(record, Mapping) and record and not isinstance(record.get(TRAIN_PARAM), Tensor):
+            raise ParameterError(
+                f"{rule.name}: a checkpoint that was saved between eval() and train() must hold {TRAIN_PARAM!r} for "
+                f"each parameter, got {', '.join(map(repr, record))}. If only the entries of this optimizer's own "
+                "state_dict() are read from a file, call eval() before it."
+            )
 
 
 def _prepare_state(
@@ -105,7 +143,8 @@ def _complete(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any])
             f"{rule.name}: the checkpoint must have weight decay as an L2 penalty, got decoupled weight decay. "
             "Load it into AdamW."
         )
-    completed = {**defaults, **{key: value for key, value in group.items() if key not in keywords.TORCH_ONLY}}
+    ours = {key: value for key, value in group.items() if key not in (*keywords.TORCH_ONLY, EVALUATING)}
+    completed = {**defaults, **ours}
     keywords.check_common(rule, completed)
     return completed
 
@@ -165,6 +204,8 @@ def _check_record(rule: Rule, group: Mapping[str, Any], param: Tensor, record: A
             )
     rounding = precision.effective_rounding(group.get("rounding", "nearest"), as_engine_tensor(param).dtype)
     shape = as_engine_tensor(param).shape
+    if isinstance(train_param := record.get(TRAIN_PARAM), Tensor):
+        check_shape(as_engine_tensor(train_param), shape, TRAIN_PARAM)
     for declared in Program(rule, rounding=rounding).layout(shape).values():
         entry = record.get(declared.key)
         if isinstance(entry, Tensor) and entry.layout == torch.strided:

@@ -1,8 +1,6 @@
 """`RuleOptimizer`: the one class that makes a `torch.optim.Optimizer` of a rule."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -10,21 +8,19 @@ from torch import Tensor
 
 from thalweg.engine import backends, curvature
 from thalweg.engine.core import precision
-from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import step_differentiably
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan
 from thalweg.optim.parameter_checks import as_list
-from thalweg.optim.parameter_swap import ParameterSwap
+from thalweg.optim.second_gradients import SecondGradients
 from thalweg.optim.setting_warnings import WarnOnce
-from thalweg.optim.step_preparation import StepPreparation
 from thalweg.registry import rule_from_name
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import find_conflicts
 
 
-class RuleOptimizer(StepPreparation):
+class RuleOptimizer(SecondGradients):
     """The base of all optimizers: a rule with the interface of ``torch.optim.Optimizer``.
 
     Groups, schedulers, closures, hooks and checkpoints are torch's own. ``param_groups`` are the only place of the
@@ -122,33 +118,35 @@ class RuleOptimizer(StepPreparation):
         """Take one step.
 
         Args:
-            closure: A function that zeroes the gradients, computes the loss, calls ``backward()`` and returns the
-                loss. L-BFGS and rules that perturb the parameters (SAM) need it; for others it is optional.
+            closure: A function that zeroes the gradients, computes the loss of the whole batch, calls ``backward()``
+                and returns the loss. L-BFGS needs it and calls it repeatedly. Rules that perturb the parameters (SAM)
+                call it twice; without it they need ``perturbed()``. For others it is optional.
 
         Returns:
             The result of the first call of the closure, or None.
 
         Raises:
-            ParameterError: If a gradient does not fit its parameter, if the closure is missing, or if the parameters
-                are those of evaluation.
+            ParameterError: If a gradient does not fit its parameter, if the closure is missing, if it is called by a
+                `GradScaler`, or if the parameters are those of evaluation.
         """
-        if self._swap:
-            raise ParameterError(
-                f"{self._who}: parameters must be those of training to take a step, got those of evaluation. "
-                "Call optimizer.train() first."
-            )
+        if self._evaluating or self._is_perturbed:
+            self._check_training("take a step")
+        if closure is not None:
+            self._check_caller()
         if self.rule.traits.needs == "closure":
             closure_steps.check_groups(self.rule, self.param_groups)
             group = self.param_groups[0]
             rule = keywords.to_rule(self.rule, group)
-            closure = self._required(closure, "several losses and gradients")
-            return closure_steps.run(rule, group["maximize"], closure, self._prepare_steps, self._count_steps)
+            closure = self._repeatable(self._required(closure, "several losses and gradients"))
+            loss = closure_steps.run(rule, group["maximize"], closure, self._prepare_steps, self._count_steps)
+            self._mark_gradients()
+            return loss
         loss = None
-        if closure is not None:
+        if self.rule.traits.needs == "second gradient":
+            loss = self._compute_second_gradients(closure)
+        elif closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.rule.traits.needs == "second gradient":
-            self._compute_second_gradients(closure)
         # All steps are prepared, and bad gradients refused, before the first parameter is written.
         prepared = self._prepare_steps()
         if self.defaults.get("differentiable"):
@@ -161,75 +159,6 @@ class RuleOptimizer(StepPreparation):
             backends.run(steps, after_batch=lambda k: prepared[k][0].count(prepared[k][1]))
             self._update_resting_parameters(prepared)
         return loss
-
-    def _compute_second_gradients(self, closure: Callable[[], Any] | None) -> None:
-        """Replace the gradients at the parameters by those at the perturbed parameters."""
-        items = [item for binding, step in self._prepare_steps() for item in binding.items(step)]
-        if closure is None and not any(item.grad.any() for item in items):
-            return  # nothing is perturbed; torch.distributed.checkpoint takes such a step to create the state
-        closure = self._required(closure, "a second gradient")
-        swap = ParameterSwap()
-        self._drop_gathered_copies()
-        try:
-            swap.swap_in(zip([item.param for item in items], loop.perturbed_parameters(items), strict=True))
-            self.zero_grad()
-            with torch.enable_grad():
-                closure()
-        finally:
-            self._drop_gathered_copies()
-            swap.restore(self._who)
-
-    def _required(self, closure: Callable[[], Any] | None, reason: str) -> Callable[[], Any]:
-        if closure is None:
-            raise ParameterError(
-                f"{self._who}: a step needs {reason}, got no closure. Call optimizer.step(closure) with a "
-                "function that zeroes the gradients, computes the loss, calls backward() and returns the loss."
-            )
-        return closure
-
-    def eval(self) -> None:
-        """Give the parameters the values at which the model is to be evaluated.
-
-        Schedule-Free rules and averages evaluate the model at other values than they train it at. For all other rules
-        this does nothing, so a training loop may always call it.
-        """
-        if self._swap or not self.rule.traits.has_eval_params:
-            return
-        self._drop_gathered_copies()
-        self._follow_state()
-        for number, group in enumerate(self.param_groups):
-            program_for = self._program_for(number, ahead=0)
-            params = [param for param in group["params"] if self.state.get(param)]
-            for binding, _ in self._bind(number, params, program_for):
-                self._swap.swap_in(binding.evaluation_points(program_for(binding.dtype)))
-
-    def train(self) -> None:
-        """Give the parameters the values again that they are trained at.
-
-        Raises:
-            ParameterError: If other code has written to the parameters since ``eval``, at the first call only.
-        """
-        if self._swap:
-            self._drop_gathered_copies()
-        self._swap.restore(self._who)
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Return a context in which the parameters have the values at which the model is to be evaluated.
-
-        Example:
-            >>> import torch
-            >>> from thalweg import optim
-            >>> model = torch.nn.Linear(4, 1)
-            >>> optimizer = optim.ScheduleFreeAdamW(model.parameters())
-            >>> with optimizer.evaluating():
-            ...     prediction = model(torch.ones(1, 4))
-        """
-        try:
-            self.eval()
-            yield
-        finally:
-            self.train()
 
     def estimate_curvature(self, loss: Tensor, *, process_group: Any = None) -> None:
         """Estimate the diagonal of the loss's Hessian and store it, for rules that need it (AdaHessian, Sophia).
@@ -276,6 +205,7 @@ class RuleOptimizer(StepPreparation):
             raise ParameterError(
                 f"{self._who}: the rule must use estimates of curvature, and it does not. Remove the call."
             )
+        self._check_training("estimate the curvature")
         self._follow_state()
         for number, group in enumerate(self.param_groups):
             program_for = self._program_for(number)
@@ -300,26 +230,16 @@ class RuleOptimizer(StepPreparation):
             runner.resolve(wait=True)
         return self.plan
 
-    @cached_property
-    def _swap(self) -> ParameterSwap:
-        """True while the parameters are those of evaluation."""
-        return ParameterSwap()
-
-    def _check_training(self) -> None:
-        if self._swap:
-            raise ParameterError(
-                f"{self._who}: parameters must be those of training to be saved, loaded or copied, got those of "
-                "evaluation. Call optimizer.train() first."
-            )
-
     def state_dict(self) -> dict[str, Any]:
         """Return the checkpoint of torch, and under ``"rule"`` the name of the rule.
 
-        Raises:
-            ParameterError: If the parameters are those of evaluation.
+        A checkpoint that is saved between ``eval`` and ``train`` holds the values that are trained, too, beside the
+        model's own checkpoint of the values for evaluation. An optimizer that loads it evaluates until ``train()``.
         """
-        self._check_training()
-        return super().state_dict() | {"rule": self.rule.name}
+        state_dict = super().state_dict() | {"rule": self.rule.name}
+        if self.rule.traits.has_eval_params:
+            return checkpoints.with_mode(state_dict, evaluating=self._evaluating)
+        return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class, or of torch's class of the same name.
@@ -331,14 +251,14 @@ class RuleOptimizer(StepPreparation):
             state_dict: The result of ``state_dict()``.
 
         Raises:
-            ParameterError: If the checkpoint does not fit, or the parameters are those of evaluation.
+            ParameterError: If the checkpoint does not fit.
             SettingError: If a saved setting is out of its bounds.
         """
-        self._check_training()
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-            checkpoint, self._loaded = checkpoints.prepare(self.rule, self.defaults, self.param_groups, checkpoint)
-            return checkpoint
+            prepared, state = checkpoints.prepare(self.rule, self.defaults, self.param_groups, checkpoint)
+            self._loaded = {"state": state, "_evaluating": checkpoints.is_evaluating(checkpoint)}
+            return prepared
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.
         last_hook = self.register_load_state_dict_pre_hook(check)
@@ -349,14 +269,15 @@ class RuleOptimizer(StepPreparation):
             self.__dict__.pop("_loaded", None)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._check_training()
         return super().__getstate__() | {"_backend": self._backend, "_warnings": self._warnings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._discard_cache()
-        loaded = self.__dict__.pop("_loaded", None)
         # torch's `load_state_dict` has cast the state. It is replaced here, before hooks see it.
-        super().__setstate__(state if loaded is None else state | {"state": loaded})
+        loaded = self.__dict__.pop("_loaded", {})
+        if loaded:
+            self._end_evaluation(stay=loaded["_evaluating"])
+        super().__setstate__(state | loaded)
 
     def __reduce__(self) -> Any:
         if _CLASSES.get(self.rule) is type(self) and type(self).__module__ == __name__:
