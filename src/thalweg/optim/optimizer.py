@@ -15,7 +15,7 @@ from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import step_differentiably
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan, stateless_runners
-from thalweg.optim.parameter_checks import as_list, check_parameter
+from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient, check_parameter
 from thalweg.optim.parameter_swap import ParameterSwap
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.optim.step_preparation import StepPreparation
@@ -78,9 +78,10 @@ class RuleOptimizer(StepPreparation):
         self._backend = backend
         params = as_list(self._who, params)
         self._warnings = WarnOnce()
-        defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
-        if rounding != "nearest" or seed != 0:  # otherwise groups have the keys of torch's groups
-            defaults |= {"rounding": rounding, "seed": seed}
+        common = {"maximize": maximize, "rounding": rounding, "seed": seed}
+        defaults = keywords.plain_settings(self.rule, keywords.bind(self.rule, args, settings) | common)
+        if (defaults["rounding"], defaults["seed"]) == ("nearest", 0):  # then groups have the keys of torch's groups
+            del defaults["rounding"], defaults["seed"]
         if differentiable:  # torch's base class reads it from the defaults
             defaults["differentiable"] = True
         super().__init__(params, defaults)
@@ -100,21 +101,23 @@ class RuleOptimizer(StepPreparation):
         """
         keywords.check_group(self.rule, param_group)
         own_settings = keywords.without_torch_kernels(self.rule, param_group)
+        own_settings = keywords.plain_settings(self.rule, own_settings)
         group = self.defaults | own_settings
-        keywords.check_common(self.rule, group)
+        keywords.check_routed(self.rule, group)
         rule = keywords.to_rule(self.rule, group)
-        params = own_settings["params"]
-        if not isinstance(params, Tensor | set):  # torch wraps a tensor, and refuses a set with a reason
-            own_settings["params"] = params = list(params)
-            for entry in params:
-                param = entry[1] if isinstance(entry, tuple) else entry
-                check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
+        differentiable = bool(self.defaults.get("differentiable"))
+        own_settings["params"] = params = as_entries(
+            self._who, own_settings["params"], self.param_groups, differentiable=differentiable
+        )
+        for entry in params:
+            param = entry[1] if isinstance(entry, tuple) else entry
+            check_parameter(self._who, rule, param, group.get("rounding", "nearest"))
         # As in torch the caller's dictionary becomes the group, so that both may keep it.
         param_group.clear()
         param_group.update(own_settings)
         super().add_param_group(param_group)
         self._discard_cache()
-        for dtype in {param.dtype for param in param_group["params"]}:
+        for dtype in {param.dtype for param in param_group["params"] if can_have_gradient(param)}:
             for topic, message in find_conflicts(rule, precision.compute_dtype(dtype)).items():
                 self._warnings.warn(topic, message)
 
