@@ -10,16 +10,17 @@ from torch import Tensor
 
 from thalweg.engine import backends, curvature
 from thalweg.engine.core import precision
+from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
-from thalweg.optim.binding import step_differentiably
+from thalweg.optim.binding import Binding, step_differentiably
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan, stateless_runners
 from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient, check_parameter
 from thalweg.optim.parameter_swap import ParameterSwap
 from thalweg.optim.setting_warnings import WarnOnce
+from thalweg.optim.step_lock import add_lock, one_at_a_time
 from thalweg.optim.step_preparation import StepPreparation
-from thalweg.registry import rule_from_name
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import find_conflicts
 
@@ -60,7 +61,7 @@ class RuleOptimizer(StepPreparation):
         cls.rule = rule = rule() if isinstance(rule, type) else rule
         cls.__signature__ = signatures.signature(rule)  # type: ignore[attr-defined]  # `inspect` reads it
         cls.__doc__ = signatures.docstring(rule)
-        _CLASSES.setdefault(rule, cls)
+        CLASSES.setdefault(rule, cls)
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class RuleOptimizer(StepPreparation):
         self._backend = backend
         params = as_list(self._who, params)
         self._warnings = WarnOnce()
+        add_lock(self)
         common = {"maximize": maximize, "rounding": rounding, "seed": seed}
         defaults = keywords.plain_settings(self.rule, keywords.bind(self.rule, args, settings) | common)
         if (defaults["rounding"], defaults["seed"]) == ("nearest", 0):  # then groups have the keys of torch's groups
@@ -122,6 +124,7 @@ class RuleOptimizer(StepPreparation):
                 self._warnings.warn(topic, message)
 
     @torch.no_grad()
+    @one_at_a_time
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
@@ -154,7 +157,12 @@ class RuleOptimizer(StepPreparation):
         if self.rule.traits.needs == "second gradient":
             self._compute_second_gradients(closure)
         # All steps are prepared, and bad gradients refused, before the first parameter is written.
-        prepared = self._prepare_steps()
+        self._take(self._prepare_steps())
+        if self._bindings.has_duplicates:
+            self._repeat_duplicates()
+        return loss
+
+    def _take(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
         if self.defaults.get("differentiable"):
             keywords.check_differentiable(self.rule, self.param_groups)
             step_differentiably(prepared)
@@ -164,7 +172,13 @@ class RuleOptimizer(StepPreparation):
             # Each batch is counted when it is done: an error leaves every batch as before its step or as after it.
             steps = [(binding.runner, step) for binding, step in prepared]
             backends.run(steps, after_batch=lambda k: prepared[k][0].count(prepared[k][1]))
-        return loss
+
+    def _repeat_duplicates(self) -> None:
+        """Step a parameter that a group has n times n - 1 times more, with the same gradient."""
+        occurrence = 2
+        while prepared := self._prepare_steps(occurrence):
+            self._take(prepared)
+            occurrence += 1
 
     def _compute_second_gradients(self, closure: Callable[[], Any] | None) -> None:
         """Replace the gradients at the parameters by those at the perturbed parameters."""
@@ -198,7 +212,7 @@ class RuleOptimizer(StepPreparation):
         self._follow_state()
         for number, group in enumerate(self.param_groups):
             program_for = self._program_for(number, ahead=0)
-            params = [param for param in group["params"] if self.state.get(param)]
+            params = [param for param in self._distinct(group["params"]) if self.state.get(param)]
             for binding, _ in self._bind(params, program_for):
                 self._swap.swap_in(binding.evaluation_points(program_for(binding.dtype)))
 
@@ -239,7 +253,8 @@ class RuleOptimizer(StepPreparation):
         Raises:
             ParameterError: If the rule does not use curvature.
         """
-        trained = [(group, param) for group in self.param_groups for param in group["params"] if param.requires_grad]
+        groups = [(group, self._distinct(group["params"])) for group in self.param_groups]
+        trained = [(group, param) for group, params in groups for param in params if param.requires_grad]
         params = [param for _, param in trained]
         signs = [
             curvature.signs(param, group.get("seed", 0), position, self._step_count([param]))
@@ -262,7 +277,11 @@ class RuleOptimizer(StepPreparation):
             ParameterError: If the rule does not use curvature.
         """
         self._update_curvature(
-            lambda param: None if param.grad is None else num_examples * param.grad.detach().square()
+            lambda param: (
+                None
+                if param.grad is None
+                else num_examples * param.grad.detach().to(precision.compute_dtype(param.dtype)).square()
+            )
         )
 
     @torch.no_grad()
@@ -274,8 +293,9 @@ class RuleOptimizer(StepPreparation):
         self._follow_state()
         for number, group in enumerate(self.param_groups):
             program_for = self._program_for(number)
-            estimates = {id(param): value for param in group["params"] if (value := estimate(param)) is not None}
-            params = [param for param in group["params"] if id(param) in estimates]
+            params = self._distinct(group["params"])
+            estimates = {id(param): value for param in params if (value := estimate(param)) is not None}
+            params = [param for param in params if id(param) in estimates]
             for binding, _ in self._bind(params, program_for) if params else []:
                 values = [estimates[id(param)] for param in binding.params]
                 binding.update_curvature(program_for(binding.dtype), values)
@@ -300,7 +320,9 @@ class RuleOptimizer(StepPreparation):
         return [
             runner
             for number, group in enumerate(self.param_groups)
-            for runner in stateless_runners(group["params"], self._program_for(number), self._backend)
+            for runner in stateless_runners(
+                list(filter(can_have_gradient, group["params"])), self._program_for(number), self._backend
+            )
         ]
 
     @cached_property
@@ -356,48 +378,11 @@ class RuleOptimizer(StepPreparation):
         return super().__getstate__() | {"_backend": self._backend, "_warnings": self._warnings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        add_lock(self)
         self._discard_cache()
         loaded = self.__dict__.pop("_loaded", None)
         # torch's `load_state_dict` has cast the state. It is replaced here, before hooks see it.
         super().__setstate__(state if loaded is None else state | {"state": loaded})
 
-    def __reduce__(self) -> Any:
-        if _CLASSES.get(self.rule) is type(self) and type(self).__module__ == __name__:
-            # A class made by `optimizer_for` is in no module. Its rule is.
-            return _new_optimizer, (self.rule,), self.__getstate__()
-        return super().__reduce__()
 
-
-_CLASSES: dict[Rule, type[RuleOptimizer]] = {}
-
-
-def optimizer_for(rule: type[Rule] | Rule | str) -> type[RuleOptimizer]:
-    """Return the optimizer class of a rule: the existing class, or a new one for a rule of your own.
-
-    Args:
-        rule: A rule, its class, or its name, such as ``"adamw"`` or ``"cautious(clip(adamw))"``. The settings of a rule
-            are the defaults of the class.
-
-    Returns:
-        A class whose constructor takes the parameters and the settings of the rule.
-
-    Raises:
-        UnknownNameError: If no rule has this name.
-
-    Example:
-        >>> import torch
-        >>> from thalweg.optim import optimizer_for
-        >>> from thalweg.rules import AdamW, Cautious
-        >>> model = torch.nn.Linear(4, 2)
-        >>> optimizer = optimizer_for(Cautious(AdamW()))(model.parameters(), lr=3e-4)
-        >>> optimizer_for("adamw").__name__
-        'AdamW'
-    """
-    rule = rule_from_name(rule) if isinstance(rule, str) else rule() if isinstance(rule, type) else rule
-    return _CLASSES.get(rule) or type(rule.name, (RuleOptimizer,), {}, rule=rule)
-
-
-def _new_optimizer(rule: Rule) -> RuleOptimizer:
-    """Return an optimizer without content, for unpickling."""
-    kind = optimizer_for(rule)
-    return kind.__new__(kind)
+CLASSES: dict[Rule, type[RuleOptimizer]] = {}  # the class of each rule that has one

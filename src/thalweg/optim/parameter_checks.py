@@ -11,7 +11,6 @@ from thalweg.engine.core import precision
 from thalweg.errors import ParameterError, ParameterTypeError, shown
 from thalweg.rules import Rule
 
-
 # The dtypes of trained parameters. Others, such as float8, only store numbers.
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128)
 
@@ -80,7 +79,7 @@ def as_entries(who: str, params: Any, groups: Sequence[Mapping[str, Any]], *, di
         )
     others = {id(param) for group in groups for param in group["params"]}
     if any(id(entry[1] if named[0] else entry) in others for entry in entries):
-        raise ParameterError(f"{who}: a parameter must be in one group only, got one that is in two. Remove it from one.")
+        raise ParameterError(f"{who}: a parameter must be in one group only, got one that is in two. Remove one.")
     return entries
 
 
