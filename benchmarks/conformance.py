@@ -101,6 +101,10 @@ def check(library: str, name: str, checks: list[str] | None) -> list[dict[str, A
         utils: Any = importlib.import_module("heavyball.utils")
         utils.compile_mode = None
     kind = getattr(importlib.import_module(library), name)
+    if library == "thalweg.optim":
+        from cases.curvature import SELF_ESTIMATING
+
+        kind = SELF_ESTIMATING.get(kind, kind)
     shapes = accepted_shapes(kind)
     assert shapes is not None, f"{library}.{name} cannot be made from parameters alone"
     return [asdict(result) for result in check_optimizer(factory(kind), shapes=shapes, only=checks).checks]

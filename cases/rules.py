@@ -9,6 +9,7 @@ import prodigyopt
 import schedulefree
 import torch
 
+from cases import curvature
 from cases.references import by_tensor, elementwise, estimating, matrices, orthogonal
 from cases.references.transcription import CurvatureTranscription
 from thalweg import optim, rules
@@ -138,8 +139,8 @@ CASES = [
     Case(optim.QHM, elementwise.QHM, {"lr": 0.05, "momentum": 0.9, "nu": 0.6, "weight_decay": 0.05}),
     Case(optim.QHAdam, elementwise.QHAdam, MOMENTS | {"nus": (0.6, 0.8)}),
     Case(optim.AggMo, elementwise.AggMo, {"lr": 0.02, "momenta": (0.2, 0.6, 0.9), "weight_decay": 0.05}),
-    Case(optim.Sophia, elementwise.Sophia, MOMENTS | {"rho": 0.5, "eps": 1.0}),
-    Case(optim.AdaHessian, elementwise.AdaHessian, MOMENTS | {"hessian_power": 0.7}, has_kernel=False),
+    Case(curvature.Sophia, elementwise.Sophia, MOMENTS | {"rho": 0.5, "eps": 1.0}),
+    Case(curvature.AdaHessian, elementwise.AdaHessian, MOMENTS | {"hessian_power": 0.7}, has_kernel=False),
     Case(
         optim.LARS,
         by_tensor.LARS,

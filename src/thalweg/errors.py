@@ -70,6 +70,27 @@ class SettingWarning(UserWarning):
     """The settings are within their bounds, but they conflict with each other or with a trait of the rule."""
 
 
+def shown(value: object, max_length: int = 100) -> str:
+    """Return the text of a value for an error message: its ``repr``, shortened. It never raises.
+
+    Args:
+        value: The value that a user passed.
+        max_length: The largest number of characters.
+
+    Returns:
+        The text, or the name of the type if the value has no ``repr``, as an int of 5,000 digits.
+
+    Example:
+        >>> shown("x" * 200, max_length=10)
+        "'xxxxxxxx…"
+    """
+    try:
+        text = repr(value)
+    except Exception:  # the code of a user's class
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return the last sentence of an error message about an unknown name.
 

@@ -33,7 +33,7 @@ def replace_gradient(param: torch.Tensor, grad: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("grad", "message"),
     [
-        (torch.ones(2, 3, dtype=torch.float64), "the dtype of its parameter, torch.float32, got torch.float64"),
+        (torch.ones(2, 3, dtype=torch.complex64), "the dtype of its parameter, torch.float32, got torch.complex64"),
         (torch.ones(2, 3, dtype=torch.int32), "the dtype of its parameter, torch.float32, got torch.int32"),
         (torch.ones(2, 2), "the shape of its parameter, (2, 3), got (2, 2)"),
         (torch.ones(3, 2), "the shape of its parameter, (2, 3), got (3, 2)"),

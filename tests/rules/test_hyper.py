@@ -63,13 +63,14 @@ CHOICE = Hyper("a", "", kind="choice", options=("a", "b"))
         (NUMBER, torch.zeros(2), "must be one number, got a tensor of shape (2,)."),
         (COUNT, 1.0, "must be a whole number >= 1, got 1.0."),
         (COUNT, 0, "must be >= 1, got 0. The default is 1."),
-        (SWITCH, 1, "must be True or False, got 1."),
+        (SWITCH, 2, "must be True or False, got 2."),
+        (SWITCH, "no", "must be True or False, got 'no'."),
         (CHOICE, "c", "must be one of a, b, got 'c'."),
     ],
 )
 def test_a_wrong_value_is_named_with_its_requirement(declared: Hyper, value: Any, message: str) -> None:
     with pytest.raises(SettingError) as error:
-        declared.check("Rule: x", value)
+        declared.parse("Rule: x", value)
     assert str(error.value) == f"Rule: x {message}"
 
 
@@ -77,7 +78,7 @@ def test_a_wrong_value_is_named_with_its_requirement(declared: Hyper, value: Any
     ("declared", "value"), [(NUMBER, 0), (NUMBER, torch.tensor(2.0)), (COUNT, 7), (SWITCH, True), (CHOICE, "b")]
 )
 def test_a_right_value_passes(declared: Hyper, value: Any) -> None:
-    declared.check("Rule: x", value)
+    declared.parse("Rule: x", value)
 
 
 def test_only_a_number_enters_the_formula_without_selecting_code() -> None:

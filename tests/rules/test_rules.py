@@ -177,7 +177,7 @@ def test_centered_rmsprop_survives_a_constant_gradient_where_torch_does_not() ->
         (rules.SGD, {"lr": math.inf}, "SGD: lr must be >= 0, got inf. The default is 0.001."),
         (rules.SGD, {"lr": "big"}, "SGD: lr must be a number >= 0, got 'big'."),
         (rules.SGD, {"lr": True}, "SGD: lr must be a number >= 0, got True."),
-        (rules.RMSprop, {"centered": 1}, "RMSprop: centered must be True or False, got 1."),
+        (rules.RMSprop, {"centered": "no"}, "RMSprop: centered must be True or False, got 'no'."),
         (
             rules.SGD,
             {"nesterov": True},

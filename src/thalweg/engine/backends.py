@@ -8,7 +8,8 @@
 A kernel is a C function that is made from the rule itself. `compiled` and `flat` get the same bits as `loop`, the
 reference. So by default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the
 background, and `compiled` takes over at the step at which the kernel is ready. `batched` agrees with the loop up to the
-last digits. Sparse gradients are stepped row by row (`eager.sparse`), whatever the backend of the batch.
+last digits. Sparse gradients are stepped row by row (`eager.sparse`), and gradients of another dtype than their
+parameters on an eager backend, whatever the backend of the batch.
 
 A user may request a backend for an optimizer. A request that is not possible raises SettingError.
 """
@@ -139,10 +140,10 @@ class BatchRunner:
         self.adopt_kernel()
         if step.sparse:
             sparse.run(step)
-        elif self.bound_kernel is not None:
+        elif self.bound_kernel is not None and not step.mixed_dtypes:
             self.bound_kernel.begin(step)
             kernel.run([self.bound_kernel])
-        elif self.choice.backend == "flat":
+        elif self.choice.backend == "flat" or (step.mixed_dtypes and flat.unsupported_reason(self.batch) is None):
             flat.run(step)
         elif self.choice.backend == "batched":
             batched.run(step, requested=self._requested == "batched")
@@ -215,7 +216,7 @@ def _run_shared(steps: Sequence[tuple[BatchRunner, BatchStep]]) -> None:
     for runner, _ in steps:
         runner.adopt_kernel()
     kernels = bound_kernels([runner for runner, _ in steps])
-    if kernels and not any(step.sparse for _, step in steps):
+    if kernels and not any(step.sparse or step.mixed_dtypes for _, step in steps):
         for bound_kernel, (_, step) in zip(kernels, steps, strict=True):
             bound_kernel.begin(step)
         kernel.run(kernels)

@@ -4,8 +4,9 @@ If torch has the algorithm, a change of the import is enough.
 """
 
 from thalweg import rules
-from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
+from thalweg.optim.optimizer import RuleOptimizer
 from thalweg.optim.routing import Routing, RoutingPlan, route
+from thalweg.optim.rule_classes import optimizer_for
 from thalweg.optim.transfer import Transferred, transfer
 
 

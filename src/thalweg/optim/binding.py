@@ -20,6 +20,7 @@ from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import is_dtensor, shards_of
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
+from thalweg.optim.parameter_checks import check_storage
 from thalweg.optim.scalar_state import ScalarState
 from thalweg.optim.shared_state import MODEL_STEPS, Peers, newest_entry, newest_model_steps, shared_keys, write
 from thalweg.optim.state_entries import as_engine_gradient, as_engine_tensor, complete
@@ -111,6 +112,7 @@ class Binding:
     def _check_params(self) -> None:
         rule = self.program.rule
         for param in self.params:
+            check_storage(rule.name, param)
             if param.is_conj() or param.is_neg():
                 raise ParameterError(
                     f"{rule.name}: a parameter must not be a lazy conjugate or negative view, got one of shape "
@@ -170,19 +172,20 @@ class Binding:
         Raises:
             ParameterError: If a gradient does not fit its parameter.
         """
-        sparse = False
+        sparse = mixed_dtypes = False
         if self._is_view:
             grads = [as_engine_gradient(grad, param) for grad, param in zip(grads, self.params, strict=True)]
         gradient_addresses = self.batch.gradient_addresses(grads)
         if gradient_addresses is None:
             noop_on_zero_grad = program.rule.traits.noop_on_zero_grad and not program.needs_index
             sparse = noop_on_zero_grad and any(grad.is_sparse for grad in grads)
+            mixed_dtypes = any(grad.dtype != self.batch.dtype for grad in grads)
             grads = [
                 _aligned(grad, param, program.rule, noop_on_zero_grad=noop_on_zero_grad)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
         coefficients = self._coefficients(program, seed, model_lr)
-        return BatchStep(self.batch, grads, coefficients, gradient_addresses, sparse)
+        return BatchStep(self.batch, grads, coefficients, gradient_addresses, sparse, mixed_dtypes)
 
     def _coefficients(self, program: Program, seed: int, model_lr: float | None) -> list[Any]:
         """Return the coefficients of the next step of each parameter; equal ones are the same object."""
@@ -270,9 +273,12 @@ def is_engine_view(param: Tensor) -> bool:
 
 
 def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool) -> Tensor:
-    """Return a gradient with the memory layout of its parameter, or coalesced if it may stay sparse."""
+    """Return a gradient with the memory layout of its parameter, or coalesced if it may stay sparse.
+
+    Its dtype may differ, as `param.grad_dtype` allows: sums of bfloat16 gradients in float32 lose less.
+    """
     for attribute, actual, expected in (
-        ("dtype", grad.dtype, param.dtype),
+        *([("dtype", grad.dtype, param.dtype)] if not grad.is_floating_point() else ()),
         ("device", grad.device, param.device),
         ("shape", tuple(grad.shape), tuple(param.shape)),
     ):
@@ -291,4 +297,4 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool
         if noop_on_zero_grad:
             return grad.coalesce()
         grad = grad.to_dense()
-    return torch.empty_like(param).copy_(grad)
+    return torch.empty_like(param, dtype=grad.dtype).copy_(grad)

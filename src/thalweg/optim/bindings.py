@@ -11,6 +11,7 @@ from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import shards
 from thalweg.engine.core.batch import is_dense
 from thalweg.engine.core.program import Program
+from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding, State, is_engine_view
 from thalweg.optim.parameter_checks import check_placement
 from thalweg.optim.scalar_state import ScalarState
@@ -40,6 +41,7 @@ class Bindings:
 
     Attributes:
         state: The state of the optimizer.
+        has_duplicates: True if a group has a parameter twice.
     """
 
     def __init__(self, groups: Sequence[Sequence[Tensor]], state: State) -> None:
@@ -49,6 +51,7 @@ class Bindings:
         self.state = state
         self._params = params  # held, so that an id means the same parameter for as long as this object exists
         self._positions = {id(param): position for position, param in enumerate(params)}
+        self.has_duplicates = len(self._positions) < len(params)
         self._bindings: dict[tuple[int, ...], GroupBindings] = {}
         # The last lookups, by number of parameters and first parameter: to compare is cheaper than to hash all ids.
         self._recent: dict[tuple[int, int], tuple[Sequence[Tensor], GroupBindings]] = {}
@@ -98,6 +101,11 @@ class Bindings:
         """
         bindings = self.valid(params, program_for)
         if bindings is None:
+            if len(set(map(id, params))) < len(params):
+                raise ParameterError(
+                    f"{program_for(params[0].dtype).rule.name}: a group must not get a parameter a second time after "
+                    "its first step. Remove it from the group's params."
+                )
             if len(self._bindings) >= self._max_sets:
                 self._bindings.clear()
             if not all(id(param) in self._positions for param in params):

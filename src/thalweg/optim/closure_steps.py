@@ -69,6 +69,11 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
     """
     check_settings(rule, groups)
     params = [param for group in groups for param in group["params"]]
+    if len(set(map(id, params))) < len(params):
+        raise ParameterError(
+            f"{rule.name}: every parameter must be in the groups once, since all of them move along one line, got one "
+            "twice. Remove it."
+        )
     if len(devices := {str(param.device) for param in params}) > 1:
         raise ParameterError(
             f"{rule.name}: all parameters must be on one device, got {' and '.join(sorted(devices))}. "

@@ -38,7 +38,7 @@ class EvaluationMode(StepPreparation):
         self._check_training("be evaluated")
         self._drop_gathered_copies()
         points = self._evaluation_points()
-        params = [param for group in self.param_groups for param in group["params"] if self.state.get(param)]
+        params = dict.fromkeys(p for group in self.param_groups for p in group["params"] if self.state.get(p))
         for param in params:  # all before the first is written: parameters may share memory
             self.state[param][TRAIN_PARAM] = param.detach().clone()
         for param, value in points:
@@ -82,7 +82,7 @@ class EvaluationMode(StepPreparation):
         points = []
         for number, group in enumerate(self.param_groups):
             program_for = self._program_for(number, ahead=0)
-            params = [param for param in group["params"] if self.state.get(param)]
+            params = [param for param in self._distinct(group["params"]) if self.state.get(param)]
             for binding, _ in self._bind(number, params, program_for):
                 points += binding.evaluation_points(program_for(binding.dtype))
         return points

@@ -12,6 +12,7 @@ from thalweg.engine import backends
 from thalweg.engine.backends import Backend, BackendChoice, BatchRunner
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.optim.bindings import ProgramFor, group_compatible
+from thalweg.optim.parameter_checks import can_have_gradient
 from thalweg.optim.state_entries import as_engine_tensor
 
 
@@ -36,7 +37,7 @@ class PlannedParameter:
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """The backend of each parameter.
+    """The backend of each parameter. Integers and booleans take no step and are left out.
 
     Attributes:
         parameters: The planned parameters in the order of the optimizer.
@@ -54,7 +55,7 @@ class ExecutionPlan:
     def __str__(self) -> str:
         """Return a line for each parameter below a line for its backend; neighbours share this line."""
         lines = []
-        width = max(len(param.name) for param in self.parameters)
+        width = max((len(param.name) for param in self.parameters), default=0)
         for choice, params in groupby(self.parameters, key=lambda param: param.choice):
             lines.append(f"{choice.backend}: {choice.why}")
             for param in params:
@@ -87,7 +88,7 @@ def make_plan(
     Returns:
         The plan: active runners where there are any, expected ones elsewhere.
     """
-    params = [param for group in groups for param in group["params"]]
+    params = [param for group in groups for param in group["params"] if can_have_gradient(param)]
     runners = [active.get(id(param), runner) for param, runner in zip(params, expected, strict=True)]
     choices = [runner.resolve(wait=False) for runner in runners]
     # Parameters with sums over the model step together: those that have stepped or, before the first step, all.
@@ -102,7 +103,12 @@ def make_plan(
                 choices[k] = backends.SHARED_REDUCTION
     numbers = count()
     names = [
-        name for group in groups for name in group.get("param_names", [str(next(numbers)) for _ in group["params"]])
+        name
+        for group in groups
+        for param, name in zip(
+            group["params"], group.get("param_names") or [str(next(numbers)) for _ in group["params"]], strict=True
+        )
+        if can_have_gradient(param)
     ]
     return ExecutionPlan(
         tuple(

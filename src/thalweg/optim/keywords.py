@@ -15,8 +15,10 @@ from torch import Tensor
 
 from thalweg.engine.backends import Backend
 from thalweg.engine.core.precision import Rounding
-from thalweg.errors import KeywordError, ParameterError, SettingError, nearest
+from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, RoutingError, SettingError, nearest, shown
+from thalweg.registry import name_of_rule
 from thalweg.rules import Hyper, Rule
+from thalweg.rules.core.hyper import as_plain
 
 # The keywords that select torch's kernels. Here `backend` does that, so `foreach` and `fused` have no effect; they are
 # accepted so that a change of import is enough.
@@ -27,6 +29,9 @@ TORCH_ONLY = (*TORCH_KERNELS, "decoupled_weight_decay")
 COMMON: dict[str, Any] = {"maximize": False, "rounding": "nearest", "seed": 0, "backend": None}
 
 _TORCH_NAMES = {"AdaGrad": "Adagrad"}  # classes that torch spells otherwise
+_PLAIN_TYPES = frozenset({float, int, bool, str})
+_SWITCH = Hyper(False, "", kind="switch")
+_ROUNDING = Hyper("nearest", "", kind="choice", options=get_args(Rounding))
 
 
 @cache
@@ -68,26 +73,80 @@ def _values_by_keyword(names: Mapping[str, list[str]], settings: Mapping[str, An
     }
 
 
-def settings(rule: Rule, group: dict[str, Any]) -> dict[str, Any]:
+def settings(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in a parameter group by the names of the hyperparameters.
 
-    A tensor is read and not kept, since schedulers write to it in place. None means the default if it is torch's.
+    A tensor or an array is read and not kept, since schedulers write to it in place. None means the default if it is
+    torch's.
 
     Raises:
-        SettingError: If a tuple has the wrong length.
+        SettingError: If a tuple has the wrong length, or the value of a tensor cannot be read.
     """
     values_by_name: dict[str, Any] = {}
     for keyword, names in members(rule).items():
         values = group[keyword]
         if names == [keyword]:
             values = (values,)
-        elif not isinstance(values, tuple | list) or len(values) != len(names):
-            raise SettingError(f"{rule.name}: {keyword} must hold {len(names)} numbers, got {values!r}.")
+        elif type(values) not in (tuple, list) or len(values) != len(names):
+            values = _as_tuple(rule, keyword, values, len(names))
         for name, value in zip(names, values, strict=True):
-            if value is None and _allows_none(rule.name, keyword):
-                value = rule.hypers()[name].default
-            values_by_name[name] = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+            values_by_name[name] = value if type(value) in _PLAIN_TYPES else _read(rule, keyword, name, value)
     return values_by_name
+
+
+def _as_tuple(rule: Rule, keyword: str, values: Any, length: int) -> tuple[Any, ...]:
+    """Return the values of a keyword that stands for several settings: a sequence, an array or a tensor."""
+    try:
+        is_sequence = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+        members = tuple(values if is_sequence else values.tolist())
+    except Exception:  # no sequence, or the code of a user's class
+        members = ()
+    if len(members) != length:
+        raise SettingError(f"{rule.name}: {keyword} must hold {length} numbers, got {shown(values)}.")
+    return members
+
+
+def _read(rule: Rule, keyword: str, name: str, value: Any) -> Any:
+    """Return the value of a setting that is none of Python's own numbers."""
+    if value is None and _allows_none(rule.name, keyword):
+        return rule.hypers()[name].default
+    return _plain(_item(rule, name, value) if isinstance(value, Tensor) and value.numel() == 1 else value)
+
+
+def _item(rule: Rule, name: str, tensor: Tensor) -> Any:
+    try:
+        return tensor.item()
+    except (RuntimeError, NotImplementedError):
+        got = f"a tensor on {tensor.device}" if tensor.layout == torch.strided else f"a tensor of {tensor.layout}"
+        raise SettingError(
+            f"{rule.name}: {name} must be a number, got {got}, which has no value to read. Pass a float."
+        ) from None
+
+
+def plain_settings(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a group, with the settings of the rule as Python's own numbers and tuples.
+
+    So a checkpoint holds nothing that ``torch.load(weights_only=True)`` refuses. Tensors stay, since schedulers write
+    to them in place. Values that cannot be converted stay too: :func:`to_rule` refuses them.
+
+    Raises:
+        SettingError: If a tuple has the wrong length, or a keyword that all optimizers have is invalid.
+    """
+    plain = dict(group)
+    for keyword, names in members(rule).items():
+        if keyword not in group:
+            continue
+        value = group[keyword]
+        if names == [keyword]:
+            plain[keyword] = _plain(value)
+        elif type(value) not in (tuple, list) or any(type(member) not in _PLAIN_TYPES for member in value):
+            plain[keyword] = tuple(map(_plain, _as_tuple(rule, keyword, value, len(names))))
+    return plain | check_common(rule, group)
+
+
+def _plain(value: Any) -> Any:
+    plain = as_plain(value)
+    return value if plain is None else plain
 
 
 def _allows_none(rule_name: str, keyword: str) -> bool:
@@ -104,7 +163,7 @@ def torch_defaults(rule_name: str) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in inspect.signature(kind).parameters.items()} if kind else {}
 
 
-def to_rule(rule: Rule, group: dict[str, Any]) -> Rule:
+def to_rule(rule: Rule, group: Mapping[str, Any]) -> Rule:
     """Return the rule with the settings of a parameter group."""
     return rule.with_(**settings(rule, group))
 
@@ -135,7 +194,21 @@ def bind(rule: Rule, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
             raise KeywordError(
                 f"{rule.name}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
             )
+    if "rule" not in by_position | settings and rule.parts and defaults["rule"] == rule.hypers()["rule"].default:
+        defaults["rule"] = None  # each group must say it
     return defaults | by_position | settings
+
+
+def check_routed(rule: Rule, group: Mapping[str, Any]) -> None:
+    """Raise RoutingError if a rule has parts and a group does not say which of them steps its parameters."""
+    if not rule.parts or group["rule"] is not None:
+        return
+    name, parts = name_of_rule(rule), " or ".join(f'"rule": {part!r}' for part in rule.parts)
+    example = f"thalweg.optim.route(model, {name!r}).optimizer()" if name else "thalweg.optim.route(model, rule)"
+    raise RoutingError(
+        f"{rule.name}: every parameter group must say which rule steps it, got one that does not. Use {example}, which "
+        f"assigns parameters by their roles, or add {parts} to each group."
+    )
 
 
 def without_torch_kernels(rule: Rule, settings: dict[str, Any]) -> dict[str, Any]:
@@ -144,35 +217,46 @@ def without_torch_kernels(rule: Rule, settings: dict[str, Any]) -> dict[str, Any
     Raises:
         KeywordError: If such a keyword asks for what no backend does.
     """
+    for keyword in TORCH_KERNELS:
+        if settings.get(keyword) is not None:
+            _SWITCH.parse(f"{rule.name}: {keyword}", settings[keyword])
     if settings.get("foreach") and settings.get("fused"):
         raise KeywordError(f"{rule.name}: foreach and fused must not both be True. Remove both.")
     if settings.get("capturable"):
         raise KeywordError(
             f"{rule.name}: capturable must be False, since steps are not captured in CUDA graphs, "
-            f"got capturable={settings['capturable']!r}. Remove it."
+            f"got capturable=True. Remove it."
         )
     if settings.get("differentiable") and rule.traits.needs == "closure":
         raise KeywordError(
             f"{rule.name}: differentiable must be False, since a line search is not differentiable, "
-            f"got differentiable={settings['differentiable']!r}. Remove it."
+            f"got differentiable=True. Remove it."
         )
     return {keyword: value for keyword, value in settings.items() if keyword not in TORCH_KERNELS}
 
 
-def check_common(rule: Rule, group: dict[str, Any]) -> None:
-    """Raise SettingError unless the rounding and the seed of a group are valid."""
-    rounding, seed = group.get("rounding", "nearest"), group.get("seed", 0)
-    if rounding not in get_args(Rounding):
-        raise SettingError(f"{rule.name}: rounding must be one of {', '.join(get_args(Rounding))}, got {rounding!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise SettingError(f"{rule.name}: seed must be an integer of at most 64 bits, got {seed!r}.")
+def check_common(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the keywords of a group that all optimizers have, and return them as Python's own values.
+
+    Raises:
+        SettingError: If one of them is invalid.
+    """
+    common = {name: _read(rule, name, name, group[name]) for name in ("maximize", "rounding", "seed") if name in group}
+    if "maximize" in common:
+        common["maximize"] = _SWITCH.parse(f"{rule.name}: maximize", common["maximize"])
+    if "rounding" in common:
+        _ROUNDING.parse(f"{rule.name}: rounding", common["rounding"])
+    seed = common.get("seed", 0)
+    if type(seed) is not int or not -(2**63) <= seed < 2**63:
+        raise SettingError(f"{rule.name}: seed must be an integer of at most 64 bits, got {shown(seed)}.")
+    return common
 
 
 def check_backend(rule: Rule, backend: Any) -> None:
     """Raise SettingError unless this is the name of a backend or None."""
-    if backend is not None and backend not in get_args(Backend):
+    if backend is not None and not (isinstance(backend, str) and backend in get_args(Backend)):
         raise SettingError(
-            f"{rule.name}: backend must be one of {', '.join(get_args(Backend))} or None, got {backend!r}."
+            f"{rule.name}: backend must be one of {', '.join(get_args(Backend))} or None, got {shown(backend)}."
         )
 
 
@@ -182,17 +266,24 @@ def check_group(rule: Rule, group: dict[str, Any]) -> None:
     As in torch a group may have keys of the user's own (`name`, `initial_lr`). Only near misses are errors.
 
     Raises:
+        ParameterTypeError: If the group is no dictionary.
         ParameterError: If the group has no parameters.
         KeywordError: If a key is nearly the name of a setting, or belongs to the optimizer.
     """
+    if not isinstance(group, dict):
+        raise ParameterTypeError(
+            f"{rule.name}: a parameter group must be a dictionary, got {shown(group)}. Pass {{'params': [...]}}."
+        )
     if "params" not in group:
-        raise ParameterError(f"{rule.name}: a parameter group must have the key 'params', got {sorted(group)}.")
+        raise ParameterError(f"{rule.name}: a parameter group must have the key 'params', got {shown(list(group))}.")
     if "backend" in group:
         raise KeywordError(
-            f"{rule.name}: backend must be given to the optimizer, not to a group, got {group['backend']!r}."
+            f"{rule.name}: backend must be given to the optimizer, not to a group, got {shown(group['backend'])}."
         )
     known = [*from_rule(rule), *COMMON]
     for key in group.keys() - {"params", *known}:
+        if not isinstance(key, str):
+            continue
         close = ["lr"] if key == "learning_rate" else get_close_matches(key, known, n=1, cutoff=0.85)
         if close and not key.startswith("no_"):  # a key of the user's own, such as `no_weight_decay`
             raise KeywordError(f"{rule.name}: a parameter group has the key {key!r}. Did you mean {close[0]}?")

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from thalweg.engine import backends, curvature
 from thalweg.engine.core import precision
+from thalweg.engine.core.batch import BatchStep
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
-from thalweg.optim.binding import step_differentiably
+from thalweg.optim.binding import Binding, step_differentiably
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan
-from thalweg.optim.parameter_checks import as_list
+from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient
 from thalweg.optim.second_gradients import SecondGradients
 from thalweg.optim.setting_warnings import WarnOnce
-from thalweg.registry import rule_from_name
+from thalweg.optim.step_lock import add_lock, one_at_a_time
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import find_conflicts
 
@@ -56,7 +57,7 @@ class RuleOptimizer(SecondGradients):
         cls.rule = rule = rule() if isinstance(rule, type) else rule
         cls.__signature__ = signatures.signature(rule)  # type: ignore[attr-defined]  # `inspect` reads it
         cls.__doc__ = signatures.docstring(rule)
-        _CLASSES.setdefault(rule, cls)
+        CLASSES.setdefault(rule, cls)
 
     def __init__(
         self,
@@ -74,9 +75,11 @@ class RuleOptimizer(SecondGradients):
         self._backend = backend
         params = as_list(self._who, params)
         self._warnings = WarnOnce()
-        defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
-        if rounding != "nearest" or seed != 0:  # otherwise groups have the keys of torch's groups
-            defaults |= {"rounding": rounding, "seed": seed}
+        add_lock(self)
+        common = {"maximize": maximize, "rounding": rounding, "seed": seed}
+        defaults = keywords.plain_settings(self.rule, keywords.bind(self.rule, args, settings) | common)
+        if (defaults["rounding"], defaults["seed"]) == ("nearest", 0):  # then groups have the keys of torch's groups
+            del defaults["rounding"], defaults["seed"]
         if differentiable:  # torch's base class reads it from the defaults
             defaults["differentiable"] = True
         super().__init__(params, defaults)
@@ -96,24 +99,27 @@ class RuleOptimizer(SecondGradients):
         """
         keywords.check_group(self.rule, param_group)
         own_settings = keywords.without_torch_kernels(self.rule, param_group)
+        own_settings = keywords.plain_settings(self.rule, own_settings)
         group = self.defaults | own_settings
-        keywords.check_common(self.rule, group)
+        keywords.check_routed(self.rule, group)
         rule = keywords.to_rule(self.rule, group)
-        params = own_settings["params"]
-        if not isinstance(params, set):  # torch refuses a set with a reason
-            own_settings["params"] = params = [params] if isinstance(params, Tensor) else list(params)
-            self._check_params(rule, [entry[1] if isinstance(entry, tuple) else entry for entry in params], group)
+        differentiable = bool(self.defaults.get("differentiable"))
+        own_settings["params"] = params = as_entries(
+            self._who, own_settings["params"], self.param_groups, differentiable=differentiable
+        )
+        self._check_params(rule, [entry[1] if isinstance(entry, tuple) else entry for entry in params], group)
         self._check_with_other_groups(group)
         # As in torch the caller's dictionary becomes the group, so that both may keep it.
         param_group.clear()
         param_group.update(own_settings)
         super().add_param_group(param_group)
         self._discard_cache()
-        for dtype in {param.dtype for param in param_group["params"]}:
+        for dtype in {param.dtype for param in param_group["params"] if can_have_gradient(param)}:
             for topic, message in find_conflicts(rule, precision.compute_dtype(dtype)).items():
                 self._warnings.warn(topic, message)
 
     @torch.no_grad()
+    @one_at_a_time
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
@@ -149,16 +155,29 @@ class RuleOptimizer(SecondGradients):
                 loss = closure()
         # All steps are prepared, and bad gradients refused, before the first parameter is written.
         prepared = self._prepare_steps()
+        self._take(prepared)
+        if self._bindings.has_duplicates:
+            self._repeat_duplicates()
+        self._update_resting_parameters(prepared)
+        return loss
+
+    def _take(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
         if self.defaults.get("differentiable"):
             keywords.check_differentiable(self.rule, self.param_groups)
             step_differentiably(prepared)
-            self._count_steps(prepared)
+            for binding, step in prepared:
+                binding.count(step)
         else:
             # Each batch is counted when it is done: an error leaves every batch as before its step or as after it.
             steps = [(binding.runner, step) for binding, step in prepared]
             backends.run(steps, after_batch=lambda k: prepared[k][0].count(prepared[k][1]))
-            self._update_resting_parameters(prepared)
-        return loss
+
+    def _repeat_duplicates(self) -> None:
+        """Step a parameter that a group has n times n - 1 times more, with the same gradient."""
+        occurrence = 2
+        while prepared := self._prepare_steps(occurrence):
+            self._take(prepared)
+            occurrence += 1
 
     def estimate_curvature(self, loss: Tensor, *, process_group: Any = None) -> None:
         """Estimate the diagonal of the loss's Hessian and store it, for rules that need it (AdaHessian, Sophia).
@@ -173,7 +192,8 @@ class RuleOptimizer(SecondGradients):
         Raises:
             ParameterError: If the rule does not use curvature, FSDP shards the model, or `process_group` is missing.
         """
-        trained = [(group, param) for group in self.param_groups for param in group["params"] if param.requires_grad]
+        groups = [(group, self._distinct(group["params"])) for group in self.param_groups]
+        trained = [(group, param) for group, params in groups for param in params if param.requires_grad]
         params = [param for _, param in trained]
         signs = [
             curvature.signs(param, group.get("seed", 0), position, self._step_count([param]))
@@ -196,7 +216,11 @@ class RuleOptimizer(SecondGradients):
             ParameterError: If the rule does not use curvature.
         """
         self._update_curvature(
-            lambda param: None if param.grad is None else num_examples * param.grad.detach().square()
+            lambda param: (
+                None
+                if param.grad is None
+                else num_examples * param.grad.detach().to(precision.compute_dtype(param.dtype)).square()
+            )
         )
 
     @torch.no_grad()
@@ -209,8 +233,9 @@ class RuleOptimizer(SecondGradients):
         self._follow_state()
         for number, group in enumerate(self.param_groups):
             program_for = self._program_for(number)
-            estimates = {id(param): value for param in group["params"] if (value := estimate(param)) is not None}
-            params = [param for param in group["params"] if id(param) in estimates]
+            params = self._distinct(group["params"])
+            estimates = {id(param): value for param in params if (value := estimate(param)) is not None}
+            params = [param for param in params if id(param) in estimates]
             for binding, _ in self._bind(number, params, program_for) if params else []:
                 values = [estimates[id(param)] for param in binding.params]
                 binding.update_curvature(program_for(binding.dtype), values)
@@ -272,6 +297,7 @@ class RuleOptimizer(SecondGradients):
         return super().__getstate__() | {"_backend": self._backend, "_warnings": self._warnings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        add_lock(self)
         self._discard_cache()
         # torch's `load_state_dict` has cast the state. It is replaced here, before hooks see it.
         loaded = self.__dict__.pop("_loaded", {})
@@ -279,43 +305,5 @@ class RuleOptimizer(SecondGradients):
             self._end_evaluation(stay=loaded["_evaluating"])
         super().__setstate__(state | loaded)
 
-    def __reduce__(self) -> Any:
-        if _CLASSES.get(self.rule) is type(self) and type(self).__module__ == __name__:
-            # A class made by `optimizer_for` is in no module. Its rule is.
-            return _new_optimizer, (self.rule,), self.__getstate__()
-        return super().__reduce__()
 
-
-_CLASSES: dict[Rule, type[RuleOptimizer]] = {}
-
-
-def optimizer_for(rule: type[Rule] | Rule | str) -> type[RuleOptimizer]:
-    """Return the optimizer class of a rule: the existing class, or a new one for a rule of your own.
-
-    Args:
-        rule: A rule, its class, or its name, such as ``"adamw"`` or ``"cautious(clip(adamw))"``. The settings of a rule
-            are the defaults of the class.
-
-    Returns:
-        A class whose constructor takes the parameters and the settings of the rule.
-
-    Raises:
-        UnknownNameError: If no rule has this name.
-
-    Example:
-        >>> import torch
-        >>> from thalweg.optim import optimizer_for
-        >>> from thalweg.rules import AdamW, Cautious
-        >>> model = torch.nn.Linear(4, 2)
-        >>> optimizer = optimizer_for(Cautious(AdamW()))(model.parameters(), lr=3e-4)
-        >>> optimizer_for("adamw").__name__
-        'AdamW'
-    """
-    rule = rule_from_name(rule) if isinstance(rule, str) else rule() if isinstance(rule, type) else rule
-    return _CLASSES.get(rule) or type(rule.name, (RuleOptimizer,), {}, rule=rule)
-
-
-def _new_optimizer(rule: Rule) -> RuleOptimizer:
-    """Return an optimizer without content, for unpickling."""
-    kind = optimizer_for(rule)
-    return kind.__new__(kind)
+CLASSES: dict[Rule, type[RuleOptimizer]] = {}  # the class of each rule that has one

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from thalweg.engine.core import precision, shards
-from thalweg.errors import ParameterError, ParameterTypeError
+from thalweg.errors import ParameterError, ParameterTypeError, shown
 from thalweg.rules import Rule
 from thalweg.rules.core.traits import Traits
+
+# The dtypes of trained parameters. Others, such as float8, only store numbers.
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128)
 
 
 def as_list(who: str, params: Any) -> list[Any]:
@@ -36,6 +39,53 @@ def as_list(who: str, params: Any) -> list[Any]:
     return entries
 
 
+def as_entries(who: str, params: Any, groups: Sequence[Mapping[str, Any]], *, differentiable: bool) -> list[Any]:
+    """Return the parameters of a new group: tensors, or pairs of a name and a tensor.
+
+    Args:
+        who: The name of the optimizer, for the error message.
+        params: The parameters as the user passed them.
+        groups: The groups that the optimizer has.
+        differentiable: True if steps are differentiable, so that a parameter may be the result of an operation.
+
+    Raises:
+        ParameterTypeError: If a parameter is not a tensor, or parameters are in a set.
+        ParameterError: If a parameter is in another group, is the result of an operation, or has no name while others
+            have one.
+    """
+    if isinstance(params, Tensor):
+        params = [params]
+    if isinstance(params, set | frozenset) or not isinstance(params, Iterable):
+        raise ParameterTypeError(
+            f"{who}: the parameters of a group must be in a list, got a {type(params).__name__}. Pass a list, which "
+            "has an order."
+        )
+    entries = list(params)
+    named = [isinstance(entry, tuple) and len(entry) >= 2 for entry in entries]
+    for has_name, entry in zip(named, entries, strict=True):
+        tensor = entry[1] if has_name else entry
+        if not isinstance(tensor, Tensor):
+            raise ParameterTypeError(
+                f"{who}: every parameter must be a tensor, got {type(tensor).__name__} ({shown(tensor, 60)}). "
+                "Pass model.parameters(), or a list of tensors."
+            )
+        if not (differentiable or tensor.is_leaf or tensor.retains_grad):
+            raise ParameterError(
+                f"{who}: every parameter must be a leaf of the graph, got the result of an operation, of shape "
+                f"{tuple(tensor.shape)}. Pass the tensor that it was computed from, or its detach().requires_grad_()."
+            )
+    names_expected = "param_names" in groups[0] if groups else any(named)
+    if any(has_name != names_expected for has_name in named):
+        raise ParameterError(
+            f"{who}: all parameters must have a name or none, got {sum(named)} of {len(named)} with a name"
+            f"{' beside groups of the other kind' if groups else ''}. Pass model.named_parameters() everywhere."
+        )
+    others = {id(param) for group in groups for param in group["params"]}
+    if any(id(entry[1] if named[0] else entry) in others for entry in entries):
+        raise ParameterError(f"{who}: a parameter must be in one group only, got one that is in two. Remove one.")
+    return entries
+
+
 def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Rounding) -> None:
     """Check that a rule can optimize a parameter.
 
@@ -46,20 +96,14 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
         rounding: The rounding of the parameter's group.
 
     Raises:
-        ParameterTypeError: If the parameter is not a tensor.
         ParameterError: If the rule cannot optimize it.
     """
-    if not isinstance(param, Tensor):
-        raise ParameterTypeError(
-            f"{who}: every parameter must be a tensor, got {type(param).__name__} ({param!r:.60}). "
-            "Pass model.parameters(), or a list of tensors."
-        )
+    if not can_have_gradient(param):
+        return
     lazy = is_lazy(param)
     shape = "an unknown shape" if lazy else f"shape {tuple(param.shape)}"
-    if not (param.is_floating_point() or param.is_complex()):
-        raise ParameterError(
-            f"{who}: every parameter must be of a floating-point or complex dtype, got {param.dtype} of {shape}."
-        )
+    if param.requires_grad:
+        check_storage(who, param)
     if param.is_complex() and not rule.traits.supports_complex:
         raise ParameterError(
             f"{who}: parameters must be real, got complex ones of {shape}. Use AdamW for them, for example."
@@ -72,6 +116,25 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
             "through the model before you create the optimizer."
         )
     check_rounding(who, rounding, param.dtype)
+
+
+def can_have_gradient(param: Tensor) -> bool:
+    """Return False for integers, booleans and quantized numbers: they take no step, as in torch."""
+    return param.is_floating_point() or param.is_complex()
+
+
+def check_storage(who: str, param: Tensor) -> None:
+    """Raise ParameterError if no step can be taken on the numbers that a parameter holds."""
+    if param.layout != torch.strided:
+        raise ParameterError(
+            f"{who}: every trained parameter must be dense, got one of {param.layout} and shape {tuple(param.shape)}. "
+            "Pass param.to_dense(), or freeze it: param.requires_grad_(False)."
+        )
+    if param.dtype not in _DTYPES:
+        raise ParameterError(
+            f"{who}: every trained parameter must be of a dtype that PyTorch computes in, got {param.dtype} of shape "
+            f"{tuple(param.shape)}. Keep it in bfloat16 or float32, or freeze it: param.requires_grad_(False)."
+        )
 
 
 def _check_shape(who: str, rule: Rule, shape: torch.Size) -> None:

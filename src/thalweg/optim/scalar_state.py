@@ -1,7 +1,7 @@
 """Scalar state: the numbers that an optimizer keeps for each parameter beside tensors."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch

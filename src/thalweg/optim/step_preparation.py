@@ -3,6 +3,7 @@
 What is read from groups and state is cached, and read again whenever it is missing or has changed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_not
@@ -15,18 +16,24 @@ from torch import Tensor
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision, shards
 from thalweg.engine.core.batch import BatchStep
-from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
 from thalweg.engine.core.gathered_copies import GatheredCopies
+from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
 from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
 from thalweg.optim import closure_steps, keywords, shared_state
 from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor, UnknownParameterError
 from thalweg.optim.execution_plan import stateless_runners
-from thalweg.optim.parameter_checks import check_caller, check_parameter, check_placement, check_rounding
+from thalweg.optim.parameter_checks import (
+    can_have_gradient,
+    check_caller,
+    check_parameter,
+    check_placement,
+    check_rounding,
+)
 from thalweg.optim.setting_warnings import WarnOnce
-from thalweg.optim.state_entries import as_engine_tensor
 from thalweg.optim.shared_state import MODEL_STEPS
+from thalweg.optim.state_entries import as_engine_tensor
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import schedule_conflict
 
@@ -87,20 +94,27 @@ class StepPreparation(torch.optim.Optimizer):
     def profile_hook_step(func: Callable[P, R]) -> Callable[P, R]:
         """Add torch's hooks to the ``step`` of a class, and keep ``torch.compile`` from tracing both."""
         step = torch.optim.Optimizer.profile_hook_step(func)
-        return torch.compiler.disable(step, reason="thalweg compiles steps itself; they fit into no full graph")
+        return torch.compiler.disable(step, reason="thalweg compiles steps itself; they fit into no full graph")  # type: ignore[no-untyped-call]
 
     @property
     def _who(self) -> str:
         return type(self).__name__
 
-    def _prepare_steps(self) -> list[tuple[Binding, BatchStep]]:
-        """Return the step of each batch of parameters that have a gradient."""
+    def _prepare_steps(self, occurrence: int = 1) -> list[tuple[Binding, BatchStep]]:
+        """Return the step of each batch of parameters that have a gradient.
+
+        Args:
+            occurrence: With 2, only parameters that a group has twice take a step, and so on.
+        """
         self._follow_state()
+        if self.rule.traits.needs == "curvature":
+            self._check_curvature()
         numbers = range(len(self.param_groups))
         programs = list(map(self._program_for, numbers))
         self._check_shared_settings()
         bound = [
-            self._bind_gradients(number, program_for) for number, program_for in zip(numbers, programs, strict=True)
+            self._bind_gradients(number, program_for, occurrence)
+            for number, program_for in zip(numbers, programs, strict=True)
         ]
         model_lrs = self._model_lrs([binding for pairs in bound for binding, _ in pairs])
         steps = []
@@ -111,7 +125,7 @@ class StepPreparation(torch.optim.Optimizer):
                 (binding, binding.step(program_for(binding.dtype), grads, seed=seed, model_lr=model_lr))
                 for binding, grads in pairs
             ]
-        if not steps:
+        if not steps and occurrence == 1:
             self._check_in_use()
         return steps
 
@@ -142,9 +156,13 @@ class StepPreparation(torch.optim.Optimizer):
             binding.count(step)
         self._update_resting_parameters(prepared)
 
-    def _bind_gradients(self, number: int, program_for: ProgramFor) -> list[tuple[Binding, list[Tensor]]]:
+    def _bind_gradients(
+        self, number: int, program_for: ProgramFor, occurrence: int
+    ) -> list[tuple[Binding, list[Tensor]]]:
         """Return the bindings of the parameters of a group that have a gradient, with their gradients."""
         params = self.param_groups[number]["params"]
+        if self._bindings.has_duplicates:
+            params = self._distinct(params, occurrence)
         # Before the gradients are read: the check of the bindings prefetches the parameters' memory, many at a time.
         bindings = self._bindings.valid(params, program_for)
         grads = list(map(_GRAD, params))
@@ -227,6 +245,25 @@ class StepPreparation(torch.optim.Optimizer):
             for key in shared_state.shared_keys(rule, source) if records else ():
                 shared_state.write(records, key, self.state[source][key])
 
+    def _distinct(self, params: list[Tensor], occurrence: int = 1) -> list[Tensor]:
+        """Return the parameters of a group that it has `occurrence` times or more, once each."""
+        if not self._bindings.has_duplicates:
+            return params
+        return [param for param, times in Counter(params).items() if times >= occurrence]
+
+    def _check_curvature(self) -> None:
+        """Raise ParameterError at the first step of an optimizer that was never given an estimate of curvature."""
+        # An estimate creates the state, with a step count of 0. Later parameters may wait for the next estimate.
+        if any("step" in record for record in self.state.values()):
+            return
+        if any(param.grad is not None for group in self.param_groups for param in group["params"]):
+            interval = self.rule.traits.curvature_interval
+            every = "step" if interval == 1 else f"{interval} steps"
+            raise ParameterError(
+                f"{self._who}: the first step needs an estimate of curvature, got none. Call "
+                f"optimizer.estimate_curvature(loss) before loss.backward(), from the first step on, every {every}."
+            )
+
     def _follow_state(self) -> None:
         self._check_fake()
         if self._bindings.state is not self.state:
@@ -251,9 +288,10 @@ class StepPreparation(torch.optim.Optimizer):
         group = self.param_groups[number]
         settings = keywords.settings(self.rule, group)
         step = self._step_count(group["params"]) + ahead if self.rule.traits.varies_by_step else 0
-        key = (settings, group["maximize"], group.get("rounding", "nearest"), step)
-        if number not in self._programs or self._programs[number][0] != key:
-            keywords.check_common(self.rule, group)
+        key = (settings, group["maximize"], group.get("rounding", "nearest"), group.get("seed", 0), step)
+        if not self._is_current(number, key):
+            group |= keywords.check_common(self.rule, group)
+            maximize, rounding = group["maximize"], group.get("rounding", "nearest")
             rule = self.rule.with_(**settings).for_step(step)
             if rule.traits.replaces_lr_schedule and "lr" in settings:
                 self._highest_lrs[number] = highest = max(settings["lr"], self._highest_lrs.get(number, 0.0))
@@ -262,12 +300,19 @@ class StepPreparation(torch.optim.Optimizer):
 
             @cache
             def program(dtype: torch.dtype) -> Program:
-                check_rounding(self._who, key[2], dtype)
-                return Program(rule, key[1], precision.effective_rounding(key[2], dtype))
+                check_rounding(self._who, rounding, dtype)
+                return Program(rule, maximize, precision.effective_rounding(rounding, dtype))
 
             self._programs[number] = key, program, rule
             self._unchecked = True
         return self._programs[number][1]
+
+    def _is_current(self, number: int, key: tuple[Any, ...]) -> bool:
+        """Return True if the program of a group was made from these settings."""
+        try:
+            return number in self._programs and self._programs[number][0] == key
+        except Exception:  # the comparison of what a user has put into the group
+            return False
 
     def _step_count(self, params: Iterable[Tensor]) -> int:
         """Return the largest number of steps that one of the parameters has taken."""
@@ -279,7 +324,9 @@ class StepPreparation(torch.optim.Optimizer):
         return [
             runner
             for number, group in enumerate(self.param_groups)
-            for runner in stateless_runners(group["params"], self._program_for(number), self._backend)
+            for runner in stateless_runners(
+                list(filter(can_have_gradient, group["params"])), self._program_for(number), self._backend
+            )
         ]
 
     def _discard_cache(self) -> None:

@@ -127,6 +127,7 @@ class BatchStep(NamedTuple):
         coefficients: A record of scalars for each parameter; the same object where the scalars are equal.
         gradient_addresses: The addresses of the gradients, if they are known and may be used directly.
         sparse: True if some gradients are sparse.
+        mixed_dtypes: True if some gradients are of another dtype than the parameters. Kernels do not read them.
     """
 
     batch: ParameterBatch
@@ -134,6 +135,7 @@ class BatchStep(NamedTuple):
     coefficients: Sequence[Any]
     gradient_addresses: "array[int] | None" = None
     sparse: bool = False
+    mixed_dtypes: bool = False
 
 
 def _has_same_layout(grad: Tensor, param: Tensor) -> bool:

@@ -12,11 +12,12 @@ from torch import nn
 
 from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest
 from thalweg.optim import keywords
-from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
+from thalweg.optim.optimizer import RuleOptimizer
 from thalweg.optim.routing import plan_table
 from thalweg.optim.routing.assignment import Assignment, GroupOverrides
 from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
 from thalweg.optim.routing.roles import ParameterRole, roles_of
+from thalweg.optim.rule_classes import optimizer_for
 from thalweg.optim.setting_warnings import warn
 from thalweg.registry import combine_rules, rule_from_name
 from thalweg.rules import Rule

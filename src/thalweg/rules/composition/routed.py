@@ -48,7 +48,7 @@ class Routed(CompositeRule):
         )
         object.__setattr__(self, "rule", self.rule or (self.member_names[-1] if self.rules else ""))
         super().__post_init__()
-        self._hypers["rule"].check(f"{self.name}: rule", self.rule)
+        object.__setattr__(self, "rule", self._hypers["rule"].parse(f"{self.name}: rule", self.rule))
 
     @cached_property
     def _hypers(self) -> dict[str, Hyper]:
@@ -59,8 +59,7 @@ class Routed(CompositeRule):
     def _replace(self, settings: dict[str, Any]) -> Self:
         changed = super()._replace(settings)
         if "rule" in settings:
-            self._hypers["rule"].check(f"{self.name}: rule", settings["rule"])
-            changed.__dict__["rule"] = settings["rule"]
+            changed.__dict__["rule"] = self._hypers["rule"].parse(f"{self.name}: rule", settings["rule"])
         return changed
 
     @property

@@ -6,13 +6,14 @@ The check, its error message, the search space, ``explain`` and the report all r
 import math
 import re
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, Literal
 
 from torch import Tensor
 
-from thalweg.errors import SettingError
+from thalweg.errors import SettingError, shown
 
 Scalar = float | Tensor
 
@@ -153,32 +154,75 @@ class Hyper:
         return f"a {'whole ' if self.kind == 'count' else ''}number {self.bound}"
 
     def _has_right_type(self, value: Any) -> bool:
+        """Return True if a value of one of Python's own types has the type of this hyperparameter."""
         if self.kind == "switch":
-            return isinstance(value, bool)
+            return type(value) is bool
         if self.kind == "choice":
-            return value in self.options
-        return isinstance(value, Integral if self.kind == "count" else Real) and not isinstance(value, bool)
+            return type(value) is str and value in self.options
+        return type(value) is int or (type(value) is float and self.kind == "number")
 
-    def check(self, subject: str, value: Any) -> None:
-        """Check a value.
+    def parse(self, subject: str, value: Any) -> Any:
+        """Check a value and return it as a float, int, bool or str of Python.
 
-        The value of a tensor is not read, because that could wait for a device.
+        Numbers of other libraries and classes (NumPy's, fractions) are converted. A tensor of one element is returned
+        as it is: to read its value could wait for a device.
 
         Args:
             subject: The rule and the hyperparameter, for the message, such as ``"AdamW: lr"``.
             value: The value.
 
+        Returns:
+            The value. A number is a float, so that a huge power of it overflows instead of filling the memory.
+
         Raises:
             SettingError: If the value has the wrong type or is out of bounds.
         """
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and self.kind == "number":
             if value.numel() != 1:
                 raise SettingError(f"{subject} must be one number, got a tensor of shape {tuple(value.shape)}.")
-            return
-        if not self._has_right_type(value):
-            raise SettingError(f"{subject} must be {self.requirement}, got {value!r}.")
-        if self.bound is not None and float(value) not in self.bound:
-            raise SettingError(f"{subject} must be {self.bound}, got {value!r}. The default is {self.default!r}.")
+            return value
+        plain = as_plain(value)
+        if self.kind == "switch" and type(plain) is int and plain in (0, 1):
+            plain = bool(plain)
+        if not self._has_right_type(plain):
+            raise SettingError(f"{subject} must be {self.requirement}, got {shown(value)}.")
+        if self.kind in ("number", "count"):
+            number = _as_float(plain)
+            if self.bound is not None and number not in self.bound:
+                raise SettingError(
+                    f"{subject} must be {self.bound}, got {shown(value)}. The default is {self.default!r}."
+                )
+            plain = number if self.kind == "number" else plain
+        return plain
+
+
+def as_plain(value: Any) -> Any:
+    """Return a number, bool or text of any library as that of Python; any other value as it is.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> as_plain(Fraction(1, 4))
+        0.25
+    """
+    if type(value) in (float, int, bool, str):
+        return value
+    try:
+        if hasattr(type(value), "__array__") and not isinstance(value, Tensor):  # NumPy's numbers and arrays
+            value = value.item() if value.size == 1 else value
+        if isinstance(value, bool | str):
+            return value if isinstance(value, bool) else str.__str__(value)
+        if isinstance(value, Integral):
+            return int(value)
+        return float(value) if isinstance(value, Real | Decimal) else value
+    except Exception:  # the code of a user's class, or a number that no float can hold
+        return None
+
+
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an int
+        return math.inf if number > 0 else -math.inf
 
 
 def _field(declared: Hyper) -> Any:

@@ -92,6 +92,7 @@ class Norm:
         tensor: The tensor.
         dim: The dimensions of a norm; they stay with size 1. None for all dimensions: the result is 0-D.
         over: ``"tensor"``, or ``"model"`` for the norm of all elements of all tensors that take part in the step.
+        part: The members of composites that the reduction is limited to, from the outermost; empty for all tensors.
 
     Example:
         >>> import torch
@@ -105,6 +106,7 @@ class Norm:
     tensor: Tensor
     dim: int | tuple[int, ...] | None = None
     over: Literal["tensor", "model"] = "tensor"
+    part: tuple[str, ...] = ()
 
 
 Reduction = Sum | Mean | Max | Norm

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from thalweg.errors import KeywordError, nearest
+from thalweg.errors import KeywordError, nearest, shown
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import Record, record
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
@@ -97,7 +97,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         for name, declared in self.declared_hypers().items():
-            declared.check(f"{self.name}: {name}", getattr(self, name))
+            object.__setattr__(self, name, declared.parse(f"{self.name}: {name}", getattr(self, name)))
         self.check_consistency()
 
     def check_consistency(self) -> None:
@@ -168,7 +168,7 @@ class Rule:
         for name in settings:
             if name not in declared:
                 raise KeywordError(
-                    f"{self.name}: the settings are {', '.join(declared)}, got {name!r}. {nearest(name, declared)}"
+                    f"{self.name}: the settings are {', '.join(declared)}, got {shown(name)}. {nearest(name, declared)}"
                 )
         return self._replace(settings)
 
@@ -179,7 +179,7 @@ class Rule:
         changed.__dict__.pop("traits", None)  # they may depend on settings
         declared = self.declared_hypers()
         for name in settings.keys() & declared.keys():
-            declared[name].check(f"{self.name}: {name}", settings[name])
+            changed.__dict__[name] = declared[name].parse(f"{self.name}: {name}", settings[name])
         changed.check_consistency()
         return changed
 

@@ -1,0 +1,35 @@
+"""Optimizers that need estimates of curvature, for tests and benchmarks that pass gradients alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg import optim
+from thalweg.engine.core.precision import compute_dtype
+
+
+class FirstEstimate(optim.RuleOptimizer):
+    """Takes the first estimate of each parameter from its first gradient, unless somebody else has given one."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        with torch.enable_grad():
+            loss = closure() if closure is not None else None
+        self._update_curvature(self._first_estimate)
+        super().step()
+        return loss
+
+    def _first_estimate(self, param: Tensor) -> Tensor | None:
+        if param.grad is None or "step" in self.state.get(param, {}):
+            return None
+        return param.grad.to(compute_dtype(param.dtype)).square()
+
+
+class AdaHessian(FirstEstimate, optim.AdaHessian): ...
+
+
+class Sophia(FirstEstimate, optim.Sophia): ...
+
+
+SELF_ESTIMATING: dict[type, type] = {optim.AdaHessian: AdaHessian, optim.Sophia: Sophia}
