@@ -1,6 +1,7 @@
 """Bindings: all bindings of an optimizer, created when they are needed and again when they are no longer valid."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from operator import is_
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.backends import Backend, BatchRunner
+from thalweg.engine.core import threads
 from thalweg.engine.core.batch import is_dense
 from thalweg.engine.core.program import Program
 from thalweg.optim.binding import Binding, State, is_engine_view
@@ -102,7 +104,8 @@ class Bindings:
             positions = [self._positions[id(param)] for param in params]
         except KeyError:
             raise UnknownParameterError from None
-        return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend)
+        with threads.one_thread() if threads.inherited_team else nullcontext():  # which fills the state
+            return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend)
 
     def runners(self) -> dict[int, BatchRunner]:
         """Return the runner of each parameter that has taken a step, by the parameter's id."""
