@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from thalweg.engine import backends
-from thalweg.engine.kernels import kernel_cache
+from thalweg.engine.kernels import kernel_cache, library_cache
 
 
 def _end_compilations() -> None:
@@ -25,5 +25,6 @@ def fresh_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     monkeypatch.setattr(kernel_cache, "_KERNELS", {})
     monkeypatch.setattr(kernel_cache, "builds", [])
     monkeypatch.setattr(backends, "_WARNINGS", set())
+    library_cache._log_once.cache_clear()
     yield tmp_path
     _end_compilations()  # while the folder is there

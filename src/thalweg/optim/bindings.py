@@ -1,6 +1,7 @@
 """Bindings: all bindings of an optimizer, created when they are needed and again when they are no longer valid."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from operator import is_
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.backends import Backend, BatchRunner
-from thalweg.engine.core import shards
+from thalweg.engine.core import shards, threads
 from thalweg.engine.core.batch import is_dense
 from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
@@ -126,7 +127,9 @@ class Bindings:
 
     def _create(self, params: list[Tensor], program_for: ProgramFor, backend: Backend | None, peers: Peers) -> Binding:
         positions = [self._positions[id(param)] for param in params]
-        return Binding(program_for(params[0].dtype), params, positions, self.state, self._scalars, backend, peers)
+        program = program_for(params[0].dtype)
+        with threads.one_thread() if threads.inherited_team else nullcontext():  # which fills the state
+            return Binding(program, params, positions, self.state, self._scalars, backend, peers)
 
     def count_missed_step(self, params: Sequence[Tensor], rule: Rule) -> None:
         """Count a step of the optimizer for parameters of one group that have state but no gradient."""

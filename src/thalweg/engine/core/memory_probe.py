@@ -46,42 +46,29 @@ void prefetch(int64_t count, char *const *objects, int64_t offset, int64_t num_r
     }
 }
 
-/* Return a hash of the layout of one tensor, and write its address to `at`; 0 if it is not plain memory of the CPU. */
-static uint64_t layout_hash(char *object, int64_t k, int64_t offset, int64_t keys,
-                            int (*const *query)(void *tensor, void *answer), void **at) {
-    void *tensor = object + offset;
-    /* Its index, its class (the word after the reference count), and its dispatch keys, negation included. */
-    uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)object)[1]);
-    sum = mixed(sum, *(uint64_t *)(*(char **)tensor + keys));
-    int32_t dtype, device, layout;
-    int64_t dim, *sizes, *strides;
-    /* In this order: a tensor on another device may have no address, and one that is not strided no strides. */
-    if (query[1](tensor, &dtype) || query[2](tensor, &device) || query[3](tensor, &layout) || device || layout
-        || query[0](tensor, at) || query[4](tensor, &dim) || query[5](tensor, &sizes) || query[6](tensor, &strides))
-        return 0;
-    sum = mixed(mixed(sum, (uint64_t)dtype), (uint64_t)dim);
-    for (int64_t d = 0; d < dim; d++) sum = mixed(mixed(sum, (uint64_t)sizes[d]), (uint64_t)strides[d]);
-    return sum | (sum == 0);
-}
-
 /* Return a hash of the layouts of all tensors, and write their addresses to `at`; 0 if a tensor is not plain memory of
-   the CPU. With one thread, OpenMP is not called. */
+   the CPU. */
 uint64_t probe(int64_t count, char *const *objects, int64_t offset, int64_t keys,
               int (*const *query)(void *tensor, void *answer), void **at, int64_t threads) {
     uint64_t all = 1, unsupported = 0;
-    if (threads > 1) {
-        #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all, unsupported)
-        for (int64_t k = 0; k < count; k++) {
-            uint64_t sum = layout_hash(objects[k], k, offset, keys, query, at + k);
-            unsupported += !sum;
-            all += sum;
+    #pragma omp parallel for num_threads((int)threads) schedule(static) reduction(+ : all) reduction(| : unsupported)
+    for (int64_t k = 0; k < count; k++) {
+        void *tensor = objects[k] + offset;
+        /* Its index, its class (the word after the reference count), and its dispatch keys, negation included. */
+        uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)objects[k])[1]);
+        sum = mixed(sum, *(uint64_t *)(*(char **)tensor + keys));
+        int32_t dtype, device, layout;
+        int64_t dim, *sizes, *strides;
+        /* In this order: a tensor on another device may have no address, and one that is not strided no strides. */
+        if (query[1](tensor, &dtype) || query[2](tensor, &device) || query[3](tensor, &layout) || device || layout
+            || query[0](tensor, at + k) || query[4](tensor, &dim) || query[5](tensor, &sizes)
+            || query[6](tensor, &strides)) {
+            unsupported = 1;
+            continue;
         }
-    } else {
-        for (int64_t k = 0; k < count; k++) {
-            uint64_t sum = layout_hash(objects[k], k, offset, keys, query, at + k);
-            unsupported += !sum;
-            all += sum;
-        }
+        sum = mixed(mixed(sum, (uint64_t)dtype), (uint64_t)dim);
+        for (int64_t d = 0; d < dim; d++) sum = mixed(mixed(sum, (uint64_t)sizes[d]), (uint64_t)strides[d]);
+        all += sum;
     }
     return unsupported ? 0 : all | (all == 0);
 }

@@ -35,7 +35,7 @@ class Kernel:
         self.passes = passes
         self._step = library.step
         self._step.restype = None
-        self._step.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+        self._step.argtypes = [*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p]
 
     def __call__(
         self,
@@ -44,8 +44,7 @@ class Kernel:
         addresses: "array[int]",
         coefficients: "array[float]",
         row_stride: int,
-        shares: int,
-        concurrent: bool,
+        threads: int,
         model: "array[float]",
     ) -> None:
         """Run some passes over tensors.
@@ -56,13 +55,12 @@ class Kernel:
             addresses: The addresses of all tensors, column by column; ``c_source`` lists the columns.
             coefficients: The scalars of the step, a row for each tensor or one row for all.
             row_stride: The length of a row; 0 if there is one row for all.
-            shares: The number of parts into which the elements are divided.
-            concurrent: If true, each share has a thread of OpenMP.
+            threads: The number of threads.
             model: The results of reductions over the model. Those of earlier calls are read, new ones are written.
         """
         pointers = (values.buffer_info()[0] for values in (sizes, addresses, coefficients))
         count = len(sizes) // 4
-        self._step(numbers[0], numbers[-1], count, *pointers, row_stride, shares, concurrent, model.buffer_info()[0])
+        self._step(numbers[0], numbers[-1], count, *pointers, row_stride, threads, model.buffer_info()[0])
 
 
 class BoundKernel:
@@ -71,16 +69,14 @@ class BoundKernel:
     Args:
         kernel: The kernel.
         batch: The parameters.
-        shares: The number of parts that one thread computes in turn. By default each thread computes a part.
 
     Raises:
         UnavailableError: If the kernel cannot run the batch.
     """
 
-    def __init__(self, kernel: Kernel, batch: ParameterBatch, shares: int | None = None) -> None:
+    def __init__(self, kernel: Kernel, batch: ParameterBatch) -> None:
         check_batch(kernel.passes, batch)
         self.kernel, self.batch = kernel, batch
-        self._shares = shares
         batch.memory_probe = kernel.memory_probe
         passes = kernel.passes
         sizes = [passes.sizes(param.shape or (1,)) for param in batch.params]
@@ -136,10 +132,8 @@ class BoundKernel:
             numbers: The numbers of the passes.
             model: The results of reductions over the model, read and written.
         """
-        shares = self._shares or num_threads(self.batch.num_elements)
-        concurrent = self._shares is None and shares > 1
-        arrays = self._sizes, self._addresses, self._coefficients
-        self.kernel(numbers, *arrays, self._row_stride, shares, concurrent, model)
+        threads = num_threads(self.batch.num_elements)
+        self.kernel(numbers, self._sizes, self._addresses, self._coefficients, self._row_stride, threads, model)
 
     def end(self) -> None:
         """Free the temporaries of the step, and tell autograd that the parameters were written."""

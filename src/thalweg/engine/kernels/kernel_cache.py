@@ -29,7 +29,6 @@ from thalweg.engine.kernels.recording import UnknownOperationError
 
 _KERNELS: dict[Hashable, "PendingKernel"] = {}
 builds: list[str] = []  # the names of the libraries that this process has compiled
-_NUM_SHARES = 3  # into which a kernel is divided when it is tried, as it is for threads
 _COMPILER_LOCK = Lock()  # one compiler at a time
 
 # --- pending kernels --------------------------------------------------------------------------------------------------
@@ -42,20 +41,20 @@ class PendingKernel:
 
     Args:
         build: Returns the kernel, or raises UnavailableError. It runs in a thread of its own.
-        outcome: The kernel, or the reason why there is none, if it is known already.
+        reason: The reason why there will be no kernel, if there is nothing to build.
     """
 
-    def __init__(
-        self, build: Callable[[], Kernel] | None = None, outcome: Kernel | UnavailableError | None = None
-    ) -> None:
-        self._outcome = outcome
-        self._thread: Thread | None = None
+    def __init__(self, build: Callable[[], Kernel] | None = None, reason: str = "") -> None:
+        self._outcome: Kernel | UnavailableError | None = UnavailableError(reason) if build is None else None
+        # Each build has a thread that ends with it. A thread that has computed keeps a team of OpenMP threads, and with
+        # more of these than cores OpenMP stops spinning: all small operations of the process become ten times slower.
+        # A script that ends waits for the thread, but not for the compiler, which is killed.
+        self._thread = Thread(target=self._run, args=(build,), name="thalweg-compiler", daemon=False)
         if build is not None:
-            # Each build has a thread that ends with it. A thread that has computed may keep a team of OpenMP threads,
-            # and with more of these than cores OpenMP stops spinning: all small operations of the process become ten
-            # times slower. A script waits for the thread, which ends soon: `c_compiler` kills the compiler.
-            self._thread = Thread(target=self._run, args=(build,), name="thalweg-compiler", daemon=False)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # the interpreter is shutting down, or the system has no more threads
+                self._outcome = UnavailableError(str(error))
 
     def _run(self, build: Callable[[], Kernel]) -> None:
         try:
@@ -63,7 +62,7 @@ class PendingKernel:
         except UnavailableError as error:
             self._outcome = error
         except BaseException as error:  # a user's rule may do anything; another backend will run it, or show the error
-            self._outcome = UnavailableError(f"{type(error).__name__}: {error}")
+            self._outcome = UnavailableError(f"the kernel cannot be tried: {type(error).__name__}: {error}")
 
     def done(self) -> bool:
         """Return True if it is known what becomes of the kernel."""
@@ -71,9 +70,9 @@ class PendingKernel:
 
     @property
     def abandoned(self) -> bool:
-        """True in a forked process if the thread that compiles the kernel has stayed with the parent."""
-        ended = self._thread is not None and not self._thread.is_alive()  # first: its outcome is there before it ends
-        return ended and self._outcome is None
+        """True in a forked process if the thread that builds the kernel has stayed with the parent."""
+        is_alive = self._thread.is_alive()  # before the outcome, which is there when the thread ends
+        return self._outcome is None and not is_alive
 
     def result(self) -> Kernel:
         """Wait for the kernel and return it.
@@ -81,7 +80,7 @@ class PendingKernel:
         Raises:
             UnavailableError: If there will be no kernel.
         """
-        if self._outcome is None and self._thread is not None:
+        if self._outcome is None:
             self._thread.join()
         if isinstance(self._outcome, Kernel):
             return self._outcome
@@ -99,25 +98,21 @@ def lookup(batch: ParameterBatch) -> PendingKernel | None:
     """
     key = _key(batch)
     if key not in _KERNELS or _KERNELS[key].abandoned:
-        kernel = _load_without_compiling(KernelSpec(batch))
-        if kernel is None:
+        pending = _load_without_compiling(KernelSpec(batch))
+        if pending is None:
             return None
-        _KERNELS[key] = kernel
+        _KERNELS[key] = pending
     return _KERNELS[key]
 
 
 def compile_in_background(batch: ParameterBatch) -> PendingKernel:
     """Return the kernel of a batch; start a compiler in the background unless the kernel exists."""
-    kernel = lookup(batch)
-    if kernel is None:
-        try:
-            spec = KernelSpec(batch)
-            source = spec.print_source(c_source)  # in this thread: torch's modes belong to a thread
-            kernel = PendingKernel(partial(_build, spec, source))
-        except RuntimeError as error:  # the interpreter is shutting down
-            kernel = PendingKernel(outcome=UnavailableError(str(error)))
-        _KERNELS[_key(batch)] = kernel
-    return kernel
+    pending = lookup(batch)
+    if pending is None:
+        spec = KernelSpec(batch)
+        source = spec.print_source(c_source)  # in this thread: torch's modes belong to a thread
+        pending = _KERNELS[_key(batch)] = PendingKernel(partial(_build, spec, source))
+    return pending
 
 
 def _key(batch: ParameterBatch) -> Hashable:
@@ -140,22 +135,23 @@ def _load_without_compiling(spec: KernelSpec) -> PendingKernel | None:
     try:
         source = spec.print_source(c_source)
     except UnknownOperationError as error:
-        return PendingKernel(outcome=UnavailableError(f"kernels do not know {error}"))
+        return PendingKernel(reason=f"kernels do not know {error}")
     except Exception as error:  # a user's rule may do anything; another backend will run it, or show the error
-        reason = f"the rule cannot be recorded: {type(error).__name__}: {error}"
-        return PendingKernel(outcome=UnavailableError(reason))
+        return PendingKernel(reason=f"the rule cannot be recorded: {type(error).__name__}: {error}")
     for parallel in (True, False):
         library = library_cache.read(c_compiler.library_name(source, parallel=parallel))
         if library is not None:
-            with suppress(OSError, UnavailableError):  # it is compiled again
-                return PendingKernel(outcome=_load(spec, library))
+            pending = PendingKernel(partial(_load, spec, library))
+            with suppress(UnavailableError):  # it is compiled again
+                pending.result()
+                return pending
     if c_compiler.compiler() is None:
-        reason = "no C compiler was found (cc, gcc, clang, or the command in CC)"
-        return PendingKernel(outcome=UnavailableError(reason))
+        return PendingKernel(reason="no C compiler was found (cc, gcc, clang, or the command in CC)")
     return None
 
 
 def _build(spec: KernelSpec, source: str) -> Kernel:
+    """Compile a kernel, and keep its library."""
     failure: Exception | None = None
     with _COMPILER_LOCK:
         deadline = monotonic() + c_compiler.TIME_LIMIT_S
@@ -167,7 +163,7 @@ def _build(spec: KernelSpec, source: str) -> Kernel:
                 loaded = _load(spec, library)
                 library_cache.keep(name, library)
                 return loaded
-            except (c_compiler.CompilerError, OSError, UnavailableError) as error:
+            except (c_compiler.CompilerError, UnavailableError) as error:
                 failure = failure or error
     raise UnavailableError(str(failure))
 
@@ -176,12 +172,10 @@ def _load(spec: KernelSpec, library: bytes) -> Kernel:
     """Load a kernel, and try it against the loop."""
     try:
         loaded = Kernel(library_cache.load(library), spec.passes)
-        _try_against_loop(spec, loaded)
-        return loaded
-    except (OSError, UnavailableError):
-        raise
-    except Exception as error:  # a user's rule may do anything with parameters that are not the user's
-        raise UnavailableError(f"the kernel cannot be tried: {type(error).__name__}: {error}") from error
+    except (OSError, AttributeError) as error:
+        raise UnavailableError(f"the kernel cannot be loaded: {error}") from error
+    _try_against_loop(spec, loaded)
+    return loaded
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------
@@ -197,7 +191,7 @@ def _try_against_loop(spec: KernelSpec, candidate: Kernel) -> None:
         grads = [wave.to(spec.dtype) for wave in waves]
         with torch.inference_mode(False), torch.no_grad():
             loop.run([BatchStep(looped, grads, coefficients)])
-            bound_kernel = BoundKernel(candidate, stepped, shares=_NUM_SHARES)
+            bound_kernel = BoundKernel(candidate, stepped)
             bound_kernel.begin(BatchStep(stepped, grads, coefficients))
             kernel.run([bound_kernel])
     if not all(map(_are_equal, _tensors(stepped), _tensors(looped))):
@@ -213,15 +207,12 @@ def _example_batch(spec: KernelSpec) -> ParameterBatch:
 
 
 def _example_shapes(spec: KernelSpec) -> list[tuple[int, ...]]:
-    # The last shape has a block for each share. With fewer elements, neither torch nor the kernel uses other threads.
-    largest = MIN_NUMEL_FOR_THREADS - 1
     if spec.elementwise:
-        return [(n,) for n in (1, 40, 0, 7, largest)]
+        return [(n,) for n in (1, 40, 0, 7, MIN_NUMEL_FOR_THREADS)]
     if spec.num_dims == 1:
-        return [(1,), (40,), (7,), (largest,)]
-    batch, rows = [2] * (spec.num_dims - 2), 131
-    shapes = [(1, 1), (5, 8), (7, 1), (rows, largest // (rows * math.prod(batch)))]
-    return [(*batch, *sides) for sides in shapes]
+        return [(1,), (40,), (7,), (MIN_NUMEL_FOR_THREADS + 5,)]
+    # The last shape has several blocks, for several threads.
+    return [(*[2] * (spec.num_dims - 2), *sides) for sides in ((1, 1), (5, 8), (7, 1), (300, 131))]
 
 
 def _tensors(batch: ParameterBatch) -> list[Tensor]:
