@@ -1,6 +1,7 @@
 """Check of sharded parameters: two processes, each with half of each parameter, take the steps of one process."""
 
 import atexit
+import os
 import pickle
 import subprocess
 import sys
@@ -103,6 +104,8 @@ def _serve(folder: Path, rank: int) -> None:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what others print is no reply: optimizers, and gloo before torch 2.9
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
@@ -112,7 +115,7 @@ def _serve(folder: Path, rank: int) -> None:
             reply = _DONE
         except Exception as error:  # an optimizer of another library may raise anything; all of it is a failure
             reply = " ".join(f"{type(error).__name__}: {error}".split())
-        print(reply, flush=True)
+        print(reply, file=replies, flush=True)
 
 
 def _train_sharded(folder: Path, mesh: Any, rank: int) -> None:
