@@ -124,7 +124,7 @@ def _serve(folder: Path, rank: int) -> None:
     import torch.distributed as dist
 
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what an optimizer prints is no reply
+    os.dup2(2, 1)  # what others print is no reply: optimizers, and gloo before torch 2.9
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for line in sys.stdin:

@@ -96,9 +96,9 @@ class MemoryProbe:
             objects: The ids of the tensors.
             records: The ids of the dictionaries.
         """
-        if _dispatch_keys_offset() is not None:
+        if (offsets := _offsets()) is not None:
             tensors, dictionaries = objects.buffer_info(), records.buffer_info()
-            self._fetch(tensors[1], tensors[0], _OFFSET, dictionaries[1], dictionaries[0])
+            self._fetch(tensors[1], tensors[0], offsets[0], dictionaries[1], dictionaries[0])
 
     def __call__(self, objects: "array[int]", threads: int) -> tuple[int, "array[int]"]:
         """Read the layouts of tensors.
@@ -111,10 +111,10 @@ class MemoryProbe:
             The fingerprint of all layouts, 0 if it cannot be computed; and the address of each tensor.
         """
         addresses = array("Q", bytes(8 * len(objects)))
-        keys = _dispatch_keys_offset()
-        if keys is None:
+        offsets, functions = _offsets(), _functions()
+        if offsets is None or functions is None:
             return 0, addresses
-        pointers = objects.buffer_info()[0], _OFFSET, keys, ctypes.addressof(_functions()), addresses.buffer_info()[0]
+        pointers = objects.buffer_info()[0], *offsets, ctypes.addressof(functions), addresses.buffer_info()[0]
         return self._probe(len(addresses), *pointers, threads), addresses
 
 
@@ -154,23 +154,35 @@ class CachedCheck:
 
 
 _SEARCH_BYTES = 192  # of a C++ tensor, which is larger
-_OFFSET = object.__basicsize__  # THPVariable in torch's python_variable.h: the C++ tensor follows the object's header
+# THPVariable in torch's python_variable.h: the C++ tensor follows the object's header; before torch 2.10, after a flag.
+_TENSOR_OFFSETS = object.__basicsize__, object.__basicsize__ + 8
 
 
 @cache
-def _dispatch_keys_offset() -> int | None:
-    """Return the offset of the dispatch keys in a C++ tensor; None if the layout of this torch is not the known one."""
-    samples = [torch.zeros(1), torch._neg_view(torch.zeros(1)), torch.zeros(1, dtype=torch.complex64).conj()]
-    if any(ctypes.c_void_p.from_address(id(sample) + _OFFSET).value != sample._cdata for sample in samples):
-        return None
+def _offsets() -> tuple[int, int] | None:
+    """Return the offset of the C++ tensor in a Python tensor, and that of its dispatch keys in the C++ tensor.
+
+    None if the layout of this torch is not a known one.
+    """
+    real, complex_ = torch.zeros(1, device="cpu"), torch.zeros(1, dtype=torch.complex64, device="cpu")
+    samples = [real, torch._neg_view(real), complex_.conj()]
+    tensor_offsets = [
+        offset
+        for offset in _TENSOR_OFFSETS
+        if all(ctypes.c_void_p.from_address(id(sample) + offset).value == sample._cdata for sample in samples)
+    ]
     words = [(ctypes.c_uint64 * (_SEARCH_BYTES // 8)).from_address(sample._cdata) for sample in samples]
     keys = [torch._C._dispatch_keys(sample).raw_repr() for sample in samples]
-    offsets = [8 * k for k, values in enumerate(zip(*words, strict=True)) if list(values) == keys]
-    return offsets[0] if len(offsets) == 1 else None
+    keys_offsets = [8 * k for k, values in enumerate(zip(*words, strict=True)) if list(values) == keys]
+    return (tensor_offsets[0], keys_offsets[0]) if len(tensor_offsets) == len(keys_offsets) == 1 else None
 
 
 @cache
-def _functions() -> "ctypes.Array[ctypes.c_void_p]":
+def _functions() -> "ctypes.Array[ctypes.c_void_p] | None":
+    """Return the addresses of the functions that `probe` calls; None if this torch lacks one."""
     libtorch = ctypes.CDLL(torch._C.__file__)  # symbols of the libraries that it links are found through it
-    addresses = [ctypes.cast(getattr(libtorch, f"aoti_torch_get_{name}"), ctypes.c_void_p) for name in _QUERIES]
-    return (ctypes.c_void_p * len(addresses))(*addresses)
+    try:
+        functions = [getattr(libtorch, f"aoti_torch_get_{name}") for name in _QUERIES]
+    except AttributeError:
+        return None
+    return (ctypes.c_void_p * len(_QUERIES))(*(ctypes.cast(function, ctypes.c_void_p) for function in functions))
