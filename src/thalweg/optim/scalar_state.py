@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# torch counts steps in float32, where 2**24 + 1 is 2**24. Schedules and keys of random bits would stop there. torch
+# loads a count in float64 and continues it.
+_DTYPE = torch.float64
+
 
 class ScalarArray:
     """One number for each parameter of an optimizer, in one array. The entries of the state are views of its elements.
@@ -15,19 +19,17 @@ class ScalarArray:
 
     Args:
         num_params: The number of parameters of the optimizer.
-        dtype: The dtype of the entries in the state: float32 or float64.
     """
 
-    def __init__(self, num_params: int, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        self._values = array("f" if dtype == torch.float32 else "d", bytes(dtype.itemsize * num_params))
+    def __init__(self, num_params: int) -> None:
+        self._values = array("d", bytes(_DTYPE.itemsize * num_params))
         self._all_positions = range(num_params)
         self._entries = self._views()
 
     def adopt(self, record: dict[str, Any], name: str, position: int, initial: float) -> None:
         """Take over the number in a record, or the initial one. From then on the record holds the view of ours."""
         entry, saved = self._entries[position], record.get(name)
-        address = self._values.buffer_info()[0] + position * self._dtype.itemsize
+        address = self._values.buffer_info()[0] + position * _DTYPE.itemsize
         if saved is not entry or entry.data_ptr() != address:
             value = float(initial if saved is None else saved)
             if entry.data_ptr() != address:  # the view was moved: into shared memory, or by `entry.data = ...`
@@ -37,7 +39,7 @@ class ScalarArray:
 
     def _views(self) -> list[Tensor]:
         """Return a tensor for each number. Python itself reads and writes the array, which is faster."""
-        return list(torch.frombuffer(self._values, dtype=self._dtype).unbind()) if self._values else []
+        return list(torch.frombuffer(self._values, dtype=_DTYPE).unbind()) if self._values else []
 
     def at(self, positions: Sequence[int]) -> list[float]:
         """Return the numbers of the parameters at these positions."""
@@ -77,9 +79,9 @@ class ScalarState:
 
     def __init__(self, num_params: int) -> None:
         self._num_params = num_params
-        self.steps = ScalarArray(num_params, torch.float32)
+        self.steps = ScalarArray(num_params)
         self._recurrent_scalars: dict[str, ScalarArray] = {}
 
     def recurrent_scalars(self, name: str) -> ScalarArray:
         """Return the recurrent scalars of this name."""
-        return self._recurrent_scalars.setdefault(name, ScalarArray(self._num_params, torch.float64))
+        return self._recurrent_scalars.setdefault(name, ScalarArray(self._num_params))

@@ -10,8 +10,8 @@ Use: convolutional networks without tuning a learning rate. Keep η at 1, or let
 Avoid: transformers: use DAdaptAdam or Prodigy.
 Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
 Departs: it follows the authors' package `dadaptation`: the penalty does not enter ‖∇f(θ_0)‖, and a first gradient of
-zero is skipped. One difference: ‖∇f(θ_0)‖ counts as λ ‖θ_0‖ where it is smaller, so that a first gradient near zero
-does not make the penalty a step without bound.
+zero is skipped. One difference: ‖∇f(θ_0)‖ is raised to a millionth of any later ‖∇f‖ and λ ‖θ‖, so that a first
+gradient near zero does not make later steps unbounded.
 """
 
 from collections.abc import Generator
@@ -28,6 +28,8 @@ from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.distance_estimate import initial_distance, max_growth
+
+_LEAST_SHARE = 1e-6  # of the first norm in any later one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,9 @@ class DAdaptSGD(Rule, scope="model", lr_in_state=True, estimates_lr=True, owns_p
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         grad_norm, param_norm = (yield Norm(grad, over="model")), (yield Norm(param, over="model"))
-        grad_norm = torch.where(grad_norm > 0, torch.maximum(grad_norm, c.weight_decay * param_norm), grad_norm)
         first = torch.where(state.first > 0, state.first, grad_norm)
+        least = _LEAST_SHARE * torch.maximum(grad_norm, c.weight_decay * param_norm)
+        first = torch.where(first > 0, torch.maximum(first, least), first)
         gamma = torch.where(first > 0, c.lr * state.d / first, torch.zeros_like(first))
         g = decay.coupled(grad, param, c)
         r = state.r + gamma * (yield Sum(g * state.s, over="model"))
