@@ -28,7 +28,7 @@ RULES = all_rules()
 each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 # Rules whose state fades longest, or that divide by what fades. The others are tried for as long by
 # benchmarks/faults/magnitudes.py.
-FADING = ("Adam", "CAME", "Dion", "LARS", "Lion", "Muon", "NorMuon", "NovoGrad", "Scion", "Orthogonalized(Signum)")
+FADING = ("Adam", "Lion", "Muon", "NorMuon", "NovoGrad", "Orthogonalized(Signum)")
 # Gradients of these shapes determine all that a step depends on. Of (2, 7) they leave eigenvectors to rounding.
 DETERMINED = ((4, 4), (5,), ())
 NORMAL_SCALES = (1e-30, 1e-20, 1e-10, 1e-5, 1.0, 5e3, 1e5, 1e10, 1e18)
