@@ -131,7 +131,7 @@ class SOAP(Transcription):
 
     def start(self, param, group):
         sizes = {dim: size for dim, size in enumerate(param.shape) if size <= group["max_dim"]}
-        if param.dim() == 1 and not group["precondition_1d"]:
+        if sum(size > 1 for size in param.shape) < 2 and not group["precondition_1d"]:
             sizes = {}
         if group["one_sided"] and param.dim() > 0:
             sizes.pop(list(param.shape).index(max(param.shape)), None)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thalweg import optim, rules
 from thalweg.engine.eager import loop
-from thalweg.rules import Max, Mean, Rule, Sum, like_param, of_shape, record
+from thalweg.rules import Max, Mean, Norm, Rule, Sum, like_param, of_shape, record
 from thalweg.rules.core.hyper import Scalar, hyper
 
 
@@ -201,3 +201,46 @@ def test_operations_with_another_meaning_in_c_are_left_to_other_backends(added: 
     rule = OfWholeNumbers(added=added)
     assert "with the meaning that PyTorch gives it here" in str(optim.optimizer_for(rule)([torch.ones(3)]).prepare())
     assert all(map(torch.equal, run_rule(rule, (40,)), run_rule(rule, (40,), backend="loop")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByNorms(Plain, scope="model"):
+    """The state holds norms of the gradient: of all of it, of rows, of columns, of rows of norms, and of the model."""
+
+    class State:
+        all = of_shape(unit="g", key="all")
+        rows = like_param(unit="g", key="rows", reduced_dim=-1)
+        columns = like_param(unit="g", key="columns", reduced_dim=-2)
+        again = of_shape(unit="g", key="again")
+        model = of_shape(unit="g", key="model")
+
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+        rows = yield Norm(grad, dim=-1)
+        return grad, state._replace(
+            all=(yield Norm(grad)),
+            rows=rows,
+            columns=(yield Norm(grad, dim=-2)),
+            again=(yield Norm(rows)),
+            model=(yield Norm(grad, over="model")),
+        )
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("backend", ["loop", "compiled"])
+def test_norms_are_right_where_float32_has_no_squares(backend: Any, scale: float) -> None:
+    grads = [
+        scale * torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((5, 7), (70, 90), (1, 3))
+    ]
+    params = [torch.zeros_like(grad, requires_grad=True) for grad in grads]
+    optimizer = optim.optimizer_for(ByNorms())(params, backend=backend)
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer.step()
+    model = torch.cat([grad.double().flatten() for grad in grads]).norm()
+    for param, grad in zip(params, grads, strict=True):
+        exact, state = grad.double(), optimizer.state[param]
+        assert torch.equal(state["all"], exact.norm().float())
+        assert torch.equal(state["rows"], exact.norm(dim=1, keepdim=True).float())
+        assert torch.equal(state["columns"], exact.norm(dim=0, keepdim=True).float())
+        torch.testing.assert_close(state["again"], exact.norm().float())
+        assert torch.equal(state["model"], model.float())

@@ -222,5 +222,5 @@ def _is_finite_number(value: Any, minimum: float) -> bool:
 def _copied(key: str, value: Any, param: Tensor) -> Any:
     """Return a copy of a saved entry, as the state holds it. Old checkpoints of torch count steps in plain numbers."""
     if key == "step":
-        return torch.as_tensor(value, dtype=torch.float32, device="cpu").clone()
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu").clone()
     return value.to(device=param.device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)

@@ -9,6 +9,10 @@ from torch import Tensor
 
 from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
 
+# torch counts steps in float32, where 2**24 + 1 is 2**24. Schedules and keys of random bits would stop there. torch
+# loads a count in float64 and continues it.
+_DTYPE = torch.float64
+
 
 def _number(saved: Any, initial: float) -> float:
     """Return a saved number, or the initial one if there is none: nothing was saved, or a tensor without numbers."""
@@ -29,12 +33,10 @@ class ScalarArray:
 
     Args:
         num_params: The number of parameters of the optimizer.
-        dtype: The dtype of the entries in the state: float32 or float64.
     """
 
-    def __init__(self, num_params: int, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        self._values = array("f" if dtype == torch.float32 else "d", bytes(dtype.itemsize * num_params))
+    def __init__(self, num_params: int) -> None:
+        self._values = array("d", bytes(_DTYPE.itemsize * num_params))
         self._all_positions = range(num_params)
         self._entries_are_fake = fake_mode_is_active()  # a fake tensor cannot be a view of real memory
         self._entries = self._views()
@@ -52,13 +54,13 @@ class ScalarArray:
             record[name] = entry
 
     def _address(self, position: int) -> int:
-        return self._values.buffer_info()[0] + position * self._dtype.itemsize
+        return self._values.buffer_info()[0] + position * _DTYPE.itemsize
 
     def _views(self) -> list[Tensor]:
         """Return a tensor for each number. Python itself reads and writes the array, which is faster."""
         if self._entries_are_fake:
-            return [torch.tensor(value, dtype=self._dtype) for value in self._values]
-        return list(torch.frombuffer(self._values, dtype=self._dtype).unbind()) if self._values else []
+            return [torch.tensor(value, dtype=_DTYPE) for value in self._values]
+        return list(torch.frombuffer(self._values, dtype=_DTYPE).unbind()) if self._values else []
 
     def _copy_to_fake_entries(self, positions: Iterable[int]) -> None:
         if self._entries_are_fake:
@@ -113,9 +115,9 @@ class ScalarState:
 
     def __init__(self, num_params: int) -> None:
         self._num_params = num_params
-        self.steps = ScalarArray(num_params, torch.float32)
+        self.steps = ScalarArray(num_params)
         self._recurrent_scalars: dict[str, ScalarArray] = {}
 
     def recurrent_scalars(self, name: str) -> ScalarArray:
         """Return the recurrent scalars of this name."""
-        return self._recurrent_scalars.setdefault(name, ScalarArray(self._num_params, torch.float64))
+        return self._recurrent_scalars.setdefault(name, ScalarArray(self._num_params))

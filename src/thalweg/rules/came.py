@@ -24,8 +24,8 @@ from thalweg.rules.core.records import record
 from thalweg.rules.core.reductions import Mean
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
-from thalweg.rules.math.factored import is_factored, is_unfactored, reconstruct, update_factors
-from thalweg.rules.math.roots import root
+from thalweg.rules.math.factored import is_factored, is_unfactored, reconstruct_root, update_factors
+from thalweg.rules.math.roots import as_divisor, root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,13 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
         if grad.dim() > 1:
             rows, columns = yield from update_factors(square, state.rows, state.columns, c.beta2, c.fresh2)
             state = state._replace(rows=rows, columns=columns)
-            estimate = yield from reconstruct(rows, columns)
+            estimate = yield from reconstruct_root(rows, columns)
         else:
-            estimate = c.beta2 * state.v + c.fresh2 * square
-            state = state._replace(v=estimate)
-        rms = root((yield Mean(grad * grad / estimate)))
-        u = grad / root(estimate) * torch.clamp(rms / c.clip, min=1.0).reciprocal()
+            v = c.beta2 * state.v + c.fresh2 * square
+            estimate, state = root(as_divisor(v)), state._replace(v=v)
+        u = grad / estimate
+        rms = root((yield Mean(u * u)))
+        u = u * torch.clamp(rms / c.clip, min=1.0).reciprocal()
         m = c.beta1 * state.m + c.fresh1 * u
         state = state._replace(m=m)
         if grad.dim() < 2:
@@ -86,4 +87,4 @@ class CAME(decay.Decoupled, scope="tensor", supports_complex=False):
             deviation, state.deviation_rows, state.deviation_columns, c.beta3, c.fresh3
         )
         state = state._replace(deviation_rows=rows, deviation_columns=columns)
-        return m / root((yield from reconstruct(rows, columns))), state
+        return m / (yield from reconstruct_root(rows, columns)), state

@@ -13,9 +13,9 @@ Use: convolutional networks without tuning a learning rate. Keep η at 1, or let
 Avoid: transformers: use DAdaptAdam or Prodigy.
 Source: Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
 Departs: it follows the authors' package `dadaptation`: the penalty does not enter N, and a first gradient of zero is
-skipped. N counts as ‖√ρ λ θ_0‖ where it is smaller, so that a first gradient near zero does not make the penalty a step
-without bound. The package refuses groups with several learning rates above 0; here a group at ρη' takes the steps that
-it would take at η' with its parameters in units √ρ times as large.
+skipped. N is raised to a millionth of any later ‖√ρ ∇f‖ and ‖√ρ λ θ‖, so that a first gradient near zero does not make
+later steps unbounded. The package refuses groups with several learning rates above 0; here a group at ρη' takes the
+steps that it would take at η' with its parameters in units √ρ times as large.
 """
 
 from collections.abc import Generator
@@ -32,6 +32,8 @@ from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.distance_estimate import counts_in_sums, initial_distance, max_growth
+
+_LEAST_SHARE = 1e-6  # of the first norm in any later one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,9 @@ class DAdaptSGD(
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:
         grad_norm = yield Norm(c.root_lr_ratio * grad, over="model")
         penalty_norm = yield Norm((c.root_lr_ratio * c.weight_decay) * param, over="model")
-        grad_norm = torch.where(grad_norm > 0, torch.maximum(grad_norm, penalty_norm), grad_norm)
         first = torch.where(state.first > 0, state.first, grad_norm)
+        least = _LEAST_SHARE * torch.maximum(grad_norm, penalty_norm)
+        first = torch.where(first > 0, torch.maximum(first, least), first)
         unit = torch.where(first > 0, state.d / first, torch.zeros_like(first))
         g = decay.coupled(grad, param, c)
         r = state.r + c.model_lr * unit * (yield Sum(c.counts * g * state.s, over="model"))

@@ -26,7 +26,8 @@ from thalweg.rules.core.hyper import Scalar, epsilon, hyper, learning_rate, mean
 from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
-from thalweg.rules.math.matrices import as_matrix, matrix_shape, positive_or_one
+from thalweg.rules.math.matrices import as_matrix, matrix_shape
+from thalweg.rules.math.roots import as_divisor
 
 
 def _factor_shape(rule: Any, shape: torch.Size) -> torch.Size:
@@ -64,7 +65,7 @@ class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
         b = as_matrix(state.m + grad)
         size = b.abs().amax()
         is_zero = size == 0  # False for NaN
-        scale = positive_or_one(size)  # The square of an element may be too large or too small for the dtype.
+        scale = as_divisor(size)  # The square of an element may be too large or too small for the dtype.
         b = b / scale
         left, triangle = torch.linalg.qr(b @ state.factor)
         left = torch.where(triangle.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) < 0, -left, left)

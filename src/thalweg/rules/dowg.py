@@ -28,7 +28,7 @@ from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.distance_estimate import counts_in_sums
-from thalweg.rules.math.roots import hypot
+from thalweg.rules.math.roots import as_divisor, hypot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,5 +53,4 @@ class DoWG(Rule, scope="model", estimates_lr=True, has_shared_state=True, shared
         distance = yield Norm(c.counts * displacement, over="model")
         r = torch.clamp(torch.maximum(state.r, distance), min=c.eps)
         weighted_norm = hypot(state.weighted_norm * (state.r / r), (yield Norm(c.counts * g, over="model")))
-        divisor = torch.where(weighted_norm > 0, weighted_norm, 1.0)  # no gradient so far gives no step
-        return r * (g / divisor), state._replace(r=r, weighted_norm=weighted_norm)
+        return r * (g / as_divisor(weighted_norm)), state._replace(r=r, weighted_norm=weighted_norm)

@@ -31,9 +31,8 @@ from thalweg.rules.math.matrices import (
     matrix_shape,
     newton_schulz,
     polynomial_choice,
-    positive_or_one,
 )
-from thalweg.rules.math.roots import root
+from thalweg.rules.math.roots import as_divisor, root
 
 
 def _rows_shape(rule: Any, shape: torch.Size) -> torch.Size:
@@ -75,5 +74,5 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
         v = c.beta2 * state.v + c.fresh2 * (orthogonal * orthogonal).mean(-1, keepdim=True)
         scaled = orthogonal / (root(v) + c.eps)
         # A gradient of zero gives no step. Any other, however small, gives one of full size.
-        direction = 0.2 * param.numel() ** 0.5 * (scaled / positive_or_one(frobenius_norm(scaled)))
+        direction = 0.2 * param.numel() ** 0.5 * (scaled / as_divisor(frobenius_norm(scaled)))
         return direction.reshape(param.shape), state._replace(buffer=buffer, v=v)

@@ -34,7 +34,8 @@ from thalweg.rules.core.rule import MAX_DIMS
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.hashing import standard_normal
-from thalweg.rules.math.matrices import mode_gram, mode_product, positive_or_one
+from thalweg.rules.math.matrices import mode_gram, mode_product
+from thalweg.rules.math.roots import as_divisor
 
 
 def _sizes(shape: torch.Size) -> Sequence[int]:
@@ -116,7 +117,7 @@ class PSGDKron(
         factors = [getattr(state, f"q{dim}") for dim in range(mean.dim())]
         # All products are made of numbers near 1 and rescaled in the end, since gradients and factors have any size.
         size = _largest(mean)
-        mean = mean / positive_or_one(size)
+        mean = mean / as_divisor(size)
         if c.updates_factors:
             rms = yield from _root_mean_square(mean)
             noise = standard_normal(mean, c)
@@ -128,7 +129,7 @@ class PSGDKron(
         for dim, factor in enumerate(_normalized(factors)):
             d = _multiply(factor, _multiply(factor, d, dim), dim, transposed=True)
         rms = yield from _root_mean_square(d)
-        d = (d * torch.minimum(size, c.clip / positive_or_one(rms))).reshape(grad.shape)
+        d = (d * torch.minimum(size, c.clip / as_divisor(rms))).reshape(grad.shape)
         return d, state._replace(m=m, **{f"q{dim}": factor for dim, factor in enumerate(factors)})
 
 
@@ -158,7 +159,7 @@ def _updated_factors(
         grad, noise = _multiply(factor, grad, dim), _divide(factor, noise, dim)
     # Only the ratio of the two matters. Numbers of at most 1 have squares, and squares of these.
     grad, noise = grad * torch.clamp(grad_size, max=1.0), noise / torch.clamp(grad_size, min=1.0)
-    scale = positive_or_one(torch.maximum(_largest(grad), _largest(noise)))
+    scale = as_divisor(torch.maximum(_largest(grad), _largest(noise)))
     grad, noise = grad / scale, noise / scale
     new = []
     for dim, factor in enumerate(factors):

@@ -8,9 +8,9 @@
     d_t = m_t / (√v_t + ε), rotated back
     θ_t = (1 - ηλ) (θ_{t-1} - η √(1 - β₂^(t-1)) / (1 - β₁^(t-1)) d_t)
 
-The first step only initializes H and Q. Some dimensions are not rotated: a dimension larger than N, that of a vector
-unless precondition_1d is set, a single number, and with one_sided the largest dimension (the first of several). A
-parameter without a rotated dimension is updated by Adam, one step late.
+The first step only initializes H and Q. Some dimensions are not rotated: a dimension larger than N, with one_sided the
+largest dimension (the first of several), and unless precondition_1d is set those of vectors and of matrices of one row
+or column. A parameter without a rotated dimension is updated by Adam, one step late.
 
 Use: language models and image models with larger batches, at AdamW's settings with a larger η. With one_sided it takes
 a quarter of the time on the matrices of a transformer.
@@ -18,7 +18,8 @@ Avoid: dimensions of many thousands: each needs square matrices of its size. Vec
 determine few eigenvectors of a vector, and rounding determines the others.
 Source: Vyas et al. 2024, arXiv:2409.11321, Algorithm 3.
 Departs: the first step, ε before the correction, the decay after the step, N, and vectors that are not rotated, as in
-the authors' code. m is stored in the basis in which it is used; only rounding differs. β is β₂ by default. In the
+the authors' code, except that matrices of one row or column count as vectors. m is stored in the basis in which it is
+used; only rounding differs. β is β₂ by default. In the
 paper, one-sided applies to matrices only.
 """
 
@@ -39,7 +40,8 @@ from thalweg.rules.math.roots import root
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
     """Return the dimensions that are rotated."""
-    if len(shape) == 1 and not rule.precondition_1d:
+    is_vector = sum(size > 1 for size in shape) < 2
+    if is_vector and not rule.precondition_1d:
         return []
     largest = max(range(len(shape)), key=shape.__getitem__, default=None) if rule.one_sided else None
     return [dim for dim, size in enumerate(shape) if size <= rule.max_dim and dim != largest]
@@ -57,7 +59,7 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
     update_every: int = count(10, ">= 1", symbol="n", doc="steps between two updates of the basis")
     max_dim: int = count(10_000, ">= 1", symbol="N", doc="largest dimension that is rotated")
     one_sided: bool = switch(False, doc="do not rotate the largest dimension")
-    precondition_1d: bool = switch(False, doc="rotate vectors too")
+    precondition_1d: bool = switch(False, doc="rotate vectors, and matrices of one row or column, too")
     weight_decay: Scalar = decay.shrinkage(0.01)
 
     State = type(  # type: ignore[assignment]  # one field for each possible dimension
@@ -100,7 +102,9 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
         for dim in dims:
             rotated_grad = mode_product(rotated_grad, getattr(state, f"q{dim}"), dim)
         m = c.beta1 * state.m + c.fresh1 * rotated_grad
+        # A rotation may gather a gradient in one number, whose square is too large for the dtype.
         v = c.beta2 * state.v + c.fresh2 * (rotated_grad * rotated_grad)
+        v = torch.clamp(v, max=torch.finfo(v.dtype).max)
         d = c.size * m / (root(v) + c.eps)
         for dim in dims:
             basis = getattr(state, f"q{dim}")

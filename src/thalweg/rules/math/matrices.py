@@ -14,6 +14,7 @@ from thalweg.rules.core.hyper import choice
 from thalweg.rules.core.rule import MAX_DIMS
 from thalweg.rules.core.state import of_shape
 from thalweg.rules.math.polar_express import polar_express
+from thalweg.rules.math.roots import as_divisor
 
 # Of the iteration that orthogonalizes a matrix (Jordan et al. 2024).
 JORDAN_COEFFICIENTS = (3.4445, -4.775, 2.0315)
@@ -68,13 +69,8 @@ def newton_schulz(matrix: Tensor, polynomials: Sequence[Sequence[Any]], eps: Any
 def frobenius_norm(matrix: Tensor) -> Tensor:
     """Return the norm of a matrix, of shape (..., 1, 1), even if squares are too large or too small for the dtype."""
     largest = matrix.abs().amax((-2, -1), keepdim=True)
-    scale = positive_or_one(largest)
+    scale = as_divisor(largest)
     return scale * torch.linalg.matrix_norm(matrix / scale, keepdim=True)
-
-
-def positive_or_one(sizes: Tensor) -> Tensor:
-    """Return sizes as divisors: 1 in place of 0, so that 0 over its size is 0."""
-    return torch.where(sizes == 0, 1.0, sizes)
 
 
 def _left_factor(square: Tensor, polynomials: Sequence[Sequence[Any]]) -> Tensor:
@@ -142,7 +138,7 @@ def power_iteration(basis: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns the new eigenvectors and the permutation that sorts the old ones by descending estimates of eigenvalues.
     """
-    product = matrix @ basis
+    product = (matrix / as_divisor(matrix.abs().amax())) @ basis  # so that no number is near the limits of a dtype
     order = torch.argsort((basis * product).sum(-2), descending=True)
     # The Q of a QR decomposition. `torch.linalg.qr` would compute R too, which takes a tenth to a third of its time.
     return torch.linalg.householder_product(*torch.geqrf(product.index_select(-1, order))), order
@@ -208,7 +204,7 @@ def _representable_share(mean: Tensor, tensor: Tensor, keep: Any, fresh: Any) ->
     # Over the square root of the largest number, a square stays below 1.
     unit = limits.max**-0.5
     norm = frobenius_norm(tensor.reshape(1, -1) * unit).view(())
-    trace = keep * (mean.diagonal().sum() / limits.max) + fresh * norm * norm
+    trace = keep * (mean.diagonal() / limits.max).sum() + fresh * norm * norm
     return torch.clamp(_LARGEST_TRACE / trace, max=1.0)
 
 

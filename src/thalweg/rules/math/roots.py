@@ -1,4 +1,4 @@
-"""Roots: the correctly rounded square root, the root of a sum of two squares, and a cube root.
+"""Roots: the correctly rounded square root, the root of two squares, a cube root, and safe divisors.
 
 On a CPU, PyTorch built with MKL rounds some square roots to a neighbouring number (0.6 % of float32 values,
 lab/LOG.md). C does not. Rules use `root` instead of `torch.sqrt`, so that a step has the same bits in every backend.
@@ -30,6 +30,22 @@ def root(x: Tensor) -> Tensor:
     return torch.sqrt(x.double()).to(x.dtype)  # the conversion rounds away an error in the last bits of float64
 
 
+def as_divisor(x: Tensor) -> Tensor:
+    """Return x with 1 in place of 0, so that 0 / 0 becomes 0.
+
+    Args:
+        x: A tensor.
+
+    Returns:
+        A tensor of the same shape.
+
+    Example:
+        >>> as_divisor(torch.tensor([0.0, 3.0]))
+        tensor([1., 3.])
+    """
+    return torch.where(x == 0, torch.ones_like(x), x)
+
+
 def hypot(a: Tensor, b: Any) -> Tensor:
     """Return √(a² + b²) of numbers >= 0, also where their squares are too large or too small for the dtype.
 
@@ -45,7 +61,7 @@ def hypot(a: Tensor, b: Any) -> Tensor:
         tensor([5.0000e+30, 5.0000e-30, 0.0000e+00])
     """
     largest = torch.clamp(a, min=b)
-    scale = torch.where(largest > 0, largest, 1.0)
+    scale = as_divisor(largest)
     x, y = a / scale, b / scale
     return largest * root(x * x + y * y)
 

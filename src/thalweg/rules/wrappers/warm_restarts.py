@@ -38,6 +38,8 @@ class WarmRestarts(Wrapper):
 
     def base_lr(self, step: int) -> Any:
         elapsed, period = float(step - 1), float(self.period)
+        if self.stretch == 1:  # after millions of steps there may be millions of restarts
+            elapsed %= period
         while elapsed >= period:
             elapsed, period = elapsed - period, period * float(self.stretch)
         factor = (1 + math.cos(math.pi * elapsed / period)) / 2
