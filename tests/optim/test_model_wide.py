@@ -162,7 +162,7 @@ def test_a_learning_rate_is_the_unit_of_the_parameters(
             for group, unit in zip(groups, in_units, strict=True):
                 group["eps"] = settings["eps"] * unit
         running = optimizer(groups, **settings)
-        run(lambda _: running, replace(present, lrs=lambda _, lrs=lrs: lrs), params, units=in_units)
+        run(optimizer, replace(present, lrs=lambda _, lrs=lrs: lrs), params, units=in_units, optimizer=running)
         ends.append([param.detach() * unit for param, unit in zip(params, in_units, strict=True)])
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-12)
 

@@ -3,7 +3,7 @@
 What is read from groups and state is cached, and read again whenever it is missing or has changed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_not
 from typing import Any, ClassVar
@@ -25,6 +25,8 @@ from thalweg.optim.shared_state import MODEL_STEPS
 from thalweg.rules import Rule
 from thalweg.rules.explanation.setting_checks import schedule_conflict
 
+BoundGradients = list[tuple[Binding, list[Tensor]]]  # the bindings of a group with the gradients of their parameters
+
 _GRAD = attrgetter("grad")  # faster in a map than a comprehension
 
 
@@ -42,21 +44,30 @@ class StepPreparation(torch.optim.Optimizer):
         """Return the step of each batch of parameters that have a gradient."""
         self._follow_state()
         numbers = range(len(self.param_groups))
+        if self.rule.traits.has_shared_state or self.rule.traits.uses_model_lr:
+            return self._prepare_jointly(numbers)
+        steps = []
+        for number in numbers:
+            program_for = self._program_for(number)
+            steps += self._steps(number, program_for, self._bind_gradients(number, program_for))
+        return steps
+
+    def _prepare_jointly(self, numbers: Sequence[int]) -> list[tuple[Binding, BatchStep]]:
+        """Prepare the steps of groups that depend on each other beside the sums over the model."""
         programs = list(map(self._program_for, numbers))
         self._check_shared_settings()
-        bound = [
-            self._bind_gradients(number, program_for) for number, program_for in zip(numbers, programs, strict=True)
-        ]
+        bound = list(map(self._bind_gradients, numbers, programs))
         model_lrs = self._model_lrs([binding for pairs in bound for binding, _ in pairs])
         steps = []
         for number, program_for, pairs in zip(numbers, programs, bound, strict=True):
-            seed = self.param_groups[number].get("seed", 0)
-            model_lr = model_lrs.get(self._part(number)) if model_lrs else None
-            steps += [
-                (binding, binding.step(program_for(binding.dtype), grads, seed=seed, model_lr=model_lr))
-                for binding, grads in pairs
-            ]
+            steps += self._steps(number, program_for, pairs, model_lrs.get(self._part(number)))
         return steps
+
+    def _steps(
+        self, number: int, program_for: ProgramFor, bound: BoundGradients, model_lr: float | None = None
+    ) -> list[tuple[Binding, BatchStep]]:
+        seed = self.param_groups[number].get("seed", 0)
+        return [(binding, binding.step(program_for(binding.dtype), grads, seed, model_lr)) for binding, grads in bound]
 
     def _count_steps(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
         """Count steps that were taken."""
@@ -64,7 +75,7 @@ class StepPreparation(torch.optim.Optimizer):
             binding.count(step)
         self._update_resting_parameters(prepared)
 
-    def _bind_gradients(self, number: int, program_for: ProgramFor) -> list[tuple[Binding, list[Tensor]]]:
+    def _bind_gradients(self, number: int, program_for: ProgramFor) -> BoundGradients:
         """Return the bindings of the parameters of a group that have a gradient, with their gradients."""
         params = self.param_groups[number]["params"]
         # Before the gradients are read: the check of the bindings prefetches the parameters' memory, many at a time.
@@ -101,18 +112,18 @@ class StepPreparation(torch.optim.Optimizer):
 
     def _check_shared_settings(self) -> None:
         """Raise SettingError if settings that must be equal in all groups differ."""
-        if self._unchecked and self.rule.traits.has_shared_state:
+        if self._unchecked and len(self.param_groups) > 1:
             shared_state.check_settings(self.rule.name, self._rules())
         self._unchecked = False
 
     def _model_lrs(self, bindings: list[Binding]) -> dict[str, float]:
         """Return the highest learning rate of the groups of each part, for rules that depend on it."""
-        if not bindings or not any(rule.traits.uses_model_lr for _, _, rule in self._programs.values()):
+        if not bindings or not self.rule.traits.uses_model_lr:
             return {}
         step = 1 + max(binding.largest_step_count() for binding in bindings)
         highest: dict[str, float] = {}
-        for part, rule in self._rules():
-            if rule.traits.uses_model_lr:
+        for group, (part, rule) in zip(self.param_groups, self._rules(), strict=True):
+            if "lr" in group:
                 highest[part] = max(highest.get(part, 0.0), rule.base_lr(step))
         return highest
 
