@@ -226,6 +226,53 @@ def test_groups_of_one_learning_rate_step_as_one_group(name: str) -> None:
     torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", MODEL_WIDE)
+def test_a_group_that_is_added_joins_as_one_that_was_frozen(name: str) -> None:
+    kind, ends = optim.optimizer_for(MODEL_WIDE[name]), []
+    for is_added in (True, False):
+        params = parameters(torch.float32)
+        optimizer = kind([{"params": params[:2]}, *([] if is_added else [{"params": params[2:]}])])
+        for step in range(14):
+            if is_added and step == 6:
+                optimizer.add_param_group({"params": params[2:]})
+            for k, param in enumerate(params):
+                param.grad = torch.tanh(param.detach() - TARGETS[k]) if k < 2 or step >= 6 else None
+            optimizer.step()
+        ends.append(params)
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize("pattern", ["late", "a schedule"])
+@pytest.mark.parametrize("name", MODEL_WIDE)
+def test_kernels_take_the_steps_of_the_loop(name: str, pattern: str) -> None:
+    kind, ends = optim.optimizer_for(MODEL_WIDE[name]), []
+    for backend in (None, "loop"):
+        params = parameters(torch.float32)
+        optimizer: Any = kind([{"params": [param]} for param in params], backend=backend)
+        if backend is None:
+            optimizer.prepare()
+        ends.append((run(kind, EVERY_PATTERN[pattern], params, optimizer=optimizer), params)[1])
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+def test_autograd_sees_late_and_resting_parameters_of_a_rule_over_the_model() -> None:
+    starts, plain = parameters(), parameters()
+    followed = [start.clone() for start in starts]
+    optimizers = optim.Prodigy(followed, d0=0.01, differentiable=True), optim.Prodigy(plain, d0=0.01)
+    for param in followed:
+        param.retain_grad()
+    for step in range(8):
+        for k, pair in enumerate(zip(followed, plain, strict=True)):
+            present = (k != 1 or step > 3) and not (k == 0 and step == 5)
+            for param, graph in zip(pair, (True, False), strict=True):
+                param.grad = torch.tanh((param if graph else param.detach()) - TARGETS[k]) if present else None
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close([p.detach() for p in followed], [p.detach() for p in plain], rtol=0, atol=0)
+    gradient = torch.autograd.grad(followed[1].sum(), starts[2])[0]
+    assert gradient.ne(0).all()  # through d, which the late parameter took over
+
+
 @pytest.mark.parametrize(
     ("dtypes", "tolerance"),
     [((torch.bfloat16, torch.float32, torch.float16), 0.08), ((torch.float32, torch.float64), 1e-4)],

@@ -144,7 +144,7 @@ class RuleOptimizer(StepPreparation):
             group = self.param_groups[0]
             rule = keywords.to_rule(self.rule, group)
             closure = self._required(closure, "several losses and gradients")
-            return closure_steps.run(rule, group["maximize"], closure, self._prepare_steps, self._count_steps)
+            return closure_steps.run(rule, group["maximize"], closure, self._prepare_steps)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -156,12 +156,13 @@ class RuleOptimizer(StepPreparation):
         if self.defaults.get("differentiable"):
             keywords.check_differentiable(self.rule, self.param_groups)
             step_differentiably(prepared)
-            self._count_steps(prepared)
+            for binding, step in prepared:
+                binding.count(step)
         else:
             # Each batch is counted when it is done: an error leaves every batch as before its step or as after it.
             steps = [(binding.runner, step) for binding, step in prepared]
             backends.run(steps, after_batch=lambda k: prepared[k][0].count(prepared[k][1]))
-            self._update_resting_parameters(prepared)
+        self._update_resting_parameters(prepared)
         return loss
 
     def _compute_second_gradients(self, closure: Callable[[], Any] | None) -> None:

@@ -69,12 +69,6 @@ class StepPreparation(torch.optim.Optimizer):
         seed = self.param_groups[number].get("seed", 0)
         return [(binding, binding.step(program_for(binding.dtype), grads, seed, model_lr)) for binding, grads in bound]
 
-    def _count_steps(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
-        """Count steps that were taken."""
-        for binding, step in prepared:
-            binding.count(step)
-        self._update_resting_parameters(prepared)
-
     def _bind_gradients(self, number: int, program_for: ProgramFor) -> BoundGradients:
         """Return the bindings of the parameters of a group that have a gradient, with their gradients."""
         params = self.param_groups[number]["params"]
