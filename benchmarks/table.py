@@ -526,6 +526,19 @@ def catalogue_table(record: Record) -> str:
     )
 
 
+def resting_table() -> str:
+    """Return what happens to parameters without a gradient, for rules and wrappers that do more than leave them."""
+    explained = [(kind.__name__, rules.explain(kind())) for _, kind in sorted(RULES.items())]
+    explained += [(kind.__name__, rules.explain(kind(rules.Adam()))) for _, kind in sorted(WRAPPERS.items())]
+    usual = rules.explain(rules.SGD()).semantics["without a gradient"]
+    rows = [
+        [name, explanation.semantics["without a gradient"]]
+        for name, explanation in explained
+        if explanation.semantics["without a gradient"] != usual
+    ]
+    return "\n".join(table_lines(["rule or wrapper", "in a step without a gradient"], [*rows, ["all others", usual]]))
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "catalogue": catalogue_table,
     "steps": steps_table,
@@ -575,6 +588,7 @@ def tables() -> dict[str, str]:
         "optuna": optuna_text(records),
         "adamw": adamw_text(records),
         "advice": advice_table(),
+        "resting": resting_table(),
         "modules": module_map(),
     }
 

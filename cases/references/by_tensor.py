@@ -213,31 +213,29 @@ class AdamMini(Transcription):
 class DoG(Transcription):
     """Ivgi et al. 2023, "DoG is SGD's Best Friend", arXiv:2302.12022, with an L2 penalty.
 
-    Norms are over the whole model. Parameter groups may differ in `lr`, `eps` and `weight_decay`.
+    Norms are over the parameters that have a gradient in the step and a learning rate above 0. The first distance is
+    that at the first gradient which is not zero. Parameter groups may differ in `lr`, `eps` and `weight_decay`.
     """
 
     defaults: ClassVar = {"lr": 1.0, "reps_rel": 1e-6, "eps": 1e-8, "weight_decay": 0.0}
 
     def start(self, param, group):
-        return {
-            "origin": param.clone(),
-            "reach": 0.0,
-            "squares": 0.0,
-        }  # the last two are the model's, stored with each parameter
+        return {"origin": param.clone(), "reach": 0.0, "squares": 0.0}  # the last two are the model's
 
     def update_all(self, params, grads, memories, step, groups):
-        triples = zip(params, grads, groups, strict=True)
-        grads = [None if grad is None else penalized(param, grad, group) for param, grad, group in triples]
-        origin = math.sqrt(sum(norm(memory["origin"]) ** 2 for memory in memories))
-        pairs = zip(params, memories, strict=True)
-        distance = math.sqrt(sum(norm(param - memory["origin"]) ** 2 for param, memory in pairs))
-        squares = sum(norm(grad) ** 2 for grad in grads if grad is not None)
-        for param, grad, memory, group in zip(params, grads, memories, groups, strict=True):
-            first = group["reps_rel"] * (1 + origin)
-            memory["reach"] = max(first, memory["reach"], distance)  # r̄_t
-            memory["squares"] += squares  # G_t
-            if grad is not None:
-                param.sub_(group["lr"] * memory["reach"] / math.sqrt(memory["squares"] + group["eps"]) * grad)
+        model = memories[0]  # the first parameter keeps the values of the model
+        quadruples = zip(params, grads, memories, groups, strict=True)
+        present = [entry for entry in quadruples if entry[1] is not None and entry[3]["lr"] > 0]
+        gradients = [penalized(param, grad, group) for param, grad, _, group in present]
+        distance = math.sqrt(sum(norm(param - memory["origin"]) ** 2 for param, _, memory, _ in present))
+        squares = sum(norm(grad) ** 2 for grad in gradients)
+        if model["squares"] == 0 and squares > 0:
+            origin = math.sqrt(sum(norm(memory["origin"]) ** 2 for _, _, memory, _ in present))
+            model["reach"] = groups[0]["reps_rel"] * (1 + origin)
+        model["reach"] = max(model["reach"], distance)  # r̄_t
+        model["squares"] += squares  # G_t
+        for (param, _, _, group), grad in zip(present, gradients, strict=True):
+            param.sub_(group["lr"] * model["reach"] / math.sqrt(model["squares"] + group["eps"]) * grad)
 
 
 class LDoG(Transcription):

@@ -73,6 +73,7 @@ ALL_MEMBERS = {
             "has_eval_params",
             "counts_missed_steps",
             "has_shared_state",
+            "uses_model_lr",
         ),
         ((True, False, True), (False, True, True), (False, False, False)),
     ),

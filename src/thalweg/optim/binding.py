@@ -156,7 +156,7 @@ class Binding:
         return int(self._step_counts.largest(self.positions))
 
     def step(
-        self, program: Program, grads: Sequence[Tensor], *, seed: int = 0, model_lr: float | None = None
+        self, program: Program, grads: Sequence[Tensor], seed: int = 0, model_lr: float | None = None
     ) -> BatchStep:
         """Return the step with these gradients at the settings of a program. Nothing is written.
 
@@ -190,10 +190,11 @@ class Binding:
     def _coefficients(self, program: Program, seed: int, model_lr: float | None) -> list[Any]:
         """Return the coefficients of the next step of each parameter; equal ones are the same object."""
         if not program.needs_keys:
-            count, *previous = [array.shared(self.positions) for array in (self._step_counts, *self._recurrent_scalars)]
+            count = self._step_counts.shared(self.positions)
+            previous = [scalar_array.shared(self.positions) for scalar_array in self._recurrent_scalars]
             if count is not None and None not in previous:
-                c = program.coefficients(int(count) + 1, previous=tuple(previous), model_lr=model_lr)  # type: ignore[arg-type]
-                return [c] * len(self.params)
+                before: Any = tuple(previous)
+                return [program.coefficients(int(count) + 1, previous=before, model_lr=model_lr)] * len(self.params)
         counts = self._step_counts.at(self.positions)
         if program.needs_keys:
             return [
@@ -254,8 +255,12 @@ class Binding:
     def count(self, step: BatchStep) -> None:
         """Count a step that was taken and store its recurrent scalars."""
         self._step_counts.add_one(self.positions)
+        if not self._recurrent_scalars:
+            return
+        c = step.coefficients
+        distinct = c[:1] if c.count(c[0]) == len(c) else c  # one value for all
         for name, scalar_array in zip(self.program.rule.traits.recurrent_scalars, self._recurrent_scalars, strict=True):
-            scalar_array.put(self.positions, [getattr(coefficients, name) for coefficients in step.coefficients])
+            scalar_array.put(self.positions, [getattr(coefficients, name) for coefficients in distinct])
 
 
 @torch.enable_grad()

@@ -24,7 +24,6 @@ from thalweg.optim.line_search import Point, strong_wolfe
 from thalweg.rules import Max, Rule
 
 PrepareSteps = Callable[[], list[tuple[Binding, BatchStep]]]
-CountSteps = Callable[[list[tuple[Binding, BatchStep]]], None]
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,7 @@ class _Closure:
         return _Evaluation(returned, -loss if self._maximize else loss, grads, max_grad)
 
 
-def run(
-    rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: PrepareSteps, count_steps: CountSteps
-) -> Any:
+def run(rule: Any, maximize: bool, closure: Callable[[], Any], prepare_steps: PrepareSteps) -> Any:
     """Run the iterations of one step.
 
     No iteration starts where the loss or a gradient is not finite. An iteration that ends there is undone.
@@ -124,7 +121,6 @@ def run(
         maximize: True if the loss is to be increased.
         closure: A function that computes the loss and the gradients.
         prepare_steps: A function that returns one step of the rule for the parameters that have a gradient.
-        count_steps: A function that counts such a step when it is taken.
 
     Returns:
         The result of the first call of the closure.
@@ -138,7 +134,8 @@ def run(
         steps = prepare_steps()
         items = _with_gradients(_items_by_position(steps), current)
         line = SearchLine([item for _, item in items])
-        count_steps(steps)
+        for binding, step in steps:
+            binding.count(step)
         if not line.descent() >= rule.tolerance_change:
             break
         previous, max_change = current, line.max_change()

@@ -84,7 +84,8 @@ class ScalarArray:
         return max(self.at(positions)) if value is None else value
 
     def put(self, positions: Sequence[int], values: Sequence[float]) -> None:
-        """Write the numbers of the parameters at these positions."""
+        """Write the numbers of the parameters at these positions; a single number is that of all of them."""
+        values = values if len(values) == len(positions) else [values[0]] * len(positions)
         if positions == self._all_positions:
             self._values[:] = array(self._values.typecode, values)
             return

@@ -4,7 +4,7 @@ What is read from groups and state is cached, and read again whenever it is miss
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property, partial
 from operator import attrgetter, is_not
 from types import FunctionType
@@ -42,6 +42,8 @@ R = TypeVar("R")
 
 # It is torch's own and imports the compiler when it is first needed, which `torch.compiler.disable` does at once.
 _disable_dynamo = getattr(torch, "_disable_dynamo", lambda function: function)
+
+BoundGradients = list[tuple[Binding, list[Tensor]]]  # the bindings of a group with the gradients of their parameters
 
 _GRAD = attrgetter("grad")  # faster in a map than a comprehension
 
@@ -109,7 +111,25 @@ class StepPreparation(torch.optim.Optimizer):
         self._follow_state()
         if self.rule.traits.needs == "curvature":
             self._check_curvature()
-        numbers = range(len(self.param_groups))
+        prepare = (
+            self._prepare_jointly
+            if self.rule.traits.has_shared_state or self.rule.traits.uses_model_lr
+            else self._prepare_separately
+        )
+        steps = prepare(range(len(self.param_groups)), occurrence)
+        if not steps and occurrence == 1:
+            self._check_in_use()
+        return steps
+
+    def _prepare_separately(self, numbers: Sequence[int], occurrence: int) -> list[tuple[Binding, BatchStep]]:
+        steps = []
+        for number in numbers:
+            program_for = self._program_for(number)
+            steps += self._steps(number, program_for, self._bind_gradients(number, program_for, occurrence))
+        return steps
+
+    def _prepare_jointly(self, numbers: Sequence[int], occurrence: int) -> list[tuple[Binding, BatchStep]]:
+        """Prepare the steps of groups that depend on each other beside the sums over the model."""
         programs = list(map(self._program_for, numbers))
         self._check_shared_settings()
         bound = [
@@ -119,15 +139,14 @@ class StepPreparation(torch.optim.Optimizer):
         model_lrs = self._model_lrs([binding for pairs in bound for binding, _ in pairs])
         steps = []
         for number, program_for, pairs in zip(numbers, programs, bound, strict=True):
-            seed = self.param_groups[number].get("seed", 0)
-            model_lr = model_lrs.get(self._part(number)) if model_lrs else None
-            steps += [
-                (binding, binding.step(program_for(binding.dtype), grads, seed=seed, model_lr=model_lr))
-                for binding, grads in pairs
-            ]
-        if not steps and occurrence == 1:
-            self._check_in_use()
+            steps += self._steps(number, program_for, pairs, model_lrs.get(self._part(number)))
         return steps
+
+    def _steps(
+        self, number: int, program_for: ProgramFor, bound: BoundGradients, model_lr: float | None = None
+    ) -> list[tuple[Binding, BatchStep]]:
+        seed = self.param_groups[number].get("seed", 0)
+        return [(binding, binding.step(program_for(binding.dtype), grads, seed, model_lr)) for binding, grads in bound]
 
     def _check_in_use(self) -> None:
         """Check parameters that have no gradient: are they still those of the model?"""
@@ -150,15 +169,8 @@ class StepPreparation(torch.optim.Optimizer):
                     f"{tuple(param.shape)}. Create the model and the optimizer under the mode, or step outside of it."
                 )
 
-    def _count_steps(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
-        """Count steps that were taken."""
-        for binding, step in prepared:
-            binding.count(step)
-        self._update_resting_parameters(prepared)
 
-    def _bind_gradients(
-        self, number: int, program_for: ProgramFor, occurrence: int
-    ) -> list[tuple[Binding, list[Tensor]]]:
+    def _bind_gradients(self, number: int, program_for: ProgramFor, occurrence: int) -> BoundGradients:
         """Return the bindings of the parameters of a group that have a gradient, with their gradients."""
         params = self.param_groups[number]["params"]
         if self._bindings.has_duplicates:
@@ -197,18 +209,18 @@ class StepPreparation(torch.optim.Optimizer):
 
     def _check_shared_settings(self) -> None:
         """Raise SettingError if settings that must be equal in all groups differ."""
-        if self._unchecked and self.rule.traits.has_shared_state:
+        if self._unchecked and len(self.param_groups) > 1:
             shared_state.check_settings(self.rule.name, self._rules())
         self._unchecked = False
 
     def _model_lrs(self, bindings: list[Binding]) -> dict[str, float]:
         """Return the highest learning rate of the groups of each part, for rules that depend on it."""
-        if not bindings or not any(rule.traits.uses_model_lr for _, _, rule in self._programs.values()):
+        if not bindings or not self.rule.traits.uses_model_lr:
             return {}
         step = 1 + max(binding.largest_step_count() for binding in bindings)
         highest: dict[str, float] = {}
-        for part, rule in self._rules():
-            if rule.traits.uses_model_lr:
+        for group, (part, rule) in zip(self.param_groups, self._rules(), strict=True):
+            if "lr" in group:
                 highest[part] = max(highest.get(part, 0.0), rule.base_lr(step))
         return highest
 

@@ -88,6 +88,12 @@ class Prodigy(
             weight_decay=self.weight_decay,
         )
 
+    def model_settings(self) -> dict[str, Any]:
+        settings = super().model_settings()
+        if self.beta3:  # then β₂ enters nothing of the model
+            del settings["beta2"]
+        return settings
+
     def model_coefficients(self, step: int, model_lr: float) -> dict[str, Any]:
         return {"model_lr": model_lr}
 

@@ -253,7 +253,7 @@ class Rule:
             step: The number of the step of the parameter, counted from 1.
             model_lr: The highest learning rate of all parameter groups in this step.
         """
-        raise NotImplementedError
+        return {}
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> StepResult:
         """Return the step before learning rate and decay, and the new state. May yield reductions.

@@ -119,7 +119,7 @@ class Traits:
     counts_missed_steps: bool = trait(False, any, of_all_members=True)
     has_shared_state: bool = trait(False, any, of_all_members=True)
     shared_settings: tuple[str, ...] = trait((), _joined)
-    uses_model_lr: bool = trait(False, any)
+    uses_model_lr: bool = trait(False, any, of_all_members=True)
 
     @classmethod
     def declare(cls, rule_name: str, **traits: Any) -> Self:

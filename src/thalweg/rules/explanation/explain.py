@@ -102,7 +102,21 @@ def semantics(rule: Rule) -> dict[str, str]:
         "needs": _NEEDS[rule.traits.needs],
         "parameters": _dims(rule),
         "model used at": "other parameters: optimizer.eval()" if rule.traits.has_eval_params else "the parameters",
+        "without a gradient": without_gradient(rule),
     }
+
+
+def without_gradient(rule: Rule) -> str:
+    """Return what happens in a step to a parameter that has no gradient, from the declarations of its rule."""
+    changes = ["parameter and state stay"]
+    if rule.traits.counts_missed_steps:
+        changes.append("its average moves on towards it")
+    shared = [name for name, tensor in rule.layout(_SHAPE).items() if tensor.shared]
+    if shared:
+        changes.append(f"{', '.join(shared)} are those of the model")
+    if rule.traits.scope == "model" or rule.traits.needs == "second gradient":
+        changes.append("sums over the model leave it out")
+    return ", ".join(changes)
 
 
 def state_bytes(rule: Rule) -> float:
