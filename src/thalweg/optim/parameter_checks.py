@@ -109,7 +109,7 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
             f"{who}: parameters must be real, got complex ones of {shape}. Use AdamW for them, for example."
         )
     if not lazy:
-        _check_shape(who, rule, param.shape)
+        _check_shape(who, rule, param)
     elif rule.traits.needs_whole_matrices or rule.traits.min_dims or rule.traits.max_dims is not None:
         raise ParameterError(
             f"{who}: every parameter must have a shape, got one of a lazy module that has none yet. Pass one batch "
@@ -137,11 +137,15 @@ def check_storage(who: str, param: Tensor) -> None:
         )
 
 
-def _check_shape(who: str, rule: Rule, shape: torch.Size) -> None:
+def _check_shape(who: str, rule: Rule, param: Tensor) -> None:
+    shape = param.shape
     if len(shape) < rule.traits.min_dims:
+        remedy = "thalweg.optim.route(model, ...) uses AdamW for the others."
+        if shards.is_flattened(param):
+            remedy = f"FullyShardedDataParallel flattens parameters. {_WHOLE}"
         raise ParameterError(
             f"{who}: every parameter must have {rule.traits.min_dims} dimensions or more, got one of shape "
-            f"{tuple(shape)}. thalweg.optim.route(model, ...) uses AdamW for the others."
+            f"{tuple(shape)}. {remedy}"
         )
     if rule.traits.max_dims is not None and len(shape) > rule.traits.max_dims:
         raise ParameterError(

@@ -28,7 +28,7 @@ class GatheredCopies:
             return
         if not any(module() is not None for module in self._modules):
             # A parameter does not know the module that gathers it. To look at all objects takes some 0.1 s, once.
-            self._modules = [weakref.ref(found) for found in gc.get_objects() if _is_sharded_module(found)]
+            self._modules = [weakref.ref(candidate) for candidate in gc.get_objects() if _is_sharded_module(candidate)]
         for reference in self._modules:
             module = reference()
             if module is None:
@@ -39,10 +39,10 @@ class GatheredCopies:
                 _reshard_flat(module._handle)
 
 
-def _is_sharded_module(found: object) -> bool:
+def _is_sharded_module(candidate: object) -> bool:
     """Return True for a module of `fully_shard` or `FullyShardedDataParallel`."""
     # Not isinstance, which calls the code of proxies; by name, since not every torch has these classes.
-    return any(base.__name__ in ("FSDPModule", "FullyShardedDataParallel") for base in type(found).__mro__)
+    return any(base.__name__ in ("FSDPModule", "FullyShardedDataParallel") for base in type(candidate).__mro__)
 
 
 def _reshard_flat(handle: Any) -> None:
