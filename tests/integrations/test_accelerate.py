@@ -124,8 +124,6 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kill_runs(folder: Path) -> None:
     """Let a child for each optimizer train until it kills itself. This process has run nothing: it may fork."""
-    import torch._dynamo  # once, in place of once in each child
-
     children = {}
     for name in OPTIMIZERS:
         child = os.fork()

@@ -11,6 +11,7 @@ from thalweg.engine.core import precision
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import step_differentiably
+from thalweg.optim.evaluation_mode import Mode
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan, stateless_runners
 from thalweg.optim.parameter_checks import as_list, check_parameter
 from thalweg.optim.second_gradients import SecondGradients
@@ -72,6 +73,7 @@ class RuleOptimizer(SecondGradients):
         settings = keywords.without_torch_kernels(self.rule, settings)
         keywords.check_backend(self.rule, backend)
         self._backend = backend
+        self._mode = Mode()
         params = as_list(self._who, params)
         self._warnings = WarnOnce()
         defaults = keywords.bind(self.rule, args, settings) | {"maximize": maximize}
@@ -130,7 +132,7 @@ class RuleOptimizer(SecondGradients):
             ParameterError: If a gradient does not fit its parameter, if the closure is missing, if it is called by a
                 `GradScaler`, or if the parameters are those of evaluation.
         """
-        if self._evaluating or self._is_perturbed:
+        if self._mode.evaluating or self._mode.perturbed:
             self._check_training("take a step")
         if closure is not None:
             self._check_caller()
@@ -245,7 +247,7 @@ class RuleOptimizer(SecondGradients):
         """
         state_dict = super().state_dict() | {"rule": self.rule.name}
         if self.rule.traits.has_eval_params:
-            return checkpoints.with_mode(state_dict, evaluating=self._evaluating)
+            return checkpoints.with_mode(state_dict, evaluating=self._mode.evaluating)
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -264,7 +266,7 @@ class RuleOptimizer(SecondGradients):
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
             prepared, state = checkpoints.prepare(self.rule, self.defaults, self.param_groups, checkpoint)
-            self._loaded = {"state": state, "_evaluating": checkpoints.is_evaluating(checkpoint)}
+            self._loaded = {"state": state, "_mode": Mode(evaluating=checkpoints.is_evaluating(checkpoint))}
             return prepared
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.
@@ -283,8 +285,8 @@ class RuleOptimizer(SecondGradients):
         # torch's `load_state_dict` has cast the state. It is replaced here, before hooks see it.
         loaded = self.__dict__.pop("_loaded", {})
         if loaded:
-            self._end_evaluation(stay=loaded["_evaluating"])
-        super().__setstate__(state | loaded)
+            self._end_evaluation(stay=loaded["_mode"].evaluating)
+        super().__setstate__({"_mode": Mode()} | state | loaded)
 
     def __reduce__(self) -> Any:
         if _CLASSES.get(self.rule) is type(self) and type(self).__module__ == __name__:

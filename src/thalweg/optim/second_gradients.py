@@ -1,4 +1,4 @@
-"""Second gradients: gradients at perturbed parameters, for rules such as SAM, and closures that are called repeatedly."""
+"""Second gradients: gradients at perturbed parameters (SAM), and closures that are called repeatedly."""
 
 import inspect
 import math
@@ -38,8 +38,6 @@ _WITH_SCALER = defaultdict(
 class SecondGradients(EvaluationMode):
     """The half of `RuleOptimizer` that gets gradients at other parameters than those of the model."""
 
-    _has_second_gradients = False
-
     @contextmanager
     def perturbed(self) -> Iterator[None]:
         """Return a context in which the parameters are those at which the second gradient is to be computed (SAM).
@@ -73,31 +71,33 @@ class SecondGradients(EvaluationMode):
         self._check_training("be perturbed")
         if all(param.grad is None for param in self._params()):
             raise ParameterError(
-                f"{self._who}: parameters must have gradients to be perturbed along, got none. Call loss.backward() first."
+                f"{self._who}: parameters must have gradients to be perturbed, got none. Call loss.backward() first."
             )
         swap = self._perturb()
         try:
             yield
         finally:
-            self._is_perturbed = False
+            self._mode.perturbed = False
             swap.restore(self._who)
-        self._has_second_gradients = True
+        self._mode.has_second_gradients = True
 
     @torch.no_grad()
     def _perturb(self) -> "ParameterSwap":
         """Move the parameters to where the second gradient is computed, and clear their gradients."""
         items = [item for binding, step in self._prepare_steps() for item in binding.items(step)]
         swap = ParameterSwap([item.param for item in items], loop.perturbed_parameters(items))
-        self._is_perturbed, self._has_second_gradients = True, False
+        self._mode.perturbed, self._mode.has_second_gradients = True, False
         self.zero_grad()
         return swap
 
     def _compute_second_gradients(self, closure: Closure | None) -> Any:
         """Make sure that the gradients are those at the perturbed parameters; return the loss of the closure."""
+        if self._mode.has_second_gradients:
+            self._mode.has_second_gradients = False
+            return self._call_beside_gradients(closure) if closure else None
         if closure is None:
-            if not self._has_second_gradients and not self._has_zero_gradients():
+            if not self._has_zero_gradients():
                 self._required(closure, "a second gradient")
-            self._has_second_gradients = False
             return None
         self._check_no_other_gradients()
         loss = self._call(closure)
@@ -105,9 +105,21 @@ class SecondGradients(EvaluationMode):
         try:
             self._call(closure)
         finally:
-            self._is_perturbed = False
+            self._mode.perturbed = False
             swap.restore(self._who)
         self._mark_gradients()
+        return loss
+
+    def _call_beside_gradients(self, closure: Closure) -> Any:
+        """Call a closure that computes no gradients, such as the one that Lightning passes to every step."""
+        grads = [param.grad for param in self._params()]
+        with torch.enable_grad():
+            loss = closure()
+        if not all(param.grad is grad for param, grad in zip(self._params(), grads, strict=True)):
+            raise ParameterError(
+                f"{self._who}: gradients must come from a closure or from `with optimizer.perturbed():`, got both. "
+                "Remove one of the two."
+            )
         return loss
 
     def _call(self, closure: Closure) -> Any:
