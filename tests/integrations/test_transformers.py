@@ -73,7 +73,7 @@ def test_a_run_with_evaluations_resumes_to_the_same_bits(name: str, tmp_path: Pa
 
 
 def test_evaluations_change_no_bit_of_a_training_and_save_the_values_for_evaluation(tmp_path: Path) -> None:
-    """`evaluate` may be called before, in and after a training, and in a row; the model is saved as it was evaluated."""
+    """`evaluate` may be called before, in and after a training, and in a row. The model is saved as evaluated."""
     evaluated = make_trainer("ScheduleFreeAdamW", tmp_path / "evaluated", model=make_model(dropout=0.0))
     plain = make_trainer("ScheduleFreeAdamW", tmp_path / "plain", model=make_model(dropout=0.0), eval_strategy="no")
     evaluated.evaluate()

@@ -323,6 +323,7 @@ def test_a_second_gradient_needs_a_closure_and_leaves_nothing_moved_if_that_fail
     set_gradients(params, gradients_at(1, params))
     with pytest.raises(ParameterError, match=r"^Clip\(SAM\(Adam\)\): a step needs a second gradient, got no closure"):
         optimizer.step()
+    optimizer.zero_grad()
     calls = []
 
     def closure() -> None:

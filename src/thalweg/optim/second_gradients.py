@@ -160,9 +160,9 @@ class SecondGradients(EvaluationMode):
         """Raise ParameterError if parameters have gradients from before the step, which a closure cannot repeat."""
         if self._with_other_gradients():
             raise ParameterError(
-                f"{self._who}: all gradients must come from the closure, which is called twice, got some from before "
-                f"the step, such as those of earlier micro-batches. {self._accumulation_remedy} If the gradients do "
-                "not belong to this step, call optimizer.zero_grad() before it."
+                f"{self._who}: all gradients must come from the closure, which is called more than once, got some from "
+                f"before the step, such as those of earlier micro-batches. {self._accumulation_remedy} If the "
+                "gradients do not belong to this step, call optimizer.zero_grad() before it."
             )
 
     @property
@@ -186,12 +186,15 @@ class SecondGradients(EvaluationMode):
             others = self._with_other_gradients() if calls == 1 else []
             if not others:
                 return self._call(closure)
+            # A gradient that is not a number stays one if the closure adds to it.
             probe = min(others, key=Tensor.numel)
             grad, probe.grad = probe.grad, torch.full_like(probe, math.nan)
-            added_to = probe.grad
+            placeholder, write_count_before = probe.grad, write_count(probe.grad)
             with torch.enable_grad():
                 loss = closure()
-            if probe.grad is added_to and bool(as_engine_tensor(added_to).isnan().any()):
+            if probe.grad is placeholder and write_count(placeholder) == write_count_before:
+                probe.grad = grad  # the closure computes no gradients
+            elif probe.grad is placeholder and bool(as_engine_tensor(placeholder).isnan().any()):
                 probe.grad = grad
                 self._check_no_other_gradients()
             return loss
@@ -202,12 +205,13 @@ class SecondGradients(EvaluationMode):
         return (param for group in self.param_groups for param in group["params"])
 
     def _with_other_gradients(self) -> list[Tensor]:
-        """Return the parameters with a gradient, not zero, that was computed since the last step."""
-        return [
+        """Return the parameters with a gradient from after the last step; none if all of these are zero."""
+        params = [
             param
             for param in self._params()
-            if (grad := param.grad) is not None and getattr(grad, _USED, None) != write_count(grad) and _is_any(grad)
+            if param.grad is not None and getattr(param.grad, _USED, None) != write_count(param.grad)
         ]
+        return params if _is_any([param.grad for param in params if param.grad is not None]) else []
 
     def _mark_gradients(self) -> None:
         """Mark the gradients as used by a step."""
@@ -218,7 +222,7 @@ class SecondGradients(EvaluationMode):
     def _has_zero_gradients(self) -> bool:
         """Return True if all gradients are zero, and so those at the perturbed parameters, which are the same."""
         grads = [param.grad for param in self._params() if param.grad is not None]
-        return bool(grads) and not any(map(_is_any, grads))
+        return bool(grads) and not _is_any(grads)
 
 
 class ParameterSwap:
@@ -256,7 +260,10 @@ class ParameterSwap:
             )
 
 
-def _is_any(grad: Tensor) -> bool:
-    """Return True if an element is not zero."""
-    values = grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)
-    return bool(values.any())
+def _is_any(grads: Sequence[Tensor]) -> bool:
+    """Return True if an element of a gradient is not zero. Each device is waited for once."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for grad in grads:
+        values = grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)
+        by_device.setdefault(values.device, []).append(values.any())
+    return any(bool(torch.stack(found).any()) for found in by_device.values())
