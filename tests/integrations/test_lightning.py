@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -113,6 +114,25 @@ def test_the_model_is_saved_at_the_values_for_evaluation_and_trains_as_without_t
     saved.load_state_dict(torch.load(tmp_path / "evaluated" / "last.ckpt", weights_only=True)["state_dict"])
     assert saved.loss(VALIDATION).item() == evaluated.validation_losses[-1]
     assert not any(map(torch.equal, values_of(saved), values_of(evaluated)))
+
+
+def test_the_optimizer_as_lightning_wraps_it_shares_its_mode() -> None:
+    """`self.optimizers()` returns a wrapper that derives from our class and forwards attributes."""
+    module = Module("ScheduleFreeAdamW")
+    optimizer = OPTIMIZERS[module.name](module)
+    wrapper = LightningOptimizer(optimizer)
+    for batch in TRAIN.split(4):
+        module.zero_grad()
+        module.loss(batch).backward()
+        optimizer.step()
+        values = values_of(module)
+        for first, second in ((wrapper, optimizer), (optimizer, wrapper)):
+            first.eval()
+            assert not any(map(torch.equal, values_of(module), values))
+            with pytest.raises(ParameterError, match="got those of evaluation"):
+                optimizer.step()
+            second.train()
+            assert all(map(torch.equal, values_of(module), values))
 
 
 @pytest.mark.parametrize("settings", [{"gradient_clip_val": 0.1}, {"precision": "bf16-mixed"}], ids=str)
