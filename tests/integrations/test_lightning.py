@@ -121,10 +121,11 @@ def test_the_optimizer_as_lightning_wraps_it_shares_its_mode() -> None:
     module = Module("ScheduleFreeAdamW")
     optimizer = OPTIMIZERS[module.name](module)
     wrapper = LightningOptimizer(optimizer)
-    for batch in TRAIN.split(4):
-        module.zero_grad()
-        module.loss(batch).backward()
-        optimizer.step()
+    for _ in range(2):
+        for batch in TRAIN.split(8):
+            module.zero_grad()
+            module.loss(batch).backward()
+            optimizer.step()
         values = values_of(module)
         for first, second in ((wrapper, optimizer), (optimizer, wrapper)):
             first.eval()

@@ -169,8 +169,8 @@ class RuleOptimizer(SecondGradients):
         The estimate is Hutchinson's, from random signs. They are drawn anew at each call from the seed of the group.
 
         Args:
-            loss: The loss, of shape ``()``, with its graph. The graph is retained: ``loss.backward()`` may follow. It is
-                neither scaled by a `GradScaler` nor divided by a number of micro-batches.
+            loss: The loss, of shape ``()``, with its graph. The graph is retained: ``loss.backward()`` may follow. It
+                is neither scaled by a `GradScaler` nor divided by a number of micro-batches.
 
         Raises:
             ParameterError: If the rule does not use curvature.
@@ -192,8 +192,8 @@ class RuleOptimizer(SecondGradients):
         predictions (Gauss-Newton-Bartlett; Liu et al. 2023, arXiv:2305.14342, Algorithm 2).
 
         Args:
-            num_examples: The number of examples of the mean loss, of all micro-batches if gradients are accumulated. With
-                a `GradScaler`, call ``scaler.unscale_(optimizer)`` first.
+            num_examples: The number of examples of the mean loss, of all micro-batches if gradients are accumulated.
+                With a `GradScaler`, call ``scaler.unscale_(optimizer)`` first.
 
         Raises:
             ParameterError: If the rule does not use curvature.
