@@ -20,7 +20,7 @@ from thalweg.optim.step_preparation import StepPreparation
 
 @dataclass
 class Mode:
-    """What the parameters hold. One object, so that wrappers which forward attributes (Lightning's) share it.
+    """The values that the parameters hold. Wrappers that forward attributes (Lightning's) share the object.
 
     Attributes:
         evaluating: The parameters hold the values for evaluation.

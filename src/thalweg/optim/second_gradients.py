@@ -99,7 +99,8 @@ class SecondGradients(EvaluationMode):
             if not self._has_zero_gradients():
                 self._required(closure, "a second gradient")
             return None
-        self._check_no_other_gradients()
+        if self._with_other_gradients():
+            raise self._other_gradients_error()
         loss = self._call(closure)
         swap = self._perturb()
         try:
@@ -156,14 +157,13 @@ class SecondGradients(EvaluationMode):
                         )
             frame = frame.f_back
 
-    def _check_no_other_gradients(self) -> None:
-        """Raise ParameterError if parameters have gradients from before the step, which a closure cannot repeat."""
-        if self._with_other_gradients():
-            raise ParameterError(
-                f"{self._who}: all gradients must come from the closure, which is called more than once, got some from "
-                f"before the step, such as those of earlier micro-batches. {self._accumulation_remedy} If the "
-                "gradients do not belong to this step, call optimizer.zero_grad() before it."
-            )
+    def _other_gradients_error(self) -> ParameterError:
+        """Return the error for gradients from before the step, which a closure cannot repeat."""
+        return ParameterError(
+            f"{self._who}: all gradients must come from the closure, which is called more than once, got some from "
+            f"before the step, such as those of earlier micro-batches. {self._accumulation_remedy} If the "
+            "gradients do not belong to this step, call optimizer.zero_grad() before it."
+        )
 
     @property
     def _accumulation_remedy(self) -> str:
@@ -183,11 +183,11 @@ class SecondGradients(EvaluationMode):
         def repeatable() -> Any:
             nonlocal calls
             calls += 1
-            others = self._with_other_gradients() if calls == 1 else []
-            if not others:
+            params = self._with_other_gradients() if calls == 1 else []
+            if not params:
                 return self._call(closure)
             # A gradient that is not a number stays one if the closure adds to it.
-            probe = min(others, key=Tensor.numel)
+            probe = min(filter(Tensor.numel, params), key=Tensor.numel)
             grad, probe.grad = probe.grad, torch.full_like(probe, math.nan)
             placeholder, write_count_before = probe.grad, write_count(probe.grad)
             with torch.enable_grad():
@@ -196,7 +196,7 @@ class SecondGradients(EvaluationMode):
                 probe.grad = grad  # the closure computes no gradients
             elif probe.grad is placeholder and bool(as_engine_tensor(placeholder).isnan().any()):
                 probe.grad = grad
-                self._check_no_other_gradients()
+                raise self._other_gradients_error()
             return loss
 
         return repeatable
@@ -266,4 +266,4 @@ def _is_any(grads: Sequence[Tensor]) -> bool:
     for grad in grads:
         values = grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)
         by_device.setdefault(values.device, []).append(values.any())
-    return any(bool(torch.stack(found).any()) for found in by_device.values())
+    return any(bool(torch.stack(results).any()) for results in by_device.values())
