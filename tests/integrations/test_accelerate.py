@@ -195,8 +195,8 @@ def test_micro_batches_give_the_step_of_the_whole_batch(ways: tuple[str, ...]) -
         optimizer.zero_grad()
         return backward(model, batches)
 
+    batches = list(DATA.chunk(4))
     for way in ways:
-        batches = list(DATA.chunk(4))
         if way == "closure":
             loss = optimizer.step(lambda: closure(optimizer, models[0], batches))
         else:

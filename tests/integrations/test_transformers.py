@@ -19,20 +19,20 @@ from tests.integrations.page import code_on_the_page, from_the_page
 from thalweg import optim
 
 TRAIN, VALIDATION = ([{"input_ids": text, "labels": text} for text in make_words(24, seed)] for seed in (1, 2))
-ARGUMENTS: dict[str, Any] = dict(
-    max_steps=6,
-    eval_strategy="steps",
-    eval_steps=2,
-    save_steps=4,
-    per_device_train_batch_size=2,
-    gradient_accumulation_steps=2,
-    lr_scheduler_type="constant",
-    use_cpu=True,
-    disable_tqdm=True,
-    report_to=[],
-    logging_strategy="no",
-    dataloader_pin_memory=False,
-)
+ARGUMENTS: dict[str, Any] = {
+    "max_steps": 6,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "save_steps": 4,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "lr_scheduler_type": "constant",
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "report_to": [],
+    "logging_strategy": "no",
+    "dataloader_pin_memory": False,
+}
 SAMTrainer: type[Trainer] = from_the_page("SAMTrainer")
 
 
@@ -73,7 +73,7 @@ def test_a_run_with_evaluations_resumes_to_the_same_bits(name: str, tmp_path: Pa
 
 
 def test_evaluations_change_no_bit_of_a_training_and_save_the_values_for_evaluation(tmp_path: Path) -> None:
-    """`evaluate` may be called before, in and after a training, and in a row; the model is saved as it was evaluated."""
+    """`evaluate` may be called before, in and after a training, and in a row. The model is saved as evaluated."""
     evaluated = make_trainer("ScheduleFreeAdamW", tmp_path / "evaluated", model=make_model(dropout=0.0))
     plain = make_trainer("ScheduleFreeAdamW", tmp_path / "plain", model=make_model(dropout=0.0), eval_strategy="no")
     evaluated.evaluate()

@@ -27,7 +27,6 @@ def trained(rule: rules.Rule, starts: list[torch.Tensor], *grads: list[torch.Ten
                 param.grad = grad.clone()
             return 1.0
 
-        closure()
         optimizer.step(closure)
     return [param.detach() for param in params]
 

@@ -6,6 +6,7 @@ checkpoint, a copy or a pickle that is made meanwhile continues as if there had 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,14 +18,28 @@ from thalweg.optim.state_entries import as_engine_tensor
 from thalweg.optim.step_preparation import StepPreparation
 
 
+@dataclass
+class Mode:
+    """The values that the parameters hold. Wrappers that forward attributes (Lightning's) share the object.
+
+    Attributes:
+        evaluating: The parameters hold the values for evaluation.
+        perturbed: The parameters hold the values at which a second gradient is computed.
+        has_second_gradients: The gradients are those at the perturbed parameters.
+        write_counts: The parameters that ``eval`` has written, and how often each was written to by then. Empty after a
+            checkpoint was loaded: the model may be loaded before it or after it.
+    """
+
+    evaluating: bool = False
+    perturbed: bool = False
+    has_second_gradients: bool = False
+    write_counts: Sequence[tuple[Tensor, int]] = ()
+
+
 class EvaluationMode(StepPreparation):
     """The half of `RuleOptimizer` that moves parameters to where the model is evaluated, and back."""
 
-    _evaluating = False
-    _is_perturbed = False  # to where a second gradient is computed
-    # The parameters that `eval` has written, and how often each was written to by then. Empty after
-    # a checkpoint was loaded: the model may be loaded before it or after it.
-    _write_counts: Sequence[tuple[Tensor, int]] = ()
+    _mode: Mode
 
     @torch.no_grad()
     def eval(self) -> None:
@@ -33,7 +48,7 @@ class EvaluationMode(StepPreparation):
         Schedule-Free rules and averages evaluate the model at other values than they train it at. For all other rules
         this does nothing, so a training loop may always call it, as often as it likes and in any order with ``train``.
         """
-        if self._evaluating or not self.rule.traits.has_eval_params:
+        if self._mode.evaluating or not self.rule.traits.has_eval_params:
             return
         self._check_training("be evaluated")
         self._drop_gathered_copies()
@@ -43,8 +58,8 @@ class EvaluationMode(StepPreparation):
             self.state[param][TRAIN_PARAM] = param.detach().clone()
         for param, value in points:
             param.copy_(value)
-        self._evaluating = True
-        self._write_counts = [(param, write_count(param)) for param in params]
+        self._mode.evaluating = True
+        self._mode.write_counts = [(param, write_count(param)) for param in params]
 
     def train(self) -> None:
         """Give the parameters the values again that they are trained at. Does nothing if they have them.
@@ -52,7 +67,7 @@ class EvaluationMode(StepPreparation):
         Raises:
             ParameterError: If other code has changed the parameters since ``eval``, at the first call only.
         """
-        if self._evaluating:
+        if self._mode.evaluating:
             self._drop_gathered_copies()
             self._restore()
 
@@ -68,7 +83,7 @@ class EvaluationMode(StepPreparation):
             >>> with optimizer.evaluating():
             ...     prediction = model(torch.ones(1, 4))
         """
-        outermost = not self._evaluating
+        outermost = not self._mode.evaluating
         try:
             self.eval()
             yield
@@ -97,8 +112,8 @@ class EvaluationMode(StepPreparation):
                     f"{self._who}: parameters must keep their shapes between eval() and train(), got "
                     f"{tuple(param.shape)} in place of {tuple(record[TRAIN_PARAM].shape)}. Make a new optimizer."
                 )
-        written = [param for param, count in self._write_counts if write_count(param) != count]
-        self._write_counts = ()
+        written = [param for param, count in self._mode.write_counts if write_count(param) != count]
+        self._mode.write_counts = ()
         if written and not self._are_evaluation_points(records, written):
             raise ParameterError(
                 f"{self._who}: parameters must not be changed between eval() and train(), which restores their values, "
@@ -107,7 +122,7 @@ class EvaluationMode(StepPreparation):
             )
         for param, record in records:
             param.copy_(record.pop(TRAIN_PARAM))
-        self._evaluating = False
+        self._mode.evaluating = False
 
     def _are_evaluation_points(self, records: Sequence[tuple[Tensor, dict[str, Any]]], params: list[Tensor]) -> bool:
         """Return True if `params` have their values for evaluation, computed anew.
@@ -135,25 +150,25 @@ class EvaluationMode(StepPreparation):
             stay: True if the checkpoint was saved in an evaluation. Otherwise the trained values are written back.
                 Parameters that were written to since ``eval`` keep their values: the model was loaded first.
         """
-        for param, count in () if stay else self._write_counts:
+        for param, count in () if stay else self._mode.write_counts:
             if write_count(param) == count and TRAIN_PARAM in self.state.get(param, ()):
                 param.copy_(self.state[param][TRAIN_PARAM])
-        self._write_counts = ()
+        self._mode.write_counts = ()
 
     def _check_training(self, purpose: str) -> None:
-        if self._evaluating:
+        if self._mode.evaluating:
             raise ParameterError(
                 f"{self._who}: parameters must be those of training to {purpose}, got those of evaluation. "
                 "Call optimizer.train() first."
             )
-        if self._is_perturbed:
+        if self._mode.perturbed:
             raise ParameterError(
                 f"{self._who}: parameters must be those of training to {purpose}, got perturbed ones. "
                 "End the block `with optimizer.perturbed():` first."
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_evaluating": self._evaluating}
+        return super().__getstate__() | {"_mode": Mode(evaluating=self._mode.evaluating)}
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -12,6 +12,7 @@ from thalweg.engine.core.batch import BatchStep
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import Binding, step_differentiably
+from thalweg.optim.evaluation_mode import Mode
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan
 from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient
 from thalweg.optim.second_gradients import SecondGradients
@@ -73,6 +74,7 @@ class RuleOptimizer(SecondGradients):
         settings = keywords.without_torch_kernels(self.rule, settings)
         keywords.check_backend(self.rule, backend)
         self._backend = backend
+        self._mode = Mode()
         params = as_list(self._who, params)
         self._warnings = WarnOnce()
         add_lock(self)
@@ -135,7 +137,7 @@ class RuleOptimizer(SecondGradients):
             ParameterError: If a gradient does not fit its parameter, if the closure is missing, if it is called by a
                 `GradScaler`, or if the parameters are those of evaluation.
         """
-        if self._evaluating or self._is_perturbed:
+        if self._mode.evaluating or self._mode.perturbed:
             self._check_training("take a step")
         if closure is not None:
             self._check_caller()
@@ -185,7 +187,8 @@ class RuleOptimizer(SecondGradients):
         The estimate is Hutchinson's, from random signs. They are drawn anew at each call from the seed of the group.
 
         Args:
-            loss: The loss, of shape ``()``, with its graph. The graph is retained: ``loss.backward()`` may follow.
+            loss: The loss, of shape ``()``, with its graph. The graph is retained: ``loss.backward()`` may follow. It
+                is neither scaled by a `GradScaler` nor divided by a number of micro-batches.
             process_group: The processes that train this model, whose estimates are averaged; ``"self"`` if it is this
                 process alone. Required if there are several processes.
 
@@ -210,7 +213,8 @@ class RuleOptimizer(SecondGradients):
         predictions (Gauss-Newton-Bartlett; Liu et al. 2023, arXiv:2305.14342, Algorithm 2).
 
         Args:
-            num_examples: The number of examples of the mean loss.
+            num_examples: The number of examples of the mean loss, of all micro-batches if gradients are accumulated.
+                With a `GradScaler`, call ``scaler.unscale_(optimizer)`` first.
 
         Raises:
             ParameterError: If the rule does not use curvature.
@@ -263,7 +267,7 @@ class RuleOptimizer(SecondGradients):
         """
         state_dict = super().state_dict() | {"rule": self.rule.name}
         if self.rule.traits.has_eval_params:
-            return checkpoints.with_mode(state_dict, evaluating=self._evaluating)
+            return checkpoints.with_mode(state_dict, evaluating=self._mode.evaluating)
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -282,7 +286,7 @@ class RuleOptimizer(SecondGradients):
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
             prepared, state = checkpoints.prepare(self.rule, self.defaults, self.param_groups, checkpoint)
-            self._loaded = {"state": state, "_evaluating": checkpoints.is_evaluating(checkpoint)}
+            self._loaded = {"state": state, "_mode": Mode(evaluating=checkpoints.is_evaluating(checkpoint))}
             return prepared
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.
@@ -302,8 +306,8 @@ class RuleOptimizer(SecondGradients):
         # torch's `load_state_dict` has cast the state. It is replaced here, before hooks see it.
         loaded = self.__dict__.pop("_loaded", {})
         if loaded:
-            self._end_evaluation(stay=loaded["_evaluating"])
-        super().__setstate__(state | loaded)
+            self._end_evaluation(stay=loaded["_mode"].evaluating)
+        super().__setstate__({"_mode": Mode()} | state | loaded)
 
 
 CLASSES: dict[Rule, type[RuleOptimizer]] = {}  # the class of each rule that has one

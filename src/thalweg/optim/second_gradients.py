@@ -1,4 +1,4 @@
-"""Second gradients: gradients at perturbed parameters, for rules such as SAM, and closures that are called repeatedly."""
+"""Second gradients: gradients at perturbed parameters (SAM), and closures that are called repeatedly."""
 
 import inspect
 import math
@@ -38,8 +38,6 @@ _WITH_SCALER = defaultdict(
 class SecondGradients(EvaluationMode):
     """The half of `RuleOptimizer` that gets gradients at other parameters than those of the model."""
 
-    _has_second_gradients = False
-
     @contextmanager
     def perturbed(self) -> Iterator[None]:
         """Return a context in which the parameters are those at which the second gradient is to be computed (SAM).
@@ -73,16 +71,16 @@ class SecondGradients(EvaluationMode):
         self._check_training("be perturbed")
         if all(param.grad is None for param in self._params()):
             raise ParameterError(
-                f"{self._who}: parameters must have gradients to be perturbed along, got none. Call loss.backward() first."
+                f"{self._who}: parameters must have gradients to be perturbed, got none. Call loss.backward() first."
             )
         swap = self._perturb()
         try:
             yield
         finally:
-            self._is_perturbed = False
+            self._mode.perturbed = False
             self._drop_gathered_copies()
             swap.restore(self._who)
-        self._has_second_gradients = True
+        self._mode.has_second_gradients = True
 
     @torch.no_grad()
     def _perturb(self) -> "ParameterSwap":
@@ -90,27 +88,42 @@ class SecondGradients(EvaluationMode):
         items = [item for binding, step in self._prepare_steps() for item in binding.items(step)]
         self._drop_gathered_copies()
         swap = ParameterSwap([item.param for item in items], loop.perturbed_parameters(items))
-        self._is_perturbed, self._has_second_gradients = True, False
+        self._mode.perturbed, self._mode.has_second_gradients = True, False
         self.zero_grad()
         return swap
 
     def _compute_second_gradients(self, closure: Closure | None) -> Any:
         """Make sure that the gradients are those at the perturbed parameters; return the loss of the closure."""
+        if self._mode.has_second_gradients:
+            self._mode.has_second_gradients = False
+            return self._call_beside_gradients(closure) if closure else None
         if closure is None:
-            if not self._has_second_gradients and not self._has_zero_gradients():
+            if not self._has_zero_gradients():
                 self._required(closure, "a second gradient")
-            self._has_second_gradients = False
             return None
-        self._check_no_other_gradients()
+        if self._with_other_gradients():
+            raise self._other_gradients_error()
         loss = self._call(closure)
         swap = self._perturb()
         try:
             self._call(closure)
         finally:
-            self._is_perturbed = False
+            self._mode.perturbed = False
             self._drop_gathered_copies()
             swap.restore(self._who)
         self._mark_gradients()
+        return loss
+
+    def _call_beside_gradients(self, closure: Closure) -> Any:
+        """Call a closure that computes no gradients, such as the one that Lightning passes to every step."""
+        grads = [param.grad for param in self._params()]
+        with torch.enable_grad():
+            loss = closure()
+        if not all(param.grad is grad for param, grad in zip(self._params(), grads, strict=True)):
+            raise ParameterError(
+                f"{self._who}: gradients must come from a closure or from `with optimizer.perturbed():`, got both. "
+                "Remove one of the two."
+            )
         return loss
 
     def _call(self, closure: Closure) -> Any:
@@ -147,14 +160,13 @@ class SecondGradients(EvaluationMode):
                         )
             frame = frame.f_back
 
-    def _check_no_other_gradients(self) -> None:
-        """Raise ParameterError if parameters have gradients from before the step, which a closure cannot repeat."""
-        if self._with_other_gradients():
-            raise ParameterError(
-                f"{self._who}: all gradients must come from the closure, which is called twice, got some from before "
-                f"the step, such as those of earlier micro-batches. {self._accumulation_remedy} If the gradients do "
-                "not belong to this step, call optimizer.zero_grad() before it."
-            )
+    def _other_gradients_error(self) -> ParameterError:
+        """Return the error for gradients from before the step, which a closure cannot repeat."""
+        return ParameterError(
+            f"{self._who}: all gradients must come from the closure, which is called more than once, got some from "
+            f"before the step, such as those of earlier micro-batches. {self._accumulation_remedy} If the "
+            "gradients do not belong to this step, call optimizer.zero_grad() before it."
+        )
 
     @property
     def _accumulation_remedy(self) -> str:
@@ -174,17 +186,20 @@ class SecondGradients(EvaluationMode):
         def repeatable() -> Any:
             nonlocal calls
             calls += 1
-            others = self._with_other_gradients() if calls == 1 else []
-            if not others:
+            params = self._with_other_gradients() if calls == 1 else []
+            if not params:
                 return self._call(closure)
-            probe = min(others, key=Tensor.numel)
+            # A gradient that is not a number stays one if the closure adds to it.
+            probe = min(filter(Tensor.numel, params), key=Tensor.numel)
             grad, probe.grad = probe.grad, torch.full_like(probe, math.nan)
-            added_to = probe.grad
+            placeholder, write_count_before = probe.grad, write_count(probe.grad)
             with torch.enable_grad():
                 loss = closure()
-            if probe.grad is added_to and bool(as_engine_tensor(added_to).isnan().any()):
+            if probe.grad is placeholder and write_count(placeholder) == write_count_before:
+                probe.grad = grad  # the closure computes no gradients
+            elif probe.grad is placeholder and bool(as_engine_tensor(placeholder).isnan().any()):
                 probe.grad = grad
-                self._check_no_other_gradients()
+                raise self._other_gradients_error()
             return loss
 
         return repeatable
@@ -193,12 +208,13 @@ class SecondGradients(EvaluationMode):
         return (param for group in self.param_groups for param in group["params"])
 
     def _with_other_gradients(self) -> list[Tensor]:
-        """Return the parameters with a gradient, not zero, that was computed since the last step."""
-        return [
+        """Return the parameters with a gradient from after the last step; none if all of these are zero."""
+        params = [
             param
             for param in self._params()
-            if (grad := param.grad) is not None and getattr(grad, _USED, None) != write_count(grad) and _is_any(grad)
+            if param.grad is not None and getattr(param.grad, _USED, None) != write_count(param.grad)
         ]
+        return params if _is_any([param.grad for param in params if param.grad is not None]) else []
 
     def _mark_gradients(self) -> None:
         """Mark the gradients as used by a step."""
@@ -209,7 +225,7 @@ class SecondGradients(EvaluationMode):
     def _has_zero_gradients(self) -> bool:
         """Return True if all gradients are zero, and so those at the perturbed parameters, which are the same."""
         grads = [param.grad for param in self._params() if param.grad is not None]
-        return bool(grads) and not any(map(_is_any, grads))
+        return bool(grads) and not _is_any(grads)
 
 
 class ParameterSwap:
@@ -247,7 +263,10 @@ class ParameterSwap:
             )
 
 
-def _is_any(grad: Tensor) -> bool:
-    """Return True if an element is not zero."""
-    values = grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)
-    return bool(values.any())
+def _is_any(grads: Sequence[Tensor]) -> bool:
+    """Return True if an element of a gradient is not zero. Each device is waited for once."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for grad in grads:
+        values = grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)
+        by_device.setdefault(values.device, []).append(values.any())
+    return any(bool(torch.stack(results).any()) for results in by_device.values())

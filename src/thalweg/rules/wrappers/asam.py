@@ -3,7 +3,7 @@
     T = |θ_{t-1}| + η
     g_t = ∇f(θ_{t-1} + ρ T² ∇f(θ_{t-1}) / (‖T ∇f(θ_{t-1})‖ + 10⁻¹²))        θ_t by the inner rule
 
-A step needs two gradients, so `step` needs a closure. The norm is over the whole model.
+A step needs two gradients: by a closure, or in `with optimizer.perturbed():`. The norm is over the whole model.
 
 Use: the same problems as SAM, if layers differ much in scale. ρ is about ten times that of SAM.
 Avoid: the same cases as SAM.

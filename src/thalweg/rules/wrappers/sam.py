@@ -3,7 +3,7 @@
     N_t = √(Σ over all parameters of ∇f(θ_{t-1})²)
     g_t = ∇f(θ_{t-1} + ρ ∇f(θ_{t-1}) / (N_t + 10⁻¹²))        θ_t by the inner rule, with this g_t
 
-A step needs two gradients, so `step` needs a closure.
+A step needs two gradients: by a closure, or in `with optimizer.perturbed():`.
 
 Use: image classification with SGD or AdamW, if a better test score is worth twice the training time.
 Avoid: training that is limited by time and not by generalization. Layers with running statistics count each batch
