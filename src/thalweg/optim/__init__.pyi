@@ -2309,7 +2309,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.0.
-        r: Power of the step in the weights of the average; r >= 0. Default: 0.0.
+        r: Power of the step in the weights of the average; r in [0, 40]. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ. Default: 0.0025.
         betas: β₁ in (0, 1): weight of the average x in θ; β₂ in [0, 1): decay of the mean square. Default: (0.9,
@@ -2366,7 +2366,7 @@ class ScheduleFreeSGD(RuleOptimizer):
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.0.
-        r: Power of the step in the weights of the average; r >= 0. Default: 0.0.
+        r: Power of the step in the weights of the average; r in [0, 40]. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 1.0.
         momentum: Weight of the average x in θ; β in (0, 1). Default: 0.9.

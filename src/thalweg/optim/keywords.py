@@ -194,9 +194,18 @@ def bind(rule: Rule, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
             raise KeywordError(
                 f"{rule.name}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
             )
-    if "rule" not in by_position | settings and rule.parts and defaults["rule"] == rule.hypers()["rule"].default:
-        defaults["rule"] = None  # each group must say it
     return defaults | by_position | settings
+
+
+def defaults_of(rule: Rule, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of an optimizer: all settings of a call by keyword.
+
+    If nothing selects one of the parts of a rule, "rule" is None, so that each group must say it.
+    """
+    defaults = bind(rule, args, settings)
+    if rule.parts and settings.get("rule") is None and defaults["rule"] == rule.hypers()["rule"].default:
+        defaults["rule"] = None
+    return defaults
 
 
 def check_routed(rule: Rule, group: Mapping[str, Any]) -> None:

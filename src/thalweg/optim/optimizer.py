@@ -81,7 +81,7 @@ class RuleOptimizer(StepPreparation):
         self._warnings = WarnOnce()
         add_lock(self)
         common = {"maximize": maximize, "rounding": rounding, "seed": seed}
-        defaults = keywords.plain_settings(self.rule, keywords.bind(self.rule, args, settings) | common)
+        defaults = keywords.plain_settings(self.rule, keywords.defaults_of(self.rule, args, settings) | common)
         if (defaults["rounding"], defaults["seed"]) == ("nearest", 0):  # then groups have the keys of torch's groups
             del defaults["rounding"], defaults["seed"]
         if differentiable:  # torch's base class reads it from the defaults

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thalweg.engine.core import precision
 from thalweg.engine.core.precision import Rounding
+from thalweg.errors import SettingError
 from thalweg.rules import Rule, record
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor, like_param
@@ -76,11 +77,22 @@ class Program:
             previous: The recurrent scalars of the step before. Defaults to those before the first step.
             seed: The seed of the optimizer's random numbers.
             position: The position of the parameter in its optimizer.
+
+        Raises:
+            SettingError: If a scalar is too large for a float.
         """
-        scalars, more = self.rule.coefficients(step), {}
-        if self.rule.traits.recurrent_scalars:
-            pairs = zip(self.rule.traits.recurrent_scalars, previous or self.initial_recurrent_scalars(), strict=True)
-            more = self.rule.next_recurrent_scalars(step, record(**dict(pairs)))
+        more: dict[str, Any] = {}
+        try:
+            scalars = self.rule.coefficients(step)
+            if self.rule.traits.recurrent_scalars:
+                values = previous or self.initial_recurrent_scalars()
+                pairs = zip(self.rule.traits.recurrent_scalars, values, strict=True)
+                more = self.rule.next_recurrent_scalars(step, record(**dict(pairs)))
+        except ArithmeticError as error:
+            raise SettingError(
+                f"{self.rule.name}: the settings must give scalars that a float can hold, got {error} at step {step}. "
+                "Use settings nearer to the defaults."
+            ) from None
         if self.needs_keys:
             more |= hashing.step_keys(seed, position, step)
         return record(**scalars._asdict(), **more) if more else scalars
