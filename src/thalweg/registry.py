@@ -7,12 +7,13 @@ one rule to another: ``then(adam,sgd)``.
 
 import re
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from itertools import accumulate
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from thalweg import rules
-from thalweg.errors import UnknownNameError, nearest, shown
+from thalweg.errors import SettingError, UnknownNameError, nearest, shown
 from thalweg.rules import wrappers
 from thalweg.rules.composition.composite import CompositeRule
 from thalweg.rules.composition.routed import Routed
@@ -63,6 +64,32 @@ def rule_from_name(text: str) -> Rule:
         'Clip(AdamW)'
     """
     return parse_expression(text, _rule_of_file, lambda wrapper, inner: wrapper(inner), combine_rules)
+
+
+def as_rule(who: str, value: Any) -> Rule:
+    """Return the rule that a user passed: an instance, a class or a name.
+
+    Args:
+        who: The function that was called, for the error message.
+        value: What the user passed.
+
+    Raises:
+        UnknownNameError: If no rule has this name.
+        SettingError: If this is no rule.
+    """
+    if isinstance(value, str):
+        return rule_from_name(value)
+    if isinstance(value, type) and issubclass(value, Rule):
+        try:
+            value = value()
+        except TypeError:  # a base class, or a wrapper without a rule to wrap
+            raise SettingError(
+                f"{who}: a rule must be complete, got the class {value.__name__}, which needs arguments. "
+                "Pass an instance, such as Clip(AdamW())."
+            ) from None
+    if not isinstance(value, Rule) or not is_dataclass(value):
+        raise SettingError(f"{who}: a rule must be a name or a rule, got {shown(value)}. Pass 'adamw', for example.")
+    return value
 
 
 def _rule_of_file(name: str) -> Rule:

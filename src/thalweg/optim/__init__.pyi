@@ -1210,7 +1210,7 @@ class LBFGS(RuleOptimizer):
         max_eval: Approximate limit of closure calls per step; 0: 5/4 of max_iter; >= 0. Default: 0.
         tolerance_grad: A step ends if no element of the gradient is larger; >= 0, in units of g. Default: 1e-07.
         tolerance_change: A step ends if the parameters, the loss or its slope change by less; >= 0. Default: 1e-09.
-        history_size: Number of stored pairs; m >= 1. Default: 100.
+        history_size: Number of stored pairs; m in [1, 10000]. Default: 100.
         line_search_fn: Step length of an iteration; None means fixed; one of fixed, strong_wolfe. Default: fixed.
         maximize: Increase the loss instead of decreasing it.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1459,7 +1459,7 @@ class Muon(RuleOptimizer):
         ns_coefficients: a > 0: iteration coefficient; b in [-inf, inf]: iteration coefficient; c in [-inf, inf]:
             iteration coefficient. Default: (3.4445, -4.775, 2.0315).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-07.
-        ns_steps: Number of iteration steps; k >= 1. Default: 5.
+        ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         adjust_lr_fn: Formula of κ, which scales the step; one of original, match_rms_adamw. Default: original.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         maximize: Increase the loss instead of decreasing it.
@@ -1621,7 +1621,7 @@ class NorMuon(RuleOptimizer):
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.95.
         beta2: Decay of the mean square; β₂ in [0, 1). Default: 0.95.
         nesterov: Use Nesterov's momentum. Default: True.
-        ns_steps: Number of iteration steps; k >= 1. Default: 5.
+        ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         eps: Keeps the division finite; ε >= 0. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
@@ -2423,7 +2423,7 @@ class Scion(RuleOptimizer):
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.9.
         radius: Ball radius; ρ > 0, in units of θ. Default: 50.0.
         constrained: Keep the parameters within the ball. Default: True.
-        ns_steps: Number of iteration steps; k >= 1. Default: 5.
+        ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.engine import backends
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import shards_of
 from thalweg.engine.eager import loop
-from thalweg.errors import ParameterError
+from thalweg.errors import ParameterError, SettingError
 from thalweg.optim.parameter_checks import check_storage
 from thalweg.optim.scalar_state import ScalarState
 from thalweg.optim.state_entries import as_engine_tensor, complete
@@ -240,9 +241,41 @@ class Binding:
             scalar_array.put(self.positions, (getattr(coefficients, name) for coefficients in step.coefficients))
 
 
+def step_in_place(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
+    """Take and count steps. Each batch is counted when it is done: an error leaves it as before or as after its step.
+
+    Raises:
+        SettingError: If a scalar of the step does not fit into the dtype of the parameters.
+    """
+    try:
+        backends.run(
+            [(binding.runner, step) for binding, step in steps],
+            after_batch=lambda k: steps[k][0].count(steps[k][1]),
+        )
+    except RuntimeError as error:
+        if "without overflow" not in str(error):  # torch's words for a number that a dtype cannot hold
+            raise
+        rule = steps[0][0].program.rule
+        raise SettingError(
+            f"{rule.name}: the settings must give scalars that the dtype of the parameters can hold, got {error}. "
+            "Use settings nearer to the defaults."
+        ) from error
+
+
 @torch.enable_grad()
 def step_differentiably(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
-    """Take steps that autograd records."""
+    """Take steps that autograd records.
+
+    Raises:
+        ParameterError: If a parameter is a leaf that requires a gradient: autograd forbids to write to it.
+    """
+    for binding, _ in steps:
+        for param in binding.params:
+            if param.is_leaf and param.requires_grad:
+                raise ParameterError(
+                    f"{binding.program.rule.name}: a parameter of a differentiable step must be the result of an "
+                    f"operation, got a leaf of shape {tuple(param.shape)}. Pass param.clone(), and use it in the model."
+                )
     slots = [(binding, k) for binding, step in steps for k in range(len(step.coefficients))]
     items = [item for binding, step in steps for item in binding.items(step)]
     for (binding, k), (param, state) in zip(slots, loop.update(items), strict=True):

@@ -19,7 +19,7 @@ from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
 from thalweg.optim.routing.roles import ParameterRole, roles_of
 from thalweg.optim.rule_classes import optimizer_for
 from thalweg.optim.setting_warnings import warn
-from thalweg.registry import combine_rules, rule_from_name
+from thalweg.registry import as_rule, combine_rules
 from thalweg.rules import Rule
 from thalweg.rules.composition.composite import settings_prefix
 from thalweg.rules.composition.routed import Routed
@@ -125,6 +125,7 @@ class RoutingPlan:
 
 
 Routing = RoutingPlan  # the former name
+_HEADLESS = Hyper(False, "", kind="switch")
 _SCALE = Hyper(1.0, "", bound=Bound(">= 0"))
 
 
@@ -190,6 +191,7 @@ def route(
         )
     if common := settings.keys() & keywords.COMMON.keys():
         raise KeywordError(f"route: {', '.join(sorted(common))} must be given to optimizer(), not to route().")
+    headless = _HEADLESS.parse("route: headless", headless)
     whole = _whole_rule(rule, rest)
     whole = keywords.to_rule(whole, keywords.bind(whole, (), settings))
     parameter_roles = roles_of(model, roles, headless=headless)
@@ -213,7 +215,8 @@ def _scales(whole: Rule, keyword: str, given: Mapping[str, float] | None) -> dic
     for name, factor in (given or {}).items():
         if not isinstance(name, str) or name not in known:
             raise SettingError(f"route: a scale must be of a role or a rule, got {shown(name)}. {nearest(name, known)}")
-        scales[name] = float(_SCALE.parse(f"route: the scale of {name}", factor))
+        factor = keywords.read_value(whole, f"the scale of {name}", factor)
+        scales[name] = _SCALE.parse(f"route: the scale of {name}", factor)
     return scales
 
 
@@ -232,7 +235,7 @@ def _check_decay_scale(whole: Rule, decay_scale: Mapping[str, float]) -> None:
 
 def _whole_rule(rule: Any, rest: Any) -> Rule:
     """Return the rule of the whole model."""
-    first = _as_rule(rule)
+    first = as_rule("route", rule)
     if first.parts:
         if rest is not None:
             raise SettingError(
@@ -241,7 +244,7 @@ def _whole_rule(rule: Any, rest: Any) -> Rule:
         return first
     if rest is None and not first.traits.needs_whole_matrices:
         return first
-    second = _as_rule("adamw" if rest is None else rest)
+    second = as_rule("route", "adamw" if rest is None else rest)
     return combine_rules("+", first, second) if isinstance(rule, str) else Routed((first, second))
 
 
@@ -254,15 +257,6 @@ def _lr_ratios(whole: Rule) -> dict[str, float]:
     """Return the ratios of the learning rates of the rule's parts when they were combined."""
     core = unwrap(whole)
     return dict(zip(core.member_names, core.lr_ratios, strict=True)) if isinstance(core, Routed) else {}
-
-
-def _as_rule(value: Any) -> Rule:
-    if isinstance(value, str):
-        return rule_from_name(value)
-    rule = value() if isinstance(value, type) and issubclass(value, Rule) else value
-    if not isinstance(rule, Rule):
-        raise SettingError(f"route: a rule must be a name or a rule, got {shown(value)}. Pass 'muon', for example.")
-    return rule
 
 
 def _assign(
