@@ -36,7 +36,7 @@ WRAPPED = {
     "curvature_interval": ((10, 1, 10), (1, 5, 5)),
     "recurrent_scalars": (({"a": 1.0}, {"b": 2.0}, {"a": 1.0, "b": 2.0}), ({"a": 1.0}, {}, {"a": 1.0})),
     **dict.fromkeys(
-        ("supports_sparse", "supports_complex", "supports_vmap", "noop_on_zero_grad"),
+        ("supports_sparse", "lazy_sparse", "supports_complex", "supports_vmap", "noop_on_zero_grad"),
         ((True, True, True), (True, False, False), (False, True, False)),
     ),
     **dict.fromkeys(
@@ -66,7 +66,7 @@ ALL_MEMBERS = {
     ),
 }
 # A wrapper must declare these itself; with all other traits, its default does not change that of the inner rule.
-OPT_IN = {"supports_sparse", "noop_on_zero_grad"}
+OPT_IN = {"supports_sparse", "lazy_sparse", "noop_on_zero_grad"}
 
 
 def test_the_tables_of_this_test_name_every_trait() -> None:

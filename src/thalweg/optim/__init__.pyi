@@ -2616,6 +2616,53 @@ class Sophia(RuleOptimizer):
         backend: Backend | None = None,
     ) -> None: ...
 
+class SparseAdam(RuleOptimizer):
+    """Adam for sparse gradients, which moves only the elements that the gradient holds.
+
+    Units are in terms of θ, a parameter, and g, its gradient.
+
+    Args:
+        params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
+        lr: Learning rate; η >= 0, in units of θ. Default: 0.001.
+        betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
+            0.999).
+        eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
+        maximize: Increase the loss instead of decreasing it.
+        differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
+        rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
+            below half a unit in the last place; ``stochastic`` is for bfloat16 only.
+        seed: Seed of stochastic rounding and of the random numbers that a rule draws; an integer of 64 bits.
+        backend: Backend that runs the steps. None selects the fastest one for each batch of parameters.
+
+    Raises:
+        SettingError: If a setting is out of its bounds.
+        KeywordError: If a keyword is unknown.
+        ParameterError: If the rule cannot optimize a parameter.
+
+    Example:
+        >>> import torch
+        >>> from thalweg import optim
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = optim.SparseAdam(model.parameters(), lr=0.001)
+        >>> loss = model(torch.ones(8, 4)).square().mean()
+        >>> loss.backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-08,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        rounding: Rounding = "nearest",
+        seed: int = 0,
+        backend: Backend | None = None,
+    ) -> None: ...
+
 class StableAdamW(RuleOptimizer):
     """AdamW that shortens a tensor's step when its mean square lags behind the gradients.
 
@@ -2774,6 +2821,7 @@ __all__ = [
     "Shampoo",
     "Signum",
     "Sophia",
+    "SparseAdam",
     "StableAdamW",
     "Transferred",
     "Yogi",

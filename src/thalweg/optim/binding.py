@@ -160,11 +160,12 @@ class Binding:
             grads = [as_engine_tensor(grad) for grad in grads]
         gradient_addresses = self.batch.gradient_addresses(grads)
         if gradient_addresses is None:
-            noop_on_zero_grad = program.rule.traits.noop_on_zero_grad and not program.needs_index
-            sparse = noop_on_zero_grad and any(grad.is_sparse for grad in grads)
+            traits = program.rule.traits
+            by_rows = traits.lazy_sparse or (traits.noop_on_zero_grad and not program.needs_index)
+            sparse = by_rows and any(grad.is_sparse for grad in grads)
             mixed_dtypes = any(grad.dtype != self.batch.dtype for grad in grads)
             grads = [
-                _aligned(grad, param, program.rule, noop_on_zero_grad=noop_on_zero_grad)
+                _aligned(grad, param, program.rule, by_rows=by_rows)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
         coefficients = self._coefficients(program, seed)
@@ -287,7 +288,7 @@ def is_engine_view(param: Tensor) -> bool:
     return param.is_complex() or hasattr(param, "to_local")
 
 
-def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool) -> Tensor:
+def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, by_rows: bool) -> Tensor:
     """Return a gradient with the memory layout of its parameter, or coalesced if it may stay sparse.
 
     Its dtype may differ, as `param.grad_dtype` allows: sums of bfloat16 gradients in float32 lose less.
@@ -307,9 +308,9 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool
             raise ParameterError(
                 f"{rule.name}: gradients must be dense, got a sparse one for a parameter of shape "
                 f"{tuple(param.shape)}. Use sparse=False in the embedding, or an optimizer that supports sparse "
-                "gradients (SGD, AdaGrad)."
+                "gradients (SGD, AdaGrad, SparseAdam)."
             )
-        if noop_on_zero_grad:
+        if by_rows:
             return grad.coalesce()
         grad = grad.to_dense()
     return torch.empty_like(param, dtype=grad.dtype).copy_(grad)
