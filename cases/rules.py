@@ -98,6 +98,11 @@ CASES = [
     Case(optim.Adam, torch.optim.Adam, MOMENTS | {"amsgrad": True}),
     Case(optim.AdamW, torch.optim.AdamW, MOMENTS),
     Case(optim.AdamW, torch.optim.AdamW, MOMENTS | {"amsgrad": True}),
+    Case(
+        optim.SparseAdam,
+        elementwise.SparseAdam,
+        {"lr": 0.01, "betas": (0.8, 0.97), "eps": 1e-3},
+    ),
     Case(optim.Adadelta, torch.optim.Adadelta, {"lr": 0.7, "rho": 0.8, "eps": 1e-2, "weight_decay": 0.05}),
     Case(optim.Adamax, torch.optim.Adamax, MOMENTS),
     Case(optim.NAdam, torch.optim.NAdam, MOMENTS | {"momentum_decay": 0.02}, 1e-7),

@@ -21,7 +21,7 @@ EXPORTS = {
         AdamW Adamax Adan AggMo CAME DAdaptAdam DAdaptSGD Dion DoG DoWG HeavyBall LAMB LARS LBFGS
         LDoG LaProp Lion MADGRAD Muon NAdam NAdamW NorMuon NovoGrad PSGDKron Prodigy QHAdam QHM
         RAdam RAdamW RMSprop Routing RoutingPlan Rprop RuleOptimizer SGD SM3 SOAP ScheduleFreeAdamW
-        ScheduleFreeSGD Scion Shampoo Signum Sophia StableAdamW Transferred Yogi optimizer_for route
+        ScheduleFreeSGD Scion Shampoo Signum Sophia SparseAdam StableAdamW Transferred Yogi optimizer_for route
         transfer
     """,
     "thalweg.rules": """
@@ -32,7 +32,7 @@ EXPORTS = {
         LDoG LaProp Lion Lookahead MADGRAD Mars Max Mean Mechanic MovingAverage Muon NAdam NAdamW
         Noisy NorMuon Norm NovoGrad Orthogonalized PSGDKron PolyakAverage Prodigy QHAdam QHM RAdam
         RAdamW RMSprop Range Routed Rprop Rule SAM SGD SM3 SOAP ScheduleFreeAdamW ScheduleFreeSGD Scion
-        Shampoo Signum Sophia Split StableAdamW Sum Switched WarmRestarts Wrapper Yogi choice
+        Shampoo Signum Sophia SparseAdam Split StableAdamW Sum Switched WarmRestarts Wrapper Yogi choice
         copy_of_param count explain hyper like_param of_shape record resolve_reductions root switch
         wrappers
     """,
@@ -52,6 +52,7 @@ EXPORTS = {
 ERRORS = """
     BudgetError KeywordError MissingPackageError ParameterError ParameterTypeError RoutingError SettingError
     SettingWarning StoreError TaskError ThalwegError UnknownNameError nearest
+    shown
 """
 
 

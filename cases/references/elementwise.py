@@ -315,3 +315,14 @@ class AdaHessian(CurvatureTranscription):
         v = memory["v"] / (1 - beta2**step)
         decay(param, group)
         param.sub_(group["lr"] * m / (torch.sqrt(v) ** group["hessian_power"] + group["eps"]))
+
+
+class SparseAdam(torch.optim.SparseAdam):
+    """torch's SparseAdam, with each dense gradient as a sparse one that holds all elements."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for param in (param for group in self.param_groups for param in group["params"]):
+            if param.grad is not None and not param.grad.is_sparse:
+                param.grad = param.grad.to_sparse()
+        return super().step(closure)

@@ -91,7 +91,7 @@ def shown(value: object, max_length: int = 100) -> str:
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: object, valid: Iterable[str]) -> str:
     """Return the last sentence of an error message about an unknown name.
 
     Args:
@@ -106,7 +106,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         'Did you mean adamw?'
     """
     names = sorted(valid)
-    matches = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    matches = get_close_matches(name[:100].lower(), names, n=3, cutoff=0.5) if isinstance(name, str) else []
     if matches:
         return f"Did you mean {' or '.join(matches)}?"
     return f"Known: {', '.join(names)}."

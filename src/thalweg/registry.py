@@ -7,11 +7,13 @@ one rule to another: ``then(adam,sgd)``.
 
 import re
 from collections.abc import Callable
+from dataclasses import is_dataclass
+from itertools import accumulate
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from thalweg import rules
-from thalweg.errors import UnknownNameError, nearest
+from thalweg.errors import SettingError, UnknownNameError, nearest, shown
 from thalweg.rules import wrappers
 from thalweg.rules.composition.composite import CompositeRule
 from thalweg.rules.composition.routed import Routed
@@ -19,6 +21,8 @@ from thalweg.rules.composition.switched import Switched
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.rule import Rule
 
+_MAX_LENGTH = 1000  # of an expression: each name in it is looked up, and each wrapper checks all rules inside
+_MAX_DEPTH = 32
 _CALL = re.compile(r"(\w+)\((.*)\)")
 
 _T = TypeVar("_T")
@@ -62,9 +66,35 @@ def rule_from_name(text: str) -> Rule:
     return parse_expression(text, _rule_of_file, lambda wrapper, inner: wrapper(inner), combine_rules)
 
 
+def as_rule(who: str, value: Any) -> Rule:
+    """Return the rule that a user passed: an instance, a class or a name.
+
+    Args:
+        who: The function that was called, for the error message.
+        value: What the user passed.
+
+    Raises:
+        UnknownNameError: If no rule has this name.
+        SettingError: If this is no rule.
+    """
+    if isinstance(value, str):
+        return rule_from_name(value)
+    if isinstance(value, type) and issubclass(value, Rule):
+        try:
+            value = value()
+        except TypeError:  # a base class, or a wrapper without a rule to wrap
+            raise SettingError(
+                f"{who}: a rule must be complete, got the class {value.__name__}, which needs arguments. "
+                "Pass an instance, such as Clip(AdamW())."
+            ) from None
+    if not isinstance(value, Rule) or not is_dataclass(value):
+        raise SettingError(f"{who}: a rule must be a name or a rule, got {shown(value)}. Pass 'adamw', for example.")
+    return value
+
+
 def _rule_of_file(name: str) -> Rule:
     if name not in RULES:
-        raise UnknownNameError(f"thalweg: no rule is called {name!r}. {nearest(name, RULES)}")
+        raise UnknownNameError(f"thalweg: no rule is called {shown(name)}. {nearest(name, RULES)}")
     return RULES[name]()
 
 
@@ -88,6 +118,11 @@ def parse_expression(
     Raises:
         UnknownNameError: If there is no such wrapper, or parentheses do not match.
     """
+    if not isinstance(text, str) or len(text) > _MAX_LENGTH or _depth(text) > _MAX_DEPTH:
+        raise UnknownNameError(
+            f"thalweg: a rule must be a name or an expression of at most {_MAX_LENGTH} letters and {_MAX_DEPTH} nested "
+            f"parentheses, got {shown(text)}. Pass a rule object, or a name such as 'adamw'."
+        )
 
     def parse(text: str) -> _T:
         text = text.strip()
@@ -103,12 +138,17 @@ def parse_expression(
             return make_wrapped(WRAPPERS[name], parse(inner))
         if any(mark in text.partition(":")[0] for mark in "(+)") or not text:
             raise UnknownNameError(
-                f"thalweg: a rule must read like adamw, cautious(adamw), muon+adamw or then(adam,sgd), got {text!r}. "
-                "Check its parentheses."
+                f"thalweg: a rule must read like adamw, cautious(adamw), muon+adamw or then(adam,sgd), got "
+                f"{shown(text)}. Check its parentheses."
             )
         return make_single(text)
 
     return parse(text)
+
+
+def _depth(text: str) -> int:
+    """Return how deep the parentheses of a text are nested."""
+    return max(accumulate((letter == "(") - (letter == ")") for letter in text), default=0)
 
 
 def combine_rules(operator: str, *operands: Rule) -> Rule:

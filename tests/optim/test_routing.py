@@ -217,12 +217,46 @@ def test_rules_are_named_given_or_put_together() -> None:
             assert all(param.isfinite().all() for param in model.parameters())
 
 
-def test_frozen_parameters_are_left_out() -> None:
-    model = gpt()
-    model.wte.requires_grad_(False)
+def test_a_layer_frozen_at_first_is_trained_as_if_it_had_never_been_frozen() -> None:
+    unfrozen, frozen = gpt(), gpt()
+    frozen.blocks[0].requires_grad_(False)
+    expected, plan = route(unfrozen, lr=0.02), route(frozen, lr=0.02)
+    assert [(param.name, param.role, param.rule, param.overrides) for param in plan.parameters] == [
+        (param.name, param.role, param.rule, param.overrides) for param in expected.parameters
+    ]
+    num_frozen = len(list(frozen.blocks[0].parameters()))
+    assert (plan.frozen, sum(param.frozen for param in plan.parameters)) == (num_frozen, num_frozen)
+    assert f"{num_frozen} frozen, stepped once they require a gradient" in str(plan)
+    optimizer = plan.optimizer()
+    train(frozen, optimizer)
+    block = list(frozen.blocks[0].parameters())
+    assert not any(optimizer.state.get(param) for param in block)  # no memory until they are trained
+    before = [param.detach().clone() for param in block]
+    frozen.blocks[0].requires_grad_(True)
+    train(frozen, optimizer)
+    assert all(not torch.equal(param, start) for param, start in zip(block, before, strict=True))
+
+
+def test_a_frozen_parameter_of_ambiguous_role_is_no_question_and_gets_the_second_rule() -> None:
+    model = nn.Module()
+    model.first, model.second = nn.Linear(4, 8), nn.Linear(8, 8)
+    model.mixing = nn.Parameter(torch.zeros(8, 8))
+    asked = {param.name for param in route(model).questions}
+    assert asked
+    model.requires_grad_(False)
     plan = route(model)
-    assert "wte.weight" not in {assignment.name for assignment in plan.parameters}
-    assert "1 frozen" in str(plan)
+    assert plan.questions == []
+    assert {param.rule for param in plan.parameters if param.name in asked} == {"adamw"}
+    assert len(plan.optimizer().param_groups) > 0
+
+
+def test_quantized_weights_are_left_out_of_a_plan() -> None:
+    model = gpt()
+    model.blocks[0].codes = nn.Parameter(torch.zeros(8, 8, dtype=torch.uint8), requires_grad=False)
+    plan = route(model)
+    assert "blocks.0.codes" not in {param.name for param in plan.parameters}
+    assert (plan.left_out, "1 of whole numbers left out" in str(plan)) == (1, True)
+    train(model, plan.optimizer())
 
 
 def test_the_plan_reads_as_a_table() -> None:
@@ -247,7 +281,7 @@ def test_the_plan_reads_as_a_table() -> None:
         ),
         (lambda: route(gpt(), lr_scale={"emedding": 2}), SettingError, "got 'emedding'. Did you mean embedding"),
         (lambda: route(gpt(), lr_scale={"embedding": "2"}), SettingError, "scale of embedding must be a number >= 0"),
-        (lambda: route(gpt(), roles={3: "head"}), RoutingError, "must name trained parameters of the model, got 3"),
+        (lambda: route(gpt(), roles={3: "head"}), RoutingError, "must name parameters of the model, got 3"),
         (lambda: route(gpt(), roles={"ln_f.bias": "hidden matrix"}), RoutingError, "a matrix has two dimensions"),
         (lambda: route(gpt(), roles={"wte.weight": "experts"}), RoutingError, "experts have a matrix each"),
         (lambda: route(gpt(), roles={"wte.weight": "fused qkv"}), RoutingError, "3 blocks do not divide it"),
@@ -260,7 +294,7 @@ def test_the_plan_reads_as_a_table() -> None:
         (lambda: route(gpt(), momentun=0.9), KeywordError, "got 'momentun'. Did you mean momentum"),
         (lambda: route(gpt(), lr=-1), SettingError, "lr must be >= 0, got -1"),
         (lambda: route(gpt()).optimizer(lr=0.1), KeywordError, "got lr. Settings are given to route"),
-        (lambda: route(gpt().requires_grad_(False)), RoutingError, "must have parameters that require a gradient"),
+        (lambda: route(nn.ReLU()), RoutingError, "must have parameters that can have a gradient, got none"),
         (lambda: route(gpt(), "muon+adamw", "sgd"), SettingError, "rest must be left out"),
         (
             lambda: rules.Routed((rules.AdamW(), rules.AdamW())),

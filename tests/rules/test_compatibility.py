@@ -187,6 +187,10 @@ REJECTED = [
     (lambda: rules.FixedNorms(rules.Clip(rules.MovingAverage(SGD))), "Put the average outside"),
     (lambda: rules.Mechanic(rules.Clip(rules.ClipWeights(SGD))), "Put the bound outside"),
     (lambda: rules.DecoupledDecay(rules.FixedNorms(SGD)), "Put FixedNorms outside"),
+    (lambda: rules.DecoupledDecay(rules.Adadelta()), "got Adadelta, whose lr is a factor near 1. Use its own"),
+    (lambda: rules.DecoupledDecay(rules.Clip(rules.LARS(lr=1e-3))), r"got Clip\(LARS\), whose lr is a factor near 1"),
+    (lambda: rules.CautiousDecay(rules.AdaHessian()), "got AdaHessian, whose lr is a factor near 1"),
+    (lambda: rules.FullyDecoupledDecay(rules.Adadelta()), "lr=1.0 and reference_lr=0.001. Pass reference_lr=1.0."),
     (
         lambda: rules.WarmRestarts(SGD, lr_min=0.2),
         r"lr_min must be at most lr, got lr_min=0.2 and lr=0.1. Lower lr_min",
@@ -199,3 +203,13 @@ REJECTED = [
 def test_a_nest_that_would_be_wrong_is_rejected_when_it_is_made(nest: Callable[[], rules.Rule], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         nest()
+
+
+@pytest.mark.parametrize("inner", [rules.Adadelta(lr=1.0), rules.LARS(lr=0.1, momentum=0.0)])
+def test_a_decay_around_a_rule_whose_lr_is_a_factor_is_the_share_of_a_step(inner: rules.Rule) -> None:
+    lr = inner.settings()["lr"]
+    decayed = rules.FullyDecoupledDecay(inner, weight_decay=1e-4, reference_lr=lr)
+    assert decayed.decay_factor(2) == 1 - 1e-4
+    assert decayed.with_(lr=lr / 2).decay_factor(2) == 1 - 5e-5  # a schedule halves it
+    # Scion's learning rate has no unit either, but is small.
+    assert rules.DecoupledDecay(rules.Scion(), weight_decay=0.1).decay_factor(2) == pytest.approx(1 - 3e-5)

@@ -37,7 +37,7 @@ WRAPPED = {
     "shared_settings": ((("a", "b"), ("b", "c"), ("a", "b", "c")), ((), ("a",), ("a",)), (("a",), (), ("a",))),
     "recurrent_scalars": (({"a": 1.0}, {"b": 2.0}, {"a": 1.0, "b": 2.0}), ({"a": 1.0}, {}, {"a": 1.0})),
     **dict.fromkeys(
-        ("supports_sparse", "supports_complex", "supports_vmap", "noop_on_zero_grad"),
+        ("supports_sparse", "lazy_sparse", "supports_complex", "supports_vmap", "noop_on_zero_grad"),
         ((True, True, True), (True, False, False), (False, True, False)),
     ),
     **dict.fromkeys(
@@ -79,7 +79,7 @@ ALL_MEMBERS = {
     ),
 }
 # A wrapper must declare these itself; with all other traits, its default does not change that of the inner rule.
-OPT_IN = {"supports_sparse", "noop_on_zero_grad"}
+OPT_IN = {"supports_sparse", "lazy_sparse", "noop_on_zero_grad"}
 
 
 def test_the_tables_of_this_test_name_every_trait() -> None:

@@ -37,6 +37,7 @@ from thalweg.testing import check_optimizer
 
 TOLERANCE = 1e-11
 WRAPPERS = [getattr(wrappers, name) for name in wrappers.__all__]
+LR_FACTORS = {rules.Adadelta, rules.AdaHessian, rules.LARS}  # rules whose learning rate is near 1, beside ESTIMATES_LR
 DECAYS = {rules.CautiousDecay, rules.CoupledDecay, rules.DecoupledDecay, rules.FullyDecoupledDecay}
 KINDS = [getattr(rules, name) for name in optim.__all__ if hasattr(rules, name)]
 RULES = [
@@ -210,7 +211,7 @@ def test_every_wrapper_goes_around_every_rule_or_says_why_not() -> None:
     without_beta1 = {rule for rule in RULES if "beta1" not in rule().hypers()}
     expected = {
         **dict.fromkeys((rules.SAM, rules.ASAM), curved | {rules.Adadelta}),  # which has a `rho` too
-        **dict.fromkeys(DECAYS - {rules.CoupledDecay}, decaying | OWNS_PARAMETERS | ESTIMATES_LR),
+        **dict.fromkeys(DECAYS - {rules.CoupledDecay}, decaying | OWNS_PARAMETERS | ESTIMATES_LR | LR_FACTORS),
         **dict.fromkeys((rules.MovingAverage, rules.PolyakAverage), with_eval_params),
         **dict.fromkeys((rules.Lookahead, rules.FixedNorms), OWNS_PARAMETERS | with_eval_params),
         rules.ClipWeights: OWNS_PARAMETERS | with_eval_params | {rules.Rprop},  # which has a `largest` too

@@ -160,6 +160,9 @@ class SOAP(RuleOptimizer, rule=rules.SOAP): ...
 class Sophia(RuleOptimizer, rule=rules.Sophia): ...
 
 
+class SparseAdam(RuleOptimizer, rule=rules.SparseAdam): ...
+
+
 class StableAdamW(RuleOptimizer, rule=rules.StableAdamW): ...
 
 
@@ -223,6 +226,7 @@ __all__ = [
     "Shampoo",
     "Signum",
     "Sophia",
+    "SparseAdam",
     "StableAdamW",
     "Transferred",
     "Yogi",

@@ -1210,7 +1210,7 @@ class LBFGS(RuleOptimizer):
         max_eval: Approximate limit of closure calls per step; 0: 5/4 of max_iter; >= 0. Default: 0.
         tolerance_grad: A step ends if no element of the gradient is larger; >= 0, in units of g. Default: 1e-07.
         tolerance_change: A step ends if the parameters, the loss or its slope change by less; >= 0. Default: 1e-09.
-        history_size: Number of stored pairs; m >= 1. Default: 100.
+        history_size: Number of stored pairs; m in [1, 10000]. Default: 100.
         line_search_fn: Step length of an iteration; None means fixed; one of fixed, strong_wolfe. Default: fixed.
         maximize: Increase the loss instead of decreasing it.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1459,7 +1459,7 @@ class Muon(RuleOptimizer):
         ns_coefficients: a > 0: iteration coefficient; b in [-inf, inf]: iteration coefficient; c in [-inf, inf]:
             iteration coefficient. Default: (3.4445, -4.775, 2.0315).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-07.
-        ns_steps: Number of iteration steps; k >= 1. Default: 5.
+        ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         adjust_lr_fn: Formula of κ, which scales the step; one of original, match_rms_adamw. Default: original.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         maximize: Increase the loss instead of decreasing it.
@@ -1621,7 +1621,7 @@ class NorMuon(RuleOptimizer):
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.95.
         beta2: Decay of the mean square; β₂ in [0, 1). Default: 0.95.
         nesterov: Use Nesterov's momentum. Default: True.
-        ns_steps: Number of iteration steps; k >= 1. Default: 5.
+        ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         eps: Keeps the division finite; ε >= 0. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
@@ -2311,7 +2311,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.0.
-        r: Power of the step in the weights of the average; r >= 0. Default: 0.0.
+        r: Power of the step in the weights of the average; r in [0, 40]. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ. Default: 0.0025.
         betas: β₁ in (0, 1): weight of the average x in θ; β₂ in [0, 1): decay of the mean square. Default: (0.9,
@@ -2368,7 +2368,7 @@ class ScheduleFreeSGD(RuleOptimizer):
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
         warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.0.
-        r: Power of the step in the weights of the average; r >= 0. Default: 0.0.
+        r: Power of the step in the weights of the average; r in [0, 40]. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 1.0.
         momentum: Weight of the average x in θ; β in (0, 1). Default: 0.9.
@@ -2425,7 +2425,7 @@ class Scion(RuleOptimizer):
         momentum: Decay of the mean gradient; μ in [0, 1). Default: 0.9.
         radius: Ball radius; ρ > 0, in units of θ. Default: 50.0.
         constrained: Keep the parameters within the ball. Default: True.
-        ns_steps: Number of iteration steps; k >= 1. Default: 5.
+        ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
@@ -2618,6 +2618,53 @@ class Sophia(RuleOptimizer):
         backend: Backend | None = None,
     ) -> None: ...
 
+class SparseAdam(RuleOptimizer):
+    """Adam for sparse gradients, which moves only the elements that the gradient holds.
+
+    Units are in terms of θ, a parameter, and g, its gradient.
+
+    Args:
+        params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
+        lr: Learning rate; η >= 0, in units of θ. Default: 0.001.
+        betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square. Default: (0.9,
+            0.999).
+        eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
+        maximize: Increase the loss instead of decreasing it.
+        differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
+        rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
+            below half a unit in the last place; ``stochastic`` is for bfloat16 only.
+        seed: Seed of stochastic rounding and of the random numbers that a rule draws; an integer of 64 bits.
+        backend: Backend that runs the steps. None selects the fastest one for each batch of parameters.
+
+    Raises:
+        SettingError: If a setting is out of its bounds.
+        KeywordError: If a keyword is unknown.
+        ParameterError: If the rule cannot optimize a parameter.
+
+    Example:
+        >>> import torch
+        >>> from thalweg import optim
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = optim.SparseAdam(model.parameters(), lr=0.001)
+        >>> loss = model(torch.ones(8, 4)).square().mean()
+        >>> loss.backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float | Tensor = 1e-08,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        rounding: Rounding = "nearest",
+        seed: int = 0,
+        backend: Backend | None = None,
+    ) -> None: ...
+
 class StableAdamW(RuleOptimizer):
     """AdamW that shortens a tensor's step when its mean square lags behind the gradients.
 
@@ -2776,6 +2823,7 @@ __all__ = [
     "Shampoo",
     "Signum",
     "Sophia",
+    "SparseAdam",
     "StableAdamW",
     "Transferred",
     "Yogi",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.engine import backends
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
@@ -19,7 +20,7 @@ from thalweg.engine.core.plain_tensors import address
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import is_dtensor, shards_of
 from thalweg.engine.eager import loop
-from thalweg.errors import ParameterError
+from thalweg.errors import ParameterError, SettingError
 from thalweg.optim.parameter_checks import check_storage
 from thalweg.optim.scalar_state import ScalarState
 from thalweg.optim.shared_state import MODEL_STEPS, Peers, newest_entry, newest_model_steps, shared_keys, write
@@ -177,11 +178,12 @@ class Binding:
             grads = [as_engine_gradient(grad, param) for grad, param in zip(grads, self.params, strict=True)]
         gradient_addresses = self.batch.gradient_addresses(grads)
         if gradient_addresses is None:
-            noop_on_zero_grad = program.rule.traits.noop_on_zero_grad and not program.needs_index
-            sparse = noop_on_zero_grad and any(grad.is_sparse for grad in grads)
+            traits = program.rule.traits
+            by_rows = traits.lazy_sparse or (traits.noop_on_zero_grad and not program.needs_index)
+            sparse = by_rows and any(grad.is_sparse for grad in grads)
             mixed_dtypes = any(grad.dtype != self.batch.dtype for grad in grads)
             grads = [
-                _aligned(grad, param, program.rule, noop_on_zero_grad=noop_on_zero_grad)
+                _aligned(grad, param, program.rule, by_rows=by_rows)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
         coefficients = self._coefficients(program, seed, model_lr)
@@ -263,9 +265,41 @@ class Binding:
             scalar_array.put(self.positions, [getattr(coefficients, name) for coefficients in distinct])
 
 
+def step_in_place(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
+    """Take and count steps. Each batch is counted when it is done: an error leaves it as before or as after its step.
+
+    Raises:
+        SettingError: If a scalar of the step does not fit into the dtype of the parameters.
+    """
+    try:
+        backends.run(
+            [(binding.runner, step) for binding, step in steps],
+            after_batch=lambda k: steps[k][0].count(steps[k][1]),
+        )
+    except RuntimeError as error:
+        if "without overflow" not in str(error):  # torch's words for a number that a dtype cannot hold
+            raise
+        rule = steps[0][0].program.rule
+        raise SettingError(
+            f"{rule.name}: the settings must give scalars that the dtype of the parameters can hold, got {error}. "
+            "Use settings nearer to the defaults."
+        ) from error
+
+
 @torch.enable_grad()
 def step_differentiably(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
-    """Take steps that autograd records."""
+    """Take steps that autograd records.
+
+    Raises:
+        ParameterError: If a parameter is a leaf that requires a gradient: autograd forbids to write to it.
+    """
+    for binding, _ in steps:
+        for param in binding.params:
+            if param.is_leaf and param.requires_grad:
+                raise ParameterError(
+                    f"{binding.program.rule.name}: a parameter of a differentiable step must be the result of an "
+                    f"operation, got a leaf of shape {tuple(param.shape)}. Pass param.clone(), and use it in the model."
+                )
     slots = [(binding, k) for binding, step in steps for k in range(len(step.coefficients))]
     items = [item for binding, step in steps for item in binding.items(step)]
     for (binding, k), (param, state) in zip(slots, loop.update(items), strict=True):
@@ -277,7 +311,7 @@ def is_engine_view(param: Tensor) -> bool:
     return param.is_complex() or is_dtensor(param)
 
 
-def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool) -> Tensor:
+def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, by_rows: bool) -> Tensor:
     """Return a gradient with the memory layout of its parameter, or coalesced if it may stay sparse.
 
     Its dtype may differ, as `param.grad_dtype` allows: sums of bfloat16 gradients in float32 lose less.
@@ -297,9 +331,9 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool
             raise ParameterError(
                 f"{rule.name}: gradients must be dense, got a sparse one for a parameter of shape "
                 f"{tuple(param.shape)}. Use sparse=False in the embedding, or an optimizer that supports sparse "
-                "gradients (SGD, AdaGrad)."
+                "gradients (SGD, AdaGrad, SparseAdam)."
             )
-        if noop_on_zero_grad:
+        if by_rows:
             return grad.coalesce()
         grad = grad.to_dense()
     return torch.empty_like(param, dtype=grad.dtype).copy_(grad)

@@ -110,6 +110,15 @@ def _read(rule: Rule, keyword: str, name: str, value: Any) -> Any:
     """Return the value of a setting that is none of Python's own numbers."""
     if value is None and _allows_none(rule.name, keyword):
         return rule.hypers()[name].default
+    return read_value(rule, name, value)
+
+
+def read_value(rule: Rule, name: str, value: Any) -> Any:
+    """Return a number, bool or text of any library, or that in a tensor of one element, as that of Python.
+
+    Raises:
+        SettingError: If the tensor holds no number, as those on the meta device.
+    """
     return _plain(_item(rule, name, value) if isinstance(value, Tensor) and value.numel() == 1 else value)
 
 
@@ -194,9 +203,18 @@ def bind(rule: Rule, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[st
             raise KeywordError(
                 f"{rule.name}: the settings are {', '.join(known)}, got {keyword!r}. {nearest(keyword, known)}"
             )
-    if "rule" not in by_position | settings and rule.parts and defaults["rule"] == rule.hypers()["rule"].default:
-        defaults["rule"] = None  # each group must say it
     return defaults | by_position | settings
+
+
+def defaults_of(rule: Rule, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of an optimizer: all settings of a call by keyword.
+
+    If nothing selects one of the parts of a rule, "rule" is None, so that each group must say it.
+    """
+    defaults = bind(rule, args, settings)
+    if rule.parts and settings.get("rule") is None and defaults["rule"] == rule.hypers()["rule"].default:
+        defaults["rule"] = None
+    return defaults
 
 
 def check_routed(rule: Rule, group: Mapping[str, Any]) -> None:
@@ -230,7 +248,7 @@ def without_torch_kernels(rule: Rule, settings: dict[str, Any]) -> dict[str, Any
     if settings.get("differentiable") and rule.traits.needs == "closure":
         raise KeywordError(
             f"{rule.name}: differentiable must be False, since a line search is not differentiable, "
-            f"got differentiable=True. Remove it."
+            "got differentiable=True. Remove it."
         )
     return {keyword: value for keyword, value in settings.items() if keyword not in TORCH_KERNELS}
 
@@ -274,6 +292,8 @@ def check_group(rule: Rule, group: dict[str, Any]) -> None:
         raise ParameterTypeError(
             f"{rule.name}: a parameter group must be a dictionary, got {shown(group)}. Pass {{'params': [...]}}."
         )
+    if not all(isinstance(key, str) for key in group):
+        raise KeywordError(f"{rule.name}: the keys of a parameter group must be names, got {shown(list(group))}.")
     if "params" not in group:
         raise ParameterError(f"{rule.name}: a parameter group must have the key 'params', got {shown(list(group))}.")
     if "backend" in group:
@@ -282,8 +302,6 @@ def check_group(rule: Rule, group: dict[str, Any]) -> None:
         )
     known = [*from_rule(rule), *COMMON]
     for key in group.keys() - {"params", *known}:
-        if not isinstance(key, str):
-            continue
         close = ["lr"] if key == "learning_rate" else get_close_matches(key, known, n=1, cutoff=0.85)
         if close and not key.startswith("no_"):  # a key of the user's own, such as `no_weight_decay`
             raise KeywordError(f"{rule.name}: a parameter group has the key {key!r}. Did you mean {close[0]}?")

@@ -11,7 +11,7 @@ from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
-from thalweg.optim.binding import Binding, step_differentiably
+from thalweg.optim.binding import Binding, step_differentiably, step_in_place
 from thalweg.optim.evaluation_mode import Mode
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan
 from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient
@@ -70,8 +70,8 @@ class RuleOptimizer(SecondGradients):
         backend: backends.Backend | None = None,
         **settings: Any,
     ) -> None:
-        differentiable = bool(settings.get("differentiable"))
-        settings = keywords.without_torch_kernels(self.rule, settings)
+        given = settings
+        settings = keywords.without_torch_kernels(self.rule, given)
         keywords.check_backend(self.rule, backend)
         self._backend = backend
         self._mode = Mode()
@@ -79,10 +79,10 @@ class RuleOptimizer(SecondGradients):
         self._warnings = WarnOnce()
         add_lock(self)
         common = {"maximize": maximize, "rounding": rounding, "seed": seed}
-        defaults = keywords.plain_settings(self.rule, keywords.bind(self.rule, args, settings) | common)
+        defaults = keywords.plain_settings(self.rule, keywords.defaults_of(self.rule, args, settings) | common)
         if (defaults["rounding"], defaults["seed"]) == ("nearest", 0):  # then groups have the keys of torch's groups
             del defaults["rounding"], defaults["seed"]
-        if differentiable:  # torch's base class reads it from the defaults
+        if given.get("differentiable"):  # torch's base class reads it from the defaults
             defaults["differentiable"] = True
         super().__init__(params, defaults)
 
@@ -170,9 +170,7 @@ class RuleOptimizer(SecondGradients):
             for binding, step in prepared:
                 binding.count(step)
         else:
-            # Each batch is counted when it is done: an error leaves every batch as before its step or as after it.
-            steps = [(binding.runner, step) for binding, step in prepared]
-            backends.run(steps, after_batch=lambda k: prepared[k][0].count(prepared[k][1]))
+            step_in_place(prepared)
 
     def _repeat_duplicates(self) -> None:
         """Step a parameter that a group has n times n - 1 times more, with the same gradient."""

@@ -18,22 +18,32 @@ from thalweg.rules.core.traits import Traits
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128)
 
 
-def as_list(who: str, params: Any) -> list[Any]:
-    """Return the parameters or groups given to an optimizer as a list.
+def as_list(who: str, values: Any, name: str = "params") -> list[Any]:
+    """Return the parameters or groups that a user passed as a list.
+
+    Args:
+        who: The optimizer or function that was called, for the error message.
+        values: What the user passed.
+        name: The argument, for the error message.
 
     Raises:
-        ParameterTypeError: If they are a single tensor or not iterable.
+        ParameterTypeError: If they are a single tensor, a text or not iterable.
         ParameterError: If there are none.
     """
-    if isinstance(params, Tensor) or not isinstance(params, Iterable):
-        got = f"one tensor of shape {tuple(params.shape)}" if isinstance(params, Tensor) else type(params).__name__
+    if isinstance(values, Tensor | str | bytes) or not isinstance(values, Iterable):
+        got = f"one tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise ParameterTypeError(
-            f"{who}: params must be a list of tensors, got {got}. Pass [tensor], or model.parameters()."
+            f"{who}: {name} must be a list of tensors, got {got}. Pass [tensor], or model.parameters()."
         )
-    entries = list(params)
+    try:
+        entries = list(values)
+    except (TypeError, RuntimeError, ValueError) as error:  # an iterator that fails
+        raise ParameterTypeError(
+            f"{who}: {name} must be a list of tensors, got {type(values).__name__}, which cannot be iterated over."
+        ) from error
     if not entries:
         raise ParameterError(
-            f"{who}: params must hold at least one parameter, got none. Pass model.parameters(). "
+            f"{who}: {name} must hold at least one parameter, got none. Pass model.parameters(). "
             "An iterator can be used only once."
         )
     return entries
@@ -75,7 +85,7 @@ def as_entries(who: str, params: Any, groups: Sequence[Mapping[str, Any]], *, di
                 f"{tuple(tensor.shape)}. Pass the tensor that it was computed from, or its detach().requires_grad_()."
             )
     names_expected = "param_names" in groups[0] if groups else any(named)
-    if any(has_name != names_expected for has_name in named):
+    if any(has_name != names_expected for has_name in named or [False]):
         raise ParameterError(
             f"{who}: all parameters must have a name or none, got {sum(named)} of {len(named)} with a name"
             f"{' beside groups of the other kind' if groups else ''}. Pass model.named_parameters() everywhere."

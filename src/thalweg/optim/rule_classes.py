@@ -3,9 +3,8 @@
 import copyreg
 from typing import Any
 
-from thalweg.errors import SettingError, shown
 from thalweg.optim.optimizer import CLASSES, RuleOptimizer
-from thalweg.registry import rule_from_name
+from thalweg.registry import as_rule
 from thalweg.rules import Rule
 
 
@@ -40,15 +39,7 @@ def optimizer_for(rule: type[Rule] | Rule | str) -> type[RuleOptimizer]:
         >>> optimizer_for("adamw").__name__
         'AdamW'
     """
-    if isinstance(rule, str):
-        rule = rule_from_name(rule)
-    elif isinstance(rule, type) and issubclass(rule, Rule):
-        rule = rule()
-    if not isinstance(rule, Rule):
-        raise SettingError(
-            f"optimizer_for: a rule must be a name or a rule, got {shown(rule)}. Pass 'adamw', for example."
-        )
-    return _class_of(rule)
+    return _class_of(as_rule("optimizer_for", rule))
 
 
 def _class_of(rule: Rule) -> type[RuleOptimizer]:

@@ -6,15 +6,16 @@ over: both rules get the same gradients, and the new learning rate makes their s
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
-from thalweg.errors import ParameterError, SettingError
-from thalweg.registry import rule_from_name
+from thalweg.errors import ParameterError, ParameterTypeError, SettingError, shown
+from thalweg.optim.parameter_checks import as_list
+from thalweg.registry import as_rule
 from thalweg.rules import Rule
 from thalweg.rules.math.decay import BESIDE_STEP, IN_STEP
 
@@ -83,8 +84,10 @@ def transfer(
         >>> print(transfer(AdamW(lr=3e-4, weight_decay=0.1), "lion"))
         Lion: lr=7.2e-05, weight_decay=0.42 (steps of 7.2e-05 in root mean square)
     """
-    rules = [rule_from_name(rule) if isinstance(rule, str) else rule for rule in (source, target)]
-    start = None if params is None else [param.detach() for param in params]
+    if not (isinstance(match, str) and match in get_args(Match)):
+        raise SettingError(f"transfer: match must be one of {', '.join(get_args(Match))}, got {shown(match)}.")
+    rules = [as_rule("transfer", rule) for rule in (source, target)]
+    start = None if params is None else _as_tensors("params", params)
     steps = None if gradients is None else _as_steps(gradients)
     for rule in rules:
         _check_rule(rule, needs_gradients=steps is None, needs_params=steps is None and start is None)
@@ -100,14 +103,25 @@ def transfer(
     return Transferred(_rescaled(*rules, ratio=sizes[0] / sizes[1]), moves[0]["step"])
 
 
-def _as_steps(gradients: Iterable[Sequence[Tensor]]) -> list[list[Tensor]]:
-    steps = [gradients] if isinstance(gradients, Tensor) else list(gradients)
+def _as_tensors(name: str, values: Any) -> list[Tensor]:
+    """Return tensors without their graph; raise ParameterTypeError if a user passed something else."""
+    tensors = as_list("transfer", values, name)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise ParameterTypeError(
+                f"transfer: {name} must be a list of tensors, got {type(tensor).__name__} in it ({shown(tensor, 60)})."
+            )
+    return [tensor.detach() for tensor in tensors]
+
+
+def _as_steps(gradients: Any) -> list[list[Tensor]]:
+    steps = [gradients] if isinstance(gradients, Tensor) else as_list("transfer", gradients, "gradients")
     if any(isinstance(step, Tensor) for step in steps):
         raise ParameterError(
             "transfer: gradients must be a list for each step, with the gradient of each parameter, got a tensor for a "
             "step. Pass [[param.grad.clone() for param in model.parameters()], ...]."
         )
-    return [[grad.detach() for grad in step] for step in steps]
+    return [_as_tensors("gradients", step) for step in steps]
 
 
 def _noise(shapes: Sequence[Sequence[int]]) -> list[list[Tensor]]:

@@ -61,6 +61,7 @@ from thalweg.rules.signum import Signum
 from thalweg.rules.sm3 import SM3
 from thalweg.rules.soap import SOAP
 from thalweg.rules.sophia import Sophia
+from thalweg.rules.sparse_adam import SparseAdam
 from thalweg.rules.stable_adamw import StableAdamW
 from thalweg.rules.wrappers import (
     ASAM,
@@ -173,6 +174,7 @@ __all__ = [
     "Shampoo",
     "Signum",
     "Sophia",
+    "SparseAdam",
     "Split",
     "StableAdamW",
     "Sum",

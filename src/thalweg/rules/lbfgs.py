@@ -53,7 +53,7 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
     tolerance_change: Scalar = hyper(
         1e-9, ">= 0", symbol="", unit="1", doc="a step ends if the parameters, the loss or its slope change by less"
     )
-    history_size: int = count(100, ">= 1", symbol="m", doc="number of stored pairs")
+    history_size: int = count(100, "[1, 10000]", symbol="m", doc="number of stored pairs")
     line_search_fn: str = choice("fixed", "strong_wolfe", doc="step length of an iteration; None means fixed")
 
     class State:

@@ -53,7 +53,7 @@ class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
         JORDAN_COEFFICIENTS[2], "[-inf, inf]", symbol="c", doc="iteration coefficient", keyword="ns_coefficients"
     )
     eps: Scalar = epsilon(MIN_NORM, place="lower bound of the norm")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
+    ns_steps: int = count(5, "[1, 100)", symbol="k", doc="number of iteration steps")
     adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="formula of κ, which scales the step")
     polynomials: str = polynomial_choice()
 

@@ -47,7 +47,7 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
     momentum: Scalar = mean_decay(0.95, symbol="μ", keyword=None)
     beta2: Scalar = square_decay(0.95, keyword=None)
     nesterov: bool = switch(True, doc="use Nesterov's momentum")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
+    ns_steps: int = count(5, "[1, 100)", symbol="k", doc="number of iteration steps")
     eps: Scalar = epsilon(1e-8, unit="1")
     weight_decay: Scalar = decay.shrinkage()
     polynomials: str = polynomial_choice()

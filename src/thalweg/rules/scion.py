@@ -42,7 +42,7 @@ class Scion(decay.Decoupled, scope="matrix", supports_complex=False):
     momentum: Scalar = mean_decay(0.9, symbol="μ", keyword=None)
     radius: Scalar = hyper(50.0, "> 0", symbol="ρ", unit="θ", search=Range(1.0, 1000.0, "log"), doc="ball radius")
     constrained: bool = switch(True, doc="keep the parameters within the ball")
-    ns_steps: int = count(5, ">= 1", symbol="k", doc="number of iteration steps")
+    ns_steps: int = count(5, "[1, 100)", symbol="k", doc="number of iteration steps")
     polynomials: str = polynomial_choice()
 
     class State:

@@ -138,7 +138,8 @@ class _RoutedRule(_PlainRule):
 
     def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
         by_overrides = self._route(model, roles, Routing.by_overrides)
-        return {overrides: [param.name for param in params] for overrides, params in by_overrides.items()}
+        names = {key: [param.name for param in params if not param.frozen] for key, params in by_overrides.items()}
+        return {overrides: trained for overrides, trained in names.items() if trained}
 
     def _route(self, model: Model, roles: Roles, read: Callable[[Routing], _Result]) -> _Result:
         """Route the model, and return what ``read`` returns of the plan."""

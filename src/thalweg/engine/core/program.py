@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thalweg.engine.core import precision
 from thalweg.engine.core.precision import Rounding
+from thalweg.errors import SettingError
 from thalweg.rules import Rule, record
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor, like_param
@@ -83,13 +84,24 @@ class Program:
             seed: The seed of the optimizer's random numbers.
             position: The position of the parameter in its optimizer.
             model_lr: The highest learning rate of all groups. Defaults to that of the rule.
+
+        Raises:
+            SettingError: If a scalar is too large for a float.
         """
-        scalars, more = self.rule.coefficients(step), {}
-        if self.rule.traits.recurrent_scalars:
-            pairs = zip(self.rule.traits.recurrent_scalars, previous or self.initial_recurrent_scalars(), strict=True)
-            more = self.rule.next_recurrent_scalars(step, record(**dict(pairs)))
-        if self.rule.traits.uses_model_lr:
-            more |= self.rule.model_coefficients(step, self.rule.base_lr(step) if model_lr is None else model_lr)
+        more: dict[str, Any] = {}
+        try:
+            scalars = self.rule.coefficients(step)
+            if self.rule.traits.recurrent_scalars:
+                values = previous or self.initial_recurrent_scalars()
+                pairs = zip(self.rule.traits.recurrent_scalars, values, strict=True)
+                more = self.rule.next_recurrent_scalars(step, record(**dict(pairs)))
+            if self.rule.traits.uses_model_lr:
+                more |= self.rule.model_coefficients(step, self.rule.base_lr(step) if model_lr is None else model_lr)
+        except ArithmeticError as error:
+            raise SettingError(
+                f"{self.rule.name}: the settings must give scalars that a float can hold, got {error} at step {step}. "
+                "Use settings nearer to the defaults."
+            ) from None
         if self.needs_keys:
             more |= hashing.step_keys(seed, position, step)
         return record(**scalars._asdict(), **more) if more else scalars

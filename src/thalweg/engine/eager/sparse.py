@@ -1,6 +1,7 @@
 """Sparse: steps with sparse gradients, as of large embeddings, that touch only the rows with a gradient.
 
-This backend is for rules with the trait `noop_on_zero_grad`, whose dense step leaves the other rows unchanged.
+This backend is for rules with the trait `noop_on_zero_grad`, whose dense step leaves the other rows unchanged, and for
+those with the trait `lazy_sparse`, whose step is defined so.
 """
 
 from thalweg.engine.core.batch import BatchStep, ParameterBatch

@@ -47,6 +47,7 @@ class Assignment:
         rule: The name of its rule.
         why: The evidence for the role, or the possible answers.
         overrides: The changes that make its rule from the rule of the whole model.
+        frozen: True if it required no gradient when the model was routed. It takes steps as soon as it has a gradient.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Assignment:
     rule: str
     why: str
     overrides: GroupOverrides
+    frozen: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

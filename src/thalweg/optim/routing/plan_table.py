@@ -14,7 +14,7 @@ def lines(whole: Rule, parameters: Iterable[Assignment]) -> list[str]:
     """Return the header and the lines of the table."""
     repeated: dict[Any, list[Assignment]] = {}
     for param in parameters:
-        key = (re.sub(r"\d+", "#", param.name), param.shape, param.role, param.overrides, param.why)
+        key = (re.sub(r"\d+", "#", param.name), param.shape, param.role, param.overrides, param.why, param.frozen)
         repeated.setdefault(key, []).append(param)
     rows = [_COLUMNS, *(_cells(whole, params) for params in repeated.values())]
     widths = [max(len(row[k]) for row in rows) for k in range(len(_COLUMNS))]
@@ -32,9 +32,10 @@ def _cells(whole: Rule, params: Sequence[Assignment]) -> tuple[str, ...]:
     settings = first.overrides.apply_to(whole).settings()
     numbers = (f"{settings[name]:g}" if name in settings else "–" for name in ("lr", "weight_decay"))
     blocks = next((f", {value} blocks" for key, value in first.overrides.settings if key.endswith("blocks")), "")
-    rule = first.rule + blocks if first.role else "?"
+    rule = first.rule + blocks if first.role or first.frozen else "?"
+    why = f"{first.why}; frozen" if first.frozen else first.why
     names = _joined([param.name for param in params])
-    return names, shape_text(first.shape), first.role or "?", rule, *numbers, first.why
+    return names, shape_text(first.shape), first.role or "?", rule, *numbers, why
 
 
 def _joined(names: list[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from thalweg.errors import RoutingError, nearest
+from thalweg.errors import RoutingError, nearest, shown
 from thalweg.optim.routing import module_evidence
 from thalweg.optim.routing.heads import HEAD_NAMES, Layer, last_layers
 from thalweg.optim.routing.parameter_use import NUM_GATES, ParameterUse, uses_of_parameters
@@ -49,7 +49,7 @@ class ParameterRole:
 def roles_of(
     model: nn.Module, answers: Mapping[str, str] | None = None, *, headless: bool = False
 ) -> list[ParameterRole]:
-    """Return the role of each trained parameter of a model.
+    """Return the role of each parameter of a model that can be trained.
 
     Args:
         model: The model.
@@ -64,6 +64,8 @@ def roles_of(
             is not initialized.
     """
     uses_by_param = uses_of_parameters(model)
+    if answers is not None and not isinstance(answers, Mapping):
+        raise RoutingError(f"route: roles must be a dictionary from names to roles, got {shown(answers)}.")
     answers = {
         clean_name(model, name) if isinstance(name, str) else name: role for name, role in dict(answers or {}).items()
     }
@@ -103,13 +105,13 @@ def _check_answers(answers: Mapping[Any, Any], names: list[str]) -> None:
     for pattern, role in answers.items():
         if not isinstance(pattern, str) or not any(fnmatchcase(name, pattern) for name in names):
             raise RoutingError(
-                f"route: roles must name trained parameters of the model, got {pattern!r}, which matches none. "
-                f"{nearest(str(pattern), names)}"
+                f"route: roles must name parameters of the model, got {shown(pattern)}, which matches none. "
+                f"{nearest(pattern, names)}"
             )
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise RoutingError(
-                f"route: a role must be one of {', '.join(ROLES)}, got {role!r} for {pattern!r}. "
-                f"{nearest(str(role), ROLES)}"
+                f"route: a role must be one of {', '.join(ROLES)}, got {shown(role)} for {pattern!r}. "
+                f"{nearest(role, ROLES)}"
             )
 
 

@@ -5,45 +5,51 @@ The result is a plan to be read before training: print it, then create the optim
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from torch import nn
 
-from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest
+from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest, shown
 from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer
+from thalweg.optim.parameter_checks import can_have_gradient
 from thalweg.optim.routing import plan_table
 from thalweg.optim.routing.assignment import Assignment, GroupOverrides
 from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
 from thalweg.optim.routing.roles import ParameterRole, roles_of
 from thalweg.optim.rule_classes import optimizer_for
 from thalweg.optim.setting_warnings import warn
-from thalweg.registry import combine_rules, rule_from_name
+from thalweg.registry import as_rule, combine_rules
 from thalweg.rules import Rule
 from thalweg.rules.composition.composite import settings_prefix
 from thalweg.rules.composition.routed import Routed
 from thalweg.rules.composition.wrapper import unwrap
+from thalweg.rules.core.hyper import Bound, Hyper
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RoutingPlan:
-    """The rule of every trained parameter of a model. Print it to read it.
+    """The rule of every parameter of a model. Print it to read it.
+
+    Frozen parameters have a rule too: they take steps from the moment at which they have a gradient. Until then they
+    have no state.
 
     Attributes:
         rule: The rule of the whole model.
-        parameters: An assignment for each trained parameter.
-        frozen: The number of parameters that are not trained.
+        parameters: An assignment for each parameter, except for whole numbers (quantized weights).
+        frozen: The number of parameters in the plan that required no gradient when the model was routed.
+        left_out: The number of parameters of whole numbers, which have no gradient.
     """
 
     rule: Rule
     parameters: tuple[Assignment, ...]
     frozen: int
+    left_out: int = 0
 
     @property
     def questions(self) -> list[Assignment]:
-        """The parameters whose role is ambiguous."""
-        return [assignment for assignment in self.parameters if assignment.role is None]
+        """The parameters whose role is ambiguous. Frozen ones are no question: they get the second rule."""
+        return [assignment for assignment in self.parameters if assignment.role is None and not assignment.frozen]
 
     def _check_answered(self) -> None:
         if questions := self.questions:
@@ -108,8 +114,9 @@ class RoutingPlan:
         """Return a table with a line for each parameter; those of repeated blocks share a line."""
         lines = plan_table.lines(self.rule, self.parameters)
         numel = sum(assignment.param.numel() for assignment in self.parameters)
-        frozen = f"; {self.frozen} frozen ones are left out" if self.frozen else ""
-        lines.append(f"{len(self.parameters)} parameters, {numel:,} numbers{frozen}.")
+        frozen = f"; {self.frozen} frozen, stepped once they require a gradient" if self.frozen else ""
+        left_out = f"; {self.left_out} of whole numbers left out" if self.left_out else ""
+        lines.append(f"{len(self.parameters)} parameters, {numel:,} numbers{frozen}{left_out}.")
         if self.questions:
             lines.append(f"Ambiguous: {len(self.questions)}. Pass their roles, roles={{name: role}}.")
         return "\n".join(lines)
@@ -118,6 +125,8 @@ class RoutingPlan:
 
 
 Routing = RoutingPlan  # the former name
+_HEADLESS = Hyper(False, "", kind="switch")
+_SCALE = Hyper(1.0, "", bound=Bound(">= 0"))
 
 
 def route(
@@ -142,7 +151,7 @@ def route(
     you pass. The weight decay is that of the first rule.
 
     Args:
-        model: The model. Parameters that require no gradient are left out.
+        model: The model. Frozen parameters are in the plan, so that they are trained if you unfreeze them later.
         rule: The rule for hidden matrices: a name (``"muon"``, ``"cautious(soap)"``), a rule or its class, or both
             rules at once (``"muon+adamw"``, ``Routed``). A rule that does not need matrices gets all parameters.
         rest: The rule for all other parameters. Defaults to AdamW.
@@ -161,7 +170,7 @@ def route(
 
     Raises:
         ParameterTypeError: If the model is not a module.
-        RoutingError: If an answer in ``roles`` is not a role or does not fit, or if no parameter is trained.
+        RoutingError: If an answer in ``roles`` is not a role or does not fit, or if no parameter can be trained.
         SettingError: If a setting or a factor is out of its bounds, or the rules cannot be combined.
         KeywordError: If a setting is unknown.
         UnknownNameError: If no rule has this name.
@@ -182,26 +191,37 @@ def route(
         )
     if common := settings.keys() & keywords.COMMON.keys():
         raise KeywordError(f"route: {', '.join(sorted(common))} must be given to optimizer(), not to route().")
+    headless = _HEADLESS.parse("route: headless", headless)
     whole = _whole_rule(rule, rest)
     whole = keywords.to_rule(whole, keywords.bind(whole, (), settings))
     parameter_roles = roles_of(model, roles, headless=headless)
     if not parameter_roles:
-        raise RoutingError("route: the model must have parameters that require a gradient, got none.")
-    lr_scale, decay_scale = dict(lr_scale or {}), dict(decay_scale or {})
-    _check_scales(whole, lr_scale, decay_scale)
+        raise RoutingError("route: the model must have parameters that can have a gradient, got none.")
+    lr_scale, decay_scale = (
+        _scales(whole, name, given) for name, given in (("lr_scale", lr_scale), ("decay_scale", decay_scale))
+    )
+    _check_decay_scale(whole, decay_scale)
     scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED_ROLES, 0.0) | decay_scale
     assignments = tuple(_assign(whole, role, *scales) for role in parameter_roles)
-    return RoutingPlan(whole, assignments, sum(not param.requires_grad for param in model.parameters()))
+    frozen = sum(assignment.frozen for assignment in assignments)
+    return RoutingPlan(whole, assignments, frozen, sum(not can_have_gradient(param) for param in model.parameters()))
 
 
-def _check_scales(whole: Rule, lr_scale: Mapping[str, float], decay_scale: Mapping[str, float]) -> None:
-    """Raise SettingError if a scale has a wrong name or value; warn if there is no weight decay to scale."""
-    known = [*_names(whole), *ROLES]
-    for name, factor in chain(lr_scale.items(), decay_scale.items()):
-        if name not in known:
-            raise SettingError(f"route: a scale must be of a role or a rule, got {name!r}. {nearest(name, known)}")
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
-            raise SettingError(f"route: the scale of {name} must be a number >= 0, got {factor!r}.")
+def _scales(whole: Rule, keyword: str, given: Mapping[str, float] | None) -> dict[str, float]:
+    """Return factors by role or rule; raise SettingError if one has a wrong name or value."""
+    if given is not None and not isinstance(given, Mapping):
+        raise SettingError(f"route: {keyword} must be a dictionary from roles or rules to factors, got {shown(given)}.")
+    known, scales = [*_names(whole), *ROLES], {}
+    for name, factor in (given or {}).items():
+        if not isinstance(name, str) or name not in known:
+            raise SettingError(f"route: a scale must be of a role or a rule, got {shown(name)}. {nearest(name, known)}")
+        factor = keywords.read_value(whole, f"the scale of {name}", factor)
+        scales[name] = _SCALE.parse(f"route: the scale of {name}", factor)
+    return scales
+
+
+def _check_decay_scale(whole: Rule, decay_scale: Mapping[str, float]) -> None:
+    """Warn if there is no weight decay to scale."""
     decay = whole.settings().get("weight_decay")
     factors = {name: factor for name, factor in decay_scale.items() if factor not in (0, 1)}
     if factors and not decay:
@@ -215,14 +235,16 @@ def _check_scales(whole: Rule, lr_scale: Mapping[str, float], decay_scale: Mappi
 
 def _whole_rule(rule: Any, rest: Any) -> Rule:
     """Return the rule of the whole model."""
-    first = _as_rule(rule)
+    first = as_rule("route", rule)
     if first.parts:
         if rest is not None:
-            raise SettingError(f"route: rest must be left out where rule has parts, got {rest!r} beside {first.name}.")
+            raise SettingError(
+                f"route: rest must be left out where rule has parts, got {shown(rest)} beside {first.name}."
+            )
         return first
     if rest is None and not first.traits.needs_whole_matrices:
         return first
-    second = _as_rule("adamw" if rest is None else rest)
+    second = as_rule("route", "adamw" if rest is None else rest)
     return combine_rules("+", first, second) if isinstance(rule, str) else Routed((first, second))
 
 
@@ -235,15 +257,6 @@ def _lr_ratios(whole: Rule) -> dict[str, float]:
     """Return the ratios of the learning rates of the rule's parts when they were combined."""
     core = unwrap(whole)
     return dict(zip(core.member_names, core.lr_ratios, strict=True)) if isinstance(core, Routed) else {}
-
-
-def _as_rule(value: Any) -> Rule:
-    if isinstance(value, str):
-        return rule_from_name(value)
-    rule = value() if isinstance(value, type) and issubclass(value, Rule) else value
-    if not isinstance(rule, Rule):
-        raise SettingError(f"route: a rule must be a name or a rule, got {value!r:.60}. Pass 'muon', for example.")
-    return rule
 
 
 def _assign(
@@ -260,4 +273,4 @@ def _assign(
     lr = lr_scale.get(name, 1.0) * lr_scale.get(role_name, 1.0)
     decay = decay_scale.get(role_name, decay_scale.get(name, 1.0))
     overrides = GroupOverrides(tuple(settings.items()), lr, decay)
-    return Assignment(role.name, role.param, role.role, name, role.why, overrides)
+    return Assignment(role.name, role.param, role.role, name, role.why, overrides, not role.param.requires_grad)

@@ -17,6 +17,7 @@ Effect = Literal[
     "moves parameters",  # `apply` writes the parameter, beside the inner rule
     "masks direction",  # parts of `direction` become zero
     "decays by lr",  # the learning rate sets the strength of a decay
+    "decays by lr alone",  # a share of the parameter that is the learning rate times the decay
     "averages parameters",  # the model is evaluated at an average
     "bounds parameters",  # a step ends within bounds
     "preserves norms",  # each unit ends a step at the norm that it began with
@@ -52,6 +53,16 @@ def _remembers_parameters(rule: Rule) -> bool:
     return any(tensor.unit == "θ" for tensor in rule.layout(_SHAPE).values())
 
 
+def lr_is_a_factor(rule: Rule) -> bool:
+    """Return True if the learning rate is a factor near 1 of a step that the rule sizes itself.
+
+    Such a learning rate has no unit, and values above 1 are searched. Times a weight decay of 0.1 it would take 10 % of
+    a parameter in every step.
+    """
+    declared = rule.hypers().get("lr")
+    return declared is not None and declared.unit == "1" and declared.search is not None and declared.search.high > 1
+
+
 RESTRICTIONS = (
     Restriction(
         "substitutes parameters",
@@ -80,6 +91,13 @@ RESTRICTIONS = (
         must="must not estimate its own step size, since the decay scales with lr",
         reason="which does",
         remedy="Use its own weight_decay or none. With Mechanic, put the decay inside.",
+    ),
+    Restriction(
+        "decays by lr alone",
+        lr_is_a_factor,
+        must="must have a learning rate that sizes its steps, since the decay takes off lr times weight_decay",
+        reason="whose lr is a factor near 1",
+        remedy="Use its own weight_decay, or FullyDecoupledDecay with reference_lr=lr: its λ is the share of a step.",
     ),
     Restriction(
         "moves parameters",

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from thalweg.errors import SettingError
+from thalweg.errors import SettingError, shown
 from thalweg.rules.composition.compatibility import IMPLIED_TRAITS, Effect, check_compatibility
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import Record, record
@@ -71,7 +71,7 @@ class Wrapper(Rule):
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Rule):
             raise SettingError(
-                f"{type(self).__name__}: inner must be a rule, got {self.inner!r:.60}. Pass a rule such as AdamW()."
+                f"{type(self).__name__}: inner must be a rule, got {shown(self.inner, 60)}. Pass one such as AdamW()."
             )
         self._check_needs()
         check_compatibility(type(self).__name__, self.effects, self.inner)

@@ -17,6 +17,7 @@ from thalweg.errors import SettingError, shown
 
 Scalar = float | Tensor
 
+_MAX_INT = 1 << 20  # of a number that stays an int
 _INEQUALITY = re.compile(r"(>=|>)\s*(\S+)")
 _INTERVAL = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
@@ -172,7 +173,7 @@ class Hyper:
             value: The value.
 
         Returns:
-            The value. A number is a float, so that a huge power of it overflows instead of filling the memory.
+            The value. A huge number is a float: the power of a huge int would fill the memory, that of a float overflows.
 
         Raises:
             SettingError: If the value has the wrong type or is out of bounds.
@@ -192,7 +193,7 @@ class Hyper:
                 raise SettingError(
                     f"{subject} must be {self.bound}, got {shown(value)}. The default is {self.default!r}."
                 )
-            plain = number if self.kind == "number" else plain
+            plain = number if self.kind == "number" and abs(number) > _MAX_INT else plain
         return plain
 
 

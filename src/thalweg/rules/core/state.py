@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.errors import SettingError
+
 
 @dataclass(frozen=True)
 class StateTensor:
@@ -78,7 +80,11 @@ def like_param(
     """
     if reduced_dim is None:  # in the parameter's order in memory
         return StateTensor(
-            unit, key, lambda rule, param: torch.full_like(param, fill(rule)), lambda rule, shape: shape, when
+            unit,
+            key,
+            lambda rule, param: _filled(torch.empty_like(param), fill(rule), key),
+            lambda rule, shape: shape,
+            when,
         )
 
     def shape_of(rule: Any, shape: torch.Size) -> torch.Size:
@@ -131,6 +137,15 @@ def of_shape(
     """
 
     def full(rule: Any, param: Tensor) -> Tensor:
-        return param.new_full(shape_of(rule, param.shape), fill(rule))
+        return _filled(param.new_empty(shape_of(rule, param.shape)), fill(rule), key)
 
     return StateTensor(unit, key, init or full, shape_of, when, shared)
+
+
+def _filled(tensor: Tensor, value: float, key: str) -> Tensor:
+    """Fill a new tensor with its initial value."""
+    if abs(value) > torch.finfo(tensor.dtype).max:
+        raise SettingError(
+            f"state[{key!r}]: the initial value must fit into {tensor.dtype}, got {value!r}. Use a smaller setting."
+        )
+    return tensor.fill_(value)

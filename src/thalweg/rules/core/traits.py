@@ -64,6 +64,7 @@ class Traits:
         needs_whole_matrices: Every parameter must be a whole matrix. ``scope`` does not say this, since a wrapper may
             widen it.
         supports_sparse: Sparse gradients are supported, as in ``torch.optim``.
+        lazy_sparse: A step with a sparse gradient changes neither the elements that it does not hold nor their state.
         supports_complex: Complex parameters are treated as pairs of real numbers. False if dimensions have a meaning.
         supports_vmap: A step does the same operations for all values, so a population can take it as one.
         supports_shards: A step of a parameter that is split over processes is right. False if the rule divides a
@@ -98,6 +99,7 @@ class Traits:
     needs: Needs = trait("gradient", _outermost_need)
     needs_whole_matrices: bool = trait(False, any)
     supports_sparse: bool = trait(False, all)
+    lazy_sparse: bool = trait(False, all)
     supports_complex: bool = trait(True, all)
     supports_vmap: bool = trait(True, all, of_all_members=True)
     supports_shards: bool = trait(True, all)

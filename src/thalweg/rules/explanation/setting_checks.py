@@ -157,7 +157,7 @@ def _decay_check(rule: Rule) -> SettingCheck | None:
         return None
     try:
         factor = rule.with_(lr=2.0, weight_decay=1.0).decay_factor(2)  # at step 1 some rules do nothing
-    except SettingError:  # the rule's own bounds exclude such a decay
+    except (SettingError, ArithmeticError):  # the rule's own bounds exclude such a decay, or other settings overflow
         return None
     if factor is None or factor > 0:  # there is no decay beside the step, or it is a share at all settings
         return None

@@ -26,7 +26,8 @@ class ScheduleFree(
     """The base class of schedule-free rules. Abstract."""
 
     warmup_steps: Scalar = hyper(0, ">= 0", symbol="T", unit="steps", doc="steps in which the learning rate grows")
-    r: Scalar = hyper(0.0, ">= 0", symbol="r", doc="power of the step in the weights of the average")
+    # Above 40, the weights of ten million steps would overflow.
+    r: Scalar = hyper(0.0, "[0, 40]", symbol="r", doc="power of the step in the weights of the average")
     weight_lr_power: Scalar = hyper(2.0, ">= 0", symbol="p", doc="power of the learning rate in these weights")
 
     @property

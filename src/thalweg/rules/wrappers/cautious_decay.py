@@ -26,7 +26,7 @@ class CautiousDecay(Wrapper):
     weight_decay: Scalar = decay.shrinkage()
 
     replaced_settings = frozenset({"weight_decay"})
-    effects = frozenset({"moves parameters", "masks direction", "decays by lr"})
+    effects = frozenset({"moves parameters", "masks direction", "decays by lr", "decays by lr alone"})
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"masked_decay": self.base_lr(step) * self.weight_decay}

@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from thalweg.errors import SettingError
+from thalweg.rules.composition.compatibility import lr_is_a_factor
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Range, Scalar, hyper
 
@@ -36,6 +38,14 @@ class FullyDecoupledDecay(Wrapper):
 
     replaced_settings = frozenset({"weight_decay"})
     effects = frozenset({"moves parameters", "decays by lr"})
+
+    def check_consistency(self) -> None:
+        lr = self.inner.settings().get("lr", 0.0)
+        if lr_is_a_factor(self.inner) and lr > self.reference_lr:
+            raise SettingError(
+                f"{type(self).__name__}: the inner rule must have an lr of at most reference_lr, got {self.inner.name} "
+                f"with lr={lr!r} and reference_lr={self.reference_lr!r}. Pass reference_lr={lr!r}."
+            )
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"left": 1 - self.weight_decay * self.base_lr(step) / self.reference_lr}
