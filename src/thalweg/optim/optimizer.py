@@ -1,6 +1,6 @@
 """`RuleOptimizer`: the one class that makes a `torch.optim.Optimizer` of a rule."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar
@@ -337,13 +337,15 @@ class RuleOptimizer(StepPreparation):
         self._check_training()
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-            checkpoint, self._loaded = checkpoints.prepare(self.rule, self.defaults, self.param_groups, checkpoint)
+            checkpoint, self._loaded = checkpoints.prepare(
+                self.rule, self.defaults, self.param_groups, checkpoint, self._warnings.warn
+            )
             return checkpoint
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.
         last_hook = self.register_load_state_dict_pre_hook(check)
         try:
-            super().load_state_dict(state_dict)
+            super().load_state_dict(dict(state_dict) if isinstance(state_dict, Mapping) else {})
         finally:
             last_hook.remove()
             self.__dict__.pop("_loaded", None)

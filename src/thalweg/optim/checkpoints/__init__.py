@@ -1,0 +1,9 @@
+"""Checkpoints: a saved state is checked as a whole and prepared before anything of an optimizer is changed.
+
+A checkpoint is accepted if it is one of ours, one of torch's class of the same name, or one of another library that can
+be converted exactly. No entry is kept that a step would not use.
+"""
+
+from thalweg.optim.checkpoints.preparation import prepare
+
+__all__ = ["prepare"]
