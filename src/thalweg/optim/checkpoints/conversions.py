@@ -34,8 +34,13 @@ def _shaped(saved: Tensor, record: Mapping[str, Any]) -> Tensor:
     return saved.expand(like.numel()).reshape(like.shape) if saved.dim() < 2 else saved
 
 
-def _root_beta2_if_none(group: Mapping[str, Any]) -> Any:
-    return 0.0 if group["beta3"] is None else group["beta3"]
+def _zero_if_none(value: Any) -> Any:
+    return 0.0 if value is None else value
+
+
+def _finite_growth(value: Any) -> Any:
+    """Return a limit of growth; in place of none, one that no float32 reaches."""
+    return 1e38 if value == math.inf else value
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Conversion:
         required: The values at which its formula is that of our rule. A key that is absent is not required.
         decay_forms: Those of them that matter only if there is weight decay.
         unused: Keys of its groups that do not matter.
-        settings: Our settings that it has in another form, from its group.
+        settings: Settings that it has in another form, with a function that returns ours.
         from_group: Entries of our state that it keeps in its groups, with its keys.
         entries: Entries of our state, with its keys and forms.
         remedy: What to do if a required value is another one.
@@ -64,7 +69,7 @@ class Conversion:
     entries: Mapping[str, tuple[str, Entry]]
     decay_forms: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
-    settings: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
+    settings: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     remedy: str = "Start this optimizer anew, or continue in the other library."
     problem: Callable[[Mapping[str, Any]], str | None] = lambda group: None
 
@@ -94,7 +99,7 @@ def _algorithm_of_the_paper(group: Mapping[str, Any]) -> str | None:
         correction = math.sqrt(1 - group["betas"][1] ** group["k"])
         lr = float(group["lr"]) * warmup
         is_papers = correction < 1 and lr > 0 and math.isclose(group["scheduled_lr"], lr * correction, rel_tol=1e-12)
-    except (TypeError, ValueError, IndexError, OverflowError):
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         return None  # refused when the settings are checked
     return "AdamWScheduleFreePaper, which has another formula" if is_papers else None
 
@@ -124,7 +129,7 @@ CONVERSIONS = (
         required={"use_bias_correction": False, "safeguard_warmup": False, "decouple": True, "slice_p": 1},
         decay_forms=frozenset({"decouple"}),
         unused=frozenset({"k", "fsdp_in_use", "d_denom", "d_hat"}),
-        settings={"beta3": _root_beta2_if_none},
+        settings={"beta3": _zero_if_none, "growth_rate": _finite_growth},
         from_group={"d": "d", "d_max": "d_max", "d_numerator": "d_numerator"},
         entries={
             "step": ("step", _same),
@@ -186,7 +191,7 @@ def _convert(conversion: Conversion, settings: list[str], saved: Mapping[str, An
         _check_present(conversion, "groups", settings, group)
         others = [key for key in group if key not in known]
         own = {key: group[key] for key in (*settings, *others)}
-        own |= {keyword: setting(group) for keyword, setting in conversion.settings.items()}
+        own |= {keyword: own_form(group[keyword]) for keyword, own_form in conversion.settings.items()}
         groups.append(own)
         other_keys.append(others)
         for index in group["params"]:
