@@ -1,6 +1,6 @@
 """`RuleOptimizer`: the one class that makes a `torch.optim.Optimizer` of a rule."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar
@@ -322,7 +322,7 @@ class RuleOptimizer(StepPreparation):
         return super().state_dict() | {"rule": self.rule.name}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint of this class, or of torch's class of the same name.
+        """Load a checkpoint of this class, or of torch's class of the same name, or one that can be converted exactly.
 
         torch casts state to the dtype of the parameter (pytorch#43706). Here state keeps the dtype it was saved in. A
         checkpoint is checked as a whole before anything is changed.
@@ -337,15 +337,14 @@ class RuleOptimizer(StepPreparation):
         self._check_training()
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-            checkpoint, self._loaded = checkpoints.prepare(
-                self.rule, self.defaults, self.param_groups, checkpoint, self._warnings.warn
-            )
+            arguments = self.rule, self.defaults, self.param_groups, checkpoint, self._warnings.warn
+            checkpoint, self._loaded = checkpoints.prepare(*arguments)
             return checkpoint
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.
         last_hook = self.register_load_state_dict_pre_hook(check)
         try:
-            super().load_state_dict(dict(state_dict) if isinstance(state_dict, Mapping) else {})
+            super().load_state_dict(checkpoints.as_dict(self.rule, state_dict))
         finally:
             last_hook.remove()
             self.__dict__.pop("_loaded", None)

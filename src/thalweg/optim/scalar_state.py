@@ -12,6 +12,7 @@ class ScalarArray:
     """One number for each parameter of an optimizer, in one array. The entries of the state are views of its elements.
 
     torch keeps one tensor for each parameter. To read and write these would cost as much as the step of a small model.
+    An entry in shared memory stays where it is, since other processes read and write it; then it is the number.
 
     Args:
         num_params: The number of parameters of the optimizer.
@@ -23,17 +24,23 @@ class ScalarArray:
         self._values = array("f" if dtype == torch.float32 else "d", bytes(dtype.itemsize * num_params))
         self._all_positions = range(num_params)
         self._entries = self._views()
+        self._in_shared_memory: dict[int, Tensor] = {}  # by position
 
     def adopt(self, record: dict[str, Any], name: str, position: int, initial: float) -> None:
         """Take over the number in a record, or the initial one. From then on the record holds the view of ours."""
         entry, saved = self._entries[position], record.get(name)
         address = self._values.buffer_info()[0] + position * self._dtype.itemsize
-        if saved is not entry or entry.data_ptr() != address:
-            value = float(initial if saved is None else saved)
-            if entry.data_ptr() != address:  # the view was moved: into shared memory, or by `entry.data = ...`
-                entry = self._entries[position] = self._views()[position]
-            entry.fill_(value)
-            record[name] = entry
+        if saved is entry and entry.data_ptr() == address:
+            return
+        if isinstance(saved, Tensor) and saved.device.type == "cpu" and saved.is_shared():
+            self._in_shared_memory[position] = saved
+            return
+        self._in_shared_memory.pop(position, None)
+        value = float(initial if saved is None else saved)
+        if entry.data_ptr() != address:  # the view was moved: into shared memory, or by `entry.data = ...`
+            entry = self._entries[position] = self._views()[position]
+        entry.fill_(value)
+        record[name] = entry
 
     def _views(self) -> list[Tensor]:
         """Return a tensor for each number. Python itself reads and writes the array, which is faster."""
@@ -41,11 +48,13 @@ class ScalarArray:
 
     def at(self, positions: Sequence[int]) -> list[float]:
         """Return the numbers of the parameters at these positions."""
+        if self._in_shared_memory:
+            return [float(self._in_shared_memory.get(position, self._values[position])) for position in positions]
         return self._values.tolist() if positions == self._all_positions else [self._values[k] for k in positions]
 
     def shared(self, positions: Sequence[int]) -> float | None:
         """Return the number that all parameters share, or None if they differ or if these positions are not all."""
-        if positions != self._all_positions:
+        if positions != self._all_positions or self._in_shared_memory:
             return None
         memory = memoryview(self._values).cast("B")
         return self._values[0] if memory[self._values.itemsize :] == memory[: -self._values.itemsize] else None
@@ -53,7 +62,10 @@ class ScalarArray:
     def put(self, positions: Sequence[int], values: Iterable[float]) -> None:
         """Write the numbers of the parameters at these positions."""
         for position, value in zip(positions, values, strict=True):
-            self._values[position] = value
+            if position in self._in_shared_memory:
+                self._in_shared_memory[position].fill_(value)
+            else:
+                self._values[position] = value
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Add one to the numbers of the parameters at these positions."""
@@ -62,7 +74,10 @@ class ScalarArray:
             self._values[:] = array(self._values.typecode, [value + 1]) * len(self._values)
             return
         for position in positions:
-            self._values[position] += 1
+            if position in self._in_shared_memory:
+                self._in_shared_memory[position].add_(1)
+            else:
+                self._values[position] += 1
 
 
 class ScalarState:

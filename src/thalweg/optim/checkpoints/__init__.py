@@ -4,6 +4,6 @@ A checkpoint is accepted if it is one of ours, one of torch's class of the same 
 be converted exactly. No entry is kept that a step would not use.
 """
 
-from thalweg.optim.checkpoints.preparation import prepare
+from thalweg.optim.checkpoints.preparation import as_dict, prepare
 
-__all__ = ["prepare"]
+__all__ = ["as_dict", "prepare"]

@@ -46,13 +46,19 @@ def prepare(
     return {**saved, "param_groups": saved_groups, "state": {}}, state
 
 
-def _check_structure(rule: Rule, groups: Groups, saved: Any) -> None:
-    """Raise ParameterError unless a checkpoint has groups of as many parameters as the optimizer, and state of them."""
+def as_dict(rule: Rule, saved: Any) -> dict[str, Any]:
+    """Return a checkpoint as a dictionary of its own. Raise ParameterError if it is no mapping."""
     if not isinstance(saved, Mapping):
         raise ParameterError(
             f"{rule.name}: a checkpoint must be a dictionary, got {type(saved).__name__}. "
             "Pass the result of state_dict()."
         )
+    return dict(saved)
+
+
+def _check_structure(rule: Rule, groups: Groups, saved: Any) -> None:
+    """Raise ParameterError unless a checkpoint has groups of as many parameters as the optimizer, and state of them."""
+    saved = as_dict(rule, saved)
     if not isinstance(saved.get("param_groups"), list) or not isinstance(saved.get("state"), Mapping):
         raise ParameterError(
             f"{rule.name}: a checkpoint must hold 'param_groups' and 'state', got {', '.join(map(repr, saved))}. "
