@@ -123,8 +123,14 @@ def test_a_checkpoint_of_torchs_muon_loads() -> None:
 BROKEN = {
     "no checkpoint": (lambda saved: saved.clear(), "must hold 'param_groups' and 'state'"),
     "no record": (lambda saved: saved["state"].update({0: None}), "must be a dictionary, got NoneType"),
-    "a step in words": (lambda saved: saved["state"][0].update(step="abc"), "must be a whole number of steps, got 'abc'"),
-    "no step": (lambda saved: saved["state"][0].update(step=torch.tensor(torch.nan)), "must be a whole number of steps"),
+    "a step in words": (
+        lambda saved: saved["state"][0].update(step="abc"),
+        "must be a whole number of steps, got 'abc'",
+    ),
+    "no step": (
+        lambda saved: saved["state"][0].update(step=torch.tensor(torch.nan)),
+        "must be a whole number of steps",
+    ),
     "another shape": (lambda saved: saved["state"][1].update(exp_avg=torch.zeros(99)), "must have shape"),
     "lr in words": (lambda saved: saved["param_groups"][0].update(lr="x"), "lr must be a number >= 0, got 'x'"),
     "lr below 0": (lambda saved: saved["param_groups"][0].update(lr=-1.0), "lr must be >= 0, got -1.0"),

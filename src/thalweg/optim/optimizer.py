@@ -337,9 +337,8 @@ class RuleOptimizer(StepPreparation):
         self._check_training()
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-            arguments = self.rule, self.defaults, self.param_groups, checkpoint, self._warnings.warn
-            checkpoint, self._loaded = checkpoints.prepare(*arguments)
-            return checkpoint
+            prepared, self._loaded = checkpoints.prepare(self, checkpoint, self._warnings.warn)
+            return prepared
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.
         last_hook = self.register_load_state_dict_pre_hook(check)

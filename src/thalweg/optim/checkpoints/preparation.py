@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -17,15 +17,19 @@ from thalweg.rules import Rule
 Warn = Callable[[str, str], None]  # of a topic and a message
 
 
-def prepare(
-    rule: Rule, defaults: Mapping[str, Any], groups: Groups, saved: Any, warn: Warn
-) -> tuple[dict[str, Any], dict[Any, Any]]:
-    """Check a checkpoint and return it in the form that an optimizer with these groups can load.
+class _Loading(Protocol):
+    """An optimizer that loads a checkpoint."""
+
+    rule: ClassVar[Rule]
+    defaults: dict[str, Any]
+    param_groups: list[dict[str, Any]]
+
+
+def prepare(optimizer: _Loading, saved: Any, warn: Warn) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """Check a checkpoint and return it in the form that an optimizer can load.
 
     Args:
-        rule: The rule of the optimizer.
-        defaults: The default settings of the optimizer.
-        groups: The parameter groups of the optimizer.
+        optimizer: The optimizer, which stays as it is.
         saved: The checkpoint, as ``state_dict()`` returns it.
         warn: Called with a topic and a message if an entry is missing that starts anew.
 
@@ -36,6 +40,7 @@ def prepare(
         ParameterError: If the checkpoint does not fit the optimizer.
         SettingError: If a saved setting is out of its bounds.
     """
+    rule, defaults, groups = optimizer.rule, optimizer.defaults, optimizer.param_groups
     _check_structure(rule, groups, saved)
     origin = identify(rule, groups, saved)
     saved_groups = [_complete(rule, defaults, group) for group in origin.groups]

@@ -99,7 +99,9 @@ class RecordReader:
         if self._origin.keeps_own_entries:
             return
         known |= {"residual"}
-        known |= {tensor.key for tensor in vars(unwrap(self._rules[0]).State).values() if isinstance(tensor, StateTensor)}
+        known |= {
+            tensor.key for tensor in vars(unwrap(self._rules[0]).State).values() if isinstance(tensor, StateTensor)
+        }
         if others := [str(key) for key in record if key not in known]:
             raise ParameterError(
                 f"{self._who}: the state of a parameter must hold {', '.join(sorted(known))} alone, got "
