@@ -270,6 +270,6 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, noop_on_zero_grad: bool
                 "gradients (SGD, AdaGrad)."
             )
         if noop_on_zero_grad:
-            return grad.coalesce()
+            return grad.clone() if grad.is_coalesced() else grad.coalesce()  # its values may be a parameter's memory
         grad = grad.to_dense()
     return torch.empty_like(param).copy_(grad)

@@ -32,7 +32,7 @@ class ScalarArray:
         address = self._values.buffer_info()[0] + position * self._dtype.itemsize
         if saved is entry and entry.data_ptr() == address:
             return
-        if isinstance(saved, Tensor) and saved.device.type == "cpu" and saved.is_shared():
+        if isinstance(saved, Tensor) and saved.device.type == "cpu" and saved.is_shared():  # type: ignore[no-untyped-call]
             self._in_shared_memory[position] = saved
             return
         self._in_shared_memory.pop(position, None)

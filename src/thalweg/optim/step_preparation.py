@@ -42,7 +42,8 @@ class StepPreparation(torch.optim.Optimizer):
     def _prepare_steps(self) -> list[tuple[Binding, BatchStep]]:
         """Return the step of each batch of parameters that have a gradient."""
         self._follow_state()
-        return [pair for number in range(len(self.param_groups)) for pair in self._prepare_group(number)]
+        steps = [pair for number in range(len(self.param_groups)) for pair in self._prepare_group(number)]
+        return self._bindings.separate_gradients(steps)
 
     def _prepare_group(self, number: int) -> list[tuple[Binding, BatchStep]]:
         group = self.param_groups[number]
@@ -126,7 +127,7 @@ class StepPreparation(torch.optim.Optimizer):
         for record in self.state.values():
             for entry in record.values():
                 if isinstance(entry, Tensor):
-                    as_engine_tensor(entry).share_memory_()
+                    as_engine_tensor(entry).share_memory_()  # type: ignore[no-untyped-call]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, and its state if the optimizer has state before the first step."""

@@ -158,7 +158,7 @@ class RecordReader:
             else:
                 self._warn(
                     key,
-                    f"{self._who}: state[{key!r}] must be in the checkpoint, since {setting} is on, got none. It starts "
+                    f"{self._who}: the checkpoint must hold state[{key!r}], since {setting} is on, got none. It starts "
                     f"anew. If {setting} was on in the last step, load a complete checkpoint.",
                 )
         if missing:
