@@ -7,14 +7,11 @@ memory with a parameter or with state is copied first. Then every backend gives 
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import chain, repeat
-from operator import add, lt
+from itertools import chain
 
 import torch
 
 from thalweg.engine.core.batch import BatchStep, ParameterBatch, num_bytes
-
-_END = 1 << 64  # beyond every address
 
 
 class WrittenMemory:
@@ -26,16 +23,14 @@ class WrittenMemory:
 
     def __init__(self, batches: Sequence[ParameterBatch]) -> None:
         tensors = chain.from_iterable(chain(batch.params, *batch.columns.values()) for batch in batches)
-        self._starts: list[int] = []
-        self._ends: list[int] = []
+        self._starts, self._ends = array("Q"), array("Q")
         for start, end in sorted((tensor.data_ptr(), tensor.data_ptr() + num_bytes(tensor)) for tensor in tensors):
             if self._ends and start <= self._ends[-1]:
                 self._ends[-1] = max(end, self._ends[-1])
             elif start < end:
                 self._starts.append(start)
                 self._ends.append(end)
-        self._starts.append(_END)
-        self._lengths = [list(map(num_bytes, batch.params)) for batch in batches]
+        self._lengths = [array("Q", map(num_bytes, batch.params)) for batch in batches]
         self._separate: list[array[int] | None] = [None] * len(batches)  # addresses that were found to be separate
 
     def separate(self, k: int, step: BatchStep) -> BatchStep:
@@ -45,16 +40,23 @@ class WrittenMemory:
             k: The number of the batch.
             step: Its step, with the addresses of the gradients if they may be used directly.
         """
-        addresses = step.gradient_addresses
+        addresses, probe = step.gradient_addresses, step.batch.memory_probe
         if addresses is None or addresses == self._separate[k]:
             return step
-        # The first span that ends behind the start of a gradient, if that span starts before the gradient's end.
-        firsts = map(bisect_right, repeat(self._ends), addresses)
-        shared = list(map(lt, map(self._starts.__getitem__, firsts), map(add, addresses, self._lengths[k])))
-        if True not in shared:
+        if probe is not None:
+            is_shared = probe.meets(addresses, self._lengths[k], self._starts, self._ends)
+        else:
+            is_shared = any(map(self._meets, addresses, self._lengths[k]))
+        if not is_shared:
             self._separate[k] = addresses
             return step
         with torch.enable_grad():  # a differentiable step needs their graph
-            grads = [grad.clone() if copied else grad for grad, copied in zip(step.grads, shared, strict=True)]
+            grads = [
+                grad.clone() if self._meets(address, length) else grad
+                for grad, address, length in zip(step.grads, addresses, self._lengths[k], strict=True)
+            ]
         return step._replace(grads=grads, gradient_addresses=None)
 
+    def _meets(self, address: int, length: int) -> bool:
+        first = bisect_right(self._ends, address)  # the first span that ends behind the start of the piece
+        return first < len(self._starts) and self._starts[first] < address + length

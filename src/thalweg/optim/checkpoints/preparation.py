@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from thalweg.errors import ParameterError
+from thalweg.errors import ParameterError, SettingError
 from thalweg.optim import keywords
 from thalweg.optim.checkpoints.origins import Groups, Origin, identify
 from thalweg.optim.checkpoints.parameter_names import same_parameter
@@ -100,6 +100,11 @@ def _complete(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any])
     """Return a saved group with defaults for missing settings and without the keys that only torch's groups have."""
     completed = {**defaults, **{key: value for key, value in group.items() if key not in keywords.TORCH_ONLY}}
     keywords.check_common(rule, completed)
+    if not isinstance(completed["maximize"], bool):  # any other value would count as true or false
+        raise SettingError(
+            f"{rule.name}: maximize must be True or False, got {completed['maximize']!r:.80}. Pass the result of "
+            "state_dict()."
+        )
     return completed
 
 
