@@ -193,7 +193,9 @@ def of_structure(saved: Saved) -> Iterator[Mutation]:
     for value in (5, ["AdamW"], "AdamWW", {"AdamW": 1}, True, b"AdamW", torch.ones(2)):
         yield Mutation(f"rule: {value!r:.30}", _setter("rule", to=value))
     yield Mutation("rule: missing", _remover("rule"), ("same",))  # as torch.distributed.checkpoint leaves it
-    yield Mutation("groups: one more", lambda saved: saved["param_groups"].append(copy.deepcopy(saved["param_groups"][0])))
+    yield Mutation(
+        "groups: one more", lambda saved: saved["param_groups"].append(copy.deepcopy(saved["param_groups"][0]))
+    )
     yield Mutation("groups: one fewer", lambda saved: saved["param_groups"].pop())
     yield Mutation("state: of a parameter that is not there", _setter("state", 99, to={"step": torch.tensor(1.0)}))
     yield Mutation("state: of the whole optimizer", _setter("state", "note", to={"a": 1}), ("same", "refused"))

@@ -218,7 +218,8 @@ def _shown(value: Any) -> str:
 def _scalar(key: str, value: Any) -> Tensor:
     """Return a copy of a number, as the state holds it. Old checkpoints of torch count steps in plain numbers."""
     dtype = torch.float32 if key == "step" else torch.float64
-    return torch.as_tensor(value).detach().to("cpu", dtype, copy=True).reshape(())
+    number = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    return number.to("cpu", dtype, copy=True).reshape(())
 
 
 def _tensor(value: Any, param: Tensor) -> Tensor:
