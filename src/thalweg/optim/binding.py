@@ -334,6 +334,6 @@ def _aligned(grad: Tensor, param: Tensor, rule: Rule, *, by_rows: bool) -> Tenso
                 "gradients (SGD, AdaGrad, SparseAdam)."
             )
         if by_rows:
-            return grad.coalesce()
+            return grad.clone() if grad.is_coalesced() else grad.coalesce()  # its values may be a parameter's memory
         grad = grad.to_dense()
     return torch.empty_like(param, dtype=grad.dtype).copy_(grad)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import shards, threads
-from thalweg.engine.core.batch import is_dense
+from thalweg.engine.core.batch import BatchStep, is_dense
+from thalweg.engine.core.memory_spans import WrittenMemory
 from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding, State, is_engine_view
@@ -57,12 +58,14 @@ class Bindings:
         # The last lookups, by number of parameters and first parameter: to compare is cheaper than to hash all ids.
         self._recent: dict[tuple[int, int], tuple[Sequence[Tensor], GroupBindings]] = {}
         self._records = list(state.values())
+        self._written_memory: dict[tuple[int, ...], WrittenMemory] = {}  # by the ids of bindings
 
     def follow_state(self) -> None:
         """Discard all bindings if other code has written to the state."""
         if not (len(self.state) == len(self._records) and all(map(is_, self.state.values(), self._records))):
             self._bindings.clear()
             self._recent.clear()
+            self._written_memory.clear()
 
     def valid(self, params: Sequence[Tensor], program_for: ProgramFor) -> GroupBindings | None:
         """Return the bindings of parameters of one group, or None if there are none that are still valid."""
@@ -121,9 +124,19 @@ class Bindings:
                 for indices in group_compatible(params, program_for)
             ]
             self._recent.clear()
+            self._written_memory.clear()
             self._bindings[tuple(map(id, params))] = bindings
             self._records = list(self.state.values())
         return bindings
+
+    def separate_gradients(self, steps: list[tuple[Binding, BatchStep]]) -> list[tuple[Binding, BatchStep]]:
+        """Return steps whose gradients share no memory with parameters or state: those that do are copied."""
+        bindings = [binding for binding, _ in steps]
+        key = tuple(map(id, bindings))
+        memory = self._written_memory.get(key)
+        if memory is None:
+            memory = self._written_memory[key] = WrittenMemory([binding.batch for binding in bindings])
+        return [(binding, memory.separate(k, step)) for k, (binding, step) in enumerate(steps)]
 
     def _create(self, params: list[Tensor], program_for: ProgramFor, backend: Backend | None, peers: Peers) -> Binding:
         positions = [self._positions[id(param)] for param in params]

@@ -269,7 +269,7 @@ class RuleOptimizer(SecondGradients):
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint of this class, or of torch's class of the same name.
+        """Load a checkpoint of this class, or of torch's class of the same name, or one that can be converted exactly.
 
         torch casts state to the dtype of the parameter (pytorch#43706). Here state keeps the dtype it was saved in. A
         checkpoint is checked as a whole before anything is changed.
@@ -283,14 +283,14 @@ class RuleOptimizer(SecondGradients):
         """
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
-            prepared, state = checkpoints.prepare(self.rule, self.defaults, self.param_groups, checkpoint)
+            prepared, state = checkpoints.prepare(self, checkpoint, self._warnings.warn)
             self._loaded = {"state": state, "_mode": Mode(evaluating=checkpoints.is_evaluating(checkpoint))}
             return prepared
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.
         last_hook = self.register_load_state_dict_pre_hook(check)
         try:
-            super().load_state_dict(state_dict)
+            super().load_state_dict(checkpoints.as_dict(self.rule, state_dict))
         finally:
             last_hook.remove()
             self.__dict__.pop("_loaded", None)

@@ -26,10 +26,16 @@ def _number(saved: Any, initial: float) -> float:
         raise
 
 
+def _is_shared(saved: Tensor) -> bool:
+    """Return True if a saved number lies in memory that several processes share."""
+    return saved.device.type == "cpu" and saved.is_shared()  # type: ignore[no-untyped-call]
+
+
 class ScalarArray:
     """One number for each parameter of an optimizer, in one array. The entries of the state are views of its elements.
 
     torch keeps one tensor for each parameter. To read and write these would cost as much as the step of a small model.
+    An entry in shared memory stays where it is, since other processes read and write it; then it is the number.
 
     Args:
         num_params: The number of parameters of the optimizer.
@@ -40,18 +46,24 @@ class ScalarArray:
         self._all_positions = range(num_params)
         self._entries_are_fake = fake_mode_is_active()  # a fake tensor cannot be a view of real memory
         self._entries = self._views()
+        self._in_shared_memory: dict[int, Tensor] = {}  # by position
 
     def adopt(self, record: dict[str, Any], name: str, position: int, initial: float) -> None:
         """Take over the number in a record, or the initial one. From then on the record holds the view of ours."""
         entry, saved = self._entries[position], record.get(name)
         is_view = self._entries_are_fake or entry.data_ptr() == self._address(position)
-        if saved is not entry or not is_view:
-            value = _number(saved, initial)
-            if not is_view:  # the view was moved: into shared memory, or by `entry.data = ...`
-                entry = self._entries[position] = self._views()[position]
-            self._values[position] = value
-            self._copy_to_fake_entries([position])
-            record[name] = entry
+        if saved is entry and is_view:
+            return
+        if isinstance(saved, Tensor) and _is_shared(saved):
+            self._in_shared_memory[position] = saved
+            return
+        self._in_shared_memory.pop(position, None)
+        value = _number(saved, initial)
+        if not is_view:  # the view was moved: into shared memory, or by `entry.data = ...`
+            entry = self._entries[position] = self._views()[position]
+        self._values[position] = value
+        self._copy_to_fake_entries([position])
+        record[name] = entry
 
     def _address(self, position: int) -> int:
         return self._values.buffer_info()[0] + position * _DTYPE.itemsize
@@ -69,11 +81,13 @@ class ScalarArray:
 
     def at(self, positions: Sequence[int]) -> list[float]:
         """Return the numbers of the parameters at these positions."""
+        if self._in_shared_memory:
+            return [float(self._in_shared_memory.get(position, self._values[position])) for position in positions]
         return self._values.tolist() if positions == self._all_positions else [self._values[k] for k in positions]
 
     def shared(self, positions: Sequence[int]) -> float | None:
         """Return the number that all parameters share, or None if they differ or if these positions are not all."""
-        if positions != self._all_positions:
+        if positions != self._all_positions or self._in_shared_memory:
             return None
         memory = memoryview(self._values).cast("B")
         return self._values[0] if memory[self._values.itemsize :] == memory[: -self._values.itemsize] else None
@@ -86,11 +100,14 @@ class ScalarArray:
     def put(self, positions: Sequence[int], values: Sequence[float]) -> None:
         """Write the numbers of the parameters at these positions; a single number is that of all of them."""
         values = values if len(values) == len(positions) else [values[0]] * len(positions)
-        if positions == self._all_positions:
+        if positions == self._all_positions and not self._in_shared_memory:
             self._values[:] = array(self._values.typecode, values)
             return
         for position, value in zip(positions, values, strict=True):
-            self._values[position] = value
+            if position in self._in_shared_memory:
+                self._in_shared_memory[position].fill_(value)
+            else:
+                self._values[position] = value
         self._copy_to_fake_entries(positions)
 
     def add_one(self, positions: Sequence[int]) -> None:
@@ -100,7 +117,10 @@ class ScalarArray:
             self._values[:] = array(self._values.typecode, [value + 1]) * len(self._values)
         else:
             for position in positions:
-                self._values[position] += 1
+                if position in self._in_shared_memory:
+                    self._in_shared_memory[position].add_(1)
+                else:
+                    self._values[position] += 1
         self._copy_to_fake_entries(positions)
 
 

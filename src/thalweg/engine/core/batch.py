@@ -63,9 +63,10 @@ class ParameterBatch:
         return record(**{name: column[k] for name, column in self.columns.items()})
 
     def overlaps(self) -> bool:
-        """Return True if two parameters share memory, so that their order matters."""
-        starts = zip(self.addresses, self.params, strict=False)
-        spans = sorted((start, start + param.nbytes) for start, param in starts if start)
+        """Return True if two parameters, or their state, share memory, so that their order matters."""
+        tensors = (tensor for tensor in chain(self.params, *self.columns.values()) if tensor.numel())
+        starts = ((address(tensor), num_bytes(tensor)) for tensor in tensors)
+        spans = sorted((start, start + length) for start, length in starts if start)
         return any(end > start for (_, end), (start, _) in pairwise(spans))
 
     def unchanged(self) -> bool:
@@ -163,6 +164,19 @@ def unaliased(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tenso
     """
     positions = {id(tensor): k for k, tensor in enumerate(inputs)}
     return [tensor if positions.get(id(tensor), k) == k else tensor.clone() for k, tensor in enumerate(results)]
+
+
+def num_bytes(tensor: Tensor) -> int:
+    """Return the bytes from the first element of a tensor to the end of its last, gaps included.
+
+    Example:
+        >>> num_bytes(torch.zeros(2, 3)), num_bytes(torch.zeros(2, 3)[:, ::2])
+        (24, 24)
+    """
+    if not tensor.numel():
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
 
 
 def is_dense(tensor: Tensor) -> bool:

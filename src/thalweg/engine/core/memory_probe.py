@@ -72,6 +72,20 @@ uint64_t probe(int64_t count, char *const *objects, int64_t offset, int64_t keys
     }
     return unsupported ? 0 : all | (all == 0);
 }
+
+/* Return 1 if one of these pieces of memory meets one of the spans, which are sorted and disjoint. */
+int64_t meets(int64_t count, const uint64_t *at, const uint64_t *bytes, int64_t num_spans, const uint64_t *starts,
+              const uint64_t *ends) {
+    for (int64_t k = 0; k < count; k++) {
+        int64_t low = 0, high = num_spans; /* the first span that ends behind the start of the piece */
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (ends[middle] > at[k]) high = middle; else low = middle + 1;
+        }
+        if (low < num_spans && starts[low] < at[k] + bytes[k]) return 1;
+    }
+    return 0;
+}
 """
 
 
@@ -87,7 +101,9 @@ class MemoryProbe:
         # These hold the GIL: the calls are too short to release it.
         probe = ctypes.PYFUNCTYPE(ctypes.c_uint64, number, pointer, number, number, pointer, pointer, number)
         prefetch = ctypes.PYFUNCTYPE(None, number, pointer, number, number, pointer)
+        meets = ctypes.PYFUNCTYPE(number, number, pointer, pointer, number, pointer, pointer)
         self._probe, self._fetch = probe(("probe", library)), prefetch(("prefetch", library))
+        self._meets = meets(("meets", library))
 
     def prefetch(self, objects: "array[int]", records: "array[int]") -> None:
         """Bring tensors and dictionaries into the processor's cache.
@@ -99,6 +115,18 @@ class MemoryProbe:
         if (offsets := _offsets()) is not None:
             tensors, dictionaries = objects.buffer_info(), records.buffer_info()
             self._fetch(tensors[1], tensors[0], offsets[0], dictionaries[1], dictionaries[0])
+
+    def meets(self, addresses: "array[int]", lengths: "array[int]", starts: "array[int]", ends: "array[int]") -> bool:
+        """Return True if one of some pieces of memory meets one of some spans.
+
+        Args:
+            addresses: The addresses of the pieces.
+            lengths: Their lengths in bytes.
+            starts: The addresses of the spans, which are sorted and disjoint.
+            ends: The addresses behind the spans.
+        """
+        pieces, spans = (addresses.buffer_info(), lengths.buffer_info()), (starts.buffer_info(), ends.buffer_info())
+        return bool(self._meets(pieces[0][1], pieces[0][0], pieces[1][0], spans[0][1], spans[0][0], spans[1][0]))
 
     def __call__(self, objects: "array[int]", threads: int) -> tuple[int, "array[int]"]:
         """Read the layouts of tensors.
