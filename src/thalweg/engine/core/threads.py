@@ -72,8 +72,8 @@ def _gnu_openmp() -> ctypes.PyDLL | None:
         return None
     try:
         symbols, info = ctypes.PyDLL(None), _SymbolInfo()
-        found = symbols.dladdr(ctypes.cast(symbols.GOMP_parallel, ctypes.c_void_p), ctypes.byref(info))
-        library = ctypes.PyDLL(os.fsdecode(info.file)) if found else symbols
+        is_known = symbols.dladdr(ctypes.cast(symbols.GOMP_parallel, ctypes.c_void_p), ctypes.byref(info))
+        library = ctypes.PyDLL(os.fsdecode(info.file)) if is_known else symbols
     except (AttributeError, OSError):  # torch was built without OpenMP, or against another interface
         return None
     return None if hasattr(library, "__kmpc_fork_call") else library  # LLVM's and Intel's have both interfaces
