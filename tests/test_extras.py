@@ -49,7 +49,9 @@ def test_the_extra_is_that_of_the_package() -> None:
     assert project["dependencies"] == ["torch>=2.8"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["compare", "digits"], ["bench", "--help"], ["?"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--version"], ["compare", "digits"], ["bench", "--help"], ["?"]]
+)
 @pytest.mark.parametrize("missing", [["click"], ["rich"], list(LAB)])
 def test_every_command_says_how_to_install_the_extra(missing: list[str], arguments: list[str], tmp_path: Path) -> None:
     completed = run_without(missing, tmp_path, "-m", "thalweg", *arguments)
@@ -60,7 +62,9 @@ def test_every_command_says_how_to_install_the_extra(missing: list[str], argumen
 
 def test_a_command_says_so_when_it_needs_another_package(tmp_path: Path) -> None:
     completed = run_without(["sqlalchemy", "sklearn"], tmp_path, "-m", "thalweg", "tasks")
-    message = "error: thalweg.tasks: the packages of the extra 'lab' must be installed, got none of scikit-learn, sqlalchemy"
+    message = (
+        "error: thalweg.tasks: the packages of the extra 'lab' must be installed, got none of scikit-learn, sqlalchemy"
+    )
     assert (completed.returncode, completed.stdout, completed.stderr) == (2, "", f"{message}. {INSTALL}\n")
     assert run_without(["sqlalchemy"], tmp_path, "-m", "thalweg", "list", "--help").returncode == 0
 
@@ -124,6 +128,8 @@ def test_a_package_that_is_there_is_not_missing() -> None:
 
 def test_the_error_names_the_packages_as_pip_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)  # so that its import fails
-    with pytest.raises(MissingPackageError, match=rf"^here: .* got none of scikit-learn\. {INSTALL.replace('[', '.')}$") as caught:
+    with pytest.raises(
+        MissingPackageError, match=rf"^here: .* got none of scikit-learn\. {INSTALL.replace('[', '.')}$"
+    ) as caught:
         require_lab("here", ["numpy", "sklearn"])
     assert caught.value.name == "sklearn"

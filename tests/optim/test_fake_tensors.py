@@ -17,13 +17,16 @@ from thalweg.errors import ParameterError
 Make = Callable[[list[torch.Tensor]], Any]
 Layout = dict[str, tuple[Any, ...]]
 
-RULES: dict[str, tuple[Make, tuple[tuple[int, ...], ...]]] = {
-    case.optimizer.__name__: (lambda params, case=case: case.optimizer(params, **case.settings), case.shapes[:1])  # type: ignore[misc]
-    for case in CASES
-} | {
-    case.rule.name: (lambda params, case=case: optim.optimizer_for(case.rule)(params), case.shapes[:1])  # type: ignore[misc]
-    for case in wrappers.CASES
-}
+RULES: dict[str, tuple[Make, tuple[tuple[int, ...], ...]]] = (
+    {
+        case.optimizer.__name__: (lambda params, case=case: case.optimizer(params, **case.settings), case.shapes[:1])  # type: ignore[misc]
+        for case in CASES
+    }
+    | {
+        case.rule.name: (lambda params, case=case: optim.optimizer_for(case.rule)(params), case.shapes[:1])  # type: ignore[misc]
+        for case in wrappers.CASES
+    }
+)
 
 
 def step_once(make: Make, shapes: tuple[tuple[int, ...], ...]) -> list[Layout]:
@@ -113,7 +116,10 @@ def test_real_parameters_are_refused_under_the_mode_and_unchanged(bound: bool, o
         ours.step()
         theirs.step()
     before = param.detach().clone()
-    with FakeTensorMode(**options), pytest.raises(ParameterError, match=r"^AdamW: parameters must be fake tensors .* \(3,\)"):
+    with (
+        FakeTensorMode(**options),
+        pytest.raises(ParameterError, match=r"^AdamW: parameters must be fake tensors .* \(3,\)"),
+    ):
         ours.step()
     assert torch.equal(param, before)
     ours.step()
