@@ -59,7 +59,7 @@ class StepPreparation(torch.optim.Optimizer):
         untraced: Callable[P, R] = torch.compiler.disable(  # type: ignore[no-untyped-call]  # by torch
             step, reason="thalweg compiles steps itself; they fit into no full graph"
         )
-        # By this attribute torch 2.8 would compile the function without its hooks, and `optimizer.step` without its self.
+        # By this attribute torch 2.8 would take a bound `optimizer.step` for the function without its hooks and self.
         vars(untraced).pop("_torchdynamo_orig_callable", None)
         return untraced
 
