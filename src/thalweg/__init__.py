@@ -10,8 +10,8 @@
 - :mod:`thalweg.testing` checks any optimizer for conformance with PyTorch's interface.
 - ``thalweg.ThalwegError`` is the base class of all errors.
 
-A name is imported when it is first used. So ``import thalweg`` is fast, and the optimizers need only PyTorch. Comparisons,
-tasks and the command line need the extra: ``pip install 'thalweg[lab]'``.
+A name is imported when it is first used. So ``import thalweg`` is fast, and the optimizers need only PyTorch.
+Comparisons, tasks and the command line need the extra: ``pip install 'thalweg[lab]'``.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The extra ``lab``: the packages of choosing and of the command line, and the error if one of them is not installed."""
+"""The extra ``lab``: the packages of choosing and of the command line, and the error if one of them is missing."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec

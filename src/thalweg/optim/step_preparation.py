@@ -98,7 +98,12 @@ class StepPreparation(torch.optim.Optimizer):
     def profile_hook_step(func: Callable[P, R]) -> Callable[P, R]:
         """Add torch's hooks to the ``step`` of a class, and keep ``torch.compile`` from tracing both."""
         step = torch.optim.Optimizer.profile_hook_step(func)
-        return torch.compiler.disable(step, reason="thalweg compiles steps itself; they fit into no full graph")  # type: ignore[no-untyped-call]
+        untraced: Callable[P, R] = torch.compiler.disable(  # type: ignore[no-untyped-call]  # by torch
+            step, reason="thalweg compiles steps itself; they fit into no full graph"
+        )
+        # By this attribute torch 2.8 would take a bound `optimizer.step` for the function without its hooks and self.
+        vars(untraced).pop("_torchdynamo_orig_callable", None)
+        return untraced
 
     @property
     def _who(self) -> str:
