@@ -1,9 +1,9 @@
 """Every rule and wrapper over gradients of any size, in four dtypes, beside the same rule in float64.
 
-Sizes that stay, rise, fall, alternate and spike; gradients of one element, with zero rows and of rank 1; zeros for 2,000
-steps and back. A run survives if parameters and state stay finite and no step is more than twice as long as in float64.
-It is near if it also ends within 5 percent of the change in float64. The script prints what did neither and writes the
-record. ``--only NAME`` tries the rules with this in their names and writes nothing.
+Sizes that stay, rise, fall, alternate and spike; gradients of one element, with zero rows and of rank 1; zeros for
+2,000 steps and back. A run survives if parameters and state stay finite and no step is more than twice as long as in
+float64. It is near if it also ends within 5 percent of the change in float64. The script prints what did not survive
+and writes the record. ``--only NAME`` tries the rules with this in their names and writes nothing.
 """
 
 import argparse
