@@ -55,7 +55,8 @@ class DoGStep(Rule, estimates_lr=True):
         norm = yield Norm(param, over=self.over)
         total_norm = hypot(state.total_norm, (yield Norm(g, over=self.over)))
         r = torch.maximum(torch.maximum(state.r, distance), c.first * (1 + norm))
-        return r * (g / hypot(total_norm, c.root_eps)), state._replace(r=r, total_norm=total_norm)
+        divisor = hypot(total_norm, torch.zeros_like(total_norm) + c.root_eps)
+        return r * (g / divisor), state._replace(r=r, total_norm=total_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
