@@ -145,13 +145,13 @@ def deviations(
     narrow = run(rule, start, gradients(shapes, scales, dtype, structure))
     exact = ([grad.double() for grad in grads] for grads in gradients(shapes, scales, dtype, structure))
     wide = run(rule, [param.double() for param in start], exact)
-    found = []
+    compared = []
     for k, shape in enumerate(shapes):
         # What rounding of the parameter itself may add up to, if it never cancels.
         unit = torch.finfo(dtype).eps * float(max(1.0, (start[k].double() + wide.changes[k]).abs().max()))
         error = float((narrow.changes[k] - wide.changes[k]).abs().max())
         size = float(wide.changes[k].abs().max())
-        found.append(
+        compared.append(
             Deviation(
                 shape,
                 max(0.0, error - len(scales) * unit) / (size + unit) if error == error else math.inf,
@@ -159,4 +159,4 @@ def deviations(
                 narrow.is_finite and wide.is_finite,
             )
         )
-    return found
+    return compared

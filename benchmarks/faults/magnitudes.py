@@ -1,9 +1,9 @@
 """Every rule and wrapper over gradients of any size, in four dtypes, beside the same rule in float64.
 
-Sizes that stay, rise, fall, alternate and spike; gradients of one element, with zero rows and of rank 1; zeros for 2,000
-steps and back. A run survives if parameters and state stay finite and no step is more than twice as long as in float64.
-It is near if it also ends within 5 percent of the change in float64. The script prints what did neither and writes the
-record. ``--only NAME`` tries the rules with this in their names and writes nothing.
+Sizes that stay, rise, fall, alternate and spike; gradients of one element, with zero rows and of rank 1; zeros for
+2,000 steps and back. A run survives if parameters and state stay finite and no step is more than twice as long as in
+float64. It is near if it also ends within 5 percent of the change in float64. The script prints what did not survive
+and writes the record. ``--only NAME`` tries the rules with this in their names and writes nothing.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from cases.magnitudes import SCALES, SHAPES, Deviation, Structure, all_rules, deviations
+from cases.magnitudes import SCALES, Deviation, Structure, all_rules, deviations
 from thalweg import rules
 from thalweg.bench.bench import machine
 
@@ -23,7 +23,9 @@ RECORD = Path(__file__).parents[1] / "records" / "faults_magnitudes.json"
 
 _LONGEST_STEP = 2.0
 _NEAR = 0.05
-# Vanishing gradients take thousands of steps. They are tried with one matrix, where the state is narrower than float64.
+# The last is large enough that the sum of its squares is too large for float32.
+_SHAPES = ((4, 4), (5,), (24, 20))
+# Vanishing gradients take thousands of steps. They are tried with one matrix.
 _ONE_MATRIX = ((4, 4),)
 
 
@@ -34,7 +36,7 @@ class Trial(NamedTuple):
     dtype: torch.dtype
     scales: Sequence[float]
     structure: Structure = "dense"
-    shapes: Sequence[tuple[int, ...]] = SHAPES
+    shapes: Sequence[tuple[int, ...]] = _SHAPES
 
 
 def trials() -> Iterator[Trial]:
@@ -42,25 +44,25 @@ def trials() -> Iterator[Trial]:
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         representable = [scale for scale in SCALES if dtype != torch.float16 or 1e-7 < scale < 1e4]
         for scale in representable:
-            yield Trial("constant", dtype, [scale] * 12)
+            yield Trial("constant", dtype, [scale] * 6)
         yield Trial("rising", dtype, representable)
         yield Trial("falling", dtype, representable[::-1])
         yield Trial("alternating", dtype, [representable[-1], representable[0]] * 6)
         yield Trial("spike", dtype, [1.0] * 6 + [representable[-1]] + [1.0] * 6)
-        if dtype in (torch.float32, torch.bfloat16):
+        if dtype == torch.float32:  # the state of half precisions is in float32 too
             yield Trial("vanishing", dtype, [1.0] * 6 + [0.0] * 2000 + [1.0] * 6, shapes=_ONE_MATRIX)
     for structure in ("one element", "every other row", "rank 1"):
         for scale in (1e-30, 1.0, 1e18):
             yield Trial(structure, torch.float32, [scale] * 8, structure)
 
 
-def verdict(found: Sequence[Deviation]) -> str:
+def verdict(compared: Sequence[Deviation]) -> str:
     """Return the worst that happened to a parameter: "near", "survived", "long step" or "not finite"."""
-    if not all(deviation.is_finite for deviation in found):
+    if not all(deviation.is_finite for deviation in compared):
         return "not finite"
-    if max(deviation.step for deviation in found) > _LONGEST_STEP:
+    if max(deviation.step for deviation in compared) > _LONGEST_STEP:
         return "long step"
-    return "near" if max(deviation.change for deviation in found) < _NEAR else "survived"
+    return "near" if max(deviation.change for deviation in compared) < _NEAR else "survived"
 
 
 def main() -> None:

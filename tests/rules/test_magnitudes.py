@@ -37,17 +37,17 @@ NORMAL_SCALES = (1e-30, 1e-20, 1e-10, 1e-5, 1.0, 5e3, 1e5, 1e10, 1e18)
 @each_rule
 def test_a_rule_in_float32_is_near_itself_in_float64_at_every_size(rule: rules.Rule) -> None:
     for scale in NORMAL_SCALES:
-        for found in deviations(rule, [scale] * 6, torch.float32, shapes=DETERMINED):
-            assert found.is_finite, scale
-            assert found.change < 0.02, (scale, found)
+        for deviation in deviations(rule, [scale] * 6, torch.float32, shapes=DETERMINED):
+            assert deviation.is_finite, scale
+            assert deviation.change < 0.02, (scale, deviation)
 
 
 @each_rule
 @pytest.mark.parametrize("scale", [1e-42, 1e-38])  # float32 has 3 digits for the first; ε of some rules is larger
 def test_subnormal_gradients_give_no_larger_steps_than_in_float64(rule: rules.Rule, scale: float) -> None:
-    for found in deviations(rule, [scale] * 6, torch.float32, shapes=DETERMINED):
-        assert found.is_finite
-        assert found.step < 1.2, found
+    for deviation in deviations(rule, [scale] * 6, torch.float32, shapes=DETERMINED):
+        assert deviation.is_finite
+        assert deviation.step < 1.2, deviation
 
 
 HALVES = [(torch.bfloat16, (1e-38, 1.0, 1e18)), (torch.float16, (6e-8, 1.0, 1e3))]
@@ -57,10 +57,10 @@ HALVES = [(torch.bfloat16, (1e-38, 1.0, 1e18)), (torch.float16, (6e-8, 1.0, 1e3)
 @pytest.mark.parametrize(("dtype", "scales"), HALVES, ids=str)
 def test_half_precisions_stay_near_too(rule: rules.Rule, dtype: torch.dtype, scales: tuple[float, ...]) -> None:
     for scale in scales:
-        for found in deviations(rule, [scale] * 4, dtype, shapes=((4, 4), (5,))):
-            assert found.is_finite, scale
-            assert found.step < 1.2, (scale, found)
-            assert found.change < 0.1 or scale < 1e-30, (scale, found)
+        for deviation in deviations(rule, [scale] * 4, dtype, shapes=((4, 4), (5,))):
+            assert deviation.is_finite, scale
+            assert deviation.step < 1.2, (scale, deviation)
+            assert deviation.change < 0.1 or scale < 1e-30, (scale, deviation)
 
 
 @each_rule
@@ -69,39 +69,39 @@ def test_steps_stay_in_bounds_when_sizes_alternate(rule: rules.Rule) -> None:
     for scales in (falling, spike, (1e18, 1e-10) * 3, (0.0, 0.0, 1e-42, 1.0)):
         if rule.name == "DAdaptSGD" and scales[0] == 0:
             continue  # its steps are shares of the first norm, which float32 knows to 3 digits
-        for found in deviations(rule, scales, torch.float32, shapes=DETERMINED):
-            assert found.is_finite, scales
-            assert found.step < 1.5, (scales, found)
+        for deviation in deviations(rule, scales, torch.float32, shapes=DETERMINED):
+            assert deviation.is_finite, scales
+            assert deviation.step < 1.5, (scales, deviation)
 
 
 @each_rule
 @pytest.mark.parametrize("structure", ["one element", "every other row", "rank 1"])
 def test_gradients_with_zeros_or_of_low_rank_stay_in_bounds(rule: rules.Rule, structure: Structure) -> None:
     for scale in (1.0, 1e18):
-        for found in deviations(rule, [scale] * 4, torch.float32, shapes=((4, 4), (2, 7)), structure=structure):
-            assert found.is_finite, scale
-            assert found.step < 2, (scale, found)
+        for deviation in deviations(rule, [scale] * 4, torch.float32, shapes=((4, 4), (2, 7)), structure=structure):
+            assert deviation.is_finite, scale
+            assert deviation.step < 2, (scale, deviation)
 
 
 @each_rule
 def test_tensors_whose_sum_of_squares_is_too_large_for_float32(rule: rules.Rule) -> None:
     # Shampoo's sum of gradient products ends at the largest number, and steps are then up to three times as long.
     limit = 3 if isinstance(rule, rules.Shampoo) else 1.5
-    for found in deviations(rule, [1e18] * 4, torch.float32, shapes=((24, 20), (500,))):
-        assert found.is_finite
-        assert found.step < limit, found
-        assert found.step > 0.5 or found.change < 0.02, found
+    for deviation in deviations(rule, [1e18] * 4, torch.float32, shapes=((24, 20), (500,))):
+        assert deviation.is_finite
+        assert deviation.step < limit, deviation
+        assert deviation.step > 0.5 or deviation.change < 0.02, deviation
 
 
 @each_rule
 def test_gradients_that_vanish_and_return(rule: rules.Rule) -> None:
     # PSGDKron is slow, and was NaN after 500 zeros.
     num_zeros = 2000 if rule.name in FADING else 600 if rule.name == "PSGDKron" else 100
-    for found in deviations(rule, [1.0] * 4 + [0.0] * num_zeros + [1.0] * 4, torch.float32, shapes=((4, 4),)):
-        assert found.is_finite
-        assert found.step < 1.1, found
+    for deviation in deviations(rule, [1.0] * 4 + [0.0] * num_zeros + [1.0] * 4, torch.float32, shapes=((4, 4),)):
+        assert deviation.is_finite
+        assert deviation.step < 1.1, deviation
         # Each step of Dion turns by the rounding of the one before.
-        assert found.change < 0.05 or rule.name == "Dion", found
+        assert deviation.change < 0.05 or rule.name == "Dion", deviation
 
 
 def test_small_changes_of_gradients_are_small_changes_of_parameters() -> None:

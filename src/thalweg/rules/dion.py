@@ -72,7 +72,7 @@ class Dion(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
         right = b.mT @ left
         m = scale * (b - c.removed * (left @ right.mT))
         norms = torch.linalg.vector_norm(right, dim=-2, keepdim=True)
-        factor = torch.where(is_zero, state.factor, right / (norms + c.eps / scale))
+        factor = torch.where(is_zero, state.factor, (scale * right) / (scale * norms + c.eps))
         rows, columns = matrix_shape(param.shape)
         step = (rows / columns) ** 0.5 * torch.where(is_zero, torch.zeros_like(b), left @ factor.mT)
         return step.reshape(param.shape), state._replace(m=m.reshape(param.shape), factor=factor)

@@ -60,7 +60,8 @@ class DoGStep(Rule, estimates_lr=True):
         norm = yield Norm(c.counts * param, over=self.over)
         total_norm = hypot(state.total_norm, (yield Norm(c.counts * g, over=self.over)))
         r = torch.where(state.total_norm > 0, torch.maximum(state.r, distance), c.reps_rel * (1 + norm))
-        return r * (g / hypot(total_norm, c.root_eps)), state._replace(r=r, total_norm=total_norm)
+        divisor = hypot(total_norm, torch.zeros_like(total_norm) + c.root_eps)
+        return r * (g / divisor), state._replace(r=r, total_norm=total_norm)
 
 
 @dataclass(frozen=True, kw_only=True)

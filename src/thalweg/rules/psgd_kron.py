@@ -129,7 +129,7 @@ class PSGDKron(
         for dim, factor in enumerate(_normalized(factors)):
             d = _multiply(factor, _multiply(factor, d, dim), dim, transposed=True)
         rms = yield from _root_mean_square(d)
-        d = (d * torch.minimum(size, c.clip / as_divisor(rms))).reshape(grad.shape)
+        d = (d * torch.minimum(size, c.clip * as_divisor(rms).reciprocal())).reshape(grad.shape)
         return d, state._replace(m=m, **{f"q{dim}": factor for dim, factor in enumerate(factors)})
 
 

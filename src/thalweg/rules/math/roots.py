@@ -4,8 +4,6 @@ On a CPU, PyTorch built with MKL rounds some square roots to a neighbouring numb
 lab/LOG.md). C does not. Rules use `root` instead of `torch.sqrt`, so that a step has the same bits in every backend.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -46,12 +44,12 @@ def as_divisor(x: Tensor) -> Tensor:
     return torch.where(x == 0, torch.ones_like(x), x)
 
 
-def hypot(a: Tensor, b: Any) -> Tensor:
+def hypot(a: Tensor, b: Tensor) -> Tensor:
     """Return √(a² + b²) of numbers >= 0, also where their squares are too large or too small for the dtype.
 
     Args:
         a: A tensor of finite numbers.
-        b: A tensor that broadcasts with it, or a number.
+        b: A tensor of finite numbers that broadcasts with it. Not a number: a number over a tensor is rounded twice.
 
     Returns:
         The roots; 0 where both are 0.
@@ -60,7 +58,7 @@ def hypot(a: Tensor, b: Any) -> Tensor:
         >>> hypot(torch.tensor([3e30, 3e-30, 0.0]), torch.tensor([4e30, 4e-30, 0.0]))
         tensor([5.0000e+30, 5.0000e-30, 0.0000e+00])
     """
-    largest = torch.clamp(a, min=b)
+    largest = torch.maximum(a, b)
     scale = as_divisor(largest)
     x, y = a / scale, b / scale
     return largest * root(x * x + y * y)
