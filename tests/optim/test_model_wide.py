@@ -674,4 +674,4 @@ def test_a_parameter_without_a_gradient_stays_with_all_state_that_is_its_own(rul
             assert not torch.equal(entry, before[1][key]), key
         else:
             assert torch.equal(entry, before[1][key]), key
-    assert ("of the model" in text) == bool(shared)
+    assert ("follow the model" in text) == bool(shared)

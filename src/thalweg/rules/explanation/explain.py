@@ -113,7 +113,8 @@ def without_gradient(rule: Rule) -> str:
         changes.append("its average moves on towards it")
     shared = [name for name, tensor in rule.layout(_SHAPE).items() if tensor.shared]
     if shared:
-        changes.append(f"{', '.join(shared)} are those of the model")
+        names = ", ".join(shared[:-1]) + " and " if shared[1:] else ""
+        changes.append(f"{names}{shared[-1]} follow the model")
     if rule.traits.scope == "model" or rule.traits.needs == "second gradient":
         changes.append("sums over the model leave it out")
     return ", ".join(changes)

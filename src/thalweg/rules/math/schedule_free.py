@@ -1,7 +1,8 @@
 """Schedule-free optimization: steps at z, gradients at θ between z and x, and the running average x of z as the result.
 
-The parameters hold θ = (1 - β) z + β x. The state holds z, and x follows from θ and z. A rule that derives from this
-class defines the direction of the step and `interpolation`, which is β.
+The parameters hold θ = (1 - β) z + β x. The state holds z, and x follows from θ and z. The average x is over the steps
+of each parameter: without a gradient θ, z and x stay, and a parameter that joins late starts its own average. A rule
+that derives from this class defines the direction of the step and `interpolation`, which is β.
 
 Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1.
 """

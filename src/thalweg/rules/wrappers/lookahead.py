@@ -3,7 +3,7 @@
     θ_t by the inner rule
     every k steps:  φ_t = φ_{t-1} + α (θ_t - φ_{t-1}),  θ_t = φ_t        φ_0 = θ_0
 
-Evaluate the model at φ.
+Evaluate the model at φ. Steps are those of each parameter: without a gradient θ and φ stay.
 
 Use: rules whose steps fluctuate: it averages the fluctuations, and the inner learning rate may be larger.
 Avoid: a learning rate that ends near zero: little is then left to average.
