@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.placement_types import _StridedShard
 
 from tests.integrations.distributed_checks import check_close, check_refused, whole_values
 from tests.integrations.sharded_training import (
@@ -37,6 +38,7 @@ def _placements(tensor: Tensor) -> dict[str, tuple[tuple[int, ...], list[Any]]]:
         "rows, divided twice, by the first": ((2, 1), [Shard(0), Shard(0)]),
         "rows, divided twice, by the second": ((1, 2), [Shard(0), Shard(0)]),
         "rows and columns": ((2, 1), [Shard(0), last]),
+        "rows, interleaved": ((2,), [_StridedShard(0, split_factor=2)]),  # of a tensor-parallel layer in `fully_shard`
         "matrices only": ((2,), [Shard(0) if tensor.dim() > 1 else Replicate()]),
         "whole": ((2,), [Replicate()]),
     }
@@ -49,6 +51,7 @@ PLACEMENTS = (
     "rows, divided twice, by the first",
     "rows, divided twice, by the second",
     "rows and columns",
+    "rows, interleaved",
     "matrices only",
     "whole",
 )

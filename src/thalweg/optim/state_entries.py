@@ -45,7 +45,7 @@ def _like_param(tensor: Tensor, declared: StateTensor, param: Any) -> Tensor:
         same_dims = len(shape) == param.dim()
         placements = [
             placement
-            if not placement.is_shard() or (same_dims and shape[placement.dim] == param.shape[placement.dim])
+            if placement.is_replicate() or (same_dims and shape[placement.dim] == param.shape[placement.dim])
             else Replicate()
             for placement in param.placements
         ]
