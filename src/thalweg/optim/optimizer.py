@@ -264,7 +264,9 @@ class RuleOptimizer(SecondGradients):
         model's own checkpoint of the values for evaluation. An optimizer that loads it evaluates until ``train()``.
         """
         state_dict = super().state_dict() | {"rule": self.rule.name}
-        if self.rule.traits.has_eval_params:
+        # A training says so, too, for checkpoints of which only present keys are read; not where groups are torch's.
+        says_mode = self._mode.evaluating or not keywords.torch_defaults(self.rule.name)
+        if self.rule.traits.has_eval_params and says_mode:
             return checkpoints.with_mode(state_dict, evaluating=self._mode.evaluating)
         return state_dict
 
