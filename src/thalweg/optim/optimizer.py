@@ -10,11 +10,10 @@ from torch import Tensor
 
 from thalweg.engine import backends, curvature
 from thalweg.engine.core import precision
-from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
-from thalweg.optim.binding import Binding, step_differentiably, step_in_place
+from thalweg.optim.binding import step_differentiably, step_in_place
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan, stateless_runners
 from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient, check_parameter
 from thalweg.optim.parameter_swap import ParameterSwap
@@ -157,26 +156,26 @@ class RuleOptimizer(StepPreparation):
         if self.rule.traits.needs == "second gradient":
             self._compute_second_gradients(closure)
         # All steps are prepared, and bad gradients refused, before the first parameter is written.
-        self._take(self._prepare_steps())
-        if self._bindings.has_duplicates:
-            self._repeat_duplicates()
+        self._take(1)
+        if self._bindings.has_duplicates:  # as in torch, a parameter that a group has twice takes two steps
+            occurrence = 2
+            while self._take(occurrence):
+                occurrence += 1
         return loss
 
-    def _take(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
-        if self.defaults.get("differentiable"):
-            keywords.check_differentiable(self.rule, self.param_groups)
-            step_differentiably(prepared)
-            for binding, step in prepared:
-                binding.count(step)
-        else:
+    def _take(self, occurrence: int) -> bool:
+        """Step the parameters that a group has `occurrence` times or more; return True if there are any."""
+        if not self.defaults.get("differentiable"):
+            prepared = self._prepare_steps(occurrence)
             step_in_place(prepared)
-
-    def _repeat_duplicates(self) -> None:
-        """Step a parameter that a group has n times n - 1 times more, with the same gradient."""
-        occurrence = 2
-        while prepared := self._prepare_steps(occurrence):
-            self._take(prepared)
-            occurrence += 1
+            return bool(prepared)
+        with torch.enable_grad():
+            self._programs.clear()  # gradients reach the settings that the groups hold now
+            with keywords.no_gradient_is_lost(self.rule):
+                prepared = self._prepare_steps(occurrence)
+                keywords.check_recurrent_scalars(self.rule, [step for _, step in prepared])
+            step_differentiably(prepared)
+        return bool(prepared)
 
     def _compute_second_gradients(self, closure: Callable[[], Any] | None) -> None:
         """Replace the gradients at the parameters by those at the perturbed parameters."""

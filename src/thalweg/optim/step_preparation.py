@@ -116,7 +116,10 @@ class StepPreparation(torch.optim.Optimizer):
         if not self._is_current(number, key):
             group |= keywords.check_common(self.rule, group)
             maximize, rounding = group["maximize"], group.get("rounding", "nearest")
-            rule = self.rule.with_(**settings).for_step(step)
+            rule = self.rule.with_(**settings)
+            if self.defaults.get("differentiable"):
+                rule = rule.with_(**keywords.settings_with_gradient(self.rule, group))
+            rule = rule.for_step(step)
             if rule.traits.replaces_lr_schedule and "lr" in settings:
                 self._highest_lrs[number] = highest = max(settings["lr"], self._highest_lrs.get(number, 0.0))
                 if message := schedule_conflict(rule, highest, settings["lr"]):
