@@ -73,7 +73,7 @@ def test_hypergradients_are_torchs(ours: Any, torchs: Any, settings: dict[str, A
     ],
 )
 def test_hypergradients_are_those_of_finite_differences(kind: Any, settings: dict[str, Any]) -> None:
-    start = torch.linspace(0.5, 2, 6, dtype=torch.float64).view(3, 2)
+    start = torch.linspace(0.5, 2, 6, dtype=torch.float64).view(3, 2).requires_grad_()
     flat = [
         (name, k, value)
         for name, values in settings.items()
@@ -85,7 +85,7 @@ def test_hypergradients_are_those_of_finite_differences(kind: Any, settings: dic
             moved = value * (1 + sign * 1e-5)
             members = settings[name]
             changed = (*members[:k], moved, *members[k + 1 :]) if isinstance(members, tuple) else moved
-            losses.append(float(loss_after_training(kind, settings | {name: changed}, start)))
+            losses.append(float(loss_after_training(kind, settings | {name: changed}, start).detach()))
         assert gradient == pytest.approx((losses[0] - losses[1]) / (2e-5 * value), rel=1e-4, abs=1e-6), (name, k)
 
 

@@ -1,5 +1,6 @@
 """Sparse gradients that move only the rows they hold, and gradients of another dtype than their parameters."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -64,10 +65,11 @@ def test_its_checkpoints_go_both_ways(to_torch: bool) -> None:
     with torch.no_grad():
         resumed.copy_(whole)
     other = second([resumed], **SETTINGS)
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     train(optimizer, whole, range(10, 15))
     train(other, resumed, range(10, 15))
-    assert_same([resumed], [whole], rtol=1e-13, atol=1e-14)
+    # torch corrects biases in float32 if it counts steps in a tensor.
+    assert_same([resumed], [whole], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "kahan", "stochastic"])
@@ -75,12 +77,16 @@ def test_bfloat16_rows_are_rounded_as_requested(rounding: Any) -> None:
     param = torch.nn.Parameter(table().detach().bfloat16())
     exact = torch.nn.Parameter(param.detach().float())
     for kept in (param, exact):
-        optimizer = optim.SparseAdam([kept], lr=1e-4, rounding=rounding if kept is param else "nearest")
-        for step in range(40):
+        optimizer = optim.SparseAdam([kept], lr=1e-3, rounding=rounding if kept is param else "nearest")
+        for step in range(60):
             kept.grad = rows(step).abs().to(kept.dtype)
             optimizer.step()
-    moved, expected = (param.float() - table()).mean(), (exact - table()).mean()
-    assert float(moved) == pytest.approx(float(expected), rel=0.3 if rounding != "nearest" else 1.0)
+    start = table().detach().bfloat16().double()
+    moved, expected = (float((end.detach().double() - start).mean()) for end in (param, exact))
+    if rounding == "nearest":  # steps below half a unit in the last place are lost
+        assert abs(moved) < 0.8 * abs(expected)
+    else:
+        assert moved == pytest.approx(expected, rel=0.1)
 
 
 def test_other_rules_of_momentum_still_refuse_sparse_gradients() -> None:

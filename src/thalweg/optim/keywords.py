@@ -331,6 +331,8 @@ def no_gradient_is_lost(rule: Rule) -> Iterator[None]:
     Raises:
         ParameterError: If a setting requires a gradient and the rule reads it as a number, or only to choose.
     """
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns of a lost gradient, by default once in a process
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Converting a tensor with requires_grad=True to a scalar")
@@ -340,6 +342,8 @@ def no_gradient_is_lost(rule: Rule) -> Iterator[None]:
             f"{rule.name}: a gradient must reach every setting that requires one, but the rule reads one of them as a "
             "number. Detach it."
         ) from error
+    finally:
+        torch.set_warn_always(always)
 
 
 def check_recurrent_scalars(rule: Rule, steps: Sequence[BatchStep]) -> None:

@@ -15,7 +15,7 @@ from thalweg.errors import ParameterError
 from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import step_differentiably, step_in_place
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan, stateless_runners
-from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient, check_parameter
+from thalweg.optim.parameter_checks import as_entries, as_list, can_be_trained, check_parameter
 from thalweg.optim.parameter_swap import ParameterSwap
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.optim.step_lock import add_lock, one_at_a_time
@@ -118,7 +118,7 @@ class RuleOptimizer(StepPreparation):
         param_group.update(own_settings)
         super().add_param_group(param_group)
         self._discard_cache()
-        for dtype in {param.dtype for param in param_group["params"] if can_have_gradient(param)}:
+        for dtype in {param.dtype for param in param_group["params"] if can_be_trained(param)}:
             for topic, message in find_conflicts(rule, precision.compute_dtype(dtype)).items():
                 self._warnings.warn(topic, message)
 
@@ -318,7 +318,7 @@ class RuleOptimizer(StepPreparation):
             runner
             for number, group in enumerate(self.param_groups)
             for runner in stateless_runners(
-                list(filter(can_have_gradient, group["params"])), self._program_for(number), self._backend
+                list(filter(can_be_trained, group["params"])), self._program_for(number), self._backend
             )
         ]
 

@@ -8,7 +8,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from thalweg.errors import RoutingError
-from thalweg.optim.parameter_checks import can_have_gradient
+from thalweg.optim.parameter_checks import can_be_trained
 
 # The number of matrices in one weight of a recurrent module.
 NUM_GATES = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3, "RNN": 1, "RNNCell": 1}
@@ -86,7 +86,7 @@ class ParameterUse:
 def uses_of_parameters(model: nn.Module) -> list[list[ParameterUse]]:
     """Return all uses of each parameter that can be trained, in the order of `named_parameters`.
 
-    Frozen parameters are among them, since they may be trained later. Whole numbers are not: they have no gradient.
+    Frozen parameters are among them, since they may be trained later. Integers are not: they have no gradient.
 
     Raises:
         RoutingError: If a parameter is not initialized.
@@ -95,7 +95,7 @@ def uses_of_parameters(model: nn.Module) -> list[list[ParameterUse]]:
     uses: dict[int, list[ParameterUse]] = {}
     for path, module in modules.items():
         for name, param in module._parameters.items():
-            if param is None or not can_have_gradient(param):
+            if param is None or not can_be_trained(param):
                 continue
             full_name = f"{path}.{name}".removeprefix(".")
             if isinstance(param, UninitializedParameter):
