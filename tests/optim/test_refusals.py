@@ -127,16 +127,6 @@ def test_none_is_no_setting() -> None:
         optimizer.prepare()
 
 
-def test_a_differentiable_step_does_not_lose_gradients_of_settings() -> None:
-    param = torch.ones(3, requires_grad=True).clone()
-    optimizer = optim.SGD([param], lr=torch.tensor(0.1, requires_grad=True), differentiable=True)
-    param.grad = torch.ones(3)
-    with pytest.raises(
-        ParameterError, match="settings must not require gradients, since no gradient reaches them, got lr"
-    ):
-        optimizer.step()
-
-
 def test_too_many_positions_and_twice_given_settings_are_refused() -> None:
     with pytest.raises(KeywordError, match="at most 5 settings may be given by position, got 6"):
         optim.SGD([torch.zeros(1)], 0.1, 0.9, 0.0, 0.0, False, True)

@@ -255,7 +255,7 @@ def test_quantized_weights_are_left_out_of_a_plan() -> None:
     model.blocks[0].codes = nn.Parameter(torch.zeros(8, 8, dtype=torch.uint8), requires_grad=False)
     plan = route(model)
     assert "blocks.0.codes" not in {param.name for param in plan.parameters}
-    assert (plan.left_out, "1 of whole numbers left out" in str(plan)) == (1, True)
+    assert (plan.left_out, "1 of integers left out" in str(plan)) == (1, True)
     train(model, plan.optimizer())
 
 
@@ -294,7 +294,7 @@ def test_the_plan_reads_as_a_table() -> None:
         (lambda: route(gpt(), momentun=0.9), KeywordError, "got 'momentun'. Did you mean momentum"),
         (lambda: route(gpt(), lr=-1), SettingError, "lr must be >= 0, got -1"),
         (lambda: route(gpt()).optimizer(lr=0.1), KeywordError, "got lr. Settings are given to route"),
-        (lambda: route(nn.ReLU()), RoutingError, "must have parameters that can have a gradient, got none"),
+        (lambda: route(nn.ReLU()), RoutingError, "must have parameters that can be trained, got none"),
         (lambda: route(gpt(), "muon+adamw", "sgd"), SettingError, "rest must be left out"),
         (
             lambda: rules.Routed((rules.AdamW(), rules.AdamW())),

@@ -286,9 +286,8 @@ def step_in_place(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
         ) from error
 
 
-@torch.enable_grad()
 def step_differentiably(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
-    """Take steps that autograd records.
+    """Take and count steps that autograd records.
 
     Raises:
         ParameterError: If a parameter is a leaf that requires a gradient: autograd forbids to write to it.
@@ -301,9 +300,12 @@ def step_differentiably(steps: Sequence[tuple[Binding, BatchStep]]) -> None:
                     f"operation, got a leaf of shape {tuple(param.shape)}. Pass param.clone(), and use it in the model."
                 )
     slots = [(binding, k) for binding, step in steps for k in range(len(step.coefficients))]
-    items = [item for binding, step in steps for item in binding.items(step)]
+    # Clones, since the backward pass may need the old values of parameters that are written here.
+    items = [item._replace(param=item.param.clone()) for binding, step in steps for item in binding.items(step)]
     for (binding, k), (param, state) in zip(slots, loop.update(items), strict=True):
         binding.write_result(k, param, state)
+    for binding, step in steps:
+        binding.count(step)
 
 
 def is_engine_view(param: Tensor) -> bool:

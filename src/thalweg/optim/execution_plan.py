@@ -12,7 +12,7 @@ from thalweg.engine import backends
 from thalweg.engine.backends import Backend, BackendChoice, BatchRunner
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.optim.bindings import ProgramFor, group_compatible
-from thalweg.optim.parameter_checks import can_have_gradient
+from thalweg.optim.parameter_checks import can_be_trained
 from thalweg.optim.state_entries import as_engine_tensor
 
 
@@ -88,7 +88,7 @@ def make_plan(
     Returns:
         The plan: active runners where there are any, expected ones elsewhere.
     """
-    params = [param for group in groups for param in group["params"] if can_have_gradient(param)]
+    params = [param for group in groups for param in group["params"] if can_be_trained(param)]
     runners = [active.get(id(param), runner) for param, runner in zip(params, expected, strict=True)]
     choices = [runner.resolve(wait=False) for runner in runners]
     # Parameters with sums over the model step together: those that have stepped or, before the first step, all.
@@ -108,7 +108,7 @@ def make_plan(
         for param, name in zip(
             group["params"], group.get("param_names") or [str(next(numbers)) for _ in group["params"]], strict=True
         )
-        if can_have_gradient(param)
+        if can_be_trained(param)
     ]
     return ExecutionPlan(
         tuple(

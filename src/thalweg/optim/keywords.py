@@ -5,15 +5,19 @@ They have the same names, except that hyperparameters which declare a shared `ke
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
+from itertools import chain
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from thalweg.engine.backends import Backend
+from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.precision import Rounding
 from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, RoutingError, SettingError, nearest, shown
 from thalweg.registry import name_of_rule
@@ -307,13 +311,51 @@ def check_group(rule: Rule, group: dict[str, Any]) -> None:
             raise KeywordError(f"{rule.name}: a parameter group has the key {key!r}. Did you mean {close[0]}?")
 
 
-def check_differentiable(rule: Rule, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ParameterError if a setting requires a gradient: settings are read as numbers."""
-    for group in groups:
-        for keyword in members(rule):
-            values = group[keyword] if isinstance(group[keyword], tuple | list) else [group[keyword]]
-            if any(isinstance(value, Tensor) and value.requires_grad for value in values):
+def settings_with_gradient(rule: Rule, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the settings of a group that are tensors and require a gradient, by the names of the hyperparameters.
+
+    They are in float64, in which all scalars of a step are computed.
+    """
+    tensors: dict[str, Tensor] = {}
+    for keyword, names in members(rule).items():
+        for name, value in zip(names, _as_list(group[keyword]), strict=True):
+            if isinstance(value, Tensor) and value.requires_grad and value.numel() == 1:
+                tensors[name] = value.reshape(()).to("cpu", torch.float64)
+    return tensors
+
+
+@contextmanager
+def no_gradient_is_lost(rule: Rule) -> Iterator[None]:
+    """Return a context in which the scalars of a differentiable step are computed.
+
+    Raises:
+        ParameterError: If a setting requires a gradient and the rule reads it as a number, or only to choose.
+    """
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns of a lost gradient, by default once in a process
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Converting a tensor with requires_grad=True to a scalar")
+            yield
+    except (TypeError, UserWarning) as error:
+        raise ParameterError(
+            f"{rule.name}: a gradient must reach every setting that requires one, but the rule reads one of them as a "
+            "number. Detach it."
+        ) from error
+    finally:
+        torch.set_warn_always(always)
+
+
+def check_recurrent_scalars(rule: Rule, steps: Sequence[BatchStep]) -> None:
+    """Raise ParameterError if a scalar that is kept from step to step requires a gradient: it is kept as a number."""
+    for c in chain.from_iterable(step.coefficients for step in steps):
+        for name in rule.traits.recurrent_scalars:
+            if isinstance(getattr(c, name), Tensor):
                 raise ParameterError(
-                    f"{rule.name}: settings must not require gradients, since no gradient reaches them, got {keyword} "
-                    "that does. Detach it. Gradients reach the parameters and gradients from before the step."
+                    f"{rule.name}: a gradient must reach every setting that requires one, but {name} is kept from step "
+                    "to step as a number. Detach the settings that it depends on."
                 )
+
+
+def _as_list(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, tuple | list) else [values]

@@ -14,7 +14,7 @@ from thalweg.optim import checkpoints, closure_steps, keywords, signatures
 from thalweg.optim.binding import Binding, step_differentiably, step_in_place
 from thalweg.optim.evaluation_mode import Mode
 from thalweg.optim.execution_plan import ExecutionPlan, make_plan
-from thalweg.optim.parameter_checks import as_entries, as_list, can_have_gradient
+from thalweg.optim.parameter_checks import as_entries, as_list, can_be_trained
 from thalweg.optim.second_gradients import SecondGradients
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.optim.step_lock import add_lock, one_at_a_time
@@ -116,7 +116,7 @@ class RuleOptimizer(SecondGradients):
         param_group.update(own_settings)
         super().add_param_group(param_group)
         self._discard_cache()
-        for dtype in {param.dtype for param in param_group["params"] if can_have_gradient(param)}:
+        for dtype in {param.dtype for param in param_group["params"] if can_be_trained(param)}:
             for topic, message in find_conflicts(rule, precision.compute_dtype(dtype)).items():
                 self._warnings.warn(topic, message)
 
@@ -156,28 +156,27 @@ class RuleOptimizer(SecondGradients):
             with torch.enable_grad():
                 loss = closure()
         # All steps are prepared, and bad gradients refused, before the first parameter is written.
-        prepared = self._prepare_steps()
-        self._take(prepared)
-        if self._bindings.has_duplicates:
-            self._repeat_duplicates()
-        self._update_resting_parameters(prepared)
+        stepped = self._take(1)
+        if self._bindings.has_duplicates:  # as in torch, a parameter that a group has twice takes two steps
+            occurrence = 2
+            while self._take(occurrence):
+                occurrence += 1
+        self._update_resting_parameters(stepped)
         return loss
 
-    def _take(self, prepared: list[tuple[Binding, BatchStep]]) -> None:
-        if self.defaults.get("differentiable"):
-            keywords.check_differentiable(self.rule, self.param_groups)
-            step_differentiably(prepared)
-            for binding, step in prepared:
-                binding.count(step)
-        else:
+    def _take(self, occurrence: int) -> list[tuple[Binding, BatchStep]]:
+        """Step the parameters that a group has `occurrence` times or more; return their steps."""
+        if not self.defaults.get("differentiable"):
+            prepared = self._prepare_steps(occurrence)
             step_in_place(prepared)
-
-    def _repeat_duplicates(self) -> None:
-        """Step a parameter that a group has n times n - 1 times more, with the same gradient."""
-        occurrence = 2
-        while prepared := self._prepare_steps(occurrence):
-            self._take(prepared)
-            occurrence += 1
+            return prepared
+        with torch.enable_grad():
+            self._programs.clear()  # gradients reach the settings that the groups hold now
+            with keywords.no_gradient_is_lost(self.rule):
+                prepared = self._prepare_steps(occurrence)
+                keywords.check_recurrent_scalars(self.rule, [step for _, step in prepared])
+            step_differentiably(prepared)
+        return prepared
 
     def estimate_curvature(self, loss: Tensor, *, process_group: Any = None) -> None:
         """Estimate the diagonal of the loss's Hessian and store it, for rules that need it (AdaHessian, Sophia).

@@ -108,12 +108,12 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
     Raises:
         ParameterError: If the rule cannot optimize it.
     """
-    if not can_have_gradient(param):
+    if param.requires_grad:
+        check_storage(who, param)
+    if not can_be_trained(param):
         return
     lazy = is_lazy(param)
     shape = "an unknown shape" if lazy else f"shape {tuple(param.shape)}"
-    if param.requires_grad:
-        check_storage(who, param)
     if param.is_complex() and not rule.traits.supports_complex:
         raise ParameterError(
             f"{who}: parameters must be real, got complex ones of {shape}. Use AdamW for them, for example."
@@ -128,9 +128,9 @@ def check_parameter(who: str, rule: Rule, param: Any, rounding: precision.Roundi
     check_rounding(who, rounding, param.dtype)
 
 
-def can_have_gradient(param: Tensor) -> bool:
-    """Return False for integers, booleans and quantized numbers: they take no step, as in torch."""
-    return param.is_floating_point() or param.is_complex()
+def can_be_trained(param: Tensor) -> bool:
+    """Return False for dtypes that only store numbers (integers, float8): frozen, they are passed over, as in torch."""
+    return param.dtype in _DTYPES
 
 
 def check_storage(who: str, param: Tensor) -> None:

@@ -26,7 +26,7 @@ from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor, UnknownParameterError
 from thalweg.optim.execution_plan import stateless_runners
 from thalweg.optim.parameter_checks import (
-    can_have_gradient,
+    can_be_trained,
     check_caller,
     check_parameter,
     check_placement,
@@ -310,7 +310,10 @@ class StepPreparation(torch.optim.Optimizer):
         if not self._is_current(number, key):
             group |= keywords.check_common(self.rule, group)
             maximize, rounding = group["maximize"], group.get("rounding", "nearest")
-            rule = self.rule.with_(**settings).for_step(step)
+            rule = self.rule.with_(**settings)
+            if self.defaults.get("differentiable"):
+                rule = rule.with_(**keywords.settings_with_gradient(self.rule, group))
+            rule = rule.for_step(step)
             if rule.traits.replaces_lr_schedule and "lr" in settings:
                 self._highest_lrs[number] = highest = max(settings["lr"], self._highest_lrs.get(number, 0.0))
                 if message := schedule_conflict(rule, highest, settings["lr"]):
@@ -382,7 +385,7 @@ class StepPreparation(torch.optim.Optimizer):
             runner
             for number, group in enumerate(self.param_groups)
             for runner in stateless_runners(
-                list(filter(can_have_gradient, group["params"])), self._program_for(number), self._backend
+                list(filter(can_be_trained, group["params"])), self._program_for(number), self._backend
             )
         ]
 

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from thalweg.engine.core.shards import flat_pieces
 from thalweg.errors import RoutingError
-from thalweg.optim.parameter_checks import can_have_gradient
+from thalweg.optim.parameter_checks import can_be_trained
 from thalweg.optim.routing.wrapped_modules import class_name, named_modules
 
 # The number of matrices in one weight of a recurrent module.
@@ -88,7 +88,7 @@ class ParameterUse:
 def uses_of_parameters(model: nn.Module) -> list[list[ParameterUse]]:
     """Return all uses of each parameter that can be trained, in the order of `named_parameters`.
 
-    Frozen parameters are among them, since they may be trained later. Whole numbers are not: they have no gradient.
+    Frozen parameters are among them, since they may be trained later. Integers are not: they have no gradient.
 
     Raises:
         RoutingError: If a parameter is not initialized, or if FSDP has flattened it.
@@ -98,7 +98,7 @@ def uses_of_parameters(model: nn.Module) -> list[list[ParameterUse]]:
     uses: dict[int, list[ParameterUse]] = {}
     for path, module in modules.items():
         for name, param in module._parameters.items():
-            if param is None or not can_have_gradient(param):
+            if param is None or not can_be_trained(param):
                 continue
             full_name = f"{path}.{name}".removeprefix(".")
             if isinstance(param, UninitializedParameter):

@@ -12,7 +12,7 @@ from torch import nn
 from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest, shown
 from thalweg.optim import keywords
 from thalweg.optim.optimizer import RuleOptimizer
-from thalweg.optim.parameter_checks import can_have_gradient
+from thalweg.optim.parameter_checks import can_be_trained
 from thalweg.optim.routing import plan_table
 from thalweg.optim.routing.assignment import Assignment, GroupOverrides
 from thalweg.optim.routing.role import MATRIX_ROLES, ROLES, UNDECAYED_ROLES
@@ -36,9 +36,9 @@ class RoutingPlan:
 
     Attributes:
         rule: The rule of the whole model.
-        parameters: An assignment for each parameter, except for whole numbers (quantized weights).
+        parameters: An assignment for each parameter, except for integers (quantized weights).
         frozen: The number of parameters in the plan that required no gradient when the model was routed.
-        left_out: The number of parameters of whole numbers, which have no gradient.
+        left_out: The number of parameters of a dtype that is not trained, such as integers.
     """
 
     rule: Rule
@@ -115,7 +115,7 @@ class RoutingPlan:
         lines = plan_table.lines(self.rule, self.parameters)
         numel = sum(assignment.param.numel() for assignment in self.parameters)
         frozen = f"; {self.frozen} frozen, stepped once they require a gradient" if self.frozen else ""
-        left_out = f"; {self.left_out} of whole numbers left out" if self.left_out else ""
+        left_out = f"; {self.left_out} of integers left out" if self.left_out else ""
         lines.append(f"{len(self.parameters)} parameters, {numel:,} numbers{frozen}{left_out}.")
         if self.questions:
             lines.append(f"Ambiguous: {len(self.questions)}. Pass their roles, roles={{name: role}}.")
@@ -196,7 +196,7 @@ def route(
     whole = keywords.to_rule(whole, keywords.bind(whole, (), settings))
     parameter_roles = roles_of(model, roles, headless=headless)
     if not parameter_roles:
-        raise RoutingError("route: the model must have parameters that can have a gradient, got none.")
+        raise RoutingError("route: the model must have parameters that can be trained, got none.")
     lr_scale, decay_scale = (
         _scales(whole, name, given) for name, given in (("lr_scale", lr_scale), ("decay_scale", decay_scale))
     )
@@ -204,7 +204,7 @@ def route(
     scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED_ROLES, 0.0) | decay_scale
     assignments = tuple(_assign(whole, role, *scales) for role in parameter_roles)
     frozen = sum(assignment.frozen for assignment in assignments)
-    return RoutingPlan(whole, assignments, frozen, sum(not can_have_gradient(param) for param in model.parameters()))
+    return RoutingPlan(whole, assignments, frozen, sum(not can_be_trained(param) for param in model.parameters()))
 
 
 def _scales(whole: Rule, keyword: str, given: Mapping[str, float] | None) -> dict[str, float]:

@@ -173,7 +173,7 @@ class Hyper:
             value: The value.
 
         Returns:
-            The value. A huge number is a float: the power of a huge int would fill the memory, that of a float overflows.
+            The value. A huge number is a float, since the power of a huge int would fill the memory.
 
         Raises:
             SettingError: If the value has the wrong type or is out of bounds.
