@@ -1,5 +1,8 @@
 """Parameter names: those of a model that is compiled, distributed or wrapped are those of the model inside."""
 
+from collections.abc import Mapping
+from typing import Any
+
 # The attributes under which torch's wrappers hold a module: torch.compile, DataParallel and DDP, FSDP, and activation
 # checkpointing.
 _WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -16,10 +19,10 @@ def unwrapped_name(name: str) -> str:
     return ".".join([*(part for part in path if part not in _WRAPPERS), last])
 
 
-def unwrapped_names(names: list[str]) -> list[str]:
+def unwrapped_names(names: Mapping[Any, str]) -> dict[Any, str]:
     """Return the names without the parts that wrappers add; unchanged if two parameters would get one name."""
-    unwrapped = list(map(unwrapped_name, names))
-    return unwrapped if len(set(unwrapped)) == len(set(names)) else names
+    unwrapped = {key: unwrapped_name(name) for key, name in names.items()}
+    return unwrapped if len({*unwrapped.values()}) == len({*names.values()}) else dict(names)
 
 
 def same_parameter(name: object, saved_name: object) -> bool:

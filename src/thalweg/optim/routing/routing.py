@@ -12,6 +12,7 @@ from torch import nn
 
 from thalweg.errors import KeywordError, ParameterTypeError, RoutingError, SettingError, nearest
 from thalweg.optim import keywords
+from thalweg.optim.checkpoints.parameter_names import unwrapped_names
 from thalweg.optim.optimizer import RuleOptimizer, optimizer_for
 from thalweg.optim.routing import plan_table
 from thalweg.optim.routing.assignment import Assignment, GroupOverrides
@@ -59,12 +60,16 @@ class RoutingPlan:
     def groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups of the optimizer, with the names of the parameters.
 
+        The names are those in the model without wrappers (``torch.compile``, ``DataParallel``, DDP, FSDP), so that a
+        checkpoint fits the model with and without them.
+
         Raises:
             RoutingError: If the role of a parameter is ambiguous.
         """
+        names = unwrapped_names({id(assignment.param): assignment.name for assignment in self.parameters})
         return [
             {
-                "params": [(assignment.name, assignment.param) for assignment in assignments],
+                "params": [(names[id(assignment.param)], assignment.param) for assignment in assignments],
                 **keywords.from_rule(overrides.apply_to(self.rule)),
             }
             for overrides, assignments in self.by_overrides().items()
