@@ -17,7 +17,7 @@ from thalweg import optim
 from thalweg.errors import SettingWarning, ThalwegError
 
 Saved = dict[str, Any]
-Outcome = Literal["refused", "same", "anew", "loaded"]
+LoadResult = Literal["refused", "same", "anew", "loaded"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Mutation:
 
     name: str
     change: Callable[[Saved], Any]
-    allowed: tuple[Outcome, ...] = ("refused",)
+    allowed: tuple[LoadResult, ...] = ("refused",)
 
 
 def _setter(*path: Any, to: Any) -> Callable[[Saved], None]:
@@ -128,8 +128,8 @@ def of_records(saved: Saved) -> Iterator[Mutation]:
             yield Mutation(f"{key}: a plain number", _setter(*path, key, to=float(entry)), ("same",))
         else:
             for name, value in _wrong_tensors(entry).items():
-                outcomes: tuple[Outcome, ...] = ("refused", "anew") if name == "None" else ("refused",)
-                yield Mutation(f"{key}: {name}", _setter(*path, key, to=value), outcomes)
+                allowed: tuple[LoadResult, ...] = ("refused", "anew") if name == "None" else ("refused",)
+                yield Mutation(f"{key}: {name}", _setter(*path, key, to=value), allowed)
             yield Mutation(f"{key}: NaN", _setter(*path, key, to=torch.full_like(entry, math.nan)), ("loaded", "same"))
             for name, value in _equal_tensors(entry).items():
                 yield Mutation(f"{key}: {name}", _setter(*path, key, to=value), ("same",))
@@ -150,7 +150,7 @@ def of_groups(saved: Saved) -> Iterator[Mutation]:
     for key, setting in group.items():
         if key == "param_names":
             continue
-        optional: tuple[Outcome, ...] = ("refused", "same") if key in ("rounding", "seed") else ("refused",)
+        optional: tuple[LoadResult, ...] = ("refused", "same") if key in ("rounding", "seed") else ("refused",)
         yield Mutation(f"{key}: missing", _remover(*path, key), optional)
         if key != "params":
             yield Mutation(f"{key}: text", _setter(*path, key, to="?"))
@@ -261,10 +261,10 @@ class Trial:
             problem = f"{outcome}, which is not right"
         return problem and f"{mutation.name}: {problem}"
 
-    def _load(self, broken: Any) -> tuple[Outcome, str | None]:
+    def _load(self, broken: Any) -> tuple[LoadResult, str | None]:
         optimizer = self._begun()
         before = copy.deepcopy(optimizer.state_dict())
-        with warnings.catch_warnings(record=True) as given:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 optimizer.load_state_dict(broken)
@@ -275,12 +275,12 @@ class Trial:
                 return "refused", None if same else "the next step is another one"
             except Exception as error:
                 return "refused", f"{type(error).__name__}: {error!s:.80}"
-            said = any(issubclass(warning.category, SettingWarning) for warning in given)
+            has_warned = any(issubclass(warning.category, SettingWarning) for warning in caught)
             try:
                 stepped = self._stepped(optimizer)
             except Exception as error:
                 return "loaded", f"loads, then {type(error).__name__}: {error!s:.80}"
-        if said:
+        if has_warned:
             return "anew", None
         return "same" if all(map(torch.equal, stepped, self._expected)) else "loaded", None
 

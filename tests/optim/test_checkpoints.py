@@ -13,7 +13,7 @@ import torch
 from cases.rules import Case
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
-from thalweg.errors import ParameterError, SettingError
+from thalweg.errors import ParameterError, SettingError, SettingWarning
 from thalweg.optim import keywords
 
 
@@ -180,3 +180,125 @@ def test_changes_of_a_loaded_state_by_hooks_and_subclasses_stay() -> None:
         assert record["step"] == 0
         assert not record["exp_avg"].any()
         assert record["exp_avg_sq"].any()
+
+
+def perceptron() -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(6, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+    return torch.nn.Sequential(*layers)
+
+
+def with_compiled_layer() -> torch.nn.Module:
+    model = perceptron()
+    model[2] = torch.compile(model[2], backend="eager")
+    return model
+
+
+class Holder(torch.nn.Module):
+    """A module that holds another one under a name, as a wrapper of torch."""
+
+    def __init__(self, **modules: torch.nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+
+WRAPPED: dict[str, Callable[[], torch.nn.Module]] = {
+    "compiled": lambda: torch.compile(perceptron(), backend="eager"),
+    "in parallel": lambda: torch.nn.DataParallel(perceptron()),
+    "compiled in parallel": lambda: torch.compile(torch.nn.DataParallel(perceptron()), backend="eager"),
+    "compiled in part": with_compiled_layer,
+    "in FSDP": lambda: Holder(_fsdp_wrapped_module=perceptron()),
+}
+
+
+def routed(model: torch.nn.Module) -> optim.RuleOptimizer:
+    return optim.route(model, "muon+adamw", lr=0.05).optimizer(backend="loop")
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED.values(), ids=WRAPPED)
+def test_a_routed_checkpoint_crosses_wrappers_of_the_model(wrapped: Callable[[], torch.nn.Module]) -> None:
+    for saving, loading in ((wrapped, perceptron), (perceptron, wrapped)):
+        first, second = saving(), loading()
+        begun, resumed = routed(first), routed(second)
+        train(begun, 2)
+        with torch.no_grad():
+            for param, source in zip(second.parameters(), first.parameters(), strict=True):
+                param.copy_(source)
+        saved = copy.deepcopy(begun.state_dict())
+        assert all("_" not in name and "module" not in name for name in saved["param_groups"][0]["param_names"])
+        resumed.load_state_dict(saved)
+        train(begun, 2, skip=2)
+        train(resumed, 2, skip=2)
+        assert_same(list(second.parameters()), list(first.parameters()))
+
+
+def test_names_that_only_their_wrappers_tell_apart_are_kept() -> None:
+    model = Holder(layer=Holder(module=torch.nn.Linear(2, 2)), module=Holder(layer=torch.nn.Linear(2, 2)))
+    plan = optim.route(model, "adamw", headless=True)
+    names = [name for group in plan.optimizer().param_groups for name in group["param_names"]]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+
+
+def test_old_names_with_prefixes_load_and_other_names_do_not() -> None:
+    saved = routed(perceptron()).state_dict()
+    for group in saved["param_groups"]:
+        group["param_names"] = [f"_orig_mod.module.{name}" for name in group["param_names"]]
+    optimizer = routed(perceptron())
+    optimizer.load_state_dict(copy.deepcopy(saved))
+    saved["param_groups"][0]["param_names"][0] = "_orig_mod.module.9.weight"
+    with pytest.raises(ParameterError, match=r"one of the same routing, got _orig_mod.module.9.weight where group 0"):
+        optimizer.load_state_dict(saved)
+
+
+TURNED_ON = [
+    (optim.AdamW, {"amsgrad": True}, "max_exp_avg_sq"),
+    (optim.SGD, {"momentum": 0.9}, "momentum_buffer"),
+    (optim.RMSprop, {"momentum": 0.9}, "momentum_buffer"),
+    (optim.RMSprop, {"centered": True}, "grad_avg"),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "key"), TURNED_ON)
+def test_an_entry_of_a_setting_that_was_turned_on_after_the_last_step_starts_anew_and_it_is_said(
+    kind: type[optim.RuleOptimizer], settings: dict[str, Any], key: str
+) -> None:
+    params = fresh()
+    begun = kind(params)
+    train(begun, 2)
+    begun.param_groups[0].update(settings)
+    saved = copy.deepcopy(begun.state_dict())
+    copies = [param.detach().clone().requires_grad_() for param in params]
+    resumed = kind(copies)
+    with pytest.warns(SettingWarning, match=f"state\\['{key}'\\], since {next(iter(settings))} is on, got none"):
+        resumed.load_state_dict(saved)
+    for optimizer in (begun, resumed):
+        train(optimizer, 2, skip=2)
+    assert_same(copies, params)
+
+
+def test_a_warning_that_is_an_error_leaves_the_optimizer_as_it_was() -> None:
+    begun = optim.SGD(fresh())
+    train(begun, 2)
+    begun.param_groups[0]["momentum"] = 0.9
+    untouched = optim.SGD(fresh())
+    with pytest.raises(SettingWarning):
+        untouched.load_state_dict(begun.state_dict())
+    assert not untouched.state
+    assert untouched.param_groups[0]["momentum"] == 0
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 5])
+def test_a_switched_rule_resumes_before_and_after_the_switch(num_steps: int) -> None:
+    kind = optim.optimizer_for(rules.Switched((rules.Adam(lr=0.01), rules.SGD(momentum=0.9)), switch_at=3))
+    params = fresh()
+    begun = kind(params)
+    train(begun, num_steps)
+    resting = params[0].detach().clone()
+    copies = [param.detach().clone().requires_grad_() for param in params]
+    resumed = kind(copies)
+    resumed.load_state_dict(copy.deepcopy(begun.state_dict()))
+    for optimizer in (begun, resumed):
+        train(optimizer, 4, skip=num_steps)
+    assert_same(copies, params)
+    assert not torch.equal(params[0], resting)

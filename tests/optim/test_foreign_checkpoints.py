@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import prodigyopt
 import pytest
@@ -59,17 +59,17 @@ class ForeignAdan(elementwise.Adan):
 
 
 class AuthorsAdan(ForeignAdan):
-    keys = {"no_prox": False, "max_grad_norm": 0.0, "foreach": True, "fused": False}
+    keys: ClassVar = {"no_prox": False, "max_grad_norm": 0.0, "foreach": True, "fused": False}
     last = "neg_pre_grad"
 
 
 class TimmAdan(ForeignAdan):
-    keys = {"no_prox": False, "caution": False, "foreach": None}
+    keys: ClassVar = {"no_prox": False, "caution": False, "foreach": None}
     last = "neg_pre_grad"
 
 
 class OtherAdan(ForeignAdan):
-    keys = {"weight_decouple": False, "max_grad_norm": 0.0, "foreach": None}
+    keys: ClassVar = {"weight_decouple": False, "max_grad_norm": 0.0, "foreach": None}
     last = "previous_grad"
 
 

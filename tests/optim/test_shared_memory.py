@@ -7,16 +7,9 @@ import torch
 import torch.multiprocessing as mp
 
 from cases.rules import Case
+from tests.optim.process_training import take_steps
 from tests.optim.training import each_case, fresh
 from thalweg import optim
-
-
-def take_steps(params: list[torch.Tensor], optimizer: torch.optim.Optimizer, num_steps: int) -> None:
-    torch.set_num_threads(1)
-    for _ in range(num_steps):
-        for param in params:
-            param.grad = param.detach() - 1.0
-        optimizer.step()
 
 
 def begun(kind: Any) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
@@ -33,9 +26,7 @@ def in_a_process(context: str, params: list[torch.Tensor], optimizer: torch.opti
 
 @pytest.mark.parametrize("shares", ["method", "entries"])
 @pytest.mark.parametrize("kind", [optim.Adam, optim.NAdam, optim.ScheduleFreeSGD], ids=lambda kind: kind.__name__)
-def test_a_forked_process_steps_with_the_state_of_its_parent(
-    kind: type[optim.RuleOptimizer], shares: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forked_process_steps_with_the_state_of_its_parent(kind: type[optim.RuleOptimizer], shares: str) -> None:
     params, optimizer = begun(kind)
     twin_params, twin = begun(kind)
     if shares == "method":
@@ -100,7 +91,7 @@ def test_the_state_of_every_rule_can_be_shared_before_its_first_step(case: Case)
     if case.rule.traits.needs in ("curvature", "closure"):
         pytest.skip("its state starts with an estimate or a closure")
     params, alone = fresh(shapes=case.shapes), fresh(shapes=case.shapes)
-    shared, private = case.optimizer(params, **case.settings), case.optimizer(alone, **case.settings)
+    shared, private = (case.optimizer(tensors, **case.settings, backend="loop") for tensors in (params, alone))
     shared.share_memory()
     assert all(entry.is_shared() for record in shared.state.values() for entry in record.values())
     for optimizer, tensors in ((shared, params), (private, alone)):

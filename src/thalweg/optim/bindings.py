@@ -11,8 +11,8 @@ from torch import Tensor
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import shards, threads
 from thalweg.engine.core.batch import BatchStep, is_dense
-from thalweg.engine.core.memory_spans import WrittenMemory
 from thalweg.engine.core.program import Program
+from thalweg.engine.core.written_memory import WrittenMemory
 from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding, State, is_engine_view
 from thalweg.optim.parameter_checks import check_placement

@@ -276,7 +276,7 @@ class RuleOptimizer(SecondGradients):
         checkpoint is checked as a whole before anything is changed.
 
         Args:
-            state_dict: The result of ``state_dict()``.
+            state_dict: The result of ``state_dict()`` of this class, of torch's, or of a library that README.md lists.
 
         Raises:
             ParameterError: If the checkpoint does not fit.

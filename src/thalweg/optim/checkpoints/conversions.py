@@ -84,12 +84,12 @@ class Converted(NamedTuple):
     Attributes:
         groups: The groups, with the settings of our rule and all keys that the conversion does not know.
         state: The state, with the entries of our rule.
-        other_keys: For each group, the keys that the conversion does not know.
+        unknown_keys: For each group, the keys that the conversion does not know.
     """
 
     groups: list[dict[str, Any]]
     state: dict[Any, Any]
-    other_keys: list[list[Any]]
+    unknown_keys: list[list[Any]]
 
 
 def _algorithm_of_the_paper(group: Mapping[str, Any]) -> str | None:
@@ -184,20 +184,20 @@ def convert(rule: str, settings: list[str], saved: Mapping[str, Any]) -> Convert
 
 def _convert(conversion: Conversion, settings: list[str], saved: Mapping[str, Any]) -> Converted:
     known = {*settings, *conversion.marks, *conversion.required, *conversion.unused, *conversion.from_group.values()}
-    groups, other_keys = [], []
+    groups, unknown_keys = [], []
     state = dict(saved["state"])
     for group in saved["param_groups"]:
         _check_required(conversion, group)
         _check_present(conversion, "groups", settings, group)
-        others = [key for key in group if key not in known]
-        own = {key: group[key] for key in (*settings, *others)}
+        unknown = [key for key in group if key not in known]
+        own = {key: group[key] for key in (*settings, *unknown)}
         own |= {keyword: own_form(group[keyword]) for keyword, own_form in conversion.settings.items()}
         groups.append(own)
-        other_keys.append(others)
+        unknown_keys.append(unknown)
         for index in group["params"]:
             if isinstance(record := state.get(index), Mapping) and record:
                 state[index] = _convert_record(conversion, group, record)
-    return Converted(groups, state, other_keys)
+    return Converted(groups, state, unknown_keys)
 
 
 def _check_required(conversion: Conversion, group: Mapping[str, Any]) -> None:
@@ -225,10 +225,10 @@ def _check_present(conversion: Conversion, where: str, keys: list[str], saved: M
 def _convert_record(conversion: Conversion, group: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     keys = [key for key, _ in conversion.entries.values()]
     _check_present(conversion, "state", keys, record)
-    if others := [str(key) for key in record if key not in keys]:
+    if unknown := [str(key) for key in record if key not in keys]:
         raise ParameterError(
             f"{conversion.rule}: state of a checkpoint of {conversion.source} must hold {', '.join(keys)} alone, got "
-            f"{', '.join(others)}, too. {conversion.remedy}"
+            f"{', '.join(unknown)}, too. {conversion.remedy}"
         )
     converted = {}
     for own_key, (key, form) in conversion.entries.items():

@@ -64,9 +64,9 @@ def identify(rule: Rule, groups: Groups, saved: Mapping[str, Any]) -> Origin:
             _check_own_group(rule, number, group)
         return Origin(saved_groups, saved["state"], keeps_own_entries=True)
     if (converted := convert(rule.name, list(keywords.members(rule)), saved)) is not None:
-        for group, other_keys in zip(groups, converted.other_keys, strict=True):
+        for group, unknown_keys in zip(groups, converted.unknown_keys, strict=True):
             known = {*_STRUCTURE, *_SCHEDULER_KEYS, *group}
-            _check_other_keys(rule, [key for key in other_keys if key not in known])
+            _check_other_keys(rule, [key for key in unknown_keys if key not in known])
         return Origin(converted.groups, converted.state)
     for group, saved_group in zip(groups, saved_groups, strict=True):
         _check_unnamed_group(rule, group, saved_group)
@@ -124,8 +124,8 @@ def _check_decay(rule: Rule, saved_group: Mapping[str, Any]) -> None:
     if bool(saved_group.get("decoupled_weight_decay", assumed)) != is_decoupled:
         forms = ("decoupled weight decay", "weight decay as an L2 penalty")
         required, got = forms if is_decoupled else reversed(forms)
-        other = rule.name.removesuffix("W") if is_decoupled else f"{rule.name}W"
-        raise ParameterError(f"{rule.name}: the checkpoint must have {required}, got {got}. Load it into {other}.")
+        sibling = rule.name.removesuffix("W") if is_decoupled else f"{rule.name}W"
+        raise ParameterError(f"{rule.name}: the checkpoint must have {required}, got {got}. Load it into {sibling}.")
 
 
 def _check_other_keys(rule: Rule, keys: list[Any]) -> None:

@@ -16,12 +16,6 @@ def unwrapped_name(name: str) -> str:
     return ".".join([*(part for part in path if part not in _WRAPPERS), last])
 
 
-def unwrapped_names(names: list[str]) -> list[str]:
-    """Return the names without the parts that wrappers add; unchanged if two parameters would get one name."""
-    unwrapped = list(map(unwrapped_name, names))
-    return unwrapped if len(set(unwrapped)) == len(set(names)) else names
-
-
 def same_parameter(name: object, saved_name: object) -> bool:
     """Return True if two names are those of one parameter, in a model that is wrapped or is not."""
     if not isinstance(name, str) or not isinstance(saved_name, str):

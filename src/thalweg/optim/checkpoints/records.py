@@ -107,10 +107,10 @@ class RecordReader:
         known |= {
             tensor.key for tensor in vars(unwrap(self._rules[0]).State).values() if isinstance(tensor, StateTensor)
         }
-        if others := [str(key) for key in record if key not in known]:
+        if unknown := [str(key) for key in record if key not in known]:
             raise ParameterError(
                 f"{self._who}: the state of a parameter must hold {', '.join(sorted(known))} alone, got "
-                f"{', '.join(others)}, too. Load the checkpoint into the optimizer that saved it, or remove them."
+                f"{', '.join(unknown)}, too. Load the checkpoint into the optimizer that saved it, or remove them."
             )
 
     def _check_scalar(self, key: str, value: Any) -> None:

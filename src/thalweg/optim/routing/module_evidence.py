@@ -37,7 +37,7 @@ def _embedding_name(use: ParameterUse) -> str | None:
 
 
 def _is_router(use: ParameterUse) -> bool:
-    siblings = dict(use.parent.named_children()) if use.parent else {}
+    siblings = {} if use.parent is None else dict(use.parent.named_children())  # a wrapper may have no length
     beside_experts = any("expert" in name.lower() for name in siblings)
     return "Router" in use.kind or (beside_experts and _ROUTER.fullmatch(use.main_name) is not None)
 

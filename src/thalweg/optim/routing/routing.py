@@ -66,6 +66,9 @@ class RoutingPlan:
     def groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups of the optimizer, with the names of the parameters.
 
+        The names are those in the model without wrappers (``torch.compile``, ``DataParallel``, DDP, FSDP), so that a
+        checkpoint fits the model with and without them.
+
         Raises:
             RoutingError: If the role of a parameter is ambiguous.
         """

@@ -1,7 +1,7 @@
-"""Memory spans: which gradients lie in the memory that a step writes.
+"""Written memory: the addresses that a step writes, and the gradients that lie there.
 
-All gradients of a step are read before anything is written. Backends write at different times, so a gradient that shares
-memory with a parameter or with state is copied first. Then every backend gives the same result.
+All gradients of a step are read before anything is written. Backends write at different times, so a gradient that
+shares memory with a parameter or with state is copied first. Then every backend gives the same result.
 """
 
 from array import array
