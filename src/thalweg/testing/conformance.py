@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from thalweg.errors import SettingError, UnknownNameError, nearest
 from thalweg.testing import process_state
@@ -22,11 +22,11 @@ from thalweg.testing.checks import (
 )
 from thalweg.testing.fixtures import (
     SHAPES,
+    Calling,
     OptimizerFactory,
     RefusedError,
     SkippedError,
     Subject,
-    set_gradients,
 )
 from thalweg.testing.isolation import can_fork, run_isolated
 
@@ -136,7 +136,7 @@ def check_optimizer(
         raise SettingError(f"check_optimizer: shapes must not be empty, got {shapes!r}. Give the shape of a parameter.")
     subject = Subject(factory, reference, tolerance, dict(variants or {}), tuple(shapes))
     isolate = isolate and can_fork()
-    subject = replace(subject, needs_closure=_try_out(subject, isolate, timeout_s))
+    subject = replace(subject, calling=_find_calling(subject, isolate, timeout_s))
     names = [name for name in CHECKS if only is None or name in only]
     # A check with processes of its own runs no code of the optimizer in this one.
     in_this_process = [name for name in names if CHECKS[name] in _CHECKS_WITH_PROCESSES or not isolate]
@@ -153,20 +153,21 @@ def check_optimizer(
     return ConformanceResult(tuple(results[name] for name in names))
 
 
-def _try_out(subject: Subject, isolate: bool, timeout_s: float) -> bool:
-    """Return True if a step needs a closure. Raise SettingError if the factory makes nothing that can be checked."""
+def _find_calling(subject: Subject, isolate: bool, timeout_s: float) -> Calling:
+    """Return how a step is taken. Raise SettingError if the factory makes nothing that can be checked."""
     if isolate:
         outcomes = run_isolated(
-            [partial(_take_a_step, subject)],
+            [partial(_try_steps, subject)],
             timeout_s=timeout_s,
             failure=lambda _, reason: reason,
             keep_process=lambda: True,
         )
         outcome = outcomes[0]
     else:
-        outcome = _take_a_step(subject)
-    if isinstance(outcome, bool):
-        return outcome
+        outcome = _try_steps(subject)
+    for calling in get_args(Calling):
+        if outcome == calling:
+            return cast("Calling", calling)
     shapes = ", ".join(map(str, subject.shapes))
     raise SettingError(
         f"check_optimizer: the factory must make an optimizer that takes a step, got: {outcome.rstrip('.')}. Try "
@@ -175,31 +176,34 @@ def _try_out(subject: Subject, isolate: bool, timeout_s: float) -> bool:
     )
 
 
-def _take_a_step(subject: Subject) -> bool | str:
-    """Take one step, with a closure if it does not work without. Return if it needs one, or what went wrong."""
+def _try_steps(subject: Subject) -> str:
+    """Return the first way in which a step can be taken, or what went wrong with ``step()``."""
+    error = ""
+    for calling in get_args(Calling):
+        problem = _try_step(replace(subject, calling=calling))
+        if not problem:
+            return str(calling)
+        error = error or problem
+        if "closure" not in error:
+            break
+    return error
+
+
+def _try_step(subject: Subject) -> str:
+    """Take one step; return what went wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                params = subject.params()
-                optimizer = subject.optimizer(params)
-            except BaseException as error:
-                return _describe(error)
+            params = subject.params()
+            optimizer = subject.optimizer(params)
             if not callable(getattr(optimizer, "step", None)):
                 return f"a {type(optimizer).__name__}, which has no step()"
-            try:
-                set_gradients(params, 0)
-                optimizer.step()
-            except Exception as error:
-                if "closure" not in _describe(error):
-                    raise
-                replace(subject, needs_closure=True).train(optimizer, params, range(1))
-                return True
-            return False
+            subject.train(optimizer, params, range(1))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # an optimizer of another library may raise anything, SystemExit too
         return _describe(error)
+    return ""
 
 
 def _run(name: str, subject: Subject) -> CheckResult:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 OptimizerFactory = Callable[[Any], torch.optim.Optimizer]
 """A function from parameters (or named parameters, or groups) to an optimizer, always at the same settings."""
+
+Calling = Literal["step()", "step(closure)", "closure(), then step(closure)"]
+"""How a step is taken. Optimizers that perturb parameters differ: some need the first gradient before the step."""
 
 SHAPES: tuple[tuple[int, ...], ...] = ((5, 3), (4, 3, 3, 3), (7,))
 
@@ -23,14 +26,14 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """The optimizer under test, and what a check compares it with."""
+    """The optimizer under test, what a check compares it with, and how a step of it is taken."""
 
     factory: OptimizerFactory
     reference: OptimizerFactory | None
     tolerance: float
     variants: dict[str, OptimizerFactory]
     shapes: tuple[tuple[int, ...], ...]
-    needs_closure: bool = False
+    calling: Calling = "step()"
 
     def params(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """Return fresh parameters with the same values at each call."""
@@ -44,7 +47,7 @@ class Subject:
 
     def step(self, optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> None:
         """Take a step with the gradients that are set, through a closure if the optimizer needs one."""
-        if not self.needs_closure:
+        if self.calling == "step()":
             optimizer.step()
             return
         grads = [None if param.grad is None else param.grad.clone() for param in params]
@@ -57,7 +60,15 @@ class Subject:
                     loss = loss + (param.detach() * grad).real.sum()  # the loss that has this gradient everywhere
             return loss
 
-        optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float, and documents a tensor
+        self.step_with(optimizer, params, closure)
+
+    def step_with(self, optimizer: torch.optim.Optimizer, params: Sequence[Tensor], closure: Callable[[], Any]) -> Any:
+        """Take a step with a closure, which is called before it if the optimizer needs gradients by then."""
+        for param in params:
+            param.grad = None
+        if self.calling == "closure(), then step(closure)":
+            closure()
+        return optimizer.step(closure)
 
     def train(self, optimizer: torch.optim.Optimizer, params: Sequence[Tensor], steps: range) -> None:
         """Take the steps with these numbers."""

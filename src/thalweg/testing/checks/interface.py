@@ -121,8 +121,7 @@ def _train_by_closure(subject: Subject, num_parts: int) -> list[Tensor]:
         return total
 
     for _ in range(3):
-        closure()  # some optimizers need the gradient before the closure is called
-        optimizer.step(closure)  # type: ignore[arg-type]  # torch wants a float, and documents a tensor
+        subject.step_with(optimizer, params, closure)
     return params
 
 
