@@ -6,6 +6,8 @@ import logging
 import os
 import stat
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +43,8 @@ def compiled(source: str) -> bytes:
 def in_process(work: Callable[[], object]) -> None:
     """Run a function in a forked process, and fail if it raises."""
     sys.stdout.flush()
-    pid = os.fork()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of forks beside threads
+        pid = os.fork()
     if pid == 0:
         try:
             work()
@@ -242,8 +245,9 @@ def test_a_user_without_home_and_passwd_entry_trains_on_kernels(fresh_machine: P
     def train() -> None:
         os.setgid(54321)
         os.setuid(54321)
-        for name in ("HOME", "XDG_CACHE_HOME"):
+        for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR"):
             os.environ.pop(name, None)
+        tempfile.tempdir = None
         kernel_cache._KERNELS.clear()
         optimizer = optim.SGD([param])
         take_steps(optimizer, param)

@@ -80,7 +80,7 @@ class PendingKernel:
         Raises:
             UnavailableError: If there will be no kernel.
         """
-        if self._outcome is None:
+        if self._thread.is_alive():
             self._thread.join()
         if isinstance(self._outcome, Kernel):
             return self._outcome
