@@ -173,6 +173,22 @@ def test_gram_matrices_beyond_the_largest_number_keep_their_eigenvectors() -> No
     assert torch.equal(small, (0.5 * mean / 1e38).addmm_(0.5 * (grad / 1e19), (grad / 1e19).mT))
 
 
+@pytest.mark.parametrize("smallest", [1e-25, 1e25])
+@pytest.mark.parametrize("size", [1e-38, 1.0, 1e18])
+def test_factors_of_psgd_may_differ_by_any_factor(smallest: float, size: float) -> None:
+    param = torch.zeros(4, 4, requires_grad=True)
+    optimizer = optim.PSGDKron([param], lr=1.0)
+    for step in range(4):
+        param.grad = size * torch.randn(4, 4, generator=torch.Generator().manual_seed(step))
+        before = param.detach().clone()
+        optimizer.step()
+        assert (param.detach() - before).square().mean().sqrt() < 1.1001
+        if step == 0:
+            optimizer.state[param]["factor_0"].copy_(torch.diag(torch.tensor([1.0, smallest, 1.0, 1.0])))
+    assert param.isfinite().all()
+    assert all(optimizer.state[param][f"factor_{dim}"].isfinite().all() for dim in range(2))
+
+
 def test_came_steps_where_a_row_and_a_column_have_no_gradient() -> None:
     param = torch.ones(4, 3, requires_grad=True)
     optimizer = optim.CAME([param], lr=0.1)
