@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -70,7 +71,7 @@ def serve(cases: Mapping[str, Case], folder: Path, rank: int) -> None:
         try:
             case(rank)
             results[name] = "passed"
-        except Exception:
+        except (Exception, pytest.fail.Exception):  # the second is of `pytest.raises`
             results[name] = traceback.format_exc()
         (folder / f"results{rank}").write_text(json.dumps(results))
         if results[name] != "passed":

@@ -142,6 +142,7 @@ class Training:
     @torch.no_grad()
     def evaluate(self) -> Tensor:
         """Return the outputs of the model at the parameters for evaluation."""
+        self.model(make_batch(98)[0])  # as for a loss to be logged; FSDP may keep the parameters of this pass
         if isinstance(self.optimizer, optim.RuleOptimizer):  # others have no such parameters
             self.optimizer.eval()
         outputs: Tensor = self.model(make_batch(99)[0])
