@@ -267,6 +267,24 @@ class Wrapped:
         return getattr(self.inner, name)
 
 
+class ZeroesBeforeAClosure(Plain):
+    def step(self, closure: Any = None) -> Any:
+        if closure is not None:
+            self.zero_grad()
+        return super().step(closure)
+
+
+class TrainsOnce(Plain):
+    evaluates = True
+
+    def eval(self) -> None:
+        self.evaluates = True
+
+    def train(self) -> None:
+        assert self.evaluates, "must not be written to"
+        self.evaluates = False
+
+
 def without_names(params: Any) -> Plain:
     return Plain([param[1] if isinstance(param, tuple) else param for param in params])
 
@@ -288,6 +306,7 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (ForgetsItsCount, "copies_go_on_alike"),
     (ForgetsItsCount, "pickles_go_on_alike"),
     (ForgetsItsCount, "resumes_from_a_distributed_checkpoint"),
+    (ForgetsItsCount, "resumes_exactly_from_an_evaluation"),
     (KeepsALock, "resumes_exactly"),
     (Plain, "keeps_float32_state_of_bfloat16_parameters"),  # torch's own loader
     (KeepsItsGroups, "follows_the_lr_after_resuming"),
@@ -295,6 +314,8 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (FirstGroupRules, "takes_groups_with_their_own_settings"),
     (without_names, "takes_named_parameters"),
     (DropsTheLoss, "calls_closures"),
+    (ZeroesBeforeAClosure, "adds_the_gradients_of_a_closure"),
+    (TrainsOnce, "evaluates_in_any_order"),
     (NeverMaximizes, "climbs_when_maximizing"),
     (NeedsADimension, "takes_single_numbers"),
     (NeedsAnElement, "takes_empty_parameters"),

@@ -49,6 +49,12 @@ def set_train_mode(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
+def set_eval_mode(optimizer: torch.optim.Optimizer) -> None:
+    """Call ``optimizer.eval()`` if there is such a method."""
+    if callable(getattr(optimizer, "eval", None)):
+        optimizer.eval()  # type: ignore[attr-defined]  # not a method of torch's base class
+
+
 def make_gradients(params: Sequence[Tensor], step: int) -> list[Tensor]:
     """Return the gradients of a step, the same at each call; their mean is not zero."""
     generator = torch.Generator().manual_seed(100 + step)

@@ -15,6 +15,7 @@ from thalweg.testing.fixtures import (
     Subject,
     assert_identical,
     clone_params,
+    set_eval_mode,
     set_in_groups,
     set_train_mode,
     train,
@@ -72,6 +73,22 @@ def resumes_exactly_in_bfloat16(subject: Subject) -> None:
 def resumes_from_a_distributed_checkpoint(subject: Subject) -> None:
     """The same through ``torch.distributed.checkpoint``, which can only write tensors and plain values."""
     _check_resuming(subject, torch.float32, _through_a_distributed_checkpoint)
+
+
+def resumes_exactly_from_an_evaluation(subject: Subject) -> None:
+    """The same if it is saved between ``eval()`` and ``train()``, as trainers do. Known defect: it was refused."""
+    params = subject.params()
+    optimizer = subject.optimizer(params)
+    train(optimizer, params, range(10))
+    set_eval_mode(optimizer)
+    resumed_params, saved = clone_params(params), _through_a_file(optimizer.state_dict())
+    set_train_mode(optimizer)
+    train(optimizer, params, range(10, 20))
+    resumed = subject.optimizer(resumed_params)
+    resumed.load_state_dict(saved)
+    set_train_mode(resumed)
+    train(resumed, resumed_params, range(10, 20))
+    assert_identical(resumed_params, params, "a checkpoint of an evaluation, against no interruption")
 
 
 def keeps_float32_state_of_bfloat16_parameters(subject: Subject) -> None:
