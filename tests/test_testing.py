@@ -420,6 +420,24 @@ class Wrapped:
         return getattr(self.inner, name)
 
 
+class ZeroesBeforeAClosure(Plain):
+    def step(self, closure: Any = None) -> Any:
+        if closure is not None:
+            self.zero_grad()
+        return super().step(closure)
+
+
+class TrainsOnce(Plain):
+    evaluates = True
+
+    def eval(self) -> None:
+        self.evaluates = True
+
+    def train(self) -> None:
+        assert self.evaluates, "must not be written to"
+        self.evaluates = False
+
+
 def without_names(params: Any) -> Plain:
     return Plain([param[1] if isinstance(param, tuple) else param for param in params])
 
@@ -448,6 +466,8 @@ PLANTED: list[tuple[Callable[[Any], Any], str]] = [
     (FirstGroupRules, "takes_groups_with_their_own_settings"),
     (without_names, "takes_named_parameters"),
     (DropsTheLoss, "calls_closures"),
+    (ZeroesBeforeAClosure, "adds_the_gradients_of_a_closure"),
+    (TrainsOnce, "switches_modes_any_number_of_times"),
     (NeverMaximizes, "climbs_when_maximizing"),
     (NeedsADimension, "takes_single_numbers"),
     (NeedsAnElement, "takes_empty_parameters"),

@@ -268,6 +268,7 @@ CHECKS: dict[str, Callable[[Subject], float | None]] = {
         interface.takes_named_parameters,
         interface.calls_closures,
         interface.accumulates_in_closures,
+        interface.adds_the_gradients_of_a_closure,
         interface.obeys_schedulers,
         interface.calls_hooks,
         interface.leaves_the_process_alone,

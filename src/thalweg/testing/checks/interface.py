@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.testing import process_state
-from thalweg.testing.fixtures import SkippedError, Subject, assert_identical, set_in_groups
+from thalweg.testing.fixtures import (
+    RefusedError,
+    SkippedError,
+    Subject,
+    assert_identical,
+    make_gradients,
+    set_gradients,
+    set_in_groups,
+)
 
 
 def is_an_optimizer(subject: Subject) -> None:
@@ -61,6 +69,36 @@ def calls_closures(subject: Subject) -> None:
     assert num_calls >= 1, "the closure was never called"
     assert loss is not None, "the loss is not returned"
     assert abs(float(loss) - expected) <= 1e-5 * expected, f"the loss returned is {float(loss):.4g}, not {expected:.4g}"
+
+
+def adds_the_gradients_of_a_closure(subject: Subject) -> None:
+    """Gradients from before ``step(closure)`` count, or are refused. Known defect: SAM dropped them."""
+    ends = []
+    for accumulates in (True, False):
+        params = subject.params()
+        optimizer = subject.optimizer(params)
+        first, second = make_gradients(params, 0), make_gradients(params, 1)
+        if accumulates:
+            set_gradients(params, 0)
+
+        def closure(*, params: list[Tensor] = params, accumulates: bool = accumulates) -> float:
+            for param, earlier, grad in zip(params, first, second, strict=True):  # noqa: B023  (equal in each pass)
+                if not accumulates:
+                    param.grad = earlier + grad
+                elif param.grad is None:
+                    param.grad = grad.clone()
+                else:  # as autograd does
+                    param.grad += grad
+            return 1.0
+
+        try:
+            optimizer.step(closure)
+        except Exception as error:
+            if accumulates and "closure" in str(error):
+                raise RefusedError(str(error)) from error
+            raise
+        ends.append(params)
+    assert_identical(ends[0], ends[1], "gradients before and in a closure, against all of them in it")
 
 
 def obeys_schedulers(subject: Subject) -> None:
