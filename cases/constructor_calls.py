@@ -92,15 +92,15 @@ def values() -> list[Any]:
     tensors = [torch.tensor(0.5), torch.tensor([0.5]), torch.tensor([0.1, 0.2]), torch.tensor(2), torch.tensor(True)]
     tensors += [torch.tensor(0.5, requires_grad=True), torch.empty((), device="meta"), torch.zeros(2).to_sparse()]
     tensors += [torch.ones(1).to_sparse(), torch.tensor(0.5, dtype=torch.bfloat16), torch.tensor(1j), torch.empty(0)]
-    others = [None, "no", "0.1", "", "x" * 10_000, b"0.1", [], (), [0.9, 0.99], (0.9, 0.99), {0.9, 0.99}, {"a": 1}]
-    others += [
+    objects = [None, "no", "0.1", "", "x" * 10_000, b"0.1", [], (), [0.9, 0.99], (0.9, 0.99), {0.9, 0.99}, {"a": 1}]
+    objects += [
         ConfigList(0.9, 0.99),
         ConfigList(0.9, Hostile()),
         (Fraction(1, 2), np.float32(0.9)),
         (0.9, "b"),
         [None, 1],
     ]
-    others += [
+    objects += [
         (x for x in (0.9, 0.99)),
         range(2),
         object(),
@@ -111,7 +111,7 @@ def values() -> list[Any]:
         ...,
         [[0.9]],
     ]
-    return [*numbers, *arrays, *tensors, *others]
+    return [*numbers, *arrays, *tensors, *objects]
 
 
 def parameters() -> list[Any]:

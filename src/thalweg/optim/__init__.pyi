@@ -133,8 +133,8 @@ class AdEMAMix(RuleOptimizer):
         betas: β₁ in [0, 1): decay of the mean gradient; β₂ in [0, 1): decay of the mean square; β₃ in (0, 1): decay
             of the slow mean gradient. Default: (0.9, 0.999, 0.9999).
         alpha: Weight of the slow mean; α >= 0. Default: 5.0.
-        alpha_warmup: Warm-up of α; T_α >= 0, in steps. Default: 0.0.
-        beta3_warmup: Warm-up of β₃; T_β >= 0, in steps. Default: 0.0.
+        alpha_warmup: Warm-up of α; T_α >= 0, in steps. Default: 0.
+        beta3_warmup: Warm-up of β₃; T_β >= 0, in steps. Default: 0.
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
@@ -165,8 +165,8 @@ class AdEMAMix(RuleOptimizer):
         lr: float | Tensor = 0.001,
         betas: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.9, 0.999, 0.9999),
         alpha: float | Tensor = 5.0,
-        alpha_warmup: float | Tensor = 0.0,
-        beta3_warmup: float | Tensor = 0.0,
+        alpha_warmup: float | Tensor = 0,
+        beta3_warmup: float | Tensor = 0,
         eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.0,
         *,
@@ -2310,7 +2310,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
-        warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.0.
+        warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.
         r: Power of the step in the weights of the average; r in [0, 40]. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ. Default: 0.0025.
@@ -2345,7 +2345,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        warmup_steps: float | Tensor = 0.0,
+        warmup_steps: float | Tensor = 0,
         r: float | Tensor = 0.0,
         weight_lr_power: float | Tensor = 2.0,
         lr: float | Tensor = 0.0025,
@@ -2367,7 +2367,7 @@ class ScheduleFreeSGD(RuleOptimizer):
 
     Args:
         params: Parameters to optimize: tensors, pairs of a name and a tensor, or dictionaries that define groups.
-        warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.0.
+        warmup_steps: Steps in which the learning rate grows; T >= 0, in steps. Default: 0.
         r: Power of the step in the weights of the average; r in [0, 40]. Default: 0.0.
         weight_lr_power: Power of the learning rate in these weights; p >= 0. Default: 2.0.
         lr: Learning rate; η >= 0, in units of θ/g. Default: 1.0.
@@ -2400,7 +2400,7 @@ class ScheduleFreeSGD(RuleOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        warmup_steps: float | Tensor = 0.0,
+        warmup_steps: float | Tensor = 0,
         r: float | Tensor = 0.0,
         weight_lr_power: float | Tensor = 2.0,
         lr: float | Tensor = 1.0,

@@ -78,6 +78,11 @@ def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
             f"{rule.name}: all parameters must be on one device, got {' and '.join(sorted(devices))}. "
             "Move the model to one of them first."
         )
+    if any(param.is_meta for param in params):
+        raise ParameterError(
+            f"{rule.name}: parameters must have values, since a step depends on them, got some on the meta device. "
+            "Materialize the model first: model.to_empty(device=...)."
+        )
 
 
 class _Closure:

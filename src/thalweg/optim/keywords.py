@@ -123,7 +123,7 @@ def read_value(rule: Rule, name: str, value: Any) -> Any:
     Raises:
         SettingError: If the tensor holds no number, as those on the meta device.
     """
-    return _plain(_item(rule, name, value) if isinstance(value, Tensor) and value.numel() == 1 else value)
+    return _converted(_item(rule, name, value) if isinstance(value, Tensor) and value.numel() == 1 else value)
 
 
 def _item(rule: Rule, name: str, tensor: Tensor) -> Any:
@@ -145,21 +145,21 @@ def plain_settings(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SettingError: If a tuple has the wrong length, or a keyword that all optimizers have is invalid.
     """
-    plain = dict(group)
+    converted = dict(group)
     for keyword, names in members(rule).items():
         if keyword not in group:
             continue
         value = group[keyword]
         if names == [keyword]:
-            plain[keyword] = _plain(value)
+            converted[keyword] = _converted(value)
         elif type(value) not in (tuple, list) or any(type(member) not in _PLAIN_TYPES for member in value):
-            plain[keyword] = tuple(map(_plain, _as_tuple(rule, keyword, value, len(names))))
-    return plain | check_common(rule, group)
+            converted[keyword] = tuple(map(_converted, _as_tuple(rule, keyword, value, len(names))))
+    return converted | check_common(rule, group)
 
 
-def _plain(value: Any) -> Any:
-    plain = as_plain(value)
-    return value if plain is None else plain
+def _converted(value: Any) -> Any:
+    converted = as_plain(value)
+    return value if converted is None else converted
 
 
 def _allows_none(rule_name: str, keyword: str) -> bool:

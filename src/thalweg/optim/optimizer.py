@@ -70,8 +70,8 @@ class RuleOptimizer(SecondGradients):
         backend: backends.Backend | None = None,
         **settings: Any,
     ) -> None:
-        given = settings
-        settings = keywords.without_torch_kernels(self.rule, given)
+        requested = settings
+        settings = keywords.without_torch_kernels(self.rule, requested)
         keywords.check_backend(self.rule, backend)
         self._backend = backend
         self._mode = Mode()
@@ -82,7 +82,7 @@ class RuleOptimizer(SecondGradients):
         defaults = keywords.plain_settings(self.rule, keywords.defaults_of(self.rule, args, settings) | common)
         if (defaults["rounding"], defaults["seed"]) == ("nearest", 0):  # then groups have the keys of torch's groups
             del defaults["rounding"], defaults["seed"]
-        if given.get("differentiable"):  # torch's base class reads it from the defaults
+        if requested.get("differentiable"):  # torch's base class reads it from the defaults
             defaults["differentiable"] = True
         super().__init__(params, defaults)
 

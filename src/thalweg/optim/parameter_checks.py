@@ -90,8 +90,8 @@ def as_entries(who: str, params: Any, groups: Sequence[Mapping[str, Any]], *, di
             f"{who}: all parameters must have a name or none, got {sum(named)} of {len(named)} with a name"
             f"{' beside groups of the other kind' if groups else ''}. Pass model.named_parameters() everywhere."
         )
-    others = {id(param) for group in groups for param in group["params"]}
-    if any(id(entry[1] if named[0] else entry) in others for entry in entries):
+    grouped = {id(param) for group in groups for param in group["params"]}
+    if any(id(entry[1] if named[0] else entry) in grouped for entry in entries):
         raise ParameterError(f"{who}: a parameter must be in one group only, got one that is in two. Remove one.")
     return entries
 

@@ -201,7 +201,7 @@ def route(
     if not parameter_roles:
         raise RoutingError("route: the model must have parameters that can be trained, got none.")
     lr_scale, decay_scale = (
-        _scales(whole, name, given) for name, given in (("lr_scale", lr_scale), ("decay_scale", decay_scale))
+        _scales(whole, name, factors) for name, factors in (("lr_scale", lr_scale), ("decay_scale", decay_scale))
     )
     _check_decay_scale(whole, decay_scale)
     scales = _lr_ratios(whole) | lr_scale, dict.fromkeys(UNDECAYED_ROLES, 0.0) | decay_scale
@@ -210,12 +210,14 @@ def route(
     return RoutingPlan(whole, assignments, frozen, sum(not can_be_trained(param) for param in model.parameters()))
 
 
-def _scales(whole: Rule, keyword: str, given: Mapping[str, float] | None) -> dict[str, float]:
+def _scales(whole: Rule, keyword: str, factors: Mapping[str, float] | None) -> dict[str, float]:
     """Return factors by role or rule; raise SettingError if one has a wrong name or value."""
-    if given is not None and not isinstance(given, Mapping):
-        raise SettingError(f"route: {keyword} must be a dictionary from roles or rules to factors, got {shown(given)}.")
+    if factors is not None and not isinstance(factors, Mapping):
+        raise SettingError(
+            f"route: {keyword} must be a dictionary from roles or rules to factors, got {shown(factors)}."
+        )
     known, scales = [*_names(whole), *ROLES], {}
-    for name, factor in (given or {}).items():
+    for name, factor in (factors or {}).items():
         if not isinstance(name, str) or name not in known:
             raise SettingError(f"route: a scale must be of a role or a rule, got {shown(name)}. {nearest(name, known)}")
         factor = keywords.read_value(whole, f"the scale of {name}", factor)

@@ -182,19 +182,19 @@ class Hyper:
             if value.numel() != 1:
                 raise SettingError(f"{subject} must be one number, got a tensor of shape {tuple(value.shape)}.")
             return value
-        plain = as_plain(value)
-        if self.kind == "switch" and type(plain) is int and plain in (0, 1):
-            plain = bool(plain)
-        if not self._has_right_type(plain):
+        converted = as_plain(value)
+        if self.kind == "switch" and type(converted) is int and converted in (0, 1):
+            converted = bool(converted)
+        if not self._has_right_type(converted):
             raise SettingError(f"{subject} must be {self.requirement}, got {shown(value)}.")
         if self.kind in ("number", "count"):
-            number = _as_float(plain)
+            number = _as_float(converted)
             if self.bound is not None and number not in self.bound:
                 raise SettingError(
                     f"{subject} must be {self.bound}, got {shown(value)}. The default is {self.default!r}."
                 )
-            plain = number if self.kind == "number" and abs(number) > _MAX_INT else plain
-        return plain
+            converted = number if self.kind == "number" and abs(number) > _MAX_INT else converted
+        return converted
 
 
 def as_plain(value: Any) -> Any:
