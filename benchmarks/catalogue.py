@@ -20,10 +20,10 @@ from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from tests.optim import test_lbfgs
 from thalweg import optim, rules
+from thalweg.engine.backends import BatchRunner
 from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import batched, flat
-from thalweg.engine.kernels import kernel, kernel_cache
 from thalweg.registry import RULES, WRAPPERS
 from thalweg.testing import check_optimizer
 from thalweg.testing.conformance import CheckResult
@@ -40,8 +40,7 @@ def supported_backends(rule: rules.Rule, shape: tuple[int, ...]) -> list[str]:
     supported = {
         "loop": True,
         "flat": flat.unsupported_reason(batch) is None,
-        "compiled": kernel.unsupported_reason(batch) is None
-        and kernel_cache.compile_in_background(batch).exception() is None,
+        "compiled": BatchRunner(batch).resolve(wait=True).backend == "compiled",
         "batched": batched.unsupported_reason(batch, requested=True) is None,
         "population": rule.traits.supports_vmap,
     }
