@@ -216,10 +216,12 @@ def test_groups_are_one_problem(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("name", "value", "was"), [("max_iter", 3, 20), ("lr", 0.0, 1.0), ("maximize", True, False)])
 def test_groups_that_ask_for_different_iterations_are_refused(name: str, value: Any, was: Any) -> None:
     params = [torch.ones(2, requires_grad=True) for _ in range(2)]
-    optimizer = optim.LBFGS([{"params": params[:1]}, {"params": params[1:], name: value}])
-    with pytest.raises(
-        SettingError, match=rf"^LBFGS: all groups must have the same {name}, got {was} and {value}\. Put"
-    ):
+    message = rf"^LBFGS: all groups must have the same {name}, got {was} and {value}\. Put"
+    with pytest.raises(SettingError, match=message):
+        optim.LBFGS([{"params": params[:1]}, {"params": params[1:], name: value}])
+    optimizer = optim.LBFGS([{"params": params[:1]}, {"params": params[1:]}])
+    optimizer.param_groups[1][name] = value
+    with pytest.raises(SettingError, match=message):
         optimizer.step(lambda: 1.0)
 
 
