@@ -1,5 +1,6 @@
 """Accelerate: evaluation, saving, a kill and a resume end at the same bits; closures and gradient accumulation."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -124,6 +125,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kill_runs(folder: Path) -> None:
     """Let a child for each optimizer train until it kills itself. This process has run nothing: it may fork."""
+    importlib.import_module("torch._dynamo")  # here, in place of in each child
     children = {}
     for name in OPTIMIZERS:
         child = os.fork()
