@@ -29,8 +29,8 @@ OURS: dict[str, type[optim.RuleOptimizer]] = {
     "ASGD": optim.ASGD,
 }
 # Rules that depart from torch's, as their `Departs:` says; cases/rules.py holds them to references. And LBFGS, which
-# needs a closure: tests/optim/test_lbfgs.py holds it to torch's.
-OTHERS = {"Adafactor", "LBFGS", "Muon"}
+# needs a closure: tests/optim/test_lbfgs.py holds it to torch's; and SparseAdam: tests/optim/test_sparse_gradients.py.
+OTHERS = {"Adafactor", "LBFGS", "Muon", "SparseAdam"}
 # torch computes a part of theirs in float32.
 COARSE = {"NAdam": 1e-6, "ASGD": 1e-6}
 INFOS = [info for info in harness.optim_db if info.name in OURS]
