@@ -83,13 +83,28 @@ def test_a_sparse_gradient_whose_values_are_a_parameter_is_read_first() -> None:
 
 def test_state_that_two_parameters_share_is_written_in_their_order() -> None:
     ends = []
-    for backend in ("loop", None):
+    for backend in ("loop", None, "flat"):
         params = [torch.full((50,), value).requires_grad_() for value in (1.0, 2.0)]
         optimizer = optim.SGD(params, lr=0.1, momentum=0.9, backend=backend)  # type: ignore[arg-type]
-        for _ in range(4):
+        for step in range(4):
             for value, param in enumerate(params):
                 param.grad = torch.full((50,), value + 1.0)
+            if step and backend == "flat":  # it reads both before it writes one
+                with pytest.raises(SettingError, match="share memory"):
+                    optimizer.step()
+                break
             optimizer.step()
             optimizer.state[params[1]]["momentum_buffer"] = optimizer.state[params[0]]["momentum_buffer"]
         ends.append(params)
-    assert all(map(torch.equal, *ends))
+    assert all(map(torch.equal, *ends[:2]))
+
+
+def test_a_gradient_behind_the_start_of_two_overlapping_parameters_is_found() -> None:
+    whole = torch.ones(8)
+    params = [whole[:4].requires_grad_(), whole[2:].requires_grad_(), torch.zeros(2, requires_grad=True)]
+    optimizer = optim.SGD(params, lr=0.5)
+    params[0].grad, params[1].grad = torch.ones(4), torch.ones(6)
+    params[2].grad = whole.detach()[6:]
+    optimizer.step()
+    assert params[2].tolist() == [-0.5, -0.5]
+    assert whole.tolist() == [0.5, 0.5, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5]

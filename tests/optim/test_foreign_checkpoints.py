@@ -179,7 +179,7 @@ def test_a_form_of_decay_does_not_matter_without_decay() -> None:
     ours = optim.Prodigy(fresh(torch.float64))
     ours.load_state_dict(theirs.state_dict())
     assert ours.param_groups[0]["beta3"] == 0.0
-    assert math.isfinite(ours.param_groups[0]["growth_rate"])
+    assert 1e30 < ours.param_groups[0]["growth_rate"] < math.inf  # theirs is infinite
 
 
 def test_another_algorithm_with_the_same_keys_is_refused() -> None:
