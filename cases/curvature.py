@@ -26,7 +26,12 @@ class FirstEstimate(optim.RuleOptimizer):
         return param.grad.to(compute_dtype(param.dtype)).square()
 
 
-class AdaHessian(FirstEstimate, optim.AdaHessian): ...
+class AdaHessian(FirstEstimate, optim.AdaHessian):
+    """Takes a first estimate of 1, with which its reference begins."""
+
+    def _first_estimate(self, param: Tensor) -> Tensor | None:
+        estimate = super()._first_estimate(param)
+        return None if estimate is None else torch.ones_like(estimate)
 
 
 class Sophia(FirstEstimate, optim.Sophia): ...

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from thalweg.errors import ParameterError, SettingError
+from thalweg.errors import ParameterError
 from thalweg.optim import keywords, shared_state
 from thalweg.optim.checkpoints.evaluation import EVALUATING, check_evaluation
 from thalweg.optim.checkpoints.origins import Groups, Origin, identify
@@ -102,13 +102,7 @@ def _complete(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any])
     """Return a saved group with defaults for missing settings and without the keys that only torch's groups have."""
     own_settings = {key: value for key, value in group.items() if key not in (*keywords.TORCH_ONLY, EVALUATING)}
     completed = {**defaults, **own_settings}
-    keywords.check_common(rule, completed)
-    if not isinstance(completed["maximize"], bool):  # any other value would count as true or false
-        raise SettingError(
-            f"{rule.name}: maximize must be True or False, got {completed['maximize']!r:.80}. Pass the result of "
-            "state_dict()."
-        )
-    return completed
+    return completed | keywords.check_common(rule, completed)
 
 
 def _check_param_names(rule: Rule, groups: Groups, saved_groups: Groups) -> None:
