@@ -30,6 +30,9 @@ class Hostile:
 class ConfigList(Sequence[Any]):
     """A sequence that is neither a list nor a tuple, as those of configuration libraries are."""
 
+    def __repr__(self) -> str:  # without an address, since ids of tests must be the same in every process
+        return "ConfigList"
+
     def __init__(self, *members: Any) -> None:
         self._members = members
 
