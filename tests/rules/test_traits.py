@@ -37,7 +37,7 @@ WRAPPED = {
     "shared_settings": ((("a", "b"), ("b", "c"), ("a", "b", "c")), ((), ("a",), ("a",)), (("a",), (), ("a",))),
     "recurrent_scalars": (({"a": 1.0}, {"b": 2.0}, {"a": 1.0, "b": 2.0}), ({"a": 1.0}, {}, {"a": 1.0})),
     **dict.fromkeys(
-        ("supports_sparse", "lazy_sparse", "supports_complex", "supports_vmap", "noop_on_zero_grad"),
+        ("supports_sparse", "lazy_sparse", "supports_complex", "supports_vmap", "supports_shards", "noop_on_zero_grad"),
         ((True, True, True), (True, False, False), (False, True, False)),
     ),
     **dict.fromkeys(

@@ -2259,7 +2259,7 @@ class SOAP(RuleOptimizer):
         update_every: Steps between two updates of the basis; n >= 1. Default: 10.
         max_dim: Largest dimension that is rotated; N >= 1. Default: 10000.
         one_sided: Do not rotate the largest dimension. Default: False.
-        precondition_1d: Rotate vectors too. Default: False.
+        precondition_1d: Rotate vectors, and matrices of one row or column, too. Default: False.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.

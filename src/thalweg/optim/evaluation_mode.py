@@ -14,8 +14,8 @@ from torch import Tensor
 
 from thalweg.errors import ParameterError
 from thalweg.optim.checkpoints import TRAIN_PARAM
+from thalweg.optim.shared_memory import SharedMemory
 from thalweg.optim.state_entries import as_engine_tensor
-from thalweg.optim.step_preparation import StepPreparation
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Mode:
     write_counts: Sequence[tuple[Tensor, int]] = ()
 
 
-class EvaluationMode(StepPreparation):
+class EvaluationMode(SharedMemory):
     """The half of `RuleOptimizer` that moves parameters to where the model is evaluated, and back."""
 
     _mode: Mode
