@@ -218,6 +218,7 @@ def test_a_matrix_rule_takes_quantized_vectors_too() -> None:
         (optim.SGD, torch.optim.SGD, {"lr": 0.1}),
         (optim.Adam, torch.optim.Adam, {"lr": 0.1, "betas": (0.5, 0.75)}),
         (optim.AdaGrad, torch.optim.Adagrad, {"lr": 0.1, "lr_decay": 0.5}),
+        (optim.Adagrad, torch.optim.Adagrad, {"lr": 0.1, "initial_accumulator_value": 0.1}),  # it has state at once
         (optim.RMSprop, torch.optim.RMSprop, {"lr": 0.01, "momentum": 0.5}),
     ],
 )

@@ -47,11 +47,11 @@ class SharedMemory(StepPreparation):
 
     def _create_state(self, number: int) -> None:
         """Create the state of all parameters of a group, as the first step would."""
-        params = [param for param in self.param_groups[number]["params"] if _can_have_state(param)]
+        self._follow_state()
+        params = [param for param in self._distinct(self.param_groups[number]["params"]) if _can_have_state(param)]
         if params:
-            self._follow_state()
             self._bind(number, params, self._program_for(number))
-            self._discard_cache()
+        self._discard_cache()
 
 
 def _can_have_state(param: Tensor) -> bool:
