@@ -87,7 +87,12 @@ def as_rule(who: str, value: Any) -> Rule:
                 f"{who}: a rule must be complete, got the class {value.__name__}, which needs arguments. "
                 "Pass an instance, such as Clip(AdamW())."
             ) from None
-    if not isinstance(value, Rule) or not is_dataclass(value):
+    if isinstance(value, Rule) and not is_dataclass(value):
+        raise SettingError(
+            f"{who}: a rule must be a dataclass, got the class {type(value).__name__}. "
+            "Put @dataclass(frozen=True, kw_only=True) above it."
+        )
+    if not isinstance(value, Rule):
         raise SettingError(f"{who}: a rule must be a name or a rule, got {shown(value)}. Pass 'adamw', for example.")
     return value
 

@@ -61,10 +61,11 @@ def test_a_gradient_on_another_device_gets_an_error() -> None:
     param.grad = torch.ones(2, 3)
     meta_grad = torch.empty(2, 3, device="meta")
     optimizer._bindings  # noqa: B018
-    batch = optimizer._prepare_group(0)[0][0].batch
+    binding, _ = optimizer._prepare_steps()[0]
+    batch = binding.batch
     assert batch.gradient_addresses([meta_grad]) is None
     with pytest.raises(ParameterError, match="the device of its parameter, cpu, got meta"):
-        optimizer._prepare_group(0)[0][0].step(optimizer._program_for(0)(torch.float32), [meta_grad], 0)
+        binding.step(optimizer._program_for(0)(torch.float32), [meta_grad], 0)
 
 
 def test_gradients_in_another_order_or_negated_are_read_right() -> None:

@@ -100,9 +100,9 @@ def _matrix() -> nn.Module:
 def refusals_cover_groups_wrappers_and_rounding(rank: int) -> None:
     flat = flatten_nested(make_model(), use_orig_params=True)
     vectors, matrices = list(flat.parameters())[:2], list(flat.parameters())[2:]
-    optimizer = optim.optimizer_for("muon+adamw")(vectors)  # AdamW is the default
+    optimizer = optim.optimizer_for("muon+adamw")([{"params": vectors, "rule": "adamw"}])
     check_refused("flattens", lambda: optimizer.add_param_group({"params": matrices, "rule": "muon"}))
-    optimizer = optim.optimizer_for("lamb+adamw")(vectors)
+    optimizer = optim.optimizer_for("lamb+adamw")([{"params": vectors, "rule": "adamw"}])
     check_refused("must be elementwise", lambda: optimizer.add_param_group({"params": matrices, "rule": "lamb"}))
     assert len(optimizer.param_groups) == 1
     check_refused("must be elementwise", lambda: optim.optimizer_for("then(adam,lamb)")(flat.parameters()))

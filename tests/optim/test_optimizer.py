@@ -262,7 +262,7 @@ def test_a_user_defined_rule_becomes_an_optimizer() -> None:
         pass
 
     assert optim.optimizer_for(rules.AdamW) is optim.optimizer_for("adamw") is optim.AdamW
-    with pytest.raises(TypeError, match="dataclass"):
+    with pytest.raises(SettingError, match="a rule must be a dataclass, got the class Mine"):
         optim.optimizer_for(Mine)
 
 

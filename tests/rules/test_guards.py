@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cases.curvature import SELF_ESTIMATING
 from thalweg import optim, rules
 from thalweg.registry import RULES, WRAPPERS
 
@@ -18,7 +19,8 @@ each_rule = pytest.mark.parametrize("rule", [*ALONE, *WRAPPED], ids=lambda rule:
 def trained(rule: rules.Rule, starts: list[torch.Tensor], *grads: list[torch.Tensor]) -> list[torch.Tensor]:
     """Parameters after steps with these gradients, by closures for those rules that call them."""
     params = [start.clone().requires_grad_() for start in starts]
-    optimizer = optim.optimizer_for(rule)(params, backend="loop")
+    kind = optim.optimizer_for(rule)
+    optimizer = SELF_ESTIMATING.get(kind, kind)(params, backend="loop")
 
     for drawn in grads:
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.engine.core.plain_tensors import address
 from thalweg.engine.eager import loop
 from thalweg.errors import ParameterError
 from thalweg.optim.evaluation_mode import EvaluationMode, write_count
@@ -20,7 +21,8 @@ Closure = Callable[[], Any]
 
 # The closure that `step` takes.
 _CLOSURE = "a function that zeroes the gradients, computes the loss, calls backward() and returns the loss"
-# An attribute of a gradient that a step has used: its version at that time.
+# An attribute of the memory of gradients that a step has used: the version of each, by its address. The tensors
+# themselves are made anew by FSDP.
 _USED = "_thalweg_used"
 # The frames between a step and a scaler or an optimizer of Accelerate that calls it: decorators, hooks, schedulers.
 _MAX_FRAMES = 16
@@ -209,18 +211,14 @@ class SecondGradients(EvaluationMode):
 
     def _with_other_gradients(self) -> list[Tensor]:
         """Return the parameters with a gradient from after the last step; none if all of these are zero."""
-        params = [
-            param
-            for param in self._params()
-            if param.grad is not None and getattr(param.grad, _USED, None) != write_count(param.grad)
-        ]
+        params = [param for param in self._params() if param.grad is not None and not _is_used(param.grad)]
         return params if _is_any([param.grad for param in params if param.grad is not None]) else []
 
     def _mark_gradients(self) -> None:
         """Mark the gradients as used by a step."""
         for param in self._params():
             if param.grad is not None:
-                setattr(param.grad, _USED, write_count(param.grad))
+                _mark_as_used(param.grad)
 
     def _has_zero_gradients(self) -> bool:
         """Return True if all gradients are zero, and so those at the perturbed parameters, which are the same."""
@@ -264,9 +262,35 @@ class ParameterSwap:
 
 
 def _is_any(grads: Sequence[Tensor]) -> bool:
-    """Return True if an element of a gradient is not zero. Each device is waited for once."""
+    """Return True if an element of a gradient is not zero. Each device is waited for once.
+
+    Gradients without memory, such as fake ones, count as zero.
+    """
     by_device: dict[torch.device, list[Tensor]] = {}
     for grad in grads:
+        if not grad.is_sparse and not address(as_engine_tensor(grad)):
+            continue
         values = grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)
         by_device.setdefault(values.device, []).append(values.any())
     return any(bool(torch.stack(results).any()) for results in by_device.values())
+
+
+def _memory_of(grad: Tensor) -> Any:
+    """Return the object that lives as long as the memory of a gradient."""
+    try:
+        return as_engine_tensor(grad).untyped_storage()
+    except NotImplementedError:  # a sparse gradient has several
+        return grad
+
+
+def _mark_as_used(grad: Tensor) -> None:
+    memory = _memory_of(grad)
+    marks = getattr(memory, _USED, {})
+    marks[address(as_engine_tensor(grad))] = write_count(grad)
+    setattr(memory, _USED, marks)
+
+
+def _is_used(grad: Tensor) -> bool:
+    """Return True if a step has used a gradient, and nothing has written to it since."""
+    marks = getattr(_memory_of(grad), _USED, {})
+    return bool(marks.get(address(as_engine_tensor(grad))) == write_count(grad))

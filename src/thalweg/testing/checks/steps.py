@@ -120,8 +120,8 @@ def gives_a_late_parameter_a_first_step(subject: Subject) -> None:
     late.grad = make_gradients([late], 9)[0]
     subject.step(optimizer, params)
     change = (late - subject.params()[-1]).detach()
-    expected, other = (_first_change(subject, size_of_others) for size_of_others in (1.0, 3.0))
-    if float((other - expected).norm()) > 1e-5 * float(expected.norm()):
+    expected, beside_larger = (_first_change(subject, size_of_others) for size_of_others in (1.0, 3.0))
+    if float((beside_larger - expected).norm()) > 1e-5 * float(expected.norm()):
         raise SkippedError("its first step depends on the gradients of other parameters")
     if not expected.any():  # some rules take no step with their first gradient
         assert_identical([change], [expected], "its first step")
