@@ -238,6 +238,19 @@ def test_root_keeps_nothing_in_the_home_of_another_user(
 
 
 @needs_root
+def test_root_makes_no_folder_in_the_home_of_another_user(
+    fresh_machine: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], str]
+) -> None:
+    home = fresh_machine / "home"
+    home.mkdir()
+    give_away(home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    assert f"{home} belongs to another user" in logged()
+    assert os.listdir(home) == []
+
+
+@needs_root
 def test_a_user_without_home_and_passwd_entry_trains_on_kernels(fresh_machine: Path) -> None:
     param = torch.ones(3, requires_grad=True)
     take_steps(optim.SGD([param], backend="compiled"), param)  # imports what the other user may not read

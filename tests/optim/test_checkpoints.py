@@ -302,3 +302,18 @@ def test_a_switched_rule_resumes_before_and_after_the_switch(num_steps: int) -> 
         train(optimizer, 4, skip=num_steps)
     assert_same(copies, params)
     assert not torch.equal(params[0], resting)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [(optim.Prodigy, "d"), (optim.ASGD, "eta"), (optim.ScheduleFreeAdamW, "weight_sum")]
+)
+def test_numbers_that_float32_cannot_hold_are_refused(kind: Any, key: str) -> None:
+    param = torch.ones(3, requires_grad=True)
+    optimizer = kind([param])
+    param.grad = torch.ones(3)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert key in saved["state"][0]
+    saved["state"][0][key] = 1e300
+    with pytest.raises(ParameterError, match=f"state\\['{key}'\\] must be"):
+        optimizer.load_state_dict(saved)

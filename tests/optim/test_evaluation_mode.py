@@ -270,9 +270,8 @@ def test_a_checkpoint_of_an_evaluation_without_the_trained_values_is_refused() -
     before = values_of(model)
     with pytest.raises(ParameterError, match="between eval.* must hold 'train_param' for each parameter.* call eval"):
         optimizer.load_state_dict(saved)
-    saved["state"][0]["train_param"] = torch.zeros(7)
-    for group in saved["param_groups"]:
-        group["evaluating"] = False
+    for record in saved["state"].values():
+        record["train_param"] = torch.zeros(7)
     with pytest.raises(ParameterError, match="'train_param'. must have shape"):
         optimizer.load_state_dict(saved)
     assert all(map(torch.equal, values_of(model), before))
@@ -465,3 +464,27 @@ def test_torchs_asgd_loads_our_checkpoint_of_an_evaluation() -> None:
     theirs = torch.optim.ASGD(model.parameters(), lr=0.5)
     theirs.load_state_dict(optimizer.state_dict())
     theirs.step()
+
+
+def test_a_checkpoint_that_hides_its_evaluation_is_refused() -> None:
+    model = make_model()
+    optimizer = make(AVERAGING[0], model)
+    train(optimizer, model, end=3)
+    optimizer.eval()
+    saved = copy.deepcopy(optimizer.state_dict())
+    for group in saved["param_groups"]:
+        del group["evaluating"]
+    with pytest.raises(ParameterError, match="must say 'evaluating', got 'train_param' in its state"):
+        make(AVERAGING[0], make_model()).load_state_dict(saved)
+
+
+def test_a_key_of_the_users_own_is_no_mode_of_other_rules() -> None:
+    def adamw() -> RuleOptimizer:
+        return optim.AdamW([{"params": [torch.ones(2, requires_grad=True)], "evaluating": True}])
+
+    optimizer = adamw()
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(2)
+    optimizer.step()
+    resumed = adamw()
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.param_groups[0]["evaluating"] is True

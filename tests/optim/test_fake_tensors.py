@@ -41,6 +41,7 @@ def step_once(make: Make, shapes: tuple[tuple[int, ...], ...]) -> list[Layout]:
 
     closure()
     give_curvature(optimizer, [param.detach() for param in params])
+    optimizer.zero_grad()
     optimizer.step(closure)
     return [
         {key: (entry.shape, entry.dtype, entry.stride(), entry.device) for key, entry in optimizer.state[param].items()}

@@ -17,7 +17,7 @@ from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from cases.references import by_tensor, estimating
 from thalweg import optim, rules
-from thalweg.errors import SettingError
+from thalweg.errors import ParameterError, SettingError
 
 SIZES = (3, 2, 4)
 TARGETS = (3.0, -2.0, 5.0)
@@ -674,6 +674,7 @@ def test_a_parameter_without_a_gradient_stays_with_all_state_that_is_its_own(rul
         closure()
         if rule.traits.needs == "curvature":
             optimizer.absorb_gauss_newton(3)
+        optimizer.zero_grad()
         optimizer.step(closure)
 
     step(params[1:])  # the first parameter is late
@@ -693,3 +694,10 @@ def test_a_parameter_without_a_gradient_stays_with_all_state_that_is_its_own(rul
         else:
             assert torch.equal(entry, before[1][key]), key
     assert ("follow the model" in text) == bool(shared)
+
+
+@pytest.mark.parametrize("name", ["prodigy", "dog", "mechanic(sgd)", "moving_average(sgd)"])
+def test_parameters_that_step_together_are_given_once(name: str) -> None:
+    params = [torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)]
+    with pytest.raises(ParameterError, match="a group must have each parameter once"):
+        optim.optimizer_for(name)([params[0], params[1], params[0]])

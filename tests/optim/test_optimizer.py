@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 from cases.rules import CASES, TORCH_CASES, Case, gradients, parameters
 from tests.optim.training import assert_same, each_case, each_of_torchs, fresh, train
 from thalweg import optim, rules
-from thalweg.errors import ParameterError
+from thalweg.errors import ParameterError, SettingError
 from thalweg.optim import keywords
 
 

@@ -391,3 +391,38 @@ def test_lbfgs_takes_closures_that_zero_in_any_way(first: str, zeroes: bool | st
     for _ in range(2):
         optimizer.step(closure)
     assert torch.equal(values_of(model), reference_lbfgs(2))
+
+
+def test_a_scaler_must_unscale_after_the_block() -> None:
+    model = make_model(torch.float32)
+    optimizer = make("sam(sgd)", model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    backward(model, scale=1024.0)
+    scaler.scale(torch.ones(()))  # which creates its scale
+    scaler.unscale_(optimizer)  # as to clip the first gradient
+    with optimizer.perturbed():
+        backward(model, scale=1024.0)
+    before = values_of(model)
+    with pytest.raises(ParameterError, match="a scaler must unscale the second gradients"):
+        scaler.step(optimizer)
+    assert torch.equal(values_of(model), before)
+
+
+@pytest.mark.parametrize("by", ["optimizer", "model"])
+def test_a_block_whose_step_was_left_out_is_forgotten(by: str) -> None:
+    model = make_model()
+    optimizer = make("sam(sgd)", model)
+    by_block_without_step(optimizer, model)
+    (optimizer if by == "optimizer" else model).zero_grad()
+    backward(model)
+    with pytest.raises(ParameterError, match="a step needs a second gradient"):
+        optimizer.step()
+    optimizer.zero_grad()
+    by_closure(optimizer, model)
+    torch.testing.assert_close(values_of(model), sam_by_definition(1), rtol=1e-12, atol=0)
+
+
+def by_block_without_step(optimizer: RuleOptimizer, model: nn.Module) -> None:
+    backward(model)
+    with optimizer.perturbed():
+        backward(model)

@@ -111,3 +111,13 @@ def test_adagrad_has_state_before_its_first_step_as_torchs() -> None:
     ours.add_param_group({"params": [added], "initial_accumulator_value": 0.5})
     assert torch.equal(ours.state[added]["sum"], torch.full((3,), 0.5))
     optim.Adagrad([torch.ones(2, device="meta"), torch.nn.UninitializedParameter()])  # they have no values yet
+
+
+def test_a_frozen_parameter_that_only_stores_numbers_has_no_state() -> None:
+    stored = torch.nn.Parameter(torch.zeros(3).to(torch.float8_e4m3fn), requires_grad=False)
+    for kind in (optim.Adam, optim.Adagrad):
+        param = torch.ones(3, requires_grad=True)
+        optimizer = kind([param, stored])
+        optimizer.share_memory()
+        assert stored not in optimizer.state
+        assert param in optimizer.state

@@ -26,6 +26,7 @@ class Mode:
         evaluating: The parameters hold the values for evaluation.
         perturbed: The parameters hold the values at which a second gradient is computed.
         has_second_gradients: The gradients are those at the perturbed parameters.
+        size_of_second_gradients: The sum of their absolute values when they were computed.
         write_counts: The parameters that ``eval`` has written, and how often each was written to by then. Empty after a
             checkpoint was loaded: the model may be loaded before it or after it.
     """
@@ -33,6 +34,7 @@ class Mode:
     evaluating: bool = False
     perturbed: bool = False
     has_second_gradients: bool = False
+    size_of_second_gradients: Tensor | None = None
     write_counts: Sequence[tuple[Tensor, int]] = ()
 
 

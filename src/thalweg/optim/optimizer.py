@@ -269,6 +269,9 @@ class RuleOptimizer(SecondGradients):
             return checkpoints.with_mode(state_dict, evaluating=self._mode.evaluating)
         return state_dict
 
+    def _evaluates(self, checkpoint: dict[str, Any]) -> bool:
+        return self.rule.traits.has_eval_params and checkpoints.is_evaluating(checkpoint)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class, or of torch's class of the same name, or one that can be converted exactly.
 
@@ -285,7 +288,7 @@ class RuleOptimizer(SecondGradients):
 
         def check(_: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> dict[str, Any]:
             prepared, state = checkpoints.prepare(self, checkpoint, self._warnings.warn)
-            self._loaded = {"state": state, "_mode": Mode(evaluating=checkpoints.is_evaluating(checkpoint))}
+            self._loaded = {"state": state, "_mode": Mode(evaluating=self._evaluates(checkpoint))}
             return prepared
 
         # Hooks run in the order they were registered: this one, the last, sees the final checkpoint.

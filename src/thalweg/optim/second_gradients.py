@@ -4,7 +4,7 @@ import inspect
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,10 @@ Closure = Callable[[], Any]
 
 # The closure that `step` takes.
 _CLOSURE = "a function that zeroes the gradients, computes the loss, calls backward() and returns the loss"
-# An attribute of the memory of gradients that a step has used: the version of each, by its address. The tensors
-# themselves are made anew by FSDP.
+# Attributes of the memory of gradients: of those that a step has used, and of second ones. Each holds the version of
+# each gradient, by its address. The tensors themselves are made anew by FSDP.
 _USED = "_thalweg_used"
+_SECOND = "_thalweg_second"
 # The frames between a step and a scaler or an optimizer of Accelerate that calls it: decorators, hooks, schedulers.
 _MAX_FRAMES = 16
 _REPEATING = ("second gradient", "closure")
@@ -83,6 +84,14 @@ class SecondGradients(EvaluationMode):
             self._drop_gathered_copies()
             swap.restore(self._who)
         self._mode.has_second_gradients = True
+        self._mode.size_of_second_gradients = _size_of(self._grads())
+        for grad in self._grads():
+            _mark(grad, _SECOND)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients, as torch does. A second gradient that was computed for them is forgotten, too."""
+        super().zero_grad(set_to_none)
+        self._mode.has_second_gradients = False
 
     @torch.no_grad()
     def _perturb(self) -> "ParameterSwap":
@@ -96,8 +105,10 @@ class SecondGradients(EvaluationMode):
 
     def _compute_second_gradients(self, closure: Closure | None) -> Any:
         """Make sure that the gradients are those at the perturbed parameters; return the loss of the closure."""
-        if self._mode.has_second_gradients:
+        # Gradients that were computed since then lie in other memory.
+        if self._mode.has_second_gradients and any(_version_at(grad, _SECOND) is not None for grad in self._grads()):
             self._mode.has_second_gradients = False
+            self._check_unscaled()
             return self._call_beside_gradients(closure) if closure else None
         if closure is None:
             if not self._has_zero_gradients():
@@ -162,6 +173,22 @@ class SecondGradients(EvaluationMode):
                         )
             frame = frame.f_back
 
+    def _check_unscaled(self) -> None:
+        """Raise ParameterError if a scaler takes the step and has not unscaled the second gradients."""
+        frame = inspect.currentframe()
+        for _ in range(_MAX_FRAMES):
+            if frame is None:
+                return
+            if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("torch.amp.grad_scaler", "_maybe_opt_step"):
+                size = _size_of(self._grads())
+                if frame.f_locals["self"].get_scale() == 1 or size == 0 or size != self._mode.size_of_second_gradients:
+                    return
+                raise ParameterError(
+                    f"{self._who}: a scaler must unscale the second gradients, got a step with scaled ones. Call "
+                    "scaler.unscale_(optimizer) after `with optimizer.perturbed():` only, or not at all."
+                )
+            frame = frame.f_back
+
     def _other_gradients_error(self) -> ParameterError:
         """Return the error for gradients from before the step, which a closure cannot repeat."""
         return ParameterError(
@@ -206,23 +233,25 @@ class SecondGradients(EvaluationMode):
 
         return repeatable
 
+    def _grads(self) -> Iterator[Tensor]:
+        return (param.grad for param in self._params() if param.grad is not None)
+
     def _params(self) -> Iterator[Tensor]:
         return (param for group in self.param_groups for param in group["params"])
 
     def _with_other_gradients(self) -> list[Tensor]:
         """Return the parameters with a gradient from after the last step; none if all of these are zero."""
-        params = [param for param in self._params() if param.grad is not None and not _is_used(param.grad)]
+        params = [param for param in self._params() if param.grad is not None and not _is_unchanged(param.grad, _USED)]
         return params if _is_any([param.grad for param in params if param.grad is not None]) else []
 
     def _mark_gradients(self) -> None:
         """Mark the gradients as used by a step."""
-        for param in self._params():
-            if param.grad is not None:
-                _mark_as_used(param.grad)
+        for grad in self._grads():
+            _mark(grad, _USED)
 
     def _has_zero_gradients(self) -> bool:
         """Return True if all gradients are zero, and so those at the perturbed parameters, which are the same."""
-        grads = [param.grad for param in self._params() if param.grad is not None]
+        grads = list(self._grads())
         return bool(grads) and not _is_any(grads)
 
 
@@ -275,6 +304,14 @@ def _is_any(grads: Sequence[Tensor]) -> bool:
     return any(bool(torch.stack(results).any()) for results in by_device.values())
 
 
+def _size_of(grads: Iterable[Tensor]) -> Tensor:
+    """Return the sum of the absolute values of gradients."""
+    sums = [
+        (grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)).abs().float().sum() for grad in grads
+    ]
+    return torch.stack([value.to(sums[0].device) for value in sums]).sum() if sums else torch.zeros(())
+
+
 def _memory_of(grad: Tensor) -> Any:
     """Return the object that lives as long as the memory of a gradient."""
     try:
@@ -283,14 +320,19 @@ def _memory_of(grad: Tensor) -> Any:
         return grad
 
 
-def _mark_as_used(grad: Tensor) -> None:
+def _mark(grad: Tensor, attribute: str) -> None:
     memory = _memory_of(grad)
-    marks = getattr(memory, _USED, {})
-    marks[address(as_engine_tensor(grad))] = write_count(grad)
-    setattr(memory, _USED, marks)
+    versions = getattr(memory, attribute, {})
+    versions[address(as_engine_tensor(grad))] = write_count(grad)
+    setattr(memory, attribute, versions)
 
 
-def _is_used(grad: Tensor) -> bool:
-    """Return True if a step has used a gradient, and nothing has written to it since."""
-    marks = getattr(_memory_of(grad), _USED, {})
-    return bool(marks.get(address(as_engine_tensor(grad))) == write_count(grad))
+def _version_at(grad: Tensor, attribute: str) -> int | None:
+    """Return the version that a gradient had when it was marked; None if it was not."""
+    versions: dict[int, int] = getattr(_memory_of(grad), attribute, {})
+    return versions.get(address(as_engine_tensor(grad)))
+
+
+def _is_unchanged(grad: Tensor, attribute: str) -> bool:
+    """Return True if a gradient was marked, and nothing has written to it since."""
+    return _version_at(grad, attribute) == write_count(grad)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from thalweg.optim.parameter_checks import can_be_trained
 from thalweg.optim.state_entries import as_engine_tensor
 from thalweg.optim.step_preparation import StepPreparation
 
@@ -56,4 +57,4 @@ class SharedMemory(StepPreparation):
 
 def _can_have_state(param: Tensor) -> bool:
     """Return True if a parameter has values now that an optimizer can change."""
-    return not is_lazy(param) and not param.is_meta and (param.is_floating_point() or param.is_complex())
+    return not is_lazy(param) and not param.is_meta and can_be_trained(param)

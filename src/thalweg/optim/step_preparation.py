@@ -203,8 +203,16 @@ class StepPreparation(torch.optim.Optimizer):
         return [(self._part(number), self._programs[number][2]) for number in range(len(self.param_groups))]
 
     def _check_with_other_groups(self, group: dict[str, Any]) -> None:
-        """Raise SettingError if settings of a new group must be equal to those of the others and are not."""
+        """Raise an error if settings of a new group must be equal to those of the others, or for its duplicates."""
         groups = [*self.param_groups, group]
+        traits = self.rule.traits
+        if traits.has_shared_state or traits.counts_missed_steps:
+            params = [entry[1] if isinstance(entry, tuple) else entry for entry in group["params"]]
+            if len(set(map(id, params))) < len(params):
+                raise ParameterError(
+                    f"{self._who}: a group must have each parameter once, since all parameters take their steps "
+                    "together, got one twice. Remove it."
+                )
         if self.rule.traits.needs == "closure":
             closure_steps.check_settings(self.rule, groups)
         if self.rule.traits.has_shared_state:

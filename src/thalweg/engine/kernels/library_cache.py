@@ -121,7 +121,11 @@ def _opened_folder(*, create: bool) -> Iterator[int]:
             return descriptor
 
         path = _cache_home()
-        if create:
+        if create and not path.exists():
+            # In a folder of the user alone: root must leave nothing in the home of somebody else.
+            parent = next(folder for folder in path.parents if folder.exists())
+            if parent.stat().st_uid != os.geteuid():
+                raise PermissionError(f"{parent} belongs to another user")
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = opened(path)
         # Folders like /tmp belong to root. The owner of any other folder could replace what it contains.

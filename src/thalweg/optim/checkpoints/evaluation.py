@@ -33,6 +33,15 @@ def is_evaluating(saved: Mapping[str, Any]) -> bool:
 
 def check_evaluation(rule: Rule, saved: Mapping[str, Any]) -> None:
     """Raise ParameterError if a checkpoint was saved in an evaluation, and the values to train on are not in it."""
+    if not rule.traits.has_eval_params:  # a key of this name is the user's own
+        return
+    if not is_evaluating(saved) and any(
+        isinstance(record, Mapping) and TRAIN_PARAM in record for record in saved["state"].values()
+    ):
+        raise ParameterError(
+            f"{rule.name}: the groups of a checkpoint that was saved between eval() and train() must say "
+            f"{EVALUATING!r}, got {TRAIN_PARAM!r} in its state and no such group. Pass the result of state_dict()."
+        )
     for group in saved["param_groups"]:
         if not isinstance(group.get(EVALUATING, False), bool):
             raise ParameterError(

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from thalweg.engine.core import precision
 from thalweg.engine.core.program import Program
+from thalweg.engine.core.shards import distribute_like, is_dtensor
 from thalweg.errors import ParameterError, SettingError
 from thalweg.optim.checkpoints.evaluation import TRAIN_PARAM
 from thalweg.optim.checkpoints.origins import Origin
@@ -21,6 +22,7 @@ from thalweg.rules.composition.wrapper import unwrap
 from thalweg.rules.core.state import StateTensor, like_param
 
 _MAX_STEP = 2.0**53  # beyond, float64 does not hold every whole number
+_MAX_NUMBER = torch.finfo(torch.float32).max
 _TRAIN_PARAM = like_param(unit="θ", key=TRAIN_PARAM)
 
 
@@ -72,7 +74,7 @@ class RecordReader:
         layouts = [self._layout(rule, param) for rule in self._rules]
         scalars = ("step", *self._rules[0].traits.recurrent_scalars)
         declared = {tensor.key: tensor for layout in reversed(layouts) for tensor in layout.values()}
-        present = {key: value for key, value in record.items() if value is not None}
+        present = {key: _placed(value, param) for key, value in record.items() if value is not None}
         if not present:
             return {}
         self._check_other_keys(record, {*scalars, *declared})
@@ -115,8 +117,8 @@ class RecordReader:
 
     def _check_scalar(self, key: str, value: Any) -> None:
         number = step_count(value) if key == "step" else _finite_number(value)
-        if number is None:
-            condition = "a whole number of steps" if key == "step" else "one finite number"
+        if number is None or (key != "step" and abs(number) > _MAX_NUMBER):
+            condition = "a whole number of steps" if key == "step" else "one number that float32 can hold"
             raise ParameterError(
                 f"{self._who}: state[{key!r}] must be {condition}, got {_shown(value)}. Pass the result of "
                 "state_dict()."
@@ -127,7 +129,9 @@ class RecordReader:
         reason = None
         if not isinstance(entry, Tensor):
             # Rules with one number for all elements: other libraries keep a plain number.
-            if declared.shape(as_engine_tensor(param).shape) == torch.Size([]) and _finite_number(entry) is not None:
+            number = _finite_number(entry)
+            is_scalar = declared.shape(as_engine_tensor(param).shape) == torch.Size([])
+            if is_scalar and number is not None and abs(number) <= _MAX_NUMBER:
                 return
             reason = _shown(entry)
         elif entry.layout != torch.strided or entry.is_nested:
@@ -191,6 +195,13 @@ class RecordReader:
                 if key not in {tensor.key for tensor in layout.values()}:
                     return name
         return None
+
+
+def _placed(value: Any, param: Tensor) -> Any:
+    """Return an entry; a whole one of a parameter that is divided over processes is divided likewise."""
+    if isinstance(value, Tensor) and not is_dtensor(value) and value.dim() and value.shape == param.shape:
+        return distribute_like(value, param)
+    return value
 
 
 def _finite_number(value: Any) -> float | None:
