@@ -40,7 +40,7 @@ LIBRARIES = {
 SELECTED = {"heavyball": {"AdamW", "LaProp", "Muon", "PSGDPRO", "Scion", "SOAP"}}
 # Rules for matrices get matrices only. An optimizer that refuses other shapes gets them too, without an entry here.
 MATRICES_ONLY = {"Muon", "AdaMuon", "AdaGO", "Conda", "SpectralSphere"}
-# The kit passes gradients; these need closures or sparse gradients, or are base classes.
+# The kit passes dense gradients; these need closures or sparse gradients (ours takes both), or are base classes.
 NOT_CHECKED = {"LBFGS", "SparseAdam", "Optimizer", "RuleOptimizer"}
 MATRIX_SHAPES = ((5, 3), (4, 6))
 MIXED_SHAPES = ((5, 3), (4, 3, 3, 3), (7,))
@@ -54,7 +54,12 @@ def optimizer_classes(library: str) -> dict[str, type]:
         reexported = kind.__module__.startswith("torch.") and library != "torch.optim"
         if name not in SELECTED.get(library, {name}):
             continue
-        if name in NOT_CHECKED or reexported or name.endswith("Closure") or name != kind.__name__:
+        if (
+            (name in NOT_CHECKED and f"{library}.{name}" != "thalweg.optim.SparseAdam")
+            or reexported
+            or name.endswith("Closure")
+            or name != kind.__name__
+        ):
             continue
         if not issubclass(kind, torch.optim.Optimizer) and "ScheduleFree" not in name:
             continue
