@@ -215,3 +215,15 @@ def test_the_form_of_decay_of_torchs_checkpoints_is_that_of_the_rule(kind: str) 
         getattr(optim, right)(fresh()).load_state_dict(theirs.state_dict())
         with pytest.raises(ParameterError, match=f"Load it into {right}"):
             getattr(optim, wrong)(fresh()).load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", ["AdamWScheduleFree", "SGDScheduleFree"])
+def test_a_parameter_that_would_join_at_a_later_step_of_its_group_is_refused(name: str) -> None:
+    params = [torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)]
+    theirs = getattr(schedulefree, name)(params)
+    theirs.train()
+    params[0].grad = torch.ones(3)
+    theirs.step()
+    ours = optim.ScheduleFreeAdamW if name.startswith("AdamW") else optim.ScheduleFreeSGD
+    with pytest.raises(ParameterError, match="must have state to be continued exactly.* got none of 1"):
+        ours(params).load_state_dict(theirs.state_dict())

@@ -1,8 +1,8 @@
 """Conversions: checkpoints of other libraries that our rules continue exactly, declared in one table.
 
 A library is known by the keys of its groups. Its checkpoint is converted only at settings at which both formulas are
-the same. Numbers that it keeps in a group become entries of the state of each parameter. A parameter that had no
-gradient yet has no state, and starts at its own first step; most of these libraries count it with its group.
+the same. Numbers that it keeps in a group become entries of the state of each parameter. Where a group counts the
+steps, a parameter without state would go on differently, and is refused.
 """
 
 import math
@@ -194,6 +194,7 @@ def _convert(conversion: Conversion, settings: list[str], saved: Mapping[str, An
         own |= {keyword: own_form(group[keyword]) for keyword, own_form in conversion.settings.items()}
         groups.append(own)
         unknown_keys.append(unknown)
+        _check_counts(conversion, group, state)
         for index in group["params"]:
             if isinstance(record := state.get(index), Mapping) and record:
                 state[index] = _convert_record(conversion, group, record)
@@ -211,6 +212,20 @@ def _check_required(conversion: Conversion, group: Mapping[str, Any]) -> None:
         raise ParameterError(
             f"{conversion.rule}: a checkpoint of {conversion.source} must have {text} to be continued exactly, got "
             f"{problem}. {conversion.remedy}"
+        )
+
+
+def _check_counts(conversion: Conversion, group: Mapping[str, Any], state: Mapping[Any, Any]) -> None:
+    """Raise ParameterError if a parameter joins after the first step of its group, and the group counts the steps.
+
+    There its first step would be a later one of the group; ours counts the steps of each parameter.
+    """
+    without_state = [index for index in group["params"] if not state.get(index)]
+    if "step" in conversion.from_group and without_state and len(without_state) < len(group["params"]):
+        raise ParameterError(
+            f"{conversion.rule}: each parameter in a checkpoint of {conversion.source} must have state to be continued "
+            f"exactly, since a group counts the steps there, got none of {', '.join(map(str, without_state))}. "
+            "Take all parameters through a step there first, or start this optimizer anew."
         )
 
 
