@@ -22,6 +22,7 @@ CASES: dict[str, Case] = {
         case.__name__: case
         for case in (
             training_cases.resumes_from_files,
+            training_cases.whole_checkpoints_of_an_evaluation_resume,
             training_cases.mixed_precision_steps_as_torch,
             placement_cases.gradients_are_placed_as_parameters,
             placement_cases.tensor_parallel_trains_as_one_process,

@@ -1,5 +1,6 @@
 """Cases of trainings in two processes: they end as in one process, and where they were resumed to the bit."""
 
+import copy
 import warnings
 from functools import partial
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -79,6 +81,28 @@ def resumes_from_files(rank: int) -> None:
         training.through_files(resumed)
         for trained in (training, resumed):
             trained.run([2, 3])
+        assert torch.equal(training.evaluate(), resumed.evaluate()), name
+
+
+def whole_checkpoints_of_an_evaluation_resume(rank: int) -> None:
+    """A checkpoint that holds whole tensors, saved between eval() and train(), goes on to the same bits."""
+    options = StateDictOptions(full_state_dict=True)
+    for name in ("AdamW", "ScheduleFreeAdamW"):
+        training, resumed = (start(STRATEGIES["FSDP2"], OPTIMIZERS[name], rank) for _ in range(2))
+        training.run(range(3))
+        training.optimizer.eval()
+        of_model, of_optimizer = copy.deepcopy(get_state_dict(training.model, training.optimizer, options=options))
+        training.optimizer.train()
+        set_state_dict(
+            resumed.model,
+            resumed.optimizer,
+            model_state_dict=of_model,
+            optim_state_dict=of_optimizer,
+            options=options,
+        )
+        resumed.optimizer.train()
+        for trained in (training, resumed):
+            trained.run([3, 4])
         assert torch.equal(training.evaluate(), resumed.evaluate()), name
 
 
