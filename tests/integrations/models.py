@@ -1,5 +1,9 @@
 """The model, the data and the optimizers that trainers of other libraries train here."""
 
+import os
+import signal
+import time
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -12,7 +16,7 @@ from thalweg.optim import RuleOptimizer
 WORDS, LENGTH = 32, 8
 
 Make = Callable[[nn.Module], RuleOptimizer]
-# Each with an evaluation, a checkpoint, an interruption and a resume.
+# Each with an evaluation, a checkpoint, a kill and a resume.
 OPTIMIZERS: dict[str, Make] = {
     "AdamW": lambda model: optim.AdamW(model.parameters(), lr=1e-2),
     "Prodigy": lambda model: optim.Prodigy(model.parameters(), d0=1e-3),
@@ -57,5 +61,25 @@ def assert_same_bits(model: nn.Module, expected: nn.Module) -> None:
     assert all(map(torch.equal, values_of(model), values_of(expected)))
 
 
-class Interruption(Exception):  # noqa: N818  (no error of ours)
-    """Ends a training in the middle."""
+def run_until_killed(train: Callable[[], object]) -> None:
+    """Run a training in a forked process that kills itself. Fail if it ends in another way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of threads that the new process does not have
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os.environ["CC"] = " "  # no kernels: a process that is killed leaves its compiler behind
+            train()
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 300
+    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == -signal.SIGKILL
+
+
+def kill_this_process() -> None:
+    """End this process as a power cut would: nothing is written, nothing is closed."""
+    os.kill(os.getpid(), signal.SIGKILL)

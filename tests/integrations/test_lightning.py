@@ -1,4 +1,4 @@
-"""Lightning: evaluation, saving, an interruption and a resume end at the same bits; closures and accumulation."""
+"""Lightning: evaluation, saving, a kill and a resume end at the same bits; closures and accumulation."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,15 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tests.integrations.models import OPTIMIZERS, Interruption, assert_same_bits, make_model, make_words, values_of
+from tests.integrations.models import (
+    OPTIMIZERS,
+    assert_same_bits,
+    kill_this_process,
+    make_model,
+    make_words,
+    run_until_killed,
+    values_of,
+)
 from tests.integrations.page import from_the_page
 from thalweg.errors import ParameterError
 
@@ -52,13 +60,13 @@ class AccumulatingModule(SAMModule, Module):
     """The module on the page."""
 
 
-class InterruptAt(pl.Callback):
+class KillAt(pl.Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         if trainer.global_step == self.step:
-            raise Interruption
+            kill_this_process()
 
 
 def fit(
@@ -98,9 +106,8 @@ def fit(
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_run_with_validations_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
     whole = fit(Module(name), tmp_path / "whole")
-    with pytest.raises(Interruption):
-        fit(Module(name), tmp_path / "interrupted", InterruptAt(10))
-    resumed = fit(Module(name), tmp_path / "interrupted", resume=True)
+    run_until_killed(lambda: fit(Module(name), tmp_path / "killed", KillAt(10)))
+    resumed = fit(Module(name), tmp_path / "killed", resume=True)
     assert_same_bits(resumed, whole)
     assert resumed.validation_losses[-1] == whole.validation_losses[-1]
     assert not any(map(torch.equal, values_of(whole), values_of(Module(name))))

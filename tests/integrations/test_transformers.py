@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: evaluation, saving, an interruption and a resume end at the same bits."""
+"""Hugging Face's Trainer: evaluation, saving, a kill and a resume end at the same bits."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArgu
 
 from tests.integrations.models import (
     OPTIMIZERS,
-    Interruption,
     assert_same_bits,
+    kill_this_process,
     make_model,
     make_words,
+    run_until_killed,
     values_of,
 )
 from tests.integrations.page import code_on_the_page, from_the_page
@@ -36,13 +37,13 @@ ARGUMENTS: dict[str, Any] = {
 SAMTrainer: type[Trainer] = from_the_page("SAMTrainer")
 
 
-class InterruptAt(TrainerCallback):
+class KillAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step:
-            raise Interruption
+            kill_this_process()
 
 
 def make_trainer(name: str, folder: Path, *, model: GPT2LMHeadModel | None = None, **arguments: Any) -> Trainer:
@@ -63,11 +64,10 @@ def test_a_run_with_evaluations_resumes_to_the_same_bits(name: str, tmp_path: Pa
     start = values_of(whole.model)
     whole.train()
     assert not any(map(torch.equal, values_of(whole.model), start))
-    interrupted = make_trainer(name, tmp_path / "interrupted")
-    interrupted.add_callback(InterruptAt(5))
-    with pytest.raises(Interruption):
-        interrupted.train()
-    resumed = make_trainer(name, tmp_path / "interrupted")
+    killed = make_trainer(name, tmp_path / "killed")
+    killed.add_callback(KillAt(5))
+    run_until_killed(killed.train)
+    resumed = make_trainer(name, tmp_path / "killed")
     resumed.train(resume_from_checkpoint=True)
     assert_same_bits(resumed.model, whole.model)
 
