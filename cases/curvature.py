@@ -1,6 +1,5 @@
 """Optimizers that need estimates of curvature, for tests and benchmarks that pass gradients alone."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,12 +12,9 @@ from thalweg.engine.core.precision import compute_dtype
 class FirstEstimate(optim.RuleOptimizer):
     """Takes the first estimate of each parameter from its first gradient, unless somebody else has given one."""
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        with torch.enable_grad():
-            loss = closure() if closure is not None else None
+    def _prepare_steps(self, occurrence: int = 1) -> Any:
         self._update_curvature(self._first_estimate)
-        super().step()
-        return loss
+        return super()._prepare_steps(occurrence)
 
     def _first_estimate(self, param: Tensor) -> Tensor | None:
         if param.grad is None or "step" in self.state.get(param, {}):

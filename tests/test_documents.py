@@ -174,12 +174,8 @@ def test_the_kit_found_what_is_known_of_released_libraries(library: str, name: s
     assert outcomes[check] == "failed"
 
 
-# Rprop's learning rate is the size of its first step alone; the others look at the whole model.
-OUR_FAILURES = {
-    "DoG": ["gives_a_late_parameter_a_first_step"],
-    "DoWG": ["gives_a_late_parameter_a_first_step"],
-    "Rprop": ["obeys_schedulers"],
-}
+# Rprop's learning rate is the size of its first step alone.
+OUR_FAILURES = {"Rprop": ["obeys_schedulers"]}
 
 
 def test_the_kit_found_what_is_known_of_ours_and_of_other_libraries() -> None:

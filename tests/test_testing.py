@@ -526,7 +526,7 @@ class UsesThreads(torch.optim.SGD):
         torch.ones(300_000).exp()
         return super().step(closure)
 
-parallel._TIMEOUT_S = 4
+parallel._TIMEOUT_S = 10
 subject = Subject(UsesThreads, None, 0.0, {}, SHAPES)
 for check in (parallel._compute_in_a_fork, parallel._train_in_a_fork):
     try:

@@ -130,8 +130,9 @@ def zero_hands_on_groups(rank: int) -> None:
     params = list(make_model().bfloat16().parameters())
     check_refused("random numbers", lambda: ZeroRedundancyOptimizer(params, optim.AdamW, rounding="stochastic"))
     params = list(make_model().parameters())
-    optimizer = ZeroRedundancyOptimizer(params[:3], optim.optimizer_for("muon+adamw"), lr=0.1)
-    optimizer.add_param_group({"params": params[3:], "lr": 0.2})
+    groups = [{"params": params[:3], "rule": "adamw"}]
+    optimizer = ZeroRedundancyOptimizer(groups, optim.optimizer_for("muon+adamw"), lr=0.1)
+    optimizer.add_param_group({"params": params[3:], "rule": "adamw", "lr": 0.2})
     assert [group["lr"] for group in optimizer.optim.param_groups] == [0.1, 0.2]
     optimizer = ZeroRedundancyOptimizer(params[:1], optim.AdamW)  # one rank has no parameter
     params[0].grad = torch.ones_like(params[0])

@@ -100,8 +100,8 @@ def _check_structure(rule: Rule, groups: Groups, saved: Any) -> None:
 
 def _complete(rule: Rule, defaults: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
     """Return a saved group with defaults for missing settings and without the keys that only torch's groups have."""
-    others = {*keywords.TORCH_ONLY, *([EVALUATING] if rule.traits.has_eval_params else [])}
-    own_settings = {key: value for key, value in group.items() if key not in others}
+    dropped = {*keywords.TORCH_ONLY, *([EVALUATING] if rule.traits.has_eval_params else [])}
+    own_settings = {key: value for key, value in group.items() if key not in dropped}
     completed = {**defaults, **own_settings}
     return completed | keywords.check_common(rule, completed)
 

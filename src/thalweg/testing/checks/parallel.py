@@ -41,7 +41,7 @@ def _train_in_a_fork(subject: Subject, rank: int) -> None:
     if rank == 0:
         expected = _train(subject)
         # A process of its own, because threads that were used once stay.
-        _fork_and_wait("after a large operation, training", use_threads_then_train)
+        _fork_and_wait("after a large operation, training", use_threads_then_train, leads_group=True)
 
 
 def _compute_in_a_fork(subject: Subject, rank: int) -> None:
@@ -51,7 +51,7 @@ def _compute_in_a_fork(subject: Subject, rank: int) -> None:
         _fork_and_wait("the child", _use_threads, _TIMEOUT_S / 2)
 
     if rank == 0:
-        _fork_and_wait("after training, a large operation", train_then_compute)
+        _fork_and_wait("after training, a large operation", train_then_compute, leads_group=True)
 
 
 def _train(subject: Subject) -> list[Tensor]:
@@ -84,12 +84,23 @@ def counts_steps_in_shared_memory(subject: Subject) -> None:
     assert_identical(params, expected, "5 steps, 2 of them by another process")
 
 
-def _fork_and_wait(description: str, function: Callable[[], object], timeout_s: float | None = None) -> None:
-    """Run a function in a forked process. Fail if it raises or does not end."""
+def _fork_and_wait(
+    description: str, function: Callable[[], object], timeout_s: float | None = None, *, leads_group: bool = False
+) -> None:
+    """Run a function in a forked process. Fail if it raises or does not end.
+
+    Args:
+        description: What the process does, for the message.
+        function: The function.
+        timeout_s: The time limit.
+        leads_group: If true, all processes that it has forked are ended with it.
+    """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
+            if leads_group:
+                os.setpgid(0, 0)
             function()
             message = b""
         except BaseException as error:
@@ -103,7 +114,7 @@ def _fork_and_wait(description: str, function: Callable[[], object], timeout_s: 
         while os.waitpid(pid, os.WNOHANG)[0] == 0:
             if time.monotonic() > deadline:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    (os.killpg if leads_group else os.kill)(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise AssertionError(f"{description} did not end in {timeout_s:g} s")
             time.sleep(0.002)
