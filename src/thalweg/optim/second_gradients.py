@@ -6,6 +6,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from traceback import walk_stack
+from types import FrameType
 from typing import Any
 
 import torch
@@ -27,6 +30,8 @@ _USED = "_thalweg_used"
 _SECOND = "_thalweg_second"
 # The frames between a step and a scaler or an optimizer of Accelerate that calls it: decorators, hooks, schedulers.
 _MAX_FRAMES = 16
+_SCALER_STEP = ("torch.amp.grad_scaler", "_maybe_opt_step")
+_ACCELERATE_STEP = ("accelerate.optimizer", "step")
 _REPEATING = ("second gradient", "closure")
 _WITH_SCALER = defaultdict(
     lambda: "Call scaler.scale(loss).backward(), then scaler.step(optimizer).",
@@ -154,40 +159,31 @@ class SecondGradients(EvaluationMode):
 
     def _check_caller(self) -> None:
         """Raise ParameterError if a closure is called in a way that gives other gradients than those of the loss."""
-        frame = inspect.currentframe()
-        for _ in range(_MAX_FRAMES):
-            if frame is None:
-                return
-            match frame.f_globals.get("__name__"), frame.f_code.co_name:
-                case "torch.amp.grad_scaler", "_maybe_opt_step":
-                    raise ParameterError(
-                        f"{self._who}: a scaler must step without a closure, whose gradients stay scaled, got one. "
-                        f"{_WITH_SCALER[self.rule.traits.needs]}"
-                    )
-                case "accelerate.optimizer", "step" if self.rule.traits.needs in _REPEATING:
-                    if frame.f_locals["self"].gradient_state.num_steps > 1:
-                        raise ParameterError(
-                            f"{self._who}: a closure must compute the gradients of all micro-batches, got one under "
-                            "an Accelerator with gradient accumulation, which calls it for the last one only. Make the "
-                            f"Accelerator without gradient_accumulation_steps. {self._accumulation_remedy}"
-                        )
-            frame = frame.f_back
+        for name, frame in _callers():
+            if name == _SCALER_STEP:
+                raise ParameterError(
+                    f"{self._who}: a scaler must step without a closure, whose gradients stay scaled, got one. "
+                    f"{_WITH_SCALER[self.rule.traits.needs]}"
+                )
+            accumulates = name == _ACCELERATE_STEP and frame.f_locals["self"].gradient_state.num_steps > 1
+            if accumulates and self.rule.traits.needs in _REPEATING:
+                raise ParameterError(
+                    f"{self._who}: a closure must compute the gradients of all micro-batches, got one under an "
+                    "Accelerator with gradient accumulation, which calls it for the last one only. Make the "
+                    f"Accelerator without gradient_accumulation_steps. {self._accumulation_remedy}"
+                )
 
     def _check_unscaled(self) -> None:
         """Raise ParameterError if a scaler takes the step and has not unscaled the second gradients."""
-        frame = inspect.currentframe()
-        for _ in range(_MAX_FRAMES):
-            if frame is None:
-                return
-            if (frame.f_globals.get("__name__"), frame.f_code.co_name) == ("torch.amp.grad_scaler", "_maybe_opt_step"):
-                size = _size_of(self._grads())
-                if frame.f_locals["self"].get_scale() == 1 or size == 0 or size != self._mode.size_of_second_gradients:
-                    return
-                raise ParameterError(
-                    f"{self._who}: a scaler must unscale the second gradients, got a step with scaled ones. Call "
-                    "scaler.unscale_(optimizer) after `with optimizer.perturbed():` only, or not at all."
-                )
-            frame = frame.f_back
+        scaler = next((frame.f_locals["self"] for name, frame in _callers() if name == _SCALER_STEP), None)
+        if scaler is None or scaler.get_scale() == 1:
+            return
+        size = _size_of(self._grads())
+        if size != 0 and size == self._mode.size_of_second_gradients:
+            raise ParameterError(
+                f"{self._who}: a scaler must unscale the second gradients, got a step with scaled ones. Call "
+                "scaler.unscale_(optimizer) after `with optimizer.perturbed():` only, or not at all."
+            )
 
     def _other_gradients_error(self) -> ParameterError:
         """Return the error for gradients from before the step, which a closure cannot repeat."""
@@ -310,6 +306,12 @@ def _size_of(grads: Iterable[Tensor]) -> Tensor:
         (grad.coalesce().values() if grad.is_sparse else as_engine_tensor(grad)).abs().float().sum() for grad in grads
     ]
     return torch.stack([value.to(sums[0].device) for value in sums]).sum() if sums else torch.zeros(())
+
+
+def _callers() -> Iterator[tuple[tuple[Any, str], FrameType]]:
+    """Yield the module and the function of each frame that may be that of a trainer, from the inside."""
+    for frame, _ in islice(walk_stack(inspect.currentframe()), _MAX_FRAMES):
+        yield (frame.f_globals.get("__name__"), frame.f_code.co_name), frame
 
 
 def _memory_of(grad: Tensor) -> Any:
