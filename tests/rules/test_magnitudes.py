@@ -19,6 +19,7 @@ from thalweg.rules.math.matrices import (
     MIN_NORM,
     averaged_mode_gram,
     frobenius_norm,
+    inverse_root,
     iteration_polynomials,
     newton_schulz,
 )
@@ -85,11 +86,9 @@ def test_gradients_with_zeros_or_of_low_rank_stay_in_bounds(rule: rules.Rule, st
 
 @each_rule
 def test_tensors_whose_sum_of_squares_is_too_large_for_float32(rule: rules.Rule) -> None:
-    # Shampoo's sum of gradient products ends at the largest number, and steps are then up to three times as long.
-    limit = 3 if isinstance(rule, rules.Shampoo) else 1.5
     for deviation in deviations(rule, [1e18] * 4, torch.float32, shapes=((24, 20), (500,))):
         assert deviation.is_finite
-        assert deviation.step < limit, deviation
+        assert deviation.step < 1.5, deviation
         assert deviation.step > 0.5 or deviation.change < 0.02, deviation
 
 
@@ -168,9 +167,30 @@ def test_gram_matrices_beyond_the_largest_number_keep_their_eigenvectors() -> No
     result = averaged_mode_gram(mean, grad, 0, 0.5, 0.5)
     exact = 0.5 * mean.double() + 0.5 * grad.double() @ grad.double().mT
     assert result.isfinite().all()
-    torch.testing.assert_close(result / result.trace(), (exact / exact.trace()).float(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(result.double() / result.double().trace(), exact / exact.trace(), rtol=1e-5, atol=1e-7)
     small = averaged_mode_gram(mean / 1e38, grad / 1e19, 0, 0.5, 0.5)
     assert torch.equal(small, (0.5 * mean / 1e38).addmm_(0.5 * (grad / 1e19), (grad / 1e19).mT))
+
+
+@pytest.mark.parametrize("roots", ["exact", "native", "tracked"])
+def test_shampoo_is_exact_while_its_sums_are_representable(roots: str) -> None:
+    """The traces of these sums are above the largest float32; no element is."""
+    rule = rules.Shampoo(roots=roots)
+    (deviation,) = deviations(rule, [1e17] * 8, torch.float32, shapes=((130, 140),))
+    assert deviation.is_finite
+    assert deviation.change < (0.05 if roots == "tracked" else 1e-3), deviation
+    assert deviation.step < 1.01, deviation
+
+
+def test_inverse_roots_scale_with_their_matrix() -> None:
+    grad = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
+    matrix = grad @ grad.mT
+    for scale in (2.0**-60, 2.0**120):
+        expected = inverse_root(matrix, 4) * scale**-0.25
+        for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4)):
+            torch.testing.assert_close(inverse_root(matrix * scale, 4, dtype), expected, rtol=tolerance, atol=0.0)
+    largest = torch.full((4, 4), torch.finfo(torch.float32).max)
+    assert inverse_root(largest, 4, torch.float32).isfinite().all()
 
 
 @pytest.mark.parametrize("smallest", [1e-25, 1e25])

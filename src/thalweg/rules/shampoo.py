@@ -37,6 +37,7 @@ from thalweg.rules.math.matrices import (
     inverse_root_from_eigenpairs,
     matrix_per_dim,
     mode_product,
+    normalized,
     power_iteration,
     rayleigh_quotients,
 )
@@ -110,8 +111,9 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
         if self.roots != "tracked":
             dtype = torch.float64 if self.roots == "exact" else h.dtype
             return {f"root{dim}": inverse_root(h, order, dtype)}
+        h, scale = normalized(h)
         basis = eigenvectors(h.double()).to(h.dtype) if c.is_first else power_iteration(getattr(state, f"q{dim}"), h)[0]
         return {
-            f"root{dim}": inverse_root_from_eigenpairs(basis, rayleigh_quotients(h, basis), order, h.dtype),
+            f"root{dim}": inverse_root_from_eigenpairs(basis, rayleigh_quotients(h, basis), order, h.dtype, scale),
             f"q{dim}": basis,
         }

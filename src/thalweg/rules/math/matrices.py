@@ -24,7 +24,7 @@ STRIP_ROWS = 192
 # Steps of the iteration for each multiplication of a long matrix. More steps lose digits: in float32 three are as exact
 # as one for all singular values, and five are up to a hundred times less exact.
 _STEPS_PER_PRODUCT = 3
-_LARGEST_TRACE = 0.5  # of a gram matrix, as a share of the largest number: products with it must not overflow
+_LARGEST_DIAGONAL = 0.5  # of a gram matrix, as a share of the largest number: a rounded sum must not overflow
 _LONG_RATIO = 1.5  # columns per row from which on this multiplies less (measured: 0.85 of the time at 2, 0.65 at 4)
 
 
@@ -90,16 +90,19 @@ def _quadratic(square: Tensor, polynomial: Sequence[Any]) -> Tensor:
     return a * identity + b * square + c * gram(square)
 
 
-def inverse_root_from_eigenpairs(vectors: Tensor, values: Tensor, order: int, dtype: torch.dtype) -> Tensor:
-    """Return A^(-1/order) of a positive semi-definite matrix A with these eigenvectors (columns) and eigenvalues.
+def inverse_root_from_eigenpairs(
+    vectors: Tensor, values: Tensor, order: int, dtype: torch.dtype, scale: Tensor
+) -> Tensor:
+    """Return A^(-1/order) of a positive semi-definite matrix A with these eigenvectors (columns).
 
-    `dtype` is that of A. Eigenvalues that it cannot distinguish from zero, and may even make negative, are raised to
-    the smallest that it can: their inverses would be noise that is far larger than all other elements.
+    `values` are its eigenvalues over `scale`, of shape (..., 1, 1), and `dtype` is that of A. Eigenvalues that it
+    cannot distinguish from zero, and may even make negative, are raised to the smallest that it can: their inverses
+    would be noise that is far larger than all other elements.
     """
-    limits = torch.finfo(dtype)
+    limits, unit = torch.finfo(dtype), scale.squeeze(-1)
     smallest = values.amax(-1, keepdim=True) * (limits.eps * values.shape[-1])
-    powers = torch.maximum(values, torch.clamp(smallest, min=limits.tiny)) ** (-0.5 / order)
-    return gram(vectors * powers.unsqueeze(-2)).to(dtype)
+    powers = torch.maximum(values, torch.maximum(smallest, limits.tiny / unit)) ** (-0.5 / order)
+    return gram(vectors * (powers * unit ** (-0.5 / order)).unsqueeze(-2)).to(dtype)
 
 
 def inverse_root(matrix: Tensor, order: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -107,8 +110,19 @@ def inverse_root(matrix: Tensor, order: int, dtype: torch.dtype = torch.float64)
 
     The default is float64, since small eigenvalues have the largest effect.
     """
-    values, vectors = eigh(matrix.to(dtype))
-    return inverse_root_from_eigenpairs(vectors, values, order, matrix.dtype)
+    wide, scale = normalized(matrix.to(dtype))
+    values, vectors = eigh(wide)
+    return inverse_root_from_eigenpairs(vectors, values, order, matrix.dtype, scale)
+
+
+def normalized(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a matrix over a power of two, and this power, of shape (..., 1, 1).
+
+    The elements are then below 2, so neither its eigenvalues nor products with it overflow, and no digit is lost.
+    """
+    exponent = torch.frexp(matrix.abs().amax((-2, -1), keepdim=True)).exponent
+    scale = torch.ldexp(torch.ones_like(exponent, dtype=matrix.dtype), exponent - 1)
+    return matrix / scale, scale
 
 
 def eigenvectors(matrix: Tensor) -> Tensor:
@@ -187,9 +201,9 @@ def averaged_mode_gram(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh:
 
     A result that is too large for the dtype is scaled down to the largest that is not: its eigenvectors stay.
     """
-    share = _representable_share(mean, tensor, keep, fresh)
-    x, result = unfold(tensor, dim), share * keep * mean
-    fresh = share * fresh
+    x = unfold(tensor, dim)
+    share = _representable_share(mean, x, keep, fresh)
+    result, fresh = share * keep * mean, share * fresh
     if not _exploits_symmetry(x):
         return result.addmm_(fresh * x, x.mT)
     for rows, columns, mirrored in _strips(x):
@@ -198,14 +212,15 @@ def averaged_mode_gram(mean: Tensor, tensor: Tensor, dim: int, keep: Any, fresh:
     return result
 
 
-def _representable_share(mean: Tensor, tensor: Tensor, keep: Any, fresh: Any) -> Tensor:
-    """Return the factor, at most 1, that brings the trace of an averaged gram matrix into the range of its dtype."""
-    limits = torch.finfo(mean.dtype)
-    # Over the square root of the largest number, a square stays below 1.
-    unit = limits.max**-0.5
-    norm = frobenius_norm(tensor.reshape(1, -1) * unit).view(())
-    trace = keep * (mean.diagonal() / limits.max).sum() + fresh * norm * norm
-    return torch.clamp(_LARGEST_TRACE / trace, max=1.0)
+def _representable_share(mean: Tensor, x: Tensor, keep: Any, fresh: Any) -> Tensor:
+    """Return the factor, at most 1, that brings an averaged gram matrix of `x` into the range of its dtype.
+
+    No element of such a matrix is larger than the largest on its diagonal.
+    """
+    largest = torch.finfo(mean.dtype).max
+    squares = torch.linalg.vector_norm(x * largest**-0.5, dim=-1) ** 2  # of the rows, as a share of the largest number
+    diagonal = keep * (mean.diagonal() / largest) + fresh * squares
+    return torch.clamp(_LARGEST_DIAGONAL / diagonal.amax(), max=1.0)
 
 
 def matrix_per_dim(
