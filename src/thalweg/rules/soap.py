@@ -15,7 +15,8 @@ or column. A parameter without a rotated dimension is updated by Adam, one step 
 Use: language models and image models with larger batches, at AdamW's settings with a larger η. With one_sided it takes
 a quarter of the time on the matrices of a transformer.
 Avoid: dimensions of many thousands: each needs square matrices of its size. Vectors with precondition_1d: few gradients
-determine few eigenvectors of a vector, and rounding determines the others.
+determine few eigenvectors of a vector, and rounding determines the others. The same holds for batches with fewer
+examples than a dimension: runs whose gradients differ in the last digit end at different weights.
 Source: Vyas et al. 2024, arXiv:2409.11321, Algorithm 3.
 Departs: the first step, ε before the correction, the decay after the step, N, and vectors that are not rotated, as in
 the authors' code, except that matrices of one row or column count as vectors. m is stored in the basis in which it is

@@ -1,8 +1,8 @@
 """Parameter names: those of a model that is compiled, distributed or wrapped are those of the model inside."""
 
-# The attributes under which torch's wrappers hold a module: torch.compile, DataParallel and DDP, FSDP, and activation
-# checkpointing.
-_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+# The child of `torch.compile`, `FullyShardedDataParallel` and `checkpoint_wrapper`. No other module has these names.
+PRIVATE_CHILDREN = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPERS = frozenset({"module", *PRIVATE_CHILDREN})  # "module" is the child of DataParallel and DDP
 
 
 def unwrapped_name(name: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
-# The child of `torch.compile`, `FullyShardedDataParallel` and `checkpoint_wrapper`. No other module has these names.
-_PRIVATE_CHILDREN = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+from thalweg.optim.checkpoints.parameter_names import PRIVATE_CHILDREN
+
 _DATA_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 # The beginning of the names of classes that `fully_shard`, `replicate` and `parametrize` derive from that of a module.
 _DERIVED_PREFIXES = ("FSDP", "Replicate", "Parametrized")
@@ -34,7 +34,7 @@ def _child_name(module: nn.Module) -> str | None:
     """Return the name of the module that this one only runs, or None if it is a module of its own."""
     if isinstance(module, _DATA_PARALLEL):
         return "module"
-    return next((name for name in _PRIVATE_CHILDREN if name in module._modules), None)
+    return next((name for name in PRIVATE_CHILDREN if name in module._modules), None)
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -79,7 +79,7 @@ def clean_name(model: nn.Module, name: str) -> str:
         >>> clean_name(nn.DataParallel(nn.Linear(2, 1)), "module.weight")
         'weight'
     """
-    for child in _PRIVATE_CHILDREN:
+    for child in PRIVATE_CHILDREN:
         name = name.replace(f"{child}.", "")
     if any(isinstance(module, _DATA_PARALLEL) for module in (model, *_inside(model))):
         name = name.removeprefix("module.")
