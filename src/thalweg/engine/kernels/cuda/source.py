@@ -20,7 +20,10 @@ from thalweg.engine.kernels.cuda.runtime import LIBRARY, PLATFORM
 from thalweg.engine.kernels.passes import Passes
 from thalweg.engine.kernels.recording import UnknownOperationError
 
-__all__ = ["CHUNK", "NUM_GRADS", "WIDTH", "Launch", "cuda_source", "launches"]
+__all__ = ["CHUNK", "NUM_GRADS", "NVRTC_OPTIONS", "WIDTH", "Launch", "cuda_source", "launches"]
+
+# What NVRTC must be told, beside the architecture: no fused multiply-add, and lambdas that run on the device.
+NVRTC_OPTIONS = ("--std=c++17", "--fmad=false", "-default-device", "--disable-warnings")
 
 NUM_GRADS = 448  # gradients of one launch, whose argument then fits the 4 KB of old drivers
 
