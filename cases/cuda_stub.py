@@ -20,6 +20,7 @@ from thalweg.engine.kernels.cuda import driver
 from thalweg.engine.kernels.cuda.driver import Launch
 from thalweg.engine.kernels.kernel_spec import UnavailableError
 
+
 class StubModule:
     """A compiled text.
 

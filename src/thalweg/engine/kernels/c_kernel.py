@@ -24,6 +24,7 @@ from thalweg.engine.kernels.passes import Passes
 from thalweg.rules import Max, Mean, Norm
 from thalweg.rules.core.reductions import Reduction
 
+
 class CKernel(Kernel):
     """The compiled step of one program, for parameters of one dtype.
 
@@ -186,7 +187,7 @@ class CTarget(Target):
 
 @cache
 def separate_memory_probe() -> MemoryProbe | None:
-    """Return the memory probe in a library by itself, for parameters that no C kernel steps; None without a compiler."""
+    """Return the memory probe in a library by itself, for parameters on other devices; None without a compiler."""
     for variant in CTarget().variants(memory_probe.C_SOURCE):
         with suppress(OSError, AttributeError):
             if library := library_cache.read(variant.name):

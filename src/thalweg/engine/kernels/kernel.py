@@ -13,7 +13,6 @@ from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.kernels.kernel_spec import check_batch
 from thalweg.engine.kernels.passes import Passes
 
-
 # Bytes that a bound kernel may hold beside the state, for sums. The rows and columns of 3x3 filters would take more.
 MAX_REDUCTION_BYTES = 64_000_000
 

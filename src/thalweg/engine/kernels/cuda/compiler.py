@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import torch
 
+from thalweg.engine.kernels.cuda.source import NVRTC_OPTIONS
 from thalweg.engine.kernels.kernel_spec import MissingToolError, UnavailableError
 
-# Arithmetic as written: no fused multiply-add. Division and roots are those of IEEE by default.
-_NVIDIA_OPTIONS = ("--std=c++17", "--fmad=false", "-default-device")
+# As `NVRTC_OPTIONS`. Never tried on a device.
 _AMD_OPTIONS = ("-std=c++17", "-O3", "-ffp-contract=off")
 _MAX_MESSAGE_CHARS = 500
 
@@ -101,7 +101,7 @@ class RuntimeCompiler:
     def options(self, architecture: Architecture) -> list[str]:
         """Return the options for an architecture."""
         first = "--gpu-architecture" if self._prefix == "nvrtc" else "--offload-arch"
-        others = _NVIDIA_OPTIONS if self._prefix == "nvrtc" else _AMD_OPTIONS
+        others = NVRTC_OPTIONS if self._prefix == "nvrtc" else _AMD_OPTIONS
         return [f"{first}={architecture.name}", *others]
 
     def image_name(self, source: str, architecture: Architecture) -> str:

@@ -23,9 +23,10 @@ _SMALL_PARAMETERS = 4096  # bytes of the arguments of a kernel
 _LARGE_PARAMETERS = 32764  # since CUDA 12.1, from compute capability 7.0 on
 _FIRST_WITH_LARGE_PARAMETERS = 12010
 _RELAXED_CAPTURE = 2  # CU_STREAM_CAPTURE_MODE_RELAXED of cuda.h
-# Results of cuModuleLoadData for images that this driver cannot run, though they are whole: invalid image, no binary for
-# the GPU, unsupported PTX version, PTX compilation disabled, unsupported device-side sync.
+# Results of cuModuleLoadData for whole images that this driver cannot run: an invalid image, no binary for the GPU, an
+# unsupported version of PTX, PTX that must not be compiled, unsupported synchronization.
 _UNFIT_IMAGE = (200, 209, 222, 223, 225)
+
 
 class Launch(NamedTuple):
     """One launch of a kernel.
@@ -145,7 +146,7 @@ class Driver:
         def function(name: str, *types: Any, hip: str = "") -> Any:
             # A copy of the pointer: another library of the process may have set other types on the shared one.
             found = getattr(library, hip or name.replace("cu", "hip", 1) if is_hip else name)
-            return ctypes.CFUNCTYPE(ctypes.c_int, *types)(ctypes.cast(found, pointer).value)
+            return ctypes.CFUNCTYPE(ctypes.c_int, *types)(ctypes.cast(found, pointer).value or 0)
 
         try:
             self._version = function("cuDriverGetVersion", ctypes.POINTER(ctypes.c_int))
@@ -353,7 +354,8 @@ class CudaDevice:
     def background(self) -> Iterator[None]:
         """Work on a stream of its own, beside graphs that other threads capture."""
         # torch's context would do nothing in a new thread for device 0, so the context of the driver is set, too.
-        with self.context(), torch.cuda.device(self.torch_device), torch.cuda.stream(torch.cuda.Stream()):
+        stream = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]  # of torch
+        with self.context(), torch.cuda.device(self.torch_device), torch.cuda.stream(stream):
             before = self.driver.exchange_capture_mode(_RELAXED_CAPTURE)
             try:
                 yield

@@ -104,7 +104,7 @@ class BoundCudaKernel(BoundKernel):
         self._calls = self._create_calls()
         self._launches, self.numbered_launches, self.shared_launches = self._create_launches(module)
         self._streams = {device.stream()}
-        self.group = (id(self),)
+        self.group: tuple[int, ...] = (id(self),)
         batch.memory_probe = kernel.memory_probe
 
     # --- binding ------------------------------------------------------------------------------------------------------
