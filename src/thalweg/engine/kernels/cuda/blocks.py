@@ -290,8 +290,7 @@ class _Sweep:
             "    THREADS {",
             "        const int warp = thread / WARP, lane = thread % WARP;",
             "        UNROLL for (int c = 0; c < VECTORS * LANES; c++)",
-            "            columns[warp][(c / LANES * WARP + lane) * LANES + c % LANES] = "
-            f"column{place}[MINE][c];",
+            f"            columns[warp][(c / LANES * WARP + lane) * LANES + c % LANES] = column{place}[MINE][c];",
             "    }",
             "    TOGETHER",
             "    THREADS for (int m = thread; m < width; m += WIDTH) {",
