@@ -19,8 +19,8 @@ AUTO = "auto"
 
 _Placeable = TypeVar("_Placeable", bound=torch.Tensor | torch.nn.Module)
 
-# Messages of errors that mean "no memory is left", beside torch.OutOfMemoryError: of the CPU's allocator, of MPS, and of
-# the libraries for products and convolutions, which allocate by themselves.
+# Messages of errors that mean "no memory is left", beside torch.OutOfMemoryError: of the CPU's allocator, of MPS, and
+# of the libraries for products and convolutions, which allocate by themselves.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "_STATUS_ALLOC_FAILED")
 
 
