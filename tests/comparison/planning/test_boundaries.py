@@ -46,7 +46,7 @@ def test_workers_are_started_where_they_pay(
     monkeypatch: pytest.MonkeyPatch, planned_s: float, single_thread_s: float, chosen: int
 ) -> None:
     measured = iter([1.0, single_thread_s])
-    monkeypatch.setattr(timing, "seconds_of", lambda action: next(measured))
+    monkeypatch.setattr(timing, "seconds_of", lambda action, **_: next(measured))
     monkeypatch.setattr(num_workers.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     modes = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     task = thalweg.Task(
