@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -29,6 +29,7 @@ class DeviceChoice:
         workload: The workload on the device, on its first one if there are several.
         measurements: Measurements of this workload on this device that were made on the way, by timing key.
         start_s: Clock when the choice began: a budget in seconds pays for it.
+        is_choice: True if there was more than one possible device.
     """
 
     device: str
@@ -36,6 +37,7 @@ class DeviceChoice:
     workload: Workload
     measurements: Mapping[Hashable, Measurement] = field(default_factory=dict)
     start_s: float = field(default_factory=time.perf_counter)
+    is_choice: bool = False
 
 
 def usable_devices(device: str) -> list[str]:
@@ -96,11 +98,12 @@ def choose_device(
         return DeviceChoice("cpu", "this machine has no other device", workload.on("cpu"), start_s=start_s)
     if not workload.is_measured_by_samples:
         reason = "not compared with the CPU: a training function can only be timed by whole trainings"
-        return DeviceChoice(accelerator.type, reason, workload.on(accelerator), start_s=start_s)
+        return DeviceChoice(accelerator.type, reason, workload.on(accelerator), start_s=start_s, is_choice=True)
     # An elementwise rule of ours can train as a population; a full batch is no usual training.
     contender = min(contenders, key=lambda contender: (contender.thalweg_rule is None, contender.full_batch))
     report(contender.name)
-    return _faster(workload, accelerator, contender, schedules[contender.name], seed, num_workers, start_s)
+    choice = _faster(workload, accelerator, contender, schedules[contender.name], seed, num_workers, start_s)
+    return replace(choice, is_choice=True)
 
 
 def _faster(
