@@ -13,15 +13,15 @@ from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.comparison.executor import Progress, run
 from thalweg.comparison.planning import budget as budgets
-from thalweg.comparison.planning.device_choice import choose_device
+from thalweg.comparison.planning.device_choice import choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
 from thalweg.comparison.planning.plan import ComparisonPlan, make_plan, schedules_of
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
-from thalweg.comparison.results.hardware import hardware_of_trials, mixed_hardware
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.comparison.results.store import Store
@@ -109,7 +109,7 @@ def compare(
     allowed = check_request(budget, seed, schedule)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
-    options = {"prune": prune, "refine": refine, "target": target}
+    options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
@@ -220,7 +220,11 @@ def _create_record(
         for contender in contenders
     ]
     return store.create(
-        key, workload=workload.record, contenders=described, plan=plan, environment=environment.describe()
+        key,
+        workload=workload.record,
+        contenders=described,
+        plan=plan,
+        environment=environment.describe(usable_devices(plan.device)),
     )
 
 

@@ -11,7 +11,7 @@ from thalweg.comparison.planning.device_choice import check_resumable
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
-from thalweg.comparison.results.hardware import hardware_of, other_hardware
+from thalweg.comparison.results.environment import hardware_of, other_hardware
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.results.store import Store

@@ -197,8 +197,8 @@ class WorkerPool:
 
     def _cannot_continue(self, got: str) -> TaskError:
         return TaskError(
-            f"{self._workload.name}: {self._devices[0]} must work, and fails in this process after an error, got {got}. "
-            "Run the same command again to resume: the trainings that are stored are kept."
+            f"{self._workload.name}: {self._devices[0]} must work, and fails in this process after an error, got "
+            f"{got}. Run the same command again to resume: the trainings that are stored are kept."
         )
 
     def _start_slots(self) -> list[_Slot]:
@@ -292,7 +292,10 @@ _WORKLOAD: list[Workload] = []  # of a worker process
 
 
 def _initialize_worker(path: list[str], pickled: bytes, device: str) -> None:
-    """Prepare a worker process and place its task on a device. Redirect task output to stderr; stdout carries results."""
+    """Prepare a worker process, with its task on a device.
+
+    Task output goes to stderr, because stdout carries results.
+    """
     sys.path[:] = path  # before any of the user's objects is unpickled
     sys.stdout = sys.stderr
     Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
