@@ -17,7 +17,8 @@ from torch import nn
 from thalweg.bench import measure
 from thalweg.bench.bench import machine
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.training.runs import PopulationRun, SingleRun, Trial
+from thalweg.comparison.training.population_run import PopulationRun
+from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.tasks.digits import digits
 
 RECORD = Path(__file__).parent / "records" / "population.json"

@@ -50,14 +50,17 @@ def measure_in_groups(task: Task, split: str, measure: Callable[[Batch], Tensor]
         measure: Returns the mean over a batch.
         group_size: Most examples in a group; a DataLoader makes groups of its own.
     """
+    weighted = [(examples_in(group), measure(group)) for group in groups_of(task, split, group_size)]
+    return GroupMeans(torch.tensor([size for size, _ in weighted]), torch.stack([mean for _, mean in weighted]))
+
+
+def groups_of(task: Task, split: str, group_size: int) -> Iterable[Batch]:
+    """Return the groups of ``measure_in_groups``; a task without data has one, which is empty."""
     data = task.split(split)
     if data is None:
-        return GroupMeans(torch.ones(1), measure(()).unsqueeze(0))
-    if isinstance(data, tuple):
-        if split == "test":
-            group_size = max(1, min(group_size, len(data[0]) // NUM_TEST_GROUPS))
-        groups: Iterable[Batch] = zip(*(tensor.split(group_size) for tensor in data), strict=True)
-    else:
-        groups = (as_batch(task.name, batch) for batch in data)
-    weighted = [(examples_in(group), measure(group)) for group in groups]
-    return GroupMeans(torch.tensor([size for size, _ in weighted]), torch.stack([mean for _, mean in weighted]))
+        return [()]
+    if not isinstance(data, tuple):
+        return (as_batch(task.name, batch) for batch in data)
+    if split == "test":
+        group_size = max(1, min(group_size, len(data[0]) // NUM_TEST_GROUPS))
+    return zip(*(tensor.split(group_size) for tensor in data), strict=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.training.runs import PopulationRun, Run, SingleRun, Trial, why_not_population
+from thalweg.comparison.training.population_run import PopulationRun, why_not_population
+from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.comparison.training.trainer import run_function
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
