@@ -19,7 +19,7 @@ CHANGES_SHAPE = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swa
 
 
 class _Recording(TorchDispatchMode):
-    """Records operations. What they write outside is saved, so that it can be restored: a recording executes nothing."""
+    """Records operations. What they write outside is saved, to be restored: a recording executes nothing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         load(f"{plain}:trainin")
     with pytest.raises(TaskError, match=r"mine:number: a task must be a thalweg.Task or a function"):
         load(f"{plain}:number")
-    with pytest.raises(TaskError, match=r"must take \(make_optimizer, report\), got \(a\)"):
+    with pytest.raises(TaskError, match=r"must take \(make_optimizer, report\), or also device, got \(a\)"):
         load(f"{plain}:odd")
 
 

@@ -134,6 +134,8 @@ def _from_file(path: Path, name: str) -> Task | TrainingFunction:
 def as_task(value: object, *, name: str = "", source: str = "") -> Task | TrainingFunction:
     """Return a task as it is, and a function ``train(make_optimizer, report)`` as a TrainingFunction.
 
+    The function may also take ``device``.
+
     Args:
         value: A Task, a TrainingFunction, or a function.
         name: Name for a function, or for a task of a file that has no name. Defaults to the function's name.
@@ -155,11 +157,13 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
         return _with_source(value, name, source) if source else value
     if inspect.isfunction(value):
         signature = inspect.signature(value)
+        device = {"device": "cpu"} if "device" in signature.parameters else {}
         try:
-            signature.bind("make_optimizer", "report")
+            signature.bind("make_optimizer", "report", **device)
         except TypeError:
             raise TaskError(
-                f"{name or value.__name__}: a training function must take (make_optimizer, report), got {signature}."
+                f"{name or value.__name__}: a training function must take (make_optimizer, report), or also device, "
+                f"got {signature}."
             ) from None
         return TrainingFunction(
             train=value, name=name or value.__name__, about=inspect.getdoc(value) or "", source=source

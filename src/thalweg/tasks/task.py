@@ -1,19 +1,23 @@
 """Task and TrainingFunction: the two ways to describe what is trained."""
 
+import inspect
 import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
+from thalweg.engine.core import devices
 from thalweg.errors import TaskError, ThalwegError
 from thalweg.tasks.data import Batch, Split, Splits, Tensors, check_split, split_at_random
+from thalweg.tasks.placement import place_splits
 from thalweg.tasks.seeded import seeded
 
 Measure = Callable[[nn.Module, Batch], Tensor]
@@ -76,7 +80,65 @@ def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Task:
+class _Placeable:
+    """The device of a task or of a training function.
+
+    Attributes:
+        device: The device as the user wrote it; ``"auto"`` leaves data and models where the user's code makes them.
+    """
+
+    device: str | torch.device = devices.AUTO
+
+    def __post_init__(self) -> None:
+        if self.device != devices.AUTO:
+            object.__setattr__(self, "device", str(devices.parse(self.device)))
+
+    @property
+    def placed_on(self) -> torch.device | None:
+        """The device of data and models; None if they lie where the user's code makes them.
+
+        Raises:
+            DeviceError: If there is no such device here.
+        """
+        return None if self.device == devices.AUTO else devices.check(self.device)
+
+    @cached_property
+    def _unplaced(self) -> Self:
+        """The same task on no certain device, which reads the data for all devices."""
+        return self if self.device == devices.AUTO else replace(self, device=devices.AUTO)
+
+    @cached_property
+    def _on_devices(self) -> WeakValueDictionary[str, Self]:
+        return WeakValueDictionary()
+
+    def on(self, device: str | torch.device) -> Self:
+        """Return the task with its data and its models on a device.
+
+        Data are read once, and moved once to each device as long as a task uses them there.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ..., or ``"auto"`` to leave everything where it is made.
+
+        Raises:
+            DeviceError: If this is no device.
+        """
+        if device == devices.AUTO:
+            return self._unplaced
+        key, known = str(devices.parse(device)), self._unplaced._on_devices
+        placed = known.get(key)
+        if placed is None:
+            placed = known[key] = replace(self, device=key)
+            placed.__dict__["_unplaced"] = self._unplaced
+        return placed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what lies on a device: each process places its own."""
+        left_out = {"_on_devices"} if self.device == devices.AUTO else {"_on_devices", "splits"}
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task(_Placeable):
     """A model to train: how to make it, its loss, its data and the metric that counts.
 
     Attributes:
@@ -93,12 +155,16 @@ class Task:
             evaluates the contenders: the question is how near they come to the optimum.
         roles: Roles of parameters by name, for contenders such as ``muon+adamw``, if the model does not show them; see
             :func:`thalweg.optim.route`.
+        device: Device to train on: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"xpu"``, ``"mps"``. Data and models are moved
+            to it; a model is made on the CPU first, so that a seed gives the same weights on every device. The default
+            ``"auto"`` takes an accelerator if a comparison measures that it is faster.
         name: Name of the task in tables, charts and messages.
         about: A short description for the report.
         source: Text of the file that defines the task, filled in by ``load``. An edited file is another task.
 
     Raises:
         TaskError: If a part is missing or has the wrong type. The data are checked when they are first read.
+        DeviceError: If ``device`` is no device. One that this machine lacks is an error when it is used.
 
     Example:
         >>> import torch
@@ -129,6 +195,7 @@ class Task:
     source: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for part in ("model", "loss"):
             if not callable(getattr(self, part)):
                 raise TaskError(f"{self.name}: {part} must be a function, got {getattr(self, part)!r:.80}.")
@@ -150,6 +217,8 @@ class Task:
     @cached_property
     def splits(self) -> Splits:
         """The data as training, validation and test split, read at first use. Raises TaskError if they are unusable."""
+        if self.placed_on is not None:
+            return place_splits(self._unplaced.splits, self.placed_on)
         with seeded(0), raise_task_errors(f"{self.name}: data must be readable"):
             data = self.data() if callable(self.data) else self.data
         if data is None:
@@ -211,7 +280,9 @@ class Task:
         return len(train)  # type: ignore[arg-type]  # check_split has made sure of a length
 
     def make_model(self, seed: int) -> nn.Module:
-        """Make a fresh model, the same for the same seed. Random states outside stay as they are.
+        """Make a fresh model on the device of the task, the same for the same seed on every device.
+
+        The user's function makes it where it likes, and it is moved. Random states outside stay as they are.
 
         Args:
             seed: Seed of torch, numpy and Python's ``random`` while the model is made.
@@ -228,7 +299,7 @@ class Task:
             raise TaskError(f"{self.name}: model must return an nn.Module, got {type(model).__name__}.")
         if not any(param.requires_grad for param in model.parameters()):
             raise TaskError(f"{self.name}: the model must have a parameter to train, got none.")
-        return model
+        return model if self.placed_on is None else devices.place(model, self.placed_on)
 
     def measure(self, split: str) -> Measure:
         """Return the function that is measured on a split: the loss on ``"train"``, the metric on the others."""
@@ -240,7 +311,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingFunction:
+class TrainingFunction(_Placeable):
     """Your own training loop. thalweg passes an optimizer to it, and it reports its progress.
 
     thalweg calls ``train(make_optimizer, report)`` for each training. The function makes its model and calls
@@ -249,8 +320,13 @@ class TrainingFunction:
     train on; lower is better. The last report is the result. ``report(value, train=..., test=...)`` also reports the
     training loss, and a value on data that no choice has seen. thalweg seeds torch before each call.
 
+    A function with an argument named ``device`` is told the device to train on, a ``torch.device``:
+    ``train(make_optimizer, report, device)``. Another one trains where it likes.
+
     Attributes:
         train: The training loop.
+        device: Device to train on, as of a ``Task``. Only a function that is told the device may have one. The default
+            ``"auto"`` takes an accelerator if there is one, and if the function is told the device.
         name: Name in tables, charts and messages.
         about: A short description for the report.
         source: Text of the file that defines the function, filled in by ``load``. An edited file is another task.
@@ -274,7 +350,7 @@ class TrainingFunction:
         'reported value'
     """
 
-    train: Callable[[Callable[..., torch.optim.Optimizer], Callable[..., None]], Any]
+    train: Callable[..., Any]
     name: str = "train"
     about: str = ""
     source: str = field(default="", repr=False)
@@ -282,6 +358,24 @@ class TrainingFunction:
     optimum: ClassVar[None] = None
     judged_on: ClassVar[str] = "test"
     selected_on: ClassVar[str] = "validation"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device != devices.AUTO and not self.is_told_device:
+            raise TaskError(
+                f"{self.name}: the function must take an argument device to train on {self.device}, got "
+                f"{inspect.signature(self.train)}. Write def train(make_optimizer, report, device)."
+            )
+
+    @property
+    def is_told_device(self) -> bool:
+        """True if the function has an argument named ``device``."""
+        return "device" in inspect.signature(self.train).parameters
+
+    def run(self, make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
+        """Call the function once, with its device if it takes one; without a certain device, with the CPU."""
+        told = {"device": self.placed_on or devices.CPU} if self.is_told_device else {}
+        self.train(make_optimizer, report, **told)
 
     def measured_as(self, split: str) -> str:
         """Return the name of the measure: ``"training loss"`` on ``"train"``, else ``"reported value"``."""

@@ -1,11 +1,13 @@
 """Means of a measure over groups of examples, from which follow the mean over a split and its standard error."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from thalweg.engine.core import devices
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.data import as_batch, examples_in
 
@@ -43,24 +45,43 @@ class GroupMeans:
 def measure_in_groups(task: Task, split: str, measure: Callable[[Batch], Tensor], group_size: int) -> GroupMeans:
     """Measure a split group by group.
 
+    An accelerator measures all examples in one batch, or in halves, quarters, ... if its memory is too small.
+
     Args:
         task: The task.
         split: ``train``, ``validation`` or ``test``. The test has at least ``NUM_TEST_GROUPS`` groups, if it has as
             many examples.
         measure: Returns the mean over a batch.
-        group_size: Most examples in a group; a DataLoader makes groups of its own.
+        group_size: Most examples in a group on the CPU; a DataLoader makes groups of its own.
     """
-    weighted = [(examples_in(group), measure(group)) for group in groups_of(task, split, group_size)]
+    data, device = task.split(split), task.placed_on or devices.CPU
+    if data is None:
+        return GroupMeans(torch.ones(1), measure(()).unsqueeze(0))
+    if not isinstance(data, tuple):
+        return _measure((as_batch(task.name, batch) for batch in data), measure)
+    count = len(data[0])
+    size = group_size if device.type == "cpu" else count
+    if split == "test":
+        size = max(1, min(size, count // NUM_TEST_GROUPS))
+    while True:
+        try:
+            return _measure(zip(*(tensor.split(size) for tensor in data), strict=True), measure)
+        except Exception as error:
+            if device.type == "cpu" or size == 1 or not devices.is_out_of_memory(error):
+                raise
+        devices.release_memory(device)
+        size = math.ceil(size / 2)
+
+
+def _measure(groups: Iterable[Batch], measure: Callable[[Batch], Tensor]) -> GroupMeans:
+    weighted = [(examples_in(group), measure(group)) for group in groups]
     return GroupMeans(torch.tensor([size for size, _ in weighted]), torch.stack([mean for _, mean in weighted]))
 
 
-def groups_of(task: Task, split: str, group_size: int) -> Iterable[Batch]:
-    """Return the groups of ``measure_in_groups``; a task without data has one, which is empty."""
+def groups_of_sizes(task: Task, split: str, sizes: Tensor) -> list[Batch]:
+    """Return the groups that ``measure_in_groups`` made of data in memory, given their sizes."""
     data = task.split(split)
     if data is None:
         return [()]
-    if not isinstance(data, tuple):
-        return (as_batch(task.name, batch) for batch in data)
-    if split == "test":
-        group_size = max(1, min(group_size, len(data[0]) // NUM_TEST_GROUPS))
-    return zip(*(tensor.split(group_size) for tensor in data), strict=True)
+    assert isinstance(data, tuple), "the groups of a loader are gone"
+    return list(zip(*(torch.split(tensor, sizes.tolist()) for tensor in data), strict=True))

@@ -16,18 +16,17 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.training.batches import StackedBatches
-from thalweg.comparison.training.group_means import GroupMeans, groups_of, measure_in_groups
-from thalweg.comparison.training.runs import Trial, checked_loss, synchronize
+from thalweg.comparison.training.group_means import GroupMeans, groups_of_sizes, measure_in_groups
+from thalweg.comparison.training.runs import Trial, checked_loss
 from thalweg.engine import population
+from thalweg.engine.core import devices
 from thalweg.engine.graphs import GraphCache, Recorder, recorder_for
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
-from thalweg.tasks.data import examples_in
 from thalweg.tasks.task import Measure
 
 GROUP_SIZE = 128  # examples of a member in a forward pass without gradients, as many as fit the cache
-GROUP_SIZE_ON_DEVICE = 512  # where a group costs the start of its operations
 
 # vmap warns of an operation without a fast form. The pilot measures what that costs, and acts on it.
 warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
@@ -114,8 +113,7 @@ class PopulationRun:
         self.batches = StackedBatches(
             task, [trial.seed for trial in trials], full_batch=contenders[0].full_batch, device=self.device
         )
-        self._groups_of: dict[str, list[Batch]] = {}  # the evaluated groups of each split, on the device
-        self._means: dict[str, Tensor] = {}  # of those groups
+        self._measurements: dict[str, GroupMeans] = {}  # of each split, on a device; the last one
 
     @property
     def execution(self) -> str:
@@ -180,12 +178,12 @@ class PopulationRun:
         return self.rules
 
     def synchronize(self) -> None:
-        synchronize(self.device)
+        devices.synchronize(self.device)
 
     def keep(self, members: Sequence[int]) -> None:
         remaining = list(members)
         self._graphs.clear()  # they hold the memory of all members
-        self._means.clear()
+        self._measurements.clear()
         self.batches.keep(remaining)
         self.members = len(remaining)
         self.rules, self.lrs = [self.rules[k] for k in remaining], [self.lrs[k] for k in remaining]
@@ -218,11 +216,13 @@ class PopulationRun:
             return [measure_in_groups(self.task, split, self._measured(split), GROUP_SIZE) for split in splits]
         for split in splits:
             self._graphs.call(("measure", split), partial(self._measure_on_device, split))
-        joined = torch.cat([self._means[split] for split in splits]).cpu()
-        parts = torch.split(joined, [len(self._means[split]) for split in splits])
-        sizes = [torch.tensor([examples_in(group) for group in self._groups(split)]) for split in splits]
-        dtypes = [self._means[split].dtype for split in splits]  # a metric may have another one than the loss
-        return [GroupMeans(size, part.to(dtype)) for size, part, dtype in zip(sizes, parts, dtypes, strict=True)]
+        measured = [self._measurements[split] for split in splits]
+        joined = torch.cat([groups.means for groups in measured]).cpu()
+        parts = torch.split(joined, [len(groups.means) for groups in measured])
+        # A metric may have another dtype than the loss.
+        return [
+            replace(groups, means=part.to(groups.means.dtype)) for groups, part in zip(measured, parts, strict=True)
+        ]
 
     def _measured(self, split: str) -> Callable[[Batch], Tensor]:
         """Return the measure of all members as a function of a batch."""
@@ -230,18 +230,13 @@ class PopulationRun:
         return lambda batch: measured(self.params, self.buffers, batch)
 
     def _measure_on_device(self, split: str) -> None:
-        """Write the means of the groups of a split, of shape ``(groups, members)``, into memory that stays in place."""
+        """Measure a split into memory that stays in place."""
         measured = self._measured(split)
-        means = torch.stack([measured(group) for group in self._groups(split)])
-        if split not in self._means:  # in the first call, which is never recorded
-            self._means[split] = torch.empty_like(means)
-        self._means[split].copy_(means)
-
-    def _groups(self, split: str) -> list[Batch]:
-        if split not in self._groups_of:
-            groups = groups_of(self.task, split, GROUP_SIZE_ON_DEVICE)
-            self._groups_of[split] = [tuple(tensor.to(self.device) for tensor in group) for group in groups]
-        return self._groups_of[split]
+        if split not in self._measurements:  # in the first call, which is never recorded
+            self._measurements[split] = measure_in_groups(self.task, split, measured, GROUP_SIZE)
+            return
+        sizes, means = self._measurements[split].sizes, self._measurements[split].means
+        means.copy_(torch.stack([measured(group) for group in groups_of_sizes(self.task, split, sizes)]))
 
 
 def why_not_population(task: Task, contender: Contender, model: nn.Module) -> str | None:

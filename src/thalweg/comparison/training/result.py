@@ -32,6 +32,7 @@ class TrainingResult:
         seconds: Duration; of a member of a population, its share.
         evaluations: Losses on the way, in order of steps.
         message: The error of a failed training.
+        hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
     """
 
     status: str
@@ -42,3 +43,4 @@ class TrainingResult:
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""
+    hardware: str = ""

@@ -15,6 +15,7 @@ from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.external import set_training_mode
 from thalweg.comparison.training.batches import batches, reseed_loaders
 from thalweg.comparison.training.group_means import GroupMeans, measure_in_groups
+from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Batch, Task
@@ -104,7 +105,7 @@ class SingleRun:
             self.step(lr_factor)
 
     def synchronize(self) -> None:
-        synchronize(next(self.model.parameters()).device)
+        devices.synchronize(next(self.model.parameters()).device)
 
     def step(self, lr_factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
@@ -165,9 +166,3 @@ def checked_loss(task: Task, loss: Any) -> Tensor:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise TaskError(f"{task.name}: the loss must be a 0-d tensor, got {got}. Take the mean over the batch.")
     return loss
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all its work; at once on the CPU."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()

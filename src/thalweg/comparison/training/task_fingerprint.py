@@ -83,11 +83,11 @@ def _behaviour(model: torch.nn.Module, task: Task, split: str, batch: Batch) -> 
     value: Any = task.measure(split)(model, batch)
     if not isinstance(value, Tensor):
         return [str(value)]
-    sizes = [value.detach().double().sum()]
+    sizes = [value.detach().cpu().double().sum()]  # on the CPU: MPS has no double precision
     if value.requires_grad and value.dim() == 0:
         params = [param for param in model.parameters() if param.requires_grad]
         grads = torch.autograd.grad(value, params, allow_unused=True)
-        sizes += [grad.double().norm() for grad in grads if grad is not None]
+        sizes += [grad.cpu().double().norm() for grad in grads if grad is not None]
     return [f"{float(size):.3g}" for size in sizes]
 
 

@@ -4,6 +4,7 @@ The learning rate is zero meanwhile, so that the samples neither help nor hurt.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.comparison.training.trainer import run_function
+from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, TrainingFunction, seeded
@@ -30,6 +32,8 @@ WORTH_GROWING = 0.8  # a larger population must shrink the time of a member to t
 CLEARLY_FASTER = 2.0
 MEASUREMENT_S = 0.15
 UPDATE_MEASUREMENT_S = 0.03  # for the optimizer's own step
+WARM_UP_STEPS = 3  # on an accelerator: the first ones choose algorithms and reserve memory
+MOST_GAIN_OF_POPULATION = 16.0  # of a small model on the CPU; 12x was measured
 _NOT_ENOUGH = "a population would be {:.1f}x as fast, not enough to matter"
 
 
@@ -85,13 +89,14 @@ def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, s
         TaskError: If the task cannot be trained, or its losses are not finite.
     """
     trial = Trial({}, seed)
+    device = task.placed_on or devices.CPU
     with seeded(seed):
         with raise_task_errors(f"{task.name}: the task must train"):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
-            step_s = time_of_step(single)
-            training_s = time_of_training(single, schedule, step_s)
+            step_s = time_of_step(single, device)
+            training_s = time_of_training(single, schedule, step_s, device)
             check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
         mode: ExecutionMode | str | None = _why_not_stacked(task, contender, single, buffers)
         if mode is None:
@@ -103,10 +108,14 @@ def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, s
                     numel,
                     step_s,
                     training_s,
+                    device,
                 )
             except Exception as error:  # vmap refuses models in many ways; they train one by one
                 summary = str(error).partition("\n")[0][:120]
                 mode = f"vmap cannot take the model ({type(error).__name__}: {summary})"
+            devices.release_memory(device)
+            if devices.is_lost(device):
+                raise TaskError(f"{task.name}: the device must work after the pilot, got {mode}.")
     if isinstance(mode, str):
         mode = ExecutionMode(1, 0.0, training_s, f"one by one: {mode}")
     return Measurement(mode, untrained, schedule.steps)
@@ -123,7 +132,12 @@ def _why_not_stacked(task: Task, contender: Contender, single: SingleRun, buffer
 
 
 def _population_mode(
-    start: Callable[[int], Run], schedule: TrainingSchedule, numel: int, step_s: float, training_s: float
+    start: Callable[[int], Run],
+    schedule: TrainingSchedule,
+    numel: int,
+    step_s: float,
+    training_s: float,
+    device: torch.device,
 ) -> ExecutionMode | str:
     """Time populations of growing size, and return the mode of the best, or why none is worth it.
 
@@ -131,19 +145,19 @@ def _population_mode(
     """
     few, many, most = POPULATIONS
     small = start(few)
-    few_step_s = time_of_step(small)
+    few_step_s = time_of_step(small, device)
     if few_step_s > 2 * few * step_s:
         # No larger population would make up for that, and a large one of a large model takes long to try.
         return "a population is slower here"
-    few_s = time_of_training(small, schedule, few_step_s)
+    few_s = time_of_training(small, schedule, few_step_s, device)
     large = start(many)
-    many_step_s = time_of_step(large)
+    many_step_s = time_of_step(large, device)
     if many_step_s > many * step_s / CLEARLY_FASTER:  # decided before an evaluation, which may take long
         return _NOT_ENOUGH.format(many * step_s / many_step_s)
-    many_s = time_of_training(large, schedule, many_step_s)
+    many_s = time_of_training(large, schedule, many_step_s, device)
     if numel * most <= MAX_STACKED_NUMBERS:
         largest = start(most)
-        most_s = time_of_training(largest, schedule, time_of_step(largest))
+        most_s = time_of_training(largest, schedule, time_of_step(largest, device), device)
         if most_s / most < WORTH_GROWING * many_s / many:
             (few, few_s), (many, many_s) = (many, many_s), (most, most_s)
     gain = training_s * many / many_s
@@ -176,17 +190,21 @@ def measure_function(function: TrainingFunction, contender: Contender, seed: int
 
     Ten times the first finite report counts as the loss before the first step.
     """
+    start_s = time.perf_counter()
     with seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
         result = run_function(function, contender, Trial({}, seed))
+        devices.synchronize(function.placed_on or devices.CPU)
+    training_s = time.perf_counter() - start_s
     reports = (report.validation for report in result.evaluations)
     first = next((report for report in reports if math.isfinite(report)), 1.0)
     untrained = dict.fromkeys(("train", "validation", "test"), first + 9 * abs(first))
-    mode = ExecutionMode(1, 0.0, result.seconds, "one by one: a training function of the user's")
+    mode = ExecutionMode(1, 0.0, training_s, "one by one: a training function of the user's")
     return Measurement(mode, untrained, len(result.evaluations))
 
 
 def time_of_update(task: Task, contender: Contender, seed: int) -> float:
     """Return the seconds of the optimizer's own step on the task's model, with its gradients at hand."""
+    device = task.placed_on or devices.CPU
     with seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
         single = SingleRun(task, contender, Trial({}, seed))
         if isinstance(single.optimizer, RuleOptimizer):
@@ -195,7 +213,7 @@ def time_of_update(task: Task, contender: Contender, seed: int) -> float:
             group["lr"] = 0.0
         single.step(0.0)
         if not single.passes_closure:
-            return seconds_of(single.optimizer.step, UPDATE_MEASUREMENT_S)
+            return seconds_of(single.optimizer.step, UPDATE_MEASUREMENT_S, device)
         params = [param for group in single.optimizer.param_groups for param in group["params"]]
         grads = [param.grad for param in params]
 
@@ -204,7 +222,7 @@ def time_of_update(task: Task, contender: Contender, seed: int) -> float:
                 param.grad = grad
             return 1.0
 
-        return seconds_of(lambda: single.optimizer.step(restore_grads), UPDATE_MEASUREMENT_S)
+        return seconds_of(lambda: single.optimizer.step(restore_grads), UPDATE_MEASUREMENT_S, device)
 
 
 def single_thread_slowdown(task: Task, contender: Contender, members: int, seed: int) -> float:
@@ -226,30 +244,71 @@ def single_thread_slowdown(task: Task, contender: Contender, members: int, seed:
         torch.set_num_threads(threads)
 
 
-def time_of_step(run: Run) -> float:
+def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
+    """Return a bound from two steps: no way to train on the CPU takes less than so many seconds for a training.
+
+    It spares the pilot whole evaluations of a large model on the CPU, if a GPU is faster in any case.
+    """
+    with seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
+        single = SingleRun(task, contender, Trial({}, seed))
+        lr_factor = _lr_factor_of_sample(single)
+        single.step(lr_factor)
+        start_s = time.perf_counter()
+        single.step(lr_factor)
+        step_s = time.perf_counter() - start_s
+    gain = float(os.cpu_count() or 1)
+    if sum(param.numel() for param in single.model.parameters()) <= MAX_STACKED_PARAMETERS:
+        gain *= MOST_GAIN_OF_POPULATION
+    return schedule.steps * step_s / gain
+
+
+def _lr_factor_of_sample(run: Run) -> float:
+    # A line search that cannot move ends early.
+    return 1.0 if isinstance(run, SingleRun) and run.needs_closure else 0.0
+
+
+def time_of_step(run: Run, device: torch.device = devices.CPU) -> float:
     """Return the seconds of a step, the first left out."""
-    lr_factor = (
-        1.0 if isinstance(run, SingleRun) and run.needs_closure else 0.0
-    )  # a line search that cannot move ends early
-    run.step(lr_factor)
-    return seconds_of(lambda: run.step(lr_factor))
+    lr_factor = _lr_factor_of_sample(run)
+    for _ in range(1 if device.type == "cpu" else WARM_UP_STEPS):
+        run.step(lr_factor)
+    return seconds_of(lambda: run.step(lr_factor), device=device)
 
 
-def time_of_training(run: Run, schedule: TrainingSchedule, step_s: float) -> float:
+def time_of_training(run: Run, schedule: TrainingSchedule, step_s: float, device: torch.device = devices.CPU) -> float:
     """Return the predicted seconds of a whole training, given those of a step; an evaluation is measured."""
-    evaluation_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")))
+    evaluation_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")), device=device)
     return schedule.steps * step_s + len(schedule.evaluation_steps()) * evaluation_s
 
 
-def seconds_of(action: Callable[[], Any], total_s: float = MEASUREMENT_S) -> float:
+def seconds_of(action: Callable[[], Any], total_s: float = MEASUREMENT_S, device: torch.device = devices.CPU) -> float:
     """Return the median seconds of an action, over as many calls as fit ``total_s``.
 
     A slow action is called three times if that takes less than ten times ``total_s``: one call that the machine held
-    up must not decide.
+    up must not decide. An accelerator works on while Python prepares the next call, as in a training, so calls are
+    timed in blocks, each until the device has done all of it.
+
+    Args:
+        action: The action.
+        total_s: Seconds for all calls.
+        device: The device on which the action works.
     """
+    calls = 1 if device.type == "cpu" else _calls_in_block(action, total_s, device)
     durations: list[float] = []
     while not durations or sum(durations) < total_s or (len(durations) < 3 and sum(durations) < 10 * total_s):
-        start = time.perf_counter()
+        durations.append(_seconds_of_calls(action, calls, device))
+    return median(durations) / calls
+
+
+def _seconds_of_calls(action: Callable[[], Any], calls: int, device: torch.device) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
         action()
-        durations.append(time.perf_counter() - start)
-    return median(durations)
+    devices.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _calls_in_block(action: Callable[[], Any], total_s: float, device: torch.device) -> int:
+    """Return the number of calls of an action that take about a fifth of ``total_s``."""
+    devices.synchronize(device)
+    return max(1, int(total_s / 5 / max(1e-6, _seconds_of_calls(action, 1, device))))

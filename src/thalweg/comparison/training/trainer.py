@@ -17,9 +17,11 @@ from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
+from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
 
+MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
 
 ReportShare = Callable[[float], None]
@@ -126,6 +128,10 @@ def final_result(evaluations: list[Evaluation], test: float, test_error: float, 
     return TrainingResult(status, *losses, test_error, seconds, evaluations)
 
 
+class DeviceLost(Exception):  # noqa: N818  (it carries the error of the training)
+    """The device no longer works in this process, and works again in another one. The message is that of the error."""
+
+
 class _Pruned(BaseException):
     """Leaves a training function from within ``report``; an ``except Exception`` of the user does not stop it."""
 
@@ -164,7 +170,7 @@ def run_function(
 
     start_s = time.perf_counter()
     try:
-        function.train(make_optimizer, report)
+        function.run(make_optimizer, report)
     except _Pruned:
         return pruned_result(evaluations, time.perf_counter() - start_s)
     if not evaluations:
@@ -213,10 +219,12 @@ def isolate_failures(
     trials: Sequence[Trial],
     report_share: ReportShare = ignore_share,
     rungs: Rungs | None = None,
+    device: torch.device = devices.CPU,
 ) -> list[TrainingResult]:
     """Train trials together; if that raises, one by one.
 
-    A single training that raises has a result of status ``failed`` with the error as its message.
+    A single training that raises has a result of status ``failed`` with the error as its message. If its device had no
+    memory left, the memory is free again afterwards.
 
     Args:
         train: Trains trials together.
@@ -224,19 +232,35 @@ def isolate_failures(
         trials: Settings and seeds; the first seed sets the random states.
         report_share: Called with the share of the training that is done; not called once trials train one by one.
         rungs: Points at which trainings are pruned; None prunes nothing.
+        device: The device that trains.
 
     Returns:
         One result for each trial, in order.
+
+    Raises:
+        DeviceLost: If an error has made the device useless in this process.
     """
     contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
     try:
         with seeded(trials[0].seed):
             return train(contenders, trials, report_share, rungs)
     except Exception as error:
-        if len(trials) == 1:
-            return [TrainingResult("failed", message=f"{type(error).__name__}: {error}")]
+        message = describe_failure(error, device)
+    # Only now: the error held the frames of the training, and with them its tensors.
+    if devices.is_lost(device):
+        raise DeviceLost(message)
+    devices.release_memory(device)
+    if len(trials) == 1:
+        return [TrainingResult("failed", message=message)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
-        results += isolate_failures(train, contender, [trial], rungs=rungs)
+        results += isolate_failures(train, contender, [trial], rungs=rungs, device=device)
         rungs = rungs and rungs.with_training(results[-1].evaluations)
     return results
+
+
+def describe_failure(error: BaseException, device: torch.device) -> str:
+    """Return the message of a failed training: the kind of its error and the beginning of its text."""
+    if devices.is_out_of_memory(error):
+        return f"{devices.hardware(device)} is out of memory: {str(error).partition('. ')[0]:.{MAX_MESSAGE}}"
+    return f"{type(error).__name__}: {error}"

@@ -15,12 +15,14 @@ from thalweg.comparison.training.target import REPORTS, Target
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_function, fingerprint_of_task
 from thalweg.comparison.training.timing import (
     Measurement,
+    least_seconds,
     measure_function,
     measure_task,
     single_thread_slowdown,
     time_of_update,
 )
 from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_function, run_trials
+from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
 
@@ -74,6 +76,9 @@ class Workload(Protocol):
         has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
         uses_workers: True if worker processes may train it.
         uses_range_search: True if the learning rate ranges are checked before the first study.
+        is_measured_by_samples: True if a few steps tell the speed of a training; else a whole training must.
+        can_be_placed: True if ``on`` accepts a device.
+        device: Device of the data and the models; the CPU if they lie where the user's code makes them.
         record: The description for the store.
     """
 
@@ -100,7 +105,22 @@ class Workload(Protocol):
     @property
     def uses_range_search(self) -> bool: ...
     @property
+    def is_measured_by_samples(self) -> bool: ...
+    @property
+    def can_be_placed(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
     def record(self) -> WorkloadRecord: ...
+
+    def on(self, device: str | torch.device) -> "Workload":
+        """Return the workload on a device; ``"auto"`` leaves everything where the user's code makes it."""
+
+    def own_device(self) -> torch.device:
+        """Return the device on which the user's code makes the model; the CPU if that is unknown."""
+
+    def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
+        """Return a bound: no way to train on this device takes less than so many seconds for a training."""
 
     def measured_as(self, split: str) -> str:
         """Return the name of the measured quantity, e.g. ``test cross-entropy``."""
@@ -173,10 +193,25 @@ class TaskWorkload:
     has_own_schedule = False
     uses_workers = True
     uses_range_search = True
+    is_measured_by_samples = True
+    can_be_placed = True
 
     @property
     def name(self) -> str:
         return self.task.name
+
+    @property
+    def device(self) -> torch.device:
+        return self.task.placed_on or devices.CPU
+
+    def on(self, device: str | torch.device) -> "TaskWorkload":
+        return TaskWorkload(self.task.on(device))
+
+    def own_device(self) -> torch.device:
+        return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
+
+    def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
+        return least_seconds(self.task, contender, schedule, seed)
 
     @property
     def selected_on(self) -> str:
@@ -261,7 +296,7 @@ class TaskWorkload:
         ) -> list[TrainingResult]:
             return run_trials(self.task, contenders, trials, schedule, report_share, rungs)
 
-        return isolate_failures(train_together, contenders, trials, report_share, rungs)
+        return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,11 +311,29 @@ class FunctionWorkload:
     has_own_schedule = True
     uses_workers = False
     uses_range_search = False
+    is_measured_by_samples = False
     passes = 1
 
     @property
     def name(self) -> str:
         return self.function.name
+
+    @property
+    def can_be_placed(self) -> bool:
+        return self.function.is_told_device
+
+    @property
+    def device(self) -> torch.device:
+        return self.function.placed_on or devices.CPU
+
+    def on(self, device: str | torch.device) -> "FunctionWorkload":
+        return FunctionWorkload(self.function.on(device))
+
+    def own_device(self) -> torch.device:
+        return devices.CPU
+
+    def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
+        return 0.0
 
     @property
     def selected_on(self) -> str:
@@ -342,7 +395,7 @@ class FunctionWorkload:
         ) -> list[TrainingResult]:
             return [run_function(self.function, *pair, rungs) for pair in zip(contenders, trials, strict=True)]
 
-        return isolate_failures(train_in_turn, contenders, trials, report_share, rungs)
+        return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
 
 
 def as_workload(task: Task | TrainingFunction) -> Workload:
