@@ -10,6 +10,7 @@ once. It repeats the same kernels on the same addresses with the same numbers, s
 """
 
 import gc
+import logging
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -159,6 +160,7 @@ class GraphCache:
             self._recorder = None
             summary = str(error).partition("\n")[0][:120]
             self.why_eager = f"recording a graph failed ({type(error).__name__}: {summary})"
+            logging.getLogger("thalweg").warning("steps on the device start one by one, as %s", self.why_eager)
             function()
         else:
             self._replays[key] = replay

@@ -117,7 +117,6 @@ class PopulationRun:
 
     @property
     def execution(self) -> str:
-        """How steps are run on a device, as words for a report; empty on the CPU."""
         if not self._on_device:
             return ""
         return "replayed as a graph" if self._graphs.why_eager is None else f"eager, as {self._graphs.why_eager}"

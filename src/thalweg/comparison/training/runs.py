@@ -46,6 +46,10 @@ class Run(Protocol):
 
     members: int
 
+    @property
+    def execution(self) -> str:
+        """How steps run on a device, in words, if there are several ways; else empty."""
+
     def advance(self, lr_factors: Sequence[float]) -> None:
         """Take one optimizer step for each factor, at this share of the learning rate.
 
@@ -85,6 +89,7 @@ class SingleRun:
     """
 
     members = 1
+    execution = ""
 
     def __init__(self, task: Task, contender: Contender, trial: Trial) -> None:
         self.task = task
