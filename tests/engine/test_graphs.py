@@ -135,7 +135,7 @@ def test_functions_share_a_pool_until_they_are_forgotten(cuda: Cuda) -> None:
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_failed_recording_is_left_in_order(cuda: Cuda, broken: bool) -> None:
-    """CUDA ends a capture with an error after an operation that it refuses, and without one after an error of Python."""
+    """CUDA ends a capture with an error after an operation that it refuses, and without one after one of Python."""
 
     def fail() -> None:
         if cuda.capturing:

@@ -17,13 +17,14 @@ from cases.recorded_graphs import EmulatedRecorder
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.training import population_run, timing
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.comparison.training.trainer import follow
 from thalweg.engine import population
+from thalweg.engine.graphs import GraphCache
 from thalweg.tasks import BUILT_IN, Splits, Task, load, seeded
 
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2), (0.003, 3), (1e30, 4), (0.02, 5))]
@@ -55,7 +56,7 @@ def train(
 ) -> tuple[list[str], dict[str, Tensor]]:
     """Return the outcomes of a pruned population and the parameters that are left."""
     with seeded(7):
-        run = PopulationRun(task, contenders, TRIALS, recorder)
+        run = PopulationRun(task, contenders, TRIALS, recorder and GraphCache(recorder))
         return outcomes(follow(run, SCHEDULE, rungs=rungs)), run.params
 
 
@@ -135,7 +136,7 @@ def test_dropout_draws_new_numbers_in_every_replay() -> None:
 
 def test_a_recording_is_repeated_on_the_same_memory() -> None:
     recorder = EmulatedRecorder()
-    run = PopulationRun(small(), parse("adam"), TRIALS[:3], recorder)
+    run = PopulationRun(small(), parse("adam"), TRIALS[:3], GraphCache(recorder))
     params = {name: param.data_ptr() for name, param in run.params.items()}
     run.advance([1.0] * 9)
     full, shorter = recorder.written
@@ -154,7 +155,7 @@ def test_one_call_of_many_steps_equals_many_calls_of_one() -> None:
     factors = [1 - step / (2 * count) for step in range(count)]
     params = []
     for sizes in ([count], [1] * count, [5, population.MAX_LOADED, 1]):
-        run = PopulationRun(small(), parse("prodigy"), TRIALS[:3], EmulatedRecorder())
+        run = PopulationRun(small(), parse("prodigy"), TRIALS[:3], GraphCache(EmulatedRecorder()))
         for size in sizes:
             done = run.steps_done
             run.advance(factors[done : done + size])
@@ -168,7 +169,7 @@ def test_one_call_of_many_steps_equals_many_calls_of_one() -> None:
 
 
 def test_an_evaluation_waits_once_for_all_splits_and_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = PopulationRun(small(), parse("adam"), TRIALS[:3], EmulatedRecorder())
+    run = PopulationRun(small(), parse("adam"), TRIALS[:3], GraphCache(EmulatedRecorder()))
     transfers = []
     to_host = Tensor.cpu
     monkeypatch.setattr(Tensor, "cpu", lambda tensor: transfers.append(tensor.shape) or to_host(tensor))
@@ -184,7 +185,7 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(caplog: pytest
     recorder.error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand more")
     expected, _ = train(small(), parse("adam"), None)
     with seeded(7), caplog.at_level(logging.WARNING, "thalweg"):
-        run = PopulationRun(small(), parse("adam"), TRIALS, recorder)
+        run = PopulationRun(small(), parse("adam"), TRIALS, GraphCache(recorder))
         assert run.execution == "replayed as a graph"
         assert outcomes(follow(run, SCHEDULE, rungs=RUNGS)) == expected
     reason = "recording a graph failed (OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB)"
@@ -200,7 +201,7 @@ def test_a_loss_that_copies_from_the_host_in_every_step_runs_eagerly() -> None:
     expected, _ = train(small(loss=loss), parse("adam"), None)
     recorder = EmulatedRecorder()
     with seeded(7):
-        run = PopulationRun(small(loss=loss), parse("adam"), TRIALS, recorder)
+        run = PopulationRun(small(loss=loss), parse("adam"), TRIALS, GraphCache(recorder))
         assert outcomes(follow(run, SCHEDULE, rungs=RUNGS)) == expected
     assert run.execution.startswith("eager, as recording a graph failed (RuntimeError: operation not permitted")
 
@@ -212,16 +213,16 @@ def test_the_cpu_needs_no_words_about_graphs() -> None:
 
 @pytest.mark.parametrize("error", [None, RuntimeError("no such kernel")])
 def test_the_pilot_says_how_a_population_would_run(error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_recorder(device: torch.device) -> EmulatedRecorder:
+    def start(task: Task, contender: Contender, trials: Sequence[Trial]) -> PopulationRun:
         recorder = EmulatedRecorder()
         recorder.error = error
-        return recorder
+        return PopulationRun(task, contender, trials, GraphCache(recorder))
 
     def time_of_step(run: Any, *rest: object) -> float:  # not the load of this machine decides, but this gain
         run.advance([0.0] * 6)
         return 1.0 if run.members == 1 else run.members / 4
 
-    monkeypatch.setattr(population_run, "recorder_for", make_recorder)
+    monkeypatch.setattr(timing, "PopulationRun", start)
     monkeypatch.setattr(timing, "time_of_step", time_of_step)
     monkeypatch.setattr(timing, "time_of_training", lambda run, schedule, step_s, *rest: schedule.steps * step_s)
     mode = timing.measure_task(small(), parse("adam"), SCHEDULE, 0).mode

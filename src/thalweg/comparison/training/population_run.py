@@ -20,7 +20,7 @@ from thalweg.comparison.training.group_means import GroupMeans, groups_of_sizes,
 from thalweg.comparison.training.runs import Trial, checked_loss
 from thalweg.engine import population
 from thalweg.engine.core import devices
-from thalweg.engine.graphs import GraphCache, Recorder, recorder_for
+from thalweg.engine.graphs import GraphCache, recorder_for
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
@@ -74,7 +74,8 @@ class PopulationRun:
         task: A task for which ``why_not_population`` finds no reason.
         contenders: The contender of each member, or one for all; all have one ``population_key``.
         trials: Settings and seed of each member.
-        recorder: Records the steps as graphs. Defaults to that of the models' device; the CPU has none.
+        graphs: Runs the steps and evaluations. Defaults to graphs on a CUDA device, and to functions on others. With
+            ``GraphCache(None)`` nothing is recorded.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class PopulationRun:
         task: Task,
         contenders: Contender | Sequence[Contender],
         trials: Sequence[Trial],
-        recorder: Recorder | None = None,
+        graphs: GraphCache | None = None,
     ) -> None:
         self.task = task
         self.members = len(trials)
@@ -97,9 +98,8 @@ class PopulationRun:
         params, self.buffers = stack_module_state(models)
         self.params = {name: param.detach() for name, param in params.items()}
         self.device = next(iter(self.params.values())).device
-        recorder = recorder or recorder_for(self.device)
-        self._on_device = recorder is not None or self.device.type != "cpu"
-        self._graphs = GraphCache(recorder)
+        self._on_device = graphs is not None or self.device.type != "cpu"
+        self._graphs = graphs or GraphCache(recorder_for(self.device))
         self.parts: list[_Part] = []
         for members in self._programs():
             for overrides, names in contenders[members.start].by_overrides(self.model, task.roles).items():
