@@ -13,11 +13,14 @@ from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.comparison.executor import Progress, run
 from thalweg.comparison.planning import budget as budgets
+from thalweg.comparison.planning.device_choice import choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.plan import ComparisonPlan, make_plan
+from thalweg.comparison.planning.plan import ComparisonPlan, make_plan, schedules_of
+from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
@@ -27,6 +30,7 @@ from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
 from thalweg.comparison.results.verdict import Verdict, judge
 from thalweg.comparison.training.workload import Workload, as_workload
+from thalweg.engine.core import devices
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
@@ -44,6 +48,7 @@ def compare(
     refine: bool = False,
     target: float | None = None,
     control: bool = False,
+    device: str | None = None,
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> "Comparison":
@@ -71,6 +76,9 @@ def compare(
         target: A validation loss (the training loss if the optimum is known). The time to this loss is compared instead
             of the final loss.
         control: Enter the first contender twice. The difference between the two shows the noise.
+        device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
+            ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
+            that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
         watch: Called with the progress.
@@ -84,6 +92,7 @@ def compare(
         KeywordError: If a contender has no setting of a given name.
         SettingError: If an option or a setting is out of its bounds.
         BudgetError: If the budget cannot be parsed or is too small.
+        DeviceError: If the device does not exist on this machine.
         StoreError: If the store cannot be opened, read or written.
 
     Example:
@@ -93,15 +102,35 @@ def compare(
         >>> comparison.verdict.recommended in ("gd", "adam")
         True
     """
-    workload = as_workload(load(task) if isinstance(task, str) else as_task(task))
+    loaded = load(task) if isinstance(task, str) else as_task(task)
+    requested = _requested_device(loaded, device)
+    workload = as_workload(loaded.on(devices.AUTO))
     entrants = _entrants(workload, contenders, control=control)
     allowed = check_request(budget, seed, schedule)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
-    options = {"prune": prune, "refine": refine, "target": target}
+    options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
+    if requested != devices.AUTO:
+        options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
     record = store.find(key)
+    choice = None
     if record is None:
+
+        def report(name: str) -> None:
+            watch(Progress("pilot", name))
+
+        choice = choose_device(
+            workload,
+            entrants,
+            requested,
+            schedules_of(workload, entrants, schedule, target),
+            derive(seed, "pilot"),
+            num_workers=workers,
+            report=report,
+        )
+        if choice.is_choice:
+            watch(Progress("", "", message=f"device: {choice.device} ({choice.reason})"))
         plan = make_plan(
             workload,
             entrants,
@@ -112,7 +141,8 @@ def compare(
             prune=prune,
             refine=refine,
             target=target,
-            report=lambda name: watch(Progress("pilot", name)),
+            report=report,
+            choice=choice,
         )
         record = _create_record(store, key, workload, entrants, plan)
     if record.finished is None:
@@ -120,6 +150,12 @@ def compare(
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
+
+
+def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
+    """Return the device that the user requests, in the words of ``DeviceChoice``."""
+    requested = task.device if device is None else device
+    return devices.AUTO if requested == devices.AUTO else str(devices.parse(requested))
 
 
 def _entrants(
@@ -184,7 +220,11 @@ def _create_record(
         for contender in contenders
     ]
     return store.create(
-        key, workload=workload.record, contenders=described, plan=plan, environment=environment.describe()
+        key,
+        workload=workload.record,
+        contenders=described,
+        plan=plan,
+        environment=environment.describe(usable_devices(plan.device)),
     )
 
 
@@ -260,7 +300,8 @@ class Comparison:
     @property
     def cautions(self) -> list[str]:
         """Facts that a reader should know before trusting the verdict, in sentences."""
-        return cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
+        stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
+        return [*stated, *mixed_hardware(self._trials)]
 
     @property
     def code(self) -> str:
@@ -286,6 +327,11 @@ class Comparison:
             "hindsight": self.half_sample_check,
             "cautions": self.cautions,
             "code": self.code,
+            "device": {
+                "name": self.plan.device,
+                "reason": self.plan.device_reason,
+                "hardware": hardware_of_trials(self._trials),
+            },
         }
 
     def report(self, path: str | Path) -> Path:

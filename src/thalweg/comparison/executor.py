@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.device_choice import check_resumable
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
+from thalweg.comparison.results.environment import hardware_of, other_hardware
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.results.store import Store
@@ -65,11 +67,22 @@ def run(
 
     Raises:
         TaskError: If every training fails.
+        DeviceError: If this machine lacks the device of the plan.
         StoreError: If the store cannot be written.
     """
-    with WorkerPool(
-        workload, record.plan.num_workers, lambda message: watch(Progress("", "", message=message))
-    ) as pool:
+    plan = record.plan
+    usable = check_resumable(plan.device, store.label)
+    num_workers = plan.num_workers
+    if len(usable) < plan.num_devices:  # a smaller machine than the one that planned
+        num_workers = math.ceil(num_workers * len(usable) / plan.num_devices)
+
+    def notify(message: str) -> None:
+        watch(Progress("", "", message=message))
+
+    other = other_hardware(store.trials(record.id), usable)
+    if other:
+        notify(f"resumed on other hardware: {' and '.join(other)} before, {hardware_of(usable)} now")
+    with WorkerPool(workload, num_workers, notify, usable) as pool:
         executor = TrialExecutor(workload.name, contenders, store, record, watch, pool)
         decide_by_plan(record, executor.run_trials)
     store.finish(record.id)

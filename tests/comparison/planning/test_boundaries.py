@@ -6,7 +6,7 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison.contenders.named import CONTENDERS
-from thalweg.comparison.planning import budget, num_workers
+from thalweg.comparison.planning import budget, device_choice
 from thalweg.comparison.planning.budget import Budget, ladder
 from thalweg.comparison.planning.num_workers import START_S, choose_num_workers
 from thalweg.comparison.planning.proposals import propose
@@ -46,8 +46,8 @@ def test_workers_are_started_where_they_pay(
     monkeypatch: pytest.MonkeyPatch, planned_s: float, single_thread_s: float, chosen: int
 ) -> None:
     measured = iter([1.0, single_thread_s])
-    monkeypatch.setattr(timing, "seconds_of", lambda action: next(measured))
-    monkeypatch.setattr(num_workers.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(timing, "seconds_of", lambda action, **_: next(measured))
+    monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     modes = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     task = thalweg.Task(
         model=lambda: nn.Linear(3, 1),

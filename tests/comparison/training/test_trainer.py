@@ -217,7 +217,7 @@ def test_a_population_is_chosen_where_it_is_clearly_faster(
 ) -> None:
     """What is measured is made up here, so that the choice is tested and not the load of this machine."""
 
-    def made_up(action: object) -> float:
+    def made_up(action: object, **_: object) -> float:
         run = next(cell.cell_contents for cell in action.__closure__ if hasattr(cell.cell_contents, "members"))
         return 1.0 if isinstance(run, SingleRun) else run.members / gain
 

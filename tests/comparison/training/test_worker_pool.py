@@ -17,7 +17,7 @@ import thalweg
 from thalweg.comparison import Progress
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning import num_workers
+from thalweg.comparison.planning import device_choice, num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.training import timing, worker_pool
 from thalweg.comparison.training.result import TrainingResult
@@ -173,8 +173,8 @@ def test_workers_are_started_where_they_pay(
 ) -> None:
     modes = {"sgd": ExecutionMode(8, 1.0, 0.1, "population of 8")}
     durations = iter([1.0, single_thread_s])  # of a step with all threads, and with one
-    monkeypatch.setattr(timing, "seconds_of", lambda action: next(durations))
-    monkeypatch.setattr(num_workers.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(timing, "seconds_of", lambda action, **_: next(durations))
+    monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     chosen, chosen_modes = choose_num_workers(workload(), [SGD], modes, planned_s, 0, requested=None)
     assert chosen == count
     if count == 1:

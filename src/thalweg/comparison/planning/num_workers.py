@@ -1,12 +1,13 @@
 """Number of workers: measure whether worker processes train faster than this process alone."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.planning.device_choice import num_cores, usable_devices
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload
+from thalweg.engine.core import devices
 
 START_S = 6.0  # to start the workers, which import torch
 CLEARLY_FASTER = 1.25
@@ -21,6 +22,7 @@ def choose_num_workers(
     seed: int,
     *,
     requested: int | None,
+    device: str = devices.AUTO,
 ) -> tuple[int, dict[str, ExecutionMode]]:
     """Choose the number of worker processes.
 
@@ -32,25 +34,40 @@ def choose_num_workers(
         execution_modes: Their execution modes in this process.
         planned_s: Predicted seconds of all trainings in this process.
         seed: Seed of the measurement.
-        requested: Number that the user requests; None measures whether one worker per core pays.
+        requested: Number that the user requests; None measures whether one worker per core pays, and takes one for each
+            accelerator.
+        device: The device, as ``DeviceChoice`` has it.
 
     Returns:
         The number of workers, 1 meaning none, and the execution modes with the times that result.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = cores if requested is None else requested
+    accelerators = _num_accelerators(device)
+    count = requested if requested is not None else accelerators or num_cores()
     worth_starting = requested is not None or planned_s >= 4 * START_S
     if count < 2 or not worth_starting or not _can_be_pickled(workload, contenders):
         return 1, dict(execution_modes)
+    if accelerators:
+        gain = float(min(count, accelerators))  # each has its own; more workers than accelerators share them
+        return count, _faster_modes(
+            execution_modes, gain, f", in {count} processes on {min(count, accelerators)} devices"
+        )
     contender = min(contenders, key=lambda contender: (contender.thalweg_rule is None, contender.full_batch))
     members = max(2, execution_modes[contender.name].members)
     gain = count / workload.single_thread_slowdown(contender, members, seed)
     if requested is None and gain < CLEARLY_FASTER:
         return 1, dict(execution_modes)
-    suffix = f", in {count} processes with one thread each"
-    return count, {
+    return count, _faster_modes(execution_modes, gain, f", in {count} processes with one thread each")
+
+
+def _num_accelerators(device: str) -> int:
+    """Return the number of accelerators of a device, 0 for the CPU."""
+    return sum(devices.parse(usable).type != "cpu" for usable in usable_devices(device) if usable != devices.AUTO)
+
+
+def _faster_modes(modes: Mapping[str, ExecutionMode], gain: float, suffix: str) -> dict[str, ExecutionMode]:
+    return {
         name: replace(mode, fixed_s=mode.fixed_s / gain, member_s=mode.member_s / gain, reason=mode.reason + suffix)
-        for name, mode in execution_modes.items()
+        for name, mode in modes.items()
     }
 
 

@@ -34,6 +34,7 @@ def run_pilot(
     seed: int,
     report: Callable[[str], None],
     check_budget: Callable[[Mapping[str, ExecutionMode]], None],
+    measured: Mapping[Hashable, Measurement] | None = None,
 ) -> Pilot:
     """Train each contender for a moment and measure it.
 
@@ -44,12 +45,13 @@ def run_pilot(
         seed: Seed of all pilot trainings.
         report: Called with the name of each contender before it is measured.
         check_budget: Called after each contender with the execution modes so far; raises BudgetError to stop.
+        measured: Measurements that are known already, by timing key.
 
     Raises:
         TaskError: If the workload cannot be trained.
         BudgetError: If ``check_budget`` raises it.
     """
-    measurements: dict[Hashable, Measurement] = {}
+    measurements = dict(measured or {})
     execution_modes: dict[str, ExecutionMode] = {}
     step_s: dict[str, float] = {}
     for contender in contenders:

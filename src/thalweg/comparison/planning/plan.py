@@ -14,6 +14,7 @@ from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.budget import Budget
+from thalweg.comparison.planning.device_choice import DeviceChoice, usable_devices
 from thalweg.comparison.planning.forecast import Forecast
 from thalweg.comparison.planning.lr_range_search import extend_lr_ranges
 from thalweg.comparison.planning.num_workers import choose_num_workers
@@ -26,6 +27,7 @@ from thalweg.comparison.training.pruning import num_draws_with_pruning
 from thalweg.comparison.training.target import NUM_EVALUATIONS, Target
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload
+from thalweg.engine.core import devices
 from thalweg.errors import SettingError
 from thalweg.rules import Range
 
@@ -66,6 +68,10 @@ class ComparisonPlan:
         target: The loss whose time counts; None if the final loss counts.
         selected_on: Split whose measure selects among settings.
         judged_on: Split whose measure evaluates the selected setting.
+        device: ``"cpu"``; ``"cuda"`` for all devices of this kind; ``"cuda:1"`` for one of them; ``"auto"`` if the
+            user's code decides, and in plans of old stores.
+        device_reason: Reason for this device.
+        num_devices: Number of devices when the plan was made.
     """
 
     seed: int
@@ -82,6 +88,9 @@ class ComparisonPlan:
     target: Target | None
     selected_on: str
     judged_on: str
+    device: str = devices.AUTO
+    device_reason: str = ""
+    num_devices: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON, for the store. The keys are those of the store's first version."""
@@ -103,6 +112,9 @@ class ComparisonPlan:
             "target": None if self.target is None else asdict(self.target),
             "selected_on": self.selected_on,
             "judged_on": self.judged_on,
+            "device": self.device,
+            "device_reason": self.device_reason,
+            "num_devices": self.num_devices,
         }
 
     @classmethod
@@ -126,6 +138,9 @@ class ComparisonPlan:
             target=None if stored["target"] is None else Target(**stored["target"]),
             selected_on=stored["selected_on"],
             judged_on=stored["judged_on"],
+            device=stored.get("device", devices.AUTO),
+            device_reason=stored.get("device_reason", ""),
+            num_devices=stored.get("num_devices", 1),
         )
 
     def costs(self, contenders: Sequence[ContenderRecord]) -> dict[str, Cost]:
@@ -171,6 +186,7 @@ def make_plan(
     refine: bool = False,
     target: float | None = None,
     report: Callable[[str], None] = lambda name: None,
+    choice: DeviceChoice | None = None,
 ) -> ComparisonPlan:
     """Measure the contenders and plan their comparison.
 
@@ -185,28 +201,37 @@ def make_plan(
         refine: True to have a model propose the second half of the settings.
         target: Loss whose time counts; None if the final loss counts.
         report: Called with the name of each contender as it is measured, and with ``ranges``.
+        choice: The device; None leaves data and models where the user's code makes them.
 
     Raises:
         TaskError: If the workload cannot be trained.
         BudgetError: If the budget pays for no design.
         SettingError: If the untrained model already meets the target.
     """
-    pilot_seed = derive(seed, "pilot")
+    choice = choice or DeviceChoice(devices.AUTO, "", workload)
+    workload, pilot_seed = choice.workload, derive(seed, "pilot")
     forecast = Forecast(
         workload,
         contenders,
         allowed,
-        _schedules(workload, contenders, schedule, target),
+        schedules_of(workload, contenders, schedule, target),
         pruned=prune,
         refined=refine,
+        start_s=choice.start_s,
     )
-    pilot = run_pilot(workload, contenders, forecast.schedules, pilot_seed, report, forecast.check)
+    pilot = run_pilot(workload, contenders, forecast.schedules, pilot_seed, report, forecast.check, choice.measurements)
     aim = None if target is None else _target(workload, target, pilot.scale, pilot.schedules)
     forecast = replace(forecast, schedules=pilot.schedules, execution_modes=pilot.execution_modes)
     if workload.uses_workers:
         trainings_s = forecast.seconds(forecast.affordable_design())
         workers, modes = choose_num_workers(
-            workload, contenders, pilot.execution_modes, trainings_s, pilot_seed, requested=num_workers
+            workload,
+            contenders,
+            pilot.execution_modes,
+            trainings_s,
+            pilot_seed,
+            requested=num_workers,
+            device=choice.device,
         )
         forecast = replace(forecast, execution_modes=modes)
     else:
@@ -235,11 +260,14 @@ def make_plan(
         selected_on=workload.selected_on,
         # The time to a loss is seen on the way, where the test split is never measured.
         judged_on=workload.judged_on if aim is None else workload.selected_on,
+        device=choice.device,
+        device_reason=choice.reason,
+        num_devices=len(usable_devices(choice.device)),
     )
     return replace(plan, draws={contender.name: _num_draws(plan, contender) for contender in contenders})
 
 
-def _schedules(
+def schedules_of(
     workload: Workload, contenders: Sequence[Contender], schedule: str, target: float | None
 ) -> dict[str, TrainingSchedule]:
     """Return the schedule of each contender; a target needs more evaluations on the way."""

@@ -1,16 +1,23 @@
-"""Environment: the versions and the machine of a comparison. Stored beside its results and shown in the report."""
+"""Environment: the versions and the machine of a comparison, and the hardware of each training, for the report."""
 
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 import thalweg
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.engine.core import devices
 
 
-def describe() -> dict[str, Any]:
-    """Return versions, machine and threads as plain JSON."""
+def describe(usable: Sequence[str]) -> dict[str, Any]:
+    """Return versions, machine, threads and the devices that train as plain JSON.
+
+    Args:
+        usable: The devices, as ``usable_devices`` returns them.
+    """
     return {
         "thalweg": thalweg.__version__,
         "torch": torch.__version__,
@@ -19,6 +26,7 @@ def describe() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "device": hardware_of(usable),
     }
 
 
@@ -29,3 +37,42 @@ def _processor() -> str:
     except OSError:  # not Linux
         names = []
     return names[0] if names else platform.processor()
+
+
+def hardware_of(usable: Sequence[str]) -> str:
+    """Return the kind and the name of the devices of this machine on which a comparison trains.
+
+    Args:
+        usable: The devices, as ``usable_devices`` returns them.
+
+    Example:
+        >>> hardware_of(["cpu"])
+        'cpu'
+    """
+    names = [devices.hardware(devices.CPU if text == devices.AUTO else devices.check(text)) for text in usable]
+    return " and ".join(dict.fromkeys(names))
+
+
+def hardware_of_trials(trials: Iterable[TrialRecord]) -> list[str]:
+    """Return the hardware of stored trials, in the order of its first use; old stores do not say it.
+
+    A failed trial that made its device useless has no name of hardware, and does not count.
+    """
+    results = (trial.result for trial in trials)
+    return list(dict.fromkeys(result.hardware for result in results if result.hardware and result.status != "failed"))
+
+
+def other_hardware(trials: Iterable[TrialRecord], usable: Sequence[str]) -> list[str]:
+    """Return the hardware of stored trials that differs from the devices on which the others will be trained."""
+    return [name for name in hardware_of_trials(trials) if name not in hardware_of(usable).split(" and ")]
+
+
+def mixed_hardware(trials: Iterable[TrialRecord]) -> list[str]:
+    """Return a caution if trials were trained on several kinds of hardware, which round differently."""
+    names = hardware_of_trials(trials)
+    if len(names) < 2:
+        return []
+    return [
+        f"Trainings ran on different hardware: {' and '.join(names)}. Sums are rounded differently there, so a "
+        "difference between contenders may come from the hardware."
+    ]

@@ -56,6 +56,7 @@ _results = sql.Table(
     sql.Column("test_error", sql.Double),
     sql.Column("seconds", sql.Double, nullable=False),
     sql.Column("looks", sql.JSON, nullable=False),
+    sql.Column("hardware", sql.String),  # added later: a store that lacks it gets it when it is written
 )
 
 
@@ -64,6 +65,7 @@ class Store:
 
     Attributes:
         path: The file. None for a store in memory.
+        label: The name of the store in messages.
 
     Example:
         >>> store = Store(None)
@@ -84,7 +86,7 @@ class Store:
         self.path = None if path is None else Path(path)
         if self.path is not None and self.path.is_dir():
             self.path /= "store.sqlite"
-        self._label = str(self.path) if self.path else "the store in memory"
+        self.label = str(self.path) if self.path else "the store in memory"
         if self.path is None:
             # One connection for all threads: each further one would open another, empty database.
             self._engine = sql.create_engine(
@@ -96,7 +98,7 @@ class Store:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     raise StoreError(
-                        f"{self._label}: its folder must be writable, got {error}. Choose another."
+                        f"{self.label}: its folder must be writable, got {error}. Choose another."
                     ) from error
             self._engine = sql.create_engine(sql.URL.create("sqlite", database=str(self.path)))
         sql.event.listen(self._engine, "connect", _wait_for_locks)
@@ -117,23 +119,23 @@ class Store:
             names = sql.inspect(connection).get_table_names()
             if not names and not write:
                 raise StoreError(
-                    f"{self._label}: a store must be made by thalweg, got an empty file. "
+                    f"{self.label}: a store must be made by thalweg, got an empty file. "
                     "Name the folder that `thalweg compare` wrote."
                 )
             if names and _versions.name not in names:
                 raise StoreError(
-                    f"{self._label}: a store must be made by thalweg, got another program's database. "
+                    f"{self.label}: a store must be made by thalweg, got another program's database. "
                     "Choose another file."
                 )
             version = connection.execute(sql.select(_versions.c.version)).scalar() if names else None
         if version is not None and version < VERSION:
             raise StoreError(
-                f"{self._label}: this thalweg reads stores of version {VERSION}, got version {version}, whose results "
+                f"{self.label}: this thalweg reads stores of version {VERSION}, got version {version}, whose results "
                 "follow an older protocol. Choose another file."
             )
         if version is not None and version > VERSION:
             raise StoreError(
-                f"{self._label}: this thalweg reads stores of version {VERSION}, got version {version}, "
+                f"{self.label}: this thalweg reads stores of version {VERSION}, got version {version}, "
                 "which a newer thalweg wrote. Update thalweg, or choose another file."
             )
 
@@ -141,8 +143,14 @@ class Store:
         """Create the tables. Write something in any case, so that a read-only file raises an error now."""
         with self._explained("written"), self._engine.begin() as connection:
             _tables.create_all(connection)
+            if not self._has_hardware(connection):
+                connection.execute(sql.text("ALTER TABLE results ADD COLUMN hardware VARCHAR"))
             connection.execute(sql.delete(_versions))
             connection.execute(sql.insert(_versions).values(version=VERSION))
+
+    def _has_hardware(self, connection: sql.Connection) -> bool:
+        """True if results have a column for their hardware, which stores of older versions lack."""
+        return any(column["name"] == "hardware" for column in sql.inspect(connection).get_columns(_results.name))
 
     @contextlib.contextmanager
     def _explained(self, verb: str) -> Iterator[None]:
@@ -153,7 +161,7 @@ class Store:
             text = str(error.orig)
             if "not a database" in text:
                 raise StoreError(
-                    f"{self._label}: a store must be made by thalweg, got another program's file. Choose another file."
+                    f"{self.label}: a store must be made by thalweg, got another program's file. Choose another file."
                 ) from error
             if "Could not decode" in text or "malformed" in text:
                 raise self._damaged() from error
@@ -167,15 +175,15 @@ class Store:
                 advice = "Another process is running the same comparison. Wait for it to end, then run this one again."
             else:
                 advice = "The results stored before are kept. Copy the file and start with a new one."
-            raise StoreError(f"{self._label}: the store must be {verb}, got {text}. {advice}") from error
+            raise StoreError(f"{self.label}: the store must be {verb}, got {text}. {advice}") from error
         except SQLAlchemyError as error:
-            raise StoreError(f"{self._label}: the store must be {verb}, got {error}.") from error
+            raise StoreError(f"{self.label}: the store must be {verb}, got {error}.") from error
         except ValueError as error:  # its text or JSON cannot be decoded
             raise self._damaged() from error
 
     def _damaged(self) -> StoreError:
         return StoreError(
-            f"{self._label}: a store must be readable, got a damaged file. Choose another, or a copy from before."
+            f"{self.label}: a store must be readable, got a damaged file. Choose another, or a copy from before."
         )
 
     def close(self) -> None:
@@ -266,7 +274,7 @@ class Store:
         """
         columns = _results.c
         query = (
-            sql.select(_results)
+            sql.select(*(column for column in columns if column is not columns.hardware))
             .where(columns.comparison == comparison)
             .order_by(columns.study, columns.trial, columns.seed)
         )
@@ -275,6 +283,8 @@ class Store:
         if contender is not None:
             query = query.where(columns.contender == contender)
         with self._explained("read"), self._engine.connect() as connection:
+            if self._has_hardware(connection):
+                query = query.add_columns(columns.hardware)
             rows = connection.execute(query).mappings().all()
         return [_trial_of_row(dict(row)) for row in rows]
 
@@ -345,6 +355,7 @@ def _row_of_trial(trial: TrialRecord) -> dict[str, Any]:
         "test": _to_column(result.test),
         "test_error": _to_column(result.test_error),
         "seconds": _to_column(result.seconds),
+        "hardware": result.hardware or None,
         "looks": [
             [evaluation.step, _to_column(evaluation.train), _to_column(evaluation.validation)]
             for evaluation in result.evaluations
@@ -364,6 +375,7 @@ def _trial_of_row(row: Mapping[str, Any]) -> TrialRecord:
             Evaluation(step, _from_column(train), _from_column(validation)) for step, train, validation in row["looks"]
         ],
         message=row["message"],
+        hardware=row.get("hardware") or "",
     )
     return TrialRecord(row["contender"], row["stage"], row["study"], row["trial"], row["seed"], row["settings"], result)
 

@@ -1,0 +1,181 @@
+"""Device choice: the device that the user requests, or the one that a measurement shows to be faster for this task."""
+
+import os
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.timing import Measurement
+from thalweg.comparison.training.workload import Workload
+from thalweg.engine.core import devices
+from thalweg.errors import DeviceError
+
+CLEARLY_FASTER = 1.25  # near a tie the clock would decide, differently each time
+_TRAININGS = 128  # whose time is compared: as many as the largest population has
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """The device of a comparison.
+
+    Attributes:
+        device: ``"cpu"``; ``"cuda"`` for all devices of this kind; ``"cuda:1"`` for one of them; or ``"auto"`` if the
+            user's code decides.
+        reason: Reason for this device, in words, for the report.
+        workload: The workload on the device, on its first one if there are several.
+        measurements: Measurements of this workload on this device that were made on the way, by timing key.
+        start_s: Clock when the choice began: a budget in seconds pays for it.
+        is_choice: True if there was more than one possible device.
+    """
+
+    device: str
+    reason: str
+    workload: Workload
+    measurements: Mapping[Hashable, Measurement] = field(default_factory=dict)
+    start_s: float = field(default_factory=time.perf_counter)
+    is_choice: bool = False
+
+
+def usable_devices(device: str) -> list[str]:
+    """Return the devices on which trainings of a comparison may run: all of a kind, or the one with this index.
+
+    Args:
+        device: The device as ``DeviceChoice`` has it.
+
+    Raises:
+        DeviceError: If there is none.
+    """
+    if device == devices.AUTO:
+        return [device]
+    first, parsed = devices.check(device), devices.parse(device)
+    return list(map(str, devices.devices_of(parsed.type) if parsed.index is None else [first]))
+
+
+def choose_device(
+    workload: Workload,
+    contenders: Sequence[Contender],
+    requested: str,
+    schedules: Mapping[str, TrainingSchedule],
+    seed: int,
+    *,
+    num_workers: int | None = None,
+    report: Callable[[str], None] = lambda name: None,
+) -> DeviceChoice:
+    """Choose the device of a comparison.
+
+    An accelerator is chosen by itself if a training takes clearly less time there than on the CPU, all cores and all
+    accelerators of the kind counted. One contender is measured on both.
+
+    Args:
+        workload: The task or training function, as the user made it.
+        contenders: The contenders, at least one.
+        requested: A device, or ``"auto"``.
+        schedules: Length of a training, by contender.
+        seed: Seed of the measurements.
+        num_workers: Number of processes that the user requests; None if it is free.
+        report: Called with the name of the contender that is measured.
+
+    Raises:
+        DeviceError: If the requested device does not exist.
+        TaskError: If the workload takes no device, and one is requested.
+    """
+    start_s = time.perf_counter()
+    if requested != devices.AUTO:
+        first = usable_devices(requested)[0]
+        return DeviceChoice(requested, "requested", workload.on(first), start_s=start_s)
+    if not workload.can_be_placed:
+        reason = "the training function is told no device, and trains where it likes"
+        return DeviceChoice(devices.AUTO, reason, workload, start_s=start_s)
+    own = workload.own_device()
+    if own.type != "cpu":
+        return DeviceChoice(str(own), "the task makes its model there", workload.on(own), start_s=start_s)
+    accelerator = next((device for device in devices.available() if device.type != "cpu"), None)
+    if accelerator is None:
+        return DeviceChoice("cpu", "this machine has no other device", workload.on("cpu"), start_s=start_s)
+    if not workload.is_measured_by_samples:
+        reason = "not compared with the CPU: a training function can only be timed by whole trainings"
+        return DeviceChoice(accelerator.type, reason, workload.on(accelerator), start_s=start_s, is_choice=True)
+    # An elementwise rule of ours can train as a population; a full batch is no usual training.
+    contender = min(contenders, key=lambda contender: (contender.thalweg_rule is None, contender.full_batch))
+    report(contender.name)
+    choice = _faster(workload, accelerator, contender, schedules[contender.name], seed, num_workers, start_s)
+    return replace(choice, is_choice=True)
+
+
+def _faster(
+    workload: Workload,
+    accelerator: torch.device,
+    contender: Contender,
+    schedule: TrainingSchedule,
+    seed: int,
+    num_workers: int | None,
+    start_s: float,
+) -> DeviceChoice:
+    """Measure a contender on an accelerator and on the CPU, and return the faster one."""
+    key = workload.timing_key(contender)
+    label = devices.hardware(accelerator)
+    try:
+        placed = workload.on(accelerator)
+        there = placed.measure(contender, schedule, seed)
+    except (
+        Exception
+    ) as error:  # a driver that is too old, an operation that the device lacks, a task that does not move
+        summary = str(error).partition("\n")[0][:200]
+        return DeviceChoice(
+            "cpu", f"the task does not train on {label}: {summary}", workload.on("cpu"), start_s=start_s
+        )
+    accelerators = len(usable_devices(accelerator.type)) if num_workers is None else 1
+    there_s = _seconds_of_training(there) / accelerators
+    on_cpu = workload.on("cpu")
+    if on_cpu.least_seconds(contender, schedule, seed) > CLEARLY_FASTER * there_s:
+        reason = "measured: steps on the CPU take so long that no way to train there can be as fast"
+        return DeviceChoice(accelerator.type, reason, placed, {key: there}, start_s)
+    here = on_cpu.measure(contender, schedule, seed)
+    gain = _seconds_of_training(here) / _gain_of_workers(on_cpu, contender, here, seed, num_workers) / there_s
+    if gain >= CLEARLY_FASTER:
+        reason = f"measured: {gain:.1f}x as fast as the CPU on this task"
+        return DeviceChoice(accelerator.type, reason, placed, {key: there}, start_s)
+    reason = f"measured: {label} would be {gain:.1f}x as fast on this task, not enough to matter"
+    return DeviceChoice("cpu", reason, on_cpu, {key: here}, start_s)
+
+
+def _seconds_of_training(measurement: Measurement) -> float:
+    return measurement.mode.seconds(_TRAININGS) / _TRAININGS
+
+
+def _gain_of_workers(
+    workload: Workload, contender: Contender, measurement: Measurement, seed: int, num_workers: int | None
+) -> float:
+    """Return how many times as fast the CPU may be with as many worker processes as will be used."""
+    count = num_cores() if num_workers is None else num_workers
+    if count < 2 or not workload.uses_workers:
+        return 1.0
+    return max(1.0, count / workload.single_thread_slowdown(contender, max(2, measurement.mode.members), seed))
+
+
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_resumable(device: str, label: str) -> list[str]:
+    """Return the usable devices of an unfinished comparison.
+
+    Args:
+        device: The device of its plan.
+        label: Name of the store.
+
+    Raises:
+        DeviceError: If this machine has none of them.
+    """
+    try:
+        return usable_devices(device)
+    except DeviceError as error:
+        raise DeviceError(
+            f"{label}: the comparison was begun on {device}, and resumes there only: {str(error).partition(': ')[2]} "
+            "Run it on such a machine, or request another device, which is another comparison."
+        ) from error
