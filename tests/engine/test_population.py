@@ -36,25 +36,33 @@ def members_of(rule: Rule) -> list[Rule]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", [case for case in CASES if case.rule.traits.supports_vmap], ids=str)
-@pytest.mark.parametrize("under_vmap", [False, True])
-def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype, under_vmap: bool) -> None:
+@pytest.mark.parametrize("path", ["from the host", "under vmap", "on the device"])
+def test_a_population_equals_the_loop_bit_by_bit(case: Case, dtype: torch.dtype, path: str) -> None:
     rules = members_of(case.rule)
     names = [str(index) for index in range(len(case.shapes))]
     start = dict(zip(names, parameters(dtype, case.shapes), strict=True))
     params = {name: torch.stack([param] * len(rules)) for name, param in start.items()}
-    stepper = population.PopulationStepper(rules, params)
-    if under_vmap:
+    stepper = population.PopulationStepper(rules, params, on_device=path == "on the device")
+    if path == "under vmap":
         stepper._runner = None
+    elif path == "on the device":
+        assert (stepper._joined_state is None) == (case.rule.traits.scope != "elementwise")
     alone = [dict(start) for _ in rules]
     recurrent = [Program(rule).initial_recurrent_scalars() for rule in rules]
     states = [{name: Program(rule).init(param) for name, param in start.items()} for rule in rules]
     for count, grads in enumerate(gradients(20, dtype, case.shapes), start=1):
+        if path == "on the device" and count in (1, 8, 9):  # several steps are loaded at once
+            last = {1: 7, 8: 8, 9: 20}[count]
+            stepper.load_scalars([rules] * (last - count + 1), count)
         # Each member sees other gradients.
         stacked = {
             name: torch.stack([grad * (1 + k) for k in range(len(rules))])
             for name, grad in zip(names, grads, strict=True)
         }
-        stepper.step(rules, stacked, count)
+        if path == "on the device":
+            stepper.step_loaded(stacked)
+        else:
+            stepper.step(rules, stacked, count)
         for k, rule in enumerate(rules):
             c = Program(rule).coefficients(count, previous=recurrent[k])
             recurrent[k] = Program(rule).recurrent_scalars_of(c)

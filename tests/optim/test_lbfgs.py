@@ -13,7 +13,8 @@ from torch import Tensor
 
 from thalweg import optim, rules
 from thalweg.comparison.contenders.parsing import parse, resolve
-from thalweg.comparison.training.runs import SingleRun, Trial, why_not_population
+from thalweg.comparison.training.population_run import why_not_population
+from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.comparison.training.timing import time_of_step, time_of_update
 from thalweg.errors import KeywordError, ParameterError, SettingError
 from thalweg.optim.routing import route

@@ -133,8 +133,12 @@ def epochs_of_indices(count: int, batch_size: int, seeds: Sequence[int]) -> Iter
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     while True:
-        orders = torch.stack([torch.randperm(count, generator=generator) for generator in generators])
-        yield from torch.split(orders, batch_size, dim=1)
+        yield from torch.split(shuffled(count, generators), batch_size, dim=1)
+
+
+def shuffled(count: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return the order of one pass over ``count`` examples, of shape (generators, count); each draws its own row."""
+    return torch.stack([torch.randperm(count, generator=generator) for generator in generators])
 
 
 def as_batch(task_name: str, loaded: Any) -> Batch:

@@ -14,8 +14,9 @@ from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training import timing
+from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.result import TrainingResult
-from thalweg.comparison.training.runs import PopulationRun, SingleRun, Trial
+from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.comparison.training.timing import measure_task
 from thalweg.comparison.training.trainer import follow, run_function
 from thalweg.comparison.training.workload import as_workload

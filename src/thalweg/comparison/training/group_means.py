@@ -76,3 +76,12 @@ def measure_in_groups(task: Task, split: str, measure: Callable[[Batch], Tensor]
 def _measure(groups: Iterable[Batch], measure: Callable[[Batch], Tensor]) -> GroupMeans:
     weighted = [(examples_in(group), measure(group)) for group in groups]
     return GroupMeans(torch.tensor([size for size, _ in weighted]), torch.stack([mean for _, mean in weighted]))
+
+
+def groups_of_sizes(task: Task, split: str, sizes: Tensor) -> list[Batch]:
+    """Return the groups that ``measure_in_groups`` made of data in memory, given their sizes."""
+    data = task.split(split)
+    if data is None:
+        return [()]
+    assert isinstance(data, tuple), "the groups of a loader are gone"
+    return list(zip(*(torch.split(tensor, sizes.tolist()) for tensor in data), strict=True))

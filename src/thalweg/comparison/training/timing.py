@@ -16,7 +16,8 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.training.runs import PopulationRun, Run, SingleRun, Trial, why_not_population
+from thalweg.comparison.training.population_run import PopulationRun, why_not_population
+from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.comparison.training.trainer import run_function
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
@@ -159,11 +160,13 @@ def _population_mode(
         most_s = time_of_training(largest, schedule, time_of_step(largest, device), device)
         if most_s / most < WORTH_GROWING * many_s / many:
             (few, few_s), (many, many_s) = (many, many_s), (most, most_s)
+            large = largest
     gain = training_s * many / many_s
     if gain < CLEARLY_FASTER:
         return _NOT_ENOUGH.format(gain)
     member_s = max(0.0, (many_s - few_s) / (many - few))
-    reason = f"population of {many} under vmap: {gain:.1f}x as fast here"
+    how = f", {large.execution}" if large.execution else ""
+    reason = f"population of {many} under vmap{how}: {gain:.1f}x as fast here"
     return ExecutionMode(many, many_s - many * member_s, member_s, reason)
 
 

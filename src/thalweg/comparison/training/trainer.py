@@ -13,9 +13,10 @@ from torch import nn
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import Evaluation, TrainingResult
-from thalweg.comparison.training.runs import PopulationRun, Run, SingleRun, Trial
+from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
@@ -48,9 +49,8 @@ def follow(
     log = _TrainingLog(run)
     steps_done = 0
     for step in sorted({*schedule.evaluation_steps(), *(rungs.earlier_losses if rungs else ())}):
-        while steps_done < step:
-            run.step(schedule.lr_factor(steps_done))
-            steps_done += 1
+        run.advance([schedule.lr_factor(done) for done in range(steps_done, step)])
+        steps_done = step
         log.evaluate(steps_done)
         report_share(steps_done / schedule.steps)
         if log.all_diverged():
@@ -74,7 +74,7 @@ class _TrainingLog:
         self._last_s = time.perf_counter()
 
     def evaluate(self, steps_done: int) -> None:
-        losses = zip(self.active, self._run.evaluate("train"), self._run.evaluate("validation"), strict=True)
+        losses = zip(self.active, *self._run.evaluate_all(("train", "validation")), strict=True)
         for member, train, validation in losses:
             self._evaluations[member].append(Evaluation(steps_done, train, validation))
         self._share_seconds()

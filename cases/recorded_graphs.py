@@ -1,0 +1,120 @@
+"""Graphs without a GPU: operations of torch are recorded with their tensors, and replayed on the same memory.
+
+A replay calls no Python of the recorded function. Every operation repeats with the numbers of the recording, reads the
+tensors of the recording and writes its results over theirs. So a replay differs from a call in the ways in which a
+replay of a CUDA graph does: numbers of the host are frozen, and tensors that have been replaced are not seen.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+# Operations that wait for the device, copy from the host's memory, or have results whose shape depends on values.
+FORBIDDEN = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "item")
+CHANGES_SHAPE = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_", "as_strided_", "detach_")
+
+
+class _Recording(TorchDispatchMode):
+    """Records operations. What they write outside is saved, to be restored: a recording executes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self.saved: dict[int, tuple[Tensor, Tensor]] = {}
+        self._own_memory: dict[int, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        if name in FORBIDDEN:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+        for tensor in _written(func, args, kwargs):
+            memory = tensor.untyped_storage()
+            if memory.data_ptr() not in self._own_memory:
+                self.saved.setdefault(memory.data_ptr(), (tensor, _whole(tensor).clone()))
+        # A later operation may change the shape of these objects in place, so others with the same memory are kept.
+        kept = tree_map_only(Tensor, Tensor.detach, (args, kwargs))
+        result = func(*args, **kwargs)
+        new = [tensor for tensor in _tensors(result) if tensor.untyped_storage().data_ptr() not in _addresses(kept)]
+        # The tensors of a recording live as long as it does, so no address is used twice.
+        self._own_memory |= {tensor.untyped_storage().data_ptr(): tensor for tensor in new}
+        # A view of memory that stays in place needs no replay.
+        if new or (_written(func, args, kwargs) and name not in CHANGES_SHAPE):
+            self.operations.append((func, *kept, tree_map_only(Tensor, Tensor.detach, result) if new else None))
+        return result
+
+
+class EmulatedRecorder:
+    """A recorder for ``PopulationRun`` on the CPU.
+
+    Attributes:
+        recorded: Number of recordings.
+        replayed: Number of replays.
+        warmed: Number of functions that were called before their recording.
+        written: For each recording, the addresses outside of it that it writes.
+    """
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = self.warmed = 0
+        self.written: list[set[int]] = []
+        self.error: Exception | None = None  # raised by the next recording
+
+    def warm_up(self, function: Callable[[], None]) -> None:
+        self.warmed += 1
+        function()
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        recording, random_state = _Recording(), torch.get_rng_state()
+        try:
+            with recording:
+                function()
+                if self.error is not None:
+                    raise self.error
+        finally:
+            torch.set_rng_state(random_state)
+            for tensor, before in recording.saved.values():
+                _whole(tensor).copy_(before)
+        self.recorded += 1
+        self.written.append(set(recording.saved))
+
+        def replay() -> None:
+            self.replayed += 1
+            with torch.no_grad():
+                for func, args, kwargs, recorded in recording.operations:
+                    results = func(*args, **kwargs)
+                    if recorded is not None:
+                        for target, result in zip(_tensors(recorded), _tensors(results), strict=True):
+                            target.copy_(result)
+
+        return replay
+
+    def forget(self) -> None:
+        """Nothing is kept here: a recording belongs to its replay."""
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _addresses(tree: Any) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in _tensors(tree)}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return all memory that a tensor lies in, as a vector."""
+    numel = tensor.untyped_storage().nbytes() // tensor.element_size()
+    return tensor.detach().as_strided((numel,), (1,), 0)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """Return the tensors that an operation writes in place."""
+    found = []
+    for k, declared in enumerate(func._schema.arguments):
+        if declared.alias_info is not None and declared.alias_info.is_write:
+            value = args[k] if k < len(args) else kwargs.get(declared.name)
+            found += _tensors(value)
+    return found
