@@ -50,7 +50,7 @@ EXPORTS = {
     """,
 }
 ERRORS = """
-    BudgetError KeywordError MissingPackageError ParameterError ParameterTypeError RoutingError SettingError
+    BudgetError DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError RoutingError SettingError
     SettingWarning StoreError TaskError ThalwegError UnknownNameError nearest
     shown
 """

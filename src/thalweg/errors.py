@@ -12,6 +12,7 @@ from that exception. So existing ``except`` clauses keep working::
     │   └── RoutingError                the role of a parameter is ambiguous or contradictory
     ├── TaskError                       a task cannot be loaded or trained
     ├── BudgetError (ValueError)        a budget is too small or cannot be parsed
+    ├── DeviceError (RuntimeError)      a device does not exist on this machine
     ├── StoreError (OSError)            a store or a report cannot be opened, read or written
     └── MissingPackageError (ModuleNotFoundError)  a package of the extra ``lab`` is not installed
 
@@ -56,6 +57,10 @@ class TaskError(ThalwegError):
 
 class BudgetError(ThalwegError, ValueError):
     """A budget cannot be parsed, or it is too small for the smallest comparison."""
+
+
+class DeviceError(ThalwegError, RuntimeError):
+    """A device, such as ``cuda:1``, does not exist on this machine. The message lists the devices there are."""
 
 
 class StoreError(ThalwegError, OSError):

@@ -7,13 +7,17 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from thalweg.engine.core import devices
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's random numbers in a ``with`` block, and restore their states at its end.
 
+    The generators of all devices are seeded. A device draws other numbers than the CPU from the same seed.
+
     Args:
-        seed: The seed of all three, from 0 to 2³² - 1.
+        seed: The seed of all of them, from 0 to 2³² - 1.
 
     Example:
         >>> import torch
@@ -26,7 +30,7 @@ def seeded(seed: int) -> Iterator[None]:
         True
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with devices.restored_random_states():
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
