@@ -38,7 +38,7 @@ NEVER_CALLED = ("optuna", "rich", "click", "jinja2", "matplotlib")  # by a train
 
 PARTS: dict[str, Part] = {
     "cases": Part(110, processes=8, placeholders=REFERENCES),
-    "kit": Part(80, processes=8),
+    "kit": Part(80, processes=8, placeholders=REFERENCES),
     "graphs": Part(50, processes=8, placeholders=REFERENCES),
     "scaler": Part(25, placeholders=REFERENCES),
     "comparison": Part(

@@ -1,4 +1,7 @@
-"""The stub: the parts run on the CPU, where nothing but their own code is proved."""
+"""The stub: kernels of CUDA, compiled by g++, run on tensors of the CPU, and the parts see a device in it.
+
+It proves that the parts run to their end. Times are those of the host and mean nothing.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -7,13 +10,16 @@ from typing import Any
 
 import torch
 
+from cases.cuda_stub import StubDevice
 from thalweg.bench.device_meter import DeviceMeter
 from thalweg.bench.measure import DispatchCounter
+from thalweg.engine.kernels.cuda import driver
 
 
 def device() -> torch.device:
-    """Return the device on which the stub works, with the driver of CUDA replaced."""
-    return torch.device("cpu")
+    """Replace the driver of CUDA by a stub, for this process, and return the device on which it works."""
+    driver.stub = StubDevice()
+    return driver.stub.torch_device
 
 
 class HostMeter(DeviceMeter):
