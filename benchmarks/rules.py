@@ -10,7 +10,6 @@ Rules of matrices are in `matrices.py`.
 import gc
 import json
 import statistics
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ from typing import Any
 import torch
 
 from thalweg import optim, rules
+from thalweg.bench import floors
 from thalweg.bench.bench import machine
 from thalweg.bench.measure import ratio_of_medians, time_interleaved
 from thalweg.bench.sets import SETS
-from thalweg.engine.core.batch import ParameterBatch
-from thalweg.engine.core.program import Program
-from thalweg.engine.kernels.kernel_spec import KernelSpec
 from thalweg.registry import RULES
 
 RECORD = Path(__file__).parent / "records" / "rules.json"
@@ -57,20 +54,12 @@ def parameters() -> list[torch.nn.Parameter]:
     return params
 
 
-def moved_bytes(rule: rules.Rule) -> tuple[float, float]:
+def bytes_of_a_number(rule: rules.Rule) -> tuple[float, float] | None:
     """Return the mean number of bytes that a step must read, and write, for each number of the parameters."""
-    elements: Counter[int] = Counter()
-    for shape in SETS["gpt2"]():
-        elements[len(shape)] += torch.Size(shape).numel()
-    bytes_by_dims = {
-        dims: KernelSpec(ParameterBatch(Program(rule), [torch.empty([1] * dims)], {})).passes.moved_bytes()
-        for dims in elements
-    }
-    read, written = (
-        sum(bytes_by_dims[dims][direction] * count for dims, count in elements.items()) / elements.total()
-        for direction in (0, 1)
-    )
-    return read, written
+    shapes = SETS["gpt2"]()
+    moved = floors.moved_bytes(rule, shapes)
+    total = sum(torch.Size(shape).numel() for shape in shapes)
+    return moved and (moved[0] / total, moved[1] / total)
 
 
 def measure(name: str, rule: rules.Rule) -> dict[str, Any]:
@@ -79,7 +68,7 @@ def measure(name: str, rule: rules.Rule) -> dict[str, Any]:
     optimizer = optim.optimizer_for(rule)(parameters())
     plan = optimizer.prepare()
     backends = {planned.choice.backend for planned in plan.parameters}
-    moved = moved_bytes(rule) if backends == {"compiled"} else None
+    moved = bytes_of_a_number(rule) if backends == {"compiled"} else None
     fused = torch.optim.AdamW(parameters(), fused=True)
     steps = {"ours": optimizer.step, "fused": fused.step}
     time_interleaved(steps, 2)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, cast, get_args
 
-from thalweg.errors import SettingError, UnknownNameError, nearest
+import torch
+
+from thalweg.errors import DeviceError, SettingError, UnknownNameError, nearest
 from thalweg.testing import process_state
 from thalweg.testing.checks import (
     cost,
@@ -90,6 +92,7 @@ def check_optimizer(
     variants: Mapping[str, OptimizerFactory] | None = None,
     shapes: Sequence[tuple[int, ...]] = SHAPES,
     only: Sequence[str] | None = None,
+    device: str | torch.device = "cpu",
     isolate: bool = True,
     timeout_s: float = 120.0,
 ) -> ConformanceResult:
@@ -105,6 +108,8 @@ def check_optimizer(
         variants: Other ways to run the same optimizer, by name. Each must agree with ``factory`` to the last bit.
         shapes: Shapes of the parameters that are trained. A rule for matrices needs shapes of two dimensions or more.
         only: Names of the checks to run, from ``CHECKS``. None runs all.
+        device: The device of the parameters and gradients, ``"cuda"`` for example. Checks that make no sense on it are
+            skipped, with the reason.
         isolate: Run the checks in a forked process, so that a crash, an exit or an endless loop fails one check and the
             others are still reported. False runs them in this process, for a debugger. On other systems than Linux,
             and once CUDA has been used, they run in this process.
@@ -116,6 +121,7 @@ def check_optimizer(
     Raises:
         SettingError: If the factory does not make an optimizer that takes a step, if ``timeout_s`` is not positive, or
             if ``shapes`` is empty.
+        DeviceError: If tensors cannot be made on this device.
         UnknownNameError: If ``only`` has a name that is no check.
 
     Example:
@@ -134,7 +140,9 @@ def check_optimizer(
         raise SettingError(f"check_optimizer: timeout_s must be > 0, got {timeout_s!r}. Give a number of seconds.")
     if not shapes:
         raise SettingError(f"check_optimizer: shapes must not be empty, got {shapes!r}. Give the shape of a parameter.")
-    subject = Subject(factory, reference, tolerance, dict(variants or {}), tuple(shapes))
+    subject = Subject(
+        factory, reference, tolerance, dict(variants or {}), tuple(shapes), device=_existing_device(device)
+    )
     isolate = isolate and can_fork()
     subject = replace(subject, calling=_find_calling(subject, isolate, timeout_s))
     names = [name for name in CHECKS if only is None or name in only]
@@ -151,6 +159,16 @@ def check_optimizer(
     )
     results |= {result.check: result for result in isolated}
     return ConformanceResult(tuple(results[name] for name in names))
+
+
+def _existing_device(name: str | torch.device) -> torch.device:
+    """Return a device on which tensors can be made."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch without CUDA fails by an assertion
+        raise DeviceError(
+            f"check_optimizer: tensors must be possible on the device, got {name!r}: {_one_line(error)}"
+        ) from error
 
 
 def _find_calling(subject: Subject, isolate: bool, timeout_s: float) -> Calling:

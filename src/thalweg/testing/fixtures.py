@@ -34,12 +34,18 @@ class Subject:
     variants: dict[str, OptimizerFactory]
     shapes: tuple[tuple[int, ...], ...]
     calling: Calling = "step()"
+    device: torch.device = torch.device("cpu")
 
     def params(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """Return fresh parameters with the same values at each call."""
         generator = torch.Generator().manual_seed(1)
         values = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in self.shapes]
-        return [value.to(dtype).requires_grad_() for value in values]
+        return [value.to(dtype).to(self.device).requires_grad_() for value in values]
+
+    def require_cpu(self, reason: str) -> None:
+        """Skip a check that makes no sense on another device."""
+        if self.device.type != "cpu":
+            raise SkippedError(f"on {self.device.type}, {reason}")
 
     def optimizer(self, params: Any, factory: OptimizerFactory | None = None) -> torch.optim.Optimizer:
         """Make an optimizer for these parameters, in training mode."""
@@ -53,7 +59,7 @@ class Subject:
         grads = [None if param.grad is None else param.grad.clone() for param in params]
 
         def closure() -> Tensor:
-            loss = torch.zeros(())
+            loss = torch.zeros((), device=self.device)
             for param, grad in zip(params, grads, strict=True):
                 param.grad = None if grad is None else grad.clone()
                 if grad is not None:
@@ -88,7 +94,8 @@ def make_gradients(params: Sequence[Tensor], step: int) -> list[Tensor]:
     """Return the gradients of a step, the same at each call; their mean is not zero."""
     generator = torch.Generator().manual_seed(100 + step)
     return [
-        (torch.randn(param.shape, generator=generator, dtype=torch.float64) + 0.3).to(param.dtype) for param in params
+        (torch.randn(param.shape, generator=generator, dtype=torch.float64) + 0.3).to(param.dtype).to(param.device)
+        for param in params
     ]
 
 

@@ -24,17 +24,17 @@ def _train_beside_others(subject: Subject, param: Tensor, description: str) -> N
 
 def takes_single_numbers(subject: Subject) -> None:
     """A parameter with 0 dimensions is trained. Known defect: a crash."""
-    _train_beside_others(subject, torch.tensor(1.0, requires_grad=True), "a 0-d parameter")
+    _train_beside_others(subject, torch.tensor(1.0, device=subject.device, requires_grad=True), "a 0-d parameter")
 
 
 def takes_empty_parameters(subject: Subject) -> None:
     """A parameter without elements does not disturb a step."""
-    _train_beside_others(subject, torch.zeros(0, 3, requires_grad=True), "an empty parameter")
+    _train_beside_others(subject, torch.zeros(0, 3, device=subject.device, requires_grad=True), "an empty parameter")
 
 
 def takes_complex_parameters(subject: Subject) -> None:
     """A complex parameter is trained, or refused with an error that names the reason."""
-    values = torch.tensor([[1.0 + 1.0j, -2.0j], [0.5, 1.0]], requires_grad=True)
+    values = torch.tensor([[1.0 + 1.0j, -2.0j], [0.5, 1.0]], device=subject.device, requires_grad=True)
     try:
         _train_beside_others(subject, values, "a complex parameter")
     except Exception as error:
@@ -46,7 +46,7 @@ def takes_complex_parameters(subject: Subject) -> None:
 def takes_any_order_in_memory(subject: Subject) -> None:
     """A transposed parameter takes the same steps as a contiguous one."""
     generator = torch.Generator().manual_seed(5)
-    values, grads = (torch.randn(6, 4, generator=generator) for _ in range(2))
+    values, grads = (torch.randn(6, 4, generator=generator).to(subject.device) for _ in range(2))
     ends = []
     for param in (values.clone(), values.t().contiguous().t()):
         param.requires_grad_()

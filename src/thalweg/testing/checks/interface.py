@@ -42,10 +42,10 @@ def takes_groups_with_their_own_settings(subject: Subject) -> None:
 
 def takes_named_parameters(subject: Subject) -> None:
     """It accepts ``model.named_parameters()`` and keeps the names in the groups."""
-    model = nn.Linear(4, 4, bias=False)
+    model = nn.Linear(4, 4, bias=False).to(subject.device)
     optimizer = subject.optimizer(model.named_parameters())
     assert optimizer.param_groups[0].get("param_names") == ["weight"], "no param_names in the group"
-    model(torch.ones(2, 4)).sum().backward()
+    model(torch.ones(2, 4, device=subject.device)).sum().backward()
     subject.step(optimizer, list(model.parameters()))
 
 
@@ -146,11 +146,13 @@ def _train_by_closure(subject: Subject, num_parts: int) -> list[Tensor]:
     optimizer = subject.optimizer(params)
     generator = torch.Generator().manual_seed(3)
     # Whole numbers, so that the gradients are the same to the last bit in whatever parts they are added.
-    slopes = [torch.randint(-9, 10, (8, *param.shape), generator=generator).double() for param in params]
+    slopes = [
+        torch.randint(-9, 10, (8, *param.shape), generator=generator).double().to(subject.device) for param in params
+    ]
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=subject.device)
         for part in range(num_parts):
             rows = slice(8 * part // num_parts, 8 * (part + 1) // num_parts)
             products = [param * slope[rows] for param, slope in zip(params, slopes, strict=True)]

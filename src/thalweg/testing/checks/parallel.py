@@ -13,6 +13,7 @@ from thalweg.testing.fixtures import SkippedError, Subject, assert_identical
 from thalweg.testing.process_pair import run_in_pair
 
 _TIMEOUT_S = 40
+_NO_FORK = "a forked process cannot use the device of its parent"
 _NUM_THREADS = 2
 _LARGE = 300_000  # elements, enough for torch to use several threads
 
@@ -22,6 +23,7 @@ def steps_in_a_forked_process(subject: Subject) -> None:
 
     DataLoader workers and Hogwild training fork. Known defect: a step that waits for a thread waits for ever.
     """
+    subject.require_cpu(_NO_FORK)
     run_in_pair(_train_in_a_fork, subject)
 
 
@@ -30,6 +32,7 @@ def leaves_threads_to_forked_processes(subject: Subject) -> None:
 
     Known defect: the parent's step starts threads at any size, and the first large operation of a child waits for ever.
     """
+    subject.require_cpu(_NO_FORK)
     run_in_pair(_compute_in_a_fork, subject)
 
 
@@ -67,6 +70,7 @@ def _use_threads() -> None:
 
 def counts_steps_in_shared_memory(subject: Subject) -> None:
     """Processes that share parameters and state share the number of steps, as Hogwild training needs."""
+    subject.require_cpu(_NO_FORK)
     if not hasattr(os, "fork"):
         raise SkippedError("this system has no fork")
     expected, params = subject.params(), subject.params()

@@ -16,6 +16,7 @@ def steps_alike_when_sharded(subject: Subject) -> float | None:
 
     The factory must be one that can be pickled: a function of a module, or a ``functools.partial`` of one.
     """
+    subject.require_cpu("two processes need two devices")
     return run_in_pair(_compare_with_whole, subject)
 
 
