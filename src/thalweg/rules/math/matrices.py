@@ -4,6 +4,7 @@ A parameter with more than two dimensions, such as a convolution, becomes a matr
 others). All functions accept batches of matrices, with the batch dimensions in front.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -92,8 +93,11 @@ def newton_schulz(
     steps_per_product = _STEPS_PER_PRODUCT_16_BITS if products in HALVES else _STEPS_PER_PRODUCT
     num_steps = steps_per_product if x.shape[-1] > _LONG_RATIO * x.shape[-2] else 1
     for start in range(0, len(polynomials), num_steps):
-        square = _rounded(gram(x), products)
-        x = _rounded(_left_factor(square, polynomials[start : start + num_steps], products) @ x, products)
+        steps = polynomials[start : start + num_steps]
+        if _fuses_sums(x) and not any(isinstance(number, Tensor) for number in itertools.chain(*steps)):
+            x = _fused_steps(x, steps)
+        else:
+            x = _rounded(_left_factor(_rounded(gram(x), products), steps, products) @ x, products)
     x = x.to(matrix.dtype)
     return x.mT if tall else x
 
@@ -128,23 +132,37 @@ def _left_factor(square: Tensor, polynomials: Sequence[Sequence[Any]], products:
 def _quadratic(square: Tensor, polynomial: Sequence[Any]) -> Tensor:
     """Return the matrix by which one step multiplies X: a + b X Xᵀ + c (X Xᵀ)²."""
     a, b, c = polynomial
-    if _fuses_sums(square) and not any(isinstance(number, Tensor) for number in polynomial):
-        return _fused_quadratic(square, a, b, c)
-    identity = torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
-    return a * identity + b * square + c * gram(square)
+    wide = torch.float32 if square.dtype in HALVES else square.dtype  # so that the sums are rounded once
+    identity = torch.eye(square.shape[-1], dtype=wide, device=square.device)
+    return (a * identity + b * square.to(wide) + c * gram(square).to(wide)).to(square.dtype)
 
 
-def _fuses_sums(square: Tensor) -> bool:
-    """Return True if a sum is cheaper as a part of a product: not on a CPU, which computes half of the product."""
-    return square.device.type != "cpu"
+def _fuses_sums(x: Tensor) -> bool:
+    """Return True if sums are cheaper as parts of products: not on a CPU, which computes half of symmetric products."""
+    return x.device.type != "cpu"
 
 
-def _fused_quadratic(square: Tensor, a: float, b: float, c: float) -> Tensor:
-    """Return a + b A + c A² of a symmetric matrix A in two operations, with the sum rounded once."""
-    multiply_add = torch.baddbmm if square.dim() == 3 else torch.addmm
-    result = multiply_add(square, square, square, beta=b, alpha=c)
-    result.diagonal(dim1=-2, dim2=-1).add_(a)
-    return result
+def _fused_steps(x: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
+    """Return X after several steps, with sums as parts of products, so that they cost nothing and are rounded once.
+
+    A step multiplies X by a I + Z. The identity is not added to Z: the diagonal would be rounded twice, which makes the
+    error three times as large in 16 bits. Only the first of several steps needs the sum, with half of that effect.
+    """
+    multiply_add = torch.baddbmm if x.dim() == 3 else torch.addmm
+    (a, b, c), *later = polynomials
+    square = x @ x.mT
+    z = multiply_add(square, square, square, beta=b, alpha=c)
+    if not later:
+        return multiply_add(x, z, x, beta=a)
+    factor = z.clone()
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    for polynomial in later:
+        half = multiply_add(square, square, z, beta=a)
+        square = multiply_add(half, z, half, beta=a)  # X Xᵀ after the last step
+        a, b, c = polynomial
+        z = multiply_add(square, square, square, beta=b, alpha=c)
+        factor = multiply_add(factor, z, factor, beta=a)
+    return factor @ x
 
 
 def inverse_root_from_eigenpairs(
