@@ -10,14 +10,14 @@ from torch import Tensor
 
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
-from cases.emulated_cuda import compile_together
+from cases.emulated_cuda import FLAGS, compile_together
 from tests.engine.cuda.emulated_kernel import EmulatedKernel, make_batch, run
 from thalweg import rules
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.core.precision import Rounding
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
-from thalweg.engine.kernels.cuda import grid
+from thalweg.engine.kernels.cuda import grid, source
 from thalweg.engine.kernels.cuda.source import NUM_GRADS, cuda_source
 from thalweg.engine.kernels.kernel_spec import KernelSpec
 from thalweg.engine.kernels.recording import UnknownOperationError
@@ -180,3 +180,124 @@ def test_rules_without_a_text_say_why(name: str) -> None:
         for pair in make_pairs(Program(case.rule), random_params(torch.float32, case.shapes)):
             with pytest.raises(UnknownOperationError, match=WITHOUT_TEXT[name]):
                 pair.text()
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+ONE_OF_EACH_KIND = [  # elementwise, sums of a tensor, of the model, of rows and columns, the largest of each
+    rules.AdamW(weight_decay=0.1),
+    rules.LAMB(weight_decay=0.1),
+    rules.Clip(rules.Prodigy(), max_norm=1.0),
+    rules.Clip(rules.Adafactor(weight_decay=0.1), max_norm=1.0),
+    rules.SM3(),
+]
+
+
+def misaligned(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a parameter that begins one element behind an aligned address."""
+    param = draw(shape, dtype, torch.Generator().manual_seed(1))
+    storage = torch.zeros(param.numel() + 1, dtype=dtype)
+    return storage.as_strided(param.shape, param.stride(), 1).copy_(param)
+
+
+@pytest.mark.parametrize("rule", ONE_OF_EACH_KIND, ids=lambda rule: rule.name)
+def test_views_that_are_not_aligned_have_the_bits_of_the_loop(rule: rules.Rule) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        params = [misaligned(shape, dtype) for shape in ((5,), (1029,), (6, 8), (33, 260))]
+        assert [param.data_ptr() % 16 for param in params] == [dtype.itemsize] * 4
+        pairs = bound_pairs(Program(rule), params)
+        step_pairs(pairs)
+        assert [pair.count_differences() for pair in pairs] == [0] * len(pairs)
+
+
+def test_dense_parameters_that_are_not_contiguous_have_the_bits_of_the_loop() -> None:
+    params = [param.t() for param in random_params(torch.float32, [(5, 8), (300, 31)])]
+    params.append(random_params(torch.float32, [(2, 3, 4, 5)])[0].to(memory_format=torch.channels_last))
+    for rule in (rules.AdamW(weight_decay=0.1), rules.LAMB(weight_decay=0.1)):
+        pairs = bound_pairs(Program(rule), params)
+        step_pairs(pairs)
+        assert [pair.count_differences() for pair in pairs] == [0] * len(pairs)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30, float("nan")])
+def test_extreme_gradients_have_the_bits_of_the_loop(scale: float) -> None:
+    for rule in ONE_OF_EACH_KIND:
+        pairs = bound_pairs(Program(rule), random_params(torch.float32, [(40, 300), (7,)]))
+        step_pairs(pairs, scale=scale)
+        assert [pair.count_differences() for pair in pairs] == [0] * len(pairs)
+
+
+# --- launches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ONE_OF_EACH_KIND, ids=lambda rule: rule.name)
+def test_more_tensors_than_a_call_has_gradients_take_several_launches(rule: rules.Rule) -> None:
+    shapes = [(k % 5 + 1, 3 * k + 1) for k in range(20)]
+    for rounding in ("nearest", "stochastic"):  # a row of scalars for all tensors, and one for each
+        program = Program(rule, rounding=rounding)
+        pairs = bound_pairs(program, random_params(torch.bfloat16, shapes), num_grads=7)
+        step_pairs(pairs)
+        assert [pair.count_differences() for pair in pairs] == [0] * len(pairs)
+
+
+@pytest.mark.parametrize("rule", ONE_OF_EACH_KIND, ids=lambda rule: rule.name)
+def test_the_order_of_blocks_and_threads_does_not_matter(rule: rules.Rule) -> None:
+    results = []
+    for backwards in (False, True):
+        pairs = bound_pairs(Program(rule), random_params(torch.float32, [(70, 600), (9,), (3, 5)]))
+        step_pairs(pairs, backwards=backwards)
+        results.append([tensor for pair in pairs for tensor in tensors_of(pair.stepped)])
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("tuning", [grid.Tuning(vectors=1), grid.Tuning(chunk=4096, vectors=4, streaming=True)])
+def test_tuning_changes_no_bit(tuning: grid.Tuning) -> None:
+    for rule in (rules.LAMB(), rules.Clip(rules.Adafactor(), max_norm=1.0)):
+        pairs = bound_pairs(Program(rule), random_params(torch.float32, [(70, 600), (9,), (4096 * 2 + 1,)]), tuning=tuning)
+        step_pairs(pairs)
+        assert [pair.count_differences() for pair in pairs] == [0] * len(pairs)
+
+
+@pytest.mark.parametrize("rule", ONE_OF_EACH_KIND, ids=lambda rule: rule.name)
+def test_a_step_that_is_skipped_writes_nothing(rule: rules.Rule) -> None:
+    (pair,) = bound_pairs(Program(rule), random_params(torch.float32, [(40, 300)]))
+    for found_inf, changes in ((1.0, False), (0.0, True)):
+        before = [tensor.clone() for tensor in tensors_of(pair.stepped)]
+        flag = torch.tensor(found_inf)
+        pair.kernel.call.skip = flag.data_ptr()
+        step_pairs([pair], num_steps=1)
+        assert all(map(torch.equal, before, tensors_of(pair.stepped))) is not changes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_scaled_gradients_step_as_those_that_were_unscaled_before(dtype: torch.dtype) -> None:
+    factor = torch.tensor(0.3)
+    for rule in (rules.SGD(lr=0.5, momentum=0.9), rules.LAMB()):
+        results = []
+        for scaled in (False, True):
+            (pair,) = bound_pairs(Program(rule), random_params(dtype, [(40, 300)]))
+            (grad,) = random_params(dtype, [(40, 300)])
+            if scaled:
+                pair.kernel.call.grad_factor = factor.data_ptr()
+            else:
+                grad = (grad.float() * factor).to(dtype)
+            run([pair.kernel], [pair.steps([grad], [pair.program.coefficients(1)])[1]])
+            results.append(pair.stepped.params[0])
+        assert torch.equal(*results)
+
+
+def test_a_text_with_fused_operations_would_be_noticed() -> None:
+    flags = ("-O2", "-mfma", "-ffp-contract=fast")
+    compiled = [flag for flag in FLAGS if flag not in ("-O0", "-ffp-contract=off")]
+    (pair,) = bound_pairs(Program(rules.AdamW()), random_params(torch.float32, [(1000,)]), flags=(*compiled, *flags))
+    step_pairs([pair])
+    assert pair.count_differences() > 100
+
+
+def test_a_missing_synchronization_would_be_noticed() -> None:
+    (pair,) = make_pairs(Program(rules.LAMB()), random_params(torch.float32, [(10, 10)]))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(source, "LIBRARY", source.LIBRARY.replace("all[thread + half]);\n        TOGETHER", "all[thread + half]);"))
+        pair.bind()
+    with pytest.raises(AssertionError, match="without TOGETHER"):
+        step_pairs([pair])
