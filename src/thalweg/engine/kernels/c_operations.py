@@ -69,9 +69,12 @@ _ARITHMETIC: dict[str, str] = {
 # Integers wrap around, as in PyTorch. In C only those without a sign may.
 _UNSIGNED = {torch.int32: "uint32_t", torch.int64: "uint64_t"}
 _WRAPPING = frozenset(
-    f"aten.{name}" for name in ("__lshift__.Scalar", "rsub.Scalar", *(
-        f"{kind}.{operand}" for kind in ("add", "sub", "mul") for operand in ("Tensor", "Scalar")
-    ))
+    f"aten.{name}"
+    for name in (
+        "__lshift__.Scalar",
+        "rsub.Scalar",
+        *(f"{kind}.{operand}" for kind in ("add", "sub", "mul") for operand in ("Tensor", "Scalar")),
+    )
 )
 
 

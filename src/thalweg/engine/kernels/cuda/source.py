@@ -115,6 +115,7 @@ def _macros(passes: Passes, num_grads: int, tuning: Tuning) -> str:
         "CHUNK": tuning.chunk,
         "TILE_ROWS": grid.TILE_ROWS,
         "TILE_COLUMNS": tuning.tile_columns,
+        "SMALL_MATRIX": grid.SMALL_MATRIX,
         "SLICES": _slices(passes),
         "STREAMING": int(tuning.streaming),
         "ROW": row_length(len(passes.recording.coefficients)),
