@@ -269,7 +269,8 @@ class _Sweep:
             for r in self.reductions
         ]
         identities = [
-            f"for (int64_t m = 0; m < M; m++) {targets[r.result.place]} = {operator_of(r)}::identity();" for r in columns
+            f"for (int64_t m = 0; m < M; m++) {targets[r.result.place]} = {operator_of(r)}::identity();"
+            for r in columns
         ]
         element = [*self._small("m", "bm"), *loads, *map(assignment, self.operations), *joins]
         element += [f"x{k}[i] = {variable(value)};" for k, value in self.writes]

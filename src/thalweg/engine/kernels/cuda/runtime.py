@@ -193,3 +193,13 @@ DEVICE void reduce(int64_t results, int64_t terms, int slices, int slice, Term t
 }
 struct Chunk { int32_t tensor, piece; };
 """
+
+# After the struct of the argument.
+SCALARS = """\
+DEVICE double scalar(const Call &call, int64_t t, int k) {
+    if (!call.rows) return call.row[k];
+    const double *row = call.rows + t * ROW;
+    IN_GLOBAL(row);
+    return row[k];
+}
+"""
