@@ -42,7 +42,7 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def compile_text(text: str, architecture: str, options: tuple[str, ...]) -> tuple[bytes, str]:
+def compile_text(text: str, architecture: str, options: tuple[str, ...]) -> tuple[str, bytes, str]:
     """Compile a text.
 
     Args:
@@ -51,7 +51,7 @@ def compile_text(text: str, architecture: str, options: tuple[str, ...]) -> tupl
         options: Other options.
 
     Returns:
-        The cubin or the PTX, and the log.
+        The PTX, the cubin, which is empty for ``compute_90``, and the log.
 
     Raises:
         ValueError: If the compiler refuses the text.
@@ -66,7 +66,8 @@ def compile_text(text: str, architecture: str, options: tuple[str, ...]) -> tupl
         log = _read(nvrtc, program, "ProgramLog").decode(errors="replace")
         if code:
             raise ValueError(log)
-        return _read(nvrtc, program, "PTX" if architecture.startswith("compute") else "CUBIN"), log
+        ptx = _read(nvrtc, program, "PTX").decode(errors="replace")
+        return ptx, b"" if architecture.startswith("compute") else _read(nvrtc, program, "CUBIN"), log
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -41,7 +41,7 @@ def text_of(name: str, dtype: torch.dtype, rounding: Rounding, dims: int, **sett
 
 @pytest.mark.parametrize("sample", SAMPLE, ids=lambda sample: f"{sample[0]}-{str(sample[1])[6:]}-{sample[2]}")
 def test_arithmetic_is_as_written(sample: tuple[str, torch.dtype, Rounding, int]) -> None:
-    ptx = nvrtc.compile_text(text_of(*sample), "compute_80", NVRTC_OPTIONS)[0].decode(errors="replace")
+    ptx = nvrtc.compile_text(text_of(*sample), "compute_80", NVRTC_OPTIONS)[0]
     assert not re.findall(r"\b(?:fma|mad)\.\w*\.?f(?:32|64)|fma\.rn|approx|div\.full|\.ftz", ptx)
     whole_vectors = re.findall(r"ld\.global(?:\.\w+)*\.v[24]\.", ptx)
     assert whole_vectors, "vectors are loaded as such, from memory that is known to be global"
@@ -51,24 +51,25 @@ def test_arithmetic_is_as_written(sample: tuple[str, torch.dtype, Rounding, int]
 
 def test_fused_operations_would_be_noticed() -> None:
     options = tuple(option for option in NVRTC_OPTIONS if option != "--fmad=false")
-    ptx = nvrtc.compile_text(text_of(*SAMPLE[0]), "compute_80", options)[0].decode(errors="replace")
+    ptx = nvrtc.compile_text(text_of(*SAMPLE[0]), "compute_80", options)[0]
     assert "fma.rn.f32" in ptx
 
 
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 def test_no_kernel_keeps_registers_in_memory(architecture: str) -> None:
     for sample in (SAMPLE[0], SAMPLE[4]):
-        _, log = nvrtc.compile_text(text_of(*sample), architecture, (*NVRTC_OPTIONS, "--ptxas-options=-v"))
+        ptx, cubin, log = nvrtc.compile_text(text_of(*sample), architecture, (*NVRTC_OPTIONS, "--ptxas-options=-v"))
         uses = nvrtc.kernel_uses(log)
         assert uses
+        assert cubin[:4] == b"\x7fELF"
         assert all(0 < use.registers <= 128 and not use.spilled_bytes and not use.stack_bytes for use in uses)
 
 
 def test_the_largest_call_and_every_tuning_compile() -> None:
     tuning = Tuning(chunk=16384, vectors=1, streaming=True, min_blocks=4)
     ptx = nvrtc.compile_text(text_of(*SAMPLE[2], num_grads=3968, tuning=tuning), "compute_90", NVRTC_OPTIONS)[0]
-    assert b"ld.global.cs" in ptx
-    assert b"st.global.cs" in ptx
+    assert "ld.global.cs" in ptx
+    assert "st.global.cs" in ptx
 
 
 def test_the_record_covers_every_rule_that_has_a_text() -> None:
