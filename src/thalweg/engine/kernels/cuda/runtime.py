@@ -18,8 +18,11 @@ typedef __INT64_TYPE__ int64_t; typedef __UINT64_TYPE__ uint64_t;
 #define DEVICE_MEMBER inline
 static int reversed, phase_open, unsynchronized;
 static inline int begin_phase() { unsynchronized += phase_open; phase_open = 1; return 0; }
+#ifndef EXPORTED
+#define EXPORTED(name) name
+#endif
 #define KERNEL(name) static void name##_block(const Call &call, int64_t here); \\
-    extern "C" int name(const Call *call, int64_t blocks, int backwards) { \\
+    extern "C" int EXPORTED(name)(const Call *call, int64_t blocks, int backwards) { \\
         reversed = backwards; unsynchronized = 0; \\
         for (int64_t k = 0; k < blocks; k++) { phase_open = 0; name##_block(*call, backwards ? blocks - 1 - k : k); } \\
         return unsynchronized; \\
