@@ -253,7 +253,9 @@ def test_the_order_of_blocks_and_threads_does_not_matter(rule: rules.Rule) -> No
 @pytest.mark.parametrize("tuning", [grid.Tuning(vectors=1), grid.Tuning(chunk=4096, vectors=4, streaming=True)])
 def test_tuning_changes_no_bit(tuning: grid.Tuning) -> None:
     for rule in (rules.LAMB(), rules.Clip(rules.Adafactor(), max_norm=1.0)):
-        pairs = bound_pairs(Program(rule), random_params(torch.float32, [(70, 600), (9,), (4096 * 2 + 1,)]), tuning=tuning)
+        pairs = bound_pairs(
+            Program(rule), random_params(torch.float32, [(70, 600), (9,), (4096 * 2 + 1,)]), tuning=tuning
+        )
         step_pairs(pairs)
         assert [pair.count_differences() for pair in pairs] == [0] * len(pairs)
 
@@ -297,7 +299,9 @@ def test_a_text_with_fused_operations_would_be_noticed() -> None:
 def test_a_missing_synchronization_would_be_noticed() -> None:
     (pair,) = make_pairs(Program(rules.LAMB()), random_params(torch.float32, [(10, 10)]))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(source, "LIBRARY", source.LIBRARY.replace("all[thread + half]);\n        TOGETHER", "all[thread + half]);"))
+        patched.setattr(
+            source, "LIBRARY", source.LIBRARY.replace("all[thread + half]);\n        TOGETHER", "all[thread + half]);")
+        )
         pair.bind()
     with pytest.raises(AssertionError, match="without TOGETHER"):
         step_pairs([pair])

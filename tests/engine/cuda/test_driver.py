@@ -115,9 +115,7 @@ def test_errors_of_the_driver_have_their_names(library: ctypes.CDLL, device: Cud
     with pytest.raises(UnavailableError, match=r"the kernel cannot be loaded: an unknown error \(2\)") as caught:
         device.load(b"2")  # out of memory
     assert not isinstance(caught.value, MissingToolError)
-    with pytest.raises(
-        MissingToolError, match=r"the driver \(CUDA 12.8\) cannot load compiled kernels: CUDA_ERR"
-    ):
+    with pytest.raises(MissingToolError, match=r"the driver \(CUDA 12.8\) cannot load compiled kernels: CUDA_ERR"):
         device.load(b"222")
     ctypes.c_int.in_dll(library, "launch_result").value = 0
     take_calls(library)
