@@ -64,9 +64,6 @@ class Device(Protocol):
     parameter_bytes: int
     tolerance: float
 
-    def missing(self) -> str | None:
-        """Return the reason why no kernel can be made or run; None if the tools are there."""
-
     def image_name(self, source: str) -> str:
         """Return the name under which the image of a source is kept."""
 
@@ -292,9 +289,6 @@ class CudaDevice:
         )
         self.parameter_bytes = _LARGE_PARAMETERS if is_large else _SMALL_PARAMETERS
         self._context = self.driver.primary_context(index)
-
-    def missing(self) -> None:
-        """Return None: what is missing is an error of the constructor."""
 
     def image_name(self, source: str) -> str:
         """Return the name under which the image of a source is kept."""
