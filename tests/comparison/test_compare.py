@@ -48,11 +48,13 @@ def test_linear_regression_comes_within_a_percent_of_the_optimum() -> None:
 
 
 def test_the_result_has_the_promised_keys_and_is_plain_json() -> None:
-    result = thalweg.compare("quadratic", ["gd", "adam"], budget="4trials").to_json()
+    result = thalweg.compare("quadratic", ["gd", "adam"], budget="4trials", device="cpu").to_json()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == [
-        *("task", "metric", "optimum", "trainings", "contenders", "verdict", "hindsight", "cautions", "code")
+        *("task", "metric", "optimum", "trainings", "contenders", "verdict", "hindsight", "cautions", "code"),
+        "device",
     ]
+    assert result["device"] == {"name": "cpu", "reason": "requested", "hardware": ["cpu"]}
     for contender in result["contenders"]:
         assert list(contender) == [
             *("name", "settings", "searched", "value", "low", "high", "untuned", "recommended", "missed"),

@@ -87,6 +87,12 @@ Words:
     help="Number of processes that train. [default: the fastest number, measured]",
 )
 @click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Device that trains: cpu, cuda (all GPUs, one for each worker), cuda:1, xpu, mps, or auto: an accelerator if "
+    "there is one and it is measured to be faster on this task. [default: that of the task, else auto]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the store and the report. [default: runs/TASK, or runs/suite with a folder for each task]",
@@ -106,6 +112,7 @@ def compare(
     refine: bool,
     target: float | None,
     control: bool,
+    device: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -131,6 +138,7 @@ def compare(
         "refine": refine,
         "target": target,
         "control": control,
+        "device": device,
     }
     if suite:
         compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **options)
@@ -175,6 +183,8 @@ def print_comparison(comparison: "Comparison") -> None:
 
     console = stdout_console()
     console.print(Text(f"{comparison.record.workload.name}: {comparison.metric}", style="italic"))
+    if comparison.device:
+        console.print(Text(comparison.device, style="italic"))
     columns = _columns(comparison)
     bold_row = next(
         (

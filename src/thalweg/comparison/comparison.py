@@ -13,7 +13,7 @@ from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.comparison.executor import Progress, run
 from thalweg.comparison.planning import budget as budgets
-from thalweg.comparison.planning.device_choice import choose_device, usable_devices
+from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
 from thalweg.comparison.planning.plan import ComparisonPlan, make_plan, schedules_of
 from thalweg.comparison.planning.seeds import derive
@@ -291,6 +291,14 @@ class Comparison:
     def metric(self) -> str:
         """The name of the values, such as ``test cross-entropy``."""
         return name_of_metric(self.record)
+
+    @property
+    def device(self) -> str:
+        """The hardware that trained and the reason, as a phrase; empty if there was nothing to choose."""
+        hardware = " and ".join(hardware_of_trials(self._trials))
+        if not hardware or self.plan.device_reason in ("", ONLY_CPU):
+            return ""
+        return f"trained on {hardware} ({self.plan.device_reason})"
 
     @property
     def half_sample_check(self) -> list[str]:

@@ -90,6 +90,7 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
         "num_evaluations": next(iter(plan.schedules.values())).num_evaluations,
+        "device": comparison.device,
         "execution_modes": {name: plan.execution_modes[name].reason for name in names},
         "seed": plan.seed,
         "seeds": {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},

@@ -206,7 +206,7 @@ def test_the_keys_and_columns_are_those_of_version_4(tmp_path: Path) -> None:
     }
     assert list(plan) == [
         *("seed", "design", "scale", "workers", "horizons", "ways", "ranges", "extended", "draws", "step_s"),
-        *("optimum", "target", "selected_on", "judged_on"),
+        *("optimum", "target", "selected_on", "judged_on", "device", "device_reason", "num_devices"),
     ]
     assert plan["horizons"]["gd"].keys() == {"steps", "schedule", "looks"}
     assert plan["ways"]["gd"].keys() == {"members", "fixed_s", "member_s", "reason"}
@@ -217,8 +217,25 @@ def test_the_keys_and_columns_are_those_of_version_4(tmp_path: Path) -> None:
     ]
     assert columns == [
         *("comparison", "contender", "stage", "study", "trial", "seed", "settings", "status", "message"),
-        *("train", "validation", "test", "test_error", "seconds", "looks"),
+        *("train", "validation", "test", "test_error", "seconds", "looks", "hardware"),
     ]
+
+
+def test_a_store_without_hardware_is_read_and_gets_the_column_when_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    before = thalweg.compare("quadratic", ["gd"], budget="1trial", store=path, workers=1)
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE results DROP COLUMN hardware")
+        (plan,) = connection.execute("SELECT plan FROM comparisons").fetchone()
+        old = {key: value for key, value in json.loads(plan).items() if "device" not in key}
+        connection.execute("UPDATE comparisons SET plan = ?", [json.dumps(old)])
+    connection.close()
+    read = thalweg.Comparison(Store(path, write=False), before.record)
+    assert read.to_json() == before.to_json() | {"device": before.to_json()["device"] | {"hardware": []}}
+    again = thalweg.compare("quadratic", ["gd"], budget="1trial", store=path, workers=1)
+    assert again.plan.device == "auto"
+    assert {trial.result.hardware for trial in again.store.trials(1)} == {""}
+    assert again.verdict == before.verdict
 
 
 @pytest.mark.parametrize("column", ["task", "plan"])

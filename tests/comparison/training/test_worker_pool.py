@@ -17,7 +17,7 @@ import thalweg
 from thalweg.comparison import Progress
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.planning import device_choice, num_workers
+from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.training import timing, worker_pool
 from thalweg.comparison.training.result import TrainingResult

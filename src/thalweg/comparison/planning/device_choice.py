@@ -15,6 +15,7 @@ from thalweg.engine.core import devices
 from thalweg.errors import DeviceError
 
 CLEARLY_FASTER = 1.25  # near a tie the clock would decide, differently each time
+ONLY_CPU = "this machine has no other device"
 _TRAININGS = 128  # whose time is compared: as many as the largest population has
 
 
@@ -95,7 +96,7 @@ def choose_device(
         return DeviceChoice(str(own), "the task makes its model there", workload.on(own), start_s=start_s)
     accelerator = next((device for device in devices.available() if device.type != "cpu"), None)
     if accelerator is None:
-        return DeviceChoice("cpu", "this machine has no other device", workload.on("cpu"), start_s=start_s)
+        return DeviceChoice("cpu", ONLY_CPU, workload.on("cpu"), start_s=start_s)
     if not workload.is_measured_by_samples:
         reason = "not compared with the CPU: a training function can only be timed by whole trainings"
         return DeviceChoice(accelerator.type, reason, workload.on(accelerator), start_s=start_s, is_choice=True)
