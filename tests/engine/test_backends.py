@@ -15,7 +15,7 @@ from tests.engine.stepping import ALL_SHAPES, assert_same_bits, run_case
 from thalweg import optim
 from thalweg.engine.core.precision import Rounding
 from thalweg.engine.eager import flat
-from thalweg.engine.kernels import c_source, kernel_cache
+from thalweg.engine.kernels import c_kernel, c_source, kernel_cache
 from thalweg.errors import SettingError
 from thalweg.rules import SGD, Clip, Rule, like_param, record, root
 from thalweg.rules.math.roots import cube_root
@@ -216,7 +216,7 @@ def test_an_operation_that_c_may_round_otherwise_is_left_to_other_backends() -> 
 
 def test_a_kernel_that_disagrees_with_the_loop_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     correct = c_source.c_source
-    monkeypatch.setattr(kernel_cache, "c_source", lambda passes: re.sub(r"(v\d+) - ", r"\1 + ", correct(passes)))
+    monkeypatch.setattr(c_kernel, "c_source", lambda passes: re.sub(r"(v\d+) - ", r"\1 + ", correct(passes)))
     monkeypatch.setattr(kernel_cache, "_KERNELS", {})
     param = torch.ones(3, requires_grad=True)
     optimizer = optim.SGD([param], lr=0.25)

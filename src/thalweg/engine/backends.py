@@ -1,15 +1,15 @@
 """Backends: which backend runs a batch, and why.
 
-    compiled    all rules but matrix rules, on the CPU, once their kernel is ready: one call of C for all tensors
+    compiled    all rules but matrix rules, on the CPU and on CUDA, once their kernel is ready: one call for all tensors
     flat        other elementwise rules: stretches of long vectors, a bucket at a time
     batched     other rules that look at whole tensors, if many are small and of one shape: these are stacked
     loop        all other batches: tensor by tensor; the tensors of a rule over the whole model step in lockstep
 
-A kernel is a C function that is made from the rule itself. `compiled` and `flat` get the same bits as `loop`, the
-reference. So by default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the
-background, and `compiled` takes over at the step at which the kernel is ready. `batched` agrees with the loop up to the
-last digits. Sparse gradients are stepped row by row (`eager.sparse`), and gradients of another dtype than their
-parameters on an eager backend, whatever the backend of the batch.
+A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the same bits as `loop`, the reference. So
+by default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the background, and
+`compiled` takes over at the step at which the kernel is ready. `batched` agrees with the loop up to the last digits.
+Sparse gradients are stepped row by row (`eager.sparse`), and gradients of another dtype than their parameters on an
+eager backend, whatever the backend of the batch.
 
 A user may request a backend for an optimizer. A request that is not possible raises SettingError.
 """
@@ -26,10 +26,10 @@ from torch import Tensor
 from thalweg.engine.core import threads
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.eager import batched, flat, loop, sparse
-from thalweg.engine.kernels import c_compiler, kernel, kernel_cache
+from thalweg.engine.kernels import kernel, kernel_cache
 from thalweg.engine.kernels.kernel import BoundKernel
 from thalweg.engine.kernels.kernel_cache import PendingKernel
-from thalweg.engine.kernels.kernel_spec import UnavailableError
+from thalweg.engine.kernels.kernel_spec import MissingToolError, UnavailableError
 from thalweg.errors import SettingError
 
 Backend = Literal["loop", "flat", "compiled", "batched"]
@@ -89,7 +89,7 @@ class BatchRunner:
         if self._requested == "batched":
             reason = batched.unsupported_reason(self.batch, requested=True)
             return BackendChoice("loop", reason) if reason else BackendChoice("batched", "requested")
-        if reason := kernel.unsupported_reason(self.batch):
+        if reason := kernel_cache.unsupported_reason(self.batch):
             return self._choose_eager(reason)
         self._kernel = kernel_cache.lookup(self.batch)
         self._must_compile = self._kernel is None
@@ -106,7 +106,7 @@ class BatchRunner:
     def _why_compiled(self) -> str:
         scope = self.batch.program.rule.traits.scope
         work = {"elementwise": "elementwise", "tensor": "sums over tensors", "model": "sums over the model"}[scope]
-        return f"{work}, on the CPU: one kernel for all such tensors"
+        return f"{work}, {kernel_cache.target_of(self.batch).where}: one kernel for all such tensors"
 
     def resolve(self, *, wait: bool) -> BackendChoice:
         """Return the choice as it stands.
@@ -123,11 +123,12 @@ class BatchRunner:
         if self._kernel is None:
             return self.choice
         try:
-            self.bound_kernel = BoundKernel(self._kernel.result(), self.batch)
+            self.bound_kernel = self._kernel.result().bind(self.batch)
             self.choice = BackendChoice("compiled", self._why_compiled())
         except UnavailableError as error:
             self.choice = self._choose_eager(str(error))
-            _warn_once_without_compiler(self.choice)
+            if isinstance(error, MissingToolError):
+                _warn_once(self.choice)
         self._kernel = None
         return self.choice
 
@@ -229,7 +230,7 @@ def _run_shared(steps: Sequence[tuple[BatchRunner, BatchStep]]) -> None:
 _WARNINGS: set[str] = set()  # those that this process has logged
 
 
-def _warn_once_without_compiler(choice: BackendChoice) -> None:
-    if c_compiler.compiler() is None and "compiler" not in _WARNINGS:
-        _WARNINGS.add("compiler")
+def _warn_once(choice: BackendChoice) -> None:
+    if choice.why not in _WARNINGS:
+        _WARNINGS.add(choice.why)
         logging.getLogger("thalweg").warning("steps run on the slower %s backend: %s", choice.backend, choice.why)

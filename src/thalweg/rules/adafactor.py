@@ -13,7 +13,6 @@ Departs: decoupled weight decay, the machine epsilon of the dtype as ε₁, and 
 The statistics are taken over the last two dimensions.
 """
 
-import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.factored import is_factored, is_unfactored, reconstruct, update_factors
 from thalweg.rules.math.roots import root
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Adafactor(decay.Decoupled, scope="tensor", supports_complex=False):
 
     def coefficients(self, step: int) -> Any:
         return record(
-            lr=min(self.lr, 1 / math.sqrt(step)),
+            lr=min(self.lr, 1 / sqrt(step)),
             fresh=step**self.beta2_decay,
             keep=1 - step**self.beta2_decay,
             eps1=self.eps1,

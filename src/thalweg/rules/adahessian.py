@@ -25,6 +25,7 @@ from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
 from thalweg.rules.math.roots import hypot
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,8 @@ class AdaHessian(decay.Decoupled, scope="elementwise", corrects_bias=True, needs
     def coefficients(self, step: int) -> Any:
         return record(
             **moments.coefficients(self, step),
-            root_beta2=self.beta2**0.5,
-            root_fresh2=(1 - self.beta2) ** 0.5,
+            root_beta2=sqrt(self.beta2),
+            root_fresh2=sqrt(1 - self.beta2),
             power=self.hessian_power,
             shrink=decay.shrink(self),
         )

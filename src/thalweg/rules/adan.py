@@ -24,6 +24,7 @@ from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.roots import root
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Adan(Rule, scope="elementwise", corrects_bias=True):
             v_correct=self.beta2 / (1 - self.beta2**step),
             beta3=self.beta3,
             fresh3=1 - self.beta3,
-            root_n_correct=1 / (1 - self.beta3**step) ** 0.5,
+            root_n_correct=1 / sqrt(1 - self.beta3**step),
             eps=self.eps,
             shrink=1 / (1 + self.lr * self.weight_decay),
         )

@@ -13,7 +13,6 @@ Source: Pagliardini, Ablin & Grangier 2024, arXiv:2409.03137, Algorithm 1 and se
 Departs: nothing.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from thalweg.rules.core.records import record
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
 from thalweg.rules.math.roots import root
+from thalweg.rules.math.scalars import exp, log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,8 @@ class AdEMAMix(decay.Decoupled, scope="elementwise", corrects_bias=True):
     def _beta3(self, step: int) -> Any:
         if step >= self.beta3_warmup or self.beta1 == 0:
             return self.beta3
-        share, first, last = step / self.beta3_warmup, math.log(self.beta1), math.log(self.beta3)
-        return min(math.exp(first * last / ((1 - share) * last + share * first)), self.beta3)
+        share, first, last = step / self.beta3_warmup, log(self.beta1), log(self.beta3)
+        return min(exp(first * last / ((1 - share) * last + share * first)), self.beta3)
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         m = c.beta1 * state.m + c.fresh1 * grad

@@ -33,6 +33,7 @@ from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.distance_estimate import counts_in_sums, initial_distance, max_growth, mean_weights
 from thalweg.rules.math.roots import root
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class DAdaptAdam(
 
     def coefficients(self, step: int) -> Any:
         counts = counts_in_sums(self.lr)
-        kappa = self.beta2**0.5
+        kappa = sqrt(self.beta2)
         beta1, fresh1 = mean_weights(self.beta1, counts)
         beta2, fresh2 = mean_weights(self.beta2, counts)
         return record(

@@ -32,6 +32,7 @@ from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.distance_estimate import counts_in_sums, initial_distance, max_growth
+from thalweg.rules.math.scalars import sqrt
 
 _LEAST_SHARE = 1e-6  # of the first norm in any later one
 
@@ -71,8 +72,8 @@ class DAdaptSGD(
         counts = self.lr > 0
         return {
             "model_lr": model_lr,
-            "root_lr_ratio": (self.lr / model_lr) ** 0.5 if counts else 0.0,
-            "over_root_lr_ratio": (model_lr / self.lr) ** 0.5 if counts else 0.0,
+            "root_lr_ratio": sqrt(self.lr / model_lr) if counts else 0.0,
+            "over_root_lr_ratio": sqrt(model_lr / self.lr) if counts else 0.0,
         }
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Generator[Any, Any, Any]:

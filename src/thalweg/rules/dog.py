@@ -31,6 +31,7 @@ from thalweg.rules.core.state import copy_of_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.distance_estimate import counts_in_sums
 from thalweg.rules.math.roots import hypot
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class DoGStep(Rule, estimates_lr=True):
             lr=self.lr,
             counts=counts_in_sums(self.lr),
             reps_rel=self.reps_rel,
-            root_eps=self.eps**0.5,
+            root_eps=sqrt(self.eps),
             weight_decay=self.weight_decay,
         )
 

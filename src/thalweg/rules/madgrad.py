@@ -23,6 +23,7 @@ from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import copy_of_param, like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.roots import cube_root
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class MADGRAD(Rule, scope="elementwise", lr_in_state=True, owns_parameters=True)
 
     def coefficients(self, step: int) -> Any:
         return record(
-            weight=self.lr * step**0.5,
+            weight=self.lr * sqrt(step),
             fresh=1 - self.momentum,
             eps=self.eps,
             weight_decay=self.weight_decay,

@@ -22,6 +22,7 @@ from thalweg.rules.core.reductions import Norm
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math.roots import hypot
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,8 @@ class NovoGrad(Rule, scope="tensor"):
         return record(
             lr=self.lr,
             beta1=self.beta1,
-            root_keep=keep**0.5,
-            root_fresh=(1 - keep) ** 0.5,
+            root_keep=sqrt(keep),
+            root_fresh=sqrt(1 - keep),
             eps=self.eps,
             weight_decay=self.weight_decay,
         )

@@ -25,6 +25,7 @@ from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay, moments
 from thalweg.rules.math.roots import root
+from thalweg.rules.math.scalars import sqrt
 
 _MIN_FREEDOM = 5  # degrees of freedom, as in torch.optim.RAdam
 
@@ -52,7 +53,7 @@ class RAdamStep(Rule, corrects_bias=True):
         rectified: Scalar = 0.0
         if freedom > _MIN_FREEDOM:
             ratio = (freedom - 4) * (freedom - 2) * max_freedom / ((max_freedom - 4) * (max_freedom - 2) * freedom)
-            unrectified, rectified = 0.0, (ratio * total_weight) ** 0.5
+            unrectified, rectified = 0.0, sqrt(ratio * total_weight)
         return moments.coefficients(self, step) | {"unrectified": unrectified, "rectified": rectified}
 
     def moment_direction(self, g: Tensor, state: Any, c: Any) -> Any:

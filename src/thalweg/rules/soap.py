@@ -36,6 +36,7 @@ from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import averaged_mode_gram, eigenvectors, matrix_per_dim, mode_product, power_iteration
 from thalweg.rules.math.roots import root
+from thalweg.rules.math.scalars import sqrt
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
@@ -76,7 +77,7 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
     def coefficients(self, step: int) -> Any:
         keep = self.shampoo_beta if self.shampoo_beta >= 0 else self.beta2
         completed = step - 1
-        size = (1 - self.beta2**completed) ** 0.5 / (1 - self.beta1**completed) if completed else 0.0
+        size = sqrt(1 - self.beta2**completed) / (1 - self.beta1**completed) if completed else 0.0
         return record(
             lr=self.lr,
             beta1=self.beta1,

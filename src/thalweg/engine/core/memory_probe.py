@@ -2,7 +2,8 @@
 
 Kernels read and write memory directly, so the addresses, shapes, strides and dtypes of all tensors must be checked
 before each step. In Python this check would cost more than the step. `C_SOURCE` is part of every kernel: it calls the
-stable C functions of libtorch and hashes the layouts of all tensors into one number, the fingerprint.
+stable C functions of libtorch and hashes the layouts of all tensors into one number, the fingerprint. They read no
+memory of tensors, so tensors on CUDA devices are probed in the same way; for these the source is a library by itself.
 """
 
 import ctypes
@@ -16,9 +17,11 @@ from torch import Tensor
 from thalweg.engine.core.plain_tensors import addresses as addresses_of
 
 # The functions of libtorch that `probe` calls, in the order of its argument `query`.
-_QUERIES = ("data_ptr", "dtype", "device_type", "layout", "dim", "sizes", "strides")
+_QUERIES = ("data_ptr", "dtype", "device_type", "layout", "dim", "sizes", "strides", "device_index")
 
 C_SOURCE = """\
+#include <stdint.h>
+
 static uint64_t mixed(uint64_t sum, uint64_t value) {
     sum = (sum ^ value) * 0x9E3779B97F4A7C15u;
     return sum ^ (sum >> 29);
@@ -47,7 +50,7 @@ void prefetch(int64_t count, char *const *objects, int64_t offset, int64_t num_r
 }
 
 /* Return a hash of the layouts of all tensors, and write their addresses to `at`; 0 if a tensor is not plain memory of
-   the CPU. */
+   the CPU (device 0) or of CUDA (device 1). */
 uint64_t probe(int64_t count, char *const *objects, int64_t offset, int64_t keys,
               int (*const *query)(void *tensor, void *answer), void **at, int64_t threads) {
     uint64_t all = 1, unsupported = 0;
@@ -57,16 +60,16 @@ uint64_t probe(int64_t count, char *const *objects, int64_t offset, int64_t keys
         /* Its index, its class (the word after the reference count), and its dispatch keys, negation included. */
         uint64_t sum = mixed(mixed(1, (uint64_t)k), ((uint64_t *)objects[k])[1]);
         sum = mixed(sum, *(uint64_t *)(*(char **)tensor + keys));
-        int32_t dtype, device, layout;
+        int32_t dtype, device, device_index = 0, layout;
         int64_t dim, *sizes, *strides;
         /* In this order: a tensor on another device may have no address, and one that is not strided no strides. */
-        if (query[1](tensor, &dtype) || query[2](tensor, &device) || query[3](tensor, &layout) || device || layout
-            || query[0](tensor, at + k) || query[4](tensor, &dim) || query[5](tensor, &sizes)
-            || query[6](tensor, &strides)) {
+        if (query[1](tensor, &dtype) || query[2](tensor, &device) || query[3](tensor, &layout) || device < 0
+            || device > 1 || (device && query[7](tensor, &device_index)) || layout || query[0](tensor, at + k)
+            || query[4](tensor, &dim) || query[5](tensor, &sizes) || query[6](tensor, &strides)) {
             unsupported = 1;
             continue;
         }
-        sum = mixed(mixed(sum, (uint64_t)dtype), (uint64_t)dim);
+        sum = mixed(mixed(mixed(sum, (uint64_t)dtype), (uint64_t)dim), 2 * (uint64_t)(uint32_t)device_index + device);
         for (int64_t d = 0; d < dim; d++) sum = mixed(mixed(sum, (uint64_t)sizes[d]), (uint64_t)strides[d]);
         all += sum;
     }

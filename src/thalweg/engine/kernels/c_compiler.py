@@ -20,6 +20,7 @@ from threading import Lock, main_thread
 from time import monotonic
 
 from thalweg.engine.kernels import library_cache
+from thalweg.engine.kernels.kernel_spec import UnavailableError
 
 # Arithmetic as written: no fused multiply-add, no reordering. The other flags change no result.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fPIC")
@@ -31,17 +32,17 @@ _FOLDER_PREFIX = "thalweg-compiler-"
 _MAX_MESSAGE_BYTES = 500
 
 
-class CompilerError(Exception):
+class CompilerError(UnavailableError):
     """There is no C compiler, or it failed."""
 
 
-def build(source: str, *, parallel: bool, deadline: float) -> bytes:
+def build(source: str, deadline: float, *, parallel: bool) -> bytes:
     """Compile a source to a library.
 
     Args:
         source: The C text.
-        parallel: True for a library with OpenMP.
         deadline: The time of ``time.monotonic()`` at which the compiler is killed.
+        parallel: True for a library with OpenMP.
 
     Returns:
         The bytes of the library.

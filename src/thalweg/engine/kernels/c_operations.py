@@ -66,6 +66,17 @@ _ARITHMETIC: dict[str, str] = {
     "aten.__lshift__.Scalar": "{0} << {1}",
 }
 
+# Integers wrap around, as in PyTorch. In C only those without a sign may.
+_UNSIGNED = {torch.int32: "uint32_t", torch.int64: "uint64_t"}
+_WRAPPING = frozenset(
+    f"aten.{name}"
+    for name in (
+        "__lshift__.Scalar",
+        "rsub.Scalar",
+        *(f"{kind}.{operand}" for kind in ("add", "sub", "mul") for operand in ("Tensor", "Scalar")),
+    )
+)
+
 
 def _root(operation: Operation, args: list[str]) -> str:
     return f"{'sqrtf' if operation.computed_in == torch.float32 else 'sqrt'}({args[0]})"
@@ -137,6 +148,9 @@ def _expression(operation: Operation) -> str:
     args = [_as(arg, dtype) for arg in operation.args if arg is not None]
     if operation.args[1:2] == (None,):
         args.insert(1, "")
+    if operation.operator in _WRAPPING and dtype in _UNSIGNED:
+        unsigned = [f"({_UNSIGNED[dtype]}){arg}" for arg in args]
+        return f"({TYPES[dtype]})({_ARITHMETIC[operation.operator].format(*unsigned)})"
     if operation.operator in _SPECIAL:
         return _SPECIAL[operation.operator](operation, args)
     if operation.operator not in _ARITHMETIC:

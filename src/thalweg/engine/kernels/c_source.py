@@ -12,6 +12,7 @@ import torch
 from thalweg.engine.core import memory_probe
 from thalweg.engine.kernels.c_operations import TYPES, assignment
 from thalweg.engine.kernels.c_runtime import DRIVER, PRELUDE
+from thalweg.engine.kernels.expressions import offset, result_of, term, variable
 from thalweg.engine.kernels.passes import Axes, Passes
 from thalweg.engine.kernels.recording import Operation, RecordedReduction, RecordedValue, UnknownOperationError
 from thalweg.rules import Max, Mean, Norm
@@ -87,23 +88,9 @@ def _accumulate(target: str, value: str, reduction: RecordedReduction) -> str:
     return f"{target} += {value};"
 
 
-def _term(reduction: RecordedReduction) -> str:
-    """Return the number that an element of the operand adds to a reduction, in double precision."""
-    value = f"(double){_variable(reduction.operand)}"
-    return f"{value} * {value}" if reduction.kind is Norm else value
-
-
 def _identity(reduction: RecordedReduction) -> str:
     """Return the identity element of a reduction."""
     return "-INFINITY" if reduction.kind is Max else "0"
-
-
-def _offset(axes: Axes) -> str:
-    """Return the offset of an element in a tensor that varies along these axes alone."""
-    offset = ""
-    for axis in axes:
-        offset = f"({offset}) * {axis.upper()} + {axis}" if offset else axis
-    return offset or "0"
 
 
 _SIZES = "    const int64_t B = size[0], N = size[1], M = size[2]; (void)B; (void)N; (void)M;"
@@ -137,8 +124,8 @@ class _PassPrinter:
                 pointers.append(f"    {TYPES[value.dtype]} *x{k} = at[{k} * count];")
             if value.place in places:
                 axes = passes.axes_of(value)
-                offset = "i" if axes == passes.axes else _offset(axes)
-                loads.append((axes, f"const {TYPES[value.dtype]} v{value.place} = x{k}[{offset}];"))
+                position = "i" if axes == passes.axes else offset(axes)
+                loads.append((axes, f"const {TYPES[value.dtype]} v{value.place} = x{k}[{position}];"))
         for k, value in enumerate(passes.recording.coefficients.values()):
             if value.place in places:
                 loads.append(("", f"const double v{value.place} = row[{k}];"))
@@ -153,7 +140,7 @@ class _PassPrinter:
                 loads.append((axes, f"const {dtype} v{place} = ({dtype})model[{k}];"))
             elif place in places:
                 pointers.append(f"    const double *results{place} = at[{column} * count];")
-                loads.append((axes, f"const {dtype} v{place} = ({dtype})results{place}[{_offset(axes)}];"))
+                loads.append((axes, f"const {dtype} v{place} = ({dtype})results{place}[{offset(axes)}];"))
         return pointers, loads
 
     def _by_loop(self, operations: Iterable[Operation], loads: list[tuple[Axes, str]]) -> dict[str, list[str]]:
@@ -195,7 +182,7 @@ class _PassPrinter:
             "            const int64_t i = start + m;",
             *(f"            {text}" for text in loops["m"]),
             *(f"            {text}" for accumulator in accumulators for text in accumulator.per_element),
-            *(f"            x{k}[i] = {_variable(value)};" for k, value in writes),
+            *(f"            x{k}[i] = {variable(value)};" for k, value in writes),
             "        }",
             *(f"        {text}" for accumulator in accumulators for text in accumulator.after_row),
             "    }",
@@ -208,7 +195,7 @@ class _PassPrinter:
         """Return the lines that compute the part of a block in a reduction."""
         form, place = self.passes.form_of(reduction), reduction.result.place
         column = _column_of(self.passes, reduction)
-        value = _term(reduction)
+        value = term(reduction)
         if form == "columns":
             return _Accumulator(
                 before_block=[
@@ -221,8 +208,8 @@ class _PassPrinter:
         total = f"total{place}"
         if form == "rows":
             pointer = f"double *results{place} = at[{column} * count];"
-            offset = _offset(self.passes.axes_of(reduction.result))
-            store = f"results{place}[{offset}] = {self._result_of(total, reduction)};"
+            position = offset(self.passes.axes_of(reduction.result))
+            store = f"results{place}[{position}] = {result_of(self.passes, total, reduction)};"
             return accumulator._replace(before_block=[pointer], after_row=[*accumulator.after_row, store])
         return accumulator._replace(
             before_block=[f"double all{place} = {_identity(reduction)};"],
@@ -247,18 +234,6 @@ class _PassPrinter:
             clause=f"reduction(+:{total})",
         )
 
-    def _result_of(self, total: str, reduction: RecordedReduction) -> str:
-        """Return the result of a reduction, from the total of its operand."""
-        if reduction.kind not in (Mean, Norm) or reduction.over_model:  # `kernel.run` completes those over the model
-            return total
-        if reduction.kind is Norm:
-            return f"sqrt({total})"
-        passes = self.passes
-        axes, result_axes = passes.axes_of(reduction.operand), passes.axes_of(reduction.result)
-        if axes == passes.axes and not result_axes:
-            return f"{total} / size[3]"
-        return f"{total} / ({' * '.join(axis.upper() for axis in axes if axis not in result_axes) or '1'})"
-
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def end(self) -> str:
@@ -276,7 +251,7 @@ class _PassPrinter:
         small = [(k, value) for k, value in self.writes if not self.passes.is_whole(value)]
         for axes in sorted({self.passes.axes_of(value) for _, value in small}, key=lambda axes: (-len(axes), axes)):
             targets = [(k, value) for k, value in small if self.passes.axes_of(value) == axes]
-            stores = [f"x{k}[{_offset(axes)}] = {_variable(value)};" for k, value in targets]
+            stores = [f"x{k}[{offset(axes)}] = {variable(value)};" for k, value in targets]
             lines += self._nest(axes, [value for _, value in targets], stores)
         if not lines:
             return ""
@@ -306,8 +281,8 @@ class _PassPrinter:
 
     def _reduce_small(self, reduction: RecordedReduction) -> list[str]:
         """Return the lines of a reduction of values that have fewer elements than the parameter."""
-        target = f"into[{_offset(self.passes.axes_of(reduction.result))}]"
-        statement = _accumulate(target, _term(reduction), reduction)
+        target = f"into[{offset(self.passes.axes_of(reduction.result))}]"
+        statement = _accumulate(target, term(reduction), reduction)
         loops = self._nest(self.passes.axes_of(reduction.operand), [reduction.operand], [statement])
         return ["    {", *self._initialize(reduction), *loops, *self._finish(reduction), "    }"]
 
@@ -323,7 +298,8 @@ class _PassPrinter:
     def _finish(self, reduction: RecordedReduction) -> list[str]:
         if reduction.kind not in (Mean, Norm):
             return []
-        return [f"        for (int64_t r = 0; r < results; r++) into[r] = {self._result_of('into[r]', reduction)};"]
+        result = result_of(self.passes, "into[r]", reduction)
+        return [f"        for (int64_t r = 0; r < results; r++) into[r] = {result};"]
 
     def _nest(self, axes: Axes, targets: list[RecordedValue], statements: list[str]) -> list[str]:
         """Return loops over these axes that compute some values and then run statements with them."""
@@ -334,7 +310,3 @@ class _PassPrinter:
         for axis in axes:
             lines += [f"    for (int64_t {axis} = 0; {axis} < {axis.upper()}; {axis}++) {{", *loops[axis]]
         return [*lines, *statements, "    }" * len(axes), "    }"]
-
-
-def _variable(value: RecordedValue) -> str:
-    return f"v{value.place}"

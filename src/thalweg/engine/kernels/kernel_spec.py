@@ -19,6 +19,10 @@ class UnavailableError(Exception):
     """A program or a batch has no kernel, and will have none."""
 
 
+class MissingToolError(UnavailableError):
+    """No kernel at all can be made or run: a compiler is missing, or a driver is too old. It is logged once."""
+
+
 class KernelSpec:
     """A program, the dtype of its parameters and, if the code depends on it, the number of their dimensions.
 

@@ -166,7 +166,7 @@ class Hyper:
         """Check a value and return it as a float, int, bool or str of Python.
 
         Numbers of other libraries and classes (NumPy's, fractions) are converted. A tensor of one element is returned
-        as it is: to read its value could wait for a device.
+        as it is: to read its value could wait for a device. So is a stand-in that writes a computation down.
 
         Args:
             subject: The rule and the hyperparameter, for the message, such as ``"AdamW: lr"``.
@@ -181,6 +181,8 @@ class Hyper:
         if isinstance(value, Tensor) and self.kind == "number":
             if value.numel() != 1:
                 raise SettingError(f"{subject} must be one number, got a tensor of shape {tuple(value.shape)}.")
+            return value
+        if type(value) is not float and getattr(value, "is_stand_in", False):
             return value
         converted = as_plain(value)
         if self.kind == "switch" and type(converted) is int and converted in (0, 1):

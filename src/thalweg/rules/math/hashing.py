@@ -1,26 +1,67 @@
 """Hashing: random bits as a function of their position, so that nothing must be drawn, stored or synchronized.
 
 The bits of an element follow from (seed, parameter, step, element). So resuming, sharding or compiling does not change
-them. The hash is Wellons' `lowbias32` (nullprogram.com/blog/2018/07/31).
+them. The hash of elements is Wellons' `lowbias32` (nullprogram.com/blog/2018/07/31), that of keys the finalizer of
+SplitMix64 (Steele, Lea & Flood 2014, doi.org/10.1145/2660193.2660195), which a device computes as well as Python does.
 """
 
-import hashlib
 import math
-import struct
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 # Keys enter a step as coefficients, which may be float32: it represents whole numbers up to 2**24.
-_KEY_BITS = 24
+KEY_BITS = 24
+_MASK = 2**64 - 1
+# The constants of the hash of keys: the distance of two inputs, then pairs of a shift and a factor, then a shift.
+INCREMENT = 0x9E3779B97F4A7C15
+MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+LAST_SHIFT = 31
 
 
 def step_keys(seed: int, position: int, step: int) -> dict[str, int]:
     """Return the coefficients `key_low` and `key_high` of a step of the parameter at this position."""
-    digest = hashlib.blake2b(struct.pack("<qqq", seed, position, step), digest_size=6).digest()
-    key = int.from_bytes(digest, "little")
-    return {"key_low": key % 2**_KEY_BITS, "key_high": key >> _KEY_BITS}
+    key = _mix_64(parameter_key(seed, position) + step * INCREMENT)
+    return {"key_low": key & (2**KEY_BITS - 1), "key_high": key >> (64 - KEY_BITS)}
+
+
+@lru_cache(1 << 16)
+def parameter_key(seed: int, position: int) -> int:
+    """Return 64 bits that seed the random numbers of the parameter at this position."""
+    return _mix_64(_mix_64(seed) + position * INCREMENT)
+
+
+def step_key_tensors(parameter_keys: Tensor, steps: Tensor) -> dict[str, Tensor]:
+    """Return `step_keys` for many parameters at once, on their device.
+
+    Args:
+        parameter_keys: The `parameter_key` of each parameter, as int64.
+        steps: The number of the step of each, as a float.
+    """
+    x = parameter_keys + steps.to(torch.int64) * signed(INCREMENT)
+    for shift, factor in MIXING:
+        x = (x ^ _shifted(x, shift)) * signed(factor)
+    x = x ^ _shifted(x, LAST_SHIFT)
+    return {"key_low": x & (2**KEY_BITS - 1), "key_high": _shifted(x, 64 - KEY_BITS)}
+
+
+def _shifted(x: Tensor, shift: int) -> Tensor:
+    return (x >> shift) & (_MASK >> shift)
+
+
+def signed(bits: int) -> int:
+    """Return 64 bits as torch has them, which has no unsigned arithmetic."""
+    return bits - 2**64 if bits >> 63 else bits
+
+
+def _mix_64(x: int) -> int:
+    for shift, factor in MIXING:
+        x &= _MASK
+        x = (x ^ (x >> shift)) * factor
+    x &= _MASK
+    return x ^ (x >> LAST_SHIFT)
 
 
 def random_bits(index: Tensor, c: Any) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from thalweg.rules.core.hyper import Scalar
 from thalweg.rules.core.records import Record
 from thalweg.rules.math.roots import root
+from thalweg.rules.math.scalars import sqrt
 
 
 def coefficients(rule: Any, step: int) -> dict[str, Scalar]:
@@ -22,7 +23,7 @@ def coefficients(rule: Any, step: int) -> dict[str, Scalar]:
         "fresh1": 1 - rule.beta1,
         "fresh2": 1 - rule.beta2,
         "m_correct": 1 / (1 - rule.beta1**step),
-        "root_v_correct": 1 / (1 - rule.beta2**step) ** 0.5,
+        "root_v_correct": 1 / sqrt(1 - rule.beta2**step),
         "eps": rule.eps,
     }
 

@@ -21,6 +21,7 @@ from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
 from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
 from thalweg.rules.core.state import copy_of_param
+from thalweg.rules.math.scalars import as_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Lookahead(Wrapper):
         slow = copy_of_param(key="slow_param")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        synchronizes = float(step % round(float(self.every)) == 0)
+        synchronizes = float(step % round(as_number(self.every)) == 0)
         return {"slow_step": synchronizes * self.slow_step, "slow_share": synchronizes, "fast_share": 1 - synchronizes}
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:

@@ -8,7 +8,6 @@ Source: Neelakantan et al. 2015, arXiv:1511.06807, equation 1.
 Departs: nothing. The noise is a hash of the seed, parameter, step and element, so a resumed run adds the same noise.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
 from thalweg.rules.math.hashing import standard_normal
+from thalweg.rules.math.scalars import sqrt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Noisy(Wrapper, scope="tensor", uses_random_numbers=True):
     fading: Scalar = hyper(0.55, ">= 0", symbol="γ", doc="exponent of the fading")
 
     def own_coefficients(self, step: int) -> dict[str, Any]:
-        return {"sigma": math.sqrt(self.noise / (1 + step) ** self.fading)}
+        return {"sigma": sqrt(self.noise / (1 + step) ** self.fading)}
 
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
         return grad + c.sigma * standard_normal(grad, c), state

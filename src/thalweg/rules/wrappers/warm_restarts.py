@@ -18,6 +18,7 @@ from thalweg.errors import SettingError
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
 from thalweg.rules.core.rule import Rule
+from thalweg.rules.math.scalars import as_number, cos, floor, log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,25 @@ class WarmRestarts(Wrapper):
             )
 
     def base_lr(self, step: int) -> Any:
-        elapsed, period = float(step - 1), float(self.period)
-        if self.stretch == 1:  # after millions of steps there may be millions of restarts
-            elapsed %= period
-        while elapsed >= period:
-            elapsed, period = elapsed - period, period * float(self.stretch)
-        factor = (1 + math.cos(math.pi * elapsed / period)) / 2
+        elapsed, period = self._position(step - 1)
+        factor = (1 + cos(math.pi * elapsed / period)) / 2
         return self.lr_min + (self.inner.base_lr(step) - self.lr_min) * factor
+
+    def _position(self, completed: int) -> tuple[Any, Any]:
+        """Return the steps since the last restart, and the length of the period that began there."""
+        first, stretch = as_number(self.period), as_number(self.stretch)
+        if stretch == 1:
+            return completed % first, first
+
+        def restart(number: Any) -> Any:  # the steps before a restart: a geometric series
+            return first * (stretch**number - 1) / (stretch - 1)
+
+        number = floor(log(1 + completed * (stretch - 1) / first) / log(stretch))
+        if completed < restart(number):  # the logarithms are rounded
+            number = number - 1
+        elif completed >= restart(number + 1):
+            number = number + 1
+        return completed - restart(number), first * stretch**number
 
     def coefficients(self, step: int) -> Any:
         return self._rule_at(step).coefficients(step)

@@ -1,0 +1,162 @@
+"""The scalars of a step as CUDA text: a kernel with a thread for each parameter, in double precision.
+
+It reads the settings of a group, the step counts and the recurrent scalars where they lie on the device, and writes a
+row of coefficients for each parameter. So a step that a CUDA graph replays follows every schedule, and no number passes
+through the host. If `skip` points to a number other than 0, as `found_inf` of a GradScaler does, it writes nothing, and
+the step does not count.
+
+With ``EMULATED`` defined, a C++ compiler makes the same text for the CPU.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+
+from thalweg.engine.core.scalar_expressions import Expressions, Node
+from thalweg.engine.core.scalar_program import MODEL_LR, STEP, ScalarProgram
+from thalweg.rules.math import hashing
+
+WIDTH = 64  # threads in a block: there are few parameters, and double precision is slow on most GPUs
+
+# The argument of the kernel. All of its fields have 8 bytes. The addresses of the recurrent scalars follow.
+FIELDS = (
+    ("count", "int64_t", "parameters of the batch"),
+    ("row_length", "int64_t", "the distance of two rows"),
+    ("settings", "const double *", "the settings of the group, in the order of `ScalarProgram.settings`"),
+    ("model_lr", "const double *", "the highest learning rate of all groups; null if the rule does not need it"),
+    ("skip", "const float *", "if it points to a number other than 0, nothing is written; may be null"),
+    ("positions", "const int64_t *", "the index of each parameter in the vectors of all parameters"),
+    ("keys", "const uint64_t *", "the key of the random numbers of each parameter; null if none are drawn"),
+    ("rows", "double *", "the coefficients of each parameter"),
+    ("steps", "double *", "the steps of all parameters that are done"),
+)
+
+# The struct comes between these two.
+_TYPES = """\
+#ifdef EMULATED
+#include <math.h>
+#include <stdint.h>
+#elif defined(__CUDACC_RTC__)
+typedef long long int64_t; typedef unsigned long long uint64_t;
+#endif"""
+_PLATFORM = """\
+#ifdef EMULATED
+#define DEVICE static inline
+#define KERNEL(name) static void name##_thread(const ScalarCall &call, int64_t k); \\
+    extern "C" void name(const ScalarCall *call) { \\
+        for (int64_t k = 0; k < call->count; k++) name##_thread(*call, k); \\
+    } \\
+    static void name##_thread(const ScalarCall &call, int64_t k)
+#else
+#define DEVICE static __device__ __forceinline__
+#define KERNEL(name) static __device__ __forceinline__ void name##_thread(const ScalarCall &call, int64_t k); \\
+    extern "C" __global__ void name(const ScalarCall call) { \\
+        const int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; \\
+        if (k < call.count) name##_thread(call, k); \\
+    } \\
+    static __device__ __forceinline__ void name##_thread(const ScalarCall &call, int64_t k)
+#endif
+/* As in Python, the result has the sign of the divisor. */
+DEVICE double modulo(double a, double b) { const double r = fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
+"""
+
+_C = {"%": "modulo({}, {})", "**": "pow({}, {})", "choose": "{} ? {} : {}"}
+_C |= {"neg": "-{}", "abs": "fabs({})", "round": "rint({})"}
+_C |= {name: name + "({})" for name in ("sqrt", "exp", "log", "cos", "floor")}
+
+
+def max_recurrent(programs: Sequence[ScalarProgram]) -> int:
+    """Return the number of recurrent scalars that a struct for these programs has room for."""
+    return max([1, *(len(program.recurrent) for program in programs)])
+
+
+def call_structure(num_recurrent: int) -> type[ctypes.Structure]:
+    """Return the argument of the kernel as a structure of ctypes. Addresses are integers; 0 is null.
+
+    Args:
+        num_recurrent: The number of recurrent scalars that there is room for.
+    """
+    fields = [(name, ctypes.c_int64 if c_type == "int64_t" else ctypes.c_uint64) for name, c_type, _ in FIELDS]
+    return type("ScalarCall", (ctypes.Structure,), {"_fields_": [*fields, ("recurrent", ctypes.c_uint64 * num_recurrent)]})
+
+
+def scalars_source(programs: Sequence[tuple[str, ScalarProgram, bool]]) -> str:
+    """Print the scalars of programs as CUDA text.
+
+    Args:
+        programs: For each kernel its name, the scalars, and True if each parameter has keys of its random numbers.
+
+    Returns:
+        The text. Its only argument is a struct as :func:`call_structure` describes it, with room for
+        ``max_recurrent(programs)`` scalars.
+    """
+    room = max_recurrent([program for _, program, _ in programs])
+    fields = [f"    {c_type} {name};  /* {meaning} */" for name, c_type, meaning in FIELDS]
+    fields.append(f"    double *recurrent[{room}];  /* the recurrent scalars of all parameters */")
+    struct = "\n".join(["struct ScalarCall {", *fields, "};"])
+    return "\n".join([_TYPES, struct, _PLATFORM, _keys_text(), *(_kernel_text(*program) for program in programs)])
+
+
+def _keys_text() -> str:
+    mixing = "".join(f"    x = (x ^ (x >> {shift})) * {factor:#x}ull;\n" for shift, factor in hashing.MIXING)
+    return (
+        "DEVICE uint64_t step_key(uint64_t key, double step) {\n"
+        f"    uint64_t x = key + (uint64_t)step * {hashing.INCREMENT:#x}ull;\n"
+        f"{mixing}    return x ^ (x >> {hashing.LAST_SHIFT});\n}}"
+    )
+
+
+def _kernel_text(name: str, program: ScalarProgram, has_keys: bool) -> str:
+    def value_of(source: str) -> str:
+        if source in (STEP, MODEL_LR):
+            return {STEP: "step", MODEL_LR: "*call.model_lr"}[source]
+        kind, _, scalar = source.partition(" ")
+        if kind == "setting":
+            return f"call.settings[{program.settings.index(scalar)}]"
+        return f"call.recurrent[{program.recurrent.index(scalar)}][at]"
+
+    expressions = program.coefficients
+    lines = [
+        "if (call.skip && *call.skip != 0) return;",
+        "const int64_t at = call.positions[k];",
+        "const double step = call.steps[at] + 1;",
+        "double *row = call.rows + k * call.row_length;",
+        *_statements(expressions, value_of),
+        *(f"row[{column}] = v{number};" for column, number in enumerate(expressions.results.values())),
+        "call.steps[at] = step;",
+        *(f"call.recurrent[{k}][at] = v{expressions.results[scalar]};" for k, scalar in enumerate(program.recurrent)),
+    ]
+    if has_keys:
+        column, bits = len(expressions.results), hashing.KEY_BITS
+        lines += [
+            "const uint64_t key = step_key(call.keys[k], step);",
+            f"row[{column}] = (double)(key & {2**bits - 1:#x});",
+            f"row[{column + 1}] = (double)(key >> {64 - bits});",
+        ]
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"KERNEL({name}) {{\n{body}\n}}"
+
+
+def _statements(expressions: Expressions, value_of: Callable[[str], str]) -> list[str]:
+    """Return a statement for each node. All are computed, also those that no choice takes."""
+    lines = []
+    for number, node in enumerate(expressions.nodes):
+        is_condition = node.operation in ("<", "<=", ">", ">=", "==", "!=")
+        lines.append(f"const {'int' if is_condition else 'double'} v{number} = {_expression(node, value_of)};")
+    return lines
+
+
+def _expression(node: Node, value_of: Callable[[str], str]) -> str:
+    if node.operation == "input":
+        return value_of(node.operands[0])
+    if node.operation == "constant":
+        return _literal(float.fromhex(node.operands[0]))
+    operands = [f"v{operand}" for operand in node.operands]
+    pattern = _C.get(node.operation)
+    return pattern.format(*operands) if pattern else f"{operands[0]} {node.operation} {operands[1]}"
+
+
+def _literal(value: float) -> str:
+    """Return a number in C; its decimal digits give the same number back."""
+    if value in (float("inf"), -float("inf")):
+        return f"{'-' if value < 0 else ''}(1e300 * 1e300)"
+    return repr(value)
