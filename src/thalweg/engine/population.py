@@ -9,7 +9,6 @@ elementwise rule are one matrix there, since a step of small tensors costs the n
 """
 
 import itertools
-from array import array
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -21,11 +20,9 @@ from thalweg.engine.core.batch import ParameterBatch, unaliased
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
-from thalweg.engine.graphs import upload
+from thalweg.engine.population_scalars import RuleAt, ScalarTable, schedule_for
 from thalweg.rules import Rule
 from thalweg.rules.math import hashing
-
-MAX_LOADED = 64  # steps whose scalars are uploaded at once
 
 
 def program_key(rule: Rule, shapes: Iterable[torch.Size]) -> Hashable:
@@ -146,16 +143,33 @@ class PopulationStepper:
             rules: For each step, the rule of each member at the settings of this step; ``MAX_LOADED`` steps at most.
             first: The number of the first step, from 1.
         """
-        # If random numbers are drawn, every tensor has its own scalars.
-        positions = range(len(self.params) if self._program.needs_keys else 1)
-        steps: list[list[Any]] = []
+        steps = []
         for count, members in enumerate(rules, start=first):
             coefficients = self._next_coefficients(members, count)
-            steps.append([])
-            for position in positions:
-                keys = hashing.step_keys(0, position, count) if self._program.needs_keys else {}
-                steps[-1].append([c._replace(**keys) for c in coefficients] if keys else coefficients)
-        self._scalars.load(steps)
+            # If random numbers are drawn, every tensor has its own scalars.
+            keys = [hashing.step_keys(0, position, count) for position in range(len(self.params))]
+            steps.append(
+                [[c._replace(**k) for c in coefficients] for k in keys] if self._program.needs_keys else [coefficients]
+            )
+        self._scalars.load_records(steps)
+
+    def load_schedule(self, rules: Sequence[Rule], factors: Sequence[float], first: int, rule_at: RuleAt) -> None:
+        """Upload the scalars of several steps as ``load_scalars`` does, and to the same bits, in far less time.
+
+        Args:
+            rules: The rule of each member, before the schedule.
+            factors: The number of each step on which its rules depend; ``MAX_LOADED`` steps at most.
+            first: The number of the first step, from 1.
+            rule_at: Returns the rule of a member in a step, given its rule before the schedule and the step's number.
+                Equal functions do the same.
+        """
+        schedule = schedule_for(self._program, rules[0], rule_at)
+        computed = schedule.rows(rules, factors, first, self._recurrent_scalars)
+        if computed is None:
+            self.load_scalars([[rule_at(rule, factor) for rule in rules] for factor in factors], first)
+            return
+        self._scalars.load(schedule.record, computed.rows.unsqueeze(1))
+        self._recurrent_scalars = computed.recurrent_scalars
 
     def _next_coefficients(self, rules: Sequence[Rule], count: int) -> list[Any]:
         """Return the scalars of the next step of each member."""
@@ -225,46 +239,6 @@ class PopulationStepper:
             results = (param.clone(), *map(Tensor.clone, state))
             for target, result in zip((self.params[name], *self.state[name]), results, strict=True):
                 target.copy_(result)
-
-
-class ScalarTable:
-    """The scalars of the next steps of all members, on the device. A counter there selects those of a step.
-
-    Args:
-        device: The device of the members.
-        dtype: Their compute dtype, to which the scalars are rounded once.
-    """
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._device, self._dtype = device, dtype
-        self._record: Any = None
-        self._table: Tensor | None = None
-
-    def load(self, steps: Sequence[Sequence[Sequence[Any]]]) -> None:
-        """Replace the table.
-
-        Args:
-            steps: Records of scalars, by step, position and member; ``MAX_LOADED`` steps at most.
-        """
-        assert 0 < len(steps) <= MAX_LOADED
-        self._record = type(steps[0][0][0])
-        shape = (len(steps), len(steps[0]), len(steps[0][0]), len(self._record._fields))
-        records = itertools.chain.from_iterable(itertools.chain.from_iterable(steps))
-        numbers = array("d", itertools.chain.from_iterable(records))
-        rows = torch.frombuffer(numbers, dtype=torch.float64) if numbers else torch.empty(0, device="cpu")
-        if self._table is None:
-            # Its address stays, as graphs need it.
-            self._table = torch.zeros(MAX_LOADED, *shape[1:], device=self._device, dtype=self._dtype)
-            self._next = torch.zeros(1, device=self._device, dtype=torch.int64)
-        upload(self._table[: len(steps)], rows.to(self._dtype).view(shape))
-        self._next.zero_()
-
-    def take(self) -> list[Any]:
-        """Return the scalars of the next step: for each position a record of tensors of shape ``(members,)``."""
-        assert self._table is not None, "scalars must be loaded"
-        (row,) = self._table.index_select(0, self._next)
-        self._next.add_(1)
-        return [self._record(*position.unbind(1)) for position in row]
 
 
 def _join(stacks: Iterable[Tensor]) -> Tensor:

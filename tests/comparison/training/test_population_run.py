@@ -23,8 +23,8 @@ from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.comparison.training.trainer import follow
-from thalweg.engine import population
 from thalweg.engine.graphs import GraphCache
+from thalweg.engine.population_scalars import MAX_LOADED
 from thalweg.tasks import BUILT_IN, Splits, Task, load, seeded
 
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2), (0.003, 3), (1e30, 4), (0.02, 5))]
@@ -151,10 +151,10 @@ def test_a_recording_is_repeated_on_the_same_memory() -> None:
 
 def test_one_call_of_many_steps_equals_many_calls_of_one() -> None:
     """Scalars are uploaded in chunks, and members that are pruned leave the ones behind them in order."""
-    count = population.MAX_LOADED + 6
+    count = MAX_LOADED + 6
     factors = [1 - step / (2 * count) for step in range(count)]
     params = []
-    for sizes in ([count], [1] * count, [5, population.MAX_LOADED, 1]):
+    for sizes in ([count], [1] * count, [5, MAX_LOADED, 1]):
         run = PopulationRun(small(), parse("prodigy"), TRIALS[:3], GraphCache(EmulatedRecorder()))
         for size in sizes:
             done = run.steps_done

@@ -21,6 +21,7 @@ from thalweg.comparison.training.runs import Trial, checked_loss
 from thalweg.engine import population
 from thalweg.engine.core import devices
 from thalweg.engine.graphs import GraphCache, recorder_for
+from thalweg.engine.population_scalars import MAX_LOADED
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
@@ -42,6 +43,16 @@ class _Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.measure(self.model, batch)
+
+
+@dataclass(frozen=True)
+class _RuleAt:
+    """Returns a rule of the whole model as it is for some parameters, at a share of the learning rate."""
+
+    overrides: GroupOverrides
+
+    def __call__(self, rule: Rule, lr_factor: Any) -> Rule:
+        return self.overrides.apply_to(rule.with_(lr=rule.settings()["lr"] * lr_factor))
 
 
 @dataclass(frozen=True)
@@ -143,11 +154,13 @@ class PopulationRun:
             for lr_factor in lr_factors:
                 self.step(lr_factor)
             return
-        for start in range(0, len(lr_factors), population.MAX_LOADED):
-            loaded = [self._rules_at(lr_factor) for lr_factor in lr_factors[start : start + population.MAX_LOADED]]
+        for start in range(0, len(lr_factors), MAX_LOADED):
+            chunk = lr_factors[start : start + MAX_LOADED]
             for part in self.parts:
-                part.stepper.load_scalars([part.own_rules(rules) for rules in loaded], self.steps_done + 1)
-            for _ in loaded:
+                part.stepper.load_schedule(
+                    self.rules[part.members], chunk, self.steps_done + 1, _RuleAt(part.overrides)
+                )
+            for _ in chunk:
                 size = self.batches.begin()
                 self._graphs.call(("step", size), partial(self._step_loaded, size))
                 self.steps_done += 1

@@ -127,10 +127,17 @@ class TensorEvaluator:
     Args:
         expressions: The expressions.
         device: The device of all inputs.
+        functions: Functions of tensors that replace those of torch, by operation.
     """
 
-    def __init__(self, expressions: Expressions, device: torch.device) -> None:
+    def __init__(
+        self,
+        expressions: Expressions,
+        device: torch.device,
+        functions: Mapping[str, Callable[..., Tensor]] | None = None,
+    ) -> None:
         self._expressions = expressions
+        self._functions = _FUNCTIONS | dict(functions or {})
         # Made once. A number of Python would be another operation on CUDA: x / c is x times 1 / c there.
         self._constants = {
             number: torch.tensor(float.fromhex(node.operands[0]), dtype=torch.float64, device=device)
@@ -151,7 +158,7 @@ class TensorEvaluator:
             elif operation == "input":
                 values.append(inputs[operands[0]])
             else:
-                function = _FUNCTIONS.get(operation) or getattr(torch, operation)
+                function = self._functions.get(operation) or getattr(torch, operation)
                 values.append(function(*(values[operand] for operand in operands)))
         return {name: values[number] for name, number in self._expressions.results.items()}
 
