@@ -65,7 +65,7 @@ def run_slots(slots: Sequence[tuple[BatchStep, int]]) -> None:
     for (step, k), (param, state) in zip(slots, update(items), strict=True):
         targets = [step.batch.params[k], *step.batch.state(k)]
         for target, result in zip(targets, unaliased([param, *state], targets), strict=True):
-            target.copy_(result)
+            target.copy_(step.result(target, result))
 
 
 def update(items: Iterable[TensorStep]) -> Iterator[tuple[Tensor, Any]]:
