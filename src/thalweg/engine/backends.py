@@ -58,6 +58,7 @@ class BatchRunner:
     Args:
         batch: The parameters.
         requested: The backend that the user requests. None chooses the fastest one.
+        captured: True if the coefficients of the steps are on the device, one row for each parameter.
 
     Attributes:
         batch: The parameters.
@@ -69,8 +70,10 @@ class BatchRunner:
         SettingError: If the requested backend cannot run the batch.
     """
 
-    def __init__(self, batch: ParameterBatch, requested: Backend | None = None) -> None:
-        self.batch = batch
+    def __init__(
+        self, batch: ParameterBatch, requested: Backend | None = None, *, captured: bool = False
+    ) -> None:
+        self.batch, self._captured = batch, captured
         self.bound_kernel: BoundKernel | None = None
         self._requested = requested
         self._kernel: PendingKernel | None = None
@@ -102,17 +105,27 @@ class BatchRunner:
             return BackendChoice("loop", reason) if reason else BackendChoice("flat", "requested")
         if self._requested == "batched":
             reason = batched.unsupported_reason(self.batch, requested=True)
+            if self._captured:
+                reason = "each tensor has scalars of its own if capturable=True"
             return BackendChoice("loop", reason) if reason else BackendChoice("batched", "requested")
-        if reason := kernel_cache.unsupported_reason(self.batch):
+        if reason := self._captured_reason() or kernel_cache.unsupported_reason(self.batch):
             return self._choose_eager(reason)
         self._kernel = kernel_cache.lookup(self.batch)
         self._must_compile = self._kernel is None
         return self.resolve(wait=self._requested == "compiled")
 
+    def _captured_reason(self) -> str | None:
+        """Return the reason why no kernel can run captured steps; None if it can."""
+        if self._captured and not kernel_cache.reads_device_rows(self.batch):
+            return "capturable=True keeps scalars on the device, where kernels for the CPU do not read them"
+        return None
+
     def _choose_eager(self, why: str) -> BackendChoice:
         """Return the choice if there is no kernel, or none yet."""
         if self.batch.program.rule.traits.scope == "elementwise":
             return BackendChoice("loop" if flat.unsupported_reason(self.batch) else "flat", why)
+        if self._captured:
+            return BackendChoice("loop", why)
         if reason := batched.unsupported_reason(self.batch, requested=False):
             return BackendChoice("loop", f"{why}, and {reason}")
         return BackendChoice("batched", f"{why}, and {batched.gain(self.batch)}")
@@ -160,13 +173,17 @@ class BatchRunner:
         elif self.bound_kernel is not None and not step.mixed_dtypes:
             self.bound_kernel.begin(step)
             kernel.run([self.bound_kernel])
-        elif self.choice.backend == "flat" or (step.mixed_dtypes and flat.unsupported_reason(self.batch) is None):
+        else:
+            self._run_eagerly(step.unscaled())
+        self.after_step()
+
+    def _run_eagerly(self, step: BatchStep) -> None:
+        if self.choice.backend == "flat" or (step.mixed_dtypes and flat.unsupported_reason(self.batch) is None):
             flat.run(step)
         elif self.choice.backend == "batched":
             batched.run([(step, self.requests_batched)])
         else:
             loop.run([step])
-        self.after_step()
 
     def adopt_kernel(self) -> None:
         """Continue on the kernel if it is ready."""
@@ -244,7 +261,7 @@ def _run_shared(steps: Sequence[tuple[BatchRunner, BatchStep]]) -> None:
     else:
         # On a CPU each tensor keeps the bits that it has without a reduction over the model.
         in_batches = all(runner.batch.device.type != "cpu" and not runner.requests_loop for runner, _ in steps)
-        loop.run([step for _, step in steps], together=in_batches)
+        loop.run([step.unscaled() for _, step in steps], together=in_batches)
     for runner, _ in steps:
         runner.after_step()
 

@@ -5,7 +5,8 @@ and replace them. A binding holds the tensors of these entries and checks before
 """
 
 from array import array
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -56,6 +57,8 @@ class Binding:
         ParameterError: If the rule cannot optimize a parameter.
         SettingError: If the backend cannot run the parameters.
     """
+
+    captured = False  # True if scalars are on the device
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class Binding:
         self._record_ids = array("Q", map(id, self.records))
         self._bound_layout = self._memory_layout()
         self._program_key = program.key(self.batch.params[0].shape, self.batch.dtype)
-        self.runner = BatchRunner(self.batch, backend)
+        self.runner = BatchRunner(self.batch, backend, captured=self.captured)
 
     def _check_params(self) -> None:
         rule = self.program.rule
@@ -173,6 +176,9 @@ class Binding:
         Raises:
             ParameterError: If a gradient does not fit its parameter.
         """
+        return self._step(program, grads, partial(self._coefficients, program, seed, model_lr))
+
+    def _step(self, program: Program, grads: Sequence[Tensor], coefficients: Callable[[], list[Any]]) -> BatchStep:
         sparse = mixed_dtypes = False
         if self._is_view:
             grads = [as_engine_gradient(grad, param) for grad, param in zip(grads, self.params, strict=True)]
@@ -186,8 +192,7 @@ class Binding:
                 _aligned(grad, param, program.rule, by_rows=by_rows)
                 for param, grad in zip(self.batch.params, grads, strict=True)
             ]
-        coefficients = self._coefficients(program, seed, model_lr)
-        return BatchStep(self.batch, grads, coefficients, gradient_addresses, sparse, mixed_dtypes)
+        return BatchStep(self.batch, grads, coefficients(), gradient_addresses, sparse, mixed_dtypes)
 
     def _coefficients(self, program: Program, seed: int, model_lr: float | None) -> list[Any]:
         """Return the coefficients of the next step of each parameter; equal ones are the same object."""

@@ -16,7 +16,7 @@ from thalweg.engine.core.written_memory import WrittenMemory
 from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding, State, is_engine_view
 from thalweg.optim.parameter_checks import check_placement
-from thalweg.optim.scalar_state import ScalarState
+from thalweg.optim.scalar_state import ScalarArray, ScalarState
 from thalweg.optim.shared_state import MODEL_STEPS, Peers, newest_model_steps
 from thalweg.optim.state_entries import as_engine_tensor
 from thalweg.rules import Rule
@@ -40,16 +40,25 @@ class Bindings:
     Args:
         groups: The parameters of each group.
         state: The state of the optimizer.
+        scalars: The scalars of all parameters. Defaults to those on the host.
+        binding: The class of the bindings.
 
     Attributes:
         state: The state of the optimizer.
         has_duplicates: True if a group has a parameter twice.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Tensor]], state: State) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Tensor]],
+        state: State,
+        scalars: ScalarState | None = None,
+        binding: type[Binding] = Binding,
+    ) -> None:
         params = [*chain.from_iterable(groups)]
         self._max_sets = _MAX_SETS + len(groups)
-        self._scalars = ScalarState(len(params))
+        self._scalars = scalars or ScalarState(len(params))
+        self._binding = binding
         self.state = state
         self._params = params  # held, so that an id means the same parameter for as long as this object exists
         self._positions = {id(param): position for position, param in enumerate(params)}
@@ -147,16 +156,23 @@ class Bindings:
         positions = [self._positions[id(param)] for param in params]
         program = program_for(params[0].dtype)
         with threads.one_thread() if threads.inherited_team else nullcontext():  # which fills the state
-            return Binding(program, params, positions, self.state, self._scalars, backend, peers)
+            return self._binding(program, params, positions, self.state, self._scalars, backend, peers)
+
+    def adopt_recurrent_scalars(self, param: Tensor, rule: Rule) -> tuple[int, dict[str, ScalarArray]]:
+        """Return the position of a parameter, and the arrays of its recurrent scalars, which hold them from now on."""
+        position, record = self._positions[id(param)], self.state[param]
+        arrays = {name: self._scalars.recurrent_scalars(name) for name in rule.traits.recurrent_scalars}
+        for name, initial in rule.traits.recurrent_scalars.items():
+            first = initial
+            if name == MODEL_STEPS and name not in record:
+                first = newest_model_steps([record])
+            arrays[name].adopt(record, name, position, first)
+        return position, arrays
 
     def count_missed_step(self, params: Sequence[Tensor], rule: Rule) -> None:
         """Count a step of the optimizer for parameters of one group that have state but no gradient."""
         for param in params:
-            position, record = self._positions[id(param)], self.state[param]
-            arrays = {name: self._scalars.recurrent_scalars(name) for name in rule.traits.recurrent_scalars}
-            for name, initial in rule.traits.recurrent_scalars.items():
-                first = newest_model_steps([record]) if name == MODEL_STEPS else initial
-                arrays[name].adopt(record, name, position, first)
+            position, arrays = self.adopt_recurrent_scalars(param, rule)
             previous = named_tuple(**{name: array.at([position])[0] for name, array in arrays.items()})
             for name, value in rule.missed_recurrent_scalars(previous).items():
                 arrays[name].put([position], [value])

@@ -98,7 +98,7 @@ class EvaluationMode(SharedMemory):
         self._follow_state()
         points = []
         for number, group in enumerate(self.param_groups):
-            program_for = self._program_for(number, ahead=0)
+            program_for = self._program_for(number, ahead=0, fresh=True)
             params = [param for param in self._distinct(group["params"]) if self.state.get(param)]
             for binding, _ in self._bind(number, params, program_for):
                 points += binding.evaluation_points(program_for(binding.dtype))

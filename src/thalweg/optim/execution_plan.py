@@ -65,13 +65,15 @@ class ExecutionPlan:
         return "\n".join(lines)
 
 
-def stateless_runners(params: Sequence[Tensor], program_for: ProgramFor, backend: Backend | None) -> list[BatchRunner]:
+def stateless_runners(
+    params: Sequence[Tensor], program_for: ProgramFor, backend: Backend | None, *, captured: bool = False
+) -> list[BatchRunner]:
     """Return for each parameter of a group the runner that it would have without state."""
     runners: dict[int, BatchRunner] = {}
     for indices in group_compatible(params, program_for):
         tensors = [as_engine_tensor(params[index]) for index in indices]
         batch = ParameterBatch(program_for(params[indices[0]].dtype), tensors, {})
-        runners |= dict.fromkeys(indices, BatchRunner(batch, backend))
+        runners |= dict.fromkeys(indices, BatchRunner(batch, backend, captured=captured))
     return [runners[index] for index in range(len(params))]
 
 

@@ -20,6 +20,7 @@ from thalweg.engine.backends import Backend
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.precision import Rounding
 from thalweg.errors import KeywordError, ParameterError, ParameterTypeError, RoutingError, SettingError, nearest, shown
+from thalweg.optim.captured.groups import DeviceGroup
 from thalweg.registry import name_of_rule
 from thalweg.rules import Hyper, Rule
 from thalweg.rules.core.hyper import as_plain
@@ -94,7 +95,10 @@ def settings(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
         elif type(values) not in (tuple, list) or len(values) != len(names):
             values = _as_tuple(rule, keyword, values, len(names))
         for name, value in zip(names, values, strict=True):
-            values_by_name[name] = value if type(value) in _PLAIN_TYPES else _read(rule, keyword, name, value)
+            if isinstance(value, Tensor) and isinstance(group, DeviceGroup):
+                values_by_name[name] = _converted(group.first_value(value.reshape(()) if value.numel() == 1 else value))
+            else:
+                values_by_name[name] = value if type(value) in _PLAIN_TYPES else _read(rule, keyword, name, value)
     return values_by_name
 
 
@@ -244,11 +248,8 @@ def without_torch_kernels(rule: Rule, settings: dict[str, Any]) -> dict[str, Any
             _SWITCH.parse(f"{rule.name}: {keyword}", settings[keyword])
     if settings.get("foreach") and settings.get("fused"):
         raise KeywordError(f"{rule.name}: foreach and fused must not both be True. Remove both.")
-    if settings.get("capturable"):
-        raise KeywordError(
-            f"{rule.name}: capturable must be False, since steps are not captured in CUDA graphs, "
-            f"got capturable=True. Remove it."
-        )
+    if settings.get("capturable") and settings.get("differentiable"):
+        raise KeywordError(f"{rule.name}: capturable and differentiable must not both be True. Remove one of them.")
     if settings.get("differentiable") and rule.traits.needs == "closure":
         raise KeywordError(
             f"{rule.name}: differentiable must be False, since a line search is not differentiable, "

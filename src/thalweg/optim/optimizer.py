@@ -82,8 +82,9 @@ class RuleOptimizer(SecondGradients):
         defaults = keywords.plain_settings(self.rule, keywords.defaults_of(self.rule, args, settings) | common)
         if (defaults["rounding"], defaults["seed"]) == ("nearest", 0):  # then groups have the keys of torch's groups
             del defaults["rounding"], defaults["seed"]
-        if requested.get("differentiable"):  # torch's base class reads it from the defaults
-            defaults["differentiable"] = True
+        for keyword in ("differentiable", "capturable"):  # torch's base class reads it from the defaults
+            if requested.get(keyword):
+                defaults[keyword] = True
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -140,7 +141,7 @@ class RuleOptimizer(SecondGradients):
         if self._mode.evaluating or self._mode.perturbed:
             self._check_training("take a step")
         if closure is not None:
-            self._check_caller()
+            self._check_caller(scaled=hasattr(self, "found_inf"))
         if self.rule.traits.needs == "closure":
             closure_steps.check_groups(self.rule, self.param_groups)
             group = self.param_groups[0]
@@ -233,7 +234,7 @@ class RuleOptimizer(SecondGradients):
         self._check_training("estimate the curvature")
         self._follow_state()
         for number, group in enumerate(self.param_groups):
-            program_for = self._program_for(number)
+            program_for = self._program_for(number, fresh=True)
             params = self._distinct(group["params"])
             estimates = {id(param): value for param in params if (value := estimate(param)) is not None}
             params = [param for param in params if id(param) in estimates]

@@ -136,9 +136,14 @@ class ScalarState:
 
     def __init__(self, num_params: int) -> None:
         self._num_params = num_params
-        self.steps = ScalarArray(num_params)
+        self.steps = self._new_array()
         self._recurrent_scalars: dict[str, ScalarArray] = {}
 
     def recurrent_scalars(self, name: str) -> ScalarArray:
         """Return the recurrent scalars of this name."""
-        return self._recurrent_scalars.setdefault(name, ScalarArray(self._num_params))
+        if name not in self._recurrent_scalars:
+            self._recurrent_scalars[name] = self._new_array()
+        return self._recurrent_scalars[name]
+
+    def _new_array(self) -> ScalarArray:
+        return ScalarArray(self._num_params)

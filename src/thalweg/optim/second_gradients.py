@@ -157,10 +157,14 @@ class SecondGradients(EvaluationMode):
             raise ParameterError(f"{self._who}: a step needs {reason}, got no closure. {remedy}.")
         return closure
 
-    def _check_caller(self) -> None:
-        """Raise ParameterError if a closure is called in a way that gives other gradients than those of the loss."""
+    def _check_caller(self, *, scaled: bool = False) -> None:
+        """Raise ParameterError if a closure is called in a way that gives other gradients than those of the loss.
+
+        Args:
+            scaled: True if a scaler is known to take the step.
+        """
         for name, frame in _callers():
-            if name == _SCALER_STEP:
+            if scaled or name == _SCALER_STEP:
                 raise ParameterError(
                     f"{self._who}: a scaler must step without a closure, whose gradients stay scaled, got one. "
                     f"{_WITH_SCALER[self.rule.traits.needs]}"

@@ -7,10 +7,10 @@ from torch.nn.parameter import is_lazy
 
 from thalweg.optim.parameter_checks import can_be_trained
 from thalweg.optim.state_entries import as_engine_tensor
-from thalweg.optim.step_preparation import StepPreparation
+from thalweg.optim.captured.steps import CapturedSteps
 
 
-class SharedMemory(StepPreparation):
+class SharedMemory(CapturedSteps):
     """The part of `RuleOptimizer` that creates state without a step."""
 
     _has_state_from_start: ClassVar[bool] = False  # as torch's Adagrad

@@ -32,7 +32,10 @@ _MEANINGS = {
     "maximize": "Increase the loss instead of decreasing it.",
     "foreach": "Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.",
     "fused": "Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.",
-    "capturable": "Accepted for compatibility with ``torch.optim``; must be False.",
+    "capturable": (
+        "Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule, and a "
+        "GradScaler does not wait."
+    ),
     "differentiable": "Let autograd record each step. Steps are then run by the backend ``loop``.",
     "rounding": (
         "Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are below half a "
@@ -89,7 +92,7 @@ def _torch_keywords(rule: Rule) -> list[str]:
     if rule.traits.needs == "closure":
         return []
     torch_defaults = keywords.torch_defaults(rule.name)
-    return [keyword for keyword in _TORCH_TYPES if keyword in torch_defaults or keyword == "differentiable"]
+    return [keyword for keyword in _TORCH_TYPES if keyword in torch_defaults or keyword in ("capturable", "differentiable")]
 
 
 def _default_of(keyword: str) -> Any:

@@ -149,7 +149,7 @@ class StepPreparation(torch.optim.Optimizer):
         return steps
 
     def _steps(
-        self, number: int, program_for: ProgramFor, bound: BoundGradients, model_lr: float | None = None
+        self, number: int, program_for: ProgramFor, bound: BoundGradients, model_lr: Any = None
     ) -> list[tuple[Binding, BatchStep]]:
         seed = self.param_groups[number].get("seed", 0)
         return [(binding, binding.step(program_for(binding.dtype), grads, seed, model_lr)) for binding, grads in bound]
@@ -226,7 +226,7 @@ class StepPreparation(torch.optim.Optimizer):
             shared_state.check_settings(self.rule.name, self._rules())
         self._unchecked = False
 
-    def _model_lrs(self, bindings: list[Binding]) -> dict[str, float]:
+    def _model_lrs(self, bindings: list[Binding]) -> dict[str, Any]:
         """Return the highest learning rate of the groups of each part, for rules that depend on it."""
         if not bindings or not self.rule.traits.uses_model_lr:
             return {}
@@ -259,7 +259,7 @@ class StepPreparation(torch.optim.Optimizer):
             rule, with_state = self._programs[number][2], list(filter(self.state.get, group["params"]))
             missed = [param for param in with_state if id(param) not in stepped]
             if MODEL_STEPS in rule.traits.recurrent_scalars:
-                self._bindings.count_missed_step(missed, rule)
+                self._count_missed_step(number, missed, rule)
             resting.setdefault(self._part(number), []).extend(missed)
             for param in with_state:
                 if id(param) in stepped:
@@ -269,6 +269,10 @@ class StepPreparation(torch.optim.Optimizer):
             records = [self.state[param] for param in resting[part]]
             for key in shared_state.shared_keys(rule, source) if records else ():
                 shared_state.write(records, key, self.state[source][key])
+
+    def _count_missed_step(self, number: int, missed: Sequence[Tensor], rule: Rule) -> None:
+        """Count a step of the optimizer for parameters of a group that have state but no gradient."""
+        self._bindings.count_missed_step(missed, rule)
 
     def _distinct(self, params: list[Tensor], occurrence: int = 1) -> list[Tensor]:
         """Return the parameters of a group that it has `occurrence` times or more, once each."""
@@ -303,15 +307,16 @@ class StepPreparation(torch.optim.Optimizer):
             self._discard_cache()
             return self._bindings.get_or_create(params, program_for, self._backend, peers)
 
-    def _program_for(self, number: int, *, ahead: int = 1) -> ProgramFor:
+    def _program_for(self, number: int, *, ahead: int = 1, fresh: bool = False) -> ProgramFor:
         """Return a function from a dtype to the program of a group at its present settings.
 
         Args:
             number: The number of the group.
             ahead: 1 for the program of the next step, 0 for that of the last one.
+            fresh: Read settings that are tensors on a device, too, and wait for them.
         """
         group = self.param_groups[number]
-        settings = keywords.settings(self.rule, group)
+        settings = keywords.settings(self.rule, dict(group) if fresh else group)
         step = self._step_count(group["params"]) + ahead if self.rule.traits.varies_by_step else 0
         key = (settings, group["maximize"], group.get("rounding", "nearest"), group.get("seed", 0), step)
         if not self._is_current(number, key):
@@ -353,12 +358,15 @@ class StepPreparation(torch.optim.Optimizer):
             runner
             for number, group in enumerate(self.param_groups)
             for runner in stateless_runners(
-                list(filter(can_be_trained, group["params"])), self._program_for(number), self._backend
+                list(filter(can_be_trained, group["params"])),
+                self._program_for(number),
+                self._backend,
+                captured=bool(self.defaults.get("capturable")),
             )
         ]
 
     def _discard_cache(self) -> None:
-        for name in ("_bindings", "_programs", "_highest_lrs"):
+        for name in ("_bindings", "_programs", "_highest_lrs", "_on_gpu"):
             self.__dict__.pop(name, None)
 
     @cached_property

@@ -129,6 +129,9 @@ class BatchStep(NamedTuple):
         gradient_addresses: The addresses of the gradients, if they are known and may be used directly.
         sparse: True if some gradients are sparse.
         mixed_dtypes: True if some gradients are of another dtype than the parameters. Kernels do not read them.
+        rows: For a captured step: the coefficients on the device, of shape ``(parameters, coefficients)`` in float64.
+        skip: A number in float32 on the device; if it is not 0, as `found_inf` of a GradScaler, the step does nothing.
+        grad_factor: A number in float32 on the device by which all gradients are multiplied.
     """
 
     batch: ParameterBatch
@@ -137,6 +140,26 @@ class BatchStep(NamedTuple):
     gradient_addresses: "array[int] | None" = None
     sparse: bool = False
     mixed_dtypes: bool = False
+    rows: Tensor | None = None
+    skip: Tensor | None = None
+    grad_factor: Tensor | None = None
+
+    def unscaled(self) -> "BatchStep":
+        """Return the step with gradients that are multiplied by `grad_factor`, as ``GradScaler.unscale_`` does it."""
+        if self.grad_factor is None:
+            return self
+        grads = [grad.clone() for grad in self.grads]
+        found_inf = torch.zeros((), dtype=torch.float32, device=self.batch.device)  # the scaler has looked already
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for grad in grads:
+            by_dtype.setdefault(grad.dtype, []).append(grad)
+        for same in by_dtype.values():
+            torch._amp_foreach_non_finite_check_and_unscale_(same, found_inf, self.grad_factor)
+        return self._replace(grads=grads, gradient_addresses=None, grad_factor=None)
+
+    def result(self, old: Tensor, new: Tensor) -> Tensor:
+        """Return what is to be written over a tensor: the new values, or the old ones if the step is skipped."""
+        return new if self.skip is None else torch.where(self.skip != 0, old, new.to(old.dtype))
 
 
 def _has_same_layout(grad: Tensor, param: Tensor) -> bool:

@@ -63,7 +63,8 @@ def run(step: BatchStep) -> None:
             state = batch.state(0)._replace(**dict(zip(batch.columns, entries, strict=True)))
             ((new_param, new_state),) = run_in_lockstep([batch.program.update(param, grad, state, c, index)])
             lengths = [stop - start for _, start, stop in bucket]
-            results = unaliased([new_param, *new_state], [param, *entries])
+            inputs = [param, *entries]
+            results = list(map(step.result, inputs, unaliased([new_param, *new_state], inputs)))
             for parts, result in zip(targets, results, strict=True):
                 torch._foreach_copy_(parts, torch.split(result, lengths))
 

@@ -73,7 +73,7 @@ def run_slots(slots: Sequence[tuple[BatchStep, int]], *, together: bool = False)
     for (step, k), (param, state) in zip(slots, update(items, together=together), strict=True):
         targets = [step.batch.params[k], *step.batch.state(k)]
         for target, result in zip(targets, unaliased([param, *state], targets), strict=True):
-            target.copy_(result)
+            target.copy_(step.result(target, result))
 
 
 def update(items: Iterable[TensorStep], *, together: bool = False) -> Iterator[tuple[Tensor, Any]]:

@@ -65,7 +65,23 @@ class BoundKernel(ABC):
             pairs = zip(self.batch.params, step.grads, strict=True)
             self._copied_grads = [torch.empty_like(param).copy_(grad) for param, grad in pairs]
             addresses = array("Q", map(Tensor.data_ptr, self._copied_grads))
-        self.begin_at(addresses, step.coefficients)
+        if step.rows is None:
+            self.begin_at(addresses, step.coefficients)
+        else:
+            self.begin_captured(addresses, step.rows, step.skip, step.grad_factor)
+
+    def begin_captured(
+        self, grads: "array[int]", rows: Tensor, skip: Tensor | None, grad_factor: Tensor | None
+    ) -> None:
+        """Prepare a step whose scalars are on the device; see `BatchStep`.
+
+        Args:
+            grads: The addresses of the gradients.
+            rows: The coefficients of each parameter, in float64.
+            skip: A number in float32; if it is not 0, nothing is written. None for 0.
+            grad_factor: The factor of all gradients in float32. None for 1.
+        """
+        raise NotImplementedError("kernels for the CPU take their scalars from the host")
 
     @abstractmethod
     def begin_at(self, grads: "array[int]", coefficients: Sequence[Any], repeated: int = 1) -> None:

@@ -42,6 +42,11 @@ def target_of(batch: ParameterBatch) -> Target:
     return cuda_target.target_of(batch.device, len(batch.params)) or _CPU
 
 
+def reads_device_rows(batch: ParameterBatch) -> bool:
+    """Return True if kernels for the device of a batch read coefficients that are computed there."""
+    return cuda_target.target_of(batch.device, len(batch.params)) is not None
+
+
 def unsupported_reason(batch: ParameterBatch) -> str | None:
     """Return the reason why no kernel can run a batch; None if a kernel may.
 

@@ -112,7 +112,7 @@ def _check_unnamed_group(rule: Rule, group: Mapping[str, Any], saved_group: Mapp
             "Load it into the optimizer that saved it."
         )
     known = {*keywords.members(rule), *keywords.COMMON, *_STRUCTURE, *_SCHEDULER_KEYS, *group}
-    known |= {*keywords.TORCH_ONLY} if torch_class else set()
+    known |= {*keywords.TORCH_ONLY} if torch_class else {"capturable"}
     _check_other_keys(rule, [key for key in saved_group if key not in known])
 
 

@@ -190,6 +190,17 @@ class BoundCudaKernel(BoundKernel):
                 ctypes.memmove(call.row_at, row_at, 8 * len(values))
             call.fields.rows = 0 if shared else self._rows.data_ptr()
 
+    def begin_captured(
+        self, grads: "array[int]", rows: Tensor, skip: Tensor | None, grad_factor: Tensor | None
+    ) -> None:
+        """Prepare a step whose scalars are on the device."""
+        self._on_device = rows, skip, grad_factor  # in use until the launch; then the stream orders the next use
+        for call in self._calls:
+            ctypes.memmove(call.grads_at, grads.buffer_info()[0] + 8 * call.tensors.start, 8 * len(call.tensors))
+            call.fields.rows = rows.data_ptr()
+            call.fields.skip = 0 if skip is None else skip.data_ptr()
+            call.fields.grad_factor = 0 if grad_factor is None else grad_factor.data_ptr()
+
     def _upload_rows(self, rows: "array[float]") -> None:
         if self._rows.numel() < len(rows):
             self._rows = torch.empty(len(rows), dtype=torch.float64, device=self.batch.device)

@@ -1,0 +1,8 @@
+"""Streams: whether work on the current stream is captured into a graph."""
+
+import torch
+
+
+def is_capturing() -> bool:
+    """Return True if the work on the current CUDA stream is captured. It neither waits nor initializes CUDA."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
