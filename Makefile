@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check tests docs record format clean rivals benchmark
+.PHONY: demo test check tests docs record format clean rivals benchmark gpu gpu-wheels
 
 demo: .venv/installed
 	$(BIN)/thalweg compare digits --out runs/demo
@@ -42,6 +42,19 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/population.py
 	$(BIN)/python benchmarks/table.py
+
+# Proofs and measurements on a GPU; no network, no .venv. `make gpu PART=bench`, `make gpu STUB=1`, `make gpu OUT=folder`.
+GPU_PYTHON = $(shell $(BIN)/python -c 'import sys, torch; sys.exit(not ("$(STUB)" or torch.cuda.is_available()))' \
+	2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
+gpu:
+	PYTHONPATH=src:. $(GPU_PYTHON) -m benchmarks.gpu $(PART) $(if $(STUB),--stub) $(if $(OUT),--out $(OUT)) \
+		$(if $(DEVICE),--device $(DEVICE))
+
+# With a network, before `make gpu` on a machine without one: packages in Python alone, which need no installation.
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --platform any --implementation py --abi none \
+		--dest build/gpu-wheels click cloudpickle heavyball flashoptim jinja2 loky markdown-it-py mdurl opt-einsum \
+		packaging prodigyopt pygments pytorch_optimizer rich schedulefree sqlalchemy torch-optimi typing-extensions
 
 # Exact versions come from constraints.txt, for the build as well (hatchling).
 .venv/installed: pyproject.toml constraints.txt

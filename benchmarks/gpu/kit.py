@@ -1,5 +1,4 @@
-"""The conformance kit on the device: `check_optimizer` for every optimizer of ours, as on the CPU.
-"""
+"""The conformance kit on the device: `check_optimizer` for every optimizer of ours, as on the CPU."""
 
 from functools import partial
 

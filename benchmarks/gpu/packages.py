@@ -12,19 +12,16 @@ WHEELS = Path(__file__).parents[2] / "build" / "gpu-wheels"  # filled by `make g
 
 
 def unpack_wheels(folder: Path = WHEELS) -> Path | None:
-    """Unpack the wheels of a folder beside it and return where; None if there are none."""
-    wheels = sorted(folder.glob("*.whl"))
-    if not wheels:
-        return None
-    target = folder.parent / "gpu-packages"
-    for wheel in wheels:
-        marker = target / f".{wheel.stem}"
-        if marker.exists():
-            continue
+    """Unpack those wheels of a folder whose modules are missing, and return where; None if nothing is missing."""
+    target, is_used = folder.parent / "gpu-packages", False
+    for wheel in sorted(folder.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
+            names = {name.split("/")[0].removesuffix(".py") for name in archive.namelist()}
+            if not missing(tuple(name for name in names if name.isidentifier())):
+                continue
+            is_used = True
             archive.extractall(target)
-        marker.touch()
-    return target
+    return target if is_used else None
 
 
 def missing(modules: tuple[str, ...]) -> list[str]:

@@ -2,20 +2,6 @@
 
 from typing import NamedTuple
 
-LAB = (
-    "click",
-    "cloudpickle",
-    "jinja2",
-    "loky",
-    "matplotlib",
-    "numpy",
-    "optuna",
-    "rich",
-    "sklearn",
-    "scipy",
-    "sqlalchemy",
-)
-
 
 class Part(NamedTuple):
     """A part: the module of the same name in `benchmarks/gpu` has its function `run(session)`.
@@ -25,12 +11,14 @@ class Part(NamedTuple):
         processes: The most processes that share its checks; 1 if it measures times.
         needs: Modules that it imports. It is skipped if one is missing.
         placeholders: Modules that stand behind a placeholder if they are missing.
+        module: The module of the part, if it is not the one of its name here.
     """
 
     seconds: int
     processes: int = 1
     needs: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ()
+    module: str = ""
 
 
 REFERENCES = ("prodigyopt", "schedulefree")  # `cases` imports them; only tests on the CPU compare with them
@@ -40,7 +28,7 @@ PARTS: dict[str, Part] = {
     "cases": Part(110, processes=8, placeholders=REFERENCES),
     "kit": Part(80, processes=8, placeholders=REFERENCES),
     "graphs": Part(50, processes=8, placeholders=REFERENCES),
-    "scaler": Part(25, placeholders=REFERENCES),
+    "scaler": Part(25, processes=4, placeholders=REFERENCES),
     "comparison": Part(
         80, needs=("numpy", "sklearn", "scipy", "sqlalchemy", "cloudpickle", "loky"), placeholders=NEVER_CALLED
     ),

@@ -70,7 +70,7 @@ class _Processes:
     def __init__(
         self, name: str, part: Part, folder: Path, arguments: Sequence[str], environment: dict[str, str]
     ) -> None:
-        self._name, self._folder, self._environment = name, folder, environment
+        self._name, self._part, self._folder, self._environment = name, part, folder, environment
         self._arguments = arguments
         count = max(1, min(part.processes, (os.cpu_count() or 1)))
         self._count = count
@@ -105,7 +105,9 @@ class _Processes:
         return self._folder / f"{shard}.jsonl"
 
     def _start(self, shard: int) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "benchmarks.gpu.worker", self._name, *self._arguments]
+        module = self._part.module or f"benchmarks.gpu.{self._name}"
+        command = [sys.executable, "-m", "benchmarks.gpu.worker", module, *self._arguments]
+        command += ["--placeholders", *self._part.placeholders]
         command += ["--journal", str(self._journal(shard)), "--shard", f"{shard}/{self._count}"]
         command += ["--seconds", f"{self._deadline - time.monotonic():.1f}"]
         # A group of its own, so that whatever it starts can be ended with it.

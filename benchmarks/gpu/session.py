@@ -50,10 +50,15 @@ class Session:
         self.device, self.stub = device, stub
         self._journal, self._deadline, self._shard, self._finished = events, deadline, shard, finished
         self._count = 0
+        self._names: set[str] = set()
 
     def time_left(self) -> float:
         """Return the seconds until the deadline."""
         return self._deadline - time.monotonic()
+
+    def knows(self, name: str) -> bool:
+        """Return True if a check of this name has run in this process or in an earlier one."""
+        return name in self._finished or name in self._names
 
     def check(self, name: str, function: Callable[[], Any]) -> Any:
         """Run a check, if it belongs to this process. It passes unless it raises.
@@ -69,6 +74,7 @@ class Session:
             DeviceLostError: If the device does not work after it.
         """
         number, self._count = self._count, self._count + 1
+        self._names.add(name)
         if number % self._shard[1] != self._shard[0] or name in self._finished:
             return None
         if self.time_left() < 0:
@@ -98,7 +104,9 @@ class Session:
         self._write(event="result", name=name, value=_finite(value))
 
     def target(self, name: str, value: float, *, at_most: float | None = None, at_least: float | None = None) -> None:
-        """Keep a number beside the bound that it should reach."""
+        """Keep a number beside the bound that it should reach. Numbers of the stub mean nothing and are left out."""
+        if self.stub:
+            return
         reached = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
         bound = f"at most {at_most:g}" if at_most is not None else f"at least {at_least:g}"
         self._write(event="target", name=name, value=_finite(value), bound=bound, reached=reached)

@@ -46,8 +46,7 @@ class HostMeter(DeviceMeter):
         function()
         return 0
 
-    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
-        function()
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
         return function
 
     def describe(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A process of a part: `python -m benchmarks.gpu.worker PART --journal FILE --shard 0/8 --seconds 60`."""
+"""A process of a part: `python -m benchmarks.gpu.worker MODULE --journal FILE --shard 0/8 --seconds 60`."""
 
 import argparse
 import importlib
@@ -10,14 +10,13 @@ import traceback
 from pathlib import Path
 
 from benchmarks.gpu import journal, packages
-from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.runner import DEVICE_LOST
 
 
 def main() -> int:
     """Run the share of a part, or answer a question of the runner."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", nargs="?")
+    parser.add_argument("module", nargs="?")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--stub", action="store_true")
     parser.add_argument("--journal", type=Path)
@@ -25,13 +24,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--hardware", action="store_true")
     parser.add_argument("--missing", nargs="*")
+    parser.add_argument("--placeholders", nargs="*", default=[])
     arguments = parser.parse_args()
     if arguments.missing is not None:
         print(json.dumps(packages.missing(tuple(arguments.missing))))
         return 0
     deadline = time.monotonic() + arguments.seconds
-    if arguments.part:
-        packages.add_placeholders(PARTS[arguments.part].placeholders)
+    packages.add_placeholders(tuple(arguments.placeholders))
     from benchmarks.gpu import hardware, stub  # after the placeholders: these import thalweg
     from benchmarks.gpu.session import DeviceLostError, Session
     from thalweg.engine.core import devices
@@ -51,14 +50,14 @@ def main() -> int:
         finished=journal.finished(journal.read([arguments.journal])),
     )
     try:
-        importlib.import_module(f"benchmarks.gpu.{arguments.part}").run(session)
+        importlib.import_module(arguments.module).run(session)
     except DeviceLostError:
         return DEVICE_LOST
     except Exception as error:  # the part itself is wrong; what it has measured is kept
         traceback.print_exc()
         from benchmarks.gpu.session import describe
 
-        journal.append(arguments.journal, event="failed", name=f"{arguments.part} itself", error=describe(error))
+        journal.append(arguments.journal, event="failed", name=f"{arguments.module} itself", error=describe(error))
     return 0
 
 

@@ -73,7 +73,7 @@ def bench_on_device(
     dtype: torch.dtype = torch.float32,
     implementations: Sequence[str] | None = None,
     progress: Callable[[str], None] = lambda message: None,
-    copy_bytes: int = COPY_BYTES,
+    copy_bytes: int | None = None,
 ) -> DeviceBenchmark:
     """Time the steps of a rule on a device. ``bench`` has the arguments; the names must exist.
 
@@ -86,7 +86,7 @@ def bench_on_device(
         implementations: Names from ``IMPLEMENTATIONS``. None means thalweg's and torch's, without those that take
             long to prepare.
         progress: Called with a message before each stage.
-        copy_bytes: Size of the vector that is copied.
+        copy_bytes: Size of the vector that is copied. Defaults to ``COPY_BYTES``.
 
     Returns:
         The measurements, and the implementations that are absent or failed.
@@ -94,6 +94,7 @@ def bench_on_device(
     Raises:
         UnknownNameError: If an implementation does not exist here.
     """
+    copy_bytes = copy_bytes or COPY_BYTES
     factories, absent = available_on(meter.device, rule)
     baseline = choose_baseline(factories)
     names = select(implementations, factories, baseline, rule, default=_is_default)

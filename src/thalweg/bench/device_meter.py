@@ -75,30 +75,42 @@ class DeviceMeter:
                 torch.cuda.set_sync_debug_mode("default")
         return sum("called a synchronizing" in str(warning.message) for warning in caught)
 
-    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Record the work of a function in a CUDA graph.
+    def warm_up(self, function: Callable[[], None]) -> None:
+        """Call a function on another stream, as it must have been before it is recorded."""
+        if self.device.type != "cuda":
+            function()
+            return
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # untyped in torch
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            function()
+        torch.cuda.current_stream().wait_stream(stream)
 
-        Args:
-            function: Called three times on another stream, to make what it needs, and once while it is recorded.
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Record the work of a function in a CUDA graph, without running it.
 
         Returns:
-            A function that runs the recorded work again.
+            A function that runs the recorded work.
 
         Raises:
             DeviceError: If the device has no graphs.
         """
         if self.device.type != "cuda":
             raise DeviceError(f"bench: only cuda has graphs, got {self.device.type}. Leave captured steps out.")
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # untyped in torch
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_CALLS):
-                function()
-        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             function()
         return graph.replay
+
+    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Warm a function up, record its work, and return a function that runs it.
+
+        Raises:
+            DeviceError: If the device has no graphs.
+        """
+        for _ in range(_WARM_UP_CALLS):
+            self.warm_up(function)
+        return self.record(function)
 
     def describe(self) -> dict[str, Any]:
         """Return the facts about the device that a record names."""

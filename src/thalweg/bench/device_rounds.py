@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,9 +17,8 @@ from thalweg.bench.stepper import Stepper
 from thalweg.engine.core import devices
 
 _MIN_ROUND_S = 2e-3  # a round of an implementation takes so long at least, or its most steps
-_MAX_STEPS = 40
+_MIN_STEPS, _MAX_STEPS = 4, 40
 _HOST_STEPS = 5  # in a round, each with an empty queue
-_COPY = "copy"
 
 
 @dataclass
@@ -61,20 +61,23 @@ class DeviceRounds:
         shapes: Shapes of the parameters.
         dtype: Dtype of the parameters and gradients.
         copy_bytes: Size of the vector that is copied in each round, beside the steps.
+        steps_of_a_call: Steps that are timed as one, such as the cycle of a rule that does more in some steps.
 
     Attributes:
         failed: The reason of each implementation that could not be measured, by name.
     """
 
-    def __init__(self, meter: DeviceMeter, shapes: Shapes, dtype: torch.dtype, copy_bytes: int) -> None:
+    def __init__(
+        self, meter: DeviceMeter, shapes: Shapes, dtype: torch.dtype, copy_bytes: int, *, steps_of_a_call: int = 1
+    ) -> None:
         self.failed: dict[str, str] = {}
         self._meter, self._dtype, self._shapes = meter, dtype, shapes
-        generator = torch.Generator().manual_seed(0)
         # Gradients are shared, and so is the memory of the parameters: only the time of a step matters.
-        grads = [torch.randn(shape, generator=generator) * 0.01 for shape in shapes]
-        self._grads = [grad.to(dtype).to(meter.device) for grad in grads]
+        generator = torch.Generator(meter.device).manual_seed(0)
+        draw = partial(torch.randn, dtype=dtype, device=meter.device, generator=generator)
+        self._grads = [draw(shape).mul_(0.01) for shape in shapes]
         self._values = [torch.full(shape, 0.02, dtype=dtype, device=meter.device) for shape in shapes]
-        self._copy_bytes = copy_bytes
+        self.steps_of_a_call = steps_of_a_call
         self._source = torch.ones(copy_bytes // 4, device=meter.device)
         self._target = torch.empty_like(self._source)
 
@@ -162,6 +165,18 @@ class DeviceRounds:
         self._target.copy_(self._source)
 
 
+def _repeated(step: Callable[[], None], count: int) -> Callable[[], None]:
+    """Return a function that takes so many steps."""
+    if count == 1:
+        return step
+
+    def take() -> None:
+        for _ in range(count):
+            step()
+
+    return take
+
+
 class _Session:
     """Implementations that are in memory at the same time."""
 
@@ -184,13 +199,14 @@ class _Session:
             with measure.DispatchCounter() as counter:
                 step()
             times.dispatches = counter.operations
+        step = _repeated(step, self._owner.steps_of_a_call)
         for _ in range(2):  # the first call compiles
             step()
         times.moved_bytes = stepper.moved_bytes()
         times.peak_extra_bytes = self._meter.peak_extra_bytes(step)
         times.waits = self._meter.count_waits(step)
         seconds = self._time(step, 3)
-        times.steps = min(_MAX_STEPS, max(1, math.ceil(_MIN_ROUND_S / max(seconds, 1e-9))))
+        times.steps = min(_MAX_STEPS, max(_MIN_STEPS, math.ceil(_MIN_ROUND_S / max(seconds, 1e-9))))
         self._steppers[name], self._steps[name], self.times[name] = stepper, step, times
 
     def discard(self, name: str) -> None:
