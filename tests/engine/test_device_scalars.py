@@ -1,7 +1,6 @@
 """Scalars on a device: the CUDA text, run on the CPU, and tensor operations, against Python's own numbers."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,7 +116,11 @@ def test_tensor_operations_give_the_numbers_of_python(number: int) -> None:
 def test_every_rule_has_device_scalars() -> None:
     for name in rules.__all__:
         rule_class = getattr(rules, name)
-        if isinstance(rule_class, type) and issubclass(rule_class, rules.Rule) and rule_class.__module__.count(".") == 2:
+        if (
+            isinstance(rule_class, type)
+            and issubclass(rule_class, rules.Rule)
+            and rule_class.__module__.count(".") == 2
+        ):
             if rule_class not in (rules.Rule, rules.Wrapper):
                 scalar_program(Program(rule_class()))
 

@@ -93,7 +93,11 @@ class DeviceBinding(Binding):
         names = self.program.rule.traits.recurrent_scalars
         recurrent = dict(zip(names, self._recurrent_scalars, strict=True))
         self.scalars = DeviceScalars(
-            self.program, self.positions, self.batch.device, self._step_counts, recurrent  # type: ignore[arg-type]
+            self.program,
+            self.positions,
+            self.batch.device,
+            self._step_counts,
+            recurrent,  # type: ignore[arg-type]
         )
 
     def device_step(
