@@ -89,7 +89,7 @@ def newton_schulz(
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
     x = x / torch.clamp(frobenius_norm(x), min=eps)
-    x = _rounded(x.to(_held_dtype(products, x.device)), products)
+    x = _rounded(_cast(x, _held_dtype(products, x.device)), products)
     steps_per_product = _STEPS_PER_PRODUCT_16_BITS if products in HALVES else _STEPS_PER_PRODUCT
     num_steps = steps_per_product if x.shape[-1] > _LONG_RATIO * x.shape[-2] else 1
     for start in range(0, len(polynomials), num_steps):
@@ -98,13 +98,18 @@ def newton_schulz(
             x = _fused_steps(x, steps)
         else:
             x = _rounded(_left_factor(_rounded(gram(x), products), steps, products) @ x, products)
-    x = x.to(matrix.dtype)
+    x = _cast(x, matrix.dtype)
     return x.mT if tall else x
 
 
 def _held_dtype(products: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype of tensors that hold products rounded to a dtype: a CPU multiplies in float32."""
     return torch.float32 if products in HALVES and device.type == "cpu" else products
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a dtype, without a call if it has it: under vmap such a call takes microseconds."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -140,7 +145,7 @@ def _quadratic(square: Tensor, polynomial: Sequence[Any]) -> Tensor:
     a, b, c = polynomial
     wide = torch.float32 if square.dtype in HALVES else square.dtype  # so that the sums are rounded once
     identity = torch.eye(square.shape[-1], dtype=wide, device=square.device)
-    return (a * identity + b * square.to(wide) + c * gram(square).to(wide)).to(square.dtype)
+    return _cast(a * identity + b * _cast(square, wide) + c * _cast(gram(square), wide), square.dtype)
 
 
 def _fuses_sums(x: Tensor) -> bool:
