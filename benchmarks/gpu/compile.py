@@ -72,9 +72,14 @@ def main(wanted: list[str]) -> None:
             continue
         registers = [use["registers"] for uses in kernels.values() for use in uses]
         print(f"{str(case)[:60]:60} {len(registers):3} kernels, at most {max(registers)} registers", flush=True)
-    if not wanted:
-        content = {"options": NVRTC_OPTIONS, "texts": texts, "without text": without}
-        RECORD.write_text(json.dumps(content, separators=(",", ":")).replace('},{"dims', '},\n{"dims') + "\n")
+        if not wanted:
+            write(texts, without)
+
+
+def write(texts: dict[str, Any], without: dict[str, str]) -> None:
+    """Write the record, a kernel a line."""
+    content = {"options": NVRTC_OPTIONS, "texts": texts, "without text": without}
+    RECORD.write_text(json.dumps(content, separators=(",", ":")).replace('},{"dims', '},\n{"dims') + "\n")
 
 
 if __name__ == "__main__":

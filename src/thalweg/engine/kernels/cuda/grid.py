@@ -25,13 +25,14 @@ class Tuning:
         chunk: The elements in a chunk of a tensor that is one axis; a multiple of ``WIDTH * LANES * vectors``.
         vectors: The vectors of ``LANES`` elements that a thread loads before it computes.
         streaming: True to tell the cache that the data will not be read again soon.
-        min_blocks: The least number of blocks that a multiprocessor must hold, which limits registers; 0 for any.
+        min_blocks: The least number of blocks that a multiprocessor must hold, which limits registers; 0 leaves
+            the choice to the compiler, which may keep registers in memory instead.
     """
 
     chunk: int = CHUNK
     vectors: int = 2
     streaming: bool = False
-    min_blocks: int = 0
+    min_blocks: int = 2
 
     @property
     def tile_columns(self) -> int:

@@ -43,6 +43,13 @@ DEVICE float float_of(int32_t x) { float y; __builtin_memcpy(&y, &x, 4); return 
 typedef int int32_t; typedef unsigned uint32_t; typedef unsigned short uint16_t;
 typedef long long int64_t; typedef unsigned long long uint64_t;
 #endif
+#ifdef __HIP__  /* macros, because some versions have these types and some have not */
+#define int32_t int
+#define uint32_t unsigned
+#define uint16_t unsigned short
+#define int64_t long long
+#define uint64_t unsigned long long
+#endif
 #undef INFINITY
 #undef NAN
 #define INFINITY __int_as_float(0x7F800000)
@@ -98,7 +105,7 @@ DEVICE bfloat16 rescaled(bfloat16 x, float factor) { return narrowed(widened(x) 
 DEVICE _Float16 rescaled(_Float16 x, float factor) { return (_Float16)((float)x * factor); }
 
 template <class T> struct alignas(sizeof(T) * LANES < 16 ? sizeof(T) * LANES : 16) Pack { T x[LANES]; };
-#if STREAMING && !defined(EMULATED)
+#if STREAMING && !defined(EMULATED) && !defined(__HIP__)
 template <int BYTES> struct Word;
 template <> struct Word<4> { typedef int type; };
 template <> struct Word<8> { typedef int2 type; };
