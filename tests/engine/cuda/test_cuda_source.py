@@ -26,7 +26,7 @@ from thalweg.engine.kernels.recording import UnknownOperationError
 SHAPES: tuple[tuple[int, ...], ...] = (
     *((1,), (), (7,), (0,), (grid.CHUNK,), (grid.CHUNK + 3,), (2 * grid.WIDTH * grid.LANES,)),
     *((1, 1), (5, 8), (3, 300), (300, 3), (0, 3), (40, 260), (33, 512)),
-    *((4, 3, 3, 3), (2, 1, 5, 2), (2, 5, 257)),
+    *((4, 3, 3, 3), (16, 17, 1, 3), (2, 1, 9, 8), (3, 2, 40, 1), (2, 1, 0, 3), (2, 5, 257)),
 )
 PRECISIONS: list[tuple[torch.dtype, Rounding]] = [
     (torch.float32, "nearest"),
