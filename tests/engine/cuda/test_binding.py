@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 
 from cases.cuda_stub import StubDevice, installed
 from cases.rules import ELEMENTWISE, REDUCING, SHAPES, Case
-from tests.engine.stepping import ALL_SHAPES, assert_same_bits, run_case
+from tests.engine.stepping import ALL_SHAPES, assert_same_bits, run_case, take_steps
 from thalweg import optim, rules
 from thalweg.engine import backends
 from thalweg.engine.core import memory_probe
@@ -333,6 +333,24 @@ def test_tables_are_held_for_every_stream_that_reads_them(device: StubDevice) ->
     device.current_stream = 7
     train(optimizer, params, 2)
     assert len(device.held) == 5  # tables, reductions, and so on, once
+
+
+def test_a_kernel_that_is_bound_in_inference_mode_steps_in_other_modes(device: StubDevice) -> None:
+    def run(backend: Any) -> list[Tensor]:
+        params = filled([(9,), (4,)], torch.bfloat16)
+        optimizer = optim.SGD(params, lr=0.1, rounding="stochastic", seed=3, backend=backend)
+        for param in params:
+            param.grad = torch.ones_like(param)
+        with torch.inference_mode():
+            optimizer.step()
+        take_steps(optimizer, *params)
+        with torch.inference_mode():
+            optimizer.step()
+        return [param.detach() for param in params]
+
+    actual = run("compiled")
+    assert device.num_uploads > 0
+    assert all(map(torch.equal, actual, run("loop")))
 
 
 def test_slices_of_stacks_are_stepped_by_their_addresses(device: StubDevice) -> None:
