@@ -1,6 +1,9 @@
 """Optimizers on a stub of a CUDA device: everything of the path to a GPU but the GPU."""
 
+import ctypes
 import logging
+import threading
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +17,10 @@ from cases.rules import ELEMENTWISE, REDUCING, SHAPES, Case
 from tests.engine.stepping import ALL_SHAPES, assert_same_bits, run_case, take_steps
 from thalweg import optim, rules
 from thalweg.engine import backends
+from thalweg.engine.core import memory_probe
+from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.memory_probe import MemoryProbe
+from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
 from thalweg.engine.kernels import kernel, kernel_cache
 from thalweg.engine.kernels.c_kernel import separate_memory_probe
@@ -330,13 +336,76 @@ def test_tables_are_held_for_every_stream_that_reads_them(device: StubDevice) ->
     assert len(device.held) == 5  # tables, reductions, and so on, once
 
 
-def test_a_population_steps_in_one_launch(device: StubDevice) -> None:
-    params = filled([(4, 3), (4, 3), (4, 3)])
-    optimizer = optim.Adam(params, backend="compiled")
-    take_steps(optimizer, *params)
-    before = device.num_launches
-    take_steps(optimizer, *params)
-    assert device.num_launches - before == 1
+def test_a_kernel_that_is_bound_in_inference_mode_steps_in_other_modes(
+    device: StubDevice, no_kernels: None, fresh_machine: object
+) -> None:
+    def run(backend: Any) -> list[Tensor]:
+        params = filled([(9,), (4,)], torch.bfloat16)
+        optimizer = optim.SGD(params, lr=0.1, rounding="stochastic", seed=3, backend=backend)
+        take_steps(optimizer, *params)
+        for thread in threading.enumerate():
+            if thread.name.startswith("thalweg-compiler"):
+                thread.join(timeout=600)
+        with torch.inference_mode():
+            optimizer.step()  # its kernel is ready now
+        take_steps(optimizer, *params)
+        return [param.detach() for param in params]
+
+    actual = run(None)
+    assert device.num_uploads > 0
+    assert all(map(torch.equal, actual, run("loop")))
+
+
+def test_slices_of_stacks_are_stepped_by_their_addresses(device: StubDevice) -> None:
+    """As a population has them: a gradient is a slice, and each member has scalars of its own."""
+    stacks = [torch.sin(torch.arange(12.0)).view(3, 4), torch.cos(torch.arange(6.0)).view(3, 2)]
+    ends = []
+    for backend in ("compiled", "loop"):
+        params = [row for stack in stacks for row in torch.ones_like(stack).unbind()]
+        program = Program(rules.SGD(lr=0.5))
+        batch = ParameterBatch(program, params, {})
+        runner = backends.BatchRunner(batch, backend)  # type: ignore[arg-type]
+        before = device.num_launches
+        coefficients = [Program(rules.SGD(lr=lr)).coefficients(1) for lr in (0.1, 0.2, 0.3)]
+        with torch.no_grad():
+            runner.run_stacks(stacks, coefficients)
+        ends.append(params)
+        assert device.num_launches - before == (backend == "compiled")
+    assert all(map(torch.equal, *ends))
+
+
+def test_another_device_is_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `param.data = param.data.cuda(1)`. The answers of torch are replaced: there is no such device."""
+    probe = separate_memory_probe()
+    assert probe is not None
+    param, place = torch.ones(2), {"type": 0, "index": -1}
+    query = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int32))
+
+    def answer(key: str) -> Any:
+        def write(_: int, target: Any) -> int:
+            target[0] = place[key]
+            return 0
+
+        return query(write)
+
+    callbacks = {2: answer("type"), 7: answer("index")}
+    functions = memory_probe._functions()
+    assert functions is not None
+    addresses = [
+        ctypes.cast(callbacks[k], ctypes.c_void_p).value if k in callbacks else function
+        for k, function in enumerate(functions)
+    ]
+    monkeypatch.setattr(memory_probe, "_functions", lambda: (ctypes.c_void_p * len(addresses))(*addresses))
+    fingerprints = []
+    for kind, index in ((0, -1), (1, 0), (1, 1)):  # the CPU, and two CUDA devices
+        place.update(type=kind, index=index)
+        fingerprint, read = probe(array("Q", [id(param)]), 1)
+        assert list(read) == [param.data_ptr()]
+        fingerprints.append(fingerprint)
+    assert len(set(fingerprints)) == 3
+    assert 0 not in fingerprints
+    place.update(type=13, index=0)  # MPS, whose tensors have no address that a kernel may use
+    assert probe(array("Q", [id(param)]), 1)[0] == 0
 
 
 def test_the_memory_probe_is_a_library_by_itself(device: StubDevice) -> None:
