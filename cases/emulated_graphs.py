@@ -112,9 +112,9 @@ def _whole(tensor: Tensor) -> Tensor:
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """Return the tensors that an operation writes in place."""
-    found = []
+    written = []
     for k, declared in enumerate(func._schema.arguments):
         if declared.alias_info is not None and declared.alias_info.is_write:
             value = args[k] if k < len(args) else kwargs.get(declared.name)
-            found += _tensors(value)
-    return found
+            written += _tensors(value)
+    return written
