@@ -155,13 +155,13 @@ def test_one_call_of_many_steps_equals_many_calls_of_one() -> None:
     factors = [1 - step / (2 * count) for step in range(count)]
     params = []
     for sizes in ([count], [1] * count, [5, MAX_LOADED, 1]):
-        run = PopulationRun(small(), parse("prodigy"), TRIALS[:3], GraphCache(EmulatedCapture()))
+        run = PopulationRun(small(), parse("nadam"), TRIALS[:3], GraphCache(EmulatedCapture()))
         for size in sizes:
             done = run.steps_done
             run.advance(factors[done : done + size])
         assert run.steps_done == count
         params.append(run.params)
-    single = PopulationRun(small(), parse("prodigy"), TRIALS[:3])
+    single = PopulationRun(small(), parse("nadam"), TRIALS[:3])
     for factor in factors:
         single.step(factor)
     for name, param in single.params.items():
