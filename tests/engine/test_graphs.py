@@ -1,4 +1,4 @@
-"""Recording of CUDA graphs, through stand-ins for torch's functions that refuse what torch refuses."""
+"""Capture of CUDA graphs, through stand-ins for torch's functions that refuse what torch refuses."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from thalweg.engine.graphs import CudaRecorder, GraphCache, recorder_for, upload
+from thalweg.engine.graphs import CudaCapture, GraphCache, capture_for, upload
 
 DEVICE = torch.device("cuda", 0)
 
 
 class Cuda:
-    """The part of CUDA that a recorder uses.
+    """The part of CUDA that a capture uses.
 
     Attributes:
         log: The calls, in order.
@@ -105,12 +105,12 @@ def counted(cuda: Cuda, effect: Callable[[], None] = lambda: None) -> Callable[[
     return function
 
 
-def test_a_function_is_called_then_recorded_then_replayed(cuda: Cuda) -> None:
-    cache = GraphCache(recorder_for(DEVICE))
+def test_a_function_is_called_then_captured_then_replayed(cuda: Cuda) -> None:
+    cache = GraphCache(capture_for(DEVICE))
     for _ in range(3):
         cache.call("step", counted(cuda))
     assert cuda.log == [
-        *("side waits", "called on side", "default waits"),  # the first call, as it will be recorded
+        *("side waits", "called on side", "default waits"),  # the first call, as it will be captured
         *("synchronize", "called in capture", "replay"),
         "replay",
     ]
@@ -120,21 +120,22 @@ def test_a_function_is_called_then_recorded_then_replayed(cuda: Cuda) -> None:
 
 
 def test_functions_share_a_pool_until_they_are_forgotten(cuda: Cuda) -> None:
-    cache, recorder = GraphCache(recorder := CudaRecorder(DEVICE)), recorder
+    capture = CudaCapture(DEVICE)
+    cache = GraphCache(capture)
     pools = []
     for key in ("a", "a", "b", "b"):
         cache.call(key, counted(cuda))
-        pools.append(recorder._pool)
+        pools.append(capture._pool)
     assert len(set(pools)) == 1
     cache.clear()
-    assert recorder._pool not in pools, "torch refuses a pool whose graphs are all gone"
+    assert capture._pool not in pools, "torch refuses a pool whose graphs are all gone"
     cuda.log.clear()
     cache.call("a", counted(cuda))
     assert cuda.log == ["side waits", "called on side", "default waits"], "tensors may have moved"
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_failed_recording_is_left_in_order(cuda: Cuda, broken: bool) -> None:
+def test_a_failed_capture_is_left_in_order(cuda: Cuda, broken: bool) -> None:
     """CUDA ends a capture with an error after an operation that it refuses, and without one after one of Python."""
 
     def fail() -> None:
@@ -142,7 +143,7 @@ def test_a_failed_recording_is_left_in_order(cuda: Cuda, broken: bool) -> None:
             cuda.broken = broken
             raise ValueError("the first error\nits details")
 
-    cache = GraphCache(CudaRecorder(DEVICE))
+    cache = GraphCache(CudaCapture(DEVICE))
     for _ in range(2):
         cache.call("other", counted(cuda))
     cache.call("step", counted(cuda, fail))
@@ -150,21 +151,21 @@ def test_a_failed_recording_is_left_in_order(cuda: Cuda, broken: bool) -> None:
     cache.call("step", counted(cuda, fail))
     ended = ["pool 1 ended", "pool 1 released"] if broken else []  # else the graph releases it
     assert cuda.log == ["synchronize", "called in capture", *ended, "fresh generator", "called on default"]
-    assert cache.why_eager == "recording a graph failed (ValueError: the first error)"
+    assert cache.why_eager == "capturing a graph failed (ValueError: the first error)"
     assert gc.isenabled()
     assert cuda.stream == "default"
     assert not cuda.capturing
     assert not cuda.pools_in_capture
     cuda.log.clear()
     cache.call("other", counted(cuda))
-    assert cuda.log == ["called on default"], "a recording would use the random numbers that were left behind"
+    assert cuda.log == ["called on default"], "a capture would use the random numbers that were left behind"
 
 
 def test_an_error_of_the_first_call_is_raised(cuda: Cuda) -> None:
     def fail() -> None:
         raise ValueError("no step")
 
-    cache = GraphCache(CudaRecorder(DEVICE))
+    cache = GraphCache(CudaCapture(DEVICE))
     with pytest.raises(ValueError, match="no step"):
         cache.call("step", fail)
     assert cache.why_eager is None
@@ -172,12 +173,12 @@ def test_an_error_of_the_first_call_is_raised(cuda: Cuda) -> None:
 
 def test_a_device_without_graphs_calls_functions_as_they_are() -> None:
     for device in ("cpu", "mps", "xpu"):
-        cache = GraphCache(recorder_for(torch.device(device)))
+        cache = GraphCache(capture_for(torch.device(device)))
         calls: list[int] = []
         for _ in range(3):
             cache.call("step", lambda calls=calls: calls.append(1))
         assert len(calls) == 3
-        assert cache.why_eager == "torch records no graphs on this device"
+        assert cache.why_eager == "torch has no graphs on this device"
 
 
 def test_upload_writes_in_place() -> None:

@@ -1,7 +1,7 @@
-"""Graphs: functions on a device that are recorded at their second call and then replayed by one call of the host.
+"""Graphs: functions on a device that are captured at their second call and then replayed by one call of the host.
 
 A step of many small operations takes a GPU less time than the host needs to start them. A CUDA graph starts them all at
-once. It repeats the same kernels on the same addresses with the same numbers, so a recorded function must
+once. It repeats the same kernels on the same addresses with the same numbers, so a captured function must
 
 - read and write only memory that stays in place: results go into tensors that exist before;
 - take no number from the host that changes: counters and scalars of a step are tensors on the device, and `upload`
@@ -21,25 +21,25 @@ from torch import Tensor
 Function = Callable[[], None]
 
 
-class Recorder(Protocol):
-    """Records functions on one device."""
+class Capture(Protocol):
+    """The way in which functions on a device become graphs."""
 
     def warm_up(self, function: Function) -> None:
-        """Call a function as it will be recorded, so that libraries allocate what they need before that."""
+        """Call a function as it will be captured, so that libraries allocate what they need before that."""
 
-    def record(self, function: Function) -> Function:
-        """Record a function without executing it, and return a function that replays it.
+    def capture(self, function: Function) -> Function:
+        """Capture a function without executing it, and return a function that replays it.
 
         Raises:
-            Exception: Of any kind, if the function cannot be recorded. Then the function can still be called.
+            Exception: Of any kind, if the function cannot be captured. Then the function can still be called.
         """
 
     def forget(self) -> None:
-        """Release the memory of all recordings; none of them is replayed any more."""
+        """Release the memory of all captures; none of them is replayed any more."""
 
 
-class CudaRecorder:
-    """Records CUDA graphs (or HIP graphs). They share one memory pool, which holds nothing between replays.
+class CudaCapture:
+    """Captures CUDA graphs (or HIP graphs). They share one memory pool, which holds nothing between replays.
 
     Args:
         device: The CUDA device.
@@ -47,7 +47,7 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # not the default, which cannot be recorded
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, function: Function) -> None:
@@ -57,10 +57,10 @@ class CudaRecorder:
             function()
         current.wait_stream(self._stream)
 
-    def record(self, function: Function) -> Function:
+    def capture(self, function: Function) -> Function:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
-        # A collection could release CUDA memory or graphs of others while this thread records, which voids a recording.
+        # Garbage collection could release CUDA memory or graphs of others meanwhile, which voids a capture.
         collects = gc.isenabled()
         gc.disable()
         try:
@@ -88,7 +88,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def _recover(self) -> None:
-        """Leave a recording that failed: torch's allocator and its random numbers would stay in it."""
+        """Leave a capture that failed: torch's allocator and its random numbers would stay in it."""
         index = torch.cuda.current_device() if self._device.index is None else self._device.index
         with suppress(AttributeError, RuntimeError):
             # The first raises if `capture_end` left the pool in order. Then the graph alone must release it.
@@ -101,21 +101,21 @@ class CudaRecorder:
         self.forget()
 
 
-def recorder_for(device: torch.device) -> Recorder | None:
-    """Return a recorder for a device; None if torch records no graphs there."""
-    return CudaRecorder(device) if device.type == "cuda" else None
+def capture_for(device: torch.device) -> Capture | None:
+    """Return the way to capture functions on a device; None if torch has no graphs there."""
+    return CudaCapture(device) if device.type == "cuda" else None
 
 
 class GraphCache:
-    """Functions by a key. Each runs as it is at its first call, is recorded at its second, and replayed from then on.
+    """Functions by a key. Each runs as it is at its first call, is captured at its second, and replayed from then on.
 
-    After an exception in a recording all functions run as they are, and ``why_eager`` says why.
+    After an exception in a capture all functions run as they are, and ``why_eager`` says why.
 
     Args:
-        recorder: Records functions; None runs them as they are.
+        capture: Makes graphs of functions; None runs functions as they are.
 
     Attributes:
-        why_eager: The reason why functions are not recorded; None as long as they are.
+        why_eager: The reason why functions are not captured; None as long as they are.
 
     Example:
         >>> import torch
@@ -126,17 +126,17 @@ class GraphCache:
         ...     total.add_(1)
         >>> cache.call("add", add)
         >>> total, cache.why_eager
-        (tensor(1.), 'torch records no graphs on this device')
+        (tensor(1.), 'torch has no graphs on this device')
     """
 
-    def __init__(self, recorder: Recorder | None) -> None:
-        self._recorder = recorder
-        self.why_eager = None if recorder else "torch records no graphs on this device"
+    def __init__(self, capture: Capture | None) -> None:
+        self._capture = capture
+        self.why_eager = None if capture else "torch has no graphs on this device"
         self._warm: set[Hashable] = set()
         self._replays: dict[Hashable, Function] = {}
 
     def call(self, key: Hashable, function: Function) -> None:
-        """Run a function, or its recording.
+        """Run a function, or its capture.
 
         Args:
             key: Equal for functions that do the same operations on the same tensors.
@@ -144,22 +144,22 @@ class GraphCache:
         """
         if replay := self._replays.get(key):
             replay()
-        elif self._recorder is None:
+        elif self._capture is None:
             function()
         elif key not in self._warm:
-            self._recorder.warm_up(function)
+            self._capture.warm_up(function)
             self._warm.add(key)
         else:
-            self._record(self._recorder, key, function)
+            self._begin_capture(self._capture, key, function)
 
-    def _record(self, recorder: Recorder, key: Hashable, function: Function) -> None:
+    def _begin_capture(self, capture: Capture, key: Hashable, function: Function) -> None:
         try:
-            replay = recorder.record(function)
-        except Exception as error:  # torch and CUDA refuse recordings in many ways
+            replay = capture.capture(function)
+        except Exception as error:  # torch and CUDA refuse captures in many ways
             self.clear()
-            self._recorder = None
+            self._capture = None
             summary = str(error).partition("\n")[0][:120]
-            self.why_eager = f"recording a graph failed ({type(error).__name__}: {summary})"
+            self.why_eager = f"capturing a graph failed ({type(error).__name__}: {summary})"
             logging.getLogger("thalweg").warning("steps on the device start one by one, as %s", self.why_eager)
             function()
         else:
@@ -167,11 +167,11 @@ class GraphCache:
             replay()
 
     def clear(self) -> None:
-        """Forget all recordings, for example because tensors have moved. Functions are recorded anew."""
+        """Forget all captures, for example because tensors have moved. Functions are captured anew."""
         self._replays.clear()
         self._warm.clear()
-        if self._recorder is not None:
-            self._recorder.forget()
+        if self._capture is not None:
+            self._capture.forget()
 
 
 def upload(target: Tensor, source: Tensor) -> None:

@@ -56,19 +56,19 @@ class ScalarSchedule:
         self._recurrent = list(program.rule.traits.recurrent_scalars)
         self._evaluator: TensorEvaluator | None = None
 
-        def scalars(**inputs: Any) -> dict[str, Any]:
+        def scalars_of(**inputs: Any) -> dict[str, Any]:
             changed = rule_at(
                 rule.with_(**{name: inputs["setting " + name] for name in self._settings}), inputs["factor"]
             )
             previous = tuple(inputs["recurrent " + name] for name in self._recurrent)
-            found: dict[str, Any] = Program(changed).coefficients(inputs["step"], previous=previous)._asdict()
-            return found
+            scalars: dict[str, Any] = Program(changed).coefficients(inputs["step"], previous=previous)._asdict()
+            return scalars
 
         names = ["step", "factor", *("setting " + name for name in self._settings)]
         try:
             if program.needs_keys:
                 raise UntraceableError("random numbers are drawn")
-            expressions = trace(scalars, [*names, *("recurrent " + name for name in self._recurrent)])
+            expressions = trace(scalars_of, [*names, *("recurrent " + name for name in self._recurrent)])
         except UntraceableError:
             return
         self.record = type(record(**dict.fromkeys(expressions.results, 0.0)))
@@ -149,10 +149,10 @@ def _by_python(function: Callable[..., float]) -> Callable[..., Tensor]:
 
     def value(*numbers: float) -> float:
         try:
-            found = function(*numbers)
+            result = function(*numbers)
         except (ArithmeticError, ValueError):
             return math.nan  # perhaps on a side of a condition that is not taken
-        return math.nan if isinstance(found, complex) else found
+        return math.nan if isinstance(result, complex) else result
 
     def apply(*operands: Tensor) -> Tensor:
         aligned = torch.broadcast_tensors(*operands)  # type: ignore[no-untyped-call]

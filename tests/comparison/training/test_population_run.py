@@ -1,6 +1,6 @@
-"""A population on a device takes the steps of one on the CPU, bit by bit, as a graph that is recorded once.
+"""A population on a device takes the steps of one on the CPU, bit by bit, as a graph that is captured once.
 
-There is no GPU here: `EmulatedRecorder` records the operations of a step and replays them on the same memory.
+There is no GPU here: `EmulatedCapture` captures the operations of a step and replays them on the same memory.
 """
 
 import logging
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import thalweg
-from cases.recorded_graphs import EmulatedRecorder
+from cases.emulated_graphs import EmulatedCapture
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
@@ -52,21 +52,21 @@ def outcomes(results: Sequence[TrainingResult]) -> list[str]:
 
 
 def train(
-    task: Task, contenders: Contender | Sequence[Contender], recorder: EmulatedRecorder | None, rungs: Rungs = RUNGS
+    task: Task, contenders: Contender | Sequence[Contender], capture: EmulatedCapture | None, rungs: Rungs = RUNGS
 ) -> tuple[list[str], dict[str, Tensor]]:
     """Return the outcomes of a pruned population and the parameters that are left."""
     with seeded(7):
-        run = PopulationRun(task, contenders, TRIALS, recorder and GraphCache(recorder))
+        run = PopulationRun(task, contenders, TRIALS, capture and GraphCache(capture))
         return outcomes(follow(run, SCHEDULE, rungs=rungs)), run.params
 
 
-def assert_equal_to_the_cpu(task: Task, contenders: Contender | Sequence[Contender]) -> EmulatedRecorder:
-    recorder = EmulatedRecorder()
+def assert_equal_to_the_cpu(task: Task, contenders: Contender | Sequence[Contender]) -> EmulatedCapture:
+    capture = EmulatedCapture()
     expected, params = train(task, contenders, None)
-    results, replayed = train(task, contenders, recorder)
+    results, replayed = train(task, contenders, capture)
     assert results == expected
     assert all(torch.equal(replayed[name].nan_to_num(9), param.nan_to_num(9)) for name, param in params.items())
-    return recorder
+    return capture
 
 
 def short(name: str) -> Task:
@@ -85,11 +85,11 @@ def short(name: str) -> Task:
 def test_replayed_steps_equal_the_steps_of_the_cpu_in_every_built_in_task(name: str) -> None:
     task, contender = short(name), parse("adam")
     assert why_not_population(task, contender, task.make_model(0)) is None
-    recorder = assert_equal_to_the_cpu(task, contender)
-    # Steps of each size and evaluations of two splits are recorded for 6, 2 and 1 members.
-    assert recorder.recorded >= 3
-    assert recorder.replayed + recorder.warmed >= 18 + 2 * 6 + 1
-    assert recorder.replayed > recorder.warmed
+    capture = assert_equal_to_the_cpu(task, contender)
+    # Steps of each size and evaluations of two splits are captured for 6, 2 and 1 members.
+    assert capture.captured >= 3
+    assert capture.replayed + capture.warmed >= 18 + 2 * 6 + 1
+    assert capture.replayed > capture.warmed
 
 
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "lamb", "muon+adamw", "scion", "cautious(clip(adamw))", "gd"])
@@ -102,8 +102,8 @@ def test_replayed_steps_equal_the_steps_of_the_cpu_for_every_kind_of_rule(name: 
 
 def test_members_of_several_contenders_replay_together() -> None:
     contenders = [parse(name) for name in ("sgd", "sgd", "adam", "adam", "lion", "adam")]
-    recorder = assert_equal_to_the_cpu(small(), contenders)
-    assert len(recorder.written) == recorder.recorded > 0
+    capture = assert_equal_to_the_cpu(small(), contenders)
+    assert len(capture.written) == capture.captured > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -130,23 +130,23 @@ def test_dropout_draws_new_numbers_in_every_replay() -> None:
     def model() -> nn.Module:
         return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
 
-    recorder = assert_equal_to_the_cpu(small(model=model), parse("sgd"))
-    assert recorder.replayed > 0
+    capture = assert_equal_to_the_cpu(small(model=model), parse("sgd"))
+    assert capture.replayed > 0
 
 
-def test_a_recording_is_repeated_on_the_same_memory() -> None:
-    recorder = EmulatedRecorder()
-    run = PopulationRun(small(), parse("adam"), TRIALS[:3], GraphCache(recorder))
+def test_a_graph_is_replayed_on_the_same_memory() -> None:
+    capture = EmulatedCapture()
+    run = PopulationRun(small(), parse("adam"), TRIALS[:3], GraphCache(capture))
     params = {name: param.data_ptr() for name, param in run.params.items()}
     run.advance([1.0] * 9)
-    full, shorter = recorder.written
+    full, shorter = capture.written
     assert full == shorter >= set(params.values())
     assert {name: param.data_ptr() for name, param in run.params.items()} == params
-    assert (recorder.warmed, recorder.recorded, recorder.replayed) == (2, 2, 7)
+    assert (capture.warmed, capture.captured, capture.replayed) == (2, 2, 7)
     run.keep([0, 2])
     run.advance([1.0] * 9)
-    assert (recorder.warmed, recorder.recorded, recorder.replayed) == (4, 4, 14)
-    assert recorder.written[2] == recorder.written[3] >= {param.data_ptr() for param in run.params.values()}
+    assert (capture.warmed, capture.captured, capture.replayed) == (4, 4, 14)
+    assert capture.written[2] == capture.written[3] >= {param.data_ptr() for param in run.params.values()}
 
 
 def test_one_call_of_many_steps_equals_many_calls_of_one() -> None:
@@ -155,13 +155,13 @@ def test_one_call_of_many_steps_equals_many_calls_of_one() -> None:
     factors = [1 - step / (2 * count) for step in range(count)]
     params = []
     for sizes in ([count], [1] * count, [5, MAX_LOADED, 1]):
-        run = PopulationRun(small(), parse("prodigy"), TRIALS[:3], GraphCache(EmulatedRecorder()))
+        run = PopulationRun(small(), parse("nadam"), TRIALS[:3], GraphCache(EmulatedCapture()))
         for size in sizes:
             done = run.steps_done
             run.advance(factors[done : done + size])
         assert run.steps_done == count
         params.append(run.params)
-    single = PopulationRun(small(), parse("prodigy"), TRIALS[:3])
+    single = PopulationRun(small(), parse("nadam"), TRIALS[:3])
     for factor in factors:
         single.step(factor)
     for name, param in single.params.items():
@@ -169,7 +169,7 @@ def test_one_call_of_many_steps_equals_many_calls_of_one() -> None:
 
 
 def test_an_evaluation_waits_once_for_all_splits_and_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = PopulationRun(small(), parse("adam"), TRIALS[:3], GraphCache(EmulatedRecorder()))
+    run = PopulationRun(small(), parse("adam"), TRIALS[:3], GraphCache(EmulatedCapture()))
     transfers = []
     to_host = Tensor.cpu
     monkeypatch.setattr(Tensor, "cpu", lambda tensor: transfers.append(tensor.shape) or to_host(tensor))
@@ -180,17 +180,17 @@ def test_an_evaluation_waits_once_for_all_splits_and_members(monkeypatch: pytest
     assert train == pytest.approx(PopulationRun(small(), parse("adam"), TRIALS[:3]).evaluate("train"), abs=0)
 
 
-def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    recorder = EmulatedRecorder()
-    recorder.error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand more")
+def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    capture = EmulatedCapture()
+    capture.error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand more")
     expected, _ = train(small(), parse("adam"), None)
     with seeded(7), caplog.at_level(logging.WARNING, "thalweg"):
-        run = PopulationRun(small(), parse("adam"), TRIALS, GraphCache(recorder))
+        run = PopulationRun(small(), parse("adam"), TRIALS, GraphCache(capture))
         assert run.execution == "replayed as a graph"
         assert outcomes(follow(run, SCHEDULE, rungs=RUNGS)) == expected
-    reason = "recording a graph failed (OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB)"
+    reason = "capturing a graph failed (OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB)"
     assert run.execution == f"eager, as {reason}"
-    assert recorder.replayed == 0
+    assert capture.replayed == 0
     assert [record.getMessage() for record in caplog.records] == [f"steps on the device start one by one, as {reason}"]
 
 
@@ -199,11 +199,11 @@ def test_a_loss_that_copies_from_the_host_in_every_step_runs_eagerly() -> None:
         return (torch.tensor([0.5]) * (model(batch[0]) - batch[1])).square().mean()
 
     expected, _ = train(small(loss=loss), parse("adam"), None)
-    recorder = EmulatedRecorder()
+    capture = EmulatedCapture()
     with seeded(7):
-        run = PopulationRun(small(loss=loss), parse("adam"), TRIALS, GraphCache(recorder))
+        run = PopulationRun(small(loss=loss), parse("adam"), TRIALS, GraphCache(capture))
         assert outcomes(follow(run, SCHEDULE, rungs=RUNGS)) == expected
-    assert run.execution.startswith("eager, as recording a graph failed (RuntimeError: operation not permitted")
+    assert run.execution.startswith("eager, as capturing a graph failed (RuntimeError: operation not permitted")
 
 
 def test_the_cpu_needs_no_words_about_graphs() -> None:
@@ -214,9 +214,9 @@ def test_the_cpu_needs_no_words_about_graphs() -> None:
 @pytest.mark.parametrize("error", [None, RuntimeError("no such kernel")])
 def test_the_pilot_says_how_a_population_would_run(error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(task: Task, contender: Contender, trials: Sequence[Trial]) -> PopulationRun:
-        recorder = EmulatedRecorder()
-        recorder.error = error
-        return PopulationRun(task, contender, trials, GraphCache(recorder))
+        capture = EmulatedCapture()
+        capture.error = error
+        return PopulationRun(task, contender, trials, GraphCache(capture))
 
     def time_of_step(run: Any, *rest: object) -> float:  # not the load of this machine decides, but this gain
         run.advance([0.0] * 6)
@@ -226,6 +226,6 @@ def test_the_pilot_says_how_a_population_would_run(error: Exception | None, monk
     monkeypatch.setattr(timing, "time_of_step", time_of_step)
     monkeypatch.setattr(timing, "time_of_training", lambda run, schedule, step_s, *rest: schedule.steps * step_s)
     mode = timing.measure_task(small(), parse("adam"), SCHEDULE, 0).mode
-    how = "eager, as recording a graph failed (RuntimeError: no such kernel)" if error else "replayed as a graph"
+    how = "eager, as capturing a graph failed (RuntimeError: no such kernel)" if error else "replayed as a graph"
     assert mode.members == 32
     assert mode.reason == f"population of 32 under vmap, {how}: 4.0x as fast here"

@@ -51,7 +51,7 @@ class StackedBatches:
         self._shuffles = bool(self._data) and not full_batch
         self._batch_size = min(task.batch_size, self._count)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._taken = self._count  # of the current pass; a new pass begins with the first batch
+        self._done = self._count  # of the current pass; a new pass begins with the first batch
         self._order = torch.zeros(len(seeds), self._count if self._shuffles else 0, dtype=torch.int64, device=device)
         self._position = torch.zeros(1, dtype=torch.int64, device=device)
         self._offsets = torch.arange(self._batch_size, device=device)
@@ -60,12 +60,12 @@ class StackedBatches:
         """Begin the next batch: upload the order if a pass begins. Return the number of examples in the batch."""
         if not self._shuffles:
             return self._count
-        if self._taken == self._count:
+        if self._done == self._count:
             upload(self._order, shuffled(self._count, self._generators))
             self._position.zero_()
-            self._taken = 0
-        size = min(self._batch_size, self._count - self._taken)
-        self._taken += size
+            self._done = 0
+        size = min(self._batch_size, self._count - self._done)
+        self._done += size
         return size
 
     def take(self, size: int) -> Batch:

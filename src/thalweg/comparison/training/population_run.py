@@ -20,7 +20,7 @@ from thalweg.comparison.training.group_means import GroupMeans, groups_of_sizes,
 from thalweg.comparison.training.runs import Trial, checked_loss
 from thalweg.engine import population
 from thalweg.engine.core import devices
-from thalweg.engine.graphs import GraphCache, recorder_for
+from thalweg.engine.graphs import GraphCache, capture_for
 from thalweg.engine.population_scalars import MAX_LOADED
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
@@ -79,14 +79,14 @@ class PopulationRun:
     Only the gradients are one program. Each contender steps its own members, which are neighbours in the stack.
 
     On a device, everything that a step reads is there: data, order of the examples, scalars, counters. So a step is
-    recorded as a graph and replayed, and the host waits only for losses. On the CPU kernels take the steps.
+    captured as a graph and replayed, and the host waits only for losses. On the CPU kernels take the steps.
 
     Args:
         task: A task for which ``why_not_population`` finds no reason.
         contenders: The contender of each member, or one for all; all have one ``population_key``.
         trials: Settings and seed of each member.
         graphs: Runs the steps and evaluations. Defaults to graphs on a CUDA device, and to functions on others. With
-            ``GraphCache(None)`` nothing is recorded.
+            ``GraphCache(None)`` nothing is captured.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class PopulationRun:
         self.params = {name: param.detach() for name, param in params.items()}
         self.device = next(iter(self.params.values())).device
         self._on_device = graphs is not None or self.device.type != "cpu"
-        self._graphs = graphs or GraphCache(recorder_for(self.device))
+        self._graphs = graphs or GraphCache(capture_for(self.device))
         self.parts: list[_Part] = []
         for members in self._programs():
             for overrides, names in contenders[members.start].by_overrides(self.model, task.roles).items():
@@ -244,7 +244,7 @@ class PopulationRun:
     def _measure_on_device(self, split: str) -> None:
         """Measure a split into memory that stays in place."""
         measured = self._measured(split)
-        if split not in self._measurements:  # in the first call, which is never recorded
+        if split not in self._measurements:  # in the first call, which is never captured
             self._measurements[split] = measure_in_groups(self.task, split, measured, GROUP_SIZE)
             return
         sizes, means = self._measurements[split].sizes, self._measurements[split].means

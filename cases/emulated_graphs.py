@@ -1,7 +1,7 @@
-"""Graphs without a GPU: operations of torch are recorded with their tensors, and replayed on the same memory.
+"""Graphs without a GPU: operations of torch are captured with their tensors, and replayed on the same memory.
 
-A replay calls no Python of the recorded function. Every operation repeats with the numbers of the recording, reads the
-tensors of the recording and writes its results over theirs. So a replay differs from a call in the ways in which a
+A replay calls no Python of the captured function. Every operation repeats with the numbers of the capture, reads the
+tensors of the capture and writes its results over theirs. So a replay differs from a call in the ways in which a
 replay of a CUDA graph does: numbers of the host are frozen, and tensors that have been replaced are not seen.
 """
 
@@ -18,8 +18,8 @@ FORBIDDEN = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "e
 CHANGES_SHAPE = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_", "as_strided_", "detach_")
 
 
-class _Recording(TorchDispatchMode):
-    """Records operations. What they write outside is saved, to be restored: a recording executes nothing."""
+class _OperationLog(TorchDispatchMode):
+    """Captures operations. What they write outside is saved, to be restored: a capture executes nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class _Recording(TorchDispatchMode):
         kept = tree_map_only(Tensor, Tensor.detach, (args, kwargs))
         result = func(*args, **kwargs)
         new = [tensor for tensor in _tensors(result) if tensor.untyped_storage().data_ptr() not in _addresses(kept)]
-        # The tensors of a recording live as long as it does, so no address is used twice.
+        # The tensors of a capture live as long as it does, so no address is used twice.
         self._own_memory |= {tensor.untyped_storage().data_ptr(): tensor for tensor in new}
         # A view of memory that stays in place needs no replay.
         if new or (_written(func, args, kwargs) and name not in CHANGES_SHAPE):
@@ -48,52 +48,52 @@ class _Recording(TorchDispatchMode):
         return result
 
 
-class EmulatedRecorder:
-    """A recorder for ``PopulationRun`` on the CPU.
+class EmulatedCapture:
+    """The operations of functions on the CPU as graphs.
 
     Attributes:
-        recorded: Number of recordings.
+        captured: Number of captures.
         replayed: Number of replays.
-        warmed: Number of functions that were called before their recording.
-        written: For each recording, the addresses outside of it that it writes.
+        warmed: Number of functions that were called before their capture.
+        written: For each capture, the addresses outside of it that it writes.
     """
 
     def __init__(self) -> None:
-        self.recorded = self.replayed = self.warmed = 0
+        self.captured = self.replayed = self.warmed = 0
         self.written: list[set[int]] = []
-        self.error: Exception | None = None  # raised by the next recording
+        self.error: Exception | None = None  # raised by the next capture
 
     def warm_up(self, function: Callable[[], None]) -> None:
         self.warmed += 1
         function()
 
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        recording, random_state = _Recording(), torch.get_rng_state()
+    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
+        capture, random_state = _OperationLog(), torch.get_rng_state()
         try:
-            with recording:
+            with capture:
                 function()
                 if self.error is not None:
                     raise self.error
         finally:
             torch.set_rng_state(random_state)
-            for tensor, before in recording.saved.values():
+            for tensor, before in capture.saved.values():
                 _whole(tensor).copy_(before)
-        self.recorded += 1
-        self.written.append(set(recording.saved))
+        self.captured += 1
+        self.written.append(set(capture.saved))
 
         def replay() -> None:
             self.replayed += 1
             with torch.no_grad():
-                for func, args, kwargs, recorded in recording.operations:
+                for func, args, kwargs, captured in capture.operations:
                     results = func(*args, **kwargs)
-                    if recorded is not None:
-                        for target, result in zip(_tensors(recorded), _tensors(results), strict=True):
+                    if captured is not None:
+                        for target, result in zip(_tensors(captured), _tensors(results), strict=True):
                             target.copy_(result)
 
         return replay
 
     def forget(self) -> None:
-        """Nothing is kept here: a recording belongs to its replay."""
+        """Nothing is kept here: a capture belongs to its replay."""
 
 
 def _tensors(tree: Any) -> list[Tensor]:
@@ -112,9 +112,9 @@ def _whole(tensor: Tensor) -> Tensor:
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """Return the tensors that an operation writes in place."""
-    found = []
+    written = []
     for k, declared in enumerate(func._schema.arguments):
         if declared.alias_info is not None and declared.alias_info.is_write:
             value = args[k] if k < len(args) else kwargs.get(declared.name)
-            found += _tensors(value)
-    return found
+            written += _tensors(value)
+    return written
