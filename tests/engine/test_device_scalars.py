@@ -1,7 +1,6 @@
 """Scalars on a device: the CUDA text, run on the CPU, and tensor operations, against Python's own numbers."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,11 +114,11 @@ def test_tensor_operations_give_the_numbers_of_python(number: int) -> None:
 
 
 def test_every_rule_has_device_scalars() -> None:
-    for name in rules.__all__:
-        rule_class = getattr(rules, name)
-        if isinstance(rule_class, type) and issubclass(rule_class, rules.Rule) and rule_class.__module__.count(".") == 2:
-            if rule_class not in (rules.Rule, rules.Wrapper):
-                scalar_program(Program(rule_class()))
+    classes = [getattr(rules, name) for name in rules.__all__]
+    classes = [kind for kind in classes if isinstance(kind, type) and kind.__module__.count(".") == 2]
+    for kind in classes:
+        scalar_program(Program(kind()))
+    assert len(classes) > 50
 
 
 def test_a_rule_that_reads_a_setting_as_a_float_is_named() -> None:
@@ -140,8 +139,8 @@ def test_a_loop_without_an_end_is_refused() -> None:
 
 
 def test_a_condition_that_is_asked_twice_has_one_answer() -> None:
-    expressions = trace(lambda x: {"y": max(x, 1.0) + max(x, 1.0), "z": 2.0 if x < 0 else 2.0}, ["x"])
+    expressions = trace(lambda x: {"y": max(x, 1.0) + max(x, 1.0), "z": abs(x) if x < 0 else abs(x)}, ["x"])
     evaluate = TensorEvaluator(expressions, torch.device("cpu"))
     results = evaluate({"x": doubles([-3.0, 0.5, 4.0])})
     assert results["y"].tolist() == [2.0, 2.0, 8.0]
-    assert results["z"].tolist() == 2.0
+    assert results["z"].tolist() == [3.0, 0.5, 4.0]

@@ -68,9 +68,7 @@ class BatchRunner:
         SettingError: If the requested backend cannot run the batch.
     """
 
-    def __init__(
-        self, batch: ParameterBatch, requested: Backend | None = None, *, captured: bool = False
-    ) -> None:
+    def __init__(self, batch: ParameterBatch, requested: Backend | None = None, *, captured: bool = False) -> None:
         self.batch, self._captured = batch, captured
         self.bound_kernel: BoundKernel | None = None
         self._requested = requested

@@ -92,7 +92,9 @@ def _torch_keywords(rule: Rule) -> list[str]:
     if rule.traits.needs == "closure":
         return []
     torch_defaults = keywords.torch_defaults(rule.name)
-    return [keyword for keyword in _TORCH_TYPES if keyword in torch_defaults or keyword in ("capturable", "differentiable")]
+    return [
+        keyword for keyword in _TORCH_TYPES if keyword in torch_defaults or keyword in ("capturable", "differentiable")
+    ]
 
 
 def _default_of(keyword: str) -> Any:

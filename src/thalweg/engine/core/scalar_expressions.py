@@ -75,7 +75,7 @@ class StandIn:
     def __float__(self) -> float:
         raise UntraceableError("a setting or the number of a step is converted to a float")
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __float__
 
 
 def _add_methods() -> None:

@@ -12,9 +12,11 @@ from thalweg.engine.core.program import Program
 from thalweg.engine.core.scalar_program import ScalarInputs, TensorEvaluator, row_names, scalar_program
 from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding
-from thalweg.optim.captured.scalar_state import DeviceScalarArray
+from thalweg.optim.scalar_state import ScalarArray
 from thalweg.rules import record
 from thalweg.rules.math import hashing
+
+MissedScalars = Callable[[dict[str, Tensor], Tensor | None], None]
 
 
 class DeviceScalars:
@@ -33,8 +35,8 @@ class DeviceScalars:
         program: Program,
         positions: Sequence[int],
         device: torch.device,
-        steps: DeviceScalarArray,
-        recurrent: dict[str, DeviceScalarArray],
+        steps: ScalarArray,
+        recurrent: dict[str, ScalarArray],
     ) -> None:
         self._scalars = scalar_program(program)
         self._names = row_names(program)
@@ -92,9 +94,7 @@ class DeviceBinding(Binding):
         super().__init__(*args)
         names = self.program.rule.traits.recurrent_scalars
         recurrent = dict(zip(names, self._recurrent_scalars, strict=True))
-        self.scalars = DeviceScalars(
-            self.program, self.positions, self.batch.device, self._step_counts, recurrent  # type: ignore[arg-type]
-        )
+        self.scalars = DeviceScalars(self.program, self.positions, self.batch.device, self._step_counts, recurrent)
 
     def device_step(
         self,
@@ -138,7 +138,9 @@ class DeviceBinding(Binding):
         self.scalars.count(step.rows, step.skip)
 
 
-def missed_scalars(program: Program, arrays: dict[str, DeviceScalarArray], position: int, device: torch.device) -> Any:
+def missed_scalars(
+    program: Program, arrays: dict[str, ScalarArray], position: int, device: torch.device
+) -> MissedScalars:
     """Return a function that writes the recurrent scalars of a parameter without a gradient, if a step is not skipped."""
     expressions = scalar_program(program).missed
     evaluate = TensorEvaluator(expressions, device)
@@ -150,6 +152,3 @@ def missed_scalars(program: Program, arrays: dict[str, DeviceScalarArray], posit
             entries[name].copy_(value if skip is None else torch.where(skip != 0, entries[name], value))
 
     return write
-
-
-MissedScalars = Callable[[dict[str, Tensor], Tensor | None], None]

@@ -17,7 +17,7 @@ from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor
 from thalweg.optim.captured.binding import DeviceBinding, missed_scalars
 from thalweg.optim.captured.groups import DeviceGroup
-from thalweg.optim.captured.scalar_state import DeviceScalarArray, DeviceScalarState
+from thalweg.optim.captured.scalar_state import DeviceScalarState
 from thalweg.optim.captured.streams import is_capturing
 from thalweg.optim.step_preparation import BoundGradients, StepPreparation
 from thalweg.rules import Rule
@@ -149,7 +149,8 @@ class CapturedSteps(StepPreparation):
     ) -> list[tuple[Binding, BatchStep]]:
         if not self._captured:
             return super()._steps(number, program_for, bound, model_lr)
-        group, steps = self.param_groups[number], []
+        group = self.param_groups[number]
+        steps: list[tuple[Binding, BatchStep]] = []
         assert isinstance(group, DeviceGroup), "the groups of captured steps carry their settings"
         for binding, grads in bound:
             assert isinstance(binding, DeviceBinding), "captured steps have scalars on the device"
@@ -209,8 +210,7 @@ class CapturedSteps(StepPreparation):
         assert isinstance(group, DeviceGroup), "the groups of captured steps carry their settings"
         for param in missed:
             position, arrays = self._bindings.adopt_recurrent_scalars(param, rule)
-            on_device = {name: array for name, array in arrays.items() if isinstance(array, DeviceScalarArray)}
-            write = missed_scalars(Program(rule), on_device, position, param.device)
+            write = missed_scalars(Program(rule), arrays, position, param.device)
             write(group.settings_on(param.device), self._skip(param.device))
 
 

@@ -76,7 +76,9 @@ def call_structure(num_recurrent: int) -> type[ctypes.Structure]:
         num_recurrent: The number of recurrent scalars that there is room for.
     """
     fields = [(name, ctypes.c_int64 if c_type == "int64_t" else ctypes.c_uint64) for name, c_type, _ in FIELDS]
-    return type("ScalarCall", (ctypes.Structure,), {"_fields_": [*fields, ("recurrent", ctypes.c_uint64 * num_recurrent)]})
+    return type(
+        "ScalarCall", (ctypes.Structure,), {"_fields_": [*fields, ("recurrent", ctypes.c_uint64 * num_recurrent)]}
+    )
 
 
 def scalars_source(programs: Sequence[tuple[str, ScalarProgram, bool]]) -> str:
