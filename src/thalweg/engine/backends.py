@@ -5,8 +5,8 @@
     batched     other rules that look at whole tensors, if many are small and of one shape: these are stacked
     loop        all other batches: tensor by tensor; the tensors of a rule over the whole model step in lockstep
 
-A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the same bits as `loop`, the reference. So
-by default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the background, and
+A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the bits of `loop`, the reference. So by
+default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the background, and
 `compiled` takes over at the step at which the kernel is ready. `batched` agrees with the loop up to the last digits.
 Sparse gradients are stepped row by row (`eager.sparse`), and gradients of another dtype than their parameters on an
 eager backend, whatever the backend of the batch.

@@ -159,6 +159,7 @@ class CapturedSteps(StepPreparation):
                 program_for(binding.dtype),
                 grads,
                 group.settings_on(device),
+                group.vector_on(device),
                 group.get("seed", 0),
                 None if model_lr is None else model_lr.to(device),
                 self._skip(device),

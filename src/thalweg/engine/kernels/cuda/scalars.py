@@ -1,9 +1,9 @@
 """The scalars of a step as CUDA text: a kernel with a thread for each parameter, in double precision.
 
 It reads the settings of a group, the step counts and the recurrent scalars where they lie on the device, and writes a
-row of coefficients for each parameter. So a step that a CUDA graph replays follows every schedule, and no number passes
-through the host. If `skip` points to a number other than 0, as `found_inf` of a GradScaler does, it writes nothing, and
-the step does not count.
+row of coefficients for each parameter. A second launch counts the step, once it is taken. So a step that a CUDA graph
+replays follows every schedule, and no number passes through the host. If `skip` points to a number other than 0, as
+`found_inf` of a GradScaler does, nothing is written, and the step does not count.
 
 With ``EMULATED`` defined, a C++ compiler makes the same text for the CPU.
 """
@@ -21,6 +21,7 @@ WIDTH = 64  # threads in a block: there are few parameters, and double precision
 FIELDS = (
     ("count", "int64_t", "parameters of the batch"),
     ("row_length", "int64_t", "the distance of two rows"),
+    ("counting", "int64_t", "0 to write the rows of a step; 1 to count the step when it is taken"),
     ("settings", "const double *", "the settings of the group, in the order of `ScalarProgram.settings`"),
     ("model_lr", "const double *", "the highest learning rate of all groups; null if the rule does not need it"),
     ("skip", "const float *", "if it points to a number other than 0, nothing is written; may be null"),
@@ -42,8 +43,9 @@ _PLATFORM = """\
 #ifdef EMULATED
 #define DEVICE static inline
 #define KERNEL(name) static void name##_thread(const ScalarCall &call, int64_t k); \\
-    extern "C" void name(const ScalarCall *call) { \\
-        for (int64_t k = 0; k < call->count; k++) name##_thread(*call, k); \\
+    extern "C" int name(const ScalarCall *call, int64_t blocks, int) { \\
+        for (int64_t k = 0; k < call->count && k < blocks * WIDTH; k++) name##_thread(*call, k); \\
+        return 0; \\
     } \\
     static void name##_thread(const ScalarCall &call, int64_t k)
 #else
@@ -56,7 +58,10 @@ _PLATFORM = """\
     static __device__ __forceinline__ void name##_thread(const ScalarCall &call, int64_t k)
 #endif
 /* As in Python, the result has the sign of the divisor. */
-DEVICE double modulo(double a, double b) { const double r = fmod(a, b); return r != 0 && (r < 0) != (b < 0) ? r + b : r; }
+DEVICE double modulo(double a, double b) {
+    const double r = fmod(a, b);
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
 """
 
 _C = {"%": "modulo({}, {})", "**": "pow({}, {})", "choose": "{} ? {} : {}"}
@@ -75,7 +80,8 @@ def call_structure(num_recurrent: int) -> type[ctypes.Structure]:
     Args:
         num_recurrent: The number of recurrent scalars that there is room for.
     """
-    fields = [(name, ctypes.c_int64 if c_type == "int64_t" else ctypes.c_uint64) for name, c_type, _ in FIELDS]
+    types = {"int64_t": ctypes.c_int64}
+    fields: list[tuple[str, type]] = [(name, types.get(c_type, ctypes.c_uint64)) for name, c_type, _ in FIELDS]
     return type(
         "ScalarCall", (ctypes.Structure,), {"_fields_": [*fields, ("recurrent", ctypes.c_uint64 * num_recurrent)]}
     )
@@ -95,7 +101,16 @@ def scalars_source(programs: Sequence[tuple[str, ScalarProgram, bool]]) -> str:
     fields = [f"    {c_type} {name};  /* {meaning} */" for name, c_type, meaning in FIELDS]
     fields.append(f"    double *recurrent[{room}];  /* the recurrent scalars of all parameters */")
     struct = "\n".join(["struct ScalarCall {", *fields, "};"])
-    return "\n".join([_TYPES, struct, _PLATFORM, _keys_text(), *(_kernel_text(*program) for program in programs)])
+    return "\n".join(
+        [
+            f"#define WIDTH {WIDTH}",
+            _TYPES,
+            struct,
+            _PLATFORM,
+            _keys_text(),
+            *(_kernel_text(*program) for program in programs),
+        ]
+    )
 
 
 def _keys_text() -> str:
@@ -117,15 +132,19 @@ def _kernel_text(name: str, program: ScalarProgram, has_keys: bool) -> str:
         return f"call.recurrent[{program.recurrent.index(scalar)}][at]"
 
     expressions = program.coefficients
+    columns = list(expressions.results)
     lines = [
         "if (call.skip && *call.skip != 0) return;",
         "const int64_t at = call.positions[k];",
         "const double step = call.steps[at] + 1;",
         "double *row = call.rows + k * call.row_length;",
+        "if (call.counting) {",
+        "    call.steps[at] = step;",
+        *(f"    call.recurrent[{k}][at] = row[{columns.index(scalar)}];" for k, scalar in enumerate(program.recurrent)),
+        "    return;",
+        "}",
         *_statements(expressions, value_of),
         *(f"row[{column}] = v{number};" for column, number in enumerate(expressions.results.values())),
-        "call.steps[at] = step;",
-        *(f"call.recurrent[{k}][at] = v{expressions.results[scalar]};" for k, scalar in enumerate(program.recurrent)),
     ]
     if has_keys:
         column, bits = len(expressions.results), hashing.KEY_BITS
