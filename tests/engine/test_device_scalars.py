@@ -13,6 +13,8 @@ from thalweg import rules
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.scalar_expressions import UntraceableError, trace
 from thalweg.engine.core.scalar_program import ScalarInputs, TensorEvaluator, row_names, scalar_program
+from thalweg.engine.kernels.cuda.compiler import runtime_compiler
+from thalweg.engine.kernels.cuda.scalars import scalars_source
 from thalweg.rules.math import hashing
 
 RULES = [case.rule for case in [*rule_cases.CASES, *wrapper_cases.CASES]]
@@ -144,3 +146,16 @@ def test_a_condition_that_is_asked_twice_has_one_answer() -> None:
     results = evaluate({"x": doubles([-3.0, 0.5, 4.0])})
     assert results["y"].tolist() == [2.0, 2.0, 8.0]
     assert results["z"].tolist() == [3.0, 0.5, 4.0]
+
+
+def test_nvrtc_compiles_every_operation_for_each_architecture() -> None:
+    compiler = runtime_compiler()
+    if compiler is None:
+        pytest.skip("NVRTC is not installed")
+    every = [rules.AdEMAMix(), rules.WarmRestarts(rules.NAdam()), rules.Lookahead(rules.ScheduleFreeSGD())]
+    named = [(f"scalars_{k}", scalar_program(Program(rule)), k == 0) for k, rule in enumerate(every)]
+    operations = {node.operation for _, scalars, _ in named for node in scalars.coefficients.nodes}
+    assert operations >= {"%", "**", "exp", "log", "cos", "floor", "round", "sqrt", "choose"}
+    source = scalars_source(named)
+    for capability in ((8, 0), (9, 0), (10, 0)):
+        assert compiler.compile(source, compiler.architecture(capability))
