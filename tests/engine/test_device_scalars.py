@@ -152,7 +152,12 @@ def test_nvrtc_compiles_every_operation_for_each_architecture() -> None:
     compiler = runtime_compiler()
     if compiler is None:
         pytest.skip("NVRTC is not installed")
-    every = [rules.AdEMAMix(), rules.WarmRestarts(rules.NAdam()), rules.Lookahead(rules.ScheduleFreeSGD())]
+    every = [
+        rules.AdEMAMix(),
+        rules.WarmRestarts(rules.NAdam()),
+        rules.Lookahead(rules.Adam()),
+        rules.ScheduleFreeSGD(),
+    ]
     named = [(f"scalars_{k}", scalar_program(Program(rule)), k == 0) for k, rule in enumerate(every)]
     operations = {node.operation for _, scalars, _ in named for node in scalars.coefficients.nodes}
     assert operations >= {"%", "**", "exp", "log", "cos", "floor", "round", "sqrt", "choose"}

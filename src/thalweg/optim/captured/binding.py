@@ -10,7 +10,7 @@ from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.scalar_program import ScalarInputs, TensorEvaluator, row_names, scalar_program
-from thalweg.engine.kernels.cuda import scalar_kernel
+from thalweg.engine.kernels.cuda import scalars as scalar_kernels
 from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding
 from thalweg.optim.scalar_state import ScalarArray
@@ -45,7 +45,7 @@ class DeviceScalars:
         self._index = torch.tensor(self._positions, dtype=torch.int64, device=device)
         self._steps = steps.vector(device)
         self._recurrent = {name: recurrent[name].vector(device) for name in self._scalars.recurrent}
-        self._kernel = scalar_kernel.create(program, self._steps, self._recurrent, self._index)
+        self._kernel = scalar_kernels.create(program, self._steps, self._recurrent, self._index)
         self._evaluate = TensorEvaluator(self._scalars.coefficients, device)
         self._keys: dict[int, Tensor] = {}
         self._needs_keys = program.needs_keys

@@ -109,10 +109,10 @@ class CapturedSteps(StepPreparation):
         if number != 0:
             return
         try:
-            other = rule.with_(**{name: 0.5})
+            changed = rule.with_(**{name: 0.5})
         except SettingError:
             return
-        if list(other.layout(_SHAPE)) != list(rule.layout(_SHAPE)):
+        if list(changed.layout(_SHAPE)) != list(rule.layout(_SHAPE)):
             raise SettingError(
                 f"{self._who}: {name} must not start at 0 as a tensor, since at 0 the rule keeps less state than later "
                 "steps need. Pass 0 as a float if it stays 0, or a small first value."
