@@ -5,8 +5,8 @@
     batched     other rules that look at whole tensors, if many are small and of one shape: these are stacked
     loop        all other batches: tensor by tensor; the tensors of a rule over the whole model step in lockstep
 
-A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the bits of `loop`, the reference. So by
-default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the background, and
+A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the same bits as the reference `loop`. So
+by default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the background, and
 `compiled` takes over at the step at which the kernel is ready. `batched` agrees with the loop up to the last digits.
 Sparse gradients are stepped row by row (`eager.sparse`), and gradients of another dtype than their parameters on an
 eager backend, whatever the backend of the batch.
@@ -133,6 +133,8 @@ class BatchRunner:
             return self._choose_eager("until its kernel has been compiled in the background")
         if self._kernel is None:
             return self.choice
+        if _is_capturing(self.batch):  # to bind a kernel uploads tables, which a graph cannot hold
+            return self._choose_eager("a graph was being captured when its kernel was ready")
         try:
             self.bound_kernel = self._kernel.result().bind(self.batch)
             self.choice = BackendChoice("compiled", self._why_compiled())
@@ -240,6 +242,10 @@ def _run_shared(steps: Sequence[tuple[BatchRunner, BatchStep]]) -> None:
         loop.run([step.unscaled() for _, step in steps])
     for runner, _ in steps:
         runner.after_step()
+
+
+def _is_capturing(batch: ParameterBatch) -> bool:
+    return batch.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 _WARNINGS: set[str] = set()  # those that this process has logged
