@@ -1,14 +1,12 @@
 """The CUDA text of the scalars of many rules, compiled once for the CPU and run."""
 
-import ctypes
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cases.emulated_cuda import EmulatedModule
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.scalar_program import row_names, scalar_program
 from thalweg.engine.kernels.cuda import scalars
@@ -20,18 +18,13 @@ class EmulatedScalars:
 
     Args:
         programs: The programs.
-        folder: Where the library is written.
     """
 
-    def __init__(self, programs: Sequence[Program], folder: Path) -> None:
+    def __init__(self, programs: Sequence[Program]) -> None:
         named = [(f"scalars_{k}", scalar_program(program), program.needs_keys) for k, program in enumerate(programs)]
         self.programs = list(programs)
         self.source = scalars.scalars_source(named)
-        text, library = folder / "scalars.cpp", folder / "scalars.so"
-        text.write_text(self.source)
-        flags = ["-x", "c++", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-DEMULATED", "-Wall", "-Werror"]
-        subprocess.run(["g++", *flags, str(text), "-o", str(library), "-lm"], check=True)
-        self._library = ctypes.CDLL(str(library))
+        self._module = EmulatedModule(self.source)
         self._structure = scalars.call_structure(scalars.max_recurrent([program for _, program, _ in named]))
 
     def run(
@@ -68,5 +61,6 @@ class EmulatedScalars:
             steps=steps.data_ptr(),
         )
         call.recurrent[: len(recurrent)] = [entry.data_ptr() for entry in recurrent]
-        self._library[f"scalars_{number}"](ctypes.byref(call))
+        for call.counting in (0, 1):
+            self._module.launch(f"scalars_{number}", call, -(-len(positions) // scalars.WIDTH))
         return [dict(zip(names, row, strict=False)) for row in rows.tolist()]

@@ -22,7 +22,7 @@ from thalweg.optim import keywords
 def test_keywords_and_defaults_are_torchs(case: Case) -> None:
     ours = inspect.signature(case.optimizer).parameters
     theirs = inspect.signature(case.reference).parameters
-    only_ours = {"rounding", "seed", "backend", "differentiable"}
+    only_ours = {"rounding", "seed", "backend", "capturable", "differentiable"}
     only_ours -= theirs.keys()
     assert ours.keys() - only_ours == theirs.keys() & ours.keys()
     by_position = [name for name in ours if name in theirs and name not in {*keywords.COMMON, *keywords.TORCH_KERNELS}]

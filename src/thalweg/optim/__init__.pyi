@@ -30,6 +30,8 @@ class ADOPT(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-06.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -60,6 +62,7 @@ class ADOPT(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -80,7 +83,8 @@ class ASGD(RuleOptimizer):
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -138,6 +142,8 @@ class AdEMAMix(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -171,6 +177,7 @@ class AdEMAMix(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -190,6 +197,8 @@ class AdaBelief(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g, g². Default: 1e-16.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -220,6 +229,7 @@ class AdaBelief(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -241,6 +251,8 @@ class AdaGrad(RuleOptimizer):
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
         fused: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -274,6 +286,7 @@ class AdaGrad(RuleOptimizer):
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -294,6 +307,8 @@ class AdaHessian(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g/θ. Default: 0.0001.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -326,6 +341,7 @@ class AdaHessian(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -345,7 +361,8 @@ class Adadelta(RuleOptimizer):
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -399,6 +416,8 @@ class Adafactor(RuleOptimizer):
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -431,6 +450,7 @@ class Adafactor(RuleOptimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -453,7 +473,8 @@ class Adam(RuleOptimizer):
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
         fused: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -507,6 +528,8 @@ class AdamMini(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.1.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -537,6 +560,7 @@ class AdamMini(RuleOptimizer):
         weight_decay: float | Tensor = 0.1,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -559,7 +583,8 @@ class AdamW(RuleOptimizer):
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
         fused: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -614,7 +639,8 @@ class Adamax(RuleOptimizer):
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -666,6 +692,8 @@ class Adan(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -696,6 +724,7 @@ class Adan(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -714,6 +743,8 @@ class AggMo(RuleOptimizer):
             buffer; μ₃ in [0, 1): momentum factor of the third buffer. Default: (0.0, 0.9, 0.99).
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -743,6 +774,7 @@ class AggMo(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -764,6 +796,8 @@ class CAME(RuleOptimizer):
         clip: Largest root mean square of an update; d > 0. Default: 1.0.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -796,6 +830,7 @@ class CAME(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -818,6 +853,8 @@ class DAdaptAdam(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by γλ per step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -850,6 +887,7 @@ class DAdaptAdam(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -870,6 +908,8 @@ class DAdaptSGD(RuleOptimizer):
             1000000000.0.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -901,6 +941,7 @@ class DAdaptSGD(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -920,6 +961,8 @@ class Dion(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -951,6 +994,7 @@ class Dion(RuleOptimizer):
         weight_decay: float | Tensor = 0.01,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -969,6 +1013,8 @@ class DoG(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g². Default: 1e-08.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -999,6 +1045,7 @@ class DoG(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1016,6 +1063,8 @@ class DoWG(RuleOptimizer):
         eps: First distance; ε > 0, in units of θ. Default: 0.0001.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1045,6 +1094,7 @@ class DoWG(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1062,6 +1112,8 @@ class HeavyBall(RuleOptimizer):
         momentum: Share of the last displacement; β in [0, 1). Default: 0.9.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1091,6 +1143,7 @@ class HeavyBall(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1110,6 +1163,8 @@ class LAMB(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-06.
         weight_decay: Λθ is added before the step is rescaled; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1140,6 +1195,7 @@ class LAMB(RuleOptimizer):
         weight_decay: float | Tensor = 0.01,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1160,6 +1216,8 @@ class LARS(RuleOptimizer):
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         nesterov: Use Nesterov's momentum. Default: False.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1192,6 +1250,7 @@ class LARS(RuleOptimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1265,6 +1324,8 @@ class LDoG(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g². Default: 1e-08.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1295,6 +1356,7 @@ class LDoG(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1314,6 +1376,8 @@ class LaProp(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-15.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1344,6 +1408,7 @@ class LaProp(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1362,6 +1427,8 @@ class Lion(RuleOptimizer):
             0.99).
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1391,6 +1458,7 @@ class Lion(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1409,6 +1477,8 @@ class MADGRAD(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-06.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1439,6 +1509,7 @@ class MADGRAD(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1464,6 +1535,8 @@ class Muon(RuleOptimizer):
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         products: Precision of products of matrices; one of auto, float32, bfloat16, float16. Default: auto.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1500,6 +1573,7 @@ class Muon(RuleOptimizer):
         products: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1521,7 +1595,8 @@ class NAdam(RuleOptimizer):
         momentum_decay: Speed of the warm-up of the momentum; ψ >= 0. Default: 0.004.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1575,6 +1650,8 @@ class NAdamW(RuleOptimizer):
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.01.
         momentum_decay: Speed of the warm-up of the momentum; ψ >= 0. Default: 0.004.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1606,6 +1683,7 @@ class NAdamW(RuleOptimizer):
         momentum_decay: float | Tensor = 0.004,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1629,6 +1707,8 @@ class NorMuon(RuleOptimizer):
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         products: Precision of products of matrices; one of auto, float32, bfloat16, float16. Default: auto.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1664,6 +1744,7 @@ class NorMuon(RuleOptimizer):
         products: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1683,6 +1764,8 @@ class NovoGrad(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Λθ is added to the scaled gradient; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1713,6 +1796,7 @@ class NovoGrad(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1738,6 +1822,8 @@ class PSGDKron(RuleOptimizer):
         eps: Relative noise on the gradient in updates of the factors; ε > 0. Default: 0.0001.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1775,6 +1861,7 @@ class PSGDKron(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1799,6 +1886,8 @@ class Prodigy(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by dηλ per step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1833,6 +1922,7 @@ class Prodigy(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1853,6 +1943,8 @@ class QHAdam(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1884,6 +1976,7 @@ class QHAdam(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1902,6 +1995,8 @@ class QHM(RuleOptimizer):
         nu: Share of the mean in the step; ν in [0, 1]. Default: 0.7.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -1932,6 +2027,7 @@ class QHM(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -1952,7 +2048,8 @@ class RAdam(RuleOptimizer):
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2004,6 +2101,8 @@ class RAdamW(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2034,6 +2133,7 @@ class RAdamW(RuleOptimizer):
         weight_decay: float | Tensor = 0.01,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2055,7 +2155,8 @@ class RMSprop(RuleOptimizer):
         centered: Divide by the standard deviation instead of the root mean square. Default: False.
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2110,7 +2211,8 @@ class Rprop(RuleOptimizer):
             (1e-06, 50.0).
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
-        capturable: Accepted for compatibility with ``torch.optim``; must be False.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2163,6 +2265,8 @@ class SGD(RuleOptimizer):
         maximize: Increase the loss instead of decreasing it.
         foreach: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
         fused: Accepted for compatibility with ``torch.optim``, without effect: see ``backend``.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2196,6 +2300,7 @@ class SGD(RuleOptimizer):
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2213,6 +2318,8 @@ class SM3(RuleOptimizer):
         momentum: Decay of the mean gradient; β in [0, 1). Default: 0.9.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2242,6 +2349,7 @@ class SM3(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2266,6 +2374,8 @@ class SOAP(RuleOptimizer):
         precondition_1d: Rotate vectors, and matrices of one row or column, too. Default: False.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2301,6 +2411,7 @@ class SOAP(RuleOptimizer):
         weight_decay: float | Tensor = 0.01,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2323,6 +2434,8 @@ class ScheduleFreeAdamW(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         weight_decay: Λθ is added to the step of z; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2358,6 +2471,7 @@ class ScheduleFreeAdamW(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2378,6 +2492,8 @@ class ScheduleFreeSGD(RuleOptimizer):
         momentum: Weight of the average x in θ; β in (0, 1). Default: 0.9.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2412,6 +2528,7 @@ class ScheduleFreeSGD(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2433,6 +2550,8 @@ class Scion(RuleOptimizer):
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
         products: Precision of products of matrices; one of auto, float32, bfloat16, float16. Default: auto.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2466,6 +2585,7 @@ class Scion(RuleOptimizer):
         products: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2487,6 +2607,8 @@ class Shampoo(RuleOptimizer):
         roots: Method to compute the roots; one of exact, native, tracked. Default: exact.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2520,6 +2642,7 @@ class Shampoo(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2537,6 +2660,8 @@ class Signum(RuleOptimizer):
         momentum: Decay of the mean gradient; β in [0, 1). Default: 0.9.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2566,6 +2691,7 @@ class Signum(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2586,6 +2712,8 @@ class Sophia(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g/θ. Default: 1e-12.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.1.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2618,6 +2746,7 @@ class Sophia(RuleOptimizer):
         weight_decay: float | Tensor = 0.1,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2636,6 +2765,8 @@ class SparseAdam(RuleOptimizer):
             0.999).
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-08.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2665,6 +2796,7 @@ class SparseAdam(RuleOptimizer):
         eps: float | Tensor = 1e-08,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2684,6 +2816,8 @@ class StableAdamW(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0, in units of g. Default: 1e-06.
         weight_decay: Shrinks the parameter by η_t λ per step; λ >= 0, in units of 1/θ. Default: 0.01.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2714,6 +2848,7 @@ class StableAdamW(RuleOptimizer):
         weight_decay: float | Tensor = 0.01,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,
@@ -2735,6 +2870,8 @@ class Yogi(RuleOptimizer):
             1e-06.
         weight_decay: L2 penalty, added to the gradient; λ >= 0, in units of g/θ. Default: 0.0.
         maximize: Increase the loss instead of decreasing it.
+        capturable: Keep all numbers of a step on the device, so that a CUDA graph can replay it under any schedule,
+            and a GradScaler does not wait.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
             below half a unit in the last place; ``stochastic`` is for bfloat16 only.
@@ -2766,6 +2903,7 @@ class Yogi(RuleOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         differentiable: bool = False,
         rounding: Rounding = "nearest",
         seed: int = 0,

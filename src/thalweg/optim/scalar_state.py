@@ -79,6 +79,10 @@ class ScalarArray:
             for position in positions:
                 self._entries[position].fill_(self._values[position])
 
+    def vector(self, device: torch.device) -> Tensor:
+        """Return the memory of the numbers on a device, by position, if they are on devices."""
+        raise NotImplementedError("the numbers are on the host")
+
     def at(self, positions: Sequence[int]) -> list[float]:
         """Return the numbers of the parameters at these positions."""
         if self._in_shared_memory:

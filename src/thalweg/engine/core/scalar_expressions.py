@@ -75,18 +75,18 @@ class StandIn:
     def __float__(self) -> float:
         raise UntraceableError("a setting or the number of a step is converted to a float")
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __float__
 
 
 def _add_methods() -> None:
     def binary(sign: str) -> Any:
-        return lambda self, other: self._tracer.apply(sign, self, other)
+        return lambda self, operand: self._tracer.apply(sign, self, operand)
 
     def reflected(sign: str) -> Any:
-        return lambda self, other: self._tracer.apply(sign, other, self)
+        return lambda self, operand: self._tracer.apply(sign, operand, self)
 
     def comparison(sign: str) -> Any:
-        return lambda self, other: self._tracer.decide(sign, self, other)
+        return lambda self, operand: self._tracer.decide(sign, self, operand)
 
     def unary(name: str) -> Any:
         return lambda self: self._tracer.apply(name, self)

@@ -10,11 +10,14 @@ from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.scalar_program import ScalarInputs, TensorEvaluator, row_names, scalar_program
+from thalweg.engine.kernels.cuda import scalars as scalar_kernels
 from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding
-from thalweg.optim.captured.scalar_state import DeviceScalarArray
+from thalweg.optim.scalar_state import ScalarArray
 from thalweg.rules import record
 from thalweg.rules.math import hashing
+
+MissedScalars = Callable[[dict[str, Tensor], Tensor | None], None]
 
 
 class DeviceScalars:
@@ -33,8 +36,8 @@ class DeviceScalars:
         program: Program,
         positions: Sequence[int],
         device: torch.device,
-        steps: DeviceScalarArray,
-        recurrent: dict[str, DeviceScalarArray],
+        steps: ScalarArray,
+        recurrent: dict[str, ScalarArray],
     ) -> None:
         self._scalars = scalar_program(program)
         self._names = row_names(program)
@@ -42,6 +45,7 @@ class DeviceScalars:
         self._index = torch.tensor(self._positions, dtype=torch.int64, device=device)
         self._steps = steps.vector(device)
         self._recurrent = {name: recurrent[name].vector(device) for name in self._scalars.recurrent}
+        self._kernel = scalar_kernels.create(program, self._steps, self._recurrent, self._index)
         self._evaluate = TensorEvaluator(self._scalars.coefficients, device)
         self._keys: dict[int, Tensor] = {}
         self._needs_keys = program.needs_keys
@@ -56,8 +60,11 @@ class DeviceScalars:
         """Return the number of the next step of each parameter."""
         return self._steps[self._index] + 1
 
-    def rows(self, settings: dict[str, Tensor], seed: int, model_lr: Tensor | None) -> Tensor:
+    def rows(self, settings: dict[str, Tensor], vector: Tensor, seed: int, model_lr: Tensor | None) -> Tensor:
         """Return the coefficients of the next step, of shape ``(parameters, coefficients)``; nothing is written."""
+        if self._kernel is not None:
+            self.prepare_keys(seed)
+            return self._kernel.rows(vector, self._keys.get(seed), model_lr)
         steps = self.next_steps()
         recurrent = {name: vector[self._index] for name, vector in self._recurrent.items()}
         values = self._evaluate(ScalarInputs(steps, settings, recurrent, model_lr).by_name())
@@ -76,6 +83,9 @@ class DeviceScalars:
 
     def count(self, rows: Tensor, skip: Tensor | None) -> None:
         """Count a step with these coefficients, and store its recurrent scalars; if it is skipped, do neither."""
+        if self._kernel is not None:
+            self._kernel.count(rows, skip)
+            return
         written = {name: rows[:, self._names.index(name)] for name in self._recurrent}
         for name, vector in [("", self._steps), *self._recurrent.items()]:
             old = vector[self._index]
@@ -92,19 +102,14 @@ class DeviceBinding(Binding):
         super().__init__(*args)
         names = self.program.rule.traits.recurrent_scalars
         recurrent = dict(zip(names, self._recurrent_scalars, strict=True))
-        self.scalars = DeviceScalars(
-            self.program,
-            self.positions,
-            self.batch.device,
-            self._step_counts,
-            recurrent,  # type: ignore[arg-type]
-        )
+        self.scalars = DeviceScalars(self.program, self.positions, self.batch.device, self._step_counts, recurrent)
 
     def device_step(
         self,
         program: Program,
         grads: Sequence[Tensor],
         settings: dict[str, Tensor],
+        vector: Tensor,
         seed: int,
         model_lr: Tensor | None,
         skip: Tensor | None,
@@ -116,6 +121,7 @@ class DeviceBinding(Binding):
             program: A program whose code is that of the bound one.
             grads: A gradient for each parameter.
             settings: The settings of the group on the device, by name.
+            vector: Their memory.
             seed: The seed of random numbers.
             model_lr: The highest learning rate of all groups, for rules that depend on it.
             skip: A number on the device; if it is not 0, the step does nothing and does not count.
@@ -130,7 +136,7 @@ class DeviceBinding(Binding):
 
         def coefficients() -> list[Any]:
             nonlocal rows
-            rows = self.scalars.rows(settings, seed, model_lr)
+            rows = self.scalars.rows(settings, vector, seed, model_lr)
             return self.scalars.records(rows, self.batch.dtype)
 
         step = self._step(program, grads, coefficients)
@@ -142,8 +148,10 @@ class DeviceBinding(Binding):
         self.scalars.count(step.rows, step.skip)
 
 
-def missed_scalars(program: Program, arrays: dict[str, DeviceScalarArray], position: int, device: torch.device) -> Any:
-    """Return a function that writes the recurrent scalars of a parameter without a gradient, if a step is not skipped."""
+def missed_scalars(
+    program: Program, arrays: dict[str, ScalarArray], position: int, device: torch.device
+) -> MissedScalars:
+    """Return a function that writes the recurrent scalars of a parameter without a gradient, unless skipped."""
     expressions = scalar_program(program).missed
     evaluate = TensorEvaluator(expressions, device)
 
@@ -154,6 +162,3 @@ def missed_scalars(program: Program, arrays: dict[str, DeviceScalarArray], posit
             entries[name].copy_(value if skip is None else torch.where(skip != 0, entries[name], value))
 
     return write
-
-
-MissedScalars = Callable[[dict[str, Tensor], Tensor | None], None]

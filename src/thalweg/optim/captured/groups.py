@@ -1,7 +1,8 @@
 """Device groups: parameter groups whose settings are on the device, where captured steps read them.
 
-A setting that is a number is copied to the device when it changes: at ``group["lr"] = 0.1``, as schedulers write it, and
-at the latest at the next step that is not replayed. A setting that is a tensor is read by each step, replayed or not.
+A setting that is a number is copied to the device when it changes: at ``group["lr"] = 0.1``, as schedulers write it,
+and at the latest at the next step that is not replayed. A setting that is a tensor is read by each step, replayed or
+not.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ from thalweg.optim.binding import Binding
 from thalweg.optim.bindings import Bindings, GroupBindings, ProgramFor
 from thalweg.optim.captured.binding import DeviceBinding, missed_scalars
 from thalweg.optim.captured.groups import DeviceGroup
-from thalweg.optim.captured.scalar_state import DeviceScalarArray, DeviceScalarState
+from thalweg.optim.captured.scalar_state import DeviceScalarState
 from thalweg.optim.captured.streams import is_capturing
 from thalweg.optim.step_preparation import BoundGradients, StepPreparation
 from thalweg.rules import Rule
@@ -109,10 +109,10 @@ class CapturedSteps(StepPreparation):
         if number != 0:
             return
         try:
-            other = rule.with_(**{name: 0.5})
+            changed = rule.with_(**{name: 0.5})
         except SettingError:
             return
-        if list(other.layout(_SHAPE)) != list(rule.layout(_SHAPE)):
+        if list(changed.layout(_SHAPE)) != list(rule.layout(_SHAPE)):
             raise SettingError(
                 f"{self._who}: {name} must not start at 0 as a tensor, since at 0 the rule keeps less state than later "
                 "steps need. Pass 0 as a float if it stays 0, or a small first value."
@@ -149,7 +149,8 @@ class CapturedSteps(StepPreparation):
     ) -> list[tuple[Binding, BatchStep]]:
         if not self._captured:
             return super()._steps(number, program_for, bound, model_lr)
-        group, steps = self.param_groups[number], []
+        group = self.param_groups[number]
+        steps: list[tuple[Binding, BatchStep]] = []
         assert isinstance(group, DeviceGroup), "the groups of captured steps carry their settings"
         for binding, grads in bound:
             assert isinstance(binding, DeviceBinding), "captured steps have scalars on the device"
@@ -158,6 +159,7 @@ class CapturedSteps(StepPreparation):
                 program_for(binding.dtype),
                 grads,
                 group.settings_on(device),
+                group.vector_on(device),
                 group.get("seed", 0),
                 None if model_lr is None else model_lr.to(device),
                 self._skip(device),
@@ -209,8 +211,7 @@ class CapturedSteps(StepPreparation):
         assert isinstance(group, DeviceGroup), "the groups of captured steps carry their settings"
         for param in missed:
             position, arrays = self._bindings.adopt_recurrent_scalars(param, rule)
-            on_device = {name: array for name, array in arrays.items() if isinstance(array, DeviceScalarArray)}
-            write = missed_scalars(Program(rule), on_device, position, param.device)
+            write = missed_scalars(Program(rule), arrays, position, param.device)
             write(group.settings_on(param.device), self._skip(param.device))
 
 
