@@ -1,9 +1,13 @@
 """Comparisons on devices, with a fake accelerator in the place of CUDA."""
 
+import pickle
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -336,7 +340,7 @@ def test_a_device_that_has_vanished_is_named_and_the_comparison_resumes_where_it
     fake.number = 0
     with pytest.raises(
         DeviceError,
-        match=r"store.sqlite: the comparison was begun on cuda, and resumes there only: .* has cpu\. Run it on",
+        match=r"store.sqlite: the comparison was begun on cuda, and resumes there only: .* has cpu\..* Run it on",
     ):
         compare(small(), tmp_path / "store.sqlite", device="cuda")
     fake.number = 1
@@ -353,7 +357,7 @@ def test_other_hardware_of_the_same_kind_is_said(
     result, messages = compare(small(), tmp_path / "store.sqlite", device="cuda")
     assert [message.message for message in messages] == [f"resumed on other hardware: {FAKE} before, cuda Another now"]
     assert any(
-        caution.startswith(f"Trainings ran on different hardware: {FAKE} and cuda Another.")
+        caution.startswith(f"Trainings ran on different hardware: cuda Another and {FAKE}.")
         for caution in result.cautions
     )
 
@@ -389,27 +393,79 @@ def test_out_of_memory_is_a_result_and_the_next_trials_run(fake: FakeAccelerator
     assert fake.releases == 3  # a single training, a population, and its member
 
 
-@pytest.mark.usefixtures("_no_timeout")
-def test_a_device_that_is_lost_in_this_process_trains_on_in_a_worker(fake: FakeAccelerator) -> None:
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace worker processes by this one, with a fake of its own for each; list the device of each process."""
+    started: list[str] = []
+
+    def submit(slot: Any, job: Job) -> Future:
+        slot.room -= 1
+        _, device, (_, pickled) = slot._new
+        if slot._executor is None:
+            started.append(device)
+            slot._executor = (SimpleNamespace(shutdown=lambda **_: None), pickle.loads(pickled).on(device))
+        here = devices.ACCELERATORS["cuda"]
+        future: Future = Future()
+        monkeypatch.setitem(devices.ACCELERATORS, "cuda", FakeAccelerator(here.count()))
+        try:
+            future.set_result(worker_pool._train(slot._executor[1], job, lambda share: None))
+        except BaseException as error:
+            future.set_exception(error)
+        monkeypatch.setitem(devices.ACCELERATORS, "cuda", here)
+        return future
+
+    def close(slot: Any) -> None:
+        slot._executor = None
+
+    monkeypatch.setattr(worker_pool._Slot, "submit", submit)
+    monkeypatch.setattr(worker_pool._Slot, "close", close)
+    return started
+
+
+FAILED = ("failed", "cuda:0", "RuntimeError: CUDA error: an illegal memory access was encountered")
+
+
+def test_a_device_that_is_lost_in_this_process_trains_on_in_a_worker(
+    fake: FakeAccelerator, processes: list[str]
+) -> None:
     notices: list[str] = []
     workload = as_workload(small(model=FakeDeviceModel(1, lost_at=[2, 5])))
     with WorkerPool(workload, 1, notices.append, ["cuda:0"]) as pool:
-        ended = run(pool, [job(1), job(5, 4), job(3)])
-    failed = ("failed", "cuda:0", "RuntimeError: CUDA error: an illegal memory access was encountered")
-    assert ended == dict.fromkeys((1, 3, 4), ("ok", FAKE, "")) | {5: failed}
+        ended = run(pool, [job(1), job(2), job(3), job(5, 4, 6)])
+        assert run(pool, [job(7)]) == {7: ("ok", FAKE, "")}
+    assert ended == dict.fromkeys((1, 3, 4, 6), ("ok", FAKE, "")) | dict.fromkeys((2, 5), FAILED)
     assert notices == ["cuda:0 fails in this process; other trainings run in a worker process"]
+    assert len(processes) == 3  # the first, one after the population, one after its failing member
+
+
+def test_a_population_that_loses_the_device_here_is_trained_one_by_one_elsewhere(
+    fake: FakeAccelerator, processes: list[str]
+) -> None:
+    workload = as_workload(small(model=FakeDeviceModel(1, lost_at=[5])))
+    with WorkerPool(workload, 1, lambda message: None, ["cuda:0"]) as pool:
+        assert run(pool, [job(5, 4, 6)]) == dict.fromkeys((4, 6), ("ok", FAKE, "")) | {5: FAILED}
+    assert len(processes) == 2
+
+
+def test_a_worker_that_has_lost_its_device_is_replaced(fake: FakeAccelerator, processes: list[str]) -> None:
+    fake.number = 2
+    workload = as_workload(small(model=FakeDeviceModel(2, lost_at=[2])))
+    with WorkerPool(workload, 2, pytest.fail, ["cuda:0", "cuda:1"]) as pool:
+        ended = run(pool, [job(seed) for seed in range(6)])
+    assert ended[2] == FAILED
+    assert {ended[seed][0] for seed in (0, 1, 3, 4, 5)} == {"ok"}
+    assert sorted(processes) in (["cuda:0", "cuda:0", "cuda:1"], ["cuda:0", "cuda:1", "cuda:1"])
 
 
 @pytest.mark.usefixtures("_no_timeout")
-def test_each_gpu_has_a_worker_and_a_lost_one_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeAccelerator(2)
-    monkeypatch.setitem(devices.ACCELERATORS, "cuda", fake)
+def test_each_gpu_has_a_worker_process(fake: FakeAccelerator) -> None:
+    fake.number = 2
     workload = as_workload(small(model=FakeDeviceModel(2, lost_at=[2])))
+    jobs = [*(job(seed) for seed in (0, 1, 3)), replace(job(2), predicted_s=0.01)]  # the last is lost, in a worker
     with WorkerPool(workload, 2, pytest.fail, ["cuda:0", "cuda:1"]) as pool:
-        ended = run(pool, [job(seed) for seed in range(4)])
-    assert ended[2][0] == "failed"
-    assert {ended[seed][0] for seed in (0, 1, 3)} == {"ok"}
-    assert {ended[seed][1] for seed in (0, 1, 3)} == {"cuda Fake 0", "cuda Fake 1"}
+        ended = run(pool, jobs)
+    assert ended[2] == FAILED
+    assert {ended[seed][:2] for seed in (0, 1, 3)} == {("ok", "cuda Fake 0"), ("ok", "cuda Fake 1")}
     assert fake.moved == []  # this process has placed nothing
 
 

@@ -79,9 +79,9 @@ def run(
     def notify(message: str) -> None:
         watch(Progress("", "", message=message))
 
-    other = other_hardware(store.trials(record.id), usable)
-    if other:
-        notify(f"resumed on other hardware: {' and '.join(other)} before, {hardware_of(usable)} now")
+    hardware_before = other_hardware(store.trials(record.id), usable)
+    if hardware_before:
+        notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
     with WorkerPool(workload, num_workers, notify, usable) as pool:
         executor = TrialExecutor(workload.name, contenders, store, record, watch, pool)
         decide_by_plan(record, executor.run_trials)

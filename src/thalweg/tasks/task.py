@@ -374,8 +374,8 @@ class TrainingFunction(_Placeable):
 
     def run(self, make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
         """Call the function once, with its device if it takes one; without a certain device, with the CPU."""
-        told = {"device": self.placed_on or devices.CPU} if self.is_told_device else {}
-        self.train(make_optimizer, report, **told)
+        keywords = {"device": self.placed_on or devices.CPU} if self.is_told_device else {}
+        self.train(make_optimizer, report, **keywords)
 
     def measured_as(self, split: str) -> str:
         """Return the name of the measure: ``"training loss"`` on ``"train"``, else ``"reported value"``."""

@@ -200,3 +200,22 @@ def test_an_optimizer_with_two_sets_of_weights_is_told_which_are_wanted() -> Non
     run.optimizer.eval()  # type: ignore[attr-defined]
     with torch.no_grad():
         assert float(task.loss(run.model, task.splits.train)) == pytest.approx(evaluated)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("switch", ["fused", "foreach", "capturable"])
+def test_switches_for_a_device_are_in_the_line_to_paste(switch: str) -> None:
+    plain, contender = parse("torch.optim:AdamW"), parse(f"torch.optim:AdamW:{switch}=true")
+    record = contender.describe()
+    assert (
+        record.line_of_code({"lr": 0.01})
+        == f"optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, {switch}=True)"
+    )
+    # Counted on the CPU, where a capturable step is refused.
+    assert record.state_numbers == plain.describe().state_numbers == 2
+    assert "fused" not in plain.describe().defaults  # the key of a comparison without it stays as it was
+    assert isinstance(contender.optimizer([torch.nn.Parameter(torch.ones(2))], {}), torch.optim.AdamW)
+
+
+def test_a_switch_of_a_device_is_true_or_false() -> None:
+    with pytest.raises(SettingError, match="fused must be true or false, got 3"):
+        parse("torch.optim:AdamW:fused=3")

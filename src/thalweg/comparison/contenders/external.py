@@ -43,12 +43,15 @@ class ExternalOptimizer:
         path: Name under which it can be found, ``module:Name`` or ``path/to/file.py:name``.
         declared: Declaration of each setting, read from the signature.
         changed: Settings that differ from the optimizer's own defaults.
+        optional_switches: Keywords of ``torch.optim`` whose default lets torch decide, such as ``fused``. They become
+            settings when they are set.
     """
 
     make: Callable[..., torch.optim.Optimizer]
     path: str
     declared: Mapping[str, Hyper]
     changed: Mapping[str, Any] = field(default_factory=dict)
+    optional_switches: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -70,6 +73,9 @@ class ExternalOptimizer:
             KeywordError: If a setting is unknown.
             SettingError: If a value is out of bounds or of the wrong type.
         """
+        switches = {name: Hyper(False, "") for name in settings.keys() & self.optional_switches - self.declared.keys()}
+        if switches:
+            return replace(self, declared={**self.declared, **switches}).with_(**settings)
         for name, value in settings.items():
             if name not in self.declared:
                 raise KeywordError(
@@ -115,12 +121,17 @@ class ExternalOptimizer:
         return hashlib.sha256(f"{text}{sorted(nonlocals.items())!r}{version}".encode()).hexdigest()
 
 
+# How torch's optimizers run. Their state has the same shapes; on the CPU some of these cannot be had.
+_EXECUTION_SWITCHES = frozenset({"fused", "foreach", "capturable"})
+
+
 @cache
 def _state_numel(external: ExternalOptimizer, shape: torch.Size) -> int:
     param = nn.Parameter(torch.ones(shape))
     param.grad = torch.full_like(param, 0.1)
     try:
-        optimizer = external.optimizer([param])
+        settings = {name: value for name, value in external.changed.items() if name not in _EXECUTION_SWITCHES}
+        optimizer = replace(external, changed=settings).optimizer([param])
         set_training_mode(optimizer, True)
         optimizer.step()
     except Exception as error:
@@ -159,6 +170,9 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
     except (TypeError, ValueError):
         raise SettingError(f"{path}: it must be callable as (params, lr=...), got {make!r:.80}.") from None
     declared: dict[str, Hyper] = {}
+    switches = frozenset(
+        argument.name for argument in arguments if argument.name in _EXECUTION_SWITCHES and argument.default is None
+    )
     for argument in arguments:
         value = argument.default
         if argument.name == "lr" and (value is None or value is inspect.Parameter.empty):
@@ -171,7 +185,7 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
                 declared[name] = _declare(name, argument.name, part)
     if "lr" not in declared:
         raise SettingError(f"{path}: it must take lr, since schedules set it, got {first.name} and {list(declared)}.")
-    return ExternalOptimizer(make, path, declared)
+    return ExternalOptimizer(make, path, declared, optional_switches=switches)
 
 
 def _declare(name: str, keyword: str | None, value: float | bool) -> Hyper:

@@ -97,7 +97,7 @@ def choose_device(
     accelerator = next((device for device in devices.available() if device.type != "cpu"), None)
     if accelerator is None:
         return DeviceChoice("cpu", ONLY_CPU, workload.on("cpu"), start_s=start_s)
-    if not workload.is_measured_by_samples:
+    if workload.record.is_function:
         reason = "not compared with the CPU: a training function can only be timed by whole trainings"
         return DeviceChoice(accelerator.type, reason, workload.on(accelerator), start_s=start_s, is_choice=True)
     # An elementwise rule of ours can train as a population; a full batch is no usual training.
@@ -121,7 +121,7 @@ def _faster(
     label = devices.hardware(accelerator)
     try:
         placed = workload.on(accelerator)
-        there = placed.measure(contender, schedule, seed)
+        on_accelerator = placed.measure(contender, schedule, seed)
     except (
         Exception
     ) as error:  # a driver that is too old, an operation that the device lacks, a task that does not move
@@ -130,18 +130,22 @@ def _faster(
             "cpu", f"the task does not train on {label}: {summary}", workload.on("cpu"), start_s=start_s
         )
     accelerators = len(usable_devices(accelerator.type)) if num_workers is None else 1
-    there_s = _seconds_of_training(there) / accelerators
+    accelerator_s = _seconds_of_training(on_accelerator) / accelerators
     on_cpu = workload.on("cpu")
-    if on_cpu.least_seconds(contender, schedule, seed) > CLEARLY_FASTER * there_s:
+    if on_cpu.least_seconds(contender, schedule, seed) > CLEARLY_FASTER * accelerator_s:
         reason = "measured: steps on the CPU take so long that no way to train there can be as fast"
-        return DeviceChoice(accelerator.type, reason, placed, {key: there}, start_s)
-    here = on_cpu.measure(contender, schedule, seed)
-    gain = _seconds_of_training(here) / _gain_of_workers(on_cpu, contender, here, seed, num_workers) / there_s
+        return DeviceChoice(accelerator.type, reason, placed, {key: on_accelerator}, start_s)
+    measurement = on_cpu.measure(contender, schedule, seed)
+    gain = (
+        _seconds_of_training(measurement)
+        / _gain_of_workers(on_cpu, contender, measurement, seed, num_workers)
+        / accelerator_s
+    )
     if gain >= CLEARLY_FASTER:
         reason = f"measured: {gain:.1f}x as fast as the CPU on this task"
-        return DeviceChoice(accelerator.type, reason, placed, {key: there}, start_s)
+        return DeviceChoice(accelerator.type, reason, placed, {key: on_accelerator}, start_s)
     reason = f"measured: {label} would be {gain:.1f}x as fast on this task, not enough to matter"
-    return DeviceChoice("cpu", reason, on_cpu, {key: here}, start_s)
+    return DeviceChoice("cpu", reason, on_cpu, {key: measurement}, start_s)
 
 
 def _seconds_of_training(measurement: Measurement) -> float:

@@ -54,12 +54,12 @@ def hardware_of(usable: Sequence[str]) -> str:
 
 
 def hardware_of_trials(trials: Iterable[TrialRecord]) -> list[str]:
-    """Return the hardware of stored trials, in the order of its first use; old stores do not say it.
+    """Return the hardware of stored trials, in alphabetical order; old stores do not say it.
 
     A failed trial that made its device useless has no name of hardware, and does not count.
     """
     results = (trial.result for trial in trials)
-    return list(dict.fromkeys(result.hardware for result in results if result.hardware and result.status != "failed"))
+    return sorted({result.hardware for result in results if result.hardware and result.status != "failed"})
 
 
 def other_hardware(trials: Iterable[TrialRecord], usable: Sequence[str]) -> list[str]:

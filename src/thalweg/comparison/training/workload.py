@@ -76,7 +76,6 @@ class Workload(Protocol):
         has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
         uses_workers: True if worker processes may train it.
         uses_range_search: True if the learning rate ranges are checked before the first study.
-        is_measured_by_samples: True if a few steps tell the speed of a training; else a whole training must.
         can_be_placed: True if ``on`` accepts a device.
         device: Device of the data and the models; the CPU if they lie where the user's code makes them.
         record: The description for the store.
@@ -104,8 +103,6 @@ class Workload(Protocol):
     def uses_workers(self) -> bool: ...
     @property
     def uses_range_search(self) -> bool: ...
-    @property
-    def is_measured_by_samples(self) -> bool: ...
     @property
     def can_be_placed(self) -> bool: ...
     @property
@@ -193,7 +190,6 @@ class TaskWorkload:
     has_own_schedule = False
     uses_workers = True
     uses_range_search = True
-    is_measured_by_samples = True
     can_be_placed = True
 
     @property
@@ -244,8 +240,8 @@ class TaskWorkload:
 
     @property
     def record(self) -> WorkloadRecord:
-        task = self.task
-        return WorkloadRecord(task.name, task.about, {split: task.measured_as(split) for split in SPLITS}, task.passes)
+        measured = {split: self.task.measured_as(split) for split in SPLITS}
+        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes)
 
     def measured_as(self, split: str) -> str:
         return self.task.measured_as(split)
@@ -265,8 +261,7 @@ class TaskWorkload:
         return TrainingSchedule(steps, contender.schedule or schedule, evaluations)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
-        unit = "steps" if self.task.splits.train is None else "passes"
-        return Target(loss, self.selected_on, self.task.passes, unit)
+        return Target(loss, self.selected_on, self.task.passes, "steps" if self.task.splits.train is None else "passes")
 
     def fingerprint(self) -> dict[str, Any]:
         return fingerprint_of_task(self.task)
@@ -311,7 +306,6 @@ class FunctionWorkload:
     has_own_schedule = True
     uses_workers = False
     uses_range_search = False
-    is_measured_by_samples = False
     passes = 1
 
     @property
@@ -345,10 +339,8 @@ class FunctionWorkload:
 
     @property
     def record(self) -> WorkloadRecord:
-        function = self.function
-        return WorkloadRecord(
-            function.name, function.about, {split: function.measured_as(split) for split in SPLITS}, passes=None
-        )
+        measured = {split: self.function.measured_as(split) for split in SPLITS}
+        return WorkloadRecord(self.function.name, self.function.about, measured, passes=None)
 
     def measured_as(self, split: str) -> str:
         return self.function.measured_as(split)

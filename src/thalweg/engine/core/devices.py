@@ -252,7 +252,7 @@ def restored_random_states() -> Iterator[None]:
 
     ``torch.manual_seed`` inside seeds all devices. Accelerators that this process has not used are not called.
     """
-    in_use = {kind: found for kind, found in ACCELERATORS.items() if found.is_initialized()}
+    in_use = {kind: accelerator for kind, accelerator in ACCELERATORS.items() if accelerator.is_initialized()}
     states = {kind: accelerator.random_states() for kind, accelerator in in_use.items()}
     cpu_state = torch.get_rng_state()
     try:
