@@ -7,6 +7,7 @@ class Part(NamedTuple):
     """A part: the module of the same name in `benchmarks/gpu` has its function `run(session)`.
 
     Attributes:
+        content: The question that it answers, for the documents.
         seconds: Its share of the ten minutes. It leaves checks out when this time is over, and is ended a little later.
         processes: The most processes that share its checks; 1 if it measures times.
         needs: Modules that it imports. It is skipped if one is missing.
@@ -14,6 +15,7 @@ class Part(NamedTuple):
         module: The module of the part, if it is not the one of its name here.
     """
 
+    content: str
     seconds: int
     processes: int = 1
     needs: tuple[str, ...] = ()
@@ -25,17 +27,35 @@ REFERENCES = ("prodigyopt", "schedulefree")  # `cases` imports them; only tests 
 NEVER_CALLED = ("optuna", "rich", "click", "jinja2", "matplotlib")  # by a training; `thalweg.comparison` asks for them
 
 PARTS: dict[str, Part] = {
-    "cases": Part(110, processes=8, placeholders=REFERENCES),
-    "kit": Part(80, processes=8, placeholders=REFERENCES),
-    "graphs": Part(50, processes=8, placeholders=REFERENCES),
-    "scaler": Part(25, processes=4, placeholders=REFERENCES),
+    "cases": Part(
+        "every rule and wrapper in every precision, by kernel and by the loop on the device, against the loop on the CPU",
+        100,
+        processes=8,
+        placeholders=REFERENCES,
+    ),
+    "kit": Part("the conformance kit for every optimizer of ours", 80, processes=8, placeholders=REFERENCES),
+    "graphs": Part(
+        "every rule captured and replayed for 20 steps beside the same steps one by one; every kind of schedule; a wait is an error",
+        50,
+        processes=8,
+        placeholders=REFERENCES,
+    ),
+    "scaler": Part("`GradScaler` with steps that overflow, for every rule", 25, processes=4, placeholders=REFERENCES),
     "comparison": Part(
-        80, needs=("numpy", "sklearn", "scipy", "sqlalchemy", "cloudpickle", "loky"), placeholders=NEVER_CALLED
+        "a comparison on `digits` and `characters`, by the CPU and by the device",
+        80,
+        needs=("numpy", "sklearn", "scipy", "sqlalchemy", "cloudpickle", "loky"),
+        placeholders=NEVER_CALLED,
     ),
-    "matrices": Part(40),
+    "matrices": Part("Muon, SOAP and Shampoo beside torch's and others', and how orthogonal a step is", 40),
     "population": Part(
-        45, needs=("numpy", "sklearn", "scipy"), placeholders=(*NEVER_CALLED, "sqlalchemy", "cloudpickle", "loky")
+        "128 small models as one program, beside one by one and beside the CPU",
+        45,
+        needs=("numpy", "sklearn", "scipy"),
+        placeholders=(*NEVER_CALLED, "sqlalchemy", "cloudpickle", "loky"),
     ),
-    "bench": Part(130),
-    "tune": Part(35),
+    "bench": Part(
+        "steps of all rules with rivals, on five models: time, host time, bandwidth, memory, waits, graphs", 130
+    ),
+    "tune": Part("sizes and hints of the kernels that change their speed alone", 35),
 }
