@@ -28,14 +28,14 @@ NEVER_CALLED = ("optuna", "rich", "click", "jinja2", "matplotlib")  # by a train
 
 PARTS: dict[str, Part] = {
     "cases": Part(
-        "every rule and wrapper in every precision, by kernel and by the loop on the device, against the loop on the CPU",
+        "every rule and wrapper in every precision, by kernel and by the loop on the device, beside the loop on a CPU",
         100,
         processes=8,
         placeholders=REFERENCES,
     ),
     "kit": Part("the conformance kit for every optimizer of ours", 80, processes=8, placeholders=REFERENCES),
     "graphs": Part(
-        "every rule captured and replayed for 20 steps beside the same steps one by one; every kind of schedule; a wait is an error",
+        "every rule captured and replayed beside the same steps one by one; all schedules; a wait is an error",
         50,
         processes=8,
         placeholders=REFERENCES,
@@ -43,7 +43,7 @@ PARTS: dict[str, Part] = {
     "scaler": Part("`GradScaler` with steps that overflow, for every rule", 25, processes=4, placeholders=REFERENCES),
     "comparison": Part(
         "a comparison on `digits` and `characters`, by the CPU and by the device",
-        80,
+        70,
         needs=("numpy", "sklearn", "scipy", "sqlalchemy", "cloudpickle", "loky"),
         placeholders=NEVER_CALLED,
     ),
@@ -55,7 +55,7 @@ PARTS: dict[str, Part] = {
         placeholders=(*NEVER_CALLED, "sqlalchemy", "cloudpickle", "loky"),
     ),
     "bench": Part(
-        "steps of all rules with rivals, on five models: time, host time, bandwidth, memory, waits, graphs", 130
+        "steps of all rules with rivals, on five models: time, host time, bandwidth, memory, waits, graphs", 125
     ),
     "tune": Part("sizes and hints of the kernels that change their speed alone", 35),
 }
