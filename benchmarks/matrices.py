@@ -6,10 +6,14 @@ batched backend is compared with the loop. Muon is measured with both polynomial
 values of its step. SOAP and Shampoo are timed over a whole cycle of ten steps, at the end of which they turn their
 directions or take their roots, at equal settings; choices that only we offer run beside them. Rounds are interleaved.
 
+With `--device cuda` the measurements of `device_matrices.py` are made instead, in a minute or two; `--small` tries the
+program with toys, on any device, and writes nothing.
+
 The operations in products of matrices are counted too, and their rate is compared with the peak of the machine.
 Eigenvalue and singular value decompositions are not counted; they take most of the time of Shampoo.
 """
 
+import argparse
 import importlib
 import json
 import statistics
@@ -20,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import device_matrices
 import torch
 from torch import Tensor, nn
 
@@ -217,8 +222,23 @@ def operations(entry: dict[str, Any], name: str) -> float:
     return entry["layers"] * sum(entry["products"][name].of_step(shape) for shape in layer(entry["width"]))
 
 
+def measure_on(device: torch.device, *, small: bool) -> None:
+    """Measure on a device; write the record unless it is a trial."""
+    record = {"machine": machine()} | device_matrices.measure(device, small=small)
+    print(json.dumps(record, indent=1))
+    if not small:
+        RECORD.with_name(f"matrices_{device.type}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", type=torch.device, help="measure on this device, such as cuda")
+    parser.add_argument("--small", action="store_true", help="try the program of --device with toys")
+    arguments = parser.parse_args()
+    if arguments.device is not None:
+        measure_on(arguments.device, small=arguments.small)
+        return
     rows, fastest = [], peak()
     for entry in entrants():
         rows.append(measure(entry))

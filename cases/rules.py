@@ -256,6 +256,14 @@ CASES = [
         },
         float32_error=1e-5,
     ),
+    *(
+        Case(optimizer, reference, {"lr": 0.02, "products": "float32"}, 1e-5, 1e-5, shapes=MATRICES)
+        for optimizer, reference in (
+            (optim.Muon, orthogonal.Muon),
+            (optim.NorMuon, orthogonal.NorMuon),
+            (optim.Scion, orthogonal.Scion),
+        )
+    ),
     Case(
         optim.Dion,
         orthogonal.Dion,

@@ -28,9 +28,10 @@ EXPORTS = {
         ADOPT ASAM ASGD AdEMAMix AdaBelief AdaGrad AdaHessian Adadelta Adafactor Adam AdamMini AdamW
         Adamax Adan AggMo CAME Cautious CautiousDecay Centralized Clip ClipAdaptive ClipNorm
         ClipValue ClipWeights CoupledDecay DAdaptAdam DAdaptSGD DecoupledDecay Dion DoG DoWG
-        Explanation FixedNorms FullyDecoupledDecay GaLore Grokfast HeavyBall Hyper LAMB LARS LBFGS
-        LDoG LaProp Lion Lookahead MADGRAD Mars Max Mean Mechanic MovingAverage Muon NAdam NAdamW
-        Noisy NorMuon Norm NovoGrad Orthogonalized PSGDKron PolyakAverage Prodigy QHAdam QHM RAdam
+        Eigenbasis Explanation FixedNorms FullyDecoupledDecay GaLore Grokfast HeavyBall Hyper InverseRoot LAMB LARS
+        LBFGS LDoG LaProp Lion Lookahead MADGRAD Mars Max Mean Mechanic MovingAverage Muon NAdam NAdamW
+        Noisy NorMuon Norm NovoGrad OperationGroup Orthogonal Orthogonalized PSGDKron PolyakAverage PowerIteration
+        Prodigy QHAdam QHM RAdam
         RAdamW RMSprop Range Routed Rprop Rule SAM SGD SM3 SOAP ScheduleFreeAdamW ScheduleFreeSGD Scion
         Shampoo Signum Sophia SparseAdam Split StableAdamW Sum Switched WarmRestarts Wrapper Yogi choice
         copy_of_param count explain hyper like_param of_shape record resolve_reductions root switch

@@ -26,7 +26,9 @@ PUBLISHED = (
 POLAR_EXPRESS = (*((a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in PUBLISHED[:-1]), PUBLISHED[-1])
 
 
-def newton_schulz(tensor, steps, coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7, polynomials="jordan"):
+def newton_schulz(
+    tensor, steps, coefficients=(3.4445, -4.7750, 2.0315), eps=1e-7, polynomials="jordan", products="auto"
+):
     """Jordan 2024, "Muon": a quintic iteration which takes all singular values of a matrix near to 1.
 
     With polynomials "polar-express" that of Amsel et al. 2025, Algorithm 1, one polynomial a step, from the same norm.
@@ -34,10 +36,12 @@ def newton_schulz(tensor, steps, coefficients=(3.4445, -4.7750, 2.0315), eps=1e-
     tall = tensor.shape[0] > tensor.shape[1]
     x = tensor.T if tall else tensor
     x = x / max(frobenius(x), eps)  # as torch.optim.Muon; the blog adds it
+    x = x if products == "auto" else x.to(getattr(torch, products))
     for step in range(steps):
         a, b, c = coefficients if polynomials == "jordan" else POLAR_EXPRESS[min(step, len(POLAR_EXPRESS) - 1)]
         square = x @ x.T
         x = a * x + b * square @ x + c * square @ square @ x
+    x = x.to(tensor.dtype)
     return x.T if tall else x
 
 
@@ -54,6 +58,7 @@ class Muon(Transcription):
         "ns_steps": 5,
         "adjust_lr_fn": "original",
         "polynomials": "jordan",
+        "products": "auto",
     }
 
     def start(self, param, group):
@@ -67,7 +72,12 @@ class Muon(Transcription):
         flat = ahead.reshape(ahead.shape[0], -1)
         rows, columns = flat.shape
         step_along = newton_schulz(
-            flat, group["ns_steps"], group["ns_coefficients"], group["eps"], group["polynomials"]
+            flat,
+            group["ns_steps"],
+            group["ns_coefficients"],
+            group["eps"],
+            group["polynomials"],
+            group["products"],
         )
         if group["adjust_lr_fn"] == "original":
             scale = math.sqrt(max(1.0, rows / columns))
@@ -92,6 +102,7 @@ class NorMuon(Transcription):
         "eps": 1e-8,
         "weight_decay": 0.0,
         "polynomials": "jordan",
+        "products": "auto",
     }
 
     def start(self, param, group):
@@ -102,7 +113,9 @@ class NorMuon(Transcription):
         mu, beta2 = group["momentum"], group["beta2"]
         memory["m"] = mu * memory["m"] + (1 - mu) * grad
         ahead = (1 - mu) * grad + mu * memory["m"] if group["nesterov"] else memory["m"]
-        o = newton_schulz(matrix(ahead), group["ns_steps"], polynomials=group["polynomials"])
+        o = newton_schulz(
+            matrix(ahead), group["ns_steps"], polynomials=group["polynomials"], products=group["products"]
+        )
         rows, columns = o.shape
         memory["v"] = beta2 * memory["v"] + (1 - beta2) * (o**2).mean(dim=1)
         hat = o / (torch.sqrt(memory["v"])[:, None] + group["eps"])
@@ -125,6 +138,7 @@ class Scion(Transcription):
         "constrained": True,
         "ns_steps": 5,
         "polynomials": "jordan",
+        "products": "auto",
     }
 
     def start(self, param, group):
@@ -136,7 +150,9 @@ class Scion(Transcription):
         if param.dim() >= 2:
             rows, columns = matrix(d).shape
             scale = math.sqrt(max(1.0, rows / columns))
-            part = newton_schulz(matrix(d), group["ns_steps"], polynomials=group["polynomials"])
+            part = newton_schulz(
+                matrix(d), group["ns_steps"], polynomials=group["polynomials"], products=group["products"]
+            )
             direction = scale * part.reshape(param.shape)
         else:
             direction = torch.sign(d)

@@ -9,6 +9,7 @@ from torch import Tensor
 from cases.references.orthogonal import POLAR_EXPRESS
 from cases.references.orthogonal import newton_schulz as step_by_step
 from thalweg import optim, rules
+from thalweg.engine.eager.loop import run_in_lockstep
 from thalweg.errors import SettingError
 from thalweg.registry import RULES
 from thalweg.rules.math.matrices import (
@@ -101,7 +102,7 @@ def test_the_steps_that_turn_or_take_roots_write_no_input(rule: rules.Rule) -> N
         grad = gaussian(5, 4, seed=step)
         inputs = [param, grad, *state]
         before = [tensor.clone() for tensor in inputs]
-        _, state = rule.direction(param, grad, state, rule.coefficients(step))
+        ((_, state),) = run_in_lockstep([rule.direction(param, grad, state, rule.coefficients(step))])
         assert all(map(torch.equal, inputs, before))
 
 

@@ -49,7 +49,12 @@ def changed(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
-        return {"match_rms_adamw": "original", "polar-express": "jordan", "tracked": "exact"}[value]
+        return {
+            "match_rms_adamw": "original",
+            "polar-express": "jordan",
+            "tracked": "exact",
+            "float32": "bfloat16",
+        }[value]
     if isinstance(value, int) and value < 10:
         return value - 1
     if value == 0:

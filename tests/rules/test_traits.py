@@ -43,6 +43,7 @@ WRAPPED = {
     **dict.fromkeys(
         (
             "needs_whole_matrices",
+            "requests_operations",
             "corrects_bias",
             "lr_in_state",
             "estimates_lr",

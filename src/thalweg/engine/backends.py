@@ -2,7 +2,8 @@
 
     compiled    all rules but matrix rules, on the CPU and on CUDA, once their kernel is ready: one call for all tensors
     flat        other elementwise rules: stretches of long vectors, a bucket at a time
-    batched     other rules that look at whole tensors, if many are small and of one shape: these are stacked
+    batched     other rules that look at whole tensors, if many are small and of one shape: these are stacked; on
+                accelerators also rules that request operations on matrices, which are answered in batches
     loop        all other batches: tensor by tensor; the tensors of a rule over the whole model step in lockstep
 
 A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the same bits as `loop`, the reference. So
@@ -62,6 +63,7 @@ class BatchRunner:
         batch: The parameters.
         choice: The backend of the last step, or of the first one if there was none.
         bound_kernel: The kernel, bound to the batch; None on other backends.
+        answers_in_batches: True if the batch's operations on matrices are answered together with those of others.
 
     Raises:
         SettingError: If the requested backend cannot run the batch.
@@ -79,6 +81,18 @@ class BatchRunner:
                 f"{batch.program.rule.name}: backend={requested!r} must be possible, but {self.choice.why}. "
                 "Omit backend to get the fastest one."
             )
+        # Such rules have no kernel, so this choice is final.
+        self.answers_in_batches = self.choice.backend == "batched" and batch.program.rule.traits.requests_operations
+
+    @property
+    def requests_batched(self) -> bool:
+        """True if the user requests the backend ``batched``."""
+        return self._requested == "batched"
+
+    @property
+    def requests_loop(self) -> bool:
+        """True if the user requests the backend ``loop``."""
+        return self._requested == "loop"
 
     def _choose(self) -> BackendChoice:
         if self._requested == "loop":
@@ -101,7 +115,7 @@ class BatchRunner:
             return BackendChoice("loop" if flat.unsupported_reason(self.batch) else "flat", why)
         if reason := batched.unsupported_reason(self.batch, requested=False):
             return BackendChoice("loop", f"{why}, and {reason}")
-        return BackendChoice("batched", f"{why}, and small tensors of one shape are stacked")
+        return BackendChoice("batched", f"{why}, and {batched.gain(self.batch)}")
 
     def _why_compiled(self) -> str:
         scope = self.batch.program.rule.traits.scope
@@ -147,7 +161,7 @@ class BatchRunner:
         elif self.choice.backend == "flat" or (step.mixed_dtypes and flat.unsupported_reason(self.batch) is None):
             flat.run(step)
         elif self.choice.backend == "batched":
-            batched.run(step, requested=self._requested == "batched")
+            batched.run([(step, self.requests_batched)])
         else:
             loop.run([step])
         self.after_step()
@@ -197,11 +211,15 @@ def run(steps: Sequence[tuple[BatchRunner, BatchStep]], after_batch: Callable[[i
         for device in {runner.batch.device.type for runner, _ in steps}:
             if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
                 contexts.enter_context(torch.autocast(device, enabled=False))
-        shared = {k for k, (runner, _) in enumerate(steps) if runner.batch.program.rule.traits.scope == "model"}
-        if shared:
-            _run_shared([steps[k] for k in sorted(shared)])
+        joint = {k for k, (runner, _) in enumerate(steps) if runner.batch.program.rule.traits.scope == "model"}
+        if joint:
+            _run_shared([steps[k] for k in sorted(joint)])
+        with_operations = [k for k, (runner, _) in enumerate(steps) if runner.answers_in_batches]
+        if len(with_operations) > 1:
+            joint.update(with_operations)
+            batched.run([(steps[k][1], steps[k][0].requests_batched) for k in with_operations])
         for k, (runner, step) in enumerate(steps):
-            if k not in shared:
+            if k not in joint:
                 runner.run(step)
             after_batch(k)
 
@@ -222,7 +240,9 @@ def _run_shared(steps: Sequence[tuple[BatchRunner, BatchStep]]) -> None:
             bound_kernel.begin(step)
         kernel.run(kernels)
     else:
-        loop.run([step for _, step in steps])
+        # On a CPU each tensor keeps the bits that it has without a reduction over the model.
+        in_batches = all(runner.batch.device.type != "cpu" and not runner.requests_loop for runner, _ in steps)
+        loop.run([step for _, step in steps], together=in_batches)
     for runner, _ in steps:
         runner.after_step()
 

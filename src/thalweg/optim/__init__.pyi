@@ -1462,6 +1462,7 @@ class Muon(RuleOptimizer):
         ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         adjust_lr_fn: Formula of κ, which scales the step; one of original, match_rms_adamw. Default: original.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
+        products: Precision of products of matrices; one of auto, float32, bfloat16, float16. Default: auto.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1496,6 +1497,7 @@ class Muon(RuleOptimizer):
         ns_steps: int = 5,
         adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = "original",
         polynomials: Literal["jordan", "polar-express"] = "jordan",
+        products: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         *,
         maximize: bool = False,
         differentiable: bool = False,
@@ -1625,6 +1627,7 @@ class NorMuon(RuleOptimizer):
         eps: Keeps the division finite; ε >= 0. Default: 1e-08.
         weight_decay: Shrinks the parameter by ηλ a step; λ >= 0, in units of 1/θ. Default: 0.0.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
+        products: Precision of products of matrices; one of auto, float32, bfloat16, float16. Default: auto.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -1658,6 +1661,7 @@ class NorMuon(RuleOptimizer):
         eps: float | Tensor = 1e-08,
         weight_decay: float | Tensor = 0.0,
         polynomials: Literal["jordan", "polar-express"] = "jordan",
+        products: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         *,
         maximize: bool = False,
         differentiable: bool = False,
@@ -2427,6 +2431,7 @@ class Scion(RuleOptimizer):
         constrained: Keep the parameters within the ball. Default: True.
         ns_steps: Number of iteration steps; k in [1, 100). Default: 5.
         polynomials: Whose polynomials the iteration takes; one of jordan, polar-express. Default: jordan.
+        products: Precision of products of matrices; one of auto, float32, bfloat16, float16. Default: auto.
         maximize: Increase the loss instead of decreasing it.
         differentiable: Let autograd record each step. Steps are then run by the backend ``loop``.
         rounding: Rounding of bfloat16 and float16 parameters. ``kahan`` and ``stochastic`` keep steps that are
@@ -2458,6 +2463,7 @@ class Scion(RuleOptimizer):
         constrained: bool = True,
         ns_steps: int = 5,
         polynomials: Literal["jordan", "polar-express"] = "jordan",
+        products: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         *,
         maximize: bool = False,
         differentiable: bool = False,

@@ -20,6 +20,7 @@ from thalweg.rules.composition.routed import Routed
 from thalweg.rules.composition.switched import Switched
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Hyper, Range, choice, count, hyper, switch
+from thalweg.rules.core.matrix_requests import OperationGroup
 from thalweg.rules.core.records import record
 from thalweg.rules.core.reductions import Max, Mean, Norm, Sum, resolve_reductions
 from thalweg.rules.core.rule import Rule
@@ -38,6 +39,7 @@ from thalweg.rules.lbfgs import LBFGS
 from thalweg.rules.ldog import LDoG
 from thalweg.rules.lion import Lion
 from thalweg.rules.madgrad import MADGRAD
+from thalweg.rules.math.operations import Eigenbasis, InverseRoot, Orthogonal, PowerIteration
 from thalweg.rules.math.roots import root
 from thalweg.rules.muon import Muon
 from thalweg.rules.nadam import NAdam
@@ -133,6 +135,7 @@ __all__ = [
     "Dion",
     "DoG",
     "DoWG",
+    "Eigenbasis",
     "Explanation",
     "FixedNorms",
     "FullyDecoupledDecay",
@@ -140,6 +143,7 @@ __all__ = [
     "Grokfast",
     "HeavyBall",
     "Hyper",
+    "InverseRoot",
     "LDoG",
     "LaProp",
     "Lion",
@@ -156,9 +160,12 @@ __all__ = [
     "NorMuon",
     "Norm",
     "NovoGrad",
+    "OperationGroup",
+    "Orthogonal",
     "Orthogonalized",
     "PSGDKron",
     "PolyakAverage",
+    "PowerIteration",
     "Prodigy",
     "QHAdam",
     "RAdam",

@@ -12,8 +12,11 @@ Use: hidden matrices of transformers and filters of convolutions. With the secon
 Avoid: embeddings, heads, norms and biases: use AdamW for them.
 Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the second κ: Liu et al. 2025, arXiv:2502.16982; Polar
 Express: Amsel et al. 2025, arXiv:2505.16932.
-Departs: it follows torch.optim.Muon, with two changes. It computes in the parameter's precision (float32 for 16-bit
-parameters), while torch uses bfloat16. It reshapes parameters with more than two dimensions to (first, rest).
+Departs: it follows torch.optim.Muon, with two changes. Products of matrices are rounded as `products` says, and state
+and step keep the parameter's precision (float32 for 16-bit parameters), while torch uses bfloat16. By default products
+keep it too, except on CUDA, where they are rounded to float16. In float16 the orthogonal part of a normal matrix of 256
+rows errs by 0.0013 of its size, in bfloat16 by 0.01. It reshapes parameters with more than two dimensions to (first,
+rest).
 """
 
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from torch import Tensor
 from thalweg.errors import SettingError
 from thalweg.rules.core.hyper import Scalar, choice, count, epsilon, hyper, learning_rate, mean_decay, switch
 from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import RequestGenerator
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import (
@@ -32,13 +36,14 @@ from thalweg.rules.math.matrices import (
     as_matrix,
     iteration_polynomials,
     matrix_shape,
-    newton_schulz,
     polynomial_choice,
+    product_precision,
 )
+from thalweg.rules.math.operations import Orthogonal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
+class Muon(decay.Decoupled, scope="matrix", requests_operations=True, supports_complex=False, min_dims=2):
     """Orthogonalized momentum, so that a step moves all directions of a matrix by the same amount."""
 
     lr: Scalar = learning_rate(1e-3, low=1e-4, high=1.0)
@@ -56,6 +61,7 @@ class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
     ns_steps: int = count(5, "[1, 100)", symbol="k", doc="number of iteration steps")
     adjust_lr_fn: str = choice("original", "match_rms_adamw", doc="formula of κ, which scales the step")
     polynomials: str = polynomial_choice()
+    products: str = product_precision()
 
     def check_consistency(self) -> None:
         if self.polynomials != "jordan" and (self.a, self.b, self.c) != JORDAN_COEFFICIENTS:
@@ -79,11 +85,11 @@ class Muon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
             shrink=decay.shrink(self),
         )
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
         iteration = iteration_polynomials(self.polynomials, self.ns_steps, (c.a, c.b, c.c))
-        orthogonal = newton_schulz(as_matrix(ahead), iteration, c.eps)
+        orthogonal = yield Orthogonal(as_matrix(ahead), iteration, c.eps, self.products)
         rows, columns = matrix_shape(param.shape)
         matches_rms = self.adjust_lr_fn == "match_rms_adamw"
         kappa = 0.2 * max(rows, columns) ** 0.5 if matches_rms else max(1, rows / columns) ** 0.5

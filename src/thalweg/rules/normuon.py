@@ -10,7 +10,7 @@ Use: hidden matrices, as with Muon, at AdamW's η and λ.
 Avoid: embeddings, heads, norms and biases, as with Muon.
 Source: Li et al. 2025, arXiv:2510.05491, Algorithm 1.
 Departs: Nesterov's momentum, as in the authors' code; the norm in Muon's iteration, as in torch.optim.Muon; the
-polynomials of Polar Express as an option.
+polynomials of Polar Express as an option; the precision of products of matrices, as in Muon.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, count, epsilon, learning_rate, mean_decay, square_decay, switch
 from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import RequestGenerator
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import (
@@ -29,9 +30,10 @@ from thalweg.rules.math.matrices import (
     frobenius_norm,
     iteration_polynomials,
     matrix_shape,
-    newton_schulz,
     polynomial_choice,
+    product_precision,
 )
+from thalweg.rules.math.operations import Orthogonal
 from thalweg.rules.math.roots import as_divisor, root
 
 
@@ -40,7 +42,7 @@ def _rows_shape(rule: Any, shape: torch.Size) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=2):
+class NorMuon(decay.Decoupled, scope="matrix", requests_operations=True, supports_complex=False, min_dims=2):
     """Muon with each row divided by a running root mean square of that row."""
 
     lr: Scalar = learning_rate(1e-3)
@@ -51,6 +53,7 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
     eps: Scalar = epsilon(1e-8, unit="1")
     weight_decay: Scalar = decay.shrinkage()
     polynomials: str = polynomial_choice()
+    products: str = product_precision()
 
     class State:
         buffer = like_param(unit="g", key="momentum_buffer")
@@ -67,10 +70,11 @@ class NorMuon(decay.Decoupled, scope="matrix", supports_complex=False, min_dims=
             shrink=decay.shrink(self),
         )
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         buffer = c.momentum * state.buffer + c.fresh * grad
         ahead = c.fresh * grad + c.momentum * buffer if self.nesterov else buffer
-        orthogonal = newton_schulz(as_matrix(ahead), iteration_polynomials(self.polynomials, self.ns_steps), MIN_NORM)
+        iteration = iteration_polynomials(self.polynomials, self.ns_steps)
+        orthogonal = yield Orthogonal(as_matrix(ahead), iteration, MIN_NORM, self.products)
         v = c.beta2 * state.v + c.fresh2 * (orthogonal * orthogonal).mean(-1, keepdim=True)
         scaled = orthogonal / (root(v) + c.eps)
         # A gradient of zero gives no step. Any other, however small, gives one of full size.

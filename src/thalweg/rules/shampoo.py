@@ -19,6 +19,7 @@ Departs: momentum, an L2 penalty, and roots that may be older than the sums. A s
 dimension larger than N is not scaled and does not count in k, as in Anil et al. 2020, arXiv:2002.09018.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,21 +27,21 @@ import torch
 from torch import Tensor
 
 from thalweg.rules.core.hyper import Range, Scalar, choice, count, epsilon, hyper, learning_rate
+from thalweg.rules.core.matrix_requests import OperationGroup
 from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import RequestGenerator
 from thalweg.rules.core.rule import MAX_DIMS, Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
 from thalweg.rules.math.matrices import (
     averaged_mode_gram,
-    eigenvectors,
-    inverse_root,
     inverse_root_from_eigenpairs,
     matrix_per_dim,
     mode_product,
     normalized,
-    power_iteration,
     rayleigh_quotients,
 )
+from thalweg.rules.math.operations import Eigenbasis, InverseRoot, PowerIteration
 
 
 def _dims(rule: Any, shape: torch.Size) -> list[int]:
@@ -58,7 +59,9 @@ def _initial_sum(rule: Any, size: int, param: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
+class Shampoo(
+    Rule, scope="matrix", requests_operations=True, supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False
+):
     """Gradients multiplied, along each dimension, by an inverse root of the sum of gradient products."""
 
     lr: Scalar = learning_rate(0.1, low=1e-3, high=10.0)
@@ -91,14 +94,16 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
             weight_decay=self.weight_decay,
         )
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         g = decay.coupled(grad, param, c)
         g = g.reshape(grad.shape or (1,))
-        d, dims, updates = g, _dims(self, grad.shape), {}
+        d, dims = g, _dims(self, grad.shape)
+        sums = [averaged_mode_gram(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0) for dim in dims]
+        updates = {f"h{dim}": h for dim, h in zip(dims, sums, strict=True)}
+        if c.updates_roots:
+            update = self._tracked_roots if self.roots == "tracked" else self._roots
+            updates |= yield from update(sums, dims, state, c)
         for dim in dims:
-            updates[f"h{dim}"] = h = averaged_mode_gram(getattr(state, f"h{dim}"), g, dim, 1.0, 1.0)
-            if c.updates_roots:
-                updates |= self._updated_root(h, state, dim, 2 * len(dims), c)
             d = mode_product(d, updates.get(f"root{dim}", getattr(state, f"root{dim}")), dim)
         d, state = d.reshape(grad.shape), state._replace(**updates)
         if self.momentum == 0:
@@ -106,14 +111,25 @@ class Shampoo(Rule, scope="matrix", supports_complex=False, max_dims=MAX_DIMS, s
         b = c.momentum * state.b + d
         return b, state._replace(b=b)
 
-    def _updated_root(self, h: Tensor, state: Any, dim: int, order: int, c: Any) -> dict[str, Tensor]:
-        """Return the root of a dimension, and its eigenvectors if they are stored."""
-        if self.roots != "tracked":
-            dtype = torch.float64 if self.roots == "exact" else h.dtype
-            return {f"root{dim}": inverse_root(h, order, dtype)}
-        h, scale = normalized(h)
-        basis = eigenvectors(h.double()).to(h.dtype) if c.is_first else power_iteration(getattr(state, f"q{dim}"), h)[0]
-        return {
-            f"root{dim}": inverse_root_from_eigenpairs(basis, rayleigh_quotients(h, basis), order, h.dtype, scale),
-            f"q{dim}": basis,
-        }
+    def _roots(self, sums: Sequence[Tensor], dims: Sequence[int], state: Any, c: Any) -> RequestGenerator:
+        """Return the roots of the dimensions, each from eigenvectors of its own."""
+        dtypes = [torch.float64 if self.roots == "exact" else h.dtype for h in sums]
+        order = 2 * len(dims)
+        roots = yield OperationGroup([InverseRoot(h, order, dtype) for h, dtype in zip(sums, dtypes, strict=True)])
+        return {f"root{dim}": root for dim, root in zip(dims, roots, strict=True)}
+
+    def _tracked_roots(self, sums: Sequence[Tensor], dims: Sequence[int], state: Any, c: Any) -> RequestGenerator:
+        """Return the roots of the dimensions, and the eigenvectors that are stored."""
+        scaled = [normalized(h) for h in sums]
+        if c.is_first:
+            bases = yield OperationGroup([Eigenbasis(h, torch.float64) for h, _ in scaled])
+        else:
+            last = (getattr(state, f"q{dim}") for dim in dims)
+            turned = yield OperationGroup([PowerIteration(q, h) for q, (h, _) in zip(last, scaled, strict=True)])
+            bases = [basis for basis, _ in turned]
+        updates = {}
+        for dim, basis, (h, scale) in zip(dims, bases, scaled, strict=True):
+            values = rayleigh_quotients(h, basis)
+            updates[f"q{dim}"] = basis
+            updates[f"root{dim}"] = inverse_root_from_eigenpairs(basis, values, 2 * len(dims), h.dtype, scale)
+        return updates

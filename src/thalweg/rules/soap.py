@@ -30,11 +30,14 @@ import torch
 from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, count, epsilon, hyper, learning_rate, mean_decay, square_decay, switch
+from thalweg.rules.core.matrix_requests import OperationGroup
 from thalweg.rules.core.records import record
+from thalweg.rules.core.reductions import RequestGenerator
 from thalweg.rules.core.rule import MAX_DIMS, Rule
 from thalweg.rules.core.state import like_param
 from thalweg.rules.math import decay
-from thalweg.rules.math.matrices import averaged_mode_gram, eigenvectors, matrix_per_dim, mode_product, power_iteration
+from thalweg.rules.math.matrices import averaged_mode_gram, matrix_per_dim, mode_product
+from thalweg.rules.math.operations import Eigenbasis, PowerIteration
 from thalweg.rules.math.roots import root
 
 
@@ -48,7 +51,15 @@ def _dims(rule: Any, shape: torch.Size) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max_dims=MAX_DIMS, supports_vmap=False):
+class SOAP(
+    Rule,
+    scope="matrix",
+    requests_operations=True,
+    corrects_bias=True,
+    supports_complex=False,
+    max_dims=MAX_DIMS,
+    supports_vmap=False,
+):
     """Adam in the basis of the eigenvectors of Shampoo's matrices."""
 
     lr: Scalar = learning_rate(3e-3)
@@ -92,12 +103,13 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
             shrink=decay.shrink(self) if completed else 1.0,
         )
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> Any:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         dims = _dims(self, grad.shape)
         updates = {f"h{dim}": averaged_mode_gram(getattr(state, f"h{dim}"), grad, dim, c.keep, c.fresh) for dim in dims}
         if c.is_first:
-            bases = {f"q{dim}": eigenvectors(updates[f"h{dim}"]) for dim in dims}
-            return torch.zeros_like(grad), state._replace(**updates, **bases)
+            bases = yield OperationGroup([Eigenbasis(updates[f"h{dim}"]) for dim in dims])
+            updates |= {f"q{dim}": basis for dim, basis in zip(dims, bases, strict=True)}
+            return torch.zeros_like(grad), state._replace(**updates)
         rotated_grad = grad
         for dim in dims:
             rotated_grad = mode_product(rotated_grad, getattr(state, f"q{dim}"), dim)
@@ -106,12 +118,15 @@ class SOAP(Rule, scope="matrix", corrects_bias=True, supports_complex=False, max
         v = c.beta2 * state.v + c.fresh2 * (rotated_grad * rotated_grad)
         v = torch.clamp(v, max=torch.finfo(v.dtype).max)
         d = c.size * m / (root(v) + c.eps)
-        for dim in dims:
-            basis = getattr(state, f"q{dim}")
+        old_bases = [getattr(state, f"q{dim}") for dim in dims]
+        for dim, basis in zip(dims, old_bases, strict=True):
             d = mode_product(d, basis.mT, dim)
-            if c.updates_basis:
-                updates[f"q{dim}"], order = power_iteration(basis, updates[f"h{dim}"])
-                m = mode_product(mode_product(m, basis.mT, dim), updates[f"q{dim}"], dim)
+        if c.updates_basis:
+            iterations = [PowerIteration(basis, updates[f"h{dim}"]) for dim, basis in zip(dims, old_bases, strict=True)]
+            turned = yield OperationGroup(iterations)
+            for dim, old_basis, (new_basis, order) in zip(dims, old_bases, turned, strict=True):
+                updates[f"q{dim}"] = new_basis
+                m = mode_product(mode_product(m, old_basis.mT, dim), new_basis, dim)
                 v = v.index_select(dim, order)
         return d, state._replace(m=m, v=v, **updates)
 

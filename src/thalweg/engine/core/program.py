@@ -15,7 +15,7 @@ from thalweg.engine.core import precision
 from thalweg.engine.core.precision import Rounding
 from thalweg.errors import SettingError
 from thalweg.rules import Rule, record
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor, like_param
 from thalweg.rules.math import hashing
 
@@ -106,9 +106,7 @@ class Program:
             more |= hashing.step_keys(seed, position, step)
         return record(**scalars._asdict(), **more) if more else scalars
 
-    def update(
-        self, param: Tensor, grad: Tensor, state: Any, c: Any, index: Tensor | None = None
-    ) -> ReductionGenerator:
+    def update(self, param: Tensor, grad: Tensor, state: Any, c: Any, index: Tensor | None = None) -> RequestGenerator:
         """Take one step of one tensor, yielding requests for reductions.
 
         Args:
@@ -127,7 +125,7 @@ class Program:
         )
         return precision.round_parameter(value, param.dtype, state, c, index, self.rounding)
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         """Compute the first half of ``update``, for rules that try several step lengths: direction and new state."""
         value = precision.to_compute_dtype(param, state, self.rounding)
         return (
@@ -138,7 +136,7 @@ class Program:
 
     def apply(
         self, param: Tensor, direction: Tensor, state: Any, c: Any, index: Tensor | None = None
-    ) -> ReductionGenerator:
+    ) -> RequestGenerator:
         """Compute the second half of ``update``: new parameter and new state."""
         value = precision.to_compute_dtype(param, state, self.rounding)
         value, state = yield from resolve_reductions(self.rule.apply(value, direction, state, c))
@@ -149,7 +147,7 @@ class Program:
         grad = grad.to(dtype)
         return -grad if self.maximize else grad
 
-    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> ReductionGenerator:
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> RequestGenerator:
         """Compute the parameter at which a second gradient is taken, for rules that need one."""
         value = param.to(precision.compute_dtype(param.dtype))
         perturbed = yield from resolve_reductions(self.rule.perturb(value, self.descent_gradient(grad, value.dtype), c))

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep, unaliased
+from thalweg.engine.core.matrix_batches import answer_in_batches, answer_one_by_one
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import Shards, all_reduce, compute_reduction, max_or_zero, sum_in_double, terms
 from thalweg.rules import Max, Mean, Norm, resolve_reductions
-from thalweg.rules.core.reductions import Reduction, ReductionGenerator
+from thalweg.rules.core.matrix_requests import MatrixRequest
+from thalweg.rules.core.reductions import Reduction, Request, RequestGenerator
 from thalweg.rules.math.roots import root
 
 
@@ -34,16 +36,22 @@ class TensorStep(NamedTuple):
     shards: Shards | None = None
 
 
-def run(steps: Sequence[BatchStep]) -> None:
-    """Take steps in place. Steps of rules over the whole model must be taken in one call."""
-    run_slots([(step, k) for step in steps for k in range(len(step.batch.params))])
+def run(steps: Sequence[BatchStep], *, together: bool = False) -> None:
+    """Take steps in place. Steps of rules over the whole model must be taken in one call.
+
+    Args:
+        steps: The steps.
+        together: See ``update``.
+    """
+    run_slots([(step, k) for step in steps for k in range(len(step.batch.params))], together=together)
 
 
-def run_slots(slots: Sequence[tuple[BatchStep, int]]) -> None:
+def run_slots(slots: Sequence[tuple[BatchStep, int]], *, together: bool = False) -> None:
     """Take steps of single parameters in place.
 
     Args:
         slots: The step of a batch, and the index of a parameter in that batch.
+        together: See ``update``.
     """
     slots = [
         (step, k)
@@ -62,25 +70,31 @@ def run_slots(slots: Sequence[tuple[BatchStep, int]]) -> None:
         )
         for step, k in slots
     )
-    for (step, k), (param, state) in zip(slots, update(items), strict=True):
+    for (step, k), (param, state) in zip(slots, update(items, together=together), strict=True):
         targets = [step.batch.params[k], *step.batch.state(k)]
         for target, result in zip(targets, unaliased([param, *state], targets), strict=True):
             target.copy_(result)
 
 
-def update(items: Iterable[TensorStep]) -> Iterator[tuple[Tensor, Any]]:
+def update(items: Iterable[TensorStep], *, together: bool = False) -> Iterator[tuple[Tensor, Any]]:
     """Compute the new parameter and state of each item, in order, without writing the inputs.
 
     Items are read and results yielded one by one, so that the temporaries of one tensor are freed before those of the
     next one are made. Only rules that look over the whole model need all tensors at once.
+
+    Args:
+        items: The steps.
+        together: If true, all tensors advance at once, and operations on matrices are answered in batches.
     """
     remaining = iter(items)
     for first in remaining:
-        members = [first, *remaining] if first.program.rule.traits.scope == "model" else [first]
-        yield from run_in_lockstep([_begin(item) for item in members], [item.shards for item in members])
+        members = [first, *remaining] if together or first.program.rule.traits.scope == "model" else [first]
+        yield from run_in_lockstep(
+            [_begin(item) for item in members], [item.shards for item in members], in_batches=together
+        )
 
 
-def _begin(item: TensorStep) -> ReductionGenerator:
+def _begin(item: TensorStep) -> RequestGenerator:
     return item.program.update(item.param, item.grad, item.state, item.coefficients, element_index(item))
 
 
@@ -105,9 +119,12 @@ def perturbed_parameters(items: Iterable[TensorStep]) -> list[Tensor]:
 
 
 def run_in_lockstep(
-    generators: Sequence[ReductionGenerator], shards: Sequence[Shards | None] | None = None
+    generators: Sequence[RequestGenerator],
+    shards: Sequence[Shards | None] | None = None,
+    *,
+    in_batches: bool = False,
 ) -> list[Any]:
-    """Run generators in lockstep and send them the reductions that they request, a round at a time.
+    """Run generators in lockstep and send them the results that they request, a round at a time.
 
     A generator that requests a reduction over the model waits until every other one requests one too, or has ended. The
     reductions of a part of the model come before those of more of it, which are requested around them.
@@ -115,23 +132,31 @@ def run_in_lockstep(
     Args:
         generators: One for each tensor.
         shards: The placement of each tensor over processes. Defaults to whole tensors.
+        in_batches: If true, the operations on matrices of a round are answered in batches, else one by one.
 
     Returns:
         The return value of each generator, in order.
     """
+    answer = answer_in_batches if in_batches else answer_one_by_one
     shards = shards or [None] * len(generators)
     returned: list[Any] = [None] * len(generators)
     results: dict[int, Any] = dict.fromkeys(range(len(generators)))
-    requests: dict[int, Reduction] = {}
+    requests: dict[int, Request] = {}
     while results:
         for index, result in results.items():
             try:
                 requests[index] = generators[index].send(result)
             except StopIteration as stop:
                 returned[index] = stop.value
-        local = {index: request for index, request in requests.items() if request.over == "tensor"}
-        results = {index: compute_reduction(request, shards[index]) for index, request in local.items()}
-        results = results or _reduce_innermost(requests, shards)
+        on_matrices = {index: request for index, request in requests.items() if isinstance(request, MatrixRequest)}
+        reductions = {index: request for index, request in requests.items() if not isinstance(request, MatrixRequest)}
+        results = {
+            index: compute_reduction(request, shards[index])
+            for index, request in reductions.items()
+            if request.over == "tensor"
+        }
+        # Operations wait until no tensor has reductions of its own left, so that more of them are answered at once.
+        results = results or answer(on_matrices) or _reduce_innermost(reductions, shards)
         requests = {index: request for index, request in requests.items() if index not in results}
     return returned
 

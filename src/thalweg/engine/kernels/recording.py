@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg.engine.core.program import Program
-from thalweg.rules.core.reductions import Reduction, ReductionGenerator
+from thalweg.rules.core.matrix_requests import MatrixRequest
+from thalweg.rules.core.reductions import Reduction, Request, RequestGenerator
 
 # Sizes of the dimensions of recorded tensors. None is 1, which broadcasts, and no two are equal, so that a reshaped or
 # transposed tensor is not mistaken for the original.
@@ -115,8 +116,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
             raise UnknownOperationError(f"a tensor of shape {tuple(shape)} for a parameter of {tuple(self.shape)}")
         return tuple(size > 1 for size in padded)
 
-    def reduce(self, request: Reduction) -> Tensor:
+    def reduce(self, request: Request) -> Tensor:
         """Record a request; return its result, of one element where the engine's has no dimensions."""
+        if isinstance(request, MatrixRequest):
+            raise UnknownOperationError(f"the request {type(request).__name__}, on whole matrices")
         dims = request.dim if isinstance(request.dim, tuple) else (request.dim,)
         if not dims or not request.tensor.dtype.is_floating_point:
             raise UnknownOperationError(f"a {type(request).__name__} of {request.tensor.dtype} along {request.dim}")
@@ -199,7 +202,7 @@ def record(program: Program, dtype: torch.dtype, num_dims: int = 1, *, larger: i
     )
 
 
-def _run(generator: ReductionGenerator, recorder: _Recorder) -> Any:
+def _run(generator: RequestGenerator, recorder: _Recorder) -> Any:
     """Run a program to its end; return its result."""
     result = None
     try:

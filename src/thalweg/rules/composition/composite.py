@@ -17,7 +17,7 @@ from thalweg.rules.composition.split import Split
 from thalweg.rules.composition.wrapper import unwrap
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import Record
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions, within_part
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions, within_part
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import StateTensor
 from thalweg.rules.core.traits import Traits
@@ -154,13 +154,13 @@ class CompositeRule(Rule):
     def model_coefficients(self, step: int, model_lr: float) -> dict[str, Any]:
         return self.current.model_coefficients(step, model_lr)
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         return (yield from self._within_member(self.current.direction(param, grad, state, c)))
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> RequestGenerator:
         return (yield from self._within_member(self.current.apply(param, direction, state, c)))
 
-    def _within_member(self, result: Any) -> ReductionGenerator:
+    def _within_member(self, result: Any) -> RequestGenerator:
         """Run a step of the current rule; its reductions over the model cover its own parameters alone."""
         return (yield from within_part(resolve_reductions(result), self.member_names[self.current_index]))
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 from thalweg.rules.core.rule import StepResult
 from thalweg.rules.core.state import copy_of_param
 
@@ -56,7 +56,7 @@ class ParameterAverage(Wrapper, recurrent_scalars={"model_steps": 0.0, "average_
     def gradient(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> StepResult:
         return grad, state._replace(average=self.evaluation_point(param, state, c))
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> RequestGenerator:
         param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         return param, state._replace(average=c.average_keep * state.average + c.average_fresh * param)
 

@@ -12,7 +12,7 @@ Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon (Q, K and V are or
 Departs: by rows, by columns or as a stack; the source has Q, K and V alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,8 +23,9 @@ from torch import Tensor
 from thalweg.errors import SettingError
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import count, switch
+from thalweg.rules.core.matrix_requests import MatrixRequest, OperationGroup
 from thalweg.rules.core.records import Record
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import Request, RequestGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor
 from thalweg.rules.core.traits import Traits
 
@@ -109,10 +110,10 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
 
         return {name: stacked(tensor) for name, tensor in layout.items()}
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         return (yield from self._map(self.inner.direction, param, grad, state, c))
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> RequestGenerator:
         return (yield from self._map(self.inner.apply, param, direction, state, c))
 
     def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Record:
@@ -139,9 +140,7 @@ class Split(Wrapper, scope="tensor", supports_complex=False):
         layout = self.inner.layout(shape).items()
         return [name for name, tensor in layout if name in state._fields and not tensor.shared]
 
-    def _map(
-        self, function: Callable[..., Any], first: Tensor, second: Tensor, state: Any, c: Any
-    ) -> ReductionGenerator:
+    def _map(self, function: Callable[..., Any], first: Tensor, second: Tensor, state: Any, c: Any) -> RequestGenerator:
         """Call a function for the blocks of two tensors, side by side, and join the results."""
         first_blocks, second_blocks = self._blocks(first), self._blocks(second)
         if len(first_blocks) == 1 and not self.stacked:
@@ -169,26 +168,37 @@ def state_of_block(state: Any, names: list[str], k: int) -> Any:
     return state._replace(**{name: getattr(state, name)[k] for name in names})
 
 
-def in_lockstep(generators: Sequence[ReductionGenerator]) -> ReductionGenerator:
+def in_lockstep(generators: Sequence[RequestGenerator]) -> RequestGenerator:
     """Run the generators of several blocks side by side and return their results.
 
-    What they reduce over the model is one request, for all blocks.
+    What they reduce over the model is one request, for all blocks; so are operations on matrices.
     """
     results: list[Any] = [None] * len(generators)
     replies: dict[int, Any] = dict.fromkeys(range(len(generators)))
     while replies:
-        requests = {}
+        requests: dict[int, Request] = {}
         for k, reply in replies.items():
             try:
                 requests[k] = generators[k].send(reply)
             except StopIteration as stop:
                 results[k] = stop.value
         replies = {}
-        over_model = {k: request for k, request in requests.items() if request.over == "model"}
+        on_matrices = {k: request for k, request in requests.items() if isinstance(request, MatrixRequest)}
+        reductions = {k: request for k, request in requests.items() if not isinstance(request, MatrixRequest)}
+        over_model = {k: request for k, request in reductions.items() if request.over == "model"}
         if over_model:
             first = next(iter(over_model.values()))
             joined = torch.cat([request.tensor.flatten() for request in over_model.values()])
             replies = dict.fromkeys(over_model, (yield replace(first, tensor=joined)))
-        for k in requests.keys() - over_model.keys():
-            replies[k] = yield requests[k]
+        if on_matrices:
+            replies |= yield from _request_together(on_matrices)
+        for k in reductions.keys() - over_model.keys():
+            replies[k] = yield reductions[k]
     return results
+
+
+def _request_together(requests: Mapping[int, MatrixRequest]) -> RequestGenerator:
+    """Request the operations of all requests as one group; return the result of each request."""
+    members = [operation for request in requests.values() for operation in request.operations]
+    results = iter((yield OperationGroup(members)))
+    return {k: request.result([next(results) for _ in request.operations]) for k, request in requests.items()}

@@ -23,7 +23,7 @@ from thalweg.errors import SettingError, shown
 from thalweg.rules.composition.compatibility import IMPLIED_TRAITS, Effect, check_compatibility
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import Record, record
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 from thalweg.rules.core.rule import Rule, StepResult
 from thalweg.rules.core.state import StateTensor
 from thalweg.rules.core.traits import Traits
@@ -177,14 +177,14 @@ class Wrapper(Rule):
         """Return the gradient that the inner rule receives, and the new state. May yield reductions."""
         return grad, state
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         grad, state = yield from resolve_reductions(self.gradient(param, grad, state, c))
         return (yield from resolve_reductions(self.inner.direction(param, grad, state, c)))
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> StepResult:
         return self.inner.apply(param, direction, state, c)
 
-    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Tensor | ReductionGenerator:
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Tensor | RequestGenerator:
         return self.inner.perturb(param, grad, c)
 
     def update_curvature(self, state: Any, curvature: Tensor, c: Any) -> Record:

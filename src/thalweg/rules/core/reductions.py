@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from thalweg.rules.core.matrix_requests import MatrixRequest
+
 
 @dataclass(frozen=True)
 class Sum:
@@ -110,17 +112,20 @@ class Norm:
 
 
 Reduction = Sum | Mean | Max | Norm
-ReductionGenerator = Generator[Reduction, Any, Any]  # yields requests, receives their results, returns a value
+ReductionGenerator = Generator[Reduction, Any, Any]  # yields reductions, receives their results, returns a value
+
+Request = Reduction | MatrixRequest  # what a rule may request of the engine
+RequestGenerator = Generator[Request, Any, Any]  # yields requests, receives their results, returns a value
 
 
-def resolve_reductions(result: Any) -> ReductionGenerator:
-    """Run the result of a ``direction`` or ``apply``, which may be a value or a generator of reductions.
+def resolve_reductions(result: Any) -> RequestGenerator:
+    """Run the result of a ``direction`` or ``apply``, which may be a value or a generator of requests.
 
     Args:
-        result: A value, or a generator that yields reductions and returns a value.
+        result: A value, or a generator that yields reductions and matrix operations and returns a value.
 
     Yields:
-        The reductions of the generator.
+        The requests of the generator.
 
     Returns:
         The value.
@@ -128,7 +133,7 @@ def resolve_reductions(result: Any) -> ReductionGenerator:
     return (yield from result) if inspect.isgenerator(result) else result
 
 
-def within_part(generator: ReductionGenerator, name: str) -> ReductionGenerator:
+def within_part(generator: RequestGenerator, name: str) -> RequestGenerator:
     """Run a generator; limit its reductions over the model to the tensors of one member of a composite.
 
     Args:
@@ -144,6 +149,6 @@ def within_part(generator: ReductionGenerator, name: str) -> ReductionGenerator:
             request = generator.send(result)
         except StopIteration as stop:
             return stop.value
-        if request.over == "model":
+        if not isinstance(request, MatrixRequest) and request.over == "model":
             request = replace(request, part=(name, *request.part))
         result = yield request

@@ -10,7 +10,8 @@ A rule is a frozen dataclass. Its fields are hyperparameters; its methods are pu
 a schedule does not recompile a kernel, and a population of settings is one program. Static hyperparameters
 (``amsgrad``) and the layout of the state are read from ``self``: they select the program.
 
-``direction`` and ``apply`` may be generators that yield reductions (see `reductions`); the engine sends the results.
+``direction`` and ``apply`` may be generators that yield requests: reductions (see `reductions`) and operations on
+matrices (see `matrix_requests`). The engine sends the results.
 """
 
 from collections.abc import Hashable, Mapping
@@ -24,14 +25,14 @@ from torch import Tensor
 from thalweg.errors import KeywordError, nearest, shown
 from thalweg.rules.core.hyper import Hyper
 from thalweg.rules.core.records import Record, record
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor
 from thalweg.rules.core.traits import Traits
 
 MAX_DIMS = 6  # of a parameter, for rules that declare a state tensor for each dimension
 
-# The result of `direction` and `apply`: a tensor and the new state, or a generator that yields reductions first.
-StepResult = tuple[Tensor, Record] | ReductionGenerator
+# The result of `direction` and `apply`: a tensor and the new state, or a generator that yields requests first.
+StepResult = tuple[Tensor, Record] | RequestGenerator
 
 
 @cache
@@ -256,7 +257,7 @@ class Rule:
         return {}
 
     def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> StepResult:
-        """Return the step before learning rate and decay, and the new state. May yield reductions.
+        """Return the step before learning rate and decay, and the new state. May yield requests.
 
         Args:
             param: The parameter.
@@ -267,18 +268,18 @@ class Rule:
         raise NotImplementedError
 
     def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> StepResult:
-        """Return the new parameter, θ - η d by default, and the new state. May yield reductions."""
+        """Return the new parameter, θ - η d by default, and the new state. May yield requests."""
         return param - c.lr * direction, state
 
-    def update(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
-        """Run one step of one tensor: yield its reductions and return the new parameter and the new state."""
+    def update(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
+        """Run one step of one tensor: yield its requests and return the new parameter and the new state."""
         direction, state = yield from resolve_reductions(self.direction(param, grad, state, c))
         return (yield from resolve_reductions(self.apply(param, direction, state, c)))
 
-    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Tensor | ReductionGenerator:
+    def perturb(self, param: Tensor, grad: Tensor, c: Any) -> Tensor | RequestGenerator:
         """Return the parameter at which the second gradient is evaluated, for rules that need one.
 
-        May yield reductions.
+        May yield requests.
         """
         raise NotImplementedError
 

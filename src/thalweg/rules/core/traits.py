@@ -63,6 +63,7 @@ class Traits:
         needs: The requirement of a step beside the gradient.
         needs_whole_matrices: Every parameter must be a whole matrix. ``scope`` does not say this, since a wrapper may
             widen it.
+        requests_operations: The rule requests operations on matrices that the engine may answer in batches.
         supports_sparse: Sparse gradients are supported, as in ``torch.optim``.
         lazy_sparse: A step with a sparse gradient changes neither the elements that it does not hold nor their state.
         supports_complex: Complex parameters are treated as pairs of real numbers. False if dimensions have a meaning.
@@ -98,6 +99,7 @@ class Traits:
     scope: Scope = trait("elementwise", _widest)
     needs: Needs = trait("gradient", _outermost_need)
     needs_whole_matrices: bool = trait(False, any)
+    requests_operations: bool = trait(False, any)
     supports_sparse: bool = trait(False, all)
     lazy_sparse: bool = trait(False, all)
     supports_complex: bool = trait(True, all)

@@ -4,6 +4,7 @@ A parameter with more than two dimensions, such as a convolution, becomes a matr
 others). All functions accept batches of matrices, with the batch dimensions in front.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,8 +23,11 @@ MIN_NORM = 1e-7  # the smallest divisor that normalizes a matrix
 # Rows of a symmetric product that are computed at once: fewer are slow in a BLAS, more compute what can be mirrored.
 STRIP_ROWS = 192
 # Steps of the iteration for each multiplication of a long matrix. More steps lose digits: in float32 three are as exact
-# as one for all singular values, and five are up to a hundred times less exact.
+# as one for all singular values, and five are up to a hundred times less exact. In 16 bits two are as exact as one, and
+# three err up to 2.4 times as much (measured with rounding after each product, for the spectra of `test_precision`).
 _STEPS_PER_PRODUCT = 3
+_STEPS_PER_PRODUCT_16_BITS = 2
+HALVES = (torch.bfloat16, torch.float16)
 _LARGEST_DIAGONAL = 0.5  # of a gram matrix, as a share of the largest number: a rounded sum must not overflow
 _LONG_RATIO = 1.5  # columns per row from which on this multiplies less (measured: 0.85 of the time at 2, 0.65 at 4)
 
@@ -31,6 +35,22 @@ _LONG_RATIO = 1.5  # columns per row from which on this multiplies less (measure
 def polynomial_choice() -> Any:
     """Declare the polynomials of the iteration: a field of a rule's dataclass."""
     return choice("jordan", "polar-express", doc="whose polynomials the iteration takes")
+
+
+def product_precision() -> Any:
+    """Declare the precision of the iteration's products of matrices: a field of a rule's dataclass."""
+    return choice("auto", "float32", "bfloat16", "float16", doc="precision of products of matrices")
+
+
+def product_dtype(products: str, matrix: Tensor) -> torch.dtype:
+    """Return the dtype to which products are rounded.
+
+    ``"auto"`` is the dtype of the matrix, except that it is float16 for float32 on CUDA: by its data sheet an H100
+    multiplies 16 bits 15 times as fast as float32. The error of float16 is an eighth of that of bfloat16 (measured).
+    """
+    if products != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[products]
+    return torch.float16 if matrix.dtype == torch.float32 and matrix.device.type == "cuda" else matrix.dtype
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
@@ -50,44 +70,110 @@ def iteration_polynomials(
     return polar_express(num_steps) if name == "polar-express" else [jordan] * num_steps
 
 
-def newton_schulz(matrix: Tensor, polynomials: Sequence[Sequence[Any]], eps: Any) -> Tensor:
+def newton_schulz(
+    matrix: Tensor, polynomials: Sequence[Sequence[Any]], eps: Any, products: torch.dtype | None = None
+) -> Tensor:
     """Orthogonalize a matrix U S Vᵀ approximately: return U Vᵀ with singular values near 1.
 
     The iteration is X ← a X + (b X Xᵀ + c (X Xᵀ)²) X on the smaller side, and starts from the matrix over its norm. For
     a long X several steps are computed from X Xᵀ alone (Amsel et al. 2025, arXiv:2505.16932, Algorithm 4, with
     restarts).
+
+    Args:
+        matrix: The matrix, of shape ``(..., rows, columns)``.
+        polynomials: The coefficients (a, b, c) of each step.
+        eps: The smallest divisor that normalizes the matrix.
+        products: The dtype to which every product is rounded. Defaults to that of the matrix, which the result has.
     """
+    products = products or matrix.dtype
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
     x = x / torch.clamp(frobenius_norm(x), min=eps)
-    num_steps = _STEPS_PER_PRODUCT if x.shape[-1] > _LONG_RATIO * x.shape[-2] else 1
+    x = _rounded(_cast(x, _held_dtype(products, x.device)), products)
+    steps_per_product = _STEPS_PER_PRODUCT_16_BITS if products in HALVES else _STEPS_PER_PRODUCT
+    num_steps = steps_per_product if x.shape[-1] > _LONG_RATIO * x.shape[-2] else 1
     for start in range(0, len(polynomials), num_steps):
-        x = _left_factor(gram(x), polynomials[start : start + num_steps]) @ x
+        steps = polynomials[start : start + num_steps]
+        if _fuses_sums(x) and not any(isinstance(number, Tensor) for number in itertools.chain(*steps)):
+            x = _fused_steps(x, steps)
+        else:
+            x = _rounded(_left_factor(_rounded(gram(x), products), steps, products) @ x, products)
+    x = _cast(x, matrix.dtype)
     return x.mT if tall else x
+
+
+def _held_dtype(products: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of tensors that hold products rounded to a dtype: a CPU multiplies in float32."""
+    return torch.float32 if products in HALVES and device.type == "cpu" else products
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a dtype, without a call if it has it: under vmap such a call takes microseconds."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor rounded to a dtype, in its own dtype."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype).to(tensor.dtype)
 
 
 def frobenius_norm(matrix: Tensor) -> Tensor:
     """Return the norm of a matrix, of shape (..., 1, 1), even if squares are too large or too small for the dtype."""
-    largest = matrix.abs().amax((-2, -1), keepdim=True)
-    scale = as_divisor(largest)
+    scale = as_divisor(_largest(matrix))
     return scale * torch.linalg.matrix_norm(matrix / scale, keepdim=True)
 
 
-def _left_factor(square: Tensor, polynomials: Sequence[Sequence[Any]]) -> Tensor:
+def _largest(matrix: Tensor) -> Tensor:
+    """Return the size of the largest element, of shape (..., 1, 1)."""
+    if matrix.device.type == "cpu":  # where the norm below takes five times as long
+        return matrix.abs().amax((-2, -1), keepdim=True)
+    return torch.linalg.vector_norm(matrix, torch.inf, dim=(-2, -1), keepdim=True)
+
+
+def _left_factor(square: Tensor, polynomials: Sequence[Sequence[Any]], products: torch.dtype) -> Tensor:
     """Return the matrix by which several steps multiply X from the left, computed from X Xᵀ alone."""
-    product = factor = _quadratic(square, polynomials[0])
+    product = factor = _rounded(_quadratic(square, polynomials[0]), products)
     for polynomial in polynomials[1:]:
-        square = factor @ square @ factor  # X Xᵀ after the last step
-        factor = _quadratic(square, polynomial)
-        product = factor @ product
+        square = _rounded(_rounded(factor @ square, products) @ factor, products)  # X Xᵀ after the last step
+        factor = _rounded(_quadratic(square, polynomial), products)
+        product = _rounded(factor @ product, products)
     return product
 
 
 def _quadratic(square: Tensor, polynomial: Sequence[Any]) -> Tensor:
     """Return the matrix by which one step multiplies X: a + b X Xᵀ + c (X Xᵀ)²."""
     a, b, c = polynomial
-    identity = torch.eye(square.shape[-1], dtype=square.dtype, device=square.device)
-    return a * identity + b * square + c * gram(square)
+    wide = torch.float32 if square.dtype in HALVES else square.dtype  # so that the sums are rounded once
+    identity = torch.eye(square.shape[-1], dtype=wide, device=square.device)
+    return _cast(a * identity + b * _cast(square, wide) + c * _cast(gram(square), wide), square.dtype)
+
+
+def _fuses_sums(x: Tensor) -> bool:
+    """Return True if sums are cheaper as parts of products: not on a CPU, which computes half of symmetric products."""
+    return x.device.type != "cpu"
+
+
+def _fused_steps(x: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
+    """Return X after several steps, with sums as parts of products, so that they cost nothing and are rounded once.
+
+    A step multiplies X by a I + Z. The identity is not added to Z: the diagonal would be rounded twice, which makes the
+    error three times as large in 16 bits. Only the first of several steps needs the sum, with half of that effect.
+    """
+    multiply_add = torch.baddbmm if x.dim() == 3 else torch.addmm
+    (a, b, c), *later = polynomials
+    square = x @ x.mT
+    z = multiply_add(square, square, square, beta=b, alpha=c)
+    if not later:
+        return multiply_add(x, z, x, beta=a)
+    factor = z.clone()
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    for polynomial in later:
+        half = multiply_add(square, square, z, beta=a)
+        square = multiply_add(half, z, half, beta=a)  # X Xᵀ after the last step
+        a, b, c = polynomial
+        z = multiply_add(square, square, square, beta=b, alpha=c)
+        factor = multiply_add(factor, z, factor, beta=a)
+    return factor @ x
 
 
 def inverse_root_from_eigenpairs(
@@ -120,7 +206,7 @@ def normalized(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     The elements are then below 2, so neither its eigenvalues nor products with it overflow, and no digit is lost.
     """
-    exponent = torch.frexp(matrix.abs().amax((-2, -1), keepdim=True)).exponent
+    exponent = torch.frexp(_largest(matrix)).exponent
     scale = torch.ldexp(torch.ones_like(exponent, dtype=matrix.dtype), exponent - 1)
     return matrix / scale, scale
 
@@ -152,10 +238,11 @@ def power_iteration(basis: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns the new eigenvectors and the permutation that sorts the old ones by descending estimates of eigenvalues.
     """
-    product = (matrix / as_divisor(matrix.abs().amax())) @ basis  # so that no number is near the limits of a dtype
+    product = (matrix / as_divisor(_largest(matrix))) @ basis  # so that no number is near the limits of a dtype
     order = torch.argsort((basis * product).sum(-2), descending=True)
+    columns = torch.take_along_dim(product, order.unsqueeze(-2), -1)
     # The Q of a QR decomposition. `torch.linalg.qr` would compute R too, which takes a tenth to a third of its time.
-    return torch.linalg.householder_product(*torch.geqrf(product.index_select(-1, order))), order
+    return torch.linalg.householder_product(*torch.geqrf(columns)), order
 
 
 def mode_product(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
@@ -168,18 +255,21 @@ def _exploits_symmetry(x: Tensor) -> bool:
     return x.shape[-2] >= 2 * STRIP_ROWS and x.device.type == "cpu"
 
 
-def _strips(x: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+def _strips(x: Tensor, strip_rows: int = STRIP_ROWS) -> Iterator[tuple[slice, slice, slice]]:
     """Yield strips of X Xᵀ that reach from the left past the diagonal: (rows, columns, columns to mirror)."""
-    for first in range(0, x.shape[-2], STRIP_ROWS):
-        yield slice(first, first + STRIP_ROWS), slice(0, first + STRIP_ROWS), slice(0, first)
+    for first in range(0, x.shape[-2], strip_rows):
+        yield slice(first, first + strip_rows), slice(0, first + strip_rows), slice(0, first)
 
 
 def gram(x: Tensor) -> Tensor:
     """Return X Xᵀ. Little more than half of it is computed if that takes less time."""
-    if not _exploits_symmetry(x):
-        return x @ x.mT
+    return gram_by_strips(x) if _exploits_symmetry(x) else x @ x.mT
+
+
+def gram_by_strips(x: Tensor, strip_rows: int = STRIP_ROWS) -> Tensor:
+    """Return X Xᵀ, computed in strips of rows that end at the diagonal; the rest is mirrored."""
     product = x.new_empty(*x.shape[:-1], x.shape[-2])
-    for rows, columns, mirrored in _strips(x):
+    for rows, columns, mirrored in _strips(x, strip_rows):
         strip = x[..., rows, :] @ x[..., columns, :].mT
         product[..., rows, columns] = strip
         product[..., mirrored, rows] = strip[..., mirrored].mT

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
-from thalweg.rules.core.reductions import Mean, ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import Mean, RequestGenerator, resolve_reductions
 
 _MIN_SHARE = 1e-3
 
@@ -29,7 +29,7 @@ class Cautious(Wrapper, scope="tensor"):
 
     effects = frozenset({"masks direction"})
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         d, state = yield from resolve_reductions(self.inner.direction(param, grad, state, c))
         agrees = (d * grad > 0).to(d.dtype)
         share = yield Mean(agrees)

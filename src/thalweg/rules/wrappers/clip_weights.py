@@ -18,7 +18,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,6 @@ class ClipWeights(Wrapper):
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"bound": self.largest, "opposite_bound": -self.largest}
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> RequestGenerator:
         param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         return torch.clamp(param, min=c.opposite_bound, max=c.bound), state

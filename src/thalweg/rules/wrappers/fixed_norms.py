@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 from thalweg.rules.math.units import unit_norm
 
 
@@ -29,7 +29,7 @@ class FixedNorms(Wrapper, scope="tensor", supports_complex=False):
 
     effects = frozenset({"moves parameters", "bounds parameters", "preserves norms", "may exceed bounds"})
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> RequestGenerator:
         norm = yield from unit_norm(param)
         param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         if param.dim() < 2:

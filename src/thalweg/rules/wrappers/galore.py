@@ -23,7 +23,7 @@ from torch import Tensor
 from thalweg.errors import SettingError
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, count, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 from thalweg.rules.core.state import StateTensor, of_shape
 from thalweg.rules.math.matrices import as_matrix, has_nonfinite, matrix_shape
 
@@ -82,7 +82,7 @@ class GaLore(Wrapper, scope="matrix", supports_vmap=False, supports_complex=Fals
     def own_coefficients(self, step: int) -> dict[str, Any]:
         return {"updates_projector": float((step - 1) % self.update_gap == 0), "scale": self.scale}
 
-    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def direction(self, param: Tensor, grad: Tensor, state: Any, c: Any) -> RequestGenerator:
         if param.dim() < 2:
             return (yield from resolve_reductions(self.inner.direction(param, grad, state, c)))
         matrix = as_matrix(grad)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.core.reductions import ReductionGenerator, resolve_reductions
+from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions
 from thalweg.rules.core.state import copy_of_param
 
 
@@ -39,7 +39,7 @@ class Lookahead(Wrapper):
         synchronizes = float(step % round(float(self.every)) == 0)
         return {"slow_step": synchronizes * self.slow_step, "slow_share": synchronizes, "fast_share": 1 - synchronizes}
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> RequestGenerator:
         param, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         slow = state.slow + c.slow_step * (param - state.slow)
         return c.fast_share * param + c.slow_share * slow, state._replace(slow=slow)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from thalweg.rules.composition.wrapper import Wrapper
 from thalweg.rules.core.hyper import Scalar, hyper
-from thalweg.rules.core.reductions import Norm, ReductionGenerator, Sum, resolve_reductions
+from thalweg.rules.core.reductions import Norm, ReductionGenerator, RequestGenerator, Sum, resolve_reductions
 from thalweg.rules.core.state import like_param, of_shape
 from thalweg.rules.math.roots import hypot
 
@@ -85,7 +85,7 @@ class Mechanic(
         s = (c.s_share * m + r) / (slope_norm + c.s_eps)
         return grad, state._replace(scales=s, largest_slope=m, slope_norm=slope_norm, reward=r)
 
-    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> ReductionGenerator:
+    def apply(self, param: Tensor, direction: Tensor, state: Any, c: Any) -> RequestGenerator:
         target, state = yield from resolve_reductions(self.inner.apply(param, direction, state, c))
         delta, scale = state.delta + (target - param), state.scales.sum()
         return param + (scale * delta - state.scale * state.delta), state._replace(delta=delta, scale=scale)
