@@ -22,6 +22,10 @@ from thalweg.bench.sets import SETS, SETS_FOR_DEVICE
 from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # for the parts of `make gpu`
+
+from benchmarks.gpu.parts import PARTS  # noqa: E402
+
 RECORDS = ROOT / "benchmarks" / "records"
 SOURCES = ROOT / "src" / "thalweg"
 DOCUMENTS = (
@@ -584,7 +588,8 @@ def predicted_floors() -> str:
 
 def gpu_line() -> str:
     """Return the state of the proofs on a GPU: the records that exist, or that there are none."""
-    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("gpu_*.json"))]
+    files = [RECORDS / f"gpu_{name}.json" for name in PARTS]
+    records = [json.loads(file.read_text()) for file in files if file.exists()]
     measured = [record for record in records if not record["stub"] and record["outcome"] == "finished"]
     if not measured:
         return (
@@ -605,9 +610,6 @@ def gpu_line() -> str:
 
 def gpu_parts() -> str:
     """Return the parts of `make gpu`."""
-    sys.path.insert(0, str(ROOT))
-    from benchmarks.gpu.parts import PARTS
-
     rows = [[f"`{name}`", part.content, f"{part.seconds} s"] for name, part in PARTS.items()]
     return "\n".join(table_lines(["part", "content", "at most"], rows))
 

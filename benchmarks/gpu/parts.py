@@ -13,6 +13,7 @@ class Part(NamedTuple):
         needs: Modules that it imports. It is skipped if one is missing.
         placeholders: Modules that stand behind a placeholder if they are missing.
         module: The module of the part, if it is not the one of its name here.
+        only_by_name: True if it runs only when it is named, as it answers no question of users.
     """
 
     content: str
@@ -21,6 +22,7 @@ class Part(NamedTuple):
     needs: tuple[str, ...] = ()
     placeholders: tuple[str, ...] = ()
     module: str = ""
+    only_by_name: bool = False
 
 
 REFERENCES = ("prodigyopt", "schedulefree")  # `cases` imports them; only tests on the CPU compare with them
@@ -58,4 +60,9 @@ PARTS: dict[str, Part] = {
         "steps of all rules with rivals, on five models: time, host time, bandwidth, memory, waits, graphs", 125
     ),
     "tune": Part("sizes and hints of the kernels that change their speed alone", 35),
+    "limits": Part(
+        "sizes from which stacks and strips of matrices pay, and the rate of products (only if it is named)",
+        240,
+        only_by_name=True,
+    ),
 }

@@ -85,6 +85,7 @@ def test_a_part_that_hangs_is_ended_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "_GRACE_S", 0)
+    monkeypatch.setattr(runner, "_STUB_FACTOR", 1)
     record = run_module("hanging", HANGING, 6, tmp_path, monkeypatch)
     assert record["outcome"] == "timed out"
     if child := record["results"].get("child"):  # a slow machine may not have come so far
