@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.engine.eager import loop
-from thalweg.rules import Mean, Sum
+from thalweg.rules import Max, Mean, Norm, Sum
 
 
 def test_tensors_advance_a_reduction_at_a_time() -> None:
@@ -56,3 +59,12 @@ def test_all_tensors_must_request_the_same_over_the_model() -> None:
 def test_half_precisions_compute_in_float32() -> None:
     assert compute_dtype(torch.bfloat16) == compute_dtype(torch.float16) == torch.float32
     assert compute_dtype(torch.float64) == torch.float64
+
+
+@pytest.mark.parametrize("kind", [Sum, Mean, Norm, Max])
+def test_a_model_on_two_devices_has_one_sum(kind: Any) -> None:
+    with FakeTensorMode():
+        requests = {k: kind(torch.ones(3, device=f"cuda:{k}"), over="model") for k in range(2)}
+        results = loop.reduce_over_model(requests, [None, None])
+    assert [results[k].device for k in range(2)] == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert [results[k].dtype for k in range(2)] == [torch.float32, torch.float32]

@@ -6,7 +6,7 @@
                 accelerators also rules that request operations on matrices, which are answered in batches
     loop        all other batches: tensor by tensor; the tensors of a rule over the whole model step in lockstep
 
-A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the same bits as `loop`, the reference. So
+A kernel is made from the rule itself, in C or CUDA. `compiled` and `flat` get the same bits as the reference `loop`. So
 by default an elementwise rule starts at once on the eager backend `flat`, its kernel is compiled in the background, and
 `compiled` takes over at the step at which the kernel is ready. `batched` agrees with the loop up to the last digits.
 Sparse gradients are stepped row by row (`eager.sparse`), and gradients of another dtype than their parameters on an
@@ -136,6 +136,8 @@ class BatchRunner:
             return self._choose_eager("until its kernel has been compiled in the background")
         if self._kernel is None:
             return self.choice
+        if _is_capturing(self.batch):  # to bind a kernel uploads tables, which a graph cannot hold
+            return self._choose_eager("a graph was being captured when its kernel was ready")
         try:
             self.bound_kernel = self._kernel.result().bind(self.batch)
             self.choice = BackendChoice("compiled", self._why_compiled())
@@ -245,6 +247,10 @@ def _run_shared(steps: Sequence[tuple[BatchRunner, BatchStep]]) -> None:
         loop.run([step for _, step in steps], together=in_batches)
     for runner, _ in steps:
         runner.after_step()
+
+
+def _is_capturing(batch: ParameterBatch) -> bool:
+    return batch.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 _WARNINGS: set[str] = set()  # those that this process has logged

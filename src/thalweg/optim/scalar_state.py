@@ -86,8 +86,8 @@ class ScalarArray:
         return self._values.tolist() if positions == self._all_positions else [self._values[k] for k in positions]
 
     def shared(self, positions: Sequence[int]) -> float | None:
-        """Return the number that all parameters share, or None if they differ or if these positions are not all."""
-        if positions != self._all_positions or self._in_shared_memory:
+        """Return the number that all parameters of the optimizer share, or None if some differ."""
+        if self._in_shared_memory or not positions:
             return None
         memory = memoryview(self._values).cast("B")
         return self._values[0] if memory[self._values.itemsize :] == memory[: -self._values.itemsize] else None
@@ -112,7 +112,7 @@ class ScalarArray:
 
     def add_one(self, positions: Sequence[int]) -> None:
         """Add one to the numbers of the parameters at these positions."""
-        value = self.shared(positions)
+        value = self.shared(positions) if positions == self._all_positions else None
         if value is not None:  # one operation in place, however many parameters there are
             self._values[:] = array(self._values.typecode, [value + 1]) * len(self._values)
         else:

@@ -6,7 +6,7 @@ What is read from groups and state is cached, and read again whenever it is miss
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property, partial
-from operator import attrgetter, is_not
+from operator import attrgetter
 from types import FunctionType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
@@ -17,6 +17,7 @@ from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision, shards
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.gathered_copies import GatheredCopies
+from thalweg.engine.core.object_ids import has_none
 from thalweg.engine.core.plain_tensors import address, fake_mode_is_active
 from thalweg.engine.core.program import Program
 from thalweg.errors import ParameterError
@@ -182,7 +183,7 @@ class StepPreparation(torch.optim.Optimizer):
         # Before the gradients are read: the check of the bindings prefetches the parameters' memory, many at a time.
         bindings = self._bindings.valid(params, program_for)
         grads = list(map(_GRAD, params))
-        if not all(map(partial(is_not, None), grads)):
+        if has_none(grads):
             params = [param for param, grad in zip(params, grads, strict=True) if grad is not None]
             grads = [grad for grad in grads if grad is not None]
             bindings = None

@@ -12,7 +12,7 @@ from cases.emulated_cuda import FLAGS, EmulatedModule
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
 from thalweg.engine.kernels.cuda import grid
 from thalweg.engine.kernels.cuda.call import call_structure
-from thalweg.engine.kernels.cuda.source import cuda_source, launches
+from thalweg.engine.kernels.cuda.source import NUM_GRADS, cuda_source, launches
 from thalweg.engine.kernels.passes import Passes
 
 
@@ -31,7 +31,7 @@ class EmulatedKernel:
         self,
         passes: Passes,
         batch: ParameterBatch,
-        num_grads: int = 64,
+        num_grads: int = NUM_GRADS,
         flags: tuple[str, ...] = FLAGS,
         tuning: grid.Tuning = grid.DEFAULT_TUNING,
     ) -> None:

@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from thalweg.engine.core.object_ids import ids_of
 from thalweg.engine.core.plain_tensors import addresses as addresses_of
 
 # The functions of libtorch that `probe` calls, in the order of its argument `query`.
@@ -175,7 +176,9 @@ class CachedCheck:
         Returns:
             The addresses, in the order of the tensors; None if the check fails.
         """
-        fingerprint, addresses = (0, None) if probe is None else probe(ids or array("Q", map(id, tensors)), threads)
+        fingerprint, addresses = (
+            (0, None) if probe is None else probe(ids or array("Q", ids_of(list(tensors))), threads)
+        )
         if fingerprint and fingerprint == self._fingerprint:
             return addresses
         if not check():

@@ -199,11 +199,15 @@ def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | 
     elif kind is Norm:
         total = root(total)
     exact = not any(request.tensor.is_floating_point() or request.tensor.is_complex() for request in requests.values())
-    return {index: total if exact else total.to(request.tensor.dtype) for index, request in requests.items()}
+    return {
+        index: total.to(request.tensor.device, total.dtype if exact else request.tensor.dtype)
+        for index, request in requests.items()
+    }
 
 
 def _reduce_stack(parts: Sequence[Tensor], kind: type[Reduction]) -> Tensor:
-    return torch.stack(list(parts)).amax() if kind is Max else torch.stack(list(parts)).sum()
+    stack = torch.stack([part.to(parts[0].device) for part in parts])  # a model may lie on several devices
+    return stack.amax() if kind is Max else stack.sum()
 
 
 def _whole_numel(tensor: Tensor, shards: Shards | None) -> int:

@@ -222,7 +222,9 @@ def _try_against_loop(spec: KernelSpec, candidate: Kernel, target: Target) -> No
     looped, stepped = _example_batch(spec, torch.device("cpu")), _example_batch(spec, target.device)
     shapes = [param.shape for param in looped.params]
     for count in range(1, 4):
-        coefficients = [spec.program.coefficients(count + k, position=k) for k in range(len(shapes))]
+        # The last step has the same scalars for all parameters.
+        steps = [count + k if count < 3 else count for k in range(len(shapes))]
+        coefficients = [spec.program.coefficients(step, position=k) for k, step in enumerate(steps)]
         waves = [torch.sin(1.7 * torch.arange(shape.numel(), device="cpu") + count).view(shape) for shape in shapes]
         grads = [wave.to(spec.dtype) for wave in waves]
         with torch.inference_mode(False), torch.no_grad():

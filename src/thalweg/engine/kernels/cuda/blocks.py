@@ -1,8 +1,9 @@
 """Blocks: the kernels that sweep whole tensors. A block of threads takes a chunk of a tensor.
 
 A tensor that is one axis is cut into chunks of ``CHUNK`` elements. Any other tensor is cut into tiles of rows and
-columns: a warp computes a row at a time, and each of its threads owns some columns. Sums are made in double precision
-and in a fixed order, without atomics, so results repeat.
+columns: a warp computes a row at a time, and each of its threads owns some columns. Of a batch of small matrices, such
+as the filters of a convolution, a thread computes a matrix. Sums are made in double precision and in a fixed order,
+without atomics, so results repeat.
 """
 
 from collections.abc import Sequence
@@ -110,9 +111,7 @@ class _Sweep:
         ]
         for vector in self.vectors:
             if vector.is_read:
-                loaded = f"p{vector.column}[v].x[j]"
-                if vector.column == 1:
-                    loaded = f"scaled ? rescaled({loaded}, factor) : {loaded}"
+                loaded = self._loaded(vector, f"p{vector.column}[v].x[j]")
                 lines.append(f"        const {vector.dtype} v{vector.value.place} = {loaded};")
         if self.element is not None:
             lines.append(f"        const int64_t v{self.element.place} = {number};")
@@ -124,6 +123,11 @@ class _Sweep:
         lines += [f"        n{k}.x[j] = {variable(value)};" for k, value in self.writes]
         lines += ["    }", *(f"    store<FULL>(x{k} + {offset}, n{k}, some(v), aligned);" for k, _ in self.writes), "}"]
         return lines
+
+    @staticmethod
+    def _loaded(vector: _Vector, source: str) -> str:
+        """Return an element as the rule sees it: that of a gradient may have been scaled."""
+        return f"scaled ? rescaled({source}, factor) : {source}" if vector.column == 1 else source
 
     def _accumulator(self, reduction: RecordedReduction) -> str:
         place = reduction.result.place
@@ -202,6 +206,7 @@ class _Sweep:
                 "    const Chunk chunk = call.chunks[call.first_chunk + here];",
                 "    const int64_t t = chunk.tensor;",
                 SIZES,
+                *(self._small_matrices() if self.passes.axes == "bnm" else []),
                 "    const int64_t across = ceil_div(M, TILE_COLUMNS), down = ceil_div(N, TILE_ROWS);",
                 "    const int64_t b = chunk.piece / (down * across), tile_row = chunk.piece / across % down;",
                 "    const int64_t tile_column = chunk.piece % across;",
@@ -241,6 +246,59 @@ class _Sweep:
                 "}",
             ]
         )
+
+    def _small_matrices(self) -> list[str]:
+        """Return the text for a batch of small matrices: each is the tile of one thread."""
+        passes = self.passes
+        rows, columns, all_sums = (self._of_form(form) for form in ("rows", "columns", "all"))
+        partials = [
+            f"double *partials{r.result.place} = {partials_of(passes, r)}; IN_GLOBAL(partials{r.result.place});"
+            for r in self.reductions
+        ]
+        loads = []
+        for vector in self.vectors:
+            if vector.is_read:
+                source = f"x{vector.column}[i]"
+                loads.append(f"const {vector.dtype} {variable(vector.value)} = {self._loaded(vector, source)};")
+        if self.element is not None:
+            loads.append(f"const int64_t {variable(self.element)} = i;")
+        targets = {r.result.place: f"total{r.result.place}" for r in self.reductions}
+        targets |= {r.result.place: f"partials{r.result.place}[b * M + m]" for r in columns}
+        joins = [
+            f"{targets[r.result.place]} = {operator_of(r)}::join({targets[r.result.place]}, {term(r)});"
+            for r in self.reductions
+        ]
+        identities = [
+            f"for (int64_t m = 0; m < M; m++) {targets[r.result.place]} = {operator_of(r)}::identity();"
+            for r in columns
+        ]
+        element = [*self._small("m", "bm"), *loads, *map(assignment, self.operations), *joins]
+        element += [f"x{k}[i] = {variable(value)};" for k, value in self.writes]
+        return [
+            "    if (N <= TILE_ROWS && N * M <= SMALL_MATRIX) {",
+            *(f"        {text.strip()}" for text in self._pointers("0")),
+            "        (void)aligned;",
+            *(f"        {text}" for text in partials),
+            "        THREADS {",
+            "            const int64_t b = (int64_t)chunk.piece * WIDTH + thread;",
+            "            if (b < B) {",
+            *(f"                {text}" for text in (*self._small("", "b"), *self._begin_all())),
+            *(f"                {text}" for text in identities),
+            "                for (int64_t n = 0; n < N; n++) {",
+            *(f"                    {text}" for text in self._small("n", "bn")),
+            *(f"                    double total{r.result.place} = {operator_of(r)}::identity();" for r in rows),
+            "                    for (int64_t m = 0; m < M; m++) {",
+            "                        const int64_t i = (b * N + n) * M + m;",
+            *(f"                        {text}" for text in element),
+            "                    }",
+            *(f"                    partials{r.result.place}[b * N + n] = total{r.result.place};" for r in rows),
+            "                }",
+            *(f"                partials{r.result.place}[b] = total{r.result.place};" for r in all_sums),
+            "            }",
+            "        }",
+            "        return;",
+            "    }",
+        ]
 
     def _check_shared_memory(self) -> None:
         numbers = len(self._of_form("all")) * grid.WIDTH + len(self._of_form("rows")) * grid.TILE_ROWS * (grid.WARP + 1)

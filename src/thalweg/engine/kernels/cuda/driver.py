@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from thalweg.engine.kernels.cuda.compiler import RuntimeCompiler, runtime_compiler
+from thalweg.engine.kernels.cuda.compiler import Architecture, RuntimeCompiler, runtime_compiler
 from thalweg.engine.kernels.kernel_spec import MissingToolError, UnavailableError
 
 _SMALL_PARAMETERS = 4096  # bytes of the arguments of a kernel
@@ -63,9 +63,6 @@ class Device(Protocol):
     architecture: str
     parameter_bytes: int
     tolerance: float
-
-    def missing(self) -> str | None:
-        """Return the reason why no kernel can be made or run; None if the tools are there."""
 
     def image_name(self, source: str) -> str:
         """Return the name under which the image of a source is kept."""
@@ -279,8 +276,6 @@ class CudaDevice:
         self.driver = Driver(library, is_hip=bool(torch.version.hip))
         properties = torch.cuda.get_device_properties(index)  # initializes CUDA, or raises torch's error in a fork
         if self.driver.is_hip:
-            from thalweg.engine.kernels.cuda.compiler import Architecture
-
             self._architecture = Architecture(properties.gcnArchName)
         else:
             self._architecture = compiler.architecture((properties.major, properties.minor))
@@ -292,9 +287,6 @@ class CudaDevice:
         )
         self.parameter_bytes = _LARGE_PARAMETERS if is_large else _SMALL_PARAMETERS
         self._context = self.driver.primary_context(index)
-
-    def missing(self) -> None:
-        """Return None: what is missing is an error of the constructor."""
 
     def image_name(self, source: str) -> str:
         """Return the name under which the image of a source is kept."""
@@ -346,7 +338,7 @@ class CudaDevice:
         They pass through pinned memory. torch gives it to nobody else before the copy is complete.
         """
         size = len(values) * values.itemsize
-        pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        pinned = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
         ctypes.memmove(pinned.data_ptr(), values.buffer_info()[0], size)
         to.view(torch.uint8)[:size].copy_(pinned, non_blocking=True)
 

@@ -11,6 +11,7 @@ WARP = 32  # threads that run together, and the columns of threads in a tile
 TILE_ROWS = 32  # rows in a tile; a warp computes one at a time
 LANES = 4  # elements in one access to memory: 16 bytes of float32
 CHUNK = 8192  # elements in a chunk of a tensor that is one axis
+SMALL_MATRIX = 64  # the most elements of a matrix that one thread computes, where a tensor has many of them
 SLICES = 16  # blocks that complete the sums of one tensor, where it has rows and columns
 
 Sizes = tuple[int, int, int, int]  # batches, rows, columns, elements
@@ -68,6 +69,14 @@ def num_chunks(passes: Passes, tensor: Sizes, tuning: Tuning = DEFAULT_TUNING) -
     batches, rows, columns, numel = tensor
     if not is_tiled(passes):
         return -(-numel // tuning.chunk)
+    if passes.axes == "bnm" and rows <= TILE_ROWS and rows * columns <= SMALL_MATRIX:
+        return -(-batches // WIDTH) if numel else 0
+    return _num_tiles(tensor, tuning)
+
+
+def _num_tiles(tensor: Sizes, tuning: Tuning) -> int:
+    """Return the number of tiles; a matrix that one thread computes counts as one."""
+    batches, rows, columns, _ = tensor
     return batches * -(-rows // TILE_ROWS) * -(-columns // tuning.tile_columns)
 
 
@@ -91,7 +100,7 @@ def reduction_lengths(passes: Passes, tensor: Sizes, tuning: Tuning = DEFAULT_TU
 
 
 def _num_partials(passes: Passes, reduction: RecordedReduction, tensor: Sizes, tuning: Tuning) -> int:
-    """Return the number of partial results: one a chunk, one a row of each tile, or one a column of each tile."""
+    """Return the number of partial results: one a chunk or tile, one a row of each tile, or one a column."""
     batches, rows, columns, _ = tensor
     form = passes.form_of(reduction)
     if form == "few":
@@ -100,4 +109,4 @@ def _num_partials(passes: Passes, reduction: RecordedReduction, tensor: Sizes, t
         return batches * -(-columns // tuning.tile_columns) * rows
     if form == "columns":
         return batches * -(-rows // TILE_ROWS) * columns
-    return num_chunks(passes, tensor, tuning)
+    return num_chunks(passes, tensor, tuning) if not is_tiled(passes) else _num_tiles(tensor, tuning)

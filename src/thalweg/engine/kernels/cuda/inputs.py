@@ -10,8 +10,7 @@ from thalweg.engine.kernels.recording import Operation, RecordedReduction, Recor
 from thalweg.rules import Max
 
 SIZES = (
-    "    const int64_t *size = call.sizes + 4 * t, B = size[0], N = size[1], M = size[2]; (void)B; (void)N; (void)M;\n"
-    "    const double *row = call.rows ? call.rows + t * ROW : call.row; (void)row;"
+    "    const int64_t *size = call.sizes + 4 * t, B = size[0], N = size[1], M = size[2]; (void)B; (void)N; (void)M;"
 )
 GRAD_FACTOR = "    const float factor = call.grad_factor ? *call.grad_factor : 1; const bool scaled = call.grad_factor;"
 
@@ -85,7 +84,7 @@ def small_inputs(passes: Passes, places: set[int]) -> tuple[list[str], list[Inpu
             inputs.append(Input(axes, value, f"x{k}[{offset(axes)}]"))
     for k, value in enumerate(passes.recording.coefficients.values()):
         if value.place in places:
-            inputs.append(Input("", value, f"row[{k}]"))
+            inputs.append(Input("", value, f"scalar(call, t, {k})"))
     for reduction in passes.reductions:
         value = reduction.result
         if value.place not in places:

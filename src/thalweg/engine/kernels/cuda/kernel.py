@@ -97,7 +97,8 @@ class BoundCudaKernel(BoundKernel):
         self._sizes = [grid.sizes(passes, param.shape) for param in batch.params]
         self._num_scalars = row_length(len(passes.recording.coefficients))
         try:
-            self._create_tables()
+            with torch.inference_mode(False):  # scalars are copied to a table in other modes, too
+                self._create_tables()
             module = kernel.module(device)
         except torch.OutOfMemoryError as error:
             raise UnavailableError(f"{batch.device} has no memory left for the tables of its kernel") from error
@@ -192,7 +193,9 @@ class BoundCudaKernel(BoundKernel):
 
     def _upload_rows(self, rows: "array[float]") -> None:
         if self._rows.numel() < len(rows):
-            self._rows = torch.empty(len(rows), dtype=torch.float64, device=self.batch.device)
+            with torch.inference_mode(False):
+                self._rows = torch.empty(len(rows), dtype=torch.float64, device=self.batch.device)
+            self._streams.clear()
         self._device.upload(rows, self._rows)
 
     def run_together(self, bound_kernels: Sequence["BoundCudaKernel"]) -> None:

@@ -7,6 +7,9 @@ ends it, where a GPU synchronizes the threads of a block. So the operations and 
 
 # Macros that differ by compiler. `here` is the number of the block.
 PLATFORM = """\
+#ifndef EXPORTED
+#define EXPORTED(name) name
+#endif
 #ifdef EMULATED
 typedef __INT32_TYPE__ int32_t; typedef __UINT32_TYPE__ uint32_t; typedef __UINT16_TYPE__ uint16_t;
 typedef __INT64_TYPE__ int64_t; typedef __UINT64_TYPE__ uint64_t;
@@ -19,7 +22,7 @@ typedef __INT64_TYPE__ int64_t; typedef __UINT64_TYPE__ uint64_t;
 static int reversed, phase_open, unsynchronized;
 static inline int begin_phase() { unsynchronized += phase_open; phase_open = 1; return 0; }
 #define KERNEL(name) static void name##_block(const Call &call, int64_t here); \\
-    extern "C" int name(const Call *call, int64_t blocks, int backwards) { \\
+    extern "C" int EXPORTED(name)(const Call *call, int64_t blocks, int backwards) { \\
         reversed = backwards; unsynchronized = 0; \\
         for (int64_t k = 0; k < blocks; k++) { phase_open = 0; name##_block(*call, backwards ? blocks - 1 - k : k); } \\
         return unsynchronized; \\
@@ -53,7 +56,7 @@ typedef long long int64_t; typedef unsigned long long uint64_t;
 #define BY_VALUE __grid_constant__  /* indexed where it is, without a copy */
 #define IN_GLOBAL(p) __builtin_assume(__isGlobal(p))  /* or loads ask what kind of memory each address is */
 #endif
-#define KERNEL(name) extern "C" __global__ void BOUNDS name(const BY_VALUE Call call)
+#define KERNEL(name) extern "C" __global__ void BOUNDS EXPORTED(name)(const BY_VALUE Call call)
 #define here ((int64_t)blockIdx.x)
 #define SHARED __shared__
 #define THREADS for (int thread = threadIdx.x, once = 1; once; once = 0)
@@ -189,4 +192,14 @@ DEVICE void reduce(int64_t results, int64_t terms, int slices, int slice, Term t
     }
 }
 struct Chunk { int32_t tensor, piece; };
+"""
+
+# After the struct of the argument.
+SCALARS = """\
+DEVICE double scalar(const Call &call, int64_t t, int k) {
+    if (!call.rows) return call.row[k];
+    const double *row = call.rows + t * ROW;
+    IN_GLOBAL(row);
+    return row[k];
+}
 """

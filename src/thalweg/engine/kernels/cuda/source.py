@@ -16,7 +16,7 @@ from thalweg.engine.kernels.cuda.blocks import block_kernel
 from thalweg.engine.kernels.cuda.call import row_length, struct_text
 from thalweg.engine.kernels.cuda.ends import combine_kernel, end_kernel, gather_kernel, write_kernels
 from thalweg.engine.kernels.cuda.grid import CHUNK, DEFAULT_TUNING, WIDTH, Tuning
-from thalweg.engine.kernels.cuda.runtime import LIBRARY, PLATFORM
+from thalweg.engine.kernels.cuda.runtime import LIBRARY, PLATFORM, SCALARS
 from thalweg.engine.kernels.passes import Passes
 from thalweg.engine.kernels.recording import UnknownOperationError
 
@@ -69,7 +69,7 @@ def cuda_source(passes: Passes, num_grads: int = NUM_GRADS, tuning: Tuning = DEF
         raise UnknownOperationError("sums in float64, whose bits depend on the order of the terms")
     head = _macros(passes, num_grads, tuning)
     kernels = [text for number in range(passes.last + 1) for text in _kernels(passes, number).values()]
-    return "\n".join([head, PLATFORM, LIBRARY, struct_text(), *kernels, ""])
+    return "\n".join([head, PLATFORM, LIBRARY, struct_text(), SCALARS, *kernels, ""])
 
 
 def launches(passes: Passes) -> list[Launch]:
@@ -115,6 +115,7 @@ def _macros(passes: Passes, num_grads: int, tuning: Tuning) -> str:
         "CHUNK": tuning.chunk,
         "TILE_ROWS": grid.TILE_ROWS,
         "TILE_COLUMNS": tuning.tile_columns,
+        "SMALL_MATRIX": grid.SMALL_MATRIX,
         "SLICES": _slices(passes),
         "STREAMING": int(tuning.streaming),
         "ROW": row_length(len(passes.recording.coefficients)),

@@ -34,7 +34,7 @@ class CudaTarget(Target):
             return
         self._device, self._reason = device, ""
         self.device, self.tolerance = device.torch_device, device.tolerance
-        self.key = "cuda", device.architecture, is_large
+        self.key = "cuda", device.architecture, is_large and device.parameter_bytes
 
     def missing(self) -> str | None:
         """Return the reason why no kernel can run on the device; None if the tools are there."""
