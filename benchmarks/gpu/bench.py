@@ -32,8 +32,8 @@ def run(session: Session) -> None:
             _measure(session, set_name, rule, list(USUAL))
     for set_name in ("gpt2-124m", "small"):
         for rule in NOT_FUSED:
-            others = [name for name in available_on(session.device, rule)[0] if is_other_library(name)]
-            _measure(session, set_name, rule, [*USUAL, *others])
+            libraries = [name for name in available_on(session.device, rule)[0] if is_other_library(name)]
+            _measure(session, set_name, rule, [*USUAL, *libraries])
     for rule in ("adamw", "lion"):
         _measure(session, "gpt2-124m", rule, list(USUAL), torch.bfloat16)
     _measure(session, "small", "adamw", ["thalweg", COMPILED_STEP])

@@ -28,11 +28,11 @@ def _compare(session: Session, subject: Subject, *, unscale: bool = False) -> No
         raise SkippedError(f"it needs a {subject.rule.traits.needs} in each step")
     device = session.device
     shapes = subject.shapes if subject.rule.traits.needs_whole_matrices else SHAPES
-    scaled, plain = (
+    scaled, unscaled = (
         [torch.linspace(-1, 1, torch.Size(shape).numel()).view(shape).to(device).requires_grad_() for shape in shapes]
         for _ in range(2)
     )
-    optimizer, reference = subject.make(scaled), subject.make(plain)
+    optimizer, reference = subject.make(scaled), subject.make(unscaled)
     optimizer.prepare()
     reference.prepare()
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, growth_interval=4)
@@ -51,10 +51,10 @@ def _compare(session: Session, subject: Subject, *, unscale: bool = False) -> No
             scaler.update()
         if step in OVERFLOWS:
             continue
-        for param, slope in zip(plain, slopes, strict=True):
+        for param, slope in zip(unscaled, slopes, strict=True):
             param.grad = slope
         reference.step()
-    for k, (param, expected) in enumerate(zip(scaled, plain, strict=True)):
+    for k, (param, expected) in enumerate(zip(scaled, unscaled, strict=True)):
         off = float((param - expected).detach().abs().max())
         assert torch.equal(param, expected), f"parameter {k} of shape {tuple(param.shape)} is off by {off:.3g}"
     expected_scale = 2.0 ** (10 - len(OVERFLOWS)) * 2.0  # one growth, after four steps in a row

@@ -154,9 +154,9 @@ def is_other_library(name: str) -> bool:
 def choose_baseline(names: Collection[str]) -> str:
     """Return the implementation to which ratios refer: torch's fastest, else another library's, else our loop."""
     preferred = [name for name in ("torch fused", "torch default", "torch foreach") if name in names]
-    others = [name for name in names if is_other_library(name)]
+    libraries = [name for name in names if is_other_library(name)]
     loop = [name for name in names if name == "thalweg loop"]
-    return [*preferred, *others, *loop, *names][0]
+    return [*preferred, *libraries, *loop, *names][0]
 
 
 def select(
