@@ -305,3 +305,11 @@ def test_a_missing_synchronization_would_be_noticed() -> None:
         pair.bind()
     with pytest.raises(AssertionError, match="without TOGETHER"):
         step_pairs([pair])
+
+
+def test_columns_of_many_tiles_are_shared_out_over_warps() -> None:
+    (pair,) = bound_pairs(
+        Program(rules.Adafactor()), random_params(torch.float32, [(grid.WIDTH * grid.TILE_ROWS + 1, 40)])
+    )
+    step_pairs([pair], num_steps=1)
+    assert pair.count_differences() == 0
