@@ -58,7 +58,7 @@ def test_fused_operations_would_be_noticed() -> None:
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 def test_no_kernel_keeps_registers_in_memory(architecture: str) -> None:
     for sample in (SAMPLE[0], SAMPLE[4]):
-        ptx, cubin, log = nvrtc.compile_text(text_of(*sample), architecture, (*NVRTC_OPTIONS, "--ptxas-options=-v"))
+        _, cubin, log = nvrtc.compile_text(text_of(*sample), architecture, (*NVRTC_OPTIONS, "--ptxas-options=-v"))
         uses = nvrtc.kernel_uses(log)
         assert uses
         assert cubin[:4] == b"\x7fELF"
