@@ -42,7 +42,8 @@ def test_folders_of_a_package_import_one_way(package: str) -> None:
     for path in (SOURCES / package).rglob("*.py"):
         if path.name == "__init__.py" and path.parent.name == package:
             continue  # it exports what the folders hold
-        here = path.parent.name if path.parent.name != package else ""
+        folder = path.relative_to(SOURCES / package).parts[:-1]
+        here = folder[0] if folder else ""
         for name in imported(path):
             if match := re.match(rf"thalweg\.{package}\.(\w+)\.", name):
                 there = match[1]
