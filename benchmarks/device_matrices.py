@@ -52,13 +52,13 @@ def seconds(call: Callable[[], Any], device: torch.device, rounds: int = 7) -> f
             call()
             end.record()
             end.synchronize()
-            taken = 1e-3 * start.elapsed_time(end)
+            elapsed = 1e-3 * start.elapsed_time(end)
         else:
             began = time.perf_counter()
             call()
-            taken = time.perf_counter() - began
+            elapsed = time.perf_counter() - began
         if count >= 2:
-            times.append(taken)
+            times.append(elapsed)
     return statistics.median(times)
 
 
@@ -77,13 +77,13 @@ def measure_muon(shapes: list[tuple[int, int]], make: Make, device: torch.device
     optimizer.step()
     with FlopCounterMode(display=False) as counter:
         optimizer.step()
-    taken = seconds(optimizer.step, device)
+    elapsed = seconds(optimizer.step, device)
     if device.type == "cuda":
         torch.cuda.synchronize()
     began = time.perf_counter()
     optimizer.step()
     host = time.perf_counter() - began
-    return {"ms": 1e3 * taken, "host_ms": 1e3 * host, "products_a_second": counter.get_total_flops() / taken}
+    return {"ms": 1e3 * elapsed, "host_ms": 1e3 * host, "products_a_second": counter.get_total_flops() / elapsed}
 
 
 def spread(make: Make, device: torch.device, shape: tuple[int, int]) -> float:
@@ -135,8 +135,8 @@ def measure(device: torch.device, *, small: bool) -> dict[str, Any]:
         x = torch.randn(8, size, 4 * size, device=device).to(half)
         whole = seconds(lambda x=x: x @ x.mT, device)
         for strip_rows in (128, 256, 512):
-            taken = seconds(lambda x=x, rows=strip_rows: gram_by_strips(x, rows), device)
-            record["strips"].append({"shape": list(x.shape), "strip_rows": strip_rows, "to_whole": taken / whole})
+            elapsed = seconds(lambda x=x, rows=strip_rows: gram_by_strips(x, rows), device)
+            record["strips"].append({"shape": list(x.shape), "strip_rows": strip_rows, "to_whole": elapsed / whole})
     for size in (8, 16) if small else (16, 32, 64, 128, 256, 512, 768):
         matrices = symmetric(size, device)
         calls: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {

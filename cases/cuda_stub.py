@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cases.emulated_cuda import EmulatedModule
 from thalweg.engine.kernels.cuda import driver
-from thalweg.engine.kernels.cuda.driver import Launch
+from thalweg.engine.kernels.cuda.driver import KernelLaunch
 from thalweg.engine.kernels.kernel_spec import UnavailableError
 
 
@@ -81,7 +81,7 @@ class StubDevice:
         """Return the current stream."""
         return self.current_stream
 
-    def launch(self, launches: Sequence[Launch], num_threads: int, stream: int) -> None:
+    def launch(self, launches: Sequence[KernelLaunch], num_threads: int, stream: int) -> None:
         """Run kernels, one after the other."""
         assert stream == self.current_stream
         for function, num_blocks, arguments in launches:

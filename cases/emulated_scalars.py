@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cases.emulated_cuda import EmulatedModule
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.scalar_program import row_names, scalar_program
 from thalweg.engine.kernels.cuda import scalars
+from thalweg.engine.scalars.program import row_names, scalar_program
 from thalweg.rules.math import hashing
 
 

@@ -11,7 +11,7 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
 
 class KernelUse(NamedTuple):
-    """What a compiled kernel uses of a multiprocessor.
+    """The resources of a multiprocessor that a compiled kernel uses.
 
     Attributes:
         name: The name of the kernel.
@@ -61,8 +61,8 @@ def compile_text(text: str, architecture: str, options: tuple[str, ...]) -> tupl
     program = ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"step.cu", 0, None, None) == 0
     try:
-        told = [option.encode() for option in (f"--gpu-architecture={architecture}", *options)]
-        code = nvrtc.nvrtcCompileProgram(program, len(told), (ctypes.c_char_p * len(told))(*told))
+        flags = [option.encode() for option in (f"--gpu-architecture={architecture}", *options)]
+        code = nvrtc.nvrtcCompileProgram(program, len(flags), (ctypes.c_char_p * len(flags))(*flags))
         log = _read(nvrtc, program, "ProgramLog").decode(errors="replace")
         if code:
             raise ValueError(log)

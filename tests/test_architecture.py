@@ -12,7 +12,7 @@ MODULES = sorted(path for path in SOURCES.rglob("*.py"))
 # Folders of each package, from those that import nothing of the package to those at its top; "" is its own files.
 LAYERS = {
     "rules": ["core", "math", "composition", "wrappers", "explanation", ""],
-    "engine": ["core", "eager", "kernels", ""],
+    "engine": ["core", "scalars", "eager", "kernels", ""],
     "comparison": ["protocol", "contenders", "training", "planning", "results", ""],
 }
 

@@ -50,8 +50,8 @@ def compile_case(case: Any, *, all_precisions: bool) -> dict[str, list[dict[str,
             text = cuda_source(passes)
             for architecture in architectures:
                 ptx, _, log = nvrtc.compile_text(text, architecture, (*NVRTC_OPTIONS, "--ptxas-options=-v"))
-                found = re.findall(FORBIDDEN, ptx)
-                assert not found, f"{case}: {found[:3]}"
+                forbidden = re.findall(FORBIDDEN, ptx)
+                assert not forbidden, f"{case}: {forbidden[:3]}"
                 target = kernels.setdefault(f"{architecture}, {str(dtype)[6:]}, {rounding}", [])
                 for use in nvrtc.kernel_uses(log):
                     assert use.spilled_bytes == use.stack_bytes == 0, f"{case}: {use}"
@@ -59,20 +59,20 @@ def compile_case(case: Any, *, all_precisions: bool) -> dict[str, list[dict[str,
     return kernels
 
 
-def main(wanted: list[str]) -> None:
+def main(names: list[str]) -> None:
     texts: dict[str, Any] = {}
     without: dict[str, str] = {}
     for case in (*rule_cases.CASES, *wrapper_cases.CASES):
-        if case.rule.traits.needs_whole_matrices or not all(part in str(case) for part in wanted):
+        if case.rule.traits.needs_whole_matrices or not all(part in str(case) for part in names):
             continue
         try:
-            kernels = texts[str(case)] = compile_case(case, all_precisions=bool(wanted))
+            kernels = texts[str(case)] = compile_case(case, all_precisions=bool(names))
         except UnknownOperationError as error:
             without[str(case)] = str(error)
             continue
         registers = [use["registers"] for uses in kernels.values() for use in uses]
         print(f"{str(case)[:60]:60} {len(registers):3} kernels, at most {max(registers)} registers", flush=True)
-        if not wanted:
+        if not names:
             write(texts, without)
 
 

@@ -11,10 +11,10 @@ from cases import wrappers as wrapper_cases
 from cases.emulated_scalars import EmulatedScalars
 from thalweg import rules
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.scalar_expressions import UntraceableError, trace
-from thalweg.engine.core.scalar_program import ScalarInputs, TensorEvaluator, row_names, scalar_program
 from thalweg.engine.kernels.cuda.compiler import runtime_compiler
 from thalweg.engine.kernels.cuda.scalars import scalars_source
+from thalweg.engine.scalars.expressions import UntraceableError, trace
+from thalweg.engine.scalars.program import ScalarInputs, TensorEvaluator, row_names, scalar_program
 from thalweg.rules.math import hashing
 
 RULES = [case.rule for case in [*rule_cases.CASES, *wrapper_cases.CASES]]

@@ -9,7 +9,7 @@ import torch
 from cases import rules as rule_cases
 from cases import wrappers as wrapper_cases
 from thalweg.engine.core.program import Program
-from thalweg.engine.population_scalars import MAX_LOADED, ScalarSchedule, ScalarTable, schedule_for
+from thalweg.engine.scalars.population import MAX_LOADED, ScalarSchedule, ScalarTable, schedule_for
 from thalweg.rules import SGD, Adam, Prodigy, Rule, record
 
 

@@ -20,7 +20,7 @@ from thalweg.engine.core.batch import ParameterBatch, unaliased
 from thalweg.engine.core.precision import compute_dtype
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager import loop
-from thalweg.engine.population_scalars import RuleAt, ScalarTable, schedule_for
+from thalweg.engine.scalars.population import RuleAt, ScalarTable, schedule_for
 from thalweg.rules import Rule
 from thalweg.rules.math import hashing
 

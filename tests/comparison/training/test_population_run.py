@@ -24,7 +24,7 @@ from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.comparison.training.trainer import follow
 from thalweg.engine.graphs import GraphCache
-from thalweg.engine.population_scalars import MAX_LOADED
+from thalweg.engine.scalars.population import MAX_LOADED
 from thalweg.tasks import BUILT_IN, Splits, Task, load, seeded
 
 TRIALS = [Trial({"lr": lr}, seed) for lr, seed in ((0.01, 1), (0.03, 1), (0.1, 2), (0.003, 3), (1e30, 4), (0.02, 5))]

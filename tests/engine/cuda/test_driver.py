@@ -13,7 +13,7 @@ import torch
 
 from thalweg.engine.kernels.cuda import driver
 from thalweg.engine.kernels.cuda.compiler import Architecture, RuntimeCompiler, runtime_compiler
-from thalweg.engine.kernels.cuda.driver import CudaDevice, CudaError, Driver, Launch
+from thalweg.engine.kernels.cuda.driver import CudaDevice, CudaError, Driver, KernelLaunch
 from thalweg.engine.kernels.kernel_spec import MissingToolError, UnavailableError
 
 # As in cuda.h. An image is its result; `log` holds the calls, and the first number of the argument of a launch.
@@ -95,7 +95,7 @@ def test_a_launch_has_all_bits_of_its_addresses(library: ctypes.CDLL, device: Cu
     function = device.load(b"0").function("block0")
     argument = ctypes.c_int64(-5)
     arguments = (ctypes.c_void_p * 1)(ctypes.addressof(argument))
-    launches = [Launch(function, 1_000_000, arguments), Launch(function, 1, arguments)]
+    launches = [KernelLaunch(function, 1_000_000, arguments), KernelLaunch(function, 1, arguments)]
     device.launch(launches, 256, device.stream())
     assert take_calls(library) == [
         "load in 1100",
@@ -109,7 +109,7 @@ def test_errors_of_the_driver_have_their_names(library: ctypes.CDLL, device: Cud
     function = device.load(b"0").function("block0")
     ctypes.c_int.in_dll(library, "launch_result").value = 700
     with pytest.raises(CudaError, match=r"cuLaunchKernel failed: CUDA_ERROR_ILLEGAL_ADDRESS \(700\): an illegal"):
-        device.launch([Launch(function, 1, (ctypes.c_void_p * 1)(ctypes.addressof(ctypes.c_int64())))], 256, 0)
+        device.launch([KernelLaunch(function, 1, (ctypes.c_void_p * 1)(ctypes.addressof(ctypes.c_int64())))], 256, 0)
     with pytest.raises(CudaError, match=r"cuModuleGetFunction\(gone\) failed: an unknown error \(500\)"):
         device.load(b"0").function("gone")
     with pytest.raises(UnavailableError, match=r"the kernel cannot be loaded: an unknown error \(2\)") as caught:

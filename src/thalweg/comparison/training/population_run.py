@@ -21,7 +21,7 @@ from thalweg.comparison.training.runs import Trial, checked_loss
 from thalweg.engine import population
 from thalweg.engine.core import devices
 from thalweg.engine.graphs import GraphCache, capture_for
-from thalweg.engine.population_scalars import MAX_LOADED
+from thalweg.engine.scalars.population import MAX_LOADED
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task

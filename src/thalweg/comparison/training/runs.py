@@ -48,7 +48,7 @@ class Run(Protocol):
 
     @property
     def execution(self) -> str:
-        """How steps run on a device, in words, if there are several ways; else empty."""
+        """The words for the execution of steps on a device: graphs or eager; empty where there is no choice."""
 
     def advance(self, lr_factors: Sequence[float]) -> None:
         """Take one optimizer step for each factor, at this share of the learning rate.

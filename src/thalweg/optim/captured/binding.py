@@ -9,8 +9,8 @@ from torch import Tensor
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.scalar_program import ScalarInputs, TensorEvaluator, row_names, scalar_program
 from thalweg.engine.kernels.cuda import scalars as scalar_kernels
+from thalweg.engine.scalars.program import ScalarInputs, TensorEvaluator, row_names, scalar_program
 from thalweg.errors import ParameterError
 from thalweg.optim.binding import Binding
 from thalweg.optim.scalar_state import ScalarArray

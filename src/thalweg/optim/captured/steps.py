@@ -9,8 +9,8 @@ from torch import Tensor
 
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.scalar_expressions import UntraceableError
-from thalweg.engine.core.scalar_program import ScalarInputs, TensorEvaluator, number_settings, scalar_program
+from thalweg.engine.scalars.expressions import UntraceableError
+from thalweg.engine.scalars.program import ScalarInputs, TensorEvaluator, number_settings, scalar_program
 from thalweg.errors import KeywordError, ParameterError, SettingError
 from thalweg.optim import keywords
 from thalweg.optim.binding import Binding

@@ -89,20 +89,20 @@ class RuntimeCompiler:
         Example:
             A device that is newer than the compiler gets PTX of the newest architecture that the compiler knows.
         """
-        wanted, known = 10 * capability[0] + capability[1], self.supported
-        older = [number for number in known if number <= wanted]
+        version, known = 10 * capability[0] + capability[1], self.supported
+        older = [number for number in known if number <= version]
         if not older:
-            raise MissingToolError(f"{self.version} makes no code for devices of capability {wanted / 10:.1f}")
+            raise MissingToolError(f"{self.version} makes no code for devices of capability {version / 10:.1f}")
         best = older[-1]
-        if best // 10 == wanted // 10:  # an image runs on later devices of the same generation
+        if best // 10 == version // 10:  # an image runs on later devices of the same generation
             return Architecture(f"sm_{best}")
         return Architecture(f"compute_{best}", is_text=True)
 
     def options(self, architecture: Architecture) -> list[str]:
         """Return the options for an architecture."""
         first = "--gpu-architecture" if self._prefix == "nvrtc" else "--offload-arch"
-        others = NVRTC_OPTIONS if self._prefix == "nvrtc" else _AMD_OPTIONS
-        return [f"{first}={architecture.name}", *others]
+        more = NVRTC_OPTIONS if self._prefix == "nvrtc" else _AMD_OPTIONS
+        return [f"{first}={architecture.name}", *more]
 
     def image_name(self, source: str, architecture: Architecture) -> str:
         """Return the name of the file of a compiled image."""

@@ -28,7 +28,7 @@ _RELAXED_CAPTURE = 2  # CU_STREAM_CAPTURE_MODE_RELAXED of cuda.h
 _UNFIT_IMAGE = (200, 209, 222, 223, 225)
 
 
-class Launch(NamedTuple):
+class KernelLaunch(NamedTuple):
     """One launch of a kernel.
 
     Attributes:
@@ -84,7 +84,7 @@ class Device(Protocol):
     def stream(self) -> int:
         """Return the current stream."""
 
-    def launch(self, launches: Sequence[Launch], num_threads: int, stream: int) -> None:
+    def launch(self, launches: Sequence[KernelLaunch], num_threads: int, stream: int) -> None:
         """Launch kernels, one after the other.
 
         Args:
@@ -142,8 +142,8 @@ class Driver:
 
         def function(name: str, *types: Any, hip: str = "") -> Any:
             # A copy of the pointer: another library of the process may have set other types on the shared one.
-            found = getattr(library, hip or name.replace("cu", "hip", 1) if is_hip else name)
-            return ctypes.CFUNCTYPE(ctypes.c_int, *types)(ctypes.cast(found, pointer).value or 0)
+            pointer_of = getattr(library, hip or name.replace("cu", "hip", 1) if is_hip else name)
+            return ctypes.CFUNCTYPE(ctypes.c_int, *types)(ctypes.cast(pointer_of, pointer).value or 0)
 
         try:
             self._version = function("cuDriverGetVersion", ctypes.POINTER(ctypes.c_int))
@@ -318,7 +318,7 @@ class CudaDevice:
         """Return torch's current stream. In a forked process this raises torch's error, before a driver is called."""
         return int(torch.cuda.current_stream(self.torch_device).cuda_stream)
 
-    def launch(self, launches: Sequence[Launch], num_threads: int, stream: int) -> None:
+    def launch(self, launches: Sequence[KernelLaunch], num_threads: int, stream: int) -> None:
         """Launch kernels, one after the other."""
         launch_kernel = self.driver.launch_kernel
         with self.context():

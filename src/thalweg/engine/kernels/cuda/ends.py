@@ -37,9 +37,9 @@ def write_kernels(passes: Passes, number: int) -> dict[str, str]:
     small = [(k, value) for k, value in passes.writes_of(number) if not passes.is_whole(value)]
     kernels = {}
     for length in sorted({len(passes.axes_of(value)) for _, value in small}, reverse=True):
-        alike = [(k, value) for k, value in small if len(passes.axes_of(value)) == length]
+        values = [(k, value) for k, value in small if len(passes.axes_of(value)) == length]
         name = f"write{number}_{length}"
-        loops = [_write(passes, axes, alike) for axes in sorted({passes.axes_of(value) for _, value in alike})]
+        loops = [_write(passes, axes, values) for axes in sorted({passes.axes_of(value) for _, value in values})]
         kernels[name] = "\n".join([*_head(name), *loops, "}"])
     return kernels
 
@@ -146,9 +146,9 @@ def _few(passes: Passes, reduction: RecordedReduction) -> str:
 
 def _write(passes: Passes, axes: Axes, small: Sequence[tuple[int, RecordedValue]]) -> str:
     """Return the loop that computes and writes all values along these axes, an element a thread."""
-    alike = [(k, value) for k, value in small if passes.axes_of(value) == axes]
-    pointers, lines = _computation(passes, [value for _, value in alike])
-    targets = [f"    {pointer(passes, k, passes.columns[k])}" for k, _ in alike]
+    values = [(k, value) for k, value in small if passes.axes_of(value) == axes]
+    pointers, lines = _computation(passes, [value for _, value in values])
+    targets = [f"    {pointer(passes, k, passes.columns[k])}" for k, _ in values]
     return "\n".join(
         [
             "    {",
@@ -156,7 +156,7 @@ def _write(passes: Passes, axes: Axes, small: Sequence[tuple[int, RecordedValue]
             f"        const int64_t numbers = {_product(axes)};",
             "        THREADS for (int64_t r = (int64_t)slice * WIDTH + thread; r < numbers; r += SLICES * WIDTH) {",
             *(f"            {text}" for text in (*_coordinates(axes, "r"), *lines)),
-            *(f"            x{k}[r] = {variable(value)};" for k, value in alike),
+            *(f"            x{k}[r] = {variable(value)};" for k, value in values),
             "        }",
             "        TOGETHER",
             "    }",

@@ -18,7 +18,7 @@ from thalweg.engine.core.batch import ParameterBatch
 from thalweg.engine.core.memory_probe import MemoryProbe
 from thalweg.engine.kernels.cuda import grid
 from thalweg.engine.kernels.cuda.call import call_structure, row_length
-from thalweg.engine.kernels.cuda.driver import Device, Launch, Module, device_of
+from thalweg.engine.kernels.cuda.driver import Device, KernelLaunch, Module, device_of
 from thalweg.engine.kernels.cuda.source import WIDTH, launches
 from thalweg.engine.kernels.kernel import MAX_REDUCTION_BYTES, BoundKernel, Kernel, shared_row
 from thalweg.engine.kernels.kernel_spec import UnavailableError
@@ -162,18 +162,20 @@ class BoundCudaKernel(BoundKernel):
             first_chunk += num_chunks
         return calls
 
-    def _create_launches(self, module: Module) -> tuple[list[Launch], list[tuple[int, Launch]], dict[int, Launch]]:
+    def _create_launches(
+        self, module: Module
+    ) -> tuple[list[KernelLaunch], list[tuple[int, KernelLaunch]], dict[int, KernelLaunch]]:
         """Return the launches of a step, in order; also with their passes; and those for several kernels, by pass."""
         numbered, shared = [], {}
         for kernel in launches(self.passes):
             function = module.function(kernel.name)
             if kernel.extent == "shared":
-                shared[kernel.number] = Launch(function, 1, self._calls[0].arguments)
+                shared[kernel.number] = KernelLaunch(function, 1, self._calls[0].arguments)
                 continue
             for call in self._calls[:1] if kernel.extent == "once" else self._calls:
                 blocks = {"chunks": call.num_chunks, "slices": kernel.blocks_per_tensor * len(call.tensors), "once": 1}
                 if blocks[kernel.extent]:  # parameters without elements have no chunks
-                    numbered.append((kernel.number, Launch(function, blocks[kernel.extent], call.arguments)))
+                    numbered.append((kernel.number, KernelLaunch(function, blocks[kernel.extent], call.arguments)))
         return [launch for _, launch in numbered], numbered, shared
 
     # --- steps --------------------------------------------------------------------------------------------------------

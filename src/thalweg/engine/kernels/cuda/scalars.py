@@ -15,8 +15,13 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.scalar_expressions import Expressions, Node
-from thalweg.engine.core.scalar_program import (
+from thalweg.engine.kernels import library_cache
+from thalweg.engine.kernels.cuda import driver
+from thalweg.engine.kernels.cuda.call import row_length
+from thalweg.engine.kernels.cuda.driver import Device, KernelLaunch
+from thalweg.engine.kernels.kernel_spec import UnavailableError
+from thalweg.engine.scalars.expressions import Expressions, Node
+from thalweg.engine.scalars.program import (
     MODEL_LR,
     STEP,
     ScalarInputs,
@@ -26,11 +31,6 @@ from thalweg.engine.core.scalar_program import (
     row_names,
     scalar_program,
 )
-from thalweg.engine.kernels import library_cache
-from thalweg.engine.kernels.cuda import driver
-from thalweg.engine.kernels.cuda.call import row_length
-from thalweg.engine.kernels.cuda.driver import Device, Launch
-from thalweg.engine.kernels.kernel_spec import UnavailableError
 from thalweg.rules.math import hashing
 
 WIDTH = 64  # threads in a block: there are few parameters, and double precision is slow on most GPUs
@@ -258,7 +258,7 @@ class ScalarKernel:
     def _launch(self, counting: int, skip: Tensor | None) -> None:
         fields = self._fields
         fields.counting, fields.skip = counting, 0 if skip is None else skip.data_ptr()
-        launch = Launch(self._function, -(-fields.count // WIDTH), self._arguments)
+        launch = KernelLaunch(self._function, -(-fields.count // WIDTH), self._arguments)
         self._device.launch([launch], WIDTH, self._device.stream())
 
 

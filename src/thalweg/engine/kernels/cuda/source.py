@@ -20,7 +20,7 @@ from thalweg.engine.kernels.cuda.runtime import LIBRARY, PLATFORM, SCALARS
 from thalweg.engine.kernels.passes import Passes
 from thalweg.engine.kernels.recording import UnknownOperationError
 
-__all__ = ["CHUNK", "NUM_GRADS", "NVRTC_OPTIONS", "WIDTH", "Launch", "cuda_source", "launches"]
+__all__ = ["CHUNK", "NUM_GRADS", "NVRTC_OPTIONS", "WIDTH", "PrintedKernel", "cuda_source", "launches"]
 
 # What NVRTC must be told, beside the architecture: no fused multiply-add, and lambdas that run on the device.
 NVRTC_OPTIONS = ("--std=c++17", "--fmad=false", "-default-device", "--disable-warnings")
@@ -30,7 +30,7 @@ NUM_GRADS = 448  # gradients of one launch, whose argument then fits the 4 KB of
 Extent = Literal["chunks", "slices", "once", "shared"]
 
 
-class Launch(NamedTuple):
+class PrintedKernel(NamedTuple):
     """A kernel of a text, and the blocks of its grid.
 
     Attributes:
@@ -72,15 +72,15 @@ def cuda_source(passes: Passes, num_grads: int = NUM_GRADS, tuning: Tuning = DEF
     return "\n".join([head, PLATFORM, LIBRARY, struct_text(), SCALARS, *kernels, ""])
 
 
-def launches(passes: Passes) -> list[Launch]:
+def launches(passes: Passes) -> list[PrintedKernel]:
     """Return the kernels of the text in the order in which they run."""
     slices = _slices(passes)
-    found = []
+    printed: list[PrintedKernel] = []
     for number in range(passes.last + 1):
         for name in _kernels(passes, number):
             extent = _extent(name)
-            found.append(Launch(name, extent, number, slices if extent == "slices" else 0))
-    return found
+            printed.append(PrintedKernel(name, extent, number, slices if extent == "slices" else 0))
+    return printed
 
 
 def _kernels(passes: Passes, number: int) -> dict[str, str]:

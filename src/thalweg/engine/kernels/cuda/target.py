@@ -77,7 +77,7 @@ def target_of(device: torch.device, num_tensors: int) -> Target | None:
         num_tensors: The number of tensors of a batch. The argument of a kernel is as large as it needs to be.
     """
     try:
-        found = driver.device_of(device)
+        present = driver.device_of(device)
     except MissingToolError as error:
         return CudaTarget(error, is_large=False)
-    return None if found is None else CudaTarget(found, is_large=num_tensors > NUM_GRADS)
+    return None if present is None else CudaTarget(present, is_large=num_tensors > NUM_GRADS)

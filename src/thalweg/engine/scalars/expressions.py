@@ -158,7 +158,7 @@ def trace(function: Callable[..., Mapping[str, Any]], inputs: Sequence[str]) -> 
     Example:
         >>> expressions = trace(lambda x: {"y": 2 * x}, ["x"])
         >>> [node.operation for node in expressions.nodes]
-        ['constant', 'input', '*']
+        ['input', 'constant', '*']
     """
     tracer = _Tracer()
     paths: list[Path] = []

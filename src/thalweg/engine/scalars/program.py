@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.scalar_expressions import Expressions, trace
+from thalweg.engine.scalars.expressions import Expressions, trace
 from thalweg.rules import Rule, record
 from thalweg.rules.math.roots import root
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.scalar_expressions import UntraceableError, trace
-from thalweg.engine.core.scalar_program import TensorEvaluator, number_settings
 from thalweg.engine.graphs import upload
+from thalweg.engine.scalars.expressions import UntraceableError, trace
+from thalweg.engine.scalars.program import TensorEvaluator, number_settings
 from thalweg.rules import Rule, record
 
 MAX_LOADED = 64  # steps whose scalars are uploaded at once
