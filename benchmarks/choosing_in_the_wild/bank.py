@@ -1,5 +1,7 @@
 """The bank: every training that was run, in a file of JSON lines, so that nothing is trained twice."""
 
+import ast
+import gzip
 import hashlib
 import inspect
 import json
@@ -14,6 +16,7 @@ from benchmarks.choosing_in_the_wild import data
 from benchmarks.choosing_in_the_wild.training import Mean, Training, TrainingRun, mean_of, run
 from thalweg.comparison.contenders.parsing import parse
 
+STORED = Path(__file__).parent / "bank.jsonl.gz"  # the committed trainings
 RUNS = Path(__file__).parents[2] / "runs" / "choosing_in_the_wild"
 SEARCH_SEED = 0
 RETRAINING_SEEDS = range(1, 5)
@@ -25,9 +28,18 @@ Key = tuple[str, str, str, int]  # training, contender, settings, seed
 
 @cache
 def source_of(train: Any) -> str:
-    """Return a hash of the file that defines a training, and of the shared data: an edited training is another one."""
-    files = (inspect.getfile(train), data.__file__)
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:12]
+    """Return a hash of the code of a training and of the shared data: an edited training is another one.
+
+    Comments, docstrings and layout do not count.
+    """
+    digest = hashlib.sha256()
+    for file in (inspect.getfile(train), data.__file__):
+        tree = ast.parse(Path(file).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:12]
 
 
 def canonical(contender: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,27 +53,38 @@ def canonical(contender: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in sorted(settings) if settings[name] != start[name]}
 
 
+class MissingTrainingError(LookupError):
+    """Raised by a bank that does not train."""
+
+
 class Bank:
     """Trainings by training, contender, settings and seed; missing ones are trained when they are needed.
 
     Example:
         >>> from benchmarks.choosing_in_the_wild.trainings import TRAININGS
-        >>> bank = Bank(None)
+        >>> bank = Bank(None, stored=None)
         >>> round(bank.costs(TRAININGS["fine-tuning"], "adam", {"lr": 0.03}, [0], "validation")[0])
         -1
     """
 
-    def __init__(self, path: Path | None = RUNS / "bank.jsonl") -> None:
+    def __init__(self, path: Path | None = RUNS / "bank.jsonl", *, stored: Path | None = STORED, trains: bool = True):
         """Read a bank.
 
         Args:
-            path: The file, which need not exist; None for the memory alone.
+            path: The file for new trainings, which need not exist; None for the memory alone.
+            stored: The compressed file of trainings that are read, too.
+            trains: False to raise MissingTrainingError instead of training.
         """
         self.path = path
+        self._trains = trains
         self._rows: dict[Key, dict[str, Any]] = {}
+        lines: list[str] = []
+        if stored is not None and stored.exists():
+            lines += gzip.decompress(stored.read_bytes()).decode().splitlines()
         if path is not None and path.exists():
-            for line in path.read_text().splitlines():
-                self._add(json.loads(line))
+            lines += path.read_text().splitlines()
+        for line in lines:
+            self._add(json.loads(line))
 
     def _add(self, row: dict[str, Any]) -> None:
         self._rows[row["training"], row["contender"], json.dumps(row["settings"]), row["seed"]] = row
@@ -82,6 +105,8 @@ class Bank:
         chosen = canonical(contender, settings)
         row = self._rows.get((training.name, contender, json.dumps(chosen), seed))
         if row is None or row["source"] != source_of(training.train):
+            if not self._trains:
+                raise MissingTrainingError(f"{training.name}: {contender} {chosen} from seed {seed}")
             result = run(training, contender, chosen, seed)
             row = {
                 "training": training.name,
@@ -97,6 +122,11 @@ class Bank:
             self._add(row)
             self._append(row)
         return run_of(row)
+
+    def write(self, path: Path) -> None:
+        """Write all rows to a compressed file; the same rows give the same bytes."""
+        lines = sorted(json.dumps(row) for row in self._rows.values())
+        path.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.path is None:

@@ -98,8 +98,18 @@ class _Diverged(BaseException):
     """Ends a training from within ``report``."""
 
 
+def ignore(count: int, value: float) -> None:
+    """Ignore a report."""
+
+
 def run(
-    training: Training, contender: str | Contender, settings: Mapping[str, Any], seed: int, **options: Any
+    training: Training,
+    contender: str | Contender,
+    settings: Mapping[str, Any],
+    seed: int,
+    *,
+    watch: Callable[[int, float], None] = ignore,
+    **options: Any,
 ) -> TrainingRun:
     """Train once.
 
@@ -108,6 +118,7 @@ def run(
         contender: The contender, or its name.
         settings: Settings that replace those that the contender starts from.
         seed: The seed of Python's, numpy's and torch's random numbers.
+        watch: Called with the number of reports so far and the validation score; an exception ends the training.
         options: Passed to the training function, e.g. ``steps=3``.
     """
     entrant = parse(contender) if isinstance(contender, str) else contender
@@ -122,6 +133,7 @@ def run(
         tests.append(float(test))
         if not math.isfinite(reports[-1]):
             raise _Diverged
+        watch(len(reports), reports[-1])
 
     began = time.perf_counter()
     try:

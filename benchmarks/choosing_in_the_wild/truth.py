@@ -30,6 +30,8 @@ from thalweg.comparison.planning.search import draw_settings, rounded
 MAX_ORDER = 3
 DEVIATION = 0.08  # of settings near the best ones, in shares of a range
 CENTERS = 4
+# Each training soon has a truth of the contenders that people use most.
+ORDER = ("adam", "momentum", "adamw", "rmsprop", "sgd", "lion", "nadam", "adagrad", "muon+adamw")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Level:
 
 
 LEVELS = (
+    Level(sobol=8, near=0, retrained=3, seeds=1, finalists=1, starts=False),
     Level(sobol=24, near=0, retrained=6, seeds=2, finalists=2, starts=False),
     Level(sobol=48, near=24, retrained=12, seeds=3, finalists=3),
     Level(sobol=96, near=48, retrained=16, seeds=4, finalists=4),
@@ -139,9 +142,10 @@ def _search_unit(path: Path, name: str, contender: str, level: int) -> tuple[str
 def units(names: Sequence[str], levels: Sequence[int]) -> Iterator[tuple[str, str, int]]:
     """Yield training, contender and level; each training gets a first truth before any gets a better one."""
     for level in levels:
-        for name in names:
-            for contender in TRAININGS[name].contenders:
-                yield name, contender, level
+        for contender in ORDER:
+            for name in names:
+                if contender in TRAININGS[name].contenders:
+                    yield name, contender, level
 
 
 def search_all(path: Path, names: Sequence[str], levels: Sequence[int], workers: int) -> Iterator[tuple[Any, ...]]:

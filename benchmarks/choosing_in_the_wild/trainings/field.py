@@ -1,4 +1,4 @@
-"""A neural field: a network learns a photograph as a function of the place, from sines and cosines (Fourier features)."""
+"""A neural field: a network learns a photograph as a function of the place, from Fourier features of it."""
 
 import math
 from functools import cache
@@ -22,7 +22,9 @@ def pixels():
     image = torch.tensor(load_sample_image("china.jpg")[ROWS, COLUMNS][::STRIDE, ::STRIDE] / 255.0).float()
     axes = [torch.linspace(-1, 1, length) for length in image.shape[:2]]
     places, colors = torch.cartesian_prod(*axes), image.reshape(-1, 3)
-    parts = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).split([3000, 700, len(places) - 3700])
+    parts = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).split(
+        [3000, 700, len(places) - 3700]
+    )
     return [(places[part], colors[part]) for part in parts]
 
 

@@ -60,7 +60,8 @@ def train(make_optimizer, report, steps=STEPS):
             with torch.no_grad():
                 logits = model(adjacency, features)
             if not logits.isfinite().all():
-                return report(float("nan"))
+                report(float("nan"))
+                return
             right = (logits.argmax(1) == labels).float()
             report(right[LABELLED : LABELLED + VALIDATED].mean(), test=right[LABELLED + VALIDATED :].mean())
 

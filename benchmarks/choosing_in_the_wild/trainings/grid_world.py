@@ -85,7 +85,8 @@ def train(make_optimizer, report, steps=STEPS):
         loss.backward()
         optimizer.step()
         if not all(param.isfinite().all() for param in policy.parameters()):
-            return report(math.nan)
+            report(math.nan)
+            return
         if step in points:
             report(mean_return(policy, 400, 1), test=mean_return(policy, 2000, 2) if step == steps else math.nan)
 
