@@ -108,20 +108,27 @@ class Bank:
             if not self._trains:
                 raise MissingTrainingError(f"{training.name}: {contender} {chosen} from seed {seed}")
             result = run(training, contender, chosen, seed)
-            row = {
-                "training": training.name,
-                "contender": contender,
-                "settings": chosen,
-                "seed": seed,
-                "validation": _stored(result.validation),
-                "test": _stored(result.test),
-                "reports": [_stored(report) for report in result.reports],
-                "seconds": round(result.seconds, 4),
-                "source": source_of(training.train),
-            }
-            self._add(row)
+            row = self.add(training, contender, chosen, seed, result)
             self._append(row)
         return run_of(row)
+
+    def add(
+        self, training: Training, contender: str, settings: Mapping[str, Any], seed: int, result: TrainingRun
+    ) -> dict[str, Any]:
+        """Hold a result in the memory, and return its row."""
+        row = {
+            "training": training.name,
+            "contender": contender,
+            "settings": canonical(contender, settings),
+            "seed": seed,
+            "validation": _stored(result.validation),
+            "test": _stored(result.test),
+            "reports": [_stored(report) for report in result.reports],
+            "seconds": round(result.seconds, 4),
+            "source": source_of(training.train),
+        }
+        self._add(row)
+        return row
 
     def write(self, path: Path) -> None:
         """Write all rows to a compressed file; the same rows give the same bytes."""
