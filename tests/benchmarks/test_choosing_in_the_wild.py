@@ -10,7 +10,9 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
 
+import thalweg
 from benchmarks.choosing_in_the_wild import bank as banks
 from benchmarks.choosing_in_the_wild import methods, record, regret, truth
 from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, MissingTrainingError, canonical, source_of
@@ -69,8 +71,6 @@ CALLS: list[tuple[float, int]] = []
 
 
 def train_made(make_optimizer: Any, report: Any, steps: int = 1) -> None:
-    import torch
-
     seed = torch.initial_seed()
     (group,) = make_optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups
     CALLS.append((group["lr"], seed))
@@ -78,6 +78,14 @@ def train_made(make_optimizer: Any, report: Any, steps: int = 1) -> None:
         report(math.nan)
     report(2.0)
     report(score(group["lr"], seed, "validation"), test=score(group["lr"], seed, "test"))
+
+
+def train_maximized(make_optimizer: Any, report: Any, steps: int = 1) -> None:
+    """Report 10 less the score of the made training."""
+    train_made(
+        make_optimizer,
+        lambda value, *, train=math.nan, test=math.nan: report(10 - value, train=train, test=10 - test),
+    )
 
 
 MADE = Training(
@@ -223,12 +231,11 @@ def test_the_search_finds_the_best_rate_and_does_not_trust_a_lucky_seed(bank: Ba
 
 
 def test_validation_ranks_and_not_the_test() -> None:
-    bank = Bank(None, stored=None)
+    bank = Bank(None, stored=None, trains=False)
     for lr, validation, test in ((0.1, 1.0, 2.0), (0.2, 2.0, 1.0)):
         bank.add(MADE, "sgd", {"lr": lr}, 0, TrainingRun(validation, test, (validation,), 1.0))
     ranked = truth.ranked_by(bank, MADE, "sgd", [{"lr": 0.2}, {"lr": 0.1}, {"lr": 0.2}], [0])
     assert ranked == [{"lr": 0.1}, {"lr": 0.2}]
-    assert not CALLS
 
 
 def condensed(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -397,12 +404,25 @@ def test_methods_search_and_recommend_what_validation_prefers(method: str) -> No
     assert canonical(recommendation.contender, recommendation.settings)["lr"] == lr
 
 
-def test_thalweg_takes_part_with_its_public_interface() -> None:
-    recommendation = methods.METHODS["thalweg"](Request(MADE, MADE.contenders, 20.0, seed=1))
-    assert recommendation.contender in MADE.contenders
-    assert 0.001 < recommendation.settings["lr"] < 0.1
-    assert recommendation.interval is not None
-    assert 1.0 < recommendation.interval[0] <= recommendation.interval[1] < 3.0
+def test_thalweg_takes_part_with_its_public_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare, budgets = thalweg.compare, []
+
+    def compare_by_trials(*arguments: Any, budget: str, **options: Any) -> thalweg.Comparison:
+        budgets.append(budget)
+        return compare(*arguments, budget="8trials", **options)  # the plan for a time depends on the machine
+
+    monkeypatch.setattr(thalweg, "compare", compare_by_trials)
+    accuracy = replace(MADE, maximize=True, scale="linear", worst=0.0, best_possible=10.0, train=train_maximized)
+    for training in (MADE, accuracy):
+        recommendation = methods.METHODS["thalweg"](Request(training, MADE.contenders, 20.0, seed=1))
+        assert recommendation.contender in MADE.contenders
+        assert 0.001 < recommendation.settings["lr"] < 0.1
+        assert recommendation.interval is not None
+        low, high = recommendation.interval
+        true = Bank(None, stored=None).true_value(training, recommendation.contender, recommendation.settings)
+        assert low - 0.01 < training.score(true.cost) < high + 0.01
+        assert high - low < 0.1
+    assert budgets == ["20.000s", "20.000s"]
 
 
 def test_thalweg_refuses_what_it_cannot_plan() -> None:
