@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
@@ -402,6 +403,22 @@ def test_methods_search_and_recommend_what_validation_prefers(method: str) -> No
     costs = {called: MADE.cost(score(called, seed, "validation")) for called, _ in CALLS if called <= 5}
     assert costs[lr] == min(costs.values())
     assert canonical(recommendation.contender, recommendation.settings)["lr"] == lr
+
+
+@pytest.mark.parametrize(("method", "prunes"), [("optuna", False), ("optuna-pruned", True)])
+def test_only_one_optuna_prunes(method: str, prunes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies: list[optuna.Study] = []
+    create = optuna.create_study
+
+    def create_study(**options: Any) -> optuna.Study:
+        studies.append(create(**options))
+        return studies[-1]
+
+    monkeypatch.setattr(optuna, "create_study", create_study)
+    methods.METHODS[method](Request(MADE, MADE.contenders, 60.0, seed=1, trainings=20))
+    states = [trial.state for trial in studies[0].trials]
+    assert (optuna.trial.TrialState.PRUNED in states) == prunes
+    assert studies[0].trials[0].intermediate_values[1] == pytest.approx(math.log(2.0))
 
 
 def test_thalweg_takes_part_with_its_public_interface(monkeypatch: pytest.MonkeyPatch) -> None:
