@@ -203,6 +203,7 @@ def test_levels_grow_and_begin_alike() -> None:
         few, many = (truth.sobol_settings(contender, count) for count in (4, 8))
         assert few[:4] == many[:4]
         assert few[4:] == many[8:12]
+        assert few[0]["lr"] != parse(contender).rule.settings()["lr"]
         assert set(few[0]) == parse(contender).space(2).keys()
         assert set(few[4]) == parse(contender).space(3).keys()
 
@@ -223,6 +224,7 @@ def test_the_search_finds_the_best_rate_and_does_not_trust_a_lucky_seed(bank: Ba
     tried = {lr for lr, seed in CALLS if seed == 0}
     assert any(1.1 < lr < 1.3 for lr in tried)  # a lucky one took part
     assert finalists[0]["lr"] == min(tried, key=lambda lr: abs(math.log10(lr / BEST_LR)))
+    assert not any(1.1 < settings["lr"] < 1.3 for settings in finalists)
     trained = len(CALLS)
     assert truth.search(bank, MADE, "sgd", SMALL) == finalists
     assert len(CALLS) == trained
