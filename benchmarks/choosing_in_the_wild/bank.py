@@ -49,8 +49,13 @@ def canonical(contender: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         >>> canonical("adam", {"lr": 0.1, "beta1": 0.9})
         {'lr': 0.1}
     """
-    start = parse(contender).rule.settings()
+    start = _starting_settings(contender)
     return {name: settings[name] for name in sorted(settings) if settings[name] != start[name]}
+
+
+@cache
+def _starting_settings(contender: str) -> dict[str, Any]:
+    return parse(contender).rule.settings()
 
 
 class MissingTrainingError(LookupError):
@@ -152,6 +157,13 @@ class Bank:
         """Return the cost of the score on a split, ``"validation"`` or ``"test"``, from each seed."""
         results = [self.result(training, contender, settings, seed) for seed in seeds]
         return [training.cost(getattr(result, split)) for result in results]
+
+    def evaluated(self, training: Training, contender: str) -> list[dict[str, Any]]:
+        """Return the settings that were trained from all seeds of the truth, by a search or a judge."""
+        seeds: dict[str, set[int]] = {}
+        for row in self.rows(training, contender):
+            seeds.setdefault(json.dumps(row["settings"]), set()).add(row["seed"])
+        return [json.loads(text) for text, trained in seeds.items() if trained.issuperset(TRUTH_SEEDS)]
 
     def true_value(self, training: Training, contender: str, settings: Mapping[str, Any]) -> Mean:
         """Return the mean test cost of a setting over the seeds of the truth; what is missing is trained."""

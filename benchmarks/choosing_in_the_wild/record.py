@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, MissingTrainingError, source_of
 from benchmarks.choosing_in_the_wild.training import Training
-from benchmarks.choosing_in_the_wild.truth import LEVELS, search, starting_points
+from benchmarks.choosing_in_the_wild.truth import LEVELS, ranked_by, search, starting_points
 from thalweg.bench.bench import machine
 
 DIGITS = 6
@@ -65,13 +65,16 @@ def condensed_training(bank: Bank, training: Training) -> dict[str, Any]:
             contenders[contender] = {"level": 0, "trainings": len(own)}
             continue
         level, finalists = finished
+        # The best of all that were ever evaluated, also of what a judged method recommended.
+        candidates = [*finalists, *bank.evaluated(training, contender)]
+        best_settings = ranked_by(bank, training, contender, candidates, TRUTH_SEEDS)[0]
         starts = (value_of(bank, training, contender, start) for start in starting_points(contender))
         contenders[contender] = {
             "level": level,
             "trainings": len(own),
             "diverged": sum(row["validation"] is None for row in own),
             "seconds": rounded(median(row["seconds"] for row in own)),
-            "best": value_of(bank, training, contender, finalists[0]),
+            "best": value_of(bank, training, contender, best_settings),
             "starts": [start for start in starts if start is not None],
         }
     known = {name: entry["best"]["cost"] for name, entry in contenders.items() if entry["level"]}
@@ -79,11 +82,11 @@ def condensed_training(bank: Bank, training: Training) -> dict[str, Any]:
     if best is not None:
         for name, cost in known.items():
             contenders[name]["regret"] = rounded(training.regret(cost, known[best]))
-    evaluated = {(row["contender"], str(row["settings"])): row for row in rows if row["seed"] == TRUTH_SEEDS[-1]}
     values = [
-        {"contender": row["contender"], **value}
-        for row in evaluated.values()
-        if (value := value_of(bank, training, row["contender"], row["settings"])) is not None
+        {"contender": contender, **value}
+        for contender in training.contenders
+        for settings in bank.evaluated(training, contender)
+        if (value := value_of(bank, training, contender, settings)) is not None
     ]
     return {
         "about": training.about,

@@ -284,6 +284,20 @@ def test_the_record_of_a_made_search(bank: Bank, monkeypatch: pytest.MonkeyPatch
     assert diverged == sum(lr > 5 for lr, _ in CALLS) > 0
 
 
+def test_a_better_setting_that_a_method_recommended_becomes_the_truth(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = condensed(bank, monkeypatch)["trainings"]["made"]
+    bank.true_value(MADE, "momentum", {"lr": BEST_LR})
+    bank.result(MADE, "sgd", {"lr": BEST_LR}, TRUTH_SEEDS[-1])  # a single seed is no evaluation
+    after = condensed(bank, monkeypatch)["trainings"]["made"]
+    assert after["best"] == "momentum"
+    assert after["contenders"]["momentum"]["best"]["settings"] == {"lr": BEST_LR}
+    assert after["contenders"]["sgd"]["best"] == before["contenders"]["sgd"]["best"]
+    assert after["contenders"]["sgd"]["regret"] > before["contenders"]["sgd"]["regret"]
+    assert len(after["values"]) == len(before["values"]) + 1
+
+
 def test_an_unfinished_search_is_called_so(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "LEVELS", (SMALL,))
     truth.search(bank, MADE, "sgd", SMALL)
