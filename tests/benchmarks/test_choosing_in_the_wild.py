@@ -242,10 +242,11 @@ def test_validation_ranks_and_not_the_test() -> None:
 
 
 def condensed(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(truth, "LEVELS", (SMALL,))
-    monkeypatch.setattr(record, "LEVELS", (SMALL,))
-    for contender in MADE.contenders:
-        truth.search(bank, MADE, contender, SMALL)
+    levels = replace(SMALL, sobol=2, near=0), SMALL
+    monkeypatch.setattr(record, "LEVELS", levels)
+    for level in levels:
+        for contender in MADE.contenders:
+            truth.search(bank, MADE, contender, level)
     frozen = Bank(bank.path, stored=None, trains=False)
     return record.condense(frozen, {"made": MADE})
 
@@ -278,7 +279,7 @@ def test_the_record_of_a_made_search(bank: Bank, monkeypatch: pytest.MonkeyPatch
     stored = json.loads(json.dumps(condensed(bank, monkeypatch), allow_nan=False))
     check_schema(stored, {"made": MADE})
     entry = stored["trainings"]["made"]
-    assert {item["level"] for item in entry["contenders"].values()} == {1}
+    assert {item["level"] for item in entry["contenders"].values()} == {2}
     assert len(entry["contenders"]["sgd"]["starts"]) == 2
     diverged = sum(item["diverged"] for item in entry["contenders"].values())
     assert diverged == sum(lr > 5 for lr, _ in CALLS) > 0
