@@ -1,0 +1,94 @@
+"""The commands: ``python -m benchmarks.choosing_in_the_wild search``, ``condense`` and ``regret``."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.choosing_in_the_wild import truth
+from benchmarks.choosing_in_the_wild.bank import RUNS, STORED, Bank, source_of
+from benchmarks.choosing_in_the_wild.methods import METHODS
+from benchmarks.choosing_in_the_wild.record import condense
+from benchmarks.choosing_in_the_wild.regret import RECORD, judge, load_record, summarize
+from benchmarks.choosing_in_the_wild.trainings import TRAININGS
+
+
+def main() -> None:
+    """Parse the command line and run the command."""
+    arguments = parser().parse_args()
+    {"search": search, "condense": write_record, "regret": measure_regrets}[arguments.command](arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(prog="python -m benchmarks.choosing_in_the_wild", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("search", help="search the truth; trainings of the bank are not repeated")
+    command.add_argument("--levels", nargs="+", type=int, default=list(range(1, len(truth.LEVELS) + 1)))
+    command.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
+    _add_common(command)
+    command = commands.add_parser("condense", help="write the record and the committed part of the bank")
+    command.add_argument("--out", type=Path, default=RECORD)
+    _add_common(command)
+    command = commands.add_parser("regret", help="run methods and write the regrets of what they recommend")
+    command.add_argument("--method", nargs="+", default=["thalweg"], choices=METHODS)
+    command.add_argument("--budget", nargs="+", default=["60trainings"])
+    command.add_argument("--repeats", type=int, default=5)
+    command.add_argument("--count", action="store_true", help="limit the number of trainings, too")
+    command.add_argument("--out", type=Path, default=RUNS / "regrets.jsonl", help="rows that are there are kept")
+    _add_common(command)
+    return top
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--trainings", nargs="+", default=list(TRAININGS), choices=TRAININGS)
+    command.add_argument("--bank", type=Path, default=RUNS / "bank.jsonl")
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Search the truth."""
+    began = time.perf_counter()
+    levels = [level - 1 for level in arguments.levels]
+    for unit in truth.search_all(arguments.bank, arguments.trainings, levels, arguments.workers):
+        print(f"{time.perf_counter() - began:.0f} s", *unit, flush=True)
+
+
+def write_record(arguments: argparse.Namespace) -> None:
+    """Write the record and the committed bank."""
+    bank = Bank(arguments.bank, trains=False)
+    record = condense(bank, {name: TRAININGS[name] for name in arguments.trainings})
+    bank.write(STORED)
+    arguments.out.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def measure_regrets(arguments: argparse.Namespace) -> None:
+    """Run methods in turn, so that they meet the same machine, and print the summary."""
+    torch.set_num_threads(1)
+    bank, record = Bank(arguments.bank), load_record()
+    rows = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    done = {tuple(row[key] for key in ("training", "source", "method", "budget", "repeat")) for row in rows}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    for repeat in range(arguments.repeats):
+        for name in arguments.trainings:
+            for budget in arguments.budget:
+                for method in arguments.method:
+                    training = TRAININGS[name]
+                    if (name, source_of(training.train), method, budget, repeat) in done:
+                        continue
+                    row = judge(bank, record, training, method, budget, repeat, count=arguments.count)
+                    rows.append(row)
+                    with arguments.out.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(
+                        f"{name}, {budget}, {method}: {row['contender']}, regret {row['regret']:.3f}, "
+                        f"{row['trainings']} trainings in {row['wall_s']:.1f} of {row['seconds']:.1f} s",
+                        flush=True,
+                    )
+    for method, budget, numbers in summarize(rows):
+        print(method, budget, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+
+
+if __name__ == "__main__":
+    main()
