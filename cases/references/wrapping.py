@@ -5,9 +5,7 @@ the gradients of step t = 1, 2, ...; `after(t, old)` may write the parameters, w
 `eval_params` are the parameters at which the model is evaluated. If torch has a function, it is called.
 """
 
-import hashlib
 import math
-import struct
 
 import torch
 from torch import nn
@@ -196,13 +194,19 @@ def noisy(s, t, params):
 
 def standard_normal(position, step, element, seed=0):
     """Return the Box-Muller transform of 24 bits of each of two hashes (Wellons' lowbias32), in integer arithmetic."""
-    digest = int.from_bytes(
-        hashlib.blake2b(struct.pack("<qqq", seed, position, step), digest_size=6).digest(), "little"
-    )
+
+    def mixed(x):  # the finalizer of SplitMix64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    key = seed
+    for number in (0, position, step):
+        key = mixed((key + number * 0x9E3779B97F4A7C15) % 2**64)
 
     def bits(x):
-        for key in (digest % 2**24, digest >> 24):
-            x ^= key
+        for half in (key % 2**24, key >> 40):
+            x ^= half
             x = (x ^ x >> 16) * 0x7FEB352D % 2**32
             x = (x ^ x >> 15) * 0x846CA68B % 2**32
             x ^= x >> 16

@@ -1,5 +1,6 @@
 """Differentiable steps: gradients with respect to the start and to the settings."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -67,6 +68,7 @@ def test_hypergradients_are_torchs(ours: Any, torchs: Any, settings: dict[str, A
         (optim.AdamW, {"lr": 0.03, "betas": (0.8, 0.9), "eps": 0.1, "weight_decay": 0.2}),
         (optim.NAdam, {"lr": 0.03}),
         (optim.LAMB, {"lr": 0.03, "weight_decay": 0.2}),
+        (partial(optim.AdEMAMix, beta3_warmup=9), {"lr": 0.03, "betas": (0.8, 0.9, 0.99)}),
         (optim.Muon, {"lr": 0.03, "momentum": 0.8}),
         (optim.optimizer_for("clip(adam)"), {"lr": 0.03, "max_norm": 0.5}),
         (optim.optimizer_for("lookahead(sgd)"), {"lr": 0.01, "slow_step": 0.4}),
@@ -104,7 +106,7 @@ def test_a_setting_in_float32_is_computed_with_in_float64() -> None:
     [
         (optim.ScheduleFreeSGD, {"lr": 0.1}, "weight_sum is kept from step to step as a number"),
         (optim.NAdam, {"momentum_decay": 0.01}, "mu_product is kept from step to step as a number"),
-        (optim.AdEMAMix, {"betas": (0.9, 0.99, 0.999), "beta3_warmup": 9}, "the rule reads one of them as a number"),
+        (optim.optimizer_for("warm_restarts(sgd)"), {"stretch": 2.0}, "the rule reads one of them as a number"),
     ],
 )
 def test_settings_that_no_gradient_would_reach_are_refused(kind: Any, settings: dict[str, Any], message: str) -> None:

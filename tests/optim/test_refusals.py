@@ -90,7 +90,7 @@ BAD: list[tuple[Any, dict[str, Any], type[ThalwegError], str]] = [
         "AdamW: lr must be one number, got a tensor of shape (2,).",
     ),
     ([torch.zeros(2)], {"fused": True, "foreach": True}, KeywordError, "foreach and fused must not both be True"),
-    ([torch.zeros(2)], {"capturable": True}, KeywordError, "capturable must be False"),
+    ([torch.zeros(2)], {"capturable": "yes"}, SettingError, "capturable must be True or False"),
     (
         [torch.zeros(2)],
         {"backend": "fast"},
