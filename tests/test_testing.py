@@ -725,31 +725,36 @@ def test_in_this_process_a_debugger_sees_the_checks() -> None:
     assert set(pids) == {os.getpid()}
 
 
+KIT_ON_META = """
+import torch
+from thalweg.testing import check_optimizer
+
+devices = set()
+
+class Watched(torch.optim.SGD):
+    def step(self, closure=None):
+        tensors = [tensor for group in self.param_groups for tensor in group["params"]]
+        devices.update(tensor.device for tensor in tensors)
+        devices.update(tensor.grad.device for tensor in tensors if tensor.grad is not None)
+        return super().step(closure)
+
+skipped = [
+    "steps_alike_when_sharded",
+    "steps_in_a_forked_process",
+    "leaves_threads_to_forked_processes",
+    "counts_steps_in_shared_memory",
+]
+passed = ["calls_hooks", "takes_named_parameters"]
+result = check_optimizer(lambda params: Watched(params, lr=0.1), only=skipped + passed, device="meta", isolate=False)
+assert {result[name].outcome for name in skipped} == {"skipped"}, result
+assert result["steps_alike_when_sharded"].detail == "on meta, two processes need two devices"
+assert {result[name].outcome for name in passed} == {"passed"}, result
+assert devices == {torch.device("meta")}, devices
+"""
+
+
 def test_the_kit_makes_everything_on_the_device_and_skips_what_makes_no_sense_there() -> None:
-    devices: set[torch.device] = set()
-
-    class Watched(torch.optim.SGD):
-        def step(self, closure: Any = None) -> Any:
-            tensors = [tensor for group in self.param_groups for tensor in group["params"]]
-            devices.update(tensor.device for tensor in tensors)
-            devices.update(tensor.grad.device for tensor in tensors if tensor.grad is not None)
-            return super().step(closure)
-
-    cpu_only = [
-        "steps_alike_when_sharded",
-        "steps_in_a_forked_process",
-        "leaves_threads_to_forked_processes",
-        "counts_steps_in_shared_memory",
-    ]
-    on_the_device = ["calls_hooks", "takes_named_parameters"]
-    result = check_optimizer(
-        lambda params: Watched(params, lr=0.1), only=cpu_only + on_the_device, device="meta", isolate=False
-    )
-    assert {check.check: check.outcome for check in result.checks if check.check in cpu_only} == dict.fromkeys(
-        cpu_only, "skipped"
-    )
-    assert result["steps_alike_when_sharded"].detail == "on meta, two processes need two devices"
-    assert result["calls_hooks"].outcome == result["takes_named_parameters"].outcome == "passed"
-    assert devices == {torch.device("meta")}
+    # In a process of its own: what tests of this process have changed must not reach it.
+    subprocess.run([sys.executable, "-c", KIT_ON_META], check=True)
     with pytest.raises(DeviceError, match="check_optimizer: tensors must be possible on the device, got 'cuda:63'"):
         check_optimizer(lambda params: torch.optim.SGD(params, lr=0.1), device="cuda:63")
