@@ -1,6 +1,7 @@
 """Ends: the kernels that follow the chunks of a pass. They complete reductions and compute values of few elements."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain, starmap
 
 from thalweg.engine.kernels.cuda.inputs import (
     SIZES,
@@ -46,13 +47,9 @@ def write_kernels(passes: Passes, number: int) -> dict[str, str]:
 
 def gather_kernel(passes: Passes, number: int) -> str:
     """Return the kernel of one block that adds up the tensors of a batch, for reductions over the model."""
-    reductions = [reduction for reduction in passes.model_reductions if reduction in passes.reductions_of(number)]
-    if not reductions:
-        return ""
-    lines = [f"KERNEL(gather{number}) {{", "    SKIP"]
-    for reduction in reductions:
-        k = passes.model_reductions.index(reduction)
-        lines += [
+
+    def sums(reduction: RecordedReduction, k: int) -> list[str]:
+        return [
             f"    reduce<{operator_of(reduction)}>(1, call.count, 1, 0,",
             f"        [&](int64_t, int64_t t) {{ return *{results_of(passes, reduction)}; }},",
             "        [&](int64_t, double total) {",
@@ -60,23 +57,33 @@ def gather_kernel(passes: Passes, number: int) -> str:
             f"            else call.model[{k}] = {_over_model(reduction)};",
             "        });",
         ]
-    return "\n".join([*lines, "}"])
+
+    return _model_kernel(passes, "gather", number, sums)
 
 
 def combine_kernel(passes: Passes, number: int) -> str:
     """Return the kernel of one block that adds up the batches which share the reductions over the model of a pass."""
-    reductions = [reduction for reduction in passes.model_reductions if reduction in passes.reductions_of(number)]
-    if not reductions:
-        return ""
-    lines = [f"KERNEL(combine{number}) {{", "    SKIP"]
-    for reduction in reductions:
-        k = passes.model_reductions.index(reduction)
-        lines += [
+
+    def sums(reduction: RecordedReduction, k: int) -> list[str]:
+        return [
             f"    reduce<{operator_of(reduction)}>(1, call.num_parts, 1, 0,",
             f"        [&](int64_t, int64_t part) {{ return call.parts[{k} * call.num_parts + part]; }},",
             f"        [&](int64_t, double total) {{ call.model[{k}] = {_over_model(reduction)}; }});",
         ]
-    return "\n".join([*lines, "}"])
+
+    return _model_kernel(passes, "combine", number, sums)
+
+
+def _model_kernel(passes: Passes, name: str, number: int, sums: Callable[[RecordedReduction, int], list[str]]) -> str:
+    """Return a kernel of one block with the lines of each reduction over the model in a pass; "" if there is none."""
+    reductions = [
+        (reduction, k)
+        for k, reduction in enumerate(passes.model_reductions)
+        if reduction in passes.reductions_of(number)
+    ]
+    if not reductions:
+        return ""
+    return "\n".join([f"KERNEL({name}{number}) {{", "    SKIP", *chain.from_iterable(starmap(sums, reductions)), "}"])
 
 
 def _over_model(reduction: RecordedReduction) -> str:
