@@ -17,7 +17,7 @@ from thalweg.engine import backends
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import precision
 from thalweg.engine.core.batch import BatchStep, ParameterBatch
-from thalweg.engine.core.object_ids import ids_of
+from thalweg.engine.core.object_ids import ObjectList
 from thalweg.engine.core.plain_tensors import address
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.shards import is_dtensor, shards_of
@@ -100,7 +100,7 @@ class Binding:
             key: [record[key] for record in self.records]
             for key in ("step", *recurrent, *(declared.key for declared in layout.values()))
         }
-        self._entry_ids = {key: ids_of(entries) for key, entries in self._entries.items()}
+        self._entry_lists = [(itemgetter(key), ObjectList(entries)) for key, entries in self._entries.items()]
         columns = {
             name: [as_engine_tensor(entry) for entry in self._entries[declared.key]]
             for name, declared in layout.items()
@@ -147,7 +147,7 @@ class Binding:
 
     def _has_entries(self) -> bool:
         try:
-            return all(ids_of(list(map(itemgetter(key), self.records))) == ids for key, ids in self._entry_ids.items())
+            return all(known.equals(list(map(entry_of, self.records))) for entry_of, known in self._entry_lists)
         except KeyError:  # the user has removed an entry
             return False
 

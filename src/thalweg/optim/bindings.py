@@ -10,7 +10,7 @@ from torch import Tensor
 from thalweg.engine.backends import Backend, BatchRunner
 from thalweg.engine.core import shards, threads
 from thalweg.engine.core.batch import BatchStep, is_dense
-from thalweg.engine.core.object_ids import ids_of
+from thalweg.engine.core.object_ids import ObjectList
 from thalweg.engine.core.program import Program
 from thalweg.engine.core.written_memory import WrittenMemory
 from thalweg.errors import ParameterError
@@ -65,21 +65,16 @@ class Bindings:
         self.has_duplicates = len(self._positions) < len(params)
         self._bindings: dict[tuple[int, ...], GroupBindings] = {}
         # The last lookups, by number of parameters and first parameter: to compare is cheaper than to hash all ids.
-        self._recent: dict[tuple[int, int], tuple[bytes, GroupBindings]] = {}
-        self._keep_records()
+        self._recent: dict[tuple[int, int], tuple[ObjectList, GroupBindings]] = {}
+        self._records = ObjectList(state.values())
         self._written_memory: dict[tuple[int, ...], WrittenMemory] = {}  # by the ids of bindings
 
     def follow_state(self) -> None:
         """Discard all bindings if other code has written to the state."""
-        if ids_of(list(self.state.values())) != self._record_ids:
+        if not self._records.equals(list(self.state.values())):
             self._bindings.clear()
             self._recent.clear()
             self._written_memory.clear()
-
-    def _keep_records(self) -> None:
-        """Hold the dictionaries of the state, so that their ids mean them for as long as they are compared."""
-        self._records = list(self.state.values())
-        self._record_ids = ids_of(self._records)
 
     def valid(self, params: Sequence[Tensor], program_for: ProgramFor) -> GroupBindings | None:
         """Return the bindings of parameters of one group, or None if there are none that are still valid."""
@@ -94,12 +89,12 @@ class Bindings:
     def _lookup(self, params: Sequence[Tensor]) -> GroupBindings | None:
         key = len(params), id(params[0]) if params else 0
         if key in self._recent:
-            recent_ids, bindings = self._recent[key]
-            if ids_of(list(params)) == recent_ids:
+            recent_params, bindings = self._recent[key]
+            if recent_params.equals(list(params)):
                 return bindings
         match = self._bindings.get(tuple(map(id, params)))
         if match is not None:
-            self._recent[key] = ids_of(list(params)), match
+            self._recent[key] = ObjectList(params), match
         return match
 
     def get_or_create(
@@ -140,7 +135,7 @@ class Bindings:
             self._recent.clear()
             self._written_memory.clear()
             self._bindings[tuple(map(id, params))] = bindings
-            self._keep_records()
+            self._records = ObjectList(self.state.values())
         return bindings
 
     def separate_gradients(self, steps: list[tuple[Binding, BatchStep]]) -> list[tuple[Binding, BatchStep]]:

@@ -95,10 +95,12 @@ def settings(rule: Rule, group: Mapping[str, Any]) -> dict[str, Any]:
         elif type(values) not in (tuple, list) or len(values) != len(names):
             values = _as_tuple(rule, keyword, values, len(names))
         for name, value in zip(names, values, strict=True):
-            if isinstance(value, Tensor) and isinstance(group, DeviceGroup):
+            if type(value) in _PLAIN_TYPES:
+                values_by_name[name] = value
+            elif isinstance(value, Tensor) and isinstance(group, DeviceGroup):
                 values_by_name[name] = _converted(group.first_value(value.reshape(()) if value.numel() == 1 else value))
             else:
-                values_by_name[name] = value if type(value) in _PLAIN_TYPES else _read(rule, keyword, name, value)
+                values_by_name[name] = _read(rule, keyword, name, value)
     return values_by_name
 
 

@@ -7,6 +7,9 @@ long as launching their kernel.
 import ctypes
 import sys
 from array import array
+from collections.abc import Iterable
+from functools import partial
+from operator import is_
 from typing import Any
 
 # `ob_item` of PyListObject in CPython's listobject.h: the address of the pointers to the items.
@@ -15,13 +18,7 @@ _POINTER_BYTES = 8
 _FEW = 32  # objects: their ids are read faster one by one
 
 
-def _ids_one_by_one(objects: list[Any]) -> bytes:
-    return array("Q", map(id, objects)).tobytes()
-
-
-def _ids_in_one_copy(objects: list[Any]) -> bytes:
-    if len(objects) < _FEW:
-        return _ids_one_by_one(objects)
+def _in_one_copy(objects: list[Any]) -> bytes:
     items = ctypes.c_size_t.from_address(id(objects) + _ITEMS_OFFSET).value
     return ctypes.string_at(items, _POINTER_BYTES * len(objects))
 
@@ -32,11 +29,12 @@ def _layout_is_known() -> bool:
     if sys.implementation.name != "cpython" or sizes != (16, 40, _POINTER_BYTES):
         return False
     sample = [object() for _ in range(_FEW)]
-    return _ids_in_one_copy(sample) == _ids_one_by_one(sample)
+    return _in_one_copy(sample) == array("Q", map(id, sample)).tobytes()
 
 
-_ids = _ids_in_one_copy if _layout_is_known() else _ids_one_by_one
-_NONE = _ids([None])
+_FEWEST_IN_ONE_COPY = _FEW if _layout_is_known() else sys.maxsize
+_NONE = array("Q", [id(None)]).tobytes()
+_IS_NONE = partial(is_, None)
 
 
 def ids_of(objects: list[Any]) -> bytes:
@@ -50,7 +48,37 @@ def ids_of(objects: list[Any]) -> bytes:
         >>> ids_of([first, second]) == ids_of([first]) + ids_of([second])
         True
     """
-    return _ids(objects)
+    if len(objects) < _FEWEST_IN_ONE_COPY:
+        return array("Q", map(id, objects)).tobytes()
+    return _in_one_copy(objects)
+
+
+class ObjectList:
+    """Objects that others are compared with, by identity.
+
+    It holds the objects, so that their ids stay theirs.
+
+    Args:
+        objects: The objects.
+
+    Example:
+        >>> first, second = object(), object()
+        >>> known = ObjectList([first, second])
+        >>> known.equals([first, second]), known.equals([second, first]), known.equals([first])
+        (True, False, False)
+    """
+
+    __slots__ = ("_ids", "_objects")
+
+    def __init__(self, objects: Iterable[Any]) -> None:
+        self._objects = list(objects)
+        self._ids = ids_of(self._objects)
+
+    def equals(self, objects: list[Any]) -> bool:
+        """Return True if these are the same objects in the same order."""
+        if len(objects) < _FEWEST_IN_ONE_COPY:
+            return len(objects) == len(self._objects) and all(map(is_, objects, self._objects))
+        return _in_one_copy(objects) == self._ids
 
 
 def has_none(objects: list[Any]) -> bool:
@@ -60,5 +88,7 @@ def has_none(objects: list[Any]) -> bool:
         >>> has_none([1, None]), has_none([1, 2])
         (True, False)
     """
+    if len(objects) < _FEWEST_IN_ONE_COPY:
+        return any(map(_IS_NONE, objects))
     # The bytes of two neighbours may look like those of None.
-    return _NONE in _ids(objects) and any(each is None for each in objects)
+    return _NONE in _in_one_copy(objects) and any(map(_IS_NONE, objects))
