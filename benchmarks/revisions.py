@@ -2,7 +2,8 @@
 
 ``python benchmarks/revisions.py PATH_OF_ANOTHER_CHECKOUT`` times the other checkout and this one in turn and prints,
 for each rule and set of parameters, the ratio of this one to the other. Run nothing else beside it. The script writes
-the record. Its sets are those of ``thalweg bench``, and "tiny": four tensors of 64 elements, where all time is overhead.
+the record. Its sets are those of ``thalweg bench``, and "tiny": four tensors of 64 elements, where all time is
+overhead.
 """
 
 import argparse
