@@ -2,94 +2,45 @@
 
 import inspect
 import math
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError, ThalwegError
-from thalweg.tasks.data import Batch, Split, Splits, Tensors, check_split, split_at_random
+from thalweg.errors import TaskError
+from thalweg.tasks.conversion import Conversion
+from thalweg.tasks.data import Batch, Split, Splits
+from thalweg.tasks.description import describe_task
+from thalweg.tasks.lazy_parameters import initialize, is_lazy
 from thalweg.tasks.placement import place_splits
 from thalweg.tasks.seeded import seeded
+from thalweg.tasks.supervised import Measure, prepared
+from thalweg.tasks.user_code import calling_line, line_of, raise_task_errors, task_error
 
-Measure = Callable[[nn.Module, Batch], Tensor]
-
-# `<string>` is the `__init__` that a dataclass generates.
-_LIBRARY_PATHS = ("site-packages", "dist-packages", "<frozen", "<string>", str(Path(__file__).parents[1]))
-MIN_EXAMPLES_TO_SPLIT = 5
+_TORCH_LOSSES = ("torch.nn.functional", "torch._C._nn")
 _SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
-
-
-@contextmanager
-def raise_task_errors(condition: str) -> Iterator[None]:
-    """Turn an error of the user's code in this ``with`` block into a TaskError.
-
-    Args:
-        condition: What must hold, as the beginning of the message: ``"digits: the task must train"``.
-    """
-    try:
-        yield
-    except ThalwegError:
-        raise
-    except Exception as error:
-        raise as_task_error(condition, error) from error
-
-
-def as_task_error(condition: str, error: BaseException) -> TaskError:
-    """Return a TaskError with the condition, the original error and the line of the user's code."""
-    return TaskError(f"{condition}, got {type(error).__name__}: {str(error).rstrip('.')}{_location(error)}.")
-
-
-def _location(error: BaseException) -> str:
-    """Return the innermost line of the user's code in the traceback; empty if there is none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    user_frames = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARY_PATHS)]
-    return f" (at {user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
-
-
-def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
-    """Turn a loss of (output, target) into a loss of (model, batch), as a Task needs it.
-
-    Args:
-        loss: Takes the model's output and the target, and returns the mean loss, a 0-d tensor.
-
-    Returns:
-        A function of the model and a batch. The last tensor of the batch is the target; the others are the inputs.
-
-    Example:
-        >>> import torch
-        >>> from thalweg.tasks import supervised
-        >>> loss = supervised(torch.nn.functional.mse_loss)
-        >>> loss(torch.nn.Identity(), (torch.ones(4), torch.zeros(4)))
-        tensor(1.)
-    """
-
-    def measure(model: nn.Module, batch: Batch) -> Tensor:
-        *inputs, target = batch
-        return loss(model(*inputs), target)
-
-    return measure
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Placeable:
-    """The device of a task or of a training function.
+    """The device of a task or of a training function, and the user's line that made it.
 
     Attributes:
         device: The device as the user wrote it; ``"auto"`` leaves data and models where the user's code makes them.
+        made_at: File and line of the user's code that made it, filled in for messages.
     """
 
     device: str | torch.device = devices.AUTO
+    made_at: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        if not self.made_at:
+            object.__setattr__(self, "made_at", calling_line())
         if self.device != devices.AUTO:
             object.__setattr__(self, "device", str(devices.parse(self.device)))
 
@@ -145,8 +96,9 @@ class Task(_Placeable):
         model: Makes a fresh model. thalweg seeds torch before each call. A class is enough if it needs no arguments.
         loss: Takes (model, batch) and returns the mean loss of the batch, a 0-d tensor. ``supervised`` makes one from a
             loss such as ``torch.nn.functional.cross_entropy``.
-        data: A tuple of tensors (inputs, targets), which is split 60/20/20 at random; or ``Splits``; or a function that
-            returns either; or None for a model that is its own loss.
+        data: Tensors or arrays (inputs, targets), a dict of them, or a dataset, which is split 60/20/20 at random; or
+            ``Splits``; or a function that returns one of these; or None for a model that is its own loss. Real numbers
+            of arrays and lists get the dtype of the model.
         metric: Takes (model, batch) and returns a mean; lower is better. None means the loss.
         metric_name: Name of the metric in tables and charts, for example ``"cross-entropy"``.
         batch_size: Examples in a batch, >= 1, for data in memory. A DataLoader makes its own batches.
@@ -183,7 +135,7 @@ class Task(_Placeable):
 
     model: Callable[[], nn.Module]
     loss: Measure
-    data: Splits | Tensors | Callable[[], Splits | Tensors] | None = None
+    data: Any = None  # see above; `Conversion` reads it
     metric: Measure | None = None
     metric_name: str = ""
     batch_size: int = 32
@@ -198,50 +150,44 @@ class Task(_Placeable):
         super().__post_init__()
         for part in ("model", "loss"):
             if not callable(getattr(self, part)):
-                raise TaskError(f"{self.name}: {part} must be a function, got {getattr(self, part)!r:.80}.")
+                raise self._error(f"{part} must be a function", f"{getattr(self, part)!r:.80}")
         if isinstance(self.model, nn.Module):
-            raise TaskError(
-                f"{self.name}: model must be a function that makes a fresh model, got a {type(self.model).__name__}. "
-                "Each training needs a model of its own: pass the class, or lambda: ..."
+            raise self._error(
+                "model must be a function that makes a fresh model",
+                f"a {type(self.model).__name__}",
+                "Each training needs a model of its own: pass the class, or lambda: ...",
             )
-        if isinstance(self.loss, nn.Module) or getattr(self.loss, "__module__", "") == "torch.nn.functional":
-            raise TaskError(
-                f"{self.name}: loss must take (model, batch), got {getattr(self.loss, '__name__', self.loss)}, which "
-                "takes (output, target). Wrap it: thalweg.supervised(...)."
+        if isinstance(self.loss, nn.Module) or getattr(self.loss, "__module__", "") in _TORCH_LOSSES:
+            raise self._error(
+                "loss must take (model, batch)",
+                f"{getattr(self.loss, '__name__', self.loss)}, which takes (output, target)",
+                "Wrap it: thalweg.supervised(...).",
             )
         for part in ("batch_size", "passes"):
             value = getattr(self, part)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise TaskError(f"{self.name}: {part} must be a whole number, 1 or more, got {value!r}.")
+                raise self._error(f"{part} must be a whole number, 1 or more", repr(value))
+
+    def __repr__(self) -> str:
+        return describe_task(self)
 
     @cached_property
     def splits(self) -> Splits:
         """The data as training, validation and test split, read at first use. Raises TaskError if they are unusable."""
         if self.placed_on is not None:
             return place_splits(self._unplaced.splits, self.placed_on)
-        with seeded(0), raise_task_errors(f"{self.name}: data must be readable"):
+        line = self.line_of("data")
+        with seeded(0), raise_task_errors(f"{self.name}: data must be readable", line):
             data = self.data() if callable(self.data) else self.data
-        if data is None:
-            return Splits(None, None, None)
-        if isinstance(data, tuple):
-            check_split(self.name, "whole", data)
-            if len(data[0]) < MIN_EXAMPLES_TO_SPLIT:
-                raise TaskError(
-                    f"{self.name}: at least {MIN_EXAMPLES_TO_SPLIT} examples are needed to split 60/20/20, "
-                    f"got {len(data[0])}. Pass thalweg.Splits."
-                )
-            data = split_at_random(data)
-        if not isinstance(data, Splits):
-            raise TaskError(
-                f"{self.name}: data must be a tuple of tensors or Splits, got {type(data).__name__}. "
-                "Pass three loaders as thalweg.Splits(train, validation, test)."
-            )
-        for name in ("train", "validation", "test"):
-            check_split(self.name, name, getattr(data, name))
+            if data is None:
+                return Splits(None, None, None)
+            data = Conversion(self.name, line, self.batch_size, self._float_dtype).splits(data)
+        data = Splits(*(prepared(self.loss, part) if isinstance(part, tuple) else part for part in vars(data).values()))
         if any((getattr(data, name) is None) != (data.train is None) for name in ("validation", "test")):
-            raise TaskError(
-                f"{self.name}: train, validation and test must all hold data, or none of them, got None for one. "
-                "Settings are chosen on the validation split and evaluated on the test split, so both are needed."
+            raise self._error(
+                "train, validation and test must all hold data, or none of them",
+                "None for one",
+                "Settings are chosen on the validation split and evaluated on the test split, so both are needed.",
             )
         return data
 
@@ -293,13 +239,63 @@ class Task(_Placeable):
         Raises:
             TaskError: If the user's function fails, returns no module, or the module has nothing to train.
         """
-        with seeded(seed), raise_task_errors(f"{self.name}: the model function must run without an error"):
-            model = self.model()
+        model = self._new_model(seed)
+        line = self.line_of("model")
         if not isinstance(model, nn.Module):
-            raise TaskError(f"{self.name}: model must return an nn.Module, got {type(model).__name__}.")
+            raise self._error("model must return an nn.Module", type(model).__name__, where=line)
         if not any(param.requires_grad for param in model.parameters()):
-            raise TaskError(f"{self.name}: the model must have a parameter to train, got none.")
+            raise self._error(
+                "the model must have a parameter to train",
+                "none" if not list(model.parameters()) else "frozen ones alone",
+                "Set requires_grad of those to train." if list(model.parameters()) else "",
+                where=line,
+            )
         return model if self.placed_on is None else devices.place(model, self.placed_on)
+
+    def _new_model(self, seed: int) -> nn.Module:
+        """Return what the user's function makes; parameters without a shape get theirs from a first batch."""
+        condition = f"{self.name}: the model function must run without an error"
+        with seeded(seed):
+            with raise_task_errors(condition, lambda: self.line_of("model")):
+                model = self.model()
+            if isinstance(model, nn.Module) and is_lazy(model):
+                with raise_task_errors(f"{self.name}: the task must train", lambda: self.line_of("loss")):
+                    initialize(model, self.loss, self._unplaced.first_batch("train"))
+        return model
+
+    def _float_dtype(self) -> torch.dtype:
+        """Return the dtype of the model's real parameters, for data that have none of their own."""
+        with seeded(0), raise_task_errors(f"{self.name}: the model function must run without an error"):
+            model = self.model()
+        params = model.parameters() if isinstance(model, nn.Module) else ()
+        dtypes = {param.dtype for param in params if param.is_floating_point()}
+        return dtypes.pop() if len(dtypes) == 1 else torch.get_default_dtype()
+
+    def first_batch(self, split: str, size: int | None = None) -> Batch:
+        """Return the first examples of a split, in their order: of data in memory ``size``, of a loader a batch.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+            size: Number of examples. Defaults to the batch size.
+        """
+        data = self.split(split)
+        if data is None:
+            return ()
+        if isinstance(data, tuple):
+            return tuple(tensor[: size or self.batch_size] for tensor in data)
+        return next(iter(data))
+
+    def line_of(self, part: str) -> str:
+        """Return the user's line that defines a part of the task, or else that of the task; empty if unknown.
+
+        Args:
+            part: ``"model"``, ``"loss"``, ``"metric"`` or ``"data"``.
+        """
+        value = getattr(self, part)
+        return (line_of(value) if callable(value) else "") or self.made_at
+
+    def _error(self, condition: str, got: str, remedy: str = "", *, where: str = "") -> TaskError:
+        return task_error(self.name, condition, got, remedy, where=where or self.made_at)
 
     def measure(self, split: str) -> Measure:
         """Return the function that is measured on a split: the loss on ``"train"``, the metric on the others."""
@@ -362,10 +358,21 @@ class TrainingFunction(_Placeable):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.device != devices.AUTO and not self.is_told_device:
-            raise TaskError(
-                f"{self.name}: the function must take an argument device to train on {self.device}, got "
-                f"{inspect.signature(self.train)}. Write def train(make_optimizer, report, device)."
+            raise task_error(
+                self.name,
+                f"the function must take an argument device to train on {self.device}",
+                f"{inspect.signature(self.train)}",
+                "Write def train(make_optimizer, report, device).",
+                where=self.line,
             )
+
+    def __repr__(self) -> str:
+        return f"TrainingFunction({self.name!r}{', ' if self.line else ''}{self.line})"
+
+    @property
+    def line(self) -> str:
+        """The user's line that defines the function, or else that made this object; empty if unknown."""
+        return line_of(self.train) or self.made_at
 
     @property
     def is_told_device(self) -> bool:

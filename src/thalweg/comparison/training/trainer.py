@@ -18,8 +18,8 @@ from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
+from thalweg.tasks.user_code import describe, line_of_error, remedy_of, task_error
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
@@ -174,11 +174,16 @@ def run_function(
     except _Pruned:
         return pruned_result(evaluations, time.perf_counter() - start_s)
     if not evaluations:
-        raise TaskError(f"{function.name}: the function must call report(value) at least once, and did not.")
+        raise task_error(
+            function.name, "the function must call report(value) at least once, and did not", "", where=function.line
+        )
     if not has_optimizer:  # it trained with an optimizer of its own
-        raise TaskError(
-            f"{function.name}: the function must call make_optimizer(model), and did not. "
-            "Train with the optimizer that it returns."
+        raise task_error(
+            function.name,
+            "the function must call make_optimizer(model), and did not",
+            "",
+            "Train with the optimizer that it returns.",
+            where=function.line,
         )
     last, test = evaluations[-1], tests[-1]
     status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
@@ -220,6 +225,7 @@ def isolate_failures(
     report_share: ReportShare = ignore_share,
     rungs: Rungs | None = None,
     device: torch.device = devices.CPU,
+    where: Callable[[], str] = lambda: "",
 ) -> list[TrainingResult]:
     """Train trials together; if that raises, one by one.
 
@@ -233,6 +239,7 @@ def isolate_failures(
         report_share: Called with the share of the training that is done; not called once trials train one by one.
         rungs: Points at which trainings are pruned; None prunes nothing.
         device: The device that trains.
+        where: Returns file and line to name if the traceback of an error has no line of the user's.
 
     Returns:
         One result for each trial, in order.
@@ -245,7 +252,7 @@ def isolate_failures(
         with seeded(trials[0].seed):
             return train(contenders, trials, report_share, rungs)
     except Exception as error:
-        message = describe_failure(error, device)
+        message = describe_failure(error, device, where)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
         raise DeviceLost(message)
@@ -254,13 +261,15 @@ def isolate_failures(
         return [TrainingResult("failed", message=message)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
-        results += isolate_failures(train, contender, [trial], rungs=rungs, device=device)
+        results += isolate_failures(train, contender, [trial], rungs=rungs, device=device, where=where)
         rungs = rungs and rungs.with_training(results[-1].evaluations)
     return results
 
 
-def describe_failure(error: BaseException, device: torch.device) -> str:
-    """Return the message of a failed training: the kind of its error and the beginning of its text."""
+def describe_failure(error: BaseException, device: torch.device, where: Callable[[], str] = lambda: "") -> str:
+    """Return the message of a failed training: the kind of its error, its text, the user's line and the remedy."""
     if devices.is_out_of_memory(error):
         return f"{devices.hardware(device)} is out of memory: {str(error).partition('. ')[0]:.{MAX_MESSAGE}}"
-    return f"{type(error).__name__}: {error}"
+    line = line_of_error(error) or where()
+    text = describe(error) + (f" (at {line})" if line and f"(at {line})" not in str(error) else "")
+    return f"{text}. {remedy_of(error)}".rstrip() if remedy_of(error) else text

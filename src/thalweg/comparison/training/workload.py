@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,7 @@ from thalweg.comparison.training.trainer import ReportShare, ignore_share, isola
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
+from thalweg.tasks.user_code import task_error
 
 SPLITS = ("train", "validation", "test")
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
@@ -254,10 +256,9 @@ class TaskWorkload:
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch and not self.has_full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "got a DataLoader"))
-        passes = self.task.passes
-        steps = passes * self.task.batches_per_pass(full_batch=contender.full_batch)
-        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, passes))
+            raise _no_full_batch(self.name, contender, "a DataLoader", self.task.line_of("data"))
+        steps = self.task.passes * self.task.batches_per_pass(full_batch=contender.full_batch)
+        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, self.task.passes))
         return TrainingSchedule(steps, contender.schedule or schedule, evaluations)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
@@ -291,7 +292,8 @@ class TaskWorkload:
         ) -> list[TrainingResult]:
             return run_trials(self.task, contenders, trials, schedule, report_share, rungs)
 
-        return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
+        device, where = self.device, partial(self.task.line_of, "loss")
+        return isolate_failures(train_together, contenders, trials, report_share, rungs, device, where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,8 +301,7 @@ class FunctionWorkload:
     """A training function: its model and data are hidden; the reports it makes stand for its steps."""
 
     function: TrainingFunction
-    roles = None
-    optimum = None
+    roles = optimum = None
     has_full_batch = False
     has_own_metric = False
     has_own_schedule = True
@@ -353,7 +354,7 @@ class FunctionWorkload:
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "and the function makes its own batches"))
+            raise _no_full_batch(self.name, contender, "a function that makes its own batches", self.function.line)
         return TrainingSchedule(steps=1, schedule="constant", num_evaluations=1)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
@@ -395,5 +396,5 @@ def as_workload(task: Task | TrainingFunction) -> Workload:
     return FunctionWorkload(task) if isinstance(task, TrainingFunction) else TaskWorkload(task)
 
 
-def _no_full_batch(name: str, contender: Contender, got: str) -> str:
-    return f"{name}: {contender.name} needs all training data in one batch, {got}. Leave it out, or use sgd."
+def _no_full_batch(name: str, contender: Contender, got: str, line: str) -> TaskError:
+    return task_error(name, f"{contender.name} needs a full batch", got, "Leave it out, or use sgd.", where=line)
