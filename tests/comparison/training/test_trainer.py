@@ -374,7 +374,7 @@ def test_a_task_that_cannot_train_at_all_is_refused_before_the_first_trial(chang
 def test_gradient_descent_is_refused_where_there_is_no_full_batch() -> None:
     with pytest.raises(TaskError, match="gd needs all training data in one batch, got a DataLoader"):
         thalweg.compare(small(data=loaders), ["gd"], budget="1trial")
-    with pytest.raises(TaskError, match="gd needs all training data in one batch, and the function makes its own"):
+    with pytest.raises(TaskError, match="gd needs all training data in one batch, got a function that makes its own"):
         thalweg.compare(lambda make_optimizer, report: None, ["gd"], budget="1trial")
 
 

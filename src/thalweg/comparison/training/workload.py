@@ -397,4 +397,5 @@ def as_workload(task: Task | TrainingFunction) -> Workload:
 
 
 def _no_full_batch(name: str, contender: Contender, got: str, line: str) -> TaskError:
-    return task_error(name, f"{contender.name} needs a full batch", got, "Leave it out, or use sgd.", where=line)
+    needs = f"{contender.name} needs all training data in one batch"
+    return task_error(name, needs, got, "Leave it out, or use sgd.", where=line)
