@@ -1,21 +1,32 @@
-"""Descriptions of tasks for people: one line that shows no tensor and reads no data."""
+"""Descriptions of objects for people, in Python and in notebooks: short, escaped, without tensors."""
 
-from typing import TYPE_CHECKING, Any
+import html
+from typing import Any
 
 from torch import Tensor, nn
 
 from thalweg.tasks.data import Splits
 from thalweg.tasks.user_code import line_of
 
-if TYPE_CHECKING:
-    from thalweg.tasks.task import Task
+
+class Described:
+    """A base for objects whose ``repr`` is a description. A notebook shows the same text, escaped."""
+
+    def _describe(self) -> str:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._describe()
+
+    def _repr_html_(self) -> str:
+        return f"<p>{'<br>'.join(map(html.escape, self._describe().splitlines()))}</p>"
 
 
-def describe_task(task: "Task") -> str:
-    """Return the ``repr`` of a task: its name, parts and sizes. Data that a function makes are not read."""
-    parts = [repr(task.name), f"model={_name_of(task.model)}", f"loss={_name_of(task.loss)}"]
+def describe_task(task: Any) -> str:
+    """Return the ``repr`` of a ``Task``: its name, parts and sizes. Data that a function makes are not read."""
+    parts = [repr(task.name), f"model={_function_name(task.model)}", f"loss={_function_name(task.loss)}"]
     if task.metric is not None:
-        parts.append(f"metric={task.metric_name or _name_of(task.metric)}")
+        parts.append(f"metric={task.metric_name or _function_name(task.metric)}")
     parts.append(f"data={_describe_data(task.data)}")
     if task.data is not None:
         parts.append(f"batch_size={task.batch_size}")
@@ -27,7 +38,7 @@ def describe_task(task: "Task") -> str:
     return f"Task({', '.join(parts)})"
 
 
-def _name_of(function: Any) -> str:
+def _function_name(function: Any) -> str:
     """Return the name of a function or class; of a lambda its line."""
     name = getattr(function, "__qualname__", "") or repr(function)
     if name.endswith("<lambda>"):
@@ -51,7 +62,7 @@ def _describe_data(data: Any) -> str:
             return f"{kind} of length {len(data)}"
         except TypeError:
             return kind
-    return f"{_name_of(data)}()"
+    return f"{_function_name(data)}()"
 
 
 def _describe_array(array: Any) -> str:

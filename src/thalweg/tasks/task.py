@@ -15,7 +15,7 @@ from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks.conversion import Conversion
 from thalweg.tasks.data import Batch, Split, Splits
-from thalweg.tasks.description import describe_task
+from thalweg.tasks.description import Described, describe_task
 from thalweg.tasks.lazy_parameters import initialize, is_lazy
 from thalweg.tasks.placement import place_splits
 from thalweg.tasks.seeded import seeded
@@ -26,8 +26,8 @@ _TORCH_LOSSES = ("torch.nn.functional", "torch._C._nn")
 _SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Placeable:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class _Placeable(Described):
     """The device of a task or of a training function, and the user's line that made it.
 
     Attributes:
@@ -88,7 +88,7 @@ class _Placeable:
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Task(_Placeable):
     """A model to train: how to make it, its loss, its data and the metric that counts.
 
@@ -168,7 +168,7 @@ class Task(_Placeable):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise self._error(f"{part} must be a whole number, 1 or more", repr(value))
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         return describe_task(self)
 
     @cached_property
@@ -306,7 +306,7 @@ class Task(_Placeable):
         return getattr(self.splits, name)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrainingFunction(_Placeable):
     """Your own training loop. thalweg passes an optimizer to it, and it reports its progress.
 
@@ -366,7 +366,7 @@ class TrainingFunction(_Placeable):
                 where=self.line,
             )
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         return f"TrainingFunction({self.name!r}{', ' if self.line else ''}{self.line})"
 
     @property

@@ -30,6 +30,7 @@ from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import SettingError
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
 MIN_TRAININGS_FOR_RANGES = 100  # of a contender; checking its learning rate range takes up to 32
 
@@ -48,8 +49,8 @@ class Cost(NamedTuple):
     settings: int
 
 
-@dataclass(frozen=True)
-class ComparisonPlan:
+@dataclass(frozen=True, repr=False)
+class ComparisonPlan(Described):
     """Plan of a comparison.
 
     Attributes:
@@ -91,6 +92,18 @@ class ComparisonPlan:
     device: str = devices.AUTO
     device_reason: str = ""
     num_devices: int = 1
+
+    def _describe(self) -> str:
+        design = self.design
+        draws, race = getattr(design, "draws", None), design.race
+        facts = [
+            "an adaptive search" if draws is None else f"{draws} settings in a study",
+            f"a race of up to {race[-1].size} seeds" if race else "no race",
+            f"a value from {design.value} fresh seeds",
+            f"{self.num_workers} process{'' if self.num_workers == 1 else 'es'} on {self.device}",
+            f"seed {self.seed}",
+        ]
+        return f"ComparisonPlan of {', '.join(self.draws)}: {', '.join(facts)}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON, for the store. The keys are those of the store's first version."""

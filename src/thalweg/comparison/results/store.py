@@ -7,7 +7,7 @@ JSON here and nowhere else; the keys and the columns are those of every store of
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Store:
     Attributes:
         path: The file. None for a store in memory.
         label: The name of the store in messages.
+        listeners: Functions that are called with each trial once it is stored. They must not raise.
 
     Example:
         >>> store = Store(None)
@@ -83,6 +84,7 @@ class Store:
         Raises:
             StoreError: If the file cannot be opened or written, or is not a store of this version.
         """
+        self.listeners: Sequence[Callable[[TrialRecord], None]] = ()
         self.path = None if path is None else Path(path)
         if self.path is not None and self.path.is_dir():
             self.path /= "store.sqlite"
@@ -260,6 +262,9 @@ class Store:
         rows = [{"comparison": comparison} | _row_of_trial(trial) for trial in trials]
         with self._explained("written"), self._engine.begin() as connection:
             connection.execute(sql.insert(_results), rows)
+        for trial in trials:
+            for listener in self.listeners:
+                listener(trial)
 
     def trials(self, comparison: int, stage: str | None = None, contender: str | None = None) -> list[TrialRecord]:
         """Return the stored trials of a comparison, ordered by study, trial and seed.

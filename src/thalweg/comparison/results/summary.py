@@ -1,7 +1,7 @@
 """Summary: the results of each contender, from stored trials. Nothing is trained here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
 GOOD_RATE_MARGIN = 0.1  # a learning rate is good if its loss is at most this share above the best
@@ -70,8 +71,8 @@ class RangeEdge:
     limit: float
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Described):
     """The results of one contender.
 
     Attributes:
@@ -129,6 +130,12 @@ class Summary:
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
 
+    def _describe(self) -> str:
+        value = self.value
+        interval = f" ({value.low:.4g} to {value.high:.4g}, {value.count} seeds)" if math.isfinite(value.high) else ""
+        settings = ", ".join(f"{name}={self.settings[name]}" for name in self.searched) or "no setting searched"
+        return f"Summary of {self.name}: {value.bound}{value.mean:.4g}{interval}, {settings}, {self.lost} seeds lost"
+
     @property
     def lost(self) -> int:
         """The seeds of the race that were lost: diverged, failed, or missed the target."""
@@ -165,9 +172,9 @@ def summarize(
         settings={**contender.start, **chosen},
         searched=list(chosen),
         values=[measured_value(trial.result, plan) for trial in measured],
-        value=_estimate_over_seeds(measured, plan),
-        untuned=_estimate_over_seeds(by_stage["start"], plan),
-        recommended=_estimate_over_seeds(by_stage["recommended"], plan) if by_stage["recommended"] else None,
+        value=estimate_over_seeds(measured, plan),
+        untuned=estimate_over_seeds(by_stage["start"], plan),
+        recommended=estimate_over_seeds(by_stage["recommended"], plan) if by_stage["recommended"] else None,
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
         rank=_estimate(list(studies.values()), plan) if studies else None,
         studies=len(studies),
@@ -187,6 +194,19 @@ def summarize(
     )
 
 
+def in_order_of_value(summaries: Iterable[Summary]) -> list[Summary]:
+    """Return summaries in order of value: the leader, which comes first, then by seeds, and by the difference from it.
+
+    Contenders with as many seeds are compared over the same seeds, so this is the order of their values.
+    """
+    leader, *rivals = summaries
+
+    def place(summary: Summary) -> tuple[int, float]:
+        return -len(summary.seeds), summary.worse_by if math.isfinite(summary.worse_by) else math.inf
+
+    return [leader, *sorted(rivals, key=place)]
+
+
 def _worse_by_leader(
     raced: Sequence[TrialRecord], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> float:
@@ -202,7 +222,8 @@ def _example_error(trials: Sequence[TrialRecord]) -> float:
     return fmean(errors) if errors else math.nan
 
 
-def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+def estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+    """Return the estimate of trainings of one setting, one for each seed."""
     return _estimate([[trial] for trial in trials], plan)
 
 

@@ -10,10 +10,11 @@ from thalweg.comparison.protocol.score_scale import MARGIN
 from thalweg.comparison.protocol.studies import Ranking
 from thalweg.comparison.results.summary import Estimate
 from thalweg.comparison.results.terms import Terms, percent
+from thalweg.tasks.description import Described
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Described):
     """The setting to use, and the rank of the optimizers.
 
     Attributes:
@@ -39,6 +40,9 @@ class Verdict:
     headline: str
     text: str
     ranking_text: str
+
+    def _describe(self) -> str:
+        return "\n".join(filter(None, (f"Verdict ({self.settled}): {self.headline}", self.text, self.ranking_text)))
 
 
 def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms) -> Verdict:
