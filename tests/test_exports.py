@@ -13,7 +13,7 @@ EXPORTS = {
         rules supervised tasks
     """,
     "thalweg.comparison": """
-        CONTENDERS Comparison Contender DEFAULT Progress Store Suite TaskProgress Verdict compare
+        CONTENDERS Comparison Contender CsvLog DEFAULT Progress Store Suite TaskProgress TensorBoardLog TrialTable Verdict compare
         compare_suite folder_name parse split_list
     """,
     "thalweg.optim": """
