@@ -18,7 +18,8 @@ from thalweg.tasks.built_in.surfaces import noisy_quadratic, quadratic, rosenbro
 from thalweg.tasks.built_in.tables import breast_cancer, diabetes
 from thalweg.tasks.built_in.text import characters
 from thalweg.tasks.seeded import seeded
-from thalweg.tasks.task import Task, TrainingFunction
+from thalweg.tasks.task import Task
+from thalweg.tasks.training_function import TrainingFunction
 from thalweg.tasks.user_code import as_task_error, line_of, task_error
 
 FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file

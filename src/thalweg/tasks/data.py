@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.tasks.user_code import task_error
+
 Batch = Any  # a tuple of tensors that share their first dimension, a dict of such tensors, or an object of the user's
 Tensors = tuple[Tensor, ...]
 Split = Tensors | Iterable[Any] | None
@@ -24,8 +26,8 @@ class Splits:
 
     Attributes:
         train: The data to train on.
-        validation: The data on which settings are chosen.
-        test: The data on which the chosen settings are evaluated.
+        validation: The data on which settings are chosen. None chooses on the training data.
+        test: The data on which the chosen settings are evaluated. None evaluates on the data that choose.
 
     Example:
         >>> import torch
@@ -36,13 +38,31 @@ class Splits:
     """
 
     train: Split
-    validation: Split
-    test: Split
+    validation: Split = None
+    test: Split = None
 
     @property
     def in_memory(self) -> bool:
         """True if every split consists of tensors (or is None), so that batches can be taken by index."""
         return all(split is None or isinstance(split, tuple) for split in (self.train, self.validation, self.test))
+
+
+def completed(task_name: str, splits: Splits, made_at: str = "") -> Splits:
+    """Return splits that all hold data, or none: a missing test split is the validation split, that the training split.
+
+    Raises:
+        TaskError: If there are validation or test data, and no training data.
+    """
+    if splits.train is None and (splits.validation is not None or splits.test is not None):
+        raise task_error(
+            task_name,
+            "the train split must hold data if another split does",
+            "None",
+            "Pass it, or pass no data.",
+            where=made_at,
+        )
+    validation = splits.train if splits.validation is None else splits.validation
+    return Splits(splits.train, validation, validation if splits.test is None else splits.test)
 
 
 def split_at_random(tensors: Tensors, *, seed: int = 0, train: float = 0.6, validation: float = 0.2) -> Splits:

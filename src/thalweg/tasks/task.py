@@ -1,12 +1,10 @@
-"""Task and TrainingFunction: the two ways to describe what is trained."""
+"""Task: a model, its loss and its data. A training loop of the user's is a ``TrainingFunction``."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
-from weakref import WeakValueDictionary
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,82 +12,22 @@ from torch import nn
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks.conversion import Conversion
-from thalweg.tasks.data import Batch, Split, Splits
-from thalweg.tasks.description import Described, describe_task
+from thalweg.tasks.data import Batch, Split, Splits, completed
+from thalweg.tasks.description import describe_task
 from thalweg.tasks.lazy_parameters import initialize, is_lazy
+from thalweg.tasks.measurement import Measured
+from thalweg.tasks.placeable import Placeable
 from thalweg.tasks.placement import place_splits
 from thalweg.tasks.seeded import seeded
 from thalweg.tasks.supervised import Measure, prepared
-from thalweg.tasks.user_code import calling_line, line_of, raise_task_errors, task_error
+from thalweg.tasks.user_code import line_of, raise_task_errors, task_error
 
 _TORCH_LOSSES = ("torch.nn.functional", "torch._C._nn")
 _SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class _Placeable(Described):
-    """The device of a task or of a training function, and the user's line that made it.
-
-    Attributes:
-        device: The device as the user wrote it; ``"auto"`` leaves data and models where the user's code makes them.
-        made_at: File and line of the user's code that made it, filled in for messages.
-    """
-
-    device: str | torch.device = devices.AUTO
-    made_at: str = field(default="", repr=False)
-
-    def __post_init__(self) -> None:
-        if not self.made_at:
-            object.__setattr__(self, "made_at", calling_line())
-        if self.device != devices.AUTO:
-            object.__setattr__(self, "device", str(devices.parse(self.device)))
-
-    @property
-    def placed_on(self) -> torch.device | None:
-        """The device of data and models; None if they lie where the user's code makes them.
-
-        Raises:
-            DeviceError: If there is no such device here.
-        """
-        return None if self.device == devices.AUTO else devices.check(self.device)
-
-    @cached_property
-    def _unplaced(self) -> Self:
-        """The same task on no certain device, which reads the data for all devices."""
-        return self if self.device == devices.AUTO else replace(self, device=devices.AUTO)
-
-    @cached_property
-    def _on_devices(self) -> WeakValueDictionary[str, Self]:
-        return WeakValueDictionary()
-
-    def on(self, device: str | torch.device) -> Self:
-        """Return the task with its data and its models on a device.
-
-        Data are read once, and moved once to each device as long as a task uses them there.
-
-        Args:
-            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ..., or ``"auto"`` to leave everything where it is made.
-
-        Raises:
-            DeviceError: If this is no device.
-        """
-        if device == devices.AUTO:
-            return self._unplaced
-        key, known = str(devices.parse(device)), self._unplaced._on_devices
-        placed = known.get(key)
-        if placed is None:
-            placed = known[key] = replace(self, device=key)
-            placed.__dict__["_unplaced"] = self._unplaced
-        return placed
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what lies on a device: each process places its own."""
-        left_out = {"_on_devices"} if self.device == devices.AUTO else {"_on_devices", "splits"}
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Task(_Placeable):
+class Task(Placeable, Measured):
     """A model to train: how to make it, its loss, its data and the metric that counts.
 
     Attributes:
@@ -98,9 +36,17 @@ class Task(_Placeable):
             loss such as ``torch.nn.functional.cross_entropy``.
         data: Tensors or arrays (inputs, targets), a dict of them, or a dataset, which is split 60/20/20 at random; or
             ``Splits``; or a function that returns one of these; or None for a model that is its own loss. Real numbers
-            of arrays and lists get the dtype of the model.
-        metric: Takes (model, batch) and returns a mean; lower is better. None means the loss.
-        metric_name: Name of the metric in tables and charts, for example ``"cross-entropy"``.
+            of arrays and lists get the dtype of the model. Without a test split the validation split also evaluates;
+            without a validation split the training split also chooses. A caution says so.
+        metric: Takes (model, batch) and returns a mean. None means the loss.
+        metric_name: Name of the metric in tables and charts, for example ``"accuracy"``.
+        maximize: True if a higher metric is better. A loss is always minimized.
+        metrics: Further metrics by name. They are measured at the end of each training, recorded and shown, and decide
+            nothing.
+        result: The measurement of a training that counts: that at its end (``"last"``), or the one with the ``"best"``
+            validation among 4 to 16 evaluations on the way.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
+            losses, and ``"linear"`` for a metric. Values of zero or below are always compared by differences.
         batch_size: Examples in a batch, >= 1, for data in memory. A DataLoader makes its own batches.
         passes: Number of passes over the training data, >= 1. Without data, the number of optimizer steps.
         optimum: The lowest possible training loss, if it is known. Then the training loss chooses the settings and
@@ -137,7 +83,7 @@ class Task(_Placeable):
     loss: Measure
     data: Any = None  # see above; `Conversion` reads it
     metric: Measure | None = None
-    metric_name: str = ""
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
     batch_size: int = 32
     passes: int = 20
     optimum: float | None = None
@@ -167,6 +113,13 @@ class Task(_Placeable):
             value = getattr(self, part)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise self._error(f"{part} must be a whole number, 1 or more", repr(value))
+        self._check_measured(self.name)
+        if self.maximize and (self.metric is None or self.optimum is not None):
+            got = "no metric" if self.metric is None else "an optimum, for which the training loss decides"
+            raise self._error("maximize=True needs a metric that decides", got, "Pass metric=...")
+        for name, metric in self.metrics.items():
+            if not isinstance(name, str) or not callable(metric):
+                raise self._error("metrics must map names to functions", f"{name!r}: {metric!r:.80}")
 
     def _describe(self) -> str:
         return describe_task(self)
@@ -183,13 +136,7 @@ class Task(_Placeable):
                 return Splits(None, None, None)
             data = Conversion(self.name, line, self.batch_size, self._float_dtype).splits(data)
         data = Splits(*(prepared(self.loss, part) if isinstance(part, tuple) else part for part in vars(data).values()))
-        if any((getattr(data, name) is None) != (data.train is None) for name in ("validation", "test")):
-            raise self._error(
-                "train, validation and test must all hold data, or none of them",
-                "None for one",
-                "Settings are chosen on the validation split and evaluated on the test split, so both are needed.",
-            )
-        return data
+        return completed(self.name, data, line)
 
     @property
     def judged_on(self) -> str:
@@ -207,10 +154,22 @@ class Task(_Placeable):
         Args:
             split: ``"train"``, ``"validation"`` or ``"test"``.
         """
+        words = _SPLIT_WORDS[self.source_of(split)]
         if self.metric is None:
-            return f"{_SPLIT_WORDS[split]} {self.metric_name or 'loss'}"
+            return f"{words} {self.metric_name or 'loss'}"
         name = self.metric_name or getattr(self.metric, "__name__", "metric").replace("<lambda>", "metric")
-        return f"{_SPLIT_WORDS[split]} {'loss' if split == 'train' else name}"
+        return f"{words} {'loss' if split == 'train' else name}"
+
+    def source_of(self, split: str) -> str:
+        """Return the split whose data are measured as this split: another one if it has no data of its own.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+        """
+        splits = self._unplaced.splits
+        if splits.train is None:
+            return split
+        return next(name for name in _SPLIT_WORDS if getattr(splits, name) is getattr(splits, split))
 
     def batches_per_pass(self, *, full_batch: bool = False) -> int:
         """Return the number of optimizer steps in one pass over the training data.
@@ -297,93 +256,17 @@ class Task(_Placeable):
     def _error(self, condition: str, got: str, remedy: str = "", *, where: str = "") -> TaskError:
         return task_error(self.name, condition, got, remedy, where=where or self.made_at)
 
-    def measure(self, split: str) -> Measure:
-        """Return the function that is measured on a split: the loss on ``"train"``, the metric on the others."""
+    def measure(self, split: str, metric: str = "") -> Measure:
+        """Return the function that is measured on a split: the loss on ``"train"``, the metric on the others.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+            metric: Name of one of the further metrics, which is returned instead.
+        """
+        if metric:
+            return self.metrics[metric]
         return self.loss if split == "train" or self.metric is None else self.metric
 
     def split(self, name: str) -> Split:
         """Return the data of the split with this name: ``"train"``, ``"validation"`` or ``"test"``."""
         return getattr(self.splits, name)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TrainingFunction(_Placeable):
-    """Your own training loop. thalweg passes an optimizer to it, and it reports its progress.
-
-    thalweg calls ``train(make_optimizer, report)`` for each training. The function makes its model and calls
-    ``make_optimizer(model)``; parameters instead of the model are enough, except for routed contenders such as
-    ``muon+adamw``. It trains, and calls ``report(value)`` as often as it likes, with a value on data that it does not
-    train on; lower is better. The last report is the result. ``report(value, train=..., test=...)`` also reports the
-    training loss, and a value on data that no choice has seen. thalweg seeds torch before each call.
-
-    A function with an argument named ``device`` is told the device to train on, a ``torch.device``:
-    ``train(make_optimizer, report, device)``. Another one trains where it likes.
-
-    Attributes:
-        train: The training loop.
-        device: Device to train on, as of a ``Task``. Only a function that is told the device may have one. The default
-            ``"auto"`` takes an accelerator if there is one, and if the function is told the device.
-        name: Name in tables, charts and messages.
-        about: A short description for the report.
-        source: Text of the file that defines the function, filled in by ``load``. An edited file is another task.
-        optimum: None; the optimum of a training function is unknown.
-        selected_on: ``"validation"``: the reported value chooses among settings.
-        judged_on: ``"test"``: the value reported as ``test``, or else the reported value, evaluates the contenders.
-
-    Example:
-        >>> import torch
-        >>> import thalweg
-        >>> def train(make_optimizer, report):
-        ...     weight = torch.nn.Parameter(torch.ones(1))
-        ...     optimizer = make_optimizer([weight])
-        ...     for _ in range(10):
-        ...         optimizer.zero_grad()
-        ...         weight.square().sum().backward()
-        ...         optimizer.step()
-        ...     report(weight.square().item())
-        >>> task = thalweg.tasks.TrainingFunction(train=train, name="a parabola")
-        >>> task.measured_as("test")
-        'reported value'
-    """
-
-    train: Callable[..., Any]
-    name: str = "train"
-    about: str = ""
-    source: str = field(default="", repr=False)
-    # A comparison reads these of a Task too.
-    optimum: ClassVar[None] = None
-    judged_on: ClassVar[str] = "test"
-    selected_on: ClassVar[str] = "validation"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.device != devices.AUTO and not self.is_told_device:
-            raise task_error(
-                self.name,
-                f"the function must take an argument device to train on {self.device}",
-                f"{inspect.signature(self.train)}",
-                "Write def train(make_optimizer, report, device).",
-                where=self.line,
-            )
-
-    def _describe(self) -> str:
-        return f"TrainingFunction({self.name!r}{', ' if self.line else ''}{self.line})"
-
-    @property
-    def line(self) -> str:
-        """The user's line that defines the function, or else that made this object; empty if unknown."""
-        return line_of(self.train) or self.made_at
-
-    @property
-    def is_told_device(self) -> bool:
-        """True if the function has an argument named ``device``."""
-        return "device" in inspect.signature(self.train).parameters
-
-    def run(self, make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
-        """Call the function once, with its device if it takes one; without a certain device, with the CPU."""
-        keywords = {"device": self.placed_on or devices.CPU} if self.is_told_device else {}
-        self.train(make_optimizer, report, **keywords)
-
-    def measured_as(self, split: str) -> str:
-        """Return the name of the measure: ``"training loss"`` on ``"train"``, else ``"reported value"``."""
-        return "training loss" if split == "train" else "reported value"

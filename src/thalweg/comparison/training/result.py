@@ -24,7 +24,8 @@ class TrainingResult:
     """Result of one training.
 
     Attributes:
-        status: ``ok``, ``diverged``, ``pruned`` or ``failed``.
+        status: ``ok``, ``diverged``, ``pruned`` (stopped because it did badly), ``stopped`` (because the time was over)
+            or ``failed``.
         train: Loss on the training split at the end; not a number if it was not measured, as below.
         validation: Measure on the validation split at the end.
         test: Measure on the test split at the end.
@@ -33,6 +34,7 @@ class TrainingResult:
         evaluations: Losses on the way, in order of steps.
         message: The error of a failed training.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
     """
 
     status: str
@@ -44,3 +46,4 @@ class TrainingResult:
     evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""
     hardware: str = ""
+    traceback: str = ""
