@@ -24,7 +24,8 @@ class TrainingResult:
     """Result of one training.
 
     Attributes:
-        status: ``ok``, ``diverged``, ``pruned`` or ``failed``.
+        status: ``ok``, ``diverged``, ``pruned`` (stopped because it did badly), ``stopped`` (because the time was over)
+            or ``failed``.
         train: Loss on the training split at the end; not a number if it was not measured, as below.
         validation: Measure on the validation split at the end.
         test: Measure on the test split at the end.
