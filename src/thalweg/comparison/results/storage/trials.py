@@ -8,7 +8,7 @@ from thalweg.comparison.results.storage.rows import DamagedRowError, finite, num
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import shown
 
-_STATUSES = ("ok", "diverged", "pruned", "failed")
+_STATUSES = ("ok", "diverged", "pruned", "stopped", "failed")
 
 
 def values_of_trial(trial: TrialRecord) -> dict[str, Any]:
