@@ -30,11 +30,24 @@ def values_of_trial(trial: TrialRecord) -> dict[str, Any]:
         "seconds": float(result.seconds),
         "hardware": result.hardware or None,
         "traceback": result.traceback or None,
-        "looks": [
-            [evaluation.step, finite(evaluation.train), finite(evaluation.validation)]
-            for evaluation in result.evaluations
-        ],
+        "looks": [_look(evaluation) for evaluation in result.evaluations],
+        "counted": None if result.counted == -1 else result.counted,
     }
+
+
+def _look(evaluation: Evaluation) -> list[Any]:
+    look: list[Any] = [evaluation.step, finite(evaluation.train), finite(evaluation.validation)]
+    test = None if evaluation.test == evaluation.validation else finite(evaluation.test)
+    if test is None and not evaluation.metrics:
+        return look
+    return [*look, test, {name: finite(value) for name, value in evaluation.metrics.items()}]
+
+
+def _evaluation(look: Any) -> Evaluation:
+    step, train, validation, *more = look
+    test, metrics = more or (None, {})
+    metrics = {str(name): number(value) for name, value in dict(metrics).items()}
+    return Evaluation(int(step), number(train), number(validation), number(test), metrics)
 
 
 def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
@@ -56,13 +69,14 @@ def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
             test=number(row["test"]),
             test_error=number(row["test_error"]),
             seconds=row["seconds"],
-            evaluations=[
-                Evaluation(int(step), number(train), number(validation)) for step, train, validation in row["looks"]
-            ],
+            evaluations=[_evaluation(look) for look in row["looks"]],
             message=row["message"],
+            counted=-1 if row["counted"] is None else row["counted"],
             hardware=row["hardware"] or "",
             traceback=row["traceback"] or "",
         )
+        if result.counted != -1 and not 0 <= result.counted < len(result.evaluations):
+            raise DamagedRowError(f"its column counted must name an evaluation, got {result.counted}")
         settings = dict(row["settings"])
     except (TypeError, ValueError, OverflowError) as error:
         raise DamagedRowError(f"its JSON must be that of a training, got {shown(str(error))}") from None
