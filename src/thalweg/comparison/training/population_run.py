@@ -149,6 +149,10 @@ class PopulationRun:
 
         return measured
 
+    @property
+    def device_type(self) -> str:
+        return self.device.type
+
     def advance(self, lr_factors: Sequence[float]) -> None:
         if not self._on_device:
             for lr_factor in lr_factors:

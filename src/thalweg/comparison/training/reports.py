@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from thalweg.comparison.training.result import Evaluation, TrainingResult
@@ -102,17 +103,14 @@ class ReportLog:
                 self._check_test_of_best(index)
         counted = evaluations[index]
         status = "ok" if math.isfinite(counted.validation) and math.isfinite(counted.test) else "diverged"
-        return TrainingResult(
-            status,
-            counted.train,
-            counted.validation,
-            counted.test,
-            seconds=seconds,
-            evaluations=evaluations,
-            counted=index,
-            maximize=self.maximize,
-            metric_name=self.metric_name,
+        losses = (counted.train, counted.validation, counted.test)
+        return self.described(
+            TrainingResult(status, *losses, seconds=seconds, evaluations=evaluations, counted=index - len(evaluations))
         )
+
+    def described(self, result: TrainingResult) -> TrainingResult:
+        """Return a result with what the reports said of their value."""
+        return replace(result, maximize=self.maximize, metric_name=self.metric_name)
 
     def _check_test_of_best(self, index: int) -> None:
         """Raise TaskError if other reports have a test value: it was left out where it counts."""

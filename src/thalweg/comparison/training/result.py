@@ -28,7 +28,8 @@ class TrainingResult:
     """Result of one training.
 
     Attributes:
-        status: ``ok``, ``diverged``, ``pruned`` or ``failed``.
+        status: ``ok``, ``diverged``, ``pruned`` (stopped because it did badly), ``stopped`` (because the time was over)
+            or ``failed``.
         train: Loss on the training split at the end; not a number if it was not measured, as below.
         validation: Measure on the validation split at the end.
         test: Measure on the test split at the end.
@@ -36,9 +37,9 @@ class TrainingResult:
         seconds: Duration; of a member of a population, its share.
         evaluations: Losses on the way, in order of steps.
         message: The error of a failed training.
-        counted: Index of the evaluation that counts; -1 for the last one.
-        maximize: True if the reports say that higher values are better; None if they say nothing, and in stores.
-        metric_name: Name of the value that the reports give; empty if they give none, and in stores.
+        counted: Index of the evaluation that counts, from the end: -1 for the last one.
+        maximize: True if the reports say that higher values are better; None if they say nothing.
+        metric_name: Name of the value that the reports give; empty if they give none.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
         traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
     """

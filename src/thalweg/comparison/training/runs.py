@@ -49,6 +49,10 @@ class Run(Protocol):
     members: int
 
     @property
+    def device_type(self) -> str:
+        """The type of the device that trains, such as ``cpu``."""
+
+    @property
     def execution(self) -> str:
         """The words for the execution of steps on a device: graphs or eager; empty where there is no choice."""
 
@@ -109,6 +113,10 @@ class SingleRun:
         self.curvature_interval = rule.traits.curvature_interval if rule and rule.traits.needs == "curvature" else 0
         self.batches = batches(task, trial.seed, full_batch=contender.full_batch)
         self.steps_done = 0
+
+    @property
+    def device_type(self) -> str:
+        return next(self.model.parameters()).device.type
 
     def advance(self, lr_factors: Sequence[float]) -> None:
         for lr_factor in lr_factors:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from thalweg.tasks import Task, TrainingFunction, seeded
 from thalweg.tasks.measurement import best_index
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
+STEPS_BETWEEN_CHECKS = 64  # on a device, of the time that is left: it works ahead of the host, and a check waits for it
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
 
 ReportShare = Callable[[float], None]
@@ -36,7 +38,11 @@ def ignore_share(share: float) -> None:
 
 
 def follow(
-    run: Run, schedule: TrainingSchedule, report_share: ReportShare = ignore_share, rungs: Rungs | None = None
+    run: Run,
+    schedule: TrainingSchedule,
+    report_share: ReportShare = ignore_share,
+    rungs: Rungs | None = None,
+    stop_at_s: float = math.inf,
 ) -> list[TrainingResult]:
     """Train to the end of the schedule and evaluate on the way.
 
@@ -45,6 +51,7 @@ def follow(
         schedule: Length, learning rate schedule and number of evaluations.
         report_share: Called with the share of the training that is done, from 0 to 1, after each evaluation.
         rungs: Points at which members are pruned; None prunes nothing.
+        stop_at_s: Reading of the steady clock at which the training ends, with an evaluation wherever it is then.
 
     Returns:
         One result for each member.
@@ -52,10 +59,12 @@ def follow(
     log = _TrainingLog(run)
     steps_done = 0
     for step in sorted({*schedule.evaluation_steps(), *(rungs.earlier_losses if rungs else ())}):
-        run.advance([schedule.lr_factor(done) for done in range(steps_done, step)])
-        steps_done = step
+        steps_done = _advance(run, schedule, steps_done, step, stop_at_s - log.evaluation_s)
         log.evaluate(steps_done)
         report_share(steps_done / schedule.steps)
+        if steps_done < step:
+            log.stop()
+            break
         if log.all_diverged():
             break
         if rungs and steps_done in rungs.earlier_losses:
@@ -63,6 +72,22 @@ def follow(
             if not log.active:
                 break
     return log.results()
+
+
+def _advance(run: Run, schedule: TrainingSchedule, first: int, last: int, stop_at_s: float) -> int:
+    """Take the steps from the first to the last, or until a time. Return the number of steps done."""
+    chunk = last - first
+    if math.isfinite(stop_at_s):
+        chunk = min(chunk, 1 if run.device_type == "cpu" else STEPS_BETWEEN_CHECKS)
+    while first < last:
+        if monotonic() >= stop_at_s:
+            break
+        end = min(first + chunk, last)
+        run.advance([schedule.lr_factor(done) for done in range(first, end)])
+        first = end
+        if first < last and run.device_type != "cpu" and math.isfinite(stop_at_s):
+            run.synchronize()
+    return first
 
 
 class _TrainingLog:
@@ -77,13 +102,16 @@ class _TrainingLog:
         self._seconds = [0.0 for _ in self.active]
         self._results: dict[int, TrainingResult] = {}
         self._last_s = time.perf_counter()
+        self.evaluation_s = 0.0  # of the last evaluation
 
     def evaluate(self, steps_done: int) -> None:
+        start_s = monotonic()
         losses = zip(self.active, *self._run.evaluate_all(("train", "validation")), strict=True)
         for member, train, validation in losses:
             self._evaluations[member].append(Evaluation(steps_done, known(train), known(validation)))
         if self._counts_best:
             self._test()
+        self.evaluation_s = monotonic() - start_s
         self._share_seconds()
 
     def _test(self) -> None:
@@ -113,6 +141,12 @@ class _TrainingLog:
         if self.active and len(self.active) < self._run.members:
             self._run.keep(survivors)
 
+    def stop(self) -> None:
+        """End all active members where they are, because the time is over."""
+        for member in self.active:
+            self._results[member] = stopped_result(self._evaluations[member], self._seconds[member])
+        self.active = []
+
     def results(self) -> list[TrainingResult]:
         """Measure the active members on the test split, and return the results of all."""
         if self.active and not self._counts_best:
@@ -122,7 +156,7 @@ class _TrainingLog:
             evaluations, counted = self._evaluations[member], -1
             if self._counts_best:
                 validations = [evaluation.validation for evaluation in evaluations]
-                counted = best_index(validations, maximize=bool(self._run.task.maximize))
+                counted = best_index(validations, maximize=bool(self._run.task.maximize)) - len(evaluations)
             error = self._test_errors[member][counted]
             self._results[member] = final_result(evaluations, error, self._seconds[member], counted)
         return [self._results[member] for member in range(len(self._evaluations))]
@@ -133,6 +167,12 @@ def pruned_result(evaluations: list[Evaluation], seconds: float) -> TrainingResu
     last = evaluations[-1]
     status = "pruned" if math.isfinite(last.train) or math.isfinite(last.validation) else "diverged"
     return TrainingResult(status, last.train, last.validation, seconds=seconds, evaluations=evaluations)
+
+
+def stopped_result(evaluations: list[Evaluation], seconds: float) -> TrainingResult:
+    """Return the result of a training that was stopped because the time was over, with its losses so far."""
+    last = evaluations[-1] if evaluations else Evaluation(0, math.nan, math.nan)
+    return TrainingResult("stopped", last.train, last.validation, seconds=seconds, evaluations=evaluations)
 
 
 def known(value: float) -> float:
@@ -168,8 +208,16 @@ class _Pruned(BaseException):
     """Leaves a training function from within ``report``; an ``except Exception`` of the user does not stop it."""
 
 
+class _Stopped(_Pruned):
+    """Leaves a training function because the time is over."""
+
+
 def run_function(
-    function: TrainingFunction, contender: Contender, trial: Trial, rungs: Rungs | None = None
+    function: TrainingFunction,
+    contender: Contender,
+    trial: Trial,
+    rungs: Rungs | None = None,
+    stop_at_s: float = math.inf,
 ) -> TrainingResult:
     """Call a training function once and return what it reports.
 
@@ -178,6 +226,7 @@ def run_function(
         contender: The contender whose optimizer it gets.
         trial: The settings of the optimizer; the caller seeds the random states.
         rungs: Points at which the function is pruned, in reports; None prunes nothing.
+        stop_at_s: Reading of the steady clock from which on a report ends the function.
 
     Raises:
         TaskError: If the function reports nothing, or makes no optimizer.
@@ -192,16 +241,20 @@ def run_function(
         return contender.optimizer(model, trial.settings, roles)
 
     def after_report(evaluation: Evaluation) -> None:
-        if rungs and evaluation.step in rungs.earlier_losses:
-            if not rungs.survivors(evaluation.step, [evaluation.validation]):
-                raise _Pruned
+        is_rung = rungs is not None and evaluation.step in rungs.earlier_losses
+        if rungs and is_rung and not rungs.survivors(evaluation.step, [evaluation.validation]):
+            raise _Pruned
+        if monotonic() >= stop_at_s:
+            raise _Stopped
 
     reports = ReportLog(function, after_report)
     start_s = time.perf_counter()
     try:
         function.run(make_optimizer, reports.report)
+    except _Stopped:
+        return reports.described(stopped_result(reports.evaluations, time.perf_counter() - start_s))
     except _Pruned:
-        return pruned_result(reports.evaluations, time.perf_counter() - start_s)
+        return reports.described(pruned_result(reports.evaluations, time.perf_counter() - start_s))
     result = reports.result(time.perf_counter() - start_s)
     if not has_optimizer:  # it trained with an optimizer of its own
         raise TaskError(
@@ -218,6 +271,7 @@ def run_trials(
     schedule: TrainingSchedule,
     report_share: ReportShare = ignore_share,
     rungs: Rungs | None = None,
+    stop_at_s: float = math.inf,
 ) -> list[TrainingResult]:
     """Train a single trial by itself, or several as a population; an error of a training is raised.
 
@@ -228,10 +282,11 @@ def run_trials(
         schedule: Length, learning rate schedule and number of evaluations.
         report_share: Called with the share of the training that is done.
         rungs: Points at which trainings are pruned; None prunes nothing.
+        stop_at_s: Reading of the steady clock at which the trainings end.
     """
     single = len(trials) == 1
     run = SingleRun(task, contenders[0], trials[0]) if single else PopulationRun(task, contenders, trials)
-    return follow(run, schedule, report_share, rungs)
+    return follow(run, schedule, report_share, rungs, stop_at_s)
 
 
 def isolate_failures(

@@ -1,5 +1,6 @@
 """Workload: the common interface of the two things that a comparison trains, a task and a training function."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -15,11 +16,12 @@ from thalweg.comparison.training.target import REPORTS, Target
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_function, fingerprint_of_task
 from thalweg.comparison.training.timing import (
     Measurement,
+    TimeLeft,
     least_seconds,
-    measure_function,
     measure_task,
     single_thread_slowdown,
     time_of_update,
+    unlimited,
 )
 from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_function, run_trials
 from thalweg.engine.core import devices
@@ -75,6 +77,7 @@ class Workload(Protocol):
         has_own_schedule: True if the training sets its learning rates itself.
         has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
         uses_workers: True if worker processes may train it.
+        has_pilot: True if short samples can measure it; else its first trainings are the measurement.
         uses_range_search: True if the learning rate ranges are checked before the first study.
         can_be_placed: True if ``on`` accepts a device.
         device: Device of the data and the models; the CPU if they lie where the user's code makes them.
@@ -101,6 +104,8 @@ class Workload(Protocol):
     def has_own_metric(self) -> bool: ...
     @property
     def uses_workers(self) -> bool: ...
+    @property
+    def has_pilot(self) -> bool: ...
     @property
     def uses_range_search(self) -> bool: ...
     @property
@@ -148,11 +153,28 @@ class Workload(Protocol):
     def timing_key(self, contender: Contender) -> Hashable:
         """Return a key; one measurement serves all contenders that share it."""
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        """Train for a moment and return the predicted times, the losses before the first step and the length."""
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        """Train for a moment and return the predicted times, the losses before the first step and the length.
 
-    def time_of_update(self, contender: Contender, seed: int) -> float | None:
-        """Return the seconds of the optimizer's own step; None if the model is unknown."""
+        Only for a workload that has a pilot.
+
+        Args:
+            contender: The contender.
+            schedule: Length of a training and number of its evaluations.
+            seed: Seed of the model and the batches.
+            time_left: Returns the seconds that measurements may still take.
+        """
+
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float | None:
+        """Return the seconds of the optimizer's own step; None if the model is unknown.
+
+        Args:
+            contender: The contender.
+            seed: Seed of the model and the batch.
+            wait: True to wait for a kernel that is being compiled.
+        """
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
         """Return the time of a population's step with one thread, in units of its time with all threads."""
@@ -164,6 +186,7 @@ class Workload(Protocol):
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
         """Train all trials together.
 
@@ -176,6 +199,7 @@ class Workload(Protocol):
             schedule: Length, learning rate schedule and number of evaluations.
             report_share: Called with the share of the training that is done, from 0 to 1.
             rungs: Points at which trainings are pruned; None prunes nothing.
+            stop_at_s: Reading of the steady clock at which the trainings end, wherever they are.
 
         Returns:
             One result for each trial, in order.
@@ -189,6 +213,7 @@ class TaskWorkload:
     task: Task
     has_own_schedule = False
     uses_workers = True
+    has_pilot = True
     uses_range_search = True
     can_be_placed = True
 
@@ -269,11 +294,13 @@ class TaskWorkload:
     def timing_key(self, contender: Contender) -> Hashable:
         return contender.population_key  # members of one population share its gradients, most of its time
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_task(self.task, contender, schedule, seed)
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        return measure_task(self.task, contender, schedule, seed, time_left)
 
-    def time_of_update(self, contender: Contender, seed: int) -> float:
-        return time_of_update(self.task, contender, seed)
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float:
+        return time_of_update(self.task, contender, seed, wait=wait)
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
         return single_thread_slowdown(self.task, contender, members, seed)
@@ -285,11 +312,12 @@ class TaskWorkload:
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
         def train_together(
             contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
         ) -> list[TrainingResult]:
-            return run_trials(self.task, contenders, trials, schedule, report_share, rungs)
+            return run_trials(self.task, contenders, trials, schedule, report_share, rungs, stop_at_s)
 
         return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
 
@@ -304,7 +332,8 @@ class FunctionWorkload:
     has_full_batch = False
     has_own_metric = False
     has_own_schedule = True
-    uses_workers = False
+    uses_workers = True
+    has_pilot = False
     uses_range_search = False
     passes = 1
 
@@ -365,10 +394,12 @@ class FunctionWorkload:
     def timing_key(self, contender: Contender) -> Hashable:
         return None  # the function takes as long for any optimizer, as far as is known
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_function(self.function, contender, seed)
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        raise AssertionError("the first trainings of a training function are its measurement")
 
-    def time_of_update(self, contender: Contender, seed: int) -> None:
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> None:
         return None
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
@@ -381,11 +412,13 @@ class FunctionWorkload:
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
         def train_in_turn(
             contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
         ) -> list[TrainingResult]:
-            return [run_function(self.function, *pair, rungs) for pair in zip(contenders, trials, strict=True)]
+            pairs = zip(contenders, trials, strict=True)
+            return [run_function(self.function, *pair, rungs, stop_at_s) for pair in pairs]
 
         return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
 

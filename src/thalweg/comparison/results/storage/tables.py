@@ -40,6 +40,6 @@ RESULTS = sql.Table(
     # Added later: a store that lacks one of these gets it when it is written.
     sql.Column("hardware", sql.String),
     sql.Column("traceback", sql.String),
-    sql.Column("counted", sql.Integer),
+    sql.Column("reported", sql.JSON),
     sql.Column(CHECKSUM, sql.String, server_default=UNCHECKED),
 )

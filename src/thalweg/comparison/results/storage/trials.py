@@ -8,6 +8,7 @@ from thalweg.comparison.results.storage.rows import DamagedRowError, finite, num
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import shown
 
+_UNREPORTED: dict[str, Any] = {"counted": -1, "maximize": None, "metric_name": ""}
 _STATUSES = ("ok", "diverged", "pruned", "failed")
 
 
@@ -31,7 +32,7 @@ def values_of_trial(trial: TrialRecord) -> dict[str, Any]:
         "hardware": result.hardware or None,
         "traceback": result.traceback or None,
         "looks": [_look(evaluation) for evaluation in result.evaluations],
-        "counted": None if result.counted == -1 else result.counted,
+        "reported": _reported(result) or None,
     }
 
 
@@ -41,6 +42,21 @@ def _look(evaluation: Evaluation) -> list[Any]:
     if test is None and not evaluation.metrics:
         return look
     return [*look, test, {name: finite(value) for name, value in evaluation.metrics.items()}]
+
+
+def _reported(result: TrainingResult) -> dict[str, Any]:
+    """The parts of a result that few trainings have."""
+    values = {"counted": result.counted, "maximize": result.maximize, "metric_name": result.metric_name}
+    return {name: value for name, value in values.items() if value != _UNREPORTED[name]}
+
+
+def _of_reported(stored: Any, num_evaluations: int) -> dict[str, Any]:
+    values = {name: dict(stored).get(name, value) for name, value in _UNREPORTED.items()}
+    if not isinstance(values["counted"], int) or not -max(1, num_evaluations) <= values["counted"] <= -1:
+        raise DamagedRowError(f"its column reported must name an evaluation, got {shown(str(values['counted']))}")
+    if not isinstance(values["maximize"], bool | None) or not isinstance(values["metric_name"], str):
+        raise DamagedRowError("its column reported must hold a direction and a name")
+    return values
 
 
 def _evaluation(look: Any) -> Evaluation:
@@ -71,12 +87,10 @@ def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
             seconds=row["seconds"],
             evaluations=[_evaluation(look) for look in row["looks"]],
             message=row["message"],
-            counted=-1 if row["counted"] is None else row["counted"],
+            **_of_reported(row["reported"] or {}, len(row["looks"])),
             hardware=row["hardware"] or "",
             traceback=row["traceback"] or "",
         )
-        if result.counted != -1 and not 0 <= result.counted < len(result.evaluations):
-            raise DamagedRowError(f"its column counted must name an evaluation, got {result.counted}")
         settings = dict(row["settings"])
     except (TypeError, ValueError, OverflowError) as error:
         raise DamagedRowError(f"its JSON must be that of a training, got {shown(str(error))}") from None
