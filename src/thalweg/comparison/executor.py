@@ -8,15 +8,17 @@ from typing import NamedTuple
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.device_choice import check_resumable
+from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
 from thalweg.comparison.results.environment import hardware_of, other_hardware
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
-from thalweg.comparison.results.scoring import trial_score
+from thalweg.comparison.results.scoring import ScaleChangedError, plan_covering, trial_score
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import decide_by_plan, key_of
+from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
@@ -63,7 +65,12 @@ def run(
         notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
     with WorkerPool(workload, num_workers, notify, usable) as pool:
         executor = TrialExecutor(workload.name, contenders, store, record, watch, pool)
-        decide_by_plan(record, executor.run_trials)
+        while True:
+            try:
+                decide_by_plan(replace(record, plan=executor.plan), executor.run_trials)
+                break
+            except ScaleChangedError:  # what is stored answers again, on the new scale
+                continue
     store.finish(record.id)
 
 
@@ -100,7 +107,8 @@ class TrialExecutor:
         self._watch, self._plan = watch, record.plan
         self._contenders = {contender.name: contender for contender in contenders}
         self._trials = {trial.key: trial for trial in store.trials(record.id)}
-        self._best = math.inf
+        self._plan = plan_covering(record.plan, self._trials.values())
+        self._best = self._plan.scale.worst
         self._settings_of_study: dict[tuple[str, int], list[Settings]] = {}
 
     def run_trials(self, requests: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
@@ -108,13 +116,23 @@ class TrialExecutor:
 
         Raises:
             TaskError: If every training of the comparison so far has failed.
+            ScaleChangedError: If a value requires another scale; `plan` has it then.
         """
         num_before = len(self._trials)
         for wave in self._waves(requests):
             self._train(wave)
         if len(self._trials) > num_before and all(request.stage == "search" for request in requests):
             self._check_that_one_trains()
+        plan = self.plan
+        self._plan = plan_covering(plan, (self._trials[key_of(request, plan)] for request in requests))
+        if not self.plan.scale.decides_like(plan.scale):
+            raise ScaleChangedError
         return {request: trial_score(self._trials[key_of(request, self._plan)], self._plan) for request in requests}
+
+    @property
+    def plan(self) -> ComparisonPlan:
+        """The plan, with the scale that the values so far require."""
+        return self._plan
 
     def _waves(self, requests: Sequence[TrialRequest]) -> list[Sequence[TrialRequest]]:
         """Requests that do not wait for one another. Pruning compares trainings with earlier ones of their study."""
@@ -155,7 +173,9 @@ class TrialExecutor:
             self._store.add(self._record.id, trials)
             self._trials |= {trial.key: trial for trial in trials}
             completed = [getattr(result, self._plan.selected_on) for result in results if result.status == "ok"]
-            self._best = min([self._best, *completed])
+            self._best = min([self._best, *completed], key=self._plan.scale.cost)
+            for result in results:
+                check_direction(result, maximize=self._plan.scale.maximize, who=self._workload_name)
             report_share(job, 0.0)
 
     def _is_stored(self, request: TrialRequest) -> bool:
@@ -212,7 +232,8 @@ class TrialExecutor:
 
     def _schedule(self, member: _Member) -> TrainingSchedule:
         schedule = self._plan.schedules[member.contender.name]
-        if member.request.stage in STAGES_WITH_CURVES or self._plan.target is not None:
+        counts_best = self._record.workload.result == "best"
+        if member.request.stage in STAGES_WITH_CURVES or self._plan.target is not None or counts_best:
             return schedule
         return replace(schedule, num_evaluations=min(EVALUATIONS_WITHOUT_CURVE, schedule.num_evaluations))
 
@@ -224,7 +245,7 @@ class TrialExecutor:
             for evaluation in trial.result.evaluations:
                 if evaluation.step in losses and trial.trial < first.trial:
                     losses[evaluation.step].append(getattr(evaluation, split))
-        return Rungs(split, losses)
+        return Rungs(split, losses, self._plan.scale.maximize)
 
     def _settings(self, request: TrialRequest) -> Settings:
         """The settings of a request: none at the start, the recommended ones, or those of a trial of a search."""

@@ -1,13 +1,14 @@
 """Stored findings: the decision procedure, applied to a plan and its stored trials."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.trial import RunTrials, TrialRequest, TrialScore
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
-from thalweg.comparison.results.scoring import trial_score
+from thalweg.comparison.results.scoring import plan_covering, trial_score
 
 
 def key_of(request: TrialRequest, plan: ComparisonPlan) -> TrialKey:
@@ -30,7 +31,8 @@ def decide_by_plan(record: ComparisonRecord, run_trials: RunTrials) -> Findings:
         plan.draws,
         run_trials,
         cost=plan.costs(record.contenders),
-        margin=plan.scale.margin,
+        margin=plan.margin,
+        trades=plan.prefer == "cheap",
         recommended=[contender.name for contender in record.contenders if contender.recommended],
     )
 
@@ -42,8 +44,9 @@ def stored_findings(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> 
         KeyError: If a trial is missing, so the comparison was not finished.
     """
     by_key = {trial.key: trial for trial in trials}
+    plan = plan_covering(record.plan, trials)
 
     def look_up(requests: Sequence[TrialRequest]) -> Mapping[TrialRequest, TrialScore]:
-        return {request: trial_score(by_key[key_of(request, record.plan)], record.plan) for request in requests}
+        return {request: trial_score(by_key[key_of(request, plan)], plan) for request in requests}
 
-    return decide_by_plan(record, look_up)
+    return decide_by_plan(replace(record, plan=plan), look_up)

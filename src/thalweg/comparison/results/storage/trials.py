@@ -9,7 +9,7 @@ from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import shown
 
 _UNREPORTED: dict[str, Any] = {"counted": -1, "maximize": None, "metric_name": ""}
-_STATUSES = ("ok", "diverged", "pruned", "failed")
+_STATUSES = ("ok", "diverged", "pruned", "stopped", "failed")
 
 
 def values_of_trial(trial: TrialRecord) -> dict[str, Any]:

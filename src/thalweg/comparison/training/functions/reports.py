@@ -11,6 +11,22 @@ from thalweg.tasks import TrainingFunction
 from thalweg.tasks.measurement import as_number, best_index, user_line
 
 
+def contradiction(who: str, name: str, said: Any, known: Any, said_at: str) -> TaskError:
+    """Return the error for a report that says otherwise than an earlier one what its value is.
+
+    Args:
+        who: Name of the training function.
+        name: ``maximize`` or ``metric_name``.
+        said: What the report says.
+        known: What was said before.
+        said_at: The line of the report, as `` (at file:line)``.
+    """
+    return TaskError(
+        f"{who}: {name} must be the same in all reports of a comparison, got {said!r} after {known!r}{said_at}. "
+        "Only values of one kind can be compared."
+    )
+
+
 class ReportLog:
     """The reports of one training of a function.
 
@@ -29,6 +45,7 @@ class ReportLog:
         self.maximize, self.metric_name = function.maximize, function.metric_name
         self.evaluations: list[Evaluation] = []
         self._has_test: list[bool] = []
+        self._said_at = ""
 
     def report(
         self,
@@ -72,16 +89,15 @@ class ReportLog:
         """Take over what a report says of its value; raise TaskError if it was said otherwise before."""
         if said is unsaid or said == unsaid:
             return
-        known, kind = getattr(self, name), type(unsaid or False)
-        if not isinstance(said, kind if name == "maximize" else str):
-            must = "True or False" if name == "maximize" else "a text"
+        if not isinstance(said, bool if unsaid is None else str):
+            must = "True or False" if unsaid is None else "a text"
             raise TaskError(f"{self._function.name}: {name} must be {must}, got {said!r:.80}{user_line()}.")
+        known = getattr(self, name)
         if known not in (unsaid, said):
-            raise TaskError(
-                f"{self._function.name}: {name} must be the same in all reports of a comparison, got {said!r} after "
-                f"{known!r}{user_line()}."
-            )
-        setattr(self, name, said)
+            raise contradiction(self._function.name, name, said, known, user_line())
+        if known == unsaid:
+            setattr(self, name, said)
+            self._said_at = user_line()
 
     def result(self, seconds: float) -> TrainingResult:
         """Return the result of the training, which has ended.
@@ -110,7 +126,7 @@ class ReportLog:
 
     def described(self, result: TrainingResult) -> TrainingResult:
         """Return a result with what the reports said of their value."""
-        return replace(result, maximize=self.maximize, metric_name=self.metric_name)
+        return replace(result, maximize=self.maximize, metric_name=self.metric_name, said_at=self._said_at)
 
     def _check_test_of_best(self, index: int) -> None:
         """Raise TaskError if other reports have a test value: it was left out where it counts."""
@@ -120,3 +136,15 @@ class ReportLog:
                 f"{self._function.name}: result='best' needs a test value with the best report, got none with report "
                 f"{index + 1} of {len(self.evaluations)}. Pass test=... to each report."
             )
+
+
+def check_direction(result: TrainingResult, *, maximize: bool, who: str = "report") -> None:
+    """Raise TaskError if a training reported values of the other direction than the comparison.
+
+    Args:
+        result: The result of the training.
+        maximize: The direction of the comparison.
+        who: Name of the training function.
+    """
+    if result.maximize not in (None, maximize):
+        raise contradiction(who, "maximize", result.maximize, maximize, result.said_at)
