@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.scoring import trial_score
+from thalweg.comparison.results.scoring import ScaleChangedError, trial_score
 from thalweg.comparison.results.stored_findings import MissingTrialError, key_of
 from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.runs import Trial
@@ -24,11 +25,15 @@ class StudyExecutor:
     """
 
     def __init__(self, runner: TrialRunner, stop_at_s: float | None = None) -> None:
-        self._runner, self._plan, self._stop_at_s = runner, runner.plan, stop_at_s
+        self._runner, self._stop_at_s = runner, stop_at_s
         design = runner.plan.studies
         assert design is not None
         self._design = design
         self._settings_of_study: dict[tuple[str, int], list[Settings]] = {}
+
+    @property
+    def _plan(self) -> ComparisonPlan:
+        return self._runner.plan
 
     def run_trials(self, requests: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
         """Return the scores of the requested trainings. Those that are not stored yet are trained now.
@@ -36,11 +41,14 @@ class StudyExecutor:
         Raises:
             TaskError: If every training of the comparison so far has failed.
             MissingTrialError: If the time was over before all of them had ended.
+            ScaleChangedError: If a value requires another scale, which the plan of the runner has then.
         """
         pruning = Pruning(self._study_of, self._rungs) if self._are_pruned(requests) else None
         for wave in self._waves(requests):
             trainings = [self._training(request) for request in wave]
             self._runner.train(trainings, pruning=pruning, stop_at_s=self._stop_at_s)
+        if self._runner.scale_changed():
+            raise ScaleChangedError
         scores = {}
         for request in requests:
             key = key_of(request, self._plan)
@@ -77,7 +85,7 @@ class StudyExecutor:
             for evaluation in trial.result.evaluations:
                 if evaluation.step in losses and trial.trial < first.key.trial:
                     losses[evaluation.step].append(getattr(evaluation, split))
-        return Rungs(split, losses)
+        return Rungs(split, losses, self._plan.scale.maximize)
 
     def _settings(self, request: TrialRequest) -> Settings:
         """The settings of a request: none at the start, the recommended ones, or those of a trial of a search."""

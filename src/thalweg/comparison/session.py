@@ -18,6 +18,7 @@ from thalweg.comparison.protocol.setting_search import search_settings
 from thalweg.comparison.protocol.trial import seed_requests
 from thalweg.comparison.results.environment import hardware_of, other_hardware
 from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.comparison.results.scoring import ScaleChangedError
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import (
     best_of_studies,
@@ -94,14 +95,24 @@ class _Session:
     def run(self) -> None:
         if self.plan.is_provisional and not self._measure():
             return
+        repeats = self.plan.scale.decides_like(self.record.plan.scale)
+        while True:
+            try:
+                self._answer(repeats=repeats)
+                return
+            except ScaleChangedError:  # what is stored answers again, on the new scale
+                repeats = False
+
+    def _answer(self, *, repeats: bool) -> None:
+        """Run what the design requests."""
         self.record = replace(self.record, plan=self.plan)
         if isinstance(self.plan.design, Design):
-            self.runner.total = self._trainings_of_studies(self.plan.design)
+            self.runner.total = self.plan.design.most_trainings * len(self.contenders) + self.plan.design.value
             decide_by_plan(self.record, StudyExecutor(self.runner).run_trials)
             return
         if self.plan.ranking is not None:
             self._rank()
-        self._search(self.plan.design)
+        self._search(self.plan.design, repeats=repeats)
 
     def _measure(self) -> bool:
         """Run the first trainings of a function, and complete the plan with them; False if none has ended."""
@@ -131,10 +142,10 @@ class _Session:
         stop_at_s = clock.start_s - clock.earlier_s + RANKING_LIMIT * clock.budget_s
         rank_by_plan(self.plan, StudyExecutor(self.runner, stop_at_s).run_trials)
 
-    def _search(self, design: SettingDesign) -> None:
+    def _search(self, design: SettingDesign, *, repeats: bool) -> None:
         """Search for the setting to use until the budget is spent."""
         known = best_of_studies(self.plan, self.runner.trials.values(), KNOWN_SETTINGS) if self.plan.ranking else []
-        source = SettingSource(self.runner, known)
+        source = SettingSource(self.runner, known, repeats=repeats)
         budget = self.request.budget
         if budget.trials is not None:
             self.runner.total = int(budget.total(len(self.contenders)))
@@ -143,7 +154,9 @@ class _Session:
             if not any(map(has_ended, self.runner.trials.values())):
                 return
         costs = self.plan.costs(self.record.contenders)
-        search_settings(design, source, cost=costs, margin=self.plan.scale.margin)
+        search_settings(
+            design, source, cost=costs, margin=self.plan.margin, trades=self.plan.prefer == "cheap"
+        )
         if design.value:
             self._fill(source, design)
 
@@ -160,6 +173,3 @@ class _Session:
 
     def _conclude(self, design: SettingDesign) -> Findings:
         return conclude_by_plan(self.record, self.runner.trials.values(), design)
-
-    def _trainings_of_studies(self, design: Design) -> int:
-        return design.most_trainings * len(self.contenders) + design.value

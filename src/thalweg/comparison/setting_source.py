@@ -11,7 +11,7 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.scoring import trial_score
+from thalweg.comparison.results.scoring import ScaleChangedError, trial_score
 from thalweg.comparison.results.stored_findings import LATER_STAGES, key_of_setting
 from thalweg.comparison.speed import Speed
 from thalweg.comparison.training.runs import Trial
@@ -30,13 +30,15 @@ class SettingSource:
     Args:
         runner: Trains and stores.
         known: Contenders and settings that are searched after the starting points: the best of a ranking's studies.
+        repeats: False to hand out what is stored first, also if the budget is counted: scores have changed.
 
     Attributes:
         capacity: The number of trainings that run at once.
     """
 
-    def __init__(self, runner: TrialRunner, known: Sequence[tuple[str, Settings]] = ()) -> None:
+    def __init__(self, runner: TrialRunner, known: Sequence[tuple[str, Settings]] = (), *, repeats: bool = True) -> None:
         self._runner, self._known = runner, list(known)
+        self._repeats = repeats and runner.clock.budget_s is None
         modes = runner.plan.execution_modes.values()
         self.capacity = runner.plan.num_workers * max(mode.members for mode in modes)
         self._spaces = [
@@ -108,7 +110,7 @@ class SettingSource:
     def propose(self, count: int) -> list[TrialRequest]:
         """Return at most ``count`` new trials of the search; see ``TrialSource``."""
         searched = [trial for trial in self._used if trial.stage == "search"]
-        if self._budget.seconds is not None:
+        if not self._repeats:
             waiting = self._waiting()
             search = [trial for trial in waiting if trial.stage == "search"]
             if search or waiting:
@@ -147,11 +149,17 @@ class SettingSource:
         ]
 
     def run_trials(self, requests: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
-        """Return the scores of the trainings that ended; see ``TrialSource``."""
+        """Return the scores of the trainings that ended; see ``TrialSource``.
+
+        Raises:
+            ScaleChangedError: If a value requires another scale, which the plan of the runner has then.
+        """
         self._is_searching = requests[0].stage == "search" if requests else self._is_searching
         trainings = {request: self._training(request) for request in requests}
         wave = self._affordable(trainings)
         self._train([trainings[request] for request in wave])
+        if self._runner.scale_changed():
+            raise ScaleChangedError
         scores = {}
         for request in wave:
             trial = self._runner.trials.get(trainings[request].key)

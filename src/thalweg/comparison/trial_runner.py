@@ -11,7 +11,9 @@ from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
+from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.store import Store
+from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -85,6 +87,7 @@ class TrialRunner:
         self._store, self._record, self._watch, self._pool = store, record, watch, pool
         self.trials: dict[TrialKey, TrialRecord] = {trial.key: trial for trial in store.trials(record.id)}
         self._held: list[TrialRecord] | None = None
+        self.scale_changed()
         self._best: tuple[float, str] | None = None
         for trial in self.trials.values():
             self._note_best(trial)
@@ -161,7 +164,14 @@ class TrialRunner:
             self._held += trials
         self.trials |= {trial.key: trial for trial in trials}
         for trial in trials:
+            if not self.plan.is_provisional:
+                check_direction(trial.result, maximize=self.plan.scale.maximize, who=self._record.workload.name)
             self._note_best(trial)
+
+    def scale_changed(self) -> bool:
+        """Take over the scale that all values so far require; True if scores and margins change by it."""
+        before, self.plan = self.plan, plan_covering(self.plan, self.trials.values())
+        return not self.plan.scale.decides_like(before.scale)
 
     def _note_best(self, trial: TrialRecord) -> None:
         value = getattr(trial.result, self.plan.selected_on)
@@ -234,6 +244,7 @@ class TrialRunner:
 
     def _schedule(self, training: Training) -> TrainingSchedule:
         schedule = self.plan.schedules[training.contender.name]
-        if training.key.stage in STAGES_WITH_CURVES or self.plan.target is not None:
+        counts_best = self._record.workload.result == "best"
+        if training.key.stage in STAGES_WITH_CURVES or self.plan.target is not None or counts_best:
             return schedule
         return replace(schedule, num_evaluations=min(EVALUATIONS_WITHOUT_CURVE, schedule.num_evaluations))

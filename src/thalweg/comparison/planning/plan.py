@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.record import ContenderRecord
@@ -62,6 +62,9 @@ class ComparisonPlan:
         ranking: Design of the studies that rank the optimizers before an adaptive search; None without such studies.
         is_provisional: True until the first trainings have measured a training function: times, scale, target and
             numbers of trainings are then fixed. No score is read before that.
+        prefer: ``"best"``, or ``"cheap"`` to recommend the cheapest contender within the margin even if its values are
+            shown to be worse, as old stores do.
+        metric_name: Name that the reports of a training function gave their value; empty if they gave none.
     """
 
     seed: int
@@ -84,6 +87,8 @@ class ComparisonPlan:
     budget: Budget | None = None
     ranking: Design | None = None
     is_provisional: bool = False
+    prefer: Literal["best", "cheap"] = "best"
+    metric_name: str = ""
 
     @property
     def studies(self) -> Design | None:
@@ -133,6 +138,8 @@ class ComparisonPlan:
             "budget": None if self.budget is None else self.budget.to_json(),
             "ranking": None if self.ranking is None else self.ranking.to_json(),
             "provisional": self.is_provisional,
+            "prefer": self.prefer,
+            "metric_name": self.metric_name,
         }
 
     @classmethod
@@ -141,7 +148,7 @@ class ComparisonPlan:
         return cls(
             seed=stored["seed"],
             design=design_from_json(stored["design"]),
-            scale=ScoreScale(**stored["scale"]),
+            scale=ScoreScale.from_json(stored["scale"]),
             num_workers=stored["workers"],
             schedules={name: TrainingSchedule.from_json(values) for name, values in stored["horizons"].items()},
             execution_modes={name: ExecutionMode(**values) for name, values in stored["ways"].items()},
@@ -162,7 +169,13 @@ class ComparisonPlan:
             budget=Budget(**stored["budget"]) if stored.get("budget") else None,
             ranking=Design.from_json(stored["ranking"]) if stored.get("ranking") else None,
             is_provisional=stored.get("provisional", False),
+            prefer=stored.get("prefer", "cheap"),
+            metric_name=stored.get("metric_name", ""),
         )
+
+    def margin(self, leader: float) -> float:
+        """Return the difference in scores that is too small to matter beside a leader with this mean score."""
+        return self.scale.margin(leader, self.judged_on)
 
     def costs(self, contenders: Sequence[ContenderRecord]) -> dict[str, Cost]:
         """Return the cost of each contender, by name."""

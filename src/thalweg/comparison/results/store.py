@@ -24,7 +24,7 @@ from thalweg.comparison.results.storage.opening import check_schema, damaged, ex
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
 from thalweg.comparison.results.storage.trials import name_of_row, trial_of_values, values_of_trial
-from thalweg.comparison.training.workload import WorkloadRecord
+from thalweg.comparison.training.workload_record import WorkloadRecord
 from thalweg.errors import StoreError, shown
 
 VERSION = 5  # of what is written: rows with a checksum

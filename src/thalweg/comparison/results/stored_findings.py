@@ -13,7 +13,7 @@ from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.studies import Ranking, Studies, rank
 from thalweg.comparison.protocol.trial import RunTrials, TrialRequest, TrialScore
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
-from thalweg.comparison.results.scoring import trial_score
+from thalweg.comparison.results.scoring import plan_covering, trial_score
 from thalweg.errors import StoreError
 
 LATER_STAGES = ("final", "race", "value")  # of an adaptive search
@@ -56,7 +56,8 @@ def decide_by_plan(record: ComparisonRecord, run_trials: RunTrials) -> Findings:
         plan.draws,
         run_trials,
         cost=plan.costs(record.contenders),
-        margin=plan.scale.margin,
+        margin=plan.margin,
+        trades=plan.prefer == "cheap",
         recommended=[contender.name for contender in record.contenders if contender.recommended],
     )
 
@@ -110,7 +111,9 @@ def stored_findings(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> 
     Raises:
         MissingTrialError: If a finished comparison by studies lacks a training.
     """
-    plan, look_up = record.plan, look_up_trials(record, trials)
+    plan = plan_covering(record.plan, trials)
+    record = replace(record, plan=plan)
+    look_up = look_up_trials(record, trials)
     if isinstance(plan.design, SettingDesign):
         return replace(conclude_by_plan(record, trials, plan.design), ranking=rank_by_plan(plan, look_up))
     try:
@@ -130,7 +133,8 @@ def conclude_by_plan(record: ComparisonRecord, trials: Iterable[TrialRecord], de
         {request: trial_score(trial, plan) for request, trial in setting_requests(plan, trials).items()},
         [contender.name for contender in record.contenders],
         cost=plan.costs(record.contenders),
-        margin=plan.scale.margin,
+        margin=plan.margin,
+        trades=plan.prefer == "cheap",
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Estimate:
         lost: How many of them were lost: a training diverged, failed or missed the target. They count as untrained, so
             the mean is a lower bound.
         unimproved: How many ended no better than the untrained model, the lost ones among them.
+        maximize: True if higher values are better.
     """
 
     mean: float
@@ -42,15 +43,33 @@ class Estimate:
     count: int
     lost: int = 0
     unimproved: int = 0
+    maximize: bool = False
 
     @property
     def bound(self) -> str:
-        """A mark to print before a mean that is a lower bound, else an empty string."""
-        return "≥ " if self.lost and math.isfinite(self.mean) else ""
+        """A mark to print before a mean that is only a bound, else an empty string."""
+        if not self.lost or not math.isfinite(self.mean):
+            return ""
+        return "≤ " if self.maximize else "≥ "
+
+    @property
+    def best_end(self) -> float:
+        """The end of the interval at the better values."""
+        return self.high if self.maximize else self.low
+
+    @property
+    def worst_end(self) -> float:
+        """The end of the interval at the worse values."""
+        return self.low if self.maximize else self.high
+
+    def is_surely_better(self, other: "Estimate") -> bool:
+        """Return True if the interval lies at better values than that of another estimate of the same quantity."""
+        return self.worst_end > other.best_end if self.maximize else self.worst_end < other.best_end
 
     def is_improvement(self, untrained: float) -> bool:
-        """Return True if the mean is below the untrained loss, and so are at least half of the seeds."""
-        return self.mean < untrained and 2 * self.unimproved <= self.count
+        """Return True if the mean is better than the untrained value, and so are at least half of the seeds."""
+        is_better = self.mean > untrained if self.maximize else self.mean < untrained
+        return is_better and 2 * self.unimproved <= self.count
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,8 @@ class Summary:
             makes it smaller. Not a number if the test examples are unknown.
         rank: The mean evaluation over the studies. None if optimizers were not ranked.
         studies: The number of its studies.
-        worse_by: The share by which it is worse than the leader of the race, over the same seeds.
+        worse_by: By how much it is worse than the leader of the race, over the same seeds: a share of the leader's
+            value, or a difference (``ScoreScale.worse_by``).
         train_loss: The median final training loss.
         seeds: The seeds of the race.
         diverged: Seeds of the race that diverged.
@@ -102,6 +122,8 @@ class Summary:
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
+        worse_by_text: ``worse_by`` as text.
+        metrics: The means of the further numbers that were recorded, over the seeds of ``value``, by name.
     """
 
     name: str
@@ -128,6 +150,8 @@ class Summary:
     at_edge: list[RangeEdge]
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
+    worse_by_text: str = "–"
+    metrics: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -159,6 +183,7 @@ def summarize(
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
     ranges = contender.space | plan.ranges[contender.name]
+    worse_by = _worse_by_leader(raced, trials, plan, findings)
     return Summary(
         name=contender.name,
         about=contender.about,
@@ -171,7 +196,9 @@ def summarize(
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
         rank=_estimate(list(studies.values()), plan) if studies else None,
         studies=len(studies),
-        worse_by=_worse_by_leader(raced, trials, plan, findings),
+        worse_by=worse_by,
+        worse_by_text=plan.scale.worse_by_in_words(worse_by),
+        metrics=_metrics(measured),
         train_loss=median(loss_of(trial.result, "train") for trial in measured),
         seeds=seeds,
         diverged=statuses.count("diverged"),
@@ -211,11 +238,28 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
     values = [[measured_value(trial.result, plan) for trial in group] for group in groups]
     lost = sum(not all(map(math.isfinite, group)) for group in values)
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
+    scale, worst = plan.scale, plan.scale.worst
     if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
-        return Estimate(math.inf, math.inf, math.inf, len(groups), lost, unimproved)
+        return Estimate(worst, worst, worst, len(groups), lost, unimproved, scale.maximize)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
-    mean, low, high = (plan.scale.loss(score) for score in (scores.mean, scores.low, scores.high))
-    return Estimate(mean, low, math.inf if lost else high, len(groups), lost, unimproved)
+    mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
+    low, high = sorted((best_end, worst if lost else worst_end))
+    return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
+
+
+def _metrics(trials: Sequence[TrialRecord]) -> dict[str, Estimate]:
+    """The means of the further numbers of these trials with their t intervals, by name, in the order of their names.
+
+    A training without a finite number is left out, and counted as lost.
+    """
+    recorded = [trial.result.metrics if trial.result.status == "ok" else {} for trial in trials]
+    estimates = {}
+    for name in dict.fromkeys(name for metrics in recorded for name in metrics):
+        values = [metrics[name] for metrics in recorded if math.isfinite(metrics.get(name, math.nan))]
+        if values:
+            mean = statistics.interval(values)
+            estimates[name] = Estimate(mean.mean, mean.low, mean.high, len(values), len(trials) - len(values))
+    return estimates
 
 
 def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float | None:
@@ -229,16 +273,20 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         A factor of at least 1. None if no learning rate was searched or none ended well, or if settings were pruned,
         because a pruned setting might have been good.
     """
+    scale, split = plan.scale, plan.selected_on
     rates = [
-        (loss_of(trial.result, plan.selected_on), trial.settings["lr"]) for trial in searched if "lr" in trial.settings
+        (loss_of(trial.result, split, scale.worst), trial.settings["lr"])
+        for trial in searched
+        if "lr" in trial.settings
     ]
     if not rates or plan.design.pruned:
         return None
-    losses = sorted(loss for loss, _ in rates)
-    best = losses[len(losses) // 20]  # not the very best of many, which was lucky with its one seed
+    values = sorted((value for value, _ in rates), key=scale.cost)
+    best = values[len(values) // 20]  # not the very best of many, which was lucky with its one seed
     if not math.isfinite(best):
         return None
-    good = [rate for loss, rate in rates if loss <= best + GOOD_RATE_MARGIN * abs(best)]
+    margin = GOOD_RATE_MARGIN
+    good = [rate for value, rate in rates if math.isfinite(value) and scale.is_close(value, best, margin, split)]
     return max(good) / min(good)
 
 

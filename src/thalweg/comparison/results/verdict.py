@@ -6,7 +6,6 @@ from typing import Literal
 
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
-from thalweg.comparison.protocol.score_scale import MARGIN
 from thalweg.comparison.protocol.studies import Ranking
 from thalweg.comparison.results.summary import Estimate
 from thalweg.comparison.results.terms import Terms, percent
@@ -18,11 +17,11 @@ class Verdict:
 
     Attributes:
         settled: ``best``: all other contenders are shown to be worse. ``within``: those that remain are shown to lie
-            within 3 %. ``open``: the evidence does not suffice. ``none``: no contender ends reliably, or none ends
+            within the margin. ``open``: the evidence does not suffice. ``none``: no contender ends reliably, or none ends
             better than it began.
         best: The contender with the best mean. None if nothing is recommended.
         tied: The contenders that are not shown to be worse, the best mean first.
-        within: The contenders that are shown to lie within 3 % of the best mean.
+        within: The contenders that are shown to lie within the margin of the best mean.
         recommended: The cheapest contender of ``within`` that is seldom lost. None if there is none.
         ranked: The optimizers that no interim analysis dropped. None if optimizers were not ranked.
         headline: The answer in a few words, no stronger than ``text``.
@@ -127,21 +126,21 @@ def _separation(race: Race, recommended: str, terms: Terms) -> list[str]:
     if race.settled == "best":
         return [f"All other contenders, each at the best of {terms.settings}, are shown to be worse."]
     if race.settled == "within":
-        near = f"{_listed(race.remaining)} are shown to lie within {percent(MARGIN)} of the best"
+        near = f"{_listed(race.remaining)} are shown to lie within {terms.margin} of the best"
         return [f"{near}; {recommended} {terms.advantage}."]
     leader = race.remaining[0]
     rivals = _listed([name for name in race.remaining if name != recommended])
     leads = f"{leader} leads" if leader == recommended else f"{leader} leads, {recommended} {terms.advantage}"
-    return [f"The evidence does not separate it from {rivals}: {leads}.", *_seeds_needed(race)]
+    return [f"The evidence does not separate it from {rivals}: {leads}.", *_seeds_needed(race, terms)]
 
 
-def _seeds_needed(race: Race) -> list[str]:
+def _seeds_needed(race: Race, terms: Terms) -> list[str]:
     if not race.seeds_needed:
         return []
     num_seeds = len(race.scores[race.remaining[0]])
     if race.seeds_needed <= num_seeds:  # so many were run, and separated nothing
         return [f"The difference is smaller than {num_seeds} seeds can show."]
-    return [f"About {race.seeds_needed:,} seeds would show a difference of {percent(MARGIN)}."]
+    return [f"About {race.seeds_needed:,} seeds would show a difference of {terms.margin}."]
 
 
 def _ranking_text(ranking: Ranking | None) -> str:

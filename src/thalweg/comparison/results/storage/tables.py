@@ -40,6 +40,7 @@ RESULTS = sql.Table(
     # Added later: a store that lacks one of these gets it when it is written.
     sql.Column("hardware", sql.String),
     sql.Column("traceback", sql.String),
+    sql.Column("reported", sql.JSON),
     sql.Column(CHECKSUM, sql.String, server_default=UNCHECKED),
 )
 # The seconds that a comparison has used, over all of its sessions.
