@@ -93,8 +93,10 @@ class _Session:
         return self.runner.plan
 
     def run(self) -> None:
-        if self.plan.is_provisional and not self._measure():
-            return
+        if self.plan.is_provisional:
+            if not self._measure():
+                return
+            self.record = replace(self.record, plan=self.plan)
         repeats = self.plan.scale.decides_like(self.record.plan.scale)
         while True:
             try:
@@ -154,9 +156,7 @@ class _Session:
             if not any(map(has_ended, self.runner.trials.values())):
                 return
         costs = self.plan.costs(self.record.contenders)
-        search_settings(
-            design, source, cost=costs, margin=self.plan.margin, trades=self.plan.prefer == "cheap"
-        )
+        search_settings(design, source, cost=costs, margin=self.plan.margin, trades=self.plan.prefer == "cheap")
         if design.value:
             self._fill(source, design)
 

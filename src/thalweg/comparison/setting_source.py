@@ -36,7 +36,9 @@ class SettingSource:
         capacity: The number of trainings that run at once.
     """
 
-    def __init__(self, runner: TrialRunner, known: Sequence[tuple[str, Settings]] = (), *, repeats: bool = True) -> None:
+    def __init__(
+        self, runner: TrialRunner, known: Sequence[tuple[str, Settings]] = (), *, repeats: bool = True
+    ) -> None:
         self._runner, self._known = runner, list(known)
         self._repeats = repeats and runner.clock.budget_s is None
         modes = runner.plan.execution_modes.values()
