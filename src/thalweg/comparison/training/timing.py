@@ -16,6 +16,7 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.comparison.training.trainer import run_function
@@ -90,7 +91,7 @@ def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, s
     """
     trial = Trial({}, seed)
     device = task.placed_on or devices.CPU
-    with seeded(seed):
+    with isolated(), seeded(seed):
         with raise_task_errors(f"{task.name}: the task must train"):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
@@ -193,7 +194,7 @@ def measure_function(function: TrainingFunction, contender: Contender, seed: int
     Ten times the first finite report counts as the loss before the first step.
     """
     start_s = time.perf_counter()
-    with seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
+    with isolated(), seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
         result = run_function(function, contender, Trial({}, seed))
         devices.synchronize(function.placed_on or devices.CPU)
     training_s = time.perf_counter() - start_s
@@ -207,7 +208,7 @@ def measure_function(function: TrainingFunction, contender: Contender, seed: int
 def time_of_update(task: Task, contender: Contender, seed: int) -> float:
     """Return the seconds of the optimizer's own step on the task's model, with its gradients at hand."""
     device = task.placed_on or devices.CPU
-    with seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
         single = SingleRun(task, contender, Trial({}, seed))
         if isinstance(single.optimizer, RuleOptimizer):
             single.optimizer.prepare()
@@ -251,7 +252,7 @@ def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, 
 
     It spares the pilot whole evaluations of a large model on the CPU, if a GPU is faster in any case.
     """
-    with seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
         single = SingleRun(task, contender, Trial({}, seed))
         lr_factor = _lr_factor_of_sample(single)
         single.step(lr_factor)

@@ -13,6 +13,8 @@ from torch import nn
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_if_stopped
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import Evaluation, TrainingResult
@@ -20,8 +22,10 @@ from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
+from thalweg.tasks.task import location_of
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
+MAX_TEXT = 2000  # of the text of any other error
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
 
 ReportShare = Callable[[float], None]
@@ -52,6 +56,7 @@ def follow(
         run.advance([schedule.lr_factor(done) for done in range(steps_done, step)])
         steps_done = step
         log.evaluate(steps_done)
+        leave_if_stopped()
         report_share(steps_done / schedule.steps)
         if log.all_diverged():
             break
@@ -165,6 +170,7 @@ def run_function(
         count = len(evaluations) + 1
         evaluations.append(Evaluation(count, _number(train), _number(value)))
         tests.append(_number(value if test is None else test))
+        leave_if_stopped()
         if rungs and count in rungs.earlier_losses and not rungs.survivors(count, [evaluations[-1].validation]):
             raise _Pruned
 
@@ -242,9 +248,13 @@ def isolate_failures(
     """
     contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
     try:
-        with seeded(trials[0].seed):
+        with isolated(), seeded(trials[0].seed):
             return train(contenders, trials, report_share, rungs)
-    except Exception as error:
+    except Stopped:
+        raise
+    except BaseException as error:  # sys.exit in the user's code, too
+        if is_interrupt(error):
+            raise
         message = describe_failure(error, device)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
@@ -260,7 +270,12 @@ def isolate_failures(
 
 
 def describe_failure(error: BaseException, device: torch.device) -> str:
-    """Return the message of a failed training: the kind of its error and the beginning of its text."""
+    """Return the message of a failed training: the kind of its error, the beginning of its text, the user's line."""
+    try:
+        text = str(error)
+    except Exception as another:  # an error of the user's may be unable to describe itself
+        text = f"without a text ({type(another).__name__})"
+    text = text.encode(errors="replace").decode()  # a store holds no half characters
     if devices.is_out_of_memory(error):
-        return f"{devices.hardware(device)} is out of memory: {str(error).partition('. ')[0]:.{MAX_MESSAGE}}"
-    return f"{type(error).__name__}: {error}"
+        return f"{devices.hardware(device)} is out of memory: {text.partition('. ')[0]:.{MAX_MESSAGE}}"
+    return f"{type(error).__name__}: {text:.{MAX_TEXT}}{location_of(error)}"

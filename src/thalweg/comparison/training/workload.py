@@ -8,6 +8,7 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -188,9 +189,7 @@ class TaskWorkload:
 
     task: Task
     has_own_schedule = False
-    uses_workers = True
-    uses_range_search = True
-    can_be_placed = True
+    uses_workers = uses_range_search = can_be_placed = True
 
     @property
     def name(self) -> str:
@@ -204,7 +203,8 @@ class TaskWorkload:
         return TaskWorkload(self.task.on(device))
 
     def own_device(self) -> torch.device:
-        return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
+        with isolated():
+            return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
 
     def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
         return least_seconds(self.task, contender, schedule, seed)
@@ -247,10 +247,12 @@ class TaskWorkload:
         return self.task.measured_as(split)
 
     def dtype(self) -> torch.dtype:
-        return next(param.dtype for param in self.task.make_model(0).parameters() if param.requires_grad)
+        with isolated():
+            return next(param.dtype for param in self.task.make_model(0).parameters() if param.requires_grad)
 
     def state_bytes(self, contender: Contender) -> int:
-        return contender.state_bytes(self.task.make_model(0), self.task.roles)
+        with isolated():
+            return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch and not self.has_full_batch:
@@ -304,9 +306,7 @@ class FunctionWorkload:
     has_full_batch = False
     has_own_metric = False
     has_own_schedule = True
-    uses_workers = False
-    uses_range_search = False
-    passes = 1
+    uses_workers, uses_range_search, passes = True, False, 1
 
     @property
     def name(self) -> str:
