@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.planning.device_choice import num_cores, usable_devices
+from thalweg.comparison.processes.worker import why_no_fork
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
@@ -72,6 +73,8 @@ def _faster_modes(modes: Mapping[str, ExecutionMode], gain: float, suffix: str) 
 
 
 def _can_be_pickled(workload: Workload, contenders: Sequence[Contender]) -> bool:
+    if not why_no_fork():  # a fork needs nothing pickled
+        return True
     import cloudpickle
 
     try:

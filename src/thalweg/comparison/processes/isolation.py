@@ -110,9 +110,7 @@ def _write_environment(values: Mapping[str, str]) -> None:
 
 
 # torch keeps its own handler of SIGCHLD from the first DataLoader on; what cannot be caught has none.
-_SIGNALS = sorted(
-    signal.valid_signals() - {getattr(signal, name, None) for name in ("SIGCHLD", "SIGKILL", "SIGSTOP")}
-)
+_SIGNALS = sorted(signal.valid_signals() - {getattr(signal, name, None) for name in ("SIGCHLD", "SIGKILL", "SIGSTOP")})
 
 
 def _read_signal_handlers() -> list[Any]:

@@ -146,15 +146,22 @@ class WorkerPool:
         if not self._uses_workers():
             yield from self._run_here(waiting, report_share)
         failed: list[tuple[Job, _Failure]] = []
-        for job, ended in self._run_in_workers(waiting, self._slots, report_share):
-            if isinstance(ended, _Failure):
-                failed.append((job, ended))
-            else:
-                yield job, ended
-        for job, failure in failed:
-            results = self._rescue(job, failure)
-            if results is not None:
-                yield job, results
+        is_full = (lambda: False) if isinstance(jobs, Sequence) else (lambda: bool(failed))
+        while True:
+            for job, ended in self._run_in_workers(waiting, self._slots, report_share, is_full):
+                if not isinstance(ended, _Failure):
+                    yield job, ended
+                elif ended.may_pass or len(job.trials) > 1:
+                    failed.append((job, ended))
+                else:
+                    yield job, self._results_of_failure(job, ended)
+            if not failed:
+                return
+            while failed:  # no other job runs now
+                job, failure = failed.pop(0)
+                results = self._rescue(job, failure)
+                if results is not None:
+                    yield job, results
 
     def _uses_workers(self) -> bool:
         has_worker = self._slots[0].worker is not None
@@ -200,13 +207,22 @@ class WorkerPool:
     # --- in worker processes ------------------------------------------------------------------------------------------
 
     def _run_in_workers(
-        self, waiting: Iterator[Job], slots: Sequence[Slot[Job]], report_share: Callable[[Job, float], None]
+        self,
+        waiting: Iterator[Job],
+        slots: Sequence[Slot[Job]],
+        report_share: Callable[[Job, float], None],
+        is_full: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[Job, list[TrainingResult] | _Failure]]:
-        """Yield jobs as they end, with a failure instead of results where there are none."""
+        """Yield jobs as they end, with a failure instead of results where there are none. End if no job runs.
+
+        No job is taken while ``is_full`` returns True.
+        """
         try:
             while True:
                 for slot in slots:
-                    if slot.job is None and not self._must_stop() and (job := next(waiting, None)) is not None:
+                    if slot.job is not None or self._must_stop() or is_full():
+                        continue
+                    if (job := next(waiting, None)) is not None:
                         self._begin(slot, job)
                 busy = [slot for slot in slots if slot.job is not None]
                 if not busy:
@@ -284,8 +300,7 @@ class WorkerPool:
                 return ended
             failure = ended
         if len(job.trials) == 1:
-            self._notify(f"{self._named(job)} failed: {failure.reason}")
-            return [TrainingResult("failed", message=failure.reason, hardware=self._slots[0].device)]
+            return self._results_of_failure(job, failure)
         results: list[TrainingResult] = []
         rungs = job.rungs
         for contender, trial in zip(job.contenders, job.trials, strict=True):
@@ -301,8 +316,14 @@ class WorkerPool:
 
     def _run_alone(self, job: Job) -> list[TrainingResult] | _Failure | None:
         """Run a job while no other runs."""
-        ((_, ended),) = list(self._run_in_workers(iter([job]), self._slots[:1], lambda *_: None)) or [(job, None)]
-        return ended
+        ended = list(self._run_in_workers(iter([job]), self._slots[:1], lambda *_: None))
+        return ended[0][1] if ended else None
+
+    def _results_of_failure(self, job: Job, failure: _Failure) -> list[TrainingResult]:
+        self._notify(f"{self._named(job)} failed: {failure.reason}")
+        # The device, not its hardware: after an error its name can no longer be asked for.
+        hardware = "cpu" if self._on_cpu else self._slots[0].device
+        return [TrainingResult("failed", message=failure.reason, hardware=hardware)]
 
     @staticmethod
     def _named(job: Job) -> str:

@@ -301,12 +301,9 @@ class FunctionWorkload:
     """A training function: its model and data are hidden; the reports it makes stand for its steps."""
 
     function: TrainingFunction
-    roles = None
-    optimum = None
-    has_full_batch = False
-    has_own_metric = False
-    has_own_schedule = True
-    uses_workers, uses_range_search, passes = True, False, 1
+    roles = optimum = None
+    has_full_batch = has_own_metric = uses_range_search = False
+    has_own_schedule, passes = True, 1
 
     @property
     def name(self) -> str:
@@ -315,6 +312,10 @@ class FunctionWorkload:
     @property
     def can_be_placed(self) -> bool:
         return self.function.is_told_device
+
+    @property
+    def uses_workers(self) -> bool:
+        return devices.available() == [devices.CPU]  # it may use an accelerator, which is for one process
 
     @property
     def device(self) -> torch.device:
