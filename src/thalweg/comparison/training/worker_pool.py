@@ -43,6 +43,7 @@ class Job:
         schedule: Length, learning rate schedule and number of evaluations, the same for all trials.
         predicted_s: Predicted seconds of all trials.
         rungs: Points at which trainings are pruned; None prunes nothing.
+        stop_at_s: When trainings that have not ended return their losses so far, on the clock of ``time.monotonic``.
     """
 
     contenders: tuple[Contender, ...]
@@ -50,6 +51,7 @@ class Job:
     schedule: TrainingSchedule
     predicted_s: float
     rungs: Rungs | None = None
+    stop_at_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -365,7 +367,7 @@ class _Target:
 
 
 def _train(workload: Workload, job: Job, report_share: Callable[[float], None]) -> list[TrainingResult]:
-    results = workload.train(job.contenders, job.trials, job.schedule, report_share, job.rungs)
+    results = workload.train(job.contenders, job.trials, job.schedule, report_share, job.rungs, job.stop_at_s)
     hardware = devices.hardware(workload.device)
     return [replace(result, hardware=hardware) for result in results]
 
