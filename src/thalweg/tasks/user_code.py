@@ -135,15 +135,31 @@ def raise_task_errors(condition: str, where: Callable[[], str] | str = "") -> It
         yield
     except ThalwegError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise as_task_error(condition, error, where() if callable(where) else where) from error
 
 
 def describe(error: BaseException) -> str:
-    """Return the kind and the text of an error, shortened, without a full stop."""
-    text = str(error).strip().rstrip(".")
+    """Return the kind and the text of an error, shortened, without a full stop. It never raises."""
+    try:
+        text = str(error).strip().rstrip(".")
+    except Exception as another:  # an error of the user's may be unable to describe itself
+        text = f"without a text ({type(another).__name__})"
+    text = text.encode(errors="replace").decode()  # a store holds no half characters
     text = text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR - 1]}…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def describe_with_line(error: BaseException, where: Callable[[], str] = lambda: "") -> str:
+    """Return the kind and the text of an error with the user's line, and the remedy if it is a common error.
+
+    Args:
+        error: The error.
+        where: Returns file and line to name if the traceback has no line of the user's.
+    """
+    text, line, remedy = describe(error), line_of_error(error) or where(), remedy_of(error)
+    text += f" (at {line})" if line and f"(at {line})" not in text else ""
+    return f"{text}. {remedy}" if remedy else text
 
 
 def remedy_of(error: BaseException) -> str:
@@ -155,14 +171,14 @@ def remedy_of(error: BaseException) -> str:
     """
     if isinstance(error, ThalwegError):  # it says so itself
         return ""
-    text = str(error)
+    text = describe(error)
     return next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), "")
 
 
 def line_of_error(error: BaseException) -> str:
     """Return the innermost line of the user's code in the traceback of an error; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if _is_users(frame.filename, frame.name)]
+    users = [frame for frame in frames if is_users_file(frame.filename, frame.name)]
     return _location(users[-1].filename, users[-1].lineno) if users else ""
 
 
@@ -170,10 +186,16 @@ def calling_line() -> str:
     """Return the innermost line of the user's code that is being executed; empty if there is none."""
     frame = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename, frame.f_code.co_name):
+        if is_users_file(frame.f_code.co_filename, frame.f_code.co_name):
             return _location(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back  # type: ignore[assignment]  # None at the end
     return ""
+
+
+def user_line() -> str:
+    """Return the innermost line of the user's code that is being executed, as `` (at file:line)``; empty if unknown."""
+    line = calling_line()
+    return f" (at {line})" if line else ""
 
 
 def line_of(part: object) -> str:
@@ -193,7 +215,7 @@ def line_of(part: object) -> str:
     code = _code_of(part)
     if code is None:
         return _line_of_class(type(part))
-    return _location(code.co_filename, code.co_firstlineno) if _is_users(code.co_filename, code.co_name) else ""
+    return _location(code.co_filename, code.co_firstlineno) if is_users_file(code.co_filename, code.co_name) else ""
 
 
 def _code_of(part: object) -> CodeType | None:
@@ -206,17 +228,22 @@ def _line_of_class(kind: type) -> str:
     """Return the line of a class; that of its ``__init__`` if its source cannot be read."""
     module = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None) or ""
-    if file and not _is_users(file, ""):
+    if file and not is_users_file(file, ""):
         return ""
     try:
         return _location(inspect.getsourcefile(kind) or file, inspect.getsourcelines(kind)[1])
     except (OSError, TypeError):  # typed at a prompt
         code = _code_of(kind.__init__)  # type: ignore[misc]  # of the class itself
-        return _location(code.co_filename, code.co_firstlineno) if code and _is_users(code.co_filename, "") else ""
+        return _location(code.co_filename, code.co_firstlineno) if code and is_users_file(code.co_filename, "") else ""
 
 
-def _is_users(filename: str, function: str) -> bool:
-    """Return True if a file is neither thalweg's, nor Python's, nor of an installed package."""
+def is_users_file(filename: str, function: str = "") -> bool:
+    """Return True if a file is neither thalweg's, nor Python's, nor of an installed package.
+
+    Args:
+        filename: The file of a frame.
+        function: Name of the function in the frame; one of generated code has the same file as ``python -c``.
+    """
     if filename == _GENERATED:
         return function != "__init__"
     return not filename.startswith(_LIBRARY_FOLDERS) and not any(part in filename for part in _LIBRARY_PARTS)

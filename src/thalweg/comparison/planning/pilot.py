@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.protocol.score_scale import ScoreScale, scale_for
+from thalweg.comparison.protocol.score_scale import Kind, ScoreScale, scale_for, untrained_value
 from thalweg.comparison.training.timing import ExecutionMode, Measurement, TimeLeft, unlimited
 from thalweg.comparison.training.workload import Workload
+from thalweg.comparison.training.workload_record import SPLITS
 
 SHARE = 0.08  # of a budget in seconds; with a last measurement that takes too long, it stays below a tenth
 POPULATION_SHARE = 1 / 8  # of a budget in seconds: a population that takes longer is made smaller
@@ -68,11 +69,37 @@ def run_pilot(
                 continue
             measurements[key] = workload.measure(contender, schedules[contender.name], seed, time_left)
         execution_modes[contender.name] = measurements[key].mode
-    untrained = next(iter(measurements.values())).untrained
     return Pilot(
         execution_modes=execution_modes,
         step_s=_update_times(workload, contenders, seed, time_left),
-        scale=scale_for(untrained, own_metric=workload.has_own_metric, dtype=workload.dtype()),
+        scale=scale_of(workload, next(iter(measurements.values()))),
+    )
+
+
+def scale_of(workload: Workload, measurement: Measurement) -> ScoreScale:
+    """Return the scale of a comparison, from the first values of its workload.
+
+    Args:
+        workload: The task or training function.
+        measurement: Its first values: of the untrained model, or of the first trainings of a function.
+
+    Raises:
+        SettingError: If the workload asks for a logarithmic scale and a first value has no logarithm.
+    """
+    maximize = measurement.maximize
+    prefers: Kind = "linear" if maximize or workload.has_own_metric else "log"
+    untrained, baseline = measurement.untrained, measurement.untrained
+    if not untrained:
+        bound, first = untrained_value(measurement.reports, maximize=maximize, prefers=workload.scale or prefers)
+        untrained, baseline = dict.fromkeys(SPLITS, bound), dict.fromkeys(SPLITS, first)
+    return scale_for(
+        untrained,
+        (workload.selected_on, workload.judged_on),
+        baseline=baseline,
+        maximize=maximize,
+        prefers=prefers,
+        required=workload.scale,
+        name=workload.name,
     )
 
 

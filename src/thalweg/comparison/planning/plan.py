@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.record import ContenderRecord
@@ -63,6 +63,9 @@ class ComparisonPlan(Described):
         ranking: Design of the studies that rank the optimizers before an adaptive search; None without such studies.
         is_provisional: True until the first trainings have measured a training function: times, scale, target and
             numbers of trainings are then fixed. No score is read before that.
+        prefer: ``"best"``, or ``"cheap"`` to recommend the cheapest contender within the margin even if its values are
+            shown to be worse, as old stores do.
+        metric_name: Name that the reports of a training function gave their value; empty if they gave none.
     """
 
     seed: int
@@ -85,6 +88,8 @@ class ComparisonPlan(Described):
     budget: Budget | None = None
     ranking: Design | None = None
     is_provisional: bool = False
+    prefer: Literal["best", "cheap"] = "best"
+    metric_name: str = ""
 
     @property
     def studies(self) -> Design | None:
@@ -106,7 +111,19 @@ class ComparisonPlan(Described):
             f"{self.num_workers} process{'' if self.num_workers == 1 else 'es'} on {self.device}",
             f"seed {self.seed}",
         ]
-        return f"ComparisonPlan of {', '.join(self.draws)}: {', '.join(facts)}"
+        return f"ComparisonPlan of {', '.join(self.schedules)}: {', '.join(facts)}"
+
+    @property
+    def num_planned_trainings(self) -> int:
+        """The largest number of trainings of a contender in the studies, and of all in the stages after a search."""
+        studies = self.studies
+        planned = 0 if studies is None else studies.most_trainings + studies.value
+        return planned + (self.design.reserved if isinstance(self.design, SettingDesign) else 0)
+
+    @property
+    def setting_study(self) -> int:
+        """The number of the study under which the store holds the trials of an adaptive search."""
+        return 0 if self.ranking is None else -1
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON, for the store. The keys are those of the store's first version."""
@@ -134,6 +151,8 @@ class ComparisonPlan(Described):
             "budget": None if self.budget is None else self.budget.to_json(),
             "ranking": None if self.ranking is None else self.ranking.to_json(),
             "provisional": self.is_provisional,
+            "prefer": self.prefer,
+            "metric_name": self.metric_name,
         }
 
     @classmethod
@@ -142,7 +161,7 @@ class ComparisonPlan(Described):
         return cls(
             seed=stored["seed"],
             design=design_from_json(stored["design"]),
-            scale=ScoreScale(**stored["scale"]),
+            scale=ScoreScale.from_json(stored["scale"]),
             num_workers=stored["workers"],
             schedules={name: TrainingSchedule.from_json(values) for name, values in stored["horizons"].items()},
             execution_modes={name: ExecutionMode(**values) for name, values in stored["ways"].items()},
@@ -163,7 +182,13 @@ class ComparisonPlan(Described):
             budget=Budget(**stored["budget"]) if stored.get("budget") else None,
             ranking=Design.from_json(stored["ranking"]) if stored.get("ranking") else None,
             is_provisional=stored.get("provisional", False),
+            prefer=stored.get("prefer", "cheap"),
+            metric_name=stored.get("metric_name", ""),
         )
+
+    def margin(self, leader: float) -> float:
+        """Return the difference in scores that is too small to matter beside a leader with this mean score."""
+        return self.scale.margin(leader, self.judged_on)
 
     def costs(self, contenders: Sequence[ContenderRecord]) -> dict[str, Cost]:
         """Return the cost of each contender, by name."""

@@ -8,6 +8,7 @@ plan is provisional until its first trainings, which belong to the search, have 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
@@ -16,11 +17,11 @@ from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.device_choice import DeviceChoice, usable_devices
 from thalweg.comparison.planning.lr_range_search import extend_lr_ranges
 from thalweg.comparison.planning.num_workers import choose_num_workers
-from thalweg.comparison.planning.pilot import SHARE, fit_population, run_pilot
+from thalweg.comparison.planning.pilot import SHARE, fit_population, run_pilot, scale_of
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.design import Design, SettingDesign
-from thalweg.comparison.protocol.score_scale import ScoreScale, scale_for
+from thalweg.comparison.protocol.score_scale import Margin, ScoreScale
 from thalweg.comparison.training.pruning import num_draws_with_pruning
 from thalweg.comparison.training.target import NUM_EVALUATIONS, Target
 from thalweg.comparison.training.timing import ONE_BY_ONE, ExecutionMode, Measurement, TimeLeft, unlimited
@@ -44,6 +45,8 @@ class Request:
         prune: True to give up settings of a ranking's studies that do badly early.
         refine: True to have a model propose the second half of the settings of a ranking's studies.
         target: Loss whose time counts; None if the final loss counts.
+        margin: Difference that is too small to matter; None for the default.
+        prefer: ``"best"``, or ``"cheap"`` to trade a difference within the margin for a lower cost.
     """
 
     budget: Budget
@@ -53,6 +56,8 @@ class Request:
     prune: bool = False
     refine: bool = False
     target: float | None = None
+    margin: Margin | None = None
+    prefer: Literal["best", "cheap"] = "best"
 
 
 def pilot_time(budget: Budget, clock: Clock) -> TimeLeft:
@@ -112,7 +117,7 @@ def make_plan(
         time_left=time_left,
     )
     plan = _empty_plan(workload, request, choice, schedules, modes, workers)
-    plan = replace(plan, scale=pilot.scale, step_s=pilot.step_s)
+    plan = replace(plan, scale=replace(pilot.scale, tolerance=request.margin), step_s=pilot.step_s)
     return _complete(plan, workload, contenders, request, clock, report)
 
 
@@ -142,8 +147,15 @@ def complete_plan(
         for name, mode in plan.execution_modes.items()
     }
     schedules = {name: replace(schedule, steps=measurement.steps) for name, schedule in plan.schedules.items()}
-    scale = scale_for(measurement.untrained, own_metric=workload.has_own_metric, dtype=workload.dtype())
-    plan = replace(plan, scale=scale, schedules=schedules, execution_modes=modes, is_provisional=False)
+    scale = replace(scale_of(workload, measurement), tolerance=request.margin)
+    plan = replace(
+        plan,
+        scale=scale,
+        metric_name=measurement.metric_name,
+        schedules=schedules,
+        execution_modes=modes,
+        is_provisional=False,
+    )
     return _complete(plan, workload, contenders, request, clock)
 
 
@@ -176,6 +188,7 @@ def _empty_plan(
         device_reason=choice.reason,
         num_devices=len(usable_devices(choice.device)),
         budget=request.budget,
+        prefer=request.prefer,
     )
 
 
@@ -191,7 +204,8 @@ def _complete(
     budget, modes = request.budget, plan.execution_modes
     if request.target is not None:
         aim = _target(workload, request.target, plan.scale, plan.schedules)
-        plan = replace(plan, target=aim, scale=ScoreScale("log", dict.fromkeys(plan.scale.untrained, aim.whole)))
+        whole = dict.fromkeys(plan.scale.untrained, aim.whole)
+        plan = replace(plan, target=aim, scale=ScoreScale("log", whole, tolerance=request.margin))
 
     def predict(design: Design) -> float:
         flagged = replace(design, pruned=request.prune, refined=request.refine)
@@ -241,7 +255,9 @@ def _with_ranges(
     report("ranges")
     members = {name: mode.members for name, mode in plan.execution_modes.items()}
     seed = derive(plan.seed, "pilot")
-    extended: dict[str, tuple[Range, int]] = extend_lr_ranges(workload, contenders, plan.schedules, members, seed)
+    extended: dict[str, tuple[Range, int]] = extend_lr_ranges(
+        workload, contenders, plan.schedules, members, seed, maximize=plan.scale.maximize
+    )
     return replace(
         plan,
         ranges={name: {"lr": extended[name][0]} if name in extended else {} for name in members},
@@ -262,12 +278,12 @@ def schedules_of(
 def _target(workload: Workload, loss: float, scale: ScoreScale, schedules: Mapping[str, TrainingSchedule]) -> Target:
     """Return the target of this loss; raise SettingError if it is met before the first step."""
     untrained = scale.untrained[workload.selected_on]
-    if not loss < untrained:
+    if not scale.is_improvement(loss, workload.selected_on):
         raise SettingError(
-            f"{workload.name}: the target must be below the {workload.measured_as(workload.selected_on)} before the "
-            f"first step, {untrained:.4g}, got {loss:g}."
+            f"{workload.name}: the target must be {'above' if scale.maximize else 'below'} the "
+            f"{workload.measured_as(workload.selected_on)} before the first step, {untrained:.4g}, got {loss:g}."
         )
-    return workload.target(loss, next(iter(schedules.values())))
+    return replace(workload.target(loss, next(iter(schedules.values()))), maximize=scale.maximize)
 
 
 def _num_draws(plan: ComparisonPlan, studies: Design, contender: Contender) -> int:

@@ -44,42 +44,54 @@ def table_of(comparison: FinishedComparison) -> Table:
     summaries = comparison.contenders
     recommended = comparison.verdict.recommended
     bold_row = next((row for row, summary in enumerate(summaries) if summary.name == recommended), None)
-    values = [_value_of_race(summary, comparison) for summary in summaries]
+    plan = comparison.plan
+    values = [_compared_value(summary, plan) for summary in summaries]
+    metrics = dict.fromkeys(name for summary in summaries for name in summary.metrics)
     columns = [
         Column("contender", [summary.name for summary in summaries], "left"),
         Column("value", [format_estimate(value) for value in values]),
         Column("95 % interval", [_interval(value) for value in values]),
-        Column("worse by", ["–", *(_worse_by(summary) for summary in summaries[1:])]),
+        Column("worse by", ["–", *(_worse_by(summary, plan) for summary in summaries[1:])]),
+        Column("seeds", [str(value.count) for value in values]),
         Column("untuned", [format_estimate(summary.untuned) for summary in summaries]),
         Column("starting point", [format_estimate(summary.recommended) for summary in summaries]),
         Column("training loss", [_number(summary.train_loss) for summary in summaries]),
+        *(Column(name, [format_estimate(summary.metrics.get(name)) for summary in summaries]) for name in metrics),
         Column("lost", [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries]),
         Column("state", [_state(summary) for summary in summaries]),
-        Column("settings", [_settings(summary) for summary in summaries], folds=True),
+        Column("settings", [format_settings(summary, summary.searched) for summary in summaries], folds=True),
     ]
-    if all(summary.recommended is None for summary in summaries):
-        columns = [column for column in columns if column.heading != "starting point"]
-    return Table(columns, bold_row)
+    hidden = {"starting point"} if all(summary.recommended is None for summary in summaries) else set()
+    hidden |= {"untuned"} if all(summary.untuned is None for summary in summaries) else set()
+    hidden |= {"seeds"} if len({value.count for value in values}) == 1 else set()
+    return Table([column for column in columns if column.heading not in hidden], bold_row)
 
 
-def _value_of_race(summary: Summary, comparison: FinishedComparison) -> Estimate:
-    """Return the value over the seeds of the race, from which the difference from the leader comes, too."""
-    raced = summary.trials["race"]
-    return estimate_over_seeds(raced, comparison.plan) if raced else summary.value
+def _compared_value(summary: Summary, plan: ComparisonPlan) -> Estimate:
+    """Return the value over the seeds from which the difference from the leader comes, too."""
+    trials = [trial for trial, _ in summary.beside_leader] or summary.raced
+    return estimate_over_seeds(trials, plan) if trials else summary.value
 
 
 def notes_of(comparison: FinishedComparison) -> list[str]:
     """Return the sentences below the table."""
     notes = []
     summaries = comparison.contenders
-    fresh = next((summary for summary in summaries if summary.trials["value"]), None)
     if len(summaries) > 1:
-        notes.append("Value and worse by: over the same seeds, those of the race.")
-    if fresh is not None and len(summaries) > 1:
-        notes[-1] += f" The verdict states the value of {fresh.name} over {fresh.value.count} further seeds."
+        notes.append(f"Value and worse by: over the same seeds, {_seeds_of(summaries)}.")
+        fresh = next((summary for summary in summaries if summary.value_stage == "value"), None)
+        if fresh is not None:
+            notes[0] += f" The verdict states the value of {fresh.name} over {fresh.value.count} further seeds."
     if comparison.plan.optimum is not None:
         notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")
     return notes
+
+
+def _seeds_of(summaries: Sequence[Summary]) -> str:
+    """Return the words for the seeds on which contenders are compared with the leader."""
+    stages = {trial.stage for summary in summaries for trial, _ in summary.beside_leader}
+    words = {"race": "those of the race", "final": "those of the finals", "search": "that of the search"}
+    return " or ".join(text for stage, text in words.items() if stage in stages) or "if any training has ended"
 
 
 def sentences_of(comparison: FinishedComparison) -> list[str]:
@@ -130,17 +142,13 @@ def _number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
-def _worse_by(summary: Summary) -> str:
-    return worse(summary.worse_by)
+def _worse_by(summary: Summary, plan: ComparisonPlan) -> str:
+    return worse(summary.worse_by) if plan.scale.worse_by_is_share else summary.worse_by_text
 
 
 def _state(summary: Summary) -> str:
     """Format the memory of an optimizer: of the task's model, or of a parameter if the model is not known."""
     return f"{4 * summary.state_numbers} B/param" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
-
-
-def _settings(summary: Summary) -> str:
-    return format_settings(summary, summary.searched)
 
 
 def format_settings(summary: Summary, names: Sequence[str]) -> str:

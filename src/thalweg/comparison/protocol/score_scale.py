@@ -77,6 +77,7 @@ class ScoreScale:
         span: The least and the greatest value that was measured. None if it is unknown.
         tolerance: The margin that the user set. None selects 3 %, or 0.003 if values between 0 and 1 are compared by
             differences.
+        planned: The kind that was planned. None if the plan did not say.
     """
 
     kind: Kind
@@ -86,6 +87,12 @@ class ScoreScale:
     baseline: dict[str, float] = field(default_factory=dict)
     span: tuple[float, float] | None = None
     tolerance: Margin | None = None
+    planned: Kind | None = None
+
+    @property
+    def is_forced_linear(self) -> bool:
+        """True if a value without a logarithm has changed the scale that was planned."""
+        return self.kind == "linear" and self.planned == "log"
 
     @property
     def domain(self) -> Domain:
@@ -294,6 +301,7 @@ def scale_for(
         baseline=baseline,
         span=(min(measured), max(measured)),
         tolerance=tolerance,
+        planned=required or prefers,
     )
 
 

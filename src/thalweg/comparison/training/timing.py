@@ -16,6 +16,8 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
@@ -67,15 +69,21 @@ class Measurement:
 
     Attributes:
         mode: The faster execution mode, with its times.
-        untrained: Loss before the first step, by split. A training that ends no better has learnt nothing.
+        untrained: Measure before the first step, by split; empty for a training function, whose model is hidden.
         steps: Steps of a training: optimizer steps of a task, reports of a training function.
         single_s: Seconds of a training one by one.
+        reports: Values that the first trainings of a training function reported.
+        maximize: True if higher values are better.
+        metric_name: Name of the value that the reports gave; empty if they gave none.
     """
 
     mode: ExecutionMode
     untrained: dict[str, float]
     steps: int
     single_s: float = 0.0
+    reports: tuple[float, ...] = ()
+    maximize: bool = False
+    metric_name: str = ""
 
 
 TimeLeft = Callable[[], float]  # returns the seconds that measurements may still take
@@ -112,7 +120,7 @@ def measure_task(
     """
     trial = Trial({}, seed)
     device = task.placed_on or devices.CPU
-    with seeded(seed):
+    with isolated(), seeded(seed):
         with raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
@@ -141,7 +149,7 @@ def measure_task(
                 raise TaskError(f"{task.name}: the device must work after the pilot, got {mode}.")
     if isinstance(mode, str):
         mode = ExecutionMode(1, 0.0, training_s, f"one by one: {mode}")
-    return Measurement(mode, untrained, schedule.steps, training_s)
+    return Measurement(mode, untrained, schedule.steps, training_s, maximize=bool(task.maximize))
 
 
 def _why_not_stacked(task: Task, contender: Contender, single: SingleRun, buffers: dict[str, Tensor]) -> str | None:
@@ -223,23 +231,33 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
 def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement | None:
     """Return what trainings of a function say of its length and speed; its reports stand for its steps.
 
-    Ten times the first finite report counts as the loss before the first step.
-
     Args:
         results: The first trainings of the function, in order.
 
     Returns:
         The measurement; None if no training has ended by itself.
+
+    Raises:
+        TaskError: If the trainings do not agree on what they report.
     """
     ended = [result for result in results if result.status in ("ok", "diverged") and result.evaluations]
     if not ended:
         return None
-    reports = (report.validation for result in ended for report in result.evaluations)
-    first = next((report for report in reports if math.isfinite(report)), 1.0)
-    untrained = dict.fromkeys(("train", "validation", "test"), first + 9 * abs(first))
+    reports = tuple(report.validation for result in ended for report in result.evaluations)
+    said = [result for result in ended if result.maximize is not None]
+    for result in said:
+        check_direction(result, maximize=bool(said[0].maximize))
     training_s = median(result.seconds for result in ended)
     mode = ExecutionMode(1, 0.0, training_s, ONE_BY_ONE)
-    return Measurement(mode, untrained, max(len(result.evaluations) for result in ended), training_s)
+    return Measurement(
+        mode,
+        {},
+        max(len(result.evaluations) for result in ended),
+        training_s,
+        reports,
+        maximize=bool(said and said[0].maximize),
+        metric_name=next((result.metric_name for result in ended if result.metric_name), ""),
+    )
 
 
 def time_of_update(task: Task, contender: Contender, seed: int, *, wait: bool = True) -> float:
@@ -252,10 +270,8 @@ def time_of_update(task: Task, contender: Contender, seed: int, *, wait: bool = 
         wait: True to wait for the kernel, if one is being compiled.
     """
     device = task.placed_on or devices.CPU
-    with (
-        seeded(seed),
-        raise_task_errors(f"{task.name}: the task must train with {contender.name}", task.line_of("loss")),
-    ):
+    condition = f"{task.name}: the task must train with {contender.name}"
+    with isolated(), seeded(seed), raise_task_errors(condition, task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
         if wait and isinstance(single.optimizer, RuleOptimizer):
             single.optimizer.prepare()
@@ -299,7 +315,7 @@ def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, 
 
     It spares the pilot whole evaluations of a large model on the CPU, if a GPU is faster in any case.
     """
-    with seeded(seed), raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
         lr_factor = _lr_factor_of_sample(single)
         single.step(lr_factor)

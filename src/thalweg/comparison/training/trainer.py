@@ -6,6 +6,7 @@ One loop, ``follow``, trains a single model and a population alike; a training f
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -14,13 +15,17 @@ from torch import nn
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_if_stopped
+from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
-from thalweg.tasks.user_code import describe, line_of_error, remedy_of, task_error
+from thalweg.tasks.measurement import best_index
+from thalweg.tasks.user_code import describe, describe_with_line, task_error
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
 STEPS_BETWEEN_CHECKS = 64  # on a device, of the time that is left: it works ahead of the host, and a check waits for it
@@ -58,6 +63,7 @@ def follow(
     for step in sorted({*schedule.evaluation_steps(), *(rungs.earlier_losses if rungs else ())}):
         steps_done = _advance(run, schedule, steps_done, step, stop_at_s - log.evaluation_s)
         log.evaluate(steps_done)
+        leave_if_stopped()
         report_share(steps_done / schedule.steps)
         if steps_done < step:
             log.stop()
@@ -94,6 +100,8 @@ class _TrainingLog:
         self._run = run
         self.active = list(range(run.members))
         self._evaluations: list[list[Evaluation]] = [[] for _ in self.active]
+        self._test_errors: list[list[float]] = [[] for _ in self.active]
+        self._counts_best = run.task.result == "best"
         self._seconds = [0.0 for _ in self.active]
         self._results: dict[int, TrainingResult] = {}
         self._last_s = time.perf_counter()
@@ -103,9 +111,18 @@ class _TrainingLog:
         start_s = monotonic()
         losses = zip(self.active, *self._run.evaluate_all(("train", "validation")), strict=True)
         for member, train, validation in losses:
-            self._evaluations[member].append(Evaluation(steps_done, train, validation))
+            self._evaluations[member].append(Evaluation(steps_done, known(train), known(validation)))
+        if self._counts_best:
+            self._test()
         self.evaluation_s = monotonic() - start_s
         self._share_seconds()
+
+    def _test(self) -> None:
+        """Add the test value and the further metrics of each active member to its last evaluation."""
+        for member, (test, error), metrics in zip(self.active, self._run.test(), self._run.metrics(), strict=True):
+            evaluations = self._evaluations[member]
+            evaluations[-1] = replace(evaluations[-1], test=known(test), metrics=metrics)
+            self._test_errors[member].append(error)
 
     def _share_seconds(self) -> None:
         """Divide the time since the last call among the active members."""
@@ -135,11 +152,16 @@ class _TrainingLog:
 
     def results(self) -> list[TrainingResult]:
         """Measure the active members on the test split, and return the results of all."""
-        if self.active:
-            tests = self._run.test()
+        if self.active and not self._counts_best:
+            self._test()
             self._share_seconds()
-            for member, (test, error) in zip(self.active, tests, strict=True):
-                self._results[member] = final_result(self._evaluations[member], test, error, self._seconds[member])
+        for member in self.active:
+            evaluations, counted = self._evaluations[member], -1
+            if self._counts_best:
+                validations = [evaluation.validation for evaluation in evaluations]
+                counted = best_index(validations, maximize=bool(self._run.task.maximize)) - len(evaluations)
+            error = self._test_errors[member][counted]
+            self._results[member] = final_result(evaluations, error, self._seconds[member], counted)
         return [self._results[member] for member in range(len(self._evaluations))]
 
 
@@ -156,16 +178,27 @@ def stopped_result(evaluations: list[Evaluation], seconds: float) -> TrainingRes
     return TrainingResult("stopped", last.train, last.validation, seconds=seconds, evaluations=evaluations)
 
 
-def final_result(evaluations: list[Evaluation], test: float, test_error: float, seconds: float) -> TrainingResult:
+def known(value: float) -> float:
+    """Return a finite value; not a number for any other, as a store keeps it."""
+    return value if math.isfinite(value) else math.nan
+
+
+def final_result(evaluations: list[Evaluation], test_error: float, seconds: float, counted: int = -1) -> TrainingResult:
     """Return the result of a training that ended.
 
-    It diverged if a last loss is not finite, or the training loss ended ten times as high as it began.
+    It diverged if a loss that counts is not finite, or the training loss was then ten times as high as it began.
+
+    Args:
+        evaluations: The evaluations, in order. That which counts has a test value.
+        test_error: Standard error of this test value.
+        seconds: The duration.
+        counted: Index of the evaluation that counts.
     """
-    first, last = evaluations[0].train, evaluations[-1].train
-    losses = (last, evaluations[-1].validation, test)
+    first, last = evaluations[0].train, evaluations[counted].train
+    losses = (last, evaluations[counted].validation, evaluations[counted].test)
     exploded = last > first + (EXPLOSION - 1) * abs(first)
     status = "ok" if all(math.isfinite(loss) for loss in losses) and not exploded else "diverged"
-    return TrainingResult(status, *losses, test_error, seconds, evaluations)
+    return TrainingResult(status, *losses, test_error, seconds, evaluations, counted=counted)
 
 
 class DeviceLost(Exception):  # noqa: N818  (it carries the error of the training)
@@ -199,8 +232,6 @@ def run_function(
     Raises:
         TaskError: If the function reports nothing, or makes no optimizer.
     """
-    evaluations: list[Evaluation] = []
-    tests: list[float] = []
     has_optimizer = False
 
     def make_optimizer(
@@ -210,26 +241,23 @@ def run_function(
         has_optimizer = True
         return contender.optimizer(model, trial.settings, roles)
 
-    def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
-        count = len(evaluations) + 1
-        evaluations.append(Evaluation(count, _number(train), _number(value)))
-        tests.append(_number(value if test is None else test))
-        if rungs and count in rungs.earlier_losses and not rungs.survivors(count, [evaluations[-1].validation]):
+    def after_report(evaluation: Evaluation) -> None:
+        leave_if_stopped()
+        is_rung = rungs is not None and evaluation.step in rungs.earlier_losses
+        if rungs and is_rung and not rungs.survivors(evaluation.step, [evaluation.validation]):
             raise _Pruned
         if monotonic() >= stop_at_s:
             raise _Stopped
 
+    reports = ReportLog(function, after_report)
     start_s = time.perf_counter()
     try:
-        function.run(make_optimizer, report)
+        function.run(make_optimizer, reports.report)
     except _Stopped:
-        return stopped_result(evaluations, time.perf_counter() - start_s)
+        return reports.described(stopped_result(reports.evaluations, time.perf_counter() - start_s))
     except _Pruned:
-        return pruned_result(evaluations, time.perf_counter() - start_s)
-    if not evaluations:
-        raise task_error(
-            function.name, "the function must call report(value) at least once, and did not", "", where=function.line
-        )
+        return reports.described(pruned_result(reports.evaluations, time.perf_counter() - start_s))
+    result = reports.result(time.perf_counter() - start_s)
     if not has_optimizer:  # it trained with an optimizer of its own
         raise task_error(
             function.name,
@@ -238,14 +266,7 @@ def run_function(
             "Train with the optimizer that it returns.",
             where=function.line,
         )
-    last, test = evaluations[-1], tests[-1]
-    status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
-    seconds = time.perf_counter() - start_s
-    return TrainingResult(status, last.train, last.validation, test, seconds=seconds, evaluations=evaluations)
-
-
-def _number(value: Any) -> float:
-    return float(value.detach() if isinstance(value, torch.Tensor) else value)
+    return result
 
 
 def run_trials(
@@ -304,9 +325,13 @@ def isolate_failures(
     """
     contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
     try:
-        with seeded(trials[0].seed):
+        with isolated(), seeded(trials[0].seed):
             return train(contenders, trials, report_share, rungs)
-    except Exception as error:
+    except Stopped:
+        raise
+    except BaseException as error:  # sys.exit in the user's code, too
+        if is_interrupt(error):
+            raise
         message = describe_failure(error, device, where)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
@@ -324,7 +349,5 @@ def isolate_failures(
 def describe_failure(error: BaseException, device: torch.device, where: Callable[[], str] = lambda: "") -> str:
     """Return the message of a failed training: the kind of its error, its text, the user's line and the remedy."""
     if devices.is_out_of_memory(error):
-        return f"{devices.hardware(device)} is out of memory: {str(error).partition('. ')[0]:.{MAX_MESSAGE}}"
-    line = line_of_error(error) or where()
-    text = describe(error) + (f" (at {line})" if line and f"(at {line})" not in str(error) else "")
-    return f"{text}. {remedy_of(error)}".rstrip() if remedy_of(error) else text
+        return f"{devices.hardware(device)} is out of memory: {describe(error).partition('. ')[0]:.{MAX_MESSAGE}}"
+    return describe_with_line(error, where)

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -25,44 +26,13 @@ from thalweg.comparison.training.timing import (
     unlimited,
 )
 from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_function, run_trials
+from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
 from thalweg.tasks.user_code import task_error
 
-SPLITS = ("train", "validation", "test")
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
-
-
-@dataclass(frozen=True)
-class WorkloadRecord:
-    """Description of a workload as plain data: what a store holds and a report reads.
-
-    Attributes:
-        name: Name of the task or the function.
-        about: One line on it.
-        measured: Name of the measured quantity, by split, e.g. ``{"test": "test cross-entropy"}``.
-        passes: Passes over the training data in one training; None for a training function, which hides them.
-    """
-
-    name: str
-    about: str
-    measured: dict[str, str]
-    passes: int | None
-
-    @property
-    def is_function(self) -> bool:
-        """True for a training function."""
-        return self.passes is None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON, for the store."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "WorkloadRecord":
-        """Return the record that ``to_json`` stored."""
-        return cls(stored["name"], stored["about"], dict(stored["measured"]), stored["passes"])
 
 
 class Workload(Protocol):
@@ -77,7 +47,8 @@ class Workload(Protocol):
         judged_on: Split whose measure evaluates the selected setting.
         has_full_batch: True if all training data can form one batch.
         has_own_schedule: True if the training sets its learning rates itself.
-        has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
+        has_own_metric: True if a metric of the user is measured instead of the loss.
+        scale: The scale on which the user wants values compared: ``log`` or ``linear``; None for the usual one.
         uses_workers: True if worker processes may train it.
         has_pilot: True if short samples can measure it; else its first trainings are the measurement.
         uses_range_search: True if the learning rate ranges are checked before the first study.
@@ -105,6 +76,8 @@ class Workload(Protocol):
     @property
     def has_own_metric(self) -> bool: ...
     @property
+    def scale(self) -> Literal["log", "linear"] | None: ...
+    @property
     def uses_workers(self) -> bool: ...
     @property
     def has_pilot(self) -> bool: ...
@@ -128,9 +101,6 @@ class Workload(Protocol):
 
     def measured_as(self, split: str) -> str:
         """Return the name of the measured quantity, e.g. ``test cross-entropy``."""
-
-    def dtype(self) -> torch.dtype:
-        """Return the dtype of the trained parameters."""
 
     def state_bytes(self, contender: Contender) -> int | None:
         """Return the bytes of a contender's optimizer state; None if the model is unknown."""
@@ -214,10 +184,7 @@ class TaskWorkload:
 
     task: Task
     has_own_schedule = False
-    uses_workers = True
-    has_pilot = True
-    uses_range_search = True
-    can_be_placed = True
+    uses_workers = uses_range_search = can_be_placed = has_pilot = True
 
     @property
     def name(self) -> str:
@@ -231,7 +198,8 @@ class TaskWorkload:
         return TaskWorkload(self.task.on(device))
 
     def own_device(self) -> torch.device:
-        return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
+        with isolated():
+            return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
 
     def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
         return least_seconds(self.task, contender, schedule, seed)
@@ -262,22 +230,26 @@ class TaskWorkload:
         return self.task.metric is not None
 
     @property
+    def scale(self) -> Literal["log", "linear"] | None:
+        return self.task.scale
+
+    @property
     def passes(self) -> int:
         return self.task.passes
 
     @property
     def record(self) -> WorkloadRecord:
-        measured = {split: self.task.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes)
+        task = self.task
+        measured = {split: task.measured_as(split) for split in SPLITS}
+        sources = {split: task.source_of(split) for split in SPLITS if task.source_of(split) != split}
+        return WorkloadRecord(task.name, task.about, measured, task.passes, task.result, sources)
 
     def measured_as(self, split: str) -> str:
         return self.task.measured_as(split)
 
-    def dtype(self) -> torch.dtype:
-        return next(param.dtype for param in self.task.make_model(0).parameters() if param.requires_grad)
-
     def state_bytes(self, contender: Contender) -> int:
-        return contender.state_bytes(self.task.make_model(0), self.task.roles)
+        with isolated():
+            return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch and not self.has_full_batch:
@@ -330,21 +302,24 @@ class FunctionWorkload:
 
     function: TrainingFunction
     roles = optimum = None
-    has_full_batch = False
-    has_own_metric = False
-    has_own_schedule = True
-    uses_workers = True
-    has_pilot = False
-    uses_range_search = False
-    passes = 1
+    has_full_batch = has_own_metric = uses_range_search = has_pilot = False
+    has_own_schedule, passes = True, 1
 
     @property
     def name(self) -> str:
         return self.function.name
 
     @property
+    def scale(self) -> Literal["log", "linear"] | None:
+        return self.function.scale
+
+    @property
     def can_be_placed(self) -> bool:
         return self.function.is_told_device
+
+    @property
+    def uses_workers(self) -> bool:
+        return devices.available() == [devices.CPU]  # it may use an accelerator, which is for one process
 
     @property
     def device(self) -> torch.device:
@@ -369,14 +344,12 @@ class FunctionWorkload:
 
     @property
     def record(self) -> WorkloadRecord:
-        measured = {split: self.function.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.function.name, self.function.about, measured, passes=None)
+        function = self.function
+        measured = {split: function.measured_as(split) for split in SPLITS}
+        return WorkloadRecord(function.name, function.about, measured, passes=None, result=function.result)
 
     def measured_as(self, split: str) -> str:
         return self.function.measured_as(split)
-
-    def dtype(self) -> torch.dtype:
-        return torch.float32
 
     def state_bytes(self, contender: Contender) -> None:
         return None

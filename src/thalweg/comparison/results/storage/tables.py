@@ -40,5 +40,13 @@ RESULTS = sql.Table(
     # Added later: a store that lacks one of these gets it when it is written.
     sql.Column("hardware", sql.String),
     sql.Column("traceback", sql.String),
+    sql.Column("reported", sql.JSON),
     sql.Column(CHECKSUM, sql.String, server_default=UNCHECKED),
+)
+# The seconds that a comparison has used, over all of its sessions.
+CLOCKS = sql.Table(
+    "clocks",
+    METADATA,
+    sql.Column("comparison", sql.ForeignKey("comparisons.id"), primary_key=True),
+    sql.Column("elapsed_s", sql.Double, nullable=False),
 )

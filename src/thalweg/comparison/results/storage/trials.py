@@ -8,7 +8,8 @@ from thalweg.comparison.results.storage.rows import DamagedRowError, finite, num
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import shown
 
-_STATUSES = ("ok", "diverged", "pruned", "failed")
+_UNREPORTED: dict[str, Any] = {"counted": -1, "maximize": None, "metric_name": ""}
+_STATUSES = ("ok", "diverged", "pruned", "stopped", "failed")
 
 
 def values_of_trial(trial: TrialRecord) -> dict[str, Any]:
@@ -30,11 +31,39 @@ def values_of_trial(trial: TrialRecord) -> dict[str, Any]:
         "seconds": float(result.seconds),
         "hardware": result.hardware or None,
         "traceback": result.traceback or None,
-        "looks": [
-            [evaluation.step, finite(evaluation.train), finite(evaluation.validation)]
-            for evaluation in result.evaluations
-        ],
+        "looks": [_look(evaluation) for evaluation in result.evaluations],
+        "reported": _reported(result) or None,
     }
+
+
+def _look(evaluation: Evaluation) -> list[Any]:
+    look: list[Any] = [evaluation.step, finite(evaluation.train), finite(evaluation.validation)]
+    test = None if evaluation.test == evaluation.validation else finite(evaluation.test)
+    if test is None and not evaluation.metrics:
+        return look
+    return [*look, test, {name: finite(value) for name, value in evaluation.metrics.items()}]
+
+
+def _reported(result: TrainingResult) -> dict[str, Any]:
+    """The parts of a result that few trainings have."""
+    values = {"counted": result.counted, "maximize": result.maximize, "metric_name": result.metric_name}
+    return {name: value for name, value in values.items() if value != _UNREPORTED[name]}
+
+
+def _of_reported(stored: Any, num_evaluations: int) -> dict[str, Any]:
+    values = {name: dict(stored).get(name, value) for name, value in _UNREPORTED.items()}
+    if not isinstance(values["counted"], int) or not -max(1, num_evaluations) <= values["counted"] <= -1:
+        raise DamagedRowError(f"its column reported must name an evaluation, got {shown(str(values['counted']))}")
+    if not isinstance(values["maximize"], bool | None) or not isinstance(values["metric_name"], str):
+        raise DamagedRowError("its column reported must hold a direction and a name")
+    return values
+
+
+def _evaluation(look: Any) -> Evaluation:
+    step, train, validation, *more = look
+    test, metrics = more or (None, {})
+    metrics = {str(name): number(value) for name, value in dict(metrics).items()}
+    return Evaluation(int(step), number(train), number(validation), number(test), metrics)
 
 
 def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
@@ -56,10 +85,9 @@ def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
             test=number(row["test"]),
             test_error=number(row["test_error"]),
             seconds=row["seconds"],
-            evaluations=[
-                Evaluation(int(step), number(train), number(validation)) for step, train, validation in row["looks"]
-            ],
+            evaluations=[_evaluation(look) for look in row["looks"]],
             message=row["message"],
+            **_of_reported(row["reported"] or {}, len(row["looks"])),
             hardware=row["hardware"] or "",
             traceback=row["traceback"] or "",
         )
