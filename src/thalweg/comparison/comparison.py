@@ -19,6 +19,7 @@ from thalweg.comparison.planning.num_workers import check_num_workers
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.presentation.as_json import json_of
 from thalweg.comparison.presentation.callbacks import Callback, CallbackRunner
 from thalweg.comparison.presentation.overview import html_of, text_of
 from thalweg.comparison.presentation.progress_display import shows_progress
@@ -26,7 +27,7 @@ from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
-from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.cautions import cautions, softened
 from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
@@ -329,7 +330,8 @@ class Comparison:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
-        return judge(self.findings, values, terms, run_state(self.record, self._trials))
+        verdict = judge(self.findings, values, terms, run_state(self.record, self._trials))
+        return softened(verdict, self.record, self.contenders)
 
     def trials(self) -> TrialTable:
         """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""
@@ -373,22 +375,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as plain JSON. Numbers that are not finite become None."""
-        return {
-            "task": self.record.workload.name,
-            "metric": self.metric,
-            "optimum": self.plan.optimum,
-            "trainings": len(self._trials),
-            "contenders": [_summary_json(summary, self.plan) for summary in self.contenders],
-            "verdict": vars(self.verdict),
-            "hindsight": self.half_sample_check,
-            "cautions": self.cautions,
-            "code": self.code,
-            "device": {
-                "name": self.plan.device,
-                "reason": self.plan.device_reason,
-                "hardware": hardware_of_trials(self._trials),
-            },
-        }
+        return json_of(self)
 
     def report(self, path: str | Path) -> Path:
         """Write the report, one self-contained HTML file.
@@ -403,41 +390,3 @@ class Comparison:
             StoreError: If the file cannot be written, or the installed package declares no report writer.
         """
         return load_report_writer("comparison")(self, path)
-
-
-def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
-    rank = summary.rank
-    return {
-        "name": summary.name,
-        "settings": summary.settings,
-        "searched": summary.searched,
-        # If every seed missed the target, there is no time, only a bound.
-        "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
-        "low": _finite(summary.value.low),
-        "high": _finite(summary.value.high),
-        "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
-        "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
-        "missed": summary.missed,
-        "example_error": _finite(summary.example_error),
-        "worse_by": _finite(summary.worse_by),
-        "train_loss": _finite(summary.train_loss),
-        "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
-        "unlearnt": summary.value.unimproved,
-        "bound": bool(summary.value.bound),
-        "studies": summary.studies,
-        "seeds": summary.seeds,
-        "diverged": summary.diverged,
-        "failed": summary.failed,
-        "seconds": summary.seconds,
-        "bytes": summary.state_bytes,
-        "update_seconds": plan.step_s.get(summary.name),
-        "code": summary.line,
-        "way": plan.execution_modes[summary.name].reason,
-        "at_edge": [edge.setting for edge in summary.at_edge],
-        "range_extended": plan.times_extended[summary.name],
-        "good_rates": summary.good_rates,
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

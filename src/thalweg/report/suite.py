@@ -6,7 +6,8 @@ from typing import Any
 from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
 from thalweg.comparison.results.terms import worse
-from thalweg.comparison.suite import CAUTION, folder_name
+from thalweg.comparison.suite import folder_name
+from thalweg.comparison.suite_result import CAUTION
 from thalweg.report import charts
 from thalweg.report.page import assign_colours, render_template, write, write_page
 
