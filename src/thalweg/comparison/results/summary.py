@@ -270,7 +270,7 @@ def _estimate_of_start(
 def _beside_leader(
     chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> list[tuple[TrialRecord, TrialRecord]]:
-    """The trials at a chosen setting with those of the leader from the same seeds, in the latest stage that has them."""
+    """The trials at a chosen setting with the leader's from the same seeds, in the latest stage that has them."""
     leader = next(iter(findings.race.remaining), None)
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:

@@ -4,7 +4,6 @@ One loop, ``follow``, trains a single model and a population alike; a training f
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -106,7 +105,7 @@ class _TrainingLog:
         self._counts_best = run.task.result == "best"
         self._seconds = [0.0 for _ in self.active]
         self._results: dict[int, TrainingResult] = {}
-        self._last_s = time.perf_counter()
+        self._last_s = monotonic()
         self.evaluation_s = 0.0  # of the last evaluation
 
     def evaluate(self, steps_done: int) -> None:
@@ -128,7 +127,7 @@ class _TrainingLog:
 
     def _share_seconds(self) -> None:
         """Divide the time since the last call among the active members."""
-        now = time.perf_counter()
+        now = monotonic()
         for member in self.active:
             self._seconds[member] += (now - self._last_s) / len(self.active)
         self._last_s = now
@@ -252,14 +251,14 @@ def run_function(
             raise _Stopped
 
     reports = ReportLog(function, after_report)
-    start_s = time.perf_counter()
+    start_s = monotonic()
     try:
         function.run(make_optimizer, reports.report)
     except _Stopped:
-        return reports.described(stopped_result(reports.evaluations, time.perf_counter() - start_s))
+        return reports.described(stopped_result(reports.evaluations, monotonic() - start_s))
     except _Pruned:
-        return reports.described(pruned_result(reports.evaluations, time.perf_counter() - start_s))
-    result = reports.result(time.perf_counter() - start_s)
+        return reports.described(pruned_result(reports.evaluations, monotonic() - start_s))
+    result = reports.result(monotonic() - start_s)
     if not has_optimizer:  # it trained with an optimizer of its own
         raise TaskError(
             f"{function.name}: the function must call make_optimizer(model), and did not. "
