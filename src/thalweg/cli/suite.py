@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.output import print_json, stdout_console
+from thalweg.cli.output import echo, end_with, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.comparison import Suite, TaskProgress
@@ -30,13 +30,15 @@ def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *,
         suite = comparison.compare_suite(tasks, contenders, store=out, watch=watch, **options)
     stored = [task for task in suite.comparisons if task not in tasks_run]
     if stored:
-        click.echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
-    page = suite.report(out)
+        echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
+    page = suite.parts.make("the report", lambda: suite.report(out), None)
     if as_json:
-        print_json(suite.to_json() | {"report": str(page)})
+        print_json(suite.to_json() | {"report": page and str(page)})
     else:
-        print_suite(suite)
-        click.echo(f"Report: {page}")
+        suite.parts.make("the table", lambda: print_suite(suite), None)
+        if page:
+            echo(f"Report: {page}")
+    end_with(suite.parts)
     if suite.failures:
         click.get_current_context().exit(2)
 

@@ -372,11 +372,12 @@ class Comparison:
         }
         return plain(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the report, one self-contained HTML file.
 
         Args:
             path: The file to write.
+            overwrite: True replaces a file that is no report of thalweg.
 
         Returns:
             The path of the file.
@@ -384,4 +385,4 @@ class Comparison:
         Raises:
             StoreError: If the file cannot be written, or the installed package declares no report writer.
         """
-        return load_report_writer("comparison")(self, path)
+        return load_report_writer("comparison")(self, path, **({"overwrite": True} if overwrite else {}))
