@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from thalweg.comparison.parts import Parts
 from thalweg.errors import printable
@@ -82,9 +82,7 @@ def _policy(base: str) -> str:
         f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'"
         for style in _STYLE.findall(base)
     )
-    return str(
-        escape(
-            f"default-src 'none'; style-src {hashes}; style-src-elem {hashes}; "
-            "style-src-attr 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-        )
+    return (
+        f"default-src 'none'; style-src {hashes}; style-src-elem {hashes}; style-src-attr 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
