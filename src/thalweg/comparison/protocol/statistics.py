@@ -13,6 +13,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE_LEVEL = 0.95
+# Sums of numbers at the end of their range overflow to infinity, and are compared as such.
+_OVERFLOWING = np.errstate(over="ignore", invalid="ignore")
 _SEPARATION = 1.96  # a difference of so many standard errors separates two contenders
 
 
@@ -31,6 +33,7 @@ class Interval:
     high: float
 
 
+@_OVERFLOWING
 def interval(values: Sequence[float]) -> Interval:
     """Return the mean of a sample with its t interval.
 
@@ -69,6 +72,7 @@ def critical_value(alpha: float, members: int, freedom: int) -> float:
     return float(stats.studentized_range.isf(alpha, members, freedom)) / math.sqrt(2)
 
 
+@_OVERFLOWING
 def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str], list[str]]:
     """Separate the contenders that are shown to be worse than the leader from all others.
 
@@ -102,6 +106,7 @@ def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str]
     return remaining, dropped
 
 
+@_OVERFLOWING
 def surely_within(values: Sequence[float], leader: Sequence[float], margin: float, alpha: float, members: int) -> bool:
     """Return True if a contender is shown to be at most a margin above the leader.
 
@@ -119,6 +124,7 @@ def surely_within(values: Sequence[float], leader: Sequence[float], margin: floa
     return bool(differences.mean() + slack <= margin)
 
 
+@_OVERFLOWING
 def seeds_to_settle(values: Sequence[float], leader: Sequence[float], margin: float) -> int:
     """Return the number of paired seeds that would separate two contenders whose means differ by a margin.
 
