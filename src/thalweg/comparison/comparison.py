@@ -35,7 +35,7 @@ from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, 
 from thalweg.comparison.results.verdict import Verdict, judge
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
-from thalweg.errors import SettingError, StoreError
+from thalweg.errors import SettingError, StoreError, TaskError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 
@@ -277,6 +277,12 @@ class Comparison:
             self.parts.add("a part of the trainings", StoreError(self.store.sentence_of(stored.damaged)))
         if self.store.damage:
             self.parts.add("a part of the store", StoreError(f"{self.store.label}: {self.store.damage}"))
+        failed = [trial for trial in stored.trials if trial.result.status == "failed"]
+        if 2 * len(failed) > len(stored.trials):
+            first = failures_of(failed)[0].text
+            self.parts.add(
+                "a result of most trainings", TaskError(f"{len(failed)} of {len(stored.trials)} failed. {first}")
+            )
         return stored
 
     @property

@@ -7,7 +7,7 @@ too, the fault lies in the world: a file or a service is gone. The run stops, an
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
@@ -145,7 +145,7 @@ class FailureMonitor:
     ) -> None:
         self._workload_name, self._contenders = workload_name, contenders
         self._notify, self._repeat = notify, repeat
-        self._last_success = next((trial for trial in reversed(kept)), None)
+        self._successes = {trial.contender: trial for trial in kept}  # the last of each contender, in order
         self._trained: list[TrialRecord] = []  # in this run
         self._streak: list[TrialRecord] = []  # those that failed alike since another ended otherwise
         self._next_check = FIRST_CHECK
@@ -170,7 +170,9 @@ class FailureMonitor:
                     self._streak = []
                 self._streak.append(trial)
             else:
-                self._streak, self._last_success = [], trial
+                self._streak = []
+                self._successes.pop(trial.contender, None)
+                self._successes[trial.contender] = trial
             seen.append(trial)
         self._trained += seen
         return seen
@@ -186,16 +188,23 @@ class FailureMonitor:
             return
         self._next_check = 2 * count
         failed = self._streak or [trial for trial in self._trained if trial.result.status == "failed"]
-        if self._last_success is not None:
-            again = self._repeat(self._last_success)
-            if again.status == "failed":
-                name = self._last_success.contender
-                raise self._error(failed, f"a training of {name} that had succeeded fails too ({again.message})")
-            return
+        proofs = self._proofs({trial.contender for trial in failed})
+        if all(self._repeat(proof).status == "failed" for proof in proofs):
+            names = " and ".join(proof if isinstance(proof, str) else proof.contender for proof in proofs)
+            reason = f"a training of {names} that should succeed fails too" if proofs else "no training succeeds"
+            raise self._error(failed, reason)
+
+    def _proofs(self, failing: Set[str]) -> Sequence[TrialRecord | str]:
+        """The trainings of which one must succeed now if the fault lies in the contenders that fail.
+
+        These are the last success of another contender, else the defaults of all contenders that were not tried yet,
+        else the last success of all.
+        """
+        others = [trial for name, trial in self._successes.items() if name not in failing]
+        if others:
+            return others[-1:]
         trained = {trial.contender for trial in self._trained}
-        untried = [name for name in self._contenders if name not in trained]
-        if all(self._repeat(name).status == "failed" for name in untried):
-            raise self._error(failed, "no training of any contender succeeds")
+        return [name for name in self._contenders if name not in trained] or list(self._successes.values())[-1:]
 
     def _majority(self) -> int:
         """The number of trainings of this run that failed alike, if they are most of it."""
@@ -205,7 +214,7 @@ class FailureMonitor:
 
     def check_that_one_succeeded(self) -> None:
         """Raise TaskError if every training so far failed: the fault lies in the task then."""
-        if self._trained and self._last_success is None:
+        if self._trained and not self._successes:
             raise TaskError(
                 f"{self._workload_name}: at least one training must succeed, and all {len(self._trained)} failed, the "
                 f"first with {self._trained[0].result.message}. Run the same command again when it is mended."

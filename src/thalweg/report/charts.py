@@ -28,6 +28,7 @@ from thalweg.errors import printable
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f6fd1", "#8a7a3a", "#c2455c", "#7f8c8d")
 
 _MAX_NAME = 40  # characters of a name in a chart
+_MAX_DRAWN = 1e300  # a number beyond leaves no room for an axis
 FLOAT32_RESOLUTION = 2**-24
 
 # Two placeholder colours that the page replaces by its own.
@@ -264,7 +265,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 def shared_loss_range(
     summaries: Sequence[Summary], split: str, *, optimum: float | None = None
 ) -> tuple[float, float] | None:
-    """Return the range of losses that all learning rate charts show, or None if no loss is finite.
+    """Return the range of losses that all learning rate charts show, or None if no loss can be drawn.
 
     The range ends at ten times the median, so that a few very bad settings do not flatten all others.
     """
@@ -273,11 +274,12 @@ def shared_loss_range(
         for summary in summaries
         for entry in summary.trials["search"]
     ]
-    finite = sorted(loss for loss in losses if math.isfinite(loss))
+    finite = sorted(loss for loss in losses if abs(loss) < _MAX_DRAWN)
     if not finite:
         return None
     if finite[0] == finite[-1]:
-        return finite[0] - 1, finite[0] + 1
+        room = max(1.0, 0.1 * abs(finite[0]))
+        return finite[0] - room, finite[0] + room
     positive = [loss for loss in finite if loss > 0]
     if len(positive) == len(finite) and finite[-1] > 10 * finite[0]:
         return finite[0] / 1.5, min(finite[-1], 10 * finite[len(finite) // 2]) * 1.5
