@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from thalweg.cli.output import stderr_console
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from thalweg.comparison import Progress
 
 _STAGE_LABELS = {
@@ -33,12 +36,12 @@ def progress_display() -> Iterator[Callable[..., None]]:
     On a terminal it moves a bar. Elsewhere it prints a line for each stage and contender. In a suite, ``task`` names
     the task and its number, for example ``"digits (2 of 5)"``.
     """
-    console = Console(stderr=True, highlight=False)
+    console = stderr_console()
     if not console.is_terminal:
         yield _line_printer(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("trainings"),
@@ -66,7 +69,7 @@ def progress_display() -> Iterator[Callable[..., None]]:
         yield show
 
 
-def _line_printer(console: Console) -> Callable[["Progress"], None]:
+def _line_printer(console: "Console") -> Callable[["Progress"], None]:
     printed: set[tuple[str, str, str]] = set()
 
     def show(progress: "Progress", task: str = "") -> None:

@@ -12,6 +12,7 @@ from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import ScaleChangedError, trial_score
 from thalweg.comparison.results.stored_findings import MissingTrialError, key_of
 from thalweg.comparison.training.pruning import Rungs, rungs_of
+from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.trial_runner import Pruning, Training, TrialRunner
 
