@@ -5,10 +5,13 @@ that have reached the rung so far. A population reaches a rung together and is c
 are compared with those before them, and the first always continues (Li et al. 2020, arXiv:1810.05934).
 
 The saved steps go back to the same contender: it draws as many more settings as they pay for.
+
+A search over all contenders stops less (`HopelessRungs`): a training ends early if it is clearly worse than all of the
+best fifth were at the same point. Replays of stored curves chose this rule (`benchmarks/choosing_in_the_wild/stops.py`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from thalweg.comparison.contenders.schedule import TrainingSchedule
@@ -16,6 +19,10 @@ from thalweg.comparison.training.result import Evaluation
 
 RUNG_SHARES = (1 / 9, 1 / 3)  # of the schedule
 REDUCTION_FACTOR = 3  # one training in so many continues
+
+FIRST_STOP = 0.15  # of a training: earlier reports say too little
+STOP_SHARES = (0.2, 0.4, 0.6, 0.8)  # of a training whose evaluations we place ourselves
+MODELS, MODEL_SHARE = 5, 0.2  # completed trainings that show what is normal: this share of all, so many at least
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,69 @@ class Rungs:
                 for step, earlier in self.earlier_losses.items()
             },
         )
+
+
+@dataclass(frozen=True)
+class HopelessRungs(Rungs):
+    """The points at which hopeless trainings of a search are stopped.
+
+    A training is hopeless if its loss lies above those of all models at the same point, by more than these differ among
+    themselves. The models are the completed trainings that ended best. Without enough of them nothing is stopped; so
+    trainings that report their end alone are never stopped.
+
+    Attributes:
+        curves: The losses of completed trainings, by step; the last one is their end.
+    """
+
+    curves: tuple[Mapping[int, float], ...] = ()
+
+    @classmethod
+    def after(cls, split: str, curves: Sequence[Sequence[Evaluation]], steps: Iterable[int] = ()) -> "HopelessRungs":
+        """Return the points at which a training is stopped if it is hopeless beside completed trainings.
+
+        Args:
+            split: Split whose losses are compared.
+            curves: The evaluations of each completed training. Those without an evaluation or with a loss that is not
+                finite are ignored.
+            steps: Steps at which a training is evaluated for this purpose (`stop_steps`). None for a training function,
+                which reports where it likes.
+        """
+        losses = [{evaluation.step: float(getattr(evaluation, split)) for evaluation in curve} for curve in curves]
+        complete = tuple(curve for curve in losses if curve and all(map(math.isfinite, curve.values())))
+        points = {
+            step for curve in complete for step in curve if FIRST_STOP * max(curve) <= step < max(curve)
+        } | set(steps)
+        return cls(split, {step: () for step in sorted(points)}, complete)
+
+    def survivors(self, step: int, losses: Sequence[float]) -> list[int]:
+        """Return the indices of the trainings that are not hopeless.
+
+        Args:
+            step: The step, or the number of the report.
+            losses: Losses of the trainings that are there now.
+        """
+        models = [curve[step] for curve in self._models() if step in curve]
+        if len(models) < MODELS:
+            return list(range(len(losses)))
+        worst = max(models) + (max(models) - min(models))
+        return [k for k, loss in enumerate(losses) if loss <= worst]
+
+    def _models(self) -> list[Mapping[int, float]]:
+        count = max(MODELS, math.ceil(MODEL_SHARE * len(self.curves)))
+        # One more than the models themselves: beside the best of so few nothing is hopeless.
+        if len(self.curves) <= count:
+            return []
+        return sorted(self.curves, key=lambda curve: curve[max(curve)])[:count]
+
+    def with_training(self, evaluations: Sequence[Evaluation]) -> "HopelessRungs":
+        """Return these points: a training that has just ended does not count within its own batch."""
+        return self
+
+
+def stop_steps(schedule: TrainingSchedule) -> list[int]:
+    """Return the steps at which a training of this length is evaluated so that it can be stopped."""
+    steps = {round(share * schedule.steps) for share in STOP_SHARES}
+    return sorted(step for step in steps if 0 < step < schedule.steps)
 
 
 def rungs_of(schedule: TrainingSchedule) -> list[int]:
