@@ -11,12 +11,15 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
 from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
-from thalweg.comparison.executor import Progress, run
 from thalweg.comparison.planning import budget as budgets
+from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.plan import ComparisonPlan, make_plan, schedules_of
+from thalweg.comparison.planning.num_workers import check_num_workers
+from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions
@@ -28,10 +31,11 @@ from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
-from thalweg.comparison.results.verdict import Verdict, judge
+from thalweg.comparison.results.verdict import Verdict, judge, run_state
+from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
-from thalweg.errors import SettingError, StoreError
+from thalweg.errors import ComparisonInterrupted, SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 
@@ -102,54 +106,70 @@ def compare(
         >>> comparison.verdict.recommended in ("gd", "adam")
         True
     """
+    allowed = check_request(budget, seed, schedule, workers)
+    clock = Clock(allowed.seconds)
     loaded = load(task) if isinstance(task, str) else as_task(task)
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
     entrants = _entrants(workload, contenders, control=control)
-    allowed = check_request(budget, seed, schedule)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
-    record = store.find(key)
-    choice = None
-    if record is None:
-
-        def report(name: str) -> None:
-            watch(Progress("pilot", name))
-
-        choice = choose_device(
-            workload,
-            entrants,
-            requested,
-            schedules_of(workload, entrants, schedule, target),
-            derive(seed, "pilot"),
-            num_workers=workers,
-            report=report,
-        )
-        if choice.is_choice:
-            watch(Progress("", "", message=f"device: {choice.device} ({choice.reason})"))
-        plan = make_plan(
-            workload,
-            entrants,
-            allowed,
-            seed=seed,
-            schedule=schedule,
-            num_workers=workers,
-            prune=prune,
-            refine=refine,
-            target=target,
-            report=report,
-            choice=choice,
-        )
-        record = _create_record(store, key, workload, entrants, plan)
-    if record.finished is None:
-        run(workload, entrants, store, record, watch)
+    request = Request(allowed, seed, schedule, workers, prune, refine, target)
+    try:
+        record = store.find(key)
+        if record is None:
+            record = _create_record(
+                store, key, workload, entrants, _plan(workload, entrants, request, requested, clock, watch)
+            )
+        elif record.finished is None:
+            clock.earlier_s = store.elapsed_s(record.id)
+        if record.finished is None:
+            run(workload, entrants, store, record, request, clock, watch)
+    except KeyboardInterrupt as interrupt:
+        raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
+
+
+def _plan(
+    workload: Workload,
+    entrants: Sequence[Contender],
+    request: Request,
+    requested_device: str,
+    clock: Clock,
+    watch: Callable[[Progress], None],
+) -> ComparisonPlan:
+    """Choose the device and make the plan."""
+
+    def report(name: str) -> None:
+        watch(Progress("pilot", name, elapsed_s=clock.elapsed_s, left_s=clock.left_s, share=clock.share))
+
+    choice = choose_device(
+        workload,
+        entrants,
+        requested_device,
+        schedules_of(workload, entrants, request.schedule, request.target),
+        derive(request.seed, "pilot"),
+        num_workers=request.num_workers,
+        report=report,
+        time_left=pilot_time(request.budget, clock),
+    )
+    if choice.is_choice:
+        watch(Progress("", "", message=f"device: {choice.device} ({choice.reason})"))
+    return make_plan(workload, entrants, request, report=report, choice=choice, clock=clock)
+
+
+def _comparison_so_far(store: Store, key: str) -> "Comparison | None":
+    """Return the comparison that was interrupted, with the best answer so far; None if no training has ended."""
+    record = store.find(key)
+    if record is None or not store.trials(record.id):
+        return None
+    return Comparison(store, record)
 
 
 def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
@@ -182,14 +202,15 @@ def _entrants(
     return entrants
 
 
-def check_request(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
+def check_request(budget: str | None, seed: int, schedule: str, workers: int | None = None) -> budgets.Budget:
     """Return the parsed budget after checking the options that do not depend on a task.
 
     Raises:
         BudgetError: If the budget cannot be parsed.
-        SettingError: If there is no such schedule, or the seed is no whole number.
+        SettingError: If there is no such schedule, or the seed or the number of workers is no whole number in bounds.
     """
     allowed = budgets.parse(budget)
+    check_num_workers(workers)
     check_schedule(schedule)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")
@@ -215,7 +236,7 @@ def _create_record(
         replace(
             contender.describe(workload.roles),
             state_bytes=workload.state_bytes(contender),
-            searched=list(plan.draw_settings(contender, 0)[0]),
+            searched=list(plan.space_of(contender)),
         )
         for contender in contenders
     ]
@@ -249,11 +270,11 @@ class Comparison:
             record: The comparison, from ``Store.find``.
 
         Raises:
-            StoreError: If the comparison is not finished.
+            StoreError: If the comparison is not finished, and none of its trainings is stored.
         """
-        if record.finished is None:
+        if record.finished is None and not store.trials(record.id):
             raise StoreError(
-                f"{store.path}: the comparison on {record.workload.name} must be finished, and is not. "
+                f"{store.path}: a training of the comparison on {record.workload.name} must be stored, and none is. "
                 "Run the same compare command again to resume it."
             )
         self.store = store
@@ -277,7 +298,9 @@ class Comparison:
     def contenders(self) -> list[Summary]:
         """The results of each contender: those that remain in the race, the best first, then the dropped ones."""
         race = self.findings.race
-        order = race.remaining + [name for names in reversed(race.dropped) for name in reversed(names)]
+        evidence = self.findings.evidence
+        order = [*race.remaining, *(name for names in reversed(race.dropped) for name in reversed(names))]
+        order += [*race.unraced, *(evidence.untried if evidence is not None else [])]
         described = {contender.name: contender for contender in self.record.contenders}
         return [summarize(described[name], self._trials, self.plan, self.findings) for name in order]
 
@@ -285,7 +308,8 @@ class Comparison:
     def verdict(self) -> Verdict:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
-        return judge(self.findings, {summary.name: summary.value for summary in self.contenders}, terms)
+        values = {summary.name: summary.value for summary in self.contenders}
+        return judge(self.findings, values, terms, run_state(self.record, self._trials))
 
     @property
     def metric(self) -> str:
@@ -367,7 +391,7 @@ def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
         "low": _finite(summary.value.low),
         "high": _finite(summary.value.high),
-        "untuned": _finite(summary.untuned.mean),
+        "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
         "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
         "missed": summary.missed,
         "example_error": _finite(summary.example_error),

@@ -84,6 +84,7 @@ def decide(
     *,
     cost: Mapping[str, Comparable],
     margin: Callable[[float], float],
+    trades: bool = False,
     recommended: Sequence[str] = (),
 ) -> Findings:
     """Request trainings until both questions are answered.
@@ -95,6 +96,7 @@ def decide(
         run_trials: A function from requests to the scores of these trainings. It may train, or read a store.
         cost: The cost of each contender. The cheapest of those within the margin is recommended.
         margin: A function from the leader's mean score to the difference in scores that is too small to matter.
+        trades: True if scores that are shown to be worse, but lie within the margin, may be traded for a lesser cost.
         recommended: The contenders that have recommended settings to start from.
 
     Returns:
@@ -108,7 +110,7 @@ def decide(
     else:
         studies.extend_to(1, names)
     settings = choose_settings(design, names, studies, run_trials)
-    race = RaceRunner(design, settings, run_trials, margin).run(cost)
+    race = RaceRunner(design, settings, run_trials, margin, trades=trades).run(cost)
     value_scores: list[float] = []
     if race.recommended is not None and design.value:
         requests = seed_requests("value", race.recommended, settings[race.recommended], range(design.value))

@@ -30,8 +30,9 @@ class Race:
         remaining: All others, the best mean first.
         within: The leader and the contenders that are shown to lie within the margin of it.
         settled: ``best`` if one contender remains, ``within`` if all remaining ones lie within the margin,
-            ``unraced`` if there was no race, else ``open``.
-        recommended: The cheapest contender of ``within`` that is seldom lost. None if all are often lost.
+            ``unraced`` if there was no race, ``unended`` if no training has ended, else ``open``.
+        recommended: The cheapest contender of ``within`` that is seldom lost and not shown to be worse, unless losses
+            are traded for cost. None if all are often lost.
         seeds_needed: If the race is open, the seeds that would separate the contenders. None if that is unknown.
         unraced: The contenders that did not race although others did, the best selection score first. Their columns of
             ``scores`` and ``completed`` are empty, and they are in no other list.
@@ -42,7 +43,7 @@ class Race:
     dropped: list[list[str]]
     remaining: list[str]
     within: list[str]
-    settled: Literal["best", "within", "open", "unraced"]
+    settled: Literal["best", "within", "open", "unraced", "unended"]
     recommended: str | None
     seeds_needed: int | None
     unraced: list[str] = field(default_factory=list)
@@ -122,8 +123,11 @@ class RaceRunner:
         settings: Mapping[str, SettingId],
         run_trials: RunTrials,
         margin: Callable[[float], float],
+        *,
+        trades: bool = False,
     ) -> None:
         self.design, self.settings, self.run_trials, self.margin = design, settings, run_trials, margin
+        self.trades = trades
         self.scores: dict[str, list[float]] = {name: [] for name in settings}
         self.completed: dict[str, list[bool]] = {name: [] for name in settings}
         self.clipped: set[str] = set()
@@ -166,6 +170,11 @@ class RaceRunner:
                 self.clipped.add(name)
 
     def _recommend(self, result: InterimResult[str], cost: Mapping[str, Comparable]) -> str | None:
-        """Return the cheapest contender within the margin that is seldom lost; of equal costs the better one."""
+        """Return the cheapest contender within the margin that is seldom lost; of equal costs the better one.
+
+        A contender that is shown to be worse is not taken for its lower cost, unless losses are traded for it.
+        """
         reliable = [name for name in result.within if is_reliable(self.completed[name])]
+        if not self.trades:
+            reliable = [name for name in reliable if name not in result.worse] or reliable
         return min(reliable, key=lambda name: (cost[name], result.remaining.index(name)), default=None)

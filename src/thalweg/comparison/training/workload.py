@@ -1,13 +1,15 @@
 """Workload: the common interface of the two things that a comparison trains, a task and a training function."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -15,50 +17,20 @@ from thalweg.comparison.training.target import REPORTS, Target
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_function, fingerprint_of_task
 from thalweg.comparison.training.timing import (
     Measurement,
+    TimeLeft,
     least_seconds,
-    measure_function,
     measure_task,
     single_thread_slowdown,
     time_of_update,
+    unlimited,
 )
 from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_function, run_trials
+from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
 
-SPLITS = ("train", "validation", "test")
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
-
-
-@dataclass(frozen=True)
-class WorkloadRecord:
-    """Description of a workload as plain data: what a store holds and a report reads.
-
-    Attributes:
-        name: Name of the task or the function.
-        about: One line on it.
-        measured: Name of the measured quantity, by split, e.g. ``{"test": "test cross-entropy"}``.
-        passes: Passes over the training data in one training; None for a training function, which hides them.
-    """
-
-    name: str
-    about: str
-    measured: dict[str, str]
-    passes: int | None
-
-    @property
-    def is_function(self) -> bool:
-        """True for a training function."""
-        return self.passes is None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON, for the store."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "WorkloadRecord":
-        """Return the record that ``to_json`` stored."""
-        return cls(stored["name"], stored["about"], dict(stored["measured"]), stored["passes"])
 
 
 class Workload(Protocol):
@@ -73,8 +45,10 @@ class Workload(Protocol):
         judged_on: Split whose measure evaluates the selected setting.
         has_full_batch: True if all training data can form one batch.
         has_own_schedule: True if the training sets its learning rates itself.
-        has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
+        has_own_metric: True if a metric of the user is measured instead of the loss.
+        scale: The scale on which the user wants values compared: ``log`` or ``linear``; None for the usual one.
         uses_workers: True if worker processes may train it.
+        has_pilot: True if short samples can measure it; else its first trainings are the measurement.
         uses_range_search: True if the learning rate ranges are checked before the first study.
         can_be_placed: True if ``on`` accepts a device.
         device: Device of the data and the models; the CPU if they lie where the user's code makes them.
@@ -100,7 +74,11 @@ class Workload(Protocol):
     @property
     def has_own_metric(self) -> bool: ...
     @property
+    def scale(self) -> Literal["log", "linear"] | None: ...
+    @property
     def uses_workers(self) -> bool: ...
+    @property
+    def has_pilot(self) -> bool: ...
     @property
     def uses_range_search(self) -> bool: ...
     @property
@@ -121,9 +99,6 @@ class Workload(Protocol):
 
     def measured_as(self, split: str) -> str:
         """Return the name of the measured quantity, e.g. ``test cross-entropy``."""
-
-    def dtype(self) -> torch.dtype:
-        """Return the dtype of the trained parameters."""
 
     def state_bytes(self, contender: Contender) -> int | None:
         """Return the bytes of a contender's optimizer state; None if the model is unknown."""
@@ -148,11 +123,28 @@ class Workload(Protocol):
     def timing_key(self, contender: Contender) -> Hashable:
         """Return a key; one measurement serves all contenders that share it."""
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        """Train for a moment and return the predicted times, the losses before the first step and the length."""
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        """Train for a moment and return the predicted times, the losses before the first step and the length.
 
-    def time_of_update(self, contender: Contender, seed: int) -> float | None:
-        """Return the seconds of the optimizer's own step; None if the model is unknown."""
+        Only for a workload that has a pilot.
+
+        Args:
+            contender: The contender.
+            schedule: Length of a training and number of its evaluations.
+            seed: Seed of the model and the batches.
+            time_left: Returns the seconds that measurements may still take.
+        """
+
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float | None:
+        """Return the seconds of the optimizer's own step; None if the model is unknown.
+
+        Args:
+            contender: The contender.
+            seed: Seed of the model and the batch.
+            wait: True to wait for a kernel that is being compiled.
+        """
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
         """Return the time of a population's step with one thread, in units of its time with all threads."""
@@ -164,6 +156,7 @@ class Workload(Protocol):
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
         """Train all trials together.
 
@@ -176,6 +169,7 @@ class Workload(Protocol):
             schedule: Length, learning rate schedule and number of evaluations.
             report_share: Called with the share of the training that is done, from 0 to 1.
             rungs: Points at which trainings are pruned; None prunes nothing.
+            stop_at_s: Reading of the steady clock at which the trainings end, wherever they are.
 
         Returns:
             One result for each trial, in order.
@@ -188,9 +182,7 @@ class TaskWorkload:
 
     task: Task
     has_own_schedule = False
-    uses_workers = True
-    uses_range_search = True
-    can_be_placed = True
+    uses_workers = uses_range_search = can_be_placed = has_pilot = True
 
     @property
     def name(self) -> str:
@@ -204,7 +196,8 @@ class TaskWorkload:
         return TaskWorkload(self.task.on(device))
 
     def own_device(self) -> torch.device:
-        return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
+        with isolated():
+            return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
 
     def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
         return least_seconds(self.task, contender, schedule, seed)
@@ -235,22 +228,26 @@ class TaskWorkload:
         return self.task.metric is not None
 
     @property
+    def scale(self) -> Literal["log", "linear"] | None:
+        return self.task.scale
+
+    @property
     def passes(self) -> int:
         return self.task.passes
 
     @property
     def record(self) -> WorkloadRecord:
-        measured = {split: self.task.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes)
+        task = self.task
+        measured = {split: task.measured_as(split) for split in SPLITS}
+        sources = {split: task.source_of(split) for split in SPLITS if task.source_of(split) != split}
+        return WorkloadRecord(task.name, task.about, measured, task.passes, task.result, sources)
 
     def measured_as(self, split: str) -> str:
         return self.task.measured_as(split)
 
-    def dtype(self) -> torch.dtype:
-        return next(param.dtype for param in self.task.make_model(0).parameters() if param.requires_grad)
-
     def state_bytes(self, contender: Contender) -> int:
-        return contender.state_bytes(self.task.make_model(0), self.task.roles)
+        with isolated():
+            return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch and not self.has_full_batch:
@@ -269,11 +266,13 @@ class TaskWorkload:
     def timing_key(self, contender: Contender) -> Hashable:
         return contender.population_key  # members of one population share its gradients, most of its time
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_task(self.task, contender, schedule, seed)
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        return measure_task(self.task, contender, schedule, seed, time_left)
 
-    def time_of_update(self, contender: Contender, seed: int) -> float:
-        return time_of_update(self.task, contender, seed)
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float:
+        return time_of_update(self.task, contender, seed, wait=wait)
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
         return single_thread_slowdown(self.task, contender, members, seed)
@@ -285,11 +284,12 @@ class TaskWorkload:
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
         def train_together(
             contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
         ) -> list[TrainingResult]:
-            return run_trials(self.task, contenders, trials, schedule, report_share, rungs)
+            return run_trials(self.task, contenders, trials, schedule, report_share, rungs, stop_at_s)
 
         return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
 
@@ -299,22 +299,25 @@ class FunctionWorkload:
     """A training function: its model and data are hidden; the reports it makes stand for its steps."""
 
     function: TrainingFunction
-    roles = None
-    optimum = None
-    has_full_batch = False
-    has_own_metric = False
-    has_own_schedule = True
-    uses_workers = False
-    uses_range_search = False
-    passes = 1
+    roles = optimum = None
+    has_full_batch = has_own_metric = uses_range_search = has_pilot = False
+    has_own_schedule, passes = True, 1
 
     @property
     def name(self) -> str:
         return self.function.name
 
     @property
+    def scale(self) -> Literal["log", "linear"] | None:
+        return self.function.scale
+
+    @property
     def can_be_placed(self) -> bool:
         return self.function.is_told_device
+
+    @property
+    def uses_workers(self) -> bool:
+        return devices.available() == [devices.CPU]  # it may use an accelerator, which is for one process
 
     @property
     def device(self) -> torch.device:
@@ -339,14 +342,12 @@ class FunctionWorkload:
 
     @property
     def record(self) -> WorkloadRecord:
-        measured = {split: self.function.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.function.name, self.function.about, measured, passes=None)
+        function = self.function
+        measured = {split: function.measured_as(split) for split in SPLITS}
+        return WorkloadRecord(function.name, function.about, measured, passes=None, result=function.result)
 
     def measured_as(self, split: str) -> str:
         return self.function.measured_as(split)
-
-    def dtype(self) -> torch.dtype:
-        return torch.float32
 
     def state_bytes(self, contender: Contender) -> None:
         return None
@@ -365,10 +366,12 @@ class FunctionWorkload:
     def timing_key(self, contender: Contender) -> Hashable:
         return None  # the function takes as long for any optimizer, as far as is known
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_function(self.function, contender, seed)
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        raise AssertionError("the first trainings of a training function are its measurement")
 
-    def time_of_update(self, contender: Contender, seed: int) -> None:
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> None:
         return None
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
@@ -381,11 +384,13 @@ class FunctionWorkload:
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
         def train_in_turn(
             contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
         ) -> list[TrainingResult]:
-            return [run_function(self.function, *pair, rungs) for pair in zip(contenders, trials, strict=True)]
+            pairs = zip(contenders, trials, strict=True)
+            return [run_function(self.function, *pair, rungs, stop_at_s) for pair in pairs]
 
         return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
 
