@@ -129,6 +129,11 @@ class TrialRunner:
             self._keep(members_of[job], results, keep_stopped=keep_stopped)
             report_share(job, 0.0)
 
+    @property
+    def places_evaluations(self) -> bool:
+        """True if trainings are evaluated where we like; False for a training function, which reports itself."""
+        return not self._record.workload.is_function
+
     def hold(self) -> None:
         """Keep results in memory until ``release``: a provisional plan is stored together with what completed it."""
         self._held = []

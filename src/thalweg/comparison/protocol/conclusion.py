@@ -85,7 +85,13 @@ class Trials:
     @cached_property
     def finalists(self) -> list[Setting]:
         """The settings for the finals: the best of the search, and the best default or starting point."""
-        best = self.searched[: self.design.finalists]
+        best: list[Setting] = []
+        # For a race of several contenders, room is kept for the best setting of each.
+        limit = self.design.finalists - max(0, self.design.racers - 1)
+        for setting in self.searched:
+            if sum(other[0] == setting[0] for other in best) < limit:
+                best.append(setting)
+        best = best[: self.design.finalists]
         start = self._best_start(self.searched, self.stages.get("search", {}), [0])
         return best if start is None or start in best else [*best, start]
 

@@ -21,8 +21,8 @@ RUNG_SHARES = (1 / 9, 1 / 3)  # of the schedule
 REDUCTION_FACTOR = 3  # one training in so many continues
 
 FIRST_STOP = 0.15  # of a training: earlier reports say too little
-STOP_SHARES = (0.2, 0.4, 0.6, 0.8)  # of a training whose evaluations we place ourselves
-MODELS, MODEL_SHARE = 5, 0.2  # completed trainings that show what is normal: this share of all, so many at least
+STOP_SHARES = (0.25, 0.5)  # of a training whose evaluations we place ourselves
+NUM_MODELS, MODEL_SHARE = 5, 0.2  # completed trainings that show what is normal: this share of all, so many at least
 
 
 @dataclass(frozen=True)
@@ -69,53 +69,56 @@ class Rungs:
 class HopelessRungs(Rungs):
     """The points at which hopeless trainings of a search are stopped.
 
-    A training is hopeless if its loss lies above those of all models at the same point, by more than these differ among
-    themselves. The models are the completed trainings that ended best. Without enough of them nothing is stopped; so
-    trainings that report their end alone are never stopped.
+    A training is hopeless if it is worse than all models were at the same point, by more than these differ among
+    themselves. Without models nothing is stopped; so trainings that report their end alone are never stopped.
 
     Attributes:
-        curves: The losses of completed trainings, by step; the last one is their end.
+        models: The values of the completed trainings that ended best, by step.
     """
 
-    curves: tuple[Mapping[int, float], ...] = ()
+    models: tuple[Mapping[int, float], ...] = ()
 
     @classmethod
-    def after(cls, split: str, curves: Sequence[Sequence[Evaluation]], steps: Iterable[int] = ()) -> "HopelessRungs":
+    def after(
+        cls,
+        split: str,
+        completed: Iterable[Sequence[Evaluation]],
+        steps: Iterable[int] = (),
+        *,
+        maximize: bool = False,
+    ) -> "HopelessRungs":
         """Return the points at which a training is stopped if it is hopeless beside completed trainings.
 
         Args:
-            split: Split whose losses are compared.
-            curves: The evaluations of each completed training. Those without an evaluation or with a loss that is not
-                finite are ignored.
+            split: Split whose values are compared.
+            completed: The evaluations of each completed training. Trainings with a value that is not finite are
+                ignored.
             steps: Steps at which a training is evaluated for this purpose (`stop_steps`). None for a training function,
                 which reports where it likes.
+            maximize: True if higher values are better.
         """
-        losses = [{evaluation.step: float(getattr(evaluation, split)) for evaluation in curve} for curve in curves]
-        complete = tuple(curve for curve in losses if curve and all(map(math.isfinite, curve.values())))
-        points = {
-            step for curve in complete for step in curve if FIRST_STOP * max(curve) <= step < max(curve)
-        } | set(steps)
-        return cls(split, {step: () for step in sorted(points)}, complete)
+        values = [{each.step: float(getattr(each, split)) for each in evaluations} for evaluations in completed]
+        curves = [curve for curve in values if curve and all(map(math.isfinite, curve.values()))]
+        sign = -1 if maximize else 1
+        count = max(NUM_MODELS, math.ceil(MODEL_SHARE * len(curves)))
+        # Beside the best of hardly more than themselves nothing is hopeless.
+        models = sorted(curves, key=lambda curve: sign * curve[max(curve)])[:count] if len(curves) > count else []
+        points = {step for curve in models for step in curve if FIRST_STOP * max(curve) <= step < max(curve)}
+        return cls(split, {step: () for step in sorted(points | set(steps))}, maximize, tuple(models))
 
     def survivors(self, step: int, losses: Sequence[float]) -> list[int]:
         """Return the indices of the trainings that are not hopeless.
 
         Args:
             step: The step, or the number of the report.
-            losses: Losses of the trainings that are there now.
+            losses: Values of the trainings that are there now.
         """
-        models = [curve[step] for curve in self._models() if step in curve]
-        if len(models) < MODELS:
+        sign = -1 if self.maximize else 1
+        there = [sign * model[step] for model in self.models if step in model]
+        if len(there) < NUM_MODELS:
             return list(range(len(losses)))
-        worst = max(models) + (max(models) - min(models))
-        return [k for k, loss in enumerate(losses) if loss <= worst]
-
-    def _models(self) -> list[Mapping[int, float]]:
-        count = max(MODELS, math.ceil(MODEL_SHARE * len(self.curves)))
-        # One more than the models themselves: beside the best of so few nothing is hopeless.
-        if len(self.curves) <= count:
-            return []
-        return sorted(self.curves, key=lambda curve: curve[max(curve)])[:count]
+        worst = max(there) + (max(there) - min(there))
+        return [k for k, loss in enumerate(losses) if sign * loss <= worst]
 
     def with_training(self, evaluations: Sequence[Evaluation]) -> "HopelessRungs":
         """Return these points: a training that has just ended does not count within its own batch."""
