@@ -286,6 +286,9 @@ def main() -> None:
     for number in range(arguments.worlds):
         for name in arguments.trainings:
             world = World(bank, TRAININGS[name], number)
+            if len(world.spaces) < 2:
+                print(f"{name}: the bank holds too little of it")
+                continue
             for budget in arguments.budgets:
                 for policy in arguments.policies:
                     row = judge(world, POLICIES[policy], budget, derive(number, name))

@@ -30,7 +30,7 @@ class RaceResult:
     Attributes:
         last: The last interim analysis.
         dropped: The settings that each analysis dropped.
-        columns: The evaluation scores of each setting that raced.
+        columns: The evaluation scores of each setting that raced, from the seeds of its last analysis.
         completed: True for each seed that was not lost, by setting.
     """
 
@@ -149,6 +149,7 @@ class Trials:
         if len(entrants) < 2 or not self.design.race:
             return None
         dropped: list[list[Setting]] = []
+        counted: dict[Setting, list[int]] = {}  # the seeds that were analysed
         result = None
         for analysis in self.design.race:
             common = sorted(set.intersection(*(set(columns[setting]) for setting in entrants)))
@@ -157,6 +158,7 @@ class Trials:
                 break
             values = {entrant: [columns[entrant][seed].evaluation_score for seed in seeds] for entrant in entrants}
             clipped = [entrant for entrant in entrants if any(columns[entrant][seed].clipped for seed in seeds)]
+            counted |= dict.fromkeys(entrants, seeds)
             result = analyse(values, analysis.alpha, self.margin, clipped)
             dropped.append([entrant for entrant in result.worse if entrant not in result.remaining])
             entrants = result.remaining
@@ -164,7 +166,7 @@ class Trials:
                 break
         if result is None:
             return None
-        ordered = {setting: [columns[setting][seed] for seed in sorted(columns[setting])] for setting in columns}
+        ordered = {setting: [columns[setting][seed] for seed in seeds] for setting, seeds in counted.items()}
         return RaceResult(
             result,
             dropped,
