@@ -152,6 +152,11 @@ class TrialRunner:
             self._keep(members_of[job], results, keep_stopped=keep_stopped)
             report_share(job, 0.0)
 
+    @property
+    def places_evaluations(self) -> bool:
+        """True if trainings are evaluated where we like; False for a training function, which reports itself."""
+        return not self._record.workload.is_function
+
     def predicted_s(self, trainings: Sequence[Training]) -> float:
         """Return the seconds that the plan predicts for trainings that run as one batch."""
         if not trainings or self.plan.is_provisional:
