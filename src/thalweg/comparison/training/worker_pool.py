@@ -84,7 +84,8 @@ class WorkerPool:
         num_workers: Number of worker processes, at least 1.
         notify: Called with a sentence when a worker dies, a training hangs, or a device is lost.
         usable: The devices that train: one for each worker in turn; the first serves this process.
-        timeout_s: Seconds that a single training may take. None allows a minute and 20 times its predicted time.
+        timeout_s: Seconds that a single training may take. None allows a minute and 20 times the time that is predicted,
+            or that the slowest training so far has taken. Before anything is known there is no limit.
 
     Attributes:
         capacity: The number of jobs that run at once.
@@ -105,6 +106,7 @@ class WorkerPool:
         self._contenders: dict[Slot[Job], list[Contender]] = {slot: [] for slot in self._slots}
         self._is_device_lost = False  # in this process
         self._slowness = 1.0  # the most that a job took, in units of its predicted time
+        self._longest_s: float | None = None  # the most seconds that a training took
         self._is_stopped, self._deadline_s = False, math.inf
 
     def __enter__(self) -> Self:
@@ -180,7 +182,11 @@ class WorkerPool:
         if self._timeout_s is not None:
             return self._timeout_s * len(job.trials)
         # The prediction shares the time of a job among all workers.
-        return MIN_TIMEOUT_S + TIMEOUT_FACTOR * job.predicted_s * self.capacity * self._slowness
+        expected_s = job.predicted_s * self.capacity * self._slowness
+        if self._longest_s is not None:
+            measured_s = self._longest_s * len(job.trials)
+            expected_s = max(expected_s, measured_s) if math.isfinite(expected_s) else measured_s
+        return MIN_TIMEOUT_S + TIMEOUT_FACTOR * expected_s
 
     # --- in this process ----------------------------------------------------------------------------------------------
 
@@ -229,7 +235,7 @@ class WorkerPool:
                 busy = [slot for slot in slots if slot.job is not None]
                 if not busy:
                     return
-                for slot, ending in endings(busy, self._must_stop, report_share):
+                for slot, ending in endings(busy, self._must_stop, self._timeout, report_share):
                     job = slot.finish()
                     ended = self._outcome(job, ending)
                     if ending.kind == "lost":
@@ -254,7 +260,7 @@ class WorkerPool:
                     known.append(contender)
             slot.worker = self._start_worker(slot, known)
         numbers = [next(k for k, other in enumerate(known) if other is contender) for contender in job.contenders]
-        slot.begin(job, cloudpickle.dumps((numbers, replace(job, contenders=()))), self._timeout(job))
+        slot.begin(job, cloudpickle.dumps((numbers, replace(job, contenders=()))))
 
     def _start_worker(self, slot: Slot[Job], contenders: Sequence[Contender]) -> Worker:
         is_fork = self._can_fork()
@@ -282,6 +288,7 @@ class WorkerPool:
         """Return the results of a job or the reason why there are none; None if it was left."""
         if ending.kind == "done":
             self._slowness = max(self._slowness, ending.seconds / max(1.0, job.predicted_s * self.capacity))
+            self._longest_s = max(self._longest_s or 0.0, ending.seconds / len(job.trials))
             return list(ending.value)
         if ending.kind == "stopped":
             return None
