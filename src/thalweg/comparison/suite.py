@@ -14,8 +14,10 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
+from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
-from thalweg.errors import SettingError, TaskError, ThalwegError
+from thalweg.comparison.results.scoring import trial_score
+from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
 
@@ -111,6 +113,10 @@ def compare_suite(
                 watch=watch_task,
                 **options,
             )
+        except ComparisonInterrupted as interrupt:
+            if interrupt.result is not None:
+                comparisons[name] = interrupt.result
+            raise ComparisonInterrupted(Suite(comparisons, failures) if comparisons else None) from interrupt
         except ThalwegError as error:
             failures[name] = error
             watch_task(Progress("", "", message=f"failed: {error}"))
@@ -208,7 +214,7 @@ class Suite:
     @cached_property
     def contenders(self) -> list[str]:
         """All contenders: those in the aggregate first, the nearest to the best of each task first."""
-        names = dict.fromkeys(name for comparison in self.comparisons.values() for name in comparison.plan.draws)
+        names = dict.fromkeys(name for comparison in self.comparisons.values() for name in comparison.plan.schedules)
         ranked = list(self.aggregate.ratio) if self.aggregate else []
         return ranked + [name for name in names if name not in ranked]
 
@@ -218,7 +224,7 @@ class Suite:
         return [
             task
             for task, comparison in self.comparisons.items()
-            if math.isfinite(comparison.plan.scale.excess(0.0, _leader_mean(comparison)))
+            if _has_leader(comparison) and math.isfinite(comparison.plan.scale.excess(0.0, _leader_mean(comparison)))
         ]
 
     @cached_property
@@ -244,12 +250,18 @@ class Suite:
     def left_out(self) -> list[str]:
         """The tasks and contenders that the aggregate does not cover, and why, in sentences."""
         sentences = [
-            f"{task} is not in the means and profiles: its best value is 0, so there is no ratio to it."
-            for task in self.comparisons
+            f"{task} is not in the means and profiles: "
+            f"{'its best value is 0, so there is no ratio to it' if _has_leader(comparison) else 'no training has ended'}."
+            for task, comparison in self.comparisons.items()
             if task not in self._aggregated_tasks
         ]
+        sentences += [
+            f"{task}: {', '.join(names)} did not race. Compared by the best training of the search, which looks too good."
+            for task, comparison in self.comparisons.items()
+            if (names := [s.name for s in comparison.contenders if s.beside_leader and not s.raced])
+        ]
         for name in self.contenders if self._aggregated_tasks else []:
-            missed = [task for task in self._aggregated_tasks if name not in self.matrix[task]]
+            missed = [task for task in self._aggregated_tasks if name not in _runs(self.comparisons[task])]
             if missed:
                 sentences.append(
                     f"{name} is not in the means and profiles: it did not take part in {' and '.join(missed)}."
@@ -263,7 +275,7 @@ class Suite:
             return "There is no mean over all tasks. Each task has its own verdict."
         if len(self.contenders) == 1:
             return f"{self.contenders[0]} was tuned on {_tasks(len(self.comparisons))}."
-        wins = Counter(_leader(comparison) for comparison in self.comparisons.values()).most_common()
+        wins = Counter(map(_leader, filter(_has_leader, self.comparisons.values()))).most_common()
         best = f"Best mean: {', '.join(f'{name} on {_tasks(count)}' for name, count in wins)}."
         first, *following = self.aggregate.ratio
         if len(wins) == 1 and first == wins[0][0]:  # it is its own reference: its mean says nothing
@@ -329,12 +341,22 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
+def _has_leader(comparison: Comparison) -> bool:
+    """Return True if a training has ended, so that one contender is ahead."""
+    return bool(comparison.contenders) and bool(comparison.contenders[0].beside_leader)
+
+
 def _leader(comparison: Comparison) -> str:
     return comparison.findings.race.remaining[0]
 
 
 def _leader_mean(comparison: Comparison) -> float:
-    return fmean(comparison.findings.race.scores[_leader(comparison)])
+    return fmean(trial_score(trial, comparison.plan).evaluation_score for _, trial in _leaders_pairs(comparison))
+
+
+def _leaders_pairs(comparison: Comparison) -> list[tuple[TrialRecord, TrialRecord]]:
+    leader = _leader(comparison)
+    return next(summary.beside_leader for summary in comparison.contenders if summary.name == leader)
 
 
 def _standings(comparison: Comparison) -> dict[str, Standing]:
@@ -343,7 +365,7 @@ def _standings(comparison: Comparison) -> dict[str, Standing]:
             worse_by=summary.worse_by,
             lost=summary.lost,
             seeds=len(summary.seeds),
-            best=summary.name == _leader(comparison),
+            best=_has_leader(comparison) and summary.name == _leader(comparison),
             tied=summary.name in comparison.verdict.tied,
         )
         for summary in comparison.contenders
@@ -359,15 +381,20 @@ class _TaskRuns:
 
 
 def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
-    race, scale, mean = comparison.findings.race, comparison.plan.scale, _leader_mean(comparison)
-    leader = race.scores[_leader(comparison)]
+    plan, mean = comparison.plan, _leader_mean(comparison)
+
+    def excess(pair: tuple[TrialRecord, TrialRecord]) -> float:
+        own, leaders = (trial_score(trial, plan).evaluation_score for trial in pair)
+        return plan.scale.excess(own - leaders, mean)
+
     return {
-        name: _TaskRuns(
-            # A contender that was dropped early has fewer seeds: the first of the leader's.
-            excess=[scale.excess(score - reference, mean) for score, reference in zip(scores, leader, strict=False)],
-            lost=[not completed for completed in race.completed[name]],
+        summary.name: _TaskRuns(
+            # A contender that was dropped early has fewer seeds than the leader.
+            excess=[excess(pair) for pair in summary.beside_leader],
+            lost=[not trial_score(trial, plan).completed for trial, _ in summary.beside_leader],
         )
-        for name, scores in race.scores.items()
+        for summary in comparison.contenders
+        if summary.beside_leader
     }
 
 

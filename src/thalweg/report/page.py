@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.summary import STAGES, Summary
 from thalweg.errors import StoreError
 from thalweg.report import charts
@@ -77,7 +78,9 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "verdict": verdict,
         "code": comparison.code,
         "leader": summaries[0].name,
-        "design": plan.design,
+        "design": plan.studies,
+        "setting_design": plan.design if isinstance(plan.design, SettingDesign) else None,
+        "evidence": comparison.findings.evidence,
         "schedule": _common_schedule(comparison),
         "optimum": plan.optimum,
         "rows": [_table_row(comparison, summary) for summary in summaries],
@@ -86,7 +89,7 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "cautions": comparison.cautions,
         "half_sample_check": comparison.half_sample_check,
         # The contender whose value comes from seeds that no other stage used.
-        "with_fresh_value": next((summary.name for summary in summaries if summary.trials["value"]), None),
+        "with_fresh_value": next((summary for summary in summaries if summary.value_stage == "value"), None),
         "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
         "num_evaluations": next(iter(plan.schedules.values())).num_evaluations,
@@ -128,7 +131,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
         "lost_seeds": summary.lost,
-        "lost_settings": sum(entry.result.status not in ("ok", "pruned") for entry in searched),
+        "lost_settings": sum(entry.result.status not in ("ok", "pruned", "stopped") for entry in searched),
         "num_settings": len(searched),
         "seconds": summary.seconds,
         "worse_by": summary.worse_by,
@@ -184,7 +187,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
 def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str) -> list[Markup]:
     """Return a chart for each split that has learning curves of its own."""
     summaries, plan = comparison.contenders, comparison.plan
-    runs = [entry.result.evaluations for summary in summaries for entry in summary.trials["race"]]
+    runs = [entry.result.evaluations for summary in summaries for entry in summary.raced]
     if not any(len(run) > 1 for run in runs):
         return []
     curves = []
