@@ -74,7 +74,7 @@ def run(
     hardware_before = other_hardware(store.trials(record.id), usable)
     if hardware_before:
         notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
-    with WorkerPool(workload, num_workers, notify, usable) as pool:
+    with WorkerPool(workload, num_workers, notify, usable, request.timeout_s) as pool:
         runner = TrialRunner(contenders, store, record, watch, pool, clock)
         _Session(workload, contenders, record, request, runner).run()
     store.finish(record.id, elapsed_s=clock.elapsed_s)

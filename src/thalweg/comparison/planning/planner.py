@@ -47,6 +47,7 @@ class Request:
         target: Loss whose time counts; None if the final loss counts.
         margin: Difference that is too small to matter; None for the default.
         prefer: ``"best"``, or ``"cheap"`` to trade a difference within the margin for a lower cost.
+        timeout_s: Seconds after which a training hangs; None for many times its usual duration.
     """
 
     budget: Budget
@@ -58,6 +59,7 @@ class Request:
     target: float | None = None
     margin: Margin | None = None
     prefer: Literal["best", "cheap"] = "best"
+    timeout_s: float | None = None
 
 
 def pilot_time(budget: Budget, clock: Clock) -> TimeLeft:
