@@ -17,7 +17,7 @@ from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, u
 from thalweg.comparison.planning.fingerprint import key_of
 from thalweg.comparison.planning.num_workers import check_num_workers, check_timeout
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
+from thalweg.comparison.planning.planner import Request, make_plan, pilot_limited, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
@@ -125,9 +125,9 @@ def compare(
     try:
         record = store.find(key)
         if record is None:
-            record = _create_record(
-                store, key, workload, entrants, _plan(workload, entrants, request, requested, clock, watch)
-            )
+            with pilot_limited(workload.name, request):
+                plan = _plan(workload, entrants, request, requested, clock, watch)
+            record = _create_record(store, key, workload, entrants, plan)
         elif record.finished is None:
             clock.earlier_s = store.elapsed_s(record.id)
         if record.finished is None:
