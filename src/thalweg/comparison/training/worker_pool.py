@@ -61,10 +61,12 @@ class _Failure:
     Attributes:
         reason: The reason, in words.
         may_pass: True if the same job may succeed next time: memory that ran out ends a worker, too.
+        is_notice: True if the user is told at once.
     """
 
     reason: str
     may_pass: bool = False
+    is_notice: bool = False
 
 
 class WorkerPool:
@@ -294,8 +296,9 @@ class WorkerPool:
             return None
         if ending.kind == "late":
             hint = "" if self._timeout_s is None else ", the timeout"
-            return _Failure(f"{ending.value}{hint}")
-        return _Failure(ending.value, may_pass=ending.kind == "died")
+            return _Failure(f"{ending.value}{hint}", is_notice=True)
+        died = ending.kind == "died"
+        return _Failure(ending.value, may_pass=died, is_notice=died)
 
     def _rescue(self, job: Job, failure: _Failure) -> list[TrainingResult] | None:
         """Return the results of a job that failed, after running it once more if that may help; None if it was left.
@@ -329,7 +332,8 @@ class WorkerPool:
         return ended[0][1] if ended else None
 
     def _results_of_failure(self, job: Job, failure: _Failure) -> list[TrainingResult]:
-        self._notify(f"{self._named(job)} failed: {failure.reason}")
+        if failure.is_notice:
+            self._notify(f"{self._named(job)} failed: {failure.reason}")
         # The device, not its hardware: after an error its name can no longer be asked for.
         hardware = "cpu" if self._on_cpu else self._slots[0].device
         return [TrainingResult("failed", message=failure.reason, hardware=hardware)]
