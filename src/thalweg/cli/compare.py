@@ -1,7 +1,6 @@
 """The command ``thalweg compare``: compare optimizers on a task, or tune one; with ``--suite``, on several tasks."""
 
 import contextlib
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,21 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
-from thalweg.cli.output import example, json_option, print_json, stdout_console
+from thalweg.cli.output import example, json_option, print_json, print_table, stdout_console
 from thalweg.cli.suite import compare_suite
 from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rich.table import Table
-
     from thalweg.comparison import Comparison
-    from thalweg.comparison.results.summary import Estimate, Summary
-
-# The columns that a narrow terminal shows in a second table.
-_SECOND_PART = ("untuned", "starting point", "training loss", "settings")
-_MIN_SETTINGS_WIDTH = 20
 
 # A paragraph that starts with \b is not wrapped by click.
 WORDS = """\b
@@ -178,7 +168,7 @@ def _show(result: "Comparison", page: Path, *, as_json: bool) -> None:
 def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":
     """Run or resume a comparison, with a progress display on stderr."""
     from thalweg import comparison
-    from thalweg.cli.progress import progress_display
+    from thalweg.comparison.presentation.progress_display import progress_display
 
     was_run = False
     # Redirect task output to stderr; stdout carries results.
@@ -201,111 +191,17 @@ def print_comparison(comparison: "Comparison") -> None:
     """Print the table of contenders, the verdict with its cautions, and the line of code to paste."""
     from rich.text import Text
 
+    from thalweg.comparison.presentation import overview
+
     console = stdout_console()
     console.print(Text(f"{comparison.record.workload.name}: {comparison.metric}", style="italic"))
     if comparison.device:
         console.print(Text(comparison.device, style="italic"))
-    columns = _columns(comparison)
-    bold_row = next(
-        (
-            index
-            for index, summary in enumerate(comparison.contenders)
-            if summary.name == comparison.verdict.recommended
-        ),
-        None,
-    )
-    if _width(columns) <= console.width:
-        console.print(_table(columns, bold_row))
-    else:  # in two parts, so that a narrow terminal cuts nothing off
-        console.print(_table({name: columns[name] for name in columns if name not in _SECOND_PART}, bold_row))
-        console.print()
-        second = {name: columns[name] for name in columns if name == "contender" or name in _SECOND_PART}
-        console.print(_table(second, bold_row))
-    for note in _table_notes(comparison):
+    print_table(console, overview.table_of(comparison))
+    for note in overview.notes_of(comparison):
         console.print(note)
     console.print()
-    console.print(comparison.verdict.text)
-    console.print(comparison.verdict.ranking_text)
-    for sentence in [*comparison.half_sample_check, *comparison.cautions]:
+    for sentence in overview.sentences_of(comparison):
         console.print(sentence)
     if comparison.code:
         click.echo(f"\n{comparison.code}\n")  # click does not wrap it, so it can be copied
-
-
-def _columns(comparison: "Comparison") -> dict[str, list[str]]:
-    """Return the columns of the table by heading, with a cell for each contender."""
-    summaries = comparison.contenders
-    values = [summary.value for summary in summaries]
-    columns = {
-        "contender": [summary.name for summary in summaries],
-        "value": [_format_estimate(value) for value in values],
-        "95 % interval": [
-            f"{value.low:.4g} – {value.high:.4g}" if math.isfinite(value.high) else "–" for value in values
-        ],
-        "worse by": ["–", *(f"{summary.worse_by:z.1%}" for summary in summaries[1:])],
-        "untuned": [_format_estimate(summary.untuned) for summary in summaries],
-        "starting point": [_format_estimate(summary.recommended) for summary in summaries],
-        "training loss": [
-            f"{summary.train_loss:.4g}" if math.isfinite(summary.train_loss) else "–" for summary in summaries
-        ],
-        "lost": [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries],
-        "state": [_format_state(summary) for summary in summaries],
-        "settings": [
-            " ".join(f"{name}={summary.settings[name]:g}" for name in summary.searched) for summary in summaries
-        ],
-    }
-    if all(summary.recommended is None for summary in summaries):
-        del columns["starting point"]
-    return columns
-
-
-def _width(columns: "Mapping[str, Sequence[str]]") -> int:
-    """Return the width that a table needs, with a gap of two characters between columns. Settings can be folded."""
-    widths = [
-        _MIN_SETTINGS_WIDTH if name == "settings" else max(map(len, (name, *cells))) for name, cells in columns.items()
-    ]
-    return sum(widths) + 2 * (len(widths) - 1)
-
-
-def _table(columns: "Mapping[str, Sequence[str]]", bold_row: int | None) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        if name == "contender":
-            table.add_column(name)
-        elif name == "settings":
-            table.add_column(name, overflow="fold")
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    for index, cells in enumerate(zip(*columns.values(), strict=True)):
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if index == bold_row else None)
-    return table
-
-
-def _table_notes(comparison: "Comparison") -> list[str]:
-    """Return the sentences below the table."""
-    notes = []
-    summaries = comparison.contenders
-    with_fresh_value = next((summary for summary in summaries if summary.value_stage == "value"), None)
-    if with_fresh_value is not None and len(summaries) > 1:
-        notes.append(
-            f"Worse by: measured on the seeds of the race. Value of {with_fresh_value.name}: measured on "
-            f"{with_fresh_value.value.count} further seeds."
-        )
-    if comparison.plan.optimum is not None:
-        notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")
-    return notes
-
-
-def _format_state(summary: "Summary") -> str:
-    """Format the memory of an optimizer: of the task's model, or of a parameter if the model is not known."""
-    return f"{4 * summary.state_numbers} B/param" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
-
-
-def _format_estimate(estimate: "Estimate | None") -> str:
-    """Format a value for the table; a dash if there is none."""
-    if estimate is None or not math.isfinite(estimate.mean):
-        return "–"
-    return f"{estimate.bound}{estimate.mean:.4g}"

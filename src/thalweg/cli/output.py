@@ -10,6 +10,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from thalweg.comparison.presentation.tables import Table
+
 # Every command has this option, with the same text.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result to stdout as JSON.")
 
@@ -33,6 +35,14 @@ def stdout_console() -> "Console":
             raise SystemExit(0)
 
     return PipeConsole(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+
+
+def print_table(console: "Console", table: "Table") -> None:
+    """Print a table in the width of the console. What is longer than a line is left to the terminal: nothing is cut."""
+    from rich.text import Text
+
+    for line in table.lines(console.width):
+        console.print(Text(line.text, style="bold" if line.is_bold else ""), soft_wrap=True)
 
 
 def example(command_line: str) -> str:

@@ -19,6 +19,10 @@ from thalweg.comparison.planning.num_workers import check_num_workers, check_tim
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.planner import Request, make_plan, pilot_limited, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.presentation.callbacks import Callback, CallbackRunner
+from thalweg.comparison.presentation.overview import html_of, text_of
+from thalweg.comparison.presentation.progress_display import shows_progress
+from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
@@ -29,7 +33,7 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
-from thalweg.comparison.results.summary import Summary, summarize
+from thalweg.comparison.results.summary import Summary, in_order_of_value, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
 from thalweg.comparison.results.verdict import Verdict, judge, run_state
 from thalweg.comparison.session import run
@@ -40,6 +44,7 @@ from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 
 
+@shows_progress
 def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
     contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None = None,
@@ -55,7 +60,9 @@ def compare(
     control: bool = False,
     device: str | None = None,
     store: str | Path | Store | None = None,
-    watch: Callable[[Progress], None] = lambda progress: None,
+    watch: Callable[[Progress], None] | None = None,
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> "Comparison":
     """Find the best optimizer for a task. Each contender is tuned in its own search space with the same budget.
 
@@ -88,7 +95,11 @@ def compare(
             that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
-        watch: Called with the progress.
+        watch: Called with the progress. Defaults to a display on stderr: on a terminal and in a notebook a live one,
+            elsewhere a line for each stage and at most one a minute.
+        quiet: Show no progress.
+        callbacks: Functions that are called with the ``TrialRecord`` of each training that has been stored, such as
+            ``CsvLog("log.csv")``. A method ``finish(comparison)`` of a callback is called at the end.
 
     Returns:
         The finished comparison. A training that diverges or raises an error is a result in it, not an exception.
@@ -109,6 +120,7 @@ def compare(
         >>> comparison.verdict.recommended in ("gd", "adam")
         True
     """
+    assert watch is not None, "shows_progress passes a function"
     allowed = check_request(budget, seed, schedule, workers)
     clock = Clock(allowed.seconds)
     loaded = load(task) if isinstance(task, str) else as_task(task)
@@ -117,6 +129,8 @@ def compare(
     entrants = _entrants(workload, contenders, control=control)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
+    runner = CallbackRunner(callbacks, watch)
+    store.listeners = (runner,)
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
     if requested != devices.AUTO:
         options["device"] = requested
@@ -136,7 +150,7 @@ def compare(
         raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
     finished = store.find(key)
     assert finished is not None
-    return Comparison(store, finished)
+    return runner.finish(Comparison(store, finished))
 
 
 def _plan(
@@ -283,6 +297,12 @@ class Comparison:
         self.store = store
         self.record = record
 
+    def __repr__(self) -> str:
+        return text_of(self)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
     @property
     def plan(self) -> ComparisonPlan:
         """The plan, made before the first trial."""
@@ -299,13 +319,13 @@ class Comparison:
 
     @cached_property
     def contenders(self) -> list[Summary]:
-        """The results of each contender: those that remain in the race, the best first, then the dropped ones."""
+        """The results of each contender, in order of value: the leader first, then those with as many seeds."""
         race = self.findings.race
         evidence = self.findings.evidence
         order = [*race.remaining, *(name for names in reversed(race.dropped) for name in reversed(names))]
         order += [*race.unraced, *(evidence.untried if evidence is not None else [])]
         described = {contender.name: contender for contender in self.record.contenders}
-        return [summarize(described[name], self._trials, self.plan, self.findings) for name in order]
+        return in_order_of_value(summarize(described[name], self._trials, self.plan, self.findings) for name in order)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -313,6 +333,10 @@ class Comparison:
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
         return judge(self.findings, values, terms, run_state(self.record, self._trials))
+
+    def trials(self) -> TrialTable:
+        """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""
+        return TrialTable(self._trials).in_order()
 
     @property
     def metric(self) -> str:

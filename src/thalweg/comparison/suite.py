@@ -12,16 +12,16 @@ from typing import Any
 from thalweg.comparison.comparison import Comparison, check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.comparison.results.scoring import trial_score
+from thalweg.comparison.results.terms import worse
 from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
-
-TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 CAUTION = (
     "Intervals are over seeds, at the settings chosen for each task. They do not cover other tasks, on which another "
@@ -46,6 +46,7 @@ class TaskProgress:
     progress: Progress
 
 
+@shows_progress
 def compare_suite(
     tasks: str | Iterable[str | Task | TrainingFunction | Callable[..., Any]] | None = None,
     contenders: str | Iterable[str | Rule | Contender] | None = None,
@@ -54,7 +55,8 @@ def compare_suite(
     seed: int = 0,
     schedule: str = "linear",
     store: str | Path | None = None,
-    watch: Callable[[TaskProgress], None] = lambda progress: None,
+    watch: Callable[[TaskProgress], None] | None = None,
+    quiet: bool = False,
     **options: Any,
 ) -> "Suite":
     """Run one comparison on each of several tasks, and aggregate the results of the contenders over all tasks.
@@ -71,7 +73,9 @@ def compare_suite(
         schedule: The learning rate schedule, as in ``compare``.
         store: A folder in which each task has a folder with its own store. If the run is interrupted, the same call
             resumes it. Defaults to the memory.
-        watch: Called with the progress, and with the error of a task that failed.
+        watch: Called with the progress, and with the error of a task that failed. Defaults to a display on stderr, as
+            in ``compare``.
+        quiet: Show no progress.
         **options: All other options of ``compare``, except ``target``.
 
     Returns:
@@ -92,6 +96,7 @@ def compare_suite(
     """
     if options.get("target") is not None:
         raise SettingError("thalweg: a suite takes no target, because losses differ by task. Compare task by task.")
+    assert watch is not None, "shows_progress passes a function"
     tasks_by_name = _tasks_by_name(tasks)
     entrants = None if contenders is None else resolve(contenders)
     check_request(budget, seed, schedule)
@@ -320,21 +325,6 @@ class Suite:
             StoreError: If a file cannot be written, or the installed package declares no report writer.
         """
         return load_report_writer("suite")(self, folder)
-
-
-def worse(share: float) -> str:
-    """Return the share by which a value is worse, as text.
-
-    Args:
-        share: The share of the best value.
-
-    Example:
-        >>> worse(0.031), worse(11.0)
-        ('3.1 %', '12x')
-    """
-    if not math.isfinite(share):
-        return "–"
-    return f"{1 + share:.3g}x" if share >= TENFOLD else f"{round(100 * share, 1) + 0.0:.1f} %"  # never -0.0
 
 
 def _tasks(count: int) -> str:

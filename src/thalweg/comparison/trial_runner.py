@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender
@@ -10,6 +11,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.progress import Progress
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.store import Store
@@ -70,6 +72,7 @@ class TrialRunner:
         clock: The clock of the comparison.
         passes: Passes over the data of a training.
         total: The number of trainings that the budget pays for, for the progress; 0 if it is unknown.
+        has_trained: True once a training has ended in this session.
     """
 
     def __init__(
@@ -82,8 +85,9 @@ class TrialRunner:
         clock: Clock,
     ) -> None:
         self.contenders = {contender.name: contender for contender in contenders}
-        self.plan: ComparisonPlan = record.plan
+        self.plan = self._stored_plan = record.plan  # the latter without the scale that later values require
         self.clock, self.passes, self.total = clock, record.workload.passes or 1, 0
+        self.has_trained = False
         self._store, self._record, self._watch, self._pool = store, record, watch, pool
         self.trials: dict[TrialKey, TrialRecord] = {trial.key: trial for trial in store.trials(record.id)}
         self._held: list[TrialRecord] | None = None
@@ -126,8 +130,23 @@ class TrialRunner:
         report_share(next(iter(members_of)), 0.0)
         grace_s = max(GRACE_S, GRACE_SHARE * (self.clock.budget_s or 0.0))
         for job, results in self._pool.run(list(members_of), report_share, deadline_s=stop_at_s + grace_s):
+            self.has_trained = True
             self._keep(members_of[job], results, keep_stopped=keep_stopped)
             report_share(job, 0.0)
+
+    def predicted_s(self, trainings: Sequence[Training]) -> float:
+        """Return the seconds that the plan predicts for trainings that run as one batch."""
+        if not trainings or self.plan.is_provisional:
+            return 0.0
+        seconds = [job.predicted_s for job, _ in self._jobs(trainings, None, math.inf)]
+        num_workers = self.plan.num_workers  # the prediction shares the time of a job among all workers
+        return math.ceil(len(seconds) / num_workers) * num_workers * fmean(seconds)
+
+    def change_design(self, design: SettingDesign) -> None:
+        """Store another design for the adaptive search."""
+        self.plan = replace(self.plan, design=design)
+        self._stored_plan = replace(self._stored_plan, design=design)
+        self._store.add(self._record.id, [], elapsed_s=self.clock.elapsed_s, plan=self._stored_plan)
 
     def hold(self) -> None:
         """Keep results in memory until ``release``: a provisional plan is stored together with what completed it."""
@@ -141,7 +160,7 @@ class TrialRunner:
         """
         held, self._held = self._held or [], None
         if plan is not None:
-            self.plan = plan
+            self.plan = self._stored_plan = plan
         self._store.add(self._record.id, held, elapsed_s=self.clock.elapsed_s, plan=plan)
 
     def _keep(self, members: Sequence[Training], results: Sequence[TrainingResult], *, keep_stopped: bool) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
-from thalweg.comparison.suite import CAUTION, folder_name, worse
+from thalweg.comparison.results.terms import worse
+from thalweg.comparison.suite import CAUTION, folder_name
 from thalweg.report import charts
 from thalweg.report.page import assign_colours, render_template, write, write_page
 
