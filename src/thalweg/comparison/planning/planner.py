@@ -32,7 +32,7 @@ from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import SettingError
 from thalweg.rules import Range
-from thalweg.tasks.task import as_task_error
+from thalweg.tasks.user_code import as_task_error
 
 MIN_TRAININGS_FOR_RANGES = 100  # of a contender; checking its learning rate range takes up to 32
 
