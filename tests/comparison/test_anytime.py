@@ -78,7 +78,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 def training(
     time: FakeTime, seconds: float | Callable[[int], float], *, reports: int = 5, stop: int = 0
 ) -> Callable[..., None]:
-    """Return a training function that takes so long, all of them or each by its number; the one of ``stop`` is Ctrl-C."""
+    """Return a training function that takes so long, always or by its number; the one of ``stop`` is Ctrl-C."""
     numbers = itertools.count(1)
 
     def train(make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:

@@ -80,6 +80,12 @@ Words:
     help="Number of processes that train. [default: the fastest number, measured]",
 )
 @click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="A training that takes longer has failed. [default: a minute and 20 times the usual duration]",
+)
+@click.option(
     "--device",
     metavar="DEVICE",
     help="Device that trains: cpu, cuda (all GPUs, one for each worker), cuda:1, xpu, mps, or auto: an accelerator if "
@@ -101,6 +107,7 @@ def compare(
     seed: int,
     schedule: str,
     workers: int | None,
+    timeout: float | None,
     prune: bool,
     refine: bool,
     target: float | None,
@@ -127,6 +134,7 @@ def compare(
         "seed": seed,
         "schedule": schedule,
         "workers": workers,
+        "timeout": timeout,
         "prune": prune,
         "refine": refine,
         "target": target,

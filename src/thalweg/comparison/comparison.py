@@ -18,9 +18,9 @@ from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.num_workers import check_num_workers
+from thalweg.comparison.planning.num_workers import check_num_workers, check_timeout
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
+from thalweg.comparison.planning.planner import Request, make_plan, pilot_limited, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.presentation.callbacks import Callback, CallbackRunner
 from thalweg.comparison.presentation.overview import html_of, text_of
@@ -57,6 +57,7 @@ def compare(
     seed: int = 0,
     schedule: str = "linear",
     workers: int | None = None,
+    timeout: float | None = None,
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
@@ -86,6 +87,8 @@ def compare(
             ``"warm-up-"`` before it, ``"constant"`` or ``"none"``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
+        timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual
+            duration.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
         refine: Let a model propose the second half of the settings of each study. Needs Optuna.
         target: A validation loss (the training loss if the optimum is known). The time to this loss is compared instead
@@ -136,13 +139,13 @@ def compare(
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
-    request = Request(allowed, seed, schedule, workers, prune, refine, target)
+    request = Request(allowed, seed, schedule, workers, prune, refine, target, timeout_s=check_timeout(timeout))
     try:
         record = store.find(key)
         if record is None:
-            record = _create_record(
-                store, key, workload, entrants, _plan(workload, entrants, request, requested, clock, watch)
-            )
+            with pilot_limited(workload.name, request):
+                plan = _plan(workload, entrants, request, requested, clock, watch)
+            record = _create_record(store, key, workload, entrants, plan)
         if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
             run(workload, entrants, store, record, request, clock, watch)
