@@ -11,30 +11,33 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
 from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
+from thalweg.comparison.failures import Failure, failures_of, note_losses, reopen_if_incomplete
+from thalweg.comparison.parts import Parts
+from thalweg.comparison.plain_results import comparison_json
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.clock import Clock
-from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
+from thalweg.comparison.planning.device_choice import choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.num_workers import check_num_workers
+from thalweg.comparison.planning.num_workers import check_num_workers, check_timeout
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
+from thalweg.comparison.planning.planner import Request, make_plan, pilot_limited, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.presentation.as_json import json_of
+from thalweg.comparison.presentation import overview
 from thalweg.comparison.presentation.callbacks import Callback, CallbackRunner
-from thalweg.comparison.presentation.overview import html_of, text_of
 from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions, softened
-from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
+from thalweg.comparison.results.environment import device_of, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
+from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
-from thalweg.comparison.results.summary import Summary, in_order_of_value, summarize
+from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
 from thalweg.comparison.results.verdict import Verdict, judge, run_state
 from thalweg.comparison.session import run
@@ -54,6 +57,7 @@ def compare(
     seed: int = 0,
     schedule: str = "linear",
     workers: int | None = None,
+    timeout: float | None = None,
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
@@ -83,6 +87,8 @@ def compare(
             ``"warm-up-"`` before it, ``"constant"`` or ``"none"``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
+        timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual
+            duration.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
         refine: Let a model propose the second half of the settings of each study. Needs Optuna.
         target: A validation loss (the training loss if the optimum is known). The time to this loss is compared instead
@@ -133,16 +139,15 @@ def compare(
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
-    request = Request(allowed, seed, schedule, workers, prune, refine, target)
+    request = Request(allowed, seed, schedule, workers, prune, refine, target, timeout_s=check_timeout(timeout))
     try:
         record = store.find(key)
         if record is None:
-            record = _create_record(
-                store, key, workload, entrants, _plan(workload, entrants, request, requested, clock, watch)
-            )
-        elif record.finished is None:
+            with pilot_limited(workload.name, request):
+                plan = _plan(workload, entrants, request, requested, clock, watch)
+            record = _create_record(store, key, workload, entrants, plan)
+        if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
-        if record.finished is None:
             run(workload, entrants, store, record, request, clock, watch)
     except KeyboardInterrupt as interrupt:
         raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
@@ -182,7 +187,7 @@ def _plan(
 def _comparison_so_far(store: Store, key: str) -> "Comparison | None":
     """Return the comparison that was interrupted, with the best answer so far; None if no training has ended."""
     record = store.find(key)
-    if record is None or not store.trials(record.id):
+    if record is None or not store.read_trials(record.id).trials:
         return None
     return Comparison(store, record)
 
@@ -270,6 +275,7 @@ class Comparison:
     Attributes:
         store: The store that holds it.
         record: The stored facts: task, contenders, plan and environment.
+        parts: Makes the parts of the result, and knows those that could not be made.
 
     Example:
         >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
@@ -287,19 +293,17 @@ class Comparison:
         Raises:
             StoreError: If the comparison is not finished, and none of its trainings is stored.
         """
-        if record.finished is None and not store.trials(record.id):
+        if record.finished is None and not store.read_trials(record.id).trials:
             raise StoreError(
                 f"{store.path}: a training of the comparison on {record.workload.name} must be stored, and none is. "
                 "Run the same compare command again to resume it."
             )
         self.store = store
         self.record = record
+        self.parts = Parts()
 
-    def __repr__(self) -> str:
-        return text_of(self)
-
-    def _repr_html_(self) -> str:
-        return html_of(self)
+    __repr__ = overview.text_of
+    _repr_html_ = overview.html_of
 
     @property
     def plan(self) -> ComparisonPlan:
@@ -307,35 +311,46 @@ class Comparison:
         return self.record.plan
 
     @cached_property
-    def _trials(self) -> list[TrialRecord]:
-        return self.store.trials(self.record.id)
+    def _stored(self) -> StoredTrials:
+        stored = self.store.read_trials(self.record.id)
+        note_losses(self.parts, self.store, stored)
+        return stored
+
+    @property
+    def trainings(self) -> list[TrialRecord]:
+        """All stored trainings."""
+        return self._stored.trials
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """The errors that trainings raised, the most frequent first. The same ``compare`` call tries them again."""
+        return failures_of(self.trainings)
 
     @cached_property
     def findings(self) -> Findings:
         """The decisions that follow from the stored trials, by the same procedure that requested them."""
-        return stored_findings(self.record, self._trials)
+        return stored_findings(self.record, self.trainings)
 
     @cached_property
     def contenders(self) -> list[Summary]:
         """The results of each contender, in order of value: the leader first, then those with as many seeds."""
-        race = self.findings.race
-        evidence = self.findings.evidence
-        order = [*race.remaining, *(name for names in reversed(race.dropped) for name in reversed(names))]
-        order += [*race.unraced, *(evidence.untried if evidence is not None else [])]
         described = {contender.name: contender for contender in self.record.contenders}
-        return in_order_of_value(summarize(described[name], self._trials, self.plan, self.findings) for name in order)
+        names = overview.names_from_the_leader(self.findings)
+        return overview.in_order_of_value(
+            summarize(described[name], self.trainings, self.plan, self.findings) for name in names
+        )
 
     @cached_property
     def verdict(self) -> Verdict:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
-        verdict = judge(self.findings, values, terms, run_state(self.record, self._trials))
+        verdict = judge(self.findings, values, terms, run_state(self.record, self.trainings))
         return softened(verdict, self.record, self.contenders)
 
     def trials(self) -> TrialTable:
         """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""
-        return TrialTable(self._trials).in_order()
+        return TrialTable(self.trainings).in_order()
 
     @property
     def metric(self) -> str:
@@ -345,10 +360,7 @@ class Comparison:
     @property
     def device(self) -> str:
         """The hardware that trained and the reason, as a phrase; empty if there was nothing to choose."""
-        hardware = " and ".join(hardware_of_trials(self._trials))
-        if not hardware or self.plan.device_reason in ("", ONLY_CPU):
-            return ""
-        return f"trained on {hardware} ({self.plan.device_reason})"
+        return device_of(self.plan, self.trainings)
 
     @property
     def half_sample_check(self) -> list[str]:
@@ -359,29 +371,26 @@ class Comparison:
     def cautions(self) -> list[str]:
         """Facts that a reader should know before trusting the verdict, in sentences."""
         stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
-        return [*stated, *mixed_hardware(self._trials)]
+        return [*stated, *mixed_hardware(self.trainings), *self._stored.caution]
 
     @property
     def code(self) -> str:
         """The lines of code for the recommended contender; empty if none is recommended."""
-        recommended = next((summary for summary in self.contenders if summary.name == self.verdict.recommended), None)
-        if recommended is None:
-            return ""
-        scheduler = self.plan.schedules[recommended.name].line_of_code()
-        if not scheduler:
-            return recommended.line
-        passes = self.record.workload.passes
-        return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
+        return overview.code_of(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results as plain JSON. Numbers that are not finite become None."""
-        return json_of(self)
+        """Return the results as plain JSON. Numbers that are not finite become None.
 
-    def report(self, path: str | Path) -> Path:
+        A part that cannot be made is empty, and ``missing_parts`` says why.
+        """
+        return comparison_json(self)
+
+    def report(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the report, one self-contained HTML file.
 
         Args:
             path: The file to write.
+            overwrite: True replaces a file that is no report of thalweg.
 
         Returns:
             The path of the file.
@@ -389,4 +398,4 @@ class Comparison:
         Raises:
             StoreError: If the file cannot be written, or the installed package declares no report writer.
         """
-        return load_report_writer("comparison")(self, path)
+        return load_report_writer("comparison")(self, path, **({"overwrite": True} if overwrite else {}))

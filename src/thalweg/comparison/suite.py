@@ -109,8 +109,9 @@ def compare_suite(
             if interrupt.result is not None:
                 comparisons[name] = interrupt.result
             raise ComparisonInterrupted(Suite(comparisons, failures) if comparisons else None) from interrupt
-        except ThalwegError as error:
-            failures[name] = error
+        except Exception as error:  # also a bug: it must not lose the other tasks
+            text = f"{name}: a comparison must run to its end, got a bug: {type(error).__name__}: {error}"
+            failures[name] = error if isinstance(error, ThalwegError) else TaskError(text)
             watch_task(Progress("", "", message=f"failed: {error}"))
     if not comparisons:
         first = next(iter(failures.values()))

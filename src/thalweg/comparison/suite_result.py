@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from thalweg.comparison.comparison import Comparison
+from thalweg.comparison.parts import Parts, plain
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
@@ -48,6 +49,7 @@ class Suite:
     Attributes:
         comparisons: The finished comparisons, by the name of the task.
         failures: The errors of the tasks that failed, by the name of the task.
+        parts: Makes the parts of the result, and knows those that could not be made.
 
     Example:
         >>> from thalweg.comparison import compare_suite
@@ -60,6 +62,7 @@ class Suite:
     def __init__(self, comparisons: Mapping[str, Comparison], failures: Mapping[str, ThalwegError]) -> None:
         self.comparisons = dict(comparisons)
         self.failures = dict(failures)
+        self.parts = Parts()
 
     @cached_property
     def matrix(self) -> dict[str, dict[str, Standing]]:
@@ -173,23 +176,33 @@ class Suite:
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as plain JSON. Numbers that are not finite become None."""
-        return {
-            "tasks": {task: comparison.to_json() for task, comparison in self.comparisons.items()},
-            "failures": {task: str(error) for task, error in self.failures.items()},
-            "matrix": {
-                task: {name: _standing_json(standing) for name, standing in standings.items()}
-                for task, standings in self.matrix.items()
+        make = self.parts.make
+        values = {
+            "tasks": {
+                task: make(f"the result of {task}", comparison.to_json, None)
+                for task, comparison in self.comparisons.items()
             },
-            **_aggregate_json(self.aggregate),
-            "text": self.text,
-            "cautions": [*self.left_out, CAUTION],
+            "failures": {task: str(error) for task, error in self.failures.items()},
+            "matrix": make(
+                "the table",
+                lambda: {
+                    task: {name: vars(standing) for name, standing in standings.items()}
+                    for task, standings in self.matrix.items()
+                },
+                {},
+            ),
+            **make("the means", lambda: _aggregate_json(self.aggregate), {}),
+            "text": make("the overall result", lambda: self.text, ""),
+            "cautions": [*make("the cautions", lambda: self.left_out, []), CAUTION],
         }
+        return plain(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
 
-    def report(self, folder: str | Path) -> Path:
+    def report(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the page of the suite, and the report of each task.
 
         Args:
             folder: The folder for `suite.html`. The report of a task lies in a folder of its own inside.
+            overwrite: True replaces files that are no reports of thalweg.
 
         Returns:
             The path of `suite.html`.
@@ -197,7 +210,7 @@ class Suite:
         Raises:
             StoreError: If a file cannot be written, or the installed package declares no report writer.
         """
-        return load_report_writer("suite")(self, folder)
+        return load_report_writer("suite")(self, folder, **({"overwrite": True} if overwrite else {}))
 
 
 def _tasks(count: int) -> str:
@@ -263,10 +276,6 @@ def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
         for summary in comparison.contenders
         if summary.beside_leader
     }
-
-
-def _standing_json(standing: Standing) -> dict[str, Any]:
-    return vars(standing) | {"worse_by": standing.worse_by if math.isfinite(standing.worse_by) else None}
 
 
 def _aggregate_json(result: Aggregate | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Summary: the results of each contender, from stored trials. Nothing is trained here."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, Literal
@@ -241,19 +241,6 @@ def summarize(
     )
 
 
-def in_order_of_value(summaries: Iterable[Summary]) -> list[Summary]:
-    """Return summaries in order of value: the leader, which comes first, then by seeds, and by the difference from it.
-
-    Contenders with as many seeds are compared over the same seeds, so this is the order of their values.
-    """
-    leader, *rivals = summaries
-
-    def place(summary: Summary) -> tuple[int, float]:
-        return -len(summary.beside_leader), summary.worse_by if math.isfinite(summary.worse_by) else math.inf
-
-    return [leader, *sorted(rivals, key=place)]
-
-
 def _chosen_trials(
     by_stage: Mapping[str, Sequence[TrialRecord]],
     setting: SettingId | None,
@@ -290,7 +277,7 @@ def _estimate_of_start(
 def _beside_leader(
     chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> list[tuple[TrialRecord, TrialRecord]]:
-    """The trials at a chosen setting with those of the leader from the same seeds, in the latest stage that has them."""
+    """The trials at a chosen setting with the leader's from the same seeds, in the latest stage that has them."""
     leader = next(iter(findings.race.remaining), None)
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:

@@ -4,7 +4,6 @@ One loop, ``follow``, trains a single model and a population alike; a training f
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -20,7 +19,7 @@ from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_i
 from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
-from thalweg.comparison.training.result import Evaluation, TrainingResult
+from thalweg.comparison.training.result import Evaluation, TrainingResult, end_of_traceback
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
@@ -104,7 +103,7 @@ class _TrainingLog:
         self._counts_best = run.task.result == "best"
         self._seconds = [0.0 for _ in self.active]
         self._results: dict[int, TrainingResult] = {}
-        self._last_s = time.perf_counter()
+        self._last_s = monotonic()
         self.evaluation_s = 0.0  # of the last evaluation
 
     def evaluate(self, steps_done: int) -> None:
@@ -126,7 +125,7 @@ class _TrainingLog:
 
     def _share_seconds(self) -> None:
         """Divide the time since the last call among the active members."""
-        now = time.perf_counter()
+        now = monotonic()
         for member in self.active:
             self._seconds[member] += (now - self._last_s) / len(self.active)
         self._last_s = now
@@ -250,14 +249,14 @@ def run_function(
             raise _Stopped
 
     reports = ReportLog(function, after_report)
-    start_s = time.perf_counter()
+    start_s = monotonic()
     try:
         function.run(make_optimizer, reports.report)
     except _Stopped:
-        return reports.described(stopped_result(reports.evaluations, time.perf_counter() - start_s))
+        return reports.described(stopped_result(reports.evaluations, monotonic() - start_s))
     except _Pruned:
-        return reports.described(pruned_result(reports.evaluations, time.perf_counter() - start_s))
-    result = reports.result(time.perf_counter() - start_s)
+        return reports.described(pruned_result(reports.evaluations, monotonic() - start_s))
+    result = reports.result(monotonic() - start_s)
     if not has_optimizer:  # it trained with an optimizer of its own
         raise task_error(
             function.name,
@@ -332,13 +331,13 @@ def isolate_failures(
     except BaseException as error:  # sys.exit in the user's code, too
         if is_interrupt(error):
             raise
-        message = describe_failure(error, device, where)
+        message, trace = describe_failure(error, device, where), end_of_traceback(error)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
         raise DeviceLost(message)
     devices.release_memory(device)
     if len(trials) == 1:
-        return [TrainingResult("failed", message=message)]
+        return [TrainingResult("failed", message=message, traceback=trace)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
         results += isolate_failures(train, contender, [trial], rungs=rungs, device=device, where=where)
