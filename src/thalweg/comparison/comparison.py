@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
@@ -19,12 +19,14 @@ from thalweg.comparison.planning.plan import ComparisonPlan, make_plan, schedule
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.protocol.score_scale import Margin
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions
 from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
+from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.results.summary import Summary, summarize
@@ -35,6 +37,7 @@ from thalweg.engine.core import devices
 from thalweg.errors import SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
+from thalweg.tasks.measurement import RESULTS, SCALES
 
 
 def compare(
@@ -48,6 +51,10 @@ def compare(
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
+    scale: Literal["log", "linear"] | None = None,
+    margin: str | float | None = None,
+    prefer: Literal["best", "cheap"] = "best",
+    result: Literal["last", "best"] | None = None,
     control: bool = False,
     device: str | None = None,
     store: str | Path | Store | None = None,
@@ -74,8 +81,17 @@ def compare(
             faster.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
         refine: Let a model propose the second half of the settings of each study. Needs Optuna.
-        target: A validation loss (the training loss if the optimum is known). The time to this loss is compared instead
-            of the final loss.
+        target: A validation loss or metric (the training loss if the optimum is known). The time to this value is
+            compared instead of the final value.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. Defaults to that of the
+            task. Values of zero or below are always compared by their differences.
+        margin: The difference that is too small to matter: a share of the value (``"3%"``), or a difference in its unit
+            (``0.002``). Defaults to 3 %, or to 0.003 for values between 0 and 1 that are compared by differences, such
+            as accuracies.
+        prefer: ``"best"`` never recommends a contender that is shown to be worse. ``"cheap"`` recommends the cheapest
+            within the margin, even if it is shown to be worse by less than that.
+        result: The measurement of a training that counts: the ``"last"`` one, or the one with the ``"best"`` validation.
+            Defaults to that of the task.
         control: Enter the first contender twice. The difference between the two shows the noise.
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
@@ -103,7 +119,10 @@ def compare(
         >>> comparison.verdict.recommended in ("gd", "adam")
         True
     """
-    loaded = load(task) if isinstance(task, str) else as_task(task)
+    loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
+    tolerance = None if margin is None else Margin.parse(margin)
+    if prefer not in ("best", "cheap"):
+        raise SettingError(f"thalweg: prefer must be 'best' or 'cheap', got {prefer!r}.")
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
     entrants = _entrants(workload, contenders, control=control)
@@ -111,6 +130,7 @@ def compare(
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
+    options |= {name: value for name, value in (("margin", margin), ("prefer", prefer)) if value not in (None, "best")}
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
@@ -151,6 +171,18 @@ def compare(
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
+
+
+def _measured_as(
+    task: Task | TrainingFunction, scale: Literal["log", "linear"] | None, result: Literal["last", "best"] | None
+) -> Task | TrainingFunction:
+    """Return the task with the scale and the result that the user requests for this comparison."""
+    for name, value, known in (("scale", scale, SCALES), ("result", result, RESULTS)):
+        if value is not None and value not in known:
+            raise SettingError(f"thalweg: {name} must be {' or '.join(map(repr, known))}, got {value!r}.")
+    if scale is not None:
+        task = replace(task, scale=scale)
+    return task if result is None else replace(task, result=result)
 
 
 def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
@@ -258,11 +290,12 @@ class Comparison:
                 "Run the same compare command again to resume it."
             )
         self.store = store
-        self.record = record
+        self.record = record  # the trials are found by its number
+        self.record = replace(record, plan=plan_covering(record.plan, self._trials))
 
     @property
     def plan(self) -> ComparisonPlan:
-        """The plan, made before the first trial."""
+        """The plan, made before the first trial, with the scale that the measured values require."""
         return self.record.plan
 
     @cached_property
@@ -329,6 +362,10 @@ class Comparison:
         return {
             "task": self.record.workload.name,
             "metric": self.metric,
+            "maximize": self.plan.scale.maximize,
+            "scale": self.plan.scale.kind,
+            "margin": terms_of(self.record, self.findings.race, self.contenders).margin,
+            "result": self.record.workload.result,
             "optimum": self.plan.optimum,
             "trainings": len(self._trials),
             "contenders": [_summary_json(summary, self.plan) for summary in self.contenders],
@@ -373,6 +410,11 @@ def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "missed": summary.missed,
         "example_error": _finite(summary.example_error),
         "worse_by": _finite(summary.worse_by),
+        "worse_by_text": summary.worse_by_text,
+        "metrics": {
+            name: {"value": _finite(metric.mean), "low": _finite(metric.low), "high": _finite(metric.high)}
+            for name, metric in summary.metrics.items()
+        },
         "train_loss": _finite(summary.train_loss),
         "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
         "unlearnt": summary.value.unimproved,

@@ -81,9 +81,9 @@ def as_number(value: Any, what: str) -> float:
 
 
 def user_line() -> str:
-    """Return the innermost line of the call stack that is not thalweg's, as `` (at file:line)``; empty if there is none."""
+    """Return the innermost line of the caller's code outside of thalweg, as `` (at file:line)``; empty without one."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(LIBRARY):
+    while frame.f_code.co_filename.startswith(LIBRARY):
         if frame.f_back is None:
             return ""
         frame = frame.f_back

@@ -351,8 +351,8 @@ class TrainingFunction(_Placeable, Measured):
 
     Lower values are better. ``report(accuracy, maximize=True, metric_name="accuracy")`` says that higher ones are, and
     what the value is; so do the attributes of these names. ``report(value, train=..., test=...)`` also reports the
-    training loss, and a value on data that no choice has seen. Any other keyword is a number to record: it is shown, and
-    decides nothing, as in ``report(loss, accuracy=0.93)``. A value is a number, or a tensor with one element.
+    training loss, and a value on data that no choice has seen. Any other keyword is a number to record, which decides
+    nothing: ``report(loss, accuracy=0.93)``. A value is a number, or a tensor with one element.
 
     A function with an argument named ``device`` is told the device to train on, a ``torch.device``:
     ``train(make_optimizer, report, device)``. Another one trains where it likes.

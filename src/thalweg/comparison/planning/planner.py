@@ -148,7 +148,14 @@ def complete_plan(
     }
     schedules = {name: replace(schedule, steps=measurement.steps) for name, schedule in plan.schedules.items()}
     scale = replace(scale_of(workload, measurement), tolerance=request.margin)
-    plan = replace(plan, scale=scale, metric_name=measurement.metric_name, schedules=schedules, execution_modes=modes, is_provisional=False)
+    plan = replace(
+        plan,
+        scale=scale,
+        metric_name=measurement.metric_name,
+        schedules=schedules,
+        execution_modes=modes,
+        is_provisional=False,
+    )
     return _complete(plan, workload, contenders, request, clock)
 
 

@@ -253,9 +253,7 @@ def conclude(
         race=_unraced(trials, tried, chosen) if race is None else _by_contender(trials, race, tried, chosen),
         value_scores=[value[seed].evaluation_score for seed in sorted(value)],
         untuned_scores={name: trials.scores_of((name, START)) for name in names},
-        recommended_scores={
-            name: scored for name in names if (scored := trials.scores_of((name, RECOMMENDED)))
-        },
+        recommended_scores={name: scored for name in names if (scored := trials.scores_of((name, RECOMMENDED)))},
         evidence=Evidence(
             searched=len(trials.searched),
             stopped=trials.num_stopped,

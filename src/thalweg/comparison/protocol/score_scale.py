@@ -221,6 +221,12 @@ class ScoreScale:
         slack = math.log1p(share) if self.kind == "log" else share * unit
         return self.unclipped_score(value, split) - score <= slack
 
+    def share_in_words(self, share: float) -> str:
+        """Return a share as `is_close` understands it, in words: ``10 %``, or ``0.01`` for rates."""
+        if self.domain == "rate":
+            return f"{share * MARGIN_OF_RATES / MARGIN:g}"
+        return f"{100 * share:g} %{' of what training gained' if self.domain == 'real' else ''}"
+
     def excess(self, difference: float, leader: float, split: str = "test") -> float:
         """Return a difference in scores as the logarithm of a ratio of losses.
 

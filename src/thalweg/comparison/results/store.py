@@ -241,9 +241,7 @@ class Store:
         if stored.damaged:
             raise StoreError(self.sentence_of(stored.damaged))
         return [
-            trial
-            for trial in stored.trials
-            if stage in (None, trial.stage) and contender in (None, trial.contender)
+            trial for trial in stored.trials if stage in (None, trial.stage) and contender in (None, trial.contender)
         ]
 
     def read_trials(self, comparison: int) -> StoredTrials:

@@ -69,7 +69,7 @@ def name_of_untrained(record: ComparisonRecord) -> str:
         return "the untrained model"
     scale = record.plan.scale
     if scale.planned == "linear" or (scale.planned is None and scale.kind == "linear"):
-        return "a lost training, by the value that it counts as"
+        return "the value of a lost training"
     return "a tenth of the first report" if scale.maximize else "ten times the first report"
 
 

@@ -71,7 +71,7 @@ def fingerprint_of_task(task: Task) -> dict[str, Any]:
 
 def _measured(task: Task | TrainingFunction) -> dict[str, Any]:
     """Return what a task says of its measurements, without what it leaves open."""
-    facts = {"maximize": task.maximize, "result": task.result, "scale": task.scale}
+    facts: dict[str, Any] = {"maximize": task.maximize, "result": task.result, "scale": task.scale}
     if isinstance(task, TrainingFunction):
         facts["words"] = task.metric_name
     elif task.metrics:

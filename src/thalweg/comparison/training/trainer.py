@@ -180,9 +180,7 @@ def known(value: float) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def final_result(
-    evaluations: list[Evaluation], test_error: float, seconds: float, counted: int = -1
-) -> TrainingResult:
+def final_result(evaluations: list[Evaluation], test_error: float, seconds: float, counted: int = -1) -> TrainingResult:
     """Return the result of a training that ended.
 
     It diverged if a loss that counts is not finite, or the training loss was then ten times as high as it began.
