@@ -83,8 +83,8 @@ Words:
 @click.option(
     "--scale",
     type=click.Choice(["log", "linear"]),
-    help="Compare values by their ratios (log) or their differences (linear). Values of zero or below are always compared "
-    "by differences. [default: log for losses, linear for metrics and for values that are maximized]",
+    help="Compare values by their ratios (log) or their differences (linear). Values of zero or below are always "
+    "compared by differences. [default: log for losses, linear for metrics and for values that are maximized]",
 )
 @click.option(
     "--margin",
@@ -97,7 +97,7 @@ Words:
     type=click.Choice(["best", "cheap"]),
     default="best",
     show_default=True,
-    help="cheap: recommend the cheapest contender within the margin, even if it is shown to be worse by less than that.",
+    help="cheap: recommend the cheapest contender within the margin, even if it is shown to be worse by less.",
 )
 @click.option(
     "--result",

@@ -15,7 +15,8 @@ from thalweg.comparison.executor import run
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.plan import ComparisonPlan, make_plan, schedules_of
+from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.planning.planner import make_plan, schedules_of
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
@@ -90,7 +91,7 @@ def compare(
             as accuracies.
         prefer: ``"best"`` never recommends a contender that is shown to be worse. ``"cheap"`` recommends the cheapest
             within the margin, even if it is shown to be worse by less than that.
-        result: The measurement of a training that counts: the ``"last"`` one, or the one with the ``"best"`` validation.
+        result: The measurement of a training that counts: the ``"last"`` one, or that with the ``"best"`` validation.
             Defaults to that of the task.
         control: Enter the first contender twice. The difference between the two shows the noise.
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,

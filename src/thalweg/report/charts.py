@@ -188,8 +188,8 @@ def learning_curve_chart(
 def _quartiles(race: Sequence[TrialRecord], split: str, optimum: float | None, worst: float) -> tuple[np.ndarray, ...]:
     """Return (share of the training in percent, lower quartile, median, upper quartile) over all seeds.
 
-    A diverged loss counts as infinitely bad, and a quartile that is infinite is a gap. A training that stopped early keeps
-    its last value.
+    A diverged loss counts as infinitely bad, and a quartile that is infinite is a gap. A training that stopped early
+    keeps its last value.
     """
     runs = [entry.result.evaluations for entry in race if entry.result.evaluations]
     if not runs:

@@ -114,7 +114,7 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
 
 
 def _choices(comparison: Comparison) -> str:
-    """Return what decides: the data that choose and evaluate, the scale, the margin, and the measurement that counts."""
+    """Return what decides: the data that choose and evaluate, the scale, and the measurement that counts."""
     record, plan = comparison.record, comparison.plan
     measured = {split: name_of_measure(record, split) for split in SPLITS}
     chosen, evaluated = measured[plan.selected_on], measured[plan.judged_on]

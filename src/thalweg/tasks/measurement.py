@@ -24,9 +24,9 @@ class Measured:
     Attributes:
         metric_name: Name of the quantity, for example ``"accuracy"``.
         maximize: True if higher is better. None leaves it to the reports of a training function; else lower is better.
-        result: The measurement of a training that counts: the ``"last"`` one, or the one with the ``"best"`` validation.
-        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for a
-            loss, and ``"linear"`` for a task's metric and for a value that is maximized.
+        result: The measurement of a training that counts: the ``"last"`` one, or that with the ``"best"`` validation.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
+            a loss, and ``"linear"`` for a task's metric and for a value that is maximized.
     """
 
     metric_name: str = ""

@@ -329,7 +329,7 @@ def untrained_value(reports: Iterable[float], *, maximize: bool, prefers: Kind) 
     first, low, high = finite[0], min(finite), max(finite)
     if prefers == "log" and low > 0:
         return (first / 10 if maximize else 10 * first), first
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         return (0.0 if maximize else 1.0), first
     distance = 9 * (max(abs(first), high - low) or 1.0)
     return (first - distance if maximize else first + distance), first

@@ -17,8 +17,8 @@ class Verdict:
 
     Attributes:
         settled: ``best``: all other contenders are shown to be worse. ``within``: those that remain are shown to lie
-            within the margin. ``open``: the evidence does not suffice. ``none``: no contender ends reliably, or none ends
-            better than it began.
+            within the margin. ``open``: the evidence does not suffice. ``none``: no contender ends reliably, or none
+            ends better than it began.
         best: The contender with the best mean. None if nothing is recommended.
         tied: The contenders that are not shown to be worse, the best mean first.
         within: The contenders that are shown to lie within the margin of the best mean.
