@@ -11,12 +11,13 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
 from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
-from thalweg.comparison.executor import run
 from thalweg.comparison.planning import budget as budgets
+from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
+from thalweg.comparison.planning.num_workers import check_num_workers
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.planning.planner import make_plan, schedules_of
+from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
@@ -33,9 +34,10 @@ from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
 from thalweg.comparison.results.verdict import Verdict, judge
+from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
-from thalweg.errors import SettingError, StoreError
+from thalweg.errors import ComparisonInterrupted, SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
@@ -120,6 +122,8 @@ def compare(
         >>> comparison.verdict.recommended in ("gd", "adam")
         True
     """
+    allowed = check_request(budget, seed, schedule, workers)
+    clock = Clock(allowed.seconds)
     loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
     tolerance = None if margin is None else Margin.parse(margin)
     if prefer not in ("best", "cheap"):
@@ -127,7 +131,6 @@ def compare(
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
     entrants = _entrants(workload, contenders, control=control)
-    allowed = check_request(budget, seed, schedule)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
@@ -135,40 +138,19 @@ def compare(
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
-    record = store.find(key)
-    choice = None
-    if record is None:
-
-        def report(name: str) -> None:
-            watch(Progress("pilot", name))
-
-        choice = choose_device(
-            workload,
-            entrants,
-            requested,
-            schedules_of(workload, entrants, schedule, target),
-            derive(seed, "pilot"),
-            num_workers=workers,
-            report=report,
-        )
-        if choice.is_choice:
-            watch(Progress("", "", message=f"device: {choice.device} ({choice.reason})"))
-        plan = make_plan(
-            workload,
-            entrants,
-            allowed,
-            seed=seed,
-            schedule=schedule,
-            num_workers=workers,
-            prune=prune,
-            refine=refine,
-            target=target,
-            report=report,
-            choice=choice,
-        )
-        record = _create_record(store, key, workload, entrants, plan)
-    if record.finished is None:
-        run(workload, entrants, store, record, watch)
+    request = Request(allowed, seed, schedule, workers, prune, refine, target, tolerance, prefer)
+    try:
+        record = store.find(key)
+        if record is None:
+            record = _create_record(
+                store, key, workload, entrants, _plan(workload, entrants, request, requested, clock, watch)
+            )
+        elif record.finished is None:
+            clock.earlier_s = store.elapsed_s(record.id)
+        if record.finished is None:
+            run(workload, entrants, store, record, request, clock, watch)
+    except KeyboardInterrupt as interrupt:
+        raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
     finished = store.find(key)
     assert finished is not None
     return Comparison(store, finished)
@@ -184,6 +166,42 @@ def _measured_as(
     if scale is not None:
         task = replace(task, scale=scale)
     return task if result is None else replace(task, result=result)
+
+
+def _plan(
+    workload: Workload,
+    entrants: Sequence[Contender],
+    request: Request,
+    requested_device: str,
+    clock: Clock,
+    watch: Callable[[Progress], None],
+) -> ComparisonPlan:
+    """Choose the device and make the plan."""
+
+    def report(name: str) -> None:
+        watch(Progress("pilot", name, elapsed_s=clock.elapsed_s, left_s=clock.left_s, share=clock.share))
+
+    choice = choose_device(
+        workload,
+        entrants,
+        requested_device,
+        schedules_of(workload, entrants, request.schedule, request.target),
+        derive(request.seed, "pilot"),
+        num_workers=request.num_workers,
+        report=report,
+        time_left=pilot_time(request.budget, clock),
+    )
+    if choice.is_choice:
+        watch(Progress("", "", message=f"device: {choice.device} ({choice.reason})"))
+    return make_plan(workload, entrants, request, report=report, choice=choice, clock=clock)
+
+
+def _comparison_so_far(store: Store, key: str) -> "Comparison | None":
+    """Return the comparison that was interrupted, with the best answer so far; None if no training has ended."""
+    record = store.find(key)
+    if record is None or not store.trials(record.id):
+        return None
+    return Comparison(store, record)
 
 
 def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
@@ -216,14 +234,15 @@ def _entrants(
     return entrants
 
 
-def check_request(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
+def check_request(budget: str | None, seed: int, schedule: str, workers: int | None = None) -> budgets.Budget:
     """Return the parsed budget after checking the options that do not depend on a task.
 
     Raises:
         BudgetError: If the budget cannot be parsed.
-        SettingError: If there is no such schedule, or the seed is no whole number.
+        SettingError: If there is no such schedule, or the seed or the number of workers is no whole number in bounds.
     """
     allowed = budgets.parse(budget)
+    check_num_workers(workers)
     check_schedule(schedule)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise SettingError(f"thalweg: seed must be a whole number, got {seed!r}.")

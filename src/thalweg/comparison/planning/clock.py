@@ -3,11 +3,13 @@
 A comparison that was interrupted goes on with the time that it had used before. Time between two sessions is free.
 """
 
-import time
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 RESERVE_SHARE, MAX_RESERVE_S = 0.02, 2.0  # of a budget, for the verdict and the report after the last training
+OVERTIME_SHARE = 0.02  # of a budget, by which a training that was predicted to end in time may be late
 
 Read = Callable[[], float]
 
@@ -33,7 +35,7 @@ class Clock:
 
     budget_s: float | None = None
     earlier_s: float = 0.0
-    read: Read = time.monotonic
+    read: Read = field(default_factory=lambda: monotonic)
     start_s: float = field(default=-1.0)
 
     def __post_init__(self) -> None:
@@ -56,6 +58,18 @@ class Clock:
     def left_s(self) -> float | None:
         """Seconds that are left for trainings, never below zero; None without a limit."""
         return None if self.trainings_s is None else max(0.0, self.trainings_s - self.elapsed_s)
+
+    @property
+    def overtime_s(self) -> float:
+        """Seconds by which a training may end after the time for trainings; 0 without a limit."""
+        return OVERTIME_SHARE * (self.budget_s or 0.0)
+
+    @property
+    def stop_at_s(self) -> float:
+        """Reading of the clock at which trainings under way are stopped; infinite without a limit."""
+        if self.trainings_s is None:
+            return math.inf
+        return self.start_s - self.earlier_s + self.trainings_s + self.overtime_s
 
     @property
     def share(self) -> float:

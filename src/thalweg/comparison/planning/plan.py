@@ -100,6 +100,18 @@ class ComparisonPlan:
         """True if independent studies rank the optimizers."""
         return self.studies is not None and bool(self.studies.ranking)
 
+    @property
+    def num_planned_trainings(self) -> int:
+        """The largest number of trainings of a contender in the studies, and of all in the stages after a search."""
+        studies = self.studies
+        planned = 0 if studies is None else studies.most_trainings + studies.value
+        return planned + (self.design.reserved if isinstance(self.design, SettingDesign) else 0)
+
+    @property
+    def setting_study(self) -> int:
+        """The number of the study under which the store holds the trials of an adaptive search."""
+        return 0 if self.ranking is None else -1
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON, for the store. The keys are those of the store's first version."""
         return {

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.trial import TrialScore
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training.result import TrainingResult
@@ -71,6 +72,9 @@ def trial_score(trial: TrialRecord, plan: ComparisonPlan) -> TrialScore:
         # Among settings that miss the target, the one that ends nearest to it is chosen.
         shortfall = plan.target.shortfall(result.evaluations) if completed else FARTHEST
         return TrialScore(score + shortfall, score, completed=False, clipped=True)
+    if result.status == "pruned" and isinstance(plan.design, SettingDesign) and trial.study == plan.setting_study:
+        score = scale.score(result.validation, plan.selected_on)
+        return TrialScore(score, score, completed=False, stopped=True)
     selected, evaluated = (
         getattr(result, split) if completed else math.nan for split in (plan.selected_on, plan.judged_on)
     )

@@ -6,6 +6,7 @@ JSON here and nowhere else; the keys and the columns are those of every store of
 A damaged row is told and trained again; it never hides the others.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,10 @@ from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.storage import rows
+from thalweg.comparison.results.storage.changes import change_comparison, set_elapsed
 from thalweg.comparison.results.storage.opening import check_schema, damaged, explained, find_damage, open_engine
 from thalweg.comparison.results.storage.rows import DamagedRowError
-from thalweg.comparison.results.storage.tables import COMPARISONS, METADATA, RESULTS, VERSIONS
+from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
 from thalweg.comparison.results.storage.trials import name_of_row, trial_of_values, values_of_trial
 from thalweg.comparison.training.workload_record import WorkloadRecord
 from thalweg.errors import StoreError, shown
@@ -206,12 +208,21 @@ class Store:
         assert record is not None
         return record
 
-    def add(self, comparison: int, trials: Sequence[TrialRecord]) -> None:
+    def add(
+        self,
+        comparison: int,
+        trials: Sequence[TrialRecord],
+        *,
+        elapsed_s: float | None = None,
+        plan: ComparisonPlan | None = None,
+    ) -> None:
         """Store trials, all or none.
 
         Args:
             comparison: The number of the comparison.
             trials: The trials. None of them may be stored already, except as a failed one, which is replaced.
+            elapsed_s: Seconds that the comparison has used, over all sessions. None leaves what is stored.
+            plan: The plan that these trials complete. None leaves what is stored.
 
         Raises:
             StoreError: If the store cannot be written.
@@ -223,8 +234,27 @@ class Store:
             columns.status == "failed", *(columns[key] == sql.bindparam(f"key_{key}") for key in keys)
         )
         with explained(self.label, "written"), self._engine.begin() as connection:
-            connection.execute(replaced, [{f"key_{key}": row[key] for key in keys} for row in encoded])
-            connection.execute(sql.insert(RESULTS), encoded)
+            if encoded:
+                connection.execute(replaced, [{f"key_{key}": row[key] for key in keys} for row in encoded])
+                connection.execute(sql.insert(RESULTS), encoded)
+            if elapsed_s is not None:
+                set_elapsed(connection, comparison, elapsed_s)
+            if plan is not None:
+                change_comparison(connection, comparison, {"plan": plan.to_json()})
+
+    def elapsed_s(self, comparison: int) -> float:
+        """Return the seconds that a comparison has used so far, over all sessions; 0 if none are known.
+
+        Args:
+            comparison: The number of the comparison.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
+        query = sql.select(CLOCKS.c.elapsed_s).where(CLOCKS.c.comparison == comparison)
+        with explained(self.label, "read"), self._engine.connect() as connection:
+            stored = connection.execute(query).scalar()
+        return float(stored) if isinstance(stored, int | float) and 0 <= stored < math.inf else 0.0
 
     def trials(self, comparison: int, stage: str | None = None, contender: str | None = None) -> list[TrialRecord]:
         """Return the stored trials of a comparison, ordered by study, trial and seed.
@@ -297,16 +327,17 @@ class Store:
         with explained(self.label, "written"), self._engine.begin() as connection:
             connection.execute(sql.delete(RESULTS).where(sql.literal_column("rowid").in_(numbers)))
 
-    def finish(self, comparison: int) -> None:
+    def finish(self, comparison: int, *, elapsed_s: float | None = None) -> None:
         """Mark a comparison as finished.
 
         Args:
             comparison: The number of the comparison.
+            elapsed_s: Seconds that the comparison has used, over all sessions. None leaves what is stored.
 
         Raises:
             StoreError: If the store cannot be written.
         """
-        self._set_finished(comparison, _now())
+        self._set_finished(comparison, _now(), elapsed_s)
 
     def reopen(self, comparison: int) -> None:
         """Mark a comparison as unfinished, before trainings that failed or are damaged are done again.
@@ -319,14 +350,11 @@ class Store:
         """
         self._set_finished(comparison, None)
 
-    def _set_finished(self, comparison: int, time: str | None) -> None:
-        is_this = COMPARISONS.c.id == comparison
+    def _set_finished(self, comparison: int, time: str | None, elapsed_s: float | None = None) -> None:
         with explained(self.label, "written"), self._engine.begin() as connection:
-            row = dict(connection.execute(sql.select(COMPARISONS).where(is_this)).mappings().one())
-            values = {"finished": time}
-            if row[rows.CHECKSUM] != rows.UNCHECKED:
-                values[rows.CHECKSUM] = rows.checksum_of(row | values)
-            connection.execute(sql.update(COMPARISONS).where(is_this).values(values))
+            change_comparison(connection, comparison, {"finished": time})
+            if elapsed_s is not None:
+                set_elapsed(connection, comparison, elapsed_s)
 
     def _comparison(self, row: Mapping[str, Any]) -> ComparisonRecord:
         """The record of a row; raises StoreError if it is damaged or lacks a key."""
@@ -342,7 +370,7 @@ class Store:
                 plan=ComparisonPlan.from_json(values["plan"]),
                 environment=dict(values["environment"]),
             )
-            num_trainings = record.plan.design.most_trainings + record.plan.design.value
+            num_trainings = record.plan.num_planned_trainings
             if not num_trainings <= 2 * MAX_TRAININGS:  # a plan of so many would be read for ever
                 raise DamagedRowError(f"its plan asks for {num_trainings:,} trainings")
         except Exception as error:  # JSON of another shape can raise anything

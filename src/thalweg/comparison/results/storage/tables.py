@@ -43,3 +43,10 @@ RESULTS = sql.Table(
     sql.Column("reported", sql.JSON),
     sql.Column(CHECKSUM, sql.String, server_default=UNCHECKED),
 )
+# The seconds that a comparison has used, over all of its sessions.
+CLOCKS = sql.Table(
+    "clocks",
+    METADATA,
+    sql.Column("comparison", sql.ForeignKey("comparisons.id"), primary_key=True),
+    sql.Column("elapsed_s", sql.Double, nullable=False),
+)
