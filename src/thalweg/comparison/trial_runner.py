@@ -215,7 +215,8 @@ class TrialRunner:
                 members = group[start : start + size]
                 contenders = tuple(member.contender for member in members)
                 trials = tuple(member.trial for member in members)
-                yield Job(contenders, trials, schedule, mode.seconds(len(trials)), rungs, stop_at_s), members
+                predicted_s = math.inf if self.plan.is_provisional else mode.seconds(len(trials))
+                yield Job(contenders, trials, schedule, predicted_s, rungs, stop_at_s), members
 
     def _groups(self, trainings: Sequence[Training], pruning: Pruning | None) -> list[list[Training]]:
         """Groups of trainings that can share a population, of one contender or of several.

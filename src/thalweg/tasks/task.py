@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,14 @@ from thalweg.tasks.seeded import seeded
 Measure = Callable[[nn.Module, Batch], Tensor]
 
 # `<string>` is the `__init__` that a dataclass generates.
-_LIBRARY_PATHS = ("site-packages", "dist-packages", "<frozen", "<string>", str(Path(__file__).parents[1]))
+_LIBRARY_PATHS = (
+    "site-packages",
+    "dist-packages",
+    "<frozen",
+    "<string>",
+    sysconfig.get_path("stdlib"),
+    str(Path(__file__).parents[1]),
+)
 MIN_EXAMPLES_TO_SPLIT = 5
 _SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -40,20 +48,25 @@ def raise_task_errors(condition: str) -> Iterator[None]:
         yield
     except ThalwegError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise as_task_error(condition, error) from error
 
 
 def as_task_error(condition: str, error: BaseException) -> TaskError:
     """Return a TaskError with the condition, the original error and the line of the user's code."""
-    return TaskError(f"{condition}, got {type(error).__name__}: {str(error).rstrip('.')}{_location(error)}.")
+    return TaskError(f"{condition}, got {type(error).__name__}: {str(error).rstrip('.')}{location_of(error)}.")
 
 
-def _location(error: BaseException) -> str:
+def location_of(error: BaseException) -> str:
     """Return the innermost line of the user's code in the traceback; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    user_frames = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARY_PATHS)]
+    user_frames = [frame for frame in frames if is_users_file(frame.filename)]
     return f" (at {user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
+
+
+def is_users_file(filename: str) -> bool:
+    """Return True for a file of the user's code, False for one of thalweg or of another library."""
+    return not any(part in filename for part in _LIBRARY_PATHS)
 
 
 def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.planning.device_choice import num_cores, usable_devices
+from thalweg.comparison.processes.worker import why_no_fork
 from thalweg.comparison.training.timing import ExecutionMode, TimeLeft, unlimited
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import SettingError
 
-START_S = 6.0  # to start workers on accelerators: they import torch, and each opens its device
-FORK_S = 0.25  # to start workers on the CPU
+START_S = 6.0  # to start workers that import torch, and may open a device
+FORK_S = 0.25  # to start workers that are forks
 MOST_PER_CORE, MIN_LIMIT = 4, 64  # workers that a user may request
 CLEARLY_FASTER = 1.25
 MAX_PICKLED_BYTES = 1 << 28
@@ -62,8 +63,9 @@ def choose_num_workers(
     """
     accelerators = _num_accelerators(device)
     count = requested if requested is not None else accelerators or num_cores()
-    worth_starting = requested is not None or planned_s >= 4 * (START_S if accelerators else FORK_S)
-    if count < 2 or not worth_starting or not _can_be_pickled(workload, contenders):
+    start_s = START_S if accelerators or why_no_fork() else FORK_S
+    worth_starting = requested is not None or planned_s >= 4 * start_s
+    if count < 2 or not workload.uses_workers or not worth_starting or not _can_be_pickled(workload, contenders):
         return 1, dict(execution_modes)
     if accelerators:
         gain = float(min(count, accelerators))  # each has its own; more workers than accelerators share them
@@ -95,6 +97,8 @@ def _faster_modes(modes: Mapping[str, ExecutionMode], gain: float, suffix: str) 
 
 
 def _can_be_pickled(workload: Workload, contenders: Sequence[Contender]) -> bool:
+    if not why_no_fork():  # a fork needs nothing pickled
+        return True
     import cloudpickle
 
     try:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
 from thalweg.comparison.training.result import TrainingResult
@@ -119,7 +120,7 @@ def measure_task(
     """
     trial = Trial({}, seed)
     device = task.placed_on or devices.CPU
-    with seeded(seed):
+    with isolated(), seeded(seed):
         with raise_task_errors(f"{task.name}: the task must train"):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
@@ -265,7 +266,7 @@ def time_of_update(task: Task, contender: Contender, seed: int, *, wait: bool = 
         wait: True to wait for the kernel, if one is being compiled.
     """
     device = task.placed_on or devices.CPU
-    with seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
         single = SingleRun(task, contender, Trial({}, seed))
         if wait and isinstance(single.optimizer, RuleOptimizer):
             single.optimizer.prepare()
@@ -309,7 +310,7 @@ def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, 
 
     It spares the pilot whole evaluations of a large model on the CPU, if a GPU is faster in any case.
     """
-    with seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
         single = SingleRun(task, contender, Trial({}, seed))
         lr_factor = _lr_factor_of_sample(single)
         single.step(lr_factor)

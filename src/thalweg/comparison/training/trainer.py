@@ -15,6 +15,8 @@ from torch import nn
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_if_stopped
 from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
@@ -24,8 +26,10 @@ from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
 from thalweg.tasks.measurement import best_index
+from thalweg.tasks.task import location_of
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
+MAX_TEXT = 2000  # of the text of any other error
 STEPS_BETWEEN_CHECKS = 64  # on a device, of the time that is left: it works ahead of the host, and a check waits for it
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
 
@@ -61,6 +65,7 @@ def follow(
     for step in sorted({*schedule.evaluation_steps(), *(rungs.earlier_losses if rungs else ())}):
         steps_done = _advance(run, schedule, steps_done, step, stop_at_s - log.evaluation_s)
         log.evaluate(steps_done)
+        leave_if_stopped()
         report_share(steps_done / schedule.steps)
         if steps_done < step:
             log.stop()
@@ -239,6 +244,7 @@ def run_function(
         return contender.optimizer(model, trial.settings, roles)
 
     def after_report(evaluation: Evaluation) -> None:
+        leave_if_stopped()
         is_rung = rungs is not None and evaluation.step in rungs.earlier_losses
         if rungs and is_rung and not rungs.survivors(evaluation.step, [evaluation.validation]):
             raise _Pruned
@@ -316,9 +322,13 @@ def isolate_failures(
     """
     contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
     try:
-        with seeded(trials[0].seed):
+        with isolated(), seeded(trials[0].seed):
             return train(contenders, trials, report_share, rungs)
-    except Exception as error:
+    except Stopped:
+        raise
+    except BaseException as error:  # sys.exit in the user's code, too
+        if is_interrupt(error):
+            raise
         message = describe_failure(error, device)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
@@ -334,7 +344,12 @@ def isolate_failures(
 
 
 def describe_failure(error: BaseException, device: torch.device) -> str:
-    """Return the message of a failed training: the kind of its error and the beginning of its text."""
+    """Return the message of a failed training: the kind of its error, the beginning of its text, the user's line."""
+    try:
+        text = str(error)
+    except Exception as another:  # an error of the user's may be unable to describe itself
+        text = f"without a text ({type(another).__name__})"
+    text = text.encode(errors="replace").decode()  # a store holds no half characters
     if devices.is_out_of_memory(error):
-        return f"{devices.hardware(device)} is out of memory: {str(error).partition('. ')[0]:.{MAX_MESSAGE}}"
-    return f"{type(error).__name__}: {error}"
+        return f"{devices.hardware(device)} is out of memory: {text.partition('. ')[0]:.{MAX_MESSAGE}}"
+    return f"{type(error).__name__}: {text:.{MAX_TEXT}}{location_of(error)}"

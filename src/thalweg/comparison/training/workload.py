@@ -9,6 +9,7 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -181,10 +182,7 @@ class TaskWorkload:
 
     task: Task
     has_own_schedule = False
-    uses_workers = True
-    has_pilot = True
-    uses_range_search = True
-    can_be_placed = True
+    uses_workers = uses_range_search = can_be_placed = has_pilot = True
 
     @property
     def name(self) -> str:
@@ -198,7 +196,8 @@ class TaskWorkload:
         return TaskWorkload(self.task.on(device))
 
     def own_device(self) -> torch.device:
-        return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
+        with isolated():
+            return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
 
     def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
         return least_seconds(self.task, contender, schedule, seed)
@@ -247,7 +246,8 @@ class TaskWorkload:
         return self.task.measured_as(split)
 
     def state_bytes(self, contender: Contender) -> int:
-        return contender.state_bytes(self.task.make_model(0), self.task.roles)
+        with isolated():
+            return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch and not self.has_full_batch:
@@ -299,15 +299,9 @@ class FunctionWorkload:
     """A training function: its model and data are hidden; the reports it makes stand for its steps."""
 
     function: TrainingFunction
-    roles = None
-    optimum = None
-    has_full_batch = False
-    has_own_metric = False
-    has_own_schedule = True
-    uses_workers = True
-    has_pilot = False
-    uses_range_search = False
-    passes = 1
+    roles = optimum = None
+    has_full_batch = has_own_metric = uses_range_search = has_pilot = False
+    has_own_schedule, passes = True, 1
 
     @property
     def name(self) -> str:
@@ -320,6 +314,10 @@ class FunctionWorkload:
     @property
     def can_be_placed(self) -> bool:
         return self.function.is_told_device
+
+    @property
+    def uses_workers(self) -> bool:
+        return devices.available() == [devices.CPU]  # it may use an accelerator, which is for one process
 
     @property
     def device(self) -> torch.device:
