@@ -10,13 +10,16 @@ from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
 from thalweg.rules import Range
 
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
 GOOD_RATE_MARGIN = 0.1  # a learning rate is good if its loss is at most this share above the best
+COMPARING_STAGES = ("race", "final", "search")  # the latest first
 _EDGE = 0.05  # a setting within this share of its range from an end lies at that end
 
 
@@ -173,17 +176,20 @@ def summarize(
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:
         if trial.contender == contender.name:
-            by_stage[trial.stage].append(trial)
-    raced = by_stage["race"]
-    measured = by_stage["value"] or raced
-    chosen = raced[0].settings
-    seeds = [trial.seed for trial in raced]
-    statuses = [trial.result.status for trial in raced]
+            by_stage.setdefault(trial.stage, []).append(trial)
+    setting = findings.chosen_settings.get(contender.name)
+    tried = _trials_of(setting, by_stage, plan)
+    compared = _latest(tried)
+    measured = tried["value"] or compared
+    chosen = compared[0].settings if compared else {}
+    statuses = [trial.result.status for trial in compared]
     studies: dict[int, list[TrialRecord]] = {}
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
+    untuned = by_stage["start"] or _latest(_trials_of(START, by_stage, plan))
+    recommended = by_stage["recommended"] or _latest(_trials_of(RECOMMENDED, by_stage, plan))
     ranges = contender.space | plan.ranges[contender.name]
-    worse_by = _worse_by_leader(raced, trials, plan, findings)
+    worse_by = _worse_by_leader(tried, trials, plan, findings)
     return Summary(
         name=contender.name,
         about=contender.about,
@@ -191,37 +197,81 @@ def summarize(
         searched=list(chosen),
         values=[measured_value(trial.result, plan) for trial in measured],
         value=_estimate_over_seeds(measured, plan),
-        untuned=_estimate_over_seeds(by_stage["start"], plan),
-        recommended=_estimate_over_seeds(by_stage["recommended"], plan) if by_stage["recommended"] else None,
+        untuned=_estimate_over_seeds(untuned, plan),
+        recommended=_estimate_over_seeds(recommended, plan) if recommended else None,
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
-        rank=_estimate(list(studies.values()), plan) if studies else None,
+        rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
         worse_by=worse_by,
         worse_by_text=plan.scale.worse_by_in_words(worse_by),
         metrics=_metrics(measured),
-        train_loss=median(loss_of(trial.result, "train") for trial in measured),
-        seeds=seeds,
+        train_loss=_median([loss_of(trial.result, "train") for trial in measured]),
+        seeds=[trial.seed for trial in compared],
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
-        missed=statuses.count("ok") - findings.race.completed[contender.name].count(True),
-        seconds=median(trial.result.seconds for trial in raced),
+        missed=sum(_has_missed(trial, plan) for trial in compared),
+        seconds=_median([trial.result.seconds for trial in measured or by_stage["search"]]),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
         line=contender.line_of_code(chosen),
-        at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, chosen),
+        at_edge=find_edges({name: ranges[name] for name in contender.remarkable if name in ranges}, chosen),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
     )
 
 
+def _trials_of(
+    setting: SettingId | None, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
+) -> dict[str, list[TrialRecord]]:
+    """The trials of one setting of a contender, by stage, without those that ended because the time was over."""
+    study = setting.study if setting is not None else -1
+    if isinstance(plan.design, SettingDesign):  # its trainings are stored beside those of the studies
+        study = plan.setting_study
+    return {
+        stage: [
+            trial
+            for trial in trials
+            if setting is not None
+            and (trial.study, trial.trial) == (study, setting.trial)
+            and trial.result.status != "stopped"
+        ]
+        for stage, trials in by_stage.items()
+    }
+
+
+def _latest(by_stage: Mapping[str, list[TrialRecord]]) -> list[TrialRecord]:
+    """The trials of the latest stage that compared a setting: the race, else the finals, else the search."""
+    return next((by_stage[stage] for stage in COMPARING_STAGES if by_stage[stage]), [])
+
+
+def _median(values: Sequence[float]) -> float:
+    return median(values) if values else math.nan
+
+
+def _has_missed(trial: TrialRecord, plan: ComparisonPlan) -> bool:
+    """True if a training ended and missed the target."""
+    if plan.target is None or trial.result.status != "ok":
+        return False
+    return not math.isfinite(plan.target.time_of(trial.result))
+
+
 def _worse_by_leader(
-    raced: Sequence[TrialRecord], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
+    tried: Mapping[str, Sequence[TrialRecord]],
+    trials: Sequence[TrialRecord],
+    plan: ComparisonPlan,
+    findings: Findings,
 ) -> float:
-    """The share by which the mean of raced trials is worse than the leader's, over the same seeds."""
-    seeds = {trial.seed for trial in raced}
-    leader = findings.race.remaining[0]
-    beside = [trial for trial in trials if trial.contender == leader and trial.stage == "race" and trial.seed in seeds]
-    return plan.scale.worse_by(fmean(unclipped_scores(raced, plan)), fmean(unclipped_scores(beside, plan)))
+    """By how much a chosen setting is worse than the leader's, over the seeds of the latest stage that both share."""
+    leader = findings.race.remaining[0] if findings.race.remaining else None
+    setting = findings.chosen_settings.get(leader) if leader is not None else None
+    for stage in COMPARING_STAGES:
+        all_of_leader = {stage: [trial for trial in trials if (trial.contender, trial.stage) == (leader, stage)]}
+        by_seed = {trial.seed: trial for trial in _trials_of(setting, all_of_leader, plan)[stage]}
+        pairs = [(trial, by_seed[trial.seed]) for trial in tried[stage] if trial.seed in by_seed]
+        if pairs:
+            scores = (fmean(unclipped_scores(column, plan)) for column in zip(*pairs, strict=True))
+            return plan.scale.worse_by(*scores)
+    return math.nan
 
 
 def _example_error(trials: Sequence[TrialRecord]) -> float:
@@ -239,7 +289,7 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
     lost = sum(not all(map(math.isfinite, group)) for group in values)
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
     scale, worst = plan.scale, plan.scale.worst
-    if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
+    if not any(trial.result.status == "ok" for group in groups for trial in group):  # nothing was measured
         return Estimate(worst, worst, worst, len(groups), lost, unimproved, scale.maximize)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
@@ -279,7 +329,7 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         for trial in searched
         if "lr" in trial.settings
     ]
-    if not rates or plan.design.pruned:
+    if not rates or any(trial.result.status in ("pruned", "stopped") for trial in searched):
         return None
     values = sorted((value for value, _ in rates), key=scale.cost)
     best = values[len(values) // 20]  # not the very best of many, which was lucky with its one seed
