@@ -268,7 +268,7 @@ def _create_record(
         replace(
             contender.describe(workload.roles),
             state_bytes=workload.state_bytes(contender),
-            searched=list(plan.draw_settings(contender, 0)[0]),
+            searched=list(plan.space_of(contender)),
         )
         for contender in contenders
     ]

@@ -145,6 +145,10 @@ class ScoreScale:
         """Return the value that has this score. For a mean of logarithms it is the geometric mean of the values."""
         return self.cost(score) if self.kind == "linear" else _exp(self.cost(score))
 
+    def possible(self, value: float) -> float:
+        """Return the nearest possible value: rates lie between 0 and 1, also the ends of their intervals."""
+        return min(max(value, 0.0), 1.0) if self.domain == "rate" else value
+
     def margin(self, leader: float, split: str = "test") -> float:
         """Return the difference in scores that is too small to matter beside a leader with this score.
 

@@ -42,7 +42,9 @@ def cautions(
 
 
 def _few_settings(record: ComparisonRecord) -> Iterator[str]:
-    trials = record.plan.design.draws
+    if record.plan.studies is None:  # an adaptive search has no fixed number of settings
+        return
+    trials = record.plan.studies.draws
     if trials == 1:
         yield "Only 1 setting was trained for each contender. A larger budget may change the best contender."
     elif trials < FEW_TRIALS:

@@ -293,7 +293,7 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
         return Estimate(worst, worst, worst, len(groups), lost, unimproved, scale.maximize)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
-    low, high = sorted((best_end, worst if lost else worst_end))
+    low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
     return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
 
 
