@@ -10,16 +10,16 @@ from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
-from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
+from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
 
+VALUE_STAGES = ("value", "race", "final", "search")  # that may measure a chosen setting, the best measurement first
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
 GOOD_RATE_MARGIN = 0.1  # a learning rate is good if its loss is at most this share above the best
-COMPARING_STAGES = ("race", "final", "search")  # the latest first
 _EDGE = 0.05  # a setting within this share of its range from an end lies at that end
 
 
@@ -103,8 +103,8 @@ class Summary:
         searched: The names of the settings that were searched.
         values: The measured losses, or times to the target, behind ``value``.
         value: The estimate of what the chosen settings reach: over the seeds of the race, or for the recommended
-            contender over seeds that nothing else used.
-        untuned: The same for the contender's defaults.
+            contender over seeds that nothing else used (``value_stage``).
+        untuned: The same for the contender's defaults. None if they were not trained.
         recommended: The same for thalweg's settings to start from. None if there are none.
         example_error: The standard error of one training's test loss over the test examples. No number of seeds
             makes it smaller. Not a number if the test examples are unknown.
@@ -113,7 +113,7 @@ class Summary:
         worse_by: By how much it is worse than the leader of the race, over the same seeds: a share of the leader's
             value, or a difference (``ScoreScale.worse_by``).
         train_loss: The median final training loss.
-        seeds: The seeds of the race.
+        seeds: The seeds of the race; without a race, of ``value``.
         diverged: Seeds of the race that diverged.
         failed: Seeds of the race that raised an error.
         missed: Seeds of the race that missed the target.
@@ -126,6 +126,8 @@ class Summary:
             None if it is unknown.
         trials: All its trials, by stage.
         worse_by_text: ``worse_by`` as text.
+        value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
+            training has ended.
         metrics: The means of the further numbers that were recorded, over the seeds of ``value``, by name.
     """
 
@@ -135,7 +137,7 @@ class Summary:
     searched: list[str]
     values: list[float]
     value: Estimate
-    untuned: Estimate
+    untuned: Estimate | None
     recommended: Estimate | None
     example_error: float
     rank: Estimate | None
@@ -154,6 +156,7 @@ class Summary:
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
     worse_by_text: str = "–"
+    value_stage: str = "race"
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
     @property
@@ -176,101 +179,109 @@ def summarize(
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:
         if trial.contender == contender.name:
-            by_stage.setdefault(trial.stage, []).append(trial)
+            by_stage[trial.stage].append(trial)
+    is_unended = findings.race.settled == "unended"
     setting = findings.chosen_settings.get(contender.name)
-    tried = _trials_of(setting, by_stage, plan)
-    compared = _latest(tried)
-    measured = tried["value"] or compared
-    chosen = compared[0].settings if compared else {}
-    statuses = [trial.result.status for trial in compared]
+    chosen = _chosen_trials(by_stage, setting, plan, with_stopped=is_unended)
+    value_stage = next((stage for stage in VALUE_STAGES if chosen[stage]), "")
+    measured = chosen[value_stage] if value_stage else []
+    raced = chosen["race"] or measured
+    settings = next((trial.settings for stage in VALUE_STAGES for trial in chosen[stage]), {})
+    seeds = [trial.seed for trial in raced]
+    statuses = [trial.result.status for trial in raced]
+    completed = [not is_unended and trial_score(trial, plan).completed for trial in raced]
     studies: dict[int, list[TrialRecord]] = {}
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
-    untuned = by_stage["start"] or _latest(_trials_of(START, by_stage, plan))
-    recommended = by_stage["recommended"] or _latest(_trials_of(RECOMMENDED, by_stage, plan))
-    ranges = contender.space | plan.ranges[contender.name]
-    worse_by = _worse_by_leader(tried, trials, plan, findings)
+    ranges = contender.space | plan.ranges.get(contender.name, {})
+    worse_by = _worse_by_leader(chosen, trials, plan, findings)
     return Summary(
         name=contender.name,
         about=contender.about,
-        settings={**contender.start, **chosen},
-        searched=list(chosen),
+        settings={**contender.start, **settings},
+        searched=list(settings),
         values=[measured_value(trial.result, plan) for trial in measured],
         value=_estimate_over_seeds(measured, plan),
-        untuned=_estimate_over_seeds(untuned, plan),
-        recommended=_estimate_over_seeds(recommended, plan) if recommended else None,
+        untuned=_estimate_of_start(by_stage, "start", START, plan),
+        recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
         rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
         worse_by=worse_by,
         worse_by_text=plan.scale.worse_by_in_words(worse_by),
         metrics=_metrics(measured),
-        train_loss=_median([loss_of(trial.result, "train") for trial in measured]),
-        seeds=[trial.seed for trial in compared],
+        train_loss=median([loss_of(trial.result, "train") for trial in measured] or [math.nan]),
+        seeds=seeds,
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
-        missed=sum(_has_missed(trial, plan) for trial in compared),
-        seconds=_median([trial.result.seconds for trial in measured or by_stage["search"]]),
+        missed=statuses.count("ok") - completed.count(True),
+        seconds=median([trial.result.seconds for trial in raced] or [math.nan]),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line=contender.line_of_code(chosen),
-        at_edge=find_edges({name: ranges[name] for name in contender.remarkable if name in ranges}, chosen),
+        line=contender.line_of_code(settings),
+        at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, settings),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
+        value_stage=value_stage,
     )
 
 
-def _trials_of(
-    setting: SettingId | None, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
+def _chosen_trials(
+    by_stage: Mapping[str, Sequence[TrialRecord]],
+    setting: SettingId | None,
+    plan: ComparisonPlan,
+    *,
+    with_stopped: bool = False,
 ) -> dict[str, list[TrialRecord]]:
-    """The trials of one setting of a contender, by stage, without those that ended because the time was over."""
-    study = setting.study if setting is not None else -1
-    if isinstance(plan.design, SettingDesign):  # its trainings are stored beside those of the studies
-        study = plan.setting_study
+    """The trials of a contender at its chosen setting, by stage."""
+    if isinstance(plan.design, Design):
+        wanted = None if setting is None else (setting.study, setting.trial)
+    else:
+        wanted = None if setting is None else (plan.setting_study, setting.trial)
     return {
         stage: [
             trial
-            for trial in trials
-            if setting is not None
-            and (trial.study, trial.trial) == (study, setting.trial)
-            and trial.result.status != "stopped"
+            for trial in by_stage[stage]
+            if (trial.study, trial.trial) == wanted and (with_stopped or trial.result.status != "stopped")
         ]
-        for stage, trials in by_stage.items()
+        for stage in VALUE_STAGES
     }
 
 
-def _latest(by_stage: Mapping[str, list[TrialRecord]]) -> list[TrialRecord]:
-    """The trials of the latest stage that compared a setting: the race, else the finals, else the search."""
-    return next((by_stage[stage] for stage in COMPARING_STAGES if by_stage[stage]), [])
-
-
-def _median(values: Sequence[float]) -> float:
-    return median(values) if values else math.nan
-
-
-def _has_missed(trial: TrialRecord, plan: ComparisonPlan) -> bool:
-    """True if a training ended and missed the target."""
-    if plan.target is None or trial.result.status != "ok":
-        return False
-    return not math.isfinite(plan.target.time_of(trial.result))
+def _estimate_of_start(
+    by_stage: Mapping[str, Sequence[TrialRecord]], stage: str, setting: SettingId, plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of untuned settings: of their own stage, or of the latest one of an adaptive search."""
+    if by_stage[stage]:
+        return _estimate_over_seeds(by_stage[stage], plan)
+    trials = _chosen_trials(by_stage, setting, plan)
+    measured = next((trials[stage] for stage in VALUE_STAGES[1:] if trials[stage]), None)
+    return None if measured is None else _estimate_over_seeds(measured, plan)
 
 
 def _worse_by_leader(
-    tried: Mapping[str, Sequence[TrialRecord]],
-    trials: Sequence[TrialRecord],
-    plan: ComparisonPlan,
-    findings: Findings,
+    chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> float:
-    """By how much a chosen setting is worse than the leader's, over the seeds of the latest stage that both share."""
-    leader = findings.race.remaining[0] if findings.race.remaining else None
-    setting = findings.chosen_settings.get(leader) if leader is not None else None
-    for stage in COMPARING_STAGES:
-        all_of_leader = {stage: [trial for trial in trials if (trial.contender, trial.stage) == (leader, stage)]}
-        by_seed = {trial.seed: trial for trial in _trials_of(setting, all_of_leader, plan)[stage]}
-        pairs = [(trial, by_seed[trial.seed]) for trial in tried[stage] if trial.seed in by_seed]
-        if pairs:
-            scores = (fmean(unclipped_scores(column, plan)) for column in zip(*pairs, strict=True))
-            return plan.scale.worse_by(*scores)
+    """By how much the mean is worse than the leader's, over seeds that both have: of the race, the finals, the search.
+
+    Not a number if they share no seed.
+    """
+    leader = next(iter(findings.race.remaining), None)
+    if leader is None:
+        return math.nan
+    by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
+    for trial in trials:
+        if trial.contender == leader:
+            by_stage[trial.stage].append(trial)
+    of_leader = _chosen_trials(by_stage, findings.chosen_settings.get(leader), plan)
+    for stage in VALUE_STAGES[1:]:
+        seeds = {trial.seed for trial in chosen[stage]} & {trial.seed for trial in of_leader[stage]}
+        if seeds and not plan.is_provisional:
+            own, other = (
+                fmean(unclipped_scores([trial for trial in column[stage] if trial.seed in seeds], plan))
+                for column in (chosen, of_leader)
+            )
+            return plan.scale.worse_by(own, other)
     return math.nan
 
 
@@ -285,12 +296,12 @@ def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) ->
 
 def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> Estimate:
     """The estimate over groups of trials: one trial for each seed, or the evaluation trials of each study."""
+    scale, worst = plan.scale, plan.scale.worst
+    if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
+        return Estimate(worst, worst, worst, len(groups), len(groups), len(groups), scale.maximize)
     values = [[measured_value(trial.result, plan) for trial in group] for group in groups]
     lost = sum(not all(map(math.isfinite, group)) for group in values)
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
-    scale, worst = plan.scale, plan.scale.worst
-    if not any(trial.result.status == "ok" for group in groups for trial in group):  # nothing was measured
-        return Estimate(worst, worst, worst, len(groups), lost, unimproved, scale.maximize)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
     low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
@@ -329,7 +340,7 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         for trial in searched
         if "lr" in trial.settings
     ]
-    if not rates or any(trial.result.status in ("pruned", "stopped") for trial in searched):
+    if not rates or (plan.studies is not None and plan.studies.pruned):
         return None
     values = sorted((value for value, _ in rates), key=scale.cost)
     best = values[len(values) // 20]  # not the very best of many, which was lucky with its one seed
