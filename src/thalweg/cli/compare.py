@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from thalweg.cli.interrupts import sigterm_interrupts
 from thalweg.cli.output import example, json_option, print_json, stdout_console
 from thalweg.cli.suite import compare_suite
+from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,10 +58,10 @@ Words:
 )
 @click.option(
     "--budget",
-    help="A time for the whole comparison: 90s, 2m, 1h. Or for each contender: trials (16trials), trials in several "
-    "studies (8x24trials), optimizer steps (100000steps) or passes over the data (500passes). A study with less than "
-    "10 trials searches the learning rate only, with less than 25 also the momentum. "
-    "[default: 2m, or as long as the smallest comparison takes]",
+    help="A time for the whole comparison, which is used and kept: 90s, 2m, 1h. Or for each contender: trainings "
+    "(16trials), trials of several studies that rank the optimizers (8x24trials), optimizer steps (100000steps) or "
+    "passes over the data (500passes). A study with less than 10 trials searches the learning rate only, with less "
+    "than 25 also the momentum. [default: 2m]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
@@ -150,8 +152,8 @@ def compare(
     TASK is a built-in name (see `thalweg tasks`) or path/to/file.py:name, the name of a thalweg.Task or of a function
     train(make_optimizer, report).
 
-    Every finished training is stored. If interrupted, rerun the same command to resume. A finished comparison is
-    shown again without any training.
+    Every finished training is stored. Ctrl-C shows the best answer so far; rerun the same command to resume. A
+    finished comparison is shown again without any training.
 
     With --suite, a task that fails does not stop the other tasks. Its error is printed, and the exit code is 2.
     """
@@ -179,12 +181,22 @@ def compare(
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
-    finished = _run(task, names, out / "store.sqlite", options)
-    page = finished.report(out / "report.html")
+    try:
+        finished = _run(task, names, out / "store.sqlite", options)
+    except ComparisonInterrupted as interrupt:
+        if interrupt.result is not None:
+            _show(interrupt.result, out / "report.html", as_json=as_json)
+        raise
+    _show(finished, out / "report.html", as_json=as_json)
+
+
+def _show(result: "Comparison", page: Path, *, as_json: bool) -> None:
+    """Write the report, and print the results."""
+    page = result.report(page)
     if as_json:
-        print_json(finished.to_json() | {"report": str(page)})
+        print_json(result.to_json() | {"report": str(page)})
     else:
-        print_comparison(finished)
+        print_comparison(result)
         click.echo(f"Report: {page}")
 
 
@@ -195,7 +207,7 @@ def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any
 
     was_run = False
     # Redirect task output to stderr; stdout carries results.
-    with progress_display() as show, contextlib.redirect_stdout(sys.stderr):
+    with progress_display() as show, contextlib.redirect_stdout(sys.stderr), sigterm_interrupts():
 
         def watch(progress: comparison.Progress) -> None:
             nonlocal was_run
@@ -301,7 +313,7 @@ def _table_notes(comparison: "Comparison") -> list[str]:
     """Return the sentences below the table."""
     notes = []
     summaries = comparison.contenders
-    with_fresh_value = next((summary for summary in summaries if summary.trials["value"]), None)
+    with_fresh_value = next((summary for summary in summaries if summary.value_stage == "value"), None)
     if with_fresh_value is not None and len(summaries) > 1:
         notes.append(
             f"Worse by: measured on the seeds of the race. Value of {with_fresh_value.name}: measured on "

@@ -13,6 +13,7 @@ from thalweg import __version__
 from thalweg.cli.bench import bench
 from thalweg.cli.compare import compare
 from thalweg.cli.explain import explain
+from thalweg.cli.interrupts import RESUME, exit_code
 from thalweg.cli.list import list_
 from thalweg.cli.report import report
 from thalweg.cli.tasks import tasks
@@ -23,7 +24,8 @@ Exit codes:
   0    done
   1    a bug in thalweg: please report it
   2    bad input: the message on stderr says what to change
-  130  interrupted: rerun the same command to resume"""
+  130  interrupted (Ctrl-C): rerun the same command to resume
+  143  interrupted (SIGTERM): rerun the same command to resume"""
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -71,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         code = 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: finished trainings are stored. Rerun the same command to resume.", err=True)
-        code = 130
+        click.echo(RESUME, err=True)
+        code = exit_code()
     except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         sys.stderr.close()
         code = 0

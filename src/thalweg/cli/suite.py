@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from thalweg.cli.interrupts import sigterm_interrupts
 from thalweg.cli.output import print_json, stdout_console
+from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
     from thalweg.comparison import Suite, TaskProgress
@@ -21,13 +23,19 @@ def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *,
 
     tasks_run: set[str] = set()
     # Redirect task output to stderr; stdout carries results.
-    with progress_display() as show, contextlib.redirect_stdout(sys.stderr):
+    with progress_display() as show, contextlib.redirect_stdout(sys.stderr), sigterm_interrupts():
 
         def watch(event: "TaskProgress") -> None:
             tasks_run.add(event.task)
             show(event.progress, f"{event.task} ({event.number} of {event.tasks})")
 
-        suite = comparison.compare_suite(tasks, contenders, store=out, watch=watch, **options)
+        interrupt = None
+        try:
+            suite = comparison.compare_suite(tasks, contenders, store=out, watch=watch, **options)
+        except ComparisonInterrupted as error:
+            if error.result is None:
+                raise
+            suite, interrupt = error.result, error
     stored = [task for task in suite.comparisons if task not in tasks_run]
     if stored:
         click.echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
@@ -37,6 +45,8 @@ def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *,
     else:
         print_suite(suite)
         click.echo(f"Report: {page}")
+    if interrupt is not None:
+        raise interrupt
     if suite.failures:
         click.get_current_context().exit(2)
 

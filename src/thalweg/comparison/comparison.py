@@ -385,7 +385,7 @@ class Comparison:
         return {
             "task": self.record.workload.name,
             "metric": self.metric,
-            "maximize": self.plan.scale.maximize,
+            "maximize": self.plan.maximize,
             "scale": self.plan.scale.kind,
             "margin": terms_of(self.record, self.findings.race, self.contenders).margin,
             "result": self.record.workload.result,

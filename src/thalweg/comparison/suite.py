@@ -14,8 +14,10 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
+from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
-from thalweg.errors import SettingError, TaskError, ThalwegError
+from thalweg.comparison.results.scoring import trial_score
+from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
 
@@ -111,6 +113,10 @@ def compare_suite(
                 watch=watch_task,
                 **options,
             )
+        except ComparisonInterrupted as interrupt:
+            if interrupt.result is not None:
+                comparisons[name] = interrupt.result
+            raise ComparisonInterrupted(Suite(comparisons, failures) if comparisons else None) from interrupt
         except ThalwegError as error:
             failures[name] = error
             watch_task(Progress("", "", message=f"failed: {error}"))
@@ -210,14 +216,18 @@ class Suite:
     @cached_property
     def contenders(self) -> list[str]:
         """All contenders: those in the aggregate first, the nearest to the best of each task first."""
-        names = dict.fromkeys(name for comparison in self.comparisons.values() for name in comparison.plan.draws)
+        names = dict.fromkeys(name for comparison in self.comparisons.values() for name in comparison.plan.schedules)
         ranked = list(self.aggregate.ratio) if self.aggregate else []
         return ranked + [name for name in names if name not in ranked]
 
     @cached_property
     def _aggregated_tasks(self) -> list[str]:
         """The tasks that the aggregate covers: those in which a difference is a share of something."""
-        return [task for task, comparison in self.comparisons.items() if math.isfinite(_excess(comparison, 0.0))]
+        return [
+            task
+            for task, comparison in self.comparisons.items()
+            if _has_leader(comparison) and math.isfinite(_excess(comparison, 0.0))
+        ]
 
     @cached_property
     def aggregate(self) -> Aggregate | None:
@@ -242,13 +252,17 @@ class Suite:
     def left_out(self) -> list[str]:
         """The tasks and contenders that the aggregate does not cover, and why, in sentences."""
         sentences = [
-            f"{task} is not in the means and profiles: its best value is no better than the first, so there is no gain "
-            "to take a share of."
-            for task in self.comparisons
+            f"{task} is not in the means and profiles: {_why_left_out(comparison)}."
+            for task, comparison in self.comparisons.items()
             if task not in self._aggregated_tasks
         ]
+        sentences += [
+            f"{task}: {', '.join(names)} did not race. Compared by the best training of the search, which looks too good."
+            for task, comparison in self.comparisons.items()
+            if (names := [s.name for s in comparison.contenders if s.beside_leader and not s.raced])
+        ]
         for name in self.contenders if self._aggregated_tasks else []:
-            missed = [task for task in self._aggregated_tasks if name not in self.matrix[task]]
+            missed = [task for task in self._aggregated_tasks if name not in _runs(self.comparisons[task])]
             if missed:
                 sentences.append(
                     f"{name} is not in the means and profiles: it did not take part in {' and '.join(missed)}."
@@ -262,7 +276,7 @@ class Suite:
             return "There is no mean over all tasks. Each task has its own verdict."
         if len(self.contenders) == 1:
             return f"{self.contenders[0]} was tuned on {_tasks(len(self.comparisons))}."
-        wins = Counter(_leader(comparison) for comparison in self.comparisons.values()).most_common()
+        wins = Counter(map(_leader, filter(_has_leader, self.comparisons.values()))).most_common()
         best = f"Best mean: {', '.join(f'{name} on {_tasks(count)}' for name, count in wins)}."
         first, *following = self.aggregate.ratio
         if len(wins) == 1 and first == wins[0][0]:  # it is its own reference: its mean says nothing
@@ -328,12 +342,30 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
+def _has_leader(comparison: Comparison) -> bool:
+    """Return True if a training has ended, so that one contender is ahead."""
+    return bool(comparison.contenders) and bool(comparison.contenders[0].beside_leader)
+
+
 def _leader(comparison: Comparison) -> str:
     return comparison.findings.race.remaining[0]
 
 
 def _leader_mean(comparison: Comparison) -> float:
-    return fmean(comparison.findings.race.scores[_leader(comparison)])
+    return fmean(trial_score(trial, comparison.plan).evaluation_score for _, trial in _leaders_pairs(comparison))
+
+
+def _leaders_pairs(comparison: Comparison) -> list[tuple[TrialRecord, TrialRecord]]:
+    leader = _leader(comparison)
+    return next(summary.beside_leader for summary in comparison.contenders if summary.name == leader)
+
+
+def _why_left_out(comparison: Comparison) -> str:
+    if not _has_leader(comparison):
+        return "no training has ended"
+    if comparison.plan.scale.domain == "real":
+        return "its best value is no better than the first, so there is no gain to take a share of"
+    return "its best value is 0, so there is no ratio to it"
 
 
 def _excess(comparison: Comparison, difference: float) -> float:
@@ -347,7 +379,7 @@ def _standings(comparison: Comparison) -> dict[str, Standing]:
             worse_by=summary.worse_by,
             lost=summary.lost,
             seeds=len(summary.seeds),
-            best=summary.name == _leader(comparison),
+            best=_has_leader(comparison) and summary.name == _leader(comparison),
             tied=summary.name in comparison.verdict.tied,
             worse_by_text=worse(summary.worse_by) if comparison.plan.scale.worse_by_is_share else summary.worse_by_text,
         )
@@ -364,15 +396,20 @@ class _TaskRuns:
 
 
 def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
-    race = comparison.findings.race
-    leader = race.scores[_leader(comparison)]
+    plan = comparison.plan
+
+    def excess(pair: tuple[TrialRecord, TrialRecord]) -> float:
+        own, leaders = (trial_score(trial, plan).evaluation_score for trial in pair)
+        return _excess(comparison, own - leaders)
+
     return {
-        name: _TaskRuns(
-            # A contender that was dropped early has fewer seeds: the first of the leader's.
-            excess=[_excess(comparison, score - best) for score, best in zip(scores, leader, strict=False)],
-            lost=[not completed for completed in race.completed[name]],
+        summary.name: _TaskRuns(
+            # A contender that was dropped early has fewer seeds than the leader.
+            excess=[excess(pair) for pair in summary.beside_leader],
+            lost=[not trial_score(trial, plan).completed for trial, _ in summary.beside_leader],
         )
-        for name, scores in race.scores.items()
+        for summary in comparison.contenders
+        if summary.beside_leader
     }
 
 

@@ -168,7 +168,7 @@ def learning_curve_chart(
     If the optimum is known, the chart shows distances to it.
     """
     worst = -math.inf if maximize else math.inf
-    curves = {summary.name: _quartiles(summary.trials["race"], split, optimum, worst) for summary in summaries}
+    curves = {summary.name: _quartiles(summary.raced, split, optimum, worst) for summary in summaries if summary.raced}
 
     def draw(axes: Axes) -> None:
         values: list[float] = []

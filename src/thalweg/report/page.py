@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
 from thalweg.comparison.results.terms import name_of_measure
 from thalweg.comparison.training.workload_record import SPLITS
@@ -80,7 +81,9 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "verdict": verdict,
         "code": comparison.code,
         "leader": summaries[0].name,
-        "design": plan.design,
+        "design": plan.studies,
+        "setting_design": plan.design if isinstance(plan.design, SettingDesign) else None,
+        "evidence": comparison.findings.evidence,
         "schedule": _common_schedule(comparison),
         "optimum": plan.optimum,
         "rows": [_table_row(comparison, summary) for summary in summaries],
@@ -89,10 +92,10 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "cautions": comparison.cautions,
         "half_sample_check": comparison.half_sample_check,
         # The contender whose value comes from seeds that no other stage used.
-        "with_fresh_value": next((summary.name for summary in summaries if summary.trials["value"]), None),
+        "with_fresh_value": next((summary for summary in summaries if summary.value_stage == "value"), None),
         "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
-        "maximize": plan.scale.maximize,
+        "maximize": plan.maximize,
         "metrics": list(dict.fromkeys(name for summary in summaries for name in summary.metrics)),
         "measured": {split: name_of_measure(record, split) for split in SPLITS},
         "choices": _choices(comparison),
@@ -122,7 +125,7 @@ def _choices(comparison: Comparison) -> str:
     if chosen != evaluated:
         start = f"The {chosen} chose, the {evaluated} evaluates"
     scale = "by the ratios of values" if plan.scale.kind == "log" else "by the differences of values"
-    better = "higher" if plan.scale.maximize else "lower"
+    better = "higher" if plan.maximize else "lower"
     counted = " Each training counts at its best validation." if record.workload.result == "best" else ""
     return f"{start}; {better} is better. Scores are compared {scale}.{counted}"
 
@@ -151,7 +154,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
         "lost_seeds": summary.lost,
-        "lost_settings": sum(entry.result.status not in ("ok", "pruned") for entry in searched),
+        "lost_settings": sum(entry.result.status not in ("ok", "pruned", "stopped") for entry in searched),
         "num_settings": len(searched),
         "seconds": summary.seconds,
         "worse_by": summary.worse_by_text,
@@ -182,7 +185,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     # A time to a target has no optimum, even if the loss has.
     value_optimum = plan.optimum if plan.target is None else None
     value_label = comparison.metric + (above if plan.target is None else "")
-    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum, maximize=plan.scale.maximize)
+    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum, maximize=plan.maximize)
     searched_lr = [
         summary for summary in summaries if any("lr" in entry.settings for entry in summary.trials["search"])
     ]
@@ -203,7 +206,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
                 rate_label,
                 limits,
                 optimum=plan.optimum,
-                maximize=plan.scale.maximize,
+                maximize=plan.maximize,
             )
             for summary in searched_lr
             if limits
@@ -214,7 +217,7 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
 def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str) -> list[Markup]:
     """Return a chart for each split that has learning curves of its own."""
     summaries, plan = comparison.contenders, comparison.plan
-    runs = [entry.result.evaluations for summary in summaries for entry in summary.trials["race"]]
+    runs = [entry.result.evaluations for summary in summaries for entry in summary.raced]
     if not any(len(run) > 1 for run in runs):
         return []
     curves = []
@@ -229,6 +232,6 @@ def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str
         optimum = None
         if split == "train":
             label, optimum = f"{label}{above}", plan.optimum
-        maximize = plan.scale.maximize and split != "train"
+        maximize = plan.maximize and split != "train"
         curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum, maximize=maximize))
     return curves

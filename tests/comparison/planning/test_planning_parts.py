@@ -12,7 +12,6 @@ import torch
 from thalweg.comparison.planning import budget, seeds
 from thalweg.comparison.planning.budget import Budget, as_text, ladder
 from thalweg.comparison.protocol.design import Design
-from thalweg.comparison.protocol.score_scale import scale_for
 from thalweg.errors import BudgetError
 from thalweg.tasks import seeded
 
@@ -89,21 +88,6 @@ def test_rungs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_questi
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1s"), (44.1, "45s"), (130, "3m"), (7000, "2h")])
 def test_times_are_rounded_up(seconds: float, text: str) -> None:
     assert as_text(seconds) == text
-
-
-def test_losses_are_compared_by_factors_and_own_metrics_as_they_are() -> None:
-    loss_scale = scale_for({"test": 2.0}, own_metric=False)
-    assert loss_scale.loss(loss_scale.score(0.5, "test")) == pytest.approx(0.5)
-    assert loss_scale.worse_by(loss_scale.score(0.55, "test"), loss_scale.score(0.5, "test")) == pytest.approx(0.1)
-    assert loss_scale.score(math.nan, "test") == loss_scale.score(1e9, "test") == loss_scale.score(2.0, "test")
-    assert math.isfinite(loss_scale.score(0.0, "test"))
-    metric_scale = scale_for({"test": 2.0}, own_metric=True)
-    assert (metric_scale.score(-1.0, "test"), metric_scale.loss(-1.0), metric_scale.margin(-2.0)) == (
-        -1.0,
-        -1.0,
-        pytest.approx(0.06),
-    )
-    assert scale_for({"train": 1.0, "test": 0.0}, own_metric=False).kind == "linear"
 
 
 def test_seeds_differ_by_purpose_and_index() -> None:

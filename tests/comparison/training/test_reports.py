@@ -165,7 +165,11 @@ def test_metrics_and_what_was_said_are_stored() -> None:
     store.add(record.id, trials)
     stored = [trial.result for trial in store.trials(record.id)]
     for before, after in zip(results, stored, strict=True):
-        assert (after.counted, after.maximize, after.metric_name) == (before.counted, before.maximize, before.metric_name)
+        assert (after.counted, after.maximize, after.metric_name) == (
+            before.counted,
+            before.maximize,
+            before.metric_name,
+        )
         assert (after.status, after.validation, after.test) == (before.status, before.validation, before.test)
         assert after.metrics.keys() == before.metrics.keys()
     assert stored[0].metrics["steps"] == 3.0

@@ -84,8 +84,10 @@ _LEFT: list[Any] = []
 
 def _leave_loaders_of_parent() -> None:
     """Forget the worker processes of the parent's DataLoaders, which a fork must neither read from nor end."""
+    from torch.utils.data import DataLoader
+
     for loader in gc.get_objects():
-        if type(loader).__module__.startswith("torch.utils.data") and getattr(loader, "_iterator", None) is not None:
+        if issubclass(type(loader), DataLoader) and loader._iterator is not None:  # proxies lie about their class
             _LEFT.append(loader._iterator)  # its end would end the processes
             loader._iterator = None
 

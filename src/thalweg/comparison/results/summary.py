@@ -125,6 +125,9 @@ class Summary:
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
+        beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
+            of the finals, else of the search.
+        raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
         worse_by_text: ``worse_by`` as text.
         value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
             training has ended.
@@ -157,6 +160,8 @@ class Summary:
     trials: dict[str, list[TrialRecord]]
     worse_by_text: str = "–"
     value_stage: str = "race"
+    raced: list[TrialRecord] = field(default_factory=list)
+    beside_leader: list[tuple[TrialRecord, TrialRecord]] = field(default_factory=list)
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
     @property
@@ -194,7 +199,8 @@ def summarize(
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
     ranges = contender.space | plan.ranges.get(contender.name, {})
-    worse_by = _worse_by_leader(chosen, trials, plan, findings)
+    beside_leader = _beside_leader(chosen, trials, plan, findings)
+    worse_by = _worse_by_leader(beside_leader, plan)
     return Summary(
         name=contender.name,
         about=contender.about,
@@ -223,6 +229,8 @@ def summarize(
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
         value_stage=value_stage,
+        raced=chosen["race"],
+        beside_leader=beside_leader,
     )
 
 
@@ -259,30 +267,30 @@ def _estimate_of_start(
     return None if measured is None else _estimate_over_seeds(measured, plan)
 
 
-def _worse_by_leader(
+def _beside_leader(
     chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
-) -> float:
-    """By how much the mean is worse than the leader's, over seeds that both have: of the race, the finals, the search.
-
-    Not a number if they share no seed.
-    """
+) -> list[tuple[TrialRecord, TrialRecord]]:
+    """The trials at a chosen setting with those of the leader from the same seeds, in the latest stage that has them."""
     leader = next(iter(findings.race.remaining), None)
-    if leader is None:
-        return math.nan
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:
         if trial.contender == leader:
             by_stage[trial.stage].append(trial)
-    of_leader = _chosen_trials(by_stage, findings.chosen_settings.get(leader), plan)
+    of_leader = _chosen_trials(by_stage, findings.chosen_settings.get(leader or ""), plan)
     for stage in VALUE_STAGES[1:]:
-        seeds = {trial.seed for trial in chosen[stage]} & {trial.seed for trial in of_leader[stage]}
-        if seeds and not plan.is_provisional:
-            own, other = (
-                fmean(unclipped_scores([trial for trial in column[stage] if trial.seed in seeds], plan))
-                for column in (chosen, of_leader)
-            )
-            return plan.scale.worse_by(own, other)
-    return math.nan
+        by_seed = {trial.seed: trial for trial in of_leader[stage]}
+        pairs = [(trial, by_seed[trial.seed]) for trial in chosen[stage] if trial.seed in by_seed]
+        if pairs:
+            return pairs
+    return []
+
+
+def _worse_by_leader(pairs: Sequence[tuple[TrialRecord, TrialRecord]], plan: ComparisonPlan) -> float:
+    """By how much the mean is worse than the leader's, over the same seeds. Not a number if they share none."""
+    if not pairs:
+        return math.nan
+    own, leaders = (fmean(unclipped_scores(column, plan)) for column in zip(*pairs, strict=True))
+    return plan.scale.worse_by(own, leaders)
 
 
 def _example_error(trials: Sequence[TrialRecord]) -> float:
