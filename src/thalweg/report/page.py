@@ -122,7 +122,9 @@ def _choices(comparison: Comparison) -> str:
     measured = {split: name_of_measure(record, split) for split in SPLITS}
     chosen, evaluated = measured[plan.selected_on], measured[plan.judged_on]
     start = f"The {chosen} chose and evaluates"
-    if chosen != evaluated:
+    if record.workload.is_function and plan.target is None:
+        start = f"The {chosen} chose; that reported as test evaluates, or the same one where there is none"
+    elif chosen != evaluated:
         start = f"The {chosen} chose, the {evaluated} evaluates"
     scale = "by the ratios of values" if plan.scale.kind == "log" else "by the differences of values"
     better = "higher" if plan.maximize else "lower"
