@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 import thalweg
+from thalweg.cli.compare import print_comparison
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.errors import SettingError, TaskError
 from thalweg.tasks import Splits, Task, TrainingFunction
@@ -269,6 +271,16 @@ def test_what_chose_and_what_evaluates_is_said_if_data_are_missing(data: Splits,
     assert (trial.test == pytest.approx(trial.validation)) == (data.test is None)
 
 
+def test_a_task_whose_best_counts_is_evaluated_on_the_way_in_every_stage() -> None:
+    comparison = thalweg.compare(line(Splits(*PARTS)), ["sgd"], budget="3trials", workers=1, result="best")
+    ended = [trial.result for trial in comparison.contenders[0].trials["search"] if trial.result.status == "ok"]
+    assert ended
+    for result in ended:
+        assert len(result.evaluations) >= 4
+        assert result.validation == min(evaluation.validation for evaluation in result.evaluations)
+        assert result.test == result.evaluations[result.counted].test
+
+
 def near(model: nn.Module, batch: Any) -> torch.Tensor:
     inputs, targets = batch
     return ((model(inputs) - targets).abs() < 0.5).float().mean()
@@ -302,3 +314,75 @@ def test_the_metrics_of_a_task_are_recorded_and_decide_nothing() -> None:
     assert 0 <= summary.metrics["near"].mean <= 1
     assert summary.value == without.contenders[0].value
     assert without.contenders[0].metrics == {}
+
+
+@pytest.fixture(scope="module")
+def classifier() -> thalweg.Comparison:
+    """A maximized value with a second number, from a function that reports nothing else."""
+
+    def train(make_optimizer: Any, report: Any) -> None:
+        far = distance(make_optimizer)
+        value = math.nan if far > 1.5 else 0.95 / (1 + far / 4)
+        report(value, test=value, maximize=True, metric_name="accuracy", recall=value / 2)
+
+    return compare(TrainingFunction(train=train, name="classifier"))
+
+
+def text_of(page: Path) -> str:
+    without_charts = re.sub(r"<svg.*?</svg>", " ", page.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without_charts))
+
+
+def test_the_page_shows_direction_name_and_further_numbers(classifier: thalweg.Comparison, tmp_path: Path) -> None:
+    page = text_of(classifier.report(tmp_path / "report.html"))
+    assert "Higher is better." in page
+    assert "Lower is better" not in page
+    assert "The accuracy chose;" in page
+    assert "higher is better. Scores are compared by the differences of values." in page
+    assert "recall Recorded beside the value, at the same seeds; it decides nothing." in page
+    assert f"{classifier.contenders[0].metrics['recall'].mean:#.3g}" in page
+    assert "reported value" not in page
+
+
+def test_the_terminal_shows_values_as_they_were_reported(
+    classifier: thalweg.Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_comparison(classifier)
+    shown = capsys.readouterr().out
+    assert shown.startswith("classifier: accuracy\n")
+    first, second = classifier.contenders
+    assert f"{first.value.mean:.4g}" in shown
+    assert second.worse_by_text in shown
+    assert "reported value" not in shown
+
+
+def test_lost_seeds_of_a_maximized_value_make_it_an_upper_bound() -> None:
+    def train(make_optimizer: Any, report: Any) -> None:
+        distance(make_optimizer)
+        report(0.9 if torch.rand(()) > 0.35 else math.nan, maximize=True)
+
+    summaries = compare(train, budget="30trials").contenders
+    lossy = [summary for summary in summaries if summary.value.lost and math.isfinite(summary.value.mean)]
+    assert lossy
+    for summary in lossy:
+        assert summary.value.bound == "≤ "
+        assert summary.value.low == -math.inf
+        assert summary.value.mean < 0.9
+
+
+def test_a_suite_compares_rates_rewards_and_losses() -> None:
+    tasks = [
+        function_of(lambda far: 0.95 / (1 + far / 4), maximize=True, name="rate"),
+        function_of(lambda far: -5.0 - far, maximize=True, name="reward"),
+        function_of(lambda far: max(0.0, far - 0.5), name="zero"),
+        function_of(lambda far: 2.0 + far, name="loss"),
+    ]
+    suite = thalweg.compare_suite(tasks, CONTENDERS, budget="6trials", workers=1)
+    assert suite.aggregate is not None
+    assert not suite.failures
+    assert min(ratio.mean for ratio in suite.aggregate.ratio.values()) >= 1.0
+    assert all(math.isfinite(ratio.mean) for ratio in suite.aggregate.ratio.values())
+    for task, standings in suite.matrix.items():
+        for standing in standings.values():
+            assert standing.worse_by_text.endswith("%") == (task == "loss"), (task, standing)
+    assert json.dumps(suite.to_json(), allow_nan=False)
