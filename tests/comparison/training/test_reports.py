@@ -158,6 +158,7 @@ def test_metrics_and_what_was_said_are_stored() -> None:
         result_of(reports, result="best", maximize=True),
         result_of(reports),
         result_of(lambda report: report(0.3)),
+        result_of(lambda report: report(0.3, recall=0.8)),
     ]
     store = Store(None)
     record = store.create("key", workload=WORKLOAD, contenders=[], plan=PLAN, environment={})
@@ -173,6 +174,7 @@ def test_metrics_and_what_was_said_are_stored() -> None:
         assert (after.status, after.validation, after.test) == (before.status, before.validation, before.test)
         assert after.metrics.keys() == before.metrics.keys()
     assert stored[0].metrics["steps"] == 3.0
+    assert stored[3].metrics == {"recall": 0.8}
     assert math.isnan(stored[0].metrics["loss"])
     assert [evaluation.test for evaluation in stored[1].evaluations][1] == 0.6
 
