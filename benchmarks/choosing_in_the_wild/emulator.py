@@ -83,9 +83,7 @@ class _Surface:
         ripple = (0.3 / self._scale) ** 2
         fits = []
         for length in LENGTHS:
-            lengths = np.array(
-                [length if name == "lr" else OTHER_LENGTHS[space.orders[name]] for name in self._names]
-            )
+            lengths = np.array([length if name == "lr" else OTHER_LENGTHS[space.orders[name]] for name in self._names])
             covariance = _matern(places / lengths, places / lengths) + ripple * np.eye(len(values))
             factor = cho_factor(covariance, lower=True)
             weights = cho_solve(factor, values)

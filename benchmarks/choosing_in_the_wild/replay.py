@@ -93,7 +93,9 @@ class Source:
     def propose(self, count: int) -> list[TrialRequest]:
         """Return proposals of the model, and keep their settings."""
         tried = [
-            Tried(request.contender, request.trial, self.settings[request.contender, request.trial], score.selection_score)
+            Tried(
+                request.contender, request.trial, self.settings[request.contender, request.trial], score.selection_score
+            )
             for request, score in self.scores.items()
             if request.stage == "search"
         ]

@@ -12,6 +12,8 @@ from thalweg.comparison.comparison import Comparison, compare  # noqa: E402
 from thalweg.comparison.contenders.contender import Contender  # noqa: E402
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT  # noqa: E402
 from thalweg.comparison.contenders.parsing import parse, split_list  # noqa: E402
+from thalweg.comparison.presentation.callbacks import CsvLog, TensorBoardLog  # noqa: E402
+from thalweg.comparison.presentation.trial_table import TrialTable  # noqa: E402
 from thalweg.comparison.progress import Progress  # noqa: E402
 from thalweg.comparison.results.store import Store  # noqa: E402
 from thalweg.comparison.results.verdict import Verdict  # noqa: E402
@@ -22,10 +24,13 @@ __all__ = [
     "DEFAULT",
     "Comparison",
     "Contender",
+    "CsvLog",
     "Progress",
     "Store",
     "Suite",
     "TaskProgress",
+    "TensorBoardLog",
+    "TrialTable",
     "Verdict",
     "compare",
     "compare_suite",

@@ -58,7 +58,6 @@ class SettingSource:
         self._speed = Speed(
             predicted_s=sum(mode.seconds(mode.members) / mode.members for mode in modes) / len(modes),
             predicted_latency_s=self._plan.num_workers * max(mode.seconds(1) for mode in modes),
-            capacity=self.capacity,
         )
 
     @property
@@ -101,11 +100,26 @@ class SettingSource:
             return
         start_s, left_s = clock.read(), clock.left_s
         stop_at_s = None if left_s is None or share == 1.0 else start_s + share * left_s
+        is_cold = not self._runner.has_trained
         self._runner.train(
             trainings, pruning=self._pruning(), stop_at_s=stop_at_s, keep_stopped=share < 1.0 or not self._used
         )
         whole = sum(self._share_done(self._runner.trials[each.key]) for each in missing if self._is_stored(each))
-        self._speed.add_batch(clock.read() - start_s, len(missing), whole)
+        predicted_s = self._runner.predicted_s(missing) * whole / len(missing)
+        self._speed.add_batch(clock.read() - start_s, predicted_s=predicted_s, is_cold=is_cold)
+
+    def run_starting_points(self) -> float:
+        """Train the starting points of all contenders, as far as the time goes.
+
+        Returns:
+            The number of trainings that the budget pays for in all: those of the search so far, and what is left.
+        """
+        requests = self.propose(len(self._spaces))
+        for start in range(0, len(requests), self.capacity):
+            self.run_trials(requests[start : start + self.capacity])
+        done = len(self._used)
+        self._used = []  # they are handed out again
+        return done + self._trainings_in_time()
 
     def _pruning(self) -> Pruning | None:
         """How hopeless trainings of the search are stopped; None in later stages, and for populations and targets."""
@@ -125,10 +139,6 @@ class SettingSource:
             return HopelessRungs.after(split, completed, steps, maximize=maximize)
 
         return Pruning(lambda training: training.key, rungs)  # each training is a job of its own
-
-    def plan_is_complete(self) -> None:
-        """Take over the times of a plan that is no longer provisional."""
-        self._set_speed()
 
     # --- the search -------------------------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ def test_a_full_batch_is_refused_where_there_is_none() -> None:
     loss = thalweg.supervised(nn.functional.mse_loss)
     loaded = as_workload(thalweg.Task(model=lambda: nn.Linear(1, 1), loss=loss, data=loaders))
     assert not loaded.has_full_batch
-    for workload, got in ((loaded, "got a DataLoader"), (FUNCTION, "the function makes its own batches")):
+    for workload, got in ((loaded, "got a DataLoader"), (FUNCTION, "a function that makes its own batches")):
         with pytest.raises(TaskError, match=got):
             workload.training_schedule(CONTENDERS["gd"], "linear")
 

@@ -26,7 +26,7 @@ from thalweg.comparison.processes.serving import Reply, Target, serve
 from thalweg.comparison.processes.stopping import interrupts_delayed
 from thalweg.engine.core import devices
 from thalweg.tasks.catalogue import FILE_MODULE
-from thalweg.tasks.task import is_users_file
+from thalweg.tasks.user_code import is_users_file
 
 _NAME = "thalweg-worker"
 # Names of threads that hold no lock that a fork needs: ours, and those of multiprocessing's queues.

@@ -139,7 +139,9 @@ class SettingDesign:
         """
         rules = next(rules for least, rules in reversed(_SETTING_DESIGNS) if trainings >= least or not least)
         is_alone = num_contenders < 2
-        return replace(rules, racers=0, race=()) if is_alone else replace(rules, racers=min(rules.racers, num_contenders))
+        return (
+            replace(rules, racers=0, race=()) if is_alone else replace(rules, racers=min(rules.racers, num_contenders))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the design as plain dicts and lists, for the store."""

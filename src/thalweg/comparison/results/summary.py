@@ -1,7 +1,7 @@
 """Summary: the results of each contender, from stored trials. Nothing is trained here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
 VALUE_STAGES = ("value", "race", "final", "search")  # that may measure a chosen setting, the best measurement first
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
@@ -92,8 +93,8 @@ class RangeEdge:
     limit: float
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Described):
     """The results of one contender.
 
     Attributes:
@@ -164,6 +165,12 @@ class Summary:
     beside_leader: list[tuple[TrialRecord, TrialRecord]] = field(default_factory=list)
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
+    def _describe(self) -> str:
+        value = self.value
+        interval = f" ({value.low:.4g} to {value.high:.4g}, {value.count} seeds)" if math.isfinite(value.high) else ""
+        settings = ", ".join(f"{name}={self.settings[name]}" for name in self.searched) or "no setting searched"
+        return f"Summary of {self.name}: {value.bound}{value.mean:.4g}{interval}, {settings}, {self.lost} seeds lost"
+
     @property
     def lost(self) -> int:
         """The seeds of the race that were lost: diverged, failed, or missed the target."""
@@ -207,7 +214,7 @@ def summarize(
         settings={**contender.start, **settings},
         searched=list(settings),
         values=[measured_value(trial.result, plan) for trial in measured],
-        value=_estimate_over_seeds(measured, plan),
+        value=estimate_over_seeds(measured, plan),
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
@@ -232,6 +239,19 @@ def summarize(
         raced=chosen["race"],
         beside_leader=beside_leader,
     )
+
+
+def in_order_of_value(summaries: Iterable[Summary]) -> list[Summary]:
+    """Return summaries in order of value: the leader, which comes first, then by seeds, and by the difference from it.
+
+    Contenders with as many seeds are compared over the same seeds, so this is the order of their values.
+    """
+    leader, *rivals = summaries
+
+    def place(summary: Summary) -> tuple[int, float]:
+        return -len(summary.beside_leader), summary.worse_by if math.isfinite(summary.worse_by) else math.inf
+
+    return [leader, *sorted(rivals, key=place)]
 
 
 def _chosen_trials(
@@ -261,16 +281,16 @@ def _estimate_of_start(
 ) -> Estimate | None:
     """The estimate of untuned settings: of their own stage, or of the latest one of an adaptive search."""
     if by_stage[stage]:
-        return _estimate_over_seeds(by_stage[stage], plan)
+        return estimate_over_seeds(by_stage[stage], plan)
     trials = _chosen_trials(by_stage, setting, plan)
     measured = next((trials[stage] for stage in VALUE_STAGES[1:] if trials[stage]), None)
-    return None if measured is None else _estimate_over_seeds(measured, plan)
+    return None if measured is None else estimate_over_seeds(measured, plan)
 
 
 def _beside_leader(
     chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> list[tuple[TrialRecord, TrialRecord]]:
-    """The trials at a chosen setting with those of the leader from the same seeds, in the latest stage that has them."""
+    """The trials at a chosen setting with the leader's from the same seeds, in the latest stage that has them."""
     leader = next(iter(findings.race.remaining), None)
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:
@@ -298,7 +318,8 @@ def _example_error(trials: Sequence[TrialRecord]) -> float:
     return fmean(errors) if errors else math.nan
 
 
-def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+def estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+    """Return the estimate of trainings of one setting, one for each seed."""
     return _estimate([[trial] for trial in trials], plan)
 
 

@@ -1,5 +1,6 @@
 """Terms: the words for the quantities of one comparison, which the sentences of its verdict are made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -8,6 +9,8 @@ from thalweg.comparison.protocol.race import Race
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Estimate, Summary
 from thalweg.tasks.measurement import with_article
+
+TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,21 @@ class Terms:
 def percent(share: float) -> str:
     """Return a share as a whole percentage: ``5 %``."""
     return f"{share:.0%}".replace("%", " %")
+
+
+def worse(share: float) -> str:
+    """Return the share by which a value is worse, as text.
+
+    Args:
+        share: The share of the best value.
+
+    Example:
+        >>> worse(0.031), worse(11.0)
+        ('3.1 %', '12x')
+    """
+    if not math.isfinite(share):
+        return "–"
+    return f"{1 + share:.3g}x" if share >= TENFOLD else f"{round(100 * share, 1) + 0.0:.1f} %"  # never -0.0
 
 
 def name_of_measure(record: ComparisonRecord, split: str) -> str:

@@ -104,7 +104,7 @@ class HopelessRungs(Rungs):
         # Beside the best of hardly more than themselves nothing is hopeless.
         models = sorted(curves, key=lambda curve: sign * curve[max(curve)])[:count] if len(curves) > count else []
         points = {step for curve in models for step in curve if FIRST_STOP * max(curve) <= step < max(curve)}
-        return cls(split, {step: () for step in sorted(points | set(steps))}, maximize, tuple(models))
+        return cls(split, dict.fromkeys(sorted(points | set(steps)), ()), maximize, tuple(models))
 
     def survivors(self, step: int, losses: Sequence[float]) -> list[int]:
         """Return the indices of the trainings that are not hopeless.

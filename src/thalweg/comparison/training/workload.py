@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -29,6 +30,7 @@ from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
+from thalweg.tasks.user_code import task_error
 
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
 
@@ -251,10 +253,9 @@ class TaskWorkload:
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch and not self.has_full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "got a DataLoader"))
-        passes = self.task.passes
-        steps = passes * self.task.batches_per_pass(full_batch=contender.full_batch)
-        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, passes))
+            raise _no_full_batch(self.name, contender, "a DataLoader", self.task.line_of("data"))
+        steps = self.task.passes * self.task.batches_per_pass(full_batch=contender.full_batch)
+        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, self.task.passes))
         return TrainingSchedule(steps, contender.schedule or schedule, evaluations)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
@@ -291,7 +292,8 @@ class TaskWorkload:
         ) -> list[TrainingResult]:
             return run_trials(self.task, contenders, trials, schedule, report_share, rungs, stop_at_s)
 
-        return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
+        device, where = self.device, partial(self.task.line_of, "loss")
+        return isolate_failures(train_together, contenders, trials, report_share, rungs, device, where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -354,7 +356,7 @@ class FunctionWorkload:
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "and the function makes its own batches"))
+            raise _no_full_batch(self.name, contender, "a function that makes its own batches", self.function.line)
         return TrainingSchedule(steps=1, schedule="constant", num_evaluations=1)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
@@ -400,5 +402,6 @@ def as_workload(task: Task | TrainingFunction) -> Workload:
     return FunctionWorkload(task) if isinstance(task, TrainingFunction) else TaskWorkload(task)
 
 
-def _no_full_batch(name: str, contender: Contender, got: str) -> str:
-    return f"{name}: {contender.name} needs all training data in one batch, {got}. Leave it out, or use sgd."
+def _no_full_batch(name: str, contender: Contender, got: str, line: str) -> TaskError:
+    needs = f"{contender.name} needs all training data in one batch"
+    return task_error(name, needs, got, "Leave it out, or use sgd.", where=line)
