@@ -35,8 +35,8 @@ def search(spaces: list[SearchSpace], truth: Truth, trainings: int, batch: int =
     by_name = {space.contender: space for space in spaces}
     tried: list[Tried] = []
     while len(tried) < trainings:
-        for proposal in propose_trials(spaces, tried, min(batch, trainings - len(tried)), seed=seed):
-            tried.append(Tried(*proposal, truth(by_name[proposal.contender], proposal.settings)))
+        proposals = propose_trials(spaces, tried, min(batch, trainings - len(tried)), seed=seed)
+        tried += [Tried(*each, truth(by_name[each.contender], each.settings)) for each in proposals]
     return tried
 
 
@@ -52,7 +52,9 @@ def test_starting_points_come_first_and_those_that_were_measured_lead() -> None:
 
 
 def test_a_contender_without_a_starting_point_gets_the_step_length_of_adam() -> None:
-    rate = {space.contender: space.anchor["lr"] for space in spaces_of("rmsprop", "lion", "nadam", "adam", "muon+adamw")}
+    rate = {
+        space.contender: space.anchor["lr"] for space in spaces_of("rmsprop", "lion", "nadam", "adam", "muon+adamw")
+    }
     assert rate["adam"] == 0.01
     assert 0.002 < rate["rmsprop"] < 0.01
     assert rate["lion"] == 0.004  # 40 times its default: a step of Lion is as long as its learning rate
@@ -201,7 +203,9 @@ def test_the_model_passes_near_its_points_and_knows_less_farther_away() -> None:
 
 def test_another_contender_is_expected_to_resemble() -> None:
     points = Points(np.array([[-1.0], [0.0], [1.0]]), np.zeros(3, dtype=int))
-    mean, covariance = Surrogate(points, [1.0, 0.0, 1.0], [1]).predict(Points(np.array([[0.0], [1.0]]), np.ones(2, int)))
+    mean, covariance = Surrogate(points, [1.0, 0.0, 1.0], [1]).predict(
+        Points(np.array([[0.0], [1.0]]), np.ones(2, int))
+    )
     assert mean[0] < mean[1] - 0.1
     assert covariance[0, 0] > 0.1 * np.var([1.0, 0.0, 1.0])
 
@@ -212,5 +216,3 @@ def test_bad_scores_are_drawn_together() -> None:
     assert 2.0 < scores[3] < 3.0
     assert scores[3] < scores[4] < 20.0
     assert compressed([1.0, 1.0, 1.0, 5.0]) == [1.0, 1.0, 1.0, 5.0]
-
-
