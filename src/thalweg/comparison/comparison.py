@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
@@ -28,12 +28,14 @@ from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.presentation.trial_table import TrialTable
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.protocol.score_scale import Margin
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions, softened
 from thalweg.comparison.results.environment import device_of, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
+from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
@@ -46,6 +48,7 @@ from thalweg.engine.core import devices
 from thalweg.errors import ComparisonInterrupted, SettingError, StoreError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
+from thalweg.tasks.measurement import RESULTS, SCALES
 
 
 @shows_progress
@@ -61,6 +64,10 @@ def compare(
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
+    scale: Literal["log", "linear"] | None = None,
+    margin: str | float | None = None,
+    prefer: Literal["best", "cheap"] = "best",
+    result: Literal["last", "best"] | None = None,
     control: bool = False,
     device: str | None = None,
     store: str | Path | Store | None = None,
@@ -91,8 +98,17 @@ def compare(
             duration.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
         refine: Let a model propose the second half of the settings of each study. Needs Optuna.
-        target: A validation loss (the training loss if the optimum is known). The time to this loss is compared instead
-            of the final loss.
+        target: A validation loss or metric (the training loss if the optimum is known). The time to this value is
+            compared instead of the final value.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. Defaults to that of the
+            task. Values of zero or below are always compared by their differences.
+        margin: The difference that is too small to matter: a share of the value (``"3%"``), or a difference in its unit
+            (``0.002``). Defaults to 3 %, or to 0.003 for values between 0 and 1 that are compared by differences, such
+            as accuracies.
+        prefer: ``"best"`` never recommends a contender that is shown to be worse. ``"cheap"`` recommends the cheapest
+            within the margin, even if it is shown to be worse by less than that.
+        result: The measurement of a training that counts: the ``"last"`` one, or that with the ``"best"`` validation.
+            Defaults to that of the task.
         control: Enter the first contender twice. The difference between the two shows the noise.
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
@@ -127,7 +143,10 @@ def compare(
     assert watch is not None, "shows_progress passes a function"
     allowed = check_request(budget, seed, schedule, workers)
     clock = Clock(allowed.seconds)
-    loaded = load(task) if isinstance(task, str) else as_task(task)
+    loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
+    tolerance = None if margin is None else Margin.parse(margin)
+    if prefer not in ("best", "cheap"):
+        raise SettingError(f"thalweg: prefer must be 'best' or 'cheap', got {prefer!r}.")
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
     entrants = _entrants(workload, contenders, control=control)
@@ -136,10 +155,22 @@ def compare(
     runner = CallbackRunner(callbacks, watch)
     store.listeners = (runner,)
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
+    options |= {name: value for name, value in (("margin", margin), ("prefer", prefer)) if value not in (None, "best")}
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
-    request = Request(allowed, seed, schedule, workers, prune, refine, target, timeout_s=check_timeout(timeout))
+    request = Request(
+        allowed,
+        seed,
+        schedule,
+        workers,
+        prune,
+        refine,
+        target,
+        margin=tolerance,
+        prefer=prefer,
+        timeout_s=check_timeout(timeout),
+    )
     try:
         record = store.find(key)
         if record is None:
@@ -154,6 +185,18 @@ def compare(
     finished = store.find(key)
     assert finished is not None
     return runner.finish(Comparison(store, finished))
+
+
+def _measured_as(
+    task: Task | TrainingFunction, scale: Literal["log", "linear"] | None, result: Literal["last", "best"] | None
+) -> Task | TrainingFunction:
+    """Return the task with the scale and the result that the user requests for this comparison."""
+    for name, value, known in (("scale", scale, SCALES), ("result", result, RESULTS)):
+        if value is not None and value not in known:
+            raise SettingError(f"thalweg: {name} must be {' or '.join(map(repr, known))}, got {value!r}.")
+    if scale is not None:
+        task = replace(task, scale=scale)
+    return task if result is None else replace(task, result=result)
 
 
 def _plan(
@@ -299,15 +342,16 @@ class Comparison:
                 "Run the same compare command again to resume it."
             )
         self.store = store
-        self.record = record
         self.parts = Parts()
+        self.record = record  # the trainings are found by its number
+        self.record = replace(record, plan=plan_covering(record.plan, self.trainings))
 
     __repr__ = overview.text_of
     _repr_html_ = overview.html_of
 
     @property
     def plan(self) -> ComparisonPlan:
-        """The plan, made before the first trial."""
+        """The plan, made before the first trial, with the scale that the measured values require."""
         return self.record.plan
 
     @cached_property
@@ -356,6 +400,11 @@ class Comparison:
     def metric(self) -> str:
         """The name of the values, such as ``test cross-entropy``."""
         return name_of_metric(self.record)
+
+    @property
+    def margin(self) -> str:
+        """The difference that is too small to matter, in words: ``3 %``, or ``0.003``."""
+        return terms_of(self.record, self.findings.race, self.contenders).margin
 
     @property
     def device(self) -> str:

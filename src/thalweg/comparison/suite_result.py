@@ -29,11 +29,12 @@ class Standing:
     """The result of one contender on one task.
 
     Attributes:
-        worse_by: The share by which it is worse than the best contender. Not a number if the best value is zero.
+        worse_by: By how much it is worse than the best contender: a share, or a difference (``Summary.worse_by``).
         lost: The seeds of the race that were lost.
         seeds: All its seeds of the race.
         best: True for the best contender.
         tied: True if it is not shown to be worse than the best.
+        worse_by_text: ``worse_by`` as text.
     """
 
     worse_by: float
@@ -41,6 +42,7 @@ class Standing:
     seeds: int
     best: bool
     tied: bool
+    worse_by_text: str = "–"
 
 
 class Suite:
@@ -78,11 +80,11 @@ class Suite:
 
     @cached_property
     def _aggregated_tasks(self) -> list[str]:
-        """The tasks that the aggregate covers: those whose best value is not zero, so that ratios to it exist."""
+        """The tasks that the aggregate covers: those in which a difference is a share of something."""
         return [
             task
             for task, comparison in self.comparisons.items()
-            if _has_leader(comparison) and math.isfinite(comparison.plan.scale.excess(0.0, _leader_mean(comparison)))
+            if _has_leader(comparison) and math.isfinite(_excess(comparison, 0.0))
         ]
 
     @cached_property
@@ -113,7 +115,7 @@ class Suite:
             if task not in self._aggregated_tasks
         ]
         sentences += [
-            f"{task}: {', '.join(names)} did not race. Compared by the best of the search, which looks too good."
+            f"{task}: {', '.join(names)} did not race. Trainings of the search, which look too good, compare them."
             for task, comparison in self.comparisons.items()
             if (names := [s.name for s in comparison.contenders if s.beside_leader and not s.raced])
         ]
@@ -217,10 +219,6 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
-def _why_left_out(comparison: Comparison) -> str:
-    return "its best value is 0, so there is no ratio to it" if _has_leader(comparison) else "no training has ended"
-
-
 def _has_leader(comparison: Comparison) -> bool:
     """Return True if a training has ended, so that one contender is ahead."""
     return bool(comparison.contenders) and bool(comparison.contenders[0].beside_leader)
@@ -239,6 +237,19 @@ def _leaders_pairs(comparison: Comparison) -> list[tuple[TrialRecord, TrialRecor
     return next(summary.beside_leader for summary in comparison.contenders if summary.name == leader)
 
 
+def _why_left_out(comparison: Comparison) -> str:
+    if not _has_leader(comparison):
+        return "no training has ended"
+    if comparison.plan.scale.domain == "real":
+        return "its best value is no better than the first, so there is no gain to take a share of"
+    return "its best value is 0, so there is no ratio to it"
+
+
+def _excess(comparison: Comparison, difference: float) -> float:
+    plan = comparison.plan
+    return plan.scale.excess(difference, _leader_mean(comparison), plan.judged_on)
+
+
 def _standings(comparison: Comparison) -> dict[str, Standing]:
     return {
         summary.name: Standing(
@@ -247,6 +258,7 @@ def _standings(comparison: Comparison) -> dict[str, Standing]:
             seeds=len(summary.seeds),
             best=_has_leader(comparison) and summary.name == _leader(comparison),
             tied=summary.name in comparison.verdict.tied,
+            worse_by_text=worse(summary.worse_by) if comparison.plan.scale.worse_by_is_share else summary.worse_by_text,
         )
         for summary in comparison.contenders
     }
@@ -261,11 +273,11 @@ class _TaskRuns:
 
 
 def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
-    plan, mean = comparison.plan, _leader_mean(comparison)
+    plan = comparison.plan
 
     def excess(pair: tuple[TrialRecord, TrialRecord]) -> float:
         own, leaders = (trial_score(trial, plan).evaluation_score for trial in pair)
-        return plan.scale.excess(own - leaders, mean)
+        return _excess(comparison, own - leaders)
 
     return {
         summary.name: _TaskRuns(

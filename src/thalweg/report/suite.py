@@ -55,7 +55,7 @@ def render_suite(suite: Suite) -> str:
         if suite.aggregate is None:
             return None
         intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in suite.aggregate.ratio.items()}
-        return charts.interval_chart(intervals, colours, "interquartile mean of loss ÷ loss of the best")
+        return charts.interval_chart(intervals, colours, "interquartile mean of the ratio to the best")
 
     values = {
         "title": lambda: shorten(f"suite: {', '.join(suite.comparisons)}"),

@@ -385,7 +385,7 @@ def test_claims_and_intervals_hold_on_a_synthetic_truth() -> None:
     covered, false, claims = [], 0, 0
     design = SettingDesign.for_trainings(150, 3)
     for seed in range(140):
-        source, findings = run(design, noisy(truth, 0.05, seed), 150, names="abc", capacity=8)
+        _, findings = run(design, noisy(truth, 0.05, seed), 150, names="abc", capacity=8)
         name = findings.race.recommended
         assert name is not None
         value = statistics.interval(findings.value_scores)

@@ -170,7 +170,7 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.4g} – {estimate.high:.4g}" if math.isfinite(estimate.high) else "–"
+    return f"{estimate.low:.4g} – {estimate.high:.4g}" if math.isfinite(estimate.worst_end) else "–"
 
 
 def _number(value: float) -> str:

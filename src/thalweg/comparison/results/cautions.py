@@ -12,7 +12,7 @@ from thalweg.comparison.protocol.statistics import critical_value
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
-from thalweg.comparison.results.terms import percent
+from thalweg.comparison.results.terms import name_of_measure, percent
 from thalweg.comparison.results.verdict import Verdict
 
 MIN_PAIRS = 3  # of trainings from the same seeds, for a test
@@ -226,7 +226,8 @@ def _no_test_value(record: ComparisonRecord, summaries: Sequence[Summary]) -> It
     ended = [result for result in results if result.status == "ok"]
     if ended and all(result.test == result.validation for result in ended):
         yield (
-            "The reported value both chose the settings and evaluates them, so it may be too good. "
+            f"The {name_of_measure(record, 'validation')} both chose the settings and evaluates them, so it may be too "
+            "good. "
             "Also report a value on data that no choice has used: report(value, test=...)."
         )
 

@@ -218,7 +218,7 @@ def summarize(
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
-        rank=_estimate(list(studies.values()), plan) if studies else None,
+        rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
         worse_by=worse_by,
         worse_by_text=plan.scale.worse_by_in_words(worse_by),
@@ -320,7 +320,7 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
-    low, high = sorted((best_end, worst if lost else worst_end))
+    low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
     return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
 
 

@@ -145,7 +145,12 @@ def check_schema(connection: sql.Connection, tables: sql.MetaData, label: str) -
 
 def find_damage(connection: sql.Connection) -> str:
     """Return the problems that SQLite sees in the structure of a file; empty if there is none."""
-    rows = connection.execute(sql.text(f"PRAGMA integrity_check({_NUM_PROBLEMS})")).all()
+    try:
+        rows = connection.execute(sql.text(f"PRAGMA integrity_check({_NUM_PROBLEMS})")).all()
+    except DBAPIError as error:
+        if "malformed" not in str(error.orig):
+            raise
+        return str(error.orig)
     problems = [str(row[0]) for row in rows]
     return "" if problems == ["ok"] else "; ".join(" ".join(problem.split()) for problem in problems)
 
