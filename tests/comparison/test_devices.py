@@ -478,7 +478,9 @@ def test_a_task_that_cannot_be_sent_to_a_worker_says_that_it_can_be_resumed(fake
 
     with (
         WorkerPool(as_workload(small(model=make)), 1, lambda message: None, ["cuda:0"]) as pool,
-        pytest.raises(TaskError, match="small: it must be possible to train in a worker process, got .* again to resume"),
+        pytest.raises(
+            TaskError, match="small: it must be possible to train in a worker process, got .* again to resume"
+        ),
     ):
         run(pool, [job(2), job(3)])
 

@@ -176,7 +176,7 @@ def fork_and_return() -> None:
 
 FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "exit": (lambda: sys.exit(0), "SystemExit: 0 (at {line})"),
-    "interrupt": (lambda: raise_(KeyboardInterrupt()), "KeyboardInterrupt:  (at {line})"),
+    "interrupt": (lambda: raise_(KeyboardInterrupt()), "KeyboardInterrupt (at {line})"),
     "unsendable": (lambda: raise_(Unsendable()), "Unsendable: without a text (ValueError) (at {line})"),
     "input": (lambda: input(), "EOFError: EOF when reading a line (at {line})"),
     "half a character": (lambda: raise_(ValueError("\ud800")), "ValueError: ? (at {line})"),
