@@ -52,8 +52,8 @@ EXPORTS = {
 }
 ERRORS = """
     BudgetError DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError RoutingError SettingError
-    SettingWarning StoreError TaskError ThalwegError UnknownNameError nearest
-    shown
+    SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
+    printable shown
 """
 
 

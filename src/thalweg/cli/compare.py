@@ -2,15 +2,16 @@
 
 import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
-from thalweg.cli.output import example, json_option, print_json, print_table, stdout_console
+from thalweg.cli.output import echo, end_with, example, json_option, print_json, print_table, stdout_console
 from thalweg.cli.suite import compare_suite
-from thalweg.errors import ComparisonInterrupted
+from thalweg.errors import ComparisonInterrupted, printable
 
 if TYPE_CHECKING:
     from thalweg.comparison import Comparison
@@ -153,16 +154,18 @@ def compare(
             _show(interrupt.result, out / "report.html", as_json=as_json)
         raise
     _show(result, out / "report.html", as_json=as_json)
+    end_with(result.parts)
 
 
-def _show(result: "Comparison", page: Path, *, as_json: bool) -> None:
+def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:
     """Write the report, and print the results."""
-    page = result.report(page)
+    page = result.parts.make("the report", lambda: result.report(path), None)
     if as_json:
-        print_json(result.to_json() | {"report": str(page)})
+        print_json(result.to_json() | {"report": page and str(page)})
     else:
         print_comparison(result)
-        click.echo(f"Report: {page}")
+        if page:
+            echo(f"Report: {page}")
 
 
 def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":
@@ -181,27 +184,60 @@ def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any
 
         result = comparison.compare(task, names, store=store, watch=watch, **options)
     if not was_run:
-        click.echo(
-            f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True
-        )
+        echo(f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True)
     return result
 
 
 def print_comparison(comparison: "Comparison") -> None:
     """Print the table of contenders, the verdict with its cautions, and the line of code to paste."""
+    for name, print_part in (
+        ("the title", _print_title),
+        ("the table", _print_table),
+        ("the verdict", _print_verdict),
+        ("the cautions", _print_cautions),
+        ("the failed trainings", _print_failures),
+        ("the code", _print_code),
+    ):
+        comparison.parts.make(name, partial(print_part, comparison), None)
+
+
+def _print_title(comparison: "Comparison") -> None:
     from rich.text import Text
 
+    console = stdout_console()
+    console.print(Text(printable(f"{comparison.record.workload.name}: {comparison.metric}"), style="italic"))
+    if comparison.device:
+        console.print(Text(printable(comparison.device), style="italic"))
+
+
+def _print_table(comparison: "Comparison") -> None:
     from thalweg.comparison.presentation import overview
 
     console = stdout_console()
-    console.print(Text(f"{comparison.record.workload.name}: {comparison.metric}", style="italic"))
-    if comparison.device:
-        console.print(Text(comparison.device, style="italic"))
     print_table(console, overview.table_of(comparison))
     for note in overview.notes_of(comparison):
         console.print(note)
+
+
+def _print_verdict(comparison: "Comparison") -> None:
+    console, verdict = stdout_console(), comparison.verdict
     console.print()
-    for sentence in overview.sentences_of(comparison):
+    console.print(verdict.text)
+    console.print(verdict.ranking_text)
+
+
+def _print_cautions(comparison: "Comparison") -> None:
+    console = stdout_console()
+    for sentence in [*comparison.half_sample_check, *comparison.cautions]:
         console.print(sentence)
+
+
+def _print_failures(comparison: "Comparison") -> None:
+    console = stdout_console()
+    for failure in comparison.failures:
+        console.print(f"{failure.text} The same command tries again.")
+
+
+def _print_code(comparison: "Comparison") -> None:
     if comparison.code:
-        click.echo(f"\n{comparison.code}\n")  # click does not wrap it, so it can be copied
+        echo(f"\n{comparison.code}\n")  # click does not wrap it, so it can be copied

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
-from thalweg.cli.output import print_json, print_table, stdout_console
+from thalweg.cli.output import echo, end_with, print_json, print_table, stdout_console
 from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
@@ -38,15 +38,17 @@ def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *,
             suite, interrupt = error.result, error
     stored = [task for task in suite.comparisons if task not in tasks_run]
     if stored:
-        click.echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
-    page = suite.report(out)
+        echo(f"already finished: {', '.join(stored)}. Results are from {out}; nothing was run.", err=True)
+    page = suite.parts.make("the report", lambda: suite.report(out), None)
     if as_json:
-        print_json(suite.to_json() | {"report": str(page)})
+        print_json(suite.to_json() | {"report": page and str(page)})
     else:
-        print_suite(suite)
-        click.echo(f"Report: {page}")
+        suite.parts.make("the table", lambda: print_suite(suite), None)
+        if page:
+            echo(f"Report: {page}")
     if interrupt is not None:
         raise interrupt
+    end_with(suite.parts)
     if suite.failures:
         click.get_current_context().exit(2)
 

@@ -11,6 +11,9 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
 from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
+from thalweg.comparison.failures import Failure, failures_of, note_losses, reopen_if_incomplete
+from thalweg.comparison.parts import Parts
+from thalweg.comparison.plain_results import comparison_json
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
@@ -31,6 +34,7 @@ from thalweg.comparison.results.environment import hardware_of_trials, mixed_har
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
+from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.results.summary import Summary, in_order_of_value, summarize
@@ -142,9 +146,8 @@ def compare(
             with pilot_limited(workload.name, request):
                 plan = _plan(workload, entrants, request, requested, clock, watch)
             record = _create_record(store, key, workload, entrants, plan)
-        elif record.finished is None:
+        if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
-        if record.finished is None:
             run(workload, entrants, store, record, request, clock, watch)
     except KeyboardInterrupt as interrupt:
         raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
@@ -184,7 +187,7 @@ def _plan(
 def _comparison_so_far(store: Store, key: str) -> "Comparison | None":
     """Return the comparison that was interrupted, with the best answer so far; None if no training has ended."""
     record = store.find(key)
-    if record is None or not store.trials(record.id):
+    if record is None or not store.read_trials(record.id).trials:
         return None
     return Comparison(store, record)
 
@@ -272,6 +275,7 @@ class Comparison:
     Attributes:
         store: The store that holds it.
         record: The stored facts: task, contenders, plan and environment.
+        parts: Makes the parts of the result, and knows those that could not be made.
 
     Example:
         >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
@@ -289,13 +293,14 @@ class Comparison:
         Raises:
             StoreError: If the comparison is not finished, and none of its trainings is stored.
         """
-        if record.finished is None and not store.trials(record.id):
+        if record.finished is None and not store.read_trials(record.id).trials:
             raise StoreError(
                 f"{store.path}: a training of the comparison on {record.workload.name} must be stored, and none is. "
                 "Run the same compare command again to resume it."
             )
         self.store = store
         self.record = record
+        self.parts = Parts()
 
     def __repr__(self) -> str:
         return text_of(self)
@@ -309,13 +314,25 @@ class Comparison:
         return self.record.plan
 
     @cached_property
-    def _trials(self) -> list[TrialRecord]:
-        return self.store.trials(self.record.id)
+    def _stored(self) -> StoredTrials:
+        stored = self.store.read_trials(self.record.id)
+        note_losses(self.parts, self.store, stored)
+        return stored
+
+    @property
+    def trainings(self) -> list[TrialRecord]:
+        """All stored trainings."""
+        return self._stored.trials
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """The errors that trainings raised, the most frequent first. The same ``compare`` call tries them again."""
+        return failures_of(self.trainings)
 
     @cached_property
     def findings(self) -> Findings:
         """The decisions that follow from the stored trials, by the same procedure that requested them."""
-        return stored_findings(self.record, self._trials)
+        return stored_findings(self.record, self.trainings)
 
     @cached_property
     def contenders(self) -> list[Summary]:
@@ -325,18 +342,18 @@ class Comparison:
         order = [*race.remaining, *(name for names in reversed(race.dropped) for name in reversed(names))]
         order += [*race.unraced, *(evidence.untried if evidence is not None else [])]
         described = {contender.name: contender for contender in self.record.contenders}
-        return in_order_of_value(summarize(described[name], self._trials, self.plan, self.findings) for name in order)
+        return in_order_of_value(summarize(described[name], self.trainings, self.plan, self.findings) for name in order)
 
     @cached_property
     def verdict(self) -> Verdict:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
-        return judge(self.findings, values, terms, run_state(self.record, self._trials))
+        return judge(self.findings, values, terms, run_state(self.record, self.trainings))
 
     def trials(self) -> TrialTable:
         """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""
-        return TrialTable(self._trials).in_order()
+        return TrialTable(self.trainings).in_order()
 
     @property
     def metric(self) -> str:
@@ -346,7 +363,7 @@ class Comparison:
     @property
     def device(self) -> str:
         """The hardware that trained and the reason, as a phrase; empty if there was nothing to choose."""
-        hardware = " and ".join(hardware_of_trials(self._trials))
+        hardware = " and ".join(hardware_of_trials(self.trainings))
         if not hardware or self.plan.device_reason in ("", ONLY_CPU):
             return ""
         return f"trained on {hardware} ({self.plan.device_reason})"
@@ -360,7 +377,7 @@ class Comparison:
     def cautions(self) -> list[str]:
         """Facts that a reader should know before trusting the verdict, in sentences."""
         stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
-        return [*stated, *mixed_hardware(self._trials)]
+        return [*stated, *mixed_hardware(self.trainings), *self._stored.caution]
 
     @property
     def code(self) -> str:
@@ -375,29 +392,18 @@ class Comparison:
         return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results as plain JSON. Numbers that are not finite become None."""
-        return {
-            "task": self.record.workload.name,
-            "metric": self.metric,
-            "optimum": self.plan.optimum,
-            "trainings": len(self._trials),
-            "contenders": [_summary_json(summary, self.plan) for summary in self.contenders],
-            "verdict": vars(self.verdict),
-            "hindsight": self.half_sample_check,
-            "cautions": self.cautions,
-            "code": self.code,
-            "device": {
-                "name": self.plan.device,
-                "reason": self.plan.device_reason,
-                "hardware": hardware_of_trials(self._trials),
-            },
-        }
+        """Return the results as plain JSON. Numbers that are not finite become None.
 
-    def report(self, path: str | Path) -> Path:
+        A part that cannot be made is empty, and ``missing_parts`` says why.
+        """
+        return comparison_json(self)
+
+    def report(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the report, one self-contained HTML file.
 
         Args:
             path: The file to write.
+            overwrite: True replaces a file that is no report of thalweg.
 
         Returns:
             The path of the file.
@@ -405,42 +411,4 @@ class Comparison:
         Raises:
             StoreError: If the file cannot be written, or the installed package declares no report writer.
         """
-        return load_report_writer("comparison")(self, path)
-
-
-def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
-    rank = summary.rank
-    return {
-        "name": summary.name,
-        "settings": summary.settings,
-        "searched": summary.searched,
-        # If every seed missed the target, there is no time, only a bound.
-        "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
-        "low": _finite(summary.value.low),
-        "high": _finite(summary.value.high),
-        "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
-        "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
-        "missed": summary.missed,
-        "example_error": _finite(summary.example_error),
-        "worse_by": _finite(summary.worse_by),
-        "train_loss": _finite(summary.train_loss),
-        "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
-        "unlearnt": summary.value.unimproved,
-        "bound": bool(summary.value.bound),
-        "studies": summary.studies,
-        "seeds": summary.seeds,
-        "diverged": summary.diverged,
-        "failed": summary.failed,
-        "seconds": summary.seconds,
-        "bytes": summary.state_bytes,
-        "update_seconds": plan.step_s.get(summary.name),
-        "code": summary.line,
-        "way": plan.execution_modes[summary.name].reason,
-        "at_edge": [edge.setting for edge in summary.at_edge],
-        "range_extended": plan.times_extended[summary.name],
-        "good_rates": summary.good_rates,
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+        return load_report_writer("comparison")(self, path, **({"overwrite": True} if overwrite else {}))

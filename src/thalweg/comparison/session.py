@@ -32,7 +32,6 @@ from thalweg.comparison.training.timing import measurement_of_trainings
 from thalweg.comparison.training.worker_pool import WorkerPool
 from thalweg.comparison.training.workload import Workload
 from thalweg.comparison.trial_runner import TrialRunner
-from thalweg.errors import TaskError
 
 RANKING_LIMIT = RANKING_SHARE + 0.1  # of a time budget: studies that take longer than predicted end here
 KNOWN_SETTINGS = 2  # of each contender, the best of its studies, that the adaptive search begins with
@@ -72,12 +71,13 @@ def run(
     def notify(message: str) -> None:
         watch(Progress("", "", message=message))
 
-    hardware_before = other_hardware(store.trials(record.id), usable)
+    hardware_before = other_hardware(store.read_trials(record.id).trials, usable)
     if hardware_before:
         notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
     with WorkerPool(workload, num_workers, notify, usable, request.timeout_s) as pool:
         runner = TrialRunner(contenders, store, record, watch, pool, clock)
         _Session(workload, contenders, record, request, runner).run()
+        runner.monitor.check_that_one_succeeded()
     store.finish(record.id, elapsed_s=clock.elapsed_s)
 
 
@@ -131,11 +131,7 @@ class _Session:
             if measurement is not None:
                 plan = complete_plan(self.plan, self.workload, self.contenders, self.request, measurement, runner.clock)
             runner.release(plan)
-        if trials and all(trial.result.status == "failed" for trial in trials):
-            raise TaskError(
-                f"{self.workload.name}: at least one training must succeed, and all {len(trials)} failed, the first "
-                f"with {trials[0].result.message}."
-            )
+        runner.monitor.check_that_one_succeeded()
         return plan is not None
 
     def _rank(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from thalweg.comparison.comparison import Comparison, check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.parts import Parts, plain
 from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
@@ -122,8 +123,9 @@ def compare_suite(
             if interrupt.result is not None:
                 comparisons[name] = interrupt.result
             raise ComparisonInterrupted(Suite(comparisons, failures) if comparisons else None) from interrupt
-        except ThalwegError as error:
-            failures[name] = error
+        except Exception as error:  # also a bug: it must not lose the other tasks
+            text = f"{name}: a comparison must run to its end, got a bug: {type(error).__name__}: {error}"
+            failures[name] = error if isinstance(error, ThalwegError) else TaskError(text)
             watch_task(Progress("", "", message=f"failed: {error}"))
     if not comparisons:
         first = next(iter(failures.values()))
@@ -199,6 +201,7 @@ class Suite:
     Attributes:
         comparisons: The finished comparisons, by the name of the task.
         failures: The errors of the tasks that failed, by the name of the task.
+        parts: Makes the parts of the result, and knows those that could not be made.
 
     Example:
         >>> tasks = ["quadratic", "linear-regression"]
@@ -210,6 +213,7 @@ class Suite:
     def __init__(self, comparisons: Mapping[str, Comparison], failures: Mapping[str, ThalwegError]) -> None:
         self.comparisons = dict(comparisons)
         self.failures = dict(failures)
+        self.parts = Parts()
 
     @cached_property
     def matrix(self) -> dict[str, dict[str, Standing]]:
@@ -255,13 +259,12 @@ class Suite:
     def left_out(self) -> list[str]:
         """The tasks and contenders that the aggregate does not cover, and why, in sentences."""
         sentences = [
-            f"{task} is not in the means and profiles: "
-            f"{'its best value is 0, so there is no ratio to it' if _has_leader(comparison) else 'no training has ended'}."
+            f"{task} is not in the means and profiles: {_why_left_out(comparison)}."
             for task, comparison in self.comparisons.items()
             if task not in self._aggregated_tasks
         ]
         sentences += [
-            f"{task}: {', '.join(names)} did not race. Compared by the best training of the search, which looks too good."
+            f"{task}: {', '.join(names)} did not race. Trainings of the search, which look too good, compare them."
             for task, comparison in self.comparisons.items()
             if (names := [s.name for s in comparison.contenders if s.beside_leader and not s.raced])
         ]
@@ -300,23 +303,33 @@ class Suite:
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as plain JSON. Numbers that are not finite become None."""
-        return {
-            "tasks": {task: comparison.to_json() for task, comparison in self.comparisons.items()},
-            "failures": {task: str(error) for task, error in self.failures.items()},
-            "matrix": {
-                task: {name: _standing_json(standing) for name, standing in standings.items()}
-                for task, standings in self.matrix.items()
+        make = self.parts.make
+        values = {
+            "tasks": {
+                task: make(f"the result of {task}", comparison.to_json, None)
+                for task, comparison in self.comparisons.items()
             },
-            **_aggregate_json(self.aggregate),
-            "text": self.text,
-            "cautions": [*self.left_out, CAUTION],
+            "failures": {task: str(error) for task, error in self.failures.items()},
+            "matrix": make(
+                "the table",
+                lambda: {
+                    task: {name: vars(standing) for name, standing in standings.items()}
+                    for task, standings in self.matrix.items()
+                },
+                {},
+            ),
+            **make("the means", lambda: _aggregate_json(self.aggregate), {}),
+            "text": make("the overall result", lambda: self.text, ""),
+            "cautions": [*make("the cautions", lambda: self.left_out, []), CAUTION],
         }
+        return plain(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
 
-    def report(self, folder: str | Path) -> Path:
+    def report(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the page of the suite, and the report of each task.
 
         Args:
             folder: The folder for `suite.html`. The report of a task lies in a folder of its own inside.
+            overwrite: True replaces files that are no reports of thalweg.
 
         Returns:
             The path of `suite.html`.
@@ -324,7 +337,7 @@ class Suite:
         Raises:
             StoreError: If a file cannot be written, or the installed package declares no report writer.
         """
-        return load_report_writer("suite")(self, folder)
+        return load_report_writer("suite")(self, folder, **({"overwrite": True} if overwrite else {}))
 
 
 def _tasks(count: int) -> str:
@@ -334,6 +347,12 @@ def _tasks(count: int) -> str:
 def _has_leader(comparison: Comparison) -> bool:
     """Return True if a training has ended, so that one contender is ahead."""
     return bool(comparison.contenders) and bool(comparison.contenders[0].beside_leader)
+
+
+def _why_left_out(comparison: Comparison) -> str:
+    if _has_leader(comparison):
+        return "its best value is 0, so there is no ratio to it"
+    return "no training has ended"
 
 
 def _leader(comparison: Comparison) -> str:
@@ -386,10 +405,6 @@ def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
         for summary in comparison.contenders
         if summary.beside_leader
     }
-
-
-def _standing_json(standing: Standing) -> dict[str, Any]:
-    return vars(standing) | {"worse_by": standing.worse_by if math.isfinite(standing.worse_by) else None}
 
 
 def _aggregate_json(result: Aggregate | None) -> dict[str, Any]:

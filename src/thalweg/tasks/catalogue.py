@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,7 +106,7 @@ def module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise TaskError(f"{path}: the file must exist, got no such file. Relative paths start at {Path.cwd()}.")
     # Two files may have the same name, so the module's name includes a hash of the path.
-    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None

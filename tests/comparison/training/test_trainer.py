@@ -379,10 +379,17 @@ def test_gradient_descent_is_refused_where_there_is_no_full_batch() -> None:
 
 
 def test_a_function_that_always_raises_is_the_tasks_fault() -> None:
-    def train(make_optimizer, report):
-        raise RuntimeError("my CSV is missing")
+    calls = []
 
-    with pytest.raises(TaskError, match="RuntimeError: my CSV is missing"):
+    def train(make_optimizer, report):
+        if calls:  # the pilot's call went well
+            raise RuntimeError("my CSV is missing")
+        make_optimizer([nn.Parameter(torch.ones(1))])
+        calls.append(report(1.0))
+
+    with pytest.raises(TaskError, match="5 of 5 failed with RuntimeError: my CSV is missing"):
+        thalweg.compare(train, ["sgd", "adam"], budget="4trials")
+    with pytest.raises(TaskError, match="the function must train, got RuntimeError: my CSV is missing"):
         thalweg.compare(train, ["sgd", "adam"], budget="4trials")
 
 

@@ -118,7 +118,9 @@ class ExternalOptimizer:
             version = metadata.version(package)
         except (metadata.PackageNotFoundError, ValueError):
             version = ""
-        return hashlib.sha256(f"{text}{sorted(nonlocals.items())!r}{version}".encode()).hexdigest()
+        return hashlib.sha256(
+            f"{text}{sorted(nonlocals.items())!r}{version}".encode("utf-8", "surrogatepass")
+        ).hexdigest()
 
 
 # How torch's optimizers run. Their state has the same shapes; on the CPU some of these cannot be had.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
@@ -23,39 +23,19 @@ from thalweg.comparison.results.storage.changes import change_comparison, set_el
 from thalweg.comparison.results.storage.opening import check_schema, damaged, explained, find_damage, open_engine
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
-from thalweg.comparison.results.storage.trials import name_of_row, trial_of_values, values_of_trial
+from thalweg.comparison.results.storage.trials import (
+    DamagedRow,
+    StoredTrials,
+    name_of_row,
+    trial_of_values,
+    values_of_trial,
+)
 from thalweg.comparison.training.workload_record import WorkloadRecord
 from thalweg.errors import StoreError, shown
 
 VERSION = 5  # of what is written: rows with a checksum
 OLDEST_VERSION = 4  # that is read: the same columns, without checksums
 MAX_TRAININGS = 1_000_000  # of a contender that a plan may ask for, and of a comparison that is read
-
-
-class DamagedRow(NamedTuple):
-    """A stored training that cannot be read.
-
-    Attributes:
-        rowid: The number of its row in the file; None for all rows after a place where the file cannot be read.
-        text: The training and what is wrong with it.
-    """
-
-    rowid: int | None
-    text: str
-
-
-class StoredTrials(NamedTuple):
-    """The trainings of a comparison that a file holds.
-
-    Attributes:
-        trials: Those that can be read, ordered by study, trial and seed.
-        damaged: The rows that cannot be read.
-        unchecked: How many of ``trials`` have no checksum, because an older thalweg wrote them.
-    """
-
-    trials: list[TrialRecord]
-    damaged: list[DamagedRow]
-    unchecked: int
 
 
 class Store:
@@ -222,7 +202,7 @@ class Store:
 
         Args:
             comparison: The number of the comparison.
-            trials: The trials. None of them may be stored already, except as a failed one, which is replaced.
+            trials: The trials. None of them may be stored already.
             elapsed_s: Seconds that the comparison has used, over all sessions. None leaves what is stored.
             plan: The plan that these trials complete. None leaves what is stored.
 
@@ -230,14 +210,8 @@ class Store:
             StoreError: If the store cannot be written.
         """
         encoded = [rows.encode({"comparison": comparison} | values_of_trial(trial)) for trial in trials]
-        columns = RESULTS.c
-        keys = ("comparison", "contender", "stage", "study", "trial", "seed")
-        replaced = sql.delete(RESULTS).where(
-            columns.status == "failed", *(columns[key] == sql.bindparam(f"key_{key}") for key in keys)
-        )
         with explained(self.label, "written"), self._engine.begin() as connection:
             if encoded:
-                connection.execute(replaced, [{f"key_{key}": row[key] for key in keys} for row in encoded])
                 connection.execute(sql.insert(RESULTS), encoded)
             if elapsed_s is not None:
                 set_elapsed(connection, comparison, elapsed_s)
@@ -332,6 +306,19 @@ class Store:
         with explained(self.label, "written"), self._engine.begin() as connection:
             connection.execute(sql.delete(RESULTS).where(sql.literal_column("rowid").in_(numbers)))
 
+    def discard_failed(self, comparison: int) -> None:
+        """Delete the trainings of a comparison that failed, so that they can be tried again.
+
+        Args:
+            comparison: The number of the comparison.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            connection.execute(sql.delete(RESULTS).where(is_failed))
+
     def finish(self, comparison: int, *, elapsed_s: float | None = None) -> None:
         """Mark a comparison as finished.
 
@@ -344,16 +331,17 @@ class Store:
         """
         self._set_finished(comparison, _now(), elapsed_s)
 
-    def reopen(self, comparison: int) -> None:
+    def reopen(self, comparison: int, *, elapsed_s: float | None = None) -> None:
         """Mark a comparison as unfinished, before trainings that failed or are damaged are done again.
 
         Args:
             comparison: The number of the comparison.
+            elapsed_s: Seconds of its budget that count as used. None leaves what is stored.
 
         Raises:
             StoreError: If the store cannot be written.
         """
-        self._set_finished(comparison, None)
+        self._set_finished(comparison, None, elapsed_s)
 
     def _set_finished(self, comparison: int, time: str | None, elapsed_s: float | None = None) -> None:
         with explained(self.label, "written"), self._engine.begin() as connection:

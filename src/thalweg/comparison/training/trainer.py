@@ -19,7 +19,7 @@ from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_i
 from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
-from thalweg.comparison.training.result import Evaluation, TrainingResult
+from thalweg.comparison.training.result import Evaluation, TrainingResult, end_of_traceback
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
@@ -331,13 +331,13 @@ def isolate_failures(
     except BaseException as error:  # sys.exit in the user's code, too
         if is_interrupt(error):
             raise
-        message = describe_failure(error, device, where)
+        message, trace = describe_failure(error, device, where), end_of_traceback(error)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
         raise DeviceLost(message)
     devices.release_memory(device)
     if len(trials) == 1:
-        return [TrainingResult("failed", message=message)]
+        return [TrainingResult("failed", message=message, traceback=trace)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
         results += isolate_failures(train, contender, [trial], rungs=rungs, device=device, where=where)
