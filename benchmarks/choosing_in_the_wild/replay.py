@@ -134,7 +134,9 @@ class Source:
         ]
         rungs = HopelessRungs.after("validation", self._completed)
         for evaluation in curve[:-1]:
-            if evaluation.step in rungs.earlier_losses and not rungs.survivors(evaluation.step, [evaluation.validation]):
+            if evaluation.step in rungs.earlier_losses and not rungs.survivors(
+                evaluation.step, [evaluation.validation]
+            ):
                 self.left -= evaluation.step / len(curve)
                 return TrialScore(evaluation.validation, evaluation.validation, completed=False, stopped=True)
         self._completed.append(curve)

@@ -86,8 +86,8 @@ class WorkerPool:
         num_workers: Number of worker processes, at least 1.
         notify: Called with a sentence when a worker dies, a training hangs, or a device is lost.
         usable: The devices that train: one for each worker in turn; the first serves this process.
-        timeout_s: Seconds that a single training may take. None allows a minute and 20 times the time that is predicted,
-            or that the slowest training so far has taken. Before anything is known there is no limit.
+        timeout_s: Seconds that a single training may take. None allows a minute and 20 times the time that is
+            predicted, or that the slowest training so far has taken. Before anything is known there is no limit.
 
     Attributes:
         capacity: The number of jobs that run at once.
