@@ -138,14 +138,15 @@ def compare(
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
     if requested != devices.AUTO:
         options["device"] = requested
-    key = key_of(workload, entrants, allowed, seed, schedule, options)
     request = Request(allowed, seed, schedule, workers, prune, refine, target, timeout_s=check_timeout(timeout))
+    with pilot_limited(workload.name, request):
+        key = key_of(workload, entrants, allowed, seed, schedule, options)
     try:
         record = store.find(key)
         if record is None:
             with pilot_limited(workload.name, request):
                 plan = _plan(workload, entrants, request, requested, clock, watch)
-            record = _create_record(store, key, workload, entrants, plan)
+                record = _create_record(store, key, workload, entrants, plan)
         if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
             run(workload, entrants, store, record, request, clock, watch)
