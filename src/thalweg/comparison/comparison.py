@@ -30,7 +30,7 @@ from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.score_scale import Margin
 from thalweg.comparison.results import environment
-from thalweg.comparison.results.cautions import cautions
+from thalweg.comparison.results.cautions import cautions, softened
 from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
@@ -393,7 +393,8 @@ class Comparison:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
         values = {summary.name: summary.value for summary in self.contenders}
-        return judge(self.findings, values, terms, run_state(self.record, self.trainings))
+        verdict = judge(self.findings, values, terms, run_state(self.record, self.trainings))
+        return softened(verdict, self.record, self.contenders)
 
     def trials(self) -> TrialTable:
         """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from thalweg.comparison.failures import Failure
 from thalweg.comparison.parts import Parts, plain
 from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results.environment import hardware_of_trials
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.summary import Summary
@@ -99,6 +100,8 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "example_error": _finite(summary.example_error),
         "worse_by": _finite(summary.worse_by),
         "worse_by_text": summary.worse_by_text,
+        # The value over the seeds of `worse_by`.
+        "compared_value": _finite(compared_value(summary, plan).mean),
         "metrics": {
             name: {"value": _finite(metric.mean), "low": _finite(metric.low), "high": _finite(metric.high)}
             for name, metric in summary.metrics.items()

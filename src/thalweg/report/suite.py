@@ -7,7 +7,8 @@ from typing import Any
 from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
 from thalweg.comparison.results.terms import worse
-from thalweg.comparison.suite import CAUTION, folder_name
+from thalweg.comparison.suite import folder_name
+from thalweg.comparison.suite_result import CAUTION
 from thalweg.report import charts
 from thalweg.report.charts import shorten
 from thalweg.report.files import write_page

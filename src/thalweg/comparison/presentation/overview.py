@@ -45,7 +45,7 @@ def table_of(comparison: FinishedComparison) -> Table:
     recommended = comparison.verdict.recommended
     bold_row = next((row for row, summary in enumerate(summaries) if summary.name == recommended), None)
     plan = comparison.plan
-    values = [_compared_value(summary, plan) for summary in summaries]
+    values = [compared_value(summary, plan) for summary in summaries]
     metrics = dict.fromkeys(name for summary in summaries for name in summary.metrics)
     columns = [
         Column("contender", [summary.name for summary in summaries], "left"),
@@ -67,7 +67,7 @@ def table_of(comparison: FinishedComparison) -> Table:
     return Table([column for column in columns if column.heading not in hidden], bold_row)
 
 
-def _compared_value(summary: Summary, plan: ComparisonPlan) -> Estimate:
+def compared_value(summary: Summary, plan: ComparisonPlan) -> Estimate:
     """Return the value over the seeds from which the difference from the leader comes, too."""
     trials = [trial for trial, _ in summary.beside_leader] or summary.raced
     return estimate_over_seeds(trials, plan) if trials else summary.value
