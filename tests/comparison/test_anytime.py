@@ -18,7 +18,7 @@ from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training import trainer
-from thalweg.comparison.training.worker_pool import Job
+from thalweg.comparison.worker_pool import Job
 from thalweg.comparison.training.workload import Workload
 from thalweg.errors import ComparisonInterrupted
 

@@ -23,11 +23,12 @@ from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
 from thalweg.comparison.processes.serving import Reply
-from thalweg.comparison.training import timing, worker_pool
+from thalweg.comparison import worker_pool
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.group_means import measure_in_groups
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
 from thalweg.engine.core import devices
 from thalweg.errors import DeviceError, TaskError

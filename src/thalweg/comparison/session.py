@@ -29,7 +29,7 @@ from thalweg.comparison.results.stored_findings import (
 )
 from thalweg.comparison.setting_source import SettingSource, has_ended
 from thalweg.comparison.training.timing import measurement_of_trainings
-from thalweg.comparison.training.worker_pool import WorkerPool
+from thalweg.comparison.worker_pool import WorkerPool
 from thalweg.comparison.training.workload import Workload
 from thalweg.comparison.trial_runner import TrialRunner
 

@@ -21,7 +21,7 @@ from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.worker_pool import Job, WorkerPool
 
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
