@@ -18,8 +18,8 @@ from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training import trainer
-from thalweg.comparison.worker_pool import Job
 from thalweg.comparison.training.workload import Workload
+from thalweg.comparison.worker_pool import Job
 from thalweg.errors import ComparisonInterrupted
 
 CONTENDERS = ["sgd", "momentum", "adam", "rmsprop"]
