@@ -221,7 +221,7 @@ class TrialRunner:
         self.trials |= {trial.key: trial for trial in trials}
         for trial in trials:
             if not self.plan.is_provisional:
-                check_direction(trial.result, maximize=self.plan.scale.maximize, who=self._record.workload.name)
+                check_direction(trial.result, maximize=self.plan.maximize, who=self._record.workload.name)
             self._note_best(trial)
 
     def scale_changed(self) -> bool:
@@ -233,7 +233,7 @@ class TrialRunner:
         value = getattr(trial.result, self.plan.selected_on)
         if trial.result.status != "ok" or not math.isfinite(value):
             return
-        if self._best is None or self.plan.scale.cost(value) < self.plan.scale.cost(self._best[0]):
+        if self._best is None or self.plan.cost_of(value) < self.plan.cost_of(self._best[0]):
             self._best = value, trial.contender
 
     def _report(self, stage: str, job: Job, share: float) -> None:

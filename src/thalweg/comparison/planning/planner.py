@@ -278,7 +278,7 @@ def _with_ranges(
     members = {name: mode.members for name, mode in plan.execution_modes.items()}
     seed = derive(plan.seed, "pilot")
     extended: dict[str, tuple[Range, int]] = extend_lr_ranges(
-        workload, contenders, plan.schedules, members, seed, maximize=plan.scale.maximize
+        workload, contenders, plan.schedules, members, seed, maximize=plan.maximize
     )
     return replace(
         plan,
