@@ -17,9 +17,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
-from thalweg.comparison import Progress, worker_pool
+from thalweg.comparison import Progress
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution import worker_pool
+from thalweg.comparison.execution.worker_pool import Job, WorkerPool
 from thalweg.comparison.planning import device_choice, num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
@@ -28,7 +30,6 @@ from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload, as_workload
-from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.errors import SettingError, TaskError
 from thalweg.tasks import Splits, as_task
 
