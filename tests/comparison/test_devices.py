@@ -211,10 +211,10 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             raise RuntimeError("an operation is missing\nand more")
         return Measurement(ExecutionMode(1, 0.0, seconds[device], "made up"), {}, 4)
 
-    monkeypatch.setattr("thalweg.comparison.training.workload.measure_task", measure)
-    monkeypatch.setattr("thalweg.comparison.training.workload.least_seconds", lambda *_: seconds["least"])
+    monkeypatch.setattr("thalweg.comparison.training.timing.measure_task", measure)
+    monkeypatch.setattr("thalweg.comparison.training.timing.least_seconds", lambda *_: seconds["least"])
     monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    monkeypatch.setattr("thalweg.comparison.training.workload.single_thread_slowdown", lambda *_: 1.0)
+    monkeypatch.setattr("thalweg.comparison.training.timing.single_thread_slowdown", lambda *_: 1.0)
     return seconds
 
 
