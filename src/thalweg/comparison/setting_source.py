@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution.speed import Speed
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
 from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.planning.budget import Budget
@@ -14,7 +15,6 @@ from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import ScaleChangedError, trial_score
 from thalweg.comparison.results.stored_findings import LATER_STAGES, key_of_setting
-from thalweg.comparison.speed import Speed
 from thalweg.comparison.training.pruning import HopelessRungs, Rungs, stop_steps
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.trial_runner import Pruning, Training, TrialRunner

@@ -154,9 +154,11 @@ class Suite:
         """
         means: dict[str, float] = {}
         for name in self.aggregate.ratio if self.aggregate else ():
-            shares = [self.matrix[task][name].worse_by for task in self._aggregated_tasks]
-            if all(math.isfinite(share) and share > -1 for share in shares):
-                means[name] = math.expm1(fmean(map(math.log1p, shares)))
+            mean = fmean(
+                _mean_excess(self.comparisons[task], self.matrix[task][name]) for task in self._aggregated_tasks
+            )
+            if math.isfinite(mean):
+                means[name] = math.expm1(mean)
         return dict(sorted(means.items(), key=lambda item: item[1]))
 
     def _plain_mean_in_words(self, first: str) -> str:
@@ -248,6 +250,11 @@ def _why_left_out(comparison: Comparison) -> str:
 def _excess(comparison: Comparison, difference: float) -> float:
     plan = comparison.plan
     return plan.scale.excess(difference, _leader_mean(comparison), plan.judged_on)
+
+
+def _mean_excess(comparison: Comparison, standing: Standing) -> float:
+    plan = comparison.plan
+    return plan.scale.excess_of(standing.worse_by, _leader_mean(comparison), plan.judged_on)
 
 
 def _standings(comparison: Comparison) -> dict[str, Standing]:

@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
 from thalweg.comparison.results.terms import name_of_measure
 from thalweg.comparison.training.workload_record import SPLITS

@@ -245,8 +245,14 @@ class ScoreScale:
         if self.kind == "log":
             return difference
         unit = self._unit(self.loss(leader), split)
-        share = difference / unit if unit else math.nan
-        return math.copysign(math.log1p(abs(share)), share)
+        return _log_of_ratio(difference / unit if unit else math.nan)
+
+    def excess_of(self, worse_by: float, leader: float, split: str = "test") -> float:
+        """Return what `worse_by` returned as the logarithm of a ratio, as `excess` does for a difference of scores."""
+        if self.kind == "log":
+            return -math.log1p(-worse_by) if self.maximize else math.log1p(worse_by)
+        unit = 1.0 if self.worse_by_is_share else self._unit(self.loss(leader), split)
+        return _log_of_ratio(worse_by / unit if unit else math.nan)
 
     def to_json(self) -> dict[str, Any]:
         """Return the scale as a plain dict, for the store."""
@@ -333,6 +339,10 @@ def untrained_value(reports: Iterable[float], *, maximize: bool, prefers: Kind) 
         return (0.0 if maximize else 1.0), first
     distance = 9 * (max(abs(first), high - low) or 1.0)
     return (first - distance if maximize else first + distance), first
+
+
+def _log_of_ratio(share: float) -> float:
+    return math.copysign(math.log1p(abs(share)), share)
 
 
 def _exp(exponent: float) -> float:
