@@ -22,6 +22,7 @@ from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, Thalw
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
 
+MAX_TASKS = 100
 TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 CAUTION = (
@@ -155,6 +156,8 @@ def _tasks_by_name(tasks: Any) -> dict[str, Task | TrainingFunction]:
     by_name: dict[str, Task | TrainingFunction] = {}
     folders: set[str] = set()
     for item in SUITE if tasks is None else tasks:
+        if len(by_name) >= MAX_TASKS:
+            raise SettingError(f"thalweg: a suite can have at most {MAX_TASKS} tasks, got more. Name fewer of them.")
         task = load(item) if isinstance(item, str) else as_task(item)
         name = item if isinstance(item, str) else task.name
         if folder_name(name) in folders:
