@@ -16,6 +16,8 @@ from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, Thalw
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
 
+MAX_TASKS = 100
+
 
 @dataclass(frozen=True)
 class TaskProgress:
@@ -147,6 +149,8 @@ def _tasks_by_name(tasks: Any) -> dict[str, Task | TrainingFunction]:
     by_name: dict[str, Task | TrainingFunction] = {}
     folders: set[str] = set()
     for item in SUITE if tasks is None else tasks:
+        if len(by_name) >= MAX_TASKS:
+            raise SettingError(f"thalweg: a suite can have at most {MAX_TASKS} tasks, got more. Name fewer of them.")
         task = load(item) if isinstance(item, str) else as_task(item)
         name = item if isinstance(item, str) else task.name
         if folder_name(name) in folders:

@@ -15,6 +15,7 @@ The forms of a text::
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,12 +24,15 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
 from thalweg.comparison.contenders.named import CONTENDERS, short_name, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
-from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
+from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, shown
 from thalweg.optim import RuleOptimizer
 from thalweg.registry import combine_rules, name_of_rule, parse_expression, split_at
 from thalweg.rules import Range, Rule, Wrapper
 from thalweg.rules.composition.composite import CompositeRule
 
+MAX_CONTENDERS = 100  # of a comparison; an interval for each of more would say nothing
+MAX_TEXT = 20_000  # characters of the text of a contender
+MAX_LIST = 100_000  # characters of a list of contenders
 _WIDE = 10.0  # a range whose ends have at least this ratio is searched in its logarithm
 
 
@@ -49,6 +53,10 @@ def parse(text: str) -> Contender:
         (0.95, 0.01)
     """
     text = text.strip()
+    if len(text) > MAX_TEXT:
+        raise UnknownNameError(
+            f"thalweg: the text of a contender must have at most {MAX_TEXT:,} characters, got {len(text):,}: {shown(text)}."
+        )
     base, *rest = _parts(text)
     text, assignments = ":".join((base, *rest)), ":".join(rest)
     if any(mark in base for mark in "(+"):
@@ -60,7 +68,7 @@ def parse(text: str) -> Contender:
         contender = _load(f"{base}:{name}")
     else:
         raise UnknownNameError(
-            f"thalweg: no optimizer is called {base!r}. {nearest(base, CONTENDERS)} "
+            f"thalweg: no optimizer is called {shown(base)}. {nearest(base, CONTENDERS)} "
             "Others are written module:Class, as torch.optim:NAdam."
         )
     return _with_assignments(contender, text, assignments)
@@ -185,6 +193,8 @@ def split_list(text: str) -> list[str]:
         >>> split_list("adam:beta2=0.95,eps=1e-6,clip(sgd)")
         ['adam:beta2=0.95,eps=1e-6', 'clip(sgd)']
     """
+    if len(text) > MAX_LIST:
+        raise SettingError(f"thalweg: a list of names must have at most {MAX_LIST:,} characters, got {len(text):,}.")
     items: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         inside = bool(items) and items[-1].count("(") > items[-1].count(")")
@@ -213,6 +223,9 @@ def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -
     """
     if isinstance(contenders, str):
         contenders = split_list(contenders)
+    contenders = list(islice(contenders, MAX_CONTENDERS + 1))
+    if len(contenders) > MAX_CONTENDERS:
+        raise SettingError(f"thalweg: at most {MAX_CONTENDERS} contenders can take part, got more. Name fewer of them.")
     resolved: dict[str, Contender] = {}
     for item in contenders:
         contender = _resolve_item(item)

@@ -27,6 +27,7 @@ LOCAL_CENTERS = 4  # best settings from which steps are tried
 LOCAL_STEPS = 24  # from each
 STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a range
 RANDOM, RATES = 16, 16  # candidates of each contender
+_MAX_SCORE = 1e100
 MAX_POINTS = 256  # that the model sees; of more, the best
 
 
@@ -234,6 +235,9 @@ def compressed(scores: Sequence[float]) -> list[float]:
     Differences count in full up to the median distance from the best score, and by their logarithm beyond.
     """
     values = np.asarray(scores, dtype=float)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > _MAX_SCORE:  # squares of larger ones overflow, and only the proportions count
+        values *= _MAX_SCORE / largest
     best = float(values.min())
     unit = float(np.median(values - best))
     if unit <= 0:
