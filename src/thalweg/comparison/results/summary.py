@@ -11,6 +11,7 @@ from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.results.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
 from thalweg.rules import Range
@@ -207,7 +208,7 @@ def summarize(
         seconds=median(trial.result.seconds for trial in raced),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line=contender.line_of_code(chosen),
+        line="\n".join(lines_of_code(contender, chosen, uses_at(chosen, by_stage), plan.schedules[contender.name])),
         at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, chosen),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
@@ -301,9 +302,7 @@ def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdg
     for name, bounds in ranges.items():
         if name not in settings:
             continue
-        position = bounds.position(settings[name])
-        if position < _EDGE:
-            edges.append(RangeEdge(name, settings[name], "lower", bounds.low))
-        elif position > 1 - _EDGE:
-            edges.append(RangeEdge(name, settings[name], "upper", bounds.high))
+        end = bounds.end_near(settings[name], _EDGE)
+        if end is not None:
+            edges.append(RangeEdge(name, settings[name], end, bounds.low if end == "lower" else bounds.high))
     return edges

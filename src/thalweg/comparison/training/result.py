@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -42,6 +44,7 @@ class TrainingResult:
         metric_name: Name of the value that the reports give; empty if they give none.
         said_at: Line that said so, as `` (at file:line)``; empty in stores.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        optimizers: The optimizers that a training function made.
         traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
     """
 
@@ -58,6 +61,7 @@ class TrainingResult:
     metric_name: str = ""
     said_at: str = field(default="", compare=False)
     hardware: str = ""
+    optimizers: list[OptimizerUse] = field(default_factory=list)
     traceback: str = ""
 
     @property
