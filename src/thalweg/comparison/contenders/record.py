@@ -54,7 +54,7 @@ class ContenderRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON, for the store."""
-        return asdict(self)
+        return asdict(self) | {"space": {name: bounds.to_json() for name, bounds in self.space.items()}}
 
     def identity(self) -> dict[str, Any]:
         """Return the JSON of the facts that decide a training; the key of a comparison hashes them."""
@@ -65,7 +65,7 @@ class ContenderRecord:
         """Return the record that ``to_json`` stored; keys that older stores lack get their defaults."""
         values: dict[str, Any] = {"arguments": "model.parameters()", "then": "", "source": "", "schedule": None}
         values |= {key.name: stored[key.name] for key in fields(cls) if key.name in stored}
-        values["space"] = {name: Range(**bounds) for name, bounds in stored["space"].items()}
+        values["space"] = {name: Range.from_json(bounds) for name, bounds in stored["space"].items()}
         return cls(**values)
 
     def line_of_code(self, settings: Mapping[str, Any]) -> str:

@@ -102,7 +102,7 @@ class ComparisonPlan:
             "horizons": {name: schedule.to_json() for name, schedule in self.schedules.items()},
             "ways": {name: asdict(mode) for name, mode in self.execution_modes.items()},
             "ranges": {
-                name: {setting: asdict(bounds) for setting, bounds in ranges.items()}
+                name: {setting: bounds.to_json() for setting, bounds in ranges.items()}
                 for name, ranges in self.ranges.items()
             },
             "extended": self.times_extended,
@@ -128,7 +128,7 @@ class ComparisonPlan:
             schedules={name: TrainingSchedule.from_json(values) for name, values in stored["horizons"].items()},
             execution_modes={name: ExecutionMode(**values) for name, values in stored["ways"].items()},
             ranges={
-                name: {setting: Range(**bounds) for setting, bounds in ranges.items()}
+                name: {setting: Range.from_json(bounds) for setting, bounds in ranges.items()}
                 for name, ranges in stored["ranges"].items()
             },
             times_extended=stored["extended"],

@@ -40,7 +40,7 @@ def draw_settings(
         space: Search range of each setting; None for the settings that so many trials open.
     """
     space = contender.space(order_opened_by(trials)) if space is None else space
-    settings = contender.rule.settings()
+    settings = contender.start_settings()
     start = {name: float(settings[name]) for name in space}
     for name in contender.ranges.keys() & space.keys():  # within the range that the user gave
         start[name] = space[name].clamp(start[name])

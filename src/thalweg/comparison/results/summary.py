@@ -253,9 +253,7 @@ def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdg
     for name, bounds in ranges.items():
         if name not in settings:
             continue
-        position = bounds.position(settings[name])
-        if position < _EDGE:
-            edges.append(RangeEdge(name, settings[name], "lower", bounds.low))
-        elif position > 1 - _EDGE:
-            edges.append(RangeEdge(name, settings[name], "upper", bounds.high))
+        end = bounds.end_near(settings[name], _EDGE)
+        if end is not None:
+            edges.append(RangeEdge(name, settings[name], end, bounds.low if end == "lower" else bounds.high))
     return edges
