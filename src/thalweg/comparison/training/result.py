@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -33,6 +35,7 @@ class TrainingResult:
         evaluations: Losses on the way, in order of steps.
         message: The error of a failed training.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        optimizers: The optimizers that a training function made.
     """
 
     status: str
@@ -44,3 +47,4 @@ class TrainingResult:
     evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""
     hardware: str = ""
+    optimizers: list[OptimizerUse] = field(default_factory=list)

@@ -5,14 +5,15 @@ One loop, ``follow``, trains a single model and a population alike; a training f
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import Evaluation, TrainingResult
@@ -20,6 +21,7 @@ from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
+from thalweg.tasks.tuning import task_at
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
@@ -137,53 +139,62 @@ class _Pruned(BaseException):
 
 
 def run_function(
-    function: TrainingFunction, contender: Contender, trial: Trial, rungs: Rungs | None = None
+    function: TrainingFunction,
+    contender: Contender,
+    trial: Trial,
+    rungs: Rungs | None = None,
+    *,
+    schedule: str = "constant",
+    scheduler_required: bool = False,
 ) -> TrainingResult:
     """Call a training function once and return what it reports.
 
     Args:
         function: The training function.
         contender: The contender whose optimizer it gets.
-        trial: The settings of the optimizer; the caller seeds the random states.
+        trial: The settings of the optimizer and of the task; the caller seeds the random states.
         rungs: Points at which the function is pruned, in reports; None prunes nothing.
+        schedule: The learning rate schedule of optimizers that it requests with a scheduler.
+        scheduler_required: True if a training without this schedule is an error.
 
     Raises:
-        TaskError: If the function reports nothing, or makes no optimizer.
+        TaskError: If the function reports nothing, makes no optimizer, or does not use a schedule that it must use.
     """
     evaluations: list[Evaluation] = []
     tests: list[float] = []
-    has_optimizer = False
-
-    def make_optimizer(
-        model: nn.Module | Iterable[Any], roles: Mapping[str, str] | None = None
-    ) -> torch.optim.Optimizer:
-        nonlocal has_optimizer
-        has_optimizer = True
-        return contender.optimizer(model, trial.settings, roles)
+    make_optimizer = OptimizerRequests(
+        function.name, contender, trial.settings, schedule=schedule, scheduler_required=scheduler_required
+    )
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
         count = len(evaluations) + 1
         evaluations.append(Evaluation(count, _number(train), _number(value)))
         tests.append(_number(value if test is None else test))
+        make_optimizer.observe_report()
         if rungs and count in rungs.earlier_losses and not rungs.survivors(count, [evaluations[-1].validation]):
             raise _Pruned
 
     start_s = time.perf_counter()
     try:
-        function.run(make_optimizer, report)
+        task_at(function, contender.task_values(trial.settings)).run(make_optimizer, report)
     except _Pruned:
-        return pruned_result(evaluations, time.perf_counter() - start_s)
+        pruned = pruned_result(evaluations, time.perf_counter() - start_s)
+        return replace(pruned, optimizers=make_optimizer.uses())
     if not evaluations:
         raise TaskError(f"{function.name}: the function must call report(value) at least once, and did not.")
-    if not has_optimizer:  # it trained with an optimizer of its own
-        raise TaskError(
-            f"{function.name}: the function must call make_optimizer(model), and did not. "
-            "Train with the optimizer that it returns."
-        )
+    make_optimizer.finish()
     last, test = evaluations[-1], tests[-1]
     status = "ok" if math.isfinite(last.validation) and math.isfinite(test) else "diverged"
     seconds = time.perf_counter() - start_s
-    return TrainingResult(status, last.train, last.validation, test, seconds=seconds, evaluations=evaluations)
+    return TrainingResult(
+        status,
+        last.train,
+        last.validation,
+        test,
+        seconds=seconds,
+        evaluations=evaluations,
+        optimizers=make_optimizer.uses(),
+    )
 
 
 def _number(value: Any) -> float:

@@ -1,0 +1,1 @@
+"""Training functions: the optimizers that they request, and what is learnt of their use."""
