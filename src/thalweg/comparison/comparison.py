@@ -11,12 +11,13 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
 from thalweg.comparison.contenders.parsing import resolve
 from thalweg.comparison.contenders.schedule import check_schedule
-from thalweg.comparison.executor import Progress, run
+from thalweg.comparison.executor import run
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
 from thalweg.comparison.planning.plan import ComparisonPlan, make_plan, schedules_of
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results import environment
 from thalweg.comparison.results.cautions import cautions

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender, Settings
@@ -10,6 +10,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.device_choice import check_resumable
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
 from thalweg.comparison.results.environment import hardware_of, other_hardware
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
@@ -25,28 +26,6 @@ from thalweg.errors import TaskError
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
 EVALUATIONS_WITHOUT_CURVE = 1
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a comparison.
-
-    Attributes:
-        stage: The stage that is running: ``pilot``, ``search``, ``retrain``, ``judge``, ``final``, ``race``,
-            ``value``, ``start`` or ``recommended``. Empty for a message.
-        contender: The contender that is trained, or the number of contenders.
-        done: The number of trainings that are done, with the share of the current one.
-        total: The largest number of trainings that may be needed. Zero if it is unknown.
-        best: The least loss so far on the selection split.
-        message: A message to show, such as the death of a worker process. Empty if there is none.
-    """
-
-    stage: str
-    contender: str
-    done: float = 0.0
-    total: int = 0
-    best: float = math.inf
-    message: str = ""
 
 
 def run(

@@ -12,7 +12,7 @@ from typing import Any
 from thalweg.comparison.comparison import Comparison, check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
-from thalweg.comparison.executor import Progress
+from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.errors import SettingError, TaskError, ThalwegError

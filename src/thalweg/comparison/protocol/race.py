@@ -1,7 +1,7 @@
 """Race: the chosen settings, trained from fresh seeds until they are told apart."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal, Protocol
 
@@ -28,10 +28,12 @@ class Race:
         dropped: The contenders that each interim analysis dropped.
         remaining: All others, the best mean first.
         within: The leader and the contenders that are shown to lie within the margin of it.
-        settled: ``best`` if one contender remains, ``within`` if all remaining ones lie within the margin, else
-            ``open``.
+        settled: ``best`` if one contender remains, ``within`` if all remaining ones lie within the margin,
+            ``unraced`` if there was no race, else ``open``.
         recommended: The cheapest contender of ``within`` that is seldom lost. None if all are often lost.
         seeds_needed: If the race is open, the seeds that would separate the contenders. None if that is unknown.
+        unraced: The contenders that did not race although others did, the best selection score first. Their columns of
+            ``scores`` and ``completed`` are empty, and they are in no other list.
     """
 
     scores: dict[str, list[float]]
@@ -39,9 +41,10 @@ class Race:
     dropped: list[list[str]]
     remaining: list[str]
     within: list[str]
-    settled: Literal["best", "within", "open"]
+    settled: Literal["best", "within", "open", "unraced"]
     recommended: str | None
     seeds_needed: int | None
+    unraced: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
