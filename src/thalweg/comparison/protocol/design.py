@@ -135,9 +135,7 @@ class SettingDesign:
         racers = 0 if count < 40 else min(2, num_contenders) if count < 150 else min(3, num_contenders)
         seeds = 3 if count < 150 else 8 if count < 500 else 20
         race = (InterimAnalysis(seeds, 0.05),) if racers else ()
-        return cls(
-            finalists=3 if count < 150 else 5, final_seeds=final_seeds, racers=racers, race=race, value=value
-        )
+        return cls(finalists=3 if count < 150 else 5, final_seeds=final_seeds, racers=racers, race=race, value=value)
 
     def to_json(self) -> dict[str, Any]:
         """Return the design as plain dicts and lists, for the store."""

@@ -35,6 +35,7 @@ class TrainingResult:
         evaluations: Losses on the way, in order of steps.
         message: The error of a failed training.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
         optimizers: The optimizers that a training function made.
     """
 
@@ -47,4 +48,5 @@ class TrainingResult:
     evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""
     hardware: str = ""
+    traceback: str = ""
     optimizers: list[OptimizerUse] = field(default_factory=list)

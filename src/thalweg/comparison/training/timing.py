@@ -187,14 +187,23 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
     return losses
 
 
-def measure_function(function: TrainingFunction, contender: Contender, seed: int) -> Measurement:
+def measure_function(
+    function: TrainingFunction,
+    contender: Contender,
+    seed: int,
+    *,
+    schedule: str = "constant",
+    scheduler_required: bool = False,
+) -> Measurement:
     """Time a training function by calling it once; its reports stand for its steps.
 
     Ten times the first finite report counts as the loss before the first step.
     """
     start_s = time.perf_counter()
     with seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
-        result = run_function(function, contender, Trial({}, seed))
+        result = run_function(
+            function, contender, Trial({}, seed), schedule=schedule, scheduler_required=scheduler_required
+        )
         devices.synchronize(function.placed_on or devices.CPU)
     training_s = time.perf_counter() - start_s
     reports = (report.validation for report in result.evaluations)

@@ -1,13 +1,14 @@
 """Workload: the common interface of the two things that a comparison trains, a task and a training function."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.functions.optimizer_names import names_of_optimizers
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -25,6 +26,8 @@ from thalweg.comparison.training.trainer import ReportShare, ignore_share, isola
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
+from thalweg.tasks.tunable import Tunable
+from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
 
 SPLITS = ("train", "validation", "test")
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
@@ -39,12 +42,16 @@ class WorkloadRecord:
         about: One line on it.
         measured: Name of the measured quantity, by split, e.g. ``{"test": "test cross-entropy"}``.
         passes: Passes over the training data in one training; None for a training function, which hides them.
+        code: Lines of Python with a place ``{name}`` for the value of each of the workload's numbers that is tuned.
+        optimizer_names: Names of the optimizers of one training; an empty name is that of an optimizer without one.
     """
 
     name: str
     about: str
     measured: dict[str, str]
     passes: int | None
+    code: list[str] = field(default_factory=list)
+    optimizer_names: list[str] = field(default_factory=lambda: [""])
 
     @property
     def is_function(self) -> bool:
@@ -58,7 +65,14 @@ class WorkloadRecord:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "WorkloadRecord":
         """Return the record that ``to_json`` stored."""
-        return cls(stored["name"], stored["about"], dict(stored["measured"]), stored["passes"])
+        return cls(
+            stored["name"],
+            stored["about"],
+            dict(stored["measured"]),
+            stored["passes"],
+            list(stored.get("code", [])),
+            list(stored.get("optimizer_names", [""])),
+        )
 
 
 class Workload(Protocol):
@@ -73,6 +87,7 @@ class Workload(Protocol):
         judged_on: Split whose measure evaluates the selected setting.
         has_full_batch: True if all training data can form one batch.
         has_own_schedule: True if the training sets its learning rates itself.
+        tunables: Numbers of the workload that are tuned with each contender, by name.
         has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
         uses_workers: True if worker processes may train it.
         uses_range_search: True if the learning rate ranges are checked before the first study.
@@ -98,6 +113,8 @@ class Workload(Protocol):
     @property
     def has_own_schedule(self) -> bool: ...
     @property
+    def tunables(self) -> Mapping[str, Tunable]: ...
+    @property
     def has_own_metric(self) -> bool: ...
     @property
     def uses_workers(self) -> bool: ...
@@ -112,6 +129,12 @@ class Workload(Protocol):
 
     def on(self, device: str | torch.device) -> "Workload":
         """Return the workload on a device; ``"auto"`` leaves everything where the user's code makes it."""
+
+    def at(self, values: Mapping[str, float]) -> "Workload":
+        """Return the workload at values of some of its tuned numbers; it still declares all of them."""
+
+    def optimizer_names(self, contender: Contender, seed: int) -> tuple[str, ...]:
+        """Return the names of the optimizers of one training; a single empty name if they have none."""
 
     def own_device(self) -> torch.device:
         """Return the device on which the user's code makes the model; the CPU if that is unknown."""
@@ -184,9 +207,17 @@ class Workload(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TaskWorkload:
-    """A task: its model, loss and data are known."""
+    """A task: its model, loss and data are known.
+
+    Attributes:
+        task: The task.
+        declared: Its tuned numbers, if some of them have got a value; None if the task declares them itself.
+        declared_code: The code for their values, in this case.
+    """
 
     task: Task
+    declared: Mapping[str, Tunable] | None = None
+    declared_code: list[str] | None = None
     has_own_schedule = False
     uses_workers = True
     uses_range_search = True
@@ -201,7 +232,22 @@ class TaskWorkload:
         return self.task.placed_on or devices.CPU
 
     def on(self, device: str | torch.device) -> "TaskWorkload":
-        return TaskWorkload(self.task.on(device))
+        return replace(self, task=self.task.on(device))
+
+    @property
+    def tunables(self) -> Mapping[str, Tunable]:
+        return tunables_of_task(self.task) if self.declared is None else self.declared
+
+    def at(self, values: Mapping[str, float]) -> "TaskWorkload":
+        return TaskWorkload(task_at(self.task, values), self.tunables, self.code)
+
+    @property
+    def code(self) -> list[str]:
+        """Lines of Python with a place for the value of each tuned number."""
+        return code_of_tunables(self.task) if self.declared_code is None else self.declared_code
+
+    def optimizer_names(self, contender: Contender, seed: int) -> tuple[str, ...]:
+        return ("",)
 
     def own_device(self) -> torch.device:
         return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
@@ -241,7 +287,7 @@ class TaskWorkload:
     @property
     def record(self) -> WorkloadRecord:
         measured = {split: self.task.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes)
+        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes, self.code)
 
     def measured_as(self, split: str) -> str:
         return self.task.measured_as(split)
@@ -289,16 +335,69 @@ class TaskWorkload:
         def train_together(
             contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
         ) -> list[TrainingResult]:
-            return run_trials(self.task, contenders, trials, schedule, report_share, rungs)
+            return self._train_alike(contenders, trials, schedule, report_share, rungs)
 
-        return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
+        contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
+        results: dict[int, TrainingResult] = {}
+        for part in _parts_alike(contenders, trials):
+            part_results = isolate_failures(
+                train_together,
+                [contenders[k] for k in part],
+                [trials[k] for k in part],
+                report_share,
+                rungs,
+                self.device,
+            )
+            for result in part_results:
+                rungs = rungs and rungs.with_training(result.evaluations)
+            results |= dict(zip(part, part_results, strict=True))
+        return [results[k] for k in range(len(trials))]
+
+    def _train_alike(
+        self,
+        contenders: Sequence[Contender],
+        trials: Sequence[Trial],
+        schedule: TrainingSchedule,
+        report_share: ReportShare,
+        rungs: Rungs | None,
+    ) -> list[TrainingResult]:
+        """Train trials that share the values of the task's tuned numbers."""
+        values = contenders[0].task_values(trials[0].settings)
+        task = task_at(self.task, values)
+        per_pass = [one.batches_per_pass(full_batch=contenders[0].full_batch) for one in (task, self.task)]
+        if task.passes * per_pass[0] == self.task.passes * per_pass[1]:
+            return run_trials(task, contenders, trials, schedule, report_share, rungs)
+        # Steps of results and rungs are counted in batches of the default size, as if all trainings had these.
+        ratio = per_pass[0] / per_pass[1]
+        if rungs is not None:
+            rungs = Rungs(
+                rungs.split, {max(1, round(step * ratio)): losses for step, losses in rungs.earlier_losses.items()}
+            )
+        results = run_trials(
+            task, contenders, trials, replace(schedule, steps=task.passes * per_pass[0]), report_share, rungs
+        )
+        return [
+            replace(
+                result,
+                evaluations=[
+                    replace(evaluation, step=round(evaluation.step / ratio)) for evaluation in result.evaluations
+                ],
+            )
+            for result in results
+        ]
 
 
 @dataclass(frozen=True, eq=False)
 class FunctionWorkload:
-    """A training function: its model and data are hidden; the reports it makes stand for its steps."""
+    """A training function: its model and data are hidden; the reports it makes stand for its steps.
+
+    Attributes:
+        function: The function.
+        scheduler_required: True if the user chose the learning rate schedule, so that the function must use it.
+    """
 
     function: TrainingFunction
+    scheduler_required: bool = False
     roles = None
     optimum = None
     has_full_batch = False
@@ -321,7 +420,17 @@ class FunctionWorkload:
         return self.function.placed_on or devices.CPU
 
     def on(self, device: str | torch.device) -> "FunctionWorkload":
-        return FunctionWorkload(self.function.on(device))
+        return replace(self, function=self.function.on(device))
+
+    @property
+    def tunables(self) -> Mapping[str, Tunable]:
+        return tunables_of_task(self.function)
+
+    def at(self, values: Mapping[str, float]) -> "FunctionWorkload":
+        return self  # contenders carry the values to each call
+
+    def optimizer_names(self, contender: Contender, seed: int) -> tuple[str, ...]:
+        return names_of_optimizers(self.function, contender, seed)
 
     def own_device(self) -> torch.device:
         return devices.CPU
@@ -340,7 +449,9 @@ class FunctionWorkload:
     @property
     def record(self) -> WorkloadRecord:
         measured = {split: self.function.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.function.name, self.function.about, measured, passes=None)
+        return WorkloadRecord(
+            self.function.name, self.function.about, measured, passes=None, code=code_of_tunables(self.function)
+        )
 
     def measured_as(self, split: str) -> str:
         return self.function.measured_as(split)
@@ -354,7 +465,7 @@ class FunctionWorkload:
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch:
             raise TaskError(_no_full_batch(self.name, contender, "and the function makes its own batches"))
-        return TrainingSchedule(steps=1, schedule="constant", num_evaluations=1)
+        return TrainingSchedule(steps=1, schedule=contender.schedule or schedule, num_evaluations=1)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
         return Target(loss, self.selected_on, schedule.steps, REPORTS)
@@ -366,7 +477,9 @@ class FunctionWorkload:
         return None  # the function takes as long for any optimizer, as far as is known
 
     def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_function(self.function, contender, seed)
+        return measure_function(
+            self.function, contender, seed, schedule=schedule.schedule, scheduler_required=self.scheduler_required
+        )
 
     def time_of_update(self, contender: Contender, seed: int) -> None:
         return None
@@ -385,7 +498,16 @@ class FunctionWorkload:
         def train_in_turn(
             contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
         ) -> list[TrainingResult]:
-            return [run_function(self.function, *pair, rungs) for pair in zip(contenders, trials, strict=True)]
+            return [
+                run_function(
+                    self.function,
+                    *pair,
+                    rungs,
+                    schedule=schedule.schedule,
+                    scheduler_required=self.scheduler_required,
+                )
+                for pair in zip(contenders, trials, strict=True)
+            ]
 
         return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
 
@@ -393,6 +515,14 @@ class FunctionWorkload:
 def as_workload(task: Task | TrainingFunction) -> Workload:
     """Return the workload of a task or of a training function."""
     return FunctionWorkload(task) if isinstance(task, TrainingFunction) else TaskWorkload(task)
+
+
+def _parts_alike(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[list[int]]:
+    """Return the places of trials that share the values of the task's tuned numbers: they may train together."""
+    parts: dict[Hashable, list[int]] = {}
+    for place, (contender, trial) in enumerate(zip(contenders, trials, strict=True)):
+        parts.setdefault(tuple(contender.task_values(trial.settings).items()), []).append(place)
+    return list(parts.values())
 
 
 def _no_full_batch(name: str, contender: Contender, got: str) -> str:

@@ -1,6 +1,7 @@
 """Names of the optimizers of a training function, found before its trainings are planned."""
 
 import ast
+import contextlib
 import inspect
 import textwrap
 from typing import Any
@@ -36,11 +37,8 @@ def names_of_optimizers(function: TrainingFunction, contender: Contender, seed: 
         raise _FirstStep
 
     requests = OptimizerRequests(function.name, contender, {}, before_step=stop)
-    with seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
-        try:
-            task_at(function, contender.task_values({})).run(requests, lambda *values, **named: None)
-        except _FirstStep:
-            pass
+    with seeded(seed), raise_task_errors(f"{function.name}: the function must train"), contextlib.suppress(_FirstStep):
+        task_at(function, contender.task_values({})).run(requests, lambda *values, **named: None)
     return tuple(dict.fromkeys(use.name for use in requests.uses())) or ("",)
 
 

@@ -36,5 +36,10 @@ class OptimizerUse:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "OptimizerUse":
-        """Return the record that ``to_json`` stored."""
+        """Return the record that ``to_json`` stored; raise TypeError if it has another shape."""
+        default = asdict(cls())
+        for key, value in stored.items():
+            kinds = (int, type(None)) if key == "schedule_steps" else (type(default.get(key)),)
+            if key not in default or not isinstance(value, kinds):
+                raise TypeError(f"{key} of an optimizer cannot be {value!r:.40}")
         return cls(**stored)
