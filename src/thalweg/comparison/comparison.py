@@ -1,16 +1,15 @@
 """Comparison: from a task and contenders to a verdict, and the object that holds the results."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.contenders.named import DEFAULT
-from thalweg.comparison.contenders.parsing import resolve
-from thalweg.comparison.contenders.schedule import check_schedule
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
+from thalweg.comparison.entrants import entrants_of, with_optimizer_names
 from thalweg.comparison.executor import run
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
@@ -43,13 +42,15 @@ def compare(
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     workers: int | None = None,
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
     control: bool = False,
     device: str | None = None,
+    fixed: Mapping[str, float] | None = None,
+    start: Sequence[str] = (),
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> "Comparison":
@@ -68,8 +69,9 @@ def compare(
         seed: The seed of all random numbers. With a budget in trials, the same seed gives the same verdict on a machine
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
-        schedule: The learning rate schedule of each training: ``"linear"`` or ``"cosine"``, each also with
-            ``"warm-up-"`` before it, ``"constant"`` or ``"none"``.
+        schedule: The learning rate schedule of each training: ``"linear"``, the default, or ``"cosine"``, each also with
+            ``"warm-up-"`` before it, ``"constant"`` or ``"none"``. A training function has its own, unless it takes
+            this one: ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
@@ -80,6 +82,8 @@ def compare(
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
             that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
+        fixed: Values of numbers of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
+        start: Settings of yours that the search tries first: ``["adamw:lr=3e-4"]``.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
         watch: Called with the progress.
@@ -106,7 +110,8 @@ def compare(
     loaded = load(task) if isinstance(task, str) else as_task(task)
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
-    entrants = _entrants(workload, contenders, control=control)
+    entrants = entrants_of(workload, contenders, control=control, fixed=fixed, start=start)
+    schedule, chosen_schedule = schedule or DEFAULT_SCHEDULE, schedule
     allowed = check_request(budget, seed, schedule)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
@@ -116,6 +121,9 @@ def compare(
     key = key_of(workload, entrants, allowed, seed, schedule, options)
     record = store.find(key)
     choice = None
+    workload = workload.at(fixed or {})
+    names = record.contenders[0].optimizer_names if record else None
+    entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
     if record is None:
 
         def report(name: str) -> None:
@@ -157,30 +165,6 @@ def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
     """Return the device that the user requests, in the words of ``DeviceChoice``."""
     requested = task.device if device is None else device
     return devices.AUTO if requested == devices.AUTO else str(devices.parse(requested))
-
-
-def _entrants(
-    workload: Workload,
-    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
-    *,
-    control: bool,
-) -> list[Contender]:
-    """The contenders that take part, as they are trained on this workload."""
-    entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
-    if contenders is None and not workload.has_full_batch:
-        entrants = [contender for contender in entrants if not contender.full_batch]
-    for contender in entrants:
-        contender.warn_of_settings()
-    if control:
-        entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
-    if workload.optimum is not None:
-        entrants = [contender.keeping_the_optimum() for contender in entrants]
-    for contender in entrants:
-        if contender.schedule is not None and workload.has_own_schedule:
-            raise SettingError(
-                f"{contender.name}: a training function has its own schedule, got {contender.schedule!r}. Remove it."
-            )
-    return entrants
 
 
 def check_request(budget: str | None, seed: int, schedule: str) -> budgets.Budget:
@@ -319,7 +303,7 @@ class Comparison:
         if recommended is None:
             return ""
         scheduler = self.plan.schedules[recommended.name].line_of_code()
-        if not scheduler:
+        if not scheduler or self.record.workload.is_function:  # whose lines hold the schedules that it uses
             return recommended.line
         passes = self.record.workload.passes
         return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"

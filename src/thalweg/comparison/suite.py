@@ -12,6 +12,7 @@ from typing import Any
 from thalweg.comparison.comparison import Comparison, check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.report_writer import load_report_writer
@@ -50,7 +51,7 @@ def compare_suite(
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     store: str | Path | None = None,
     watch: Callable[[TaskProgress], None] = lambda progress: None,
     **options: Any,
@@ -92,7 +93,7 @@ def compare_suite(
         raise SettingError("thalweg: a suite takes no target, because losses differ by task. Compare task by task.")
     tasks_by_name = _tasks_by_name(tasks)
     entrants = None if contenders is None else resolve(contenders)
-    check_request(budget, seed, schedule)
+    check_request(budget, seed, schedule or DEFAULT_SCHEDULE)
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
     for number, (name, task) in enumerate(tasks_by_name.items(), start=1):

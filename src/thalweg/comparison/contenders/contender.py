@@ -38,6 +38,7 @@ class Contender:
         schedule: Name of a learning rate schedule that replaces that of the comparison; None replaces nothing.
         recommended: Settings to start from that do well on many tasks; empty if unknown.
         task_settings: Numbers of the task that are tuned with the contender's own settings.
+        task_code: Lines of Python with a place ``{name}`` for the value of each of these numbers.
         optimizer_names: Names of the optimizers of one training, each with settings of its own (``d.lr``). An empty
             name stands for the optimizers without a name.
         user_settings: Settings of the user's that enter the search first.
@@ -58,6 +59,7 @@ class Contender:
     schedule: str | None = None
     recommended: Mapping[str, float] = field(default_factory=dict)
     task_settings: Mapping[str, Tunable] = field(default_factory=dict)
+    task_code: tuple[str, ...] = ()
     optimizer_names: tuple[str, ...] = ("",)
     user_settings: tuple[Mapping[str, float], ...] = ()
 
@@ -245,4 +247,7 @@ class Contender:
             space=self.space(MAX_ORDER),
             remarkable=list(self.space(REMARKABLE_ORDER)),
             state_numbers=self.state_numbers,
+            task_code=list(self.task_code),
+            optimizer_names=list(self.optimizer_names),
+            user_settings=[dict(settings) for settings in self.user_settings],
         )

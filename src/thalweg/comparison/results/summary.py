@@ -11,6 +11,7 @@ from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.results.code_lines import lines_of_code
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
 from thalweg.rules import Range
@@ -180,7 +181,7 @@ def summarize(
         seconds=median(trial.result.seconds for trial in raced),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line=contender.line_of_code(chosen),
+        line="\n".join(lines_of_code(contender, chosen, raced[0].result.optimizers, plan.schedules[contender.name])),
         at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, chosen),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,

@@ -188,12 +188,7 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
 
 
 def measure_function(
-    function: TrainingFunction,
-    contender: Contender,
-    seed: int,
-    *,
-    schedule: str = "constant",
-    scheduler_required: bool = False,
+    function: TrainingFunction, contender: Contender, seed: int, *, schedule: str = "constant"
 ) -> Measurement:
     """Time a training function by calling it once; its reports stand for its steps.
 
@@ -201,9 +196,7 @@ def measure_function(
     """
     start_s = time.perf_counter()
     with seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
-        result = run_function(
-            function, contender, Trial({}, seed), schedule=schedule, scheduler_required=scheduler_required
-        )
+        result = run_function(function, contender, Trial({}, seed), schedule=schedule)
         devices.synchronize(function.placed_on or devices.CPU)
     training_s = time.perf_counter() - start_s
     reports = (report.validation for report in result.evaluations)

@@ -145,7 +145,6 @@ def run_function(
     rungs: Rungs | None = None,
     *,
     schedule: str = "constant",
-    scheduler_required: bool = False,
 ) -> TrainingResult:
     """Call a training function once and return what it reports.
 
@@ -155,16 +154,13 @@ def run_function(
         trial: The settings of the optimizer and of the task; the caller seeds the random states.
         rungs: Points at which the function is pruned, in reports; None prunes nothing.
         schedule: The learning rate schedule of optimizers that it requests with a scheduler.
-        scheduler_required: True if a training without this schedule is an error.
 
     Raises:
-        TaskError: If the function reports nothing, makes no optimizer, or does not use a schedule that it must use.
+        TaskError: If the function reports nothing, or makes no optimizer.
     """
     evaluations: list[Evaluation] = []
     tests: list[float] = []
-    make_optimizer = OptimizerRequests(
-        function.name, contender, trial.settings, schedule=schedule, scheduler_required=scheduler_required
-    )
+    make_optimizer = OptimizerRequests(function.name, contender, trial.settings, schedule=schedule)
 
     def report(value: Any, *, train: Any = math.nan, test: Any = None) -> None:
         count = len(evaluations) + 1

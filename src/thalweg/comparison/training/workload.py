@@ -1,7 +1,7 @@
 """Workload: the common interface of the two things that a comparison trains, a task and a training function."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.target import REPORTS, Target
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_function, fingerprint_of_task
+from thalweg.comparison.training.task_values import train_by_values
 from thalweg.comparison.training.timing import (
     Measurement,
     least_seconds,
@@ -42,16 +43,12 @@ class WorkloadRecord:
         about: One line on it.
         measured: Name of the measured quantity, by split, e.g. ``{"test": "test cross-entropy"}``.
         passes: Passes over the training data in one training; None for a training function, which hides them.
-        code: Lines of Python with a place ``{name}`` for the value of each of the workload's numbers that is tuned.
-        optimizer_names: Names of the optimizers of one training; an empty name is that of an optimizer without one.
     """
 
     name: str
     about: str
     measured: dict[str, str]
     passes: int | None
-    code: list[str] = field(default_factory=list)
-    optimizer_names: list[str] = field(default_factory=lambda: [""])
 
     @property
     def is_function(self) -> bool:
@@ -65,14 +62,7 @@ class WorkloadRecord:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "WorkloadRecord":
         """Return the record that ``to_json`` stored."""
-        return cls(
-            stored["name"],
-            stored["about"],
-            dict(stored["measured"]),
-            stored["passes"],
-            list(stored.get("code", [])),
-            list(stored.get("optimizer_names", [""])),
-        )
+        return cls(stored["name"], stored["about"], dict(stored["measured"]), stored["passes"])
 
 
 class Workload(Protocol):
@@ -88,6 +78,7 @@ class Workload(Protocol):
         has_full_batch: True if all training data can form one batch.
         has_own_schedule: True if the training sets its learning rates itself.
         tunables: Numbers of the workload that are tuned with each contender, by name.
+        code_of_tunables: Lines of Python with a place ``{name}`` for the value of each of them.
         has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
         uses_workers: True if worker processes may train it.
         uses_range_search: True if the learning rate ranges are checked before the first study.
@@ -115,6 +106,8 @@ class Workload(Protocol):
     @property
     def tunables(self) -> Mapping[str, Tunable]: ...
     @property
+    def code_of_tunables(self) -> list[str]: ...
+    @property
     def has_own_metric(self) -> bool: ...
     @property
     def uses_workers(self) -> bool: ...
@@ -131,10 +124,19 @@ class Workload(Protocol):
         """Return the workload on a device; ``"auto"`` leaves everything where the user's code makes it."""
 
     def at(self, values: Mapping[str, float]) -> "Workload":
-        """Return the workload at values of some of its tuned numbers; it still declares all of them."""
+        """Return the workload at values of some of its tuned numbers, which it declares no longer."""
 
-    def optimizer_names(self, contender: Contender, seed: int) -> tuple[str, ...]:
-        """Return the names of the optimizers of one training; a single empty name if they have none."""
+    def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
+        """Return the names of the optimizers of one training; a single empty name if they have none.
+
+        Args:
+            contender: A contender that trains it.
+            seed: Seed of a training up to its first step.
+            schedule: The learning rate schedule that the user chose; None if the user chose none.
+
+        Raises:
+            TaskError: If a training function has its own schedule although the user chose one.
+        """
 
     def own_device(self) -> torch.device:
         """Return the device on which the user's code makes the model; the CPU if that is unknown."""
@@ -207,17 +209,9 @@ class Workload(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TaskWorkload:
-    """A task: its model, loss and data are known.
-
-    Attributes:
-        task: The task.
-        declared: Its tuned numbers, if some of them have got a value; None if the task declares them itself.
-        declared_code: The code for their values, in this case.
-    """
+    """A task: its model, loss and data are known."""
 
     task: Task
-    declared: Mapping[str, Tunable] | None = None
-    declared_code: list[str] | None = None
     has_own_schedule = False
     uses_workers = True
     uses_range_search = True
@@ -236,17 +230,16 @@ class TaskWorkload:
 
     @property
     def tunables(self) -> Mapping[str, Tunable]:
-        return tunables_of_task(self.task) if self.declared is None else self.declared
-
-    def at(self, values: Mapping[str, float]) -> "TaskWorkload":
-        return TaskWorkload(task_at(self.task, values), self.tunables, self.code)
+        return tunables_of_task(self.task)
 
     @property
-    def code(self) -> list[str]:
-        """Lines of Python with a place for the value of each tuned number."""
-        return code_of_tunables(self.task) if self.declared_code is None else self.declared_code
+    def code_of_tunables(self) -> list[str]:
+        return code_of_tunables(self.task)
 
-    def optimizer_names(self, contender: Contender, seed: int) -> tuple[str, ...]:
+    def at(self, values: Mapping[str, float]) -> "TaskWorkload":
+        return replace(self, task=task_at(self.task, values))
+
+    def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
         return ("",)
 
     def own_device(self) -> torch.device:
@@ -287,7 +280,7 @@ class TaskWorkload:
     @property
     def record(self) -> WorkloadRecord:
         measured = {split: self.task.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes, self.code)
+        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes)
 
     def measured_as(self, split: str) -> str:
         return self.task.measured_as(split)
@@ -332,72 +325,29 @@ class TaskWorkload:
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
     ) -> list[TrainingResult]:
-        def train_together(
-            contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
+        def train_alike(
+            task: Task,
+            contenders: Sequence[Contender],
+            trials: Sequence[Trial],
+            schedule: TrainingSchedule,
+            rungs: Rungs | None,
         ) -> list[TrainingResult]:
-            return self._train_alike(contenders, trials, schedule, report_share, rungs)
+            def train_together(
+                contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
+            ) -> list[TrainingResult]:
+                return run_trials(task, contenders, trials, schedule, report_share, rungs)
+
+            return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
 
         contenders = [contenders] * len(trials) if isinstance(contenders, Contender) else list(contenders)
-        results: dict[int, TrainingResult] = {}
-        for part in _parts_alike(contenders, trials):
-            part_results = isolate_failures(
-                train_together,
-                [contenders[k] for k in part],
-                [trials[k] for k in part],
-                report_share,
-                rungs,
-                self.device,
-            )
-            for result in part_results:
-                rungs = rungs and rungs.with_training(result.evaluations)
-            results |= dict(zip(part, part_results, strict=True))
-        return [results[k] for k in range(len(trials))]
-
-    def _train_alike(
-        self,
-        contenders: Sequence[Contender],
-        trials: Sequence[Trial],
-        schedule: TrainingSchedule,
-        report_share: ReportShare,
-        rungs: Rungs | None,
-    ) -> list[TrainingResult]:
-        """Train trials that share the values of the task's tuned numbers."""
-        values = contenders[0].task_values(trials[0].settings)
-        task = task_at(self.task, values)
-        per_pass = [one.batches_per_pass(full_batch=contenders[0].full_batch) for one in (task, self.task)]
-        if task.passes * per_pass[0] == self.task.passes * per_pass[1]:
-            return run_trials(task, contenders, trials, schedule, report_share, rungs)
-        # Steps of results and rungs are counted in batches of the default size, as if all trainings had these.
-        ratio = per_pass[0] / per_pass[1]
-        if rungs is not None:
-            rungs = Rungs(
-                rungs.split, {max(1, round(step * ratio)): losses for step, losses in rungs.earlier_losses.items()}
-            )
-        results = run_trials(
-            task, contenders, trials, replace(schedule, steps=task.passes * per_pass[0]), report_share, rungs
-        )
-        return [
-            replace(
-                result,
-                evaluations=[
-                    replace(evaluation, step=round(evaluation.step / ratio)) for evaluation in result.evaluations
-                ],
-            )
-            for result in results
-        ]
+        return train_by_values(self.task, contenders, trials, schedule, rungs, train_alike)
 
 
 @dataclass(frozen=True, eq=False)
 class FunctionWorkload:
-    """A training function: its model and data are hidden; the reports it makes stand for its steps.
-
-    Attributes:
-        function: The function.
-        scheduler_required: True if the user chose the learning rate schedule, so that the function must use it.
-    """
+    """A training function: its model and data are hidden; the reports it makes stand for its steps."""
 
     function: TrainingFunction
-    scheduler_required: bool = False
     roles = None
     optimum = None
     has_full_batch = False
@@ -426,11 +376,15 @@ class FunctionWorkload:
     def tunables(self) -> Mapping[str, Tunable]:
         return tunables_of_task(self.function)
 
+    @property
+    def code_of_tunables(self) -> list[str]:
+        return code_of_tunables(self.function)
+
     def at(self, values: Mapping[str, float]) -> "FunctionWorkload":
         return self  # contenders carry the values to each call
 
-    def optimizer_names(self, contender: Contender, seed: int) -> tuple[str, ...]:
-        return names_of_optimizers(self.function, contender, seed)
+    def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
+        return names_of_optimizers(self.function, contender, seed, schedule=schedule)
 
     def own_device(self) -> torch.device:
         return devices.CPU
@@ -449,9 +403,7 @@ class FunctionWorkload:
     @property
     def record(self) -> WorkloadRecord:
         measured = {split: self.function.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(
-            self.function.name, self.function.about, measured, passes=None, code=code_of_tunables(self.function)
-        )
+        return WorkloadRecord(self.function.name, self.function.about, measured, passes=None)
 
     def measured_as(self, split: str) -> str:
         return self.function.measured_as(split)
@@ -477,9 +429,7 @@ class FunctionWorkload:
         return None  # the function takes as long for any optimizer, as far as is known
 
     def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_function(
-            self.function, contender, seed, schedule=schedule.schedule, scheduler_required=self.scheduler_required
-        )
+        return measure_function(self.function, contender, seed, schedule=schedule.schedule)
 
     def time_of_update(self, contender: Contender, seed: int) -> None:
         return None
@@ -498,16 +448,8 @@ class FunctionWorkload:
         def train_in_turn(
             contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
         ) -> list[TrainingResult]:
-            return [
-                run_function(
-                    self.function,
-                    *pair,
-                    rungs,
-                    schedule=schedule.schedule,
-                    scheduler_required=self.scheduler_required,
-                )
-                for pair in zip(contenders, trials, strict=True)
-            ]
+            pairs = zip(contenders, trials, strict=True)
+            return [run_function(self.function, *pair, rungs, schedule=schedule.schedule) for pair in pairs]
 
         return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
 
@@ -515,14 +457,6 @@ class FunctionWorkload:
 def as_workload(task: Task | TrainingFunction) -> Workload:
     """Return the workload of a task or of a training function."""
     return FunctionWorkload(task) if isinstance(task, TrainingFunction) else TaskWorkload(task)
-
-
-def _parts_alike(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[list[int]]:
-    """Return the places of trials that share the values of the task's tuned numbers: they may train together."""
-    parts: dict[Hashable, list[int]] = {}
-    for place, (contender, trial) in enumerate(zip(contenders, trials, strict=True)):
-        parts.setdefault(tuple(contender.task_values(trial.settings).items()), []).append(place)
-    return list(parts.values())
 
 
 def _no_full_batch(name: str, contender: Contender, got: str) -> str:

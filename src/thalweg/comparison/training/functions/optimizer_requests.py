@@ -32,7 +32,6 @@ class OptimizerRequests:
         contender: The contender that trains.
         settings: The settings of the trial.
         schedule: The learning rate schedule of optimizers that are requested with a scheduler.
-        scheduler_required: True if the user chose the schedule, so that a training without it is an error.
         before_step: Called before each step of each optimizer. Then every name of an optimizer is accepted.
     """
 
@@ -43,12 +42,11 @@ class OptimizerRequests:
         settings: Settings,
         *,
         schedule: str = "constant",
-        scheduler_required: bool = False,
         before_step: Callable[..., None] | None = None,
     ) -> None:
         self._before_step = before_step
         self._who, self._contender, self._settings = who, contender, settings
-        self._schedule, self._scheduler_required = schedule, scheduler_required
+        self._schedule = schedule
         self._watched: list[_WatchedOptimizer] = []
         self._reports = 0
 
@@ -138,23 +136,15 @@ class OptimizerRequests:
         """Read the groups at the end of a training that was not stopped.
 
         Raises:
-            TaskError: If the function made no optimizer, or did not use the schedule that the user chose.
+            TaskError: If the function made no optimizer, or never stepped a scheduler.
         """
         if not self._watched:  # it trained with an optimizer of its own
             raise TaskError(
                 f"{self._who}: the function must call make_optimizer(model), and did not. "
                 "Train with the optimizer that it returns."
             )
-        schedulers = [watched for watched in self._watched if watched.scheduler is not None]
-        if self._scheduler_required and not schedulers:
-            raise TaskError(
-                f"{self._who}: with --schedule {self._schedule} the function must take its schedule from thalweg, and "
-                f"does not{self._watched[0].site.place}. Write optimizer, scheduler = make_optimizer(model, "
-                "scheduler=True, steps=N) and call scheduler.step() after each step; or leave out --schedule."
-            )
-        for watched in schedulers:
-            assert watched.scheduler is not None
-            if watched.scheduler.last_epoch == 0:
+        for watched in self._watched:
+            if watched.scheduler is not None and watched.scheduler.last_epoch == 0:
                 raise TaskError(
                     f"{self._who}: scheduler.step() must be called after each step of the optimizer, and never was "
                     f"(make_optimizer{watched.site.place})."

@@ -14,6 +14,11 @@ def is_groups(entries: Sequence[Any]) -> bool:
     return bool(entries) and all(isinstance(entry, Mapping) for entry in entries)
 
 
+def lr_of_group(trial_lr: float, share: float) -> float:
+    """Return the learning rate of a group, rounded so that it is readable where it is printed for pasting."""
+    return float(f"{trial_lr * share:.12g}")
+
+
 def resolve_groups(
     who: str, groups: Sequence[Mapping[str, Any]], trial_lr: float, reference: float | None
 ) -> tuple[list[dict[str, Any]], list[float]]:
@@ -62,7 +67,7 @@ def resolve_groups(
     resolved = []
     for group, share in zip(groups, shares, strict=True):
         own = {key: value for key, value in group.items() if key != LR_SCALE}
-        resolved.append(own | {"lr": trial_lr * share})
+        resolved.append(own | {"lr": lr_of_group(trial_lr, share)})
     return resolved, shares
 
 

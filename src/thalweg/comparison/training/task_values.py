@@ -1,0 +1,69 @@
+"""Trainings of a task whose own numbers are tuned: those that share the values of these numbers train together."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.pruning import Rungs
+from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.training.runs import Trial
+from thalweg.tasks import Task
+from thalweg.tasks.tuning import task_at
+
+Train = Callable[[Task, Sequence[Contender], Sequence[Trial], TrainingSchedule, Rungs | None], list[TrainingResult]]
+
+
+def train_by_values(
+    task: Task,
+    contenders: Sequence[Contender],
+    trials: Sequence[Trial],
+    schedule: TrainingSchedule,
+    rungs: Rungs | None,
+    train: Train,
+) -> list[TrainingResult]:
+    """Train trials in parts that share the values of the task's tuned numbers.
+
+    Evaluations and rungs are counted in batches of the default size, as if all trainings had these.
+
+    Args:
+        task: The task at the defaults of its numbers.
+        contenders: The contender of each trial.
+        trials: Settings and seeds.
+        schedule: Length of a training at these defaults.
+        rungs: Points at which trainings are pruned, in steps of this length.
+        train: Trains trials of one part together, on the task at their values.
+
+    Returns:
+        One result for each trial, in order.
+    """
+    parts: dict[Hashable, list[int]] = {}
+    for place, (contender, trial) in enumerate(zip(contenders, trials, strict=True)):
+        parts.setdefault(tuple(contender.task_values(trial.settings).items()), []).append(place)
+    results: dict[int, TrainingResult] = {}
+    for places in parts.values():
+        part_contenders, part_trials = [contenders[k] for k in places], [trials[k] for k in places]
+        contender = part_contenders[0]
+        part_task = task_at(task, contender.task_values(part_trials[0].settings))
+        per_pass = part_task.batches_per_pass(full_batch=contender.full_batch)
+        ratio = per_pass / task.batches_per_pass(full_batch=contender.full_batch)
+        steps = schedule.steps
+        if (part_task.passes, ratio) != (task.passes, 1.0):
+            steps = part_task.passes * per_pass
+        trained = train(
+            part_task, part_contenders, part_trials, replace(schedule, steps=steps), _in_steps_of(rungs, ratio)
+        )
+        for place, result in zip(places, trained, strict=True):
+            evaluations = [replace(each, step=round(each.step / ratio)) for each in result.evaluations]
+            results[place] = replace(result, evaluations=evaluations)
+            rungs = rungs and rungs.with_training(evaluations)
+    return [results[place] for place in range(len(trials))]
+
+
+def _in_steps_of(rungs: Rungs | None, ratio: float) -> Rungs | None:
+    """Return rungs for trainings that take this many steps for each of the task's at its defaults."""
+    if rungs is None or ratio == 1.0:
+        return rungs
+    return replace(
+        rungs, earlier_losses={max(1, round(step * ratio)): losses for step, losses in rungs.earlier_losses.items()}
+    )
