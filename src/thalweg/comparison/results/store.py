@@ -55,6 +55,16 @@ class StoredTrials(NamedTuple):
     damaged: list[DamagedRow]
     unchecked: int
 
+    @property
+    def caution(self) -> list[str]:
+        """A sentence if there are unchecked trainings."""
+        if not self.unchecked:
+            return []
+        return [
+            f"{self.unchecked} stored trainings have no checksum, because an older thalweg wrote them: a byte that "
+            "changed there would not be noticed."
+        ]
+
 
 class Store:
     """Comparisons and their results, in a file or in memory.
@@ -241,9 +251,7 @@ class Store:
         if stored.damaged:
             raise StoreError(self.sentence_of(stored.damaged))
         return [
-            trial
-            for trial in stored.trials
-            if stage in (None, trial.stage) and contender in (None, trial.contender)
+            trial for trial in stored.trials if stage in (None, trial.stage) and contender in (None, trial.contender)
         ]
 
     def read_trials(self, comparison: int) -> StoredTrials:
