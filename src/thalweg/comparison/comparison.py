@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
 from thalweg.comparison.entrants import entrants_of, with_optimizer_names
 from thalweg.comparison.executor import run
+from thalweg.comparison.failures import Failure, failures_of, reopen_if_incomplete
+from thalweg.comparison.parts import Parts, plain
+from thalweg.comparison.plain_results import summary_json
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
@@ -24,7 +27,7 @@ from thalweg.comparison.results.environment import hardware_of_trials, mixed_har
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
-from thalweg.comparison.results.store import Store
+from thalweg.comparison.results.store import Store, StoredTrials
 from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
@@ -69,8 +72,8 @@ def compare(
         seed: The seed of all random numbers. With a budget in trials, the same seed gives the same verdict on a machine
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
-        schedule: The learning rate schedule of each training: ``"linear"``, the default, or ``"cosine"``, each also with
-            ``"warm-up-"`` before it, ``"constant"`` or ``"none"``. A training function has its own, unless it takes
+        schedule: The learning rate schedule of each training: ``"linear"`` (the default) or ``"cosine"``, each also
+            with ``"warm-up-"`` before it, ``"constant"`` or ``"none"``. A training function has its own, unless it takes
             this one: ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
@@ -154,7 +157,7 @@ def compare(
             choice=choice,
         )
         record = _create_record(store, key, workload, entrants, plan)
-    if record.finished is None:
+    if record.finished is None or reopen_if_incomplete(store, record):
         run(workload, entrants, store, record, watch)
     finished = store.find(key)
     assert finished is not None
@@ -219,6 +222,7 @@ class Comparison:
     Attributes:
         store: The store that holds it.
         record: The stored facts: task, contenders, plan and environment.
+        parts: Makes the parts of the result, and knows those that could not be made.
 
     Example:
         >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
@@ -243,6 +247,7 @@ class Comparison:
             )
         self.store = store
         self.record = record
+        self.parts = Parts()
 
     @property
     def plan(self) -> ComparisonPlan:
@@ -250,8 +255,22 @@ class Comparison:
         return self.record.plan
 
     @cached_property
+    def _stored(self) -> StoredTrials:
+        stored = self.store.read_trials(self.record.id)
+        if stored.damaged:
+            self.parts.add("a part of the trainings", StoreError(self.store.sentence_of(stored.damaged)))
+        if self.store.damage:
+            self.parts.add("a part of the store", StoreError(f"{self.store.label}: {self.store.damage}"))
+        return stored
+
+    @property
     def _trials(self) -> list[TrialRecord]:
-        return self.store.trials(self.record.id)
+        return self._stored.trials
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """The errors that trainings raised, the most frequent first. The same ``compare`` call tries them again."""
+        return failures_of(self._trials)
 
     @cached_property
     def findings(self) -> Findings:
@@ -294,7 +313,7 @@ class Comparison:
     def cautions(self) -> list[str]:
         """Facts that a reader should know before trusting the verdict, in sentences."""
         stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
-        return [*stated, *mixed_hardware(self._trials)]
+        return [*stated, *mixed_hardware(self._trials), *self._stored.caution]
 
     @property
     def code(self) -> str:
@@ -309,23 +328,33 @@ class Comparison:
         return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results as plain JSON. Numbers that are not finite become None."""
-        return {
+        """Return the results as plain JSON. Numbers that are not finite become None.
+
+        A part that cannot be made is empty, and ``missing_parts`` says why.
+        """
+        make = self.parts.make
+        values = {
             "task": self.record.workload.name,
-            "metric": self.metric,
+            "metric": make("the metric", lambda: self.metric, ""),
             "optimum": self.plan.optimum,
-            "trainings": len(self._trials),
-            "contenders": [_summary_json(summary, self.plan) for summary in self.contenders],
-            "verdict": vars(self.verdict),
-            "hindsight": self.half_sample_check,
-            "cautions": self.cautions,
-            "code": self.code,
+            "trainings": make("the trainings", lambda: len(self._trials), 0),
+            "contenders": [
+                part
+                for summary in make("the results of the contenders", lambda: self.contenders, [])
+                if (part := make(f"the result of {summary.name}", partial(summary_json, summary, self.plan), None))
+            ],
+            "verdict": make("the verdict", lambda: vars(self.verdict), None),
+            "hindsight": make("the half-sample check", lambda: self.half_sample_check, []),
+            "cautions": make("the cautions", lambda: self.cautions, []),
+            "code": make("the code", lambda: self.code, ""),
             "device": {
                 "name": self.plan.device,
                 "reason": self.plan.device_reason,
-                "hardware": hardware_of_trials(self._trials),
+                "hardware": make("the hardware", lambda: hardware_of_trials(self._trials), []),
             },
+            "failures": make("the failed trainings", lambda: [vars(failure) for failure in self.failures], []),
         }
+        return plain(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
 
     def report(self, path: str | Path) -> Path:
         """Write the report, one self-contained HTML file.
@@ -340,41 +369,3 @@ class Comparison:
             StoreError: If the file cannot be written, or the installed package declares no report writer.
         """
         return load_report_writer("comparison")(self, path)
-
-
-def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
-    rank = summary.rank
-    return {
-        "name": summary.name,
-        "settings": summary.settings,
-        "searched": summary.searched,
-        # If every seed missed the target, there is no time, only a bound.
-        "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
-        "low": _finite(summary.value.low),
-        "high": _finite(summary.value.high),
-        "untuned": _finite(summary.untuned.mean),
-        "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
-        "missed": summary.missed,
-        "example_error": _finite(summary.example_error),
-        "worse_by": _finite(summary.worse_by),
-        "train_loss": _finite(summary.train_loss),
-        "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
-        "unlearnt": summary.value.unimproved,
-        "bound": bool(summary.value.bound),
-        "studies": summary.studies,
-        "seeds": summary.seeds,
-        "diverged": summary.diverged,
-        "failed": summary.failed,
-        "seconds": summary.seconds,
-        "bytes": summary.state_bytes,
-        "update_seconds": plan.step_s.get(summary.name),
-        "code": summary.line,
-        "way": plan.execution_modes[summary.name].reason,
-        "at_edge": [edge.setting for edge in summary.at_edge],
-        "range_extended": plan.times_extended[summary.name],
-        "good_rates": summary.good_rates,
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.failures import FailureMonitor, trials_to_keep
 from thalweg.comparison.planning.device_choice import check_resumable
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.planning.seeds import derive
@@ -18,10 +19,10 @@ from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import decide_by_plan, key_of
 from thalweg.comparison.training.pruning import Rungs, rungs_of
+from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import Workload
-from thalweg.errors import TaskError
 
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
@@ -58,7 +59,7 @@ def run(
     def notify(message: str) -> None:
         watch(Progress("", "", message=message))
 
-    hardware_before = other_hardware(store.trials(record.id), usable)
+    hardware_before = other_hardware(store.read_trials(record.id).trials, usable)
     if hardware_before:
         notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
     with WorkerPool(workload, num_workers, notify, usable) as pool:
@@ -99,7 +100,9 @@ class TrialExecutor:
         self._workload_name, self._store, self._record, self._pool = workload_name, store, record, pool
         self._watch, self._plan = watch, record.plan
         self._contenders = {contender.name: contender for contender in contenders}
-        self._trials = {trial.key: trial for trial in store.trials(record.id)}
+        kept = trials_to_keep(store, record, self._notify)
+        self._trials = {trial.key: trial for trial in kept}
+        self._monitor = FailureMonitor(workload_name, list(self._contenders), kept, self._notify, self._repeat)
         self._best = math.inf
         self._settings_of_study: dict[tuple[str, int], list[Settings]] = {}
 
@@ -107,13 +110,12 @@ class TrialExecutor:
         """Return the scores of the requested trainings. Those that are not stored yet are trained now.
 
         Raises:
-            TaskError: If every training of the comparison so far has failed.
+            TaskError: If every training so far has failed, or most fail alike and would fail on.
         """
-        num_before = len(self._trials)
         for wave in self._waves(requests):
             self._train(wave)
-        if len(self._trials) > num_before and all(request.stage == "search" for request in requests):
-            self._check_that_one_trains()
+        if all(request.stage == "search" for request in requests):
+            self._monitor.check_that_one_succeeded()
         return {request: trial_score(self._trials[key_of(request, self._plan)], self._plan) for request in requests}
 
     def _waves(self, requests: Sequence[TrialRequest]) -> list[Sequence[TrialRequest]]:
@@ -145,18 +147,35 @@ class TrialExecutor:
         if jobs:
             report_share(jobs[0], 0.0)
         for job, results in self._pool.run(jobs, report_share):
-            trials = [
+            ended = [
                 TrialRecord(
                     request.contender, request.stage, request.study, request.trial, trial.seed, trial.settings, result
                 )
                 for request, trial, result in zip(requests_of[job], job.trials, results, strict=True)
                 if not self._is_stored(request)
             ]
+            trials = self._monitor.see(ended)
             self._store.add(self._record.id, trials)
             self._trials |= {trial.key: trial for trial in trials}
             completed = [getattr(result, self._plan.selected_on) for result in results if result.status == "ok"]
             self._best = min([self._best, *completed])
             report_share(job, 0.0)
+            self._monitor.check()
+
+    def _repeat(self, proof: TrialRecord | str) -> TrainingResult:
+        """Train a trial once more, or the defaults of a contender, to see whether trainings still succeed."""
+        name, settings, seed = (
+            (proof, {}, derive(self._plan.seed, "proof"))
+            if isinstance(proof, str)
+            else (proof.contender, proof.settings, proof.seed)
+        )
+        schedule, mode = self._plan.schedules[name], self._plan.execution_modes[name]
+        job = Job((self._contenders[name],), (Trial(settings, seed),), schedule, mode.seconds(1))
+        ((_, (result,)),) = self._pool.run([job], lambda job, share: None)
+        return result
+
+    def _notify(self, message: str) -> None:
+        self._watch(Progress("", "", message=message))
 
     def _is_stored(self, request: TrialRequest) -> bool:
         return key_of(request, self._plan) in self._trials
@@ -273,13 +292,3 @@ class TrialExecutor:
         study = ("search", request.contender, request.study)
         trials = (trial for key, trial in self._trials.items() if (key.stage, key.contender, key.study) == study)
         return sorted(trials, key=lambda trial: trial.trial)
-
-    def _check_that_one_trains(self) -> None:
-        """Raise TaskError and delete the comparison if every training failed: the fault lies in the task then."""
-        trials = list(self._trials.values())
-        if all(trial.result.status == "failed" for trial in trials):
-            self._store.forget(self._record.id)
-            raise TaskError(
-                f"{self._workload_name}: at least one training must succeed, and all {len(trials)} failed, the first "
-                f"with {trials[0].result.message}."
-            )

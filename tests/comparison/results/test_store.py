@@ -117,15 +117,18 @@ def test_damaged_results_raise(tmp_path: Path, column: str) -> None:
     path = tmp_path / "store.sqlite"
     store = Store(path)
     comparison = filled(store)
-    store.add(comparison, [record(0)])
+    store.add(comparison, [record(0), record(1)])
     store.close()
     with sqlite3.connect(path) as connection:
-        connection.execute(f"UPDATE results SET {column} = CAST(x'fffefdfc' AS TEXT)")
+        connection.execute(f"UPDATE results SET {column} = CAST(x'fffefdfc' AS TEXT) WHERE trial = 0")
     connection.close()
-    with pytest.raises(
-        StoreError, match=r"store.sqlite: a store must be readable, got a damaged file\. Choose another"
-    ):
+    message = (
+        r"store.sqlite: stored trainings must be as they were written, and a stored training is damaged\. The training "
+        r"of 'sgd' \(stage 'search', study 0, trial 0, seed 0\): its checksum is not that of its columns\. Run the same"
+    )
+    with pytest.raises(StoreError, match=message):
         Store(path, write=False).trials(comparison)
+    assert Store(path, write=False).read_trials(comparison).trials == [record(1)]
 
 
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
@@ -190,7 +193,7 @@ def test_a_full_disk_loses_no_finished_result(tmp_path: Path) -> None:
         assert finished[trial.key] == trial
 
 
-def test_the_keys_and_columns_are_those_of_version_4(tmp_path: Path) -> None:
+def test_the_keys_and_columns_are_those_of_version_5(tmp_path: Path) -> None:
     """A store that an earlier thalweg of the same version wrote must be read."""
     path = tmp_path / "store.sqlite"
     thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
@@ -217,25 +220,35 @@ def test_the_keys_and_columns_are_those_of_version_4(tmp_path: Path) -> None:
     ]
     assert columns == [
         *("comparison", "contender", "stage", "study", "trial", "seed", "settings", "status", "message"),
-        *("train", "validation", "test", "test_error", "seconds", "looks", "hardware"),
+        *("train", "validation", "test", "test_error", "seconds", "looks", "hardware", "traceback", "checksum"),
     ]
 
 
-def test_a_store_without_hardware_is_read_and_gets_the_column_when_it_is_written(tmp_path: Path) -> None:
+def test_a_store_of_version_4_is_read_as_unchecked_and_gets_the_columns_when_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     before = thalweg.compare("quadratic", ["gd"], budget="1trial", store=path, workers=1)
+    expected = before.to_json()
     with sqlite3.connect(path) as connection:
-        connection.execute("ALTER TABLE results DROP COLUMN hardware")
+        for column in ("hardware", "traceback", "checksum"):
+            connection.execute(f"ALTER TABLE results DROP COLUMN {column}")
+        connection.execute("ALTER TABLE comparisons DROP COLUMN checksum")
+        connection.execute("UPDATE thalweg_store SET version = 4")
         (plan,) = connection.execute("SELECT plan FROM comparisons").fetchone()
         old = {key: value for key, value in json.loads(plan).items() if "device" not in key}
         connection.execute("UPDATE comparisons SET plan = ?", [json.dumps(old)])
     connection.close()
-    read = thalweg.Comparison(Store(path, write=False), before.record)
-    assert read.to_json() == before.to_json() | {"device": before.to_json()["device"] | {"hardware": []}}
+    store = Store(path, write=False)
+    count = len(before.store.trials(1))
+    assert store.read_trials(1).unchecked == count > 0
+    read = thalweg.Comparison(store, before.record).to_json()
+    assert f"{count} stored trainings have no checksum" in read["cautions"][-1]
+    assert read | {"cautions": read["cautions"][:-1]} == expected | {"device": expected["device"] | {"hardware": []}}
     again = thalweg.compare("quadratic", ["gd"], budget="1trial", store=path, workers=1)
     assert again.plan.device == "auto"
     assert {trial.result.hardware for trial in again.store.trials(1)} == {""}
     assert again.verdict == before.verdict
+    again.store.add(1, [record(9)])
+    assert Store(path).read_trials(1).unchecked == count  # of the new row the checksum is known
 
 
 @pytest.mark.parametrize("column", ["task", "plan"])

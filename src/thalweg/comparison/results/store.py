@@ -55,6 +55,16 @@ class StoredTrials(NamedTuple):
     damaged: list[DamagedRow]
     unchecked: int
 
+    @property
+    def caution(self) -> list[str]:
+        """A sentence if there are unchecked trainings."""
+        if not self.unchecked:
+            return []
+        return [
+            f"{self.unchecked} stored trainings have no checksum, because an older thalweg wrote them: a byte that "
+            "changed there would not be noticed."
+        ]
+
 
 class Store:
     """Comparisons and their results, in a file or in memory.

@@ -8,6 +8,7 @@ from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.trial import RunTrials, TrialRequest, TrialScore
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
 from thalweg.comparison.results.scoring import trial_score
+from thalweg.errors import StoreError
 
 
 def key_of(request: TrialRequest, plan: ComparisonPlan) -> TrialKey:
@@ -39,11 +40,19 @@ def stored_findings(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> 
     """Return the findings of a finished comparison from its stored trials.
 
     Raises:
-        KeyError: If a trial is missing, so the comparison was not finished.
+        StoreError: If a trial is missing: it was damaged, or the comparison was not finished.
     """
     by_key = {trial.key: trial for trial in trials}
 
     def look_up(requests: Sequence[TrialRequest]) -> Mapping[TrialRequest, TrialScore]:
-        return {request: trial_score(by_key[key_of(request, record.plan)], record.plan) for request in requests}
+        keys = {request: key_of(request, record.plan) for request in requests}
+        missing = next((key for key in keys.values() if key not in by_key), None)
+        if missing is not None:
+            raise StoreError(
+                f"{record.workload.name}: all trainings of the comparison must be stored, and one of "
+                f"{missing.contender} is not (stage {missing.stage}, study {missing.study}, trial {missing.trial}, "
+                f"seed {missing.seed}). Run the same compare command again to train what is missing."
+            )
+        return {request: trial_score(by_key[key], record.plan) for request, key in keys.items()}
 
     return decide_by_plan(record, look_up)

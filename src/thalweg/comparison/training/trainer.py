@@ -16,7 +16,7 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
-from thalweg.comparison.training.result import Evaluation, TrainingResult
+from thalweg.comparison.training.result import Evaluation, TrainingResult, end_of_traceback
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
@@ -252,13 +252,13 @@ def isolate_failures(
         with seeded(trials[0].seed):
             return train(contenders, trials, report_share, rungs)
     except Exception as error:
-        message = describe_failure(error, device)
+        message, trace = describe_failure(error, device), end_of_traceback(error)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
         raise DeviceLost(message)
     devices.release_memory(device)
     if len(trials) == 1:
-        return [TrainingResult("failed", message=message)]
+        return [TrainingResult("failed", message=message, traceback=trace)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
         results += isolate_failures(train, contender, [trial], rungs=rungs, device=device)
