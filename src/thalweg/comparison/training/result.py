@@ -4,8 +4,9 @@ import math
 import traceback as tracebacks
 from dataclasses import dataclass, field
 
-MAX_TRACEBACK = 4000  # characters of a traceback that is kept
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
+MAX_TRACEBACK = 4000  # characters of a traceback that is kept
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class TrainingResult:
     evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""
     hardware: str = ""
+    optimizers: list[OptimizerUse] = field(default_factory=list)
     traceback: str = ""
 
 
@@ -64,4 +66,3 @@ def end_of_traceback(error: BaseException) -> str:
     except Exception:  # the code of a user's error
         return ""
     return text if len(text) <= MAX_TRACEBACK else f"…{text[1 - MAX_TRACEBACK :]}"
-    optimizers: list[OptimizerUse] = field(default_factory=list)
