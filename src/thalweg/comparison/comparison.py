@@ -322,7 +322,7 @@ class Comparison:
         if recommended is None:
             return ""
         scheduler = self.plan.schedules[recommended.name].line_of_code()
-        if not scheduler or self.record.workload.is_function:  # whose lines hold the schedules that it uses
+        if not scheduler or recommended.trials["race"][0].result.optimizers:  # its lines hold the scheduler
             return recommended.line
         passes = self.record.workload.passes
         return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"

@@ -18,6 +18,7 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import decide_by_plan, key_of
+from thalweg.comparison.results.unused_settings import refuse_unused_lr
 from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -27,6 +28,7 @@ from thalweg.comparison.training.workload import Workload
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
 EVALUATIONS_WITHOUT_CURVE = 1
+MAX_TRIALS_TO_CHECK = 200  # by then it is clear whether a training function uses the learning rate
 
 
 def run(
@@ -157,6 +159,7 @@ class TrialExecutor:
             trials = self._monitor.see(ended)
             self._store.add(self._record.id, trials)
             self._trials |= {trial.key: trial for trial in trials}
+            self._check_that_settings_are_used()
             completed = [getattr(result, self._plan.selected_on) for result in results if result.status == "ok"]
             self._best = min([self._best, *completed])
             report_share(job, 0.0)
@@ -176,6 +179,12 @@ class TrialExecutor:
 
     def _notify(self, message: str) -> None:
         self._watch(Progress("", "", message=message))
+
+    def _check_that_settings_are_used(self) -> None:
+        """Raise TaskError if the training function sets the learning rate itself."""
+        searched = [trial for trial in self._trials.values() if trial.stage == "search"]
+        if len(searched) <= MAX_TRIALS_TO_CHECK:
+            refuse_unused_lr(self._workload_name, searched)
 
     def _is_stored(self, request: TrialRequest) -> bool:
         return key_of(request, self._plan) in self._trials

@@ -8,6 +8,7 @@ from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
 from thalweg.comparison.results.terms import percent
+from thalweg.comparison.results.unused_settings import find_unused
 from thalweg.comparison.results.verdict import Verdict
 
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
@@ -28,6 +29,7 @@ def cautions(
     return [
         *_few_settings(record),
         *_no_influence(record, summaries),
+        *_unused_settings(summaries),
         *_below_optimum(record, summaries),
         *_second_rule_unused(record, summaries),
         *_no_test_value(record, summaries),
@@ -63,6 +65,28 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
         yield (
             f"All {len(searched)} settings gave the same {record.workload.measured[split]}, {equal[0]:.4g}: the "
             "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+        )
+        return
+    for summary in summaries:
+        results = {
+            tuple(trial.settings.items()): getattr(trial.result, split)
+            for trial in summary.trials["search"]
+            if trial.study == 0 and math.isfinite(getattr(trial.result, split))
+        }
+        if len(results) > 2 and len(set(results.values())) == 1:
+            yield (
+                f"All {len(results)} settings of {summary.name} gave the same {record.workload.measured[split]}, "
+                f"{next(iter(results.values())):.4g}: those that were searched have no influence on it."
+            )
+
+
+def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
+    for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
+        where = f": {unused.line} sets it" if unused.line else ""
+        yield (
+            f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
+            f"{unused.low:.3g} to {unused.high:.3g}{where}. Leave it to the optimizer (OneCycleLR and CyclicLR: "
+            f"cycle_momentum=False), or fix it: {unused.contenders[0]}:{unused.setting}=..."
         )
 
 

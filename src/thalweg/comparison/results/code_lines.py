@@ -11,6 +11,7 @@ from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.functions.parameter_groups import LR_SCALE, lr_of_group
 
 _PLACE = re.compile(r"\{(\w+)\}")  # of a value in a line
+_ASSIGNMENT = re.compile(r"\w+ = ")
 _MODEL = "model"  # the first argument in the code of a contender
 _SIMPLE = (ast.Name, ast.Attribute, ast.Call, ast.Subscript)
 
@@ -30,7 +31,8 @@ def lines_of_code(
         schedule: The schedule of optimizers that were requested with a scheduler.
 
     Returns:
-        A line for each optimizer, followed by that of its scheduler; then those that set the task's own numbers.
+        Lines that set the task's own numbers, then a line for each optimizer, followed by that of its scheduler, then
+        the call of a training function with its numbers.
     """
     lines = []
     uses = _distinct(uses) or [OptimizerUse(name) for name in contender.optimizer_names]
@@ -51,8 +53,9 @@ def lines_of_code(
             of_use = TrainingSchedule(use.schedule_steps, schedule.schedule)
             lines.append(of_use.line_of_code(f"optimizer{suffix}", f"scheduler{suffix}") or "")
     values = {key: repr(value) for key, value in {**contender.start, **settings}.items() if "." not in key}
-    lines += [_PLACE.sub(lambda place: values.get(place[1], place[0]), line) for line in contender.task_code]
-    return [line for line in lines if line]
+    own = [_PLACE.sub(lambda place: values.get(place[1], place[0]), line) for line in contender.task_code]
+    assigned = [line for line in own if _ASSIGNMENT.match(line)]  # a model and numbers, before they are used
+    return [*assigned, *filter(None, lines), *(line for line in own if line not in assigned)]
 
 
 def _distinct(uses: Sequence[OptimizerUse]) -> list[OptimizerUse]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -55,7 +56,8 @@ def train_by_values(
         )
         for place, result in zip(places, trained, strict=True):
             evaluations = [replace(each, step=round(each.step / ratio)) for each in result.evaluations]
-            results[place] = replace(result, evaluations=evaluations)
+            uses = [OptimizerUse(schedule_steps=steps)] if contender.task_settings else []
+            results[place] = replace(result, evaluations=evaluations, optimizers=uses)
             rungs = rungs and rungs.with_training(evaluations)
     return [results[place] for place in range(len(trials))]
 
