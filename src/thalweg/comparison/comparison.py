@@ -32,7 +32,7 @@ from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
-from thalweg.comparison.results.verdict import Verdict, judge
+from thalweg.comparison.results.verdict import Verdict, judge, run_state
 from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
@@ -252,7 +252,7 @@ def _create_record(
         replace(
             contender.describe(workload.roles),
             state_bytes=workload.state_bytes(contender),
-            searched=list(plan.draw_settings(contender, 0)[0]),
+            searched=list(plan.space_of(contender)),
         )
         for contender in contenders
     ]
@@ -286,11 +286,11 @@ class Comparison:
             record: The comparison, from ``Store.find``.
 
         Raises:
-            StoreError: If the comparison is not finished.
+            StoreError: If the comparison is not finished, and none of its trainings is stored.
         """
-        if record.finished is None:
+        if record.finished is None and not store.trials(record.id):
             raise StoreError(
-                f"{store.path}: the comparison on {record.workload.name} must be finished, and is not. "
+                f"{store.path}: a training of the comparison on {record.workload.name} must be stored, and none is. "
                 "Run the same compare command again to resume it."
             )
         self.store = store
@@ -315,7 +315,9 @@ class Comparison:
     def contenders(self) -> list[Summary]:
         """The results of each contender: those that remain in the race, the best first, then the dropped ones."""
         race = self.findings.race
-        order = race.remaining + [name for names in reversed(race.dropped) for name in reversed(names)]
+        evidence = self.findings.evidence
+        order = [*race.remaining, *(name for names in reversed(race.dropped) for name in reversed(names))]
+        order += [*race.unraced, *(evidence.untried if evidence is not None else [])]
         described = {contender.name: contender for contender in self.record.contenders}
         return [summarize(described[name], self._trials, self.plan, self.findings) for name in order]
 
@@ -323,7 +325,8 @@ class Comparison:
     def verdict(self) -> Verdict:
         """The statements that the evidence allows."""
         terms = terms_of(self.record, self.findings.race, self.contenders)
-        return judge(self.findings, {summary.name: summary.value for summary in self.contenders}, terms)
+        values = {summary.name: summary.value for summary in self.contenders}
+        return judge(self.findings, values, terms, run_state(self.record, self._trials))
 
     @property
     def metric(self) -> str:
@@ -409,7 +412,7 @@ def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
         "low": _finite(summary.value.low),
         "high": _finite(summary.value.high),
-        "untuned": _finite(summary.untuned.mean),
+        "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
         "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
         "missed": summary.missed,
         "example_error": _finite(summary.example_error),

@@ -30,7 +30,7 @@ class Race:
         remaining: All others, the best mean first.
         within: The leader and the contenders that are shown to lie within the margin of it.
         settled: ``best`` if one contender remains, ``within`` if all remaining ones lie within the margin,
-            ``unraced`` if there was no race, else ``open``.
+            ``unraced`` if there was no race, ``unended`` if no training has ended, else ``open``.
         recommended: The cheapest contender of ``within`` that is seldom lost and not shown to be worse, unless losses
             are traded for cost. None if all are often lost.
         seeds_needed: If the race is open, the seeds that would separate the contenders. None if that is unknown.
@@ -43,7 +43,7 @@ class Race:
     dropped: list[list[str]]
     remaining: list[str]
     within: list[str]
-    settled: Literal["best", "within", "open", "unraced"]
+    settled: Literal["best", "within", "open", "unraced", "unended"]
     recommended: str | None
     seeds_needed: int | None
     unraced: list[str] = field(default_factory=list)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from thalweg.comparison.planning.search import order_opened_by
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
@@ -27,7 +28,7 @@ def cautions(
     """
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), summaries[0])
     return [
-        *_few_settings(record),
+        *_few_settings(record, summaries),
         *_no_influence(record, summaries),
         *_unused_settings(summaries),
         *_below_optimum(record, summaries),
@@ -43,15 +44,22 @@ def cautions(
     ]
 
 
-def _few_settings(record: ComparisonRecord) -> Iterator[str]:
-    trials = record.plan.design.draws
+def _few_settings(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    design = record.plan.design
+    if isinstance(design, SettingDesign):
+        searched = sum(trial.result.status != "stopped" for summary in summaries for trial in summary.trials["search"])
+        if 0 < searched < FEW_TRIALS:
+            settings = "1 setting was" if searched == 1 else f"{searched} settings were"
+            yield f"Only {settings} searched, of all contenders together. A larger budget may find a better one."
+        return
+    trials = design.draws
     if trials == 1:
         yield "Only 1 setting was trained for each contender. A larger budget may change the best contender."
     elif trials < FEW_TRIALS:
-        searched = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
+        searched_words = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
         yield (
-            f"Only {trials} settings were searched for each contender ({searched}), so neighbouring settings lie far "
-            "apart. A larger budget may change the best contender."
+            f"Only {trials} settings were searched for each contender ({searched_words}), so neighbouring settings lie "
+            "far apart. A larger budget may change the best contender."
         )
 
 
@@ -193,11 +201,15 @@ def _missed_target(record: ComparisonRecord, summaries: Sequence[Summary], verdi
 
 
 def _better_untuned(record: ComparisonRecord, summary: Summary, winner: Summary) -> Iterator[str]:
-    """Caution if an untuned point beats the winner's tuned value, or the contender's own.
+    """Caution if an untuned point beats the winner's tuned value, or the contender's own, in a comparison by studies.
+
+    An adaptive search chooses an untuned point that was measured better.
 
     A mean that is better than the winner's by more than the margin is worth a caution even if the intervals overlap,
     because a reader sees both numbers side by side.
     """
+    if isinstance(record.plan.design, SettingDesign):
+        return
     untuned = {"its defaults": ("start", summary.untuned), "its starting point": ("recommended", summary.recommended)}
     for place, (stage, point) in untuned.items():
         for tuned in (winner, summary):

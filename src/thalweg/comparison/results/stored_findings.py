@@ -1,5 +1,6 @@
 """Stored findings: the decision procedure, applied to a plan and its stored trials."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -9,9 +10,10 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.conclusion import conclude
 from thalweg.comparison.protocol.design import Design, SettingDesign
-from thalweg.comparison.protocol.procedure import Findings, decide
+from thalweg.comparison.protocol.procedure import Evidence, Findings, decide
+from thalweg.comparison.protocol.race import Race
 from thalweg.comparison.protocol.studies import Ranking, Studies, rank
-from thalweg.comparison.protocol.trial import RunTrials, TrialRequest, TrialScore
+from thalweg.comparison.protocol.trial import RunTrials, SettingId, TrialRequest, TrialScore
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering, trial_score
 from thalweg.errors import StoreError
@@ -114,6 +116,8 @@ def stored_findings(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> 
     plan = plan_covering(record.plan, trials)
     record = replace(record, plan=plan)
     look_up = look_up_trials(record, trials)
+    if not any(trial.result.status in ("ok", "diverged", "pruned") for trial in trials):
+        return unended_findings(record, trials)
     if isinstance(plan.design, SettingDesign):
         return replace(conclude_by_plan(record, trials, plan.design), ranking=rank_by_plan(plan, look_up))
     try:
@@ -136,6 +140,51 @@ def conclude_by_plan(record: ComparisonRecord, trials: Iterable[TrialRecord], de
         margin=plan.margin,
         trades=plan.prefer == "cheap",
     )
+
+
+def unended_findings(record: ComparisonRecord, trials: Iterable[TrialRecord]) -> Findings:
+    """Return what is known if no training has ended: the order at the last evaluation that all stopped ones have."""
+    plan = record.plan
+    names = [contender.name for contender in record.contenders]
+    stopped = {trial.contender: trial for trial in trials if trial.result.status == "stopped"}
+    step = common_step(stopped.values())
+    values = {name: _value_at(trial, step, plan.selected_on) for name, trial in stopped.items()}
+    ahead = sorted(
+        (name for name in names if name in values and math.isfinite(values[name])),
+        key=lambda name: plan.scale.cost(values[name]),
+    )
+    return Findings(
+        ranking=None,
+        chosen_settings={name: SettingId(stopped[name].study, stopped[name].trial) for name in ahead},
+        race=Race(
+            scores={name: [] for name in ahead},
+            completed={name: [] for name in ahead},
+            dropped=[],
+            remaining=ahead,
+            within=ahead[:1],
+            settled="unended",
+            recommended=next(iter(ahead), None),
+            seeds_needed=None,
+        ),
+        value_scores=[],
+        untuned_scores={},
+        recommended_scores={},
+        evidence=Evidence(0, len(stopped), 0, 0, 0, {}, [name for name in names if name not in ahead]),
+    )
+
+
+def common_step(stopped: Iterable[TrialRecord]) -> int:
+    """Return the last step at which all of these trainings were evaluated that were evaluated after a step at all."""
+    steps = [{evaluation.step for evaluation in trial.result.evaluations} for trial in stopped]
+    evaluated = [each for each in steps if max(each, default=0) > 0]
+    shared: set[int] = set.intersection(*evaluated) if evaluated else set()
+    return max(shared, default=0) or min((max(each) for each in evaluated), default=0)
+
+
+def _value_at(trial: TrialRecord, step: int, split: str) -> float:
+    """The value of the last evaluation up to a step."""
+    values = [getattr(each, split) for each in trial.result.evaluations if 0 < each.step <= step]
+    return values[-1] if values else math.nan
 
 
 def setting_requests(plan: ComparisonPlan, trials: Iterable[TrialRecord]) -> dict[TrialRequest, TrialRecord]:

@@ -10,12 +10,15 @@ from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
+from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
 from thalweg.comparison.results.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
+from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
 
+VALUE_STAGES = ("value", "race", "final", "search")  # that may measure a chosen setting, the best measurement first
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
 GOOD_RATE_MARGIN = 0.1  # a learning rate is good if its loss is at most this share above the best
 _EDGE = 0.05  # a setting within this share of its range from an end lies at that end
@@ -101,8 +104,8 @@ class Summary:
         searched: The names of the settings that were searched.
         values: The measured losses, or times to the target, behind ``value``.
         value: The estimate of what the chosen settings reach: over the seeds of the race, or for the recommended
-            contender over seeds that nothing else used.
-        untuned: The same for the contender's defaults.
+            contender over seeds that nothing else used (``value_stage``).
+        untuned: The same for the contender's defaults. None if they were not trained.
         recommended: The same for thalweg's settings to start from. None if there are none.
         example_error: The standard error of one training's test loss over the test examples. No number of seeds
             makes it smaller. Not a number if the test examples are unknown.
@@ -111,7 +114,7 @@ class Summary:
         worse_by: By how much it is worse than the leader of the race, over the same seeds: a share of the leader's
             value, or a difference (``ScoreScale.worse_by``).
         train_loss: The median final training loss.
-        seeds: The seeds of the race.
+        seeds: The seeds of the race; without a race, of ``value``.
         diverged: Seeds of the race that diverged.
         failed: Seeds of the race that raised an error.
         missed: Seeds of the race that missed the target.
@@ -124,6 +127,8 @@ class Summary:
             None if it is unknown.
         trials: All its trials, by stage.
         worse_by_text: ``worse_by`` as text.
+        value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
+            training has ended.
         metrics: The means of the further numbers that were recorded, over the seeds of ``value``, by name.
     """
 
@@ -133,7 +138,7 @@ class Summary:
     searched: list[str]
     values: list[float]
     value: Estimate
-    untuned: Estimate
+    untuned: Estimate | None
     recommended: Estimate | None
     example_error: float
     rank: Estimate | None
@@ -152,6 +157,7 @@ class Summary:
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
     worse_by_text: str = "–"
+    value_stage: str = "race"
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
     @property
@@ -175,54 +181,109 @@ def summarize(
     for trial in trials:
         if trial.contender == contender.name:
             by_stage[trial.stage].append(trial)
-    raced = by_stage["race"]
-    measured = by_stage["value"] or raced
-    chosen = raced[0].settings
+    is_unended = findings.race.settled == "unended"
+    setting = findings.chosen_settings.get(contender.name)
+    chosen = _chosen_trials(by_stage, setting, plan, with_stopped=is_unended)
+    value_stage = next((stage for stage in VALUE_STAGES if chosen[stage]), "")
+    measured = chosen[value_stage] if value_stage else []
+    raced = chosen["race"] or measured
+    settings = next((trial.settings for stage in VALUE_STAGES for trial in chosen[stage]), {})
     seeds = [trial.seed for trial in raced]
     statuses = [trial.result.status for trial in raced]
+    completed = [not is_unended and trial_score(trial, plan).completed for trial in raced]
     studies: dict[int, list[TrialRecord]] = {}
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
-    ranges = contender.space | plan.ranges[contender.name]
-    worse_by = _worse_by_leader(raced, trials, plan, findings)
+    ranges = contender.space | plan.ranges.get(contender.name, {})
+    worse_by = _worse_by_leader(chosen, trials, plan, findings)
     return Summary(
         name=contender.name,
         about=contender.about,
-        settings={**contender.start, **chosen},
-        searched=list(chosen),
+        settings={**contender.start, **settings},
+        searched=list(settings),
         values=[measured_value(trial.result, plan) for trial in measured],
         value=_estimate_over_seeds(measured, plan),
-        untuned=_estimate_over_seeds(by_stage["start"], plan),
-        recommended=_estimate_over_seeds(by_stage["recommended"], plan) if by_stage["recommended"] else None,
+        untuned=_estimate_of_start(by_stage, "start", START, plan),
+        recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
         rank=_estimate(list(studies.values()), plan) if studies else None,
         studies=len(studies),
         worse_by=worse_by,
         worse_by_text=plan.scale.worse_by_in_words(worse_by),
         metrics=_metrics(measured),
-        train_loss=median(loss_of(trial.result, "train") for trial in measured),
+        train_loss=median([loss_of(trial.result, "train") for trial in measured] or [math.nan]),
         seeds=seeds,
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
-        missed=statuses.count("ok") - findings.race.completed[contender.name].count(True),
-        seconds=median(trial.result.seconds for trial in raced),
+        missed=statuses.count("ok") - completed.count(True),
+        seconds=median([trial.result.seconds for trial in raced] or [math.nan]),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line="\n".join(lines_of_code(contender, chosen, uses_at(chosen, by_stage), plan.schedules[contender.name])),
-        at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, chosen),
+        line="\n".join(lines_of_code(contender, settings, uses_at(settings, by_stage), plan.schedules[contender.name])),
+        at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, settings),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
+        value_stage=value_stage,
     )
 
 
+def _chosen_trials(
+    by_stage: Mapping[str, Sequence[TrialRecord]],
+    setting: SettingId | None,
+    plan: ComparisonPlan,
+    *,
+    with_stopped: bool = False,
+) -> dict[str, list[TrialRecord]]:
+    """The trials of a contender at its chosen setting, by stage."""
+    if isinstance(plan.design, Design):
+        wanted = None if setting is None else (setting.study, setting.trial)
+    else:
+        wanted = None if setting is None else (plan.setting_study, setting.trial)
+    return {
+        stage: [
+            trial
+            for trial in by_stage[stage]
+            if (trial.study, trial.trial) == wanted and (with_stopped or trial.result.status != "stopped")
+        ]
+        for stage in VALUE_STAGES
+    }
+
+
+def _estimate_of_start(
+    by_stage: Mapping[str, Sequence[TrialRecord]], stage: str, setting: SettingId, plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of untuned settings: of their own stage, or of the latest one of an adaptive search."""
+    if by_stage[stage]:
+        return _estimate_over_seeds(by_stage[stage], plan)
+    trials = _chosen_trials(by_stage, setting, plan)
+    measured = next((trials[stage] for stage in VALUE_STAGES[1:] if trials[stage]), None)
+    return None if measured is None else _estimate_over_seeds(measured, plan)
+
+
 def _worse_by_leader(
-    raced: Sequence[TrialRecord], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
+    chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> float:
-    """The share by which the mean of raced trials is worse than the leader's, over the same seeds."""
-    seeds = {trial.seed for trial in raced}
-    leader = findings.race.remaining[0]
-    beside = [trial for trial in trials if trial.contender == leader and trial.stage == "race" and trial.seed in seeds]
-    return plan.scale.worse_by(fmean(unclipped_scores(raced, plan)), fmean(unclipped_scores(beside, plan)))
+    """By how much the mean is worse than the leader's, over seeds that both have: of the race, the finals, the search.
+
+    Not a number if they share no seed.
+    """
+    leader = next(iter(findings.race.remaining), None)
+    if leader is None:
+        return math.nan
+    by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
+    for trial in trials:
+        if trial.contender == leader:
+            by_stage[trial.stage].append(trial)
+    of_leader = _chosen_trials(by_stage, findings.chosen_settings.get(leader), plan)
+    for stage in VALUE_STAGES[1:]:
+        seeds = {trial.seed for trial in chosen[stage]} & {trial.seed for trial in of_leader[stage]}
+        if seeds and not plan.is_provisional:
+            own, other = (
+                fmean(unclipped_scores([trial for trial in column[stage] if trial.seed in seeds], plan))
+                for column in (chosen, of_leader)
+            )
+            return plan.scale.worse_by(own, other)
+    return math.nan
 
 
 def _example_error(trials: Sequence[TrialRecord]) -> float:
@@ -236,12 +297,12 @@ def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) ->
 
 def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> Estimate:
     """The estimate over groups of trials: one trial for each seed, or the evaluation trials of each study."""
+    scale, worst = plan.scale, plan.scale.worst
+    if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
+        return Estimate(worst, worst, worst, len(groups), len(groups), len(groups), scale.maximize)
     values = [[measured_value(trial.result, plan) for trial in group] for group in groups]
     lost = sum(not all(map(math.isfinite, group)) for group in values)
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
-    scale, worst = plan.scale, plan.scale.worst
-    if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
-        return Estimate(worst, worst, worst, len(groups), lost, unimproved, scale.maximize)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
     low, high = sorted((best_end, worst if lost else worst_end))
@@ -280,7 +341,7 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         for trial in searched
         if "lr" in trial.settings
     ]
-    if not rates or plan.design.pruned:
+    if not rates or (plan.studies is not None and plan.studies.pruned):
         return None
     values = sorted((value for value, _ in rates), key=scale.cost)
     best = values[len(values) // 20]  # not the very best of many, which was lucky with its one seed

@@ -36,11 +36,19 @@ class Terms:
     no_target: str = ""
     margin: str = "3 %"
 
-    def reached(self, name: str, value: Estimate) -> str:
-        """Return the statement of a contender's value, without a full stop."""
-        seeds = f"{value.count} fresh seeds"
+    def reached(self, name: str, value: Estimate, source: str = "") -> str:
+        """Return the statement of a contender's value, without a full stop.
+
+        Args:
+            name: The contender.
+            value: Its value.
+            source: The seeds that it comes from. Defaults to fresh ones.
+        """
+        seeds = f"{value.count} {source or ('fresh seed' if value.count == 1 else 'fresh seeds')}"
         if value.lost:
             precision = f"{seeds}, {value.lost} of them lost"
+        elif value.count == 1:
+            precision = seeds
         else:
             precision = f"95 % interval {value.low:.4g} to {value.high:.4g}, {seeds}"
         return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"
@@ -88,7 +96,9 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
         results = [trial.result for summary in summaries for trial in summary.trials["search"]]
         no_target = plan.target.missed_by_all(results, name_of_measure(record, plan.target.split))
         return Terms("takes", f" {metric}", settings, advantage, no_target=no_target, margin=margin)
-    untrained = plan.scale.untrained[plan.judged_on]
+    untrained = plan.scale.untrained.get(plan.judged_on)
+    if untrained is None:  # no training of a function has ended
+        return Terms(f"reaches {with_article(metric)} of", settings=settings, advantage=advantage, margin=margin)
     is_new = plan.judged_on == "test" and record.workload.sources.get("test") != "train"
     on_new_data = " on new data" if is_new and not record.workload.is_function else ""
     return Terms(
@@ -117,6 +127,8 @@ def _searched_settings(summaries: Sequence[Summary]) -> str:
 
 def _advantage(record: ComparisonRecord, race: Race) -> str:
     """The advantage of the recommended contender over the leader, or over those within the margin."""
+    if not race.remaining:
+        return ""
     leader, costs = race.remaining[0], record.plan.costs(record.contenders)
     if race.recommended is None or race.recommended == leader:
         is_tied = race.settled == "within" and len(race.remaining) > 1
