@@ -18,7 +18,7 @@ from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol.trial import RECOMMENDED, START
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
 OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
@@ -96,10 +96,17 @@ def propose_trials(spaces: Sequence[SearchSpace], tried: Sequence[Tried], count:
 
 
 def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[_Candidate]:
-    """The starting points that were not tried, those that were measured on many tasks first."""
-    tried_names = {trial.contender for trial in tried}
+    """The starting points that were not tried: the user's first, then those that were measured on many tasks."""
+    known = {(trial.contender, trial.trial) for trial in tried}
+    of_user = [
+        _Candidate(space, settings, trial)
+        for space in spaces
+        for trial, settings in space.starts.items()
+        if trial <= USER_TRIAL and (space.contender, trial) not in known
+    ]
+    tried_names = {trial.contender for trial in tried if trial.trial > USER_TRIAL}
     new = [space for space in spaces if space.contender not in tried_names]
-    return [
+    return of_user + [
         _Candidate(space, dict(space.anchor), _start_number(space))
         for space in sorted(new, key=lambda space: RECOMMENDED.trial not in space.starts)
     ]

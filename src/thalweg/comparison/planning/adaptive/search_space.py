@@ -12,7 +12,7 @@ from functools import cache
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.planning.search import rounded
-from thalweg.comparison.protocol.trial import RECOMMENDED, START
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 from thalweg.errors import ThalwegError
 from thalweg.optim.transfer import transfer
 from thalweg.rules import Range, Rule
@@ -31,7 +31,8 @@ class SearchSpace:
         ranges: The range of each setting that is searched.
         orders: The order of each of these settings: 1 for the learning rate, 2 for the first momentum, 3 for others.
         anchor: The starting point: the value of each searched setting that is expected to do best.
-        starts: The settings that enter the search first, by trial number (`START.trial`, `RECOMMENDED.trial`).
+        starts: The settings that enter the search first, by trial number: `START.trial`, `RECOMMENDED.trial`, and from
+            `USER_TRIAL` downwards those of the user.
         can_extend: True if the range of the learning rate may be extended.
     """
 
@@ -89,20 +90,22 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         (0.01, {-1: {'lr': 0.001, 'weight_decay': 0.0}, -2: {'lr': 0.59, 'weight_decay': 0.0}})
     """
     searched = replace(contender, ranges={**contender.ranges, **(ranges or {})}).space(MAX_ORDER)
-    hypers, own = contender.rule.hypers(), contender.rule.settings()
-    defaults = {name: float(own[name]) for name in searched}
+    own = contender.start_settings()
+    defaults: Settings = {name: own[name] if name in contender.task_settings else float(own[name]) for name in searched}
     for name in contender.ranges.keys() & searched.keys():  # within the range that the user gave
         defaults[name] = searched[name].clamp(defaults[name])
     starts = {START.trial: defaults}
     recommended = {name: value for name, value in contender.recommended.items() if name in searched}
     if recommended:
         starts[RECOMMENDED.trial] = {**defaults, **recommended}
-    anchor = {**defaults, **(recommended or _transferred(contender))}
+    for number, settings in enumerate(contender.user_settings):
+        starts[USER_TRIAL - number] = {**defaults, **settings}
+    anchor = {**defaults, **(recommended or contender.expanded(_transferred(contender)))}
     rate = searched.get("lr")
     return SearchSpace(
         contender=contender.name,
         ranges=searched,
-        orders={name: hypers[name].order if name in hypers else MAX_ORDER for name in searched},
+        orders={name: contender.order_of(name) for name in searched},
         anchor={name: searched[name].clamp(anchor[name]) if name == "lr" else anchor[name] for name in searched},
         starts=starts,
         can_extend=rate is not None and rate.scale == "log" and "lr" not in contender.ranges,
