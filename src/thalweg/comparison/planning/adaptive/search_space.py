@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
@@ -46,10 +47,17 @@ class SearchSpace:
     def coordinates(self, settings: Mapping[str, float]) -> dict[str, float]:
         """Return the place of settings relative to the starting point. Settings that are not given stay at it."""
         return {
-            name: _place(name, bounds, settings[name]) - _place(name, bounds, self.anchor[name])
+            name: self.coordinate(name, bounds.position(_inside(name, bounds, settings[name])))
             for name, bounds in self.ranges.items()
             if name in settings
         }
+
+    def coordinate(self, name: str, position: Any) -> Any:
+        """Return the place of one setting, or of an array of them, from positions in its range."""
+        bounds = self.ranges[name]
+        origin = bounds.position(_inside(name, bounds, self.anchor[name]))
+        decades = math.log10(bounds.high / bounds.low) if name == "lr" and bounds.scale == "log" else 1.0
+        return (position - origin) * decades
 
     def complete(self, settings: Mapping[str, float]) -> Settings:
         """Return these settings, and the contender's defaults for all others that are searched."""
@@ -70,11 +78,9 @@ class SearchSpace:
         return replace(self, ranges={**self.ranges, "lr": wider})
 
 
-def _place(name: str, bounds: Range, value: float) -> float:
-    """The decades of a learning rate on a logarithmic scale, the position in the range of any other setting."""
-    if name == "lr" and bounds.scale == "log":
-        return math.log10(value)
-    return bounds.position(bounds.clamp(value))
+def _inside(name: str, bounds: Range, value: float) -> float:
+    """A learning rate as it is, any other value no further than the end of its range: a decay of 0 has no logarithm."""
+    return value if name == "lr" and bounds.scale == "log" else bounds.clamp(value)
 
 
 def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = None) -> SearchSpace:
