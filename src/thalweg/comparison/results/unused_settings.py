@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.errors import TaskError
 
-MIN_VALUES, MANY_VALUES = 3, 8  # different values of a setting that must be tried to be certain
+MIN_VALUES, MANY_VALUES = 3, 6  # different values of a setting that must be tried to be certain
 _LR = "lr"
 
 Values = Mapping[str, Sequence[float]]  # of a setting in each group, by moment

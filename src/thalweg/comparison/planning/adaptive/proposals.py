@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from thalweg.comparison.contenders.contender import Settings
-from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace
+from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace, is_rate
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
@@ -219,7 +219,7 @@ class _Frame:
         self._spaces = {space.contender: (number, space) for number, space in enumerate(spaces)}
         orders: dict[str, int] = {}
         for space in spaces:
-            orders |= {_column(name, order): 1 if name == "lr" else order for name, order in space.orders.items()}
+            orders |= {space.column(name): 1 if is_rate(name) else order for name, order in space.orders.items()}
         self._columns = {column: place for place, column in enumerate(orders)}
         self.orders = list(orders.values())
 
@@ -230,7 +230,7 @@ class _Frame:
         for row, (name, values) in enumerate(settings):
             numbers[row], space = self._spaces[name]
             for setting, place in space.coordinates(values).items():
-                places[row, self._columns[_column(setting, space.orders[setting])]] = place
+                places[row, self._columns[space.column(setting)]] = place
         return Points(places, numbers)
 
     def points_of(self, blocks: Sequence["_Block"]) -> Points:
@@ -240,16 +240,11 @@ class _Frame:
             start = self.points([(block.space.contender, block.center)])
             places = np.repeat(start.places, len(block), axis=0)
             for column, name in enumerate(block.names):
-                place = self._columns[_column(name, block.space.orders[name])]
+                place = self._columns[block.space.column(name)]
                 moved = block.space.coordinate(name, block.positions[:, column])
                 places[:, place] = np.where(block.moving[:, column], moved, places[:, place])
             parts.append(Points(places, np.repeat(start.contenders, len(block))))
         return Points(np.vstack([part.places for part in parts]), np.concatenate([part.contenders for part in parts]))
-
-
-def _column(setting: str, order: int) -> str:
-    """The first momentum is one column, by whatever name; the learning rate is another."""
-    return {1: "lr", 2: "first momentum"}.get(order, setting) if setting != "lr" else "lr"
 
 
 @dataclass(frozen=True)
@@ -300,9 +295,9 @@ def _blocks(
         blocks += [_Block(space, dict(start), (), none, none, trial) for trial, start in space.starts.items()]
         own = next((trial for trial in best if trial.contender == space.contender), None)
         center = space.anchor if own is None else space.complete(own.settings)
-        if "lr" in space.ranges:  # a row of learning rates over the whole range
+        for rate in space.rates:  # a row of learning rates over the whole range
             positions = (np.arange(RATES)[:, None] + generator.random((RATES, 1))) / RATES
-            blocks.append(_Block(space, center, ("lr",), positions, np.ones((RATES, 1), dtype=bool)))
+            blocks.append(_Block(space, center, (rate,), positions, np.ones((RATES, 1), dtype=bool)))
         names = _varied(space, counts[space.contender])
         everywhere = generator.random((RANDOM, len(names)))
         blocks.append(_Block(space, dict(space.anchor), names, everywhere, np.ones(everywhere.shape, dtype=bool)))
