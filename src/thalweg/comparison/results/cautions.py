@@ -93,10 +93,12 @@ def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
 def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
     for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
         where = f": {unused.line} sets it" if unused.line else ""
+        cure = "Leave it to the optimizer (OneCycleLR and CyclicLR: cycle_momentum=False), or fix it in --with."
+        if unused.is_lr:
+            cure = 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
         yield (
             f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
-            f"{unused.low:.3g} to {unused.high:.3g}{where}. Leave it to the optimizer (OneCycleLR and CyclicLR: "
-            f"cycle_momentum=False), or fix it: {unused.contenders[0]}:{unused.setting}=..."
+            f"{unused.low:.3g} to {unused.high:.3g}{where}. {cure}"
         )
 
 

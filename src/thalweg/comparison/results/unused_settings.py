@@ -37,6 +37,11 @@ class UnusedSetting:
     high: float
     line: str
 
+    @property
+    def is_lr(self) -> bool:
+        """True if it is a learning rate."""
+        return _is_lr(self.setting)
+
 
 def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list[UnusedSetting]:
     """Return the settings that a training function replaces.
@@ -67,7 +72,7 @@ def refuse_unused_lr(name: str, trials: Sequence[TrialRecord]) -> None:
     """
     searching = {trial.contender for trial in trials if any(_is_lr(setting) for setting in trial.settings)}
     for unused in find_unused(trials, certain=True):
-        if _is_lr(unused.setting) and set(unused.contenders) == searching:
+        if unused.is_lr and set(unused.contenders) == searching:
             where = f": {unused.line} sets it" if unused.line else ""
             raise TaskError(
                 f"{name}: the function must use the learning rate of the optimizer that it gets, but {unused.count} "
