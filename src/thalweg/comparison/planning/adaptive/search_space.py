@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.planning.search import rounded
@@ -74,6 +76,8 @@ class SearchSpace:
     def coordinate(self, name: str, position: Any) -> Any:
         """Return the place of one setting, or of an array of them, from positions in its range."""
         bounds = self.ranges[name]
+        if bounds.values or bounds.whole:  # the place of the value that is tried, not of the position that led to it
+            position = np.vectorize(lambda place: bounds.position(bounds.value_at(place)), otypes=[float])(position)
         origin = bounds.position(_inside(name, bounds, self.anchor[name]))
         decades = math.log10(bounds.high / bounds.low) if is_rate(name) and bounds.scale == "log" else 1.0
         return (position - origin) * decades
