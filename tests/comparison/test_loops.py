@@ -1,4 +1,4 @@
-"""Whole comparisons of training functions as people write them: own schedules, groups, several optimizers, own numbers."""
+"""Whole comparisons of training loops as people write them: schedules, groups, several optimizers, own numbers."""
 
 import inspect
 import json
