@@ -113,6 +113,22 @@ def test_a_momentum_that_the_training_cycles_is_cautioned_with_the_line() -> Non
     assert "cycle_momentum=False" in caution
 
 
+def test_a_contender_whose_settings_all_score_alike_is_cautioned() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer(model)
+        take_step(model, optimizer)
+        report(1.5 if "momentum" in optimizer.param_groups[0] else loss_of(model))
+
+    comparison = compare(train, ["sgd", "adam"], budget="8trials")
+    count = len([each for each in trials(comparison) if each.contender == "sgd"])
+    assert (
+        f"All {count} settings of sgd gave the same reported value, 1.5: those that were searched have no influence on it."
+        in comparison.cautions
+    )
+    assert not any("settings of adam" in caution for caution in comparison.cautions)
+
+
 def trial(setting: str, value: float, changed: dict[str, list[float]] | None, contender: str = "adam") -> TrialRecord:
     name, _, own = setting.rpartition(".")
     use = OptimizerUse(name=name, line="f.py:1", changed={} if changed is None else {own: changed})
