@@ -222,8 +222,8 @@ def _declare(name: str, bounds: Range, default: float | None) -> Any:
                 f"Write thalweg.choice({low}, {high}), or {float(low)} and {float(high)} for all numbers between."
             )
         bounds = replace(bounds, whole=True)
-    middle = bounds.value_at(0.5)
-    number = (middle if bounds.whole else float(f"{middle:.5g}")) if default is None else default
+    middle = replace(bounds, whole=False).value_at(0.5)
+    number = (round(middle) if bounds.whole else float(f"{middle:.5g}")) if default is None else default
     if not isinstance(number, int | float) or bounds.clamp(number) != number:
         raise SettingError(f"thalweg.{name}: the default must lie in the range, {low} to {high}, got {default!r}.")
     return _number(Tunable(number if bounds.whole else float(number), bounds))

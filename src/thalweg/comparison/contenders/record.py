@@ -8,6 +8,8 @@ from thalweg.rules import Range
 
 # Facts of one comparison rather than of the contender: they are no part of its identity.
 _NOT_IDENTITY = frozenset({"about", "state_bytes", "searched", "task_code", "optimizer_names"})
+# Fields that older stores lack, with their defaults, which are not written.
+_ADDED_LATER: dict[str, Any] = {"task_code": [], "optimizer_names": [""], "user_settings": []}
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,15 @@ class ContenderRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON, for the store."""
-        return asdict(self) | {"space": {name: bounds.to_json() for name, bounds in self.space.items()}}
+        stored = asdict(self) | {"space": {name: bounds.to_json() for name, bounds in self.space.items()}}
+        for name, default in _ADDED_LATER.items():
+            if stored[name] == default:
+                del stored[name]
+        return stored
 
     def identity(self) -> dict[str, Any]:
         """Return the JSON of the facts that decide a training; the key of a comparison hashes them."""
-        facts = {key: value for key, value in self.to_json().items() if key not in _NOT_IDENTITY}
-        if not self.user_settings:  # as in the keys of older versions
-            del facts["user_settings"]
-        return facts
+        return {key: value for key, value in self.to_json().items() if key not in _NOT_IDENTITY}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "ContenderRecord":

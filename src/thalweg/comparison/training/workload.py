@@ -13,10 +13,9 @@ from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.functions.function_workload import FunctionWorkload, no_full_batch
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
-from thalweg.comparison.training.runs import Trial
+from thalweg.comparison.training.runs import Part, Trial, train_by_values
 from thalweg.comparison.training.target import Target
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_task
-from thalweg.comparison.training.task_values import Part, train_by_values
 from thalweg.comparison.training.timing import (
     Measurement,
     TimeLeft,

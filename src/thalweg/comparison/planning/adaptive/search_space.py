@@ -126,11 +126,12 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
     searched = replace(contender, ranges={**contender.ranges, **(ranges or {})}).space(MAX_ORDER)
     own = contender.start_settings()
     defaults: Settings = {name: own[name] if name in contender.task_settings else float(own[name]) for name in searched}
-    for name in searched:  # within a range that the user gave
-        if name in contender.ranges or name.rpartition(".")[2] in contender.ranges:
-            defaults[name] = searched[name].clamp(defaults[name])
+    recommended: Settings = {name: value for name, value in contender.recommended.items() if name in searched}
+    for start in (defaults, recommended):  # within a range that the user gave
+        for name in start:
+            if name in contender.ranges or name.rpartition(".")[2] in contender.ranges:
+                start[name] = searched[name].clamp(start[name])
     starts = {START.trial: defaults}
-    recommended = {name: value for name, value in contender.recommended.items() if name in searched}
     if recommended:
         starts[RECOMMENDED.trial] = {**defaults, **recommended}
     for number, settings in enumerate(contender.user_settings):
