@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison.contenders.parsing import parse, with_user_settings
+from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.training.functions.optimizer_names import names_of_optimizers
 from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import run_function
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError
 from thalweg.tasks import TrainingFunction
+from thalweg.tasks.tunable import tunables_of
 
 HERE = str(Path(__file__))
 
@@ -102,6 +105,27 @@ def test_each_name_has_settings_of_its_own() -> None:
     d, g = make([param()], name="d"), make([param()], name="g")
     assert (lrs(d), lrs(g)) == ([0.1], [0.2])
     assert (d.param_groups[0]["betas"], g.param_groups[0]["betas"]) == ((0.5, 0.999), (0.9, 0.999))
+
+
+def test_a_setting_without_a_name_is_for_all_that_have_none_of_their_own() -> None:
+    make = requests({"lr": 0.3, "d.lr": 0.1}, names=("d", "g"))
+    assert (lrs(make([param()], name="d")), lrs(make([param()], name="g"))) == ([0.1], [0.3])
+
+
+def test_settings_share_a_column_of_the_search_by_what_they_are() -> None:
+    size = tunables_of(lambda size=thalweg.choice(1, 2): size)
+    plain, named = (replace(parse(name), task_settings=size) for name in ("momentum", "adam"))
+    space = search_space_of(plain)
+    assert [space.column(name) for name in ("lr", "momentum", "size")] == ["lr", "first momentum", "size"]
+    space = search_space_of(named.for_optimizers(("d", "")))
+    assert [space.column(name) for name in ("d.lr", "d.beta1", "lr", "beta2", "size")] == [
+        "d.lr",
+        "d.first momentum",
+        "lr",
+        "beta2",
+        "size",
+    ]
+    assert space.rates == ["d.lr", "lr"]
 
 
 def test_a_contender_searches_the_settings_of_each_name() -> None:
