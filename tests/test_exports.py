@@ -13,8 +13,8 @@ EXPORTS = {
         range rules supervised tasks
     """,
     "thalweg.comparison": """
-        CONTENDERS Comparison Contender DEFAULT Progress Store Suite TaskProgress Verdict compare
-        compare_suite folder_name parse split_list
+        CONTENDERS Comparison Contender CsvLog DEFAULT Progress Store Suite TaskProgress TensorBoardLog TrialTable
+        Verdict compare compare_suite folder_name parse split_list
     """,
     "thalweg.optim": """
         ADOPT ASGD AdEMAMix AdaBelief AdaGrad AdaHessian Adadelta Adafactor Adagrad Adam AdamMini
@@ -52,8 +52,8 @@ EXPORTS = {
 }
 ERRORS = """
     BudgetError DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError RoutingError SettingError
-    SettingWarning StoreError TaskError ThalwegError UnknownNameError nearest
-    shown
+    SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
+    printable shown
 """
 
 

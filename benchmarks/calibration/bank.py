@@ -19,7 +19,7 @@ from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
 from thalweg.tasks.built_in.digits import digits
 

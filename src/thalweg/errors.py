@@ -22,6 +22,7 @@ A message reads ``Who: the condition, got the value. The remedy.``
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
+from unicodedata import category
 
 
 class ThalwegError(Exception):
@@ -108,6 +109,36 @@ def shown(value: object, max_length: int = 100) -> str:
     except Exception:  # the code of a user's class
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, marks without a shape, lone surrogates, line ends
+_JOINERS = "\u200c\u200d"  # which scripts and emoji need
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return a text in which every character that does more than show itself is escaped, as ``repr`` escapes it.
+
+    A terminal obeys control characters, and marks of the writing direction reorder a line. Lone surrogates cannot be
+    written at all.
+
+    Args:
+        text: A text that came from a user or from a file.
+        keep: Characters that stay, such as line feeds in code.
+
+    Example:
+        >>> print(printable("red: \x1b[31m"))
+        red: \x1b[31m
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if is_hidden(char) and char not in keep else char for char in text
+    )
+
+
+def is_hidden(char: str) -> bool:
+    """Return True if a character does more than show itself: it is a control, a mark or a lone surrogate."""
+    return category(char) in _HIDDEN and char not in _JOINERS
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:

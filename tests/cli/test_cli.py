@@ -117,9 +117,9 @@ def test_a_narrow_terminal_shows_all_columns(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("thalweg.cli.compare.stdout_console", lambda: Console(width=80))
     narrow = invoke(*arguments).stdout
     assert "…" not in narrow
-    assert max(map(len, narrow.partition("Worse by")[0].splitlines())) <= 80
-    cells = set(wide.partition("Worse by")[0].split())
-    assert cells == set(narrow.partition("Worse by")[0].split())
+    assert max(map(len, narrow.partition("Value and worse by")[0].splitlines())) <= 80
+    cells = set(wide.partition("Value and worse by")[0].split())
+    assert cells == set(narrow.partition("Value and worse by")[0].split())
     assert {"contender", "settings", "untuned", "state"} <= cells
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import thalweg
 from thalweg.comparison import TaskProgress
 from thalweg.comparison.protocol.score_scale import ScoreScale
-from thalweg.comparison.suite import worse
+from thalweg.comparison.results.terms import worse
 from thalweg.errors import BudgetError, SettingError, TaskError, UnknownNameError
 
 QUICK = {"budget": "4trials", "workers": 1}
@@ -74,7 +74,8 @@ def test_ratios_are_to_the_best_of_the_task_from_the_same_seed(suite: thalweg.Su
 def test_the_result_is_plain_json_with_all_numbers(suite: thalweg.Suite) -> None:
     result = suite.to_json()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert list(result) == ["tasks", "failures", "matrix", "interquartile_mean", "profiles", "text", "cautions"]
+    keys = ["tasks", "failures", "matrix", "interquartile_mean", "profiles", "text", "cautions", "missing_parts"]
+    assert list(result) == keys
     assert result["tasks"]["long"]["verdict"]["best"] in ("sgd", "adam")
     assert result["matrix"]["long"].keys() == result["interquartile_mean"].keys() == set(suite.contenders)
     assert result["matrix"]["long"]["sgd"].keys() == {"worse_by", "lost", "seeds", "best", "tied"}

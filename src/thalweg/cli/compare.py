@@ -1,27 +1,20 @@
 """The command ``thalweg compare``: compare optimizers on a task, or tune one; with ``--suite``, on several tasks."""
 
 import contextlib
-import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json, stdout_console
+from thalweg.cli.interrupts import sigterm_interrupts
+from thalweg.cli.output import echo, end_with, example, json_option, print_json, print_table, stdout_console
 from thalweg.cli.suite import compare_suite
+from thalweg.errors import ComparisonInterrupted, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rich.table import Table
-
     from thalweg.comparison import Comparison
-    from thalweg.comparison.results.summary import Estimate, Summary
-
-# The columns that a narrow terminal shows in a second table.
-_SECOND_PART = ("untuned", "starting point", "your setting", "training loss", "settings")
-_MIN_SETTINGS_WIDTH = 20
 
 # A paragraph that starts with \b is not wrapped by click.
 WORDS = """\b
@@ -56,10 +49,10 @@ Words:
 )
 @click.option(
     "--budget",
-    help="A time for the whole comparison: 90s, 2m, 1h. Or for each contender: trials (16trials), trials in several "
-    "studies (8x24trials), optimizer steps (100000steps) or passes over the data (500passes). A study with less than "
-    "10 trials searches the learning rate only, with less than 25 also the momentum. "
-    "[default: 2m, or as long as the smallest comparison takes]",
+    help="A time for the whole comparison, which is used and kept: 90s, 2m, 1h. Or for each contender: trainings "
+    "(16trials), trials of several studies that rank the optimizers (8x24trials), optimizer steps (100000steps) or "
+    "passes over the data (500passes). A study with less than 10 trials searches the learning rate only, with less "
+    "than 25 also the momentum. [default: 2m]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
@@ -125,6 +118,12 @@ Words:
     help="Number of processes that train. [default: the fastest number, measured]",
 )
 @click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="A training that takes longer has failed. [default: a minute and 20 times the usual duration]",
+)
+@click.option(
     "--device",
     metavar="DEVICE",
     help="Device that trains: cpu, cuda (all GPUs, one for each worker), cuda:1, xpu, mps, or auto: an accelerator if "
@@ -148,6 +147,7 @@ def compare(
     start: tuple[str, ...],
     fixed: tuple[str, ...],
     workers: int | None,
+    timeout: float | None,
     prune: bool,
     refine: bool,
     target: float | None,
@@ -165,8 +165,8 @@ def compare(
     TASK is a built-in name (see `thalweg tasks`) or path/to/file.py:name, the name of a thalweg.Task or of a function
     train(make_optimizer, report).
 
-    Every finished training is stored. If interrupted, rerun the same command to resume. A finished comparison is
-    shown again without any training.
+    Every finished training is stored. Ctrl-C shows the best answer so far; rerun the same command to resume. A
+    finished comparison is shown again without any training.
 
     With --suite, a task that fails does not stop the other tasks. Its error is printed, and the exit code is 2.
     """
@@ -178,6 +178,7 @@ def compare(
         "seed": seed,
         "schedule": schedule,
         "workers": workers,
+        "timeout": timeout,
         "prune": prune,
         "refine": refine,
         "target": target,
@@ -197,13 +198,25 @@ def compare(
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
     options |= {"start": list(start), "fixed": dict(map(_parse_number, fixed))}
-    finished = _run(task, names, out / "store.sqlite", options)
-    page = finished.report(out / "report.html")
+    try:
+        finished = _run(task, names, out / "store.sqlite", options)
+    except ComparisonInterrupted as interrupt:
+        if interrupt.result is not None:
+            _show(interrupt.result, out / "report.html", as_json=as_json)
+        raise
+    _show(finished, out / "report.html", as_json=as_json)
+    end_with(finished.parts)
+
+
+def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:
+    """Write the report, and print the results."""
+    page = result.parts.make("the report", lambda: result.report(path), None)
     if as_json:
-        print_json(finished.to_json() | {"report": str(page)})
+        print_json(result.to_json() | {"report": page and str(page)})
     else:
-        print_comparison(finished)
-        click.echo(f"Report: {page}")
+        print_comparison(result)
+        if page:
+            echo(f"Report: {page}")
 
 
 def _parse_number(text: str) -> tuple[str, float]:
@@ -218,11 +231,11 @@ def _parse_number(text: str) -> tuple[str, float]:
 def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":
     """Run or resume a comparison, with a progress display on stderr."""
     from thalweg import comparison
-    from thalweg.cli.progress import progress_display
+    from thalweg.comparison.presentation.progress_display import progress_display
 
     was_run = False
     # Redirect task output to stderr; stdout carries results.
-    with progress_display() as show, contextlib.redirect_stdout(sys.stderr):
+    with progress_display() as show, contextlib.redirect_stdout(sys.stderr), sigterm_interrupts():
 
         def watch(progress: comparison.Progress) -> None:
             nonlocal was_run
@@ -231,124 +244,60 @@ def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any
 
         result = comparison.compare(task, names, store=store, watch=watch, **options)
     if not was_run:
-        click.echo(
-            f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True
-        )
+        echo(f"already finished at {result.record.finished}. Results are from {store}; nothing was run.", err=True)
     return result
 
 
 def print_comparison(comparison: "Comparison") -> None:
     """Print the table of contenders, the verdict with its cautions, and the line of code to paste."""
+    for name, print_part in (
+        ("the title", _print_title),
+        ("the table", _print_table),
+        ("the verdict", _print_verdict),
+        ("the cautions", _print_cautions),
+        ("the failed trainings", _print_failures),
+        ("the code", _print_code),
+    ):
+        comparison.parts.make(name, partial(print_part, comparison), None)
+
+
+def _print_title(comparison: "Comparison") -> None:
     from rich.text import Text
 
     console = stdout_console()
-    console.print(Text(f"{comparison.record.workload.name}: {comparison.metric}", style="italic"))
+    console.print(Text(printable(f"{comparison.record.workload.name}: {comparison.metric}"), style="italic"))
     if comparison.device:
-        console.print(Text(comparison.device, style="italic"))
-    columns = _columns(comparison)
-    bold_row = next(
-        (
-            index
-            for index, summary in enumerate(comparison.contenders)
-            if summary.name == comparison.verdict.recommended
-        ),
-        None,
-    )
-    if _width(columns) <= console.width:
-        console.print(_table(columns, bold_row))
-    else:  # in two parts, so that a narrow terminal cuts nothing off
-        console.print(_table({name: columns[name] for name in columns if name not in _SECOND_PART}, bold_row))
-        console.print()
-        second = {name: columns[name] for name in columns if name == "contender" or name in _SECOND_PART}
-        console.print(_table(second, bold_row))
-    for note in _table_notes(comparison):
+        console.print(Text(printable(comparison.device), style="italic"))
+
+
+def _print_table(comparison: "Comparison") -> None:
+    from thalweg.comparison.presentation import overview
+
+    console = stdout_console()
+    print_table(console, overview.table_of(comparison))
+    for note in overview.notes_of(comparison):
         console.print(note)
+
+
+def _print_verdict(comparison: "Comparison") -> None:
+    console, verdict = stdout_console(), comparison.verdict
     console.print()
-    console.print(comparison.verdict.text)
-    console.print(comparison.verdict.ranking_text)
+    console.print(verdict.text)
+    console.print(verdict.ranking_text)
+
+
+def _print_cautions(comparison: "Comparison") -> None:
+    console = stdout_console()
     for sentence in [*comparison.half_sample_check, *comparison.cautions]:
         console.print(sentence)
+
+
+def _print_failures(comparison: "Comparison") -> None:
+    console = stdout_console()
+    for failure in comparison.failures:
+        console.print(f"{failure.text} The same command tries again.")
+
+
+def _print_code(comparison: "Comparison") -> None:
     if comparison.code:
-        click.echo(f"\n{comparison.code}\n")  # click does not wrap it, so it can be copied
-
-
-def _columns(comparison: "Comparison") -> dict[str, list[str]]:
-    """Return the columns of the table by heading, with a cell for each contender."""
-    summaries = comparison.contenders
-    values = [summary.value for summary in summaries]
-    columns = {
-        "contender": [summary.name for summary in summaries],
-        "value": [_format_estimate(value) for value in values],
-        "95 % interval": [
-            f"{value.low:.4g} – {value.high:.4g}" if math.isfinite(value.worst_end) else "–" for value in values
-        ],
-        "worse by": ["–", *(summary.worse_by_text for summary in summaries[1:])],
-        "untuned": [_format_estimate(summary.untuned) for summary in summaries],
-        "starting point": [_format_estimate(summary.recommended) for summary in summaries],
-        "your setting": [_format_estimate(summary.yours) for summary in summaries],
-        "training loss": [
-            f"{summary.train_loss:.4g}" if math.isfinite(summary.train_loss) else "–" for summary in summaries
-        ],
-        "lost": [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries],
-        "state": [_format_state(summary) for summary in summaries],
-        "settings": [
-            " ".join(f"{name}={summary.settings[name]:g}" for name in summary.searched) for summary in summaries
-        ],
-    }
-    if all(summary.recommended is None for summary in summaries):
-        del columns["starting point"]
-    if all(summary.yours is None for summary in summaries):
-        del columns["your setting"]
-    return columns
-
-
-def _width(columns: "Mapping[str, Sequence[str]]") -> int:
-    """Return the width that a table needs, with a gap of two characters between columns. Settings can be folded."""
-    widths = [
-        _MIN_SETTINGS_WIDTH if name == "settings" else max(map(len, (name, *cells))) for name, cells in columns.items()
-    ]
-    return sum(widths) + 2 * (len(widths) - 1)
-
-
-def _table(columns: "Mapping[str, Sequence[str]]", bold_row: int | None) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        if name == "contender":
-            table.add_column(name)
-        elif name == "settings":
-            table.add_column(name, overflow="fold")
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    for index, cells in enumerate(zip(*columns.values(), strict=True)):
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if index == bold_row else None)
-    return table
-
-
-def _table_notes(comparison: "Comparison") -> list[str]:
-    """Return the sentences below the table."""
-    notes = []
-    summaries = comparison.contenders
-    with_fresh_value = next((summary for summary in summaries if summary.trials["value"]), None)
-    if with_fresh_value is not None and len(summaries) > 1:
-        notes.append(
-            f"Worse by: measured on the seeds of the race. Value of {with_fresh_value.name}: measured on "
-            f"{with_fresh_value.value.count} further seeds."
-        )
-    if comparison.plan.optimum is not None:
-        notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")
-    return notes
-
-
-def _format_state(summary: "Summary") -> str:
-    """Format the memory of an optimizer: of the task's model, or of a parameter if the model is not known."""
-    return f"{4 * summary.state_numbers} B/param" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
-
-
-def _format_estimate(estimate: "Estimate | None") -> str:
-    """Format a value for the table; a dash if there is none."""
-    if estimate is None or not math.isfinite(estimate.mean):
-        return "–"
-    return f"{estimate.bound}{estimate.mean:.4g}"
+        echo(f"\n{comparison.code}\n")  # click does not wrap it, so it can be copied

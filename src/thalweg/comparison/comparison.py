@@ -1,47 +1,41 @@
-"""Comparison: from a task and contenders to a verdict, and the object that holds the results."""
+"""Compare: from a task and contenders to a finished comparison."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
 from thalweg.comparison.entrants import entrants_of, with_optimizer_names
+from thalweg.comparison.failures import reopen_if_incomplete
+from thalweg.comparison.finished import Comparison
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.clock import Clock
-from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
+from thalweg.comparison.planning.device_choice import choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.num_workers import check_num_workers
+from thalweg.comparison.planning.num_workers import check_num_workers, check_timeout
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
+from thalweg.comparison.planning.planner import Request, make_plan, pilot_limited, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.presentation.callbacks import Callback, CallbackRunner
+from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
-from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.score_scale import Margin
 from thalweg.comparison.results import environment
-from thalweg.comparison.results.cautions import cautions
-from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
-from thalweg.comparison.results.half_sample_check import half_sample_check
-from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
-from thalweg.comparison.results.report_writer import load_report_writer
-from thalweg.comparison.results.scoring import plan_covering
+from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.store import Store
-from thalweg.comparison.results.stored_findings import stored_findings
-from thalweg.comparison.results.summary import Summary, summarize
-from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
-from thalweg.comparison.results.verdict import Verdict, judge, run_state
 from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
-from thalweg.errors import ComparisonInterrupted, SettingError, StoreError
+from thalweg.errors import ComparisonInterrupted, SettingError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
 
 
+@shows_progress
 def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
     contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None = None,
@@ -50,6 +44,7 @@ def compare(
     seed: int = 0,
     schedule: str | None = None,
     workers: int | None = None,
+    timeout: float | None = None,
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
@@ -62,8 +57,10 @@ def compare(
     fixed: Mapping[str, float] | None = None,
     start: Sequence[str] = (),
     store: str | Path | Store | None = None,
-    watch: Callable[[Progress], None] = lambda progress: None,
-) -> "Comparison":
+    watch: Callable[[Progress], None] | None = None,
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Comparison:
     """Find the best optimizer for a task. Each contender is tuned in its own search space with the same budget.
 
     Args:
@@ -84,6 +81,8 @@ def compare(
             takes this one: ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
+        timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual
+            duration.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
         refine: Let a model propose the second half of the settings of each study. Needs Optuna.
         target: A validation loss or metric (the training loss if the optimum is known). The time to this value is
@@ -105,7 +104,11 @@ def compare(
         start: Settings of yours that the search tries first: ``["adamw:lr=3e-4"]``.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
-        watch: Called with the progress.
+        watch: Called with the progress. Defaults to a display on stderr: on a terminal and in a notebook a live one,
+            elsewhere a line for each stage and at most one a minute.
+        quiet: Show no progress.
+        callbacks: Functions that are called with the ``TrialRecord`` of each training that has been stored, such as
+            ``CsvLog("log.csv")``. A method ``finish(comparison)`` of a callback is called at the end.
 
     Returns:
         The finished comparison. A training that diverges or raises an error is a result in it, not an exception.
@@ -126,6 +129,7 @@ def compare(
         >>> comparison.verdict.recommended in ("gd", "adam")
         True
     """
+    assert watch is not None, "shows_progress passes a function"
     schedule, chosen_schedule = schedule or DEFAULT_SCHEDULE, schedule
     allowed = check_request(budget, seed, schedule, workers)
     clock = Clock(allowed.seconds)
@@ -138,30 +142,42 @@ def compare(
     entrants = entrants_of(workload, contenders, control=control, fixed=fixed, start=start)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
+    runner = CallbackRunner(callbacks, watch)
+    store.listeners = (runner,)
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
     options |= {name: value for name, value in (("margin", margin), ("prefer", prefer)) if value not in (None, "best")}
     if requested != devices.AUTO:
         options["device"] = requested
     key = key_of(workload, entrants, allowed, seed, schedule, options)
-    request = Request(allowed, seed, schedule, workers, prune, refine, target, tolerance, prefer)
+    request = Request(
+        allowed,
+        seed,
+        schedule,
+        workers,
+        prune,
+        refine,
+        target,
+        margin=tolerance,
+        prefer=prefer,
+        timeout_s=check_timeout(timeout),
+    )
     try:
         record = store.find(key)
         workload = workload.at(fixed or {})
         names = record.contenders[0].optimizer_names if record else None
         entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
         if record is None:
-            record = _create_record(
-                store, key, workload, entrants, _plan(workload, entrants, request, requested, clock, watch)
-            )
-        elif record.finished is None:
+            with pilot_limited(workload.name, request):
+                plan = _plan(workload, entrants, request, requested, clock, watch)
+            record = _create_record(store, key, workload, entrants, plan)
+        if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
-        if record.finished is None:
             run(workload, entrants, store, record, request, clock, watch)
     except KeyboardInterrupt as interrupt:
         raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
     finished = store.find(key)
     assert finished is not None
-    return Comparison(store, finished)
+    return runner.finish(Comparison(store, finished))
 
 
 def _measured_as(
@@ -204,10 +220,10 @@ def _plan(
     return make_plan(workload, entrants, request, report=report, choice=choice, clock=clock)
 
 
-def _comparison_so_far(store: Store, key: str) -> "Comparison | None":
+def _comparison_so_far(store: Store, key: str) -> Comparison | None:
     """Return the comparison that was interrupted, with the best answer so far; None if no training has ended."""
     record = store.find(key)
-    if record is None or not store.trials(record.id):
+    if record is None or not store.read_trials(record.id).trials:
         return None
     return Comparison(store, record)
 
@@ -263,184 +279,3 @@ def _create_record(
         plan=plan,
         environment=environment.describe(usable_devices(plan.device)),
     )
-
-
-class Comparison:
-    """A finished comparison, read from its store.
-
-    Attributes:
-        store: The store that holds it.
-        record: The stored facts: task, contenders, plan and environment.
-
-    Example:
-        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
-        >>> Comparison(comparison.store, comparison.record).metric
-        'training height'
-    """
-
-    def __init__(self, store: Store, record: ComparisonRecord) -> None:
-        """Open a comparison.
-
-        Args:
-            store: The store that holds it.
-            record: The comparison, from ``Store.find``.
-
-        Raises:
-            StoreError: If the comparison is not finished, and none of its trainings is stored.
-        """
-        if record.finished is None and not store.trials(record.id):
-            raise StoreError(
-                f"{store.path}: a training of the comparison on {record.workload.name} must be stored, and none is. "
-                "Run the same compare command again to resume it."
-            )
-        self.store = store
-        self.record = record  # the trials are found by its number
-        self.record = replace(record, plan=plan_covering(record.plan, self._trials))
-
-    @property
-    def plan(self) -> ComparisonPlan:
-        """The plan, made before the first trial, with the scale that the measured values require."""
-        return self.record.plan
-
-    @cached_property
-    def _trials(self) -> list[TrialRecord]:
-        return self.store.trials(self.record.id)
-
-    @cached_property
-    def findings(self) -> Findings:
-        """The decisions that follow from the stored trials, by the same procedure that requested them."""
-        return stored_findings(self.record, self._trials)
-
-    @cached_property
-    def contenders(self) -> list[Summary]:
-        """The results of each contender: those that remain in the race, the best first, then the dropped ones."""
-        race = self.findings.race
-        evidence = self.findings.evidence
-        order = [*race.remaining, *(name for names in reversed(race.dropped) for name in reversed(names))]
-        order += [*race.unraced, *(evidence.untried if evidence is not None else [])]
-        described = {contender.name: contender for contender in self.record.contenders}
-        return [summarize(described[name], self._trials, self.plan, self.findings) for name in order]
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        """The statements that the evidence allows."""
-        terms = terms_of(self.record, self.findings.race, self.contenders)
-        values = {summary.name: summary.value for summary in self.contenders}
-        return judge(self.findings, values, terms, run_state(self.record, self._trials))
-
-    @property
-    def metric(self) -> str:
-        """The name of the values, such as ``test cross-entropy``."""
-        return name_of_metric(self.record)
-
-    @property
-    def device(self) -> str:
-        """The hardware that trained and the reason, as a phrase; empty if there was nothing to choose."""
-        hardware = " and ".join(hardware_of_trials(self._trials))
-        if not hardware or self.plan.device_reason in ("", ONLY_CPU):
-            return ""
-        return f"trained on {hardware} ({self.plan.device_reason})"
-
-    @property
-    def half_sample_check(self) -> list[str]:
-        """The results of half of the studies and of half of the seeds, in sentences."""
-        return half_sample_check(self.findings)
-
-    @property
-    def cautions(self) -> list[str]:
-        """Facts that a reader should know before trusting the verdict, in sentences."""
-        stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
-        return [*stated, *mixed_hardware(self._trials)]
-
-    @property
-    def code(self) -> str:
-        """The lines of code for the recommended contender; empty if none is recommended."""
-        recommended = next((summary for summary in self.contenders if summary.name == self.verdict.recommended), None)
-        if recommended is None:
-            return ""
-        scheduler = self.plan.schedules[recommended.name].line_of_code()
-        if not scheduler or "\nscheduler" in recommended.line or self.record.workload.is_function:
-            return recommended.line
-        passes = self.record.workload.passes
-        return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the results as plain JSON. Numbers that are not finite become None."""
-        return {
-            "task": self.record.workload.name,
-            "metric": self.metric,
-            "maximize": self.plan.scale.maximize,
-            "scale": self.plan.scale.kind,
-            "margin": terms_of(self.record, self.findings.race, self.contenders).margin,
-            "result": self.record.workload.result,
-            "optimum": self.plan.optimum,
-            "trainings": len(self._trials),
-            "contenders": [_summary_json(summary, self.plan) for summary in self.contenders],
-            "verdict": vars(self.verdict),
-            "hindsight": self.half_sample_check,
-            "cautions": self.cautions,
-            "code": self.code,
-            "device": {
-                "name": self.plan.device,
-                "reason": self.plan.device_reason,
-                "hardware": hardware_of_trials(self._trials),
-            },
-        }
-
-    def report(self, path: str | Path) -> Path:
-        """Write the report, one self-contained HTML file.
-
-        Args:
-            path: The file to write.
-
-        Returns:
-            The path of the file.
-
-        Raises:
-            StoreError: If the file cannot be written, or the installed package declares no report writer.
-        """
-        return load_report_writer("comparison")(self, path)
-
-
-def _summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
-    rank = summary.rank
-    return {
-        "name": summary.name,
-        "settings": summary.settings,
-        "searched": summary.searched,
-        # If every seed missed the target, there is no time, only a bound.
-        "value": None if summary.missed == len(summary.seeds) else _finite(summary.value.mean),
-        "low": _finite(summary.value.low),
-        "high": _finite(summary.value.high),
-        "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
-        "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
-        "yours": None if summary.yours is None else _finite(summary.yours.mean),
-        "missed": summary.missed,
-        "example_error": _finite(summary.example_error),
-        "worse_by": _finite(summary.worse_by),
-        "worse_by_text": summary.worse_by_text,
-        "metrics": {
-            name: {"value": _finite(metric.mean), "low": _finite(metric.low), "high": _finite(metric.high)}
-            for name, metric in summary.metrics.items()
-        },
-        "train_loss": _finite(summary.train_loss),
-        "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
-        "unlearnt": summary.value.unimproved,
-        "bound": bool(summary.value.bound),
-        "studies": summary.studies,
-        "seeds": summary.seeds,
-        "diverged": summary.diverged,
-        "failed": summary.failed,
-        "seconds": summary.seconds,
-        "bytes": summary.state_bytes,
-        "update_seconds": plan.step_s.get(summary.name),
-        "code": summary.line,
-        "way": plan.execution_modes[summary.name].reason,
-        "at_edge": [edge.setting for edge in summary.at_edge],
-        "range_extended": plan.times_extended[summary.name],
-        "good_rates": summary.good_rates,
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -85,7 +85,7 @@ class StudyExecutor:
             for evaluation in trial.result.evaluations:
                 if evaluation.step in losses and trial.trial < first.key.trial:
                     losses[evaluation.step].append(getattr(evaluation, split))
-        return Rungs(split, losses, self._plan.scale.maximize)
+        return Rungs(split, losses, self._plan.maximize)
 
     def _settings(self, request: TrialRequest) -> Settings:
         """The settings of a request: none at the start, the recommended ones, or those of a trial of a search."""

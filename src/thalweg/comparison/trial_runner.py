@@ -3,13 +3,17 @@
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.failures import FailureMonitor, trials_to_keep
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.store import Store
@@ -18,7 +22,7 @@ from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.worker_pool import Job, WorkerPool
 
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
@@ -70,8 +74,10 @@ class TrialRunner:
         plan: The plan of the comparison. A provisional one is replaced when it is complete.
         trials: All stored trials, by key.
         clock: The clock of the comparison.
+        monitor: Sees failed trainings, and stops the run if they fail alike.
         passes: Passes over the data of a training.
         total: The number of trainings that the budget pays for, for the progress; 0 if it is unknown.
+        has_trained: True once a training has ended in this session.
     """
 
     def __init__(
@@ -84,10 +90,13 @@ class TrialRunner:
         clock: Clock,
     ) -> None:
         self.contenders = {contender.name: contender for contender in contenders}
-        self.plan: ComparisonPlan = record.plan
+        self.plan = self._stored_plan = record.plan  # the latter without the scale that later values require
         self.clock, self.passes, self.total = clock, record.workload.passes or 1, 0
+        self.has_trained = False
         self._store, self._record, self._watch, self._pool = store, record, watch, pool
-        self.trials: dict[TrialKey, TrialRecord] = {trial.key: trial for trial in store.trials(record.id)}
+        kept = trials_to_keep(store, record, self._notify)
+        self.trials: dict[TrialKey, TrialRecord] = {trial.key: trial for trial in kept}
+        self.monitor = FailureMonitor(record.workload.name, list(self.contenders), kept, self._notify)
         self._held: list[TrialRecord] | None = None
         self.scale_changed()
         self._best: tuple[float, str] | None = None
@@ -123,13 +132,59 @@ class TrialRunner:
             return
 
         def report_share(job: Job, share: float) -> None:
-            self._report(members_of[job][0].key.stage, job, share)
+            if job in members_of:
+                self._report(members_of[job][0].key.stage, job, share)
+
+        proofs: dict[Job, str] = {}
+
+        def jobs() -> Iterator[Job]:
+            for job in sorted(members_of, key=lambda job: -job.predicted_s):
+                for proof in self._proof_jobs(stop_at_s):
+                    proofs[proof] = proof.contenders[0].name
+                    yield proof
+                yield job
 
         report_share(next(iter(members_of)), 0.0)
         grace_s = max(GRACE_S, GRACE_SHARE * (self.clock.budget_s or 0.0))
-        for job, results in self._pool.run(list(members_of), report_share, deadline_s=stop_at_s + grace_s):
+        for job, results in self._pool.run(jobs(), report_share, deadline_s=stop_at_s + grace_s):
+            if job in proofs:
+                self.monitor.see_proof(proofs[job], results[0])
+                continue
+            self.has_trained = True
             self._keep(members_of[job], results, keep_stopped=keep_stopped)
             report_share(job, 0.0)
+
+    @property
+    def places_evaluations(self) -> bool:
+        """True if trainings are evaluated where we like; False for a training function, which reports itself."""
+        return not self._record.workload.is_function
+
+    def predicted_s(self, trainings: Sequence[Training]) -> float:
+        """Return the seconds that the plan predicts for trainings that run as one batch."""
+        if not trainings or self.plan.is_provisional:
+            return 0.0
+        seconds = [job.predicted_s for job, _ in self._jobs(trainings, None, math.inf)]
+        num_workers = self.plan.num_workers  # the prediction shares the time of a job among all workers
+        return math.ceil(len(seconds) / num_workers) * num_workers * fmean(seconds)
+
+    def change_design(self, design: SettingDesign) -> None:
+        """Store another design for the adaptive search."""
+        self.plan = replace(self.plan, design=design)
+        self._stored_plan = replace(self._stored_plan, design=design)
+        self._store.add(self._record.id, [], elapsed_s=self.clock.elapsed_s, plan=self._stored_plan)
+
+    def _proof_jobs(self, stop_at_s: float) -> Iterator[Job]:
+        """The trainings that show whether trainings still succeed, if many failed alike."""
+        for proof in self.monitor.proofs():
+            name = proof if isinstance(proof, str) else proof.contender
+            settings = {} if isinstance(proof, str) else proof.settings
+            seed = derive(self.plan.seed, "proof") if isinstance(proof, str) else proof.seed
+            predicted_s = math.inf if self.plan.is_provisional else self.plan.execution_modes[name].seconds(1)
+            trial = Trial(settings, seed)
+            yield Job((self.contenders[name],), (trial,), self.plan.schedules[name], predicted_s, None, stop_at_s)
+
+    def _notify(self, message: str) -> None:
+        self._watch(Progress("", "", message=message))
 
     def hold(self) -> None:
         """Keep results in memory until ``release``: a provisional plan is stored together with what completed it."""
@@ -143,7 +198,7 @@ class TrialRunner:
         """
         held, self._held = self._held or [], None
         if plan is not None:
-            self.plan = plan
+            self.plan = self._stored_plan = plan
         self._store.add(self._record.id, held, elapsed_s=self.clock.elapsed_s, plan=plan)
 
     def _keep(self, members: Sequence[Training], results: Sequence[TrainingResult], *, keep_stopped: bool) -> None:
@@ -160,6 +215,7 @@ class TrialRunner:
             for member, result in zip(members, results, strict=True)
             if member.key not in self.trials and (keep_stopped or result.status != "stopped")
         ]
+        trials = self.monitor.see(trials)
         if self._held is None:
             self._store.add(self._record.id, trials, elapsed_s=self.clock.elapsed_s)
         else:
@@ -170,7 +226,7 @@ class TrialRunner:
             refuse_unused_lr(self._record.workload.name, searched)
         for trial in trials:
             if not self.plan.is_provisional:
-                check_direction(trial.result, maximize=self.plan.scale.maximize, who=self._record.workload.name)
+                check_direction(trial.result, maximize=self.plan.maximize, who=self._record.workload.name)
             self._note_best(trial)
 
     def scale_changed(self) -> bool:
@@ -182,7 +238,7 @@ class TrialRunner:
         value = getattr(trial.result, self.plan.selected_on)
         if trial.result.status != "ok" or not math.isfinite(value):
             return
-        if self._best is None or self.plan.scale.cost(value) < self.plan.scale.cost(self._best[0]):
+        if self._best is None or self.plan.cost_of(value) < self.plan.cost_of(self._best[0]):
             self._best = value, trial.contender
 
     def _report(self, stage: str, job: Job, share: float) -> None:

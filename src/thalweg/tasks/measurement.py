@@ -2,29 +2,26 @@
 
 import math
 import re
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from thalweg.errors import TaskError
-
-LIBRARY = str(Path(__file__).parents[1])
+from thalweg.tasks.user_code import calling_line, task_error
 
 RESULTS = ("last", "best")
 SCALES = ("log", "linear")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measured:
     """The measured quantity of a task or of a training function.
 
     Attributes:
         metric_name: Name of the quantity, for example ``"accuracy"``.
         maximize: True if higher is better. None leaves it to the reports of a training function; else lower is better.
-        result: The measurement of a training that counts: the ``"last"`` one, or that with the ``"best"`` validation.
+        result: The measurement of a training that counts: the ``"last"`` one or that with the ``"best"`` validation.
         scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
             a loss, and ``"linear"`` for a task's metric and for a value that is maximized.
     """
@@ -77,17 +74,8 @@ def as_number(value: Any, what: str) -> float:
             return float(value)
         except (TypeError, ValueError, OverflowError):
             got = f"{type(value).__name__} {value!r:.80}"
-    raise TaskError(f"report: {what} must be a single number, got {got}{user_line()}. Report a float, such as a mean.")
-
-
-def user_line() -> str:
-    """Return the innermost line of the caller's code outside of thalweg, as `` (at file:line)``; empty without one."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(LIBRARY):
-        if frame.f_back is None:
-            return ""
-        frame = frame.f_back
-    return f" (at {frame.f_code.co_filename}:{frame.f_lineno})"
+    advice = "Report a float, such as a mean."
+    raise task_error("report", f"{what} must be a single number", got, advice, where=calling_line())
 
 
 def with_article(name: str) -> str:

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from thalweg.errors import TaskError
-from thalweg.tasks.task import Task, TrainingFunction
+from thalweg.tasks.task import Task
+from thalweg.tasks.training_function import TrainingFunction
 from thalweg.tasks.tunable import Tunable, tunable_of, tunables_of
 
 OWN_NUMBERS = ("batch_size", "passes")  # of a Task; all others are arguments of its model function

@@ -17,6 +17,7 @@ from thalweg.comparison.training.target import Target
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.engine.core import devices
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
 
 class Cost(NamedTuple):
@@ -33,8 +34,8 @@ class Cost(NamedTuple):
     settings: int
 
 
-@dataclass(frozen=True)
-class ComparisonPlan:
+@dataclass(frozen=True, repr=False)
+class ComparisonPlan(Described):
     """Plan of a comparison.
 
     Attributes:
@@ -99,6 +100,18 @@ class ComparisonPlan:
     def is_ranked(self) -> bool:
         """True if independent studies rank the optimizers."""
         return self.studies is not None and bool(self.studies.ranking)
+
+    def _describe(self) -> str:
+        design = self.design
+        draws, race = getattr(design, "draws", None), design.race
+        facts = [
+            "an adaptive search" if draws is None else f"{draws} settings in a study",
+            f"a race of up to {race[-1].size} seeds" if race else "no race",
+            f"a value from {design.value} fresh seeds",
+            f"{self.num_workers} process{'' if self.num_workers == 1 else 'es'} on {self.device}",
+            f"seed {self.seed}",
+        ]
+        return f"ComparisonPlan of {', '.join(self.schedules)}: {', '.join(facts)}"
 
     @property
     def num_planned_trainings(self) -> int:
@@ -172,6 +185,15 @@ class ComparisonPlan:
             prefer=stored.get("prefer", "cheap"),
             metric_name=stored.get("metric_name", ""),
         )
+
+    @property
+    def maximize(self) -> bool:
+        """True if higher measured values are better. The scores of a comparison by time to a target are times."""
+        return self.scale.maximize if self.target is None else self.target.maximize
+
+    def cost_of(self, value: float) -> float:
+        """Return a measured value with the sign by which lower is better."""
+        return -value if self.maximize else value
 
     def margin(self, leader: float) -> float:
         """Return the difference in scores that is too small to matter beside a leader with this mean score."""

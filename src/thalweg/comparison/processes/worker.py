@@ -4,6 +4,7 @@ A fork costs milliseconds, shares the memory of its parent, and needs nothing to
 It is safe if no other thread and no accelerator is at work in this process; see ``why_no_fork``.
 """
 
+import io
 import os
 import pickle
 import signal
@@ -25,13 +26,14 @@ from thalweg.comparison.processes.serving import Reply, Target, serve
 from thalweg.comparison.processes.stopping import interrupts_delayed
 from thalweg.engine.core import devices
 from thalweg.tasks.catalogue import FILE_MODULE
-from thalweg.tasks.task import is_users_file
+from thalweg.tasks.user_code import is_users_file
 
 _NAME = "thalweg-worker"
-_FORKABLE_THREADS = ("thalweg-", "pymp-")  # names of threads that hold no lock that a fork needs
-_FORKABLE_MODULES = ("rich.", "tqdm.")  # and modules of their classes: displays of progress
+# Names of threads that hold no lock that a fork needs: ours, and those of multiprocessing's queues.
+_FORKABLE_THREADS = ("thalweg-", "QueueFeederThread")
+_FORKABLE_MODULES = ("rich.", "tqdm.")  # modules of such threads: displays of progress
 _FRESH_MAIN = Path(__file__).with_name("fresh_main.py")
-_DUMP_S, _END_S = 0.5, 10.0  # to write where a worker hangs; to end after SIGKILL
+_DUMP_S, _END_S = 5.0, 10.0  # to write where a worker hangs; to end after SIGKILL
 
 
 class WorkerDied(Exception):  # noqa: N818  (it is an event)
@@ -153,7 +155,7 @@ class Worker:
             return "the worker process closed its pipe"
         if code >= 0:
             return f"it ended the process with exit code {code}"
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         reason = ", as the system does if memory runs out" if name == "SIGKILL" else ""
         return f"the process was ended by {name}{reason}{self._line_in_log()}"
 
@@ -232,11 +234,20 @@ class _Fresh:
 def first_request(target: Target) -> bytes:
     """Return what a fresh worker reads first: where modules are found, and its pickled target."""
     import cloudpickle
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        """Leaves the processes of persistent DataLoaders here. The loaders start others there."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            return (type(None), ()) if isinstance(obj, _BaseDataLoaderIter) else super().reducer_override(obj)
 
     for name, module in list(sys.modules.items()):
         if name.startswith(FILE_MODULE):  # a task file, which a worker cannot import by a name
             cloudpickle.register_pickle_by_value(module)
-    return pickle.dumps((list(sys.path), cloudpickle.dumps(target)))
+    pickled = io.BytesIO()
+    Pickler(pickled).dump(target)
+    return pickle.dumps((list(sys.path), pickled.getvalue()))
 
 
 def wait_for_replies(workers: Sequence[Worker], timeout_s: float) -> list[Worker]:

@@ -16,6 +16,8 @@ from scipy import stats
 Entrant = TypeVar("Entrant", bound=Hashable)
 
 CONFIDENCE_LEVEL = 0.95
+# Sums of numbers at the end of their range overflow to infinity, and are compared as such.
+_OVERFLOWING = np.errstate(over="ignore", invalid="ignore")
 _SEPARATION = 1.96  # a difference of so many standard errors separates two contenders
 
 
@@ -34,6 +36,7 @@ class Interval:
     high: float
 
 
+@_OVERFLOWING
 def interval(values: Sequence[float]) -> Interval:
     """Return the mean of a sample with its t interval.
 
@@ -72,6 +75,7 @@ def critical_value(alpha: float, members: int, freedom: int) -> float:
     return float(stats.studentized_range.isf(alpha, members, freedom)) / math.sqrt(2)
 
 
+@_OVERFLOWING
 def drop(values: Mapping[Entrant, Sequence[float]], alpha: float) -> tuple[list[Entrant], list[Entrant]]:
     """Separate the contenders that are shown to be worse than the leader from all others.
 
@@ -105,6 +109,7 @@ def drop(values: Mapping[Entrant, Sequence[float]], alpha: float) -> tuple[list[
     return remaining, dropped
 
 
+@_OVERFLOWING
 def surely_within(values: Sequence[float], leader: Sequence[float], margin: float, alpha: float, members: int) -> bool:
     """Return True if a contender is shown to be at most a margin above the leader.
 
@@ -122,6 +127,7 @@ def surely_within(values: Sequence[float], leader: Sequence[float], margin: floa
     return bool(differences.mean() + slack <= margin)
 
 
+@_OVERFLOWING
 def seeds_to_settle(values: Sequence[float], leader: Sequence[float], margin: float) -> int:
     """Return the number of paired seeds that would separate two contenders whose means differ by a margin.
 

@@ -7,10 +7,10 @@ A damaged row is told and trained again; it never hides the others.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
@@ -23,7 +23,13 @@ from thalweg.comparison.results.storage.changes import change_comparison, set_el
 from thalweg.comparison.results.storage.opening import check_schema, damaged, explained, find_damage, open_engine
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
-from thalweg.comparison.results.storage.trials import name_of_row, trial_of_values, values_of_trial
+from thalweg.comparison.results.storage.trials import (
+    DamagedRow,
+    StoredTrials,
+    name_of_row,
+    trial_of_values,
+    values_of_trial,
+)
 from thalweg.comparison.training.workload_record import WorkloadRecord
 from thalweg.errors import StoreError, shown
 
@@ -32,38 +38,13 @@ OLDEST_VERSION = 4  # that is read: the same columns, without checksums
 MAX_TRAININGS = 1_000_000  # of a contender that a plan may ask for, and of a comparison that is read
 
 
-class DamagedRow(NamedTuple):
-    """A stored training that cannot be read.
-
-    Attributes:
-        rowid: The number of its row in the file; None for all rows after a place where the file cannot be read.
-        text: The training and what is wrong with it.
-    """
-
-    rowid: int | None
-    text: str
-
-
-class StoredTrials(NamedTuple):
-    """The trainings of a comparison that a file holds.
-
-    Attributes:
-        trials: Those that can be read, ordered by study, trial and seed.
-        damaged: The rows that cannot be read.
-        unchecked: How many of ``trials`` have no checksum, because an older thalweg wrote them.
-    """
-
-    trials: list[TrialRecord]
-    damaged: list[DamagedRow]
-    unchecked: int
-
-
 class Store:
     """Comparisons and their results, in a file or in memory.
 
     Attributes:
         path: The file. None for a store in memory.
         label: The name of the store in messages.
+        listeners: Functions that are called with each trial once it is stored. They must not raise.
         damage: The problems that SQLite sees in the structure of the file; empty if there is none. A damaged file can
             only be read.
 
@@ -83,6 +64,7 @@ class Store:
         Raises:
             StoreError: If the file cannot be opened or written, or is not a store of this version.
         """
+        self.listeners: Sequence[Callable[[TrialRecord], None]] = ()
         self.path = None if path is None else Path(path)
         if self.path is not None and self.path.is_dir():
             self.path /= "store.sqlite"
@@ -101,7 +83,7 @@ class Store:
 
         An empty file may become a store.
         """
-        version = None
+        version, is_new = None, True
         with explained(self.label, "opened"), self._engine.connect() as connection:
             names = check_schema(connection, METADATA, self.label)
             if not names and not write:
@@ -116,8 +98,11 @@ class Store:
                 )
             if names:
                 version = connection.execute(sql.select(VERSIONS.c.version)).scalar()
+                is_new = version is None and not (
+                    COMPARISONS.name in names and connection.execute(sql.select(COMPARISONS.c.id)).first()
+                )  # a thalweg was killed while it made the store
             self.damage = find_damage(connection)
-        if names and not isinstance(version, int):
+        if not is_new and not isinstance(version, int):
             raise damaged(self.label)
         if version is not None and version < OLDEST_VERSION:
             raise StoreError(
@@ -220,7 +205,7 @@ class Store:
 
         Args:
             comparison: The number of the comparison.
-            trials: The trials. None of them may be stored already, except as a failed one, which is replaced.
+            trials: The trials. None of them may be stored already.
             elapsed_s: Seconds that the comparison has used, over all sessions. None leaves what is stored.
             plan: The plan that these trials complete. None leaves what is stored.
 
@@ -228,19 +213,16 @@ class Store:
             StoreError: If the store cannot be written.
         """
         encoded = [rows.encode({"comparison": comparison} | values_of_trial(trial)) for trial in trials]
-        columns = RESULTS.c
-        keys = ("comparison", "contender", "stage", "study", "trial", "seed")
-        replaced = sql.delete(RESULTS).where(
-            columns.status == "failed", *(columns[key] == sql.bindparam(f"key_{key}") for key in keys)
-        )
         with explained(self.label, "written"), self._engine.begin() as connection:
             if encoded:
-                connection.execute(replaced, [{f"key_{key}": row[key] for key in keys} for row in encoded])
                 connection.execute(sql.insert(RESULTS), encoded)
             if elapsed_s is not None:
                 set_elapsed(connection, comparison, elapsed_s)
             if plan is not None:
                 change_comparison(connection, comparison, {"plan": plan.to_json()})
+        for trial in trials:
+            for listener in self.listeners:
+                listener(trial)
 
     def elapsed_s(self, comparison: int) -> float:
         """Return the seconds that a comparison has used so far, over all sessions; 0 if none are known.
@@ -327,6 +309,19 @@ class Store:
         with explained(self.label, "written"), self._engine.begin() as connection:
             connection.execute(sql.delete(RESULTS).where(sql.literal_column("rowid").in_(numbers)))
 
+    def discard_failed(self, comparison: int) -> None:
+        """Delete the trainings of a comparison that failed, so that they can be tried again.
+
+        Args:
+            comparison: The number of the comparison.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            connection.execute(sql.delete(RESULTS).where(is_failed))
+
     def finish(self, comparison: int, *, elapsed_s: float | None = None) -> None:
         """Mark a comparison as finished.
 
@@ -339,16 +334,17 @@ class Store:
         """
         self._set_finished(comparison, _now(), elapsed_s)
 
-    def reopen(self, comparison: int) -> None:
+    def reopen(self, comparison: int, *, elapsed_s: float | None = None) -> None:
         """Mark a comparison as unfinished, before trainings that failed or are damaged are done again.
 
         Args:
             comparison: The number of the comparison.
+            elapsed_s: Seconds of its budget that count as used. None leaves what is stored.
 
         Raises:
             StoreError: If the store cannot be written.
         """
-        self._set_finished(comparison, None)
+        self._set_finished(comparison, None, elapsed_s)
 
     def _set_finished(self, comparison: int, time: str | None, elapsed_s: float | None = None) -> None:
         with explained(self.label, "written"), self._engine.begin() as connection:

@@ -17,6 +17,7 @@ from thalweg.comparison.results.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
 VALUE_STAGES = ("value", "race", "final", "search")  # that may measure a chosen setting, the best measurement first
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
@@ -93,8 +94,8 @@ class RangeEdge:
     limit: float
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Described):
     """The results of one contender.
 
     Attributes:
@@ -126,6 +127,9 @@ class Summary:
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
+        beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
+            of the finals, else of the search.
+        raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
         yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
         value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
@@ -160,7 +164,15 @@ class Summary:
     worse_by_text: str = "–"
     yours: Estimate | None = None
     value_stage: str = "race"
+    raced: list[TrialRecord] = field(default_factory=list)
+    beside_leader: list[tuple[TrialRecord, TrialRecord]] = field(default_factory=list)
     metrics: dict[str, Estimate] = field(default_factory=dict)
+
+    def _describe(self) -> str:
+        value = self.value
+        interval = f" ({value.low:.4g} to {value.high:.4g}, {value.count} seeds)" if math.isfinite(value.high) else ""
+        settings = ", ".join(f"{name}={self.settings[name]}" for name in self.searched) or "no setting searched"
+        return f"Summary of {self.name}: {value.bound}{value.mean:.4g}{interval}, {settings}, {self.lost} seeds lost"
 
     @property
     def lost(self) -> int:
@@ -197,19 +209,20 @@ def summarize(
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
     ranges = contender.space | plan.ranges.get(contender.name, {})
-    worse_by = _worse_by_leader(chosen, trials, plan, findings)
+    beside_leader = _beside_leader(chosen, trials, plan, findings)
+    worse_by = _worse_by_leader(beside_leader, plan)
     return Summary(
         name=contender.name,
         about=contender.about,
         settings={**contender.start, **settings},
         searched=list(settings),
         values=[measured_value(trial.result, plan) for trial in measured],
-        value=_estimate_over_seeds(measured, plan),
+        value=estimate_over_seeds(measured, plan),
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
         yours=_estimate_of_user_settings(len(contender.user_settings), by_stage, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
-        rank=_estimate(list(studies.values()), plan) if studies else None,
+        rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
         worse_by=worse_by,
         worse_by_text=plan.scale.worse_by_in_words(worse_by),
@@ -227,6 +240,8 @@ def summarize(
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
         value_stage=value_stage,
+        raced=chosen["race"],
+        beside_leader=beside_leader,
     )
 
 
@@ -273,36 +288,36 @@ def _estimate_of_start(
 ) -> Estimate | None:
     """The estimate of untuned settings: of their own stage, or of the latest one of an adaptive search."""
     if by_stage[stage]:
-        return _estimate_over_seeds(by_stage[stage], plan)
+        return estimate_over_seeds(by_stage[stage], plan)
     trials = _chosen_trials(by_stage, setting, plan)
     measured = next((trials[stage] for stage in VALUE_STAGES[1:] if trials[stage]), None)
-    return None if measured is None else _estimate_over_seeds(measured, plan)
+    return None if measured is None else estimate_over_seeds(measured, plan)
 
 
-def _worse_by_leader(
+def _beside_leader(
     chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
-) -> float:
-    """By how much the mean is worse than the leader's, over seeds that both have: of the race, the finals, the search.
-
-    Not a number if they share no seed.
-    """
+) -> list[tuple[TrialRecord, TrialRecord]]:
+    """The trials at a chosen setting with the leader's from the same seeds, in the latest stage that has them."""
     leader = next(iter(findings.race.remaining), None)
-    if leader is None:
-        return math.nan
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:
         if trial.contender == leader:
             by_stage[trial.stage].append(trial)
-    of_leader = _chosen_trials(by_stage, findings.chosen_settings.get(leader), plan)
+    of_leader = _chosen_trials(by_stage, findings.chosen_settings.get(leader or ""), plan)
     for stage in VALUE_STAGES[1:]:
-        seeds = {trial.seed for trial in chosen[stage]} & {trial.seed for trial in of_leader[stage]}
-        if seeds and not plan.is_provisional:
-            own, other = (
-                fmean(unclipped_scores([trial for trial in column[stage] if trial.seed in seeds], plan))
-                for column in (chosen, of_leader)
-            )
-            return plan.scale.worse_by(own, other)
-    return math.nan
+        by_seed = {trial.seed: trial for trial in of_leader[stage]}
+        pairs = [(trial, by_seed[trial.seed]) for trial in chosen[stage] if trial.seed in by_seed]
+        if pairs:
+            return pairs
+    return []
+
+
+def _worse_by_leader(pairs: Sequence[tuple[TrialRecord, TrialRecord]], plan: ComparisonPlan) -> float:
+    """By how much the mean is worse than the leader's, over the same seeds. Not a number if they share none."""
+    if not pairs:
+        return math.nan
+    own, leaders = (fmean(unclipped_scores(column, plan)) for column in zip(*pairs, strict=True))
+    return plan.scale.worse_by(own, leaders)
 
 
 def _example_error(trials: Sequence[TrialRecord]) -> float:
@@ -310,7 +325,8 @@ def _example_error(trials: Sequence[TrialRecord]) -> float:
     return fmean(errors) if errors else math.nan
 
 
-def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+def estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+    """Return the estimate of trainings of one setting, one for each seed."""
     return _estimate([[trial] for trial in trials], plan)
 
 
@@ -324,7 +340,7 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
-    low, high = sorted((best_end, worst if lost else worst_end))
+    low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
     return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
 
 

@@ -11,10 +11,11 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.stored_findings import common_step
 from thalweg.comparison.results.summary import Estimate
 from thalweg.comparison.results.terms import Terms, percent
+from thalweg.tasks.description import Described
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Described):
     """The setting to use, and the rank of the optimizers.
 
     Attributes:
@@ -41,6 +42,9 @@ class Verdict:
     headline: str
     text: str
     ranking_text: str
+
+    def _describe(self) -> str:
+        return "\n".join(filter(None, (f"Verdict ({self.settled}): {self.headline}", self.text, self.ranking_text)))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from thalweg.engine.scalars.population import MAX_LOADED
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
-from thalweg.tasks.task import Measure
+from thalweg.tasks.supervised import Measure
 
 GROUP_SIZE = 128  # examples of a member in a forward pass without gradients, as many as fit the cache
 

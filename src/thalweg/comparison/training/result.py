@@ -1,9 +1,12 @@
 """Results of trainings: the losses on the way, and how a training ended."""
 
 import math
+import traceback as tracebacks
 from dataclasses import dataclass, field
 
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
+MAX_TRACEBACK = 4000  # characters of a traceback that is kept
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,16 @@ class TrainingResult:
     def metrics(self) -> dict[str, float]:
         """The further numbers of the evaluation that counts, by name."""
         return self.evaluations[self.counted].metrics if self.evaluations else {}
+
+
+def end_of_traceback(error: BaseException) -> str:
+    """Return the end of the traceback of a failed training: its innermost lines, and the text of the error.
+
+    Args:
+        error: The error that the training raised.
+    """
+    try:
+        text = "".join(tracebacks.format_exception(error))
+    except Exception:  # the code of a user's error
+        return ""
+    return text if len(text) <= MAX_TRACEBACK else f"…{text[1 - MAX_TRACEBACK :]}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +21,10 @@ from thalweg.comparison.training.group_means import GroupMeans, measure_in_group
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Batch, Task
 from thalweg.tasks.tuning import task_at
+from thalweg.tasks.user_code import task_error
 
 # Examples in a forward pass without gradients: more of them gain nothing, and convolutions fall out of the cache.
 GROUP_SIZE = 256
@@ -177,7 +178,7 @@ class SingleRun:
         def measured(batch: Batch) -> Tensor:
             value: Any = measure(self.model, batch)
             # A metric may come from another library as a number; only a differentiated loss must be a tensor.
-            if split != "train" and isinstance(value, int | float):
+            if split != "train" and isinstance(value, int | float | np.generic):
                 value = torch.as_tensor(value)
             return checked_loss(self.task, value)
 
@@ -190,7 +191,15 @@ def checked_loss(task: Task, loss: Any) -> Tensor:
     """Return the loss; raise TaskError unless it is a 0-d tensor."""
     if not isinstance(loss, Tensor) or loss.dim() != 0:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise TaskError(f"{task.name}: the loss must be a 0-d tensor, got {got}. Take the mean over the batch.")
+        raise task_error(
+            task.name,
+            "the loss must be a 0-d tensor",
+            got,
+            "Take the mean over the batch."
+            if isinstance(loss, Tensor)
+            else "Return the loss itself, no copy as a number.",
+            where=task.line_of("loss"),
+        )
     return loss
 
 

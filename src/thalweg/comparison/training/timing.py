@@ -25,7 +25,7 @@ from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, seeded
-from thalweg.tasks.task import raise_task_errors
+from thalweg.tasks.user_code import raise_task_errors, task_error
 
 POPULATIONS = (8, 32, 128)  # members of the populations tried: two sizes tell the time, the third suits small models
 MAX_STACKED_PARAMETERS = 2_000_000  # of a model; 32 stacked copies of more take gigabytes and gain nothing
@@ -121,7 +121,7 @@ def measure_task(
     trial = Trial({}, seed)
     device = task.placed_on or devices.CPU
     with isolated(), seeded(seed):
-        with raise_task_errors(f"{task.name}: the task must train"):
+        with raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
@@ -179,6 +179,7 @@ def _population_mode(
     if time_left() <= 0:
         return _TOO_SHORT
     small = start(few)
+    small.metrics()  # vmap may refuse one of them
     few_step_s = time_of_step(small, device, _sample_s(time_left))
     if few_step_s > 2 * few * step_s:
         # No larger population would make up for that, and a large one of a large model takes long to try.
@@ -217,9 +218,13 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
     for split in splits:
         (losses[split],) = run.evaluate(split)
         if not math.isfinite(losses[split]):
-            raise TaskError(
-                f"{task.name}: the {task.measured_as(split)} must be finite {when} got {losses[split]}. "
-                "Look at the data, the initial weights, the scale of the inputs and the loss function."
+            part = "loss" if split == "train" or task.metric is None else "metric"
+            raise task_error(
+                task.name,
+                f"the {task.measured_as(split)} must be finite {when.rstrip(',')}",
+                str(losses[split]),
+                "Look at the data, the initial weights, the scale of the inputs and the loss function.",
+                where=task.line_of(part),
             )
     return losses
 
@@ -266,7 +271,8 @@ def time_of_update(task: Task, contender: Contender, seed: int, *, wait: bool = 
         wait: True to wait for the kernel, if one is being compiled.
     """
     device = task.placed_on or devices.CPU
-    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
+    condition = f"{task.name}: the task must train with {contender.name}"
+    with isolated(), seeded(seed), raise_task_errors(condition, task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
         if wait and isinstance(single.optimizer, RuleOptimizer):
             single.optimizer.prepare()
@@ -310,7 +316,7 @@ def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, 
 
     It spares the pilot whole evaluations of a large model on the CPU, if a GPU is faster in any case.
     """
-    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
         lr_factor = _lr_factor_of_sample(single)
         single.step(lr_factor)

@@ -4,7 +4,6 @@ One loop, ``follow``, trains a single model and a population alike; a training f
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -19,16 +18,15 @@ from thalweg.comparison.training.functions.optimizer_requests import OptimizerRe
 from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
-from thalweg.comparison.training.result import Evaluation, TrainingResult
+from thalweg.comparison.training.result import Evaluation, TrainingResult, end_of_traceback
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
 from thalweg.tasks.measurement import best_index
-from thalweg.tasks.task import location_of
 from thalweg.tasks.tuning import task_at
+from thalweg.tasks.user_code import describe, describe_with_line
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
-MAX_TEXT = 2000  # of the text of any other error
 STEPS_BETWEEN_CHECKS = 64  # on a device, of the time that is left: it works ahead of the host, and a check waits for it
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
 
@@ -105,7 +103,7 @@ class _TrainingLog:
         self._counts_best = run.task.result == "best"
         self._seconds = [0.0 for _ in self.active]
         self._results: dict[int, TrainingResult] = {}
-        self._last_s = time.perf_counter()
+        self._last_s = monotonic()
         self.evaluation_s = 0.0  # of the last evaluation
 
     def evaluate(self, steps_done: int) -> None:
@@ -127,7 +125,7 @@ class _TrainingLog:
 
     def _share_seconds(self) -> None:
         """Divide the time since the last call among the active members."""
-        now = time.perf_counter()
+        now = monotonic()
         for member in self.active:
             self._seconds[member] += (now - self._last_s) / len(self.active)
         self._last_s = now
@@ -248,15 +246,15 @@ def run_function(
             raise _Stopped
 
     reports = ReportLog(function, after_report)
-    start_s = time.perf_counter()
+    start_s = monotonic()
     try:
         task_at(function, contender.task_values(trial.settings)).run(make_optimizer, reports.report)
-        result = reports.result(time.perf_counter() - start_s)
+        result = reports.result(monotonic() - start_s)
         make_optimizer.finish()
     except _Stopped:
-        result = reports.described(stopped_result(reports.evaluations, time.perf_counter() - start_s))
+        result = reports.described(stopped_result(reports.evaluations, monotonic() - start_s))
     except _Pruned:
-        result = reports.described(pruned_result(reports.evaluations, time.perf_counter() - start_s))
+        result = reports.described(pruned_result(reports.evaluations, monotonic() - start_s))
     return replace(result, optimizers=make_optimizer.uses())
 
 
@@ -292,6 +290,7 @@ def isolate_failures(
     report_share: ReportShare = ignore_share,
     rungs: Rungs | None = None,
     device: torch.device = devices.CPU,
+    where: Callable[[], str] = lambda: "",
 ) -> list[TrainingResult]:
     """Train trials together; if that raises, one by one.
 
@@ -305,6 +304,7 @@ def isolate_failures(
         report_share: Called with the share of the training that is done; not called once trials train one by one.
         rungs: Points at which trainings are pruned; None prunes nothing.
         device: The device that trains.
+        where: Returns file and line to name if the traceback of an error has no line of the user's.
 
     Returns:
         One result for each trial, in order.
@@ -321,27 +321,22 @@ def isolate_failures(
     except BaseException as error:  # sys.exit in the user's code, too
         if is_interrupt(error):
             raise
-        message = describe_failure(error, device)
+        message, trace = describe_failure(error, device, where), end_of_traceback(error)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
         raise DeviceLost(message)
     devices.release_memory(device)
     if len(trials) == 1:
-        return [TrainingResult("failed", message=message)]
+        return [TrainingResult("failed", message=message, traceback=trace)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
-        results += isolate_failures(train, contender, [trial], rungs=rungs, device=device)
+        results += isolate_failures(train, contender, [trial], rungs=rungs, device=device, where=where)
         rungs = rungs and rungs.with_training(results[-1].evaluations)
     return results
 
 
-def describe_failure(error: BaseException, device: torch.device) -> str:
-    """Return the message of a failed training: the kind of its error, the beginning of its text, the user's line."""
-    try:
-        text = str(error)
-    except Exception as another:  # an error of the user's may be unable to describe itself
-        text = f"without a text ({type(another).__name__})"
-    text = text.encode(errors="replace").decode()  # a store holds no half characters
+def describe_failure(error: BaseException, device: torch.device, where: Callable[[], str] = lambda: "") -> str:
+    """Return the message of a failed training: the kind of its error, its text, the user's line and the remedy."""
     if devices.is_out_of_memory(error):
-        return f"{devices.hardware(device)} is out of memory: {text.partition('. ')[0]:.{MAX_MESSAGE}}"
-    return f"{type(error).__name__}: {text:.{MAX_TEXT}}{location_of(error)}"
+        return f"{devices.hardware(device)} is out of memory: {describe(error).partition('. ')[0]:.{MAX_MESSAGE}}"
+    return describe_with_line(error, where)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -28,7 +29,6 @@ from thalweg.comparison.training.timing import (
 from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_trials
 from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
 from thalweg.tasks.tunable import Tunable
 from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
@@ -289,10 +289,9 @@ class TaskWorkload:
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch and not self.has_full_batch:
-            raise TaskError(no_full_batch(self.name, contender, "got a DataLoader"))
-        passes = self.task.passes
-        steps = passes * self.task.batches_per_pass(full_batch=contender.full_batch)
-        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, passes))
+            raise no_full_batch(self.name, contender, "a DataLoader", self.task.line_of("data"))
+        steps = self.task.passes * self.task.batches_per_pass(full_batch=contender.full_batch)
+        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, self.task.passes))
         return TrainingSchedule(steps, contender.schedule or schedule, evaluations)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
@@ -330,7 +329,10 @@ class TaskWorkload:
             ) -> list[TrainingResult]:
                 return run_trials(part.task, contenders, trials, part.schedule, report_share, rungs, stop_at_s)
 
-            return isolate_failures(train_together, part.contenders, part.trials, report_share, part.rungs, self.device)
+            device, where = self.device, partial(self.task.line_of, "loss")
+            return isolate_failures(
+                train_together, part.contenders, part.trials, report_share, part.rungs, device, where
+            )
 
         return train_by_values(self.task, contenders, trials, schedule, rungs, train_alike)
 

@@ -1,13 +1,13 @@
 """Proposals: the settings that a search over all contenders tries next.
 
-The starting points come first. Then a surrogate model of all contenders (`surrogate`) selects among candidates: rows
-of learning rates, random settings, and steps from the best settings so far. A candidate is worth the improvement that
-is expected of it. So trainings go to the contenders and to the ranges where the best setting may still be, and how many
-a contender gets is never fixed.
+The starting points come first. Library defaults follow in turns, unless they are hopeless. All other trainings are
+chosen by a model of all contenders (`surrogate`) among candidates: rows of learning rates, random settings, and steps
+from the best settings so far. A candidate is worth the improvement that is expected of it. So trainings go to the
+contenders and to the ranges where the best setting may still be, and how many a contender gets is never fixed.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,12 +21,16 @@ from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
 OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
+START_TURN = 4  # one training in so many is for a default or starting point that was not tried
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
 LOCAL_CENTERS = 4  # best settings from which steps are tried
 LOCAL_STEPS = 24  # from each
 STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a range
 RANDOM, RATES = 16, 16  # candidates of each contender
 MAX_POINTS = 256  # that the model sees; of more, the best
+
+
+_Key = tuple[str, tuple[float, ...]]  # a contender and its settings in the order of their names
 
 
 class Tried(NamedTuple):
@@ -154,18 +158,20 @@ def _modelled(
     frame = _Frame(spaces)
     points = frame.points([(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in best])
     scores = compressed([score for score, _, _, _ in scored])
-    blocks = _blocks(spaces, tried, best, np.random.default_rng(seed))
+    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
+    seen |= {_key(place.space.contender, place.settings) for place in picked}
+    blocks = _blocks(spaces, tried, best, seen, np.random.default_rng(seed))
     running = [
         (trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried if trial.score is None
     ]
     waiting = frame.points([*running, *((place.space.contender, place.settings) for place in picked)])
     pool = frame.points_of(blocks)
     mean, covariance = Surrogate(points, scores, frame.orders).predict(pool.joined(waiting))
-    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
-    seen |= {_key(place.space.contender, place.settings) for place in picked}
     rows = [(block, row) for block in blocks for row in range(len(block))]
     chosen: list[_Candidate] = []
-    for block, row in _greatest(mean, covariance, rows, float(min(scores))):
+    turns = _Turns(np.array([block.trial is not None for block, _ in rows]), len(tried) + len(picked))
+    for number in _greatest(mean, covariance, len(rows), float(min(scores)), turns):
+        block, row = rows[number]
         candidate = block.candidate(row)
         key = _key(candidate.space.contender, candidate.settings)
         if key not in seen:
@@ -176,19 +182,50 @@ def _modelled(
     return chosen
 
 
-def _greatest(mean: np.ndarray, covariance: np.ndarray, rows: Sequence["Row"], best: float) -> Iterator["Row"]:
-    """Yield rows by expected improvement. One that was yielded, or waits, counts as trained with its expected score."""
-    count = len(rows)
-    for waiting in range(count, len(mean)):
+@dataclass(frozen=True)
+class _Turns:
+    """The turns of defaults and starting points that were not tried: every fourth training, unless they are hopeless.
+
+    Attributes:
+        is_start: True for each candidate that is one, ``(candidates,)``.
+        number: The number of the next training of the search.
+    """
+
+    is_start: np.ndarray
+    number: int
+
+    def eligible(self, taken: int, left: np.ndarray, lowest: np.ndarray, best: float) -> np.ndarray:
+        """Return which candidates take part in a choice.
+
+        Args:
+            taken: The number of candidates that were chosen before.
+            left: True for each that was not chosen.
+            lowest: The score that each may reach at best, as far as the model knows.
+            best: The best score so far.
+        """
+        starts = left & self.is_start & (lowest < best)
+        is_turn = (self.number + taken) % START_TURN == START_TURN - 1
+        return starts if is_turn and starts.any() else left
+
+
+def _greatest(
+    mean: np.ndarray, covariance: np.ndarray, num_candidates: int, best: float, turns: _Turns
+) -> Iterator[int]:
+    """Yield candidates by expected improvement.
+
+    One that was yielded, or waits behind the candidates, counts as trained with its expected score.
+    """
+    for waiting in range(num_candidates, len(mean)):
         covariance = _given(covariance, waiting)
-    left = np.ones(count, dtype=bool)
+    mean, left = mean[:num_candidates], np.ones(num_candidates, dtype=bool)
     while left.any():
-        deviation = np.sqrt(np.maximum(np.diag(covariance)[:count], 1e-12))
-        gain = (best - mean[:count]) / deviation
+        deviation = np.sqrt(np.maximum(np.diag(covariance)[:num_candidates], 1e-12))
+        gain = (best - mean) / deviation
         improvement = deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
-        winner = int(np.where(left, improvement, -1.0).argmax())
+        eligible = turns.eligible(int((~left).sum()), left, mean - 2 * deviation, best)
+        winner = int(np.where(eligible, improvement, -1.0).argmax())
         left[winner] = False
-        yield rows[winner]
+        yield winner
         covariance = _given(covariance, winner)
 
 
@@ -280,11 +317,12 @@ class _Block:
         return _Candidate(self.space, {**self.center, **self.space.values_at(moved)}, self.trial)
 
 
-Row = tuple[_Block, int]
-
-
 def _blocks(
-    spaces: Sequence[SearchSpace], tried: Sequence[Tried], best: Sequence[Tried], generator: np.random.Generator
+    spaces: Sequence[SearchSpace],
+    tried: Sequence[Tried],
+    best: Sequence[Tried],
+    seen: Container[_Key],
+    generator: np.random.Generator,
 ) -> list[_Block]:
     """Candidates: starting points, rows of learning rates, random settings, and steps from the best settings."""
     counts = {space.contender: sum(trial.contender == space.contender for trial in tried) for space in spaces}
@@ -292,7 +330,11 @@ def _blocks(
     blocks: list[_Block] = []
     for space in spaces:
         none = np.zeros((1, 0))
-        blocks += [_Block(space, dict(start), (), none, none, trial) for trial, start in space.starts.items()]
+        blocks += [
+            _Block(space, dict(start), (), none, none, trial)
+            for trial, start in space.starts.items()
+            if _key(space.contender, start) not in seen
+        ]
         own = next((trial for trial in best if trial.contender == space.contender), None)
         center = space.anchor if own is None else space.complete(own.settings)
         for rate in space.rates:  # a row of learning rates over the whole range
@@ -310,7 +352,7 @@ def _blocks(
     return blocks
 
 
-def _key(contender: str, settings: Settings) -> tuple[str, tuple[float, ...]]:
+def _key(contender: str, settings: Settings) -> _Key:
     return contender, tuple(settings[name] for name in sorted(settings))
 
 

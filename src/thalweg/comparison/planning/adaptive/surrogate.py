@@ -1,9 +1,9 @@
 """Surrogate: a Gaussian process over the settings of all contenders at once.
 
-The covariance of two settings has a part that all contenders share, a part of the contender's own, and an offset of each
-contender. All parts compare coordinates relative to the starting points (`search_space`), so a contender that was never
-trained is expected to be good where the others are. Length scales and the share of the common part are chosen by their
-marginal likelihood from a short list: a fit of a hundred trainings takes milliseconds.
+The covariance of two settings has a part that all contenders share, a part of the contender's own, and an offset of
+each contender. All parts compare coordinates relative to the starting points (`search_space`), so a contender that was
+never trained is expected to be good where the others are. Length scales and the share of the common part are chosen by
+their marginal likelihood from a short list: a fit of a hundred trainings takes milliseconds.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Trials as rows of the table of results, and back."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.storage.rows import DamagedRowError, finite, number
@@ -11,6 +11,42 @@ from thalweg.errors import shown
 
 _UNREPORTED: dict[str, Any] = {"counted": -1, "maximize": None, "metric_name": ""}
 _STATUSES = ("ok", "diverged", "pruned", "stopped", "failed")
+
+
+class DamagedRow(NamedTuple):
+    """A stored training that cannot be read.
+
+    Attributes:
+        rowid: The number of its row in the file; None for all rows after a place where the file cannot be read.
+        text: The training and what is wrong with it.
+    """
+
+    rowid: int | None
+    text: str
+
+
+class StoredTrials(NamedTuple):
+    """The trainings of a comparison that a file holds.
+
+    Attributes:
+        trials: Those that can be read, ordered by study, trial and seed.
+        damaged: The rows that cannot be read.
+        unchecked: How many of ``trials`` have no checksum, because an older thalweg wrote them.
+    """
+
+    trials: list[TrialRecord]
+    damaged: list[DamagedRow]
+    unchecked: int
+
+    @property
+    def caution(self) -> list[str]:
+        """A sentence if there are unchecked trainings."""
+        if not self.unchecked:
+            return []
+        return [
+            f"{self.unchecked} stored trainings have no checksum, because an older thalweg wrote them: a byte that "
+            "changed there would not be noticed."
+        ]
 
 
 def values_of_trial(trial: TrialRecord) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from thalweg.errors import TaskError
 from thalweg.tasks import TrainingFunction
 from thalweg.tasks.tunable import Tunable
 from thalweg.tasks.tuning import code_of_tunables, tunables_of_task
+from thalweg.tasks.user_code import task_error
+from thalweg.tasks.user_code import task_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ class FunctionWorkload:
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
         if contender.full_batch:
-            raise TaskError(no_full_batch(self.name, contender, "and the function makes its own batches"))
+            raise no_full_batch(self.name, contender, "a function that makes its own batches", self.function.line)
         return TrainingSchedule(steps=1, schedule=contender.schedule or schedule, num_evaluations=1)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:
@@ -140,6 +142,7 @@ class FunctionWorkload:
         return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
 
 
-def no_full_batch(name: str, contender: Contender, got: str) -> str:
-    """Return the message for a contender on the full batch of a workload that has none."""
-    return f"{name}: {contender.name} needs all training data in one batch, {got}. Leave it out, or use sgd."
+def no_full_batch(name: str, contender: Contender, got: str, line: str) -> TaskError:
+    """Return the error for a contender on the full batch of a workload that has none; ``line`` made the data."""
+    needs = f"{contender.name} needs all training data in one batch"
+    return task_error(name, needs, got, "Leave it out, or use sgd.", where=line)

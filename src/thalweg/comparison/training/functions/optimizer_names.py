@@ -10,8 +10,8 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.errors import TaskError
 from thalweg.tasks import TrainingFunction, seeded
-from thalweg.tasks.task import raise_task_errors
 from thalweg.tasks.tuning import task_at
+from thalweg.tasks.user_code import raise_task_errors
 
 
 class _FirstStep(BaseException):

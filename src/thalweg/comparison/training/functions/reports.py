@@ -8,7 +8,8 @@ from typing import Any
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import TaskError
 from thalweg.tasks import TrainingFunction
-from thalweg.tasks.measurement import as_number, best_index, user_line
+from thalweg.tasks.measurement import as_number, best_index
+from thalweg.tasks.user_code import task_error, user_line
 
 
 def contradiction(who: str, name: str, said: Any, known: Any, said_at: str) -> TaskError:
@@ -110,7 +111,9 @@ class ReportLog:
         """
         name, evaluations = self._function.name, self.evaluations
         if not evaluations:
-            raise TaskError(f"{name}: the function must call report(value) at least once, and did not.")
+            raise task_error(
+                name, "the function must call report(value) at least once, and did not", "", where=self._function.line
+            )
         index = len(evaluations) - 1
         if self._function.result == "best":
             values = [evaluation.validation for evaluation in evaluations]
