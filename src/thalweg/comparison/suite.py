@@ -8,6 +8,7 @@ from typing import Any
 from thalweg.comparison.comparison import check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
@@ -43,7 +44,7 @@ def compare_suite(
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     store: str | Path | None = None,
     watch: Callable[[TaskProgress], None] | None = None,
     quiet: bool = False,
@@ -89,7 +90,7 @@ def compare_suite(
     assert watch is not None, "shows_progress passes a function"
     tasks_by_name = _tasks_by_name(tasks)
     entrants = None if contenders is None else resolve(contenders)
-    check_request(budget, seed, schedule)
+    check_request(budget, seed, schedule or DEFAULT_SCHEDULE)
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
     for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
