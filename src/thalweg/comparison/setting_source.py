@@ -122,7 +122,7 @@ class SettingSource:
         return done + self._trainings_in_time()
 
     def _pruning(self) -> Pruning | None:
-        """The rule that stops hopeless trainings of the search; None in later stages, and for populations and targets."""
+        """The rule that stops hopeless trainings of the search; None in later stages, for populations and targets."""
         design = self._plan.design
         is_alone = all(mode.members == 1 for mode in self._plan.execution_modes.values())
         if not (self._is_searching and is_alone and isinstance(design, SettingDesign) and design.stops):
