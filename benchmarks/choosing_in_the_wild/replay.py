@@ -21,10 +21,13 @@ import numpy as np
 from benchmarks.choosing_in_the_wild.bank import RUNS, Bank
 from benchmarks.choosing_in_the_wild.emulator import World
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
+from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
+from thalweg.comparison.planning.search import draw_settings
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol import statistics
-from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.protocol.design import Design, InterimAnalysis, SettingDesign
+from thalweg.comparison.protocol.procedure import decide
 from thalweg.comparison.protocol.score_scale import MARGIN
 from thalweg.comparison.protocol.setting_search import conclude, search_settings
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
@@ -33,6 +36,10 @@ from thalweg.comparison.training.result import Evaluation
 
 Settings = dict[str, float]
 BUDGETS = (20, 60, 200)
+ONE_STUDY = tuple(
+    Design(draws, best, reseeds, 0, (), 0, 0, (InterimAnalysis(seeds, 0.05),), seeds)
+    for draws, best, reseeds, seeds in ((4, 1, 0, 5), (8, 2, 2, 5), (16, 3, 2, 10), (32, 3, 3, 10))
+)
 
 
 @dataclass(frozen=True)
@@ -218,10 +225,40 @@ def tpe(world: World, budget: int, seed: int) -> Outcome:
     return Outcome(study.best_trial.params["optimizer"], study.best_trial.user_attrs["settings"], budget)
 
 
+def equal_quotas(world: World, budget: int, seed: int) -> Outcome:
+    """Search every contender alike in one study, then race all of them: the largest such design that is affordable.
+
+    The least one is run if none is; it spends more than the budget then.
+    """
+    source = Source(world, math.inf, seed, stops=False)
+    costs = {name: place for place, name in enumerate(world.spaces)}
+    starts = [name for name, space in world.spaces.items() if RECOMMENDED.trial in space.starts]
+
+    def trainings(design: Design) -> int:
+        extra = design.race[0].size * (len(costs) + len(starts)) + design.value
+        return len(costs) * (design.trainings_per_study + design.race[0].size) + extra
+
+    design = [each for each in ONE_STUDY if trainings(each) <= budget or each is ONE_STUDY[0]][-1]
+    for name in costs:
+        drawn = draw_settings(parse(name), design.draws, seed=derive(seed, name))
+        source.settings |= {(name, trial): world.spaces[name].complete(each) for trial, each in enumerate(drawn)}
+    findings = decide(
+        design,
+        dict.fromkeys(costs, design.draws),
+        source.run_trials,
+        cost=costs,
+        margin=margin_of(world),
+        recommended=starts,
+    )
+    name = findings.race.recommended or findings.race.remaining[0]
+    return Outcome(name, source.settings[name, findings.chosen_settings[name].trial], trainings(design))
+
+
 POLICIES: dict[str, Policy] = {
     "thalweg": adaptive(),
     "without stops": adaptive(stops=False),
     "search alone": adaptive(design=lambda budget, names: SettingDesign(0, 0, 0, (), 0)),
+    "equal quotas": equal_quotas,
     "tpe": tpe,
     "random": random_search,
 }

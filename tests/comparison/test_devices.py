@@ -16,19 +16,19 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from cases.fake_accelerator import FakeAccelerator, FakeDeviceModel
-from thalweg.comparison import CONTENDERS, Progress, Store
+from thalweg.comparison import CONTENDERS, Progress, Store, worker_pool
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
 from thalweg.comparison.processes.serving import Reply
-from thalweg.comparison.training import timing, worker_pool
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.group_means import measure_in_groups
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
+from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.engine.core import devices
 from thalweg.errors import DeviceError, TaskError
 from thalweg.tasks import Splits, TrainingFunction, load

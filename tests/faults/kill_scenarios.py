@@ -15,17 +15,15 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
-
-torch.set_num_threads(1)
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from thalweg.comparison import worker_pool
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.training import worker_pool
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
+from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.tasks import as_task
 
 LIMIT_S = 120.0  # for processes to end; it takes milliseconds on an idle machine
@@ -97,6 +95,7 @@ def parent_of(pid: str) -> int:
 
 def main(seed: int, forks: int, fresh: int) -> None:
     """Kill so many processes whose workers are forks, and so many with fresh workers, and print what they left."""
+    torch.set_num_threads(1)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     torch.optim.SGD([nn.Parameter(torch.zeros(1))])  # imports what the first optimizer imports, for all forks
     draw, signals = random.Random(seed), itertools.cycle(SIGNALS)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thalweg.comparison.comparison import Comparison, check_request, compare
+from thalweg.comparison.comparison import check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.finished import Comparison
 from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.suite_result import Suite

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from thalweg.comparison.comparison import Comparison
+from thalweg.comparison.finished import Comparison
 from thalweg.comparison.parts import Parts, plain
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.records import TrialRecord

@@ -21,7 +21,7 @@ from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.worker_pool import Job, WorkerPool
 
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
@@ -46,7 +46,7 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class Pruning:
-    """How trainings of one call are pruned.
+    """The pruning of the trainings of one call.
 
     Attributes:
         group: Returns a key; only trainings that share it are pruned together.

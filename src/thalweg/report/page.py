@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
@@ -160,7 +161,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     return {
         "name": summary.name,
         "about": summary.about,
-        "value": summary.value,
+        "value": compared_value(summary, plan),
         "train_loss": summary.train_loss,
         "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",

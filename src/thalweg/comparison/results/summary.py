@@ -1,7 +1,7 @@
 """Summary: the results of each contender, from stored trials. Nothing is trained here."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, Literal
@@ -239,19 +239,6 @@ def summarize(
         raced=chosen["race"],
         beside_leader=beside_leader,
     )
-
-
-def in_order_of_value(summaries: Iterable[Summary]) -> list[Summary]:
-    """Return summaries in order of value: the leader, which comes first, then by seeds, and by the difference from it.
-
-    Contenders with as many seeds are compared over the same seeds, so this is the order of their values.
-    """
-    leader, *rivals = summaries
-
-    def place(summary: Summary) -> tuple[int, float]:
-        return -len(summary.beside_leader), summary.worse_by if math.isfinite(summary.worse_by) else math.inf
-
-    return [leader, *sorted(rivals, key=place)]
 
 
 def _chosen_trials(

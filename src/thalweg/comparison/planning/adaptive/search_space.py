@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import torch
+
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.planning.search import rounded
@@ -17,8 +19,11 @@ from thalweg.comparison.protocol.trial import RECOMMENDED, START
 from thalweg.errors import ThalwegError
 from thalweg.optim.transfer import transfer
 from thalweg.rules import Range, Rule
+from thalweg.rules.composition.composite import CompositeRule
+from thalweg.rules.composition.wrapper import Wrapper
 
 REFERENCE = "adam"  # from whose starting point others are derived
+HIDDEN_MATRIX = (64, 64)  # the shape for which rules of matrices are started; the model is not known here
 EXTENSION = 10.0  # a range whose best learning rate lies at its end grows by this factor
 MAX_EXTENSIONS = 2  # to each side
 
@@ -116,16 +121,29 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
 
 
 def _transferred(contender: Contender) -> Settings:
-    """The learning rate at which this contender's steps are as long as those of the reference at its starting point."""
+    """The learning rate that another contender's starting point suggests for this one; empty if none does.
+
+    A composite starts as its first rule does, and a wrapper as the rule inside: they share their learning rate.
+    """
     rule = contender.thalweg_rule
-    return {} if rule is None or "lr" in contender.pinned else _transferred_rate(rule)
+    while isinstance(rule, Wrapper | CompositeRule):
+        rule = rule.inner if isinstance(rule, Wrapper) else rule.original_rules[0]
+    return {} if rule is None or "lr" in contender.pinned else _suggested_rate(rule)
 
 
 @cache
-def _transferred_rate(rule: Rule) -> Settings:
+def _suggested_rate(rule: Rule) -> Settings:
+    """The recommended learning rate of this very rule, else that at which its steps carry as far as the reference's."""
+    if "lr" not in rule.settings():
+        return {}
+    for contender in sorted(CONTENDERS.values(), key=lambda each: each.full_batch):
+        known = contender.thalweg_rule
+        if "lr" in contender.recommended and known is not None and known.with_(lr=rule.settings()["lr"]) == rule:
+            return {"lr": contender.recommended["lr"]}
     reference = CONTENDERS[REFERENCE]
+    params = [torch.zeros(HIDDEN_MATRIX)] if rule.traits.scope == "matrix" else None
     try:
-        rate = transfer(reference.rule_at(reference.recommended), rule, match="distance").rule.settings().get("lr")
+        target = transfer(reference.rule_at(reference.recommended), rule, params, match="distance").rule
     except ThalwegError:  # a rule that needs the gradients of the task, or estimates its own steps
         return {}
-    return {} if rate is None else {"lr": float(f"{float(rate):.2g}")}
+    return {"lr": float(f"{float(target.settings()['lr']):.2g}")}

@@ -17,18 +17,18 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
-from thalweg.comparison import Progress
+from thalweg.comparison import Progress, worker_pool
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning import device_choice, num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
-from thalweg.comparison.training import timing, worker_pool
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import Workload, as_workload
+from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.errors import SettingError
 from thalweg.tasks import Splits, as_task
 
@@ -176,7 +176,7 @@ def fork_and_return() -> None:
 
 FAULTS: dict[str, tuple[Callable[[], object], str]] = {
     "exit": (lambda: sys.exit(0), "SystemExit: 0 (at {line})"),
-    "interrupt": (lambda: raise_(KeyboardInterrupt()), "KeyboardInterrupt:  (at {line})"),
+    "interrupt": (lambda: raise_(KeyboardInterrupt()), "KeyboardInterrupt (at {line})"),
     "unsendable": (lambda: raise_(Unsendable()), "Unsendable: without a text (ValueError) (at {line})"),
     "input": (lambda: input(), "EOFError: EOF when reading a line (at {line})"),
     "half a character": (lambda: raise_(ValueError("\ud800")), "ValueError: ? (at {line})"),

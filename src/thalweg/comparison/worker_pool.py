@@ -86,8 +86,8 @@ class WorkerPool:
         num_workers: Number of worker processes, at least 1.
         notify: Called with a sentence when a worker dies, a training hangs, or a device is lost.
         usable: The devices that train: one for each worker in turn; the first serves this process.
-        timeout_s: Seconds that a single training may take. None allows a minute and 20 times the time that is predicted,
-            or that the slowest training so far has taken. Before anything is known there is no limit.
+        timeout_s: Seconds that a single training may take. None allows a minute and 20 times the time that is
+            predicted, or that the slowest training so far has taken. Before anything is known there is no limit.
 
     Attributes:
         capacity: The number of jobs that run at once.
@@ -110,6 +110,7 @@ class WorkerPool:
         self._slowness = 1.0  # the most that a job took, in units of its predicted time
         self._longest_s: float | None = None  # the most seconds that a training took
         self._is_stopped, self._deadline_s = False, math.inf
+        self._is_told = False  # that workers start slowly
 
     def __enter__(self) -> Self:
         return self
@@ -273,6 +274,9 @@ class WorkerPool:
             torch.get_num_threads() if self.capacity == 1 else 1,
             {} if is_fork else portable_settings(),
         )
+        if self._on_cpu and not is_fork and not self._is_told:
+            self._is_told = True
+            self._notify(f"each worker is started anew, which takes seconds: {why_no_fork()}")
         if is_fork:
             # torch imports its compiler with the first optimizer, which takes seconds: once, and not in each worker.
             torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
