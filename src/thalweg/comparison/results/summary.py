@@ -66,9 +66,9 @@ class Estimate:
         """The end of the interval at the worse values."""
         return self.low if self.maximize else self.high
 
-    def is_surely_better(self, other: "Estimate") -> bool:
+    def is_surely_better(self, rival: "Estimate") -> bool:
         """Return True if the interval lies at better values than that of another estimate of the same quantity."""
-        return self.worst_end > other.best_end if self.maximize else self.worst_end < other.best_end
+        return self.worst_end > rival.best_end if self.maximize else self.worst_end < rival.best_end
 
     def is_improvement(self, untrained: float) -> bool:
         """Return True if the mean is better than the untrained value, and so are at least half of the seeds."""
