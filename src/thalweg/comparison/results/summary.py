@@ -67,9 +67,9 @@ class Estimate:
         """The end of the interval at the worse values."""
         return self.low if self.maximize else self.high
 
-    def is_surely_better(self, other: "Estimate") -> bool:
+    def is_surely_better(self, rival: "Estimate") -> bool:
         """Return True if the interval lies at better values than that of another estimate of the same quantity."""
-        return self.worst_end > other.best_end if self.maximize else self.worst_end < other.best_end
+        return self.worst_end > rival.best_end if self.maximize else self.worst_end < rival.best_end
 
     def is_improvement(self, untrained: float) -> bool:
         """Return True if the mean is better than the untrained value, and so are at least half of the seeds."""
@@ -254,14 +254,14 @@ def _chosen_trials(
 ) -> dict[str, list[TrialRecord]]:
     """The trials of a contender at its chosen setting, by stage."""
     if isinstance(plan.design, Design):
-        wanted = None if setting is None else (setting.study, setting.trial)
+        number = None if setting is None else (setting.study, setting.trial)
     else:
-        wanted = None if setting is None else (plan.setting_study, setting.trial)
+        number = None if setting is None else (plan.setting_study, setting.trial)
     return {
         stage: [
             trial
             for trial in by_stage[stage]
-            if (trial.study, trial.trial) == wanted and (with_stopped or trial.result.status != "stopped")
+            if (trial.study, trial.trial) == number and (with_stopped or trial.result.status != "stopped")
         ]
         for stage in VALUE_STAGES
     }

@@ -245,9 +245,9 @@ def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement |
     if not ended:
         return None
     reports = tuple(report.validation for result in ended for report in result.evaluations)
-    said = [result for result in ended if result.maximize is not None]
-    for result in said:
-        check_direction(result, maximize=bool(said[0].maximize))
+    stating = [result for result in ended if result.maximize is not None]
+    for result in stating:
+        check_direction(result, maximize=bool(stating[0].maximize))
     training_s = median(result.seconds for result in ended)
     mode = ExecutionMode(1, 0.0, training_s, ONE_BY_ONE)
     return Measurement(
@@ -256,7 +256,7 @@ def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement |
         max(len(result.evaluations) for result in ended),
         training_s,
         reports,
-        maximize=bool(said and said[0].maximize),
+        maximize=bool(stating and stating[0].maximize),
         metric_name=next((result.metric_name for result in ended if result.metric_name), ""),
     )
 
