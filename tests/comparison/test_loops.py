@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import thalweg
+from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.unused_settings import find_unused
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.errors import SettingError, TaskError

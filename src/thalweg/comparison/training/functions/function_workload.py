@@ -24,7 +24,6 @@ from thalweg.tasks import TrainingFunction
 from thalweg.tasks.tunable import Tunable
 from thalweg.tasks.tuning import code_of_tunables, tunables_of_task
 from thalweg.tasks.user_code import task_error
-from thalweg.tasks.user_code import task_error
 
 
 @dataclass(frozen=True, eq=False)
