@@ -69,10 +69,11 @@ def compare(
         contenders: Names such as ``"adamw"``, ``"adam:beta2=0.95,lr=1e-4..1e-2"`` or ``"torch.optim:NAdam"``, rules,
             optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects. A single one is tuned. Defaults
             to seven classics, without full-batch gradient descent if the task has no full batch.
-        budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``); or, for each contender, search trials
-            (``"16trials"``), those of several studies (``"8x24trials"``), optimizer steps (``"100000steps"``) or
-            passes over the data (``"500passes"``). A small budget answers which setting to use; a larger one also
-            which optimizer ranks where. Defaults to ``"2m"``, or to the smallest comparison if that takes longer.
+        budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``), which is used and kept; or, for each
+            contender, trainings (``"16trials"``), search trials of studies that rank the optimizers
+            (``"8x24trials"``), optimizer steps (``"100000steps"``) or passes over the data (``"500passes"``). Any
+            budget answers which setting to use, and says how sure that is; a larger one also which optimizer ranks
+            where. Defaults to ``"2m"``.
         seed: The seed of all random numbers. With a budget in trials, the same seed gives the same verdict on a machine
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
@@ -118,9 +119,10 @@ def compare(
         UnknownNameError: If no task, optimizer or schedule has a given name.
         KeywordError: If a contender has no setting of a given name.
         SettingError: If an option or a setting is out of its bounds.
-        BudgetError: If the budget cannot be parsed or is too small.
+        BudgetError: If the budget cannot be parsed.
         DeviceError: If the device does not exist on this machine.
         StoreError: If the store cannot be opened, read or written.
+        ComparisonInterrupted: On Ctrl-C. Its ``result`` is the comparison so far; the same call resumes it.
 
     Example:
         >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)

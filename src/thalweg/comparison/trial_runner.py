@@ -48,7 +48,7 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class Pruning:
-    """How trainings of one call are pruned.
+    """The pruning of the trainings of one call.
 
     Attributes:
         group: Returns a key; only trainings that share it are pruned together.

@@ -254,14 +254,14 @@ def _chosen_trials(
 ) -> dict[str, list[TrialRecord]]:
     """The trials of a contender at its chosen setting, by stage."""
     if isinstance(plan.design, Design):
-        wanted = None if setting is None else (setting.study, setting.trial)
+        number = None if setting is None else (setting.study, setting.trial)
     else:
-        wanted = None if setting is None else (plan.setting_study, setting.trial)
+        number = None if setting is None else (plan.setting_study, setting.trial)
     return {
         stage: [
             trial
             for trial in by_stage[stage]
-            if (trial.study, trial.trial) == wanted and (with_stopped or trial.result.status != "stopped")
+            if (trial.study, trial.trial) == number and (with_stopped or trial.result.status != "stopped")
         ]
         for stage in VALUE_STAGES
     }
