@@ -2,7 +2,7 @@
 
 A training function may do anything with its optimizer. So nothing is assumed: the settings of the groups are read at
 the first steps and at reports, and stored. Two trainings whose trials differ in a setting, and which used the same
-values of it, did not use it: see ``results/unused_settings.py``.
+values of it, did not use it: see ``results/functions/unused_settings.py``.
 """
 
 import re
