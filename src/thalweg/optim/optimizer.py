@@ -147,7 +147,7 @@ class RuleOptimizer(SecondGradients):
             group = self.param_groups[0]
             rule = keywords.to_rule(self.rule, group)
             closure = self._repeatable(self._required(closure, "several losses and gradients"))
-            loss = closure_steps.run(rule, group["maximize"], closure, self._prepare_steps)
+            loss = self._closure_steps.run(rule, group["maximize"], closure)
             self._mark_gradients()
             return loss
         loss = None

@@ -366,13 +366,17 @@ class StepPreparation(torch.optim.Optimizer):
         ]
 
     def _discard_cache(self) -> None:
-        for name in ("_bindings", "_programs", "_highest_lrs", "_on_gpu"):
+        for name in ("_bindings", "_programs", "_highest_lrs", "_on_gpu", "_closure_steps"):
             self.__dict__.pop(name, None)
 
     @cached_property
     def _bindings(self) -> Bindings:
         self._check_fake()
         return Bindings([group["params"] for group in self.param_groups], self.state)
+
+    @cached_property
+    def _closure_steps(self) -> closure_steps.ClosureSteps:
+        return closure_steps.ClosureSteps(self._prepare_steps, self._all_params())
 
     _unchecked = True  # the settings of some group have changed since they were compared with those of the others
 

@@ -9,10 +9,18 @@ from torch import Tensor
 from thalweg.engine.core.batch import BatchStep, unaliased
 from thalweg.engine.core.matrix_batches import answer_in_batches, answer_one_by_one
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.shards import Shards, all_reduce, compute_reduction, max_or_zero, sum_in_double, terms
+from thalweg.engine.core.shards import (
+    Shards,
+    all_reduce,
+    compute_reduction,
+    double,
+    max_or_zero,
+    sum_in_double,
+    terms,
+)
 from thalweg.rules import Max, Mean, Norm, resolve_reductions
 from thalweg.rules.core.matrix_requests import MatrixRequest
-from thalweg.rules.core.reductions import Reduction, Request, RequestGenerator
+from thalweg.rules.core.reductions import Products, Reduction, Replace, Request, RequestGenerator
 from thalweg.rules.math.roots import root
 
 
@@ -105,12 +113,6 @@ def element_index(item: TensorStep) -> Tensor | None:
     return torch.arange(item.param.numel(), device=item.param.device).view(item.param.shape)
 
 
-def directions(items: Sequence[TensorStep]) -> list[tuple[Tensor, Any]]:
-    """Return the direction and new state of each item, in order, for rules that try several step lengths."""
-    generators = [item.program.direction(item.param, item.grad, item.state, item.coefficients) for item in items]
-    return run_in_lockstep(generators, [item.shards for item in items])
-
-
 def perturbed_parameters(items: Iterable[TensorStep]) -> list[Tensor]:
     """Return the parameter at which the second gradient of each item's step is taken, for rules that need one."""
     items = list(items)
@@ -151,7 +153,7 @@ def run_in_lockstep(
         on_matrices = {index: request for index, request in requests.items() if isinstance(request, MatrixRequest)}
         reductions = {index: request for index, request in requests.items() if not isinstance(request, MatrixRequest)}
         results = {
-            index: compute_reduction(request, shards[index])
+            index: replaced(request) if isinstance(request, Replace) else compute_reduction(request, shards[index])
             for index, request in reductions.items()
             if request.over == "tensor"
         }
@@ -161,17 +163,34 @@ def run_in_lockstep(
     return returned
 
 
-def _reduce_innermost(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
+def replaced(request: Replace) -> Tensor:
+    """Return a copy of a stack in which one tensor is replaced."""
+    stack = request.stack.clone()
+    stack[request.index] = request.tensor
+    return stack
+
+
+def inner_products(request: Products) -> Tensor:
+    """Return the part of inner products that the tensors of a request give."""
+    stack, tensor = request.stack.flatten(1), request.tensor
+    if tensor.dim() == request.stack.dim():
+        return double(stack @ tensor.flatten(1).t())
+    return double(torch.mv(stack, tensor.flatten()))
+
+
+def _reduce_innermost(requests: dict[int, Any], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
     """Return the results of the requests limited to the smallest parts of the model, each over its own part."""
     depth = max((len(request.part) for request in requests.values()), default=0)
-    parts: dict[tuple[str, ...], dict[int, Reduction]] = {}
+    parts: dict[tuple[str, ...], dict[int, Any]] = {}
     for index, request in requests.items():
         if len(request.part) == depth:
             parts.setdefault(request.part, {})[index] = request
     return {index: result for part in parts.values() for index, result in reduce_over_model(part, shards).items()}
 
 
-def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
+def reduce_over_model(
+    requests: dict[int, Reduction] | dict[int, Products], shards: Sequence[Shards | None]
+) -> dict[int, Tensor]:
     """Return the result of a reduction over the model to every tensor that requests it.
 
     Args:
@@ -185,6 +204,9 @@ def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | 
         return {}
     kind = type(next(iter(requests.values())))
     assert all(type(request) is kind for request in requests.values()), "all tensors must request the same reduction"
+    if kind is Products:  # of rules that support no shards
+        total = torch.stack([inner_products(request) for request in requests.values()]).sum(0)
+        return dict.fromkeys(requests, total)
     # One collective for all tensors that are spread over the same processes.
     parts: dict[tuple[Any, ...], list[Tensor]] = {}
     for index, request in requests.items():

@@ -77,6 +77,11 @@ class RecordReader:
         present = {key: _placed(value, param) for key, value in record.items() if value is not None}
         if not present:
             return {}
+        for key, tensor in declared.items():
+            if key not in present and tensor.missing is not None:
+                shape = tensor.shape(as_engine_tensor(param).shape)
+                dtype = precision.compute_dtype(as_engine_tensor(param).dtype)
+                present[key] = torch.full(shape, tensor.missing(tensor.rule), dtype=dtype)
         self._check_other_keys(record, {*scalars, *declared})
         for key in scalars:
             if key in record:
