@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def make_side(kind: Any, depth: int, width: int, **settings: Any) -> Side:
     """Return an optimizer of a network that fits a product of sines."""
     torch.manual_seed(0)
     sizes = [2, *[width] * depth]
-    layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.Tanh())]
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.Tanh())]
     model = nn.Sequential(*layers, nn.Linear(width, 1))
     inputs = torch.rand(256, 2)
     target = (6 * inputs).sin().prod(1, keepdim=True)

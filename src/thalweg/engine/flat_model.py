@@ -16,7 +16,7 @@ from thalweg.engine.core.precision import compute_dtype
 from thalweg.engine.core.shards import compute_reduction
 from thalweg.engine.eager import loop
 from thalweg.engine.eager.loop import TensorStep
-from thalweg.engine.search_line import undisturbed
+from thalweg.engine.search_line import largest_abs, undisturbed
 from thalweg.rules import record
 from thalweg.rules.core.reductions import Products, Reduction, Replace, RequestGenerator
 
@@ -136,10 +136,13 @@ class FlatModel:
             self._products[addresses] = _PairProducts(*(self._stacks[address] for address in addresses))
         return self._products[addresses].up_to(len(request.stack), request.oldest)
 
-    def reduce(self, kind: type[Reduction], tensors: Sequence[Tensor]) -> float:
-        """Return a reduction of a vector."""
-        (tensor,) = tensors
-        return float(compute_reduction(kind(tensor, over="model"), None))
+    def product(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+        """Return the inner product of two vectors."""
+        return float(torch.dot(first[0], second[0]))
+
+    def max_abs(self, tensors: Sequence[Tensor]) -> float:
+        """Return the largest absolute value in a vector."""
+        return largest_abs(tensors[0])
 
     def write(self, values: Sequence[Tensor]) -> None:
         """Write new values, as a vector, to the parameters."""
@@ -199,13 +202,27 @@ class _PairProducts:
         self._second.follow()
         changes = [*zip(self._first.changed[:count], self._second.changed[:count], strict=True)]
         stale = [index for index in range(count) if changes[index] != self._done[index]]
-        order = [*range(oldest, count), *range(oldest)] if len(stale) > 1 else [*range(count)]
         for index in stale:
-            older = order[: order.index(index) + 1] if len(stale) > 1 else order
-            column = torch.stack([torch.dot(self._first.vectors[k], self._second.vectors[index]) for k in older])
-            self._products[torch.tensor(older), index] = column.to(self._products.dtype)
+            # The only stale vector is the youngest. If there are more, the products with younger ones are left out.
+            age = (index - oldest) % count
+            spans = [(0, count)] if len(stale) == 1 else _around(oldest, age + 1, count)
+            vector = self._second.vectors[index]
+            for start, end in spans:
+                products = [torch.dot(other, vector) for other in self._first.vectors[start:end]]
+                self._products[start:end, index] = torch.stack(products)
             self._done[index] = changes[index]
         return self._products[:count, :count]
+
+
+def _around(start: int, length: int, size: int) -> list[tuple[int, int]]:
+    """Return the spans of so many places from a start on, around the end.
+
+    Example:
+        >>> _around(2, 3, 4)
+        [(2, 4), (0, 1)]
+    """
+    end = start + length
+    return [(start, end)] if end <= size else [(start, size), (0, end - size)]
 
 
 def unsupported_reason(items: Sequence[TensorStep]) -> str | None:

@@ -1,7 +1,7 @@
 """Search line: the steps of all lengths along one direction, for rules that try several before they take one."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -11,19 +11,29 @@ from thalweg.engine.core import threads
 from thalweg.engine.core.batch import unaliased
 from thalweg.engine.eager import loop
 from thalweg.engine.eager.loop import TensorStep
-from thalweg.rules import Max, Sum
-from thalweg.rules.core.reductions import Reduction, RequestGenerator
+from thalweg.rules import Sum
+from thalweg.rules.core.reductions import RequestGenerator
 
 
-@contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
+def undisturbed(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context without autocast, whose products would lose digits, and with the threads of this process."""
-    with ExitStack() as contexts:
-        if threads.inherited_team:
-            contexts.enter_context(threads.one_thread())
-        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-            contexts.enter_context(torch.autocast(device.type, enabled=False))
-        yield
+    autocasts = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    if not autocasts and not threads.inherited_team:
+        return nullcontext()
+    contexts = ExitStack()
+    if threads.inherited_team:
+        contexts.enter_context(threads.one_thread())
+    if autocasts:
+        contexts.enter_context(torch.autocast(device.type, enabled=False))
+    return contexts
+
+
+def largest_abs(tensor: Tensor) -> float:
+    """Return the largest absolute value in a tensor, not a number if one is none, 0 if the tensor is empty."""
+    if not tensor.numel():
+        return 0.0
+    lowest, highest = torch.aminmax(tensor)
+    return max(-float(lowest), float(highest))
 
 
 class LineTensors(Protocol):
@@ -32,8 +42,11 @@ class LineTensors(Protocol):
     def run(self, generators: Sequence[RequestGenerator]) -> list[Any]:
         """Run a generator for each tensor, and return their results."""
 
-    def reduce(self, kind: type[Reduction], tensors: Sequence[Tensor]) -> float:
-        """Return a reduction over the whole model of a tensor for each of these; 0 if there are none."""
+    def product(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+        """Return the inner product, over the whole model, of a tensor for each of these with another one."""
+
+    def max_abs(self, tensors: Sequence[Tensor]) -> float:
+        """Return the largest absolute value, over the whole model, in a tensor for each of these; 0 if none."""
 
     def write(self, values: Sequence[Tensor]) -> None:
         """Write new values to the parameters."""
@@ -56,10 +69,16 @@ class SeparateTensors:
         with undisturbed(device):
             return loop.run_in_lockstep(generators, self._shards)
 
-    def reduce(self, kind: type[Reduction], tensors: Sequence[Tensor]) -> float:
-        """Return a reduction over the whole model of a tensor for each parameter; 0 if there are none."""
-        requests: dict[int, Reduction] = {k: kind(tensor, over="model") for k, tensor in enumerate(tensors)}
+    def product(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+        """Return the inner product, over the whole model, of a tensor for each parameter with another one."""
+        requests: dict[int, Any] = {
+            k: Sum(one * other, over="model") for k, (one, other) in enumerate(zip(first, second, strict=True))
+        }
         return float(loop.reduce_over_model(requests, self._shards)[0]) if requests else 0.0
+
+    def max_abs(self, tensors: Sequence[Tensor]) -> float:
+        """Return the largest absolute value, over the whole model, in a tensor for each parameter; 0 if none."""
+        return max(map(largest_abs, tensors), default=0.0)
 
     def write(self, values: Sequence[Tensor]) -> None:
         """Write new values to the parameters."""
@@ -102,7 +121,7 @@ class SearchLine:
 
     def max_change(self) -> float:
         """Return the largest change of any number by a step of length 1."""
-        return abs(self._lr) * self._tensors.reduce(Max, [direction.abs() for direction in self._directions])
+        return abs(self._lr) * self._tensors.max_abs(self._directions)
 
     @property
     def _lr(self) -> float:
@@ -134,14 +153,17 @@ class SearchLine:
 
     def _along(self, grads: Sequence[Tensor]) -> float:
         """Return the inner product of the direction with gradients, as the rule sees them."""
-        steps = zip(self._items, self._directions, grads, strict=True)
-        return self._tensors.reduce(
-            Sum, [direction * item.program.descent_gradient(grad, direction.dtype) for item, direction, grad in steps]
-        )
+        seen = [
+            item.program.descent_gradient(grad, direction.dtype)
+            for item, direction, grad in zip(self._items, self._directions, grads, strict=True)
+        ]
+        return self._tensors.product(self._directions, seen)
 
 
 def _write_state(item: TensorStep, state: Any) -> None:
     """Write a new state over that of an item. Tensors that are the item's own are there already."""
+    if state is item.state:
+        return
     for target, result in zip(item.state, unaliased(state, item.state), strict=True):
         if result is not target:
             target.copy_(result)

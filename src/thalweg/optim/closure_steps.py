@@ -17,10 +17,9 @@ from torch import Tensor
 from thalweg.engine import flat_model
 from thalweg.engine.core.batch import BatchStep
 from thalweg.engine.core.plain_tensors import address
-from thalweg.engine.core.shards import max_or_zero
 from thalweg.engine.eager.loop import TensorStep
 from thalweg.engine.flat_model import FlatModel
-from thalweg.engine.search_line import SearchLine, SeparateTensors
+from thalweg.engine.search_line import SearchLine, SeparateTensors, largest_abs
 from thalweg.errors import ParameterError, SettingError
 from thalweg.optim import keywords
 from thalweg.optim.binding import Binding
@@ -52,17 +51,12 @@ class _Evaluation:
     @cached_property
     def max_grad(self) -> float:
         """The largest absolute value in the gradients."""
-        if self.grads is None:
-            assert self.vector is not None
-            return float(self.vector.abs().max())
-        return float(torch.stack([max_or_zero(grad.abs()).double() for grad in self.grads.values()] or [_ZERO]).max())
+        grads = self.grads.values() if self.grads is not None else [self.vector]
+        return max((largest_abs(grad) for grad in grads if grad is not None), default=0.0)
 
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.loss) and math.isfinite(self.max_grad)
-
-
-_ZERO = torch.zeros((), dtype=torch.float64)
 
 
 def check_settings(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:

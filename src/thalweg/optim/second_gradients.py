@@ -145,7 +145,9 @@ class SecondGradients(EvaluationMode):
         return loss
 
     def _call(self, closure: Closure) -> Any:
-        self.zero_grad()
+        self._mode.has_second_gradients = False
+        for param in self._params():
+            param.grad = None
         with torch.enable_grad():
             return closure()
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from thalweg.rules.core.hyper import Scalar, choice, count, hyper, learning_rate
 from thalweg.rules.core.records import record
-from thalweg.rules.core.reductions import Norm, Products, Replace, RequestGenerator, Sum
+from thalweg.rules.core.reductions import Products, Replace, RequestGenerator, Sum
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import like_param, of_shape
 
@@ -80,7 +80,7 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
             norm = yield Sum(grad.abs(), over="model")
             return norm.clamp(min=1).reciprocal() * grad, state
         num_pairs = int(state.num_pairs)
-        if (yield Sum(s * y, over="model")) > _MIN_CURVATURE:
+        if (yield Products(s[None], y)) > _MIN_CURVATURE:
             newest = num_pairs % self.history_size
             new_s, new_y = (yield Replace(state.s, newest, s)), (yield Replace(state.y, newest, y))
             state = state._replace(s=new_s, y=new_y, num_pairs=state.num_pairs + 1)
@@ -92,33 +92,35 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
     def _newton_direction(self, grad: Tensor, state: Any, num_pairs: int) -> RequestGenerator:
         """Return the product of the approximate inverse Hessian and the gradient."""
         kept = min(num_pairs, self.history_size)
-        start = num_pairs % kept  # the oldest pair is here
+        oldest = num_pairs % kept
         s, y = state.s[:kept], state.y[:kept]
-        products = (yield Products(s, y, oldest=start)).roll((-start, -start), (0, 1))
-        weights = _rolled((yield Products(s, grad)), -start)
+        products = _rolled((yield Products(s, y, oldest=oldest)), -oldest)  # R; what is below the diagonal is not read
+        weights = _rolled((yield Products(s, grad)), -oldest)
         curvatures = products.diagonal()
-        y_norm = yield Norm(y[start - 1], over="model")
+        newest = y[oldest - 1]
+        scale = curvatures[-1] / (yield Products(newest[None], newest))[0]
         # Pairs may have too little curvature for the parameters of this step, which are others if some have joined or
         # left; and those of old checkpoints may be zero. Such pairs have no weight.
         curved = curvatures > _MIN_CURVATURE
-        scale = (curvatures[-1] / y_norm / y_norm).to(grad.dtype)
-        if not curved.all():
+        is_curved = bool(curved.all())
+        if not is_curved:
             scale = torch.where(curved[-1], scale, 1.0)
             products = torch.where(curved & curved[:, None], products, 0.0) + torch.diag((~curved).to(products.dtype))
             weights, curvatures = torch.where(curved, weights, 0.0), torch.where(curved, curvatures, 0.0)
-        upper = products.triu()  # R
-        alpha = torch.linalg.solve_triangular(upper, weights[:, None], upper=True)[:, 0]
-        q = grad - _combined(_rolled(alpha, start), y)
-        beta = _rolled((yield Products(y, q)), -start) * scale
-        weights = curvatures * alpha - torch.where(curved, beta, 0.0)
-        weights = torch.linalg.solve_triangular(upper.t(), weights[:, None], upper=False)[:, 0]
-        return scale * q + _combined(_rolled(weights, start), s)
+        alpha = torch.linalg.solve_triangular(products, weights[:, None], upper=True)[:, 0]
+        q = _plus_combined(grad, -_rolled(alpha, oldest), y)
+        beta = scale * _rolled((yield Products(y, q)), -oldest)
+        weights = curvatures * alpha - (beta if is_curved else torch.where(curved, beta, 0.0))
+        weights = torch.linalg.solve_triangular(products.t(), weights[:, None], upper=False)[:, 0]
+        return scale.to(grad.dtype) * _plus_combined(q, _rolled(weights / scale, oldest), s)
 
 
 def _rolled(values: Tensor, shift: int) -> Tensor:
-    return values.roll(shift, 0) if shift else values
+    """Return values in another order: all dimensions are rolled by a number of places."""
+    return values.roll((shift,) * values.dim(), tuple(range(values.dim()))) if shift else values
 
 
-def _combined(weights: Tensor, stack: Tensor) -> Tensor:
-    """Return the sum of the tensors of a stack, each times its weight."""
-    return torch.mv(stack.flatten(1).t(), weights.to(stack.dtype)).view(stack.shape[1:])
+def _plus_combined(tensor: Tensor, weights: Tensor, stack: Tensor) -> Tensor:
+    """Return a tensor plus the sum of the tensors of a stack, each times its weight."""
+    flat = torch.addmv(tensor.flatten(), stack.flatten(1).t(), weights.to(stack.dtype))
+    return flat.view(tensor.shape)

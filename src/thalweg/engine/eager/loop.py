@@ -1,6 +1,6 @@
 """Loop: the reference backend, tensor by tensor in plain PyTorch. Every other backend is tested equal to it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -185,12 +185,20 @@ def _reduce_innermost(requests: dict[int, Any], shards: Sequence[Shards | None])
     for index, request in requests.items():
         if len(request.part) == depth:
             parts.setdefault(request.part, {})[index] = request
-    return {index: result for part in parts.values() for index, result in reduce_over_model(part, shards).items()}
+    results: dict[int, Tensor] = {}
+    for part in parts.values():
+        products = {index: request for index, request in part.items() if isinstance(request, Products)}
+        assert len(products) in (0, len(part)), "all tensors must request the same reduction"
+        results |= _add_products(products) if products else reduce_over_model(part, shards)
+    return results
 
 
-def reduce_over_model(
-    requests: dict[int, Reduction] | dict[int, Products], shards: Sequence[Shards | None]
-) -> dict[int, Tensor]:
+def _add_products(requests: Mapping[int, Products]) -> dict[int, Tensor]:
+    """Return inner products over the model to every tensor that requests them. No tensor is divided over processes."""
+    return dict.fromkeys(requests, torch.stack([inner_products(request) for request in requests.values()]).sum(0))
+
+
+def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
     """Return the result of a reduction over the model to every tensor that requests it.
 
     Args:
@@ -204,9 +212,6 @@ def reduce_over_model(
         return {}
     kind = type(next(iter(requests.values())))
     assert all(type(request) is kind for request in requests.values()), "all tensors must request the same reduction"
-    if kind is Products:  # of rules that support no shards
-        total = torch.stack([inner_products(request) for request in requests.values()]).sum(0)
-        return dict.fromkeys(requests, total)
     # One collective for all tensors that are spread over the same processes.
     parts: dict[tuple[Any, ...], list[Tensor]] = {}
     for index, request in requests.items():
