@@ -21,7 +21,7 @@ from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
-from thalweg.tasks.digits import digits
+from thalweg.tasks.built_in.digits import digits
 
 BANK = Path(__file__).parent / "bank.npz"
 CONTENDERS = ("sgd", "momentum", "adagrad", "rmsprop", "adamw")

@@ -21,6 +21,7 @@ A message reads ``Who: the condition, got the value. The remedy.``
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class ThalwegError(Exception):
@@ -69,6 +70,19 @@ class StoreError(ThalwegError, OSError):
 
 class MissingPackageError(ThalwegError, ModuleNotFoundError):
     """A package of the extra ``lab`` is not installed. The message says how to install it."""
+
+
+class ComparisonInterrupted(KeyboardInterrupt):
+    """Ctrl-C has ended a comparison. All trainings that had ended are stored; the same call resumes it.
+
+    Attributes:
+        result: The best answer so far: the comparison or suite, unfinished; None if no training had ended.
+    """
+
+    def __init__(self, result: Any = None) -> None:
+        done = "no training has ended yet" if result is None else "its result so far is in the attribute result"
+        super().__init__(f"the comparison was interrupted; {done}. Run the same call again to resume it.")
+        self.result = result
 
 
 class SettingWarning(UserWarning):

@@ -78,7 +78,32 @@ Words:
 @click.option(
     "--target",
     type=float,
-    help="A validation loss. Contenders are then compared by how soon a training reaches it.",
+    help="A validation loss or metric. Contenders are then compared by how soon a training reaches it.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["log", "linear"]),
+    help="Compare values by their ratios (log) or their differences (linear). Values of zero or below are always "
+    "compared by differences. [default: log for losses, linear for metrics and for values that are maximized]",
+)
+@click.option(
+    "--margin",
+    metavar="MARGIN",
+    help="Difference that is too small to matter: a share of the value (3%) or a difference in its unit (0.002). "
+    "[default: 3%; 0.003 for accuracies and other values between 0 and 1 that are compared by differences]",
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["best", "cheap"]),
+    default="best",
+    show_default=True,
+    help="cheap: recommend the cheapest contender within the margin, even if it is shown to be worse by less.",
+)
+@click.option(
+    "--result",
+    type=click.Choice(["last", "best"]),
+    help="Measurement of a training that counts: the last one, or the one with the best validation. "
+    "[default: that of the task, else last]",
 )
 @click.option("--control", is_flag=True, help="Enter the first contender twice. The difference shows the noise floor.")
 @click.option(
@@ -111,6 +136,10 @@ def compare(
     prune: bool,
     refine: bool,
     target: float | None,
+    scale: str | None,
+    margin: str | None,
+    prefer: str,
+    result: str | None,
     control: bool,
     device: str | None,
     out: Path | None,
@@ -137,6 +166,10 @@ def compare(
         "prune": prune,
         "refine": refine,
         "target": target,
+        "scale": scale,
+        "margin": margin,
+        "prefer": prefer,
+        "result": result,
         "control": control,
         "device": device,
     }
@@ -146,12 +179,12 @@ def compare(
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
-    result = _run(task, names, out / "store.sqlite", options)
-    page = result.report(out / "report.html")
+    finished = _run(task, names, out / "store.sqlite", options)
+    page = finished.report(out / "report.html")
     if as_json:
-        print_json(result.to_json() | {"report": str(page)})
+        print_json(finished.to_json() | {"report": str(page)})
     else:
-        print_comparison(result)
+        print_comparison(finished)
         click.echo(f"Report: {page}")
 
 
@@ -220,9 +253,9 @@ def _columns(comparison: "Comparison") -> dict[str, list[str]]:
         "contender": [summary.name for summary in summaries],
         "value": [_format_estimate(value) for value in values],
         "95 % interval": [
-            f"{value.low:.4g} – {value.high:.4g}" if math.isfinite(value.high) else "–" for value in values
+            f"{value.low:.4g} – {value.high:.4g}" if math.isfinite(value.worst_end) else "–" for value in values
         ],
-        "worse by": ["–", *(f"{summary.worse_by:z.1%}" for summary in summaries[1:])],
+        "worse by": ["–", *(summary.worse_by_text for summary in summaries[1:])],
         "untuned": [_format_estimate(summary.untuned) for summary in summaries],
         "starting point": [_format_estimate(summary.recommended) for summary in summaries],
         "training loss": [

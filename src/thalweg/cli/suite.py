@@ -72,11 +72,9 @@ def print_suite(suite: "Suite") -> None:
 
 
 def _format_standing(standing: "Standing | None") -> str:
-    from thalweg.comparison.suite import worse
-
     if standing is None:
         return "–"
     if standing.lost == standing.seeds:
         return "lost"
-    text = "best" if standing.best else f"{'~ ' if standing.tied else ''}{worse(standing.worse_by)}"
+    text = "best" if standing.best else f"{'~ ' if standing.tied else ''}{standing.worse_by_text}"
     return f"{text} ({standing.lost}/{standing.seeds} lost)" if standing.lost else text

@@ -12,7 +12,7 @@ from thalweg.comparison.comparison import Comparison, compare  # noqa: E402
 from thalweg.comparison.contenders.contender import Contender  # noqa: E402
 from thalweg.comparison.contenders.named import CONTENDERS, DEFAULT  # noqa: E402
 from thalweg.comparison.contenders.parsing import parse, split_list  # noqa: E402
-from thalweg.comparison.executor import Progress  # noqa: E402
+from thalweg.comparison.progress import Progress  # noqa: E402
 from thalweg.comparison.results.store import Store  # noqa: E402
 from thalweg.comparison.results.verdict import Verdict  # noqa: E402
 from thalweg.comparison.suite import Suite, TaskProgress, compare_suite, folder_name  # noqa: E402

@@ -12,7 +12,8 @@ from typing import Any
 from thalweg.comparison.comparison import Comparison, check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
-from thalweg.comparison.executor import Progress
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE
+from thalweg.comparison.progress import Progress
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.errors import SettingError, TaskError, ThalwegError
@@ -50,7 +51,7 @@ def compare_suite(
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     store: str | Path | None = None,
     watch: Callable[[TaskProgress], None] = lambda progress: None,
     **options: Any,
@@ -92,7 +93,7 @@ def compare_suite(
         raise SettingError("thalweg: a suite takes no target, because losses differ by task. Compare task by task.")
     tasks_by_name = _tasks_by_name(tasks)
     entrants = None if contenders is None else resolve(contenders)
-    check_request(budget, seed, schedule)
+    check_request(budget, seed, schedule or DEFAULT_SCHEDULE)
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
     for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
@@ -168,11 +169,12 @@ class Standing:
     """The result of one contender on one task.
 
     Attributes:
-        worse_by: The share by which it is worse than the best contender. Not a number if the best value is zero.
+        worse_by: By how much it is worse than the best contender: a share, or a difference (``Summary.worse_by``).
         lost: The seeds of the race that were lost.
         seeds: All its seeds of the race.
         best: True for the best contender.
         tied: True if it is not shown to be worse than the best.
+        worse_by_text: ``worse_by`` as text.
     """
 
     worse_by: float
@@ -180,6 +182,7 @@ class Standing:
     seeds: int
     best: bool
     tied: bool
+    worse_by_text: str = "–"
 
 
 class Suite:
@@ -214,12 +217,8 @@ class Suite:
 
     @cached_property
     def _aggregated_tasks(self) -> list[str]:
-        """The tasks that the aggregate covers: those whose best value is not zero, so that ratios to it exist."""
-        return [
-            task
-            for task, comparison in self.comparisons.items()
-            if math.isfinite(comparison.plan.scale.excess(0.0, _leader_mean(comparison)))
-        ]
+        """The tasks that the aggregate covers: those in which a difference is a share of something."""
+        return [task for task, comparison in self.comparisons.items() if math.isfinite(_excess(comparison, 0.0))]
 
     @cached_property
     def aggregate(self) -> Aggregate | None:
@@ -244,7 +243,8 @@ class Suite:
     def left_out(self) -> list[str]:
         """The tasks and contenders that the aggregate does not cover, and why, in sentences."""
         sentences = [
-            f"{task} is not in the means and profiles: its best value is 0, so there is no ratio to it."
+            f"{task} is not in the means and profiles: its best value is no better than the first, so there is no gain "
+            "to take a share of."
             for task in self.comparisons
             if task not in self._aggregated_tasks
         ]
@@ -337,6 +337,11 @@ def _leader_mean(comparison: Comparison) -> float:
     return fmean(comparison.findings.race.scores[_leader(comparison)])
 
 
+def _excess(comparison: Comparison, difference: float) -> float:
+    plan = comparison.plan
+    return plan.scale.excess(difference, _leader_mean(comparison), plan.judged_on)
+
+
 def _standings(comparison: Comparison) -> dict[str, Standing]:
     return {
         summary.name: Standing(
@@ -345,6 +350,7 @@ def _standings(comparison: Comparison) -> dict[str, Standing]:
             seeds=len(summary.seeds),
             best=summary.name == _leader(comparison),
             tied=summary.name in comparison.verdict.tied,
+            worse_by_text=worse(summary.worse_by) if comparison.plan.scale.worse_by_is_share else summary.worse_by_text,
         )
         for summary in comparison.contenders
     }
@@ -359,12 +365,12 @@ class _TaskRuns:
 
 
 def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
-    race, scale, mean = comparison.findings.race, comparison.plan.scale, _leader_mean(comparison)
+    race = comparison.findings.race
     leader = race.scores[_leader(comparison)]
     return {
         name: _TaskRuns(
             # A contender that was dropped early has fewer seeds: the first of the leader's.
-            excess=[scale.excess(score - reference, mean) for score, reference in zip(scores, leader, strict=False)],
+            excess=[_excess(comparison, score - best) for score, best in zip(scores, leader, strict=False)],
             lost=[not completed for completed in race.completed[name]],
         )
         for name, scores in race.scores.items()

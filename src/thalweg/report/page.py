@@ -9,9 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.results.summary import STAGES, Summary
+from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
+from thalweg.comparison.results.terms import name_of_measure
+from thalweg.comparison.training.workload_record import SPLITS
 from thalweg.errors import StoreError
 from thalweg.report import charts
+from thalweg.tasks.measurement import with_article
 
 # The stored name of this stage would be mistaken for the recommendation.
 _STAGE_LABELS = {"recommended": "starting point"}
@@ -89,6 +92,12 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "with_fresh_value": next((summary.name for summary in summaries if summary.trials["value"]), None),
         "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
+        "maximize": plan.scale.maximize,
+        "metrics": list(dict.fromkeys(name for summary in summaries for name in summary.metrics)),
+        "measured": {split: name_of_measure(record, split) for split in SPLITS},
+        "choices": _choices(comparison),
+        "with_article": with_article,
+        "good_rate_margin": plan.scale.share_in_words(GOOD_RATE_MARGIN),
         "num_evaluations": next(iter(plan.schedules.values())).num_evaluations,
         "device": comparison.device,
         "execution_modes": {name: plan.execution_modes[name].reason for name in names},
@@ -102,6 +111,20 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "num_trainings": len(entries),
         "training_s": sum(entry.result.seconds for entry in entries),
     }
+
+
+def _choices(comparison: Comparison) -> str:
+    """Return what decides: the data that choose and evaluate, the scale, and the measurement that counts."""
+    record, plan = comparison.record, comparison.plan
+    measured = {split: name_of_measure(record, split) for split in SPLITS}
+    chosen, evaluated = measured[plan.selected_on], measured[plan.judged_on]
+    start = f"The {chosen} chose and evaluates"
+    if chosen != evaluated:
+        start = f"The {chosen} chose, the {evaluated} evaluates"
+    scale = "by the ratios of values" if plan.scale.kind == "log" else "by the differences of values"
+    better = "higher" if plan.scale.maximize else "lower"
+    counted = " Each training counts at its best validation." if record.workload.result == "best" else ""
+    return f"{start}; {better} is better. Scores are compared {scale}.{counted}"
 
 
 def _common_schedule(comparison: Comparison) -> str:
@@ -131,7 +154,8 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "lost_settings": sum(entry.result.status not in ("ok", "pruned") for entry in searched),
         "num_settings": len(searched),
         "seconds": summary.seconds,
-        "worse_by": summary.worse_by,
+        "worse_by": summary.worse_by_text,
+        "metrics": summary.metrics,
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
         "step_s": plan.step_s.get(summary.name),
@@ -158,11 +182,11 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     # A time to a target has no optimum, even if the loss has.
     value_optimum = plan.optimum if plan.target is None else None
     value_label = comparison.metric + (above if plan.target is None else "")
-    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum)
+    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum, maximize=plan.scale.maximize)
     searched_lr = [
         summary for summary in summaries if any("lr" in entry.settings for entry in summary.trials["search"])
     ]
-    rate_label = f"{comparison.record.workload.measured[plan.selected_on]}{above}"
+    rate_label = f"{name_of_measure(comparison.record, plan.selected_on)}{above}"
     return {
         "rate_label": rate_label,
         "values": (
@@ -173,7 +197,13 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
         "curves": _learning_curves(comparison, colours, above),
         "rates": [
             charts.learning_rate_chart(
-                summary, colours[summary.name], plan.selected_on, rate_label, limits, optimum=plan.optimum
+                summary,
+                colours[summary.name],
+                plan.selected_on,
+                rate_label,
+                limits,
+                optimum=plan.optimum,
+                maximize=plan.scale.maximize,
             )
             for summary in searched_lr
             if limits
@@ -195,9 +225,10 @@ def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str
         # A user's function need not report the training loss.
         if not any(math.isfinite(getattr(evaluation, split)) for run in runs for evaluation in run):
             continue
-        label = comparison.record.workload.measured[split]
+        label = name_of_measure(comparison.record, split)
         optimum = None
         if split == "train":
             label, optimum = f"{label}{above}", plan.optimum
-        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum))
+        maximize = plan.scale.maximize and split != "train"
+        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum, maximize=maximize))
     return curves

@@ -55,7 +55,7 @@ def render_suite(suite: Suite) -> str:
     }
     if aggregate is not None:
         intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in aggregate.ratio.items()}
-        label = "interquartile mean of loss ÷ loss of the best"
+        label = "interquartile mean of the ratio to the best"
         values["means"] = charts.interval_chart(intervals, colours, label)
         values["profiles"] = charts.profile_chart(aggregate, colours)
     return render_template("suite.html", values)

@@ -8,6 +8,7 @@ from thalweg.tasks.catalogue import BUILT_IN, SUITE, as_task, load  # noqa: E402
 from thalweg.tasks.data import Batch, Split, Splits, split_at_random  # noqa: E402
 from thalweg.tasks.seeded import seeded  # noqa: E402
 from thalweg.tasks.task import Task, TrainingFunction, supervised  # noqa: E402
+from thalweg.tasks.tunable import choice, log_range, range  # noqa: A004, E402
 
 __all__ = [
     "BUILT_IN",
@@ -18,7 +19,10 @@ __all__ = [
     "Task",
     "TrainingFunction",
     "as_task",
+    "choice",
     "load",
+    "log_range",
+    "range",
     "seeded",
     "split_at_random",
     "supervised",

@@ -10,15 +10,15 @@ from pathlib import Path
 from types import ModuleType
 
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
-from thalweg.tasks.algebra import matrix_factorization, modular_addition
-from thalweg.tasks.classics import linear_regression, logistic_regression
-from thalweg.tasks.digits import digits, digits_batchnorm, digits_cnn, digits_deep
-from thalweg.tasks.images import elevation, patches
+from thalweg.tasks.built_in.algebra import matrix_factorization, modular_addition
+from thalweg.tasks.built_in.classics import linear_regression, logistic_regression
+from thalweg.tasks.built_in.digits import digits, digits_batchnorm, digits_cnn, digits_deep
+from thalweg.tasks.built_in.images import elevation, patches
+from thalweg.tasks.built_in.surfaces import noisy_quadratic, quadratic, rosenbrock
+from thalweg.tasks.built_in.tables import breast_cancer, diabetes
+from thalweg.tasks.built_in.text import characters
 from thalweg.tasks.seeded import seeded
-from thalweg.tasks.surfaces import noisy_quadratic, quadratic, rosenbrock
-from thalweg.tasks.tables import breast_cancer, diabetes
 from thalweg.tasks.task import Task, TrainingFunction, as_task_error
-from thalweg.tasks.text import characters
 
 FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file
 

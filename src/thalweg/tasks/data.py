@@ -23,8 +23,8 @@ class Splits:
 
     Attributes:
         train: The data to train on.
-        validation: The data on which settings are chosen.
-        test: The data on which the chosen settings are evaluated.
+        validation: The data on which settings are chosen. None chooses on the training data.
+        test: The data on which the chosen settings are evaluated. None evaluates on the data that choose.
 
     Example:
         >>> import torch
@@ -35,8 +35,8 @@ class Splits:
     """
 
     train: Split
-    validation: Split
-    test: Split
+    validation: Split = None
+    test: Split = None
 
     @property
     def in_memory(self) -> bool:
@@ -65,6 +65,20 @@ def check_split(task_name: str, split_name: str, split: Split) -> None:
             f"{task_name}: the tensors of the {split_name} split must have one length, at least 1, got lengths "
             f"{lengths}."
         )
+
+
+def completed(task_name: str, splits: Splits) -> Splits:
+    """Return splits that all hold data, or none: a missing test split is the validation split, that the training split.
+
+    Raises:
+        TaskError: If there are validation or test data, and no training data.
+    """
+    if splits.train is None and (splits.validation is not None or splits.test is not None):
+        raise TaskError(
+            f"{task_name}: the train split must hold data if another split does, got None. Pass it, or pass no data."
+        )
+    validation = splits.train if splits.validation is None else splits.validation
+    return Splits(splits.train, validation, validation if splits.test is None else splits.test)
 
 
 def _type_of(split: Any) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +17,22 @@ from torch import Tensor, nn
 
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError, ThalwegError
-from thalweg.tasks.data import Batch, Split, Splits, Tensors, check_split, split_at_random
+from thalweg.tasks.data import Batch, Split, Splits, Tensors, check_split, completed, split_at_random
+from thalweg.tasks.measurement import Measured
 from thalweg.tasks.placement import place_splits
 from thalweg.tasks.seeded import seeded
 
 Measure = Callable[[nn.Module, Batch], Tensor]
 
 # `<string>` is the `__init__` that a dataclass generates.
-_LIBRARY_PATHS = ("site-packages", "dist-packages", "<frozen", "<string>", str(Path(__file__).parents[1]))
+_LIBRARY_PATHS = (
+    "site-packages",
+    "dist-packages",
+    "<frozen",
+    "<string>",
+    sysconfig.get_path("stdlib"),
+    str(Path(__file__).parents[1]),
+)
 MIN_EXAMPLES_TO_SPLIT = 5
 _SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -39,20 +48,25 @@ def raise_task_errors(condition: str) -> Iterator[None]:
         yield
     except ThalwegError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise as_task_error(condition, error) from error
 
 
 def as_task_error(condition: str, error: BaseException) -> TaskError:
     """Return a TaskError with the condition, the original error and the line of the user's code."""
-    return TaskError(f"{condition}, got {type(error).__name__}: {str(error).rstrip('.')}{_location(error)}.")
+    return TaskError(f"{condition}, got {type(error).__name__}: {str(error).rstrip('.')}{location_of(error)}.")
 
 
-def _location(error: BaseException) -> str:
+def location_of(error: BaseException) -> str:
     """Return the innermost line of the user's code in the traceback; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    user_frames = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARY_PATHS)]
+    user_frames = [frame for frame in frames if is_users_file(frame.filename)]
     return f" (at {user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
+
+
+def is_users_file(filename: str) -> bool:
+    """Return True for a file of the user's code, False for one of thalweg or of another library."""
+    return not any(part in filename for part in _LIBRARY_PATHS)
 
 
 def supervised(loss: Callable[[Tensor, Tensor], Tensor]) -> Measure:
@@ -138,7 +152,7 @@ class _Placeable:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Task(_Placeable):
+class Task(_Placeable, Measured):
     """A model to train: how to make it, its loss, its data and the metric that counts.
 
     Attributes:
@@ -146,9 +160,17 @@ class Task(_Placeable):
         loss: Takes (model, batch) and returns the mean loss of the batch, a 0-d tensor. ``supervised`` makes one from a
             loss such as ``torch.nn.functional.cross_entropy``.
         data: A tuple of tensors (inputs, targets), which is split 60/20/20 at random; or ``Splits``; or a function that
-            returns either; or None for a model that is its own loss.
-        metric: Takes (model, batch) and returns a mean; lower is better. None means the loss.
-        metric_name: Name of the metric in tables and charts, for example ``"cross-entropy"``.
+            returns either; or None for a model that is its own loss. Without a test split the validation split also
+            evaluates; without a validation split the training split also chooses. A caution says so.
+        metric: Takes (model, batch) and returns a mean. None means the loss.
+        metric_name: Name of the metric in tables and charts, for example ``"accuracy"``.
+        maximize: True if a higher metric is better. A loss is always minimized.
+        metrics: Further metrics by name. They are measured at the end of each training, recorded and shown, and decide
+            nothing.
+        result: The measurement of a training that counts: that at its end (``"last"``), or the one with the ``"best"``
+            validation among 4 to 16 evaluations on the way.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
+            losses, and ``"linear"`` for a metric. Values of zero or below are always compared by differences.
         batch_size: Examples in a batch, >= 1, for data in memory. A DataLoader makes its own batches.
         passes: Number of passes over the training data, >= 1. Without data, the number of optimizer steps.
         optimum: The lowest possible training loss, if it is known. Then the training loss chooses the settings and
@@ -185,7 +207,7 @@ class Task(_Placeable):
     loss: Measure
     data: Splits | Tensors | Callable[[], Splits | Tensors] | None = None
     metric: Measure | None = None
-    metric_name: str = ""
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
     batch_size: int = 32
     passes: int = 20
     optimum: float | None = None
@@ -213,6 +235,13 @@ class Task(_Placeable):
             value = getattr(self, part)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise TaskError(f"{self.name}: {part} must be a whole number, 1 or more, got {value!r}.")
+        self._check_measured(self.name)
+        if self.maximize and (self.metric is None or self.optimum is not None):
+            got = "no metric" if self.metric is None else "an optimum, for which the training loss decides"
+            raise TaskError(f"{self.name}: maximize=True needs a metric that decides, got {got}. Pass metric=...")
+        for name, metric in self.metrics.items():
+            if not isinstance(name, str) or not callable(metric):
+                raise TaskError(f"{self.name}: metrics must map names to functions, got {name!r}: {metric!r:.80}.")
 
     @cached_property
     def splits(self) -> Splits:
@@ -238,12 +267,7 @@ class Task(_Placeable):
             )
         for name in ("train", "validation", "test"):
             check_split(self.name, name, getattr(data, name))
-        if any((getattr(data, name) is None) != (data.train is None) for name in ("validation", "test")):
-            raise TaskError(
-                f"{self.name}: train, validation and test must all hold data, or none of them, got None for one. "
-                "Settings are chosen on the validation split and evaluated on the test split, so both are needed."
-            )
-        return data
+        return completed(self.name, data)
 
     @property
     def judged_on(self) -> str:
@@ -261,10 +285,22 @@ class Task(_Placeable):
         Args:
             split: ``"train"``, ``"validation"`` or ``"test"``.
         """
+        words = _SPLIT_WORDS[self.source_of(split)]
         if self.metric is None:
-            return f"{_SPLIT_WORDS[split]} {self.metric_name or 'loss'}"
+            return f"{words} {self.metric_name or 'loss'}"
         name = self.metric_name or getattr(self.metric, "__name__", "metric").replace("<lambda>", "metric")
-        return f"{_SPLIT_WORDS[split]} {'loss' if split == 'train' else name}"
+        return f"{words} {'loss' if split == 'train' else name}"
+
+    def source_of(self, split: str) -> str:
+        """Return the split whose data are measured as this split: another one if it has no data of its own.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+        """
+        splits = self._unplaced.splits
+        if splits.train is None:
+            return split
+        return next(name for name in _SPLIT_WORDS if getattr(splits, name) is getattr(splits, split))
 
     def batches_per_pass(self, *, full_batch: bool = False) -> int:
         """Return the number of optimizer steps in one pass over the training data.
@@ -301,8 +337,15 @@ class Task(_Placeable):
             raise TaskError(f"{self.name}: the model must have a parameter to train, got none.")
         return model if self.placed_on is None else devices.place(model, self.placed_on)
 
-    def measure(self, split: str) -> Measure:
-        """Return the function that is measured on a split: the loss on ``"train"``, the metric on the others."""
+    def measure(self, split: str, metric: str = "") -> Measure:
+        """Return the function that is measured on a split: the loss on ``"train"``, the metric on the others.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+            metric: Name of one of the further metrics, which is returned instead.
+        """
+        if metric:
+            return self.metrics[metric]
         return self.loss if split == "train" or self.metric is None else self.metric
 
     def split(self, name: str) -> Split:
@@ -311,20 +354,29 @@ class Task(_Placeable):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingFunction(_Placeable):
+class TrainingFunction(_Placeable, Measured):
     """Your own training loop. thalweg passes an optimizer to it, and it reports its progress.
 
     thalweg calls ``train(make_optimizer, report)`` for each training. The function makes its model and calls
     ``make_optimizer(model)``; parameters instead of the model are enough, except for routed contenders such as
     ``muon+adamw``. It trains, and calls ``report(value)`` as often as it likes, with a value on data that it does not
-    train on; lower is better. The last report is the result. ``report(value, train=..., test=...)`` also reports the
-    training loss, and a value on data that no choice has seen. thalweg seeds torch before each call.
+    train on. The last report is the result. thalweg seeds torch before each call.
+
+    Lower values are better. ``report(accuracy, maximize=True, metric_name="accuracy")`` says that higher ones are, and
+    what the value is; so do the attributes of these names. ``report(value, train=..., test=...)`` also reports the
+    training loss, and a value on data that no choice has seen. Any other keyword is a number to record, which decides
+    nothing: ``report(loss, accuracy=0.93)``. A value is a number, or a tensor with one element.
 
     A function with an argument named ``device`` is told the device to train on, a ``torch.device``:
     ``train(make_optimizer, report, device)``. Another one trains where it likes.
 
     Attributes:
         train: The training loop.
+        metric_name: Name of the reported value, for example ``"accuracy"``.
+        maximize: True if higher values are better, False if lower ones are. None leaves it to ``report``.
+        result: The report that counts: the ``"last"`` one, or the one with the ``"best"`` value.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
+            values that are minimized and all above zero, else ``"linear"``.
         device: Device to train on, as of a ``Task``. Only a function that is told the device may have one. The default
             ``"auto"`` takes an accelerator if there is one, and if the function is told the device.
         name: Name in tables, charts and messages.
@@ -366,6 +418,7 @@ class TrainingFunction(_Placeable):
                 f"{self.name}: the function must take an argument device to train on {self.device}, got "
                 f"{inspect.signature(self.train)}. Write def train(make_optimizer, report, device)."
             )
+        self._check_measured(self.name)
 
     @property
     def is_told_device(self) -> bool:
@@ -378,5 +431,5 @@ class TrainingFunction(_Placeable):
         self.train(make_optimizer, report, **keywords)
 
     def measured_as(self, split: str) -> str:
-        """Return the name of the measure: ``"training loss"`` on ``"train"``, else ``"reported value"``."""
-        return "training loss" if split == "train" else "reported value"
+        """Return the name of the measure: ``"training loss"`` on ``"train"``, else the name of the reported value."""
+        return "training loss" if split == "train" else self.metric_name or "reported value"

@@ -14,7 +14,8 @@ from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.workload import FunctionWorkload, TaskWorkload, WorkloadRecord, as_workload
+from thalweg.comparison.training.workload import FunctionWorkload, TaskWorkload, as_workload
+from thalweg.comparison.training.workload_record import WorkloadRecord
 from thalweg.errors import TaskError
 from thalweg.tasks import Splits
 

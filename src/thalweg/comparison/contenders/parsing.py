@@ -12,13 +12,13 @@ The forms of a text::
     path/to/file.py:make            a function (params, lr=...) of the user's
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
 from thalweg.comparison.contenders.named import CONTENDERS, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
@@ -64,15 +64,73 @@ def parse(text: str) -> Contender:
     return _with_assignments(contender, text, assignments)
 
 
+def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) -> list[Contender]:
+    """Return contenders with settings of the user's, which enter their searches first.
+
+    Args:
+        contenders: The contenders of a comparison.
+        texts: The name of a contender and settings, such as ``"adamw:lr=3e-4,beta1=0.95"``; several may be for one.
+
+    Raises:
+        UnknownNameError: If no contender has a name.
+        KeywordError: If a contender has no such setting.
+        SettingError: If a setting cannot be read, is out of bounds, or is fixed.
+    """
+    added: dict[str, list[Settings]] = {contender.name: [] for contender in contenders}
+    for text in texts:
+        named = [
+            contender
+            for contender in contenders
+            if text.startswith(contender.name) and text[len(contender.name) :][:1] in (":", ",")
+        ]
+        if not named:
+            name = text.partition(":")[0]
+            raise UnknownNameError(
+                f"thalweg: a setting to start from must begin with the name of a contender, got {text!r}. "
+                f"{nearest(name, added)} Write {next(iter(added))}:lr=1e-3, say."
+            )
+        contender = max(named, key=lambda contender: len(contender.name))
+        added[contender.name].append(_parse_settings(contender, text[len(contender.name) + 1 :]))
+    return [
+        replace(contender, user_settings=(*contender.user_settings, *added[contender.name])) for contender in contenders
+    ]
+
+
+def _parse_settings(contender: Contender, text: str) -> Settings:
+    """Parse ``lr=3e-4,beta1=0.95`` as a point of the search of a contender."""
+    settings: Settings = {}
+    for key, value in map(_split_assignment, _assignments(contender, text)):
+        name = key.rpartition(".")[2]  # of the setting of one of several optimizers, d.lr
+        if name in contender.pinned:
+            raise SettingError(f"{contender.name}: {key} is fixed, so no search can start from {value}. Leave it out.")
+        settings[key] = _parse_value(contender, name, value)
+        if key in contender.task_settings:
+            settings[key] = contender.task_settings[key].value(float(value))
+        else:
+            contender.rule.with_(**{name: settings[key]})
+    return settings
+
+
+def _assignments(contender: Contender, text: str) -> list[str]:
+    """Split ``lr=3e-4,beta1=0.95``; raise SettingError if a part is no assignment."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        if "=" not in part:
+            raise SettingError(f"{contender.name}: a setting must read name=value, got {part!r}.")
+    return parts
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key.strip(), value.strip()
+
+
 def _with_assignments(contender: Contender, name: str, assignments: str) -> Contender:
     """Return the contender under a new name with settings, ranges and a schedule: ``beta2=0.95,lr=1e-4..1e-2``."""
     settings: dict[str, Any] = {}
     ranges: dict[str, Range] = {}
     schedule = contender.schedule
-    for assignment in filter(None, (part.strip() for part in assignments.split(","))):
-        key, equals, value = (part.strip() for part in assignment.partition("="))
-        if not equals:
-            raise SettingError(f"{contender.name}: a setting must read name=value, got {assignment!r}.")
+    for key, value in map(_split_assignment, _assignments(contender, assignments)):
         if key == "schedule":
             schedule = check_schedule(value)
         elif ".." in value:

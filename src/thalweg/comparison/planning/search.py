@@ -36,24 +36,25 @@ def draw_settings(
         contender: The contender.
         trials: Number of settings to draw; a contender without a search space has one setting.
         seed: Seed of the scrambling.
-        with_start: True to have the contender's own defaults as the first setting.
+        with_start: True to have the contender's own defaults as the first setting, then the user's settings.
         space: Search range of each setting; None for the settings that so many trials open.
     """
     space = contender.space(order_opened_by(trials)) if space is None else space
-    settings = contender.rule.settings()
-    start = {name: float(settings[name]) for name in space}
+    settings = contender.start_settings()
+    start = {name: settings[name] if name in contender.task_settings else float(settings[name]) for name in space}
     for name in contender.ranges.keys() & space.keys():  # within the range that the user gave
         start[name] = space[name].clamp(start[name])
-    count = trials - 1 if with_start else trials
+    first = [start, *({**start, **settings} for settings in contender.user_settings)][: max(1, trials)]
+    count = trials - len(first) if with_start else trials
     if not space or count == 0:
-        return [start]
+        return first
     sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
     points = sequence.random_base2((count - 1).bit_length())[:count]
     drawn = [
         {name: rounded(bounds, float(position)) for (name, bounds), position in zip(space.items(), point, strict=True)}
         for point in points
     ]
-    return [start, *drawn] if with_start else drawn
+    return [*first, *drawn] if with_start else drawn
 
 
 def rounded(bounds: Range, position: float) -> float:

@@ -1,4 +1,4 @@
-"""Design: the number of trainings of each kind in a comparison, fixed before the first of them."""
+"""Designs: the number of trainings of each kind in a comparison, fixed before the first of them."""
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -93,3 +93,60 @@ class Design:
             name: tuple(InterimAnalysis(*analysis) for analysis in stored[name]) for name in ("ranking", "race")
         }
         return cls(**stored | analyses)
+
+
+@dataclass(frozen=True)
+class SettingDesign:
+    """The rules of an adaptive search for one setting (question S), fixed before the first training.
+
+    The search gets everything that the later stages do not need. So a budget that lasts longer than predicted buys more
+    search, and one that ends sooner cuts the later stages in their order.
+
+    Attributes:
+        finalists: The settings, of all contenders, that are trained again from fresh seeds.
+        final_seeds: These seeds, for each finalist. Their mean chooses.
+        racers: The settings that race: the best of each of the few best contenders.
+        race: The interim analyses of the race. Empty: no race.
+        value: Fresh seeds that measure the recommended setting.
+        rounds: The search proposes in so many rounds or more; a round fills the workers if it can.
+        stops: True to stop trainings that are hopeless by their reports.
+    """
+
+    finalists: int
+    final_seeds: int
+    racers: int
+    race: tuple[InterimAnalysis, ...]
+    value: int
+    rounds: int = 8
+    stops: bool = True
+
+    @property
+    def reserved(self) -> int:
+        """The largest number of trainings after the search."""
+        race = self.racers * self.race[-1].size if self.race else 0
+        return self.finalists * self.final_seeds + race + self.value
+
+    @classmethod
+    def for_trainings(cls, trainings: float, num_contenders: int) -> "SettingDesign":
+        """Return the design for a budget of so many whole trainings; the smaller it is, the larger is the search."""
+        count = max(1, int(trainings))
+        value = 0 if count < 6 else 2 if count < 40 else 5 if count < 150 else 10 if count < 500 else 20
+        final_seeds = 0 if count < 8 else 1 if count < 40 else 2 if count < 150 else 3
+        racers = 0 if count < 40 else min(2, num_contenders) if count < 150 else min(3, num_contenders)
+        seeds = 3 if count < 150 else 8 if count < 500 else 20
+        race = (InterimAnalysis(seeds, 0.05),) if racers else ()
+        return cls(finalists=3 if count < 150 else 5, final_seeds=final_seeds, racers=racers, race=race, value=value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the design as plain dicts and lists, for the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "SettingDesign":
+        """Return the design that ``to_json`` stored."""
+        return cls(**stored | {"race": tuple(InterimAnalysis(*analysis) for analysis in stored["race"])})
+
+
+def design_from_json(stored: dict[str, Any]) -> Design | SettingDesign:
+    """Return a stored design of either kind."""
+    return SettingDesign.from_json(stored) if "racers" in stored else Design.from_json(stored)

@@ -5,12 +5,15 @@ the same studies, in the same order.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
+
+Entrant = TypeVar("Entrant", bound=Hashable)
 
 CONFIDENCE_LEVEL = 0.95
 _SEPARATION = 1.96  # a difference of so many standard errors separates two contenders
@@ -69,7 +72,7 @@ def critical_value(alpha: float, members: int, freedom: int) -> float:
     return float(stats.studentized_range.isf(alpha, members, freedom)) / math.sqrt(2)
 
 
-def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str], list[str]]:
+def drop(values: Mapping[Entrant, Sequence[float]], alpha: float) -> tuple[list[Entrant], list[Entrant]]:
     """Separate the contenders that are shown to be worse than the leader from all others.
 
     The test steps down. The contender that differs most, in standard errors of its own paired differences, is compared
@@ -87,7 +90,7 @@ def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str]
         (['a'], ['b'])
     """
     remaining = sorted(values, key=lambda name: float(np.mean(values[name])))
-    dropped: list[str] = []
+    dropped: list[Entrant] = []
     leader = np.asarray(values[remaining[0]], dtype=float)
     if len(leader) < 2:
         return remaining, dropped

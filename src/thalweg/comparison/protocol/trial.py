@@ -42,12 +42,14 @@ class TrialScore(NamedTuple):
         evaluation_score: The score on the evaluation split, which compares contenders.
         completed: The training ended, did not diverge and met the target if there is one.
         clipped: The training ended worse than the untrained model, so the evaluation score is only a bound.
+        stopped: The training was stopped early. It has no result: both scores are those of its last report.
     """
 
     selection_score: float
     evaluation_score: float
     completed: bool = True
     clipped: bool = False
+    stopped: bool = False
 
 
 RunTrials = Callable[[Sequence[TrialRequest]], Mapping[TrialRequest, TrialScore]]

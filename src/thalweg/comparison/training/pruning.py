@@ -25,10 +25,12 @@ class Rungs:
     Attributes:
         split: Split whose losses are compared.
         earlier_losses: Losses of earlier trainings of the study, by the number of steps at which a rung lies.
+        maximize: True if higher values are better.
     """
 
     split: str
     earlier_losses: Mapping[int, Sequence[float]]
+    maximize: bool = False
 
     def survivors(self, step: int, losses: Sequence[float]) -> list[int]:
         """Return the indices of the trainings that continue.
@@ -38,7 +40,9 @@ class Rungs:
             losses: Losses of the trainings that are at the rung now.
         """
         earlier = self.earlier_losses[step]
-        ranked = sorted((loss, place) for place, loss in enumerate([*earlier, *losses]) if not math.isnan(loss))
+        sign = -1 if self.maximize else 1
+        values = enumerate([*earlier, *losses])
+        ranked = sorted((sign * loss, place) for place, loss in values if not math.isnan(loss))
         best = {place for _, place in ranked[: math.ceil((len(earlier) + len(losses)) / REDUCTION_FACTOR)]}
         return [k for k in range(len(losses)) if len(earlier) + k in best]
 

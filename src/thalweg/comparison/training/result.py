@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -12,11 +14,15 @@ class Evaluation:
         step: Optimizer steps done; reports made, of a training function.
         train: Loss on the training split.
         validation: Measure on the validation split.
+        test: Measure on the test split; not a number if it was not measured at this moment.
+        metrics: Further numbers that were recorded, by name.
     """
 
     step: int
     train: float
     validation: float
+    test: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,8 @@ class TrainingResult:
     """Result of one training.
 
     Attributes:
-        status: ``ok``, ``diverged``, ``pruned`` or ``failed``.
+        status: ``ok``, ``diverged``, ``pruned`` (stopped because it did badly), ``stopped`` (because the time was over)
+            or ``failed``.
         train: Loss on the training split at the end; not a number if it was not measured, as below.
         validation: Measure on the validation split at the end.
         test: Measure on the test split at the end.
@@ -32,7 +39,13 @@ class TrainingResult:
         seconds: Duration; of a member of a population, its share.
         evaluations: Losses on the way, in order of steps.
         message: The error of a failed training.
+        counted: Index of the evaluation that counts, from the end: -1 for the last one.
+        maximize: True if the reports say that higher values are better; None if they say nothing.
+        metric_name: Name of the value that the reports give; empty if they give none.
+        said_at: Line that said so, as `` (at file:line)``; empty in stores.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        optimizers: The optimizers that a training function made.
+        traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
     """
 
     status: str
@@ -43,4 +56,15 @@ class TrainingResult:
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""
+    counted: int = -1
+    maximize: bool | None = None
+    metric_name: str = ""
+    said_at: str = field(default="", compare=False)
     hardware: str = ""
+    optimizers: list[OptimizerUse] = field(default_factory=list)
+    traceback: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The further numbers of the evaluation that counts, by name."""
+        return self.evaluations[self.counted].metrics if self.evaluations else {}

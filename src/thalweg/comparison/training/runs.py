@@ -41,10 +41,16 @@ class Run(Protocol):
     """A training under way, of one model or of a population.
 
     Attributes:
+        task: The task.
         members: Number of models in training.
     """
 
+    task: Task
     members: int
+
+    @property
+    def device_type(self) -> str:
+        """The type of the device that trains, such as ``cpu``."""
 
     @property
     def execution(self) -> str:
@@ -73,6 +79,9 @@ class Run(Protocol):
 
     def test(self) -> list[tuple[float, float]]:
         """Return the measure on the test split and its standard error over the examples, for each member."""
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return the task's further metrics on the test split by name, for each member."""
 
 
 class SingleRun:
@@ -104,6 +113,10 @@ class SingleRun:
         self.curvature_interval = rule.traits.curvature_interval if rule and rule.traits.needs == "curvature" else 0
         self.batches = batches(task, trial.seed, full_batch=contender.full_batch)
         self.steps_done = 0
+
+    @property
+    def device_type(self) -> str:
+        return next(self.model.parameters()).device.type
 
     def advance(self, lr_factors: Sequence[float]) -> None:
         for lr_factor in lr_factors:
@@ -147,11 +160,14 @@ class SingleRun:
         groups = self._measure("test")
         return [(float(groups.mean()), float(groups.error()))]
 
+    def metrics(self) -> list[dict[str, float]]:
+        return [{name: float(self._measure("test", name).mean()) for name in self.task.metrics}]
+
     @torch.no_grad()
-    def _measure(self, split: str) -> GroupMeans:
+    def _measure(self, split: str, metric: str = "") -> GroupMeans:
         self.model.eval()
         set_training_mode(self.optimizer, False)
-        measure = self.task.measure(split)
+        measure = self.task.measure(split, metric)
 
         def measured(batch: Batch) -> Tensor:
             value: Any = measure(self.model, batch)

@@ -29,7 +29,7 @@ def fingerprint_of_function(function: TrainingFunction) -> dict[str, Any]:
         text = function.source or inspect.getsource(function.train)
     except (OSError, TypeError):  # typed at a prompt
         text = ""
-    return {"name": function.name, "source": text}
+    return {"name": function.name, "source": text} | _measured(function)
 
 
 def fingerprint_of_task(task: Task) -> dict[str, Any]:
@@ -66,7 +66,17 @@ def fingerprint_of_task(task: Task) -> dict[str, Any]:
         "optimum": task.optimum,
         "words": task.metric_name,
         "roles": dict(task.roles),
-    }
+    } | _measured(task)
+
+
+def _measured(task: Task | TrainingFunction) -> dict[str, Any]:
+    """Return what a task says of its measurements, without what it leaves open."""
+    facts: dict[str, Any] = {"maximize": task.maximize, "result": task.result, "scale": task.scale}
+    if isinstance(task, TrainingFunction):
+        facts["words"] = task.metric_name
+    elif task.metrics:
+        facts["metrics"] = sorted(task.metrics)
+    return {name: value for name, value in facts.items() if value not in (None, "", "last")}
 
 
 def _first_batch(task: Task, split: Split) -> Batch:

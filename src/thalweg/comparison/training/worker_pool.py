@@ -1,27 +1,26 @@
-"""WorkerPool: runs trainings in this process, or in as many worker processes as there are cores.
+"""WorkerPool: runs trainings in worker processes, or in this process where there can be none.
 
-A worker has one thread. For small networks the second thread of a training gains little, but a second training gains
-everything. Workers come from loky, which pickles a user's own functions and reports when a worker has died.
+A worker is a fork of this process where that is safe: it starts in milliseconds, and the task and the contenders need
+not be pickled. Elsewhere, as on a machine with a GPU, it is a fresh process. Beside others a worker has one thread. For
+small networks the second thread of a training gains little, but a second training gains everything.
 """
 
-import os
-import pickle
-import signal
-import sys
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from threading import Thread, current_thread, main_thread
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Self
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import apply_settings, portable_settings
+from thalweg.comparison.processes.serving import Reply
+from thalweg.comparison.processes.slots import Ending, Slot, endings
+from thalweg.comparison.processes.stopping import Stopped, interrupts_counted, stopped_when, time_limit
+from thalweg.comparison.processes.worker import Worker, why_no_fork
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
@@ -29,14 +28,9 @@ from thalweg.comparison.training.trainer import DeviceLost
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
-from thalweg.tasks.catalogue import FILE_MODULE
 
-# The workers hang if none has finished a job for this long: seconds, plus a multiple of the longest predicted job.
+# A training hangs if it has not ended after so many seconds, plus a multiple of its predicted time.
 MIN_TIMEOUT_S, TIMEOUT_FACTOR = 60.0, 20
-POLL_S = 1.0
-ATTEMPTS = 2  # in worker processes, before the rest is trained in this process
-
-_DIED = "a worker process has died"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +43,7 @@ class Job:
         schedule: Length, learning rate schedule and number of evaluations, the same for all trials.
         predicted_s: Predicted seconds of all trials.
         rungs: Points at which trainings are pruned; None prunes nothing.
+        stop_at_s: When trainings that have not ended return their losses so far, on the clock of ``time.monotonic``.
     """
 
     contenders: tuple[Contender, ...]
@@ -56,46 +51,43 @@ class Job:
     schedule: TrainingSchedule
     predicted_s: float
     rungs: Rungs | None = None
+    stop_at_s: float = math.inf
 
 
-class _Slot:
-    """Worker processes of one device. loky starts processes of their own: a fork of this one could not use CUDA."""
+@dataclass(frozen=True)
+class _Failure:
+    """A job without results.
 
-    def __init__(self, num_workers: int, device: str, most_jobs: int, initargs: tuple[Any, ...]) -> None:
-        self._new = (num_workers, device, initargs)
-        self._executor: Any = None  # loky has no types
-        self.room = most_jobs
+    Attributes:
+        reason: The reason, in words.
+        may_pass: True if the same job may succeed next time: memory that ran out ends a worker, too.
+    """
 
-    def submit(self, job: Job) -> "Future[list[TrainingResult]]":
-        """Start the processes if necessary, and hand them a job."""
-        if self._executor is None:
-            import loky
-
-            num_workers, device, initargs = self._new
-            self._executor = loky.ProcessPoolExecutor(
-                num_workers, initializer=_initialize_worker, initargs=(*initargs, device)
-            )
-        self.room -= 1
-        return self._executor.submit(_train_in_worker, job)
-
-    def close(self) -> None:
-        """End the processes. A later job starts new ones."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, kill_workers=True)
-            self._executor = None
+    reason: str
+    may_pass: bool = False
 
 
 class WorkerPool:
-    """Runs jobs, in this process or in worker processes. As a context manager it ends its workers on exit.
+    """Runs jobs. As a context manager it ends its workers on exit.
 
-    Workers on the CPU share a queue. Each worker on an accelerator has a device, and gets a new process if an error has
-    made the device useless in the old one. If that happens in this process, a worker trains from then on.
+    On the CPU all trainings run in worker processes, even if there is only one, wherever this process can be forked:
+    nothing that a training does ends this process. Otherwise one worker means this process. Each worker on an
+    accelerator has a device, and gets a new process if an error has made the device useless in the old one. If that
+    happens in this process, a worker trains from then on.
+
+    A training that ends its worker is run once more, alone; if it ends that too, it has failed. It is never run in this
+    process. A training that takes far longer than predicted has failed. Of several trainings in a job, each then runs
+    by itself.
 
     Args:
         workload: The task or training function, as the user made it.
-        num_workers: Number of worker processes; below 2, all jobs run in this process.
-        notify: Called with a sentence when a worker dies or hangs, or a device is lost.
+        num_workers: Number of worker processes, at least 1.
+        notify: Called with a sentence when a worker dies, a training hangs, or a device is lost.
         usable: The devices that train: one for each worker in turn; the first serves this process.
+        timeout_s: Seconds that a single training may take. None allows a minute and 20 times its predicted time.
+
+    Attributes:
+        capacity: The number of jobs that run at once.
     """
 
     def __init__(
@@ -104,12 +96,16 @@ class WorkerPool:
         num_workers: int,
         notify: Callable[[str], None],
         usable: Sequence[str] = (devices.AUTO,),
+        timeout_s: float | None = None,
     ) -> None:
-        self._workload, self._num_workers, self._notify = workload, num_workers, notify
-        self._devices = list(usable)
+        self._workload, self._notify, self._timeout_s = workload, notify, timeout_s
+        self.capacity = max(1, num_workers)
         self._on_cpu = all(text in (devices.AUTO, "cpu") for text in usable)
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot[Job]] = [Slot(usable[k % len(usable)]) for k in range(self.capacity)]
+        self._contenders: dict[Slot[Job], list[Contender]] = {slot: [] for slot in self._slots}
         self._is_device_lost = False  # in this process
+        self._slowness = 1.0  # the most that a job took, in units of its predicted time
+        self._is_stopped, self._deadline_s = False, math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -120,206 +116,261 @@ class WorkerPool:
     def close(self) -> None:
         """End all worker processes. A later job starts new ones."""
         for slot in self._slots:
-            slot.close()
-        self._slots = []
+            slot.kill()
+
+    def stop(self) -> None:
+        """Start no more jobs and leave those that run, so that ``run`` ends soon. A signal handler may call it.
+
+        A training is left at its next evaluation or report; its worker is killed if that takes longer than a second. A
+        training in this process is always waited for until then. A pool that was stopped runs nothing more.
+        """
+        self._is_stopped = True
 
     def run(
-        self, jobs: Sequence[Job], report_share: Callable[[Job, float], None]
+        self, jobs: Iterable[Job], report_share: Callable[[Job, float], None], deadline_s: float = math.inf
     ) -> Iterator[tuple[Job, list[TrainingResult]]]:
-        """Run jobs and yield each with its results as it ends.
+        """Run jobs and yield each with its results as soon as it ends.
 
-        If a worker dies or hangs, unfinished jobs are run in new workers, and if that fails too, in this process.
+        Jobs that were left, at the deadline or by ``stop``, are not yielded. If the caller leaves this iterator early,
+        or an exception such as KeyboardInterrupt ends it, the jobs that run are killed.
 
         Args:
-            jobs: The jobs, in any order.
-            report_share: Called with the share of a job that is done, from 0 to 1; only for jobs in this process.
+            jobs: The jobs. A sequence is run with its longest job first. Of another iterable, the next job is taken
+                when there is room for it, so it may depend on the results that were yielded before.
+            report_share: Called now and then with a job and the share of it that is done, from 0 to 1.
+            deadline_s: When to leave the jobs that still run, on the clock of ``time.monotonic``.
 
         Raises:
             TaskError: If the device is lost in this process, and worker processes cannot train.
         """
-        waiting = list(jobs)
-        if self._num_workers >= 2 and len(jobs) >= 2 and not self._is_device_lost:
-            yield from self._run_by_workers(waiting)
-        while waiting:
-            if self._is_device_lost:
-                yield from self._run_by_workers(waiting)
-                if waiting:
-                    raise self._cannot_continue("worker processes die")
+        self._deadline_s = deadline_s
+        waiting = iter(sorted(jobs, key=lambda job: -job.predicted_s) if isinstance(jobs, Sequence) else jobs)
+        if not self._uses_workers():
+            yield from self._run_here(waiting, report_share)
+        failed: list[tuple[Job, _Failure]] = []
+        is_full = (lambda: False) if isinstance(jobs, Sequence) else (lambda: bool(failed))
+        while True:
+            for job, ended in self._run_in_workers(waiting, self._slots, report_share, is_full):
+                if not isinstance(ended, _Failure):
+                    yield job, ended
+                elif ended.may_pass or len(job.trials) > 1:
+                    failed.append((job, ended))
+                else:
+                    yield job, self._results_of_failure(job, ended)
+            if not failed:
                 return
-            job = waiting.pop(0)
+            while failed:  # no other job runs now
+                job, failure = failed.pop(0)
+                results = self._rescue(job, failure)
+                if results is not None:
+                    yield job, results
+
+    def _uses_workers(self) -> bool:
+        has_worker = self._slots[0].worker is not None
+        return self._is_device_lost or self.capacity >= 2 or has_worker or self._can_fork()
+
+    def _can_fork(self) -> bool:
+        return self._on_cpu and not why_no_fork()
+
+    def _must_stop(self) -> bool:
+        return self._is_stopped or monotonic() >= self._deadline_s
+
+    def _timeout(self, job: Job) -> float:
+        """Return the seconds after which a job hangs."""
+        if self._timeout_s is not None:
+            return self._timeout_s * len(job.trials)
+        # The prediction shares the time of a job among all workers.
+        return MIN_TIMEOUT_S + TIMEOUT_FACTOR * job.predicted_s * self.capacity * self._slowness
+
+    # --- in this process ----------------------------------------------------------------------------------------------
+
+    def _run_here(
+        self, waiting: Iterator[Job], report_share: Callable[[Job, float], None]
+    ) -> Iterator[tuple[Job, list[TrainingResult]]]:
+        """Run jobs in this process until none waits, or the device is lost."""
+        device = self._slots[0].device
+        while not self._is_device_lost and not self._must_stop():
+            job = next(waiting, None)
+            if job is None:
+                return
+            results: list[TrainingResult] | None
             try:
-                results = _train(self._workload.on(self._devices[0]), job, partial(report_share, job))
+                with stopped_when(self._must_stop), interrupts_counted(), time_limit(self._timeout(job)):
+                    results = _train(self._workload.on(device), job, partial(report_share, job))
+            except Stopped:
+                return
             except DeviceLost as lost:
                 self._is_device_lost = True
-                self._notify(f"{self._devices[0]} fails in this process; other trainings run in a worker process")
-                results = self._rescue(job, str(lost))
-            yield job, results
+                self._notify(f"{device} fails in this process; other trainings run in a worker process")
+                results = self._rescue(job, _Failure(str(lost)))
+            if results is not None:
+                yield job, results
 
-    def _run_by_workers(self, waiting: list[Job]) -> Iterator[tuple[Job, list[TrainingResult]]]:
-        """Run jobs in workers, twice at most, and remove those that are done from ``waiting``."""
-        for attempt in range(ATTEMPTS):
-            failure = None
-            lost: list[tuple[Job, str]] = []
-            for job, results in self._run_in_workers(waiting):
-                if isinstance(results, str):
-                    failure = results
-                    break
-                waiting.remove(job)
-                if isinstance(results, DeviceLost):
-                    lost.append((job, str(results)))
-                else:
-                    yield job, results
-            if failure is not None:
-                self.close()
-                where = "once more in new workers" if attempt == 0 else "one after the other in this process"
-                self._notify(f"{failure}; the jobs it left unfinished run {where}")
-            for job, message in lost:
-                yield job, self._rescue(job, message)
-            if failure is None:
-                return
+    # --- in worker processes ------------------------------------------------------------------------------------------
 
-    def _rescue(self, job: Job, message: str) -> list[TrainingResult]:
-        """Return the results of a job in which a device was lost: of several trainings, each runs by itself."""
+    def _run_in_workers(
+        self,
+        waiting: Iterator[Job],
+        slots: Sequence[Slot[Job]],
+        report_share: Callable[[Job, float], None],
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[Job, list[TrainingResult] | _Failure]]:
+        """Yield jobs as they end, with a failure instead of results where there are none. End if no job runs.
+
+        No job is taken while ``is_full`` returns True.
+        """
+        try:
+            while True:
+                for slot in slots:
+                    if slot.job is not None or self._must_stop() or is_full():
+                        continue
+                    if (job := next(waiting, None)) is not None:
+                        self._begin(slot, job)
+                busy = [slot for slot in slots if slot.job is not None]
+                if not busy:
+                    return
+                for slot, ending in endings(busy, self._must_stop, report_share):
+                    job = slot.finish()
+                    ended = self._outcome(job, ending)
+                    if ending.kind == "lost":
+                        slot.kill()
+                    if ended is not None:
+                        yield job, ended
+        finally:
+            for slot in slots:
+                if slot.job is not None:
+                    slot.kill()
+                    slot.finish()
+
+    def _begin(self, slot: Slot[Job], job: Job) -> None:
+        """Give a job to the process of a slot. It is started if there is none, or if it does not know a contender."""
+        import cloudpickle
+
+        known = self._contenders[slot]
+        if slot.worker is None or not all(_holds(known, contender) for contender in job.contenders):
+            slot.kill()
+            for contender in job.contenders:
+                if not _holds(known, contender):
+                    known.append(contender)
+            slot.worker = self._start_worker(slot, known)
+        numbers = [next(k for k, other in enumerate(known) if other is contender) for contender in job.contenders]
+        slot.begin(job, cloudpickle.dumps((numbers, replace(job, contenders=()))), self._timeout(job))
+
+    def _start_worker(self, slot: Slot[Job], contenders: Sequence[Contender]) -> Worker:
+        is_fork = self._can_fork()
+        target = _Target(
+            self._workload if is_fork else self._workload.on(devices.AUTO),
+            slot.device,
+            list(contenders),
+            torch.get_num_threads() if self.capacity == 1 else 1,
+            {} if is_fork else portable_settings(),
+        )
+        if is_fork:
+            # torch imports its compiler with the first optimizer, which takes seconds: once, and not in each worker.
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+        siblings = [other.worker for other in self._slots if other.worker is not None]
+        try:
+            return Worker(target, is_fork=is_fork, siblings=siblings)
+        except Exception as error:  # objects that cannot be pickled raise many kinds of error
+            raise TaskError(
+                f"{self._workload.name}: it must be possible to train in a worker process, got "
+                f"{type(error).__name__}: {error}. Run the same command again to resume: the trainings that are stored "
+                "are kept."
+            ) from error
+
+    def _outcome(self, job: Job, ending: Ending) -> list[TrainingResult] | _Failure | None:
+        """Return the results of a job or the reason why there are none; None if it was left."""
+        if ending.kind == "done":
+            self._slowness = max(self._slowness, ending.seconds / max(1.0, job.predicted_s * self.capacity))
+            return list(ending.value)
+        if ending.kind == "stopped":
+            return None
+        if ending.kind == "late":
+            hint = "" if self._timeout_s is None else ", the timeout"
+            return _Failure(f"{ending.value}{hint}")
+        return _Failure(ending.value, may_pass=ending.kind == "died")
+
+    def _rescue(self, job: Job, failure: _Failure) -> list[TrainingResult] | None:
+        """Return the results of a job that failed, after running it once more if that may help; None if it was left.
+
+        It runs alone: memory that does not suffice for several workers may suffice for one.
+        """
+        if failure.may_pass:
+            self._notify(f"{self._named(job)}: {failure.reason}; it runs once more")
+            ended = self._run_alone(job)
+            if not isinstance(ended, _Failure):
+                return ended
+            failure = ended
         if len(job.trials) == 1:
-            return [_failed(message, self._devices[0])]
+            return self._results_of_failure(job, failure)
         results: list[TrainingResult] = []
         rungs = job.rungs
         for contender, trial in zip(job.contenders, job.trials, strict=True):
-            single = replace(job, contenders=(contender,), trials=(trial,), rungs=rungs)
-            ((_, ended),) = list(self._run_in_workers([single]))
-            if isinstance(ended, list):
-                results += ended
-            else:
-                results.append(_failed(str(ended), self._devices[0]))
-                self.close()  # a worker that has died takes its executor with it
+            share = job.predicted_s / len(job.trials)
+            single = replace(job, contenders=(contender,), trials=(trial,), predicted_s=share, rungs=rungs)
+            ended = self._run_alone(single)
+            ended = self._rescue(single, ended) if isinstance(ended, _Failure) else ended
+            if ended is None:
+                return None
+            results += ended
             rungs = rungs and rungs.with_training(results[-1].evaluations)
         return results
 
-    def _cannot_continue(self, got: str) -> TaskError:
-        return TaskError(
-            f"{self._workload.name}: {self._devices[0]} must work, and fails in this process after an error, got "
-            f"{got}. Run the same command again to resume: the trainings that are stored are kept."
-        )
+    def _run_alone(self, job: Job) -> list[TrainingResult] | _Failure | None:
+        """Run a job while no other runs."""
+        ended = list(self._run_in_workers(iter([job]), self._slots[:1], lambda *_: None))
+        return ended[0][1] if ended else None
 
-    def _start_slots(self) -> list[_Slot]:
-        """Return the worker processes by device; they start with their first job."""
-        if not self._slots:
-            import cloudpickle
+    def _results_of_failure(self, job: Job, failure: _Failure) -> list[TrainingResult]:
+        self._notify(f"{self._named(job)} failed: {failure.reason}")
+        # The device, not its hardware: after an error its name can no longer be asked for.
+        hardware = "cpu" if self._on_cpu else self._slots[0].device
+        return [TrainingResult("failed", message=failure.reason, hardware=hardware)]
 
-            _pickle_task_files_by_value()
-            try:
-                initargs = (list(sys.path), cloudpickle.dumps(self._workload.on(devices.AUTO)))
-            except Exception as error:  # objects that cannot be pickled raise many kinds of error
-                raise self._cannot_continue(f"{error}, which keeps it out of a worker process") from error
-            if self._on_cpu:
-                self._slots = [_Slot(self._num_workers, self._devices[0], sys.maxsize, initargs)]
-            else:
-                count = max(1, self._num_workers)
-                self._slots = [_Slot(1, self._devices[k % len(self._devices)], 1, initargs) for k in range(count)]
-        return self._slots
+    @staticmethod
+    def _named(job: Job) -> str:
+        names = ", ".join(dict.fromkeys(contender.name for contender in job.contenders))
+        return f"a training of {names}" if len(job.trials) == 1 else f"{len(job.trials)} trainings of {names}"
 
-    def _run_in_workers(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[TrainingResult] | DeviceLost | str]]:
-        """Yield jobs as they end, with a message instead of results where a worker died or hangs."""
-        # The longest first, so that no worker is left alone with a long one in the end.
-        ordered = sorted(jobs, key=lambda job: -job.predicted_s)
-        running: dict[Future[list[TrainingResult]], tuple[Job, _Slot]] = {}
-        slots, position = self._start_slots(), 0
-        last_s = monotonic()
-        timeout_s = MIN_TIMEOUT_S + TIMEOUT_FACTOR * max((job.predicted_s for job in ordered), default=0.0)
-        while running or position < len(ordered):
-            try:
-                with _interrupts_delayed():
-                    for slot in slots:
-                        while slot.room > 0 and position < len(ordered):
-                            running[slot.submit(ordered[position])] = ordered[position], slot
-                            position += 1
-            except BrokenProcessPool:
-                yield ordered[position], _DIED
-                return
-            ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            if ended:
-                last_s = monotonic()
-            elif monotonic() - last_s > timeout_s:
-                job, _ = next(iter(running.values()))
-                yield job, f"no worker process has finished a job for {timeout_s:.0f} s"
-                return
-            for future in ended:
-                job, slot = running.pop(future)
-                slot.room += 1
-                results = _result(future)
-                if isinstance(results, DeviceLost):
-                    slot.close()
-                yield job, results
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """The work of a worker process.
+
+    Attributes:
+        workload: The task or training function.
+        device: The device that trains.
+        contenders: The contenders, which a request names by their numbers.
+        num_threads: Threads of a training.
+        settings: Settings of the parent that a fresh process does not have.
+    """
+
+    workload: Workload
+    device: str
+    contenders: list[Contender]
+    num_threads: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, request: tuple[list[int], Job], report_share: Callable[[float], None]) -> Any:
+        """Return the results of a job."""
+        workload = self.workload.on(self.device)
+        if torch.get_num_threads() != self.num_threads:
+            torch.set_num_threads(self.num_threads)
+        apply_settings(self.settings)
+        devices.use(workload.device)
+        numbers, job = request
+        job = replace(job, contenders=tuple(self.contenders[number] for number in numbers))
+        try:
+            return _train(workload, job, report_share)
+        except DeviceLost as lost:
+            return Reply("lost", str(lost))
 
 
 def _train(workload: Workload, job: Job, report_share: Callable[[float], None]) -> list[TrainingResult]:
-    results = workload.train(job.contenders, job.trials, job.schedule, report_share, job.rungs)
+    results = workload.train(job.contenders, job.trials, job.schedule, report_share, job.rungs, job.stop_at_s)
     hardware = devices.hardware(workload.device)
     return [replace(result, hardware=hardware) for result in results]
 
 
-def _failed(message: str, device: str) -> TrainingResult:
-    """Return the result of a training that has made its device useless; its name is no longer asked for."""
-    return TrainingResult("failed", message=message, hardware=device)
-
-
-def _result(future: "Future[list[TrainingResult]]") -> list[TrainingResult] | DeviceLost | str:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return _DIED
-    except DeviceLost as lost:
-        return lost
-
-
-@contextmanager
-def _interrupts_delayed() -> Iterator[None]:
-    """Delay Ctrl-C: workers that are half started could not be ended, and would stay for a while."""
-    if current_thread() is not main_thread():  # only the main thread is interrupted
-        yield
-        return
-    signals: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: signals.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if signals:
-        signal.raise_signal(signal.SIGINT)
-
-
-_WORKLOAD: list[Workload] = []  # of a worker process
-
-
-def _initialize_worker(path: list[str], pickled: bytes, device: str) -> None:
-    """Prepare a worker process, with its task on a device.
-
-    Task output goes to stderr, because stdout carries results.
-    """
-    sys.path[:] = path  # before any of the user's objects is unpickled
-    sys.stdout = sys.stderr
-    Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(1)
-    workload = pickle.loads(pickled).on(device)  # noqa: S301 (pickled by the parent)
-    devices.use(workload.device)
-    _WORKLOAD[:] = [workload]
-
-
-def _exit_with_parent(parent: int) -> None:
-    """End this worker when its parent is gone: a parent that was killed cannot close its pool."""
-    while os.getppid() == parent:
-        sleep(POLL_S)
-    os._exit(1)
-
-
-def _train_in_worker(job: Job) -> list[TrainingResult]:
-    return _train(_WORKLOAD[0], job, lambda share: None)
-
-
-def _pickle_task_files_by_value() -> None:
-    """Pickle what was read from task files by value: a worker cannot import it by a name."""
-    import cloudpickle
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith(FILE_MODULE):
-            cloudpickle.register_pickle_by_value(module)
+def _holds(contenders: Sequence[Contender], contender: Contender) -> bool:
+    return any(known is contender for known in contenders)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from thalweg.tasks.classics import breast_cancer_data
+from thalweg.tasks.built_in.classics import breast_cancer_data
 from thalweg.tasks.data import Splits, split_at_random, standardized
 from thalweg.tasks.task import Task, supervised
 
