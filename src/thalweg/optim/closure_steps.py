@@ -61,7 +61,9 @@ class _Evaluation:
 
 def check_settings(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
     """Raise SettingError if settings differ between groups."""
-    first, *remaining = [keywords.settings(rule, group) | {"maximize": group["maximize"]} for group in groups]
+    first, *remaining = [
+        _last_rule(keywords.to_rule(rule, group)).settings() | {"maximize": group["maximize"]} for group in groups
+    ]
     # Equal learning rates, too: the inverse Hessian belongs to all parameters at once, not to the groups.
     for name, value in first.items():
         if different := [settings[name] for settings in remaining if settings[name] != value]:
@@ -69,6 +71,13 @@ def check_settings(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
                 f"{rule.name}: all groups must have the same {name}, got {value!r} and {different[0]!r}. "
                 "Put the parameters into one group. Parameters that must not move need no gradient."
             )
+
+
+def _last_rule(rule: Rule) -> Rule:
+    """Return the rule that calls the closure several times: of a composite the last one."""
+    while isinstance(rule, CompositeRule):
+        rule = rule.rules[-1]
+    return rule
 
 
 def check_groups(rule: Rule, groups: Sequence[dict[str, Any]]) -> None:
@@ -122,9 +131,7 @@ class ClosureSteps:
         Returns:
             The result of the first call of the closure.
         """
-        settings: Any = rule
-        while isinstance(settings, CompositeRule):
-            settings = settings.current
+        settings: Any = _last_rule(rule)
         evaluate = _Evaluator(settings.name, maximize, closure, self)
         loss = evaluate.loss()
         self._follow_parameters()
