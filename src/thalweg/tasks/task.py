@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError, ThalwegError
+from thalweg.tasks.computation import Computed
 from thalweg.tasks.data import Batch, Split, Splits, Tensors, check_split, completed, split_at_random
 from thalweg.tasks.measurement import Measured
 from thalweg.tasks.placement import place_splits
@@ -152,7 +153,7 @@ class _Placeable:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Task(_Placeable, Measured):
+class Task(_Placeable, Measured, Computed):
     """A model to train: how to make it, its loss, its data and the metric that counts.
 
     Attributes:
@@ -172,6 +173,10 @@ class Task(_Placeable, Measured):
         scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
             losses, and ``"linear"`` for a metric. Values of zero or below are always compared by differences.
         batch_size: Examples in a batch, >= 1, for data in memory. A DataLoader makes its own batches.
+        accumulate: Batches whose gradients are averaged in one optimizer step, >= 1.
+        precision: ``"bfloat16"`` or ``"float16"`` trains and evaluates under autocast, float16 with a GradScaler.
+        needs_grad: True if the loss or the metric differentiates the model's output. None lets the first evaluation of
+            each decide whether evaluations use autograd.
         passes: Number of passes over the training data, >= 1. Without data, the number of optimizer steps.
         optimum: The lowest possible training loss, if it is known. Then the training loss chooses the settings and
             evaluates the contenders: the question is how near they come to the optimum.
@@ -236,6 +241,7 @@ class Task(_Placeable, Measured):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise TaskError(f"{self.name}: {part} must be a whole number, 1 or more, got {value!r}.")
         self._check_measured(self.name)
+        self._check_computed(self.name)
         if self.maximize and (self.metric is None or self.optimum is not None):
             got = "no metric" if self.metric is None else "an optimum, for which the training loss decides"
             raise TaskError(f"{self.name}: maximize=True needs a metric that decides, got {got}. Pass metric=...")
@@ -308,9 +314,14 @@ class Task(_Placeable, Measured):
         Args:
             full_batch: True if a single batch holds all training data.
         """
-        train = self.splits.train
-        if train is None or full_batch:
+        if self.splits.train is None or full_batch:
             return 1
+        return math.ceil(self.num_batches / self.accumulate)
+
+    @property
+    def num_batches(self) -> int:
+        """The number of batches in one pass over the training data, which must exist."""
+        train = self.splits.train
         if isinstance(train, tuple):
             return math.ceil(len(train[0]) / self.batch_size)
         return len(train)  # type: ignore[arg-type]  # check_split has made sure of a length

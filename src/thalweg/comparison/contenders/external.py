@@ -81,7 +81,11 @@ class ExternalOptimizer:
             return replace(self, declared={**self.declared, **switches}).with_(**settings)
         texts = {name: value for name, value in settings.items() if name in self.text_keywords}
         if texts:
-            declared = {name: Hyper(value, "", kind="choice", options=(value,)) for name, value in texts.items()}
+            defaults = inspect.signature(self.make).parameters
+            declared = {
+                name: Hyper(defaults[name].default, "", kind="choice", options=(value,))
+                for name, value in texts.items()
+            }
             numbers = {name: value for name, value in settings.items() if name not in texts}
             changed = replace(self, declared={**self.declared, **declared}, changed={**self.changed, **texts})
             return changed.with_(**numbers)
@@ -222,8 +226,7 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
     texts = frozenset(
         argument.name
         for argument in arguments
-        if (argument.default is None or isinstance(argument.default, str))
-        and argument.name not in switches | {"lr"}
+        if (argument.default is None or isinstance(argument.default, str)) and argument.name not in switches | {"lr"}
     )
     return ExternalOptimizer(make, path, declared, optional_switches=switches, text_keywords=texts)
 

@@ -25,7 +25,7 @@ def _constant(step: int, steps: int) -> float:
 
 
 def _one_cycle(step: int, steps: int) -> float:
-    """Return the factor of torch's OneCycleLR at its defaults: up to the learning rate, then down to next to nothing."""
+    """Return the factor of torch's OneCycleLR at its defaults: up to the learning rate, then down to nearly nothing."""
     peak, last = ONE_CYCLE_PEAK * steps - 1, steps - 1
     if step <= peak:
         return _cosine_between(ONE_CYCLE_START, 1.0, step / peak if peak else 1.0)

@@ -289,8 +289,14 @@ class TaskWorkload:
             return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        if contender.full_batch and not self.has_full_batch:
+        if (contender.full_batch or contender.ends_on_full_batch) and not self.has_full_batch:
             raise TaskError(no_full_batch(self.name, contender, "got a DataLoader"))
+        rule = contender.thalweg_rule
+        if self.task.precision == "float16" and rule is not None and rule.traits.needs in ("second gradient", "closure"):
+            raise TaskError(
+                f"{self.name}: {contender.name} needs losses without a GradScaler, got precision='float16'. "
+                "Use precision='bfloat16', or leave it out."
+            )
         passes = self.task.passes
         steps = passes * self.task.batches_per_pass(full_batch=contender.full_batch)
         evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, passes))

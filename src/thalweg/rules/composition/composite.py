@@ -187,4 +187,6 @@ def _needs_split(rule: Rule) -> bool:
 
 
 def _with_shared(rule: Rule, shared: Mapping[str, Any]) -> Rule:
-    return rule.with_(**{name: value for name, value in shared.items() if name in rule.hypers() and name in shared_settings(rule)})
+    return rule.with_(
+        **{name: value for name, value in shared.items() if name in rule.hypers() and name in shared_settings(rule)}
+    )
