@@ -1,7 +1,7 @@
 """Flat model: all parameters of a model as one vector, and their state as vectors and stacks of vectors.
 
-A rule over the whole model takes the same step for the vector as for its pieces, in far fewer operations. The entries of
-the state become views of the vectors, so that checkpoints and users read them as before.
+A rule over the whole model takes the same step for the vector as for its pieces, in far fewer operations. The entries
+of the state become views of the vectors, so that checkpoints and users read them as before.
 """
 
 from collections.abc import Sequence

@@ -93,6 +93,11 @@ class SecondGradients(EvaluationMode):
         for grad in self._grads():
             _mark(grad, _SECOND)
 
+    @property
+    def has_second_gradients(self) -> bool:
+        """True if the second gradients of the next step were computed in ``perturbed()``, so that it needs no closure."""
+        return self._mode.has_second_gradients
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients, as torch does. A second gradient that was computed for them is forgotten, too."""
         super().zero_grad(set_to_none)

@@ -292,7 +292,11 @@ class TaskWorkload:
         if (contender.full_batch or contender.ends_on_full_batch) and not self.has_full_batch:
             raise TaskError(no_full_batch(self.name, contender, "got a DataLoader"))
         rule = contender.thalweg_rule
-        if self.task.precision == "float16" and rule is not None and rule.traits.needs in ("second gradient", "closure"):
+        if (
+            self.task.precision == "float16"
+            and rule is not None
+            and rule.traits.needs in ("second gradient", "closure")
+        ):
             raise TaskError(
                 f"{self.name}: {contender.name} needs losses without a GradScaler, got precision='float16'. "
                 "Use precision='bfloat16', or leave it out."
