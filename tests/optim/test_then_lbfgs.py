@@ -72,7 +72,9 @@ def test_goes_on_exactly_from_a_checkpoint_of_either_phase(steps: int) -> None:
 def test_every_step_needs_the_closure() -> None:
     training = Training(then, network())
     assert training.optimizer.next_step_needs == "gradient"
-    with pytest.raises(ParameterError, match=r"Adam then LBFGS: a step needs several losses and gradients, got no clos"):
+    with pytest.raises(
+        ParameterError, match=r"Adam then LBFGS: a step needs several losses and gradients, got no clos"
+    ):
         training.optimizer.step()
     training.steps(SWITCH)
     assert training.optimizer.next_step_needs == "closure"

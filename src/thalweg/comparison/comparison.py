@@ -80,8 +80,9 @@ def compare(
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
         schedule: The learning rate schedule of each training: ``"linear"`` (the default) or ``"cosine"``, each also
-            with ``"warm-up-"`` before it, ``"constant"`` or ``"none"``. A training function has its own, unless it
-            takes this one: ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
+            with ``"warm-up-"`` before it, ``"onecycle"``, ``"step:0.3:0.1"``, ``"constant"`` or ``"none"``. A training
+            function has its own, unless it takes this one:
+            ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
@@ -362,7 +363,7 @@ class Comparison:
         if not scheduler or "\nscheduler" in recommended.line or self.record.workload.is_function:
             return recommended.line
         passes = self.record.workload.passes
-        return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
+        return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each step"
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as plain JSON. Numbers that are not finite become None."""

@@ -1,6 +1,7 @@
 """`RuleOptimizer`: the one class that makes a `torch.optim.Optimizer` of a rule."""
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -183,6 +184,10 @@ class RuleOptimizer(SecondGradients):
         loss = self._closure_steps.run(self._rule_of_step(), maximize, self._repeatable(closure))
         self._mark_gradients()
         return loss
+
+    @cached_property
+    def _closure_steps(self) -> closure_steps.ClosureSteps:
+        return closure_steps.ClosureSteps(self._prepare_steps, self._all_params())
 
     def _take(self, occurrence: int) -> list[tuple[Binding, BatchStep]]:
         """Step the parameters that a group has `occurrence` times or more; return their steps."""

@@ -95,7 +95,7 @@ class SecondGradients(EvaluationMode):
 
     @property
     def has_second_gradients(self) -> bool:
-        """True if the second gradients of the next step were computed in ``perturbed()``, so that it needs no closure."""
+        """True if the next step has its second gradients, from ``perturbed()``, and needs no closure."""
         return self._mode.has_second_gradients
 
     def zero_grad(self, set_to_none: bool = True) -> None:

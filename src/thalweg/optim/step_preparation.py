@@ -374,10 +374,6 @@ class StepPreparation(torch.optim.Optimizer):
         self._check_fake()
         return Bindings([group["params"] for group in self.param_groups], self.state)
 
-    @cached_property
-    def _closure_steps(self) -> closure_steps.ClosureSteps:
-        return closure_steps.ClosureSteps(self._prepare_steps, self._all_params())
-
     _unchecked = True  # the settings of some group have changed since they were compared with those of the others
 
     @cached_property

@@ -15,10 +15,11 @@ Avoid: mini-batches: the method takes their noise for curvature. Models for whic
 into memory.
 Source: Nocedal & Wright 2006, Numerical Optimization, Algorithms 7.4 and 7.5; 3.5 and 3.6 for the line search. The
 products are those of the compact form of Byrd, Nocedal & Schnabel 1994, doi:10.1007/BF01582063.
-Departs: the two loops are products of matrices, equal up to rounding. s is the actual change of the parameters, after rounding; in torch.optim.LBFGS it is the intended change. A
-parameter without a gradient does not move. Several groups with the same settings act as one group. No step ends at a
-point where the loss is known to be infinite or NaN, and none starts there. Memory for m pairs is allocated at the
-start. Gradients must be dense. Checkpoints are not compatible with torch's.
+Departs: the two loops are products of matrices, equal up to rounding. s is the actual change of the parameters, after
+rounding; in torch.optim.LBFGS it is the intended change. A parameter without a gradient does not move. Several groups
+with the same settings act as one group. No step ends at a point where the loss is known to be infinite or NaN, and none
+starts there. Memory for m pairs is allocated at the start. Gradients must be dense. Checkpoints are not compatible with
+torch's.
 """
 
 from dataclasses import dataclass

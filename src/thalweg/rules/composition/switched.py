@@ -7,8 +7,9 @@
 To switch on a signal, set `switch_at` in the groups to the number of steps so far. The state of the second rule is
 created at the switch, under keys of its own; that of the first rule stays.
 
-The second rule may need a closure, as L-BFGS does. It has a learning rate of its own, `lbfgs_lr`, and there is no ratio.
-All steps get the closure; those of the first rule call it once. An iteration of the second rule counts as a step.
+The second rule may need a closure, as L-BFGS does. It has a learning rate of its own, `lbfgs_lr`, and there is no
+ratio. All steps get the closure; those of the first rule call it once. An iteration of the second rule counts as a
+step.
 
 Source: Keskar & Socher 2017, arXiv:1712.07628 (Adam, then SGD), with the step and the ratio chosen by hand.
 """
@@ -39,7 +40,8 @@ class Switched(CompositeRule):
         switched: True if the second rule is current. ``for_step`` sets it.
 
     Raises:
-        SettingError: If the rules have one name, are routed, or need more than gradients; the second may need a closure.
+        SettingError: If the rules have one name, are routed, or need more than gradients; the second may need a
+            closure.
 
     Example:
         >>> from thalweg.rules import SGD, Adam, Switched
