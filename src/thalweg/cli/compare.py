@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thalweg.comparison.results.summary import Estimate, Summary
 
 # The columns that a narrow terminal shows in a second table.
-_SECOND_PART = ("untuned", "starting point", "training loss", "settings")
+_SECOND_PART = ("untuned", "starting point", "your setting", "training loss", "settings")
 _MIN_SETTINGS_WIDTH = 20
 
 # A paragraph that starts with \b is not wrapped by click.
@@ -65,11 +65,24 @@ Words:
 @click.option(
     "--schedule",
     metavar="NAME",
-    default="linear",
-    show_default=True,
     help="Learning rate schedule of each training: linear, cosine, warm-up-linear, warm-up-cosine, onecycle (torch's, "
     "without a cycle of the momentum), step:SHARE:FACTOR, constant or none. step:0.3:0.1 takes a tenth after each 30 % "
-    "of the training. A contender can have its own: adam:schedule=cosine.",
+    "of the training. A contender can have its own: adam:schedule=cosine. A training function takes it by "
+    "make_optimizer(model, scheduler=True, steps=N). "
+    "[default: linear; a training function's own]",
+)
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="SETTINGS",
+    help="A setting of yours that the search tries first, such as adamw:lr=3e-4,weight_decay=0.1. Can be repeated.",
+)
+@click.option(
+    "--set",
+    "fixed",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Fix a number that the task declares to be tuned (thalweg.choice, range, log_range). Can be repeated.",
 )
 @click.option(
     "--prune", is_flag=True, help="Stop bad settings early, and let the same contender try more settings instead."
@@ -133,7 +146,9 @@ def compare(
     contenders: str | None,
     budget: str | None,
     seed: int,
-    schedule: str,
+    schedule: str | None,
+    start: tuple[str, ...],
+    fixed: tuple[str, ...],
     workers: int | None,
     prune: bool,
     refine: bool,
@@ -175,12 +190,15 @@ def compare(
         "control": control,
         "device": device,
     }
+    if suite and (start or fixed):
+        raise click.UsageError("--start and --set are for one task. Leave out --suite.", context)
     if suite:
         compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **options)
         return
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
+    options |= {"start": list(start), "fixed": dict(map(_parse_number, fixed))}
     finished = _run(task, names, out / "store.sqlite", options)
     page = finished.report(out / "report.html")
     if as_json:
@@ -188,6 +206,15 @@ def compare(
     else:
         print_comparison(finished)
         click.echo(f"Report: {page}")
+
+
+def _parse_number(text: str) -> tuple[str, float]:
+    """Parse ``batch_size=64``."""
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} must read like batch_size=64.", param_hint="--set") from None
 
 
 def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":
@@ -260,6 +287,7 @@ def _columns(comparison: "Comparison") -> dict[str, list[str]]:
         "worse by": ["–", *(summary.worse_by_text for summary in summaries[1:])],
         "untuned": [_format_estimate(summary.untuned) for summary in summaries],
         "starting point": [_format_estimate(summary.recommended) for summary in summaries],
+        "your setting": [_format_estimate(summary.yours) for summary in summaries],
         "training loss": [
             f"{summary.train_loss:.4g}" if math.isfinite(summary.train_loss) else "–" for summary in summaries
         ],
@@ -271,6 +299,8 @@ def _columns(comparison: "Comparison") -> dict[str, list[str]]:
     }
     if all(summary.recommended is None for summary in summaries):
         del columns["starting point"]
+    if all(summary.yours is None for summary in summaries):
+        del columns["your setting"]
     return columns
 
 

@@ -90,6 +90,7 @@ def _template_values(comparison: Comparison) -> dict[str, Any]:
         "half_sample_check": comparison.half_sample_check,
         # The contender whose value comes from seeds that no other stage used.
         "with_fresh_value": next((summary.name for summary in summaries if summary.trials["value"]), None),
+        "has_user_settings": any(summary.yours is not None for summary in summaries),
         "has_starting_points": any(summary.recommended is not None for summary in summaries),
         "target": plan.target,
         "maximize": plan.scale.maximize,
@@ -158,6 +159,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "metrics": summary.metrics,
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
+        "yours": summary.yours,
         "step_s": plan.step_s.get(summary.name),
         "own_schedule": contender.schedule,
         "rank": summary.rank,

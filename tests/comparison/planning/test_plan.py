@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from thalweg.comparison.planning.forecast import Forecast, seconds_of_design
 from torch import nn
 
 from thalweg import tasks
@@ -14,7 +15,6 @@ from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.planning import forecast as forecasts
 from thalweg.comparison.planning import plan as plans
 from thalweg.comparison.planning.budget import Budget, parse
-from thalweg.comparison.planning.forecast import Forecast, seconds_of_design
 from thalweg.comparison.planning.pilot import run_pilot
 from thalweg.comparison.planning.plan import ComparisonPlan, Cost, make_plan
 from thalweg.comparison.protocol.design import Design, InterimAnalysis

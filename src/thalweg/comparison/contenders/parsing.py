@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from thalweg.comparison.contenders.contender import Contender, Settings
+from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
 from thalweg.comparison.contenders.named import CONTENDERS, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
@@ -109,6 +109,9 @@ def _parse_settings(contender: Contender, text: str) -> Settings:
             settings[key] = contender.task_settings[key].value(float(value))
         else:
             contender.rule.with_(**{name: settings[key]})
+        bounds = contender.space(MAX_ORDER).get(key)
+        if bounds is not None and bounds.scale == "log" and settings[key] <= 0:
+            raise SettingError(f"{contender.name}: {key} is searched in its logarithm, so it must be > 0, got {value}.")
     return settings
 
 

@@ -200,6 +200,7 @@ class ComparisonPlan:
             len(self.studies.rounds(self.draws[contender.name])[0]),
             seed=derive(self.seed, f"draws/{contender.name}", study),
             with_start=not self.is_ranked,
+            with_user_settings=study == 0,
             space=self.space_of(contender),
         )
 

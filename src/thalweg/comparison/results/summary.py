@@ -12,7 +12,7 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
-from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId
 from thalweg.comparison.results.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
@@ -126,6 +126,7 @@ class Summary:
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
+        yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
         value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
             training has ended.
@@ -157,6 +158,7 @@ class Summary:
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
     worse_by_text: str = "–"
+    yours: Estimate | None = None
     value_stage: str = "race"
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
@@ -205,6 +207,7 @@ def summarize(
         value=_estimate_over_seeds(measured, plan),
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
+        yours=_estimate_of_user_settings(len(contender.user_settings), by_stage, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
         rank=_estimate(list(studies.values()), plan) if studies else None,
         studies=len(studies),
@@ -247,6 +250,22 @@ def _chosen_trials(
         ]
         for stage in VALUE_STAGES
     }
+
+
+def _estimate_of_user_settings(
+    count: int, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of the best of the user's settings; None if none was measured."""
+    first = USER_TRIAL
+    step = -1
+    if isinstance(plan.design, Design):  # among the draws of the first study
+        first, step = (0 if plan.design.ranking else 1), 1
+    estimates = [
+        _estimate_of_start({**by_stage, "": []}, "", SettingId(0, first + step * number), plan)
+        for number in range(count)
+    ]
+    measured = [estimate for estimate in estimates if estimate is not None]
+    return min(measured, key=lambda estimate: plan.scale.cost(estimate.mean), default=None)
 
 
 def _estimate_of_start(

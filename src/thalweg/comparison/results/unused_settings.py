@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.errors import TaskError
 
-MIN_VALUES, MANY_VALUES = 3, 8  # different values of a setting that were tried
+MIN_VALUES, MANY_VALUES = 3, 6  # different values of a setting that must be tried to be certain
 _LR = "lr"
 
 Values = Mapping[str, Sequence[float]]  # of a setting in each group, by moment
@@ -37,20 +37,26 @@ class UnusedSetting:
     high: float
     line: str
 
+    @property
+    def is_lr(self) -> bool:
+        """True if it is a learning rate."""
+        return _is_lr(self.setting)
 
-def find_unused(trials: Sequence[TrialRecord]) -> list[UnusedSetting]:
+
+def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list[UnusedSetting]:
     """Return the settings that a training function replaces.
 
     Args:
         trials: Trials of searches.
+        certain: True to leave out settings that it may only limit, as ``min(lr, 0.01)`` does.
     """
     found: dict[tuple[str, str], UnusedSetting] = {}
     names = list(dict.fromkeys(trial.contender for trial in trials))
     for setting in dict.fromkeys(name for trial in trials for name in trial.settings):
         # All contenders together show it sooner; but one of them may treat a setting in its own way.
         concerned = [trial for trial in trials if setting in trial.settings]
-        together = _unused(setting, concerned)
-        each = [_unused(setting, [trial for trial in concerned if trial.contender == name]) for name in names]
+        together = _unused(setting, concerned, certain)
+        each = [_unused(setting, [trial for trial in concerned if trial.contender == name], certain) for name in names]
         for unused in [together] if together else [part for part in each if part]:
             same = found.get((setting, unused.line))
             found[setting, unused.line] = unused if same is None else _joined(same, unused)
@@ -65,8 +71,8 @@ def refuse_unused_lr(name: str, trials: Sequence[TrialRecord]) -> None:
         trials: Trials of searches, of all contenders.
     """
     searching = {trial.contender for trial in trials if any(_is_lr(setting) for setting in trial.settings)}
-    for unused in find_unused(trials):
-        if _is_lr(unused.setting) and set(unused.contenders) == searching:
+    for unused in find_unused(trials, certain=True):
+        if unused.is_lr and set(unused.contenders) == searching:
             where = f": {unused.line} sets it" if unused.line else ""
             raise TaskError(
                 f"{name}: the function must use the learning rate of the optimizer that it gets, but {unused.count} "
@@ -92,19 +98,21 @@ def _joined(first: UnusedSetting, second: UnusedSetting) -> UnusedSetting:
     )
 
 
-def _unused(setting: str, trials: Sequence[TrialRecord]) -> UnusedSetting | None:
+def _unused(setting: str, trials: Sequence[TrialRecord], certain: bool) -> UnusedSetting | None:
     """Return the setting if these trials, which tried several values of it, all used the same ones."""
     observed = [_observed(setting, trial) for trial in trials]
     shown = [(trial, *found) for trial, found in zip(trials, observed, strict=True) if found is not None]
     tried = {trial.settings[setting] for trial, _, _ in shown}
-    if len(tried) < MIN_VALUES or len(shown) < len([trial for trial in trials if trial.result.optimizers]):
+    if len(tried) < (MIN_VALUES if certain else 2) or len(shown) < len(
+        [trial for trial in trials if trial.result.optimizers]
+    ):
         return None
     _, first, lines = max(shown, key=lambda entry: len(entry[1]))
     if not all(_agree(values, first) for _, values, _ in shown):
         return None
     # A limit, such as min(lr, 0.01), also gives the same values: to all trials that lie on one side of it.
     peak = max(value for values in first.values() for value in values)
-    if len(tried) < MANY_VALUES and not min(tried) < peak < max(tried):
+    if certain and len(tried) < MANY_VALUES and not min(tried) < peak < max(tried):
         return None
     contenders = list(dict.fromkeys(trial.contender for trial, _, _ in shown))
     return UnusedSetting(setting, contenders, len(shown), min(tried), max(tried), lines)

@@ -7,7 +7,7 @@ a contender gets is never fixed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ import numpy as np
 from scipy.special import ndtr
 
 from thalweg.comparison.contenders.contender import Settings
-from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace
+from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace, is_rate
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol.trial import RECOMMENDED, START
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
 OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
@@ -96,10 +96,17 @@ def propose_trials(spaces: Sequence[SearchSpace], tried: Sequence[Tried], count:
 
 
 def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[_Candidate]:
-    """The starting points that were not tried, those that were measured on many tasks first."""
-    tried_names = {trial.contender for trial in tried}
+    """The starting points that were not tried: the user's first, then those that were measured on many tasks."""
+    known = {(trial.contender, trial.trial) for trial in tried}
+    of_user = [
+        _Candidate(space, settings, trial)
+        for space in spaces
+        for trial, settings in space.starts.items()
+        if trial <= USER_TRIAL and (space.contender, trial) not in known
+    ]
+    tried_names = {trial.contender for trial in tried if trial.trial > USER_TRIAL}
     new = [space for space in spaces if space.contender not in tried_names]
-    return [
+    return of_user + [
         _Candidate(space, dict(space.anchor), _start_number(space))
         for space in sorted(new, key=lambda space: RECOMMENDED.trial not in space.starts)
     ]
@@ -147,32 +154,42 @@ def _modelled(
     frame = _Frame(spaces)
     points = frame.points([(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in best])
     scores = compressed([score for score, _, _, _ in scored])
-    candidates = _candidates(spaces, tried, best, np.random.default_rng(seed))
+    blocks = _blocks(spaces, tried, best, np.random.default_rng(seed))
     running = [
-        _Candidate(by_name[trial.contender], by_name[trial.contender].complete(trial.settings))
-        for trial in tried
-        if trial.score is None
+        (trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried if trial.score is None
     ]
-    waiting = [*running, *picked]
-    pool = frame.points([(place.space.contender, place.settings) for place in [*candidates, *waiting]])
-    mean, covariance = Surrogate(points, scores, frame.orders).predict(pool)
-    chosen = _greatest(mean, covariance, len(candidates), float(min(scores)), count)
-    return [candidates[k] for k in chosen]
-
-
-def _greatest(mean: np.ndarray, covariance: np.ndarray, num_candidates: int, best: float, count: int) -> list[int]:
-    """Choose by expected improvement. A point that is chosen, or waits, counts as trained with its expected score."""
-    for waiting in range(num_candidates, len(mean)):
-        covariance = _given(covariance, waiting)
-    chosen: list[int] = []
-    for _ in range(min(count, num_candidates)):
-        deviation = np.sqrt(np.maximum(np.diag(covariance)[:num_candidates], 1e-12))
-        gain = (best - mean[:num_candidates]) / deviation
-        improvement = deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
-        improvement[chosen] = -1.0
-        chosen.append(int(improvement.argmax()))
-        covariance = _given(covariance, chosen[-1])
+    waiting = frame.points([*running, *((place.space.contender, place.settings) for place in picked)])
+    pool = frame.points_of(blocks)
+    mean, covariance = Surrogate(points, scores, frame.orders).predict(pool.joined(waiting))
+    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
+    seen |= {_key(place.space.contender, place.settings) for place in picked}
+    rows = [(block, row) for block in blocks for row in range(len(block))]
+    chosen: list[_Candidate] = []
+    for block, row in _greatest(mean, covariance, rows, float(min(scores))):
+        candidate = block.candidate(row)
+        key = _key(candidate.space.contender, candidate.settings)
+        if key not in seen:
+            seen.add(key)
+            chosen.append(candidate)
+        if len(chosen) == count:
+            break
     return chosen
+
+
+def _greatest(mean: np.ndarray, covariance: np.ndarray, rows: Sequence["Row"], best: float) -> Iterator["Row"]:
+    """Yield rows by expected improvement. One that was yielded, or waits, counts as trained with its expected score."""
+    count = len(rows)
+    for waiting in range(count, len(mean)):
+        covariance = _given(covariance, waiting)
+    left = np.ones(count, dtype=bool)
+    while left.any():
+        deviation = np.sqrt(np.maximum(np.diag(covariance)[:count], 1e-12))
+        gain = (best - mean[:count]) / deviation
+        improvement = deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
+        winner = int(np.where(left, improvement, -1.0).argmax())
+        left[winner] = False
+        yield rows[winner]
+        covariance = _given(covariance, winner)
 
 
 def _given(covariance: np.ndarray, point: int) -> np.ndarray:
@@ -202,7 +219,7 @@ class _Frame:
         self._spaces = {space.contender: (number, space) for number, space in enumerate(spaces)}
         orders: dict[str, int] = {}
         for space in spaces:
-            orders |= {_column(name, order): order for name, order in space.orders.items()}
+            orders |= {space.column(name): 1 if is_rate(name) else order for name, order in space.orders.items()}
         self._columns = {column: place for place, column in enumerate(orders)}
         self.orders = list(orders.values())
 
@@ -213,82 +230,104 @@ class _Frame:
         for row, (name, values) in enumerate(settings):
             numbers[row], space = self._spaces[name]
             for setting, place in space.coordinates(values).items():
-                places[row, self._columns[_column(setting, space.orders[setting])]] = place
+                places[row, self._columns[space.column(setting)]] = place
         return Points(places, numbers)
 
+    def points_of(self, blocks: Sequence["_Block"]) -> Points:
+        """Return the points of all rows of these blocks."""
+        parts = []
+        for block in blocks:
+            start = self.points([(block.space.contender, block.center)])
+            places = np.repeat(start.places, len(block), axis=0)
+            for column, name in enumerate(block.names):
+                place = self._columns[block.space.column(name)]
+                moved = block.space.coordinate(name, block.positions[:, column])
+                places[:, place] = np.where(block.moving[:, column], moved, places[:, place])
+            parts.append(Points(places, np.repeat(start.contenders, len(block))))
+        return Points(np.vstack([part.places for part in parts]), np.concatenate([part.contenders for part in parts]))
 
-def _column(setting: str, order: int) -> str:
-    """The first momentum is one column, by whatever name; the learning rate is another."""
-    return {1: "lr", 2: "first momentum"}.get(order, setting) if setting != "lr" else "lr"
+
+@dataclass(frozen=True)
+class _Block:
+    """Candidates of one contender around a center.
+
+    Attributes:
+        space: The search space of the contender.
+        center: The settings from which all of them start.
+        names: The settings that move.
+        positions: Their positions, ``(candidates, names)``.
+        moving: True where a setting leaves the center, ``(candidates, names)``.
+        trial: The trial of the center, for a block of one that does not move.
+    """
+
+    space: SearchSpace
+    center: Settings
+    names: Sequence[str]
+    positions: np.ndarray
+    moving: np.ndarray
+    trial: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def candidate(self, row: int) -> _Candidate:
+        """Return a candidate with its settings."""
+        moved = {
+            name: float(place)
+            for name, place, moving in zip(self.names, self.positions[row], self.moving[row], strict=True)
+            if moving
+        }
+        return _Candidate(self.space, {**self.center, **self.space.values_at(moved)}, self.trial)
 
 
-def _candidates(
+Row = tuple[_Block, int]
+
+
+def _blocks(
     spaces: Sequence[SearchSpace], tried: Sequence[Tried], best: Sequence[Tried], generator: np.random.Generator
-) -> list[_Candidate]:
-    """Settings that were not tried: starting points, rows of learning rates, random ones, and steps from the best."""
+) -> list[_Block]:
+    """Candidates: starting points, rows of learning rates, random settings, and steps from the best settings."""
     counts = {space.contender: sum(trial.contender == space.contender for trial in tried) for space in spaces}
     by_name = {space.contender: space for space in spaces}
-    candidates: list[_Candidate] = []
+    blocks: list[_Block] = []
     for space in spaces:
-        order = _opened(counts[space.contender])
-        candidates += [_Candidate(space, dict(start), trial) for trial, start in space.starts.items()]
+        none = np.zeros((1, 0))
+        blocks += [_Block(space, dict(start), (), none, none, trial) for trial, start in space.starts.items()]
         own = next((trial for trial in best if trial.contender == space.contender), None)
         center = space.anchor if own is None else space.complete(own.settings)
-        candidates += _rates(space, center, generator) + _random(space, order, generator)
+        for rate in space.rates:  # a row of learning rates over the whole range
+            positions = (np.arange(RATES)[:, None] + generator.random((RATES, 1))) / RATES
+            blocks.append(_Block(space, center, (rate,), positions, np.ones((RATES, 1), dtype=bool)))
+        names = _varied(space, counts[space.contender])
+        everywhere = generator.random((RANDOM, len(names)))
+        blocks.append(_Block(space, dict(space.anchor), names, everywhere, np.ones(everywhere.shape, dtype=bool)))
     for number, trial in enumerate(best[:LOCAL_CENTERS]):
         space = by_name[trial.contender]
-        order = _opened(counts[space.contender])
-        candidates += _steps(space, space.complete(trial.settings), order, generator, LOCAL_STEPS // (1 + number // 2))
-    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
-    unique: dict[tuple[str, tuple[float, ...]], _Candidate] = {}
-    for candidate in candidates:
-        unique.setdefault(_key(candidate.space.contender, candidate.settings), candidate)
-    return [candidate for key, candidate in unique.items() if key not in seen]
+        names = _varied(space, counts[space.contender])
+        if names:
+            center = space.complete(trial.settings)
+            blocks.append(_steps(space, center, names, generator, LOCAL_STEPS // (1 + number // 2)))
+    return blocks
 
 
 def _key(contender: str, settings: Settings) -> tuple[str, tuple[float, ...]]:
     return contender, tuple(settings[name] for name in sorted(settings))
 
 
-def _opened(count: int) -> int:
-    """The order up to which settings vary after so many trainings of a contender."""
-    return max(order for order, needed in OPENED_AFTER.items() if count >= needed)
-
-
-def _rates(space: SearchSpace, center: Settings, generator: np.random.Generator) -> list[_Candidate]:
-    """A row of learning rates over the range, with all other settings as they are at the center."""
-    if "lr" not in space.ranges:
-        return []
-    positions = (np.arange(RATES) + generator.random(RATES)) / RATES
-    return [_moved(space, center, {"lr": float(position)}) for position in positions]
-
-
-def _random(space: SearchSpace, order: int, generator: np.random.Generator) -> list[_Candidate]:
-    """Random settings up to an order; those of a higher order stay at the starting point."""
-    names = [name for name in space.ranges if space.orders[name] <= order]
-    rows = generator.random((RANDOM, len(names)))
-    return [_moved(space, space.anchor, dict(zip(names, map(float, row), strict=True))) for row in rows]
+def _varied(space: SearchSpace, count: int) -> list[str]:
+    """The settings that vary after so many trainings of a contender."""
+    opened = max(order for order, needed in OPENED_AFTER.items() if count >= needed)
+    return [name for name in space.ranges if space.orders[name] <= opened]
 
 
 def _steps(
-    space: SearchSpace, center: Settings, order: int, generator: np.random.Generator, count: int
-) -> list[_Candidate]:
-    """Steps from a setting, of several sizes; each moves about half of the settings."""
-    names = [name for name in space.ranges if space.orders[name] <= order]
+    space: SearchSpace, center: Settings, names: Sequence[str], generator: np.random.Generator, count: int
+) -> _Block:
+    """Steps of several sizes from a setting; each moves about half of the settings, and one at least."""
     positions = space.position(center)
-    candidates = []
-    for k in range(count if names else 0):
-        moves = generator.random(len(names)) < 0.5
-        moves[int(generator.integers(len(names)))] = True
-        steps = generator.normal(scale=STEP_SIZES[k % len(STEP_SIZES)], size=len(names))
-        moved = {
-            name: min(max(positions[name] + float(step), 0.0), 1.0)
-            for name, step, moving in zip(names, steps, moves, strict=True)
-            if moving
-        }
-        candidates.append(_moved(space, center, moved))
-    return candidates
-
-
-def _moved(space: SearchSpace, center: Settings, positions: Mapping[str, float]) -> _Candidate:
-    return _Candidate(space, {**center, **space.values_at(positions)})
+    start = np.array([positions[name] for name in names])
+    sizes = np.resize(STEP_SIZES, count)[:, None]
+    moving = generator.random((count, len(names))) < 0.5
+    moving[np.arange(count), generator.integers(len(names), size=count)] = True
+    moved = np.clip(start + sizes * generator.standard_normal((count, len(names))), 0.0, 1.0)
+    return _Block(space, center, names, moved, moving)

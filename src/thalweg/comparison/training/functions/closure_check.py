@@ -1,4 +1,4 @@
-"""Check of closures: does a loop of the user's pass one, as ``optimizer.step(closure)``, to contenders that need it?"""
+"""Check, before any training, that a loop of the user's passes a closure to contenders that need it."""
 
 import contextlib
 from typing import Any
