@@ -23,7 +23,7 @@ from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.training import timing, worker_pool
-from thalweg.comparison.training.group_means import measure_in_groups
+from thalweg.comparison.training.computation.group_means import measure_in_groups
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
 from thalweg.comparison.training.worker_pool import Job, WorkerPool

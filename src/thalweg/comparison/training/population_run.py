@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.training.batches import StackedBatches
-from thalweg.comparison.training.group_means import GroupMeans, groups_of_sizes, measure_in_groups
+from thalweg.comparison.training.computation.batches import StackedBatches
+from thalweg.comparison.training.computation.group_means import GroupMeans, groups_of_sizes, measure_in_groups
+from thalweg.comparison.training.computation.step_gradients import checked_loss
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.step_gradients import checked_loss
 from thalweg.engine import population
 from thalweg.engine.core import devices
 from thalweg.engine.graphs import GraphCache, capture_for

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.external import set_training_mode
-from thalweg.comparison.training.batches import reseed_loaders
-from thalweg.comparison.training.group_means import GroupMeans, measure_in_groups
-from thalweg.comparison.training.line_search_steps import LineSearchSteps
-from thalweg.comparison.training.step_gradients import StepGradients, checked_loss, micro_batches
+from thalweg.comparison.training.computation.batches import reseed_loaders
+from thalweg.comparison.training.computation.group_means import GroupMeans, measure_in_groups
+from thalweg.comparison.training.computation.line_search_steps import LineSearchSteps
+from thalweg.comparison.training.computation.step_gradients import StepGradients, checked_loss, micro_batches
 from thalweg.engine.core import devices
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Batch, Task

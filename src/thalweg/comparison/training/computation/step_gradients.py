@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from thalweg.comparison.training.batches import batches
+from thalweg.comparison.training.computation.batches import batches
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Batch, Task
