@@ -41,6 +41,7 @@ class FlatModel:
         ends = list(accumulate(param.numel() for param in self.params))
         self._spans = list(zip([0, *ends[:-1]], ends, strict=True))
         self._padding = self.params[0].new_zeros(-ends[-1] % _ALIGNMENT)
+        self._kinds = [(param.shape, param.dtype, param.device) for param in self.params]
         self._size = ends[-1] + len(self._padding)
         self._value = self.params[0].new_zeros(self._size)
         self._pieces = self._split(self._value)
@@ -84,11 +85,11 @@ class FlatModel:
             The vector; None if a gradient is not plain memory of the shape, dtype and device of its parameter.
         """
         grads = [param.grad for param in params]
-        for grad, own in zip(grads, self.params, strict=True):
+        for grad, kind in zip(grads, self._kinds, strict=True):
             if grad is not None and (
                 type(grad) not in PLAIN_TENSOR_TYPES
                 or grad.layout != torch.strided
-                or (grad.shape, grad.dtype, grad.device) != (own.shape, own.dtype, own.device)
+                or (grad.shape, grad.dtype, grad.device) != kind
                 or grad.is_neg()
             ):
                 return None
@@ -152,34 +153,33 @@ class FlatModel:
 
 
 class _Stack:
-    """A stack of vectors, and the vectors that were replaced.
+    """A stack of vectors that notes which of them were replaced.
 
     Attributes:
         vectors: The vectors, one by one.
-        replacements: Number of replacements so far, and after which each vector was replaced last.
+        noted: Sets of indices, to which those of replaced vectors are added.
     """
 
     def __init__(self, stack: Tensor) -> None:
         self._stack = stack
         self.vectors = stack.unbind()
+        self.noted: list[set[int]] = []
         self._version = _version(stack)
-        self.num_changes = 1
-        self.changed = [1] * len(self.vectors)
 
     def replace(self, index: int, vector: Tensor) -> None:
         """Write a vector over another one."""
         self.follow()
-        self.num_changes += 1
-        self.changed[index] = self.num_changes
-        self._stack[index].copy_(vector)
+        self.vectors[index].copy_(vector)
         self._version = _version(self._stack)
+        for indices in self.noted:
+            indices.add(index)
 
     def follow(self) -> None:
-        """Count all vectors as replaced if other code has written to the stack."""
+        """Note all vectors as replaced if other code has written to the stack."""
         if (version := _version(self._stack)) != self._version:
             self._version = version
-            self.num_changes += 1
-            self.changed = [self.num_changes] * len(self.vectors)
+            for indices in self.noted:
+                indices.update(range(len(self.vectors)))
 
 
 class _PairProducts:
@@ -193,15 +193,17 @@ class _PairProducts:
         self._first, self._second = first, second
         size = len(first.vectors)
         double = torch.float32 if first.vectors[0].device.type == "mps" else torch.float64
-        self._products = first.vectors[0].new_zeros(size, size, dtype=double)
-        self._done = [(0, 0)] * size  # the changes of both vectors of an index that the products with them know
+        self._transposed = first.vectors[0].new_zeros(size, size, dtype=double)
+        self._columns = self._transposed.unbind()
+        self._stale = set(range(size))
+        first.noted.append(self._stale)
+        second.noted.append(self._stale)
 
     def up_to(self, count: int, oldest: int) -> Tensor:
         """Return the products of the first `count` vectors of each stack; of each with younger ones, and itself."""
         self._first.follow()
         self._second.follow()
-        changes = [*zip(self._first.changed[:count], self._second.changed[:count], strict=True)]
-        stale = [index for index in range(count) if changes[index] != self._done[index]]
+        stale = [index for index in self._stale if index < count]
         for index in stale:
             # The only stale vector is the youngest. If there are more, the products with younger ones are left out.
             age = (index - oldest) % count
@@ -209,9 +211,9 @@ class _PairProducts:
             vector = self._second.vectors[index]
             for start, end in spans:
                 products = [torch.dot(other, vector) for other in self._first.vectors[start:end]]
-                self._products[start:end, index] = torch.stack(products)
-            self._done[index] = changes[index]
-        return self._products[:count, :count]
+                self._columns[index].narrow(0, start, end - start).copy_(torch.stack(products))
+        self._stale.difference_update(stale)
+        return self._transposed.narrow(0, 0, count).narrow(1, 0, count).t()
 
 
 def _around(start: int, length: int, size: int) -> list[tuple[int, int]]:

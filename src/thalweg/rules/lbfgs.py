@@ -81,7 +81,7 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
             norm = yield Sum(grad.abs(), over="model")
             return norm.clamp(min=1).reciprocal() * grad, state
         num_pairs = int(state.num_pairs)
-        if (yield Products(s[None], y)) > _MIN_CURVATURE:
+        if (yield Sum(s * y, over="model")) > _MIN_CURVATURE:
             newest = num_pairs % self.history_size
             new_s, new_y = (yield Replace(state.s, newest, s)), (yield Replace(state.y, newest, y))
             state = state._replace(s=new_s, y=new_y, num_pairs=state.num_pairs + 1)
@@ -90,38 +90,43 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
             return grad, state
         return (yield from self._newton_direction(grad, state, num_pairs)), state
 
+    # Methods in place of indices in brackets, which take several times as long.
+
     def _newton_direction(self, grad: Tensor, state: Any, num_pairs: int) -> RequestGenerator:
         """Return the product of the approximate inverse Hessian and the gradient."""
         kept = min(num_pairs, self.history_size)
         oldest = num_pairs % kept
-        s, y = state.s[:kept], state.y[:kept]
+        s, y = state.s.narrow(0, 0, kept), state.y.narrow(0, 0, kept)
         products = _rolled((yield Products(s, y, oldest=oldest)), -oldest)  # R; what is below the diagonal is not read
         weights = _rolled((yield Products(s, grad)), -oldest)
         curvatures = products.diagonal()
-        newest = y[oldest - 1]
-        scale = curvatures[-1] / (yield Products(newest[None], newest))[0]
+        newest = y.select(0, oldest - 1)
+        scale = curvatures.select(0, -1) / (yield Sum(newest * newest, over="model"))
         # Pairs may have too little curvature for the parameters of this step, which are others if some have joined or
         # left; and those of old checkpoints may be zero. Such pairs have no weight.
-        curved = curvatures > _MIN_CURVATURE
-        is_curved = bool(curved.all())
+        is_curved = float(curvatures.min()) > _MIN_CURVATURE
         if not is_curved:
+            curved = curvatures > _MIN_CURVATURE
             scale = torch.where(curved[-1], scale, 1.0)
             products = torch.where(curved & curved[:, None], products, 0.0) + torch.diag((~curved).to(products.dtype))
             weights, curvatures = torch.where(curved, weights, 0.0), torch.where(curved, curvatures, 0.0)
-        alpha = torch.linalg.solve_triangular(products, weights[:, None], upper=True)[:, 0]
+        alpha = torch.linalg.solve_triangular(products, weights.unsqueeze(1), upper=True).squeeze(1)
         q = _plus_combined(grad, -_rolled(alpha, oldest), y)
         beta = scale * _rolled((yield Products(y, q)), -oldest)
         weights = curvatures * alpha - (beta if is_curved else torch.where(curved, beta, 0.0))
-        weights = torch.linalg.solve_triangular(products.t(), weights[:, None], upper=False)[:, 0]
+        weights = torch.linalg.solve_triangular(products.t(), weights.unsqueeze(1), upper=False).squeeze(1)
         return scale.to(grad.dtype) * _plus_combined(q, _rolled(weights / scale, oldest), s)
 
 
 def _rolled(values: Tensor, shift: int) -> Tensor:
     """Return values in another order: all dimensions are rolled by a number of places."""
-    return values.roll((shift,) * values.dim(), tuple(range(values.dim()))) if shift else values
+    if not shift:
+        return values
+    return values.roll((shift, shift), (0, 1)) if values.dim() == 2 else values.roll(shift, 0)
 
 
 def _plus_combined(tensor: Tensor, weights: Tensor, stack: Tensor) -> Tensor:
     """Return a tensor plus the sum of the tensors of a stack, each times its weight."""
-    flat = torch.addmv(tensor.flatten(), stack.flatten(1).t(), weights.to(stack.dtype))
-    return flat.view(tensor.shape)
+    if tensor.dim() != 1:
+        return _plus_combined(tensor.flatten(), weights, stack.flatten(1)).view(tensor.shape)
+    return torch.addmv(tensor, stack.t(), weights.to(stack.dtype))
