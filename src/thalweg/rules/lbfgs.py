@@ -81,7 +81,7 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
             norm = yield Sum(grad.abs(), over="model")
             return norm.clamp(min=1).reciprocal() * grad, state
         num_pairs = int(state.num_pairs)
-        if (yield Sum(s * y, over="model")) > _MIN_CURVATURE:
+        if (yield Products(s.unsqueeze(0), y)) > _MIN_CURVATURE:
             newest = num_pairs % self.history_size
             new_s, new_y = (yield Replace(state.s, newest, s)), (yield Replace(state.y, newest, y))
             state = state._replace(s=new_s, y=new_y, num_pairs=state.num_pairs + 1)
@@ -101,7 +101,7 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
         weights = _rolled((yield Products(s, grad)), -oldest)
         curvatures = products.diagonal()
         newest = y.select(0, oldest - 1)
-        scale = curvatures.select(0, -1) / (yield Sum(newest * newest, over="model"))
+        scale = curvatures.select(0, -1) / (yield Products(newest.unsqueeze(0), newest)).squeeze(0)
         # Pairs may have too little curvature for the parameters of this step, which are others if some have joined or
         # left; and those of old checkpoints may be zero. Such pairs have no weight.
         is_curved = float(curvatures.min()) > _MIN_CURVATURE
