@@ -130,12 +130,12 @@ class FlatModel:
         return request.stack
 
     def _inner_products(self, request: Products) -> Tensor:
-        if request.oldest is None:
+        if request.num_pairs is None:
             return loop.inner_products(request)
         addresses = request.stack.data_ptr(), request.tensor.data_ptr()
         if addresses not in self._products:
             self._products[addresses] = _PairProducts(*(self._stacks[address] for address in addresses))
-        return self._products[addresses].up_to(len(request.stack), request.oldest)
+        return self._products[addresses].of(len(request.stack), request.num_pairs)
 
     def product(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
         """Return the inner product of two vectors."""
@@ -156,12 +156,13 @@ class _Stack:
     """A stack of vectors that notes which of them were replaced.
 
     Attributes:
-        vectors: The vectors, one by one.
+        stack: The stack.
+        vectors: Its vectors, one by one.
         noted: Sets of indices, to which those of replaced vectors are added.
     """
 
     def __init__(self, stack: Tensor) -> None:
-        self._stack = stack
+        self.stack = stack
         self.vectors = stack.unbind()
         self.noted: list[set[int]] = []
         self._version = _version(stack)
@@ -170,13 +171,13 @@ class _Stack:
         """Write a vector over another one."""
         self.follow()
         self.vectors[index].copy_(vector)
-        self._version = _version(self._stack)
+        self._version = _version(self.stack)
         for indices in self.noted:
             indices.add(index)
 
     def follow(self) -> None:
         """Note all vectors as replaced if other code has written to the stack."""
-        if (version := _version(self._stack)) != self._version:
+        if (version := _version(self.stack)) != self._version:
             self._version = version
             for indices in self.noted:
                 indices.update(range(len(self.vectors)))
@@ -185,8 +186,8 @@ class _Stack:
 class _PairProducts:
     """The inner products of two histories, computed again only for vectors that were replaced.
 
-    Each product is computed by itself. So it has the same bits whether it was kept, or computed after a checkpoint was
-    loaded.
+    Those of a pair are computed by the same call whether the pair is new, or a checkpoint was loaded. So they have the
+    same bits.
     """
 
     def __init__(self, first: _Stack, second: _Stack) -> None:
@@ -199,32 +200,22 @@ class _PairProducts:
         first.noted.append(self._stale)
         second.noted.append(self._stale)
 
-    def up_to(self, count: int, oldest: int) -> Tensor:
-        """Return the products of the first `count` vectors of each stack; of each with younger ones, and itself."""
+    def of(self, kept: int, num_pairs: int) -> Tensor:
+        """Return the products of each kept vector of the first history with those of the second that are not older.
+
+        Args:
+            kept: The number of pairs that are kept.
+            num_pairs: The number of pairs so far.
+        """
         self._first.follow()
         self._second.follow()
-        stale = [index for index in self._stale if index < count]
-        for index in stale:
-            # The only stale vector is the youngest. If there are more, the products with younger ones are left out.
-            age = (index - oldest) % count
-            spans = [(0, count)] if len(stale) == 1 else _around(oldest, age + 1, count)
-            vector = self._second.vectors[index]
-            for start, end in spans:
-                products = [torch.dot(other, vector) for other in self._first.vectors[start:end]]
-                self._columns[index].narrow(0, start, end - start).copy_(torch.stack(products))
-        self._stale.difference_update(stale)
-        return self._transposed.narrow(0, 0, count).narrow(1, 0, count).t()
-
-
-def _around(start: int, length: int, size: int) -> list[tuple[int, int]]:
-    """Return the spans of so many places from a start on, around the end.
-
-    Example:
-        >>> _around(2, 3, 4)
-        [(2, 4), (0, 1)]
-    """
-    end = start + length
-    return [(start, end)] if end <= size else [(start, size), (0, end - size)]
+        for index in [index for index in self._stale if index < kept]:
+            number = num_pairs - 1 - (num_pairs - 1 - index) % kept  # of the pair at this index
+            count = min(number + 1, len(self._columns))  # pairs that there were with it
+            products = torch.mv(self._first.stack.narrow(0, 0, count), self._second.vectors[index])
+            self._columns[index].narrow(0, 0, count).copy_(products)
+            self._stale.discard(index)
+        return self._transposed.narrow(0, 0, kept).narrow(1, 0, kept).t()
 
 
 def unsupported_reason(items: Sequence[TensorStep]) -> str | None:

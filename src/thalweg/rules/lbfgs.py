@@ -97,7 +97,9 @@ class LBFGS(Rule, scope="model", needs="closure", supports_vmap=False, supports_
         kept = min(num_pairs, self.history_size)
         oldest = num_pairs % kept
         s, y = state.s.narrow(0, 0, kept), state.y.narrow(0, 0, kept)
-        products = _rolled((yield Products(s, y, oldest=oldest)), -oldest)  # R; what is below the diagonal is not read
+        products = _rolled(
+            (yield Products(s, y, num_pairs=num_pairs)), -oldest
+        )  # R; what is below the diagonal is not read
         weights = _rolled((yield Products(s, grad)), -oldest)
         curvatures = products.diagonal()
         newest = y.select(0, oldest - 1)

@@ -127,7 +127,7 @@ class Products:
         stack: The stack, of shape ``(k, *shape)``.
         tensor: A tensor of shape ``shape``, or a stack of shape ``(m, *shape)``. The result has the shape ``(k,)`` or
             ``(k, m)``.
-        oldest: If both stacks are histories, the index of their oldest tensor; younger ones follow it, around the end.
+        num_pairs: If both stacks are histories, the number of pairs so far. Pair number n, from 0, is at index n mod k.
             The products of a tensor of `stack` with an older one of `tensor` are not needed, and may be any number.
         over: ``"model"``: the tensors of the step that request it count as one vector.
         part: The members of composites that the products are limited to, from the outermost; empty for all tensors.
@@ -143,7 +143,7 @@ class Products:
 
     stack: Tensor
     tensor: Tensor
-    oldest: int | None = None
+    num_pairs: int | None = None
     over: Literal["model"] = "model"
     part: tuple[str, ...] = ()
 
