@@ -80,8 +80,9 @@ def compare(
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
         schedule: The learning rate schedule of each training: ``"linear"`` (the default) or ``"cosine"``, each also
-            with ``"warm-up-"`` before it, ``"constant"`` or ``"none"``. A training function has its own, unless it
-            takes this one: ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
+            with ``"warm-up-"`` before it, ``"onecycle"``, ``"step:0.3:0.1"``, ``"constant"`` or ``"none"``. A training
+            function has its own, unless it takes this one:
+            ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
         timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual

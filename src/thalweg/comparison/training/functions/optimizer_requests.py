@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
-from thalweg.comparison.contenders.schedule import SCHEDULES
+from thalweg.comparison.contenders.schedule import lr_factor
 from thalweg.comparison.training.functions.call_site import CallSite, line_of_user
+from thalweg.comparison.training.functions.closure_steps import accept_closures
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.functions.parameter_groups import is_groups, resolve_groups
 from thalweg.errors import SettingError, TaskError
@@ -98,13 +99,16 @@ class OptimizerRequests:
         self._watched.append(
             _WatchedOptimizer(self._contender, optimizer, own, name, site, lr_scales, isinstance(model, nn.Module))
         )
+        if isinstance(optimizer, torch.optim.Optimizer):
+            accept_closures(optimizer)
         if self._before_step is not None and isinstance(optimizer, torch.optim.Optimizer):
             optimizer.register_step_pre_hook(self._before_step)
         if not scheduler:
             return optimizer
         assert steps is not None
-        factor = SCHEDULES[self._schedule]
-        pair = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(min(step, steps), steps))
+        pair = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(self._schedule, min(step, steps), steps)
+        )
         self._watched[-1].scheduled(pair, steps)
         return optimizer, pair
 
