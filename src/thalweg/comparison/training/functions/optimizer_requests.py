@@ -20,6 +20,7 @@ from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.functions.parameter_groups import is_groups, resolve_groups
 from thalweg.errors import SettingError, TaskError
 from thalweg.optim import RuleOptimizer, keywords
+from thalweg.tasks.user_code import task_error
 
 OBSERVED_STEPS = 3  # from the first; later the groups are read at reports
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -34,6 +35,7 @@ class OptimizerRequests:
         settings: The settings of the trial.
         schedule: The learning rate schedule of optimizers that are requested with a scheduler.
         before_step: Called before each step of each optimizer. Then every name of an optimizer is accepted.
+        line: The user's line that defines the function, for messages.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class OptimizerRequests:
         *,
         schedule: str = "constant",
         before_step: Callable[..., None] | None = None,
+        line: str = "",
     ) -> None:
         self._before_step = before_step
         self._who, self._contender, self._settings = who, contender, settings
-        self._schedule = schedule
+        self._schedule, self._line = schedule, line
         self._watched: list[_WatchedOptimizer] = []
         self._reports = 0
 
@@ -143,10 +146,8 @@ class OptimizerRequests:
             TaskError: If the function made no optimizer, or never stepped a scheduler.
         """
         if not self._watched:  # it trained with an optimizer of its own
-            raise TaskError(
-                f"{self._who}: the function must call make_optimizer(model), and did not. "
-                "Train with the optimizer that it returns."
-            )
+            condition = "the function must call make_optimizer(model), and did not"
+            raise task_error(self._who, condition, "", "Train with the optimizer that it returns.", where=self._line)
         for watched in self._watched:
             if watched.scheduler is not None and watched.scheduler.last_epoch == 0:
                 raise TaskError(
