@@ -19,7 +19,8 @@ from cases.fake_accelerator import FakeAccelerator, FakeDeviceModel
 from thalweg.comparison import CONTENDERS, Progress, Store
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.execution import worker_pool
-from thalweg.comparison.execution.worker_pool import Job, WorkerPool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
