@@ -510,7 +510,9 @@ def test_a_smaller_machine_resumes_with_fewer_workers(
 ) -> None:
     interrupted(tmp_path / "store.sqlite")
     with sqlite3.connect(tmp_path / "store.sqlite") as connection:
-        connection.execute("UPDATE comparisons SET plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)")
+        connection.execute(
+            "UPDATE comparisons SET checksum = 'none', plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)"
+        )
     connection.close()
     counts: list[int] = []
     start = WorkerPool.__init__
