@@ -145,7 +145,6 @@ def compare(
     options |= {name: value for name, value in (("margin", margin), ("prefer", prefer)) if value not in (None, "best")}
     if requested != devices.AUTO:
         options["device"] = requested
-    key = key_of(workload, entrants, allowed, seed, schedule, options)
     request = Request(
         allowed,
         seed,
@@ -158,12 +157,14 @@ def compare(
         prefer=prefer,
         timeout_s=check_timeout(timeout),
     )
+    with pilot_limited(workload.name, request):
+        key = key_of(workload, entrants, allowed, seed, schedule, options)
     try:
         record = store.find(key)
         if record is None:
             with pilot_limited(workload.name, request):
                 plan = _plan(workload, entrants, request, requested, clock, watch)
-            record = _create_record(store, key, workload, entrants, plan)
+                record = _create_record(store, key, workload, entrants, plan)
         if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
             run(workload, entrants, store, record, request, clock, watch)

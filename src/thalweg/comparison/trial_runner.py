@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.failures import FailureMonitor, trials_to_keep
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.plan import ComparisonPlan
@@ -21,7 +23,6 @@ from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.worker_pool import Job, WorkerPool
 
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")

@@ -11,20 +11,13 @@ import torch
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.training import timing
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.target import REPORTS, Target
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_function, fingerprint_of_task
-from thalweg.comparison.training.timing import (
-    Measurement,
-    TimeLeft,
-    least_seconds,
-    measure_task,
-    single_thread_slowdown,
-    time_of_update,
-    unlimited,
-)
+from thalweg.comparison.training.timing import Measurement, TimeLeft, unlimited
 from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_function, run_trials
 from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
@@ -193,7 +186,7 @@ class TaskWorkload:
             return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
 
     def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
-        return least_seconds(self.task, contender, schedule, seed)
+        return timing.least_seconds(self.task, contender, schedule, seed)
 
     @property
     def selected_on(self) -> str:
@@ -261,13 +254,13 @@ class TaskWorkload:
     def measure(
         self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
     ) -> Measurement:
-        return measure_task(self.task, contender, schedule, seed, time_left)
+        return timing.measure_task(self.task, contender, schedule, seed, time_left)
 
     def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float:
-        return time_of_update(self.task, contender, seed, wait=wait)
+        return timing.time_of_update(self.task, contender, seed, wait=wait)
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
-        return single_thread_slowdown(self.task, contender, members, seed)
+        return timing.single_thread_slowdown(self.task, contender, members, seed)
 
     def train(
         self,
