@@ -19,8 +19,8 @@ from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
+from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.tasks.built_in.digits import digits
 
 BANK = Path(__file__).parent / "bank.npz"

@@ -11,7 +11,7 @@ from torch import nn
 import thalweg
 from thalweg.comparison import TaskProgress
 from thalweg.comparison.protocol.score_scale import ScoreScale
-from thalweg.comparison.suite import worse
+from thalweg.comparison.results.terms import worse
 from thalweg.errors import BudgetError, SettingError, TaskError, UnknownNameError
 
 QUICK = {"budget": "4trials", "workers": 1}

@@ -200,7 +200,7 @@ def test_a_part_that_raises_is_a_note_and_the_others_stand(tmp_path: Path, monke
     def cautions(*_: object) -> list[str]:
         return [str(1 / 0)]
 
-    monkeypatch.setattr("thalweg.comparison.comparison.cautions", cautions)
+    monkeypatch.setattr("thalweg.comparison.finished.cautions", cautions)
     told = "The cautions could not be made: ZeroDivisionError: division by zero (test_hostile_names.py:"
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 1

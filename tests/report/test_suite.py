@@ -10,7 +10,7 @@ from torch import nn
 
 import thalweg
 from tests.pages import Reader, assert_opens_cleanly, needs_browser
-from thalweg.comparison.suite import worse
+from thalweg.comparison.results.terms import worse
 from thalweg.errors import StoreError, TaskError
 from thalweg.report import render, render_suite
 

@@ -71,13 +71,44 @@ Words:
 @click.option(
     "--target",
     type=float,
-    help="A validation loss. Contenders are then compared by how soon a training reaches it.",
+    help="A validation loss or metric. Contenders are then compared by how soon a training reaches it.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["log", "linear"]),
+    help="Compare values by their ratios (log) or their differences (linear). Values of zero or below are always "
+    "compared by differences. [default: log for losses, linear for metrics and for values that are maximized]",
+)
+@click.option(
+    "--margin",
+    metavar="MARGIN",
+    help="Difference that is too small to matter: a share of the value (3%) or a difference in its unit (0.002). "
+    "[default: 3%; 0.003 for accuracies and other values between 0 and 1 that are compared by differences]",
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["best", "cheap"]),
+    default="best",
+    show_default=True,
+    help="cheap: recommend the cheapest contender within the margin, even if it is shown to be worse by less.",
+)
+@click.option(
+    "--result",
+    type=click.Choice(["last", "best"]),
+    help="Measurement of a training that counts: the last one, or the one with the best validation. "
+    "[default: that of the task, else last]",
 )
 @click.option("--control", is_flag=True, help="Enter the first contender twice. The difference shows the noise floor.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     help="Number of processes that train. [default: the fastest number, measured]",
+)
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="A training that takes longer has failed. [default: a minute and 20 times the usual duration]",
 )
 @click.option(
     "--device",
@@ -101,9 +132,14 @@ def compare(
     seed: int,
     schedule: str,
     workers: int | None,
+    timeout: float | None,
     prune: bool,
     refine: bool,
     target: float | None,
+    scale: str | None,
+    margin: str | None,
+    prefer: str,
+    result: str | None,
     control: bool,
     device: str | None,
     out: Path | None,
@@ -127,9 +163,14 @@ def compare(
         "seed": seed,
         "schedule": schedule,
         "workers": workers,
+        "timeout": timeout,
         "prune": prune,
         "refine": refine,
         "target": target,
+        "scale": scale,
+        "margin": margin,
+        "prefer": prefer,
+        "result": result,
         "control": control,
         "device": device,
     }
@@ -140,13 +181,13 @@ def compare(
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
     try:
-        result = _run(task, names, out / "store.sqlite", options)
+        finished = _run(task, names, out / "store.sqlite", options)
     except ComparisonInterrupted as interrupt:
         if interrupt.result is not None:
             _show(interrupt.result, out / "report.html", as_json=as_json)
         raise
-    _show(result, out / "report.html", as_json=as_json)
-    end_with(result.parts)
+    _show(finished, out / "report.html", as_json=as_json)
+    end_with(finished.parts)
 
 
 def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:

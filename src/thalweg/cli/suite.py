@@ -13,7 +13,7 @@ from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
     from thalweg.comparison import Suite, TaskProgress
-    from thalweg.comparison.suite import Standing
+    from thalweg.comparison.suite_result import Standing
 
 
 def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *, as_json: bool, **options: Any) -> None:
@@ -57,7 +57,7 @@ def print_suite(suite: "Suite") -> None:
     """Print the table of tasks and contenders, the means over all tasks, and the sentences of the result."""
     from thalweg.comparison.presentation.tables import Column, Table
     from thalweg.comparison.results.terms import worse
-    from thalweg.comparison.suite import CAUTION
+    from thalweg.comparison.suite_result import CAUTION
 
     console = stdout_console()
     console.print("Worse than the best contender of the task by (~: not shown to be worse)")
@@ -82,11 +82,9 @@ def print_suite(suite: "Suite") -> None:
 
 
 def _format_standing(standing: "Standing | None") -> str:
-    from thalweg.comparison.results.terms import worse
-
     if standing is None:
         return "–"
     if standing.lost == standing.seeds:
         return "lost"
-    text = "best" if standing.best else f"{'~ ' if standing.tied else ''}{worse(standing.worse_by)}"
+    text = "best" if standing.best else f"{'~ ' if standing.tied else ''}{standing.worse_by_text}"
     return f"{text} ({standing.lost}/{standing.seeds} lost)" if standing.lost else text

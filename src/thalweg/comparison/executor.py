@@ -85,7 +85,7 @@ class StudyExecutor:
             for evaluation in trial.result.evaluations:
                 if evaluation.step in losses and trial.trial < first.key.trial:
                     losses[evaluation.step].append(getattr(evaluation, split))
-        return Rungs(split, losses, self._plan.scale.maximize)
+        return Rungs(split, losses, self._plan.maximize)
 
     def _settings(self, request: TrialRequest) -> Settings:
         """The settings of a request: none at the start, the recommended ones, or those of a trial of a search."""
@@ -131,8 +131,8 @@ class StudyExecutor:
 
     def _search_trials(self, contender: str, study: int) -> list[TrialRecord]:
         """The search trials of a study so far, in their order."""
-        wanted = ("search", contender, study)
+        prefix = ("search", contender, study)
         trials = (
-            trial for key, trial in self._runner.trials.items() if (key.stage, key.contender, key.study) == wanted
+            trial for key, trial in self._runner.trials.items() if (key.stage, key.contender, key.study) == prefix
         )
         return sorted(trials, key=lambda trial: trial.trial)

@@ -19,7 +19,7 @@ from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.errors import StoreError, TaskError
 
-FIRST_CHECK = 5  # trainings that failed alike in a row, before one that had succeeded is repeated
+FIRST_CHECK = 3  # trainings that failed alike in a row, before one that had succeeded is repeated
 MIN_FOR_MAJORITY = 10  # trainings of a run, before most of them can be said to fail
 
 _LINE = re.compile(r"\(at ([^()]+:\d+)\)")

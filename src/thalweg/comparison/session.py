@@ -29,9 +29,9 @@ from thalweg.comparison.results.stored_findings import (
 )
 from thalweg.comparison.setting_source import SettingSource, has_ended
 from thalweg.comparison.training.timing import measurement_of_trainings
-from thalweg.comparison.training.worker_pool import WorkerPool
 from thalweg.comparison.training.workload import Workload
 from thalweg.comparison.trial_runner import TrialRunner
+from thalweg.comparison.worker_pool import WorkerPool
 
 RANKING_LIMIT = RANKING_SHARE + 0.1  # of a time budget: studies that take longer than predicted end here
 KNOWN_SETTINGS = 2  # of each contender, the best of its studies, that the adaptive search begins with
@@ -74,7 +74,7 @@ def run(
     hardware_before = other_hardware(store.read_trials(record.id).trials, usable)
     if hardware_before:
         notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
-    with WorkerPool(workload, num_workers, notify, usable) as pool:
+    with WorkerPool(workload, num_workers, notify, usable, request.timeout_s) as pool:
         runner = TrialRunner(contenders, store, record, watch, pool, clock)
         _Session(workload, contenders, record, request, runner).run()
         runner.monitor.check_that_one_succeeded()

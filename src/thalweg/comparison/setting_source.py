@@ -8,13 +8,13 @@ from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
 from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.planning.budget import Budget
+from thalweg.comparison.planning.clock import Speed
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import ScaleChangedError, trial_score
 from thalweg.comparison.results.stored_findings import LATER_STAGES, key_of_setting
-from thalweg.comparison.speed import Speed
 from thalweg.comparison.training.pruning import HopelessRungs, Rungs, stop_steps
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.trial_runner import Pruning, Training, TrialRunner
@@ -122,7 +122,7 @@ class SettingSource:
         return done + self._trainings_in_time()
 
     def _pruning(self) -> Pruning | None:
-        """How hopeless trainings of the search are stopped; None in later stages, and for populations and targets."""
+        """The rule that stops hopeless trainings of the search; None in later stages, for populations and targets."""
         design = self._plan.design
         is_alone = all(mode.members == 1 for mode in self._plan.execution_modes.values())
         if not (self._is_searching and is_alone and isinstance(design, SettingDesign) and design.stops):

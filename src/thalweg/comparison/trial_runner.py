@@ -21,7 +21,7 @@ from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
+from thalweg.comparison.worker_pool import Job, WorkerPool
 
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
@@ -46,7 +46,7 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class Pruning:
-    """How trainings of one call are pruned.
+    """The pruning of the trainings of one call.
 
     Attributes:
         group: Returns a key; only trainings that share it are pruned together.
@@ -221,7 +221,7 @@ class TrialRunner:
         self.trials |= {trial.key: trial for trial in trials}
         for trial in trials:
             if not self.plan.is_provisional:
-                check_direction(trial.result, maximize=self.plan.scale.maximize, who=self._record.workload.name)
+                check_direction(trial.result, maximize=self.plan.maximize, who=self._record.workload.name)
             self._note_best(trial)
 
     def scale_changed(self) -> bool:
@@ -233,7 +233,7 @@ class TrialRunner:
         value = getattr(trial.result, self.plan.selected_on)
         if trial.result.status != "ok" or not math.isfinite(value):
             return
-        if self._best is None or self.plan.scale.cost(value) < self.plan.scale.cost(self._best[0]):
+        if self._best is None or self.plan.cost_of(value) < self.plan.cost_of(self._best[0]):
             self._best = value, trial.contender
 
     def _report(self, stage: str, job: Job, share: float) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from thalweg.errors import printable
 from thalweg.tasks.data import Splits
 from thalweg.tasks.user_code import line_of
 
@@ -16,10 +17,10 @@ class Described:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return self._describe()
+        return printable(self._describe(), keep="\n")
 
     def _repr_html_(self) -> str:
-        return f"<p>{'<br>'.join(map(html.escape, self._describe().splitlines()))}</p>"
+        return f"<p>{'<br>'.join(map(html.escape, repr(self).splitlines()))}</p>"
 
 
 def describe_task(task: Any) -> str:

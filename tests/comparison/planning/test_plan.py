@@ -33,7 +33,7 @@ from thalweg.rules import Range
 
 # As version 4 of the store holds it; a change of a key makes every store unreadable. The keys of the device came later.
 DEVICE = {"device": "cuda", "device_reason": "measured: 3.0x as fast", "num_devices": 2}
-STORED = {
+STORED: dict[str, Any] = {
     "seed": 3,
     "design": {
         "draws": 12,
@@ -68,10 +68,24 @@ STORED = {
     "judged_on": "test",
 }
 
+# What such a store lacks, as it is read.
+ADDED = {
+    "device": "auto",
+    "device_reason": "",
+    "num_devices": 1,
+    "budget": None,
+    "ranking": None,
+    "provisional": False,
+    "prefer": "cheap",
+    "metric_name": "",
+    "scale": STORED["scale"] | {"maximize": False, "baseline": {}, "span": None, "tolerance": None, "planned": None},
+    "target": STORED["target"] | {"maximize": False},
+}
+
 
 def test_a_stored_plan_is_read_and_written_with_the_same_keys() -> None:
     plan = ComparisonPlan.from_json(STORED)
-    assert json.loads(json.dumps(plan.to_json())) == STORED | {"device": "auto", "device_reason": "", "num_devices": 1}
+    assert json.loads(json.dumps(plan.to_json())) == STORED | ADDED
     assert ComparisonPlan.from_json(STORED | DEVICE).to_json() == plan.to_json() | DEVICE
     assert plan.num_workers == 2
     assert plan.schedules["adam"].num_evaluations == 4
@@ -258,7 +272,7 @@ def test_ranges_are_checked_from_a_hundred_trainings_on(
 ) -> None:
     calls = []
 
-    def extend(*arguments: Any) -> dict[str, tuple[Range, int]]:
+    def extend(*arguments: Any, maximize: bool) -> dict[str, tuple[Range, int]]:
         calls.append(arguments)
         return {"adam": (Range(1e-6, 1.0, "log"), 1)}
 

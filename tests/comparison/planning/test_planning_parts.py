@@ -12,7 +12,6 @@ import torch
 from thalweg.comparison.planning import budget, seeds
 from thalweg.comparison.planning.budget import RANKED, Budget, ranked_design
 from thalweg.comparison.protocol.design import Design, InterimAnalysis
-from thalweg.comparison.protocol.score_scale import scale_for
 from thalweg.errors import BudgetError
 from thalweg.tasks import seeded
 
@@ -93,21 +92,6 @@ def test_designs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_ques
         assert math.isclose(sum(analysis.alpha for analysis in design.race), 0.05)
         assert math.isclose(sum(analysis.alpha for analysis in design.ranking), 0.05)
         assert Design.from_json(json.loads(json.dumps(design.to_json()))) == design
-
-
-def test_losses_are_compared_by_factors_and_own_metrics_as_they_are() -> None:
-    loss_scale = scale_for({"test": 2.0}, own_metric=False)
-    assert loss_scale.loss(loss_scale.score(0.5, "test")) == pytest.approx(0.5)
-    assert loss_scale.worse_by(loss_scale.score(0.55, "test"), loss_scale.score(0.5, "test")) == pytest.approx(0.1)
-    assert loss_scale.score(math.nan, "test") == loss_scale.score(1e9, "test") == loss_scale.score(2.0, "test")
-    assert math.isfinite(loss_scale.score(0.0, "test"))
-    metric_scale = scale_for({"test": 2.0}, own_metric=True)
-    assert (metric_scale.score(-1.0, "test"), metric_scale.loss(-1.0), metric_scale.margin(-2.0)) == (
-        -1.0,
-        -1.0,
-        pytest.approx(0.06),
-    )
-    assert scale_for({"train": 1.0, "test": 0.0}, own_metric=False).kind == "linear"
 
 
 def test_seeds_differ_by_purpose_and_index() -> None:

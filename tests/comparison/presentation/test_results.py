@@ -4,6 +4,7 @@ import csv
 import math
 import sys
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -70,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     comparison = thalweg.compare(
         task,
         ["sgd", "adam", NAME],
-        budget="3trials",
+        budget="18trials",
         workers=1,
         watch=watch,
         callbacks=[fail, recorder, CsvLog(log), FailAtEnd()],
@@ -128,9 +129,10 @@ def test_tensorboard_gets_losses_settings_curves_and_the_verdict(run: Run) -> No
     ]
     rates = [trial.settings["lr"] for trial in trials if "lr" in trial.settings]
     assert [call[1] for call in calls if call[0] == "sgd/settings/lr"] == rates
-    raced = next(trial for trial in trials if trial.stage == "race")
-    curve = [call[1:] for call in calls if call[0] == f"sgd/race/seed {raced.seed}"]
-    assert curve == [(evaluation.validation, evaluation.step) for evaluation in raced.result.evaluations]
+    last = next(trial for trial in reversed(trials) if len(trial.result.evaluations) > 1)
+    curve = [call[1:] for call in calls if call[0] == f"sgd/{last.stage}/seed {last.seed}"]
+    points = [(evaluation.validation, evaluation.step) for evaluation in last.result.evaluations]
+    assert curve[-len(points) :] == points
     assert calls[-1] == ("verdict", f"{run.comparison.verdict.headline} {run.comparison.verdict.text}")
 
 
@@ -169,19 +171,23 @@ def test_trainings_are_a_table_with_the_same_keys_in_each_row(run: Run, monkeypa
 
 def test_the_value_and_the_difference_come_from_the_same_seeds_and_rows_are_in_order(run: Run) -> None:
     comparison = run.comparison
-    columns = {column.heading: column.cells for column in table_of(comparison).columns}
-    raced = {summary.name: [trial.result.test for trial in summary.trials["race"]] for summary in comparison.contenders}
-    scale = comparison.plan.scale
-    means = {}
-    for name, losses in raced.items():
-        scores = [scale.unclipped_score(loss, "test") for loss in losses]
-        means[name] = scale.loss(sum(scores) / len(scores))
-    assert list(columns["value"]) == [f"{means[name]:.4g}" for name in columns["contender"]]
-    assert list(columns["contender"]) == sorted(means, key=lambda name: (-len(raced[name]), means[name]))
-    leader, *others = columns["contender"]
-    for name, cell in zip(others, columns["worse by"][1:], strict=True):
-        if len(raced[name]) == len(raced[leader]):
-            assert float(cell.removesuffix(" %")) == pytest.approx(100 * (means[name] / means[leader] - 1), abs=0.06)
+    columns = {column.heading: list(column.cells) for column in table_of(comparison).columns}
+    leader = comparison.contenders[0]
+    rows = zip(columns["contender"], columns["value"], columns["worse by"], comparison.contenders, strict=True)
+    order = []
+    for name, value, worse_by, summary in rows:
+        assert name == summary.name
+        assert {own.seed for own, _ in summary.beside_leader} == {beside.seed for _, beside in summary.beside_leader}
+        own_mean, leaders_mean = (
+            math.exp(fmean(math.log(trial.result.test) for trial in trials))
+            for trials in zip(*summary.beside_leader, strict=True)
+        )
+        assert value == f"{own_mean:.4g}"
+        share = own_mean / leaders_mean - 1
+        text = f"{1 + share:.3g}x" if share >= 9 else f"{100 * share:.1f} %"
+        assert worse_by == ("–" if summary is leader else text)
+        order.append((-len(summary.beside_leader), share))
+    assert order[1:] == sorted(order[1:])
     assert "over the same seeds" in notes_of(comparison)[0]
 
 

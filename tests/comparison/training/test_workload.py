@@ -56,7 +56,7 @@ def test_a_task_and_a_function_differ_where_the_model_is_hidden() -> None:
     assert isinstance(TASK, TaskWorkload)
     assert isinstance(FUNCTION, FunctionWorkload)
     assert (TASK.uses_workers, TASK.uses_range_search, TASK.has_own_schedule) == (True, True, False)
-    assert (FUNCTION.uses_workers, FUNCTION.uses_range_search, FUNCTION.has_own_schedule) == (False, False, True)
+    assert (FUNCTION.uses_workers, FUNCTION.uses_range_search, FUNCTION.has_own_schedule) == (True, False, True)
     assert (TASK.has_full_batch, FUNCTION.has_full_batch) == (True, False)
     assert (TASK.roles, FUNCTION.roles) == ({}, None)
     model = tasks.load("breast-cancer").make_model(0)

@@ -8,6 +8,7 @@ ranges for the others.
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -244,4 +245,8 @@ def path_of(make: Callable[..., Any]) -> str:
             f"thalweg: an optimizer must be a class or a function with a name, got {make!r:.60}. "
             "Write def mine(params, lr=...): return ..."
         )
-    return f"{make.__module__}:{name}"
+    module = make.__module__
+    parents = [module[:end] for end, mark in enumerate(module) if mark == "."]
+    # The shortest one: torch.optim.AdamW is defined in torch.optim.adamw.
+    public = (parent for parent in parents if getattr(sys.modules.get(parent), name, None) is make)
+    return f"{next(public, module)}:{name}"

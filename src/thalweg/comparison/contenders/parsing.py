@@ -3,12 +3,13 @@
 The forms of a text::
 
     adam                            a rule at its defaults
+    AdamW                           a rule by the name of its class
     adam:beta2=0.95,lr=1e-4..1e-2   a setting pinned, another searched in a range of the user's
     adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
     muon+adamw                      hidden matrices by the first, all else by the second (thalweg.optim.route)
     then(adam,sgd):switch_at=500    the first for so many steps, then the second
-    torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name
+    torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name; torch.optim.NAdam is the same
     path/to/file.py:make            a function (params, lr=...) of the user's
 """
 
@@ -20,9 +21,10 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
-from thalweg.comparison.contenders.named import CONTENDERS, summary_of
+from thalweg.comparison.contenders.named import CONTENDERS, short_name, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest
+from thalweg.optim import RuleOptimizer
 from thalweg.registry import combine_rules, name_of_rule, parse_expression, split_at
 from thalweg.rules import Range, Rule, Wrapper
 from thalweg.rules.composition.composite import CompositeRule
@@ -47,8 +49,8 @@ def parse(text: str) -> Contender:
         (0.95, 0.01)
     """
     text = text.strip()
-    base, *rest = split_at(text, ":")
-    assignments = ":".join(rest)
+    base, *rest = _parts(text)
+    text, assignments = ":".join((base, *rest)), ":".join(rest)
     if any(mark in base for mark in "(+"):
         contender = parse_expression(base, parse, _wrap, _combine)
     elif base in CONTENDERS:
@@ -62,6 +64,15 @@ def parse(text: str) -> Contender:
             "Others are written module:Class, as torch.optim:NAdam."
         )
     return _with_assignments(contender, text, assignments)
+
+
+def _parts(text: str) -> list[str]:
+    """Split a text at its colons. A class name becomes a short name, and ``package.Class`` becomes two parts."""
+    base, *rest = split_at(text, ":")
+    module, _, name = base.rpartition(".")
+    if module and name != "py" and base.replace(".", "").isidentifier() and (not rest or "=" in rest[0]):
+        return [module, name, *rest]
+    return [short_name(base), *rest]
 
 
 def _with_assignments(contender: Contender, name: str, assignments: str) -> Contender:
@@ -198,7 +209,7 @@ def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -
 
     Example:
         >>> [contender.name for contender in resolve(["sgd", torch.optim.NAdam])]
-        ['sgd', 'torch.optim.nadam:NAdam']
+        ['sgd', 'torch.optim:NAdam']
     """
     if isinstance(contenders, str):
         contenders = split_list(contenders)
@@ -218,6 +229,8 @@ def _resolve_item(item: Any) -> Contender:
         return parse(item)
     if isinstance(item, Contender):
         return item
+    if isinstance(item, type) and issubclass(item, RuleOptimizer) and "rule" in vars(item):
+        item = item.rule
     if isinstance(item, type) and issubclass(item, Rule):
         item = item()
     if isinstance(item, Rule):

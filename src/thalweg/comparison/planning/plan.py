@@ -186,6 +186,15 @@ class ComparisonPlan(Described):
             metric_name=stored.get("metric_name", ""),
         )
 
+    @property
+    def maximize(self) -> bool:
+        """True if higher measured values are better. The scores of a comparison by time to a target are times."""
+        return self.scale.maximize if self.target is None else self.target.maximize
+
+    def cost_of(self, value: float) -> float:
+        """Return a measured value with the sign by which lower is better."""
+        return -value if self.maximize else value
+
     def margin(self, leader: float) -> float:
         """Return the difference in scores that is too small to matter beside a leader with this mean score."""
         return self.scale.margin(leader, self.judged_on)

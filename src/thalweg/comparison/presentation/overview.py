@@ -2,16 +2,18 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation.tables import Column, Table
 from thalweg.comparison.presentation.trial_table import TrialTable
+from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Estimate, Summary, estimate_over_seeds
 from thalweg.comparison.results.terms import worse
 from thalweg.comparison.results.verdict import Verdict
+from thalweg.errors import printable
 
 
 class FinishedComparison(Protocol):
@@ -36,6 +38,26 @@ class FinishedComparison(Protocol):
     def trials(self) -> TrialTable: ...
 
 
+def names_from_the_leader(findings: Findings) -> list[str]:
+    """Return the names of all contenders: those in the race, the dropped, those without a race, and the untried."""
+    race, evidence = findings.race, findings.evidence
+    dropped = [name for names in reversed(race.dropped) for name in reversed(names)]
+    return [*race.remaining, *dropped, *race.unraced, *(evidence.untried if evidence is not None else [])]
+
+
+def in_order_of_value(summaries: Iterable[Summary]) -> list[Summary]:
+    """Return summaries in order of value: the leader, which comes first, then by seeds, and by the difference from it.
+
+    Contenders with as many seeds are compared over the same seeds, so this is the order of their values.
+    """
+    leader, *rivals = summaries
+
+    def place(summary: Summary) -> tuple[int, float]:
+        return -len(summary.beside_leader), summary.worse_by if math.isfinite(summary.worse_by) else math.inf
+
+    return [leader, *sorted(rivals, key=place)]
+
+
 def table_of(comparison: FinishedComparison) -> Table:
     """Return the table of contenders, the recommended one emphasized.
 
@@ -45,7 +67,7 @@ def table_of(comparison: FinishedComparison) -> Table:
     recommended = comparison.verdict.recommended
     bold_row = next((row for row, summary in enumerate(summaries) if summary.name == recommended), None)
     plan = comparison.plan
-    values = [_compared_value(summary, plan) for summary in summaries]
+    values = [compared_value(summary, plan) for summary in summaries]
     metrics = dict.fromkeys(name for summary in summaries for name in summary.metrics)
     columns = [
         Column("contender", [summary.name for summary in summaries], "left"),
@@ -67,7 +89,7 @@ def table_of(comparison: FinishedComparison) -> Table:
     return Table([column for column in columns if column.heading not in hidden], bold_row)
 
 
-def _compared_value(summary: Summary, plan: ComparisonPlan) -> Estimate:
+def compared_value(summary: Summary, plan: ComparisonPlan) -> Estimate:
     """Return the value over the seeds from which the difference from the leader comes, too."""
     trials = [trial for trial, _ in summary.beside_leader] or summary.raced
     return estimate_over_seeds(trials, plan) if trials else summary.value
@@ -108,7 +130,7 @@ def text_of(comparison: FinishedComparison, width: int = 120) -> str:
         width: The characters in a line.
     """
     parts = [f"{_title(comparison)}\n{comparison.verdict.headline}", table_of(comparison).text(width), comparison.code]
-    return "\n\n".join(filter(None, parts))
+    return printable("\n\n".join(filter(None, parts)), keep="\n")
 
 
 def html_of(comparison: FinishedComparison) -> str:
@@ -127,6 +149,19 @@ def _title(comparison: FinishedComparison) -> str:
     )
 
 
+def code_of(comparison: FinishedComparison) -> str:
+    """Return the lines of code for the recommended contender; empty if none is recommended."""
+    recommended = comparison.verdict.recommended
+    summary = next((summary for summary in comparison.contenders if summary.name == recommended), None)
+    if summary is None:
+        return ""
+    scheduler = comparison.plan.schedules[summary.name].line_of_code()
+    if not scheduler:
+        return summary.line
+    passes = comparison.record.workload.passes
+    return f"{summary.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
+
+
 def format_estimate(estimate: Estimate | None) -> str:
     """Format a value for a table; a dash if there is none."""
     if estimate is None or not math.isfinite(estimate.mean):
@@ -135,7 +170,7 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.4g} – {estimate.high:.4g}" if math.isfinite(estimate.high) else "–"
+    return f"{estimate.low:.4g} – {estimate.high:.4g}" if math.isfinite(estimate.worst_end) else "–"
 
 
 def _number(value: float) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from rich.cells import cell_len
@@ -18,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from thalweg.comparison.progress import Progress
+from thalweg.errors import printable
 
 Show = Callable[[Any], None]  # of a Progress, or of the TaskProgress of a suite
 Arguments = ParamSpec("Arguments")
@@ -74,10 +76,14 @@ def watching(watch: Show | None = None, *, quiet: bool = False) -> Iterator[Show
 
 
 def _parts(event: Any) -> tuple[Progress, str]:
-    """Return the progress of a comparison, and the words for the task of a suite: ``digits (2 of 5)``."""
-    if isinstance(event, Progress):
-        return event, ""
-    return event.progress, f"{event.task} ({event.number} of {event.tasks})"
+    """Return the progress of a comparison, and the words for the task of a suite: ``digits (2 of 5)``.
+
+    A terminal would obey control characters in names and messages, so they are escaped.
+    """
+    progress: Progress = event if isinstance(event, Progress) else event.progress
+    contender, message, leader = map(printable, (progress.contender, progress.message, progress.leader))
+    task = "" if isinstance(event, Progress) else f"{event.task} ({event.number} of {event.tasks})"
+    return replace(progress, contender=contender, message=message, leader=leader), printable(task)
 
 
 @contextmanager

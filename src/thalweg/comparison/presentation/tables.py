@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 
 from rich.cells import cell_len
 
+from thalweg.errors import printable
+
 GAP = 2  # spaces between columns
 MIN_FOLDED_WIDTH = 20
 _INDENT = "  "
@@ -31,6 +33,10 @@ class Column:
     cells: Sequence[str]
     align: Literal["left", "right"] = "right"
     folds: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heading", printable(self.heading))  # a terminal would obey control characters
+        object.__setattr__(self, "cells", [printable(cell) for cell in self.cells])
 
     @property
     def width(self) -> int:

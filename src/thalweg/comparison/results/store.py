@@ -83,7 +83,7 @@ class Store:
 
         An empty file may become a store.
         """
-        version = None
+        version, is_new = None, True
         with explained(self.label, "opened"), self._engine.connect() as connection:
             names = check_schema(connection, METADATA, self.label)
             if not names and not write:
@@ -98,8 +98,11 @@ class Store:
                 )
             if names:
                 version = connection.execute(sql.select(VERSIONS.c.version)).scalar()
+                is_new = version is None and not (
+                    COMPARISONS.name in names and connection.execute(sql.select(COMPARISONS.c.id)).first()
+                )  # a thalweg was killed while it made the store
             self.damage = find_damage(connection)
-        if names and not isinstance(version, int):
+        if not is_new and not isinstance(version, int):
             raise damaged(self.label)
         if version is not None and version < OLDEST_VERSION:
             raise StoreError(

@@ -1,7 +1,7 @@
 """Summary: the results of each contender, from stored trials. Nothing is trained here."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, Literal
@@ -218,7 +218,7 @@ def summarize(
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
-        rank=_estimate(list(studies.values()), plan) if studies else None,
+        rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
         worse_by=worse_by,
         worse_by_text=plan.scale.worse_by_in_words(worse_by),
@@ -241,19 +241,6 @@ def summarize(
     )
 
 
-def in_order_of_value(summaries: Iterable[Summary]) -> list[Summary]:
-    """Return summaries in order of value: the leader, which comes first, then by seeds, and by the difference from it.
-
-    Contenders with as many seeds are compared over the same seeds, so this is the order of their values.
-    """
-    leader, *rivals = summaries
-
-    def place(summary: Summary) -> tuple[int, float]:
-        return -len(summary.beside_leader), summary.worse_by if math.isfinite(summary.worse_by) else math.inf
-
-    return [leader, *sorted(rivals, key=place)]
-
-
 def _chosen_trials(
     by_stage: Mapping[str, Sequence[TrialRecord]],
     setting: SettingId | None,
@@ -263,14 +250,14 @@ def _chosen_trials(
 ) -> dict[str, list[TrialRecord]]:
     """The trials of a contender at its chosen setting, by stage."""
     if isinstance(plan.design, Design):
-        wanted = None if setting is None else (setting.study, setting.trial)
+        number = None if setting is None else (setting.study, setting.trial)
     else:
-        wanted = None if setting is None else (plan.setting_study, setting.trial)
+        number = None if setting is None else (plan.setting_study, setting.trial)
     return {
         stage: [
             trial
             for trial in by_stage[stage]
-            if (trial.study, trial.trial) == wanted and (with_stopped or trial.result.status != "stopped")
+            if (trial.study, trial.trial) == number and (with_stopped or trial.result.status != "stopped")
         ]
         for stage in VALUE_STAGES
     }
@@ -333,7 +320,7 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
-    low, high = sorted((best_end, worst if lost else worst_end))
+    low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
     return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
 
 

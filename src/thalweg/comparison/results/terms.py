@@ -95,7 +95,7 @@ def name_of_untrained(record: ComparisonRecord) -> str:
         return "the untrained model"
     scale = record.plan.scale
     if scale.planned == "linear" or (scale.planned is None and scale.kind == "linear"):
-        return "a lost training, by the value that it counts as"
+        return "the value of a lost training"
     return "a tenth of the first report" if scale.maximize else "ten times the first report"
 
 
@@ -109,7 +109,7 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
     """
     plan, metric, untrained_name = record.plan, name_of_metric(record), name_of_untrained(record)
     settings, advantage = _searched_settings(summaries), _advantage(record, race)
-    margin = _margin(record, race)
+    margin = _margin(record, race, summaries)
     if plan.target is not None:
         results = [trial.result for summary in summaries for trial in summary.trials["search"]]
         no_target = plan.target.missed_by_all(results, name_of_measure(record, plan.target.split))
@@ -130,12 +130,14 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
     )
 
 
-def _margin(record: ComparisonRecord, race: Race) -> str:
-    """The margin beside the leader of a race, in words."""
-    scores = race.scores.get(race.remaining[0]) if race.remaining else None
+def _margin(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) -> str:
+    """The margin beside the leader, in words."""
+    scale, split = record.plan.scale, record.plan.judged_on
+    scores = race.scores.get(race.remaining[0], []) if race.remaining else []
+    measured = [summary.value.mean for summary in summaries[:1] if math.isfinite(summary.value.mean)]
     if not scores:
-        return "the margin"
-    return record.plan.scale.margin_in_words(fmean(scores), record.plan.judged_on)
+        scores = [scale.unclipped_score(value, split) for value in measured]
+    return scale.margin_in_words(fmean(scores), split) if scores else "the margin"
 
 
 def _searched_settings(summaries: Sequence[Summary]) -> str:

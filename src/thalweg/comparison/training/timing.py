@@ -179,6 +179,7 @@ def _population_mode(
     if time_left() <= 0:
         return _TOO_SHORT
     small = start(few)
+    small.metrics()  # vmap may refuse one of them
     few_step_s = time_of_step(small, device, _sample_s(time_left))
     if few_step_s > 2 * few * step_s:
         # No larger population would make up for that, and a large one of a large model takes long to try.

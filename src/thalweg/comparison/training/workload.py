@@ -128,24 +128,15 @@ class Workload(Protocol):
     def measure(
         self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
     ) -> Measurement:
-        """Train for a moment and return the predicted times, the losses before the first step and the length.
+        """Train for a moment, within the time that is left, and return times, first losses and the length.
 
         Only for a workload that has a pilot.
-
-        Args:
-            contender: The contender.
-            schedule: Length of a training and number of its evaluations.
-            seed: Seed of the model and the batches.
-            time_left: Returns the seconds that measurements may still take.
         """
 
     def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float | None:
         """Return the seconds of the optimizer's own step; None if the model is unknown.
 
-        Args:
-            contender: The contender.
-            seed: Seed of the model and the batch.
-            wait: True to wait for a kernel that is being compiled.
+        With ``wait`` a kernel that is being compiled is waited for.
         """
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:

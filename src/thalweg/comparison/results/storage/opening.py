@@ -48,6 +48,7 @@ def open_engine(path: Path | None, label: str, *, write: bool) -> sql.Engine:
         engine = sql.create_engine(sql.URL.create("sqlite", database=str(path)), **options)
     sql.event.listen(engine, "connect", lambda connection, record: _restrict(connection, record, write=write))
     sql.event.listen(engine, "before_cursor_execute", _restart_clock)
+    sql.event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -90,6 +91,7 @@ class _Clock:
 
 def _restrict(connection: sqlite3.Connection, record: Any, *, write: bool) -> None:
     """Restrict a new connection: nothing of the file is trusted, and neither time nor length is unlimited."""
+    connection.isolation_level = None  # Python would leave the creation of tables out of a transaction
     # Text that is no UTF-8 is damage of one row, which is told there.
     connection.text_factory = lambda content: content.decode(errors="surrogateescape")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
@@ -100,6 +102,10 @@ def _restrict(connection: sqlite3.Connection, record: Any, *, write: bool) -> No
         connection.execute("PRAGMA query_only = ON")
     clock = record.info["clock"] = _Clock()
     connection.set_progress_handler(clock.is_over, _INSTRUCTIONS)
+
+
+def _begin(connection: sql.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _restart_clock(connection: sql.Connection, *_: Any) -> None:
@@ -145,7 +151,12 @@ def check_schema(connection: sql.Connection, tables: sql.MetaData, label: str) -
 
 def find_damage(connection: sql.Connection) -> str:
     """Return the problems that SQLite sees in the structure of a file; empty if there is none."""
-    rows = connection.execute(sql.text(f"PRAGMA integrity_check({_NUM_PROBLEMS})")).all()
+    try:
+        rows = connection.execute(sql.text(f"PRAGMA integrity_check({_NUM_PROBLEMS})")).all()
+    except DBAPIError as error:
+        if "malformed" not in str(error.orig):
+            raise
+        return str(error.orig)
     problems = [str(row[0]) for row in rows]
     return "" if problems == ["ok"] else "; ".join(" ".join(problem.split()) for problem in problems)
 
