@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.execution.speed import Speed
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
 from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.planning.budget import Budget
