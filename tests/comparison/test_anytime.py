@@ -13,7 +13,7 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison import Progress, Store, session
-from thalweg.comparison.execution.worker_pool import Job
+from thalweg.comparison.execution.job import Job
 from thalweg.comparison.planning import clock as clocks
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.protocol.design import SettingDesign

@@ -19,7 +19,8 @@ from cases.fake_accelerator import FakeAccelerator, FakeDeviceModel
 from thalweg.comparison import CONTENDERS, Progress, Store
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.execution import worker_pool
-from thalweg.comparison.execution.worker_pool import Job, WorkerPool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
@@ -509,7 +510,9 @@ def test_a_smaller_machine_resumes_with_fewer_workers(
 ) -> None:
     interrupted(tmp_path / "store.sqlite")
     with sqlite3.connect(tmp_path / "store.sqlite") as connection:
-        connection.execute("UPDATE comparisons SET plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)")
+        connection.execute(
+            "UPDATE comparisons SET checksum = 'none', plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)"
+        )
     connection.close()
     counts: list[int] = []
     start = WorkerPool.__init__

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.execution import worker_pool
-from thalweg.comparison.execution.worker_pool import Job, WorkerPool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.workload import as_workload
 from thalweg.tasks import as_task

@@ -21,7 +21,8 @@ from thalweg.comparison import Progress
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.execution import worker_pool
-from thalweg.comparison.execution.worker_pool import Job, WorkerPool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.planning import device_choice, num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
@@ -300,6 +301,25 @@ def test_ctrl_c_in_this_process_is_no_failure_of_the_training() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         ended(train)
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_an_error_of_the_watcher_is_no_failure_of_the_training(forks: bool, request: pytest.FixtureRequest) -> None:
+    if not forks:
+        request.getfixturevalue("fresh")
+    ended: list[Job] = []
+
+    def watch(job: Job, share: float) -> None:
+        raise ValueError("of the watcher")
+
+    def train_slowly(model: nn.Module, batch: Any) -> torch.Tensor:
+        time.sleep(0.01)  # a worker reports at most ten times a second
+        return model(batch[0]).square().mean()
+
+    trained = as_workload(replace(task(), loss=train_slowly))
+    with WorkerPool(trained, 1, pytest.fail) as pool, pytest.raises(ValueError, match="of the watcher"):
+        ended += [job for job, _ in pool.run(jobs(0.1, seeds=(0,)), watch)]
+    assert ended == []
 
 
 def test_a_pilot_that_hangs_names_the_line() -> None:

@@ -337,6 +337,7 @@ def isolate_failures(
 
 def describe_failure(error: BaseException, device: torch.device, where: Callable[[], str] = lambda: "") -> str:
     """Return the message of a failed training: the kind of its error, its text, the user's line and the remedy."""
+    text = describe(error).removeprefix(f"{type(error).__name__}: ")
     if devices.is_out_of_memory(error):
-        return f"{devices.hardware(device)} is out of memory: {describe(error).partition('. ')[0]:.{MAX_MESSAGE}}"
+        return f"{devices.hardware(device)} is out of memory: {text.partition('. ')[0]:.{MAX_MESSAGE}}"
     return describe_with_line(error, where)
