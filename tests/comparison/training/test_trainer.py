@@ -355,7 +355,7 @@ def test_a_function_that_makes_no_optimizer_is_refused() -> None:
             {"data": Splits((X, Y), (X, Y), (X * math.nan, Y))},
             "the test loss must be finite before the first step, got nan",
         ),
-        ({"data": Splits((X, Y), None, None)}, "train, validation and test must all hold data"),
+        ({"data": Splits(None, (X, Y), None)}, "the train split must hold data if another split does, got None"),
         (
             {"data": Splits(iter([]), (X, Y), (X, Y))},
             "the train loader must be readable many times, got list_iterator, which can be read once",
