@@ -1,15 +1,14 @@
 """Compare: from a task and contenders to a finished comparison."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.contenders.named import DEFAULT
-from thalweg.comparison.contenders.parsing import resolve
-from thalweg.comparison.contenders.schedule import check_schedule
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
+from thalweg.comparison.entrants import entrants_of, with_optimizer_names
 from thalweg.comparison.failures import reopen_if_incomplete
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.planning import budget as budgets
@@ -43,7 +42,7 @@ def compare(
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     workers: int | None = None,
     timeout: float | None = None,
     prune: bool = False,
@@ -55,6 +54,8 @@ def compare(
     result: Literal["last", "best"] | None = None,
     control: bool = False,
     device: str | None = None,
+    fixed: Mapping[str, float] | None = None,
+    start: Sequence[str] = (),
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] | None = None,
     quiet: bool = False,
@@ -76,8 +77,9 @@ def compare(
         seed: The seed of all random numbers. With a budget in trials, the same seed gives the same verdict on a machine
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
-        schedule: The learning rate schedule of each training: ``"linear"`` or ``"cosine"``, each also with
-            ``"warm-up-"`` before it, ``"constant"`` or ``"none"``.
+        schedule: The learning rate schedule of each training: ``"linear"`` (the default) or ``"cosine"``, each also
+            with ``"warm-up-"`` before it, ``"constant"`` or ``"none"``. A training function has its own, unless it
+            takes this one: ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
         timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual
@@ -99,6 +101,8 @@ def compare(
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
             that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
+        fixed: Values of numbers of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
+        start: Settings of yours that the search tries first: ``["adamw:lr=3e-4"]``.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
         watch: Called with the progress. Defaults to a display on stderr: on a terminal and in a notebook a live one,
@@ -128,6 +132,7 @@ def compare(
         True
     """
     assert watch is not None, "shows_progress passes a function"
+    schedule, chosen_schedule = schedule or DEFAULT_SCHEDULE, schedule
     allowed = check_request(budget, seed, schedule, workers)
     clock = Clock(allowed.seconds)
     loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
@@ -136,7 +141,7 @@ def compare(
         raise SettingError(f"thalweg: prefer must be 'best' or 'cheap', got {prefer!r}.")
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
-    entrants = _entrants(workload, contenders, control=control)
+    entrants = entrants_of(workload, contenders, control=control, fixed=fixed, start=start)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
     runner = CallbackRunner(callbacks, watch)
@@ -145,7 +150,6 @@ def compare(
     options |= {name: value for name, value in (("margin", margin), ("prefer", prefer)) if value not in (None, "best")}
     if requested != devices.AUTO:
         options["device"] = requested
-    key = key_of(workload, entrants, allowed, seed, schedule, options)
     request = Request(
         allowed,
         seed,
@@ -158,12 +162,17 @@ def compare(
         prefer=prefer,
         timeout_s=check_timeout(timeout),
     )
+    with pilot_limited(workload.name, request):
+        key = key_of(workload, entrants, allowed, seed, schedule, options)
     try:
         record = store.find(key)
+        workload = workload.at(fixed or {})
+        names = record.contenders[0].optimizer_names if record else None
+        entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
         if record is None:
             with pilot_limited(workload.name, request):
                 plan = _plan(workload, entrants, request, requested, clock, watch)
-            record = _create_record(store, key, workload, entrants, plan)
+                record = _create_record(store, key, workload, entrants, plan)
         if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
             run(workload, entrants, store, record, request, clock, watch)
@@ -226,30 +235,6 @@ def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
     """Return the device that the user requests, in the words of ``DeviceChoice``."""
     requested = task.device if device is None else device
     return devices.AUTO if requested == devices.AUTO else str(devices.parse(requested))
-
-
-def _entrants(
-    workload: Workload,
-    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
-    *,
-    control: bool,
-) -> list[Contender]:
-    """The contenders that take part, as they are trained on this workload."""
-    entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
-    if contenders is None and not workload.has_full_batch:
-        entrants = [contender for contender in entrants if not contender.full_batch]
-    for contender in entrants:
-        contender.warn_of_settings()
-    if control:
-        entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
-    if workload.optimum is not None:
-        entrants = [contender.keeping_the_optimum() for contender in entrants]
-    for contender in entrants:
-        if contender.schedule is not None and workload.has_own_schedule:
-            raise SettingError(
-                f"{contender.name}: a training function has its own schedule, got {contender.schedule!r}. Remove it."
-            )
-    return entrants
 
 
 def check_request(budget: str | None, seed: int, schedule: str, workers: int | None = None) -> budgets.Budget:

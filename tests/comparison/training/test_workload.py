@@ -79,7 +79,7 @@ def test_a_schedule_has_one_evaluation_a_pass_from_four_to_sixteen() -> None:
         assert workload.training_schedule(CONTENDERS["gd"], "cosine").steps == passes
     own = replace(CONTENDERS["sgd"], schedule="none")
     assert TASK.training_schedule(own, "cosine").schedule == "none"
-    assert FUNCTION.training_schedule(CONTENDERS["sgd"], "cosine") == TrainingSchedule(1, "constant", 1)
+    assert FUNCTION.training_schedule(CONTENDERS["sgd"], "cosine") == TrainingSchedule(1, "cosine", 1)
 
 
 def test_a_full_batch_is_refused_where_there_is_none() -> None:

@@ -46,11 +46,13 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "none": _constant,
 }
 
+DEFAULT_SCHEDULE = "linear"
+
 # The same decays in torch, as a user pastes them beside the optimizer.
 _MODULE = "torch.optim.lr_scheduler"
 _DECAYS = {
-    "linear": _MODULE + ".LinearLR(optimizer, 1.0, 0.0, total_iters={steps})",
-    "cosine": _MODULE + ".CosineAnnealingLR(optimizer, T_max={steps})",
+    "linear": _MODULE + ".LinearLR({optimizer}, 1.0, 0.0, total_iters={steps})",
+    "cosine": _MODULE + ".CosineAnnealingLR({optimizer}, T_max={steps})",
 }
 
 
@@ -105,14 +107,19 @@ class TrainingSchedule:
         """Return the schedule that ``to_json`` stored."""
         return cls(stored["steps"], stored["schedule"], stored["looks"])
 
-    def line_of_code(self) -> str | None:
-        """Return the Python line that makes the torch scheduler; None if the learning rate is constant."""
+    def line_of_code(self, optimizer: str = "optimizer", scheduler: str = "scheduler") -> str | None:
+        """Return the Python line that makes the torch scheduler; None if the learning rate is constant.
+
+        Args:
+            optimizer: Name of the variable that holds the optimizer.
+            scheduler: Name of the variable that gets the scheduler.
+        """
         decay = self.schedule.removeprefix("warm-up-")
         if decay not in _DECAYS:
             return None
         warm_up = 0 if decay == self.schedule else warm_up_steps(self.steps)
         if not warm_up:
-            return "scheduler = " + _DECAYS[decay].format(steps=self.steps)
-        first = f"{_MODULE}.LinearLR(optimizer, {1 / warm_up:.17g}, 1.0, total_iters={warm_up - 1})"
-        then = _DECAYS[decay].format(steps=self.steps - warm_up)
-        return f"scheduler = {_MODULE}.SequentialLR(optimizer, [{first}, {then}], milestones=[{warm_up}])"
+            return f"{scheduler} = " + _DECAYS[decay].format(optimizer=optimizer, steps=self.steps)
+        first = f"{_MODULE}.LinearLR({optimizer}, {1 / warm_up:.17g}, 1.0, total_iters={warm_up - 1})"
+        then = _DECAYS[decay].format(optimizer=optimizer, steps=self.steps - warm_up)
+        return f"{scheduler} = {_MODULE}.SequentialLR({optimizer}, [{first}, {then}], milestones=[{warm_up}])"

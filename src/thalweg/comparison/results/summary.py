@@ -12,7 +12,8 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
-from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId
+from thalweg.comparison.results.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
@@ -129,6 +130,7 @@ class Summary(Described):
         beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
             of the finals, else of the search.
         raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
+        yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
         value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
             training has ended.
@@ -160,6 +162,7 @@ class Summary(Described):
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
     worse_by_text: str = "–"
+    yours: Estimate | None = None
     value_stage: str = "race"
     raced: list[TrialRecord] = field(default_factory=list)
     beside_leader: list[tuple[TrialRecord, TrialRecord]] = field(default_factory=list)
@@ -217,6 +220,7 @@ def summarize(
         value=estimate_over_seeds(measured, plan),
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
+        yours=_estimate_of_user_settings(len(contender.user_settings), by_stage, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
         rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
@@ -231,7 +235,7 @@ def summarize(
         seconds=median([trial.result.seconds for trial in raced] or [math.nan]),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line=contender.line_of_code(settings),
+        line="\n".join(lines_of_code(contender, settings, uses_at(settings, by_stage), plan.schedules[contender.name])),
         at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, settings),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
@@ -261,6 +265,22 @@ def _chosen_trials(
         ]
         for stage in VALUE_STAGES
     }
+
+
+def _estimate_of_user_settings(
+    count: int, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of the best of the user's settings; None if none was measured."""
+    first = USER_TRIAL
+    step = -1
+    if isinstance(plan.design, Design):  # among the draws of the first study
+        first, step = (0 if plan.design.ranking else 1), 1
+    estimates = [
+        _estimate_of_start({**by_stage, "": []}, "", SettingId(0, first + step * number), plan)
+        for number in range(count)
+    ]
+    measured = [estimate for estimate in estimates if estimate is not None]
+    return min(measured, key=lambda estimate: plan.scale.cost(estimate.mean), default=None)
 
 
 def _estimate_of_start(
@@ -378,9 +398,7 @@ def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdg
     for name, bounds in ranges.items():
         if name not in settings:
             continue
-        position = bounds.position(settings[name])
-        if position < _EDGE:
-            edges.append(RangeEdge(name, settings[name], "lower", bounds.low))
-        elif position > 1 - _EDGE:
-            edges.append(RangeEdge(name, settings[name], "upper", bounds.high))
+        end = bounds.end_near(settings[name], _EDGE)
+        if end is not None:
+            edges.append(RangeEdge(name, settings[name], end, bounds.low if end == "lower" else bounds.high))
     return edges

@@ -277,6 +277,8 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
     rule = contender.thalweg_rule
     if rule is None:
         return f"{contender.name} is no rule of thalweg's"
+    if any(tunable.search and not tunable.search.values for tunable in contender.task_settings.values()):
+        return "numbers of the task differ from training to training"
     if rule.traits.needs != "gradient":
         return f"{contender.name} needs more than one gradient a step: a {rule.traits.needs}"
     if rule.traits.has_eval_params:

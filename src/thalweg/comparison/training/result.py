@@ -4,6 +4,8 @@ import math
 import traceback as tracebacks
 from dataclasses import dataclass, field
 
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
 MAX_TRACEBACK = 4000  # characters of a traceback that is kept
 
 
@@ -45,6 +47,7 @@ class TrainingResult:
         metric_name: Name of the value that the reports give; empty if they give none.
         stated_at: Line that said so, as `` (at file:line)``; empty in stores.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        optimizers: The optimizers that a training function made.
         traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
     """
 
@@ -61,6 +64,7 @@ class TrainingResult:
     metric_name: str = ""
     stated_at: str = field(default="", compare=False)
     hardware: str = ""
+    optimizers: list[OptimizerUse] = field(default_factory=list)
     traceback: str = ""
 
     @property
