@@ -127,8 +127,7 @@ class Summary(Described):
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
-        beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
-            of the finals, else of the search.
+        beside_leader: Its trials at the chosen setting, each with the leader's of the race, the finals or the search.
         raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
         yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
