@@ -190,14 +190,14 @@ def test_a_file_that_draws_its_data_without_a_seed_is_the_same_task_each_time(tm
 def test_a_small_search_and_an_edge_give_cautions() -> None:
     narrow = thalweg.Contender(
         "sgd",
-        thalweg.rules.SGD(lr=1e-4),
+        thalweg.rules.SGD(lr=1e-2),
         pinned=frozenset({"momentum", "weight_decay"}),
-        ranges={"lr": thalweg.rules.Range(1e-5, 1e-4, "log")},
+        ranges={"lr": thalweg.rules.Range(1e-3, 1e-2, "log")},
     )
     comparison = thalweg.compare("quadratic", [narrow], budget="1trial")
     assert comparison.cautions == [
         "Only 1 setting was searched, of all contenders together. A larger budget may find a better one.",
-        "sgd: the best lr, 0.0001, is at the upper end of its search range (0.0001). A better value may lie above.",
+        "sgd: the best lr, 0.01, is at the upper end of its search range (0.01). A better value may lie above.",
     ]
     assert comparison.to_json()["contenders"][0]["at_edge"] == ["lr"]
 

@@ -104,8 +104,7 @@ class Summary(Described):
         settings: The chosen values of all settings.
         searched: The names of the settings that were searched.
         values: The measured losses, or times to the target, behind ``value``.
-        value: The estimate of what the chosen settings reach: over the seeds of the race, or for the recommended
-            contender over seeds that nothing else used (``value_stage``).
+        value: The estimate of what the chosen settings reach, over the seeds of ``value_stage``.
         untuned: The same for the contender's defaults. None if they were not trained.
         recommended: The same for thalweg's settings to start from. None if there are none.
         example_error: The standard error of one training's test loss over the test examples. No number of seeds
@@ -128,11 +127,10 @@ class Summary(Described):
             None if it is unknown.
         trials: All its trials, by stage.
         beside_leader: Its trials at the chosen setting, each with the leader's of the race, the finals or the search.
-        raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
+        raced: The trials of the race at the chosen setting.
         yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
-        value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
-            training has ended.
+        value_stage: The stage of ``value``: ``value``, ``race``, ``final`` or ``search``; empty if no training ended.
         metrics: The means of the further numbers that were recorded, over the seeds of ``value``, by name.
     """
 
