@@ -107,8 +107,7 @@ class Summary(Described):
         value: The estimate of what the chosen settings reach, over the seeds of ``value_stage``.
         untuned: The same for the contender's defaults. None if they were not trained.
         recommended: The same for thalweg's settings to start from. None if there are none.
-        example_error: The standard error of one training's test loss over the test examples. No number of seeds
-            makes it smaller. Not a number if the test examples are unknown.
+        example_error: The standard error of one training over the test examples; not a number if they are unknown.
         rank: The mean evaluation over the studies. None if optimizers were not ranked.
         studies: The number of its studies.
         worse_by: By how much it is worse than the leader of the race, over the same seeds: a share of the leader's
