@@ -51,8 +51,8 @@ EXPORTS = {
     """,
 }
 ERRORS = """
-    BudgetError DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError RoutingError SettingError
-    SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
+    BudgetError ComparisonInterrupted DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError
+    RoutingError SettingError SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
     printable shown
 """
 
