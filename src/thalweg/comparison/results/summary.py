@@ -104,12 +104,10 @@ class Summary(Described):
         settings: The chosen values of all settings.
         searched: The names of the settings that were searched.
         values: The measured losses, or times to the target, behind ``value``.
-        value: The estimate of what the chosen settings reach: over the seeds of the race, or for the recommended
-            contender over seeds that nothing else used (``value_stage``).
+        value: The estimate of what the chosen settings reach, over the seeds of ``value_stage``.
         untuned: The same for the contender's defaults. None if they were not trained.
         recommended: The same for thalweg's settings to start from. None if there are none.
-        example_error: The standard error of one training's test loss over the test examples. No number of seeds
-            makes it smaller. Not a number if the test examples are unknown.
+        example_error: The standard error of one training over the test examples; not a number if they are unknown.
         rank: The mean evaluation over the studies. None if optimizers were not ranked.
         studies: The number of its studies.
         worse_by: By how much it is worse than the leader of the race, over the same seeds: a share of the leader's
@@ -127,13 +125,11 @@ class Summary(Described):
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
-        beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
-            of the finals, else of the search.
-        raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
+        beside_leader: Its trials at the chosen setting, each with the leader's of the race, the finals or the search.
+        raced: The trials of the race at the chosen setting.
         yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
-        value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
-            training has ended.
+        value_stage: The stage of ``value``: ``value``, ``race``, ``final`` or ``search``; empty if no training ended.
         metrics: The means of the further numbers that were recorded, over the seeds of ``value``, by name.
     """
 
