@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import thalweg
+from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.unused_settings import find_unused
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.errors import SettingError, TaskError
@@ -389,8 +389,8 @@ def test_numbers_of_a_task_are_tuned_in_populations_of_their_own() -> None:
 
 
 def test_a_population_trains_members_at_their_own_numbers() -> None:
+    from thalweg.comparison.comparison import entrants_of
     from thalweg.comparison.contenders.parsing import parse
-    from thalweg.comparison.entrants import entrants_of
     from thalweg.comparison.training.runs import Trial
     from thalweg.comparison.training.workload import as_workload
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 import thalweg
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.training.batches import batches
+from thalweg.comparison.training.computation.batches import batches
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_task
@@ -224,7 +224,7 @@ def test_a_dict_of_arrays_gives_dict_batches_in_an_order_that_follows_from_the_s
 
 
 def train_labels(task: Task, seed: int) -> torch.Tensor:
-    from thalweg.comparison.training.batches import reseed_loaders
+    from thalweg.comparison.training.computation.batches import reseed_loaders
 
     reseed_loaders(task, seed)
     stream = batches(task, seed, full_batch=False)

@@ -57,9 +57,11 @@ Words:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
     "--schedule",
-    type=click.Choice(["linear", "cosine", "constant", "warm-up-linear", "warm-up-cosine", "none"]),
-    help="Learning rate schedule of each training. A contender can have its own: adam:schedule=cosine. A training "
-    "function takes it by make_optimizer(model, scheduler=True, steps=N). "
+    metavar="NAME",
+    help="Learning rate schedule of each training: linear, cosine, warm-up-linear, warm-up-cosine, onecycle (torch's, "
+    "without a cycle of the momentum), step:SHARE:FACTOR, constant or none. step:0.3:0.1 takes a tenth after each 30 % "
+    "of the training. A contender can have its own: adam:schedule=cosine. A training function takes it by "
+    "make_optimizer(model, scheduler=True, steps=N). "
     "[default: linear; a training function's own]",
 )
 @click.option(

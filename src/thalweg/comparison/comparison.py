@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.named import DEFAULT
+from thalweg.comparison.contenders.parsing import resolve, with_user_settings
 from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
-from thalweg.comparison.entrants import entrants_of, with_optimizer_names
 from thalweg.comparison.failures import reopen_if_incomplete
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.planning import budget as budgets
@@ -33,6 +34,7 @@ from thalweg.errors import ComparisonInterrupted, SettingError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
+from thalweg.tasks.tunable import fix
 
 
 @shows_progress
@@ -78,8 +80,9 @@ def compare(
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
         schedule: The learning rate schedule of each training: ``"linear"`` (the default) or ``"cosine"``, each also
-            with ``"warm-up-"`` before it, ``"constant"`` or ``"none"``. A training function has its own, unless it
-            takes this one: ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
+            with ``"warm-up-"`` before it, ``"onecycle"``, ``"step:0.3:0.1"``, ``"constant"`` or ``"none"``. A training
+            function has its own, unless it takes this one:
+            ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
         timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual
@@ -235,6 +238,70 @@ def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
     """Return the device that the user requests, in the words of ``DeviceChoice``."""
     requested = task.device if device is None else device
     return devices.AUTO if requested == devices.AUTO else str(devices.parse(requested))
+
+
+def entrants_of(
+    workload: Workload,
+    contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
+    *,
+    control: bool = False,
+    fixed: Mapping[str, float] | None = None,
+    start: Sequence[str] = (),
+) -> list[Contender]:
+    """Return the contenders that take part, as they are trained on this workload.
+
+    Args:
+        workload: The task or training function.
+        contenders: The contenders as the user names them; None for the default ones.
+        control: True to enter the first contender twice.
+        fixed: Values of numbers of the task that are not tuned.
+        start: Settings that enter the search first, such as ``"adamw:lr=3e-4"``.
+
+    Raises:
+        UnknownNameError: If no optimizer has a name, or none takes part under a name of ``start``.
+        KeywordError: If a contender has no setting of a name.
+        SettingError: If a setting is out of its bounds, or two settings have the same name.
+    """
+    entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
+    if contenders is None and not workload.has_full_batch:
+        entrants = [contender for contender in entrants if not contender.full_batch]
+    for contender in entrants:
+        contender.warn_of_settings()
+    if control:
+        entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
+    if workload.optimum is not None:
+        entrants = [contender.keeping_the_optimum() for contender in entrants]
+    tunables, code = fix(workload.tunables, fixed or {}, workload.name), tuple(workload.code_of_tunables)
+    for contender in entrants:
+        for name in tunables.keys() & contender.rule.hypers().keys():
+            raise SettingError(
+                f"{workload.name}: a tuned number must not have the name of a setting of an optimizer, but {name} is "
+                f"one of {contender.name}. Rename the argument, or leave it out: each contender tunes its own {name}."
+            )
+    entrants = [replace(contender, task_settings=tunables, task_code=code) for contender in entrants]
+    return with_user_settings(entrants, start)
+
+
+def with_optimizer_names(
+    workload: Workload, contenders: Sequence[Contender], names: Sequence[str] | None, seed: int, schedule: str | None
+) -> list[Contender]:
+    """Return contenders that have settings for each optimizer of a training.
+
+    Args:
+        workload: The task or training function.
+        contenders: The contenders, at least one.
+        names: The names of the optimizers, from a stored comparison; None to ask the workload.
+        seed: Seed of a training up to its first step.
+        schedule: Name of the learning rate schedule if the user chose one, else None. ``"none"`` is no schedule that a
+            training function must follow: it also stands in the declaration of optimizers that need none.
+
+    Raises:
+        TaskError: If a training function fails before its first step, or has its own schedule and must not.
+    """
+    if names is None:
+        chosen = [name for name in (schedule, *(each.schedule for each in contenders)) if name not in (None, "none")]
+        names = workload.optimizer_names(contenders[0], seed, next(iter(chosen), None))
+    return [contender.for_optimizers(tuple(names)) for contender in contenders]
 
 
 def check_request(budget: str | None, seed: int, schedule: str, workers: int | None = None) -> budgets.Budget:

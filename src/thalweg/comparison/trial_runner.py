@@ -16,10 +16,10 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.functions.unused_settings import refuse_unused_lr
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.store import Store
-from thalweg.comparison.results.unused_settings import refuse_unused_lr
 from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult

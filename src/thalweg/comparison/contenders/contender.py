@@ -34,6 +34,7 @@ class Contender:
         about: One line on it.
         pinned: Settings that are not searched.
         full_batch: True if a step sees all training data, so that a pass over them is a single step.
+        ends_on_full_batch: True if steps that call a closure several times see all training data, and others a batch.
         ranges: Search ranges by setting that replace the declared ones.
         schedule: Name of a learning rate schedule that replaces that of the comparison; None replaces nothing.
         recommended: Settings to start from that do well on many tasks; empty if unknown.
@@ -62,6 +63,7 @@ class Contender:
     task_code: tuple[str, ...] = ()
     optimizer_names: tuple[str, ...] = ("",)
     user_settings: tuple[Mapping[str, float], ...] = ()
+    ends_on_full_batch: bool = False
 
     def space(self, order: int) -> dict[str, Range]:
         """Return the range of each setting that is searched.

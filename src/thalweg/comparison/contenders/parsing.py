@@ -5,10 +5,11 @@ The forms of a text::
     adam                            a rule at its defaults
     AdamW                           a rule by the name of its class
     adam:beta2=0.95,lr=1e-4..1e-2   a setting pinned, another searched in a range of the user's
+    lbfgs:line_search_fn=fixed      a setting that is a word
     adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
     muon+adamw                      hidden matrices by the first, all else by the second (thalweg.optim.route)
-    then(adam,sgd):switch_at=500    the first for so many steps, then the second
+    then(adam,sgd):switch_at=500    the first for so many steps, then the second, which may be lbfgs
     torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name; torch.optim.NAdam is the same
     path/to/file.py:make            a function (params, lr=...) of the user's
 """
@@ -183,7 +184,9 @@ def _wrap(kind: type[Wrapper], contender: Contender) -> Contender:
 
 def _combine(operator: str, *parts: Contender) -> Contender:
     """Combine contenders: ``+`` divides the parameters among them, ``then`` runs them one after the other."""
-    for part in parts:
+    # A rule with a line search takes over on the full batch.
+    ends_on_full_batch = operator == "then" and parts[-1].full_batch and _needs_closure(parts[-1])
+    for part in parts[: -1 if ends_on_full_batch else None]:
         if part.full_batch:
             raise SettingError(
                 f"{part.name}: an optimizer on the full batch cannot be combined with another. Use sgd, say."
@@ -200,9 +203,21 @@ def _combine(operator: str, *parts: Contender) -> Contender:
         lr_range = last.rule.hypers()["lr"].search if "adjust_lr_fn" in rule.hypers() else None
         ranges |= {} if lr_range is None else {"lr": lr_range}
     else:
-        about = f"{first.name}, then {last.name}"
+        about = f"{first.name}, then {last.name}{' on the full batch' if ends_on_full_batch else ''}"
     ranges |= first.ranges
-    return replace(first, rule=rule, about=about, pinned=pinned, ranges=ranges, recommended={})
+    return replace(
+        first,
+        rule=rule,
+        about=about,
+        pinned=pinned,
+        ranges=ranges,
+        recommended={},
+        ends_on_full_batch=ends_on_full_batch,
+    )
+
+
+def _needs_closure(contender: Contender) -> bool:
+    return contender.thalweg_rule is not None and contender.thalweg_rule.traits.needs == "closure"
 
 
 def _rule_of(contender: Contender) -> Rule:
@@ -238,6 +253,9 @@ def _parse_value(contender: Contender, key: str, text: str) -> Any:
     hyper = contender.rule.hypers().get(key)
     if hyper is not None and hyper.kind == "choice":
         return text
+    rule = contender.rule
+    if isinstance(rule, ExternalOptimizer) and key in rule.text_keywords:
+        return rule.parse_text(key, text)
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
@@ -259,7 +277,7 @@ def split_list(text: str) -> list[str]:
     items: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         inside = bool(items) and items[-1].count("(") > items[-1].count(")")
-        if inside or (items and "=" in part and ":" not in part):
+        if inside or (items and "=" in part and ":" not in part.partition("=")[0]):
             items[-1] += "," + part
         else:
             items.append(part)
@@ -336,9 +354,14 @@ def _from_rule(rule: Rule) -> Contender:
             raise SettingError(f"{rule.name}: {name} must be a number to compete, got a tensor. Pass float(value).")
     default = rule.at_defaults().settings()
     changed = {name: value for name, value in rule.settings().items() if value != default[name]}
-    texts = [
-        f"{name}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}" for name, value in changed.items()
-    ]
+    texts = [f"{name}={_as_text(value)}" for name, value in changed.items()]
     name = (name_of_rule(rule) if isinstance(rule, Wrapper | CompositeRule) else None) or kind.__name__.lower()
     name += ":" + ",".join(texts) if texts else ""
     return Contender(name, rule, summary_of(kind), frozenset(changed))
+
+
+def _as_text(value: Any) -> str:
+    """Return the value of a setting as ``--with`` takes it."""
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"

@@ -13,7 +13,7 @@ from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId
-from thalweg.comparison.results.code_lines import lines_of_code, uses_at
+from thalweg.comparison.results.functions.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
@@ -271,16 +271,12 @@ def _estimate_of_user_settings(
     count: int, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
 ) -> Estimate | None:
     """The estimate of the best of the user's settings; None if none was measured."""
-    first = USER_TRIAL
-    step = -1
+    first, step = USER_TRIAL, -1
     if isinstance(plan.design, Design):  # among the draws of the first study
         first, step = (0 if plan.design.ranking else 1), 1
-    estimates = [
-        _estimate_of_start({**by_stage, "": []}, "", SettingId(0, first + step * number), plan)
-        for number in range(count)
-    ]
-    measured = [estimate for estimate in estimates if estimate is not None]
-    return min(measured, key=lambda estimate: plan.scale.cost(estimate.mean), default=None)
+    numbers = [SettingId(0, first + step * number) for number in range(count)]
+    estimates = [_estimate_of_start({**by_stage, "": []}, "", number, plan) for number in numbers]
+    return min(filter(None, estimates), key=lambda estimate: plan.scale.cost(estimate.mean), default=None)
 
 
 def _estimate_of_start(

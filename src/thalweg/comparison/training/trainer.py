@@ -234,7 +234,7 @@ def run_function(
     Raises:
         TaskError: If the function reports nothing, or makes no optimizer.
     """
-    make_optimizer = OptimizerRequests(function.name, contender, trial.settings, schedule=schedule)
+    make_optimizer = OptimizerRequests(function.name, contender, trial.settings, schedule=schedule, line=function.line)
 
     def after_report(evaluation: Evaluation) -> None:
         make_optimizer.observe_report()

@@ -15,9 +15,10 @@ from thalweg.comparison.training import timing
 from thalweg.comparison.training.functions.function_workload import FunctionWorkload, no_full_batch
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
-from thalweg.comparison.training.runs import Part, Trial, train_by_values
+from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.target import Target
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_task
+from thalweg.comparison.training.task_values import Part, train_by_values
 from thalweg.comparison.training.timing import Measurement, TimeLeft, unlimited
 from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_trials
 from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
@@ -25,6 +26,7 @@ from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction
 from thalweg.tasks.tunable import Tunable
 from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
+from thalweg.tasks.user_code import task_error
 
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
 
@@ -272,10 +274,24 @@ class TaskWorkload:
             return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        if contender.full_batch and not self.has_full_batch:
+        if (contender.full_batch or contender.ends_on_full_batch) and not self.has_full_batch:
             raise no_full_batch(self.name, contender, "a DataLoader", self.task.line_of("data"))
-        steps = self.task.passes * self.task.batches_per_pass(full_batch=contender.full_batch)
-        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, self.task.passes))
+        rule = contender.thalweg_rule
+        if (
+            self.task.precision == "float16"
+            and rule is not None
+            and rule.traits.needs in ("second gradient", "closure")
+        ):
+            raise task_error(
+                self.name,
+                f"{contender.name} needs losses without a GradScaler",
+                "precision='float16'",
+                "Use precision='bfloat16', or leave it out.",
+                where=self.task.made_at,
+            )
+        passes = self.task.passes
+        steps = passes * self.task.batches_per_pass(full_batch=contender.full_batch)
+        evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, passes))
         return TrainingSchedule(steps, contender.schedule or schedule, evaluations)
 
     def target(self, loss: float, schedule: TrainingSchedule) -> Target:

@@ -9,6 +9,7 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.training.functions.closure_check import check_closures
 from thalweg.comparison.training.functions.optimizer_names import names_of_optimizers
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
@@ -99,7 +100,9 @@ class FunctionWorkload:
         return None
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        if contender.full_batch:
+        check_closures(self.function, contender)
+        rule = contender.thalweg_rule
+        if contender.full_batch and (rule is None or rule.traits.needs != "closure"):
             raise no_full_batch(self.name, contender, "a function that makes its own batches", self.function.line)
         return TrainingSchedule(steps=1, schedule=contender.schedule or schedule, num_evaluations=1)
 

@@ -2,7 +2,7 @@
 
 A training function may do anything with its optimizer. So nothing is assumed: the settings of the groups are read at
 the first steps and at reports, and stored. Two trainings whose trials differ in a setting, and which used the same
-values of it, did not use it: see ``results/unused_settings.py``.
+values of it, did not use it: see ``results/functions/unused_settings.py``.
 """
 
 import re
@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
-from thalweg.comparison.contenders.schedule import SCHEDULES
+from thalweg.comparison.contenders.schedule import lr_factor
 from thalweg.comparison.training.functions.call_site import CallSite, line_of_user
+from thalweg.comparison.training.functions.closure_steps import accept_closures
 from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.functions.parameter_groups import is_groups, resolve_groups
 from thalweg.errors import SettingError, TaskError
 from thalweg.optim import RuleOptimizer, keywords
+from thalweg.tasks.user_code import task_error
 
 OBSERVED_STEPS = 3  # from the first; later the groups are read at reports
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -33,6 +35,7 @@ class OptimizerRequests:
         settings: The settings of the trial.
         schedule: The learning rate schedule of optimizers that are requested with a scheduler.
         before_step: Called before each step of each optimizer. Then every name of an optimizer is accepted.
+        line: The user's line that defines the function, for messages.
     """
 
     def __init__(
@@ -43,10 +46,11 @@ class OptimizerRequests:
         *,
         schedule: str = "constant",
         before_step: Callable[..., None] | None = None,
+        line: str = "",
     ) -> None:
         self._before_step = before_step
         self._who, self._contender, self._settings = who, contender, settings
-        self._schedule = schedule
+        self._schedule, self._line = schedule, line
         self._watched: list[_WatchedOptimizer] = []
         self._reports = 0
 
@@ -98,13 +102,16 @@ class OptimizerRequests:
         self._watched.append(
             _WatchedOptimizer(self._contender, optimizer, own, name, site, lr_scales, isinstance(model, nn.Module))
         )
+        if isinstance(optimizer, torch.optim.Optimizer):
+            accept_closures(optimizer)
         if self._before_step is not None and isinstance(optimizer, torch.optim.Optimizer):
             optimizer.register_step_pre_hook(self._before_step)
         if not scheduler:
             return optimizer
         assert steps is not None
-        factor = SCHEDULES[self._schedule]
-        pair = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(min(step, steps), steps))
+        pair = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(self._schedule, min(step, steps), steps)
+        )
         self._watched[-1].scheduled(pair, steps)
         return optimizer, pair
 
@@ -139,10 +146,8 @@ class OptimizerRequests:
             TaskError: If the function made no optimizer, or never stepped a scheduler.
         """
         if not self._watched:  # it trained with an optimizer of its own
-            raise TaskError(
-                f"{self._who}: the function must call make_optimizer(model), and did not. "
-                "Train with the optimizer that it returns."
-            )
+            condition = "the function must call make_optimizer(model), and did not"
+            raise task_error(self._who, condition, "", "Train with the optimizer that it returns.", where=self._line)
         for watched in self._watched:
             if watched.scheduler is not None and watched.scheduler.last_epoch == 0:
                 raise TaskError(
