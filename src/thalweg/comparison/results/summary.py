@@ -337,18 +337,14 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
 
 
 def _metrics(trials: Sequence[TrialRecord]) -> dict[str, Estimate]:
-    """The means of the further numbers of these trials with their t intervals, by name, in the order of their names.
-
-    A training without a finite number is left out, and counted as lost.
-    """
-    recorded = [trial.result.metrics if trial.result.status == "ok" else {} for trial in trials]
-    estimates = {}
-    for name in dict.fromkeys(name for metrics in recorded for name in metrics):
-        values = [metrics[name] for metrics in recorded if math.isfinite(metrics.get(name, math.nan))]
-        if values:
-            mean = statistics.interval(values)
-            estimates[name] = Estimate(mean.mean, mean.low, mean.high, len(values), len(trials) - len(values))
-    return estimates
+    """The means of the further numbers of these trials with their t intervals, by name. Only finite numbers count."""
+    columns: dict[str, list[float]] = {}
+    for trial in trials:
+        for name, value in trial.result.metrics.items() if trial.result.status == "ok" else ():
+            if math.isfinite(value):
+                columns.setdefault(name, []).append(value)
+    intervals = {name: statistics.interval(values) for name, values in columns.items()}
+    return {name: Estimate(each.mean, each.low, each.high, len(columns[name])) for name, each in intervals.items()}
 
 
 def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float | None:
