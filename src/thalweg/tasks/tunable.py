@@ -73,8 +73,8 @@ def tunables_of(function: Callable[..., Any]) -> dict[str, Tunable]:
         arguments = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C
         return {}
-    found = {argument.name: tunable_of(argument.default) for argument in arguments}
-    return {name: tunable for name, tunable in found.items() if tunable is not None}
+    declared = {argument.name: tunable_of(argument.default) for argument in arguments}
+    return {name: tunable for name, tunable in declared.items() if tunable is not None}
 
 
 def fix(tunables: Mapping[str, Tunable], values: Mapping[str, float], who: str) -> dict[str, Tunable]:

@@ -113,14 +113,14 @@ class Contender:
         """
         hypers = self.rule.hypers()
         own = {name: value for name, value in settings.items() if name in hypers and name not in self.task_settings}
-        other = {name: value for name, value in settings.items() if name not in own}
+        full = {name: value for name, value in settings.items() if name not in own}
         known = self.start_settings()
-        for name in other:
+        for name in full:
             if name not in known:
                 raise KeywordError(
                     f"{self.name}: the settings are {', '.join(known)}, got {name!r}. {nearest(name, known)}"
                 )
-        return self._for_each_optimizer(own) | other
+        return self._for_each_optimizer(own) | full
 
     def own_settings(self, settings: Mapping[str, float], name: str = "") -> Settings:
         """Return the settings of one optimizer of a training, under the names of the rule.

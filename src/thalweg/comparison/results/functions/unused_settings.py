@@ -50,7 +50,7 @@ def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list
         trials: Trials of searches.
         certain: True to leave out settings that it may only limit, as ``min(lr, 0.01)`` does.
     """
-    found: dict[tuple[str, str], UnusedSetting] = {}
+    settings: dict[tuple[str, str], UnusedSetting] = {}
     names = list(dict.fromkeys(trial.contender for trial in trials))
     for setting in dict.fromkeys(name for trial in trials for name in trial.settings):
         # All contenders together show it sooner; but one of them may treat a setting in its own way.
@@ -58,9 +58,9 @@ def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list
         together = _unused(setting, concerned, certain)
         each = [_unused(setting, [trial for trial in concerned if trial.contender == name], certain) for name in names]
         for unused in [together] if together else [part for part in each if part]:
-            same = found.get((setting, unused.line))
-            found[setting, unused.line] = unused if same is None else _joined(same, unused)
-    return list(found.values())
+            same = settings.get((setting, unused.line))
+            settings[setting, unused.line] = unused if same is None else _joined(same, unused)
+    return list(settings.values())
 
 
 def refuse_unused_lr(name: str, trials: Sequence[TrialRecord]) -> None:
@@ -101,7 +101,7 @@ def _joined(first: UnusedSetting, second: UnusedSetting) -> UnusedSetting:
 def _unused(setting: str, trials: Sequence[TrialRecord], certain: bool) -> UnusedSetting | None:
     """Return the setting if these trials, which tried several values of it, all used the same ones."""
     observed = [_observed(setting, trial) for trial in trials]
-    shown = [(trial, *found) for trial, found in zip(trials, observed, strict=True) if found is not None]
+    shown = [(trial, *used) for trial, used in zip(trials, observed, strict=True) if used is not None]
     tried = {trial.settings[setting] for trial, _, _ in shown}
     if len(tried) < (MIN_VALUES if certain else 2) or len(shown) < len(
         [trial for trial in trials if trial.result.optimizers]
