@@ -13,13 +13,13 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison import Progress, Store, session
+from thalweg.comparison.execution.job import Job
 from thalweg.comparison.planning import clock as clocks
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.training import trainer
 from thalweg.comparison.training.workload import Workload
-from thalweg.comparison.worker_pool import Job
 from thalweg.errors import ComparisonInterrupted
 
 CONTENDERS = ["sgd", "momentum", "adam", "rmsprop"]

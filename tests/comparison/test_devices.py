@@ -16,19 +16,21 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from cases.fake_accelerator import FakeAccelerator, FakeDeviceModel
-from thalweg.comparison import CONTENDERS, Progress, Store, worker_pool
+from thalweg.comparison import CONTENDERS, Progress, Store
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution import worker_pool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
 from thalweg.comparison.processes.serving import Reply
 from thalweg.comparison.training import timing
-from thalweg.comparison.training.group_means import measure_in_groups
+from thalweg.comparison.training.computation.group_means import measure_in_groups
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
 from thalweg.comparison.training.workload import as_workload
-from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.engine.core import devices
 from thalweg.errors import DeviceError, TaskError
 from thalweg.tasks import Splits, TrainingFunction, load
@@ -210,10 +212,10 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             raise RuntimeError("an operation is missing\nand more")
         return Measurement(ExecutionMode(1, 0.0, seconds[device], "made up"), {}, 4)
 
-    monkeypatch.setattr("thalweg.comparison.training.workload.measure_task", measure)
-    monkeypatch.setattr("thalweg.comparison.training.workload.least_seconds", lambda *_: seconds["least"])
+    monkeypatch.setattr("thalweg.comparison.training.timing.measure_task", measure)
+    monkeypatch.setattr("thalweg.comparison.training.timing.least_seconds", lambda *_: seconds["least"])
     monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    monkeypatch.setattr("thalweg.comparison.training.workload.single_thread_slowdown", lambda *_: 1.0)
+    monkeypatch.setattr("thalweg.comparison.training.timing.single_thread_slowdown", lambda *_: 1.0)
     return seconds
 
 
@@ -508,7 +510,9 @@ def test_a_smaller_machine_resumes_with_fewer_workers(
 ) -> None:
     interrupted(tmp_path / "store.sqlite")
     with sqlite3.connect(tmp_path / "store.sqlite") as connection:
-        connection.execute("UPDATE comparisons SET plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)")
+        connection.execute(
+            "UPDATE comparisons SET checksum = 'none', plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)"
+        )
     connection.close()
     counts: list[int] = []
     start = WorkerPool.__init__

@@ -18,12 +18,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from thalweg.comparison import worker_pool
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution import worker_pool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.workload import as_workload
-from thalweg.comparison.worker_pool import Job, WorkerPool
 from thalweg.tasks import as_task
 
 LIMIT_S = 120.0  # for processes to end; it takes milliseconds on an idle machine

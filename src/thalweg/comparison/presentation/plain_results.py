@@ -96,6 +96,7 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "high": _finite(summary.value.high),
         "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
         "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
+        "yours": None if summary.yours is None else _finite(summary.yours.mean),
         "missed": summary.missed,
         "example_error": _finite(summary.example_error),
         "worse_by": _finite(summary.worse_by),

@@ -99,7 +99,7 @@ class Slot(Generic[T]):
         if self._kill_s == math.inf and now > self._start_s + timeout_s:
             where = self.worker.where()
             self.kill()
-            return self._ending("late", f"no end after {timeout_s:.0f} s{where}")
+            return self._ending("late", f"no end after {timeout_s:.3g} s{where}")
         return None
 
     def _ending(self, kind: str, value: Any) -> Ending:

@@ -17,9 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
-from thalweg.comparison import Progress, worker_pool
+from thalweg.comparison import Progress
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution import worker_pool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.planning import device_choice, num_workers
 from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
@@ -28,8 +31,7 @@ from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import Workload, as_workload
-from thalweg.comparison.worker_pool import Job, WorkerPool
-from thalweg.errors import SettingError
+from thalweg.errors import SettingError, TaskError
 from thalweg.tasks import Splits, as_task
 
 SCHEDULE = TrainingSchedule(steps=20, schedule="linear", num_evaluations=2)
@@ -103,16 +105,18 @@ def test_workers_train_as_this_process_does(count: int) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_fresh_workers_train_as_this_process_does_and_with_its_settings() -> None:
+    notices: list[str] = []
     torch.set_default_dtype(torch.float64)
     try:
         x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
         doubled = replace(task(), data=(x, x.sum(1, True)))  # the model follows the default dtype
-        remote = losses(as_workload(doubled), 2, [])
-        here = trained_here(as_workload(doubled))
+        with WorkerPool(as_workload(doubled), 2, notices.append) as pool:
+            ((_, remote),) = list(run(pool, jobs(0.1)))  # one job: the second worker is not started
+        here = trained_here(as_workload(doubled))[0.1]
     finally:
         torch.set_default_dtype(torch.float32)
-    for lr, values in here.items():
-        assert remote[lr] == pytest.approx(values, rel=1e-12)
+    assert [result.test for result in remote] == pytest.approx(here, rel=1e-12)
+    assert notices == ["each worker is started anew, which takes seconds: the test forbids it"]
 
 
 def trap(path: Path) -> Callable[[], bool]:
@@ -215,6 +219,7 @@ def test_a_training_that_ends_its_process_has_failed_and_the_others_train_on(fau
 def test_many_reports_come_back() -> None:
     def train(make_optimizer: Callable[..., Any], report: Callable[..., None]) -> None:
         make_optimizer(nn.Linear(2, 1))
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C is the parent's
         for k in range(20_000):
             report(1 / (k + 1))
 
@@ -242,7 +247,7 @@ def test_a_training_that_hangs_has_failed_with_its_line(monkeypatch: pytest.Monk
             offset_s[0] = 2e5
     assert results[0].status == "ok"
     assert results[1].status == "failed"
-    assert results[1].message.startswith(f"no end after 100000 s (at {HERE}:")
+    assert results[1].message.startswith(f"no end after 1e+05 s (at {HERE}:")
     assert notices == [f"a training of sgd failed: {results[1].message}"]
 
 
@@ -256,6 +261,74 @@ def test_the_limit_of_a_training_follows_predictions_and_measurements(monkeypatc
     assert pool._timeout(job) == 60 + 20 * 8
     assert pool._timeout(replace(job, predicted_s=float("inf"))) == 60 + 20 * 8
     assert WorkerPool(workload(), 2, pytest.fail, timeout_s=3.0)._timeout(job) == 6.0
+
+
+def test_ctrl_c_kills_what_runs_and_is_raised() -> None:
+    parent = os.getpid()
+
+    def train(make_optimizer: Callable[..., Any], report: Callable[..., None]) -> None:
+        os.kill(parent, signal.SIGINT)
+        time.sleep(100_000)
+
+    requested = [Job((SGD,), (Trial({"lr": 0.1}, 0),), SCHEDULE, 0.1)]
+    pool = WorkerPool(as_workload(as_task(train)), 1, pytest.fail)
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.run(requested, lambda *_: None))
+    assert pool._slots[0].worker is None
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("fault", ["exit", "interrupt", "hang"])
+def test_where_there_are_no_processes_a_training_fails_by_itself_too(fault: str) -> None:
+    """As on a machine with a GPU: what can be stopped in this process is stopped."""
+
+    def train(make_optimizer: Callable[..., Any], report: Callable[..., None]) -> None:
+        make_optimizer(nn.Linear(2, 1))
+        while torch.initial_seed() == 1:
+            FAULTS.get(fault, (lambda: time.sleep(0.001), ""))[0]()
+        report(1.0)
+
+    results, _ = ended(train, timeout_s=0.3 if fault == "hang" else 1e5)
+    assert {seed: result.status for seed, result in results.items()} == {0: "ok", 1: "failed", 2: "ok"}
+    kind = {"exit": "SystemExit: 0", "interrupt": "KeyboardInterrupt", "hang": "OutOfTime: no end after 0.3 s"}[fault]
+    assert results[1].message.startswith(f"{kind} (at {HERE}:")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_ctrl_c_in_this_process_is_no_failure_of_the_training() -> None:
+    def train(make_optimizer: Callable[..., Any], report: Callable[..., None]) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        ended(train)
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_an_error_of_the_watcher_is_no_failure_of_the_training(forks: bool, request: pytest.FixtureRequest) -> None:
+    if not forks:
+        request.getfixturevalue("fresh")
+    ended: list[Job] = []
+
+    def watch(job: Job, share: float) -> None:
+        raise ValueError("of the watcher")
+
+    def train_slowly(model: nn.Module, batch: Any) -> torch.Tensor:
+        time.sleep(0.01)  # a worker reports at most ten times a second
+        return model(batch[0]).square().mean()
+
+    trained = as_workload(replace(task(), loss=train_slowly))
+    with WorkerPool(trained, 1, pytest.fail) as pool, pytest.raises(ValueError, match="of the watcher"):
+        ended += [job for job, _ in pool.run(jobs(0.1, seeds=(0,)), watch)]
+    assert ended == []
+
+
+def test_a_pilot_that_hangs_names_the_line() -> None:
+    def model() -> nn.Module:
+        while True:
+            time.sleep(0.001)
+
+    with pytest.raises(TaskError, match=rf"task: .* got OutOfTime: no end after 0.2 s \(at {HERE}:\d+\)"):
+        thalweg.compare(task(model), ["sgd"], budget="4trials", timeout=0.02)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan"), True, "2m"])

@@ -7,23 +7,19 @@ small networks the second thread of a training gains little, but a second traini
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.processes.isolation import apply_settings, portable_settings
-from thalweg.comparison.processes.serving import Reply
+from thalweg.comparison.execution.job import Job, Target, Watch, train
+from thalweg.comparison.processes.isolation import portable_settings
 from thalweg.comparison.processes.slots import Ending, Slot, endings
 from thalweg.comparison.processes.stopping import Stopped, interrupts_counted, stopped_when, time_limit
 from thalweg.comparison.processes.worker import Worker, why_no_fork
-from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
-from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import DeviceLost
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
@@ -31,27 +27,6 @@ from thalweg.errors import TaskError
 
 # A training hangs if it has not ended after so many seconds, plus a multiple of its predicted time.
 MIN_TIMEOUT_S, TIMEOUT_FACTOR = 60.0, 20
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """Trainings that run together.
-
-    Attributes:
-        contenders: The contender of each trial.
-        trials: Settings and seeds.
-        schedule: Length, learning rate schedule and number of evaluations, the same for all trials.
-        predicted_s: Predicted seconds of all trials.
-        rungs: Points at which trainings are pruned; None prunes nothing.
-        stop_at_s: When trainings that have not ended return their losses so far, on the clock of ``time.monotonic``.
-    """
-
-    contenders: tuple[Contender, ...]
-    trials: tuple[Trial, ...]
-    schedule: TrainingSchedule
-    predicted_s: float
-    rungs: Rungs | None = None
-    stop_at_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -203,10 +178,13 @@ class WorkerPool:
             if job is None:
                 return
             results: list[TrainingResult] | None
+            watch = Watch(report_share, job)
             try:
                 with stopped_when(self._must_stop), interrupts_counted(), time_limit(self._timeout(job)):
-                    results = _train(self._workload.on(device), job, partial(report_share, job))
+                    results = train(self._workload.on(device), job, watch.report_share)
             except Stopped:
+                if watch.error is not None:
+                    raise watch.error from None
                 return
             except DeviceLost as lost:
                 self._is_device_lost = True
@@ -267,7 +245,7 @@ class WorkerPool:
 
     def _start_worker(self, slot: Slot[Job], contenders: Sequence[Contender]) -> Worker:
         is_fork = self._can_fork()
-        target = _Target(
+        target = Target(
             self._workload if is_fork else self._workload.on(devices.AUTO),
             slot.device,
             list(contenders),
@@ -346,45 +324,6 @@ class WorkerPool:
     def _named(job: Job) -> str:
         names = ", ".join(dict.fromkeys(contender.name for contender in job.contenders))
         return f"a training of {names}" if len(job.trials) == 1 else f"{len(job.trials)} trainings of {names}"
-
-
-@dataclass(frozen=True, eq=False)
-class _Target:
-    """The work of a worker process.
-
-    Attributes:
-        workload: The task or training function.
-        device: The device that trains.
-        contenders: The contenders, which a request names by their numbers.
-        num_threads: Threads of a training.
-        settings: Settings of the parent that a fresh process does not have.
-    """
-
-    workload: Workload
-    device: str
-    contenders: list[Contender]
-    num_threads: int
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(self, request: tuple[list[int], Job], report_share: Callable[[float], None]) -> Any:
-        """Return the results of a job."""
-        workload = self.workload.on(self.device)
-        if torch.get_num_threads() != self.num_threads:
-            torch.set_num_threads(self.num_threads)
-        apply_settings(self.settings)
-        devices.use(workload.device)
-        numbers, job = request
-        job = replace(job, contenders=tuple(self.contenders[number] for number in numbers))
-        try:
-            return _train(workload, job, report_share)
-        except DeviceLost as lost:
-            return Reply("lost", str(lost))
-
-
-def _train(workload: Workload, job: Job, report_share: Callable[[float], None]) -> list[TrainingResult]:
-    results = workload.train(job.contenders, job.trials, job.schedule, report_share, job.rungs, job.stop_at_s)
-    hardware = devices.hardware(workload.device)
-    return [replace(result, hardware=hardware) for result in results]
 
 
 def _holds(contenders: Sequence[Contender], contender: Contender) -> bool:
