@@ -334,11 +334,12 @@ def main() -> None:
                 for policy in arguments.policies:
                     row = judge(world, POLICIES[policy], budget, derive(number, name))
                     rows.setdefault((policy, budget), []).append(row)
-    summaries = {f"{policy}, {budget}": summary(judged) for (policy, budget), judged in rows.items()}
-    for label in sorted(summaries, key=lambda text: (int(text.split(", ")[1]), text)):
-        print(label, ", ".join(f"{key} {value:.3g}" for key, value in summaries[label].items()), flush=True)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(summaries, indent=1) + "\n")
+        # After each world, so that a replay that is interrupted has an answer.
+        summaries = {f"{policy}, {budget}": summary(judged) for (policy, budget), judged in rows.items()}
+        for label in sorted(summaries, key=lambda text: (int(text.split(", ")[1]), text)):
+            print(label, ", ".join(f"{key} {value:.3g}" for key, value in summaries[label].items()), flush=True)
+        if arguments.out is not None:
+            arguments.out.write_text(json.dumps(summaries, indent=1) + "\n")
 
 
 if __name__ == "__main__":

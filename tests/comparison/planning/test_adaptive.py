@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.planning.adaptive.proposals import Tried, compressed, propose_trials, widened
+from thalweg.comparison.planning.adaptive.proposals import Tried, _greatest, _Turns, compressed, propose_trials, widened
 from thalweg.comparison.planning.adaptive.search_space import SearchSpace, search_space_of
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.protocol.trial import RECOMMENDED, START
@@ -151,6 +151,25 @@ def test_waiting_trainings_are_not_proposed_again() -> None:
     (after,) = propose_trials(spaces, waiting, 1, seed=0)
     assert after.settings != batch[0].settings
     assert after.trial == batch[0].trial + 1
+
+
+def test_a_waiting_training_tells_of_its_neighbours() -> None:
+    """Candidates 0 and 1 resemble the training that waits, 2 is somewhat worse and elsewhere."""
+    mean = np.array([0.0, 0.0, 0.1, 0.0])
+    covariance = np.array([[1.0, 0.9, 0.0, 0.99], [0.9, 1.0, 0.0, 0.99], [0.0, 0.0, 1.0, 0.0], [0.99, 0.99, 0.0, 1.0]])
+    no_turns = _Turns(np.zeros(3, dtype=bool), 0)
+    assert next(_greatest(mean, covariance, 3, 0.0, no_turns)) == 2
+    assert next(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, no_turns)) == 0
+    assert list(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, no_turns)) == [0, 2, 1]
+
+
+def test_every_fourth_training_is_for_a_start_that_is_not_hopeless() -> None:
+    turns = _Turns(np.array([False, True, True]), 3)
+    left, lowest = np.ones(3, dtype=bool), np.array([0.0, -1.0, 2.0])
+    assert list(turns.eligible(0, left, lowest, best=0.5)) == [False, True, False]
+    assert list(turns.eligible(1, left, lowest, best=0.5)) == [True, True, True]
+    assert list(turns.eligible(0, left, lowest, best=-2.0)) == [True, True, True]
+    assert list(turns.eligible(0, np.array([True, False, True]), lowest, best=0.5)) == [True, False, True]
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------
