@@ -9,8 +9,8 @@ from thalweg import errors
 
 EXPORTS = {
     "thalweg": """
-        Comparison Contender Splits Suite Task ThalwegError __version__ compare compare_suite optim
-        rules supervised tasks
+        Comparison Contender Splits Suite Task ThalwegError __version__ choice compare compare_suite log_range optim
+        range rules supervised tasks
     """,
     "thalweg.comparison": """
         CONTENDERS Comparison Contender CsvLog DEFAULT Progress Store Suite TaskProgress TensorBoardLog TrialTable
@@ -43,16 +43,16 @@ EXPORTS = {
         Mechanic MovingAverage Noisy Orthogonalized PolyakAverage SAM Split WarmRestarts
     """,
     "thalweg.tasks": """
-        BUILT_IN Batch SUITE Split Splits Task TrainingFunction as_task load seeded split_at_random
-        supervised
+        BUILT_IN Batch SUITE Split Splits Task TrainingFunction as_task choice load log_range range seeded
+        split_at_random supervised
     """,
     "thalweg.testing": """
         CHECKS CheckResult ConformanceResult OptimizerFactory check_optimizer
     """,
 }
 ERRORS = """
-    BudgetError DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError RoutingError SettingError
-    SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
+    BudgetError ComparisonInterrupted DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError
+    RoutingError SettingError SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
     printable shown
 """
 

@@ -282,11 +282,14 @@ def test_an_interrupted_count_has_an_answer_and_resumes_to_the_same_verdict(
 
 @pytest.mark.parametrize("stop", [2, 9, 31, 44])
 def test_an_interrupted_time_goes_on_with_what_was_left(time: FakeTime, tmp_path: Path, stop: int) -> None:
-    arguments: dict[str, Any] = {"budget": "60s", "workers": 1, "store": Store(tmp_path / "store.sqlite")}
+    store = Store(tmp_path / "store.sqlite")
+    arguments: dict[str, Any] = {"budget": "60s", "workers": 1, "store": store}
     start_s = time.now
     with pytest.raises(ComparisonInterrupted) as interrupt:
         thalweg.compare(training(time, 1.0, stop=stop), CONTENDERS, **arguments)
     so_far = interrupt.value.result
+    before = store.find()
+    assert before is not None
     used_s = time.now - start_s
     assert used_s == pytest.approx(stop - 1)
     decided = {trial.key: trial.settings for trial in trials_of(so_far)}
@@ -294,9 +297,11 @@ def test_an_interrupted_time_goes_on_with_what_was_left(time: FakeTime, tmp_path
     start_s = time.now
     resumed = thalweg.compare(training(time, 1.0), CONTENDERS, **arguments)
     assert 0.85 * 60 <= used_s + time.now - start_s <= 1.05 * 60
-    assert replace(resumed.plan, design=so_far.plan.design) == so_far.plan
+    after = store.find()
+    assert after is not None
+    assert replace(after.plan, design=before.plan.design) == before.plan
     if stop > 1 + len(CONTENDERS):  # the starting points are the measurement that the design follows
-        assert resumed.plan.design == so_far.plan.design
+        assert after.plan.design == before.plan.design
     stored = {trial.key: trial.settings for trial in trials_of(resumed)}
     assert decided.items() <= stored.items()
     # One search, without gaps or repetitions: numbers of proposals are those of a search that was not interrupted.

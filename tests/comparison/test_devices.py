@@ -27,7 +27,7 @@ from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.processes import slots
 from thalweg.comparison.processes.serving import Reply
 from thalweg.comparison.training import timing
-from thalweg.comparison.training.group_means import measure_in_groups
+from thalweg.comparison.training.computation.group_means import measure_in_groups
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
 from thalweg.comparison.training.workload import as_workload

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 import thalweg
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.training.batches import batches
+from thalweg.comparison.training.computation.batches import batches
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.task_fingerprint import fingerprint_of_task
@@ -224,7 +224,7 @@ def test_a_dict_of_arrays_gives_dict_batches_in_an_order_that_follows_from_the_s
 
 
 def train_labels(task: Task, seed: int) -> torch.Tensor:
-    from thalweg.comparison.training.batches import reseed_loaders
+    from thalweg.comparison.training.computation.batches import reseed_loaders
 
     reseed_loaders(task, seed)
     stream = batches(task, seed, full_batch=False)
@@ -377,3 +377,18 @@ def test_a_task_is_described_without_its_tensors() -> None:
 
 def wrong_function(make_optimizer: Any, report: Any) -> None:
     report(math.nan)
+
+
+def test_a_model_whose_shapes_follow_from_a_batch_is_as_new_and_depends_on_its_seed_alone() -> None:
+    def model() -> nn.Module:
+        return nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.Dropout(0.5), nn.LazyLinear(3))
+
+    task = make_task((INPUTS, LABELS), model)
+    state = torch.get_rng_state()
+    first, second, different = task.make_model(1), task.make_model(1), task.make_model(2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.training
+    assert [tuple(param.shape) for param in first.parameters()] == [(8, 4), (8,), (8,), (8,), (3, 8), (3,)]
+    assert torch.equal(first[1].running_mean, torch.zeros(8))
+    assert torch.equal(first[3].weight, second[3].weight)
+    assert not torch.equal(first[3].weight, different[3].weight)

@@ -106,9 +106,9 @@ def test_a_metric_is_maximized_if_the_task_says_so() -> None:
     [
         ({"maximize": True}, "line: maximize=True needs a metric that decides, got no metric"),
         ({"maximize": True, "metric": accuracy, "optimum": 0.0}, "got an optimum, for which the training loss decides"),
-        ({"maximize": "yes"}, "line: maximize must be True or False, got 'yes'."),
-        ({"result": "first"}, "line: result must be 'last' or 'best', got 'first'."),
-        ({"scale": "ratio"}, "line: scale must be 'log' or 'linear', got 'ratio'."),
+        ({"maximize": "yes"}, "line: maximize must be True or False, got 'yes' (at "),
+        ({"result": "first"}, "line: result must be 'last' or 'best', got 'first' (at "),
+        ({"scale": "ratio"}, "line: scale must be 'log' or 'linear', got 'ratio' (at "),
         ({"metrics": {"accuracy": 0.5}}, "line: metrics must map names to functions, got 'accuracy': 0.5"),
         ({"metric_name": accuracy}, "line: metric_name must be a text, got"),
     ],

@@ -57,10 +57,25 @@ Words:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
     "--schedule",
-    type=click.Choice(["linear", "cosine", "constant", "warm-up-linear", "warm-up-cosine", "none"]),
-    default="linear",
-    show_default=True,
-    help="Learning rate schedule of each training. A contender can have its own: adam:schedule=cosine.",
+    metavar="NAME",
+    help="Learning rate schedule of each training: linear, cosine, warm-up-linear, warm-up-cosine, onecycle (torch's, "
+    "without a cycle of the momentum), step:SHARE:FACTOR, constant or none. step:0.3:0.1 takes a tenth after each 30 % "
+    "of the training. A contender can have its own: adam:schedule=cosine. A training function takes it by "
+    "make_optimizer(model, scheduler=True, steps=N). "
+    "[default: linear; a training function's own]",
+)
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="SETTINGS",
+    help="A setting of yours that the search tries first, such as adamw:lr=3e-4,weight_decay=0.1. Can be repeated.",
+)
+@click.option(
+    "--set",
+    "fixed",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Fix a number that the task declares to be tuned (thalweg.choice, range, log_range). Can be repeated.",
 )
 @click.option(
     "--prune", is_flag=True, help="Stop bad settings early, and let the same contender try more settings instead."
@@ -130,7 +145,9 @@ def compare(
     contenders: str | None,
     budget: str | None,
     seed: int,
-    schedule: str,
+    schedule: str | None,
+    start: tuple[str, ...],
+    fixed: tuple[str, ...],
     workers: int | None,
     timeout: float | None,
     prune: bool,
@@ -174,12 +191,15 @@ def compare(
         "control": control,
         "device": device,
     }
+    if suite and (start or fixed):
+        raise click.UsageError("--start and --set are for one task. Leave out --suite.", context)
     if suite:
         compare_suite(task, names, out or Path("runs") / "suite", as_json=as_json, **options)
         return
     if task is None:
         raise click.MissingParameter(ctx=context, param=context.command.params[0])
     out = out or Path("runs") / comparison.folder_name(task)
+    options |= {"start": list(start), "fixed": dict(map(_parse_number, fixed))}
     try:
         finished = _run(task, names, out / "store.sqlite", options)
     except ComparisonInterrupted as interrupt:
@@ -199,6 +219,15 @@ def _show(result: "Comparison", path: Path, *, as_json: bool) -> None:
         print_comparison(result)
         if page:
             echo(f"Report: {page}")
+
+
+def _parse_number(text: str) -> tuple[str, float]:
+    """Parse ``batch_size=64``."""
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} must read like batch_size=64.", param_hint="--set") from None
 
 
 def _run(task: str, names: list[str] | None, store: Path, options: dict[str, Any]) -> "Comparison":

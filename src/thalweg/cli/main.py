@@ -16,7 +16,7 @@ from thalweg.cli.compare import compare
 from thalweg.cli.explain import explain
 from thalweg.cli.interrupts import RESUME, exit_code
 from thalweg.cli.list import list_
-from thalweg.cli.output import echo
+from thalweg.cli.output import echo, shorten
 from thalweg.cli.report import report
 from thalweg.cli.tasks import tasks
 from thalweg.errors import SettingWarning, ThalwegError
@@ -78,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Without standalone mode click raises its errors here instead of ending the process.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except ThalwegError as error:
-        echo(f"error: {error}", err=True)
+        echo(f"error: {shorten(str(error))}", err=True)
         code = 2
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        echo(shown.getvalue().rstrip(), err=True)
+        echo(shorten(shown.getvalue().rstrip()), err=True)
         code = 2
     except (KeyboardInterrupt, click.Abort):
         echo(RESUME, err=True)

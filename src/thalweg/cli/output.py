@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from thalweg.comparison.parts import Parts
     from thalweg.comparison.presentation.tables import Table
 
+_MAX_MESSAGE = 4000  # characters of an error
 _LAYOUT = "\n\t"  # of a text of several lines, as code and usage have
 
 # Every command has this option, with the same text.
@@ -33,6 +34,12 @@ def echo(text: str, *, err: bool = False) -> None:
         err: True prints to stderr.
     """
     click.echo(printable(text, keep=_LAYOUT), err=err)
+
+
+def shorten(message: str) -> str:
+    """Return the message of an error without the middle of a very long one, such as a name of a million letters."""
+    half = _MAX_MESSAGE // 2
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:half]} … {message[-half:]}"
 
 
 def print_json(value: Any) -> None:

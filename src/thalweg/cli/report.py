@@ -28,8 +28,9 @@ def report(store: Path, target: Path | None, overwrite: bool, as_json: bool) -> 
     from thalweg.comparison import Comparison, Store
     from thalweg.errors import StoreError
 
-    path = store / "store.sqlite" if store.is_dir() else store
-    opened_store = Store(path, write=False)
+    opened_store = Store(store, write=False)
+    path = opened_store.path
+    assert path is not None
     record = opened_store.find()
     if record is None:
         raise StoreError(f"{path}: the store must hold a comparison, got none. Run `thalweg compare` first.")

@@ -1,15 +1,15 @@
 """Compare: from a task and contenders to a finished comparison."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
-from thalweg.comparison.contenders.parsing import resolve
-from thalweg.comparison.contenders.schedule import check_schedule
+from thalweg.comparison.contenders.parsing import resolve, with_user_settings
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
 from thalweg.comparison.failures import reopen_if_incomplete
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.planning import budget as budgets
@@ -34,6 +34,7 @@ from thalweg.errors import ComparisonInterrupted, SettingError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
 from thalweg.tasks.measurement import RESULTS, SCALES
+from thalweg.tasks.tunable import fix
 
 
 @shows_progress
@@ -43,7 +44,7 @@ def compare(
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     workers: int | None = None,
     timeout: float | None = None,
     prune: bool = False,
@@ -55,6 +56,8 @@ def compare(
     result: Literal["last", "best"] | None = None,
     control: bool = False,
     device: str | None = None,
+    fixed: Mapping[str, float] | None = None,
+    start: Sequence[str] = (),
     store: str | Path | Store | None = None,
     watch: Callable[[Progress], None] | None = None,
     quiet: bool = False,
@@ -68,15 +71,18 @@ def compare(
         contenders: Names such as ``"adamw"``, ``"adam:beta2=0.95,lr=1e-4..1e-2"`` or ``"torch.optim:NAdam"``, rules,
             optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects. A single one is tuned. Defaults
             to seven classics, without full-batch gradient descent if the task has no full batch.
-        budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``); or, for each contender, search trials
-            (``"16trials"``), those of several studies (``"8x24trials"``), optimizer steps (``"100000steps"``) or
-            passes over the data (``"500passes"``). A small budget answers which setting to use; a larger one also
-            which optimizer ranks where. Defaults to ``"2m"``, or to the smallest comparison if that takes longer.
+        budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``), which is used and kept; or, for each
+            contender, trainings (``"16trials"``), search trials of studies that rank the optimizers
+            (``"8x24trials"``), optimizer steps (``"100000steps"``) or passes over the data (``"500passes"``). Any
+            budget answers which setting to use, and says how sure that is; a larger one also which optimizer ranks
+            where. Defaults to ``"2m"``.
         seed: The seed of all random numbers. With a budget in trials, the same seed gives the same verdict on a machine
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
-        schedule: The learning rate schedule of each training: ``"linear"`` or ``"cosine"``, each also with
-            ``"warm-up-"`` before it, ``"constant"`` or ``"none"``.
+        schedule: The learning rate schedule of each training: ``"linear"`` (the default) or ``"cosine"``, each also
+            with ``"warm-up-"`` before it, ``"onecycle"``, ``"step:0.3:0.1"``, ``"constant"`` or ``"none"``. A training
+            function has its own, unless it takes this one:
+            ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
         timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual
@@ -98,6 +104,8 @@ def compare(
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
             that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
+        fixed: Values of numbers of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
+        start: Settings of yours that the search tries first: ``["adamw:lr=3e-4"]``.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
         watch: Called with the progress. Defaults to a display on stderr: on a terminal and in a notebook a live one,
@@ -114,9 +122,10 @@ def compare(
         UnknownNameError: If no task, optimizer or schedule has a given name.
         KeywordError: If a contender has no setting of a given name.
         SettingError: If an option or a setting is out of its bounds.
-        BudgetError: If the budget cannot be parsed or is too small.
+        BudgetError: If the budget cannot be parsed.
         DeviceError: If the device does not exist on this machine.
         StoreError: If the store cannot be opened, read or written.
+        ComparisonInterrupted: On Ctrl-C. Its ``result`` is the comparison so far; the same call resumes it.
 
     Example:
         >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
@@ -126,6 +135,7 @@ def compare(
         True
     """
     assert watch is not None, "shows_progress passes a function"
+    schedule, chosen_schedule = schedule or DEFAULT_SCHEDULE, schedule
     allowed = check_request(budget, seed, schedule, workers)
     clock = Clock(allowed.seconds)
     loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
@@ -134,7 +144,7 @@ def compare(
         raise SettingError(f"thalweg: prefer must be 'best' or 'cheap', got {prefer!r}.")
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
-    entrants = _entrants(workload, contenders, control=control)
+    entrants = entrants_of(workload, contenders, control=control, fixed=fixed, start=start)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
     runner = CallbackRunner(callbacks, watch)
@@ -159,6 +169,9 @@ def compare(
         key = key_of(workload, entrants, allowed, seed, schedule, options)
     try:
         record = store.find(key)
+        workload = workload.at(fixed or {})
+        names = record.contenders[0].optimizer_names if record else None
+        entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
         if record is None:
             with pilot_limited(workload.name, request):
                 plan = _plan(workload, entrants, request, requested, clock, watch)
@@ -227,13 +240,28 @@ def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
     return devices.AUTO if requested == devices.AUTO else str(devices.parse(requested))
 
 
-def _entrants(
+def entrants_of(
     workload: Workload,
     contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
     *,
-    control: bool,
+    control: bool = False,
+    fixed: Mapping[str, float] | None = None,
+    start: Sequence[str] = (),
 ) -> list[Contender]:
-    """The contenders that take part, as they are trained on this workload."""
+    """Return the contenders that take part, as they are trained on this workload.
+
+    Args:
+        workload: The task or training function.
+        contenders: The contenders as the user names them; None for the default ones.
+        control: True to enter the first contender twice.
+        fixed: Values of numbers of the task that are not tuned.
+        start: Settings that enter the search first, such as ``"adamw:lr=3e-4"``.
+
+    Raises:
+        UnknownNameError: If no optimizer has a name, or none takes part under a name of ``start``.
+        KeywordError: If a contender has no setting of a name.
+        SettingError: If a setting is out of its bounds, or two settings have the same name.
+    """
     entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
     if contenders is None and not workload.has_full_batch:
         entrants = [contender for contender in entrants if not contender.full_batch]
@@ -243,12 +271,37 @@ def _entrants(
         entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
     if workload.optimum is not None:
         entrants = [contender.keeping_the_optimum() for contender in entrants]
+    tunables, code = fix(workload.tunables, fixed or {}, workload.name), tuple(workload.code_of_tunables)
     for contender in entrants:
-        if contender.schedule is not None and workload.has_own_schedule:
+        for name in tunables.keys() & contender.rule.hypers().keys():
             raise SettingError(
-                f"{contender.name}: a training function has its own schedule, got {contender.schedule!r}. Remove it."
+                f"{workload.name}: a tuned number must not have the name of a setting of an optimizer, but {name} is "
+                f"one of {contender.name}. Rename the argument, or leave it out: each contender tunes its own {name}."
             )
-    return entrants
+    entrants = [replace(contender, task_settings=tunables, task_code=code) for contender in entrants]
+    return with_user_settings(entrants, start)
+
+
+def with_optimizer_names(
+    workload: Workload, contenders: Sequence[Contender], names: Sequence[str] | None, seed: int, schedule: str | None
+) -> list[Contender]:
+    """Return contenders that have settings for each optimizer of a training.
+
+    Args:
+        workload: The task or training function.
+        contenders: The contenders, at least one.
+        names: The names of the optimizers, from a stored comparison; None to ask the workload.
+        seed: Seed of a training up to its first step.
+        schedule: Name of the learning rate schedule if the user chose one, else None. ``"none"`` is no schedule that a
+            training function must follow: it also stands in the declaration of optimizers that need none.
+
+    Raises:
+        TaskError: If a training function fails before its first step, or has its own schedule and must not.
+    """
+    if names is None:
+        chosen = [name for name in (schedule, *(each.schedule for each in contenders)) if name not in (None, "none")]
+        names = workload.optimizer_names(contenders[0], seed, next(iter(chosen), None))
+    return [contender.for_optimizers(tuple(names)) for contender in contenders]
 
 
 def check_request(budget: str | None, seed: int, schedule: str, workers: int | None = None) -> budgets.Budget:

@@ -131,8 +131,8 @@ class StudyExecutor:
 
     def _search_trials(self, contender: str, study: int) -> list[TrialRecord]:
         """The search trials of a study so far, in their order."""
-        wanted = ("search", contender, study)
+        prefix = ("search", contender, study)
         trials = (
-            trial for key, trial in self._runner.trials.items() if (key.stage, key.contender, key.study) == wanted
+            trial for key, trial in self._runner.trials.items() if (key.stage, key.contender, key.study) == prefix
         )
         return sorted(trials, key=lambda trial: trial.trial)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.execution.speed import Speed
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
 from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.planning.budget import Budget
+from thalweg.comparison.planning.clock import Speed
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
@@ -122,7 +122,7 @@ class SettingSource:
         return done + self._trainings_in_time()
 
     def _pruning(self) -> Pruning | None:
-        """How hopeless trainings of the search are stopped; None in later stages, and for populations and targets."""
+        """The rule that stops hopeless trainings of the search; None in later stages, for populations and targets."""
         design = self._plan.design
         is_alone = all(mode.members == 1 for mode in self._plan.execution_modes.values())
         if not (self._is_searching and is_alone and isinstance(design, SettingDesign) and design.stops):

@@ -8,6 +8,7 @@ from typing import Any
 from thalweg.comparison.comparison import check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE
 from thalweg.comparison.finished import Comparison
 from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
@@ -15,6 +16,8 @@ from thalweg.comparison.suite_result import Suite
 from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
+
+MAX_TASKS = 100
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def compare_suite(
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     store: str | Path | None = None,
     watch: Callable[[TaskProgress], None] | None = None,
     quiet: bool = False,
@@ -87,7 +90,7 @@ def compare_suite(
     assert watch is not None, "shows_progress passes a function"
     tasks_by_name = _tasks_by_name(tasks)
     entrants = None if contenders is None else resolve(contenders)
-    check_request(budget, seed, schedule)
+    check_request(budget, seed, schedule or DEFAULT_SCHEDULE)
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
     for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
@@ -147,6 +150,8 @@ def _tasks_by_name(tasks: Any) -> dict[str, Task | TrainingFunction]:
     by_name: dict[str, Task | TrainingFunction] = {}
     folders: set[str] = set()
     for item in SUITE if tasks is None else tasks:
+        if len(by_name) >= MAX_TASKS:
+            raise SettingError(f"thalweg: a suite can have at most {MAX_TASKS} tasks, got more. Name fewer of them.")
         task = load(item) if isinstance(item, str) else as_task(item)
         name = item if isinstance(item, str) else task.name
         if folder_name(name) in folders:

@@ -16,6 +16,7 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
 from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.functions.unused_settings import refuse_unused_lr
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.store import Store
@@ -27,6 +28,7 @@ from thalweg.comparison.training.runs import Trial
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
 EVALUATIONS_WITHOUT_CURVE = 1
+MAX_TRIALS_TO_CHECK = 200  # by then it is clear whether a training function uses the learning rate
 # Seconds after which a training that was told to leave at its next evaluation is ended by force.
 GRACE_S, GRACE_SHARE = 1.0, 0.01
 
@@ -47,7 +49,7 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class Pruning:
-    """How trainings of one call are pruned.
+    """The pruning of the trainings of one call.
 
     Attributes:
         group: Returns a key; only trainings that share it are pruned together.
@@ -220,6 +222,9 @@ class TrialRunner:
         else:
             self._held += trials
         self.trials |= {trial.key: trial for trial in trials}
+        searched = [trial for trial in self.trials.values() if trial.stage == "search"]
+        if len(searched) <= MAX_TRIALS_TO_CHECK:
+            refuse_unused_lr(self._record.workload.name, searched)
         for trial in trials:
             if not self.plan.is_provisional:
                 check_direction(trial.result, maximize=self.plan.maximize, who=self._record.workload.name)

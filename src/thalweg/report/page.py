@@ -94,6 +94,7 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
         "failures": lambda: comparison.failures,
         # The contender whose value comes from seeds that no other stage used.
         "with_fresh_value": lambda: next((summary for summary in summaries() if summary.value_stage == "value"), None),
+        "has_user_settings": lambda: any(summary.yours is not None for summary in summaries()),
         "has_starting_points": lambda: any(summary.recommended is not None for summary in summaries()),
         "target": lambda: plan.target,
         "maximize": lambda: plan.maximize,
@@ -173,6 +174,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "metrics": summary.metrics,
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
+        "yours": summary.yours,
         "step_s": plan.step_s.get(summary.name),
         "own_schedule": contender.schedule,
         "rank": summary.rank,

@@ -10,6 +10,7 @@ from thalweg.tasks.seeded import seeded  # noqa: E402
 from thalweg.tasks.supervised import supervised  # noqa: E402
 from thalweg.tasks.task import Task  # noqa: E402
 from thalweg.tasks.training_function import TrainingFunction  # noqa: E402
+from thalweg.tasks.tunable import choice, log_range, range  # noqa: A004, E402
 
 __all__ = [
     "BUILT_IN",
@@ -20,7 +21,10 @@ __all__ = [
     "Task",
     "TrainingFunction",
     "as_task",
+    "choice",
     "load",
+    "log_range",
+    "range",
     "seeded",
     "split_at_random",
     "supervised",

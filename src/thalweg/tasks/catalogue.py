@@ -103,7 +103,11 @@ def _built_in(name: str, text: str) -> Task:
 
 def module_of_file(path: Path) -> ModuleType:
     """Import a user's file anew and return its module. Raises TaskError with file and line if that fails."""
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name that is too long
+        is_file = False
+    if not is_file:
         raise TaskError(f"{path}: the file must exist, got no such file. Relative paths start at {Path.cwd()}.")
     # Two files may have the same name, so the module's name includes a hash of the path.
     module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"

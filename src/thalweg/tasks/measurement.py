@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-from thalweg.errors import TaskError
 from thalweg.tasks.user_code import calling_line, task_error
 
 RESULTS = ("last", "best")
@@ -34,13 +33,13 @@ class Measured:
     def _check_measured(self, name: str) -> None:
         """Raise TaskError if a part has the wrong type."""
         if not isinstance(self.metric_name, str):
-            raise TaskError(f"{name}: metric_name must be a text, got {self.metric_name!r:.80}.")
+            raise task_error(name, "metric_name must be a text", f"{self.metric_name!r:.80}", where=calling_line())
         if self.maximize is not None and not isinstance(self.maximize, bool):
-            raise TaskError(f"{name}: maximize must be True or False, got {self.maximize!r:.80}.")
+            raise task_error(name, "maximize must be True or False", f"{self.maximize!r:.80}", where=calling_line())
         if self.result not in RESULTS:
-            raise TaskError(f"{name}: result must be 'last' or 'best', got {self.result!r:.80}.")
+            raise task_error(name, "result must be 'last' or 'best'", f"{self.result!r:.80}", where=calling_line())
         if self.scale is not None and self.scale not in SCALES:
-            raise TaskError(f"{name}: scale must be 'log' or 'linear', got {self.scale!r:.80}.")
+            raise task_error(name, "scale must be 'log' or 'linear'", f"{self.scale!r:.80}", where=calling_line())
 
 
 def as_number(value: Any, what: str) -> float:

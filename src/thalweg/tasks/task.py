@@ -11,6 +11,7 @@ from torch import nn
 
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
+from thalweg.tasks.computation import Computed
 from thalweg.tasks.conversion import Conversion
 from thalweg.tasks.data import Batch, Split, Splits, completed
 from thalweg.tasks.description import describe_task
@@ -27,7 +28,7 @@ _SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Task(Placeable, Measured):
+class Task(Placeable, Measured, Computed):
     """A model to train: how to make it, its loss, its data and the metric that counts.
 
     Attributes:
@@ -48,6 +49,10 @@ class Task(Placeable, Measured):
         scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
             losses, and ``"linear"`` for a metric. Values of zero or below are always compared by differences.
         batch_size: Examples in a batch, >= 1, for data in memory. A DataLoader makes its own batches.
+        accumulate: Batches whose gradients are averaged in one optimizer step, >= 1.
+        precision: ``"bfloat16"`` or ``"float16"`` trains and evaluates under autocast, float16 with a GradScaler.
+        needs_grad: True if the loss or the metric differentiates the model's output. None lets the first evaluation of
+            each decide whether evaluations use autograd.
         passes: Number of passes over the training data, >= 1. Without data, the number of optimizer steps.
         optimum: The lowest possible training loss, if it is known. Then the training loss chooses the settings and
             evaluates the contenders: the question is how near they come to the optimum.
@@ -114,6 +119,7 @@ class Task(Placeable, Measured):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise self._error(f"{part} must be a whole number, 1 or more", repr(value))
         self._check_measured(self.name)
+        self._check_computed(self.name)
         if self.maximize and (self.metric is None or self.optimum is not None):
             got = "no metric" if self.metric is None else "an optimum, for which the training loss decides"
             raise self._error("maximize=True needs a metric that decides", got, "Pass metric=...")
@@ -177,9 +183,14 @@ class Task(Placeable, Measured):
         Args:
             full_batch: True if a single batch holds all training data.
         """
-        train = self.splits.train
-        if train is None or full_batch:
+        if self.splits.train is None or full_batch:
             return 1
+        return math.ceil(self.num_batches / self.accumulate)
+
+    @property
+    def num_batches(self) -> int:
+        """The number of batches in one pass over the training data, which must exist."""
+        train = self.splits.train
         if isinstance(train, tuple):
             return math.ceil(len(train[0]) / self.batch_size)
         return len(train)  # type: ignore[arg-type]  # check_split has made sure of a length

@@ -143,7 +143,9 @@ def test_the_verdict_names_the_least_loss_if_no_contender_meets_the_target() -> 
 
 
 def test_the_error_of_a_bad_budget_says_what_studies_are() -> None:
-    with pytest.raises(BudgetError, match="8x24trials is 8 independent studies of 24 settings each"):
+    with pytest.raises(
+        BudgetError, match="8x24trials ranks the optimizers by 8 independent studies of 24 settings each"
+    ):
         thalweg.compare("quadratic", ["gd"], budget="5")
 
 

@@ -64,7 +64,7 @@ def test_what_a_report_says_counts_for_the_whole_training() -> None:
 
     result = result_of(reports, result="best")
     assert (result.validation, result.maximize, result.metric_name) == (0.9, True, "accuracy")
-    assert __file__ in result.said_at
+    assert __file__ in result.stated_at
     assert result_of(lambda report: report(0.5)).maximize is None
 
 

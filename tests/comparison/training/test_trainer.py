@@ -92,14 +92,14 @@ def test_training_is_paired_across_contenders_by_its_seed() -> None:
     assert firsts[0] == firsts[1]
     batches = [SingleRun(small(), CONTENDERS[name], TRIALS[0]).batches for name in ("sgd", "adam")]
     for _ in range(10):
-        first, second = (next(batch) for batch in batches)
+        (first,), (second,) = (next(batch) for batch in batches)
         assert torch.equal(first[0], second[0])
 
 
 def test_gradient_descent_sees_the_full_batch_and_stops_after_as_many_passes() -> None:
     task = small()
     run = SingleRun(task, CONTENDERS["gd"], TRIALS[0])
-    assert len(next(run.batches)[0]) == 60
+    assert len(next(run.batches)[0][0]) == 60
     assert task.batches_per_pass(full_batch=True) == 1
     assert task.batches_per_pass() == 4  # 16, 16, 16 and 12 examples
 
@@ -355,7 +355,7 @@ def test_a_function_that_makes_no_optimizer_is_refused() -> None:
             {"data": Splits((X, Y), (X, Y), (X * math.nan, Y))},
             "the test loss must be finite before the first step, got nan",
         ),
-        ({"data": Splits((X, Y), None, None)}, "train, validation and test must all hold data"),
+        ({"data": Splits(None, (X, Y), None)}, "the train split must hold data if another split does, got None"),
         (
             {"data": Splits(iter([]), (X, Y), (X, Y))},
             "the train loader must be readable many times, got list_iterator, which can be read once",

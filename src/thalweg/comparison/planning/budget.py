@@ -15,16 +15,18 @@ from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.protocol.design import Design, InterimAnalysis
 from thalweg.comparison.training.timing import ExecutionMode
-from thalweg.errors import BudgetError
+from thalweg.errors import BudgetError, shown
 
 RANKING_SHARE = 0.6  # of a time: a ranking may take so much by prediction; the rest searches for the setting to use
+MOST_SECONDS = 366 * 24 * 3600.0  # a year
 MOST_TRIALS = 1_000_000  # of a contender; more would not end, and take long to count
 PROPOSAL_S = 0.4  # a model takes this long for a setting it proposes to a study
 MIN_STUDIES = 2  # one study has no spread by which a difference could be judged
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh])")
-_TRIALS = re.compile(r"(?:(\d+)\s*x\s*)?(\d+)\s*trials?")
-_WORK = re.compile(r"(\d+)\s*(steps|passes)")
+# Numbers of at most 15 digits: more are no budget of anything.
+_TIME = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([smh])")
+_TRIALS = re.compile(r"(?:(\d{1,15})\s*x\s*)?(\d{1,15})\s*trials?")
+_WORK = re.compile(r"(\d{1,15})\s*(steps|passes)")
 
 
 def _analyses(*pairs: tuple[int, float]) -> tuple[InterimAnalysis, ...]:
@@ -108,7 +110,10 @@ def parse(text: str | None) -> Budget:
         return DEFAULT
     text = text.strip().lower() if isinstance(text, str) else repr(text)
     if (match := _TIME.fullmatch(text)) and float(match[1]) > 0:
-        return Budget(seconds=float(match[1]) * _UNITS[match[2]])
+        seconds = float(match[1]) * _UNITS[match[2]]
+        if seconds > MOST_SECONDS:
+            raise BudgetError(f"thalweg: a budget must be at most {MOST_SECONDS / 3600:,.0f}h, got {text}.")
+        return Budget(seconds=seconds)
     if (match := _TRIALS.fullmatch(text)) and int(match[2]) > 0:
         trials, studies = int(match[2]), None if match[1] is None else int(match[1])
         if trials * (studies or 1) > MOST_TRIALS:
@@ -121,7 +126,8 @@ def parse(text: str | None) -> Budget:
         count = int(match[1])
         return Budget(steps=count) if match[2] == "steps" else Budget(passes=count)
     raise BudgetError(
-        f"thalweg: a budget must read like 90s, 2m, 1h, 16trials, 8x24trials, 100000steps or 500passes, got {text!r}. "
+        "thalweg: a budget must read like 90s, 2m, 1h, 16trials, 8x24trials, 100000steps or 500passes, got "
+        f"{shown(text)}. "
         "A time is for the whole comparison, the others are for each contender. 16trials is 16 trainings of each "
         "contender, shared out where they help most; 8x24trials ranks the optimizers by 8 independent studies of 24 "
         f"settings each, and there must be {MIN_STUDIES} studies or more."

@@ -135,7 +135,7 @@ class ComparisonPlan(Described):
             "horizons": {name: schedule.to_json() for name, schedule in self.schedules.items()},
             "ways": {name: asdict(mode) for name, mode in self.execution_modes.items()},
             "ranges": {
-                name: {setting: asdict(bounds) for setting, bounds in ranges.items()}
+                name: {setting: bounds.to_json() for setting, bounds in ranges.items()}
                 for name, ranges in self.ranges.items()
             },
             "extended": self.times_extended,
@@ -166,7 +166,7 @@ class ComparisonPlan(Described):
             schedules={name: TrainingSchedule.from_json(values) for name, values in stored["horizons"].items()},
             execution_modes={name: ExecutionMode(**values) for name, values in stored["ways"].items()},
             ranges={
-                name: {setting: Range(**bounds) for setting, bounds in ranges.items()}
+                name: {setting: Range.from_json(bounds) for setting, bounds in ranges.items()}
                 for name, ranges in stored["ranges"].items()
             },
             times_extended=stored["extended"],
@@ -222,6 +222,7 @@ class ComparisonPlan(Described):
             len(self.studies.rounds(self.draws[contender.name])[0]),
             seed=derive(self.seed, f"draws/{contender.name}", study),
             with_start=not self.is_ranked,
+            with_user_settings=study == 0,
             space=self.space_of(contender),
         )
 

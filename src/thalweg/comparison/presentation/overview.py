@@ -77,6 +77,7 @@ def table_of(comparison: FinishedComparison) -> Table:
         Column("seeds", [str(value.count) for value in values]),
         Column("untuned", [format_estimate(summary.untuned) for summary in summaries]),
         Column("starting point", [format_estimate(summary.recommended) for summary in summaries]),
+        Column("your setting", [format_estimate(summary.yours) for summary in summaries]),
         Column("training loss", [_number(summary.train_loss) for summary in summaries]),
         *(Column(name, [format_estimate(summary.metrics.get(name)) for summary in summaries]) for name in metrics),
         Column("lost", [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries]),
@@ -84,6 +85,7 @@ def table_of(comparison: FinishedComparison) -> Table:
         Column("settings", [format_settings(summary, summary.searched) for summary in summaries], folds=True),
     ]
     hidden = {"starting point"} if all(summary.recommended is None for summary in summaries) else set()
+    hidden |= {"your setting"} if all(summary.yours is None for summary in summaries) else set()
     hidden |= {"untuned"} if all(summary.untuned is None for summary in summaries) else set()
     hidden |= {"seeds"} if len({value.count for value in values}) == 1 else set()
     return Table([column for column in columns if column.heading not in hidden], bold_row)
@@ -156,8 +158,8 @@ def code_of(comparison: FinishedComparison) -> str:
     if summary is None:
         return ""
     scheduler = comparison.plan.schedules[summary.name].line_of_code()
-    if not scheduler:
-        return summary.line
+    if not scheduler or "\nscheduler" in summary.line or comparison.record.workload.is_function:
+        return summary.line  # which has the schedulers of a training function, or of a task whose numbers are tuned
     passes = comparison.record.workload.passes
     return f"{summary.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
 

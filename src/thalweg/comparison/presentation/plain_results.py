@@ -96,13 +96,12 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "high": _finite(summary.value.high),
         "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
         "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
+        "yours": None if summary.yours is None else _finite(summary.yours.mean),
         "missed": summary.missed,
         "example_error": _finite(summary.example_error),
         "worse_by": _finite(summary.worse_by),
         "compared_value": _finite(compared_value(summary, plan).mean),  # over the seeds of `worse_by`
         "worse_by_text": summary.worse_by_text,
-        # The value over the seeds of `worse_by`.
-        "compared_value": _finite(compared_value(summary, plan).mean),
         "metrics": {
             name: {"value": _finite(metric.mean), "low": _finite(metric.low), "high": _finite(metric.high)}
             for name, metric in summary.metrics.items()

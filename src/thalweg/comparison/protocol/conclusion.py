@@ -322,7 +322,7 @@ def _by_contender(trials: Trials, race: RaceResult, tried: Sequence[str], chosen
 
 
 def _is_start(setting: Setting) -> bool:
-    return setting[1] in (START, RECOMMENDED)
+    return setting[1].trial < 0
 
 
 def _mean_selection(column: Column, seeds: Sequence[int]) -> float:

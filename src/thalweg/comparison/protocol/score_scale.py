@@ -119,9 +119,9 @@ class ScoreScale:
             return self
         return replace(self, kind=self.kind if low > 0 else "linear", span=(low, high))
 
-    def decides_like(self, other: "ScoreScale") -> bool:
+    def decides_like(self, scale: "ScoreScale") -> bool:
         """Return True if two scales of one comparison give the same scores and margins."""
-        return (self.kind, self.domain) == (other.kind, other.domain)
+        return (self.kind, self.domain) == (scale.kind, scale.domain)
 
     def cost(self, value: float) -> float:
         """Return the value with the sign by which lower is better."""

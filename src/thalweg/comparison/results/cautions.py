@@ -9,7 +9,8 @@ from typing import NamedTuple
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.statistics import critical_value
-from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.comparison.results.functions.unused_settings import find_unused
+from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
 from thalweg.comparison.results.terms import name_of_measure, percent
@@ -17,6 +18,7 @@ from thalweg.comparison.results.verdict import Verdict
 
 MIN_PAIRS = 3  # of trainings from the same seeds, for a test
 ALPHA = 0.05
+MAX_CHANCE = 2  # settings of a contender that may give the same loss by chance, as an accuracy does
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
 
 
@@ -36,6 +38,7 @@ def cautions(
         *(_splits_disagree(record, summaries, winner) if verdict.recommended is not None else ()),
         *_few_settings(record, summaries),
         *_no_influence(record, summaries),
+        *_unused_settings(summaries),
         *_below_optimum(record, summaries),
         *_second_rule_unused(record, summaries),
         *_no_test_value(record, summaries),
@@ -155,17 +158,47 @@ def _few_settings(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
 
 
 def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
-    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
     split = record.plan.selected_on
-    losses_by_study: dict[int, set[float]] = {}
+    measured = record.workload.measured[split]
     searched = [trial for summary in summaries for trial in summary.trials["search"]]
+    same = _same_loss(searched, split)
+    if same is not None:
+        yield (
+            f"All {len(searched)} settings gave the same {measured}, {same:.4g}: the "
+            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+        )
+        return
+    for summary in summaries:
+        trials = summary.trials["search"]
+        same = _same_loss(trials, split)
+        if same is not None and len(trials) > MAX_CHANCE:
+            yield (
+                f"All {len(trials)} settings of {summary.name} gave the same {measured}, {same:.4g}: those that were "
+                "searched have no influence on it."
+            )
+
+
+def _same_loss(searched: Sequence[TrialRecord], split: str) -> float | None:
+    """Return the loss, if all settings of each study gave the same one."""
+    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
+    losses_by_study: dict[int, set[float]] = {}
     for trial in searched:
         losses_by_study.setdefault(trial.study, set()).add(getattr(trial.result, split))
     equal = [next(iter(losses)) for losses in losses_by_study.values() if len(losses) == 1]
     if len(searched) > len(losses_by_study) == len(equal) and all(map(math.isfinite, equal)):
+        return equal[0]
+    return None
+
+
+def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
+    for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
+        where = f": {unused.line} sets it" if unused.line else ""
+        cure = "Leave it to the optimizer (OneCycleLR and CyclicLR: cycle_momentum=False), or fix it in --with."
+        if unused.is_lr:
+            cure = 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
         yield (
-            f"All {len(searched)} settings gave the same {record.workload.measured[split]}, {equal[0]:.4g}: the "
-            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+            f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
+            f"{unused.low:.3g} to {unused.high:.3g}{where}. {cure}"
         )
 
 

@@ -20,7 +20,14 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.storage import rows
 from thalweg.comparison.results.storage.changes import change_comparison, set_elapsed
-from thalweg.comparison.results.storage.opening import check_schema, damaged, explained, find_damage, open_engine
+from thalweg.comparison.results.storage.opening import (
+    check_schema,
+    damaged,
+    explained,
+    file_of,
+    find_damage,
+    open_engine,
+)
 from thalweg.comparison.results.storage.rows import DamagedRowError
 from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
 from thalweg.comparison.results.storage.trials import (
@@ -65,9 +72,7 @@ class Store:
             StoreError: If the file cannot be opened or written, or is not a store of this version.
         """
         self.listeners: Sequence[Callable[[TrialRecord], None]] = ()
-        self.path = None if path is None else Path(path)
-        if self.path is not None and self.path.is_dir():
-            self.path /= "store.sqlite"
+        self.path = None if path is None else file_of(Path(path))
         self.label = str(self.path) if self.path else "the store in memory"
         self._engine = open_engine(self.path, self.label, write=write)
         try:

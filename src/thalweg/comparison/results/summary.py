@@ -12,7 +12,8 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
-from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId
+from thalweg.comparison.results.functions.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
@@ -66,9 +67,9 @@ class Estimate:
         """The end of the interval at the worse values."""
         return self.low if self.maximize else self.high
 
-    def is_surely_better(self, other: "Estimate") -> bool:
+    def is_surely_better(self, rival: "Estimate") -> bool:
         """Return True if the interval lies at better values than that of another estimate of the same quantity."""
-        return self.worst_end > other.best_end if self.maximize else self.worst_end < other.best_end
+        return self.worst_end > rival.best_end if self.maximize else self.worst_end < rival.best_end
 
     def is_improvement(self, untrained: float) -> bool:
         """Return True if the mean is better than the untrained value, and so are at least half of the seeds."""
@@ -103,12 +104,10 @@ class Summary(Described):
         settings: The chosen values of all settings.
         searched: The names of the settings that were searched.
         values: The measured losses, or times to the target, behind ``value``.
-        value: The estimate of what the chosen settings reach: over the seeds of the race, or for the recommended
-            contender over seeds that nothing else used (``value_stage``).
+        value: The estimate of what the chosen settings reach, over the seeds of ``value_stage``.
         untuned: The same for the contender's defaults. None if they were not trained.
         recommended: The same for thalweg's settings to start from. None if there are none.
-        example_error: The standard error of one training's test loss over the test examples. No number of seeds
-            makes it smaller. Not a number if the test examples are unknown.
+        example_error: The standard error of one training over the test examples; not a number if they are unknown.
         rank: The mean evaluation over the studies. None if optimizers were not ranked.
         studies: The number of its studies.
         worse_by: By how much it is worse than the leader of the race, over the same seeds: a share of the leader's
@@ -126,12 +125,11 @@ class Summary(Described):
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
-        beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
-            of the finals, else of the search.
-        raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
+        beside_leader: Its trials at the chosen setting, each with the leader's of the race, the finals or the search.
+        raced: The trials of the race at the chosen setting.
+        yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
-        value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
-            training has ended.
+        value_stage: The stage of ``value``: ``value``, ``race``, ``final`` or ``search``; empty if no training ended.
         metrics: The means of the further numbers that were recorded, over the seeds of ``value``, by name.
     """
 
@@ -160,6 +158,7 @@ class Summary(Described):
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
     worse_by_text: str = "–"
+    yours: Estimate | None = None
     value_stage: str = "race"
     raced: list[TrialRecord] = field(default_factory=list)
     beside_leader: list[tuple[TrialRecord, TrialRecord]] = field(default_factory=list)
@@ -217,6 +216,7 @@ def summarize(
         value=estimate_over_seeds(measured, plan),
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
+        yours=_estimate_of_user_settings(len(contender.user_settings), by_stage, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
         rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
@@ -231,7 +231,7 @@ def summarize(
         seconds=median([trial.result.seconds for trial in raced] or [math.nan]),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line=contender.line_of_code(settings),
+        line="\n".join(lines_of_code(contender, settings, uses_at(settings, by_stage), plan.schedules[contender.name])),
         at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, settings),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
@@ -250,17 +250,29 @@ def _chosen_trials(
 ) -> dict[str, list[TrialRecord]]:
     """The trials of a contender at its chosen setting, by stage."""
     if isinstance(plan.design, Design):
-        wanted = None if setting is None else (setting.study, setting.trial)
+        number = None if setting is None else (setting.study, setting.trial)
     else:
-        wanted = None if setting is None else (plan.setting_study, setting.trial)
+        number = None if setting is None else (plan.setting_study, setting.trial)
     return {
         stage: [
             trial
             for trial in by_stage[stage]
-            if (trial.study, trial.trial) == wanted and (with_stopped or trial.result.status != "stopped")
+            if (trial.study, trial.trial) == number and (with_stopped or trial.result.status != "stopped")
         ]
         for stage in VALUE_STAGES
     }
+
+
+def _estimate_of_user_settings(
+    count: int, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of the best of the user's settings; None if none was measured."""
+    first, step = USER_TRIAL, -1
+    if isinstance(plan.design, Design):  # among the draws of the first study
+        first, step = (0 if plan.design.ranking else 1), 1
+    numbers = [SettingId(0, first + step * number) for number in range(count)]
+    estimates = [_estimate_of_start({**by_stage, "": []}, "", number, plan) for number in numbers]
+    return min(filter(None, estimates), key=lambda estimate: plan.scale.cost(estimate.mean), default=None)
 
 
 def _estimate_of_start(
@@ -378,9 +390,7 @@ def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdg
     for name, bounds in ranges.items():
         if name not in settings:
             continue
-        position = bounds.position(settings[name])
-        if position < _EDGE:
-            edges.append(RangeEdge(name, settings[name], "lower", bounds.low))
-        elif position > 1 - _EDGE:
-            edges.append(RangeEdge(name, settings[name], "upper", bounds.high))
+        end = bounds.end_near(settings[name], _EDGE)
+        if end is not None:
+            edges.append(RangeEdge(name, settings[name], end, bounds.low if end == "lower" else bounds.high))
     return edges

@@ -67,6 +67,8 @@ def fingerprint_of_task(task: Task) -> dict[str, Any]:
         "optimum": task.optimum,
         "words": task.metric_name,
         "roles": dict(task.roles),
+        **({} if task.accumulate == 1 else {"accumulate": task.accumulate}),
+        **({} if task.precision is None else {"precision": task.precision}),
     } | _measured(task)
 
 

@@ -35,6 +35,7 @@ CLEARLY_FASTER = 2.0
 MEASUREMENT_S = 0.15
 MIN_SAMPLE_S = 0.005
 UPDATE_MEASUREMENT_S = 0.03  # for the optimizer's own step
+LINE_SEARCH_STEPS = 6  # that are timed together
 WARM_UP_STEPS = 3  # on an accelerator: the first ones choose algorithms and reserve memory
 MOST_GAIN_OF_POPULATION = 16.0  # of a small model on the CPU; 12x was measured
 ONE_BY_ONE = "one by one: a training function of the user's"
@@ -148,6 +149,8 @@ def measure_task(
             if devices.is_lost(device):
                 raise TaskError(f"{task.name}: the device must work after the pilot, got {mode}.")
     if isinstance(mode, str):
+        if task.needs_grad is None and task.evaluates_with_grad("loss"):
+            mode += "; evaluations use autograd, which the loss needs"
         mode = ExecutionMode(1, 0.0, training_s, f"one by one: {mode}")
     return Measurement(mode, untrained, schedule.steps, training_s, maximize=bool(task.maximize))
 
@@ -245,9 +248,9 @@ def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement |
     if not ended:
         return None
     reports = tuple(report.validation for result in ended for report in result.evaluations)
-    said = [result for result in ended if result.maximize is not None]
-    for result in said:
-        check_direction(result, maximize=bool(said[0].maximize))
+    stating = [result for result in ended if result.maximize is not None]
+    for result in stating:
+        check_direction(result, maximize=bool(stating[0].maximize))
     training_s = median(result.seconds for result in ended)
     mode = ExecutionMode(1, 0.0, training_s, ONE_BY_ONE)
     return Measurement(
@@ -256,7 +259,7 @@ def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement |
         max(len(result.evaluations) for result in ended),
         training_s,
         reports,
-        maximize=bool(said and said[0].maximize),
+        maximize=bool(stating and stating[0].maximize),
         metric_name=next((result.metric_name for result in ended if result.metric_name), ""),
     )
 
@@ -339,7 +342,9 @@ def time_of_step(run: Run, device: torch.device = devices.CPU, total_s: float = 
     lr_factor = _lr_factor_of_sample(run)
     for _ in range(1 if device.type == "cpu" else WARM_UP_STEPS):
         run.step(lr_factor)
-    return seconds_of(lambda: run.step(lr_factor), total_s, device)
+    # Some steps of a line search have been done with the step before.
+    block = [lr_factor] * (LINE_SEARCH_STEPS if isinstance(run, SingleRun) and run.needs_closure else 1)
+    return seconds_of(lambda: run.advance(block), total_s, device) / len(block)
 
 
 def time_of_training(

@@ -4,18 +4,17 @@ One loop, ``follow``, trains a single model and a population alike; a training f
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import Any
 
 import torch
-from torch import nn
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_if_stopped
+from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
@@ -24,7 +23,8 @@ from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
 from thalweg.tasks.measurement import best_index
-from thalweg.tasks.user_code import describe, describe_with_line, task_error
+from thalweg.tasks.tuning import task_at
+from thalweg.tasks.user_code import describe, describe_with_line
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
 STEPS_BETWEEN_CHECKS = 64  # on a device, of the time that is left: it works ahead of the host, and a check waits for it
@@ -218,29 +218,26 @@ def run_function(
     trial: Trial,
     rungs: Rungs | None = None,
     stop_at_s: float = math.inf,
+    *,
+    schedule: str = "constant",
 ) -> TrainingResult:
     """Call a training function once and return what it reports.
 
     Args:
         function: The training function.
         contender: The contender whose optimizer it gets.
-        trial: The settings of the optimizer; the caller seeds the random states.
+        trial: The settings of the optimizer and of the task; the caller seeds the random states.
         rungs: Points at which the function is pruned, in reports; None prunes nothing.
         stop_at_s: Reading of the steady clock from which on a report ends the function.
+        schedule: The learning rate schedule of optimizers that it requests with a scheduler.
 
     Raises:
         TaskError: If the function reports nothing, or makes no optimizer.
     """
-    has_optimizer = False
-
-    def make_optimizer(
-        model: nn.Module | Iterable[Any], roles: Mapping[str, str] | None = None
-    ) -> torch.optim.Optimizer:
-        nonlocal has_optimizer
-        has_optimizer = True
-        return contender.optimizer(model, trial.settings, roles)
+    make_optimizer = OptimizerRequests(function.name, contender, trial.settings, schedule=schedule, line=function.line)
 
     def after_report(evaluation: Evaluation) -> None:
+        make_optimizer.observe_report()
         leave_if_stopped()
         is_rung = rungs is not None and evaluation.step in rungs.earlier_losses
         if rungs and is_rung and not rungs.survivors(evaluation.step, [evaluation.validation]):
@@ -251,21 +248,14 @@ def run_function(
     reports = ReportLog(function, after_report)
     start_s = monotonic()
     try:
-        function.run(make_optimizer, reports.report)
+        task_at(function, contender.task_values(trial.settings)).run(make_optimizer, reports.report)
+        result = reports.result(monotonic() - start_s)
+        make_optimizer.finish()
     except _Stopped:
-        return reports.described(stopped_result(reports.evaluations, monotonic() - start_s))
+        result = reports.described(stopped_result(reports.evaluations, monotonic() - start_s))
     except _Pruned:
-        return reports.described(pruned_result(reports.evaluations, monotonic() - start_s))
-    result = reports.result(monotonic() - start_s)
-    if not has_optimizer:  # it trained with an optimizer of its own
-        raise task_error(
-            function.name,
-            "the function must call make_optimizer(model), and did not",
-            "",
-            "Train with the optimizer that it returns.",
-            where=function.line,
-        )
-    return result
+        result = reports.described(pruned_result(reports.evaluations, monotonic() - start_s))
+    return replace(result, optimizers=make_optimizer.uses())
 
 
 def run_trials(

@@ -15,10 +15,10 @@ import numpy as np
 from scipy.special import ndtr
 
 from thalweg.comparison.contenders.contender import Settings
-from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace
+from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace, is_rate
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol.trial import RECOMMENDED, START
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
 OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
 START_TURN = 4  # one training in so many is for a default or starting point that was not tried
@@ -27,6 +27,7 @@ LOCAL_CENTERS = 4  # best settings from which steps are tried
 LOCAL_STEPS = 24  # from each
 STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a range
 RANDOM, RATES = 16, 16  # candidates of each contender
+_MAX_SCORE = 1e100
 MAX_POINTS = 256  # that the model sees; of more, the best
 
 
@@ -100,10 +101,17 @@ def propose_trials(spaces: Sequence[SearchSpace], tried: Sequence[Tried], count:
 
 
 def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[_Candidate]:
-    """The starting points that were not tried, those that were measured on many tasks first."""
-    tried_names = {trial.contender for trial in tried}
+    """The starting points that were not tried: the user's first, then those that were measured on many tasks."""
+    known = {(trial.contender, trial.trial) for trial in tried}
+    of_user = [
+        _Candidate(space, settings, trial)
+        for space in spaces
+        for trial, settings in space.starts.items()
+        if trial <= USER_TRIAL and (space.contender, trial) not in known
+    ]
+    tried_names = {trial.contender for trial in tried if trial.trial > USER_TRIAL}
     new = [space for space in spaces if space.contender not in tried_names]
-    return [
+    return of_user + [
         _Candidate(space, dict(space.anchor), _start_number(space))
         for space in sorted(new, key=lambda space: RECOMMENDED.trial not in space.starts)
     ]
@@ -234,6 +242,9 @@ def compressed(scores: Sequence[float]) -> list[float]:
     Differences count in full up to the median distance from the best score, and by their logarithm beyond.
     """
     values = np.asarray(scores, dtype=float)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > _MAX_SCORE:  # squares of larger ones overflow, and only the proportions count
+        values *= _MAX_SCORE / largest
     best = float(values.min())
     unit = float(np.median(values - best))
     if unit <= 0:
@@ -249,7 +260,7 @@ class _Frame:
         self._spaces = {space.contender: (number, space) for number, space in enumerate(spaces)}
         orders: dict[str, int] = {}
         for space in spaces:
-            orders |= {_column(name, order): 1 if name == "lr" else order for name, order in space.orders.items()}
+            orders |= {space.column(name): 1 if is_rate(name) else order for name, order in space.orders.items()}
         self._columns = {column: place for place, column in enumerate(orders)}
         self.orders = list(orders.values())
 
@@ -260,7 +271,7 @@ class _Frame:
         for row, (name, values) in enumerate(settings):
             numbers[row], space = self._spaces[name]
             for setting, place in space.coordinates(values).items():
-                places[row, self._columns[_column(setting, space.orders[setting])]] = place
+                places[row, self._columns[space.column(setting)]] = place
         return Points(places, numbers)
 
     def points_of(self, blocks: Sequence["_Block"]) -> Points:
@@ -270,16 +281,11 @@ class _Frame:
             start = self.points([(block.space.contender, block.center)])
             places = np.repeat(start.places, len(block), axis=0)
             for column, name in enumerate(block.names):
-                place = self._columns[_column(name, block.space.orders[name])]
+                place = self._columns[block.space.column(name)]
                 moved = block.space.coordinate(name, block.positions[:, column])
                 places[:, place] = np.where(block.moving[:, column], moved, places[:, place])
             parts.append(Points(places, np.repeat(start.contenders, len(block))))
         return Points(np.vstack([part.places for part in parts]), np.concatenate([part.contenders for part in parts]))
-
-
-def _column(setting: str, order: int) -> str:
-    """The first momentum is one column, by whatever name; the learning rate is another."""
-    return {1: "lr", 2: "first momentum"}.get(order, setting) if setting != "lr" else "lr"
 
 
 @dataclass(frozen=True)
@@ -335,9 +341,9 @@ def _blocks(
         ]
         own = next((trial for trial in best if trial.contender == space.contender), None)
         center = space.anchor if own is None else space.complete(own.settings)
-        if "lr" in space.ranges:  # a row of learning rates over the whole range
+        for rate in space.rates:  # a row of learning rates over the whole range
             positions = (np.arange(RATES)[:, None] + generator.random((RATES, 1))) / RATES
-            blocks.append(_Block(space, center, ("lr",), positions, np.ones((RATES, 1), dtype=bool)))
+            blocks.append(_Block(space, center, (rate,), positions, np.ones((RATES, 1), dtype=bool)))
         names = _varied(space, counts[space.contender])
         everywhere = generator.random((RANDOM, len(names)))
         blocks.append(_Block(space, dict(space.anchor), names, everywhere, np.ones(everywhere.shape, dtype=bool)))

@@ -25,6 +25,16 @@ _INSTRUCTIONS = 10_000  # of SQLite's machine between two looks at the clock
 _NUM_PROBLEMS = 3  # of a damaged file that are told
 
 
+def file_of(path: Path) -> Path:
+    """Return the file of a store: a folder means the file in it."""
+    try:
+        return path / "store.sqlite" if path.is_dir() else path
+    except OSError as error:  # a name that is too long
+        raise StoreError(
+            f"{shown(str(path))}: a store must be a file, got {error.strerror}. Choose another."
+        ) from error
+
+
 def open_engine(path: Path | None, label: str, *, write: bool) -> sql.Engine:
     """Return the engine of a database.
 

@@ -24,8 +24,8 @@ def batches(task: Task, seed: int, *, full_batch: bool) -> Iterator[Batch]:
     if not isinstance(train, tuple):
         assert not full_batch, "Workload.training_schedule refuses a full batch from a DataLoader"
         return _loaded(train)
-    if full_batch:
-        return itertools.repeat(train)
+    if full_batch:  # views, so that a loss that marks its inputs for autograd leaves the data alone
+        return (tuple(tensor.detach() for tensor in train) for _ in itertools.count())
     indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), [seed])
     return (tuple(tensor[index[0]] for tensor in train) for index in indices)
 
