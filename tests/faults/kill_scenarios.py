@@ -34,7 +34,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Inputs(Dataset[torch.Tensor]):
-    """Inputs, the last of which may never come: then nothing in the process that loads it can look for its parent."""
+    """Inputs, the first of which may never come: then nothing in the process that loads it can look for its parent."""
 
     def __init__(self, manner: str) -> None:
         self.manner = manner
@@ -43,7 +43,7 @@ class Inputs(Dataset[torch.Tensor]):
         return 64
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        if self.manner == "stuck loader" and index == 63:
+        if self.manner == "stuck loader" and index == 0:
             time.sleep(3600)
         return torch.ones(3)
 
@@ -55,14 +55,14 @@ def training(manner: str) -> Callable[..., None]:
         model = nn.Linear(3, 1)
         optimizer = make_optimizer(model)
         try:
+            if manner == "interpreter held":
+                ctypes.PyDLL(None).sleep(3600)  # no other thread of Python runs meanwhile
             for batch in DataLoader(Inputs(manner), batch_size=16, num_workers=1):
                 optimizer.zero_grad()
                 loss = model(batch).square().mean()
                 loss.backward()
                 optimizer.step()
                 report(loss)
-            if manner == "interpreter held":
-                ctypes.PyDLL(None).sleep(3600)  # no other thread of Python runs meanwhile
         except BaseException:
             time.sleep(3600)
 
@@ -122,7 +122,7 @@ def main(seed: int, forks: int, fresh: int) -> None:
     torch.optim.SGD([nn.Parameter(torch.zeros(1))])  # imports what the first optimizer imports, for all forks
     draw, signals, manners = random.Random(seed), itertools.cycle(SIGNALS), itertools.cycle(MANNERS)
     # A fork is at work after milliseconds, a fresh process after seconds.
-    ends = [number_left(next(signals), next(manners), draw.uniform(0.0, 0.5), True) for _ in range(forks)]
+    ends = [number_left(next(signals), next(manners), draw.uniform(0.0, 0.8), True) for _ in range(forks)]
     ends += [number_left(next(signals), next(manners), draw.uniform(0.0, 4.0), False) for _ in range(fresh)]
     print(json.dumps({"processes": [reaped for reaped, _ in ends], "left": [left for _, left in ends]}))
 
