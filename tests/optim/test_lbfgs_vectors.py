@@ -62,22 +62,23 @@ def test_products_that_were_kept_have_the_bits_of_new_ones() -> None:
 
 
 def test_state_that_a_user_writes_counts() -> None:
-    """If the history is zeroed, the next direction has the newest pair alone."""
+    """Inner products that were kept are computed again. A copy of the optimizer has kept none."""
     training = Training(optim.LBFGS, network(), history_size=5, max_iter=1, lr=0.01)
-    training.steps(6)
-    for param in training.params:
-        for key in ("param_changes", "grad_changes"):
-            training.optimizer.state[param][key].zero_()
-    before = training.at()
+    training.steps(8)
+    for k, param in enumerate(training.params):
+        training.optimizer.state[param]["param_changes"].mul_(2 + k)
+    copied = copy.deepcopy(training.optimizer)
+    params = copied.param_groups[0]["params"]
+
+    def closure() -> torch.Tensor:
+        copied.zero_grad()
+        loss = training.loss(params)
+        loss.backward()
+        return loss
+
+    copied.step(closure)
     (end,) = training.steps(1)
-    _, _, grad = training.evaluations[-1]
-    entries = [training.optimizer.state[param] for param in training.params]
-    newest = (int(entries[0]["num_pairs"]) - 1) % 5
-    s, y = (torch.cat([entry[key][newest].flatten() for entry in entries]) for key in ("param_changes", "grad_changes"))
-    scale, alpha = (s @ y) / (y @ y), (s @ grad) / (s @ y)
-    q = grad - alpha * y
-    expected = scale * q + (alpha - scale * (y @ q) / (s @ y)) * s
-    torch.testing.assert_close((before - end) / 0.01, expected, rtol=1e-6, atol=1e-9)
+    assert torch.equal(end, torch.cat([param.detach().flatten() for param in params]))
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on() -> None:
@@ -117,7 +118,11 @@ def test_pairs_that_a_parameter_missed_are_zero_for_it() -> None:
     assert second["param_changes"][3 % 3].all()
 
 
-def test_autocast_around_a_step_loses_no_digit() -> None:
+@pytest.mark.parametrize("joined", [True, False])
+def test_autocast_around_a_step_loses_no_digit(*, joined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not joined:  # then there are products of matrices
+        monkeypatch.setattr(flat_model, "unsupported_reason", lambda items: "tested")
+
     def ends(*, cast: bool) -> list[torch.Tensor]:
         torch.manual_seed(0)
         params = [torch.randn(12, 8, requires_grad=True), torch.randn(12, requires_grad=True)]

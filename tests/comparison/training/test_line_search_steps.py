@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -93,13 +94,20 @@ def test_the_full_batch_after_batches_costs_a_pass() -> None:
 
 
 def test_batches_of_lbfgs_are_evaluated_anew() -> None:
-    """A rule that the user passes without full batches gets another batch in every step."""
+    """Without full batches each iteration gets another batch: it is evaluated at the start and at the end."""
     counted = Counted(passes=5, batch_size=20)
-    run = SingleRun(counted.task, replace(parse("lbfgs"), full_batch=False), Trial({}, 0))
-    run.advance([1.0] * 12)
-    iterations = int(run.optimizer.state[next(run.model.parameters())]["step"])
-    assert iterations > 2
-    assert len(counted.examples) >= 2 * iterations  # at the start of each line search, and at its end
+    seen: list[float] = []
+    loss = counted.task.loss
+
+    def noting(model: nn.Module, batch: Any) -> Tensor:
+        seen.append(float(batch[0][0, 0]))
+        return loss(model, batch)
+
+    run = SingleRun(replace(counted.task, loss=noting), replace(parse("lbfgs"), full_batch=False), Trial({}, 0))
+    run.advance([1.0] * 16)
+    lengths = [len(list(group)) for _, group in groupby(seen)]
+    assert len(lengths) > 3
+    assert min(lengths) >= 2
 
 
 def test_other_contenders_take_a_step_for_each_batch() -> None:
