@@ -30,11 +30,12 @@ Key = tuple[str, str, str, int]  # training, contender, settings, seed
 def source_of(train: Any) -> str:
     """Return a hash of the code of a training and of the shared data: an edited training is another one.
 
-    Comments, docstrings and layout do not count.
+    Comments, docstrings, layout and the places of imports do not count.
     """
     digest = hashlib.sha256()
     for file in (inspect.getfile(train), data.__file__):
         tree = ast.parse(Path(file).read_text())
+        tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:]
