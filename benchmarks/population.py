@@ -24,7 +24,7 @@ from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.engine.graphs import GraphCache
 from thalweg.tasks import Task
-from thalweg.tasks.digits import digits
+from thalweg.tasks.built_in.digits import digits
 
 RECORDS = Path(__file__).parent / "records"
 MEMBERS = 128

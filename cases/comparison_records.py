@@ -3,7 +3,7 @@
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol.design import Design, InterimAnalysis
 from thalweg.comparison.protocol.score_scale import ScoreScale
-from thalweg.comparison.training.workload import SPLITS, WorkloadRecord
+from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 
 WORKLOAD = WorkloadRecord("task", "a task without a model", {split: f"{split} loss" for split in SPLITS}, passes=1)
 PLAN = ComparisonPlan(

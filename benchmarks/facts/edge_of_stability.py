@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import thalweg.optim
-from thalweg.tasks.digits import digits
+from thalweg.tasks.built_in.digits import digits
 
 STEPS, FROM, EVERY = 1500, 750, 50
 

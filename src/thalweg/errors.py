@@ -11,7 +11,7 @@ from that exception. So existing ``except`` clauses keep working::
     │   ├── ParameterTypeError (TypeError)
     │   └── RoutingError                the role of a parameter is ambiguous or contradictory
     ├── TaskError                       a task cannot be loaded or trained
-    ├── BudgetError (ValueError)        a budget is too small or cannot be parsed
+    ├── BudgetError (ValueError)        a budget cannot be parsed
     ├── DeviceError (RuntimeError)      a device does not exist on this machine
     ├── StoreError (OSError)            a store or a report cannot be opened, read or written
     └── MissingPackageError (ModuleNotFoundError)  a package of the extra ``lab`` is not installed
@@ -21,6 +21,8 @@ A message reads ``Who: the condition, got the value. The remedy.``
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+from unicodedata import category
 
 
 class ThalwegError(Exception):
@@ -56,7 +58,7 @@ class TaskError(ThalwegError):
 
 
 class BudgetError(ThalwegError, ValueError):
-    """A budget cannot be parsed, or it is too small for the smallest comparison."""
+    """A budget cannot be parsed, or it would never end."""
 
 
 class DeviceError(ThalwegError, RuntimeError):
@@ -69,6 +71,19 @@ class StoreError(ThalwegError, OSError):
 
 class MissingPackageError(ThalwegError, ModuleNotFoundError):
     """A package of the extra ``lab`` is not installed. The message says how to install it."""
+
+
+class ComparisonInterrupted(KeyboardInterrupt):
+    """Ctrl-C has ended a comparison. All trainings that had ended are stored; the same call resumes it.
+
+    Attributes:
+        result: The best answer so far: the comparison or suite, unfinished; None if no training had ended.
+    """
+
+    def __init__(self, result: Any = None) -> None:
+        done = "no training has ended yet" if result is None else "its result so far is in the attribute result"
+        super().__init__(f"the comparison was interrupted; {done}. Run the same call again to resume it.")
+        self.result = result
 
 
 class SettingWarning(UserWarning):
@@ -94,6 +109,36 @@ def shown(value: object, max_length: int = 100) -> str:
     except Exception:  # the code of a user's class
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, marks without a shape, lone surrogates, line ends
+_JOINERS = "\u200c\u200d"  # which scripts and emoji need
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return a text in which every character that does more than show itself is escaped, as ``repr`` escapes it.
+
+    A terminal obeys control characters, and marks of the writing direction reorder a line. Lone surrogates cannot be
+    written at all.
+
+    Args:
+        text: A text that came from a user or from a file.
+        keep: Characters that stay, such as line feeds in code.
+
+    Example:
+        >>> print(printable("red: \x1b[31m"))
+        red: \x1b[31m
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if is_hidden(char) and char not in keep else char for char in text
+    )
+
+
+def is_hidden(char: str) -> bool:
+    """Return True if a character does more than show itself: it is a control, a mark or a lone surrogate."""
+    return category(char) in _HIDDEN and char not in _JOINERS
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:

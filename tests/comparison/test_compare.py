@@ -52,8 +52,9 @@ def test_the_result_has_the_promised_keys_and_is_plain_json() -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result) == [
         *("task", "metric", "optimum", "trainings", "contenders", "verdict", "hindsight", "cautions", "code"),
-        "device",
+        *("device", "failures", "missing_parts"),
     ]
+    assert (result["failures"], result["missing_parts"]) == ([], [])
     assert result["device"] == {"name": "cpu", "reason": "requested", "hardware": ["cpu"]}
     for contender in result["contenders"]:
         assert list(contender) == [

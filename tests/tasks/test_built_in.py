@@ -8,8 +8,8 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from thalweg.errors import SettingError, TaskError
 from thalweg.tasks import BUILT_IN, Task, load
-from thalweg.tasks.algebra import _MODULUS
-from thalweg.tasks.text import _SHA256, pinned_text
+from thalweg.tasks.built_in.algebra import _MODULUS
+from thalweg.tasks.built_in.text import _SHA256, pinned_text
 
 WITH_OPTIMUM = [name for name in BUILT_IN if load(name).optimum is not None]
 STANDARDIZED = ["breast-cancer", "diabetes", "patches", "elevation"]

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from benchmarks.choosing_in_the_wild.data import report_points
 from benchmarks.choosing_in_the_wild.training import Training
-from thalweg.tasks.text import pinned_text
+from thalweg.tasks.built_in.text import pinned_text
 
 STEPS, MICRO_BATCHES, BATCH = 120, 2, 12
 CONTEXT, WIDTH, HEADS, CODES = 24, 32, 2, 128

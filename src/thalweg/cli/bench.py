@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json, stdout_console
+from thalweg.cli.output import echo, example, json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.bench import Benchmark, Measurement
@@ -90,7 +90,7 @@ def bench(
                 rule,
                 rounds=rounds,
                 implementations=names,
-                progress=lambda message: click.echo(message, err=True),
+                progress=lambda message: echo(message, err=True),
                 device=device,
                 dtype=getattr(torch, dtype),
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json, stdout_console
+from thalweg.cli.output import echo, example, json_option, print_json, stdout_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +51,7 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
     if about.lower() != explanation.title.lower():
         console.print(Text(f"{explanation.name}: {explanation.title}"))
     console.print()
-    click.echo(textwrap.indent(explanation.formula, "    "))  # click does not wrap the formula
+    echo(textwrap.indent(explanation.formula, "    "))  # click does not wrap the formula
     console.print()
     console.print(_settings_table(explanation))
     console.print()

@@ -3,6 +3,7 @@
 import errno
 import io
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,9 @@ from thalweg import __version__
 from thalweg.cli.bench import bench
 from thalweg.cli.compare import compare
 from thalweg.cli.explain import explain
+from thalweg.cli.interrupts import RESUME, exit_code
 from thalweg.cli.list import list_
+from thalweg.cli.output import echo, shorten
 from thalweg.cli.report import report
 from thalweg.cli.tasks import tasks
 from thalweg.errors import SettingWarning, ThalwegError
@@ -21,9 +24,10 @@ from thalweg.errors import SettingWarning, ThalwegError
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    a bug in thalweg: please report it
-  2    bad input: the message on stderr says what to change
-  130  interrupted: rerun the same command to resume"""
+  1    a bug in thalweg: please report it. Parts of a result that are not affected are shown
+  2    bad input, or a part of the result is missing: the message on stderr says what to change
+  130  interrupted (Ctrl-C): rerun the same command to resume
+  143  interrupted (SIGTERM): rerun the same command to resume"""
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,15 +45,24 @@ for command in (compare, report, tasks, list_, explain, bench):
 
 def _print_setting_warnings() -> None:
     """Print warnings about settings like errors, without a line of our source code."""
-    default = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *location: Any, **options: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
         if issubclass(category, SettingWarning):
-            click.echo(f"warning: {message}", err=True)
+            echo(f"warning: {message}", err=True)
         else:
-            default(message, category, *location, **options)
+            echo(warnings.formatwarning(message, category, filename, lineno).rstrip(), err=True)
 
     warnings.showwarning = show
+
+
+def _end_of_output(error: OSError) -> int:
+    """Return the exit code after an error of the operating system that nobody expected."""
+    if error.errno != errno.ENOSPC:
+        echo(traceback.format_exc().rstrip(), err=True)
+        return 1
+    echo("error: the output could not be written: no space is left", err=True)
+    sys.stdout = None  # Python would fail again when it flushes stdout at exit
+    return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,21 +78,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Without standalone mode click raises its errors here instead of ending the process.
         code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except ThalwegError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {shorten(str(error))}", err=True)
         code = 2
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        echo(shorten(shown.getvalue().rstrip()), err=True)
         code = 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: finished trainings are stored. Rerun the same command to resume.", err=True)
-        code = 130
+        echo(RESUME, err=True)
+        code = exit_code()
     except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         sys.stderr.close()
         code = 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        click.echo("error: the output could not be written: no space is left", err=True)
-        sys.stdout = None  # Python would fail again when it flushes stdout at exit
-        code = 2
+        code = _end_of_output(error)
+    except Exception:  # a bug: nothing in its text reaches the terminal as it is
+        echo(traceback.format_exc().rstrip(), err=True)
+        code = 1
     sys.exit(code or 0)

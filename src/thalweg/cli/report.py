@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json
+from thalweg.cli.output import echo, end_with, example, json_option, print_json
 
 
 @click.command(
@@ -18,8 +18,9 @@ from thalweg.cli.output import example, json_option, print_json
     type=click.Path(path_type=Path),
     help="File to write. [default: report.html in the folder of the store]",
 )
+@click.option("--overwrite", is_flag=True, help="Replace a file that is no report of thalweg.")
 @json_option
-def report(store: Path, target: Path | None, as_json: bool) -> None:
+def report(store: Path, target: Path | None, overwrite: bool, as_json: bool) -> None:
     """Write the report of the newest comparison in STORE.
 
     STORE is a folder that `thalweg compare` made, or the file store.sqlite in it. No training is run.
@@ -27,17 +28,23 @@ def report(store: Path, target: Path | None, as_json: bool) -> None:
     from thalweg.comparison import Comparison, Store
     from thalweg.errors import StoreError
 
-    path = store / "store.sqlite" if store.is_dir() else store
-    if not path.is_file():
-        raise StoreError(f"{path}: the store must exist, got no such file. Run `thalweg compare` first.")
-    opened_store = Store(path, write=False)
+    opened_store = Store(store, write=False)
+    path = opened_store.path
+    assert path is not None
     record = opened_store.find()
     if record is None:
         raise StoreError(f"{path}: the store must hold a comparison, got none. Run `thalweg compare` first.")
     comparison = Comparison(opened_store, record)
-    page = comparison.report(target or path.with_name("report.html"))
+    make = comparison.parts.make
+    page = make(
+        "the report", lambda: comparison.report(target or path.with_name("report.html"), overwrite=overwrite), None
+    )
     if as_json:
-        print_json(comparison.to_json() | {"report": str(page)})
+        print_json(comparison.to_json() | {"report": page and str(page)})
     else:
-        click.echo(comparison.verdict.text)
-        click.echo(f"Report: {page}")
+        echo(make("the verdict", lambda: comparison.verdict.text, ""))
+        for failure in make("the failed trainings", lambda: comparison.failures, []):
+            echo(failure.text)
+        if page:
+            echo(f"Report: {page}")
+    end_with(comparison.parts)

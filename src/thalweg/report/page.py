@@ -1,63 +1,56 @@
 """The page of a comparison: one self-contained HTML file, made from the stored results alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
-from thalweg.comparison.results.summary import STAGES, Summary
-from thalweg.errors import StoreError
+from thalweg.comparison.presentation.overview import compared_value
+from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
+from thalweg.comparison.results.terms import name_of_measure
+from thalweg.comparison.training.workload_record import SPLITS
 from thalweg.report import charts
+from thalweg.report.charts import shorten
+from thalweg.report.files import write_page
+from thalweg.report.templates import render_template, values_of
+from thalweg.tasks.measurement import with_article
 
 # The stored name of this stage would be mistaken for the recommendation.
 _STAGE_LABELS = {"recommended": "starting point"}
 
 
-def write(comparison: Comparison, path: str | Path) -> Path:
+def write(comparison: Comparison, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write the report of a comparison to a file.
 
     Args:
         comparison: A finished comparison.
         path: The HTML file. Its folder is made if it does not exist.
+        overwrite: True replaces a file that is no report of thalweg.
 
     Returns:
         The path of the file.
 
     Raises:
-        StoreError: If the file cannot be written.
+        StoreError: If the file cannot be written, is a link, or is no report of thalweg.
     """
-    return write_page(Path(path), render(comparison))
+    return write_page(Path(path), render(comparison), overwrite=overwrite)
 
 
 def render(comparison: Comparison) -> str:
     """Return the report of a comparison as HTML, with its style and charts inside.
 
+    A part that cannot be made is a note on the page, and in ``comparison.parts``.
+
     Args:
         comparison: A finished comparison. The same comparison always gives the same text.
     """
-    return render_template("page.html", _template_values(comparison))
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Write a page to a file and return its path. Raises StoreError if the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path}: the report must be writable, got {error}. Choose another place.") from error
-    return path
-
-
-def render_template(template: str, values: Mapping[str, Any]) -> str:
-    """Fill a template of this folder. A value that the template names and that is missing is an error."""
-    environment = Environment(
-        loader=PackageLoader("thalweg.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template(template).render(values)
+    return render_template("page.html", values_of(_values(comparison)), comparison.parts)
 
 
 def assign_colours(names: Sequence[str]) -> dict[str, str]:
@@ -65,43 +58,89 @@ def assign_colours(names: Sequence[str]) -> dict[str, str]:
     return {name: charts.PALETTE[index % len(charts.PALETTE)] for index, name in enumerate(names)}
 
 
-def _template_values(comparison: Comparison) -> dict[str, Any]:
-    record, plan, verdict = comparison.record, comparison.plan, comparison.verdict
+def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
+    """Return a function for each value of the template, so that one that raises leaves the others."""
+    record, plan, make = comparison.record, comparison.plan, comparison.parts.make
     names = [contender.name for contender in record.contenders]
     colours = assign_colours(names)
-    summaries = comparison.contenders
-    entries = [entry for summary in summaries for entries in summary.trials.values() for entry in entries]
+
+    def summaries() -> list[Summary]:
+        return comparison.contenders
+
+    def rows() -> list[dict[str, Any]]:
+        made = (
+            make(f"the row of {summary.name}", partial(_table_row, comparison, summary), None)
+            for summary in summaries()
+        )
+        return [row for row in made if row is not None]
+
     return {
-        "task": record.workload,
-        "metric": comparison.metric,
-        "verdict": verdict,
-        "code": comparison.code,
-        "leader": summaries[0].name,
-        "design": plan.design,
-        "schedule": _common_schedule(comparison),
-        "optimum": plan.optimum,
-        "rows": [_table_row(comparison, summary) for summary in summaries],
-        "colours": colours,
-        "charts": _charts(comparison, colours),
-        "cautions": comparison.cautions,
-        "half_sample_check": comparison.half_sample_check,
+        "title": lambda: shorten(make("the title", lambda: _title(comparison), record.workload.name)),
+        "task": lambda: record.workload,
+        "metric": lambda: comparison.metric,
+        "verdict": lambda: comparison.verdict,
+        "code": lambda: comparison.code,
+        "leader": lambda: summaries()[0].name,
+        "design": lambda: plan.studies,
+        "setting_design": lambda: plan.design if isinstance(plan.design, SettingDesign) else None,
+        "evidence": lambda: comparison.findings.evidence,
+        "schedule": lambda: _common_schedule(comparison),
+        "optimum": lambda: plan.optimum,
+        "rows": rows,
+        "colours": lambda: colours,
+        "charts": lambda: _charts(comparison, colours),
+        "cautions": lambda: comparison.cautions,
+        "half_sample_check": lambda: comparison.half_sample_check,
+        "failures": lambda: comparison.failures,
         # The contender whose value comes from seeds that no other stage used.
-        "with_fresh_value": next((summary.name for summary in summaries if summary.trials["value"]), None),
-        "has_starting_points": any(summary.recommended is not None for summary in summaries),
-        "target": plan.target,
-        "num_evaluations": next(iter(plan.schedules.values())).num_evaluations,
-        "device": comparison.device,
-        "execution_modes": {name: plan.execution_modes[name].reason for name in names},
-        "seed": plan.seed,
-        "seeds": {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries[0], stage)) for stage in STAGES},
-        "environment": record.environment,
-        "created": record.created,
-        "finished": record.finished,
-        "format_number": charts.format_number,
-        "format_digits": charts.format_digits,
-        "num_trainings": len(entries),
-        "training_s": sum(entry.result.seconds for entry in entries),
+        "with_fresh_value": lambda: next((summary for summary in summaries() if summary.value_stage == "value"), None),
+        "has_user_settings": lambda: any(summary.yours is not None for summary in summaries()),
+        "has_starting_points": lambda: any(summary.recommended is not None for summary in summaries()),
+        "target": lambda: plan.target,
+        "maximize": lambda: plan.maximize,
+        "metrics": lambda: list(dict.fromkeys(name for summary in summaries() for name in summary.metrics)),
+        "measured": lambda: {split: name_of_measure(record, split) for split in SPLITS},
+        "choices": lambda: _choices(comparison),
+        "with_article": lambda: with_article,
+        "good_rate_margin": lambda: plan.scale.share_in_words(GOOD_RATE_MARGIN),
+        "num_evaluations": lambda: next(iter(plan.schedules.values())).num_evaluations,
+        "device": lambda: comparison.device,
+        "execution_modes": lambda: {name: plan.execution_modes[name].reason for name in names},
+        "seed": lambda: plan.seed,
+        "seeds": lambda: {_STAGE_LABELS.get(stage, stage): sorted(_seeds(summaries()[0], stage)) for stage in STAGES},
+        "environment": lambda: record.environment,
+        "version": lambda: record.environment.get("thalweg", ""),
+        "created": lambda: record.created,
+        "finished": lambda: record.finished,
+        "format_number": lambda: charts.format_number,
+        "format_digits": lambda: charts.format_digits,
+        "num_trainings": lambda: len(_trainings(comparison)),
+        "training_s": lambda: sum(entry.result.seconds for entry in _trainings(comparison)),
     }
+
+
+def _title(comparison: Comparison) -> str:
+    return f"{comparison.record.workload.name}: {comparison.verdict.headline}"
+
+
+def _trainings(comparison: Comparison) -> list[TrialRecord]:
+    return [trial for summary in comparison.contenders for trials in summary.trials.values() for trial in trials]
+
+
+def _choices(comparison: Comparison) -> str:
+    """Return what decides: the data that choose and evaluate, the scale, and the measurement that counts."""
+    record, plan = comparison.record, comparison.plan
+    measured = {split: name_of_measure(record, split) for split in SPLITS}
+    chosen, evaluated = measured[plan.selected_on], measured[plan.judged_on]
+    start = f"The {chosen} chose and evaluates"
+    if record.workload.is_function and plan.target is None:
+        start = f"The {chosen} chose; that reported as test evaluates, or the same one where there is none"
+    elif chosen != evaluated:
+        start = f"The {chosen} chose, the {evaluated} evaluates"
+    scale = "by the ratios of values" if plan.scale.kind == "log" else "by the differences of values"
+    better = "higher" if plan.maximize else "lower"
+    counted = " Each training counts at its best validation." if record.workload.result == "best" else ""
+    return f"{start}; {better} is better. Scores are compared {scale}.{counted}"
 
 
 def _common_schedule(comparison: Comparison) -> str:
@@ -123,17 +162,19 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     return {
         "name": summary.name,
         "about": summary.about,
-        "value": summary.value,
+        "value": compared_value(summary, plan),
         "train_loss": summary.train_loss,
         "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
         "lost_seeds": summary.lost,
-        "lost_settings": sum(entry.result.status not in ("ok", "pruned") for entry in searched),
+        "lost_settings": sum(entry.result.status not in ("ok", "pruned", "stopped") for entry in searched),
         "num_settings": len(searched),
         "seconds": summary.seconds,
-        "worse_by": summary.worse_by,
+        "worse_by": summary.worse_by_text,
+        "metrics": summary.metrics,
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
+        "yours": summary.yours,
         "step_s": plan.step_s.get(summary.name),
         "own_schedule": contender.schedule,
         "rank": summary.rank,
@@ -153,38 +194,51 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
 
 
 def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
-    summaries, plan = comparison.contenders, comparison.plan
+    """Return the charts; one that cannot be drawn is left out, and noted."""
+    summaries, plan, make = comparison.contenders, comparison.plan, comparison.parts.make
     above = " above the optimum" if plan.optimum else ""
     # A time to a target has no optimum, even if the loss has.
     value_optimum = plan.optimum if plan.target is None else None
     value_label = comparison.metric + (above if plan.target is None else "")
-    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum)
+    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum, maximize=plan.maximize)
     searched_lr = [
         summary for summary in summaries if any("lr" in entry.settings for entry in summary.trials["search"])
     ]
-    rate_label = f"{comparison.record.workload.measured[plan.selected_on]}{above}"
+    rate_label = f"{name_of_measure(comparison.record, plan.selected_on)}{above}"
+
+    def values() -> Markup | None:
+        if not any(math.isfinite(summary.value.mean) for summary in summaries):
+            return None
+        return charts.value_chart(summaries, colours, value_label, optimum=value_optimum)
+
+    def rate(summary: Summary) -> Markup:
+        return charts.learning_rate_chart(
+            summary,
+            colours[summary.name],
+            plan.selected_on,
+            rate_label,
+            limits,
+            optimum=plan.optimum,
+            maximize=plan.maximize,
+        )
+
+    rates = [
+        make(f"the chart of learning rates of {summary.name}", partial(rate, summary), None)
+        for summary in searched_lr
+        if limits
+    ]
     return {
         "rate_label": rate_label,
-        "values": (
-            charts.value_chart(summaries, colours, value_label, optimum=value_optimum)
-            if any(math.isfinite(summary.value.mean) for summary in summaries)
-            else None
-        ),
-        "curves": _learning_curves(comparison, colours, above),
-        "rates": [
-            charts.learning_rate_chart(
-                summary, colours[summary.name], plan.selected_on, rate_label, limits, optimum=plan.optimum
-            )
-            for summary in searched_lr
-            if limits
-        ],
+        "values": make("the chart of values", values, None),
+        "curves": make("the charts along the training", lambda: _learning_curves(comparison, colours, above), []),
+        "rates": [chart for chart in rates if chart is not None],
     }
 
 
 def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str) -> list[Markup]:
     """Return a chart for each split that has learning curves of its own."""
     summaries, plan = comparison.contenders, comparison.plan
-    runs = [entry.result.evaluations for summary in summaries for entry in summary.trials["race"]]
+    runs = [entry.result.evaluations for summary in summaries for entry in summary.raced]
     if not any(len(run) > 1 for run in runs):
         return []
     curves = []
@@ -195,9 +249,10 @@ def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str
         # A user's function need not report the training loss.
         if not any(math.isfinite(getattr(evaluation, split)) for run in runs for evaluation in run):
             continue
-        label = comparison.record.workload.measured[split]
+        label = name_of_measure(comparison.record, split)
         optimum = None
         if split == "train":
             label, optimum = f"{label}{above}", plan.optimum
-        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum))
+        maximize = plan.maximize and split != "train"
+        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum, maximize=maximize))
     return curves

@@ -1,21 +1,28 @@
 """The page of a suite: its table, profiles and means over tasks, with links to the pages of the tasks."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
-from thalweg.comparison.suite import CAUTION, folder_name, worse
+from thalweg.comparison.results.terms import worse
+from thalweg.comparison.suite import folder_name
+from thalweg.comparison.suite_result import CAUTION
 from thalweg.report import charts
-from thalweg.report.page import assign_colours, render_template, write, write_page
+from thalweg.report.charts import shorten
+from thalweg.report.files import write_page
+from thalweg.report.page import assign_colours, write
+from thalweg.report.templates import render_template, values_of
 
 
-def write_suite(suite: Suite, folder: str | Path) -> Path:
+def write_suite(suite: Suite, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write ``suite.html`` into a folder, and the report of each task into a sub-folder.
 
     Args:
         suite: A finished suite.
         folder: The folder. It is made if it does not exist.
+        overwrite: True replaces files that are no reports of thalweg.
 
     Returns:
         The path of ``suite.html``.
@@ -25,8 +32,10 @@ def write_suite(suite: Suite, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     for task, comparison in suite.comparisons.items():
-        write(comparison, folder / page_path(task))
-    return write_page(folder / "suite.html", render_suite(suite))
+        suite.parts.make(
+            f"the report of {task}", partial(write, comparison, folder / page_path(task), overwrite=overwrite), None
+        )
+    return write_page(folder / "suite.html", render_suite(suite), overwrite=overwrite)
 
 
 def page_path(task: str) -> str:
@@ -40,25 +49,27 @@ def render_suite(suite: Suite) -> str:
     Args:
         suite: A finished suite. The same suite always gives the same text.
     """
-    aggregate = suite.aggregate
     colours = assign_colours(_contenders_in_page_order(suite))
-    values: dict[str, Any] = {
-        "suite": suite,
-        "caution": CAUTION,
-        "colours": colours,
-        "worse": worse,
-        "resamples": RESAMPLES,
-        "pages": {task: page_path(task) for task in suite.comparisons},
-        "profiles": None,
-        "means": None,
-        "environment": next(iter(suite.comparisons.values())).record.environment,
+
+    def means() -> Any:
+        if suite.aggregate is None:
+            return None
+        intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in suite.aggregate.ratio.items()}
+        return charts.interval_chart(intervals, colours, "interquartile mean of the ratio to the best")
+
+    values = {
+        "title": lambda: shorten(f"suite: {', '.join(suite.comparisons)}"),
+        "suite": lambda: suite,
+        "caution": lambda: CAUTION,
+        "colours": lambda: colours,
+        "worse": lambda: worse,
+        "resamples": lambda: RESAMPLES,
+        "pages": lambda: {task: page_path(task) for task in suite.comparisons},
+        "means": means,
+        "profiles": lambda: None if suite.aggregate is None else charts.profile_chart(suite.aggregate, colours),
+        "version": lambda: next(iter(suite.comparisons.values())).record.environment.get("thalweg", ""),
     }
-    if aggregate is not None:
-        intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in aggregate.ratio.items()}
-        label = "interquartile mean of loss ÷ loss of the best"
-        values["means"] = charts.interval_chart(intervals, colours, label)
-        values["profiles"] = charts.profile_chart(aggregate, colours)
-    return render_template("suite.html", values)
+    return render_template("suite.html", values_of(values), suite.parts)
 
 
 def _contenders_in_page_order(suite: Suite) -> list[str]:

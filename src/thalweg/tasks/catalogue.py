@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,15 +11,17 @@ from pathlib import Path
 from types import ModuleType
 
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
-from thalweg.tasks.algebra import matrix_factorization, modular_addition
-from thalweg.tasks.classics import linear_regression, logistic_regression
-from thalweg.tasks.digits import digits, digits_batchnorm, digits_cnn, digits_deep
-from thalweg.tasks.images import elevation, patches
+from thalweg.tasks.built_in.algebra import matrix_factorization, modular_addition
+from thalweg.tasks.built_in.classics import linear_regression, logistic_regression
+from thalweg.tasks.built_in.digits import digits, digits_batchnorm, digits_cnn, digits_deep
+from thalweg.tasks.built_in.images import elevation, patches
+from thalweg.tasks.built_in.surfaces import noisy_quadratic, quadratic, rosenbrock
+from thalweg.tasks.built_in.tables import breast_cancer, diabetes
+from thalweg.tasks.built_in.text import characters
 from thalweg.tasks.seeded import seeded
-from thalweg.tasks.surfaces import noisy_quadratic, quadratic, rosenbrock
-from thalweg.tasks.tables import breast_cancer, diabetes
-from thalweg.tasks.task import Task, TrainingFunction, as_task_error
-from thalweg.tasks.text import characters
+from thalweg.tasks.task import Task
+from thalweg.tasks.training_function import TrainingFunction
+from thalweg.tasks.user_code import as_task_error, line_of, task_error
 
 FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file
 
@@ -100,10 +103,14 @@ def _built_in(name: str, text: str) -> Task:
 
 def module_of_file(path: Path) -> ModuleType:
     """Import a user's file anew and return its module. Raises TaskError with file and line if that fails."""
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name that is too long
+        is_file = False
+    if not is_file:
         raise TaskError(f"{path}: the file must exist, got no such file. Relative paths start at {Path.cwd()}.")
     # Two files may have the same name, so the module's name includes a hash of the path.
-    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -161,9 +168,11 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
         try:
             signature.bind("make_optimizer", "report", **device)
         except TypeError:
-            raise TaskError(
-                f"{name or value.__name__}: a training function must take (make_optimizer, report), or also device, "
-                f"got {signature}."
+            raise task_error(
+                name or value.__name__,
+                "a training function must take (make_optimizer, report), or also device",
+                str(signature),
+                where=line_of(value),
             ) from None
         return TrainingFunction(
             train=value, name=name or value.__name__, about=inspect.getdoc(value) or "", source=source

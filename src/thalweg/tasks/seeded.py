@@ -29,11 +29,18 @@ def seeded(seed: int) -> Iterator[None]:
         >>> first.equal(second)
         True
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with devices.restored_random_states():
+    with restored_random_states():
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def restored_random_states() -> Iterator[None]:
+    """Restore the states of Python's, numpy's and torch's random numbers, of all devices, at the end of the block."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with devices.restored_random_states():
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.training.result import TrainingResult
+from thalweg.errors import StoreError
 
 
 def create_store(*keys: str) -> tuple[Store, dict[str, int]]:
@@ -75,19 +76,26 @@ def test_results_come_in_the_order_of_studies_trials_and_seeds() -> None:
     assert [(record.study, record.trial, record.seed) for record in store.trials(ids["only"])] == order
 
 
-@pytest.mark.parametrize("change", ["finish", "forget"])
-def test_a_change_to_one_comparison_leaves_the_others(change: str) -> None:
+def test_a_change_to_one_comparison_leaves_the_others() -> None:
     store, ids = create_store("first", "second")
-    for number in ids.values():
-        store.add(number, [make_trial("a", "search")])
-    getattr(store, change)(ids["first"])
-    first, second = store.find("first"), store.find("second")
-    assert second is not None
-    assert second.finished is None
-    assert len(store.trials(ids["second"])) == 1
-    if change == "finish":
+    for change, is_finished in (("finish", True), ("reopen", False)):
+        getattr(store, change)(ids["first"])
+        first, second = store.find("first"), store.find("second")
         assert first is not None
-        assert first.finished is not None
-    else:
-        assert first is None
-        assert store.trials(ids["first"]) == []
+        assert (first.finished is not None) == is_finished
+        assert second is not None
+        assert second.finished is None
+
+
+def test_only_failed_trainings_are_discarded() -> None:
+    store, ids = create_store("first", "second")
+    ended, failed = make_trial("a", "search"), make_trial("a", "search", number=1)
+    failed = replace(failed, result=TrainingResult("failed", message="OSError: gone", traceback="line 1"))
+    for number in ids.values():
+        store.add(number, [ended, failed])
+    assert store.trials(ids["first"])[1].result == failed.result
+    store.discard_failed(ids["first"])
+    assert store.trials(ids["first"]) == [ended]
+    assert store.trials(ids["second"]) == [ended, failed]
+    with pytest.raises(StoreError, match="Another process"):
+        store.add(ids["first"], [ended])

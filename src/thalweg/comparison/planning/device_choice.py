@@ -1,7 +1,6 @@
 """Device choice: the device that the user requests, or the one that a measurement shows to be faster for this task."""
 
 import os
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +8,7 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.training.timing import Measurement
+from thalweg.comparison.training.timing import Measurement, TimeLeft, unlimited
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import DeviceError
@@ -29,7 +28,6 @@ class DeviceChoice:
         reason: Reason for this device, in words, for the report.
         workload: The workload on the device, on its first one if there are several.
         measurements: Measurements of this workload on this device that were made on the way, by timing key.
-        start_s: Clock when the choice began: a budget in seconds pays for it.
         is_choice: True if there was more than one possible device.
     """
 
@@ -37,7 +35,6 @@ class DeviceChoice:
     reason: str
     workload: Workload
     measurements: Mapping[Hashable, Measurement] = field(default_factory=dict)
-    start_s: float = field(default_factory=time.perf_counter)
     is_choice: bool = False
 
 
@@ -65,6 +62,7 @@ def choose_device(
     *,
     num_workers: int | None = None,
     report: Callable[[str], None] = lambda name: None,
+    time_left: TimeLeft = unlimited,
 ) -> DeviceChoice:
     """Choose the device of a comparison.
 
@@ -79,31 +77,31 @@ def choose_device(
         seed: Seed of the measurements.
         num_workers: Number of processes that the user requests; None if it is free.
         report: Called with the name of the contender that is measured.
+        time_left: Returns the seconds that are left for measurements.
 
     Raises:
         DeviceError: If the requested device does not exist.
         TaskError: If the workload takes no device, and one is requested.
     """
-    start_s = time.perf_counter()
     if requested != devices.AUTO:
         first = usable_devices(requested)[0]
-        return DeviceChoice(requested, "requested", workload.on(first), start_s=start_s)
+        return DeviceChoice(requested, "requested", workload.on(first))
     if not workload.can_be_placed:
         reason = "the training function is told no device, and trains where it likes"
-        return DeviceChoice(devices.AUTO, reason, workload, start_s=start_s)
+        return DeviceChoice(devices.AUTO, reason, workload)
     own = workload.own_device()
     if own.type != "cpu":
-        return DeviceChoice(str(own), "the task makes its model there", workload.on(own), start_s=start_s)
+        return DeviceChoice(str(own), "the task makes its model there", workload.on(own))
     accelerator = next((device for device in devices.available() if device.type != "cpu"), None)
     if accelerator is None:
-        return DeviceChoice("cpu", ONLY_CPU, workload.on("cpu"), start_s=start_s)
+        return DeviceChoice("cpu", ONLY_CPU, workload.on("cpu"))
     if workload.record.is_function:
         reason = "not compared with the CPU: a training function can only be timed by whole trainings"
-        return DeviceChoice(accelerator.type, reason, workload.on(accelerator), start_s=start_s, is_choice=True)
+        return DeviceChoice(accelerator.type, reason, workload.on(accelerator), is_choice=True)
     # An elementwise rule of ours can train as a population; a full batch is no usual training.
     contender = min(contenders, key=lambda contender: (contender.thalweg_rule is None, contender.full_batch))
     report(contender.name)
-    choice = _faster(workload, accelerator, contender, schedules[contender.name], seed, num_workers, start_s)
+    choice = _faster(workload, accelerator, contender, schedules[contender.name], seed, num_workers, time_left)
     return replace(choice, is_choice=True)
 
 
@@ -114,28 +112,29 @@ def _faster(
     schedule: TrainingSchedule,
     seed: int,
     num_workers: int | None,
-    start_s: float,
+    time_left: TimeLeft,
 ) -> DeviceChoice:
     """Measure a contender on an accelerator and on the CPU, and return the faster one."""
     key = workload.timing_key(contender)
     label = devices.hardware(accelerator)
     try:
         placed = workload.on(accelerator)
-        on_accelerator = placed.measure(contender, schedule, seed)
+        on_accelerator = placed.measure(contender, schedule, seed, time_left)
     except (
         Exception
     ) as error:  # a driver that is too old, an operation that the device lacks, a task that does not move
         summary = str(error).partition("\n")[0][:200]
-        return DeviceChoice(
-            "cpu", f"the task does not train on {label}: {summary}", workload.on("cpu"), start_s=start_s
-        )
+        return DeviceChoice("cpu", f"the task does not train on {label}: {summary}", workload.on("cpu"))
+    if time_left() <= 0:
+        reason = "the budget is too short to compare it with the CPU"
+        return DeviceChoice(accelerator.type, reason, placed, {key: on_accelerator})
     accelerators = len(usable_devices(accelerator.type)) if num_workers is None else 1
     accelerator_s = _seconds_of_training(on_accelerator) / accelerators
     on_cpu = workload.on("cpu")
     if on_cpu.least_seconds(contender, schedule, seed) > CLEARLY_FASTER * accelerator_s:
         reason = "measured: steps on the CPU take so long that no way to train there can be as fast"
-        return DeviceChoice(accelerator.type, reason, placed, {key: on_accelerator}, start_s)
-    measurement = on_cpu.measure(contender, schedule, seed)
+        return DeviceChoice(accelerator.type, reason, placed, {key: on_accelerator})
+    measurement = on_cpu.measure(contender, schedule, seed, time_left)
     gain = (
         _seconds_of_training(measurement)
         / _gain_of_workers(on_cpu, contender, measurement, seed, num_workers)
@@ -143,9 +142,9 @@ def _faster(
     )
     if gain >= CLEARLY_FASTER:
         reason = f"measured: {gain:.1f}x as fast as the CPU on this task"
-        return DeviceChoice(accelerator.type, reason, placed, {key: on_accelerator}, start_s)
+        return DeviceChoice(accelerator.type, reason, placed, {key: on_accelerator})
     reason = f"measured: {label} would be {gain:.1f}x as fast on this task, not enough to matter"
-    return DeviceChoice("cpu", reason, on_cpu, {key: measurement}, start_s)
+    return DeviceChoice("cpu", reason, on_cpu, {key: measurement})
 
 
 def _seconds_of_training(measurement: Measurement) -> float:

@@ -30,6 +30,8 @@ def extend_lr_ranges(
     schedules: Mapping[str, TrainingSchedule],
     members: Mapping[str, int],
     seed: int,
+    *,
+    maximize: bool = False,
 ) -> dict[str, tuple[Range, int]]:
     """Train rows of learning rates and extend the ranges whose best value lies at an end.
 
@@ -39,6 +41,7 @@ def extend_lr_ranges(
         schedules: Schedule of each contender.
         members: Size of a population, by contender.
         seed: Seed of all these trainings.
+        maximize: True if higher values are better.
 
     Returns:
         The extended range and the number of extensions, by contender; only contenders whose range was extended.
@@ -58,11 +61,11 @@ def extend_lr_ranges(
                 results |= dict(zip(part, part_results, strict=True))
         return [results[k] for k in range(len(contenders))]
 
-    return extended_ranges(contenders, workload.selected_on, seed, train)
+    return extended_ranges(contenders, workload.selected_on, seed, train, maximize=maximize)
 
 
 def extended_ranges(
-    contenders: Sequence[Contender], split: str, seed: int, train: Train
+    contenders: Sequence[Contender], split: str, seed: int, train: Train, *, maximize: bool = False
 ) -> dict[str, tuple[Range, int]]:
     """Extend ranges as ``extend_lr_ranges`` does, with the trainings done by ``train`` and compared on a split."""
     ranges = {
@@ -78,7 +81,8 @@ def extended_ranges(
         row = [(contender, k / (NUM_RATES - 1)) for contender in growing for k in range(NUM_RATES)]
         trials = [Trial({"lr": ranges[contender.name].value_at(position)}, seed) for contender, position in row]
         results = train([contender for contender, _ in row], trials)
-        losses = [getattr(result, split) if result.status == "ok" else math.inf for result in results]
+        sign = -1 if maximize else 1
+        losses = [sign * getattr(result, split) if result.status == "ok" else math.inf for result in results]
         at_end = []
         for k, contender in enumerate(growing):
             row_losses = losses[k * NUM_RATES : (k + 1) * NUM_RATES]

@@ -14,5 +14,5 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
     Returns:
         A whole number below 2**32.
     """
-    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:4], "little")

@@ -1,6 +1,6 @@
-"""Design: the number of trainings of each kind in a comparison, fixed before the first of them."""
+"""Designs: the number of trainings of each kind in a comparison, fixed before the first of them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -93,3 +93,82 @@ class Design:
             name: tuple(InterimAnalysis(*analysis) for analysis in stored[name]) for name in ("ranking", "race")
         }
         return cls(**stored | analyses)
+
+
+@dataclass(frozen=True)
+class SettingDesign:
+    """The rules of an adaptive search for one setting (question S), fixed before the first training.
+
+    The search gets everything that the later stages do not need. So a budget that lasts longer than predicted buys more
+    search, and one that ends sooner cuts the later stages in their order.
+
+    Attributes:
+        finalists: The settings, of all contenders, that are trained again from fresh seeds. The best default or
+            starting point is another one.
+        final_seeds: These seeds, for each finalist. Their mean chooses.
+        racers: The settings that race: the best of each of the few best contenders. A default or starting point that
+            is about as good is another one.
+        race: The interim analyses of the race. Empty: no race.
+        value: Fresh seeds that measure the recommended setting.
+        rounds: The search proposes in so many rounds or more; a round fills the workers if it can.
+        stops: True to stop trainings that are hopeless by their reports.
+    """
+
+    finalists: int
+    final_seeds: int
+    racers: int
+    race: tuple[InterimAnalysis, ...]
+    value: int
+    rounds: int = 8
+    stops: bool = True
+
+    @property
+    def reserved(self) -> int:
+        """The largest number of trainings after the search."""
+        race = (self.racers + 1) * self.race[-1].size if self.race else 0
+        with_start = self.finalists + 1 if self.finalists else 0
+        return with_start * self.final_seeds + race + self.value
+
+    @classmethod
+    def for_trainings(cls, trainings: float, num_contenders: int) -> "SettingDesign":
+        """Return the design for a budget of so many whole trainings; the smaller it is, the larger is the search.
+
+        Example:
+            >>> SettingDesign.for_trainings(20, num_contenders=9).reserved
+            5
+        """
+        rules = next(rules for least, rules in reversed(_SETTING_DESIGNS) if trainings >= least or not least)
+        is_alone = num_contenders < 2
+        return (
+            replace(rules, racers=0, race=()) if is_alone else replace(rules, racers=min(rules.racers, num_contenders))
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the design as plain dicts and lists, for the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "SettingDesign":
+        """Return the design that ``to_json`` stored."""
+        return cls(**stored | {"race": tuple(InterimAnalysis(*analysis) for analysis in stored["race"])})
+
+
+def _analyses(*pairs: tuple[int, float]) -> tuple[InterimAnalysis, ...]:
+    return tuple(InterimAnalysis(size, alpha) for size, alpha in pairs)
+
+
+# Each is for budgets of so many trainings and more. The levels of the analyses of a race sum to 5 %.
+_SETTING_DESIGNS = (
+    (0, SettingDesign(finalists=0, final_seeds=0, racers=0, race=(), value=0)),
+    (8, SettingDesign(finalists=0, final_seeds=0, racers=0, race=(), value=2)),
+    (15, SettingDesign(finalists=2, final_seeds=1, racers=0, race=(), value=2)),
+    (40, SettingDesign(finalists=3, final_seeds=2, racers=0, race=(), value=5)),
+    (100, SettingDesign(finalists=5, final_seeds=3, racers=3, race=_analyses((5, 0.05)), value=8)),
+    (300, SettingDesign(6, 4, 3, _analyses((5, 0.01), (10, 0.015), (20, 0.025)), 20)),
+    (1000, SettingDesign(8, 6, 4, _analyses((10, 0.005), (20, 0.01), (40, 0.015), (80, 0.02)), 40)),
+)
+
+
+def design_from_json(stored: dict[str, Any]) -> Design | SettingDesign:
+    """Return a stored design of either kind."""
+    return SettingDesign.from_json(stored) if "racers" in stored else Design.from_json(stored)

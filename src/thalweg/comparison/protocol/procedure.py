@@ -31,6 +31,30 @@ from thalweg.comparison.protocol.trial import (
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """The trainings behind the recommended setting of an adaptive search.
+
+    Attributes:
+        searched: Settings that the search trained to their end, of all contenders.
+        stopped: Settings that it stopped early.
+        final_seeds: Fresh seeds that chose the recommended setting among finalists; 0 if the search alone did.
+        race_seeds: Fresh seeds from which it ran the race.
+        value_seeds: Fresh seeds that measured its value; 0: the value is that of the race, of the finals, or of the
+            search, which looks better than it is.
+        selection_scores: The best mean selection score of each contender's chosen setting.
+        untried: The contenders of which no training ended.
+    """
+
+    searched: int
+    stopped: int
+    final_seeds: int
+    race_seeds: int
+    value_seeds: int
+    selection_scores: dict[str, float]
+    untried: list[str]
+
+
+@dataclass(frozen=True)
 class Findings:
     """The decisions that follow from the trainings.
 
@@ -41,6 +65,7 @@ class Findings:
         value_scores: The evaluation scores of the recommended setting, from fresh seeds.
         untuned_scores: The evaluation scores of each contender's defaults, on the first seeds of the race.
         recommended_scores: The same for the settings to start from, for the contenders that have some.
+        evidence: The trainings behind an adaptive search's answer. None if studies answered.
     """
 
     ranking: Ranking | None
@@ -49,6 +74,7 @@ class Findings:
     value_scores: list[float]
     untuned_scores: dict[str, list[float]]
     recommended_scores: dict[str, list[float]]
+    evidence: Evidence | None = None
 
 
 def decide(
@@ -58,6 +84,7 @@ def decide(
     *,
     cost: Mapping[str, Comparable],
     margin: Callable[[float], float],
+    trades: bool = False,
     recommended: Sequence[str] = (),
 ) -> Findings:
     """Request trainings until both questions are answered.
@@ -69,6 +96,7 @@ def decide(
         run_trials: A function from requests to the scores of these trainings. It may train, or read a store.
         cost: The cost of each contender. The cheapest of those within the margin is recommended.
         margin: A function from the leader's mean score to the difference in scores that is too small to matter.
+        trades: True if scores that are shown to be worse, but lie within the margin, may be traded for a lesser cost.
         recommended: The contenders that have recommended settings to start from.
 
     Returns:
@@ -82,7 +110,7 @@ def decide(
     else:
         studies.extend_to(1, names)
     settings = choose_settings(design, names, studies, run_trials)
-    race = RaceRunner(design, settings, run_trials, margin).run(cost)
+    race = RaceRunner(design, settings, run_trials, margin, trades=trades).run(cost)
     value_scores: list[float] = []
     if race.recommended is not None and design.value:
         requests = seed_requests("value", race.recommended, settings[race.recommended], range(design.value))

@@ -1,12 +1,13 @@
 """Race: the chosen settings, trained from fresh seeds until they are told apart."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol
 
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
+from thalweg.comparison.protocol.statistics import Entrant
 from thalweg.comparison.protocol.trial import RunTrials, SettingId, evaluation_scores, flatten, seed_requests
 
 MAX_LOST_SHARE = 0.1  # a contender that is lost on more than this share of the seeds is not recommended
@@ -28,10 +29,13 @@ class Race:
         dropped: The contenders that each interim analysis dropped.
         remaining: All others, the best mean first.
         within: The leader and the contenders that are shown to lie within the margin of it.
-        settled: ``best`` if one contender remains, ``within`` if all remaining ones lie within the margin, else
-            ``open``.
-        recommended: The cheapest contender of ``within`` that is seldom lost. None if all are often lost.
+        settled: ``best`` if one contender remains, ``within`` if all remaining ones lie within the margin,
+            ``unraced`` if there was no race, ``unended`` if no training has ended, else ``open``.
+        recommended: The cheapest contender of ``within`` that is seldom lost and not shown to be worse, unless losses
+            are traded for cost. None if all are often lost.
         seeds_needed: If the race is open, the seeds that would separate the contenders. None if that is unknown.
+        unraced: The contenders that did not race although others did, the best selection score first. Their columns of
+            ``scores`` and ``completed`` are empty, and they are in no other list.
     """
 
     scores: dict[str, list[float]]
@@ -39,24 +43,75 @@ class Race:
     dropped: list[list[str]]
     remaining: list[str]
     within: list[str]
-    settled: Literal["best", "within", "open"]
+    settled: Literal["best", "within", "open", "unraced", "unended"]
     recommended: str | None
     seeds_needed: int | None
+    unraced: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _InterimResult:
-    """The result of one interim analysis of a race. The lists are in the order of `Race`."""
+class InterimResult(Generic[Entrant]):
+    """The result of one interim analysis.
 
-    leader: str
+    Attributes:
+        margin: The difference in scores that is too small to matter beside the leader.
+        remaining: The entrants that stay, the best mean first. The first is the leader.
+        within: The leader and the entrants that are shown to lie within the margin of it.
+        worse: The entrants that are shown to be worse than the leader, by whatever little.
+    """
+
     margin: float
-    remaining: list[str]
-    within: list[str]
-    dropped: list[str]
+    remaining: list[Entrant]
+    within: list[Entrant]
+    worse: list[Entrant]
 
-    @property
-    def is_settled(self) -> bool:
-        return len(self.within) == len(self.remaining)
+
+def analyse(
+    scores: Mapping[Entrant, Sequence[float]],
+    alpha: float,
+    margin: Callable[[float], float],
+    clipped: Collection[Entrant] = (),
+) -> InterimResult[Entrant]:
+    """Compare entrants by their paired scores.
+
+    Args:
+        scores: The evaluation scores of each entrant, from the same seeds.
+        alpha: The level of the test among all entrants.
+        margin: A function from the leader's mean score to the difference that is too small to matter.
+        clipped: The entrants with a score that is only a bound.
+    """
+    (leader, *tied), worse = statistics.drop(scores, alpha)
+    allowed = margin(fmean(scores[leader]))
+
+    def is_within(entrant: Entrant) -> bool:
+        # A clipped score is a bound: the loss that was measured may lie far above it.
+        return entrant not in clipped and statistics.surely_within(
+            scores[entrant], scores[leader], allowed, alpha, len(scores)
+        )
+
+    within = [leader, *filter(is_within, tied + worse)]
+    # An entrant that is worse by too little to matter stays.
+    remaining = sorted(
+        (entrant for entrant in scores if entrant not in worse or entrant in within),
+        key=lambda entrant: fmean(scores[entrant]),
+    )
+    return InterimResult(allowed, remaining, within, worse)
+
+
+def is_reliable(completed: Sequence[bool]) -> bool:
+    """Return True if so few runs were lost that a setting can be recommended."""
+    return completed.count(False) <= MAX_LOST_SHARE * len(completed)
+
+
+def seeds_needed(scores: Mapping[Entrant, Sequence[float]], remaining: Sequence[Entrant], margin: float) -> int | None:
+    """Return the seeds that would separate the first of the remaining entrants from all others.
+
+    None without a spread, a margin or another entrant.
+    """
+    leader = scores[remaining[0]]
+    if len(remaining) < 2 or len(leader) < 2 or margin <= 0:  # of a leader at zero nothing is a share
+        return None
+    return max(statistics.seeds_to_settle(scores[entrant], leader, margin) for entrant in remaining[1:])
 
 
 class RaceRunner:
@@ -68,8 +123,11 @@ class RaceRunner:
         settings: Mapping[str, SettingId],
         run_trials: RunTrials,
         margin: Callable[[float], float],
+        *,
+        trades: bool = False,
     ) -> None:
         self.design, self.settings, self.run_trials, self.margin = design, settings, run_trials, margin
+        self.trades = trades
         self.scores: dict[str, list[float]] = {name: [] for name in settings}
         self.completed: dict[str, list[bool]] = {name: [] for name in settings}
         self.clipped: set[str] = set()
@@ -81,13 +139,15 @@ class RaceRunner:
         for analysis in self.design.race:
             self._train(remaining, range(num_seeds, analysis.size))
             num_seeds = analysis.size
-            result = self._analyse(remaining, analysis.alpha)
+            scores = {name: self.scores[name] for name in remaining}
+            result = analyse(scores, analysis.alpha, self.margin, self.clipped)
+            dropped.append([name for name in result.worse if name not in result.within])
             remaining = result.remaining
-            dropped.append(result.dropped)
-            if result.is_settled:
+            is_settled = len(result.within) == len(remaining)
+            if is_settled:
                 break
         settled: Literal["best", "within", "open"] = (
-            "best" if len(remaining) == 1 else "within" if result.is_settled else "open"
+            "best" if len(remaining) == 1 else "within" if is_settled else "open"
         )
         return Race(
             scores=self.scores,
@@ -97,7 +157,7 @@ class RaceRunner:
             within=result.within,
             settled=settled,
             recommended=self._recommend(result, cost),
-            seeds_needed=self._seeds_needed(result) if settled == "open" else None,
+            seeds_needed=seeds_needed(self.scores, remaining, result.margin) if settled == "open" else None,
         )
 
     def _train(self, names: Sequence[str], indices: range) -> None:
@@ -109,36 +169,12 @@ class RaceRunner:
             if any(scores[request].clipped for request in trained):
                 self.clipped.add(name)
 
-    def _analyse(self, names: Sequence[str], alpha: float) -> _InterimResult:
-        (leader, *tied), worse = statistics.drop({name: self.scores[name] for name in names}, alpha)
-        margin = self.margin(fmean(self.scores[leader]))
+    def _recommend(self, result: InterimResult[str], cost: Mapping[str, Comparable]) -> str | None:
+        """Return the cheapest contender within the margin that is seldom lost; of equal costs the better one.
 
-        def is_within(name: str) -> bool:
-            # A clipped score is a bound: the loss that was measured may lie far above it.
-            return name not in self.clipped and statistics.surely_within(
-                self.scores[name], self.scores[leader], margin, alpha, len(names)
-            )
-
-        within = [leader, *filter(is_within, tied + worse)]
-        # A contender that is worse by too little to matter stays in the race: it may be the cheapest.
-        dropped = [name for name in worse if name not in within]
-        remaining = sorted((name for name in names if name not in dropped), key=lambda name: fmean(self.scores[name]))
-        return _InterimResult(leader, margin, remaining, within, dropped)
-
-    def _recommend(self, result: _InterimResult, cost: Mapping[str, Comparable]) -> str | None:
-        """Return the cheapest contender within the margin that is seldom lost; of equal costs the better one."""
-        reliable = [
-            name
-            for name in result.within
-            if self.completed[name].count(False) <= MAX_LOST_SHARE * len(self.completed[name])
-        ]
+        A contender that is shown to be worse is not taken for its lower cost, unless losses are traded for it.
+        """
+        reliable = [name for name in result.within if is_reliable(self.completed[name])]
+        if not self.trades:
+            reliable = [name for name in reliable if name not in result.worse] or reliable
         return min(reliable, key=lambda name: (cost[name], result.remaining.index(name)), default=None)
-
-    def _seeds_needed(self, result: _InterimResult) -> int | None:
-        """Return the seeds that would separate the leader from all others; None without a spread or a margin."""
-        leader = self.scores[result.leader]
-        if len(leader) < 2 or result.margin <= 0:  # of a leader at zero nothing is a share
-            return None
-        return max(
-            statistics.seeds_to_settle(self.scores[name], leader, result.margin) for name in result.remaining[1:]
-        )

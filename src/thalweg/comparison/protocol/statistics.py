@@ -5,14 +5,19 @@ the same studies, in the same order.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
+Entrant = TypeVar("Entrant", bound=Hashable)
+
 CONFIDENCE_LEVEL = 0.95
+# Sums of numbers at the end of their range overflow to infinity, and are compared as such.
+_OVERFLOWING = np.errstate(over="ignore", invalid="ignore")
 _SEPARATION = 1.96  # a difference of so many standard errors separates two contenders
 
 
@@ -31,6 +36,7 @@ class Interval:
     high: float
 
 
+@_OVERFLOWING
 def interval(values: Sequence[float]) -> Interval:
     """Return the mean of a sample with its t interval.
 
@@ -69,7 +75,8 @@ def critical_value(alpha: float, members: int, freedom: int) -> float:
     return float(stats.studentized_range.isf(alpha, members, freedom)) / math.sqrt(2)
 
 
-def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str], list[str]]:
+@_OVERFLOWING
+def drop(values: Mapping[Entrant, Sequence[float]], alpha: float) -> tuple[list[Entrant], list[Entrant]]:
     """Separate the contenders that are shown to be worse than the leader from all others.
 
     The test steps down. The contender that differs most, in standard errors of its own paired differences, is compared
@@ -87,7 +94,7 @@ def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str]
         (['a'], ['b'])
     """
     remaining = sorted(values, key=lambda name: float(np.mean(values[name])))
-    dropped: list[str] = []
+    dropped: list[Entrant] = []
     leader = np.asarray(values[remaining[0]], dtype=float)
     if len(leader) < 2:
         return remaining, dropped
@@ -102,6 +109,7 @@ def drop(values: Mapping[str, Sequence[float]], alpha: float) -> tuple[list[str]
     return remaining, dropped
 
 
+@_OVERFLOWING
 def surely_within(values: Sequence[float], leader: Sequence[float], margin: float, alpha: float, members: int) -> bool:
     """Return True if a contender is shown to be at most a margin above the leader.
 
@@ -119,6 +127,7 @@ def surely_within(values: Sequence[float], leader: Sequence[float], margin: floa
     return bool(differences.mean() + slack <= margin)
 
 
+@_OVERFLOWING
 def seeds_to_settle(values: Sequence[float], leader: Sequence[float], margin: float) -> int:
     """Return the number of paired seeds that would separate two contenders whose means differ by a margin.
 

@@ -13,6 +13,7 @@ class SettingId(NamedTuple):
 
 START = SettingId(0, -1)  # the contender's defaults
 RECOMMENDED = SettingId(0, -2)  # the settings that thalweg recommends to start from
+USER_TRIAL = -3  # the number of the first setting that the user starts from; the second has -4
 
 
 class TrialRequest(NamedTuple):
@@ -42,12 +43,14 @@ class TrialScore(NamedTuple):
         evaluation_score: The score on the evaluation split, which compares contenders.
         completed: The training ended, did not diverge and met the target if there is one.
         clipped: The training ended worse than the untrained model, so the evaluation score is only a bound.
+        stopped: The training was stopped early. It has no result: both scores are those of its last report.
     """
 
     selection_score: float
     evaluation_score: float
     completed: bool = True
     clipped: bool = False
+    stopped: bool = False
 
 
 RunTrials = Callable[[Sequence[TrialRequest]], Mapping[TrialRequest, TrialScore]]

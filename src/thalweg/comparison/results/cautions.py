@@ -2,14 +2,23 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import NamedTuple
 
 from thalweg.comparison.planning.search import order_opened_by
-from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.protocol.statistics import critical_value
+from thalweg.comparison.results.functions.unused_settings import find_unused
+from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
-from thalweg.comparison.results.terms import percent
+from thalweg.comparison.results.terms import name_of_measure, percent
 from thalweg.comparison.results.verdict import Verdict
 
+MIN_PAIRS = 3  # of trainings from the same seeds, for a test
+ALPHA = 0.05
+MAX_CHANCE = 2  # settings of a contender that may give the same loss by chance, as an accuracy does
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
 
 
@@ -26,12 +35,16 @@ def cautions(
     """
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), summaries[0])
     return [
-        *_few_settings(record),
+        *(_splits_disagree(record, summaries, winner) if verdict.recommended is not None else ()),
+        *_few_settings(record, summaries),
         *_no_influence(record, summaries),
+        *_unused_settings(summaries),
         *_below_optimum(record, summaries),
         *_second_rule_unused(record, summaries),
         *_no_test_value(record, summaries),
-        *_few_test_examples(summaries[0]),
+        *_no_data_of_its_own(record),
+        *_scale_changed(record),
+        *_few_test_examples(record, summaries[0]),
         *_no_improvement(record, summaries, untrained_name),
         *_missed_target(record, summaries, verdict),
         *(caution for summary in summaries for caution in _better_untuned(record, summary, winner)),
@@ -39,30 +52,153 @@ def cautions(
     ]
 
 
-def _few_settings(record: ComparisonRecord) -> Iterator[str]:
-    trials = record.plan.design.draws
+class Preference(NamedTuple):
+    """A contender that is shown to be better than another on the validation split, and is not better on the test split.
+
+    Attributes:
+        name: Its name.
+        by: By how much the other one is worse on validation, as ``ScoreScale.worse_by`` says it.
+        seeds: The number of seeds on which both were trained.
+    """
+
+    name: str
+    by: float
+    seeds: int
+
+
+def preferred_on_validation(
+    record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary
+) -> list[Preference]:
+    """Return the contenders that validation data prefer to the winner, whom test data prefer; the best first.
+
+    The test is that of the race, on the validation values of the same trainings: a difference beyond the margin, shown
+    at a level of 5 % among all contenders that raced.
+
+    Args:
+        record: The comparison.
+        summaries: The results of its contenders.
+        winner: The contender that is recommended.
+    """
+    plan, scale = record.plan, record.plan.scale
+    if plan.target is not None or plan.selected_on == plan.judged_on:
+        return []
+    own = {trial.seed: trial.result for trial in winner.raced if trial.result.status == "ok"}
+    preferences = []
+    for summary in summaries:
+        pairs = [
+            (trial.result, own[trial.seed])
+            for trial in summary.raced
+            if trial.result.status == "ok" and trial.seed in own and summary.name != winner.name
+        ]
+        if len(pairs) < MIN_PAIRS:
+            continue
+        validation, test = (
+            [[scale.unclipped_score(getattr(result, split), split) for result in pair] for pair in pairs]
+            for split in (plan.selected_on, plan.judged_on)
+        )
+        gains = [leader - score for score, leader in validation]
+        leader_mean = fmean(leader for _, leader in validation)
+        critical = critical_value(ALPHA, max(2, len(summaries)), len(pairs) - 1)
+        is_shown = fmean(gains) > critical * stdev(gains) / math.sqrt(len(pairs))
+        is_worse_on_test = fmean(score - leader for score, leader in test) >= 0
+        if is_shown and is_worse_on_test and fmean(gains) > scale.margin(leader_mean, plan.selected_on):
+            by = scale.worse_by(leader_mean, fmean(score for score, _ in validation))
+            preferences.append(Preference(summary.name, by, len(pairs)))
+    return sorted(preferences, key=lambda preference: -preference.by)
+
+
+def softened(verdict: Verdict, record: ComparisonRecord, summaries: Sequence[Summary]) -> Verdict:
+    """Return a verdict whose headline says so if the validation split prefers another contender.
+
+    Args:
+        verdict: The verdict from the test split.
+        record: The comparison.
+        summaries: The results of its contenders.
+    """
+    winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
+    preferences = [] if winner is None else preferred_on_validation(record, summaries, winner)
+    if winner is None or not preferences:
+        return verdict
+    names = " and ".join(preference.name for preference in preferences[:2])
+    more = f" and {len(preferences) - 2} more" if len(preferences) > 2 else ""
+    return replace(
+        verdict, headline=f"{winner.name} on the test split, {names}{more} on the validation split: not settled."
+    )
+
+
+def _splits_disagree(record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary) -> Iterator[str]:
+    preferences = preferred_on_validation(record, summaries, winner)
+    if preferences:
+        in_words = record.plan.scale.worse_by_in_words
+        shown = ", ".join(f"{preference.name} by {in_words(preference.by)}" for preference in preferences)
+        yield (
+            f"The splits disagree: on the validation split {winner.name} is shown to be worse than {shown}, over the "
+            f"same {preferences[0].seeds} seeds; on the test split it is not. With other data either may be better. "
+            "Take larger splits."
+        )
+
+
+def _few_settings(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
+    design = record.plan.design
+    if isinstance(design, SettingDesign):
+        searched = sum(trial.result.status != "stopped" for summary in summaries for trial in summary.trials["search"])
+        if 0 < searched < FEW_TRIALS:
+            settings = "1 setting was" if searched == 1 else f"{searched} settings were"
+            yield f"Only {settings} searched, of all contenders together. A larger budget may find a better one."
+        return
+    trials = design.draws
     if trials == 1:
         yield "Only 1 setting was trained for each contender. A larger budget may change the best contender."
     elif trials < FEW_TRIALS:
-        searched = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
+        searched_words = "the learning rate alone" if order_opened_by(trials) == 1 else "learning rate and momentum"
         yield (
-            f"Only {trials} settings were searched for each contender ({searched}), so neighbouring settings lie far "
-            "apart. A larger budget may change the best contender."
+            f"Only {trials} settings were searched for each contender ({searched_words}), so neighbouring settings lie "
+            "far apart. A larger budget may change the best contender."
         )
 
 
 def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
-    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
     split = record.plan.selected_on
-    losses_by_study: dict[int, set[float]] = {}
+    measured = record.workload.measured[split]
     searched = [trial for summary in summaries for trial in summary.trials["search"]]
+    same = _same_loss(searched, split)
+    if same is not None:
+        yield (
+            f"All {len(searched)} settings gave the same {measured}, {same:.4g}: the "
+            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+        )
+        return
+    for summary in summaries:
+        trials = summary.trials["search"]
+        same = _same_loss(trials, split)
+        if same is not None and len(trials) > MAX_CHANCE:
+            yield (
+                f"All {len(trials)} settings of {summary.name} gave the same {measured}, {same:.4g}: those that were "
+                "searched have no influence on it."
+            )
+
+
+def _same_loss(searched: Sequence[TrialRecord], split: str) -> float | None:
+    """Return the loss, if all settings of each study gave the same one."""
+    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
+    losses_by_study: dict[int, set[float]] = {}
     for trial in searched:
         losses_by_study.setdefault(trial.study, set()).add(getattr(trial.result, split))
     equal = [next(iter(losses)) for losses in losses_by_study.values() if len(losses) == 1]
     if len(searched) > len(losses_by_study) == len(equal) and all(map(math.isfinite, equal)):
+        return equal[0]
+    return None
+
+
+def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
+    for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
+        where = f": {unused.line} sets it" if unused.line else ""
+        cure = "Leave it to the optimizer (OneCycleLR and CyclicLR: cycle_momentum=False), or fix it in --with."
+        if unused.is_lr:
+            cure = 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
         yield (
-            f"All {len(searched)} settings gave the same {record.workload.measured[split]}, {equal[0]:.4g}: the "
-            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+            f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
+            f"{unused.low:.3g} to {unused.high:.3g}{where}. {cure}"
         )
 
 
@@ -85,6 +221,37 @@ def _second_rule_unused(record: ComparisonRecord, summaries: Sequence[Summary]) 
             )
 
 
+def _no_data_of_its_own(record: ComparisonRecord) -> Iterator[str]:
+    """Caution if the data that evaluate are those that chose, or those that were trained on."""
+    sources = record.workload.sources
+    if record.plan.selected_on == "train":  # the optimum is known: all splits are the training data on purpose
+        return
+    words = {"train": "training", "validation": "validation", "test": "test"}
+    chose = words[sources.get("validation", "validation")]
+    if record.plan.target is None and "test" in sources:
+        learnt = " A low value may mean that the model has learnt its examples by heart." if chose == "training" else ""
+        yield (
+            f"There are no test data: the {chose} data both chose the settings and evaluate them, so the values may be "
+            f"too good.{learnt} Pass thalweg.Splits(train, validation, test)."
+        )
+    elif "validation" in sources:
+        evaluate = "" if record.plan.target is not None else ", and the test data evaluate them"
+        yield (
+            f"There are no validation data: the training data chose the settings{evaluate}. They favour settings that "
+            "fit the training data too closely. Pass thalweg.Splits(train, validation, test)."
+        )
+
+
+def _scale_changed(record: ComparisonRecord) -> Iterator[str]:
+    scale = record.plan.scale
+    if scale.is_forced_linear:
+        assert scale.span is not None
+        yield (
+            f"Values are compared by their differences: the least, {scale.span[0]:.4g}, has no logarithm. "
+            "A difference is the same at all values, large or small."
+        )
+
+
 def _no_test_value(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
     if not record.workload.is_function or record.plan.target is not None:
         return
@@ -92,17 +259,21 @@ def _no_test_value(record: ComparisonRecord, summaries: Sequence[Summary]) -> It
     ended = [result for result in results if result.status == "ok"]
     if ended and all(result.test == result.validation for result in ended):
         yield (
-            "The reported value both chose the settings and evaluates them, so it may be too good. "
+            f"The {name_of_measure(record, 'validation')} both chose the settings and evaluates them, so it may be too "
+            "good. "
             "Also report a value on data that no choice has used: report(value, test=...)."
         )
 
 
-def _few_test_examples(leader: Summary) -> Iterator[str]:
+def _few_test_examples(record: ComparisonRecord, leader: Summary) -> Iterator[str]:
     if math.isfinite(leader.example_error):
-        share = leader.example_error / abs(leader.value.mean)
+        mean = abs(leader.value.mean)
+        is_share = record.plan.scale.worse_by_is_share and math.isfinite(mean) and mean > 0
+        share = f" ({percent(leader.example_error / mean)} of its value)" if is_share else ""
+        examples = record.workload.sources.get("test", "test")
         yield (
-            f"Intervals are over seeds. The standard error of {leader.name} over the test examples is "
-            f"{leader.example_error:.2g} ({percent(share)} of its value). On new data, values may differ by that much."
+            f"Intervals are over seeds. The standard error of {leader.name} over the {examples} examples is "
+            f"{leader.example_error:.2g}{share}. On new data, values may differ by that much."
         )
 
 
@@ -133,17 +304,21 @@ def _missed_target(record: ComparisonRecord, summaries: Sequence[Summary], verdi
 
 
 def _better_untuned(record: ComparisonRecord, summary: Summary, winner: Summary) -> Iterator[str]:
-    """Caution if an untuned point beats the winner's tuned value, or the contender's own.
+    """Caution if an untuned point beats the winner's tuned value, or the contender's own, in a comparison by studies.
+
+    An adaptive search chooses an untuned point that was measured better.
 
     A mean that is better than the winner's by more than the margin is worth a caution even if the intervals overlap,
     because a reader sees both numbers side by side.
     """
+    if isinstance(record.plan.design, SettingDesign):
+        return
     untuned = {"its defaults": ("start", summary.untuned), "its starting point": ("recommended", summary.recommended)}
     for place, (stage, point) in untuned.items():
         for tuned in (winner, summary):
             if point is None or (tuned is summary and _is_chosen_setting(record, summary, stage)):
                 continue
-            surely = point.high < tuned.value.low
+            surely = point.is_surely_better(tuned.value)
             if not (surely or (tuned is winner and _is_clearly_better(record, point, tuned.value))):
                 continue
             best = f"the best of the {len(tuned.trials['search']):,} settings searched"
@@ -167,11 +342,13 @@ def _is_chosen_setting(record: ComparisonRecord, summary: Summary, stage: str) -
 
 
 def _is_clearly_better(record: ComparisonRecord, point: Estimate, value: Estimate) -> bool:
-    """Return True if the mean of one estimate is below another's by more than the margin."""
+    """Return True if the mean of one estimate is better than another's by more than the margin."""
     scale, split = record.plan.scale, record.plan.judged_on
+    if not math.isfinite(point.mean) or not math.isfinite(value.mean):
+        return math.isfinite(point.mean)
     score, reference = (scale.unclipped_score(estimate.mean, split) for estimate in (point, value))
-    # The mean with lost seeds is a bound, and may lie anywhere above.
-    return not point.lost and reference - score > scale.margin(score)
+    # The mean with lost seeds is a bound, and may lie anywhere beyond.
+    return not point.lost and reference - score > record.plan.margin(score)
 
 
 def _at_edge(summaries: Sequence[Summary]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.training.result import TrainingResult
-from thalweg.comparison.training.workload import WorkloadRecord
+from thalweg.comparison.training.workload_record import WorkloadRecord
 
 
 @dataclass(frozen=True)

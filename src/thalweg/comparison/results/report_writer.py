@@ -2,19 +2,19 @@
 
 A comparison does not import the package that draws it. A writer is an entry point of the group
 ``thalweg.report_writers``: a function that takes a comparison or a suite and a path, and returns the path of the page.
+It takes ``overwrite=True`` if the user asks for it.
 thalweg declares its own two writers, ``comparison`` and ``suite``, in `pyproject.toml`.
 """
 
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from thalweg.errors import StoreError
 
 GROUP = "thalweg.report_writers"
 
-ReportWriter = Callable[[Any, str | Path], Path]
+ReportWriter = Callable[..., Path]
 
 
 def load_report_writer(name: str) -> ReportWriter:

@@ -2,62 +2,47 @@
 
 One file can hold many comparisons. The key of a comparison is the fingerprint of everything that decides its results.
 Results that end together are written in one transaction: after a kill, they are all there or none is. Records become
-JSON here and nowhere else; the keys and the columns are those of every store of this version.
+JSON here and nowhere else; the keys and the columns are those of every store of this version. Each row has a checksum.
+A damaged row is told and trained again; it never hides the others.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
-from thalweg.comparison.training.result import Evaluation, TrainingResult
-from thalweg.comparison.training.workload import WorkloadRecord
-from thalweg.errors import StoreError
-
-VERSION = 4
-
-_tables = sql.MetaData()
-_versions = sql.Table("thalweg_store", _tables, sql.Column("version", sql.Integer, nullable=False))
-_comparisons = sql.Table(
-    "comparisons",
-    _tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("key", sql.String, unique=True, nullable=False),
-    sql.Column("created", sql.String, nullable=False),
-    sql.Column("finished", sql.String),
-    sql.Column("task", sql.JSON, nullable=False),
-    sql.Column("contenders", sql.JSON, nullable=False),
-    sql.Column("plan", sql.JSON, nullable=False),
-    sql.Column("environment", sql.JSON, nullable=False),
+from thalweg.comparison.results.storage import rows
+from thalweg.comparison.results.storage.changes import change_comparison, set_elapsed
+from thalweg.comparison.results.storage.opening import (
+    check_schema,
+    damaged,
+    explained,
+    file_of,
+    find_damage,
+    open_engine,
 )
-_results = sql.Table(
-    "results",
-    _tables,
-    sql.Column("comparison", sql.ForeignKey("comparisons.id"), primary_key=True),
-    sql.Column("contender", sql.String, primary_key=True),
-    sql.Column("stage", sql.String, primary_key=True),
-    sql.Column("study", sql.Integer, primary_key=True),
-    sql.Column("trial", sql.Integer, primary_key=True),
-    sql.Column("seed", sql.BigInteger, primary_key=True),
-    sql.Column("settings", sql.JSON, nullable=False),
-    sql.Column("status", sql.String, nullable=False),
-    sql.Column("message", sql.String, nullable=False),
-    sql.Column("train", sql.Double),
-    sql.Column("validation", sql.Double),
-    sql.Column("test", sql.Double),
-    sql.Column("test_error", sql.Double),
-    sql.Column("seconds", sql.Double, nullable=False),
-    sql.Column("looks", sql.JSON, nullable=False),
-    sql.Column("hardware", sql.String),  # added later: a store that lacks it gets it when it is written
+from thalweg.comparison.results.storage.rows import DamagedRowError
+from thalweg.comparison.results.storage.tables import CLOCKS, COMPARISONS, METADATA, RESULTS, VERSIONS
+from thalweg.comparison.results.storage.trials import (
+    DamagedRow,
+    StoredTrials,
+    name_of_row,
+    trial_of_values,
+    values_of_trial,
 )
+from thalweg.comparison.training.workload_record import WorkloadRecord
+from thalweg.errors import StoreError, shown
+
+VERSION = 5  # of what is written: rows with a checksum
+OLDEST_VERSION = 4  # that is read: the same columns, without checksums
+MAX_TRAININGS = 1_000_000  # of a contender that a plan may ask for, and of a comparison that is read
 
 
 class Store:
@@ -66,6 +51,9 @@ class Store:
     Attributes:
         path: The file. None for a store in memory.
         label: The name of the store in messages.
+        listeners: Functions that are called with each trial once it is stored. They must not raise.
+        damage: The problems that SQLite sees in the structure of the file; empty if there is none. A damaged file can
+            only be read.
 
     Example:
         >>> store = Store(None)
@@ -83,52 +71,45 @@ class Store:
         Raises:
             StoreError: If the file cannot be opened or written, or is not a store of this version.
         """
-        self.path = None if path is None else Path(path)
-        if self.path is not None and self.path.is_dir():
-            self.path /= "store.sqlite"
+        self.listeners: Sequence[Callable[[TrialRecord], None]] = ()
+        self.path = None if path is None else file_of(Path(path))
         self.label = str(self.path) if self.path else "the store in memory"
-        if self.path is None:
-            # One connection for all threads: each further one would open another, empty database.
-            self._engine = sql.create_engine(
-                "sqlite://", poolclass=sql.pool.StaticPool, connect_args={"check_same_thread": False}
-            )
-        else:
-            if write:
-                try:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    raise StoreError(
-                        f"{self.label}: its folder must be writable, got {error}. Choose another."
-                    ) from error
-            self._engine = sql.create_engine(sql.URL.create("sqlite", database=str(self.path)))
-        sql.event.listen(self._engine, "connect", _wait_for_locks)
+        self._engine = open_engine(self.path, self.label, write=write)
         try:
-            self._check_version(write=write)
+            self._check(write=write)
             if write:
                 self._prepare()
         except BaseException:
             self.close()
             raise
 
-    def _check_version(self, *, write: bool) -> None:
-        """Raise StoreError before anything is written to a file that is no store of this version.
+    def _check(self, *, write: bool) -> None:
+        """Raise StoreError before anything is written to a file that is no store of this version, or a damaged one.
 
         An empty file may become a store.
         """
-        with self._explained("opened"), self._engine.connect() as connection:
-            names = sql.inspect(connection).get_table_names()
+        version, is_new = None, True
+        with explained(self.label, "opened"), self._engine.connect() as connection:
+            names = check_schema(connection, METADATA, self.label)
             if not names and not write:
                 raise StoreError(
                     f"{self.label}: a store must be made by thalweg, got an empty file. "
                     "Name the folder that `thalweg compare` wrote."
                 )
-            if names and _versions.name not in names:
+            if names and VERSIONS.name not in names:
                 raise StoreError(
                     f"{self.label}: a store must be made by thalweg, got another program's database. "
                     "Choose another file."
                 )
-            version = connection.execute(sql.select(_versions.c.version)).scalar() if names else None
-        if version is not None and version < VERSION:
+            if names:
+                version = connection.execute(sql.select(VERSIONS.c.version)).scalar()
+                is_new = version is None and not (
+                    COMPARISONS.name in names and connection.execute(sql.select(COMPARISONS.c.id)).first()
+                )  # a thalweg was killed while it made the store
+            self.damage = find_damage(connection)
+        if not is_new and not isinstance(version, int):
+            raise damaged(self.label)
+        if version is not None and version < OLDEST_VERSION:
             raise StoreError(
                 f"{self.label}: this thalweg reads stores of version {VERSION}, got version {version}, whose results "
                 "follow an older protocol. Choose another file."
@@ -138,53 +119,21 @@ class Store:
                 f"{self.label}: this thalweg reads stores of version {VERSION}, got version {version}, "
                 "which a newer thalweg wrote. Update thalweg, or choose another file."
             )
+        if self.damage and write:
+            raise damaged(self.label, f"a damaged file ({self.damage}); `thalweg report` shows what it still holds")
 
     def _prepare(self) -> None:
         """Create the tables. Write something in any case, so that a read-only file raises an error now."""
-        with self._explained("written"), self._engine.begin() as connection:
-            _tables.create_all(connection)
-            if not self._has_hardware(connection):
-                connection.execute(sql.text("ALTER TABLE results ADD COLUMN hardware VARCHAR"))
-            connection.execute(sql.delete(_versions))
-            connection.execute(sql.insert(_versions).values(version=VERSION))
-
-    def _has_hardware(self, connection: sql.Connection) -> bool:
-        """True if results have a column for their hardware, which stores of older versions lack."""
-        return any(column["name"] == "hardware" for column in sql.inspect(connection).get_columns(_results.name))
-
-    @contextlib.contextmanager
-    def _explained(self, verb: str) -> Iterator[None]:
-        """Turn an error of the database into a StoreError that says what to do."""
-        try:
-            yield
-        except DBAPIError as error:
-            text = str(error.orig)
-            if "not a database" in text:
-                raise StoreError(
-                    f"{self.label}: a store must be made by thalweg, got another program's file. Choose another file."
-                ) from error
-            if "Could not decode" in text or "malformed" in text:
-                raise self._damaged() from error
-            if "full" in text:
-                advice = "Free some space and run the same command again. All finished results are kept."
-            elif "readonly" in text or "unable to open" in text:
-                advice = "Give write permission, or choose another file."
-            elif "locked" in text:
-                advice = "Another process is writing to it. Wait for it to end, then run the same command again."
-            elif "UNIQUE" in text:
-                advice = "Another process is running the same comparison. Wait for it to end, then run this one again."
-            else:
-                advice = "The results stored before are kept. Copy the file and start with a new one."
-            raise StoreError(f"{self.label}: the store must be {verb}, got {text}. {advice}") from error
-        except SQLAlchemyError as error:
-            raise StoreError(f"{self.label}: the store must be {verb}, got {error}.") from error
-        except ValueError as error:  # its text or JSON cannot be decoded
-            raise self._damaged() from error
-
-    def _damaged(self) -> StoreError:
-        return StoreError(
-            f"{self.label}: a store must be readable, got a damaged file. Choose another, or a copy from before."
-        )
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            METADATA.create_all(connection)
+            for table in (COMPARISONS, RESULTS):
+                stored = _column_names(connection, table)
+                for column in table.columns:
+                    if column.name not in stored:
+                        definition = sql.schema.CreateColumn(column).compile(dialect=connection.dialect)
+                        connection.execute(sql.text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+            connection.execute(sql.delete(VERSIONS))
+            connection.execute(sql.insert(VERSIONS).values(version=VERSION))
 
     def close(self) -> None:
         """Close the file."""
@@ -202,11 +151,13 @@ class Store:
         Raises:
             StoreError: If the store cannot be read.
         """
-        query = sql.select(_comparisons).order_by(_comparisons.c.id.desc()).limit(1)
+        columns = COMPARISONS.c
+        query = sql.select(COMPARISONS).order_by(columns.id.desc()).limit(1)
         if key is not None:
-            query = query.where(_comparisons.c.key == key)
-        with self._explained("read"), self._engine.connect() as connection:
-            row = connection.execute(query).mappings().first()
+            # The sum keeps SQLite from an index, which may be damaged: a row must not be missed.
+            query = query.where((columns.key + "") == key)
+        with explained(self.label, "read"), self._engine.connect() as connection:
+            row = connection.execute(_stored_columns(connection, query, COMPARISONS)).mappings().first()
         return None if row is None else self._comparison(dict(row))
 
     def create(
@@ -241,25 +192,56 @@ class Store:
             "plan": plan.to_json(),
             "environment": environment,
         }
-        with self._explained("written"), self._engine.begin() as connection:
-            connection.execute(sql.insert(_comparisons).values(**values))
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            connection.execute(sql.insert(COMPARISONS), rows.encode(values))
         record = self.find(key)
         assert record is not None
         return record
 
-    def add(self, comparison: int, trials: Sequence[TrialRecord]) -> None:
+    def add(
+        self,
+        comparison: int,
+        trials: Sequence[TrialRecord],
+        *,
+        elapsed_s: float | None = None,
+        plan: ComparisonPlan | None = None,
+    ) -> None:
         """Store trials, all or none.
 
         Args:
             comparison: The number of the comparison.
             trials: The trials. None of them may be stored already.
+            elapsed_s: Seconds that the comparison has used, over all sessions. None leaves what is stored.
+            plan: The plan that these trials complete. None leaves what is stored.
 
         Raises:
             StoreError: If the store cannot be written.
         """
-        rows = [{"comparison": comparison} | _row_of_trial(trial) for trial in trials]
-        with self._explained("written"), self._engine.begin() as connection:
-            connection.execute(sql.insert(_results), rows)
+        encoded = [rows.encode({"comparison": comparison} | values_of_trial(trial)) for trial in trials]
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            if encoded:
+                connection.execute(sql.insert(RESULTS), encoded)
+            if elapsed_s is not None:
+                set_elapsed(connection, comparison, elapsed_s)
+            if plan is not None:
+                change_comparison(connection, comparison, {"plan": plan.to_json()})
+        for trial in trials:
+            for listener in self.listeners:
+                listener(trial)
+
+    def elapsed_s(self, comparison: int) -> float:
+        """Return the seconds that a comparison has used so far, over all sessions; 0 if none are known.
+
+        Args:
+            comparison: The number of the comparison.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
+        query = sql.select(CLOCKS.c.elapsed_s).where(CLOCKS.c.comparison == comparison)
+        with explained(self.label, "read"), self._engine.connect() as connection:
+            stored = connection.execute(query).scalar()
+        return float(stored) if isinstance(stored, int | float) and 0 <= stored < math.inf else 0.0
 
     def trials(self, comparison: int, stage: str | None = None, contender: str | None = None) -> list[TrialRecord]:
         """Return the stored trials of a comparison, ordered by study, trial and seed.
@@ -270,26 +252,70 @@ class Store:
             contender: Only trials of this contender. None selects all.
 
         Raises:
+            StoreError: If the store cannot be read, or one of its rows is damaged. ``read_trials`` returns the others.
+        """
+        stored = self.read_trials(comparison)
+        if stored.damaged:
+            raise StoreError(self.sentence_of(stored.damaged))
+        return [
+            trial for trial in stored.trials if stage in (None, trial.stage) and contender in (None, trial.contender)
+        ]
+
+    def read_trials(self, comparison: int) -> StoredTrials:
+        """Return all trials of a comparison that can be read, and what is wrong with the others.
+
+        Args:
+            comparison: The number of the comparison.
+
+        Raises:
             StoreError: If the store cannot be read.
         """
-        columns = _results.c
-        query = (
-            sql.select(*(column for column in columns if column is not columns.hardware))
-            .where(columns.comparison == comparison)
-            .order_by(columns.study, columns.trial, columns.seed)
-        )
-        if stage is not None:
-            query = query.where(columns.stage == stage)
-        if contender is not None:
-            query = query.where(columns.contender == contender)
-        with self._explained("read"), self._engine.connect() as connection:
-            if self._has_hardware(connection):
-                query = query.add_columns(columns.hardware)
-            rows = connection.execute(query).mappings().all()
-        return [_trial_of_row(dict(row)) for row in rows]
+        read: list[dict[str, Any]] = []
+        query = sql.select(RESULTS).where(RESULTS.c.comparison + 0 == comparison).limit(MAX_TRAININGS + 1)
+        trials, damage, unchecked = [], [], 0
+        with explained(self.label, "read"), self._engine.connect() as connection:
+            query = _stored_columns(connection, query, RESULTS).add_columns(sql.literal_column("rowid").label("rowid"))
+            try:
+                read.extend(dict(row) for row in connection.execute(query).mappings())
+            except DBAPIError as error:
+                if "malformed" not in str(error.orig):
+                    raise
+                damage.append(DamagedRow(None, f"the trainings after the first {len(read)}: {error.orig}"))
+        if len(read) > MAX_TRAININGS:
+            raise damaged(self.label, f"more than {MAX_TRAININGS:,} trainings")
+        for row in read:
+            rowid = row.pop("rowid")
+            try:
+                trials.append(trial_of_values(rows.decode(row, RESULTS)))
+                unchecked += row.get(rows.CHECKSUM, rows.UNCHECKED) == rows.UNCHECKED
+            except DamagedRowError as error:
+                damage.append(DamagedRow(rowid, f"{name_of_row(row)}: {error}"))
+        trials.sort(key=lambda trial: (trial.study, trial.trial, trial.seed))
+        return StoredTrials(trials, damage, unchecked)
 
-    def forget(self, comparison: int) -> None:
-        """Delete a comparison in which every training failed, so that a repaired task starts anew.
+    def sentence_of(self, damage: Sequence[DamagedRow]) -> str:
+        """Return one sentence on damaged rows: how many, the first of them, and what to do."""
+        count = "a stored training is" if len(damage) == 1 else f"{len(damage)} stored trainings are"
+        return (
+            f"{self.label}: stored trainings must be as they were written, and {count} damaged. {damage[0].text}. "
+            "Run the same compare command again to train it anew; the others are kept."
+        )
+
+    def discard(self, damage: Sequence[DamagedRow]) -> None:
+        """Delete damaged rows, so that they can be trained again.
+
+        Args:
+            damage: The rows, from ``read_trials``.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        numbers = [row.rowid for row in damage if row.rowid is not None]
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            connection.execute(sql.delete(RESULTS).where(sql.literal_column("rowid").in_(numbers)))
+
+    def discard_failed(self, comparison: int) -> None:
+        """Delete the trainings of a comparison that failed, so that they can be tried again.
 
         Args:
             comparison: The number of the comparison.
@@ -297,93 +323,74 @@ class Store:
         Raises:
             StoreError: If the store cannot be written.
         """
-        with self._explained("written"), self._engine.begin() as connection:
-            connection.execute(sql.delete(_results).where(_results.c.comparison == comparison))
-            connection.execute(sql.delete(_comparisons).where(_comparisons.c.id == comparison))
+        is_failed = (RESULTS.c.comparison == comparison) & (RESULTS.c.status == "failed")
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            connection.execute(sql.delete(RESULTS).where(is_failed))
 
-    def finish(self, comparison: int) -> None:
+    def finish(self, comparison: int, *, elapsed_s: float | None = None) -> None:
         """Mark a comparison as finished.
 
         Args:
             comparison: The number of the comparison.
+            elapsed_s: Seconds that the comparison has used, over all sessions. None leaves what is stored.
 
         Raises:
             StoreError: If the store cannot be written.
         """
-        change = sql.update(_comparisons).where(_comparisons.c.id == comparison).values(finished=_now())
-        with self._explained("written"), self._engine.begin() as connection:
-            connection.execute(change)
+        self._set_finished(comparison, _now(), elapsed_s)
+
+    def reopen(self, comparison: int, *, elapsed_s: float | None = None) -> None:
+        """Mark a comparison as unfinished, before trainings that failed or are damaged are done again.
+
+        Args:
+            comparison: The number of the comparison.
+            elapsed_s: Seconds of its budget that count as used. None leaves what is stored.
+
+        Raises:
+            StoreError: If the store cannot be written.
+        """
+        self._set_finished(comparison, None, elapsed_s)
+
+    def _set_finished(self, comparison: int, time: str | None, elapsed_s: float | None = None) -> None:
+        with explained(self.label, "written"), self._engine.begin() as connection:
+            change_comparison(connection, comparison, {"finished": time})
+            if elapsed_s is not None:
+                set_elapsed(connection, comparison, elapsed_s)
 
     def _comparison(self, row: Mapping[str, Any]) -> ComparisonRecord:
-        """The record of a row; raises StoreError if its JSON lacks a key."""
+        """The record of a row; raises StoreError if it is damaged or lacks a key."""
         try:
-            return ComparisonRecord(
-                id=row["id"],
-                key=row["key"],
-                created=row["created"],
-                finished=row["finished"],
-                workload=WorkloadRecord.from_json(row["task"]),
-                contenders=[ContenderRecord.from_json(stored) for stored in row["contenders"]],
-                plan=ComparisonPlan.from_json(row["plan"]),
-                environment=row["environment"],
+            values = rows.decode(row, COMPARISONS)
+            record = ComparisonRecord(
+                id=values["id"],
+                key=values["key"],
+                created=values["created"],
+                finished=values["finished"],
+                workload=WorkloadRecord.from_json(values["task"]),
+                contenders=[ContenderRecord.from_json(stored) for stored in values["contenders"]],
+                plan=ComparisonPlan.from_json(values["plan"]),
+                environment=dict(values["environment"]),
             )
-        except (KeyError, TypeError) as error:
-            raise self._damaged() from error
+            num_trainings = record.plan.num_planned_trainings
+            if not num_trainings <= 2 * MAX_TRAININGS:  # a plan of so many would be read for ever
+                raise DamagedRowError(f"its plan asks for {num_trainings:,} trainings")
+        except Exception as error:  # JSON of another shape can raise anything
+            reason = str(error) if isinstance(error, DamagedRowError) else f"{type(error).__name__}: {error}"
+            raise damaged(
+                self.label, f"a damaged file: in the row of comparison {row.get('id')}, {shown(reason, 200)}"
+            ) from error
+        return record
 
 
-def _wait_for_locks(connection: Any, _: Any) -> None:
-    connection.execute("PRAGMA busy_timeout = 30000")
+def _column_names(connection: sql.Connection, table: sql.Table) -> set[str]:
+    return {column["name"] for column in sql.inspect(connection).get_columns(table.name)}
+
+
+def _stored_columns(connection: sql.Connection, query: sql.Select[Any], table: sql.Table) -> sql.Select[Any]:
+    """The query with those columns of a table that the file has: a store of an older version lacks some."""
+    stored = _column_names(connection, table)
+    return query.with_only_columns(*(column for column in table.columns if column.name in stored))
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _row_of_trial(trial: TrialRecord) -> dict[str, Any]:
-    result = trial.result
-    return {
-        "contender": trial.contender,
-        "stage": trial.stage,
-        "study": trial.study,
-        "trial": trial.trial,
-        "seed": trial.seed,
-        "settings": trial.settings,
-        "status": result.status,
-        "message": result.message,
-        "train": _to_column(result.train),
-        "validation": _to_column(result.validation),
-        "test": _to_column(result.test),
-        "test_error": _to_column(result.test_error),
-        "seconds": _to_column(result.seconds),
-        "hardware": result.hardware or None,
-        "looks": [
-            [evaluation.step, _to_column(evaluation.train), _to_column(evaluation.validation)]
-            for evaluation in result.evaluations
-        ],
-    }
-
-
-def _trial_of_row(row: Mapping[str, Any]) -> TrialRecord:
-    result = TrainingResult(
-        status=row["status"],
-        train=_from_column(row["train"]),
-        validation=_from_column(row["validation"]),
-        test=_from_column(row["test"]),
-        test_error=_from_column(row["test_error"]),
-        seconds=row["seconds"],
-        evaluations=[
-            Evaluation(step, _from_column(train), _from_column(validation)) for step, train, validation in row["looks"]
-        ],
-        message=row["message"],
-        hardware=row.get("hardware") or "",
-    )
-    return TrialRecord(row["contender"], row["stage"], row["study"], row["trial"], row["seed"], row["settings"], result)
-
-
-def _to_column(value: float) -> float | None:
-    """A number as the database holds it: JSON has no number that is not finite."""
-    return value if math.isfinite(value) else None
-
-
-def _from_column(value: float | None) -> float:
-    return math.nan if value is None else value

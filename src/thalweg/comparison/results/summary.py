@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, Literal
 
@@ -10,11 +10,16 @@ from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
+from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId
+from thalweg.comparison.results.functions.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.scoring import loss_of, measured_value, unclipped_scores
+from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
+VALUE_STAGES = ("value", "race", "final", "search")  # that may measure a chosen setting, the best measurement first
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
 GOOD_RATE_MARGIN = 0.1  # a learning rate is good if its loss is at most this share above the best
 _EDGE = 0.05  # a setting within this share of its range from an end lies at that end
@@ -34,6 +39,7 @@ class Estimate:
         lost: How many of them were lost: a training diverged, failed or missed the target. They count as untrained, so
             the mean is a lower bound.
         unimproved: How many ended no better than the untrained model, the lost ones among them.
+        maximize: True if higher values are better.
     """
 
     mean: float
@@ -42,15 +48,33 @@ class Estimate:
     count: int
     lost: int = 0
     unimproved: int = 0
+    maximize: bool = False
 
     @property
     def bound(self) -> str:
-        """A mark to print before a mean that is a lower bound, else an empty string."""
-        return "≥ " if self.lost and math.isfinite(self.mean) else ""
+        """A mark to print before a mean that is only a bound, else an empty string."""
+        if not self.lost or not math.isfinite(self.mean):
+            return ""
+        return "≤ " if self.maximize else "≥ "
+
+    @property
+    def best_end(self) -> float:
+        """The end of the interval at the better values."""
+        return self.high if self.maximize else self.low
+
+    @property
+    def worst_end(self) -> float:
+        """The end of the interval at the worse values."""
+        return self.low if self.maximize else self.high
+
+    def is_surely_better(self, rival: "Estimate") -> bool:
+        """Return True if the interval lies at better values than that of another estimate of the same quantity."""
+        return self.worst_end > rival.best_end if self.maximize else self.worst_end < rival.best_end
 
     def is_improvement(self, untrained: float) -> bool:
-        """Return True if the mean is below the untrained loss, and so are at least half of the seeds."""
-        return self.mean < untrained and 2 * self.unimproved <= self.count
+        """Return True if the mean is better than the untrained value, and so are at least half of the seeds."""
+        is_better = self.mean > untrained if self.maximize else self.mean < untrained
+        return is_better and 2 * self.unimproved <= self.count
 
 
 @dataclass(frozen=True)
@@ -70,8 +94,8 @@ class RangeEdge:
     limit: float
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Described):
     """The results of one contender.
 
     Attributes:
@@ -81,16 +105,17 @@ class Summary:
         searched: The names of the settings that were searched.
         values: The measured losses, or times to the target, behind ``value``.
         value: The estimate of what the chosen settings reach: over the seeds of the race, or for the recommended
-            contender over seeds that nothing else used.
-        untuned: The same for the contender's defaults.
+            contender over seeds that nothing else used (``value_stage``).
+        untuned: The same for the contender's defaults. None if they were not trained.
         recommended: The same for thalweg's settings to start from. None if there are none.
         example_error: The standard error of one training's test loss over the test examples. No number of seeds
             makes it smaller. Not a number if the test examples are unknown.
         rank: The mean evaluation over the studies. None if optimizers were not ranked.
         studies: The number of its studies.
-        worse_by: The share by which it is worse than the leader of the race, over the same seeds.
+        worse_by: By how much it is worse than the leader of the race, over the same seeds: a share of the leader's
+            value, or a difference (``ScoreScale.worse_by``).
         train_loss: The median final training loss.
-        seeds: The seeds of the race.
+        seeds: The seeds of the race; without a race, of ``value``.
         diverged: Seeds of the race that diverged.
         failed: Seeds of the race that raised an error.
         missed: Seeds of the race that missed the target.
@@ -102,6 +127,14 @@ class Summary:
         good_rates: The factor between the smallest and the largest learning rate whose loss is within 10 % of the best.
             None if it is unknown.
         trials: All its trials, by stage.
+        beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
+            of the finals, else of the search.
+        raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
+        yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
+        worse_by_text: ``worse_by`` as text.
+        value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
+            training has ended.
+        metrics: The means of the further numbers that were recorded, over the seeds of ``value``, by name.
     """
 
     name: str
@@ -110,7 +143,7 @@ class Summary:
     searched: list[str]
     values: list[float]
     value: Estimate
-    untuned: Estimate
+    untuned: Estimate | None
     recommended: Estimate | None
     example_error: float
     rank: Estimate | None
@@ -128,6 +161,18 @@ class Summary:
     at_edge: list[RangeEdge]
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
+    worse_by_text: str = "–"
+    yours: Estimate | None = None
+    value_stage: str = "race"
+    raced: list[TrialRecord] = field(default_factory=list)
+    beside_leader: list[tuple[TrialRecord, TrialRecord]] = field(default_factory=list)
+    metrics: dict[str, Estimate] = field(default_factory=dict)
+
+    def _describe(self) -> str:
+        value = self.value
+        interval = f" ({value.low:.4g} to {value.high:.4g}, {value.count} seeds)" if math.isfinite(value.high) else ""
+        settings = ", ".join(f"{name}={self.settings[name]}" for name in self.searched) or "no setting searched"
+        return f"Summary of {self.name}: {value.bound}{value.mean:.4g}{interval}, {settings}, {self.lost} seeds lost"
 
     @property
     def lost(self) -> int:
@@ -150,51 +195,125 @@ def summarize(
     for trial in trials:
         if trial.contender == contender.name:
             by_stage[trial.stage].append(trial)
-    raced = by_stage["race"]
-    measured = by_stage["value"] or raced
-    chosen = raced[0].settings
+    is_unended = findings.race.settled == "unended"
+    setting = findings.chosen_settings.get(contender.name)
+    chosen = _chosen_trials(by_stage, setting, plan, with_stopped=is_unended)
+    value_stage = next((stage for stage in VALUE_STAGES if chosen[stage]), "")
+    measured = chosen[value_stage] if value_stage else []
+    raced = chosen["race"] or measured
+    settings = next((trial.settings for stage in VALUE_STAGES for trial in chosen[stage]), {})
     seeds = [trial.seed for trial in raced]
     statuses = [trial.result.status for trial in raced]
+    completed = [not is_unended and trial_score(trial, plan).completed for trial in raced]
     studies: dict[int, list[TrialRecord]] = {}
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
-    ranges = contender.space | plan.ranges[contender.name]
+    ranges = contender.space | plan.ranges.get(contender.name, {})
+    beside_leader = _beside_leader(chosen, trials, plan, findings)
+    worse_by = _worse_by_leader(beside_leader, plan)
     return Summary(
         name=contender.name,
         about=contender.about,
-        settings={**contender.start, **chosen},
-        searched=list(chosen),
+        settings={**contender.start, **settings},
+        searched=list(settings),
         values=[measured_value(trial.result, plan) for trial in measured],
-        value=_estimate_over_seeds(measured, plan),
-        untuned=_estimate_over_seeds(by_stage["start"], plan),
-        recommended=_estimate_over_seeds(by_stage["recommended"], plan) if by_stage["recommended"] else None,
+        value=estimate_over_seeds(measured, plan),
+        untuned=_estimate_of_start(by_stage, "start", START, plan),
+        recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
+        yours=_estimate_of_user_settings(len(contender.user_settings), by_stage, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
-        rank=_estimate(list(studies.values()), plan) if studies else None,
+        rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
-        worse_by=_worse_by_leader(raced, trials, plan, findings),
-        train_loss=median(loss_of(trial.result, "train") for trial in measured),
+        worse_by=worse_by,
+        worse_by_text=plan.scale.worse_by_in_words(worse_by),
+        metrics=_metrics(measured),
+        train_loss=median([loss_of(trial.result, "train") for trial in measured] or [math.nan]),
         seeds=seeds,
         diverged=statuses.count("diverged"),
         failed=statuses.count("failed"),
-        missed=statuses.count("ok") - findings.race.completed[contender.name].count(True),
-        seconds=median(trial.result.seconds for trial in raced),
+        missed=statuses.count("ok") - completed.count(True),
+        seconds=median([trial.result.seconds for trial in raced] or [math.nan]),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line=contender.line_of_code(chosen),
-        at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, chosen),
+        line="\n".join(lines_of_code(contender, settings, uses_at(settings, by_stage), plan.schedules[contender.name])),
+        at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, settings),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
+        value_stage=value_stage,
+        raced=chosen["race"],
+        beside_leader=beside_leader,
     )
 
 
-def _worse_by_leader(
-    raced: Sequence[TrialRecord], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
-) -> float:
-    """The share by which the mean of raced trials is worse than the leader's, over the same seeds."""
-    seeds = {trial.seed for trial in raced}
-    leader = findings.race.remaining[0]
-    beside = [trial for trial in trials if trial.contender == leader and trial.stage == "race" and trial.seed in seeds]
-    return plan.scale.worse_by(fmean(unclipped_scores(raced, plan)), fmean(unclipped_scores(beside, plan)))
+def _chosen_trials(
+    by_stage: Mapping[str, Sequence[TrialRecord]],
+    setting: SettingId | None,
+    plan: ComparisonPlan,
+    *,
+    with_stopped: bool = False,
+) -> dict[str, list[TrialRecord]]:
+    """The trials of a contender at its chosen setting, by stage."""
+    if isinstance(plan.design, Design):
+        number = None if setting is None else (setting.study, setting.trial)
+    else:
+        number = None if setting is None else (plan.setting_study, setting.trial)
+    return {
+        stage: [
+            trial
+            for trial in by_stage[stage]
+            if (trial.study, trial.trial) == number and (with_stopped or trial.result.status != "stopped")
+        ]
+        for stage in VALUE_STAGES
+    }
+
+
+def _estimate_of_user_settings(
+    count: int, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of the best of the user's settings; None if none was measured."""
+    first, step = USER_TRIAL, -1
+    if isinstance(plan.design, Design):  # among the draws of the first study
+        first, step = (0 if plan.design.ranking else 1), 1
+    numbers = [SettingId(0, first + step * number) for number in range(count)]
+    estimates = [_estimate_of_start({**by_stage, "": []}, "", number, plan) for number in numbers]
+    return min(filter(None, estimates), key=lambda estimate: plan.scale.cost(estimate.mean), default=None)
+
+
+def _estimate_of_start(
+    by_stage: Mapping[str, Sequence[TrialRecord]], stage: str, setting: SettingId, plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of untuned settings: of their own stage, or of the latest one of an adaptive search."""
+    if by_stage[stage]:
+        return estimate_over_seeds(by_stage[stage], plan)
+    trials = _chosen_trials(by_stage, setting, plan)
+    measured = next((trials[stage] for stage in VALUE_STAGES[1:] if trials[stage]), None)
+    return None if measured is None else estimate_over_seeds(measured, plan)
+
+
+def _beside_leader(
+    chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
+) -> list[tuple[TrialRecord, TrialRecord]]:
+    """The trials at a chosen setting with the leader's from the same seeds, in the latest stage that has them."""
+    leader = next(iter(findings.race.remaining), None)
+    by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
+    for trial in trials:
+        if trial.contender == leader:
+            by_stage[trial.stage].append(trial)
+    of_leader = _chosen_trials(by_stage, findings.chosen_settings.get(leader or ""), plan)
+    for stage in VALUE_STAGES[1:]:
+        by_seed = {trial.seed: trial for trial in of_leader[stage]}
+        pairs = [(trial, by_seed[trial.seed]) for trial in chosen[stage] if trial.seed in by_seed]
+        if pairs:
+            return pairs
+    return []
+
+
+def _worse_by_leader(pairs: Sequence[tuple[TrialRecord, TrialRecord]], plan: ComparisonPlan) -> float:
+    """By how much the mean is worse than the leader's, over the same seeds. Not a number if they share none."""
+    if not pairs:
+        return math.nan
+    own, leaders = (fmean(unclipped_scores(column, plan)) for column in zip(*pairs, strict=True))
+    return plan.scale.worse_by(own, leaders)
 
 
 def _example_error(trials: Sequence[TrialRecord]) -> float:
@@ -202,20 +321,38 @@ def _example_error(trials: Sequence[TrialRecord]) -> float:
     return fmean(errors) if errors else math.nan
 
 
-def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+def estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+    """Return the estimate of trainings of one setting, one for each seed."""
     return _estimate([[trial] for trial in trials], plan)
 
 
 def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> Estimate:
     """The estimate over groups of trials: one trial for each seed, or the evaluation trials of each study."""
+    scale, worst = plan.scale, plan.scale.worst
+    if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
+        return Estimate(worst, worst, worst, len(groups), len(groups), len(groups), scale.maximize)
     values = [[measured_value(trial.result, plan) for trial in group] for group in groups]
     lost = sum(not all(map(math.isfinite, group)) for group in values)
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
-    if all(trial.result.status != "ok" for group in groups for trial in group):  # nothing was measured
-        return Estimate(math.inf, math.inf, math.inf, len(groups), lost, unimproved)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
-    mean, low, high = (plan.scale.loss(score) for score in (scores.mean, scores.low, scores.high))
-    return Estimate(mean, low, math.inf if lost else high, len(groups), lost, unimproved)
+    mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
+    low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
+    return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
+
+
+def _metrics(trials: Sequence[TrialRecord]) -> dict[str, Estimate]:
+    """The means of the further numbers of these trials with their t intervals, by name, in the order of their names.
+
+    A training without a finite number is left out, and counted as lost.
+    """
+    recorded = [trial.result.metrics if trial.result.status == "ok" else {} for trial in trials]
+    estimates = {}
+    for name in dict.fromkeys(name for metrics in recorded for name in metrics):
+        values = [metrics[name] for metrics in recorded if math.isfinite(metrics.get(name, math.nan))]
+        if values:
+            mean = statistics.interval(values)
+            estimates[name] = Estimate(mean.mean, mean.low, mean.high, len(values), len(trials) - len(values))
+    return estimates
 
 
 def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float | None:
@@ -229,16 +366,20 @@ def good_rates(searched: Sequence[TrialRecord], plan: ComparisonPlan) -> float |
         A factor of at least 1. None if no learning rate was searched or none ended well, or if settings were pruned,
         because a pruned setting might have been good.
     """
+    scale, split = plan.scale, plan.selected_on
     rates = [
-        (loss_of(trial.result, plan.selected_on), trial.settings["lr"]) for trial in searched if "lr" in trial.settings
+        (loss_of(trial.result, split, scale.worst), trial.settings["lr"])
+        for trial in searched
+        if "lr" in trial.settings
     ]
-    if not rates or plan.design.pruned:
+    if not rates or (plan.studies is not None and plan.studies.pruned):
         return None
-    losses = sorted(loss for loss, _ in rates)
-    best = losses[len(losses) // 20]  # not the very best of many, which was lucky with its one seed
+    values = sorted((value for value, _ in rates), key=scale.cost)
+    best = values[len(values) // 20]  # not the very best of many, which was lucky with its one seed
     if not math.isfinite(best):
         return None
-    good = [rate for loss, rate in rates if loss <= best + GOOD_RATE_MARGIN * abs(best)]
+    margin = GOOD_RATE_MARGIN
+    good = [rate for value, rate in rates if math.isfinite(value) and scale.is_close(value, best, margin, split)]
     return max(good) / min(good)
 
 
@@ -253,9 +394,7 @@ def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdg
     for name, bounds in ranges.items():
         if name not in settings:
             continue
-        position = bounds.position(settings[name])
-        if position < _EDGE:
-            edges.append(RangeEdge(name, settings[name], "lower", bounds.low))
-        elif position > 1 - _EDGE:
-            edges.append(RangeEdge(name, settings[name], "upper", bounds.high))
+        end = bounds.end_near(settings[name], _EDGE)
+        if end is not None:
+            edges.append(RangeEdge(name, settings[name], end, bounds.low if end == "lower" else bounds.high))
     return edges

@@ -1,11 +1,16 @@
 """Terms: the words for the quantities of one comparison, which the sentences of its verdict are made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from thalweg.comparison.protocol.race import Race
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Estimate, Summary
+from thalweg.tasks.measurement import with_article
+
+TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Terms:
         untrained_name: The words for the untrained model.
         no_improvement: The meaning of a comparison in which no contender improves on the untrained model.
         no_target: The sentence for a comparison in which no training of the search met the target, else empty.
+        margin: The difference that is too small to matter, in words.
     """
 
     before_value: str
@@ -31,12 +37,21 @@ class Terms:
     untrained_name: str = "the untrained model"
     no_improvement: str = "training did not help"
     no_target: str = ""
+    margin: str = "3 %"
 
-    def reached(self, name: str, value: Estimate) -> str:
-        """Return the statement of a contender's value, without a full stop."""
-        seeds = f"{value.count} fresh seeds"
+    def reached(self, name: str, value: Estimate, source: str = "") -> str:
+        """Return the statement of a contender's value, without a full stop.
+
+        Args:
+            name: The contender.
+            value: Its value.
+            source: The seeds that it comes from. Defaults to fresh ones.
+        """
+        seeds = f"{value.count} {source or ('fresh seed' if value.count == 1 else 'fresh seeds')}"
         if value.lost:
             precision = f"{seeds}, {value.lost} of them lost"
+        elif value.count == 1:
+            precision = seeds
         else:
             precision = f"95 % interval {value.low:.4g} to {value.high:.4g}, {seeds}"
         return f"{name} {self.before_value} {value.bound}{value.mean:.4g}{self.after_value} ({precision})"
@@ -47,15 +62,41 @@ def percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
 
 
+def worse(share: float) -> str:
+    """Return the share by which a value is worse, as text.
+
+    Args:
+        share: The share of the best value.
+
+    Example:
+        >>> worse(0.031), worse(11.0)
+        ('3.1 %', '12x')
+    """
+    if not math.isfinite(share):
+        return "–"
+    return f"{1 + share:.3g}x" if share >= TENFOLD else f"{round(100 * share, 1) + 0.0:.1f} %"  # never -0.0
+
+
+def name_of_measure(record: ComparisonRecord, split: str) -> str:
+    """Return the words for what is measured on a split: ``test cross-entropy``, or the name that reports give."""
+    name = record.plan.metric_name
+    return name if name and split != "train" else record.workload.measured[split]
+
+
 def name_of_metric(record: ComparisonRecord) -> str:
     """Return the words for the values: ``test cross-entropy``, or ``passes to a validation loss of 0.1``."""
-    measured, target = record.workload.measured[record.plan.judged_on], record.plan.target
-    return measured if target is None else f"{target.unit} to a {measured} of {target.loss:g}"
+    measured, target = name_of_measure(record, record.plan.judged_on), record.plan.target
+    return measured if target is None else f"{target.unit} to {with_article(measured)} of {target.loss:g}"
 
 
 def name_of_untrained(record: ComparisonRecord) -> str:
     """Return the words for the untrained model. A training function does not show its model."""
-    return "ten times the first report" if record.workload.is_function else "the untrained model"
+    if not record.workload.is_function:
+        return "the untrained model"
+    scale = record.plan.scale
+    if scale.planned == "linear" or (scale.planned is None and scale.kind == "linear"):
+        return "the value of a lost training"
+    return "a tenth of the first report" if scale.maximize else "ten times the first report"
 
 
 def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) -> Terms:
@@ -68,20 +109,35 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
     """
     plan, metric, untrained_name = record.plan, name_of_metric(record), name_of_untrained(record)
     settings, advantage = _searched_settings(summaries), _advantage(record, race)
+    margin = _margin(record, race, summaries)
     if plan.target is not None:
         results = [trial.result for summary in summaries for trial in summary.trials["search"]]
-        no_target = plan.target.missed_by_all(results, record.workload.measured[plan.target.split])
-        return Terms("takes", f" {metric}", settings, advantage, no_target=no_target)
-    untrained = plan.scale.untrained[plan.judged_on]
-    on_new_data = " on new data" if plan.judged_on == "test" and not record.workload.is_function else ""
+        no_target = plan.target.missed_by_all(results, name_of_measure(record, plan.target.split))
+        return Terms("takes", f" {metric}", settings, advantage, no_target=no_target, margin=margin)
+    untrained = plan.scale.untrained.get(plan.judged_on)
+    if untrained is None:  # no training of a function has ended
+        return Terms(f"reaches {with_article(metric)} of", settings=settings, advantage=advantage, margin=margin)
+    is_new = plan.judged_on == "test" and record.workload.sources.get("test") != "train"
+    on_new_data = " on new data" if is_new and not record.workload.is_function else ""
     return Terms(
-        f"reaches a {metric} of",
+        f"reaches {with_article(metric)} of",
         settings=settings,
         advantage=advantage,
         untrained=untrained,
         untrained_name=f"{untrained_name} ({metric} {untrained:.4g})",
         no_improvement=f"training did not help{on_new_data}",
+        margin=margin,
     )
+
+
+def _margin(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) -> str:
+    """The margin beside the leader, in words."""
+    scale, split = record.plan.scale, record.plan.judged_on
+    scores = race.scores.get(race.remaining[0], []) if race.remaining else []
+    measured = [summary.value.mean for summary in summaries[:1] if math.isfinite(summary.value.mean)]
+    if not scores:
+        scores = [scale.unclipped_score(value, split) for value in measured]
+    return scale.margin_in_words(fmean(scores), split) if scores else "the margin"
 
 
 def _searched_settings(summaries: Sequence[Summary]) -> str:
@@ -91,11 +147,13 @@ def _searched_settings(summaries: Sequence[Summary]) -> str:
 
 def _advantage(record: ComparisonRecord, race: Race) -> str:
     """The advantage of the recommended contender over the leader, or over those within the margin."""
-    leader = race.remaining[0]
+    if not race.remaining:
+        return ""
+    leader, costs = race.remaining[0], record.plan.costs(record.contenders)
     if race.recommended is None or race.recommended == leader:
         is_tied = race.settled == "within" and len(race.remaining) > 1
-        return "costs the least of them" if is_tied else "is the best of them"
-    costs = record.plan.costs(record.contenders)
+        is_cheapest = is_tied and costs[leader] == min(costs[name] for name in race.within)
+        return "costs the least of them" if is_cheapest else "is the best of them"
     cost, leader_cost = costs[race.recommended], costs[leader]
     if cost > leader_cost:
         return "was lost on fewer seeds"

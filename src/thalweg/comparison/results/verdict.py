@@ -4,25 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.protocol.procedure import Evidence, Findings
 from thalweg.comparison.protocol.race import MAX_LOST_SHARE, Race
-from thalweg.comparison.protocol.score_scale import MARGIN
 from thalweg.comparison.protocol.studies import Ranking
+from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
+from thalweg.comparison.results.stored_findings import common_step
 from thalweg.comparison.results.summary import Estimate
 from thalweg.comparison.results.terms import Terms, percent
+from thalweg.tasks.description import Described
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Described):
     """The setting to use, and the rank of the optimizers.
 
     Attributes:
         settled: ``best``: all other contenders are shown to be worse. ``within``: those that remain are shown to lie
-            within 3 %. ``open``: the evidence does not suffice. ``none``: no contender ends reliably, or none ends
+            within the margin. ``open``: the evidence does not suffice. ``unraced``: the budget paid for no race, so
+            nothing is shown. ``unended``: no training has ended. ``none``: no contender ends reliably, or none ends
             better than it began.
         best: The contender with the best mean. None if nothing is recommended.
         tied: The contenders that are not shown to be worse, the best mean first.
-        within: The contenders that are shown to lie within 3 % of the best mean.
+        within: The contenders that are shown to lie within the margin of the best mean.
         recommended: The cheapest contender of ``within`` that is seldom lost. None if there is none.
         ranked: The optimizers that no interim analysis dropped. None if optimizers were not ranked.
         headline: The answer in a few words, no stronger than ``text``.
@@ -30,7 +33,7 @@ class Verdict:
         ranking_text: The answer to the question which optimizer ranks where.
     """
 
-    settled: Literal["best", "within", "open", "none"]
+    settled: Literal["best", "within", "open", "unraced", "unended", "none"]
     best: str | None
     tied: list[str]
     within: list[str]
@@ -40,23 +43,67 @@ class Verdict:
     text: str
     ranking_text: str
 
+    def _describe(self) -> str:
+        return "\n".join(filter(None, (f"Verdict ({self.settled}): {self.headline}", self.text, self.ranking_text)))
 
-def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms) -> Verdict:
+
+@dataclass(frozen=True)
+class RunState:
+    """The state of a comparison: finished or interrupted, and what its time allowed.
+
+    Attributes:
+        is_finished: False if it was interrupted, or is still running.
+        trainings: The number of its trainings.
+        studies: The studies of each optimizer that a ranking has or should have; None if none was planned.
+        step: The evaluation at which contenders are compared if no training has ended, with its unit: ``report 3``.
+        time: The time budget in words; empty if the budget is no time.
+    """
+
+    is_finished: bool = True
+    trainings: int = 0
+    studies: int | None = None
+    step: str = ""
+    time: str = ""
+
+
+def run_state(record: ComparisonRecord, trials: Sequence[TrialRecord]) -> RunState:
+    """Return how far a stored comparison has come."""
+    plan, budget = record.plan, record.plan.budget
+    stopped = [trial for trial in trials if trial.result.status == "stopped"]
+    step = common_step(stopped)
+    is_function = record.workload.is_function
+    length = max((plan.schedules[trial.contender].steps for trial in stopped), default=0)
+    return RunState(
+        is_finished=record.finished is not None,
+        trainings=len(trials),
+        studies=None if plan.ranking is None else plan.ranking.studies,
+        step=f"report {step}" if is_function else f"step {step} of {length}",
+        time=f"{budget.seconds:g} s" if budget is not None and budget.seconds is not None else "",
+    )
+
+
+def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms, state: RunState | None = None) -> Verdict:
     """Return the verdict of findings.
 
     Args:
         findings: What the trials decided.
         values: The estimate of each contender's chosen setting.
         terms: The words for the quantities of this comparison.
+        state: How far the comparison has come. Defaults to a finished one.
     """
+    state = state or RunState()
     race, ranking = findings.race, findings.ranking
+    ranking_text = _ranking_text(ranking, state)
     ranked = None if ranking is None else ranking.remaining
+    if race.settled == "unended":
+        return _unended_verdict(race, state, ranking_text)
     leader = race.recommended or race.remaining[0]
     value = values[leader]
     unimproved = (
         terms.untrained is not None and 2 * value.lost <= value.count and not value.is_improvement(terms.untrained)
     )
     if unimproved or race.recommended is None:
+        text = _unimproved_text(leader, values, terms) if unimproved else terms.no_target or _lost_text(race, terms)
         return Verdict(
             settled="none",
             best=None,
@@ -64,9 +111,9 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms) -> V
             within=race.within,
             recommended=None,
             ranked=ranked,
-            headline="Nothing to recommend.",
-            text=_unimproved_text(leader, values, terms) if unimproved else terms.no_target or _lost_text(race, terms),
-            ranking_text=_ranking_text(ranking),
+            headline="Nothing to recommend." if state.is_finished else "Nothing to recommend so far.",
+            text=_with_state(text, state),
+            ranking_text=ranking_text,
         )
     return Verdict(
         settled=race.settled,
@@ -75,14 +122,53 @@ def judge(findings: Findings, values: Mapping[str, Estimate], terms: Terms) -> V
         within=race.within,
         recommended=race.recommended,
         ranked=ranked,
-        headline=_headline(race, race.recommended),
-        text=_text(race, race.recommended, value, terms),
-        ranking_text=_ranking_text(ranking),
+        headline=_headline(race, race.recommended, state),
+        text=_with_state(_text(findings, race.recommended, value, terms), state),
+        ranking_text=ranking_text,
     )
 
 
-def _headline(race: Race, recommended: str) -> str:
+def _with_state(text: str, state: RunState) -> str:
+    if state.is_finished:
+        return text
+    trainings = "1 training" if state.trainings == 1 else f"{state.trainings:,} trainings"
+    return f"Interrupted after {trainings}; the same command resumes. So far: {text}"
+
+
+def _unended_verdict(race: Race, state: RunState, ranking_text: str) -> Verdict:
+    """The verdict if no training has ended: the contenders at the last evaluation that all of them have."""
+    when = f" within {state.time}" if state.time else " so far"
+    if not race.remaining:
+        text = f"No training has ended{when}, and none was evaluated on the way, so nothing is known."
+        headline = "Nothing is known yet."
+    else:
+        leader, *rivals = race.remaining
+        ahead = f"ahead of {_listed(rivals)}" if rivals else "the only one that was tried"
+        text = (
+            f"No training has ended{when}, so no final value is known. At {state.step}, {leader} was {ahead}. An early "
+            "lead often does not last to the end."
+        )
+        headline = f"No training has ended; {leader} was ahead."
+    advice = " A longer budget, or shorter trainings, would compare where they end." if state.is_finished else ""
+    return Verdict(
+        settled="unended",
+        best=race.recommended,
+        tied=race.remaining,
+        within=race.within,
+        recommended=race.recommended,
+        ranked=None,
+        headline=headline,
+        text=_with_state(text + advice, state),
+        ranking_text=ranking_text,
+    )
+
+
+def _headline(race: Race, recommended: str, state: RunState) -> str:
+    if not state.is_finished:
+        return f"Interrupted; best so far: {recommended}."
     rivals = [name for name in race.remaining if name != recommended]
+    if race.settled == "unraced" and rivals:
+        return f"Best so far: {recommended}."
     if race.settled != "open" or not rivals:
         return f"Use {recommended}."
     return f"{recommended} or {rivals[0] if len(rivals) == 1 else f'{len(rivals)} others'}: not told apart."
@@ -111,52 +197,78 @@ def _lost_text(race: Race, terms: Terms) -> str:
     return f"{_listed(race.within)} lead, but each was {lost}. No contender is recommended."
 
 
-def _text(race: Race, recommended: str, value: Estimate, terms: Terms) -> str:
-    sentences = [f"{terms.reached(recommended, value)}."]
+def _text(findings: Findings, recommended: str, value: Estimate, terms: Terms) -> str:
+    race, evidence = findings.race, findings.evidence
+    sentences = [f"{terms.reached(recommended, value, _source(evidence))}."]
     if len(race.scores) > 1:
         sentences += _separation(race, recommended, terms)
     completed = race.completed[recommended]
     if not all(completed):
         lost = completed.count(False)
         sentences.append(f"{recommended} was lost on {lost} of {len(completed)} seeds of the race.")
+    if evidence is not None and evidence.untried:
+        sentences.append(f"No training of {_listed(evidence.untried, 'or')} has ended.")
     return " ".join(sentences)
+
+
+def _source(evidence: Evidence | None) -> str:
+    """The seeds that a value comes from, as terms name them; empty for fresh ones."""
+    if evidence is None or evidence.value_seeds:
+        return ""
+    if evidence.race_seeds:
+        return "seeds of the race"
+    if evidence.final_seeds:
+        return "seeds that also chose it, so it may be too good"
+    return f"training, the best of {evidence.searched:,}, so it is too good"
 
 
 def _separation(race: Race, recommended: str, terms: Terms) -> list[str]:
     """The separation of the contenders by the race, in sentences."""
+    if race.settled == "unraced":
+        unraced = [name for name in race.remaining if name != recommended]
+        if not unraced:
+            return []
+        return [f"It was not raced against {_listed(unraced, 'or')}: the budget did not suffice to show a difference."]
+    left_out = f"{_listed(race.unraced)} did worse before the race and did not take part." if race.unraced else ""
     if race.settled == "best":
-        return [f"All other contenders, each at the best of {terms.settings}, are shown to be worse."]
+        subject = "The others that raced" if race.unraced else "All other contenders"
+        return [f"{subject}, each at the best of {terms.settings}, are shown to be worse.", *filter(None, [left_out])]
     if race.settled == "within":
-        near = f"{_listed(race.remaining)} are shown to lie within {percent(MARGIN)} of the best"
-        return [f"{near}; {recommended} {terms.advantage}."]
+        near = f"{_listed(race.remaining)} are shown to lie within {terms.margin} of the best"
+        return [f"{near}; {recommended} {terms.advantage}.", *filter(None, [left_out])]
     leader = race.remaining[0]
     rivals = _listed([name for name in race.remaining if name != recommended])
     leads = f"{leader} leads" if leader == recommended else f"{leader} leads, {recommended} {terms.advantage}"
-    return [f"The evidence does not separate it from {rivals}: {leads}.", *_seeds_needed(race)]
+    open_text = f"The evidence does not separate it from {rivals}: {leads}."
+    return [open_text, *_seeds_needed(race, terms), *filter(None, [left_out])]
 
 
-def _seeds_needed(race: Race) -> list[str]:
+def _seeds_needed(race: Race, terms: Terms) -> list[str]:
     if not race.seeds_needed:
         return []
     num_seeds = len(race.scores[race.remaining[0]])
     if race.seeds_needed <= num_seeds:  # so many were run, and separated nothing
         return [f"The difference is smaller than {num_seeds} seeds can show."]
-    return [f"About {race.seeds_needed:,} seeds would show a difference of {percent(MARGIN)}."]
+    return [f"About {race.seeds_needed:,} seeds would show a difference of {terms.margin}."]
 
 
-def _ranking_text(ranking: Ranking | None) -> str:
-    if ranking is None:
+def _ranking_text(ranking: Ranking | None, state: RunState) -> str:
+    if ranking is None and state.studies is not None:
         return (
-            "Optimizers were not ranked: a ranking takes several independent studies of each, and so a larger budget."
+            "Optimizers were not ranked: the time was over before the first test of the studies. Ask with --budget "
+            "8x24trials, or give more time."
         )
+    if ranking is None:
+        return "Optimizers were not ranked: ask with --budget 8x24trials, or give more time."
     studies = max(len(scores) for scores in ranking.scores.values())
     start = f"If each optimizer is tuned anew in {studies} independent studies, {_listed(ranking.remaining)}"
     text = f"{start} is best" if len(ranking.remaining) == 1 else f"{start} are not told apart"
     dropped = [name for names in ranking.dropped for name in names]
     if dropped:
         text += f", and {_listed(dropped)} {'is' if len(dropped) == 1 else 'are'} shown to be worse"
-    return f"{text}."
+    is_cut = state.studies is not None and studies < state.studies and len(ranking.remaining) > 1
+    return f"{text}.{f' The time was over before {state.studies} studies.' if is_cut else ''}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(names: Sequence[str], last: str = "and") -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"

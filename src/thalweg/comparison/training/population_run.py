@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.training.batches import StackedBatches
-from thalweg.comparison.training.group_means import GroupMeans, groups_of_sizes, measure_in_groups
-from thalweg.comparison.training.runs import Trial, checked_loss
+from thalweg.comparison.training.computation.batches import StackedBatches
+from thalweg.comparison.training.computation.group_means import GroupMeans, groups_of_sizes, measure_in_groups
+from thalweg.comparison.training.computation.step_gradients import checked_loss
+from thalweg.comparison.training.runs import Trial
 from thalweg.engine import population
 from thalweg.engine.core import devices
 from thalweg.engine.graphs import GraphCache, capture_for
@@ -25,7 +26,7 @@ from thalweg.engine.scalars.population import MAX_LOADED
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
-from thalweg.tasks.task import Measure
+from thalweg.tasks.supervised import Measure
 
 GROUP_SIZE = 128  # examples of a member in a forward pass without gradients, as many as fit the cache
 
@@ -124,7 +125,7 @@ class PopulationRun:
         self.batches = StackedBatches(
             task, [trial.seed for trial in trials], full_batch=contenders[0].full_batch, device=self.device
         )
-        self._measurements: dict[str, GroupMeans] = {}  # of each split, on a device; the last one
+        self._measurements: dict[tuple[str, str], GroupMeans] = {}  # by split and metric, on a device; the last one
 
     @property
     def execution(self) -> str:
@@ -148,6 +149,10 @@ class PopulationRun:
             return checked_loss(self.task, functional_call(objective, weights, (batch,)))
 
         return measured
+
+    @property
+    def device_type(self) -> str:
+        return self.device.type
 
     def advance(self, lr_factors: Sequence[float]) -> None:
         if not self._on_device:
@@ -214,21 +219,31 @@ class PopulationRun:
         return self.evaluate_all([split])[0]
 
     def evaluate_all(self, splits: Sequence[str]) -> list[list[float]]:
-        return [groups.mean().tolist() for groups in self._measure(splits)]
+        return [groups.mean().tolist() for groups in self._measure([(split, "") for split in splits])]
 
     def test(self) -> list[tuple[float, float]]:
-        (groups,) = self._measure(["test"])
+        (groups,) = self._measure([("test", "")])
         return list(zip(groups.mean().tolist(), groups.error().tolist(), strict=True))
 
+    def metrics(self) -> list[dict[str, float]]:
+        if not self.task.metrics:
+            return [{} for _ in range(self.members)]
+        measured = self._measure([("test", name) for name in self.task.metrics])
+        columns = zip(*(groups.mean().tolist() for groups in measured), strict=True)
+        return [dict(zip(self.task.metrics, column, strict=True)) for column in columns]
+
     @torch.no_grad()
-    def _measure(self, splits: Sequence[str]) -> list[GroupMeans]:
-        """Return the means of each split on the host. The device is waited for once."""
+    def _measure(self, quantities: Sequence[tuple[str, str]]) -> list[GroupMeans]:
+        """Return the means of each quantity, a split and a metric, on the host. The device is waited for once."""
         self.model.eval()
         if not self._on_device:
-            return [measure_in_groups(self.task, split, self._measured(split), GROUP_SIZE) for split in splits]
-        for split in splits:
-            self._graphs.call(("measure", split), partial(self._measure_on_device, split))
-        measured = [self._measurements[split] for split in splits]
+            return [
+                measure_in_groups(self.task, quantity[0], self._measured(*quantity), GROUP_SIZE)
+                for quantity in quantities
+            ]
+        for quantity in quantities:
+            self._graphs.call(("measure", *quantity), partial(self._measure_on_device, quantity))
+        measured = [self._measurements[quantity] for quantity in quantities]
         joined = torch.cat([groups.means for groups in measured]).cpu()
         parts = torch.split(joined, [len(groups.means) for groups in measured])
         # A metric may have another dtype than the loss.
@@ -236,18 +251,19 @@ class PopulationRun:
             replace(groups, means=part.to(groups.means.dtype)) for groups, part in zip(measured, parts, strict=True)
         ]
 
-    def _measured(self, split: str) -> Callable[[Batch], Tensor]:
+    def _measured(self, split: str, metric: str) -> Callable[[Batch], Tensor]:
         """Return the measure of all members as a function of a batch."""
-        measured = vmap(self._functional(self.task.measure(split)), in_dims=(0, 0, None), randomness="different")
+        measure = self._functional(self.task.measure(split, metric))
+        measured = vmap(measure, in_dims=(0, 0, None), randomness="different")
         return lambda batch: measured(self.params, self.buffers, batch)
 
-    def _measure_on_device(self, split: str) -> None:
+    def _measure_on_device(self, quantity: tuple[str, str]) -> None:
         """Measure a split into memory that stays in place."""
-        measured = self._measured(split)
-        if split not in self._measurements:  # in the first call, which is never captured
-            self._measurements[split] = measure_in_groups(self.task, split, measured, GROUP_SIZE)
+        split, measured = quantity[0], self._measured(*quantity)
+        if quantity not in self._measurements:  # in the first call, which is never captured
+            self._measurements[quantity] = measure_in_groups(self.task, split, measured, GROUP_SIZE)
             return
-        sizes, means = self._measurements[split].sizes, self._measurements[split].means
+        sizes, means = self._measurements[quantity].sizes, self._measurements[quantity].means
         means.copy_(torch.stack([measured(group) for group in groups_of_sizes(self.task, split, sizes)]))
 
 
@@ -262,6 +278,8 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
     rule = contender.thalweg_rule
     if rule is None:
         return f"{contender.name} is no rule of thalweg's"
+    if any(tunable.search and not tunable.search.values for tunable in contender.task_settings.values()):
+        return "numbers of the task differ from training to training"
     if rule.traits.needs != "gradient":
         return f"{contender.name} needs more than one gradient a step: a {rule.traits.needs}"
     if rule.traits.has_eval_params:
@@ -272,6 +290,10 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
 
 
 def _why_not_stacked(task: Task, model: nn.Module) -> str | None:
+    if task.accumulate > 1:
+        return "a step accumulates the gradients of several batches"
+    if task.precision is not None:
+        return f"it trains in {task.precision} by autocast"
     if not task.splits.in_memory:
         return "the data come from a DataLoader"
     if not all(param.requires_grad for param in model.parameters()):

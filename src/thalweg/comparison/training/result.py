@@ -1,7 +1,12 @@
 """Results of trainings: the losses on the way, and how a training ended."""
 
 import math
+import traceback as tracebacks
 from dataclasses import dataclass, field
+
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
+MAX_TRACEBACK = 4000  # characters of a traceback that is kept
 
 
 @dataclass(frozen=True)
@@ -12,11 +17,15 @@ class Evaluation:
         step: Optimizer steps done; reports made, of a training function.
         train: Loss on the training split.
         validation: Measure on the validation split.
+        test: Measure on the test split; not a number if it was not measured at this moment.
+        metrics: Further numbers that were recorded, by name.
     """
 
     step: int
     train: float
     validation: float
+    test: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,8 @@ class TrainingResult:
     """Result of one training.
 
     Attributes:
-        status: ``ok``, ``diverged``, ``pruned`` or ``failed``.
+        status: ``ok``, ``diverged``, ``pruned`` (stopped because it did badly), ``stopped`` (because the time was over)
+            or ``failed``.
         train: Loss on the training split at the end; not a number if it was not measured, as below.
         validation: Measure on the validation split at the end.
         test: Measure on the test split at the end.
@@ -32,7 +42,13 @@ class TrainingResult:
         seconds: Duration; of a member of a population, its share.
         evaluations: Losses on the way, in order of steps.
         message: The error of a failed training.
+        counted: Index of the evaluation that counts, from the end: -1 for the last one.
+        maximize: True if the reports say that higher values are better; None if they say nothing.
+        metric_name: Name of the value that the reports give; empty if they give none.
+        stated_at: Line that said so, as `` (at file:line)``; empty in stores.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        optimizers: The optimizers that a training function made.
+        traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
     """
 
     status: str
@@ -43,4 +59,28 @@ class TrainingResult:
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     message: str = ""
+    counted: int = -1
+    maximize: bool | None = None
+    metric_name: str = ""
+    stated_at: str = field(default="", compare=False)
     hardware: str = ""
+    optimizers: list[OptimizerUse] = field(default_factory=list)
+    traceback: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The further numbers of the evaluation that counts, by name."""
+        return self.evaluations[self.counted].metrics if self.evaluations else {}
+
+
+def end_of_traceback(error: BaseException) -> str:
+    """Return the end of the traceback of a failed training: its innermost lines, and the text of the error.
+
+    Args:
+        error: The error that the training raised.
+    """
+    try:
+        text = "".join(tracebacks.format_exception(error))
+    except Exception:  # the code of a user's error
+        return ""
+    return text if len(text) <= MAX_TRACEBACK else f"…{text[1 - MAX_TRACEBACK :]}"

@@ -6,7 +6,7 @@ The learning rate is zero meanwhile, so that the samples neither help nor hurt.
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,14 +16,16 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
+from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
-from thalweg.comparison.training.trainer import run_function
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
-from thalweg.tasks import Task, TrainingFunction, seeded
-from thalweg.tasks.task import raise_task_errors
+from thalweg.tasks import Task, seeded
+from thalweg.tasks.user_code import raise_task_errors, task_error
 
 POPULATIONS = (8, 32, 128)  # members of the populations tried: two sizes tell the time, the third suits small models
 MAX_STACKED_PARAMETERS = 2_000_000  # of a model; 32 stacked copies of more take gigabytes and gain nothing
@@ -31,9 +33,13 @@ MAX_STACKED_NUMBERS = 8_000_000  # numbers in a stack of the largest population
 WORTH_GROWING = 0.8  # a larger population must shrink the time of a member to this share
 CLEARLY_FASTER = 2.0
 MEASUREMENT_S = 0.15
+MIN_SAMPLE_S = 0.005
 UPDATE_MEASUREMENT_S = 0.03  # for the optimizer's own step
+LINE_SEARCH_STEPS = 6  # that are timed together
 WARM_UP_STEPS = 3  # on an accelerator: the first ones choose algorithms and reserve memory
 MOST_GAIN_OF_POPULATION = 16.0  # of a small model on the CPU; 12x was measured
+ONE_BY_ONE = "one by one: a training function of the user's"
+_TOO_SHORT = "the budget is too short to measure a population"
 _NOT_ENOUGH = "a population would be {:.1f}x as fast, not enough to matter"
 
 
@@ -64,16 +70,39 @@ class Measurement:
 
     Attributes:
         mode: The faster execution mode, with its times.
-        untrained: Loss before the first step, by split. A training that ends no better has learnt nothing.
+        untrained: Measure before the first step, by split; empty for a training function, whose model is hidden.
         steps: Steps of a training: optimizer steps of a task, reports of a training function.
+        single_s: Seconds of a training one by one.
+        reports: Values that the first trainings of a training function reported.
+        maximize: True if higher values are better.
+        metric_name: Name of the value that the reports gave; empty if they gave none.
     """
 
     mode: ExecutionMode
     untrained: dict[str, float]
     steps: int
+    single_s: float = 0.0
+    reports: tuple[float, ...] = ()
+    maximize: bool = False
+    metric_name: str = ""
 
 
-def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
+TimeLeft = Callable[[], float]  # returns the seconds that measurements may still take
+
+
+def unlimited() -> float:
+    """Return infinity: measurements may take as long as they need."""
+    return math.inf
+
+
+def _sample_s(time_left: TimeLeft) -> float:
+    """Return the seconds of one sample: a small share of what is left, since about ten follow."""
+    return min(MEASUREMENT_S, max(MIN_SAMPLE_S, time_left() / 12))
+
+
+def measure_task(
+    task: Task, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+) -> Measurement:
     """Time trainings of a task one by one and in populations, and choose the faster execution mode.
 
     A population is chosen only if it is clearly faster. Near a tie the clock would decide, differently each time; the
@@ -84,19 +113,21 @@ def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, s
         contender: The contender, at its starting settings.
         schedule: Length of a training and number of its evaluations.
         seed: Seed of the model and the batches.
+        time_left: Returns the seconds that measurements may still take. If they run out, trainings run one by one,
+            which needs no measurement.
 
     Raises:
         TaskError: If the task cannot be trained, or its losses are not finite.
     """
     trial = Trial({}, seed)
     device = task.placed_on or devices.CPU
-    with seeded(seed):
-        with raise_task_errors(f"{task.name}: the task must train"):
+    with isolated(), seeded(seed):
+        with raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
-            step_s = time_of_step(single, device)
-            training_s = time_of_training(single, schedule, step_s, device)
+            step_s = time_of_step(single, device, _sample_s(time_left))
+            training_s = time_of_training(single, schedule, step_s, device, _sample_s(time_left))
             check_losses(task, single, "after a first step of length zero, so the gradient is at fault,", ("train",))
         mode: ExecutionMode | str | None = _why_not_stacked(task, contender, single, buffers)
         if mode is None:
@@ -109,6 +140,7 @@ def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, s
                     step_s,
                     training_s,
                     device,
+                    time_left,
                 )
             except Exception as error:  # vmap refuses models in many ways; they train one by one
                 summary = str(error).partition("\n")[0][:120]
@@ -117,8 +149,10 @@ def measure_task(task: Task, contender: Contender, schedule: TrainingSchedule, s
             if devices.is_lost(device):
                 raise TaskError(f"{task.name}: the device must work after the pilot, got {mode}.")
     if isinstance(mode, str):
+        if task.needs_grad is None and task.evaluates_with_grad("loss"):
+            mode += "; evaluations use autograd, which the loss needs"
         mode = ExecutionMode(1, 0.0, training_s, f"one by one: {mode}")
-    return Measurement(mode, untrained, schedule.steps)
+    return Measurement(mode, untrained, schedule.steps, training_s, maximize=bool(task.maximize))
 
 
 def _why_not_stacked(task: Task, contender: Contender, single: SingleRun, buffers: dict[str, Tensor]) -> str | None:
@@ -138,26 +172,33 @@ def _population_mode(
     step_s: float,
     training_s: float,
     device: torch.device,
+    time_left: TimeLeft,
 ) -> ExecutionMode | str:
     """Time populations of growing size, and return the mode of the best, or why none is worth it.
 
     `start` makes a population of a number of members; `numel`, `step_s` and `training_s` are those of a single run.
     """
     few, many, most = POPULATIONS
+    if time_left() <= 0:
+        return _TOO_SHORT
     small = start(few)
-    few_step_s = time_of_step(small, device)
+    small.metrics()  # vmap may refuse one of them
+    few_step_s = time_of_step(small, device, _sample_s(time_left))
     if few_step_s > 2 * few * step_s:
         # No larger population would make up for that, and a large one of a large model takes long to try.
         return "a population is slower here"
-    few_s = time_of_training(small, schedule, few_step_s, device)
+    few_s = time_of_training(small, schedule, few_step_s, device, _sample_s(time_left))
+    if time_left() <= 0:
+        return _TOO_SHORT
     large = start(many)
-    many_step_s = time_of_step(large, device)
+    many_step_s = time_of_step(large, device, _sample_s(time_left))
     if many_step_s > many * step_s / CLEARLY_FASTER:  # decided before an evaluation, which may take long
         return _NOT_ENOUGH.format(many * step_s / many_step_s)
-    many_s = time_of_training(large, schedule, many_step_s, device)
-    if numel * most <= MAX_STACKED_NUMBERS:
+    many_s = time_of_training(large, schedule, many_step_s, device, _sample_s(time_left))
+    if numel * most <= MAX_STACKED_NUMBERS and time_left() > 0:
         largest = start(most)
-        most_s = time_of_training(largest, schedule, time_of_step(largest, device), device)
+        most_step_s = time_of_step(largest, device, _sample_s(time_left))
+        most_s = time_of_training(largest, schedule, most_step_s, device, _sample_s(time_left))
         if most_s / most < WORTH_GROWING * many_s / many:
             (few, few_s), (many, many_s) = (many, many_s), (most, most_s)
             large = largest
@@ -180,36 +221,63 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
     for split in splits:
         (losses[split],) = run.evaluate(split)
         if not math.isfinite(losses[split]):
-            raise TaskError(
-                f"{task.name}: the {task.measured_as(split)} must be finite {when} got {losses[split]}. "
-                "Look at the data, the initial weights, the scale of the inputs and the loss function."
+            part = "loss" if split == "train" or task.metric is None else "metric"
+            raise task_error(
+                task.name,
+                f"the {task.measured_as(split)} must be finite {when.rstrip(',')}",
+                str(losses[split]),
+                "Look at the data, the initial weights, the scale of the inputs and the loss function.",
+                where=task.line_of(part),
             )
     return losses
 
 
-def measure_function(function: TrainingFunction, contender: Contender, seed: int) -> Measurement:
-    """Time a training function by calling it once; its reports stand for its steps.
+def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement | None:
+    """Return what trainings of a function say of its length and speed; its reports stand for its steps.
 
-    Ten times the first finite report counts as the loss before the first step.
+    Args:
+        results: The first trainings of the function, in order.
+
+    Returns:
+        The measurement; None if no training has ended by itself.
+
+    Raises:
+        TaskError: If the trainings do not agree on what they report.
     """
-    start_s = time.perf_counter()
-    with seeded(seed), raise_task_errors(f"{function.name}: the function must train"):
-        result = run_function(function, contender, Trial({}, seed))
-        devices.synchronize(function.placed_on or devices.CPU)
-    training_s = time.perf_counter() - start_s
-    reports = (report.validation for report in result.evaluations)
-    first = next((report for report in reports if math.isfinite(report)), 1.0)
-    untrained = dict.fromkeys(("train", "validation", "test"), first + 9 * abs(first))
-    mode = ExecutionMode(1, 0.0, training_s, "one by one: a training function of the user's")
-    return Measurement(mode, untrained, len(result.evaluations))
+    ended = [result for result in results if result.status in ("ok", "diverged") and result.evaluations]
+    if not ended:
+        return None
+    reports = tuple(report.validation for result in ended for report in result.evaluations)
+    stating = [result for result in ended if result.maximize is not None]
+    for result in stating:
+        check_direction(result, maximize=bool(stating[0].maximize))
+    training_s = median(result.seconds for result in ended)
+    mode = ExecutionMode(1, 0.0, training_s, ONE_BY_ONE)
+    return Measurement(
+        mode,
+        {},
+        max(len(result.evaluations) for result in ended),
+        training_s,
+        reports,
+        maximize=bool(stating and stating[0].maximize),
+        metric_name=next((result.metric_name for result in ended if result.metric_name), ""),
+    )
 
 
-def time_of_update(task: Task, contender: Contender, seed: int) -> float:
-    """Return the seconds of the optimizer's own step on the task's model, with its gradients at hand."""
+def time_of_update(task: Task, contender: Contender, seed: int, *, wait: bool = True) -> float:
+    """Return the seconds of the optimizer's own step on the task's model, with its gradients at hand.
+
+    Args:
+        task: The task.
+        contender: The contender.
+        seed: Seed of the model and the batch.
+        wait: True to wait for the kernel, if one is being compiled.
+    """
     device = task.placed_on or devices.CPU
-    with seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
+    condition = f"{task.name}: the task must train with {contender.name}"
+    with isolated(), seeded(seed), raise_task_errors(condition, task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
-        if isinstance(single.optimizer, RuleOptimizer):
+        if wait and isinstance(single.optimizer, RuleOptimizer):
             single.optimizer.prepare()
         for group in single.optimizer.param_groups:
             group["lr"] = 0.0
@@ -251,7 +319,7 @@ def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, 
 
     It spares the pilot whole evaluations of a large model on the CPU, if a GPU is faster in any case.
     """
-    with seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
         lr_factor = _lr_factor_of_sample(single)
         single.step(lr_factor)
@@ -269,17 +337,25 @@ def _lr_factor_of_sample(run: Run) -> float:
     return 1.0 if isinstance(run, SingleRun) and run.needs_closure else 0.0
 
 
-def time_of_step(run: Run, device: torch.device = devices.CPU) -> float:
+def time_of_step(run: Run, device: torch.device = devices.CPU, total_s: float = MEASUREMENT_S) -> float:
     """Return the seconds of a step, the first left out."""
     lr_factor = _lr_factor_of_sample(run)
     for _ in range(1 if device.type == "cpu" else WARM_UP_STEPS):
         run.step(lr_factor)
-    return seconds_of(lambda: run.step(lr_factor), device=device)
+    # Some steps of a line search have been done with the step before.
+    block = [lr_factor] * (LINE_SEARCH_STEPS if isinstance(run, SingleRun) and run.needs_closure else 1)
+    return seconds_of(lambda: run.advance(block), total_s, device) / len(block)
 
 
-def time_of_training(run: Run, schedule: TrainingSchedule, step_s: float, device: torch.device = devices.CPU) -> float:
+def time_of_training(
+    run: Run,
+    schedule: TrainingSchedule,
+    step_s: float,
+    device: torch.device = devices.CPU,
+    total_s: float = MEASUREMENT_S,
+) -> float:
     """Return the predicted seconds of a whole training, given those of a step; an evaluation is measured."""
-    evaluation_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")), device=device)
+    evaluation_s = seconds_of(lambda: (run.evaluate("train"), run.evaluate("validation")), total_s, device)
     return schedule.steps * step_s + len(schedule.evaluation_steps()) * evaluation_s
 
 

@@ -1,64 +1,34 @@
 """Workload: the common interface of the two things that a comparison trains, a task and a training function."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.training import timing
+from thalweg.comparison.training.functions.function_workload import FunctionWorkload, no_full_batch
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.target import REPORTS, Target
-from thalweg.comparison.training.task_fingerprint import fingerprint_of_function, fingerprint_of_task
-from thalweg.comparison.training.timing import (
-    Measurement,
-    least_seconds,
-    measure_function,
-    measure_task,
-    single_thread_slowdown,
-    time_of_update,
-)
-from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_function, run_trials
+from thalweg.comparison.training.target import Target
+from thalweg.comparison.training.task_fingerprint import fingerprint_of_task
+from thalweg.comparison.training.task_values import Part, train_by_values
+from thalweg.comparison.training.timing import Measurement, TimeLeft, unlimited
+from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_trials
+from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
+from thalweg.tasks.tunable import Tunable
+from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
+from thalweg.tasks.user_code import task_error
 
-SPLITS = ("train", "validation", "test")
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
-
-
-@dataclass(frozen=True)
-class WorkloadRecord:
-    """Description of a workload as plain data: what a store holds and a report reads.
-
-    Attributes:
-        name: Name of the task or the function.
-        about: One line on it.
-        measured: Name of the measured quantity, by split, e.g. ``{"test": "test cross-entropy"}``.
-        passes: Passes over the training data in one training; None for a training function, which hides them.
-    """
-
-    name: str
-    about: str
-    measured: dict[str, str]
-    passes: int | None
-
-    @property
-    def is_function(self) -> bool:
-        """True for a training function."""
-        return self.passes is None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON, for the store."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "WorkloadRecord":
-        """Return the record that ``to_json`` stored."""
-        return cls(stored["name"], stored["about"], dict(stored["measured"]), stored["passes"])
 
 
 class Workload(Protocol):
@@ -73,8 +43,12 @@ class Workload(Protocol):
         judged_on: Split whose measure evaluates the selected setting.
         has_full_batch: True if all training data can form one batch.
         has_own_schedule: True if the training sets its learning rates itself.
-        has_own_metric: True if a metric of the user, which may be negative, is measured instead of the loss.
+        tunables: Numbers of the workload that are tuned with each contender, by name.
+        code_of_tunables: Lines of Python with a place ``{name}`` for the value of each of them.
+        has_own_metric: True if a metric of the user is measured instead of the loss.
+        scale: The scale on which the user wants values compared: ``log`` or ``linear``; None for the usual one.
         uses_workers: True if worker processes may train it.
+        has_pilot: True if short samples can measure it; else its first trainings are the measurement.
         uses_range_search: True if the learning rate ranges are checked before the first study.
         can_be_placed: True if ``on`` accepts a device.
         device: Device of the data and the models; the CPU if they lie where the user's code makes them.
@@ -98,9 +72,17 @@ class Workload(Protocol):
     @property
     def has_own_schedule(self) -> bool: ...
     @property
+    def tunables(self) -> Mapping[str, Tunable]: ...
+    @property
+    def code_of_tunables(self) -> list[str]: ...
+    @property
     def has_own_metric(self) -> bool: ...
     @property
+    def scale(self) -> Literal["log", "linear"] | None: ...
+    @property
     def uses_workers(self) -> bool: ...
+    @property
+    def has_pilot(self) -> bool: ...
     @property
     def uses_range_search(self) -> bool: ...
     @property
@@ -113,6 +95,21 @@ class Workload(Protocol):
     def on(self, device: str | torch.device) -> "Workload":
         """Return the workload on a device; ``"auto"`` leaves everything where the user's code makes it."""
 
+    def at(self, values: Mapping[str, float]) -> "Workload":
+        """Return the workload at values of some of its tuned numbers, which it declares no longer."""
+
+    def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
+        """Return the names of the optimizers of one training; a single empty name if they have none.
+
+        Args:
+            contender: A contender that trains it.
+            seed: Seed of a training up to its first step.
+            schedule: The learning rate schedule that the user chose; None if the user chose none.
+
+        Raises:
+            TaskError: If a training function has its own schedule although the user chose one.
+        """
+
     def own_device(self) -> torch.device:
         """Return the device on which the user's code makes the model; the CPU if that is unknown."""
 
@@ -121,9 +118,6 @@ class Workload(Protocol):
 
     def measured_as(self, split: str) -> str:
         """Return the name of the measured quantity, e.g. ``test cross-entropy``."""
-
-    def dtype(self) -> torch.dtype:
-        """Return the dtype of the trained parameters."""
 
     def state_bytes(self, contender: Contender) -> int | None:
         """Return the bytes of a contender's optimizer state; None if the model is unknown."""
@@ -148,11 +142,19 @@ class Workload(Protocol):
     def timing_key(self, contender: Contender) -> Hashable:
         """Return a key; one measurement serves all contenders that share it."""
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        """Train for a moment and return the predicted times, the losses before the first step and the length."""
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        """Train for a moment, within the time that is left, and return times, first losses and the length.
 
-    def time_of_update(self, contender: Contender, seed: int) -> float | None:
-        """Return the seconds of the optimizer's own step; None if the model is unknown."""
+        Only for a workload that has a pilot.
+        """
+
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float | None:
+        """Return the seconds of the optimizer's own step; None if the model is unknown.
+
+        With ``wait`` a kernel that is being compiled is waited for.
+        """
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
         """Return the time of a population's step with one thread, in units of its time with all threads."""
@@ -164,6 +166,7 @@ class Workload(Protocol):
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
         """Train all trials together.
 
@@ -176,6 +179,7 @@ class Workload(Protocol):
             schedule: Length, learning rate schedule and number of evaluations.
             report_share: Called with the share of the training that is done, from 0 to 1.
             rungs: Points at which trainings are pruned; None prunes nothing.
+            stop_at_s: Reading of the steady clock at which the trainings end, wherever they are.
 
         Returns:
             One result for each trial, in order.
@@ -188,9 +192,7 @@ class TaskWorkload:
 
     task: Task
     has_own_schedule = False
-    uses_workers = True
-    uses_range_search = True
-    can_be_placed = True
+    uses_workers = uses_range_search = can_be_placed = has_pilot = True
 
     @property
     def name(self) -> str:
@@ -203,11 +205,26 @@ class TaskWorkload:
     def on(self, device: str | torch.device) -> "TaskWorkload":
         return TaskWorkload(self.task.on(device))
 
+    @property
+    def tunables(self) -> Mapping[str, Tunable]:
+        return tunables_of_task(self.task)
+
+    @property
+    def code_of_tunables(self) -> list[str]:
+        return code_of_tunables(self.task)
+
+    def at(self, values: Mapping[str, float]) -> "TaskWorkload":
+        return TaskWorkload(task_at(self.task, values))
+
+    def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
+        return ("",)
+
     def own_device(self) -> torch.device:
-        return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
+        with isolated():
+            return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
 
     def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
-        return least_seconds(self.task, contender, schedule, seed)
+        return timing.least_seconds(self.task, contender, schedule, seed)
 
     @property
     def selected_on(self) -> str:
@@ -235,26 +252,43 @@ class TaskWorkload:
         return self.task.metric is not None
 
     @property
+    def scale(self) -> Literal["log", "linear"] | None:
+        return self.task.scale
+
+    @property
     def passes(self) -> int:
         return self.task.passes
 
     @property
     def record(self) -> WorkloadRecord:
-        measured = {split: self.task.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.task.name, self.task.about, measured, self.task.passes)
+        task = self.task
+        measured = {split: task.measured_as(split) for split in SPLITS}
+        sources = {split: task.source_of(split) for split in SPLITS if task.source_of(split) != split}
+        return WorkloadRecord(task.name, task.about, measured, task.passes, task.result, sources)
 
     def measured_as(self, split: str) -> str:
         return self.task.measured_as(split)
 
-    def dtype(self) -> torch.dtype:
-        return next(param.dtype for param in self.task.make_model(0).parameters() if param.requires_grad)
-
     def state_bytes(self, contender: Contender) -> int:
-        return contender.state_bytes(self.task.make_model(0), self.task.roles)
+        with isolated():
+            return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        if contender.full_batch and not self.has_full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "got a DataLoader"))
+        if (contender.full_batch or contender.ends_on_full_batch) and not self.has_full_batch:
+            raise no_full_batch(self.name, contender, "a DataLoader", self.task.line_of("data"))
+        rule = contender.thalweg_rule
+        if (
+            self.task.precision == "float16"
+            and rule is not None
+            and rule.traits.needs in ("second gradient", "closure")
+        ):
+            raise task_error(
+                self.name,
+                f"{contender.name} needs losses without a GradScaler",
+                "precision='float16'",
+                "Use precision='bfloat16', or leave it out.",
+                where=self.task.made_at,
+            )
         passes = self.task.passes
         steps = passes * self.task.batches_per_pass(full_batch=contender.full_batch)
         evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, passes))
@@ -269,14 +303,16 @@ class TaskWorkload:
     def timing_key(self, contender: Contender) -> Hashable:
         return contender.population_key  # members of one population share its gradients, most of its time
 
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_task(self.task, contender, schedule, seed)
+    def measure(
+        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
+    ) -> Measurement:
+        return timing.measure_task(self.task, contender, schedule, seed, time_left)
 
-    def time_of_update(self, contender: Contender, seed: int) -> float:
-        return time_of_update(self.task, contender, seed)
+    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float:
+        return timing.time_of_update(self.task, contender, seed, wait=wait)
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
-        return single_thread_slowdown(self.task, contender, members, seed)
+        return timing.single_thread_slowdown(self.task, contender, members, seed)
 
     def train(
         self,
@@ -285,115 +321,22 @@ class TaskWorkload:
         schedule: TrainingSchedule,
         report_share: ReportShare = ignore_share,
         rungs: Rungs | None = None,
+        stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
-        def train_together(
-            contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
-        ) -> list[TrainingResult]:
-            return run_trials(self.task, contenders, trials, schedule, report_share, rungs)
+        def train_alike(part: Part) -> list[TrainingResult]:
+            def train_together(
+                contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
+            ) -> list[TrainingResult]:
+                return run_trials(part.task, contenders, trials, part.schedule, report_share, rungs, stop_at_s)
 
-        return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
+            device, where = self.device, partial(self.task.line_of, "loss")
+            return isolate_failures(
+                train_together, part.contenders, part.trials, report_share, part.rungs, device, where
+            )
 
-
-@dataclass(frozen=True, eq=False)
-class FunctionWorkload:
-    """A training function: its model and data are hidden; the reports it makes stand for its steps."""
-
-    function: TrainingFunction
-    roles = None
-    optimum = None
-    has_full_batch = False
-    has_own_metric = False
-    has_own_schedule = True
-    uses_workers = False
-    uses_range_search = False
-    passes = 1
-
-    @property
-    def name(self) -> str:
-        return self.function.name
-
-    @property
-    def can_be_placed(self) -> bool:
-        return self.function.is_told_device
-
-    @property
-    def device(self) -> torch.device:
-        return self.function.placed_on or devices.CPU
-
-    def on(self, device: str | torch.device) -> "FunctionWorkload":
-        return FunctionWorkload(self.function.on(device))
-
-    def own_device(self) -> torch.device:
-        return devices.CPU
-
-    def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
-        return 0.0
-
-    @property
-    def selected_on(self) -> str:
-        return self.function.selected_on
-
-    @property
-    def judged_on(self) -> str:
-        return self.function.judged_on
-
-    @property
-    def record(self) -> WorkloadRecord:
-        measured = {split: self.function.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(self.function.name, self.function.about, measured, passes=None)
-
-    def measured_as(self, split: str) -> str:
-        return self.function.measured_as(split)
-
-    def dtype(self) -> torch.dtype:
-        return torch.float32
-
-    def state_bytes(self, contender: Contender) -> None:
-        return None
-
-    def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        if contender.full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "and the function makes its own batches"))
-        return TrainingSchedule(steps=1, schedule="constant", num_evaluations=1)
-
-    def target(self, loss: float, schedule: TrainingSchedule) -> Target:
-        return Target(loss, self.selected_on, schedule.steps, REPORTS)
-
-    def fingerprint(self) -> dict[str, Any]:
-        return fingerprint_of_function(self.function)
-
-    def timing_key(self, contender: Contender) -> Hashable:
-        return None  # the function takes as long for any optimizer, as far as is known
-
-    def measure(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> Measurement:
-        return measure_function(self.function, contender, seed)
-
-    def time_of_update(self, contender: Contender, seed: int) -> None:
-        return None
-
-    def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
-        return 1.0
-
-    def train(
-        self,
-        contenders: Contender | Sequence[Contender],
-        trials: Sequence[Trial],
-        schedule: TrainingSchedule,
-        report_share: ReportShare = ignore_share,
-        rungs: Rungs | None = None,
-    ) -> list[TrainingResult]:
-        def train_in_turn(
-            contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
-        ) -> list[TrainingResult]:
-            return [run_function(self.function, *pair, rungs) for pair in zip(contenders, trials, strict=True)]
-
-        return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
+        return train_by_values(self.task, contenders, trials, schedule, rungs, train_alike)
 
 
 def as_workload(task: Task | TrainingFunction) -> Workload:
     """Return the workload of a task or of a training function."""
     return FunctionWorkload(task) if isinstance(task, TrainingFunction) else TaskWorkload(task)
-
-
-def _no_full_batch(name: str, contender: Contender, got: str) -> str:
-    return f"{name}: {contender.name} needs all training data in one batch, {got}. Leave it out, or use sgd."

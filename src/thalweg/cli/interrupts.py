@@ -1,0 +1,40 @@
+"""Interrupts: SIGTERM ends a comparison as Ctrl-C does, with the best answer so far and an exit code of its own."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGINT_CODE, SIGTERM_CODE = 130, 143  # 128 and the number of the signal
+RESUME = "interrupted: finished trainings are stored. Rerun the same command to resume."
+
+_terminated = False
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt in a ``with`` block on SIGTERM, too."""
+    global _terminated
+    _terminated = False
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        global _terminated
+        _terminated = True
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to a process in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def exit_code() -> int:
+    """Return the exit code of a command that an interrupt has ended."""
+    return SIGTERM_CODE if _terminated else SIGINT_CODE

@@ -1,0 +1,115 @@
+"""Parts: a result is made of parts. A part that raises becomes a note with its error, and the others stand.
+
+The JSON, the page and the terminal make each of their parts through one ``Parts``. So nothing that is wrong with one
+number can hide all others, and the exit code of a command tells that something is missing.
+"""
+
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from thalweg.errors import ThalwegError
+
+MAX_ERROR = 500  # characters of an error in a note
+
+_T = TypeVar("_T")
+_D = TypeVar("_D")
+
+
+@dataclass(frozen=True)
+class MissingPart:
+    """A part of a result that could not be made.
+
+    Attributes:
+        name: The part, as the subject of a sentence: ``"the verdict"``.
+        error: The error, with the line that raised it unless thalweg raised it on purpose.
+        is_bug: True if thalweg did not raise the error on purpose.
+    """
+
+    name: str
+    error: str
+    is_bug: bool
+
+    @property
+    def text(self) -> str:
+        """The note, as a sentence."""
+        report = " This is a bug in thalweg: please report it." if self.is_bug else ""
+        return f"{self.name[:1].upper()}{self.name[1:]} could not be made: {self.error}{report}"
+
+
+class Parts:
+    """Makes the parts of a result, each by itself.
+
+    Attributes:
+        missing: The parts that could not be made.
+
+    Example:
+        >>> parts = Parts()
+        >>> parts.make("the ratio", lambda: 1 / 0, None), parts.make("the sum", lambda: 1 + 1, None)
+        (None, 2)
+        >>> [part.name for part in parts.missing]
+        ['the ratio']
+    """
+
+    def __init__(self) -> None:
+        self.missing: list[MissingPart] = []
+
+    def make(self, name: str, function: Callable[[], _T], default: _D) -> _T | _D:
+        """Return what a function returns; if it raises, the default, and the part is missing.
+
+        Args:
+            name: The part, as the subject of a sentence: ``"the verdict"``.
+            function: Makes the part.
+            default: Stands for a part that is missing.
+        """
+        try:
+            return function()
+        except Exception as error:
+            self.add(name, error)
+            return default
+
+    def add(self, name: str, error: Exception) -> MissingPart:
+        """Note that a part is missing.
+
+        Args:
+            name: The part, as the subject of a sentence.
+            error: The reason.
+        """
+        is_bug = not isinstance(error, ThalwegError | OSError)
+        text = f"{type(error).__name__}: {error}" if is_bug else str(error)
+        text = text if len(text) <= MAX_ERROR else f"{text[: MAX_ERROR - 1]}…"
+        frames = traceback.extract_tb(error.__traceback__)
+        if is_bug and frames:
+            text += f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+        part = MissingPart(name, text if text.endswith(".") else f"{text}.", is_bug)
+        if part not in self.missing:
+            self.missing.append(part)
+        return part
+
+
+def plain(value: Any) -> Any:
+    """Return a value as plain JSON: a number that is not finite is None, an object its text.
+
+    Args:
+        value: Numbers, texts, lists and dicts; also of numpy and torch.
+
+    Example:
+        >>> plain({"lr": float("inf"), "betas": (0.9, 0.999)})
+        {'lr': None, 'betas': [0.9, 0.999]}
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset):
+        return [plain(item) for item in value]
+    if callable(getattr(value, "tolist", None)):  # an array or a tensor
+        return plain(value.tolist())
+    return str(value)

@@ -1,0 +1,1 @@
+"""Adaptive search: one model of all contenders proposes the settings that are trained next."""

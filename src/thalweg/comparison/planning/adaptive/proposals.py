@@ -1,0 +1,379 @@
+"""Proposals: the settings that a search over all contenders tries next.
+
+The starting points come first. Library defaults follow in turns, unless they are hopeless. All other trainings are
+chosen by a model of all contenders (`surrogate`) among candidates: rows of learning rates, random settings, and steps
+from the best settings so far. A candidate is worth the improvement that is expected of it. So trainings go to the
+contenders and to the ranges where the best setting may still be, and how many a contender gets is never fixed.
+"""
+
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+
+from thalweg.comparison.contenders.contender import Settings
+from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace, is_rate
+from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
+from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
+
+OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
+START_TURN = 4  # one training in so many is for a default or starting point that was not tried
+EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
+LOCAL_CENTERS = 4  # best settings from which steps are tried
+LOCAL_STEPS = 24  # from each
+STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a range
+RANDOM, RATES = 16, 16  # candidates of each contender
+_MAX_SCORE = 1e100
+MAX_POINTS = 256  # that the model sees; of more, the best
+
+
+_Key = tuple[str, tuple[float, ...]]  # a contender and its settings in the order of their names
+
+
+class Tried(NamedTuple):
+    """A training of the search.
+
+    Attributes:
+        contender: The name of the contender.
+        trial: The number of the trial.
+        settings: The searched settings that differ from the contender's defaults, or all of them.
+        score: Its selection score, lower is better; of a stopped training the score of its last report. None if it
+            runs now.
+    """
+
+    contender: str
+    trial: int
+    settings: Mapping[str, float]
+    score: float | None
+
+
+class Proposal(NamedTuple):
+    """A setting to train.
+
+    Attributes:
+        contender: The name of the contender.
+        trial: `START.trial` or `RECOMMENDED.trial` for its defaults and its recommended settings, else the number of
+            the proposal among those of all contenders.
+        settings: All searched settings.
+    """
+
+    contender: str
+    trial: int
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    space: SearchSpace
+    settings: Settings
+    trial: int | None = None  # of a starting point
+
+
+def propose_trials(spaces: Sequence[SearchSpace], tried: Sequence[Tried], count: int, *, seed: int) -> list[Proposal]:
+    """Propose trainings.
+
+    Args:
+        spaces: The search space of each contender, in the user's order.
+        tried: All trainings of the search so far, in any order.
+        count: The number of trainings to propose.
+        seed: Seed of the comparison. The same arguments give the same proposals.
+
+    Returns:
+        At most ``count`` proposals; fewer if nothing is left to try.
+    """
+    number = 1 + max((trial.trial for trial in tried), default=-1)
+    number = max(number, 0)
+    picked = _starting_points(spaces, tried)[:count]
+    known = {(trial.contender, trial.trial) for trial in tried}
+    if len(picked) < count and len(tried) + len(picked) > 0:
+        picked += _modelled(spaces, tried, picked, count - len(picked), derive(seed, "proposals", len(tried)))
+    proposals = []
+    for candidate in picked:
+        trial = candidate.trial
+        if trial is None or (candidate.space.contender, trial) in known:
+            trial, number = number, number + 1
+        proposals.append(Proposal(candidate.space.contender, trial, candidate.settings))
+    return proposals
+
+
+def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[_Candidate]:
+    """The starting points that were not tried: the user's first, then those that were measured on many tasks."""
+    known = {(trial.contender, trial.trial) for trial in tried}
+    of_user = [
+        _Candidate(space, settings, trial)
+        for space in spaces
+        for trial, settings in space.starts.items()
+        if trial <= USER_TRIAL and (space.contender, trial) not in known
+    ]
+    tried_names = {trial.contender for trial in tried if trial.trial > USER_TRIAL}
+    new = [space for space in spaces if space.contender not in tried_names]
+    return of_user + [
+        _Candidate(space, dict(space.anchor), _start_number(space))
+        for space in sorted(new, key=lambda space: RECOMMENDED.trial not in space.starts)
+    ]
+
+
+def _start_number(space: SearchSpace) -> int | None:
+    """The trial of a starting point that is the anchor; None if it is another setting."""
+    for trial in (RECOMMENDED.trial, START.trial):
+        if trial in space.starts and space.starts[trial] == space.anchor:
+            return trial
+    return None
+
+
+def widened(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[SearchSpace]:
+    """Return the spaces, with the learning rate's range extended wherever the best one so far lies at its end."""
+    return [_widened(space, [trial for trial in tried if trial.contender == space.contender]) for space in spaces]
+
+
+def _widened(space: SearchSpace, tried: Sequence[Tried]) -> SearchSpace:
+    scored = [(trial.score, trial.trial, space.complete(trial.settings)) for trial in tried if trial.score is not None]
+    if not (space.can_extend and scored):
+        return space
+    rate = min(scored, key=lambda entry: entry[:2])[2]["lr"]
+    below = above = 0
+    while below < MAX_EXTENSIONS and space.extended(below, 0).ranges["lr"].position(rate) < EDGE:
+        below += 1
+    while above < MAX_EXTENSIONS and space.extended(0, above).ranges["lr"].position(rate) > 1 - EDGE:
+        above += 1
+    return space.extended(below, above)
+
+
+def _modelled(
+    spaces: Sequence[SearchSpace], tried: Sequence[Tried], picked: Sequence[_Candidate], count: int, seed: int
+) -> list[_Candidate]:
+    """The candidates of which the model expects the greatest improvement, each given those before it."""
+    spaces = widened(spaces, tried)
+    by_name = {space.contender: space for space in spaces}
+    scored = sorted(
+        ((trial.score, trial.trial, trial.contender, trial) for trial in tried if trial.score is not None),
+        key=lambda entry: entry[:3],
+    )[:MAX_POINTS]
+    best = [trial for _, _, _, trial in scored]
+    if not best:
+        return []
+    frame = _Frame(spaces)
+    points = frame.points([(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in best])
+    scores = compressed([score for score, _, _, _ in scored])
+    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
+    seen |= {_key(place.space.contender, place.settings) for place in picked}
+    blocks = _blocks(spaces, tried, best, seen, np.random.default_rng(seed))
+    running = [
+        (trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried if trial.score is None
+    ]
+    waiting = frame.points([*running, *((place.space.contender, place.settings) for place in picked)])
+    pool = frame.points_of(blocks)
+    mean, covariance = Surrogate(points, scores, frame.orders).predict(pool.joined(waiting))
+    rows = [(block, row) for block in blocks for row in range(len(block))]
+    chosen: list[_Candidate] = []
+    turns = _Turns(np.array([block.trial is not None for block, _ in rows]), len(tried) + len(picked))
+    for number in _greatest(mean, covariance, len(rows), float(min(scores)), turns):
+        block, row = rows[number]
+        candidate = block.candidate(row)
+        key = _key(candidate.space.contender, candidate.settings)
+        if key not in seen:
+            seen.add(key)
+            chosen.append(candidate)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """The turns of defaults and starting points that were not tried: every fourth training, unless they are hopeless.
+
+    Attributes:
+        is_start: True for each candidate that is one, ``(candidates,)``.
+        number: The number of the next training of the search.
+    """
+
+    is_start: np.ndarray
+    number: int
+
+    def eligible(self, taken: int, left: np.ndarray, lowest: np.ndarray, best: float) -> np.ndarray:
+        """Return which candidates take part in a choice.
+
+        Args:
+            taken: The number of candidates that were chosen before.
+            left: True for each that was not chosen.
+            lowest: The score that each may reach at best, as far as the model knows.
+            best: The best score so far.
+        """
+        starts = left & self.is_start & (lowest < best)
+        is_turn = (self.number + taken) % START_TURN == START_TURN - 1
+        return starts if is_turn and starts.any() else left
+
+
+def _greatest(
+    mean: np.ndarray, covariance: np.ndarray, num_candidates: int, best: float, turns: _Turns
+) -> Iterator[int]:
+    """Yield candidates by expected improvement.
+
+    One that was yielded, or waits behind the candidates, counts as trained with its expected score.
+    """
+    for waiting in range(num_candidates, len(mean)):
+        covariance = _given(covariance, waiting)
+    mean, left = mean[:num_candidates], np.ones(num_candidates, dtype=bool)
+    while left.any():
+        deviation = np.sqrt(np.maximum(np.diag(covariance)[:num_candidates], 1e-12))
+        gain = (best - mean) / deviation
+        improvement = deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
+        eligible = turns.eligible(int((~left).sum()), left, mean - 2 * deviation, best)
+        winner = int(np.where(eligible, improvement, -1.0).argmax())
+        left[winner] = False
+        yield winner
+        covariance = _given(covariance, winner)
+
+
+def _given(covariance: np.ndarray, point: int) -> np.ndarray:
+    """The covariance once the score of a point is known."""
+    column = covariance[:, point]
+    return np.asarray(covariance - np.outer(column, column) / max(float(column[point]), 1e-12))
+
+
+def compressed(scores: Sequence[float]) -> list[float]:
+    """Return scores with the bad ones drawn together: a cliff says nothing about a valley.
+
+    Differences count in full up to the median distance from the best score, and by their logarithm beyond.
+    """
+    values = np.asarray(scores, dtype=float)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > _MAX_SCORE:  # squares of larger ones overflow, and only the proportions count
+        values *= _MAX_SCORE / largest
+    best = float(values.min())
+    unit = float(np.median(values - best))
+    if unit <= 0:
+        return [float(value) for value in values]
+    excess = (values - best) / unit
+    return [float(best + unit * (x if x <= 1 else 1 + math.log(x))) for x in excess]
+
+
+class _Frame:
+    """The columns in which the settings of all contenders are compared; settings of one name share a column."""
+
+    def __init__(self, spaces: Sequence[SearchSpace]) -> None:
+        self._spaces = {space.contender: (number, space) for number, space in enumerate(spaces)}
+        orders: dict[str, int] = {}
+        for space in spaces:
+            orders |= {space.column(name): 1 if is_rate(name) else order for name, order in space.orders.items()}
+        self._columns = {column: place for place, column in enumerate(orders)}
+        self.orders = list(orders.values())
+
+    def points(self, settings: Sequence[tuple[str, Settings]]) -> Points:
+        """Return the points of settings, each with its contender."""
+        places = np.zeros((len(settings), len(self._columns)))
+        numbers = np.zeros(len(settings), dtype=int)
+        for row, (name, values) in enumerate(settings):
+            numbers[row], space = self._spaces[name]
+            for setting, place in space.coordinates(values).items():
+                places[row, self._columns[space.column(setting)]] = place
+        return Points(places, numbers)
+
+    def points_of(self, blocks: Sequence["_Block"]) -> Points:
+        """Return the points of all rows of these blocks."""
+        parts = []
+        for block in blocks:
+            start = self.points([(block.space.contender, block.center)])
+            places = np.repeat(start.places, len(block), axis=0)
+            for column, name in enumerate(block.names):
+                place = self._columns[block.space.column(name)]
+                moved = block.space.coordinate(name, block.positions[:, column])
+                places[:, place] = np.where(block.moving[:, column], moved, places[:, place])
+            parts.append(Points(places, np.repeat(start.contenders, len(block))))
+        return Points(np.vstack([part.places for part in parts]), np.concatenate([part.contenders for part in parts]))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Candidates of one contender around a center.
+
+    Attributes:
+        space: The search space of the contender.
+        center: The settings from which all of them start.
+        names: The settings that move.
+        positions: Their positions, ``(candidates, names)``.
+        moving: True where a setting leaves the center, ``(candidates, names)``.
+        trial: The trial of the center, for a block of one that does not move.
+    """
+
+    space: SearchSpace
+    center: Settings
+    names: Sequence[str]
+    positions: np.ndarray
+    moving: np.ndarray
+    trial: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def candidate(self, row: int) -> _Candidate:
+        """Return a candidate with its settings."""
+        moved = {
+            name: float(place)
+            for name, place, moving in zip(self.names, self.positions[row], self.moving[row], strict=True)
+            if moving
+        }
+        return _Candidate(self.space, {**self.center, **self.space.values_at(moved)}, self.trial)
+
+
+def _blocks(
+    spaces: Sequence[SearchSpace],
+    tried: Sequence[Tried],
+    best: Sequence[Tried],
+    seen: Container[_Key],
+    generator: np.random.Generator,
+) -> list[_Block]:
+    """Candidates: starting points, rows of learning rates, random settings, and steps from the best settings."""
+    counts = {space.contender: sum(trial.contender == space.contender for trial in tried) for space in spaces}
+    by_name = {space.contender: space for space in spaces}
+    blocks: list[_Block] = []
+    for space in spaces:
+        none = np.zeros((1, 0))
+        blocks += [
+            _Block(space, dict(start), (), none, none, trial)
+            for trial, start in space.starts.items()
+            if _key(space.contender, start) not in seen
+        ]
+        own = next((trial for trial in best if trial.contender == space.contender), None)
+        center = space.anchor if own is None else space.complete(own.settings)
+        for rate in space.rates:  # a row of learning rates over the whole range
+            positions = (np.arange(RATES)[:, None] + generator.random((RATES, 1))) / RATES
+            blocks.append(_Block(space, center, (rate,), positions, np.ones((RATES, 1), dtype=bool)))
+        names = _varied(space, counts[space.contender])
+        everywhere = generator.random((RANDOM, len(names)))
+        blocks.append(_Block(space, dict(space.anchor), names, everywhere, np.ones(everywhere.shape, dtype=bool)))
+    for number, trial in enumerate(best[:LOCAL_CENTERS]):
+        space = by_name[trial.contender]
+        names = _varied(space, counts[space.contender])
+        if names:
+            center = space.complete(trial.settings)
+            blocks.append(_steps(space, center, names, generator, LOCAL_STEPS // (1 + number // 2)))
+    return blocks
+
+
+def _key(contender: str, settings: Settings) -> _Key:
+    return contender, tuple(settings[name] for name in sorted(settings))
+
+
+def _varied(space: SearchSpace, count: int) -> list[str]:
+    """The settings that vary after so many trainings of a contender."""
+    opened = max(order for order, needed in OPENED_AFTER.items() if count >= needed)
+    return [name for name in space.ranges if space.orders[name] <= opened]
+
+
+def _steps(
+    space: SearchSpace, center: Settings, names: Sequence[str], generator: np.random.Generator, count: int
+) -> _Block:
+    """Steps of several sizes from a setting; each moves about half of the settings, and one at least."""
+    positions = space.position(center)
+    start = np.array([positions[name] for name in names])
+    sizes = np.resize(STEP_SIZES, count)[:, None]
+    moving = generator.random((count, len(names))) < 0.5
+    moving[np.arange(count), generator.integers(len(names), size=count)] = True
+    moved = np.clip(start + sizes * generator.standard_normal((count, len(names))), 0.0, 1.0)
+    return _Block(space, center, names, moved, moving)

@@ -1,0 +1,79 @@
+"""Files of reports: written whole or not at all, never through a link, and never over a file of someone else."""
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from thalweg.errors import StoreError
+
+GENERATOR = '<meta name="generator" content="thalweg">'
+# The end of the title of all pages, also of those that older versions wrote.
+_SIGNS = (GENERATOR.encode(), "· thalweg</title>".encode())
+_HEAD_BYTES = 1 << 16  # a title may be long
+
+
+def write_page(path: Path, page: str, *, overwrite: bool = False) -> Path:
+    """Write a page to a file.
+
+    The page is written beside the file and takes its place at once. So an error leaves the old page, a reader never
+    sees half of one, and nothing is written through a link.
+
+    Args:
+        path: The file. Its folder is made if it does not exist.
+        page: The page.
+        overwrite: True replaces a file that is no page of thalweg.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: If the file cannot be written, is a link or no regular file, or was not made by thalweg.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _check_place(path, overwrite=overwrite)
+        handle, name = tempfile.mkstemp(prefix=".thalweg-", suffix=".html", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(page.encode("utf-8", "backslashreplace"))
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), mode)
+            os.replace(name, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+    except (OSError, ValueError) as error:  # a path with a null character is no value
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path}: the report must be writable, got {error}. Choose another place.") from error
+    return path
+
+
+def _check_place(path: Path, *, overwrite: bool) -> int:
+    """Return the mode of the new file; raise StoreError if the place is taken by something else than a page."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+    if stat.S_ISLNK(found.st_mode):
+        raise StoreError(
+            f"{path}: the report must be a file of its own, got a link to {os.readlink(path)}. Remove the link, or "
+            "choose another place."
+        )
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{path}: the report must be a regular file, got something else. Choose another place.")
+    if not overwrite and found.st_size:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if not any(sign in head for sign in _SIGNS):
+            raise StoreError(
+                f"{path}: the report must not replace a file of someone else, got one that thalweg did not make. "
+                "Choose another place, or ask for it: --overwrite, report(path, overwrite=True)."
+            )
+    return stat.S_IMODE(found.st_mode)

@@ -1,0 +1,88 @@
+"""Templates: HTML from values that may be missing. Everything is escaped, and the page may load and run nothing."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from thalweg.comparison.parts import Parts
+from thalweg.errors import printable
+
+_NOTES = "<!-- notes -->"  # the place of notes on values that are missing
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+
+
+def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> str:
+    """Fill a template of this folder. A value that the template names and that is missing is an error.
+
+    In the template, ``{% call part("the table") %}`` begins a part: if it cannot be made, a note stands in its place.
+
+    Args:
+        template: The name of the template.
+        values: The values, from ``values_of``.
+        parts: Knows the parts that could not be made.
+    """
+    environment = Environment(
+        loader=PackageLoader("thalweg.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_visible,
+    )
+    base, _, _ = environment.loader.get_source(environment, "base.html")  # type: ignore[union-attr]  # it is set above
+    shown: set[str] = set()
+
+    def part(name: str, caller: Callable[[], str]) -> Markup:
+        try:
+            return Markup(caller())  # noqa: S704  (the template has escaped it)
+        except Exception as error:
+            text = parts.add(name, error).text
+            shown.add(text)
+            return _note(text)
+
+    page = environment.get_template(template).render(values, part=part, policy=_policy(base))
+    notes = dict.fromkeys(missing.text for missing in parts.missing if missing.text not in shown)
+    return page.replace(_NOTES, "".join(map(_note, notes)), 1)
+
+
+def values_of(functions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Return the values that functions return; one that raises becomes a value that raises the error where it is used.
+
+    Args:
+        functions: A function for each value, by name.
+    """
+    values = {}
+    for name, function in functions.items():
+        try:
+            values[name] = function()
+        except Exception as error:
+            values[name] = StrictUndefined(name=name, exc=lambda _, error=error: error)  # type: ignore[arg-type]
+    return values
+
+
+def _note(text: str) -> Markup:
+    return Markup('<p class="warn">{}</p>').format(printable(text))
+
+
+def _visible(value: Any) -> Any:
+    """Make control characters and marks of the writing direction visible in a text that is not HTML."""
+    return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _policy(base: str) -> str:
+    """The Content-Security-Policy of a page: our own style, and nothing else from anywhere.
+
+    Attributes of style remain, because the charts need them; they can load nothing.
+    """
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'"
+        for style in _STYLE.findall(base)
+    )
+    return (
+        f"default-src 'none'; style-src {hashes}; style-src-elem {hashes}; style-src-attr 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,1 @@
+"""The built-in tasks: a function for each that returns a Task."""
