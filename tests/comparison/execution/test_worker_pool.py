@@ -193,13 +193,16 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_training_that_ends_its_process_has_failed_and_the_others_train_on(fault: str) -> None:
+def test_a_training_that_ends_its_process_has_failed_and_the_others_train_on(
+    fault: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     act, message = FAULTS[fault]
     parent = os.getpid()
 
     def train(make_optimizer: Callable[..., Any], report: Callable[..., None]) -> None:
         make_optimizer(nn.Linear(2, 1))
-        print("x" * 100_000)  # stdout carries results
+        print("x" * 100_000)
+        os.write(1, b"as libraries print")
         if torch.initial_seed() == 1:
             assert os.getpid() != parent, "this process must not run it"
             act()
@@ -211,6 +214,7 @@ def test_a_training_that_ends_its_process_has_failed_and_the_others_train_on(fau
     place = got.partition(" (at ")[2].rstrip(")")
     assert got == message.format(line=place)
     assert not place or place.startswith(f"{HERE}:")
+    assert capfd.readouterr().out == ""  # stdout carries results
     dies = "process" in message
     assert len(notices) == 2 * dies
     assert not dies or notices[1] == f"a training of sgd failed: {got}"
@@ -418,9 +422,12 @@ def test_loaders_have_worker_processes_inside_a_worker(lasting: bool) -> None:
     for loader in loaders if lasting else ():
         assert len(list(loader)) == 2  # its processes live on in this process
     trained = as_workload(replace(task(), data=Splits(*loaders)))
-    with WorkerPool(trained, 1, pytest.fail) as pool:
-        ((_, (result,)),) = list(run(pool, jobs(0.1, seeds=(0,))))
-    assert (result.status, result.message) == ("ok", "")
+    with WorkerPool(trained, 2, pytest.fail, timeout_s=100.0) as pool:
+        short = [replace(job, schedule=replace(SCHEDULE, steps=2, num_evaluations=1)) for job in jobs(seeds=(0,))]
+        results = {lr: (result.status, result.test) for lr, (result,) in run(pool, short)}
+    for job in short:
+        (here,) = trained.train(job.contenders, job.trials, job.schedule)
+        assert results[job.trials[0].settings["lr"]] == ("ok", pytest.approx(here.test, rel=1e-5))
     assert [len(list(loader)) for loader in loaders] == [2, 2, 2]
 
 
