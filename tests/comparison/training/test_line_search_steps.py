@@ -95,10 +95,11 @@ def test_the_full_batch_after_batches_costs_a_pass() -> None:
 def test_batches_of_lbfgs_are_evaluated_anew() -> None:
     """A rule that the user passes without full batches gets another batch in every step."""
     counted = Counted(passes=5, batch_size=20)
-    contender = replace(parse("lbfgs:line_search_fn=fixed"), full_batch=False)
-    run = SingleRun(counted.task, contender, Trial({}, 0))
-    run.advance([1.0] * 6)
-    assert counted.examples == [20] * 6
+    run = SingleRun(counted.task, replace(parse("lbfgs"), full_batch=False), Trial({}, 0))
+    run.advance([1.0] * 12)
+    iterations = int(run.optimizer.state[next(run.model.parameters())]["step"])
+    assert iterations > 2
+    assert len(counted.examples) >= 2 * iterations  # at the start of each line search, and at its end
 
 
 def test_other_contenders_take_a_step_for_each_batch() -> None:
