@@ -53,7 +53,7 @@ gpu:
 # With a network, before `make gpu` on a machine without one: packages in Python alone, which need no installation.
 gpu-wheels:
 	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --platform any --implementation py --abi none \
-		--dest build/gpu-wheels click cloudpickle heavyball flashoptim jinja2 loky markdown-it-py mdurl opt-einsum \
+		--dest build/gpu-wheels click cloudpickle heavyball flashoptim jinja2 markdown-it-py mdurl opt-einsum \
 		packaging prodigyopt pygments pytorch_optimizer rich schedulefree sqlalchemy torch-optimi typing-extensions
 
 # Exact versions come from constraints.txt, for the build as well (hatchling).

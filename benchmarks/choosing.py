@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "calibration"))  # worker process
 from bank import TASK
 
 import thalweg
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.optim import keywords

@@ -17,7 +17,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from thalweg import optim
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 
 RECORD = Path(__file__).parent / "records" / "compiled_train_step.json"
 ROUNDS = 30

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 
 RECORD = Path(__file__).parent / "records" / "first_step.json"
 ROUNDS = 7

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg import optim
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 
 RECORD = Path(__file__).parent / "records" / "matrices.json"
 CYCLE = 10

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from thalweg.bench import measure
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.runs import Run, SingleRun, Trial

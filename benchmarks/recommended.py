@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule

@@ -1,8 +1,9 @@
 """Steps of two revisions of thalweg on the CPU, in interleaved processes: whether a change made anything slower.
 
-``python benchmarks/revisions.py PATH_OF_ANOTHER_CHECKOUT`` times the other checkout and this one in turn and prints, for
-each rule and set of parameters, the ratio of this one to the other. Run nothing else beside it. The script writes the
-record. Its sets are those of ``thalweg bench``, and "tiny": four tensors of 64 elements, where all time is overhead.
+``python benchmarks/revisions.py PATH_OF_ANOTHER_CHECKOUT`` times the other checkout and this one in turn and prints,
+for each rule and set of parameters, the ratio of this one to the other. Run nothing else beside it. The script writes
+the record. Its sets are those of ``thalweg bench``, and "tiny": four tensors of 64 elements, where all time is
+overhead.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 
 HERE = Path(__file__).parent
 RECORD = HERE / "records" / "revisions.json"

@@ -18,8 +18,8 @@ import torch
 
 from thalweg import optim, rules
 from thalweg.bench import floors
-from thalweg.bench.bench import machine
 from thalweg.bench.measure import ratio_of_medians, time_interleaved
+from thalweg.bench.records import machine
 from thalweg.bench.sets import SETS
 from thalweg.registry import RULES
 

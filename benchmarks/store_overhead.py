@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cases.comparison_records import PLAN, WORKLOAD
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.search import draw_settings

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from thalweg import rules
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule

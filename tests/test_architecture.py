@@ -13,7 +13,17 @@ MODULES = sorted(path for path in SOURCES.rglob("*.py"))
 LAYERS = {
     "rules": ["core", "math", "composition", "wrappers", "explanation", ""],
     "engine": ["core", "scalars", "eager", "kernels", ""],
-    "comparison": ["processes", "protocol", "contenders", "training", "planning", "results", ""],
+    "comparison": [
+        "processes",
+        "protocol",
+        "contenders",
+        "training",
+        "planning",
+        "results",
+        "presentation",
+        "execution",
+        "",
+    ],
 }
 
 

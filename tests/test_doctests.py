@@ -29,6 +29,7 @@ def test_the_public_modules_have_examples() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
     public = (
         "thalweg.comparison.comparison",
+        "thalweg.comparison.finished",
         "thalweg.tasks.task",
         "thalweg.testing.conformance",
         "thalweg.optim.transfer",

@@ -60,6 +60,19 @@ def test_the_examples_on_the_page_of_transfer_run(capsys: pytest.CaptureFixture[
     exec(second, scope | {"batches": torch.randn(30, 4, 8), "train_on": train_on})
 
 
+def test_the_training_loop_on_its_page_is_tuned_and_its_lines_run(tmp_path: Path, capsys) -> None:
+    (example,) = blocks("docs/training_loops.md")
+    loop = tmp_path / "loop.py"
+    loop.write_text(example.replace('budget="20s"', 'budget="4trials"'))
+    exec(compile(loop.read_text(), str(loop), "exec"), {"__name__": "loop"})
+    printed = capsys.readouterr().out
+    body, head = torch.nn.Linear(2, 16), torch.nn.Linear(16, 1)
+    calls: list[dict] = []
+    space = {"thalweg": thalweg, "torch": torch, "body": body, "head": head, "make_optimizer": None, "report": None}
+    exec(printed, space | {"train": lambda make_optimizer, report, **values: calls.append(values)})
+    assert [sorted(values) for values in calls] == [["batch_size", "clip"]]
+
+
 def test_the_plan_on_the_page_of_routing_is_the_one_that_is_printed(capsys) -> None:
     text = (ROOT / "docs" / "routing.md").read_text()
     (shown,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)

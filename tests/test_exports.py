@@ -9,12 +9,12 @@ from thalweg import errors
 
 EXPORTS = {
     "thalweg": """
-        Comparison Contender Splits Suite Task ThalwegError __version__ compare compare_suite optim
-        rules supervised tasks
+        Comparison Contender Splits Suite Task ThalwegError __version__ choice compare compare_suite log_range optim
+        range rules supervised tasks
     """,
     "thalweg.comparison": """
-        CONTENDERS Comparison Contender DEFAULT Progress Store Suite TaskProgress Verdict compare
-        compare_suite folder_name parse split_list
+        CONTENDERS Comparison Contender CsvLog DEFAULT Progress Store Suite TaskProgress TensorBoardLog TrialTable
+        Verdict compare compare_suite folder_name parse split_list
     """,
     "thalweg.optim": """
         ADOPT ASGD AdEMAMix AdaBelief AdaGrad AdaHessian Adadelta Adafactor Adagrad Adam AdamMini
@@ -43,8 +43,8 @@ EXPORTS = {
         Mechanic MovingAverage Noisy Orthogonalized PolyakAverage SAM Split WarmRestarts
     """,
     "thalweg.tasks": """
-        BUILT_IN Batch SUITE Split Splits Task TrainingFunction as_task load seeded split_at_random
-        supervised
+        BUILT_IN Batch SUITE Split Splits Task TrainingFunction as_task choice load log_range range seeded
+        split_at_random supervised
     """,
     "thalweg.testing": """
         CHECKS CheckResult ConformanceResult OptimizerFactory check_optimizer

@@ -17,9 +17,10 @@ from torch import nn
 
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
 from thalweg.tasks.built_in.digits import digits
 

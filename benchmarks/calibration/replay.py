@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from thalweg.comparison.planning.budget import ladder
+from thalweg.comparison.planning.budget import RANKED
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings, decide
@@ -236,9 +236,7 @@ def main() -> None:
         "synthetic": synthetic_banks((0.0, 0.02, 0.05, 0.10, 0.20)),
     }
     records = []
-    for design in ladder(2):
-        if not design.ranking:
-            continue
+    for design in RANKED:
         for family, banks in families.items():
             began = time.perf_counter()
             analyses = [analysis.size for analysis in design.ranking]

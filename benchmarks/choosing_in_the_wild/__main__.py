@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("search", help="search the truth; trainings of the bank are not repeated")
     command.add_argument("--levels", nargs="+", type=int, default=list(range(1, len(truth.LEVELS) + 1)))
     command.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
+    command.add_argument("--leaders", type=int, help="search only so many contenders of each training: the best so far")
     _add_common(command)
     command = commands.add_parser("condense", help="write the record and the committed part of the bank")
     command.add_argument("--out", type=Path, default=RECORD)
@@ -51,7 +52,11 @@ def search(arguments: argparse.Namespace) -> None:
     """Search the truth."""
     began = time.perf_counter()
     levels = [level - 1 for level in arguments.levels]
-    for unit in truth.search_all(arguments.bank, arguments.trainings, levels, arguments.workers):
+    entrants = {name: TRAININGS[name].contenders for name in arguments.trainings}
+    if arguments.leaders is not None:
+        bank = Bank(arguments.bank, trains=False)
+        entrants = {name: tuple(truth.leaders(bank, TRAININGS[name], arguments.leaders)) for name in entrants}
+    for unit in truth.search_all(arguments.bank, entrants, levels, arguments.workers):
         print(f"{time.perf_counter() - began:.0f} s", *unit, flush=True)
 
 

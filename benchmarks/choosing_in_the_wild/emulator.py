@@ -83,9 +83,7 @@ class _Surface:
         ripple = (0.3 / self._scale) ** 2
         fits = []
         for length in LENGTHS:
-            lengths = np.array(
-                [length if name == "lr" else OTHER_LENGTHS[space.orders[name]] for name in self._names]
-            )
+            lengths = np.array([length if name == "lr" else OTHER_LENGTHS[space.orders[name]] for name in self._names])
             covariance = _matern(places / lengths, places / lengths) + ripple * np.eye(len(values))
             factor = cho_factor(covariance, lower=True)
             weights = cho_solve(factor, values)
@@ -137,7 +135,7 @@ class World:
         self.spaces: dict[str, SearchSpace] = {}
         self._surfaces: dict[str, _Surface] = {}
         self._curves: dict[str, tuple[np.ndarray, list[tuple[float, ...]]]] = {}
-        held = {name: _rows(bank, training, name) for name in training.contenders}
+        held = {name: rows_of(bank, training, name) for name in training.contenders}
         names = [name for name in training.contenders if len(held[name]) >= MIN_SETTINGS]
         self.noise = noise_of(bank, training, names)
         self._worst = training.cost(math.nan)
@@ -205,7 +203,7 @@ class World:
         return self.truth(name, candidates[int(means.argmin())])  # validation chooses, as in the record
 
 
-def _rows(bank: Bank, training: Training, name: str) -> list[tuple[dict[str, float], float, tuple[float, ...]]]:
+def rows_of(bank: Bank, training: Training, name: str) -> list[tuple[dict[str, float], float, tuple[float, ...]]]:
     """The settings, validation costs and reported costs of the trainings from the seed of the search."""
     found = []
     for row in bank.rows(training, name):

@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 
@@ -85,18 +84,7 @@ def method(name: str) -> Callable[[Method], Method]:
 def thalweg_compare(request: Request) -> Recommendation:
     """Use ``thalweg.compare`` with the time as its budget; if it recommends nothing, take its first row."""
     training = request.training
-    best = training.best_possible
-
-    def minimized(value: float) -> float:
-        return best - value if training.maximize and best is not None else value
-
-    def train(make_optimizer: Any, report: Any) -> None:
-        def report_minimized(value: Any, *, train: Any = math.nan, test: Any = math.nan) -> None:
-            report(minimized(float(value)), train=train, test=minimized(float(test)))
-
-        training.train(make_optimizer, report_minimized)
-
-    function = TrainingFunction(train=train, name=training.name)
+    function = TrainingFunction(train=training.train, name=training.name, maximize=training.maximize)
     try:
         comparison = thalweg.compare(
             function, list(request.contenders), budget=f"{request.seconds:.3f}s", seed=request.seed
@@ -105,9 +93,9 @@ def thalweg_compare(request: Request) -> Recommendation:
         return Recommendation(None, {}, note=f"refused: {error}")
     name = comparison.verdict.recommended or comparison.contenders[0].name
     summary = next(summary for summary in comparison.contenders if summary.name == name)
-    low, high = sorted(minimized(end) for end in (summary.value.low, summary.value.high))
+    interval = summary.value.low, summary.value.high
     trainings = comparison.to_json()["trainings"]
-    return Recommendation(name, summary.settings, trainings, (low, high), comparison.verdict.headline)
+    return Recommendation(name, summary.settings, trainings, interval, comparison.verdict.headline)
 
 
 def _suggest(trial: optuna.Trial, name: str, bounds: Range) -> float:

@@ -14,7 +14,7 @@ import torch
 from benchmarks.choosing_in_the_wild.bank import TRUTH_SEEDS, Bank, MissingTrainingError, source_of
 from benchmarks.choosing_in_the_wild.training import Training
 from benchmarks.choosing_in_the_wild.truth import LEVELS, ranked_by, search, starting_points
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 
 DIGITS = 6
 

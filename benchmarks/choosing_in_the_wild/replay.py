@@ -21,16 +21,25 @@ import numpy as np
 from benchmarks.choosing_in_the_wild.bank import RUNS, Bank
 from benchmarks.choosing_in_the_wild.emulator import World
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
+from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
+from thalweg.comparison.planning.search import draw_settings
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol import statistics
-from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.protocol.design import Design, InterimAnalysis, SettingDesign
+from thalweg.comparison.protocol.procedure import decide
 from thalweg.comparison.protocol.score_scale import MARGIN
 from thalweg.comparison.protocol.setting_search import conclude, search_settings
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, TrialRequest, TrialScore
+from thalweg.comparison.training.pruning import HopelessRungs
+from thalweg.comparison.training.result import Evaluation
 
 Settings = dict[str, float]
 BUDGETS = (20, 60, 200)
+ONE_STUDY = tuple(
+    Design(draws, best, reseeds, 0, (), 0, 0, (InterimAnalysis(seeds, 0.05),), seeds)
+    for draws, best, reseeds, seeds in ((4, 1, 0, 5), (8, 2, 2, 5), (16, 3, 2, 10), (32, 3, 3, 10))
+)
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,22 @@ class Source:
         seed: Seed of the run.
         capacity: Trainings that run at once.
         propose: The function that proposes.
+        stops: True to stop hopeless trainings of the search.
     """
 
-    def __init__(self, world: World, budget: float, seed: int, capacity: int = 2, propose: Any = propose_trials):
+    def __init__(
+        self,
+        world: World,
+        budget: float,
+        seed: int,
+        *,
+        capacity: int = 2,
+        propose: Any = propose_trials,
+        stops: bool = True,
+    ) -> None:
         self.world, self.left, self.seed, self.capacity = world, float(budget), seed, capacity
-        self._propose = propose
+        self._propose, self._stops = propose, stops
+        self._completed: list[list[Evaluation]] = []
         self.spaces = list(world.spaces.values())
         self.settings: dict[tuple[str, int], Settings] = {}
         self.scores: dict[TrialRequest, TrialScore] = {}
@@ -80,7 +100,9 @@ class Source:
     def propose(self, count: int) -> list[TrialRequest]:
         """Return proposals of the model, and keep their settings."""
         tried = [
-            Tried(request.contender, request.trial, self.settings[request.contender, request.trial], score.selection_score)
+            Tried(
+                request.contender, request.trial, self.settings[request.contender, request.trial], score.selection_score
+            )
             for request, score in self.scores.items()
             if request.stage == "search"
         ]
@@ -97,9 +119,12 @@ class Source:
         for request in requests:
             if self.left < 1 - 1e-9:
                 break
-            self.left -= 1
             settings = self.settings[request.contender, request.trial]
             seed = derive(self.seed, f"{request.seed[0]}/{request.seed[1]}", request.seed[2])
+            if request.stage == "search" and self._stops and (stopped := self._stopped(request, settings, seed)):
+                done[request] = stopped
+                continue
+            self.left -= 1
             selection, evaluation = (
                 self.world.cost(request.contender, settings, seed, split) for split in ("validation", "test")
             )
@@ -107,6 +132,22 @@ class Source:
             done[request] = TrialScore(selection, evaluation, selection < worst, evaluation >= worst)
         self.scores |= done
         return done
+
+    def _stopped(self, request: TrialRequest, settings: Settings, seed: int) -> TrialScore | None:
+        """Return the score of a training that is stopped; None if it goes to its end, and its curve is kept."""
+        curve = [
+            Evaluation(step, math.nan, cost)
+            for step, cost in enumerate(self.world.reports(request.contender, settings, seed), start=1)
+        ]
+        rungs = HopelessRungs.after("validation", self._completed)
+        for evaluation in curve[:-1]:
+            if evaluation.step in rungs.earlier_losses and not rungs.survivors(
+                evaluation.step, [evaluation.validation]
+            ):
+                self.left -= evaluation.step / len(curve)
+                return TrialScore(evaluation.validation, evaluation.validation, completed=False, stopped=True)
+        self._completed.append(curve)
+        return None
 
     def trainings_left(self) -> float:
         """Return the whole trainings that are left."""
@@ -121,12 +162,17 @@ def margin_of(world: World) -> Callable[[float], float]:
     return lambda leader: MARGIN * abs(leader)
 
 
-def adaptive(propose: Any = propose_trials, design: Callable[[int, int], SettingDesign] | None = None) -> Policy:
+def adaptive(
+    propose: Any = propose_trials,
+    design: Callable[[float, int], SettingDesign] = SettingDesign.for_trainings,
+    *,
+    stops: bool = True,
+) -> Policy:
     """Return the policy of thalweg with some of its parts replaced."""
 
     def run(world: World, budget: int, seed: int) -> Outcome:
-        source = Source(world, budget, seed, propose=propose)
-        rules = (design or SettingDesign.for_trainings)(budget, len(world.spaces))
+        source = Source(world, budget, seed, propose=propose, stops=stops)
+        rules = design(budget, len(world.spaces))
         cost = {name: place for place, name in enumerate(world.spaces)}
         margin = margin_of(world)
         search_settings(rules, source, cost=cost, margin=margin)
@@ -179,14 +225,40 @@ def tpe(world: World, budget: int, seed: int) -> Outcome:
     return Outcome(study.best_trial.params["optimizer"], study.best_trial.user_attrs["settings"], budget)
 
 
-def search_alone(world: World, budget: int, seed: int) -> Outcome:
-    """Spend everything on the search, and choose by its one seed."""
-    return adaptive(design=lambda budget, names: SettingDesign(0, 0, 0, (), 0))(world, budget, seed)
+def equal_quotas(world: World, budget: int, seed: int) -> Outcome:
+    """Search every contender alike in one study, then race all of them: the largest such design that is affordable.
+
+    The least one is run if none is; it spends more than the budget then.
+    """
+    source = Source(world, math.inf, seed, stops=False)
+    costs = {name: place for place, name in enumerate(world.spaces)}
+    starts = [name for name, space in world.spaces.items() if RECOMMENDED.trial in space.starts]
+
+    def trainings(design: Design) -> int:
+        extra = design.race[0].size * (len(costs) + len(starts)) + design.value
+        return len(costs) * (design.trainings_per_study + design.race[0].size) + extra
+
+    design = [each for each in ONE_STUDY if trainings(each) <= budget or each is ONE_STUDY[0]][-1]
+    for name in costs:
+        drawn = draw_settings(parse(name), design.draws, seed=derive(seed, name))
+        source.settings |= {(name, trial): world.spaces[name].complete(each) for trial, each in enumerate(drawn)}
+    findings = decide(
+        design,
+        dict.fromkeys(costs, design.draws),
+        source.run_trials,
+        cost=costs,
+        margin=margin_of(world),
+        recommended=starts,
+    )
+    name = findings.race.recommended or findings.race.remaining[0]
+    return Outcome(name, source.settings[name, findings.chosen_settings[name].trial], trainings(design))
 
 
 POLICIES: dict[str, Policy] = {
     "thalweg": adaptive(),
-    "search alone": search_alone,
+    "without stops": adaptive(stops=False),
+    "search alone": adaptive(design=lambda budget, names: SettingDesign(0, 0, 0, (), 0)),
+    "equal quotas": equal_quotas,
     "tpe": tpe,
     "random": random_search,
 }
@@ -255,6 +327,9 @@ def main() -> None:
     for number in range(arguments.worlds):
         for name in arguments.trainings:
             world = World(bank, TRAININGS[name], number)
+            if len(world.spaces) < 2:
+                print(f"{name}: the bank holds too little of it")
+                continue
             for budget in arguments.budgets:
                 for policy in arguments.policies:
                     row = judge(world, POLICIES[policy], budget, derive(number, name))

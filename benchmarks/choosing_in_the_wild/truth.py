@@ -10,8 +10,9 @@ The search goes in levels, each larger than the one before, and takes over what 
    is the truth.
 """
 
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -139,18 +140,37 @@ def _search_unit(path: Path, name: str, contender: str, level: int) -> tuple[str
     return name, contender, level + 1
 
 
-def units(names: Sequence[str], levels: Sequence[int]) -> Iterator[tuple[str, str, int]]:
-    """Yield training, contender and level; each training gets a first truth before any gets a better one."""
+def units(entrants: Mapping[str, Sequence[str]], levels: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+    """Yield training, contender and level; each training gets a first truth before any gets a better one.
+
+    Args:
+        entrants: The contenders to search, by training.
+        levels: The indices of the levels.
+    """
     for level in levels:
         for contender in ORDER:
-            for name in names:
-                if contender in TRAININGS[name].contenders:
+            for name in entrants:
+                if contender in entrants[name]:
                     yield name, contender, level
 
 
-def search_all(path: Path, names: Sequence[str], levels: Sequence[int], workers: int) -> Iterator[tuple[Any, ...]]:
+def leaders(bank: Bank, training: Training, count: int) -> list[str]:
+    """Return the contenders with the lowest mean cost of a setting that was trained from all seeds of the truth."""
+    best = {
+        contender: min(
+            (bank.true_value(training, contender, settings).cost for settings in bank.evaluated(training, contender)),
+            default=math.inf,
+        )
+        for contender in training.contenders
+    }
+    return sorted(best, key=lambda contender: best[contender])[:count]
+
+
+def search_all(
+    path: Path, entrants: Mapping[str, Sequence[str]], levels: Sequence[int], workers: int
+) -> Iterator[tuple[Any, ...]]:
     """Search with worker processes, and yield each training, contender and level when it is done."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_search_unit, path, *unit) for unit in units(names, levels)]
+        futures = [pool.submit(_search_unit, path, *unit) for unit in units(entrants, levels)]
         for future in futures:
             yield future.result()

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from thalweg import optim
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 from thalweg.engine.kernels import c_compiler, kernel_cache, library_cache
 
 RECORD = Path(__file__).parents[1] / "records" / "faults_cache.json"

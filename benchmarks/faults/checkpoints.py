@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cases.checkpoint_mutations import OPTIMIZERS, Trial, mutations, take_step
 from thalweg import optim, rules
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 from thalweg.errors import ThalwegError
 
 RECORD = Path(__file__).parents[1] / "records" / "faults_checkpoints.json"

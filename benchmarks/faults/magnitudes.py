@@ -17,7 +17,7 @@ import torch
 
 from cases.magnitudes import SCALES, Deviation, Structure, all_rules, deviations
 from thalweg import rules
-from thalweg.bench.bench import machine
+from thalweg.bench.records import machine
 
 RECORD = Path(__file__).parents[1] / "records" / "faults_magnitudes.json"
 

@@ -46,7 +46,7 @@ PARTS: dict[str, Part] = {
     "comparison": Part(
         "a comparison on `digits` and `characters`, by the CPU and by the device",
         70,
-        needs=("numpy", "sklearn", "scipy", "sqlalchemy", "cloudpickle", "loky"),
+        needs=("numpy", "sklearn", "scipy", "sqlalchemy", "cloudpickle"),
         placeholders=NEVER_CALLED,
     ),
     "matrices": Part("Muon, SOAP and Shampoo beside torch's and others', and how orthogonal a step is", 40),
@@ -54,7 +54,7 @@ PARTS: dict[str, Part] = {
         "128 small models as one program, beside one by one and beside the CPU",
         45,
         needs=("numpy", "sklearn", "scipy"),
-        placeholders=(*NEVER_CALLED, "sqlalchemy", "cloudpickle", "loky"),
+        placeholders=(*NEVER_CALLED, "sqlalchemy", "cloudpickle"),
     ),
     "bench": Part(
         "steps of all rules with rivals, on five models: time, host time, bandwidth, memory, waits, graphs", 125

@@ -3,6 +3,7 @@
 - ``thalweg.compare`` finds the optimizer and the settings that suit a task, and stores all measurements.
 - ``thalweg.compare_suite`` runs one comparison for each of several tasks and aggregates the results.
 - ``thalweg.Task`` describes a model, its loss and its data.
+- ``thalweg.choice``, ``thalweg.range`` and ``thalweg.log_range`` declare numbers of a task that are tuned, too.
 - ``thalweg.supervised`` turns a loss of (output, target) into a loss of (model, batch).
 - :mod:`thalweg.optim` contains the optimizers as ``torch.optim.Optimizer`` classes. To use them, change the import.
 - :mod:`thalweg.rules` contains the formulas as pure functions.
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from thalweg import optim, rules, tasks
     from thalweg.comparison import Comparison, Contender, Suite, compare, compare_suite
     from thalweg.errors import ThalwegError
-    from thalweg.tasks import Splits, Task, supervised
+    from thalweg.tasks import Splits, Task, choice, log_range, range, supervised  # noqa: A004
 
 _MODULE_OF = {
     "Comparison": "thalweg.comparison",
@@ -34,6 +35,9 @@ _MODULE_OF = {
     "ThalwegError": "thalweg.errors",
     "Splits": "thalweg.tasks",
     "Task": "thalweg.tasks",
+    "choice": "thalweg.tasks",
+    "log_range": "thalweg.tasks",
+    "range": "thalweg.tasks",
     "supervised": "thalweg.tasks",
 }
 _SUBMODULES = ("optim", "rules", "tasks")
@@ -46,9 +50,12 @@ __all__ = [
     "Task",
     "ThalwegError",
     "__version__",
+    "choice",
     "compare",
     "compare_suite",
+    "log_range",
     "optim",
+    "range",
     "rules",
     "supervised",
     "tasks",

@@ -11,7 +11,7 @@ from that exception. So existing ``except`` clauses keep working::
     │   ├── ParameterTypeError (TypeError)
     │   └── RoutingError                the role of a parameter is ambiguous or contradictory
     ├── TaskError                       a task cannot be loaded or trained
-    ├── BudgetError (ValueError)        a budget is too small or cannot be parsed
+    ├── BudgetError (ValueError)        a budget cannot be parsed
     ├── DeviceError (RuntimeError)      a device does not exist on this machine
     ├── StoreError (OSError)            a store or a report cannot be opened, read or written
     └── MissingPackageError (ModuleNotFoundError)  a package of the extra ``lab`` is not installed
@@ -58,7 +58,7 @@ class TaskError(ThalwegError):
 
 
 class BudgetError(ThalwegError, ValueError):
-    """A budget cannot be parsed, or it is too small for the smallest comparison."""
+    """A budget cannot be parsed, or it would never end."""
 
 
 class DeviceError(ThalwegError, RuntimeError):

@@ -10,7 +10,6 @@ LAB = {
     "click": "click",
     "cloudpickle": "cloudpickle",
     "jinja2": "jinja2",
-    "loky": "loky",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
     "optuna": "optuna",

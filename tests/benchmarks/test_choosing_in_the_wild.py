@@ -241,6 +241,19 @@ def test_validation_ranks_and_not_the_test() -> None:
     assert ranked == [{"lr": 0.1}, {"lr": 0.2}]
 
 
+def test_leaders_have_the_lowest_mean_costs(bank: Bank) -> None:
+    assert truth.leaders(bank, MADE, 1) == ["sgd"]  # none is known: in the order of the contenders
+    bank.true_value(MADE, "sgd", {"lr": 10 * BEST_LR})
+    assert truth.leaders(bank, MADE, 1) == ["sgd"]
+    bank.true_value(MADE, "momentum", {"lr": 2 * BEST_LR})
+    assert truth.leaders(bank, MADE, 1) == ["momentum"]
+    assert truth.leaders(bank, MADE, 5) == ["momentum", "sgd"]
+    assert list(truth.units({"made": ("momentum", "sgd"), "more": ("adam",)}, [1, 2])) == [
+        ("more", "adam", 1), ("made", "momentum", 1), ("made", "sgd", 1),
+        ("more", "adam", 2), ("made", "momentum", 2), ("made", "sgd", 2),
+    ]  # fmt: skip
+
+
 def condensed(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     levels = replace(SMALL, sobol=2, near=0), SMALL
     monkeypatch.setattr(record, "LEVELS", levels)

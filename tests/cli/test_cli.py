@@ -117,9 +117,9 @@ def test_a_narrow_terminal_shows_all_columns(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("thalweg.cli.compare.stdout_console", lambda: Console(width=80))
     narrow = invoke(*arguments).stdout
     assert "…" not in narrow
-    assert max(map(len, narrow.partition("Worse by")[0].splitlines())) <= 80
-    cells = set(wide.partition("Worse by")[0].split())
-    assert cells == set(narrow.partition("Worse by")[0].split())
+    assert max(map(len, narrow.partition("Value and worse by")[0].splitlines())) <= 80
+    cells = set(wide.partition("Value and worse by")[0].split())
+    assert cells == set(narrow.partition("Value and worse by")[0].split())
     assert {"contender", "settings", "untuned", "state"} <= cells
 
 
@@ -127,6 +127,36 @@ def test_a_narrow_terminal_shows_all_columns(tmp_path: Path, monkeypatch: pytest
 def test_an_explanation_fits_into_a_narrow_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thalweg.cli.explain.stdout_console", lambda: Console(width=80))
     assert "…" not in invoke("explain", name).output
+
+
+def test_numbers_of_a_task_are_fixed_and_settings_are_started_from(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import thalweg, torch\n\n"
+        "def train(make_optimizer, report, size=thalweg.choice(2, 3), clip=thalweg.log_range(0.1, 10.0)):\n"
+        "    weight = torch.nn.Parameter(torch.ones(size))\n"
+        "    optimizer = make_optimizer([weight])\n"
+        "    weight.square().sum().backward()\n"
+        "    optimizer.step()\n"
+        "    report(weight.square().sum())\n"
+    )
+    command = ("compare", f"{path}:train", "--with", "sgd", "--budget", "3trials", "--workers", "1", "--json")
+    result = invoke(*command, "--out", str(tmp_path / "out"), "--set", "size=3", "--start", "sgd:lr=0.25,clip=2")
+    found = json.loads(result.stdout)
+    (contender,) = found["contenders"]
+    assert contender["settings"]["size"] == 3
+    assert contender["yours"] == pytest.approx(3 * 0.5**2, rel=1e-6)
+    assert "train(make_optimizer, report, size=3, clip=" in found["code"]
+    assert "your setting" in (tmp_path / "out" / "report.html").read_text()
+    for wrong, message in (
+        (["--set", "size"], "'size' must read like batch_size=64"),
+        (["--set", "width=3"], "'width' must be a number that the task declares"),
+        (["--start", "adam:lr=1"], "must begin with the name of a contender"),
+        (["--suite", "--start", "sgd:lr=1"], "--start and --set are for one task"),
+    ):
+        failed = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "out"), *wrong])
+        assert failed.exit_code != 0
+        assert message in f"{failed.output} {failed.exception}"
 
 
 def two_tasks(folder: Path) -> str:

@@ -4,12 +4,11 @@ import pickle
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from torch import nn
@@ -19,14 +18,18 @@ import thalweg
 from cases.fake_accelerator import FakeAccelerator, FakeDeviceModel
 from thalweg.comparison import CONTENDERS, Progress, Store
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution import worker_pool
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.planning import device_choice
 from thalweg.comparison.planning.device_choice import choose_device
 from thalweg.comparison.planning.num_workers import choose_num_workers
-from thalweg.comparison.training import timing, worker_pool
-from thalweg.comparison.training.group_means import measure_in_groups
+from thalweg.comparison.processes import slots
+from thalweg.comparison.processes.serving import Reply
+from thalweg.comparison.training import timing
+from thalweg.comparison.training.computation.group_means import measure_in_groups
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
 from thalweg.comparison.training.workload import as_workload
 from thalweg.engine.core import devices
 from thalweg.errors import DeviceError, TaskError
@@ -209,10 +212,10 @@ def times(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             raise RuntimeError("an operation is missing\nand more")
         return Measurement(ExecutionMode(1, 0.0, seconds[device], "made up"), {}, 4)
 
-    monkeypatch.setattr("thalweg.comparison.training.workload.measure_task", measure)
-    monkeypatch.setattr("thalweg.comparison.training.workload.least_seconds", lambda *_: seconds["least"])
+    monkeypatch.setattr("thalweg.comparison.training.timing.measure_task", measure)
+    monkeypatch.setattr("thalweg.comparison.training.timing.least_seconds", lambda *_: seconds["least"])
     monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    monkeypatch.setattr("thalweg.comparison.training.workload.single_thread_slowdown", lambda *_: 1.0)
+    monkeypatch.setattr("thalweg.comparison.training.timing.single_thread_slowdown", lambda *_: 1.0)
     return seconds
 
 
@@ -374,7 +377,7 @@ def run(pool: WorkerPool, jobs: list[Job]) -> dict[int, tuple[str, str, str]]:
     ended = {}
     for done, results in pool.run(jobs, lambda job, share: None):
         for trial, result in zip(done.trials, results, strict=True):
-            ended[trial.seed] = (result.status, result.hardware, result.message)
+            ended[trial.seed] = (result.status, result.hardware, result.message.partition(" (at ")[0])
     return ended
 
 
@@ -398,27 +401,26 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace worker processes by this one, with a fake of its own for each; list the device of each process."""
     started: list[str] = []
 
-    def submit(slot: Any, job: Job) -> Future:
-        slot.room -= 1
-        _, device, (_, pickled) = slot._new
-        if slot._executor is None:
-            started.append(device)
-            slot._executor = (SimpleNamespace(shutdown=lambda **_: None), pickle.loads(pickled).on(device))
-        here = devices.ACCELERATORS["cuda"]
-        future: Future = Future()
-        monkeypatch.setitem(devices.ACCELERATORS, "cuda", FakeAccelerator(here.count()))
-        try:
-            future.set_result(worker_pool._train(slot._executor[1], job, lambda share: None))
-        except BaseException as error:
-            future.set_exception(error)
-        monkeypatch.setitem(devices.ACCELERATORS, "cuda", here)
-        return future
+    class Process:
+        def __init__(self, target: Any, **_: Any) -> None:
+            started.append(target.device)
+            self._target = pickle.loads(cloudpickle.dumps(target))
 
-    def close(slot: Any) -> None:
-        slot._executor = None
+        def send(self, request: bytes) -> None:
+            here = devices.ACCELERATORS["cuda"]
+            monkeypatch.setitem(devices.ACCELERATORS, "cuda", FakeAccelerator(here.count()))
+            result = self._target(pickle.loads(request), lambda share: None)
+            self._reply = result if isinstance(result, Reply) else Reply("done", result)
+            monkeypatch.setitem(devices.ACCELERATORS, "cuda", here)
 
-    monkeypatch.setattr(worker_pool._Slot, "submit", submit)
-    monkeypatch.setattr(worker_pool._Slot, "close", close)
+        def receive(self) -> Reply:
+            return self._reply
+
+        def kill(self) -> None:
+            pass
+
+    monkeypatch.setattr(worker_pool, "Worker", Process)
+    monkeypatch.setattr(slots, "wait_for_replies", lambda workers, timeout_s: list(workers))
     return started
 
 
@@ -478,7 +480,9 @@ def test_a_task_that_cannot_be_sent_to_a_worker_says_that_it_can_be_resumed(fake
 
     with (
         WorkerPool(as_workload(small(model=make)), 1, lambda message: None, ["cuda:0"]) as pool,
-        pytest.raises(TaskError, match="small: cuda:0 must work, and fails in this process .* again to resume"),
+        pytest.raises(
+            TaskError, match="small: it must be possible to train in a worker process, got .* again to resume"
+        ),
     ):
         run(pool, [job(2), job(3)])
 
@@ -506,7 +510,9 @@ def test_a_smaller_machine_resumes_with_fewer_workers(
 ) -> None:
     interrupted(tmp_path / "store.sqlite")
     with sqlite3.connect(tmp_path / "store.sqlite") as connection:
-        connection.execute("UPDATE comparisons SET plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)")
+        connection.execute(
+            "UPDATE comparisons SET checksum = 'none', plan = json_set(plan, '$.workers', 4, '$.num_devices', 4)"
+        )
     connection.close()
     counts: list[int] = []
     start = WorkerPool.__init__

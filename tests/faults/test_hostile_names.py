@@ -104,9 +104,9 @@ def test_the_terminal_obeys_no_name(comparison: thalweg.Comparison, folder: Path
 def test_messages_and_tables_escape_control_characters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.table import Table
     from rich.text import Text
+    from thalweg.cli.progress import progress_display
 
     from thalweg.cli.main import main
-    from thalweg.cli.progress import progress_display
     from thalweg.comparison import Progress
 
     table = Table(NAMES[name])
@@ -200,7 +200,7 @@ def test_a_part_that_raises_is_a_note_and_the_others_stand(tmp_path: Path, monke
     def cautions(*_: object) -> list[str]:
         return [str(1 / 0)]
 
-    monkeypatch.setattr("thalweg.comparison.comparison.cautions", cautions)
+    monkeypatch.setattr("thalweg.comparison.finished.cautions", cautions)
     told = "The cautions could not be made: ZeroDivisionError: division by zero (test_hostile_names.py:"
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 1

@@ -415,7 +415,7 @@ def test_it_competes_with_the_whole_data_in_each_look() -> None:
     assert "closure" in str(why_not_population(task, contender, task.make_model(0)))
     run = SingleRun(task, contender, Trial({}, 0))
     before = run.evaluate("train")[0]
-    run.step(1.0)
+    run.advance([1.0] * 20)
     assert run.evaluate("train")[0] < 0.5 * before
     batches = SingleRun(task, resolve([rules.LBFGS(lr=0.1)])[0], Trial({}, 0))
     batches.step(1.0)

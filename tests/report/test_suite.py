@@ -10,7 +10,7 @@ from torch import nn
 
 import thalweg
 from tests.pages import Reader, assert_opens_cleanly, needs_browser
-from thalweg.comparison.suite import worse
+from thalweg.comparison.results.terms import worse
 from thalweg.errors import StoreError, TaskError
 from thalweg.report import render, render_suite
 
@@ -82,14 +82,14 @@ def test_links_lead_to_the_pages_of_the_tasks(suite: thalweg.Suite, tmp_path: Pa
 
 
 def test_a_suite_without_an_overall_result_has_a_page(suite: thalweg.Suite, tmp_path: Path) -> None:
-    def report_zero(make_optimizer, report):
+    def report_the_same(make_optimizer, report):
         make_optimizer([nn.Parameter(torch.ones(1))])
-        report(0.0)
+        report(-1.0)
 
-    without_ratio = thalweg.compare_suite([report_zero], ["sgd"], budget="1trial", workers=1)
+    without_ratio = thalweg.compare_suite([report_the_same], ["sgd"], budget="1trial", workers=1)
     text = Reader(without_ratio.report(tmp_path).read_text()).text
     assert "No overall result." in text
-    assert "so there is no ratio to it" in text
+    assert "so there is no gain to take a share of" in text
 
 
 def test_a_page_that_cannot_be_written_raises(suite: thalweg.Suite, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The built-in tasks, the tasks of a user's file, and invalid tasks."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,7 @@ def make_task(**changes: object) -> Task:
         ({"data": (torch.ones(3, 1),)}, "at least 5 examples are needed to split 60/20/20, got 3"),
         ({"batch_size": 0}, "task: batch_size must be a whole number, 1 or more, got 0"),
         ({"passes": 1.5}, "task: passes must be a whole number, 1 or more, got 1.5"),
-        ({"data": 3}, "task: data must be a tuple of tensors or Splits, got int"),
+        ({"data": 3}, "task: data must be a tuple of tensors, a dataset or Splits, got int"),
         ({"data": (torch.ones(3), torch.ones(4))}, "must have one length, at least 1, got lengths [3, 4]"),
         ({"data": (1, 2)}, "task: the whole split must be a tuple of tensors or a DataLoader, got a tuple of int, int"),
         ({"data": Splits((torch.ones(0, 1),), None, None)}, "the train split must have one length, at least 1"),
@@ -208,7 +209,9 @@ def test_an_invalid_task_raises(changes: dict, message: str) -> None:
         task = make_task(**changes)
         task.splits  # noqa: B018
         task.make_model(0)
-    assert message in str(error.value)
+    text, line = re.subn(rf" \(at {re.escape(__file__)}:\d+\)", "", str(error.value))
+    assert message in text
+    assert line == 1
 
 
 def test_another_value_than_a_task_raises() -> None:

@@ -24,6 +24,8 @@ def sigterm_interrupts() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         global _terminated
         _terminated = True
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to a process in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
     previous = signal.signal(signal.SIGTERM, interrupt)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from thalweg.comparison.parts import Parts
+    from thalweg.comparison.presentation.tables import Table
 
 _MAX_MESSAGE = 4000  # characters of an error
 _LAYOUT = "\n\t"  # of a text of several lines, as code and usage have
@@ -104,6 +105,14 @@ def end_with(parts: "Parts") -> None:
         echo(f"error: {part.text}", err=True)
     if parts.missing:
         click.get_current_context().exit(1 if any(part.is_bug for part in parts.missing) else 2)
+
+
+def print_table(console: "Console", table: "Table") -> None:
+    """Print a table in the width of the console. What is longer than a line is left to the terminal: nothing is cut."""
+    from rich.text import Text
+
+    for line in table.lines(console.width):
+        console.print(Text(line.text, style="bold" if line.is_bold else ""), soft_wrap=True)
 
 
 def example(command_line: str) -> str:

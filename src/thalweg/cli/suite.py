@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thalweg.cli.interrupts import sigterm_interrupts
-from thalweg.cli.output import echo, end_with, print_json, stdout_console
+from thalweg.cli.output import echo, end_with, print_json, print_table, stdout_console
 from thalweg.errors import ComparisonInterrupted
 
 if TYPE_CHECKING:
     from thalweg.comparison import Suite, TaskProgress
-    from thalweg.comparison.suite import Standing
+    from thalweg.comparison.suite_result import Standing
 
 
 def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *, as_json: bool, **options: Any) -> None:
     """Run the suite and print its result. Exit with code 2 if a task failed, after the results of the other tasks."""
     from thalweg import comparison
-    from thalweg.cli.progress import progress_display
+    from thalweg.comparison.presentation.progress_display import progress_display
 
     tasks_run: set[str] = set()
     # Redirect task output to stderr; stdout carries results.
@@ -27,7 +27,7 @@ def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *,
 
         def watch(event: "TaskProgress") -> None:
             tasks_run.add(event.task)
-            show(event.progress, f"{event.task} ({event.number} of {event.tasks})")
+            show(event)
 
         interrupt = None
         try:
@@ -55,28 +55,26 @@ def compare_suite(tasks: str | None, contenders: list[str] | None, out: Path, *,
 
 def print_suite(suite: "Suite") -> None:
     """Print the table of tasks and contenders, the means over all tasks, and the sentences of the result."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from thalweg.comparison.suite import CAUTION, worse
+    from thalweg.comparison.presentation.tables import Column, Table
+    from thalweg.comparison.results.terms import worse
+    from thalweg.comparison.suite_result import CAUTION
 
     console = stdout_console()
     console.print("Worse than the best contender of the task by (~: not shown to be worse)")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("task", overflow="fold")
+    columns = [Column("task", list(suite.matrix), "left")]
     for name in suite.contenders:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for task, standings in suite.matrix.items():
-        table.add_row(Text(task), *(Text(_format_standing(standings.get(name))) for name in suite.contenders))
-    console.print(table)
+        cells = [_format_standing(standings.get(name)) for standings in suite.matrix.values()]
+        columns.append(Column(name, cells))
+    print_table(console, Table(columns))
     if suite.aggregate is not None:
+        ratios = suite.aggregate.ratio
         console.print("\nInterquartile mean over tasks and seeds")
-        table = Table(box=None, pad_edge=False)
-        for column in ("contender", "worse by", "95 % interval"):
-            table.add_column(column, justify="left" if column == "contender" else "right", no_wrap=True)
-        for name, ratio in suite.aggregate.ratio.items():
-            table.add_row(Text(name), worse(ratio.mean - 1), f"{worse(ratio.low - 1)} – {worse(ratio.high - 1)}")
-        console.print(table)
+        columns = [
+            Column("contender", list(ratios), "left"),
+            Column("worse by", [worse(ratio.mean - 1) for ratio in ratios.values()]),
+            Column("95 % interval", [f"{worse(ratio.low - 1)} – {worse(ratio.high - 1)}" for ratio in ratios.values()]),
+        ]
+        print_table(console, Table(columns))
     console.print()
     failures = [f"{task} failed: {error}" for task, error in suite.failures.items()]
     for sentence in (suite.text, *failures, *suite.left_out, CAUTION):
@@ -84,11 +82,9 @@ def print_suite(suite: "Suite") -> None:
 
 
 def _format_standing(standing: "Standing | None") -> str:
-    from thalweg.comparison.suite import worse
-
     if standing is None:
         return "–"
     if standing.lost == standing.seeds:
         return "lost"
-    text = "best" if standing.best else f"{'~ ' if standing.tied else ''}{worse(standing.worse_by)}"
+    text = "best" if standing.best else f"{'~ ' if standing.tied else ''}{standing.worse_by_text}"
     return f"{text} ({standing.lost}/{standing.seeds} lost)" if standing.lost else text

@@ -1,65 +1,68 @@
-"""Comparison: from a task and contenders to a verdict, and the object that holds the results."""
+"""Compare: from a task and contenders to a finished comparison."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.named import DEFAULT
-from thalweg.comparison.contenders.parsing import resolve
-from thalweg.comparison.contenders.schedule import check_schedule
-from thalweg.comparison.failures import Failure, failures_of, note_losses, reopen_if_incomplete
-from thalweg.comparison.parts import Parts
-from thalweg.comparison.plain_results import comparison_json
+from thalweg.comparison.contenders.parsing import resolve, with_user_settings
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE, check_schedule
+from thalweg.comparison.failures import reopen_if_incomplete
+from thalweg.comparison.finished import Comparison
 from thalweg.comparison.planning import budget as budgets
 from thalweg.comparison.planning.clock import Clock
-from thalweg.comparison.planning.device_choice import ONLY_CPU, choose_device, usable_devices
+from thalweg.comparison.planning.device_choice import choose_device, usable_devices
 from thalweg.comparison.planning.fingerprint import key_of
-from thalweg.comparison.planning.num_workers import check_num_workers
+from thalweg.comparison.planning.num_workers import check_num_workers, check_timeout
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.planning.planner import Request, make_plan, pilot_time, schedules_of
+from thalweg.comparison.planning.planner import Request, make_plan, pilot_limited, pilot_time, schedules_of
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.presentation.callbacks import Callback, CallbackRunner
+from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
-from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.protocol.score_scale import Margin
 from thalweg.comparison.results import environment
-from thalweg.comparison.results.cautions import cautions
-from thalweg.comparison.results.environment import hardware_of_trials, mixed_hardware
-from thalweg.comparison.results.half_sample_check import half_sample_check
-from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
-from thalweg.comparison.results.report_writer import load_report_writer
-from thalweg.comparison.results.storage.trials import StoredTrials
+from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.store import Store
-from thalweg.comparison.results.stored_findings import stored_findings
-from thalweg.comparison.results.summary import Summary, summarize
-from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
-from thalweg.comparison.results.verdict import Verdict, judge, run_state
 from thalweg.comparison.session import run
 from thalweg.comparison.training.workload import Workload, as_workload
 from thalweg.engine.core import devices
-from thalweg.errors import ComparisonInterrupted, SettingError, StoreError
+from thalweg.errors import ComparisonInterrupted, SettingError
 from thalweg.rules import Rule
 from thalweg.tasks import Task, TrainingFunction, as_task, load
+from thalweg.tasks.measurement import RESULTS, SCALES
+from thalweg.tasks.tunable import fix
 
 
+@shows_progress
 def compare(
     task: str | Task | TrainingFunction | Callable[..., Any],
     contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None = None,
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     workers: int | None = None,
+    timeout: float | None = None,
     prune: bool = False,
     refine: bool = False,
     target: float | None = None,
+    scale: Literal["log", "linear"] | None = None,
+    margin: str | float | None = None,
+    prefer: Literal["best", "cheap"] = "best",
+    result: Literal["last", "best"] | None = None,
     control: bool = False,
     device: str | None = None,
+    fixed: Mapping[str, float] | None = None,
+    start: Sequence[str] = (),
     store: str | Path | Store | None = None,
-    watch: Callable[[Progress], None] = lambda progress: None,
-) -> "Comparison":
+    watch: Callable[[Progress], None] | None = None,
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Comparison:
     """Find the best optimizer for a task. Each contender is tuned in its own search space with the same budget.
 
     Args:
@@ -68,28 +71,48 @@ def compare(
         contenders: Names such as ``"adamw"``, ``"adam:beta2=0.95,lr=1e-4..1e-2"`` or ``"torch.optim:NAdam"``, rules,
             optimizer classes, functions ``(params, lr=...)``, or ``Contender`` objects. A single one is tuned. Defaults
             to seven classics, without full-batch gradient descent if the task has no full batch.
-        budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``); or, for each contender, search trials
-            (``"16trials"``), those of several studies (``"8x24trials"``), optimizer steps (``"100000steps"``) or
-            passes over the data (``"500passes"``). A small budget answers which setting to use; a larger one also
-            which optimizer ranks where. Defaults to ``"2m"``, or to the smallest comparison if that takes longer.
+        budget: A time for the whole comparison (``"90s"``, ``"2m"``, ``"1h"``), which is used and kept; or, for each
+            contender, trainings (``"16trials"``), search trials of studies that rank the optimizers
+            (``"8x24trials"``), optimizer steps (``"100000steps"``) or passes over the data (``"500passes"``). Any
+            budget answers which setting to use, and says how sure that is; a larger one also which optimizer ranks
+            where. Defaults to ``"2m"``.
         seed: The seed of all random numbers. With a budget in trials, the same seed gives the same verdict on a machine
             where the pilot chooses the same execution modes. The choice of the pilot is stored, so resuming never
             changes it.
-        schedule: The learning rate schedule of each training: ``"linear"`` or ``"cosine"``, each also with
-            ``"warm-up-"`` before it, ``"constant"`` or ``"none"``.
+        schedule: The learning rate schedule of each training: ``"linear"`` (the default) or ``"cosine"``, each also
+            with ``"warm-up-"`` before it, ``"onecycle"``, ``"step:0.3:0.1"``, ``"constant"`` or ``"none"``. A training
+            function has its own, unless it takes this one:
+            ``optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N)``.
         workers: The number of processes that train. Defaults to one, or to more if a measurement shows that they are
             faster.
+        timeout: Seconds after which a training has failed because it hangs. Defaults to a minute and 20 times its usual
+            duration.
         prune: Stop settings that do badly early. The time saved is spent on more settings of the same contender.
         refine: Let a model propose the second half of the settings of each study. Needs Optuna.
-        target: A validation loss (the training loss if the optimum is known). The time to this loss is compared instead
-            of the final loss.
+        target: A validation loss or metric (the training loss if the optimum is known). The time to this value is
+            compared instead of the final value.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. Defaults to that of the
+            task. Values of zero or below are always compared by their differences.
+        margin: The difference that is too small to matter: a share of the value (``"3%"``), or a difference in its unit
+            (``0.002``). Defaults to 3 %, or to 0.003 for values between 0 and 1 that are compared by differences, such
+            as accuracies.
+        prefer: ``"best"`` never recommends a contender that is shown to be worse. ``"cheap"`` recommends the cheapest
+            within the margin, even if it is shown to be worse by less than that.
+        result: The measurement of a training that counts: the ``"last"`` one, or that with the ``"best"`` validation.
+            Defaults to that of the task.
         control: Enter the first contender twice. The difference between the two shows the noise.
         device: The device that trains: ``"cpu"``, ``"cuda"`` (all GPUs of CUDA, one for each worker), ``"cuda:1"``,
             ``"xpu"``, ``"mps"``. ``"auto"`` takes an accelerator if there is one and a measurement on this task shows
             that it is faster. Defaults to the device of the task, which is ``"auto"`` unless the task has one.
+        fixed: Values of numbers of the task that are declared by ``thalweg.choice``, say, and not to be tuned now.
+        start: Settings of yours that the search tries first: ``["adamw:lr=3e-4"]``.
         store: The file that keeps every result. If the run is interrupted, the same call resumes it. Defaults to the
             memory.
-        watch: Called with the progress.
+        watch: Called with the progress. Defaults to a display on stderr: on a terminal and in a notebook a live one,
+            elsewhere a line for each stage and at most one a minute.
+        quiet: Show no progress.
+        callbacks: Functions that are called with the ``TrialRecord`` of each training that has been stored, such as
+            ``CsvLog("log.csv")``. A method ``finish(comparison)`` of a callback is called at the end.
 
     Returns:
         The finished comparison. A training that diverges or raises an error is a result in it, not an exception.
@@ -99,9 +122,10 @@ def compare(
         UnknownNameError: If no task, optimizer or schedule has a given name.
         KeywordError: If a contender has no setting of a given name.
         SettingError: If an option or a setting is out of its bounds.
-        BudgetError: If the budget cannot be parsed or is too small.
+        BudgetError: If the budget cannot be parsed.
         DeviceError: If the device does not exist on this machine.
         StoreError: If the store cannot be opened, read or written.
+        ComparisonInterrupted: On Ctrl-C. Its ``result`` is the comparison so far; the same call resumes it.
 
     Example:
         >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
@@ -110,25 +134,48 @@ def compare(
         >>> comparison.verdict.recommended in ("gd", "adam")
         True
     """
+    assert watch is not None, "shows_progress passes a function"
+    schedule, chosen_schedule = schedule or DEFAULT_SCHEDULE, schedule
     allowed = check_request(budget, seed, schedule, workers)
     clock = Clock(allowed.seconds)
-    loaded = load(task) if isinstance(task, str) else as_task(task)
+    loaded = _measured_as(load(task) if isinstance(task, str) else as_task(task), scale, result)
+    tolerance = None if margin is None else Margin.parse(margin)
+    if prefer not in ("best", "cheap"):
+        raise SettingError(f"thalweg: prefer must be 'best' or 'cheap', got {prefer!r}.")
     requested = _requested_device(loaded, device)
     workload = as_workload(loaded.on(devices.AUTO))
-    entrants = _entrants(workload, contenders, control=control)
+    entrants = entrants_of(workload, contenders, control=control, fixed=fixed, start=start)
     _check_target(workload, target)
     store = store if isinstance(store, Store) else Store(store)
+    runner = CallbackRunner(callbacks, watch)
+    store.listeners = (runner,)
     options: dict[str, Any] = {"prune": prune, "refine": refine, "target": target}
+    options |= {name: value for name, value in (("margin", margin), ("prefer", prefer)) if value not in (None, "best")}
     if requested != devices.AUTO:
         options["device"] = requested
-    key = key_of(workload, entrants, allowed, seed, schedule, options)
-    request = Request(allowed, seed, schedule, workers, prune, refine, target)
+    request = Request(
+        allowed,
+        seed,
+        schedule,
+        workers,
+        prune,
+        refine,
+        target,
+        margin=tolerance,
+        prefer=prefer,
+        timeout_s=check_timeout(timeout),
+    )
+    with pilot_limited(workload.name, request):
+        key = key_of(workload, entrants, allowed, seed, schedule, options)
     try:
         record = store.find(key)
+        workload = workload.at(fixed or {})
+        names = record.contenders[0].optimizer_names if record else None
+        entrants = with_optimizer_names(workload, entrants, names, derive(seed, "pilot"), chosen_schedule)
         if record is None:
-            record = _create_record(
-                store, key, workload, entrants, _plan(workload, entrants, request, requested, clock, watch)
-            )
+            with pilot_limited(workload.name, request):
+                plan = _plan(workload, entrants, request, requested, clock, watch)
+                record = _create_record(store, key, workload, entrants, plan)
         if reopen_if_incomplete(store, record):
             clock.earlier_s = store.elapsed_s(record.id)
             run(workload, entrants, store, record, request, clock, watch)
@@ -136,7 +183,19 @@ def compare(
         raise ComparisonInterrupted(_comparison_so_far(store, key)) from interrupt
     finished = store.find(key)
     assert finished is not None
-    return Comparison(store, finished)
+    return runner.finish(Comparison(store, finished))
+
+
+def _measured_as(
+    task: Task | TrainingFunction, scale: Literal["log", "linear"] | None, result: Literal["last", "best"] | None
+) -> Task | TrainingFunction:
+    """Return the task with the scale and the result that the user requests for this comparison."""
+    for name, value, known in (("scale", scale, SCALES), ("result", result, RESULTS)):
+        if value is not None and value not in known:
+            raise SettingError(f"thalweg: {name} must be {' or '.join(map(repr, known))}, got {value!r}.")
+    if scale is not None:
+        task = replace(task, scale=scale)
+    return task if result is None else replace(task, result=result)
 
 
 def _plan(
@@ -167,7 +226,7 @@ def _plan(
     return make_plan(workload, entrants, request, report=report, choice=choice, clock=clock)
 
 
-def _comparison_so_far(store: Store, key: str) -> "Comparison | None":
+def _comparison_so_far(store: Store, key: str) -> Comparison | None:
     """Return the comparison that was interrupted, with the best answer so far; None if no training has ended."""
     record = store.find(key)
     if record is None or not store.read_trials(record.id).trials:
@@ -181,13 +240,28 @@ def _requested_device(task: Task | TrainingFunction, device: str | None) -> str:
     return devices.AUTO if requested == devices.AUTO else str(devices.parse(requested))
 
 
-def _entrants(
+def entrants_of(
     workload: Workload,
     contenders: Iterable[str | Rule | Contender | Callable[..., Any]] | None,
     *,
-    control: bool,
+    control: bool = False,
+    fixed: Mapping[str, float] | None = None,
+    start: Sequence[str] = (),
 ) -> list[Contender]:
-    """The contenders that take part, as they are trained on this workload."""
+    """Return the contenders that take part, as they are trained on this workload.
+
+    Args:
+        workload: The task or training function.
+        contenders: The contenders as the user names them; None for the default ones.
+        control: True to enter the first contender twice.
+        fixed: Values of numbers of the task that are not tuned.
+        start: Settings that enter the search first, such as ``"adamw:lr=3e-4"``.
+
+    Raises:
+        UnknownNameError: If no optimizer has a name, or none takes part under a name of ``start``.
+        KeywordError: If a contender has no setting of a name.
+        SettingError: If a setting is out of its bounds, or two settings have the same name.
+    """
     entrants = resolve(DEFAULT) if contenders is None else resolve(contenders)
     if contenders is None and not workload.has_full_batch:
         entrants = [contender for contender in entrants if not contender.full_batch]
@@ -197,12 +271,37 @@ def _entrants(
         entrants.append(replace(entrants[0], name=f"{entrants[0].name} (control)"))
     if workload.optimum is not None:
         entrants = [contender.keeping_the_optimum() for contender in entrants]
+    tunables, code = fix(workload.tunables, fixed or {}, workload.name), tuple(workload.code_of_tunables)
     for contender in entrants:
-        if contender.schedule is not None and workload.has_own_schedule:
+        for name in tunables.keys() & contender.rule.hypers().keys():
             raise SettingError(
-                f"{contender.name}: a training function has its own schedule, got {contender.schedule!r}. Remove it."
+                f"{workload.name}: a tuned number must not have the name of a setting of an optimizer, but {name} is "
+                f"one of {contender.name}. Rename the argument, or leave it out: each contender tunes its own {name}."
             )
-    return entrants
+    entrants = [replace(contender, task_settings=tunables, task_code=code) for contender in entrants]
+    return with_user_settings(entrants, start)
+
+
+def with_optimizer_names(
+    workload: Workload, contenders: Sequence[Contender], names: Sequence[str] | None, seed: int, schedule: str | None
+) -> list[Contender]:
+    """Return contenders that have settings for each optimizer of a training.
+
+    Args:
+        workload: The task or training function.
+        contenders: The contenders, at least one.
+        names: The names of the optimizers, from a stored comparison; None to ask the workload.
+        seed: Seed of a training up to its first step.
+        schedule: Name of the learning rate schedule if the user chose one, else None. ``"none"`` is no schedule that a
+            training function must follow: it also stands in the declaration of optimizers that need none.
+
+    Raises:
+        TaskError: If a training function fails before its first step, or has its own schedule and must not.
+    """
+    if names is None:
+        chosen = [name for name in (schedule, *(each.schedule for each in contenders)) if name not in (None, "none")]
+        names = workload.optimizer_names(contenders[0], seed, next(iter(chosen), None))
+    return [contender.for_optimizers(tuple(names)) for contender in contenders]
 
 
 def check_request(budget: str | None, seed: int, schedule: str, workers: int | None = None) -> budgets.Budget:
@@ -250,138 +349,3 @@ def _create_record(
         plan=plan,
         environment=environment.describe(usable_devices(plan.device)),
     )
-
-
-class Comparison:
-    """A finished comparison, read from its store.
-
-    Attributes:
-        store: The store that holds it.
-        record: The stored facts: task, contenders, plan and environment.
-        parts: Makes the parts of the result, and knows those that could not be made.
-
-    Example:
-        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
-        >>> Comparison(comparison.store, comparison.record).metric
-        'training height'
-    """
-
-    def __init__(self, store: Store, record: ComparisonRecord) -> None:
-        """Open a comparison.
-
-        Args:
-            store: The store that holds it.
-            record: The comparison, from ``Store.find``.
-
-        Raises:
-            StoreError: If the comparison is not finished, and none of its trainings is stored.
-        """
-        if record.finished is None and not store.read_trials(record.id).trials:
-            raise StoreError(
-                f"{store.path}: a training of the comparison on {record.workload.name} must be stored, and none is. "
-                "Run the same compare command again to resume it."
-            )
-        self.store = store
-        self.record = record
-        self.parts = Parts()
-
-    @property
-    def plan(self) -> ComparisonPlan:
-        """The plan, made before the first trial."""
-        return self.record.plan
-
-    @cached_property
-    def _stored(self) -> StoredTrials:
-        stored = self.store.read_trials(self.record.id)
-        note_losses(self.parts, self.store, stored)
-        return stored
-
-    @property
-    def trainings(self) -> list[TrialRecord]:
-        """All stored trainings."""
-        return self._stored.trials
-
-    @cached_property
-    def failures(self) -> list[Failure]:
-        """The errors that trainings raised, the most frequent first. The same ``compare`` call tries them again."""
-        return failures_of(self.trainings)
-
-    @cached_property
-    def findings(self) -> Findings:
-        """The decisions that follow from the stored trials, by the same procedure that requested them."""
-        return stored_findings(self.record, self.trainings)
-
-    @cached_property
-    def contenders(self) -> list[Summary]:
-        """The results of each contender: those that remain in the race, the best first, then the dropped ones."""
-        race = self.findings.race
-        evidence = self.findings.evidence
-        order = [*race.remaining, *(name for names in reversed(race.dropped) for name in reversed(names))]
-        order += [*race.unraced, *(evidence.untried if evidence is not None else [])]
-        described = {contender.name: contender for contender in self.record.contenders}
-        return [summarize(described[name], self.trainings, self.plan, self.findings) for name in order]
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        """The statements that the evidence allows."""
-        terms = terms_of(self.record, self.findings.race, self.contenders)
-        values = {summary.name: summary.value for summary in self.contenders}
-        return judge(self.findings, values, terms, run_state(self.record, self.trainings))
-
-    @property
-    def metric(self) -> str:
-        """The name of the values, such as ``test cross-entropy``."""
-        return name_of_metric(self.record)
-
-    @property
-    def device(self) -> str:
-        """The hardware that trained and the reason, as a phrase; empty if there was nothing to choose."""
-        hardware = " and ".join(hardware_of_trials(self.trainings))
-        if not hardware or self.plan.device_reason in ("", ONLY_CPU):
-            return ""
-        return f"trained on {hardware} ({self.plan.device_reason})"
-
-    @property
-    def half_sample_check(self) -> list[str]:
-        """The results of half of the studies and of half of the seeds, in sentences."""
-        return half_sample_check(self.findings)
-
-    @property
-    def cautions(self) -> list[str]:
-        """Facts that a reader should know before trusting the verdict, in sentences."""
-        stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
-        return [*stated, *mixed_hardware(self.trainings), *self._stored.caution]
-
-    @property
-    def code(self) -> str:
-        """The lines of code for the recommended contender; empty if none is recommended."""
-        recommended = next((summary for summary in self.contenders if summary.name == self.verdict.recommended), None)
-        if recommended is None:
-            return ""
-        scheduler = self.plan.schedules[recommended.name].line_of_code()
-        if not scheduler:
-            return recommended.line
-        passes = self.record.workload.passes
-        return f"{recommended.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the results as plain JSON. Numbers that are not finite become None.
-
-        A part that cannot be made is empty, and ``missing_parts`` says why.
-        """
-        return comparison_json(self)
-
-    def report(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the report, one self-contained HTML file.
-
-        Args:
-            path: The file to write.
-            overwrite: True replaces a file that is no report of thalweg.
-
-        Returns:
-            The path of the file.
-
-        Raises:
-            StoreError: If the file cannot be written, or the installed package declares no report writer.
-        """
-        return load_report_writer("comparison")(self, path, **({"overwrite": True} if overwrite else {}))

@@ -12,7 +12,6 @@ from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import ScaleChangedError, trial_score
 from thalweg.comparison.results.stored_findings import MissingTrialError, key_of
 from thalweg.comparison.training.pruning import Rungs, rungs_of
-from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.trial_runner import Pruning, Training, TrialRunner
 
@@ -86,7 +85,7 @@ class StudyExecutor:
             for evaluation in trial.result.evaluations:
                 if evaluation.step in losses and trial.trial < first.key.trial:
                     losses[evaluation.step].append(getattr(evaluation, split))
-        return Rungs(split, losses, self._plan.scale.maximize)
+        return Rungs(split, losses, self._plan.maximize)
 
     def _settings(self, request: TrialRequest) -> Settings:
         """The settings of a request: none at the start, the recommended ones, or those of a trial of a search."""
@@ -132,8 +131,8 @@ class StudyExecutor:
 
     def _search_trials(self, contender: str, study: int) -> list[TrialRecord]:
         """The search trials of a study so far, in their order."""
-        wanted = ("search", contender, study)
+        prefix = ("search", contender, study)
         trials = (
-            trial for key, trial in self._runner.trials.items() if (key.stage, key.contender, key.study) == wanted
+            trial for key, trial in self._runner.trials.items() if (key.stage, key.contender, key.study) == prefix
         )
         return sorted(trials, key=lambda trial: trial.trial)

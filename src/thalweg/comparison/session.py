@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.executor import StudyExecutor
 from thalweg.comparison.planning.budget import RANKING_SHARE
 from thalweg.comparison.planning.clock import Clock
@@ -21,6 +22,7 @@ from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import ScaleChangedError
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import (
+    LATER_STAGES,
     best_of_studies,
     conclude_by_plan,
     decide_by_plan,
@@ -28,7 +30,6 @@ from thalweg.comparison.results.stored_findings import (
 )
 from thalweg.comparison.setting_source import SettingSource, has_ended
 from thalweg.comparison.training.timing import measurement_of_trainings
-from thalweg.comparison.training.worker_pool import WorkerPool
 from thalweg.comparison.training.workload import Workload
 from thalweg.comparison.trial_runner import TrialRunner
 
@@ -73,7 +74,7 @@ def run(
     hardware_before = other_hardware(store.read_trials(record.id).trials, usable)
     if hardware_before:
         notify(f"resumed on other hardware: {' and '.join(hardware_before)} before, {hardware_of(usable)} now")
-    with WorkerPool(workload, num_workers, notify, usable) as pool:
+    with WorkerPool(workload, num_workers, notify, usable, request.timeout_s) as pool:
         runner = TrialRunner(contenders, store, record, watch, pool, clock)
         _Session(workload, contenders, record, request, runner).run()
         runner.monitor.check_that_one_succeeded()
@@ -147,14 +148,31 @@ class _Session:
         budget = self.request.budget
         if budget.trials is not None:
             self.runner.total = int(budget.total(len(self.contenders)))
-        if self.runner.clock.budget_s is not None and not any(map(has_ended, self.runner.trials.values())):
-            source.run_first()
+        if self.runner.clock.budget_s is not None:
+            if not any(map(has_ended, self.runner.trials.values())):
+                source.run_first()
             if not any(map(has_ended, self.runner.trials.values())):
                 return
+            design = self._designed_by_measurement(source, design)
         costs = self.plan.costs(self.record.contenders)
         search_settings(design, source, cost=costs, margin=self.plan.margin, trades=self.plan.prefer == "cheap")
         if design.value:
             self._fill(source, design)
+
+    def _designed_by_measurement(self, source: SettingSource, design: SettingDesign) -> SettingDesign:
+        """Train the starting points, and return the design for as many trainings as the time pays for by their speed.
+
+        The first training was cold, a pilot is short, and a ranking may have taken longer than predicted. The rule sees
+        times and no scores. It is applied once: a resumed comparison keeps the design that is stored.
+        """
+        study = self.plan.setting_study
+        trials = [trial for trial in self.runner.trials.values() if trial.stage in ("search", *LATER_STAGES)]
+        if sum(trial.study == study for trial in trials) > len(self.contenders):
+            return design
+        trainings = source.run_starting_points()
+        design = SettingDesign.for_trainings(trainings, len(self.contenders))
+        self.runner.change_design(design)
+        return design
 
     def _fill(self, source: SettingSource, design: SettingDesign) -> None:
         """Measure the recommended setting from further seeds, with what the later stages have left of the budget."""

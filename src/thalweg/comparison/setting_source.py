@@ -4,18 +4,20 @@ import math
 from collections.abc import Sequence
 
 from thalweg.comparison.contenders.contender import Settings
+from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
 from thalweg.comparison.planning.adaptive.search_space import search_space_of
 from thalweg.comparison.planning.budget import Budget
+from thalweg.comparison.planning.clock import Speed
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import ScaleChangedError, trial_score
 from thalweg.comparison.results.stored_findings import LATER_STAGES, key_of_setting
-from thalweg.comparison.speed import Speed
+from thalweg.comparison.training.pruning import HopelessRungs, Rungs, stop_steps
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.trial_runner import Training, TrialRunner
+from thalweg.comparison.trial_runner import Pruning, Training, TrialRunner
 
 FIRST_SHARE = 0.5  # of the time that is left: if no first training has ended by then, the others get the rest
 
@@ -56,7 +58,6 @@ class SettingSource:
         self._speed = Speed(
             predicted_s=sum(mode.seconds(mode.members) / mode.members for mode in modes) / len(modes),
             predicted_latency_s=self._plan.num_workers * max(mode.seconds(1) for mode in modes),
-            capacity=self.capacity,
         )
 
     @property
@@ -99,13 +100,45 @@ class SettingSource:
             return
         start_s, left_s = clock.read(), clock.left_s
         stop_at_s = None if left_s is None or share == 1.0 else start_s + share * left_s
-        self._runner.train(trainings, stop_at_s=stop_at_s, keep_stopped=share < 1.0 or not self._used)
+        is_cold = not self._runner.has_trained
+        self._runner.train(
+            trainings, pruning=self._pruning(), stop_at_s=stop_at_s, keep_stopped=share < 1.0 or not self._used
+        )
         whole = sum(self._share_done(self._runner.trials[each.key]) for each in missing if self._is_stored(each))
-        self._speed.add_batch(clock.read() - start_s, len(missing), whole)
+        predicted_s = self._runner.predicted_s(missing) * whole / len(missing)
+        self._speed.add_batch(clock.read() - start_s, predicted_s=predicted_s, is_cold=is_cold)
 
-    def plan_is_complete(self) -> None:
-        """Take over the times of a plan that is no longer provisional."""
-        self._set_speed()
+    def run_starting_points(self) -> float:
+        """Train the starting points of all contenders, as far as the time goes.
+
+        Returns:
+            The number of trainings that the budget pays for in all: those of the search so far, and what is left.
+        """
+        requests = self.propose(len(self._spaces))
+        for start in range(0, len(requests), self.capacity):
+            self.run_trials(requests[start : start + self.capacity])
+        done = len(self._used)
+        self._used = []  # they are handed out again
+        return done + self._trainings_in_time()
+
+    def _pruning(self) -> Pruning | None:
+        """The rule that stops hopeless trainings of the search; None in later stages, for populations and targets."""
+        design = self._plan.design
+        is_alone = all(mode.members == 1 for mode in self._plan.execution_modes.values())
+        if not (self._is_searching and is_alone and isinstance(design, SettingDesign) and design.stops):
+            return None
+        if self._plan.target is not None or self._plan.is_provisional:
+            return None
+        split, maximize = self._plan.selected_on, self._plan.scale.maximize
+        completed = [
+            trial.result.evaluations for trial in self._used if trial.stage == "search" and trial.result.status == "ok"
+        ]
+
+        def rungs(first: Training, schedule: TrainingSchedule) -> Rungs:
+            steps = stop_steps(schedule) if self._runner.places_evaluations else []
+            return HopelessRungs.after(split, completed, steps, maximize=maximize)
+
+        return Pruning(lambda training: training.key, rungs)  # each training is a job of its own
 
     # --- the search -------------------------------------------------------------------------------------------------
 

@@ -1,34 +1,23 @@
-"""Suite: one comparison on each of several tasks, and the aggregate of its contenders over all tasks."""
+"""Compare on several tasks: one comparison on each, whose results a ``Suite`` holds."""
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from thalweg.comparison.comparison import Comparison, check_request, compare
+from thalweg.comparison.comparison import check_request, compare
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve, split_list
-from thalweg.comparison.parts import Parts, plain
+from thalweg.comparison.contenders.schedule import DEFAULT_SCHEDULE
+from thalweg.comparison.finished import Comparison
+from thalweg.comparison.presentation.progress_display import shows_progress
 from thalweg.comparison.progress import Progress
-from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
-from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.report_writer import load_report_writer
-from thalweg.comparison.results.scoring import trial_score
+from thalweg.comparison.suite_result import Suite
 from thalweg.errors import ComparisonInterrupted, SettingError, TaskError, ThalwegError
 from thalweg.rules import Rule
 from thalweg.tasks import SUITE, Task, TrainingFunction, as_task, load
 
 MAX_TASKS = 100
-TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
-
-CAUTION = (
-    "Intervals are over seeds, at the settings chosen for each task. They do not cover other tasks, on which another "
-    "contender may lead, nor the settings of another search."
-)
 
 
 @dataclass(frozen=True)
@@ -48,15 +37,17 @@ class TaskProgress:
     progress: Progress
 
 
+@shows_progress
 def compare_suite(
     tasks: str | Iterable[str | Task | TrainingFunction | Callable[..., Any]] | None = None,
     contenders: str | Iterable[str | Rule | Contender] | None = None,
     *,
     budget: str | None = None,
     seed: int = 0,
-    schedule: str = "linear",
+    schedule: str | None = None,
     store: str | Path | None = None,
-    watch: Callable[[TaskProgress], None] = lambda progress: None,
+    watch: Callable[[TaskProgress], None] | None = None,
+    quiet: bool = False,
     **options: Any,
 ) -> "Suite":
     """Run one comparison on each of several tasks, and aggregate the results of the contenders over all tasks.
@@ -73,7 +64,9 @@ def compare_suite(
         schedule: The learning rate schedule, as in ``compare``.
         store: A folder in which each task has a folder with its own store. If the run is interrupted, the same call
             resumes it. Defaults to the memory.
-        watch: Called with the progress, and with the error of a task that failed.
+        watch: Called with the progress, and with the error of a task that failed. Defaults to a display on stderr, as
+            in ``compare``.
+        quiet: Show no progress.
         **options: All other options of ``compare``, except ``target``.
 
     Returns:
@@ -94,9 +87,10 @@ def compare_suite(
     """
     if options.get("target") is not None:
         raise SettingError("thalweg: a suite takes no target, because losses differ by task. Compare task by task.")
+    assert watch is not None, "shows_progress passes a function"
     tasks_by_name = _tasks_by_name(tasks)
     entrants = None if contenders is None else resolve(contenders)
-    check_request(budget, seed, schedule)
+    check_request(budget, seed, schedule or DEFAULT_SCHEDULE)
     comparisons: dict[str, Comparison] = {}
     failures: dict[str, ThalwegError] = {}
     for number, (name, task) in enumerate(tasks_by_name.items(), start=1):
@@ -172,253 +166,3 @@ def _tasks_by_name(tasks: Any) -> dict[str, Task | TrainingFunction]:
             "thalweg: a suite must have at least one task, got none. Pass ['digits', 'diabetes'], for example."
         )
     return by_name
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The result of one contender on one task.
-
-    Attributes:
-        worse_by: The share by which it is worse than the best contender. Not a number if the best value is zero.
-        lost: The seeds of the race that were lost.
-        seeds: All its seeds of the race.
-        best: True for the best contender.
-        tied: True if it is not shown to be worse than the best.
-    """
-
-    worse_by: float
-    lost: int
-    seeds: int
-    best: bool
-    tied: bool
-
-
-class Suite:
-    """Finished comparisons on several tasks, and their aggregate.
-
-    Attributes:
-        comparisons: The finished comparisons, by the name of the task.
-        failures: The errors of the tasks that failed, by the name of the task.
-        parts: Makes the parts of the result, and knows those that could not be made.
-
-    Example:
-        >>> tasks = ["quadratic", "linear-regression"]
-        >>> suite = compare_suite(tasks, ["gd", "adam"], budget="4trials", workers=1)
-        >>> sorted(suite.matrix["linear-regression"])
-        ['adam', 'gd']
-    """
-
-    def __init__(self, comparisons: Mapping[str, Comparison], failures: Mapping[str, ThalwegError]) -> None:
-        self.comparisons = dict(comparisons)
-        self.failures = dict(failures)
-        self.parts = Parts()
-
-    @cached_property
-    def matrix(self) -> dict[str, dict[str, Standing]]:
-        """The result of each contender on each task, by task and contender."""
-        return {task: _standings(comparison) for task, comparison in self.comparisons.items()}
-
-    @cached_property
-    def contenders(self) -> list[str]:
-        """All contenders: those in the aggregate first, the nearest to the best of each task first."""
-        names = dict.fromkeys(name for comparison in self.comparisons.values() for name in comparison.plan.schedules)
-        ranked = list(self.aggregate.ratio) if self.aggregate else []
-        return ranked + [name for name in names if name not in ranked]
-
-    @cached_property
-    def _aggregated_tasks(self) -> list[str]:
-        """The tasks that the aggregate covers: those whose best value is not zero, so that ratios to it exist."""
-        return [
-            task
-            for task, comparison in self.comparisons.items()
-            if _has_leader(comparison) and math.isfinite(comparison.plan.scale.excess(0.0, _leader_mean(comparison)))
-        ]
-
-    @cached_property
-    def aggregate(self) -> Aggregate | None:
-        """The aggregate of the contenders that took part in every task. None if there are none."""
-        runs_by_task = [_runs(self.comparisons[task]) for task in self._aggregated_tasks]
-        if not runs_by_task:
-            return None
-        names = [name for name in runs_by_task[0] if all(name in runs for runs in runs_by_task)]
-        if not names:
-            return None
-        return aggregate(
-            {
-                name: Runs(
-                    excess=[runs[name].excess for runs in runs_by_task],
-                    lost=[runs[name].lost for runs in runs_by_task],
-                )
-                for name in names
-            }
-        )
-
-    @property
-    def left_out(self) -> list[str]:
-        """The tasks and contenders that the aggregate does not cover, and why, in sentences."""
-        sentences = [
-            f"{task} is not in the means and profiles: "
-            f"{'its best value is 0, so there is no ratio to it' if _has_leader(comparison) else 'no training has ended'}."
-            for task, comparison in self.comparisons.items()
-            if task not in self._aggregated_tasks
-        ]
-        sentences += [
-            f"{task}: {', '.join(names)} did not race. Compared by the best training of the search, which looks too good."
-            for task, comparison in self.comparisons.items()
-            if (names := [s.name for s in comparison.contenders if s.beside_leader and not s.raced])
-        ]
-        for name in self.contenders if self._aggregated_tasks else []:
-            missed = [task for task in self._aggregated_tasks if name not in _runs(self.comparisons[task])]
-            if missed:
-                sentences.append(
-                    f"{name} is not in the means and profiles: it did not take part in {' and '.join(missed)}."
-                )
-        return sentences
-
-    @property
-    def text(self) -> str:
-        """The result of the suite, in sentences."""
-        if self.aggregate is None:
-            return "There is no mean over all tasks. Each task has its own verdict."
-        if len(self.contenders) == 1:
-            return f"{self.contenders[0]} was tuned on {_tasks(len(self.comparisons))}."
-        wins = Counter(map(_leader, filter(_has_leader, self.comparisons.values()))).most_common()
-        best = f"Best mean: {', '.join(f'{name} on {_tasks(count)}' for name, count in wins)}."
-        first, *following = self.aggregate.ratio
-        if len(wins) == 1 and first == wins[0][0]:  # it is its own reference: its mean says nothing
-            if not following:
-                return best
-            return f"{best} Next comes {following[0]}, {self._mean_in_words(following[0])}."
-        return (
-            f"Over {_tasks(len(self._aggregated_tasks))}, {first} stays nearest to the best of each task: it is "
-            f"{self._mean_in_words(first)}. {best}"
-        )
-
-    def _mean_in_words(self, name: str) -> str:
-        assert self.aggregate is not None
-        ratio = self.aggregate.ratio[name]
-        interval = f"95 % interval {worse(ratio.low - 1)} to {worse(ratio.high - 1)}"
-        return f"{worse(ratio.mean - 1)} worse in the interquartile mean ({interval})"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the results as plain JSON. Numbers that are not finite become None."""
-        make = self.parts.make
-        values = {
-            "tasks": {
-                task: make(f"the result of {task}", comparison.to_json, None)
-                for task, comparison in self.comparisons.items()
-            },
-            "failures": {task: str(error) for task, error in self.failures.items()},
-            "matrix": make(
-                "the table",
-                lambda: {
-                    task: {name: vars(standing) for name, standing in standings.items()}
-                    for task, standings in self.matrix.items()
-                },
-                {},
-            ),
-            **make("the means", lambda: _aggregate_json(self.aggregate), {}),
-            "text": make("the overall result", lambda: self.text, ""),
-            "cautions": [*make("the cautions", lambda: self.left_out, []), CAUTION],
-        }
-        return plain(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
-
-    def report(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the page of the suite, and the report of each task.
-
-        Args:
-            folder: The folder for `suite.html`. The report of a task lies in a folder of its own inside.
-            overwrite: True replaces files that are no reports of thalweg.
-
-        Returns:
-            The path of `suite.html`.
-
-        Raises:
-            StoreError: If a file cannot be written, or the installed package declares no report writer.
-        """
-        return load_report_writer("suite")(self, folder, **({"overwrite": True} if overwrite else {}))
-
-
-def worse(share: float) -> str:
-    """Return the share by which a value is worse, as text.
-
-    Args:
-        share: The share of the best value.
-
-    Example:
-        >>> worse(0.031), worse(11.0)
-        ('3.1 %', '12x')
-    """
-    if not math.isfinite(share):
-        return "–"
-    return f"{1 + share:.3g}x" if share >= TENFOLD else f"{round(100 * share, 1) + 0.0:.1f} %"  # never -0.0
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
-
-
-def _has_leader(comparison: Comparison) -> bool:
-    """Return True if a training has ended, so that one contender is ahead."""
-    return bool(comparison.contenders) and bool(comparison.contenders[0].beside_leader)
-
-
-def _leader(comparison: Comparison) -> str:
-    return comparison.findings.race.remaining[0]
-
-
-def _leader_mean(comparison: Comparison) -> float:
-    return fmean(trial_score(trial, comparison.plan).evaluation_score for _, trial in _leaders_pairs(comparison))
-
-
-def _leaders_pairs(comparison: Comparison) -> list[tuple[TrialRecord, TrialRecord]]:
-    leader = _leader(comparison)
-    return next(summary.beside_leader for summary in comparison.contenders if summary.name == leader)
-
-
-def _standings(comparison: Comparison) -> dict[str, Standing]:
-    return {
-        summary.name: Standing(
-            worse_by=summary.worse_by,
-            lost=summary.lost,
-            seeds=len(summary.seeds),
-            best=_has_leader(comparison) and summary.name == _leader(comparison),
-            tied=summary.name in comparison.verdict.tied,
-        )
-        for summary in comparison.contenders
-    }
-
-
-@dataclass(frozen=True)
-class _TaskRuns:
-    """The raced seeds of one contender on one task: their excess over the leader's, and True for each lost one."""
-
-    excess: list[float]
-    lost: list[bool]
-
-
-def _runs(comparison: Comparison) -> dict[str, _TaskRuns]:
-    plan, mean = comparison.plan, _leader_mean(comparison)
-
-    def excess(pair: tuple[TrialRecord, TrialRecord]) -> float:
-        own, leaders = (trial_score(trial, plan).evaluation_score for trial in pair)
-        return plan.scale.excess(own - leaders, mean)
-
-    return {
-        summary.name: _TaskRuns(
-            # A contender that was dropped early has fewer seeds than the leader.
-            excess=[excess(pair) for pair in summary.beside_leader],
-            lost=[not trial_score(trial, plan).completed for trial, _ in summary.beside_leader],
-        )
-        for summary in comparison.contenders
-        if summary.beside_leader
-    }
-
-
-def _aggregate_json(result: Aggregate | None) -> dict[str, Any]:
-    if result is None:
-        return {"interquartile_mean": None, "profiles": None}
-    return {
-        "interquartile_mean": {name: vars(interval) for name, interval in result.ratio.items()},
-        "profiles": {"ratios": result.ratios} | {name: vars(profile) for name, profile in result.profiles.items()},
-    }

@@ -3,15 +3,20 @@
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import NamedTuple
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
+from thalweg.comparison.execution.job import Job
+from thalweg.comparison.execution.worker_pool import WorkerPool
 from thalweg.comparison.failures import FailureMonitor, trials_to_keep
 from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.progress import Progress
+from thalweg.comparison.protocol.design import SettingDesign
+from thalweg.comparison.results.functions.unused_settings import refuse_unused_lr
 from thalweg.comparison.results.records import ComparisonRecord, TrialKey, TrialRecord
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.store import Store
@@ -19,11 +24,11 @@ from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.worker_pool import Job, WorkerPool
 
 # The report draws learning curves of these stages. The trainings of all others are many, and only their end counts.
 STAGES_WITH_CURVES = ("race", "value")
 EVALUATIONS_WITHOUT_CURVE = 1
+MAX_TRIALS_TO_CHECK = 200  # by then it is clear whether a training function uses the learning rate
 # Seconds after which a training that was told to leave at its next evaluation is ended by force.
 GRACE_S, GRACE_SHARE = 1.0, 0.01
 
@@ -44,7 +49,7 @@ class Training(NamedTuple):
 
 @dataclass(frozen=True)
 class Pruning:
-    """How trainings of one call are pruned.
+    """The pruning of the trainings of one call.
 
     Attributes:
         group: Returns a key; only trainings that share it are pruned together.
@@ -73,6 +78,7 @@ class TrialRunner:
         monitor: Sees failed trainings, and stops the run if they fail alike.
         passes: Passes over the data of a training.
         total: The number of trainings that the budget pays for, for the progress; 0 if it is unknown.
+        has_trained: True once a training has ended in this session.
     """
 
     def __init__(
@@ -85,8 +91,9 @@ class TrialRunner:
         clock: Clock,
     ) -> None:
         self.contenders = {contender.name: contender for contender in contenders}
-        self.plan: ComparisonPlan = record.plan
+        self.plan = self._stored_plan = record.plan  # the latter without the scale that later values require
         self.clock, self.passes, self.total = clock, record.workload.passes or 1, 0
+        self.has_trained = False
         self._store, self._record, self._watch, self._pool = store, record, watch, pool
         kept = trials_to_keep(store, record, self._notify)
         self.trials: dict[TrialKey, TrialRecord] = {trial.key: trial for trial in kept}
@@ -144,8 +151,28 @@ class TrialRunner:
             if job in proofs:
                 self.monitor.see_proof(proofs[job], results[0])
                 continue
+            self.has_trained = True
             self._keep(members_of[job], results, keep_stopped=keep_stopped)
             report_share(job, 0.0)
+
+    @property
+    def places_evaluations(self) -> bool:
+        """True if trainings are evaluated where we like; False for a training function, which reports itself."""
+        return not self._record.workload.is_function
+
+    def predicted_s(self, trainings: Sequence[Training]) -> float:
+        """Return the seconds that the plan predicts for trainings that run as one batch."""
+        if not trainings or self.plan.is_provisional:
+            return 0.0
+        seconds = [job.predicted_s for job, _ in self._jobs(trainings, None, math.inf)]
+        num_workers = self.plan.num_workers  # the prediction shares the time of a job among all workers
+        return math.ceil(len(seconds) / num_workers) * num_workers * fmean(seconds)
+
+    def change_design(self, design: SettingDesign) -> None:
+        """Store another design for the adaptive search."""
+        self.plan = replace(self.plan, design=design)
+        self._stored_plan = replace(self._stored_plan, design=design)
+        self._store.add(self._record.id, [], elapsed_s=self.clock.elapsed_s, plan=self._stored_plan)
 
     def _proof_jobs(self, stop_at_s: float) -> Iterator[Job]:
         """The trainings that show whether trainings still succeed, if many failed alike."""
@@ -172,7 +199,7 @@ class TrialRunner:
         """
         held, self._held = self._held or [], None
         if plan is not None:
-            self.plan = plan
+            self.plan = self._stored_plan = plan
         self._store.add(self._record.id, held, elapsed_s=self.clock.elapsed_s, plan=plan)
 
     def _keep(self, members: Sequence[Training], results: Sequence[TrainingResult], *, keep_stopped: bool) -> None:
@@ -195,9 +222,12 @@ class TrialRunner:
         else:
             self._held += trials
         self.trials |= {trial.key: trial for trial in trials}
+        searched = [trial for trial in self.trials.values() if trial.stage == "search"]
+        if len(searched) <= MAX_TRIALS_TO_CHECK:
+            refuse_unused_lr(self._record.workload.name, searched)
         for trial in trials:
             if not self.plan.is_provisional:
-                check_direction(trial.result, maximize=self.plan.scale.maximize, who=self._record.workload.name)
+                check_direction(trial.result, maximize=self.plan.maximize, who=self._record.workload.name)
             self._note_best(trial)
 
     def scale_changed(self) -> bool:
@@ -209,7 +239,7 @@ class TrialRunner:
         value = getattr(trial.result, self.plan.selected_on)
         if trial.result.status != "ok" or not math.isfinite(value):
             return
-        if self._best is None or self.plan.scale.cost(value) < self.plan.scale.cost(self._best[0]):
+        if self._best is None or self.plan.cost_of(value) < self.plan.cost_of(self._best[0]):
             self._best = value, trial.contender
 
     def _report(self, stage: str, job: Job, share: float) -> None:

@@ -1,6 +1,7 @@
 """`RuleOptimizer`: the one class that makes a `torch.optim.Optimizer` of a rule."""
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,8 @@ from thalweg.optim.second_gradients import SecondGradients
 from thalweg.optim.setting_warnings import WarnOnce
 from thalweg.optim.step_lock import add_lock, one_at_a_time
 from thalweg.rules import Rule
+from thalweg.rules.composition.switched import Switched
+from thalweg.rules.core.traits import Needs
 from thalweg.rules.explanation.setting_checks import find_conflicts
 
 
@@ -143,13 +146,9 @@ class RuleOptimizer(SecondGradients):
         if closure is not None:
             self._check_caller(scaled=hasattr(self, "found_inf"))
         if self.rule.traits.needs == "closure":
-            closure_steps.check_groups(self.rule, self.param_groups)
-            group = self.param_groups[0]
-            rule = keywords.to_rule(self.rule, group)
-            closure = self._repeatable(self._required(closure, "several losses and gradients"))
-            loss = closure_steps.run(rule, group["maximize"], closure, self._prepare_steps)
-            self._mark_gradients()
-            return loss
+            closure = self._required(closure, "several losses and gradients")
+            if self.next_step_needs == "closure":
+                return self._run_closure_steps(closure)
         loss = None
         if self.rule.traits.needs == "second gradient":
             loss = self._compute_second_gradients(closure)
@@ -164,6 +163,31 @@ class RuleOptimizer(SecondGradients):
                 occurrence += 1
         self._update_resting_parameters(stepped)
         return loss
+
+    @property
+    def next_step_needs(self) -> Needs:
+        """The requirement of the next step, if a rule takes over from another one; else that of all steps."""
+        if not self.rule.traits.varies_by_step or not self.param_groups:
+            return self.rule.traits.needs
+        current = self._rule_of_step().current if isinstance(self.rule, Switched) else self.rule
+        return current.traits.needs
+
+    def _rule_of_step(self) -> Any:
+        """Return the rule of the first group as it is in the next step."""
+        group = self.param_groups[0]
+        return keywords.to_rule(self.rule, group).for_step(self._step_count(self._all_params()) + 1)
+
+    def _run_closure_steps(self, closure: Callable[[], Any]) -> Any:
+        """Take a step of several iterations, each of which may call the closure several times."""
+        closure_steps.check_groups(self.rule, self.param_groups)
+        maximize = self.param_groups[0]["maximize"]
+        loss = self._closure_steps.run(self._rule_of_step(), maximize, self._repeatable(closure))
+        self._mark_gradients()
+        return loss
+
+    @cached_property
+    def _closure_steps(self) -> closure_steps.ClosureSteps:
+        return closure_steps.ClosureSteps(self._prepare_steps, self._all_params())
 
     def _take(self, occurrence: int) -> list[tuple[Binding, BatchStep]]:
         """Step the parameters that a group has `occurrence` times or more; return their steps."""

@@ -93,6 +93,11 @@ class SecondGradients(EvaluationMode):
         for grad in self._grads():
             _mark(grad, _SECOND)
 
+    @property
+    def has_second_gradients(self) -> bool:
+        """True if the next step has its second gradients, from ``perturbed()``, and needs no closure."""
+        return self._mode.has_second_gradients
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients, as torch does. A second gradient that was computed for them is forgotten, too."""
         super().zero_grad(set_to_none)
@@ -145,7 +150,9 @@ class SecondGradients(EvaluationMode):
         return loss
 
     def _call(self, closure: Closure) -> Any:
-        self.zero_grad()
+        self._mode.has_second_gradients = False
+        for param in self._params():
+            param.grad = None
         with torch.enable_grad():
             return closure()
 

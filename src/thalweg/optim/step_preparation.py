@@ -366,7 +366,7 @@ class StepPreparation(torch.optim.Optimizer):
         ]
 
     def _discard_cache(self) -> None:
-        for name in ("_bindings", "_programs", "_highest_lrs", "_on_gpu"):
+        for name in ("_bindings", "_programs", "_highest_lrs", "_on_gpu", "_closure_steps"):
             self.__dict__.pop(name, None)
 
     @cached_property

@@ -134,12 +134,12 @@ def interval_chart(
 
     def draw(axes: Axes) -> None:
         for position, (name, (low, middle, high)) in enumerate(intervals.items()):
-            end = high if math.isfinite(high) else middle
+            ends = [end if math.isfinite(end) else middle for end in (low, high)]
             colour = colours[name]
-            axes.plot([low, end], [position] * 2, color=colour, alpha=0.35, linewidth=4, solid_capstyle="round")
+            axes.plot(ends, [position] * 2, color=colour, alpha=0.35, linewidth=4, solid_capstyle="round")
             axes.plot([middle], [position], "o", color=colour, markersize=7)
         for low, _, high in list(intervals.values())[:1]:
-            if math.isfinite(high):  # a bound has no upper end
+            if math.isfinite(low) and math.isfinite(high):  # a bound lacks an end
                 axes.axvspan(low, high, color=_INK, alpha=0.07, linewidth=0)
         axes.set_yticks(range(len(intervals)), [shorten(name, _MAX_NAME) for name in intervals])
         axes.set_ylim(len(intervals) - 0.4, -0.6)
@@ -161,7 +161,7 @@ def profile_chart(aggregate: Aggregate, colours: Mapping[str, str]) -> Markup:
             axes.plot(aggregate.ratios, share, color=colours[name], linewidth=1.8, drawstyle="steps-post")
         axes.set_xlim(1, aggregate.ratios[-1])
         axes.set_ylim(-2, 102)
-        axes.set_xlabel("loss ÷ loss of the best contender of the task")
+        axes.set_xlabel("ratio to the best contender of the task")
         axes.set_ylabel("share of runs")
         _set_scale(axes, "x", aggregate.ratios)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
@@ -170,13 +170,20 @@ def profile_chart(aggregate: Aggregate, colours: Mapping[str, str]) -> Markup:
 
 
 def learning_curve_chart(
-    summaries: Sequence[Summary], colours: Mapping[str, str], split: str, label: str, *, optimum: float | None = None
+    summaries: Sequence[Summary],
+    colours: Mapping[str, str],
+    split: str,
+    label: str,
+    *,
+    optimum: float | None = None,
+    maximize: bool = False,
 ) -> Markup:
-    """Draw the median loss during training over the seeds of the race, with a band between the quartiles.
+    """Draw the median value during training over the seeds of the race, with a band between the quartiles.
 
     If the optimum is known, the chart shows distances to it.
     """
-    curves = {summary.name: _quartiles(summary.raced, split, optimum) for summary in summaries if summary.raced}
+    worst = -math.inf if maximize else math.inf
+    curves = {summary.name: _quartiles(summary.raced, split, optimum, worst) for summary in summaries if summary.raced}
 
     def draw(axes: Axes) -> None:
         values: list[float] = []
@@ -193,11 +200,11 @@ def learning_curve_chart(
     return render_svg(f"{label} along the training", 4.6, 3.1, draw)
 
 
-def _quartiles(race: Sequence[TrialRecord], split: str, optimum: float | None) -> tuple[np.ndarray, ...]:
+def _quartiles(race: Sequence[TrialRecord], split: str, optimum: float | None, worst: float) -> tuple[np.ndarray, ...]:
     """Return (share of the training in percent, lower quartile, median, upper quartile) over all seeds.
 
-    A diverged loss counts as infinite, and a quartile that is infinite is a gap. A training that stopped early keeps
-    its last value.
+    A diverged loss counts as infinitely bad, and a quartile that is infinite is a gap. A training that stopped early
+    keeps its last value.
     """
     runs = [entry.result.evaluations for entry in race if entry.result.evaluations]
     if not runs:
@@ -212,7 +219,7 @@ def _quartiles(race: Sequence[TrialRecord], split: str, optimum: float | None) -
             for run in runs
         ]
     )
-    values[np.isnan(values)] = np.inf
+    values[~np.isfinite(values)] = worst
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0, method="inverted_cdf")
     for quartile in (low, middle, high):
         quartile[np.isinf(quartile)] = np.nan
@@ -228,8 +235,9 @@ def learning_rate_chart(
     limits: tuple[float, float] | None,
     *,
     optimum: float | None = None,
+    maximize: bool = False,
 ) -> Markup:
-    """Draw loss against learning rate for each setting that one contender searched, with a ring on the chosen one."""
+    """Draw the value of each setting that one contender searched against its learning rate; a ring marks the chosen."""
     entries = [entry for entry in summary.trials["search"] if "lr" in entry.settings]
     entries = [entry for entry in entries if entry.result.status != "pruned"]
     points = [
@@ -247,11 +255,13 @@ def learning_rate_chart(
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
         axes.xaxis.set_minor_formatter(NullFormatter())
         _set_scale(axes, "y", limits or (), limits)
-        top = axes.get_ylim()[1]
-        beyond = [lr for lr, loss in finite if loss > top]
-        axes.plot(beyond, [top] * len(beyond), "^", color=colour, markersize=4, alpha=0.6, clip_on=False)
+        bottom, top = axes.get_ylim()
+        edge = bottom if maximize else top
+        beyond = [lr for lr, loss in finite if (loss < bottom if maximize else loss > top)]
+        arrow = "v" if maximize else "^"
+        axes.plot(beyond, [edge] * len(beyond), arrow, color=colour, markersize=4, alpha=0.6, clip_on=False)
         lost = [lr for lr, loss, _ in points if not math.isfinite(loss)]
-        axes.plot(lost, [top] * len(lost), "x", color=_INK, markersize=5, alpha=0.6, clip_on=False)
+        axes.plot(lost, [edge] * len(lost), "x", color=_INK, markersize=5, alpha=0.6, clip_on=False)
         axes.set_xlabel("learning rate")
         axes.set_title(shorten(summary.name, _MAX_NAME), loc="left", fontsize=10, color=_INK)
 
@@ -263,11 +273,12 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def shared_loss_range(
-    summaries: Sequence[Summary], split: str, *, optimum: float | None = None
+    summaries: Sequence[Summary], split: str, *, optimum: float | None = None, maximize: bool = False
 ) -> tuple[float, float] | None:
-    """Return the range of losses that all learning rate charts show, or None if no loss can be drawn.
+    """Return the range of values that all learning rate charts show, or None if no value can be drawn.
 
-    The range ends at ten times the median, so that a few very bad settings do not flatten all others.
+    The range ends at ten times the median, so that a few very bad settings do not flatten all others. If not all values
+    are positive, it ends at ten times the distance of the median from the best.
     """
     losses = [
         distance_to_optimum(loss_of(entry.result, split), optimum)
@@ -281,9 +292,11 @@ def shared_loss_range(
         room = max(1.0, 0.1 * abs(finite[0]))
         return finite[0] - room, finite[0] + room
     positive = [loss for loss in finite if loss > 0]
-    if len(positive) == len(finite) and finite[-1] > 10 * finite[0]:
+    if not maximize and len(positive) == len(finite) and finite[-1] > 10 * finite[0]:
         return finite[0] / 1.5, min(finite[-1], 10 * finite[len(finite) // 2]) * 1.5
-    return finite[0], finite[-1]
+    best, median = finite[-1] if maximize else finite[0], finite[len(finite) // 2]
+    farthest = best + 10 * ((median - best) or (finite[0] - finite[-1] if maximize else finite[-1] - finite[0]))
+    return (max(finite[0], farthest), best) if maximize else (best, min(finite[-1], farthest))
 
 
 def _set_scale(axes: Axes, which: str, values: Sequence[float], limits: tuple[float, float] | None = None) -> None:

@@ -9,13 +9,17 @@ from typing import Any
 from markupsafe import Markup
 
 from thalweg.comparison import Comparison
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.summary import STAGES, Summary
+from thalweg.comparison.results.summary import GOOD_RATE_MARGIN, STAGES, Summary
+from thalweg.comparison.results.terms import name_of_measure
+from thalweg.comparison.training.workload_record import SPLITS
 from thalweg.report import charts
 from thalweg.report.charts import shorten
 from thalweg.report.files import write_page
 from thalweg.report.templates import render_template, values_of
+from thalweg.tasks.measurement import with_article
 
 # The stored name of this stage would be mistaken for the recommendation.
 _STAGE_LABELS = {"recommended": "starting point"}
@@ -90,8 +94,15 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
         "failures": lambda: comparison.failures,
         # The contender whose value comes from seeds that no other stage used.
         "with_fresh_value": lambda: next((summary for summary in summaries() if summary.value_stage == "value"), None),
+        "has_user_settings": lambda: any(summary.yours is not None for summary in summaries()),
         "has_starting_points": lambda: any(summary.recommended is not None for summary in summaries()),
         "target": lambda: plan.target,
+        "maximize": lambda: plan.maximize,
+        "metrics": lambda: list(dict.fromkeys(name for summary in summaries() for name in summary.metrics)),
+        "measured": lambda: {split: name_of_measure(record, split) for split in SPLITS},
+        "choices": lambda: _choices(comparison),
+        "with_article": lambda: with_article,
+        "good_rate_margin": lambda: plan.scale.share_in_words(GOOD_RATE_MARGIN),
         "num_evaluations": lambda: next(iter(plan.schedules.values())).num_evaluations,
         "device": lambda: comparison.device,
         "execution_modes": lambda: {name: plan.execution_modes[name].reason for name in names},
@@ -116,6 +127,22 @@ def _trainings(comparison: Comparison) -> list[TrialRecord]:
     return [trial for summary in comparison.contenders for trials in summary.trials.values() for trial in trials]
 
 
+def _choices(comparison: Comparison) -> str:
+    """Return what decides: the data that choose and evaluate, the scale, and the measurement that counts."""
+    record, plan = comparison.record, comparison.plan
+    measured = {split: name_of_measure(record, split) for split in SPLITS}
+    chosen, evaluated = measured[plan.selected_on], measured[plan.judged_on]
+    start = f"The {chosen} chose and evaluates"
+    if record.workload.is_function and plan.target is None:
+        start = f"The {chosen} chose; that reported as test evaluates, or the same one where there is none"
+    elif chosen != evaluated:
+        start = f"The {chosen} chose, the {evaluated} evaluates"
+    scale = "by the ratios of values" if plan.scale.kind == "log" else "by the differences of values"
+    better = "higher" if plan.maximize else "lower"
+    counted = " Each training counts at its best validation." if record.workload.result == "best" else ""
+    return f"{start}; {better} is better. Scores are compared {scale}.{counted}"
+
+
 def _common_schedule(comparison: Comparison) -> str:
     """Return the schedule of the contenders that have none of their own."""
     own_schedules = {contender.name: contender.schedule for contender in comparison.record.contenders}
@@ -135,7 +162,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
     return {
         "name": summary.name,
         "about": summary.about,
-        "value": summary.value,
+        "value": compared_value(summary, plan),
         "train_loss": summary.train_loss,
         "above_optimum": None if plan.optimum is None else max(0.0, summary.train_loss - plan.optimum),
         "settings": ", ".join(f"{name} {summary.settings[name]:g}" for name in summary.searched) or "none to tune",
@@ -143,9 +170,11 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "lost_settings": sum(entry.result.status not in ("ok", "pruned", "stopped") for entry in searched),
         "num_settings": len(searched),
         "seconds": summary.seconds,
-        "worse_by": summary.worse_by,
+        "worse_by": summary.worse_by_text,
+        "metrics": summary.metrics,
         "untuned": summary.untuned,
         "starting_point": summary.recommended,
+        "yours": summary.yours,
         "step_s": plan.step_s.get(summary.name),
         "own_schedule": contender.schedule,
         "rank": summary.rank,
@@ -171,11 +200,11 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
     # A time to a target has no optimum, even if the loss has.
     value_optimum = plan.optimum if plan.target is None else None
     value_label = comparison.metric + (above if plan.target is None else "")
-    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum)
+    limits = charts.shared_loss_range(summaries, plan.selected_on, optimum=plan.optimum, maximize=plan.maximize)
     searched_lr = [
         summary for summary in summaries if any("lr" in entry.settings for entry in summary.trials["search"])
     ]
-    rate_label = f"{comparison.record.workload.measured[plan.selected_on]}{above}"
+    rate_label = f"{name_of_measure(comparison.record, plan.selected_on)}{above}"
 
     def values() -> Markup | None:
         if not any(math.isfinite(summary.value.mean) for summary in summaries):
@@ -183,8 +212,15 @@ def _charts(comparison: Comparison, colours: dict[str, str]) -> dict[str, Any]:
         return charts.value_chart(summaries, colours, value_label, optimum=value_optimum)
 
     def rate(summary: Summary) -> Markup:
-        colour = colours[summary.name]
-        return charts.learning_rate_chart(summary, colour, plan.selected_on, rate_label, limits, optimum=plan.optimum)
+        return charts.learning_rate_chart(
+            summary,
+            colours[summary.name],
+            plan.selected_on,
+            rate_label,
+            limits,
+            optimum=plan.optimum,
+            maximize=plan.maximize,
+        )
 
     rates = [
         make(f"the chart of learning rates of {summary.name}", partial(rate, summary), None)
@@ -213,9 +249,10 @@ def _learning_curves(comparison: Comparison, colours: dict[str, str], above: str
         # A user's function need not report the training loss.
         if not any(math.isfinite(getattr(evaluation, split)) for run in runs for evaluation in run):
             continue
-        label = comparison.record.workload.measured[split]
+        label = name_of_measure(comparison.record, split)
         optimum = None
         if split == "train":
             label, optimum = f"{label}{above}", plan.optimum
-        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum))
+        maximize = plan.maximize and split != "train"
+        curves.append(charts.learning_curve_chart(summaries, colours, split, label, optimum=optimum, maximize=maximize))
     return curves

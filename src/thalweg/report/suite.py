@@ -6,7 +6,9 @@ from typing import Any
 
 from thalweg.comparison import Suite
 from thalweg.comparison.results.aggregate import RESAMPLES
-from thalweg.comparison.suite import CAUTION, folder_name, worse
+from thalweg.comparison.results.terms import worse
+from thalweg.comparison.suite import folder_name
+from thalweg.comparison.suite_result import CAUTION
 from thalweg.report import charts
 from thalweg.report.charts import shorten
 from thalweg.report.files import write_page
@@ -53,7 +55,7 @@ def render_suite(suite: Suite) -> str:
         if suite.aggregate is None:
             return None
         intervals = {name: (ratio.low, ratio.mean, ratio.high) for name, ratio in suite.aggregate.ratio.items()}
-        return charts.interval_chart(intervals, colours, "interquartile mean of loss ÷ loss of the best")
+        return charts.interval_chart(intervals, colours, "interquartile mean of the ratio to the best")
 
     values = {
         "title": lambda: shorten(f"suite: {', '.join(suite.comparisons)}"),

@@ -7,7 +7,10 @@ require_lab(__name__)
 from thalweg.tasks.catalogue import BUILT_IN, SUITE, as_task, load  # noqa: E402
 from thalweg.tasks.data import Batch, Split, Splits, split_at_random  # noqa: E402
 from thalweg.tasks.seeded import seeded  # noqa: E402
-from thalweg.tasks.task import Task, TrainingFunction, supervised  # noqa: E402
+from thalweg.tasks.supervised import supervised  # noqa: E402
+from thalweg.tasks.task import Task  # noqa: E402
+from thalweg.tasks.training_function import TrainingFunction  # noqa: E402
+from thalweg.tasks.tunable import choice, log_range, range  # noqa: A004, E402
 
 __all__ = [
     "BUILT_IN",
@@ -18,7 +21,10 @@ __all__ = [
     "Task",
     "TrainingFunction",
     "as_task",
+    "choice",
     "load",
+    "log_range",
+    "range",
     "seeded",
     "split_at_random",
     "supervised",

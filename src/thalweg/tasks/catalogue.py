@@ -19,7 +19,9 @@ from thalweg.tasks.built_in.surfaces import noisy_quadratic, quadratic, rosenbro
 from thalweg.tasks.built_in.tables import breast_cancer, diabetes
 from thalweg.tasks.built_in.text import characters
 from thalweg.tasks.seeded import seeded
-from thalweg.tasks.task import Task, TrainingFunction, as_task_error
+from thalweg.tasks.task import Task
+from thalweg.tasks.training_function import TrainingFunction
+from thalweg.tasks.user_code import as_task_error, line_of, task_error
 
 FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file
 
@@ -166,9 +168,11 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
         try:
             signature.bind("make_optimizer", "report", **device)
         except TypeError:
-            raise TaskError(
-                f"{name or value.__name__}: a training function must take (make_optimizer, report), or also device, "
-                f"got {signature}."
+            raise task_error(
+                name or value.__name__,
+                "a training function must take (make_optimizer, report), or also device",
+                str(signature),
+                where=line_of(value),
             ) from None
         return TrainingFunction(
             train=value, name=name or value.__name__, about=inspect.getdoc(value) or "", source=source

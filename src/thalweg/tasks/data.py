@@ -7,19 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.errors import TaskError
+from thalweg.tasks.user_code import task_error
 
-Batch = Any  # a tuple of tensors that share their first dimension, or a dict of such tensors
+Batch = Any  # a tuple of tensors that share their first dimension, a dict of such tensors, or an object of the user's
 Tensors = tuple[Tensor, ...]
 Split = Tensors | Iterable[Any] | None
+SPLIT_NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """The data for training, for choosing settings, and for the final evaluation.
 
-    Each split is a tuple of tensors that share their first dimension, for example (inputs, targets); or an object that
-    can be iterated for such batches many times and has a length, for example a DataLoader; or None for no data.
+    Each split is a tuple of tensors or arrays that share their first dimension, for example (inputs, targets); or an
+    object that can be iterated for such batches many times, for example a DataLoader; or a dataset, or a dict of
+    tensors, of which a task makes batches; or None for no data. A loader of a stream (``IterableDataset``) should
+    declare its length by ``__len__`` of the dataset. Otherwise one pass over it is counted.
 
     Attributes:
         train: The data to train on.
@@ -44,47 +47,22 @@ class Splits:
         return all(split is None or isinstance(split, tuple) for split in (self.train, self.validation, self.test))
 
 
-def check_split(task_name: str, split_name: str, split: Split) -> None:
-    """Raise TaskError unless this is a split: tensors of one length, a loader with a length, or None."""
-    if split is None:
-        return
-    if not isinstance(split, tuple) and isinstance(split, Iterable) and not isinstance(split, str | Tensor):
-        if not isinstance(split, Sized) or len(split) == 0:
-            raise TaskError(
-                f"{task_name}: the {split_name} loader must have a length, at least 1, and be readable many times, "
-                f"got {type(split).__name__}. Use a DataLoader over a dataset with a length."
-            )
-        return
-    if not isinstance(split, tuple) or not split or not all(isinstance(part, Tensor) for part in split):
-        raise TaskError(
-            f"{task_name}: the {split_name} split must be a tuple of tensors or a DataLoader, got {_type_of(split)}."
-        )
-    lengths = [len(part) if part.dim() else 0 for part in split]
-    if len(set(lengths)) != 1 or lengths[0] == 0:
-        raise TaskError(
-            f"{task_name}: the tensors of the {split_name} split must have one length, at least 1, got lengths "
-            f"{lengths}."
-        )
-
-
-def completed(task_name: str, splits: Splits) -> Splits:
+def completed(task_name: str, splits: Splits, made_at: str = "") -> Splits:
     """Return splits that all hold data, or none: a missing test split is the validation split, that the training split.
 
     Raises:
         TaskError: If there are validation or test data, and no training data.
     """
     if splits.train is None and (splits.validation is not None or splits.test is not None):
-        raise TaskError(
-            f"{task_name}: the train split must hold data if another split does, got None. Pass it, or pass no data."
+        raise task_error(
+            task_name,
+            "the train split must hold data if another split does",
+            "None",
+            "Pass it, or pass no data.",
+            where=made_at,
         )
     validation = splits.train if splits.validation is None else splits.validation
     return Splits(splits.train, validation, validation if splits.test is None else splits.test)
-
-
-def _type_of(split: Any) -> str:
-    if not isinstance(split, tuple):
-        return type(split).__name__
-    return f"a tuple of {', '.join(type(part).__name__ for part in split)}" if split else "an empty tuple"
 
 
 def split_at_random(tensors: Tensors, *, seed: int = 0, train: float = 0.6, validation: float = 0.2) -> Splits:
@@ -155,20 +133,9 @@ def shuffled(count: int, generators: Sequence[torch.Generator]) -> Tensor:
     return torch.stack([torch.randperm(count, generator=generator) for generator in generators])
 
 
-def as_batch(task_name: str, loaded: Any) -> Batch:
-    """Return what a loader yields as a batch: a tensor or list becomes a tuple, a mapping becomes a dict."""
-    if isinstance(loaded, Tensor):
-        return (loaded,)
-    if isinstance(loaded, tuple | list):
-        return tuple(loaded)
-    if isinstance(loaded, Mapping):
-        return dict(loaded)
-    raise TaskError(
-        f"{task_name}: a loader must yield tensors, or tuples or dicts of them, got {type(loaded).__name__}."
-    )
-
-
 def examples_in(batch: Batch) -> int:
     """Return the number of examples in a batch: the first dimension of its first tensor, or 1 if there is none."""
+    if not isinstance(batch, Mapping | tuple | list):  # a batch object of the user's
+        return len(batch) if isinstance(batch, Sized) else 1
     parts = batch.values() if isinstance(batch, Mapping) else batch
     return next((len(part) for part in parts if isinstance(part, Tensor) and part.dim()), 1)

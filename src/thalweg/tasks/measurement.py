@@ -2,31 +2,27 @@
 
 import math
 import re
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from thalweg.errors import TaskError
-
-LIBRARY = str(Path(__file__).parents[1])
+from thalweg.tasks.user_code import calling_line, task_error
 
 RESULTS = ("last", "best")
 SCALES = ("log", "linear")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measured:
     """The measured quantity of a task or of a training function.
 
     Attributes:
         metric_name: Name of the quantity, for example ``"accuracy"``.
         maximize: True if higher is better. None leaves it to the reports of a training function; else lower is better.
-        result: The measurement of a training that counts: the ``"last"`` one, or the one with the ``"best"`` validation.
-        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for a
-            loss, and ``"linear"`` for a task's metric and for a value that is maximized.
+        result: The measurement of a training that counts: the ``"last"`` one or that with the ``"best"`` validation.
+        scale: ``"log"`` compares values by their ratios, ``"linear"`` by their differences. None selects ``"log"`` for
+            a loss, and ``"linear"`` for a task's metric and for a value that is maximized.
     """
 
     metric_name: str = ""
@@ -37,13 +33,13 @@ class Measured:
     def _check_measured(self, name: str) -> None:
         """Raise TaskError if a part has the wrong type."""
         if not isinstance(self.metric_name, str):
-            raise TaskError(f"{name}: metric_name must be a text, got {self.metric_name!r:.80}.")
+            raise task_error(name, "metric_name must be a text", f"{self.metric_name!r:.80}", where=calling_line())
         if self.maximize is not None and not isinstance(self.maximize, bool):
-            raise TaskError(f"{name}: maximize must be True or False, got {self.maximize!r:.80}.")
+            raise task_error(name, "maximize must be True or False", f"{self.maximize!r:.80}", where=calling_line())
         if self.result not in RESULTS:
-            raise TaskError(f"{name}: result must be 'last' or 'best', got {self.result!r:.80}.")
+            raise task_error(name, "result must be 'last' or 'best'", f"{self.result!r:.80}", where=calling_line())
         if self.scale is not None and self.scale not in SCALES:
-            raise TaskError(f"{name}: scale must be 'log' or 'linear', got {self.scale!r:.80}.")
+            raise task_error(name, "scale must be 'log' or 'linear'", f"{self.scale!r:.80}", where=calling_line())
 
 
 def as_number(value: Any, what: str) -> float:
@@ -77,17 +73,8 @@ def as_number(value: Any, what: str) -> float:
             return float(value)
         except (TypeError, ValueError, OverflowError):
             got = f"{type(value).__name__} {value!r:.80}"
-    raise TaskError(f"report: {what} must be a single number, got {got}{user_line()}. Report a float, such as a mean.")
-
-
-def user_line() -> str:
-    """Return the innermost line of the call stack that is not thalweg's, as `` (at file:line)``; empty if there is none."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(LIBRARY):
-        if frame.f_back is None:
-            return ""
-        frame = frame.f_back
-    return f" (at {frame.f_code.co_filename}:{frame.f_lineno})"
+    advice = "Report a float, such as a mean."
+    raise task_error("report", f"{what} must be a single number", got, advice, where=calling_line())
 
 
 def with_article(name: str) -> str:

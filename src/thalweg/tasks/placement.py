@@ -57,4 +57,5 @@ def place_batch(batch: Any, device: torch.device) -> Any:
         return {key: place_batch(value, device) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
         return tuple(place_batch(part, device) for part in batch)
-    return batch
+    move = getattr(batch, "to", None)  # a batch object of the user's
+    return move(device) if callable(move) else batch

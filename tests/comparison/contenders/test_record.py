@@ -68,5 +68,5 @@ def test_the_code_of_each_kind() -> None:
         "optimizer = thalweg.optim.route(model, 'muon+adamw', roles={'0.weight': 'embedding'}).optimizer()"
     )
     (external,) = resolve([torch.optim.NAdam])
-    assert external.describe().line_of_code({}) == "optimizer = torch.optim.nadam.NAdam(model.parameters(), lr=0.002)"
+    assert external.describe().line_of_code({}) == "optimizer = torch.optim.NAdam(model.parameters(), lr=0.002)"
     assert CONTENDERS["gd"].describe().line_of_code({}).endswith("  # a step on the full batch")

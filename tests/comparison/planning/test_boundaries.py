@@ -6,45 +6,45 @@ from torch import nn
 
 import thalweg
 from thalweg.comparison.contenders.named import CONTENDERS
-from thalweg.comparison.planning import budget, device_choice
-from thalweg.comparison.planning.budget import Budget, ladder
-from thalweg.comparison.planning.num_workers import START_S, choose_num_workers
+from thalweg.comparison.planning import device_choice, num_workers
+from thalweg.comparison.planning.budget import RANKED, Budget, ranked_design
+from thalweg.comparison.planning.num_workers import FORK_S, START_S, check_num_workers, choose_num_workers
 from thalweg.comparison.planning.proposals import propose
 from thalweg.comparison.training import timing
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.comparison.training.workload import as_workload
-from thalweg.errors import BudgetError
+from thalweg.errors import SettingError
 from thalweg.rules import Range
 
 
 @pytest.mark.parametrize(("seconds", "rung"), [(100.0, 1), (99.9, 0)])
-def test_a_time_is_planned_up_to_its_safety(seconds: float, rung: int) -> None:
-    rungs = ladder(2)
-    costs = {rungs[0]: 10.0, rungs[1]: 0.85 * 100.0}
-    design = budget.design(Budget(seconds=seconds), 2, predict=lambda design: costs.get(design, 1e9))
-    assert design == rungs[rung]
+def test_a_ranking_takes_its_share_of_a_time(seconds: float, rung: int) -> None:
+    costs = {RANKED[0]: 10.0, RANKED[1]: 60.0}
+    design = ranked_design(Budget(seconds=seconds), 2, predict=lambda design: costs.get(design, 1e9))
+    assert design == RANKED[rung]
 
 
 def test_steps_are_planned_to_the_last() -> None:
-    first = ladder(2)[0]
-    for allowed in (10, 11):
-        assert budget.design(Budget(steps=allowed), 2, predict=lambda design: 10 if design == first else 1e9) == first
-    with pytest.raises(BudgetError):
-        budget.design(Budget(steps=9), 2, predict=lambda design: 10.0)
+    for allowed, design in ((9, None), (10, RANKED[0]), (11, RANKED[0])):
+        predicted = ranked_design(Budget(steps=allowed), 2, predict=lambda rung: 10 if rung == RANKED[0] else 1e9)
+        assert predicted == design
 
 
 @pytest.mark.parametrize(
-    ("planned_s", "single_thread_s", "chosen"),
+    ("planned_s", "no_fork", "single_thread_s", "chosen"),
     [
-        (4 * START_S, 1.0, 2),  # twice as fast
-        (4 * START_S - 0.1, 1.0, 1),  # too short to start workers for
-        (1000.0, 1.59, 2),  # 2 / 1.59 = 1.26 times as fast
-        (1000.0, 1.61, 1),  # 1.24 times
+        (4 * FORK_S, "", 1.0, 2),  # twice as fast
+        (4 * FORK_S - 0.1, "", 1.0, 1),  # too short to start workers for
+        (4 * START_S, "threads", 1.0, 2),
+        (4 * START_S - 0.1, "threads", 1.0, 1),
+        (1000.0, "", 1.59, 2),  # 2 / 1.59 = 1.26 times as fast
+        (1000.0, "", 1.61, 1),  # 1.24 times
     ],
 )
 def test_workers_are_started_where_they_pay(
-    monkeypatch: pytest.MonkeyPatch, planned_s: float, single_thread_s: float, chosen: int
+    monkeypatch: pytest.MonkeyPatch, planned_s: float, no_fork: str, single_thread_s: float, chosen: int
 ) -> None:
+    monkeypatch.setattr(num_workers, "why_no_fork", lambda: no_fork)
     measured = iter([1.0, single_thread_s])
     monkeypatch.setattr(timing, "seconds_of", lambda action, **_: next(measured))
     monkeypatch.setattr(device_choice.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
@@ -57,6 +57,18 @@ def test_workers_are_started_where_they_pay(
     )
     count, _ = choose_num_workers(as_workload(task), [CONTENDERS["sgd"]], modes, planned_s, 0, requested=None)
     assert count == chosen
+    without_time = choose_num_workers(
+        as_workload(task), [CONTENDERS["sgd"]], modes, planned_s, 0, requested=None, time_left=lambda: 0.0
+    )
+    assert without_time == (1, modes)  # nothing is measured
+
+
+@pytest.mark.parametrize("requested", [0, -1, True, 2.5, 100_000])
+def test_a_number_of_workers_that_no_machine_has_is_refused(requested: object) -> None:
+    with pytest.raises(SettingError, match="workers must be"):
+        check_num_workers(requested)  # type: ignore[arg-type]
+    for fine in (None, 1, 64):
+        check_num_workers(fine)
 
 
 def test_proposals_near_an_end_stay_in_the_range() -> None:

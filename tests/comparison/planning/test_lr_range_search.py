@@ -53,6 +53,18 @@ def test_a_range_grows_towards_the_best(rate: float, low: float, high: float, ti
     assert times <= MAX_EXTENSIONS
 
 
+def test_a_maximized_value_moves_the_range_to_its_greatest() -> None:
+    def train(contenders: Sequence[Contender], trials: Sequence[Trial]) -> list[TrainingResult]:
+        values = [math.log(trial.settings["lr"]) for trial in trials]
+        return [TrainingResult("ok", value, value, value) for value in values]
+
+    contender = narrow(1e-3, 1.0)
+    for maximize, ends in ((True, (1e-3, 100.0)), (False, (1e-5, 1.0))):
+        extended = extended_ranges([contender], "validation", 0, train, maximize=maximize)
+        bounds, times = extended[contender.name]
+        assert (bounds.low, bounds.high, times) == (pytest.approx(ends[0]), pytest.approx(ends[1]), 2)
+
+
 @pytest.mark.parametrize(("point", "low", "high"), [(0, 0.1, 1), (1, 0.1, 1), (2, 1, 1), (13, 1, 1), (14, 1, 10)])
 def test_the_two_points_nearest_to_an_end_are_the_end(point: int, low: float, high: float) -> None:
     contender, num_trained = narrow(1e-3, 1.0), []

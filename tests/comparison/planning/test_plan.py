@@ -7,25 +7,33 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from thalweg import tasks
 from thalweg.comparison.contenders.named import CONTENDERS
-from thalweg.comparison.planning import forecast as forecasts
-from thalweg.comparison.planning import plan as plans
-from thalweg.comparison.planning.budget import Budget, parse
-from thalweg.comparison.planning.forecast import Forecast, seconds_of_design
+from thalweg.comparison.planning import budget as budgets
+from thalweg.comparison.planning import pilot as pilots
+from thalweg.comparison.planning import planner as planners
+from thalweg.comparison.planning.budget import (
+    RANKED,
+    Budget,
+    cost_of_ranking,
+    parse,
+    ranked_design,
+    seconds_of_studies,
+)
+from thalweg.comparison.planning.clock import Clock
 from thalweg.comparison.planning.pilot import run_pilot
-from thalweg.comparison.planning.plan import ComparisonPlan, Cost, make_plan
-from thalweg.comparison.protocol.design import Design, InterimAnalysis
+from thalweg.comparison.planning.plan import ComparisonPlan, Cost
+from thalweg.comparison.planning.planner import Request, complete_plan, make_plan, pilot_time
+from thalweg.comparison.protocol.design import Design, InterimAnalysis, SettingDesign
 from thalweg.comparison.training.timing import ExecutionMode, Measurement
 from thalweg.comparison.training.workload import FunctionWorkload, TaskWorkload, as_workload
-from thalweg.errors import BudgetError, SettingError
+from thalweg.errors import SettingError
 from thalweg.rules import Range
 
 # As version 4 of the store holds it; a change of a key makes every store unreadable. The keys of the device came later.
 DEVICE = {"device": "cuda", "device_reason": "measured: 3.0x as fast", "num_devices": 2}
-STORED = {
+STORED: dict[str, Any] = {
     "seed": 3,
     "design": {
         "draws": 12,
@@ -60,10 +68,24 @@ STORED = {
     "judged_on": "test",
 }
 
+# What such a store lacks, as it is read.
+ADDED = {
+    "device": "auto",
+    "device_reason": "",
+    "num_devices": 1,
+    "budget": None,
+    "ranking": None,
+    "provisional": False,
+    "prefer": "cheap",
+    "metric_name": "",
+    "scale": STORED["scale"] | {"maximize": False, "baseline": {}, "span": None, "tolerance": None, "planned": None},
+    "target": STORED["target"] | {"maximize": False},
+}
+
 
 def test_a_stored_plan_is_read_and_written_with_the_same_keys() -> None:
     plan = ComparisonPlan.from_json(STORED)
-    assert json.loads(json.dumps(plan.to_json())) == STORED | {"device": "auto", "device_reason": "", "num_devices": 1}
+    assert json.loads(json.dumps(plan.to_json())) == STORED | ADDED
     assert ComparisonPlan.from_json(STORED | DEVICE).to_json() == plan.to_json() | DEVICE
     assert plan.num_workers == 2
     assert plan.schedules["adam"].num_evaluations == 4
@@ -111,11 +133,11 @@ class MeasuredTask(TaskWorkload):
         super().__init__(task)
         object.__setattr__(self, "measured", [])
 
-    def measure(self, contender: Any, schedule: Any, seed: int) -> Measurement:
+    def measure(self, contender: Any, schedule: Any, seed: int, time_left: Any = None) -> Measurement:
         self.measured.append(contender.name)
-        return Measurement(MODE, dict.fromkeys(("train", "validation", "test"), 2.0), schedule.steps)
+        return Measurement(MODE, dict.fromkeys(("train", "validation", "test"), 2.0), schedule.steps, 2.5)
 
-    def time_of_update(self, contender: Any, seed: int) -> float:
+    def time_of_update(self, contender: Any, seed: int, *, wait: bool = True) -> float:
         return {"adam": 2e-3}.get(contender.name, 1e-3)
 
     def single_thread_slowdown(self, contender: Any, members: int, seed: int) -> float:
@@ -134,91 +156,118 @@ def test_contenders_that_share_a_population_are_measured_once(workload: Measured
     contenders = [CONTENDERS[name] for name in NAMES]
     schedules = {name: workload.training_schedule(CONTENDERS[name], "linear") for name in NAMES}
     reported: list[str] = []
-    pilot = run_pilot(workload, contenders, schedules, 0, reported.append, lambda modes: None)
-    assert workload.measured == ["gd", "sgd", "muon"]
-    assert tuple(reported) == NAMES
+    pilot = run_pilot(workload, contenders, schedules, 0, reported.append)
+    assert workload.measured == ["sgd", "gd", "muon"]  # first the one that most contenders share
+    assert sorted(reported) == sorted(NAMES)
     assert pilot.execution_modes == dict.fromkeys(NAMES, MODE)
-    assert pilot.schedules == schedules
     assert pilot.step_s == dict.fromkeys(NAMES, 1e-3) | {"adam": 2e-3}
     assert pilot.scale.untrained["test"] == 2.0
 
 
-def test_a_training_function_is_called_once_for_all_contenders_and_its_reports_are_its_steps() -> None:
-    calls = []
-
+def test_the_plan_of_a_training_function_is_provisional_and_trains_nothing() -> None:
     def train(make_optimizer: Callable[..., torch.optim.Optimizer], report: Callable[..., None]) -> None:
-        calls.append(1)
-        make_optimizer([nn.Parameter(torch.ones(1))])
-        for value in (2.0, 1.0, 0.5):
-            report(value)
+        raise AssertionError("there is no pilot")
 
     function = as_workload(tasks.as_task(train))
     contenders = [CONTENDERS["sgd"], CONTENDERS["adam"]]
-    plan = make_plan(function, contenders, parse("8trials"), seed=0, schedule="linear", num_workers=2)
+    plan = make_plan(function, contenders, Request(parse("60s"), num_workers=2))
     assert isinstance(function, FunctionWorkload)
-    assert len(calls) == 1
-    assert {schedule.steps for schedule in plan.schedules.values()} == {3}
-    assert (plan.num_workers, plan.step_s, plan.times_extended) == (1, {}, {"sgd": 0, "adam": 0})
-    assert plan.scale.untrained == dict.fromkeys(("train", "validation", "test"), 20.0)  # ten times the first report
+    assert (plan.is_provisional, plan.num_workers, plan.step_s) == (True, 2, {})
+    assert ComparisonPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    clock = Clock(60.0, read=lambda: 7.0)
+    seconds = Measurement(ExecutionMode(1, 0.0, 3.0, ""), {}, 5, 3.0, reports=(2.0, 1.0))
+    done = complete_plan(plan, function, contenders, Request(parse("60s")), seconds, clock)
+    assert not done.is_provisional
+    assert {schedule.steps for schedule in done.schedules.values()} == {5}
+    # Two processes, 3 s each: 1.5 s for a training, in the 58.8 s that are left beside the reserve.
+    assert {mode.member_s for mode in done.execution_modes.values()} == {1.5}
+    assert done.design == SettingDesign.for_trainings(58.8 / 1.5, 2)
+    assert done.scale.untrained == dict.fromkeys(("train", "validation", "test"), 20.0)  # ten times the first report
+    assert (done.ranking, done.draws) == (None, {})
+    ranked = complete_plan(plan, function, contenders, Request(parse("2x4trials")), seconds, clock)
+    assert isinstance(ranked.design, Design)
+    assert (ranked.design.studies, ranked.draws) == (2, {"sgd": 4, "adam": 4})
 
 
-def test_a_budget_in_seconds_pays_for_the_pilot_too(workload: MeasuredTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(forecasts.time, "perf_counter", lambda: clock[0])
-    contenders = [CONTENDERS["sgd"], CONTENDERS["adam"]]
-    forecast = Forecast(workload, contenders, Budget(seconds=60.0), {}, {}, start_s=100.0)
-    forecast.check({})
-    clock[0] = 160.0
-    forecast.check({"sgd": MODE})  # not over the budget yet
-    clock[0] = 160.1
-    with pytest.raises(BudgetError, match="got 60s"):
-        forecast.check({"sgd": MODE})
-    Forecast(workload, contenders, Budget(trials=4), {}, {}, start_s=0.0).check({"sgd": MODE})
+def test_a_pilot_without_time_measures_one_contender_and_leaves_out_the_rest(workload: MeasuredTask) -> None:
+    contenders = [CONTENDERS[name] for name in NAMES]
+    schedules = {name: workload.training_schedule(CONTENDERS[name], "linear") for name in NAMES}
+    schedules["gd"] = replace(schedules["gd"], steps=30)
+    pilot = run_pilot(workload, contenders, schedules, 0, lambda name: None, time_left=lambda: 0.0)
+    assert workload.measured == ["sgd"]
+    assert list(pilot.execution_modes) == list(NAMES)
+    assert pilot.execution_modes["sgd"] == pilot.execution_modes["adam"] == MODE
+    assert pilot.execution_modes["muon"] == ExecutionMode(1, 0.0, 2.5, pilots.NOT_MEASURED)
+    assert pilot.execution_modes["gd"] == ExecutionMode(1, 0.0, 1.25, pilots.NOT_MEASURED)  # half as many steps
+    assert pilot.step_s == {}  # of some alone it would be no comparison
 
 
-def test_costs_are_counted_in_the_unit_of_the_budget(workload: MeasuredTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pilot_may_take_less_than_a_tenth_of_a_time_and_as_long_as_it_needs_of_a_count() -> None:
+    readings = [100.0]
+    clock = Clock(60.0, read=lambda: readings[0])
+    time_left = pilot_time(parse("60s"), clock)
+    assert time_left() == pytest.approx(4.8)
+    readings[0] = 104.9
+    assert time_left() < 0
+    assert pilot_time(parse("16trials"), clock)() == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "members"),
+    [(None, 32), (80.0, 32), (79.9, 31), (24.0, 4), (1.0, 2)],  # 2 s and 0.25 s for each: 10 s in all, an eighth of 80
+)
+def test_a_population_takes_no_large_part_of_a_time(budget_s: float | None, members: int) -> None:
+    fitted = pilots.fit_population(ExecutionMode(32, 2.0, 0.25, ""), budget_s)
+    assert fitted == ExecutionMode(members, 2.0, 0.25, "")
+    assert pilots.fit_population(ExecutionMode(1, 0.0, 99.0, ""), budget_s).members == 1
+
+
+def test_costs_of_a_ranking_are_counted_in_the_unit_of_the_budget(workload: MeasuredTask) -> None:
     contenders = [CONTENDERS["sgd"], CONTENDERS["gd"]]
     schedules = {name: workload.training_schedule(CONTENDERS[name], "linear") for name in ("sgd", "gd")}
     schedules["gd"] = replace(schedules["gd"], steps=20)
-    design = forecasts.budget.ladder(2)[1]
-    trainings = design.most_trainings + design.value
-    assert Forecast(workload, contenders, Budget(steps=1), schedules).cost(design) == trainings * 60
-    assert Forecast(workload, contenders, Budget(passes=1), schedules).cost(design) == trainings * 60
-    monkeypatch.setattr(forecasts.time, "perf_counter", lambda: 7.0)
     modes = {"sgd": MODE, "gd": replace(MODE, member_s=2.0)}  # two populations: gd sees the full batch
-    timed = Forecast(workload, contenders, Budget(seconds=1), schedules, modes, start_s=3.0)
-    search = sum(seconds_of_design(modes[name], design, 1) for name in ("sgd", "gd"))
-    assert timed.seconds(design) == search
-    assert timed.cost(design) == pytest.approx(4.0 + search + modes["gd"].seconds(design.value))
-    alone = Forecast(workload, [CONTENDERS["sgd"], CONTENDERS["adam"]], Budget(seconds=1), schedules, {"sgd": MODE})
-    assert alone.seconds(design) == seconds_of_design(MODE, design, 2)  # adam shares the population of sgd
+    design = RANKED[0]
+    trainings = design.most_trainings + design.value
+    for allowed in (Budget(steps=1), Budget(passes=1)):
+        assert cost_of_ranking(design, allowed, contenders, schedules, modes, 60) == trainings * 60
+    of_each = sum(seconds_of_studies(modes[name], design, 1) for name in ("sgd", "gd"))
+    assert cost_of_ranking(design, Budget(seconds=1), contenders, schedules, modes, 60) == of_each
+    shared = [CONTENDERS["sgd"], CONTENDERS["adam"]]  # adam shares the population of sgd
+    assert cost_of_ranking(design, Budget(seconds=1), shared, schedules, {"sgd": MODE}, 60) == seconds_of_studies(
+        MODE, design, 2
+    )
 
 
-def test_seconds_of_a_design_by_hand() -> None:
-    analyses = (InterimAnalysis(4, 0.02), InterimAnalysis(7, 0.03))
-    design = Design(8, 2, 3, 5, (InterimAnalysis(2, 0.05),), 4, 6, analyses, 10)
+def test_seconds_of_studies_by_hand() -> None:
+    design = Design(8, 2, 3, 5, (InterimAnalysis(2, 0.05),), 4, 6, (InterimAnalysis(4, 0.05),), 10)
     single = ExecutionMode(1, 0.0, 1.0, "")
-    # 2 studies of 8 draws, 2 x 3 retrained and 5 judged; 4 x 6 finals; 4 seeds of the defaults; a race over 4 seeds,
-    # and for half of the contenders over 3 more, rounded up.
-    whole = 2 * (8 + 6 + 5) + 24 + 4 + 4 + 2
-    assert seconds_of_design(single, design, 1) == whole
-    assert seconds_of_design(single, design, 3) == 3 * whole
+    whole = 2 * (8 + 6 + 5)  # 2 studies of 8 draws, 2 x 3 retrained and 5 judged
+    assert seconds_of_studies(single, design, 1) == whole
+    assert seconds_of_studies(single, design, 3) == 3 * whole
     stacked = ExecutionMode(16, 1.0, 0.0, "")
-    # Populations of 16: 16 draws, 12 retrained, 10 judged, 24 finals, 4 of the defaults, 4 and 2 seeds of the race.
-    assert seconds_of_design(stacked, design, 1) == 1 + 1 + 1 + 2 + 1 + 1 + 1
-    # Each of two pruned studies is a population by itself.
-    assert seconds_of_design(stacked, replace(design, pruned=True), 1) == 2 + 1 + 1 + 2 + 1 + 1 + 1
+    assert seconds_of_studies(stacked, design, 1) == 1 + 1 + 1  # populations of 16: 16 draws, 12 retrained, 10 judged
+    assert seconds_of_studies(stacked, replace(design, pruned=True), 1) == 2 + 1 + 1  # each study is a population
     refined = replace(design, refined=True)  # 4 draws, then proposals in 4 rounds of one
-    assert seconds_of_design(single, refined, 1) == pytest.approx(whole + 2 * 4 * forecasts.PROPOSAL_S)
+    assert seconds_of_studies(single, refined, 1) == pytest.approx(whole + 2 * 4 * budgets.PROPOSAL_S)
+
+
+def test_a_long_time_ranks_and_a_short_one_does_not(workload: MeasuredTask) -> None:
+    short, long = (plan_of(workload, ("sgd", "adam"), budget) for budget in ("20s", "600s"))
+    assert (short.ranking, long.ranking in RANKED) == (None, True)
+    assert isinstance(short.design, SettingDesign)
+    assert isinstance(long.design, SettingDesign)
+    assert plan_of(workload, ("sgd",), "600s").ranking is None
+    assert isinstance(plan_of(workload, ("sgd", "adam"), "1000000steps").design, Design)
+    assert plan_of(workload, ("sgd", "adam"), "16trials").design == SettingDesign.for_trainings(32, 2)
+    assert plan_of(workload, ("sgd", "adam"), "600steps").design == SettingDesign.for_trainings(20, 2)  # 60 each
+    assert plan_of(workload, ("sgd", "adam"), "600passes").design == SettingDesign.for_trainings(20, 2)
 
 
 def plan_of(workload: MeasuredTask, names: tuple[str, ...], budget: str, **options: Any) -> ComparisonPlan:
-    return make_plan(
-        workload,
-        [CONTENDERS[name].keeping_the_optimum() for name in names],
-        parse(budget),
-        **{"seed": 5, "schedule": "linear", "num_workers": 1, **options},
-    )
+    report = options.pop("report", lambda name: None)
+    request = Request(parse(budget), **{"seed": 5, "num_workers": 1, **options})
+    return make_plan(workload, [CONTENDERS[name].keeping_the_optimum() for name in names], request, report=report)
 
 
 def test_ranges_are_checked_from_a_hundred_trainings_on(
@@ -226,41 +275,41 @@ def test_ranges_are_checked_from_a_hundred_trainings_on(
 ) -> None:
     calls = []
 
-    def extend(*arguments: Any) -> dict[str, tuple[Range, int]]:
+    def extend(*arguments: Any, maximize: bool) -> dict[str, tuple[Range, int]]:
         calls.append(arguments)
         return {"adam": (Range(1e-6, 1.0, "log"), 1)}
 
-    monkeypatch.setattr(plans, "extend_lr_ranges", extend)
+    monkeypatch.setattr(planners, "extend_lr_ranges", extend)
     reported: list[str] = []
-    design = forecasts.budget.design(parse("128trials"), 1, predict=float)
-    assert design.most_trainings >= plans.MIN_TRAININGS_FOR_RANGES == 100
-    plan = plan_of(workload, ("adam",), "128trials", report=reported.append)
+    assert most_trainings("3x28trials") >= planners.MIN_TRAININGS_FOR_RANGES == 100
+    plan = plan_of(workload, ("adam", "sgd"), "3x28trials", report=reported.append)
     assert len(calls) == 1
-    assert reported == ["adam", "ranges"]
-    assert plan.ranges == {"adam": {"lr": Range(1e-6, 1.0, "log")}}
-    assert plan.times_extended == {"adam": 1}
+    assert reported == ["adam", "sgd", "ranges"]
+    assert plan.ranges == {"adam": {"lr": Range(1e-6, 1.0, "log")}, "sgd": {}}
+    assert plan.times_extended == {"adam": 1, "sgd": 0}
     assert plan.space_of(CONTENDERS["adam"])["lr"].low == 1e-6
-    small = next(k for k in range(1, 128) if most_trainings(k) >= 100)
-    plan_of(workload, ("adam",), f"{small}trials")
-    assert len(calls) == 2
-    plan_of(workload, ("adam",), f"{small - 1}trials")
-    assert len(calls) == 2
-    for least, extended in ((most_trainings(small), 3), (most_trainings(small) + 1, 3)):
-        monkeypatch.setattr(plans, "MIN_TRAININGS_FOR_RANGES", least)
-        plan_of(workload, ("adam",), f"{small}trials")
+    plan_of(workload, ("adam", "sgd"), "100trials")  # an adaptive search extends its ranges by itself
+    assert len(calls) == 1
+    small = most_trainings("2x4trials")
+    for least, extended in ((small, 2), (small + 1, 2)):
+        monkeypatch.setattr(planners, "MIN_TRAININGS_FOR_RANGES", least)
+        plan_of(workload, ("adam", "sgd"), "2x4trials")
         assert len(calls) == extended
 
 
-def most_trainings(trials: int) -> int:
-    return forecasts.budget.design(Budget(trials=trials), 1, predict=float).most_trainings
+def most_trainings(text: str) -> int:
+    design = ranked_design(parse(text), 2, predict=lambda design: 0.0)
+    assert design is not None
+    return design.most_trainings
 
 
 def test_a_contender_with_nothing_to_search_draws_one_setting(workload: MeasuredTask) -> None:
-    plan = plan_of(workload, ("sgd", "lbfgs"), "8trials")
+    plan = plan_of(workload, ("sgd", "lbfgs"), "2x8trials")
     assert plan.draws == {"sgd": 8, "lbfgs": 1}
-    pruned = plan_of(workload, ("sgd", "lbfgs"), "8trials", prune=True)
+    pruned = plan_of(workload, ("sgd", "lbfgs"), "2x8trials", prune=True)
     assert pruned.draws["sgd"] > 16
     assert pruned.draws["lbfgs"] == 1
+    assert isinstance(pruned.design, Design)
     assert (pruned.design.pruned, pruned.design.refined) == (True, False)
 
 
@@ -279,12 +328,13 @@ def test_a_target_is_judged_on_the_way(workload: MeasuredTask) -> None:
 
 
 def test_the_draws_of_a_study_follow_from_the_seed_the_contender_and_the_study(workload: MeasuredTask) -> None:
-    plan = plan_of(workload, ("sgd", "momentum"), "8trials")
+    plan = plan_of(workload, ("sgd", "momentum"), "2x8trials")
     sgd, momentum = CONTENDERS["sgd"], CONTENDERS["momentum"]
     assert plan.draw_settings(sgd, 0) == plan.draw_settings(sgd, 0)
-    assert plan.draw_settings(sgd, 0)[1:] != plan.draw_settings(sgd, 1)[1:]
-    assert plan.draw_settings(sgd, 0)[1:] != plan.draw_settings(momentum, 0)[1:]
-    assert plan.draw_settings(sgd, 0)[0] == {"lr": 1e-3}  # a single study begins with the defaults
-    ranked = plan_of(workload, ("sgd", "momentum"), "2x8trials")
-    assert ranked.draw_settings(sgd, 0)[0] != {"lr": 1e-3}
-    assert len(ranked.draw_settings(sgd, 0)) == 8
+    assert plan.draw_settings(sgd, 0) != plan.draw_settings(sgd, 1)
+    assert plan.draw_settings(sgd, 0) != plan.draw_settings(momentum, 0)
+    assert plan.draw_settings(sgd, 0)[0] != {"lr": 1e-3}
+    assert len(plan.draw_settings(sgd, 0)) == 8
+    assert isinstance(plan.design, Design)
+    single = replace(plan, design=replace(plan.design, ranking=()))  # as in old stores
+    assert single.draw_settings(sgd, 0)[0] == {"lr": 1e-3}  # a single study begins with the defaults

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from thalweg.comparison.planning import budget, seeds
-from thalweg.comparison.planning.budget import Budget, as_text, ladder
-from thalweg.comparison.protocol.design import Design
-from thalweg.comparison.protocol.score_scale import scale_for
+from thalweg.comparison.planning.budget import RANKED, Budget, ranked_design
+from thalweg.comparison.protocol.design import Design, InterimAnalysis
 from thalweg.errors import BudgetError
 from thalweg.tasks import seeded
 
@@ -34,76 +33,65 @@ def test_a_budget_reads_as_it_is_written(text: str, expected: Budget) -> None:
     assert budget.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "2", "fast", "0trials", "1x8trials", "-1m", "2d"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "fast", "0trials", "1x8trials", "-1m", "2d", "0s", "0m", "0steps", "0passes", "0x4trials"]
+)
 def test_a_budget_that_says_nothing_is_refused(text: str) -> None:
     with pytest.raises(BudgetError, match="must read like 90s, 2m, 1h, 16trials, 8x24trials, 100000steps or 500passes"):
         budget.parse(text)
+
+
+@pytest.mark.parametrize("text", ["1000000x1000000trials", "2x500001trials", "1000001trials"])
+def test_a_budget_that_never_ends_is_refused_at_once(text: str) -> None:
+    with pytest.raises(BudgetError, match="at most 1,000,000 trials"):
+        budget.parse(text)
+    assert budget.parse("1000000trials").trials == 1_000_000
 
 
 def most(design: Design) -> float:
     return design.most_trainings
 
 
-@pytest.mark.parametrize("num_contenders", [1, 3])
-def test_the_highest_rung_that_is_paid_for_is_taken(num_contenders: int) -> None:
-    rungs = ladder(num_contenders)
-    assert budget.design(Budget(seconds=1e9), num_contenders, predict=most) == rungs[-1]
-    assert budget.design(Budget(steps=rungs[3].most_trainings), num_contenders, predict=most) == rungs[3]
+def test_the_largest_ranking_that_is_paid_for_is_taken() -> None:
+    assert ranked_design(Budget(seconds=1e9), 3, predict=most) == RANKED[-1]
+    assert ranked_design(Budget(steps=int(most(RANKED[1]))), 3, predict=most) == RANKED[1]
+    assert ranked_design(Budget(passes=int(most(RANKED[1])) - 1), 3, predict=most) == RANKED[0]
 
 
-def test_a_budget_that_cannot_be_met_says_the_least_that_can() -> None:
-    for allowed, unit, message in (
-        (Budget(seconds=10.0), "s", r"at least 33s here \(19 trainings for each contender\), got 10s"),
-        (Budget(steps=10), "steps", "at least 28steps here"),
-    ):
-        with pytest.raises(BudgetError, match=message):
-            budget.design(allowed, 2, predict=lambda rung: 2.0 * rung.most_trainings, unit=unit)
+def test_a_budget_that_pays_for_no_ranking_is_not_refused() -> None:
+    for allowed in (Budget(seconds=0.001), Budget(steps=1), Budget(passes=1), Budget(trials=16)):
+        assert ranked_design(allowed, 3, predict=most) is None
+    assert ranked_design(Budget(seconds=1e9), 1, predict=most) is None  # a contender alone is not ranked
 
 
-def test_two_minutes_that_nobody_asked_for_refuse_nobody() -> None:
-    requested, default = budget.parse("2m"), budget.parse(None)
-    assert budget.design(default, 7, predict=most) == budget.design(requested, 7, predict=most)
-    assert budget.design(default, 7, predict=lambda rung: 1e6) == ladder(7)[0]
-    with pytest.raises(BudgetError):
-        budget.design(requested, 7, predict=lambda rung: 1e6)
-
-
-def test_a_budget_in_trials_is_kept_exactly() -> None:
-    for trials, retrained in ((20, 3), (1, 1)):
-        design = budget.design(Budget(trials=trials), 2, predict=most)
-        assert (design.draws, design.retrained, design.ranking) == (trials, retrained, ())
-    design = budget.design(Budget(trials=24, studies=8), 2, predict=most)
+def test_a_ranking_is_made_as_it_is_requested() -> None:
+    design = ranked_design(Budget(trials=24, studies=8), 2, predict=lambda design: math.inf)
+    assert design is not None
     assert (design.draws, design.studies) == (24, 8)
+    few = ranked_design(Budget(trials=2, studies=3), 2, predict=most)
+    assert few is not None
+    assert (few.draws, few.retrained, few.ranking) == (2, 2, (InterimAnalysis(3, 0.05),))
 
 
-def test_rungs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_question() -> None:
-    for rungs in (ladder(1), ladder(2)):
-        costs = [rung.most_trainings for rung in rungs]
-        assert all(1.3 < high / low < 3.5 for low, high in itertools.pairwise(costs)), costs
-        for rung in rungs:
-            assert math.isclose(sum(analysis.alpha for analysis in rung.race), 0.05)
-            assert not rung.ranking or math.isclose(sum(analysis.alpha for analysis in rung.ranking), 0.05)
-            assert Design.from_json(json.loads(json.dumps(rung.to_json()))) == rung
+@pytest.mark.parametrize(
+    ("text", "total", "trainings"),
+    [("16trials", 48, 48.0), ("8x24trials", 576, 576.0), ("3000steps", 9000, 90.0), ("60passes", 180, 36.0)],
+)
+def test_a_counted_budget_is_for_each_contender(text: str, total: float, trainings: float) -> None:
+    allowed = budget.parse(text)
+    assert allowed.total(3) == total
+    assert allowed.in_trainings(3, steps=100, passes=5) == trainings
+    assert budget.parse("2m").total(3) == 120.0
+    assert budget.parse(None) == budget.parse("2m")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.2, "1s"), (44.1, "45s"), (130, "3m"), (7000, "2h")])
-def test_times_are_rounded_up(seconds: float, text: str) -> None:
-    assert as_text(seconds) == text
-
-
-def test_losses_are_compared_by_factors_and_own_metrics_as_they_are() -> None:
-    loss_scale = scale_for({"test": 2.0}, own_metric=False)
-    assert loss_scale.loss(loss_scale.score(0.5, "test")) == pytest.approx(0.5)
-    assert loss_scale.worse_by(loss_scale.score(0.55, "test"), loss_scale.score(0.5, "test")) == pytest.approx(0.1)
-    assert loss_scale.score(math.nan, "test") == loss_scale.score(1e9, "test") == loss_scale.score(2.0, "test")
-    assert math.isfinite(loss_scale.score(0.0, "test"))
-    metric_scale = scale_for({"test": 2.0}, own_metric=True)
-    assert (metric_scale.score(-1.0, "test"), metric_scale.loss(-1.0), metric_scale.margin(-2.0)) == (
-        -1.0,
-        -1.0,
-        pytest.approx(0.06),
-    )
-    assert scale_for({"train": 1.0, "test": 0.0}, own_metric=False).kind == "linear"
+def test_designs_differ_by_about_two_in_cost_and_spend_five_percent_on_each_question() -> None:
+    costs = [design.most_trainings for design in RANKED]
+    assert all(1.3 < high / low < 3.5 for low, high in itertools.pairwise(costs)), costs
+    for design in RANKED:
+        assert math.isclose(sum(analysis.alpha for analysis in design.race), 0.05)
+        assert math.isclose(sum(analysis.alpha for analysis in design.ranking), 0.05)
+        assert Design.from_json(json.loads(json.dumps(design.to_json()))) == design
 
 
 def test_seeds_differ_by_purpose_and_index() -> None:

@@ -49,10 +49,16 @@ class Table:
 
 
 def decide_table(
-    table: Table, names: str = "a", design: Design = DESIGN, cost: Mapping[str, int] | None = None
+    table: Table,
+    names: str = "a",
+    design: Design = DESIGN,
+    cost: Mapping[str, int] | None = None,
+    *,
+    trades: bool = False,
 ) -> Findings:
     draws = dict.fromkeys(names, design.draws)
-    return decide(design, draws, table, cost=cost or dict.fromkeys(names, 0), margin=lambda leader: MARGIN)
+    cost = cost or dict.fromkeys(names, 0)
+    return decide(design, draws, table, cost=cost, margin=lambda leader: MARGIN, trades=trades)
 
 
 def opposed_score(selection: float) -> TrialScore:
@@ -245,20 +251,33 @@ def test_lost_on_exactly_a_tenth_of_the_seeds_is_recommended_and_on_one_more_is_
         assert race.recommended == recommended
 
 
-def test_a_contender_worse_by_less_than_the_margin_stays_and_the_cheapest_is_recommended() -> None:
+def test_a_contender_shown_to_be_worse_is_not_taken_for_its_cost_unless_losses_are_traded() -> None:
     wave = [0.001, -0.001, 0.001, -0.001]
     scores = {
         "a": [0.0] * 4,
         "b": [0.01 + tilt for tilt in wave],  # worse for sure, by too little to matter
         "c": [0.06 + tilt for tilt in wave],  # worse by twice the margin
     }
-    for cost, recommended in (({"a": 1, "b": 0, "c": -1}, "b"), ({"a": 0, "b": 1, "c": -1}, "a")):
-        race = decide_table(Table(race_scores(scores)), "abc", races(4), cost).race
+    cheap_b, cheap_a = {"a": 1, "b": 0, "c": -1}, {"a": 0, "b": 1, "c": -1}
+    for cost, trades, recommended in ((cheap_b, True, "b"), (cheap_b, False, "a"), (cheap_a, True, "a")):
+        race = decide_table(Table(race_scores(scores)), "abc", races(4), cost, trades=trades).race
         assert (race.settled, race.recommended) == ("within", recommended)
         assert race.dropped == [["c"]]
         assert sorted(race.within) == ["a", "b"]
     # Where both cost the same, the better one is recommended, in whatever order they came.
-    assert decide_table(Table(race_scores(scores)), "cba", races(4)).race.recommended == "a"
+    assert decide_table(Table(race_scores(scores)), "cba", races(4), trades=True).race.recommended == "a"
+
+
+def test_a_contender_that_is_tied_within_the_margin_is_taken_for_its_cost() -> None:
+    scores = {"a": [0.0, 0.004] * 4, "b": [0.004, 0.001] * 4}  # the mean of b is worse, and not shown to be
+    race = decide_table(Table(race_scores(scores)), "ab", races(8), {"a": 1, "b": 0}).race
+    assert (race.settled, race.remaining, race.recommended) == ("within", ["a", "b"], "b")
+
+
+def test_a_leader_that_is_often_lost_gives_way_to_one_shown_to_be_a_little_worse() -> None:
+    scores = {"a": [0.0] * 8, "b": [0.01, 0.011] * 4}
+    race = decide_table(Table(race_scores(scores, {"a": range(4)})), "ab", races(8)).race
+    assert (race.settled, race.recommended) == ("within", "b")
 
 
 def test_a_race_goes_on_from_seed_to_seed_while_it_is_open() -> None:

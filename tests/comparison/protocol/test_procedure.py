@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from thalweg.comparison.planning.budget import ladder
+from thalweg.comparison.planning.budget import RANKED
 from thalweg.comparison.planning.seeds import derive
 from thalweg.comparison.protocol import statistics
-from thalweg.comparison.protocol.design import Design
+from thalweg.comparison.protocol.design import Design, InterimAnalysis
 from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.trial import TrialRequest, TrialScore
 from thalweg.comparison.results.summary import Estimate
 from thalweg.comparison.results.terms import Terms
 from thalweg.comparison.results.verdict import Verdict, judge
 
-RANKED = [design for design in ladder(2) if design.ranking]
+ONE_STUDY = Design(4, 1, 0, 0, (), 0, 0, (InterimAnalysis(5, 0.05),), 5)  # as old stores have it
 UNTRAINED = 1e9
 
 
@@ -77,7 +77,7 @@ def words(findings: Findings) -> str:
     return f"{verdict.text} {verdict.ranking_text}"
 
 
-@pytest.mark.parametrize("design", ladder(2))
+@pytest.mark.parametrize("design", [ONE_STUDY, *RANKED])
 def test_no_seed_serves_two_purposes_and_all_contenders_get_the_same(design: Design) -> None:
     log: list[TrialRequest] = []
     decided(design, {"a": 0.0, "b": 0.0}, made_up({"a": 0.0, "b": 0.0}, log=log))
@@ -162,7 +162,7 @@ def test_a_contender_that_often_diverges_is_never_recommended() -> None:
 
 def test_a_small_budget_answers_one_question_and_says_so() -> None:
     levels = {"a": 0.0, "b": 1.0}
-    findings = decided(ladder(2)[0], levels, made_up(levels))
+    findings = decided(ONE_STUDY, levels, made_up(levels))
     assert findings.ranking is None
     assert findings.race.remaining == ["a"]
     assert "Optimizers were not ranked" in words(findings)

@@ -7,10 +7,12 @@ import pytest
 
 from cases.comparison_records import PLAN, WORKLOAD
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.results.cautions import cautions
-from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.comparison.results.cautions import cautions, preferred_on_validation, softened
+from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.summary import STAGES, Estimate, RangeEdge, Summary
 from thalweg.comparison.results.verdict import Verdict
+from thalweg.comparison.training.result import TrainingResult
+from thalweg.comparison.training.target import Target
 
 SCHEDULES = {name: TrainingSchedule(100, "linear") for name in ("sgd", "adam")}
 RECORD = ComparisonRecord(1, "key", "2026-01-01", "2026-01-02", WORKLOAD, [], replace(PLAN, schedules=SCHEDULES), {})
@@ -129,3 +131,61 @@ def test_a_second_rule_after_the_last_step_never_ran() -> None:
     )
     assert cautions_of(replace(SUMMARY, settings={"switch_at": 100})) == [sentence]
     assert cautions_of(replace(SUMMARY, settings={"switch_at": 99})) == []
+
+
+def raced(name: str, validations: list[float], tests: list[float]) -> Summary:
+    """Return the summary of a contender with these losses in the race."""
+    trials = [
+        TrialRecord(name, "race", 0, 0, seed, {}, TrainingResult("ok", 1.0, validation, test))
+        for seed, (validation, test) in enumerate(zip(validations, tests, strict=True))
+    ]
+    return replace(SUMMARY, name=name, raced=trials)
+
+
+SEEDS = 6
+WINNER = raced("sgd", [1.0, 1.1, 0.9, 1.0, 1.1, 0.9], [1.0] * SEEDS)
+# The critical value of two contenders at 5 % and 6 seeds is t(0.975, 5) = 2.5706, and the differences of the logarithms
+# below have a mean of log(1.1) = 0.0953.
+SPREAD = 0.0953 / 2.5706 * math.sqrt(SEEDS) / math.sqrt(6 / 5)
+
+
+@pytest.mark.parametrize(
+    ("spread", "share", "test", "is_told"),
+    [
+        (0.01, 1.1, 1.05, True),
+        (0.99 * SPREAD, 1.1, 1.05, True),
+        (1.01 * SPREAD, 1.1, 1.05, False),  # not shown
+        (0.01, 1.02, 1.05, False),  # within the margin of 3 %
+        (0.01, 1.1, 0.95, False),  # both splits prefer the other
+        (0.01, 1 / 1.1, 1.05, False),  # both splits prefer the winner
+    ],
+)
+def test_a_validation_split_that_disagrees_is_told_and_softens_the_headline(
+    spread: float, share: float, test: float, is_told: bool
+) -> None:
+    validations = [
+        trial.result.validation / share * math.exp(sign * spread)
+        for trial, sign in zip(WINNER.raced, [1, -1] * (SEEDS // 2), strict=True)
+    ]
+    summaries = [WINNER, raced("adam", validations, [test] * SEEDS)]
+    verdict = softened(VERDICT, RECORD, summaries)
+    stated = [caution for caution in cautions_of(*summaries) if "splits disagree" in caution]
+    if not is_told:
+        assert (verdict, stated) == (VERDICT, [])
+        return
+    assert verdict.headline == "sgd on the test split, adam on the validation split: not settled."
+    assert stated == [
+        "The splits disagree: on the validation split sgd is shown to be worse than adam by 10.0 %, over the same 6 "
+        "seeds; on the test split it is not. With other data either may be better. Take larger splits."
+    ]
+
+
+def test_splits_cannot_disagree_if_one_loss_both_chooses_and_evaluates() -> None:
+    adam = raced("adam", [0.9] * SEEDS, [1.05] * SEEDS)
+    winner = raced("sgd", [1.0] * SEEDS, [1.0] * SEEDS)
+    assert preferred_on_validation(RECORD, [winner, adam], winner)
+    for changes in ({"selected_on": "test"}, {"target": Target(0.5, "validation", 10, "passes")}):
+        record = replace(RECORD, plan=replace(RECORD.plan, **changes))
+        assert preferred_on_validation(record, [winner, adam], winner) == []
+    few = [replace(summary, raced=summary.raced[:2]) for summary in (winner, adam)]
+    assert preferred_on_validation(RECORD, few, few[0]) == []

@@ -43,7 +43,9 @@ def test_a_comparison_by_time_to_a_target_finds_who_is_soon_there() -> None:
     value = f"momentum takes {first.value.mean:.4g} steps to a training height of 0.001 (95 % interval "
     assert comparison.verdict.text.startswith(value)
     for summary in comparison.contenders:
-        for trial, value in zip(summary.trials["value"] or summary.trials["race"], summary.values, strict=True):
+        chosen = {name: summary.settings[name] for name in summary.searched}
+        measured = [trial for trial in summary.trials[summary.value_stage] if trial.settings == chosen]
+        for trial, value in zip(measured, summary.values, strict=True):
             evaluations = trial.result.evaluations
             met = next((k for k, evaluation in enumerate(evaluations) if evaluation.train <= 1e-3), None)
             if met is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -9,12 +10,15 @@ from torch import nn
 from thalweg.comparison.contenders.external import ExternalOptimizer
 from thalweg.comparison.contenders.implementation import Implementation, Model, Roles, implementation_of
 from thalweg.comparison.contenders.record import ContenderRecord
+from thalweg.errors import KeywordError, nearest
 from thalweg.optim import keywords
 from thalweg.optim.routing import GroupOverrides
 from thalweg.optim.setting_warnings import suppress_warnings, warn
 from thalweg.rules import Range, Rule
+from thalweg.tasks.tunable import Tunable
 
 Settings = dict[str, float]
+_Value = TypeVar("_Value")
 
 MAX_ORDER = 3  # of a setting; the largest budgets search settings of any order
 REMARKABLE_ORDER = 2  # the result depends on these most: a choice at an end of its range is worth a caution
@@ -30,9 +34,15 @@ class Contender:
         about: One line on it.
         pinned: Settings that are not searched.
         full_batch: True if a step sees all training data, so that a pass over them is a single step.
+        ends_on_full_batch: True if steps that call a closure several times see all training data, and others a batch.
         ranges: Search ranges by setting that replace the declared ones.
         schedule: Name of a learning rate schedule that replaces that of the comparison; None replaces nothing.
         recommended: Settings to start from that do well on many tasks; empty if unknown.
+        task_settings: Numbers of the task that are tuned with the contender's own settings.
+        task_code: Lines of Python with a place ``{name}`` for the value of each of these numbers.
+        optimizer_names: Names of the optimizers of one training, each with settings of its own (``d.lr``). An empty
+            name stands for the optimizers without a name.
+        user_settings: Settings of the user's that enter the search first.
 
     Example:
         >>> import thalweg
@@ -49,20 +59,93 @@ class Contender:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     schedule: str | None = None
     recommended: Mapping[str, float] = field(default_factory=dict)
+    task_settings: Mapping[str, Tunable] = field(default_factory=dict)
+    task_code: tuple[str, ...] = ()
+    optimizer_names: tuple[str, ...] = ("",)
+    user_settings: tuple[Mapping[str, float], ...] = ()
+    ends_on_full_batch: bool = False
 
     def space(self, order: int) -> dict[str, Range]:
         """Return the range of each setting that is searched.
 
         Args:
-            order: Settings up to this order are searched, 1 to 3, unless they are pinned; settings in ``ranges`` are
-                searched in any case.
+            order: Settings up to this order are searched, 1 to 3, unless they are pinned; settings in ``ranges`` and
+                the tuned numbers of the task are searched in any case.
         """
         ranges = {
             name: self.ranges.get(name, declared.search)
             for name, declared in self.rule.hypers().items()
             if (declared.order <= order or name in self.ranges) and name not in self.pinned
         }
-        return {name: bounds for name, bounds in ranges.items() if bounds is not None}
+        shared = {name: tunable.search for name, tunable in self.task_settings.items()}
+        # A plan replaces ranges of named optimizers one by one.
+        space = {name: self.ranges.get(name, bounds) for name, bounds in self._for_each_optimizer(ranges).items()}
+        return {name: bounds for name, bounds in (space | shared).items() if bounds is not None}
+
+    def order_of(self, setting: str) -> int:
+        """Return the order in which a search opens a setting; a tuned number of the task counts as a momentum does."""
+        hyper = self.rule.hypers().get(setting.rpartition(".")[2])
+        return REMARKABLE_ORDER if hyper is None or setting in self.task_settings else hyper.order
+
+    def start_settings(self) -> dict[str, Any]:
+        """Return the value of each setting before the search: the optimizer's and the task's defaults."""
+        shared = {name: tunable.default for name, tunable in self.task_settings.items()}
+        return self._for_each_optimizer(self.rule.settings()) | shared
+
+    def for_optimizers(self, names: tuple[str, ...]) -> "Contender":
+        """Return the contender for trainings with several optimizers of these names, each with its own settings.
+
+        Raises:
+            KeywordError: If a setting of the user's is for an optimizer that no training makes.
+        """
+        named = replace(self, optimizer_names=names)
+        return replace(
+            named,
+            recommended=named.expanded(self.recommended),
+            user_settings=tuple(named.expanded(settings) for settings in self.user_settings),
+        )
+
+    def expanded(self, settings: Mapping[str, float]) -> Settings:
+        """Return settings under their full names: ``lr`` is the setting of each named optimizer, ``d.lr`` that of one.
+
+        Raises:
+            KeywordError: If there is no setting of a name.
+        """
+        hypers = self.rule.hypers()
+        own = {name: value for name, value in settings.items() if name in hypers and name not in self.task_settings}
+        other = {name: value for name, value in settings.items() if name not in own}
+        known = self.start_settings()
+        for name in other:
+            if name not in known:
+                raise KeywordError(
+                    f"{self.name}: the settings are {', '.join(known)}, got {name!r}. {nearest(name, known)}"
+                )
+        return self._for_each_optimizer(own) | other
+
+    def own_settings(self, settings: Mapping[str, float], name: str = "") -> Settings:
+        """Return the settings of one optimizer of a training, under the names of the rule.
+
+        Args:
+            settings: Settings of a trial; those without a name of an optimizer are for all of them.
+            name: The name of the optimizer; empty if it has none.
+        """
+        own = {key: value for key, value in settings.items() if "." not in key and key not in self.task_settings}
+        prefix = f"{name}."
+        named = {key.removeprefix(prefix): value for key, value in settings.items() if name and key.startswith(prefix)}
+        return own | named
+
+    def task_values(self, settings: Mapping[str, float]) -> dict[str, float]:
+        """Return the value of each tuned number of the task at the settings of a trial."""
+        return {
+            name: tunable.value(settings.get(name, tunable.default)) for name, tunable in self.task_settings.items()
+        }
+
+    def _for_each_optimizer(self, settings: Mapping[str, _Value]) -> dict[str, _Value]:
+        return {
+            f"{optimizer}.{name}" if optimizer else name: value
+            for optimizer in self.optimizer_names
+            for name, value in settings.items()
+        }
 
     @property
     def population_key(self) -> Hashable:
@@ -91,7 +174,9 @@ class Contender:
         moving -= self.pinned | self.ranges.keys()
         return replace(self, rule=self.rule.with_(**dict.fromkeys(moving, 0.0)), pinned=self.pinned | moving)
 
-    def optimizer(self, model: Model, settings: Mapping[str, float], roles: Roles = None) -> torch.optim.Optimizer:
+    def optimizer(
+        self, model: Model, settings: Mapping[str, float], roles: Roles = None, *, name: str = ""
+    ) -> torch.optim.Optimizer:
         """Return a torch optimizer.
 
         Settings that a search tries raise no warnings; ``warn_of_settings`` is for the user's own.
@@ -100,13 +185,15 @@ class Contender:
             model: The model, whose trained parameters are optimized. Parameters are enough unless the contender routes.
             settings: Values that replace those the contender starts from.
             roles: Roles of parameters by name, for a contender that routes.
+            name: Name of the optimizer, if a training has several.
 
         Raises:
             SettingError: If a contender that routes gets parameters instead of a model.
             RoutingError: If the role of a parameter is ambiguous.
         """
         with suppress_warnings():
-            return implementation_of(self.name, self.rule.with_(**settings)).optimizer(model, roles)
+            rule = self.rule.with_(**self.own_settings(settings, name))
+            return implementation_of(self.name, rule).optimizer(model, roles)
 
     def by_overrides(self, model: nn.Module, roles: Roles) -> dict[GroupOverrides, list[str]]:
         """Return the names of a model's trained parameters, by their overrides; only for a rule."""
@@ -119,13 +206,13 @@ class Contender:
 
     def rule_at(self, settings: Mapping[str, float]) -> Rule:
         """Return the rule at these settings; only for a contender that has a rule."""
-        rule = self.rule.with_(**settings)
+        rule = self.rule.with_(**self.own_settings(settings))
         assert isinstance(rule, Rule), self.name
         return rule
 
     def program(self, settings: Mapping[str, float]) -> Hashable:
         """Return a key; neighbours in a population that share it are stepped as one."""
-        return implementation_of(self.name, self.rule.with_(**settings)).program()
+        return implementation_of(self.name, self.rule.with_(**self.own_settings(settings))).program()
 
     @property
     def state_numbers(self) -> int:
@@ -155,11 +242,14 @@ class Contender:
             source=code.source,
             full_batch=self.full_batch,
             schedule=self.schedule,
-            start=self.rule.settings(),
+            start=self.start_settings(),
             recommended=dict(self.recommended),
             defaults=code.defaults,
             keywords=keywords.names_by_keyword(self.rule.hypers()),
             space=self.space(MAX_ORDER),
             remarkable=list(self.space(REMARKABLE_ORDER)),
             state_numbers=self.state_numbers,
+            task_code=list(self.task_code),
+            optimizer_names=list(self.optimizer_names),
+            user_settings=[dict(settings) for settings in self.user_settings],
         )

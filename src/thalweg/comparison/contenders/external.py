@@ -8,12 +8,14 @@ ranges for the others.
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -45,6 +47,7 @@ class ExternalOptimizer:
         changed: Settings that differ from the optimizer's own defaults.
         optional_switches: Keywords of ``torch.optim`` whose default lets torch decide, such as ``fused``. They become
             settings when they are set.
+        text_keywords: Keywords whose default is a text or None. They become settings when they are set to a text.
     """
 
     make: Callable[..., torch.optim.Optimizer]
@@ -52,6 +55,7 @@ class ExternalOptimizer:
     declared: Mapping[str, Hyper]
     changed: Mapping[str, Any] = field(default_factory=dict)
     optional_switches: frozenset[str] = frozenset()
+    text_keywords: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -76,6 +80,16 @@ class ExternalOptimizer:
         switches = {name: Hyper(False, "") for name in settings.keys() & self.optional_switches - self.declared.keys()}
         if switches:
             return replace(self, declared={**self.declared, **switches}).with_(**settings)
+        texts = {name: value for name, value in settings.items() if name in self.text_keywords}
+        if texts:
+            defaults = inspect.signature(self.make).parameters
+            declared = {
+                name: Hyper(defaults[name].default, "", kind="choice", options=(value,))
+                for name, value in texts.items()
+            }
+            numbers = {name: value for name, value in settings.items() if name not in texts}
+            changed = replace(self, declared={**self.declared, **declared}, changed={**self.changed, **texts})
+            return changed.with_(**numbers)
         for name, value in settings.items():
             if name not in self.declared:
                 raise KeywordError(
@@ -89,6 +103,31 @@ class ExternalOptimizer:
             if isinstance(default, int) and not isinstance(default, bool):
                 settings[name] = round(value)
         return replace(self, changed={**self.changed, **settings})
+
+    def parse_text(self, name: str, text: str) -> str | None:
+        """Return the value of a setting that is a text; None for ``none``.
+
+        Raises:
+            SettingError: If the signature lists the allowed texts, and this is none of them; or if the optimizer cannot
+                be made with it.
+        """
+        default = inspect.signature(self.make).parameters[name].default
+        value = None if text.lower() == "none" and default is None else text
+        allowed = _texts_of(self.make, name)
+        if allowed and value is not None and value not in allowed:
+            raise SettingError(
+                f"{self.path}: {name} must be one of {', '.join(allowed)}, got {text!r}. {nearest(text, allowed)}"
+            )
+        try:
+            replace(self, changed={**self.changed, name: value}).with_(**{name: value}).optimizer(
+                [nn.Parameter(torch.ones(2, 2))]
+            )
+        except Exception as error:
+            raise SettingError(
+                f"{self.path}: {name} must be a text that the optimizer accepts, got {text!r}: "
+                f"{type(error).__name__}: {str(error).rstrip('.')}."
+            ) from error
+        return value
 
     def optimizer(self, params: Iterable[Any]) -> torch.optim.Optimizer:
         """Return the optimizer at these settings. Unchanged keywords, except ``lr``, are not passed."""
@@ -187,7 +226,12 @@ def external_optimizer(make: Callable[..., Any], path: str) -> ExternalOptimizer
                 declared[name] = _declare(name, argument.name, part)
     if "lr" not in declared:
         raise SettingError(f"{path}: it must take lr, since schedules set it, got {first.name} and {list(declared)}.")
-    return ExternalOptimizer(make, path, declared, optional_switches=switches)
+    texts = frozenset(
+        argument.name
+        for argument in arguments
+        if (argument.default is None or isinstance(argument.default, str)) and argument.name not in switches | {"lr"}
+    )
+    return ExternalOptimizer(make, path, declared, optional_switches=switches, text_keywords=texts)
 
 
 def _declare(name: str, keyword: str | None, value: float | bool) -> Hyper:
@@ -199,6 +243,16 @@ def _declare(name: str, keyword: str | None, value: float | bool) -> Hyper:
     if known := _KNOWN.get(name):
         return replace(known, default=value, keyword=keyword)
     return Hyper(value, "", bound=_ANY, keyword=keyword)
+
+
+def _texts_of(make: Callable[..., Any], name: str) -> list[str]:
+    """Return the texts that the annotation of a keyword allows; none if it does not list them."""
+    try:
+        annotation = get_type_hints(make.__init__ if inspect.isclass(make) else make).get(name)
+    except Exception:  # names that only a type checker can resolve
+        return []
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return [text for part in parts if get_origin(part) is Literal for text in get_args(part) if isinstance(text, str)]
 
 
 def load_optimizer(text: str) -> ExternalOptimizer | Rule:
@@ -244,4 +298,8 @@ def path_of(make: Callable[..., Any]) -> str:
             f"thalweg: an optimizer must be a class or a function with a name, got {make!r:.60}. "
             "Write def mine(params, lr=...): return ..."
         )
-    return f"{make.__module__}:{name}"
+    module = make.__module__
+    parents = [module[:end] for end, mark in enumerate(module) if mark == "."]
+    # The shortest one: torch.optim.AdamW is defined in torch.optim.adamw.
+    public = (parent for parent in parents if getattr(sys.modules.get(parent), name, None) is make)
+    return f"{next(public, module)}:{name}"

@@ -63,3 +63,18 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 DEFAULT = ("gd", "sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
+
+_BY_CLASS_NAME = {kind.__name__.casefold(): name for name, kind in RULES.items()}
+
+
+def short_name(text: str) -> str:
+    """Return the short name of an optimizer that is called by the name of its class; any other text as it is.
+
+    Example:
+        >>> short_name("AdamW"), short_name("ScheduleFreeAdamW"), short_name("torch.optim")
+        ('adamw', 'schedule_free_adamw', 'torch.optim')
+    """
+    if text in CONTENDERS:
+        return text
+    lower = text.casefold()
+    return lower if lower in CONTENDERS else _BY_CLASS_NAME.get(lower, text)

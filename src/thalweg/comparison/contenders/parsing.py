@@ -3,27 +3,30 @@
 The forms of a text::
 
     adam                            a rule at its defaults
+    AdamW                           a rule by the name of its class
     adam:beta2=0.95,lr=1e-4..1e-2   a setting pinned, another searched in a range of the user's
+    lbfgs:line_search_fn=fixed      a setting that is a word
     adam:schedule=cosine            with a schedule of its own (`none` for optimizers that need none)
     cautious(adamw)                 a wrapper around it; settings may follow: clip(sgd):max_norm=0.5
     muon+adamw                      hidden matrices by the first, all else by the second (thalweg.optim.route)
-    then(adam,sgd):switch_at=500    the first for so many steps, then the second
-    torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name
+    then(adam,sgd):switch_at=500    the first for so many steps, then the second, which may be lbfgs
+    torch.optim:NAdam:lr=1e-4..1    a class of torch's form, by module and name; torch.optim.NAdam is the same
     path/to/file.py:make            a function (params, lr=...) of the user's
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import torch
 
-from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.external import ExternalOptimizer, external_optimizer, load_optimizer, path_of
-from thalweg.comparison.contenders.named import CONTENDERS, summary_of
+from thalweg.comparison.contenders.named import CONTENDERS, short_name, summary_of
 from thalweg.comparison.contenders.schedule import check_schedule
 from thalweg.errors import KeywordError, SettingError, UnknownNameError, nearest, shown
+from thalweg.optim import RuleOptimizer
 from thalweg.registry import combine_rules, name_of_rule, parse_expression, split_at
 from thalweg.rules import Range, Rule, Wrapper
 from thalweg.rules.composition.composite import CompositeRule
@@ -55,8 +58,8 @@ def parse(text: str) -> Contender:
         raise UnknownNameError(
             f"thalweg: the text of a contender must have at most {MAX_TEXT:,} characters, got {len(text):,}: {shown(text)}."
         )
-    base, *rest = split_at(text, ":")
-    assignments = ":".join(rest)
+    base, *rest = _parts(text)
+    text, assignments = ":".join((base, *rest)), ":".join(rest)
     if any(mark in base for mark in "(+"):
         contender = parse_expression(base, parse, _wrap, _combine)
     elif base in CONTENDERS:
@@ -72,15 +75,85 @@ def parse(text: str) -> Contender:
     return _with_assignments(contender, text, assignments)
 
 
+def with_user_settings(contenders: Sequence[Contender], texts: Sequence[str]) -> list[Contender]:
+    """Return contenders with settings of the user's, which enter their searches first.
+
+    Args:
+        contenders: The contenders of a comparison.
+        texts: The name of a contender and settings, such as ``"adamw:lr=3e-4,beta1=0.95"``; several may be for one.
+
+    Raises:
+        UnknownNameError: If no contender has a name.
+        KeywordError: If a contender has no such setting.
+        SettingError: If a setting cannot be read, is out of bounds, or is fixed.
+    """
+    added: dict[str, list[Settings]] = {contender.name: [] for contender in contenders}
+    for text in texts:
+        named = [
+            contender
+            for contender in contenders
+            if text.startswith(contender.name) and text[len(contender.name) :][:1] in (":", ",")
+        ]
+        if not named:
+            name = text.partition(":")[0]
+            raise UnknownNameError(
+                f"thalweg: a setting to start from must begin with the name of a contender, got {text!r}. "
+                f"{nearest(name, added)} Write {next(iter(added))}:lr=1e-3, say."
+            )
+        contender = max(named, key=lambda contender: len(contender.name))
+        added[contender.name].append(_parse_settings(contender, text[len(contender.name) + 1 :]))
+    return [
+        replace(contender, user_settings=(*contender.user_settings, *added[contender.name])) for contender in contenders
+    ]
+
+
+def _parse_settings(contender: Contender, text: str) -> Settings:
+    """Parse ``lr=3e-4,beta1=0.95`` as a point of the search of a contender."""
+    settings: Settings = {}
+    for key, value in map(_split_assignment, _assignments(contender, text)):
+        name = key.rpartition(".")[2]  # of the setting of one of several optimizers, d.lr
+        if name in contender.pinned:
+            raise SettingError(f"{contender.name}: {key} is fixed, so no search can start from {value}. Leave it out.")
+        settings[key] = _parse_value(contender, name, value)
+        if key in contender.task_settings:
+            settings[key] = contender.task_settings[key].value(float(value))
+        else:
+            contender.rule.with_(**{name: settings[key]})
+        bounds = contender.space(MAX_ORDER).get(key)
+        if bounds is not None and bounds.scale == "log" and settings[key] <= 0:
+            raise SettingError(f"{contender.name}: {key} is searched in its logarithm, so it must be > 0, got {value}.")
+    return settings
+
+
+def _assignments(contender: Contender, text: str) -> list[str]:
+    """Split ``lr=3e-4,beta1=0.95``; raise SettingError if a part is no assignment."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        if "=" not in part:
+            raise SettingError(f"{contender.name}: a setting must read name=value, got {part!r}.")
+    return parts
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key.strip(), value.strip()
+
+
+def _parts(text: str) -> list[str]:
+    """Split a text at its colons. A class name becomes a short name, and ``package.Class`` becomes two parts."""
+    base, *rest = split_at(text, ":")
+    module, _, name = base.rpartition(".")
+    if module and name != "py" and base.replace(".", "").isidentifier() and (not rest or "=" in rest[0]):
+        return [module, name, *rest]
+    return [short_name(base), *rest]
+
+
 def _with_assignments(contender: Contender, name: str, assignments: str) -> Contender:
     """Return the contender under a new name with settings, ranges and a schedule: ``beta2=0.95,lr=1e-4..1e-2``."""
     settings: dict[str, Any] = {}
     ranges: dict[str, Range] = {}
     schedule = contender.schedule
-    for assignment in filter(None, (part.strip() for part in assignments.split(","))):
-        key, equals, value = (part.strip() for part in assignment.partition("="))
-        if not equals:
-            raise SettingError(f"{contender.name}: a setting must read name=value, got {assignment!r}.")
+    for key, value in map(_split_assignment, _assignments(contender, assignments)):
         if key == "schedule":
             schedule = check_schedule(value)
         elif ".." in value:
@@ -111,7 +184,9 @@ def _wrap(kind: type[Wrapper], contender: Contender) -> Contender:
 
 def _combine(operator: str, *parts: Contender) -> Contender:
     """Combine contenders: ``+`` divides the parameters among them, ``then`` runs them one after the other."""
-    for part in parts:
+    # A rule with a line search takes over on the full batch.
+    ends_on_full_batch = operator == "then" and parts[-1].full_batch and _needs_closure(parts[-1])
+    for part in parts[: -1 if ends_on_full_batch else None]:
         if part.full_batch:
             raise SettingError(
                 f"{part.name}: an optimizer on the full batch cannot be combined with another. Use sgd, say."
@@ -128,9 +203,21 @@ def _combine(operator: str, *parts: Contender) -> Contender:
         lr_range = last.rule.hypers()["lr"].search if "adjust_lr_fn" in rule.hypers() else None
         ranges |= {} if lr_range is None else {"lr": lr_range}
     else:
-        about = f"{first.name}, then {last.name}"
+        about = f"{first.name}, then {last.name}{' on the full batch' if ends_on_full_batch else ''}"
     ranges |= first.ranges
-    return replace(first, rule=rule, about=about, pinned=pinned, ranges=ranges, recommended={})
+    return replace(
+        first,
+        rule=rule,
+        about=about,
+        pinned=pinned,
+        ranges=ranges,
+        recommended={},
+        ends_on_full_batch=ends_on_full_batch,
+    )
+
+
+def _needs_closure(contender: Contender) -> bool:
+    return contender.thalweg_rule is not None and contender.thalweg_rule.traits.needs == "closure"
 
 
 def _rule_of(contender: Contender) -> Rule:
@@ -166,6 +253,9 @@ def _parse_value(contender: Contender, key: str, text: str) -> Any:
     hyper = contender.rule.hypers().get(key)
     if hyper is not None and hyper.kind == "choice":
         return text
+    rule = contender.rule
+    if isinstance(rule, ExternalOptimizer) and key in rule.text_keywords:
+        return rule.parse_text(key, text)
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
@@ -187,7 +277,7 @@ def split_list(text: str) -> list[str]:
     items: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         inside = bool(items) and items[-1].count("(") > items[-1].count(")")
-        if inside or (items and "=" in part and ":" not in part):
+        if inside or (items and "=" in part and ":" not in part.partition("=")[0]):
             items[-1] += "," + part
         else:
             items.append(part)
@@ -208,7 +298,7 @@ def resolve(contenders: Iterable[str | Rule | Contender | Callable[..., Any]]) -
 
     Example:
         >>> [contender.name for contender in resolve(["sgd", torch.optim.NAdam])]
-        ['sgd', 'torch.optim.nadam:NAdam']
+        ['sgd', 'torch.optim:NAdam']
     """
     if isinstance(contenders, str):
         contenders = split_list(contenders)
@@ -231,6 +321,8 @@ def _resolve_item(item: Any) -> Contender:
         return parse(item)
     if isinstance(item, Contender):
         return item
+    if isinstance(item, type) and issubclass(item, RuleOptimizer) and "rule" in vars(item):
+        item = item.rule
     if isinstance(item, type) and issubclass(item, Rule):
         item = item()
     if isinstance(item, Rule):
@@ -262,9 +354,14 @@ def _from_rule(rule: Rule) -> Contender:
             raise SettingError(f"{rule.name}: {name} must be a number to compete, got a tensor. Pass float(value).")
     default = rule.at_defaults().settings()
     changed = {name: value for name, value in rule.settings().items() if value != default[name]}
-    texts = [
-        f"{name}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}" for name, value in changed.items()
-    ]
+    texts = [f"{name}={_as_text(value)}" for name, value in changed.items()]
     name = (name_of_rule(rule) if isinstance(rule, Wrapper | CompositeRule) else None) or kind.__name__.lower()
     name += ":" + ",".join(texts) if texts else ""
     return Contender(name, rule, summary_of(kind), frozenset(changed))
+
+
+def _as_text(value: Any) -> str:
+    """Return the value of a setting as ``--with`` takes it."""
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"

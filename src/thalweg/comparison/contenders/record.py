@@ -7,7 +7,9 @@ from typing import Any
 from thalweg.rules import Range
 
 # Facts of one comparison rather than of the contender: they are no part of its identity.
-_NOT_IDENTITY = frozenset({"about", "state_bytes", "searched"})
+_NOT_IDENTITY = frozenset({"about", "state_bytes", "searched", "task_code", "optimizer_names"})
+# Fields that older stores lack, with their defaults, which are not written.
+_ADDED_LATER: dict[str, Any] = {"task_code": [], "optimizer_names": [""], "user_settings": []}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class ContenderRecord:
         state_numbers: Numbers of optimizer state for each number of a matrix.
         state_bytes: Bytes of optimizer state on the task's model; None if the model is unknown.
         searched: Settings that the comparison searches.
+        task_code: Lines of Python with a place ``{name}`` for the value of each number of the task that is tuned.
+        optimizer_names: Names of the optimizers of one training, each with settings of its own (``d.lr``); an empty
+            name stands for those without a name.
+        user_settings: Settings of the user's that entered the search first.
     """
 
     name: str
@@ -51,10 +57,17 @@ class ContenderRecord:
     state_numbers: int
     state_bytes: int | None = None
     searched: list[str] = field(default_factory=list)
+    task_code: list[str] = field(default_factory=list)
+    optimizer_names: list[str] = field(default_factory=lambda: [""])
+    user_settings: list[dict[str, float]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON, for the store."""
-        return asdict(self)
+        stored = asdict(self) | {"space": {name: bounds.to_json() for name, bounds in self.space.items()}}
+        for name, default in _ADDED_LATER.items():
+            if stored[name] == default:
+                del stored[name]
+        return stored
 
     def identity(self) -> dict[str, Any]:
         """Return the JSON of the facts that decide a training; the key of a comparison hashes them."""
@@ -65,23 +78,30 @@ class ContenderRecord:
         """Return the record that ``to_json`` stored; keys that older stores lack get their defaults."""
         values: dict[str, Any] = {"arguments": "model.parameters()", "then": "", "source": "", "schedule": None}
         values |= {key.name: stored[key.name] for key in fields(cls) if key.name in stored}
-        values["space"] = {name: Range(**bounds) for name, bounds in stored["space"].items()}
+        values["space"] = {name: Range.from_json(bounds) for name, bounds in stored["space"].items()}
         return cls(**values)
 
-    def line_of_code(self, settings: Mapping[str, Any]) -> str:
+    def line_of_code(
+        self, settings: Mapping[str, Any], *, name: str = "", variable: str = "optimizer", arguments: str | None = None
+    ) -> str:
         """Return the Python line that makes this optimizer.
 
         Args:
             settings: Values that replace those of ``start``.
+            name: Name of the optimizer, if a training has several.
+            variable: Name of the variable that gets the optimizer.
+            arguments: Positional arguments that replace the record's own.
 
         Returns:
-            An assignment to ``optimizer``; settings at the library's defaults are left out.
+            An assignment; settings at the library's defaults are left out.
         """
-        values = {**self.start, **settings}
-        arguments = [self.arguments]
+        prefix = f"{name}." if name else ""
+        chosen = {**self.start, **settings}
+        values = {key: chosen[prefix + key] for names in self.keywords.values() for key in names}
+        passed = [self.arguments if arguments is None else arguments]
         for keyword, names in self.keywords.items():
             if any(name not in self.defaults or values[name] != self.defaults[name] for name in names):
                 texts = [repr(values[name]) for name in names]
-                arguments.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
-        line = f"optimizer = {self.optimizer}({', '.join(arguments)}){self.then}"
+                passed.append(f"{keyword}={texts[0] if names == [keyword] else '(' + ', '.join(texts) + ')'}")
+        line = f"{variable} = {self.optimizer}({', '.join(passed)}){self.then}"
         return f"{line}  # a step on the full batch" if self.full_batch else line

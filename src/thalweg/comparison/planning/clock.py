@@ -1,4 +1,4 @@
-"""Clock: the time since a comparison was requested, and what is left of a budget in seconds.
+"""Clock and speed: the time that a comparison has used, what is left of it, and how many trainings that pays for.
 
 A comparison that was interrupted goes on with the time that it had used before. Time between two sessions is free.
 """
@@ -10,6 +10,8 @@ from time import monotonic
 
 RESERVE_SHARE, MAX_RESERVE_S = 0.02, 2.0  # of a budget, for the verdict and the report after the last training
 OVERTIME_SHARE = 0.02  # of a budget, by which a training that was predicted to end in time may be late
+
+NUM_BATCHES = 6  # the speed is that of so many batches of trainings, the latest ones
 
 Read = Callable[[], float]
 
@@ -75,3 +77,62 @@ class Clock:
     def share(self) -> float:
         """Share of a time budget that is used, from 0 to 1; 0 without a limit."""
         return 0.0 if not self.budget_s else min(1.0, self.elapsed_s / self.budget_s)
+
+
+@dataclass
+class Speed:
+    """The measured speed of trainings; before the first measurement, that of the plan.
+
+    The first batch of a session is cold: processes start, memory is reserved, kernels are compiled. It counts while it
+    is alone.
+
+    Attributes:
+        predicted_s: Predicted seconds for each training while all workers train.
+        predicted_latency_s: Predicted seconds of the smallest batch, a single training.
+
+    Example:
+        >>> speed = Speed(predicted_s=1.0, predicted_latency_s=2.0)
+        >>> speed.add_batch(9.0, predicted_s=2.0, is_cold=True)
+        >>> speed.training_s
+        4.5
+        >>> speed.add_batch(3.0, predicted_s=2.0)
+        >>> speed.training_s, speed.latency_s
+        (1.5, 3.0)
+    """
+
+    predicted_s: float
+    predicted_latency_s: float
+    _batches: list[tuple[float, float]] = field(default_factory=list)
+    _cold: tuple[float, float] | None = None
+
+    def add_batch(self, seconds: float, *, predicted_s: float, is_cold: bool = False) -> None:
+        """Note a batch.
+
+        Args:
+            seconds: Its duration.
+            predicted_s: Its predicted duration; trainings that were stopped early count as a share.
+            is_cold: True for the first batch of a session.
+        """
+        if predicted_s <= 0:
+            return
+        if is_cold:
+            self._cold = seconds, predicted_s
+        else:
+            self._batches = [*self._batches, (seconds, predicted_s)][-NUM_BATCHES:]
+
+    @property
+    def _ratio(self) -> float:
+        batches = self._batches or ([] if self._cold is None else [self._cold])
+        if not batches:
+            return 1.0
+        return sum(seconds for seconds, _ in batches) / sum(predicted for _, predicted in batches)
+
+    @property
+    def training_s(self) -> float:
+        """Seconds for each whole training while all workers train."""
+        return self.predicted_s * self._ratio
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of a single training."""
+        return self.predicted_latency_s * self._ratio

@@ -1,5 +1,6 @@
 """Number of workers: measure whether worker processes train faster than this process alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -29,6 +30,14 @@ def check_num_workers(requested: int | None) -> None:
         raise SettingError(
             f"thalweg: workers must be at most {limit} on this machine, which has {num_cores()} cores, got {requested}."
         )
+
+
+def check_timeout(timeout_s: float | None) -> float | None:
+    """Return the timeout of a training. Raise SettingError for one that is no positive, finite number of seconds."""
+    is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if timeout_s is not None and not (is_number and 0 < timeout_s < math.inf):
+        raise SettingError(f"thalweg: timeout must be a number of seconds, more than 0, got {timeout_s!r}.")
+    return timeout_s
 
 
 def choose_num_workers(

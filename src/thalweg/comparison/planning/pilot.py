@@ -4,6 +4,7 @@ A budget in seconds pays for the pilot, a tenth of it at most. Measurements that
 run one by one. A training function has no pilot; its first trainings are the measurement.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,19 +59,22 @@ def run_pilot(
         TaskError: If the workload cannot be trained.
     """
     measurements = dict(measured or {})
-    execution_modes: dict[str, ExecutionMode] = {}
-    for contender in contenders:
-        key = workload.timing_key(contender)
+    modes: dict[str, ExecutionMode] = {}
+    # If the time ends, the measured ones stand for the others: first those that most contenders share.
+    shares = Counter(workload.timing_key(contender) for contender in contenders)
+    for contender in sorted(contenders, key=lambda contender: -shares[workload.timing_key(contender)]):
+        key, schedule = workload.timing_key(contender), schedules[contender.name]
         report(contender.name)
         if key not in measurements:
             if measurements and time_left() <= 0:
                 first = next(iter(measurements.values()))
-                execution_modes[contender.name] = ExecutionMode(1, 0.0, first.single_s, NOT_MEASURED)
+                single_s = first.single_s * schedule.steps / first.steps
+                modes[contender.name] = ExecutionMode(1, 0.0, single_s, NOT_MEASURED)
                 continue
-            measurements[key] = workload.measure(contender, schedules[contender.name], seed, time_left)
-        execution_modes[contender.name] = measurements[key].mode
+            measurements[key] = workload.measure(contender, schedule, seed, time_left)
+        modes[contender.name] = measurements[key].mode
     return Pilot(
-        execution_modes=execution_modes,
+        execution_modes={contender.name: modes[contender.name] for contender in contenders},
         step_s=_update_times(workload, contenders, seed, time_left),
         scale=scale_of(workload, next(iter(measurements.values()))),
     )

@@ -17,6 +17,7 @@ from thalweg.comparison.training.target import Target
 from thalweg.comparison.training.timing import ExecutionMode
 from thalweg.engine.core import devices
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
 
 class Cost(NamedTuple):
@@ -33,8 +34,8 @@ class Cost(NamedTuple):
     settings: int
 
 
-@dataclass(frozen=True)
-class ComparisonPlan:
+@dataclass(frozen=True, repr=False)
+class ComparisonPlan(Described):
     """Plan of a comparison.
 
     Attributes:
@@ -100,6 +101,18 @@ class ComparisonPlan:
         """True if independent studies rank the optimizers."""
         return self.studies is not None and bool(self.studies.ranking)
 
+    def _describe(self) -> str:
+        design = self.design
+        draws, race = getattr(design, "draws", None), design.race
+        facts = [
+            "an adaptive search" if draws is None else f"{draws} settings in a study",
+            f"a race of up to {race[-1].size} seeds" if race else "no race",
+            f"a value from {design.value} fresh seeds",
+            f"{self.num_workers} process{'' if self.num_workers == 1 else 'es'} on {self.device}",
+            f"seed {self.seed}",
+        ]
+        return f"ComparisonPlan of {', '.join(self.schedules)}: {', '.join(facts)}"
+
     @property
     def num_planned_trainings(self) -> int:
         """The largest number of trainings of a contender in the studies, and of all in the stages after a search."""
@@ -122,7 +135,7 @@ class ComparisonPlan:
             "horizons": {name: schedule.to_json() for name, schedule in self.schedules.items()},
             "ways": {name: asdict(mode) for name, mode in self.execution_modes.items()},
             "ranges": {
-                name: {setting: asdict(bounds) for setting, bounds in ranges.items()}
+                name: {setting: bounds.to_json() for setting, bounds in ranges.items()}
                 for name, ranges in self.ranges.items()
             },
             "extended": self.times_extended,
@@ -153,7 +166,7 @@ class ComparisonPlan:
             schedules={name: TrainingSchedule.from_json(values) for name, values in stored["horizons"].items()},
             execution_modes={name: ExecutionMode(**values) for name, values in stored["ways"].items()},
             ranges={
-                name: {setting: Range(**bounds) for setting, bounds in ranges.items()}
+                name: {setting: Range.from_json(bounds) for setting, bounds in ranges.items()}
                 for name, ranges in stored["ranges"].items()
             },
             times_extended=stored["extended"],
@@ -172,6 +185,15 @@ class ComparisonPlan:
             prefer=stored.get("prefer", "cheap"),
             metric_name=stored.get("metric_name", ""),
         )
+
+    @property
+    def maximize(self) -> bool:
+        """True if higher measured values are better. The scores of a comparison by time to a target are times."""
+        return self.scale.maximize if self.target is None else self.target.maximize
+
+    def cost_of(self, value: float) -> float:
+        """Return a measured value with the sign by which lower is better."""
+        return -value if self.maximize else value
 
     def margin(self, leader: float) -> float:
         """Return the difference in scores that is too small to matter beside a leader with this mean score."""
@@ -200,6 +222,7 @@ class ComparisonPlan:
             len(self.studies.rounds(self.draws[contender.name])[0]),
             seed=derive(self.seed, f"draws/{contender.name}", study),
             with_start=not self.is_ranked,
+            with_user_settings=study == 0,
             space=self.space_of(contender),
         )
 

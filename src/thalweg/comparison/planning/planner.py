@@ -5,7 +5,9 @@ for an adaptive search for a setting, and for a ranking before it if that fits. 
 plan is provisional until its first trainings, which belong to the search, have measured it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -20,6 +22,7 @@ from thalweg.comparison.planning.num_workers import choose_num_workers
 from thalweg.comparison.planning.pilot import SHARE, fit_population, run_pilot, scale_of
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.planning.seeds import derive
+from thalweg.comparison.processes.stopping import OutOfTime, time_limit
 from thalweg.comparison.protocol.design import Design, SettingDesign
 from thalweg.comparison.protocol.score_scale import Margin, ScoreScale
 from thalweg.comparison.training.pruning import num_draws_with_pruning
@@ -29,6 +32,7 @@ from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import SettingError
 from thalweg.rules import Range
+from thalweg.tasks.user_code import as_task_error
 
 MIN_TRAININGS_FOR_RANGES = 100  # of a contender; checking its learning rate range takes up to 32
 
@@ -47,6 +51,7 @@ class Request:
         target: Loss whose time counts; None if the final loss counts.
         margin: Difference that is too small to matter; None for the default.
         prefer: ``"best"``, or ``"cheap"`` to trade a difference within the margin for a lower cost.
+        timeout_s: Seconds after which a training hangs; None for many times its usual duration.
     """
 
     budget: Budget
@@ -58,6 +63,23 @@ class Request:
     target: float | None = None
     margin: Margin | None = None
     prefer: Literal["best", "cheap"] = "best"
+    timeout_s: float | None = None
+
+
+@contextmanager
+def pilot_limited(name: str, request: Request) -> Iterator[None]:
+    """Raise TaskError in a ``with`` block, the pilot, that takes far longer than the request allows: the task hangs.
+
+    Args:
+        name: The name of the task, for the message.
+        request: A timeout of a training allows ten of them; a budget in seconds allows three times itself and a minute.
+    """
+    budget_s = math.inf if request.budget.seconds is None else 60 + 3 * request.budget.seconds
+    try:
+        with time_limit(budget_s if request.timeout_s is None else 10 * request.timeout_s):
+            yield
+    except OutOfTime as error:
+        raise as_task_error(f"{name}: the task must train", error) from error
 
 
 def pilot_time(budget: Budget, clock: Clock) -> TimeLeft:
@@ -256,7 +278,7 @@ def _with_ranges(
     members = {name: mode.members for name, mode in plan.execution_modes.items()}
     seed = derive(plan.seed, "pilot")
     extended: dict[str, tuple[Range, int]] = extend_lr_ranges(
-        workload, contenders, plan.schedules, members, seed, maximize=plan.scale.maximize
+        workload, contenders, plan.schedules, members, seed, maximize=plan.maximize
     )
     return replace(
         plan,

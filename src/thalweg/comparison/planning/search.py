@@ -28,6 +28,7 @@ def draw_settings(
     *,
     seed: int,
     with_start: bool = True,
+    with_user_settings: bool = False,
     space: Mapping[str, Range] | None = None,
 ) -> list[Settings]:
     """Draw the settings of each trial of a study: points of a scrambled Sobol sequence.
@@ -37,23 +38,28 @@ def draw_settings(
         trials: Number of settings to draw; a contender without a search space has one setting.
         seed: Seed of the scrambling.
         with_start: True to have the contender's own defaults as the first setting.
+        with_user_settings: True to have the user's settings before those that are drawn.
         space: Search range of each setting; None for the settings that so many trials open.
     """
     space = contender.space(order_opened_by(trials)) if space is None else space
-    settings = contender.rule.settings()
-    start = {name: float(settings[name]) for name in space}
+    settings = contender.start_settings()
+    start = {name: settings[name] if name in contender.task_settings else float(settings[name]) for name in space}
     for name in contender.ranges.keys() & space.keys():  # within the range that the user gave
         start[name] = space[name].clamp(start[name])
-    count = trials - 1 if with_start else trials
+    first = [start] if with_start or not space else []
+    if with_user_settings:
+        first += [{**start, **settings} for settings in contender.user_settings]
+    first = first[:trials]
+    count = trials - len(first)
     if not space or count == 0:
-        return [start]
+        return first
     sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
     points = sequence.random_base2((count - 1).bit_length())[:count]
     drawn = [
         {name: rounded(bounds, float(position)) for (name, bounds), position in zip(space.items(), point, strict=True)}
         for point in points
     ]
-    return [start, *drawn] if with_start else drawn
+    return [*first, *drawn]
 
 
 def rounded(bounds: Range, position: float) -> float:

@@ -2,6 +2,7 @@
 
 import faulthandler
 import gc
+import logging
 import os
 import pickle
 import signal
@@ -71,7 +72,18 @@ def _prepare(log_fd: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with suppress(OSError):
         os.dup2(2, 1)  # stdout carries results
+    inherited = (sys.stdout, sys.stderr)
     sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):  # a display of the parent's may have been locked at the fork
+            if isinstance(handler, logging.StreamHandler) and handler.stream in inherited:
+                handler.stream = sys.stderr
+    with suppress(ImportError, ValueError, OSError):
+        import resource  # is missing on systems that are not POSIX
+
+        resource.setrlimit(
+            resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
+        )  # each takes gigabytes
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(_OOM_SCORE)
     faulthandler.enable(log_fd, all_threads=False)

@@ -44,19 +44,17 @@ class Slot(Generic[T]):
         self.device = device
         self.worker: Worker | None = None
         self.job: T | None = None
-        self._start_s = 0.0
-        self._timeout_s = self._kill_s = math.inf
+        self._start_s, self._kill_s = 0.0, math.inf
 
-    def begin(self, job: T, request: bytes, timeout_s: float) -> None:
+    def begin(self, job: T, request: bytes) -> None:
         """Send a job to the worker, which is idle.
 
         Args:
             job: The job.
             request: The pickled request to the worker.
-            timeout_s: Seconds after which the job is late.
         """
         assert self.worker is not None
-        self.job, self._start_s, self._timeout_s, self._kill_s = job, monotonic(), timeout_s, math.inf
+        self.job, self._start_s, self._kill_s = job, monotonic(), math.inf
         self.worker.send(request)
 
     def leave(self) -> None:
@@ -87,17 +85,21 @@ class Slot(Generic[T]):
             return self._ending("stopped" if self._kill_s < math.inf else "died", str(death))
         return reply.value if reply.kind == "share" else self._ending(reply.kind, reply.value)
 
-    def overdue(self) -> Ending | None:
-        """Kill a worker that takes too long, and return the end of its job."""
+    def overdue(self, timeout_s: float) -> Ending | None:
+        """Kill a worker that takes longer than the timeout, or longer to leave than it may; return the end of its job.
+
+        Args:
+            timeout_s: Seconds after which the job is late.
+        """
         assert self.worker is not None
         now = monotonic()
         if now > self._kill_s:
             self.kill()
             return self._ending("stopped", "")
-        if self._kill_s == math.inf and now > self._start_s + self._timeout_s:
+        if self._kill_s == math.inf and now > self._start_s + timeout_s:
             where = self.worker.where()
             self.kill()
-            return self._ending("late", f"no end after {self._timeout_s:.0f} s{where}")
+            return self._ending("late", f"no end after {timeout_s:.3g} s{where}")
         return None
 
     def _ending(self, kind: str, value: Any) -> Ending:
@@ -105,13 +107,17 @@ class Slot(Generic[T]):
 
 
 def endings(
-    busy: Sequence[Slot[T]], must_stop: Callable[[], bool], report_share: Callable[[T, float], None]
+    busy: Sequence[Slot[T]],
+    must_stop: Callable[[], bool],
+    timeout: Callable[[T], float],
+    report_share: Callable[[T, float], None],
 ) -> Iterator[tuple[Slot[T], Ending]]:
     """Wait a moment, and yield the slots whose jobs have ended.
 
     Args:
         busy: The slots with a job.
         must_stop: Returns True if all jobs shall be left.
+        timeout: Returns the seconds after which a job is late.
         report_share: Called with a job and the share of it that is done.
     """
     if must_stop():
@@ -119,8 +125,9 @@ def endings(
             slot.leave()
     ready = wait_for_replies([slot.worker for slot in busy if slot.worker is not None], POLL_S)
     for slot in busy:
-        ending = slot.reply() if slot.worker in ready else slot.overdue()
+        assert slot.job is not None
+        ending = slot.reply() if slot.worker in ready else slot.overdue(timeout(slot.job))
         if isinstance(ending, Ending):
             yield slot, ending
-        elif ending is not None and slot.job is not None:
+        elif ending is not None:
             report_share(slot.job, ending)

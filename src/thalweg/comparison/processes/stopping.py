@@ -50,7 +50,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise OutOfTime(f"no end after {seconds:.0f} s")
+        raise OutOfTime(f"no end after {seconds:.3g} s")
 
     previous = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

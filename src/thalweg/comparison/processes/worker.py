@@ -26,14 +26,14 @@ from thalweg.comparison.processes.serving import Reply, Target, serve
 from thalweg.comparison.processes.stopping import interrupts_delayed
 from thalweg.engine.core import devices
 from thalweg.tasks.catalogue import FILE_MODULE
-from thalweg.tasks.task import is_users_file
+from thalweg.tasks.user_code import is_users_file
 
 _NAME = "thalweg-worker"
 # Names of threads that hold no lock that a fork needs: ours, and those of multiprocessing's queues.
 _FORKABLE_THREADS = ("thalweg-", "QueueFeederThread")
 _FORKABLE_MODULES = ("rich.", "tqdm.")  # modules of such threads: displays of progress
 _FRESH_MAIN = Path(__file__).with_name("fresh_main.py")
-_DUMP_S, _END_S = 0.5, 10.0  # to write where a worker hangs; to end after SIGKILL
+_DUMP_S, _END_S = 5.0, 10.0  # to write where a worker hangs; to end after SIGKILL
 
 
 class WorkerDied(Exception):  # noqa: N818  (it is an event)
@@ -155,7 +155,7 @@ class Worker:
             return "the worker process closed its pipe"
         if code >= 0:
             return f"it ended the process with exit code {code}"
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         reason = ", as the system does if memory runs out" if name == "SIGKILL" else ""
         return f"the process was ended by {name}{reason}{self._line_in_log()}"
 

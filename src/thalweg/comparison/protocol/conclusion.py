@@ -30,7 +30,7 @@ class RaceResult:
     Attributes:
         last: The last interim analysis.
         dropped: The settings that each analysis dropped.
-        columns: The evaluation scores of each setting that raced.
+        columns: The evaluation scores of each setting that raced, from the seeds of its last analysis.
         completed: True for each seed that was not lost, by setting.
     """
 
@@ -85,7 +85,13 @@ class Trials:
     @cached_property
     def finalists(self) -> list[Setting]:
         """The settings for the finals: the best of the search, and the best default or starting point."""
-        best = self.searched[: self.design.finalists]
+        best: list[Setting] = []
+        # For a race of several contenders, room is kept for the best setting of each.
+        limit = self.design.finalists - max(0, self.design.racers - 1)
+        for setting in self.searched:
+            if sum(other[0] == setting[0] for other in best) < limit:
+                best.append(setting)
+        best = best[: self.design.finalists]
         start = self._best_start(self.searched, self.stages.get("search", {}), [0])
         return best if start is None or start in best else [*best, start]
 
@@ -143,6 +149,7 @@ class Trials:
         if len(entrants) < 2 or not self.design.race:
             return None
         dropped: list[list[Setting]] = []
+        counted: dict[Setting, list[int]] = {}  # the seeds that were analysed
         result = None
         for analysis in self.design.race:
             common = sorted(set.intersection(*(set(columns[setting]) for setting in entrants)))
@@ -151,6 +158,7 @@ class Trials:
                 break
             values = {entrant: [columns[entrant][seed].evaluation_score for seed in seeds] for entrant in entrants}
             clipped = [entrant for entrant in entrants if any(columns[entrant][seed].clipped for seed in seeds)]
+            counted |= dict.fromkeys(entrants, seeds)
             result = analyse(values, analysis.alpha, self.margin, clipped)
             dropped.append([entrant for entrant in result.worse if entrant not in result.remaining])
             entrants = result.remaining
@@ -158,7 +166,7 @@ class Trials:
                 break
         if result is None:
             return None
-        ordered = {setting: [columns[setting][seed] for seed in sorted(columns[setting])] for setting in columns}
+        ordered = {setting: [columns[setting][seed] for seed in seeds] for setting, seeds in counted.items()}
         return RaceResult(
             result,
             dropped,
@@ -314,7 +322,7 @@ def _by_contender(trials: Trials, race: RaceResult, tried: Sequence[str], chosen
 
 
 def _is_start(setting: Setting) -> bool:
-    return setting[1] in (START, RECOMMENDED)
+    return setting[1].trial < 0
 
 
 def _mean_selection(column: Column, seeds: Sequence[int]) -> float:

@@ -1,6 +1,6 @@
 """Designs: the number of trainings of each kind in a comparison, fixed before the first of them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -103,9 +103,11 @@ class SettingDesign:
     search, and one that ends sooner cuts the later stages in their order.
 
     Attributes:
-        finalists: The settings, of all contenders, that are trained again from fresh seeds.
+        finalists: The settings, of all contenders, that are trained again from fresh seeds. The best default or
+            starting point is another one.
         final_seeds: These seeds, for each finalist. Their mean chooses.
-        racers: The settings that race: the best of each of the few best contenders.
+        racers: The settings that race: the best of each of the few best contenders. A default or starting point that
+            is about as good is another one.
         race: The interim analyses of the race. Empty: no race.
         value: Fresh seeds that measure the recommended setting.
         rounds: The search proposes in so many rounds or more; a round fills the workers if it can.
@@ -123,19 +125,23 @@ class SettingDesign:
     @property
     def reserved(self) -> int:
         """The largest number of trainings after the search."""
-        race = self.racers * self.race[-1].size if self.race else 0
-        return self.finalists * self.final_seeds + race + self.value
+        race = (self.racers + 1) * self.race[-1].size if self.race else 0
+        with_start = self.finalists + 1 if self.finalists else 0
+        return with_start * self.final_seeds + race + self.value
 
     @classmethod
     def for_trainings(cls, trainings: float, num_contenders: int) -> "SettingDesign":
-        """Return the design for a budget of so many whole trainings; the smaller it is, the larger is the search."""
-        count = max(1, int(trainings))
-        value = 0 if count < 6 else 2 if count < 40 else 5 if count < 150 else 10 if count < 500 else 20
-        final_seeds = 0 if count < 8 else 1 if count < 40 else 2 if count < 150 else 3
-        racers = 0 if count < 40 else min(2, num_contenders) if count < 150 else min(3, num_contenders)
-        seeds = 3 if count < 150 else 8 if count < 500 else 20
-        race = (InterimAnalysis(seeds, 0.05),) if racers else ()
-        return cls(finalists=3 if count < 150 else 5, final_seeds=final_seeds, racers=racers, race=race, value=value)
+        """Return the design for a budget of so many whole trainings; the smaller it is, the larger is the search.
+
+        Example:
+            >>> SettingDesign.for_trainings(20, num_contenders=9).reserved
+            5
+        """
+        rules = next(rules for least, rules in reversed(_SETTING_DESIGNS) if trainings >= least or not least)
+        is_alone = num_contenders < 2
+        return (
+            replace(rules, racers=0, race=()) if is_alone else replace(rules, racers=min(rules.racers, num_contenders))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the design as plain dicts and lists, for the store."""
@@ -145,6 +151,22 @@ class SettingDesign:
     def from_json(cls, stored: dict[str, Any]) -> "SettingDesign":
         """Return the design that ``to_json`` stored."""
         return cls(**stored | {"race": tuple(InterimAnalysis(*analysis) for analysis in stored["race"])})
+
+
+def _analyses(*pairs: tuple[int, float]) -> tuple[InterimAnalysis, ...]:
+    return tuple(InterimAnalysis(size, alpha) for size, alpha in pairs)
+
+
+# Each is for budgets of so many trainings and more. The levels of the analyses of a race sum to 5 %.
+_SETTING_DESIGNS = (
+    (0, SettingDesign(finalists=0, final_seeds=0, racers=0, race=(), value=0)),
+    (8, SettingDesign(finalists=0, final_seeds=0, racers=0, race=(), value=2)),
+    (15, SettingDesign(finalists=2, final_seeds=1, racers=0, race=(), value=2)),
+    (40, SettingDesign(finalists=3, final_seeds=2, racers=0, race=(), value=5)),
+    (100, SettingDesign(finalists=5, final_seeds=3, racers=3, race=_analyses((5, 0.05)), value=8)),
+    (300, SettingDesign(6, 4, 3, _analyses((5, 0.01), (10, 0.015), (20, 0.025)), 20)),
+    (1000, SettingDesign(8, 6, 4, _analyses((10, 0.005), (20, 0.01), (40, 0.015), (80, 0.02)), 40)),
+)
 
 
 def design_from_json(stored: dict[str, Any]) -> Design | SettingDesign:

@@ -119,9 +119,9 @@ class ScoreScale:
             return self
         return replace(self, kind=self.kind if low > 0 else "linear", span=(low, high))
 
-    def decides_like(self, other: "ScoreScale") -> bool:
+    def decides_like(self, scale: "ScoreScale") -> bool:
         """Return True if two scales of one comparison give the same scores and margins."""
-        return (self.kind, self.domain) == (other.kind, other.domain)
+        return (self.kind, self.domain) == (scale.kind, scale.domain)
 
     def cost(self, value: float) -> float:
         """Return the value with the sign by which lower is better."""
@@ -145,6 +145,10 @@ class ScoreScale:
         """Return the value that has this score. For a mean of logarithms it is the geometric mean of the values."""
         return self.cost(score) if self.kind == "linear" else _exp(self.cost(score))
 
+    def possible(self, value: float) -> float:
+        """Return the nearest possible value: rates lie between 0 and 1, also the ends of their intervals."""
+        return min(max(value, 0.0), 1.0) if self.domain == "rate" else value
+
     def margin(self, leader: float, split: str = "test") -> float:
         """Return the difference in scores that is too small to matter beside a leader with this score.
 
@@ -154,7 +158,7 @@ class ScoreScale:
         """
         margin = self._margin()
         if self.kind == "linear":
-            return margin.size * (self._unit(leader, split) if margin.is_share else 1.0)
+            return margin.size * (self._unit(self.loss(leader), split) if margin.is_share else 1.0)
         share = margin.size if margin.is_share else margin.size / self.loss(leader)
         if self.maximize:
             return -math.log1p(-share) if share < 1 else math.inf
@@ -174,15 +178,14 @@ class ScoreScale:
             return self.tolerance
         return Margin(MARGIN_OF_RATES, is_share=False) if self.domain == "rate" else Margin(MARGIN, is_share=True)
 
-    def _unit(self, leader: float, split: str) -> float:
-        """The difference that is a share of one beside a leader with this score, on the linear scale.
+    def _unit(self, value: float, split: str) -> float:
+        """The difference that counts as a share of one beside a leader with this value.
 
         It is the leader's value if all values are positive, and 1 for rates. Of other values the zero has no meaning:
         there it is the difference that training made.
         """
         if self.domain == "rate":
             return 1.0
-        value = self.loss(leader)
         if self.domain == "positive":
             return abs(value)
         return abs(value - self.baseline.get(split, self.untrained[split]))
@@ -216,10 +219,13 @@ class ScoreScale:
         """
         if self.domain == "rate":
             share *= MARGIN_OF_RATES / MARGIN
-        score = self.unclipped_score(best, split)
-        unit = 1.0 if self.kind == "log" else self._unit(score, split)
-        slack = math.log1p(share) if self.kind == "log" else share * unit
-        return self.unclipped_score(value, split) - score <= slack
+        return self.cost(value) <= self.cost(best) + share * self._unit(best, split)
+
+    def share_in_words(self, share: float) -> str:
+        """Return a share as `is_close` understands it, in words: ``10 %``, or ``0.01`` for rates."""
+        if self.domain == "rate":
+            return f"{share * MARGIN_OF_RATES / MARGIN:g}"
+        return f"{100 * share:g} %{' of what training gained' if self.domain == 'real' else ''}"
 
     def excess(self, difference: float, leader: float, split: str = "test") -> float:
         """Return a difference in scores as the logarithm of a ratio of losses.
@@ -238,9 +244,15 @@ class ScoreScale:
         """
         if self.kind == "log":
             return difference
-        unit = self._unit(leader, split)
-        share = difference / unit if unit else math.nan
-        return math.copysign(math.log1p(abs(share)), share)
+        unit = self._unit(self.loss(leader), split)
+        return _log_of_ratio(difference / unit if unit else math.nan)
+
+    def excess_of(self, worse_by: float, leader: float, split: str = "test") -> float:
+        """Return what `worse_by` returned as the logarithm of a ratio, as `excess` does for a difference of scores."""
+        if self.kind == "log":
+            return -math.log1p(-worse_by) if self.maximize else math.log1p(worse_by)
+        unit = 1.0 if self.worse_by_is_share else self._unit(self.loss(leader), split)
+        return _log_of_ratio(worse_by / unit if unit else math.nan)
 
     def to_json(self) -> dict[str, Any]:
         """Return the scale as a plain dict, for the store."""
@@ -327,6 +339,10 @@ def untrained_value(reports: Iterable[float], *, maximize: bool, prefers: Kind) 
         return (0.0 if maximize else 1.0), first
     distance = 9 * (max(abs(first), high - low) or 1.0)
     return (first - distance if maximize else first + distance), first
+
+
+def _log_of_ratio(share: float) -> float:
+    return math.copysign(math.log1p(abs(share)), share)
 
 
 def _exp(exponent: float) -> float:

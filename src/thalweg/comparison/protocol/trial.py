@@ -13,6 +13,7 @@ class SettingId(NamedTuple):
 
 START = SettingId(0, -1)  # the contender's defaults
 RECOMMENDED = SettingId(0, -2)  # the settings that thalweg recommends to start from
+USER_TRIAL = -3  # the number of the first setting that the user starts from; the second has -4
 
 
 class TrialRequest(NamedTuple):

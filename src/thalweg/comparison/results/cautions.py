@@ -2,15 +2,23 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import NamedTuple
 
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
-from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.comparison.protocol.statistics import critical_value
+from thalweg.comparison.results.functions.unused_settings import find_unused
+from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
-from thalweg.comparison.results.terms import percent
+from thalweg.comparison.results.terms import name_of_measure, percent
 from thalweg.comparison.results.verdict import Verdict
 
+MIN_PAIRS = 3  # of trainings from the same seeds, for a test
+ALPHA = 0.05
+MAX_CHANCE = 2  # settings of a contender that may give the same loss by chance, as an accuracy does
 FEW_TRIALS = 16  # below that, neighbouring learning rates are a factor of two and more apart
 
 
@@ -27,8 +35,10 @@ def cautions(
     """
     winner = next((summary for summary in summaries if summary.name == verdict.recommended), summaries[0])
     return [
+        *(_splits_disagree(record, summaries, winner) if verdict.recommended is not None else ()),
         *_few_settings(record, summaries),
         *_no_influence(record, summaries),
+        *_unused_settings(summaries),
         *_below_optimum(record, summaries),
         *_second_rule_unused(record, summaries),
         *_no_test_value(record, summaries),
@@ -40,6 +50,92 @@ def cautions(
         *(caution for summary in summaries for caution in _better_untuned(record, summary, winner)),
         *_at_edge(summaries),
     ]
+
+
+class Preference(NamedTuple):
+    """A contender that is shown to be better than another on the validation split, and is not better on the test split.
+
+    Attributes:
+        name: Its name.
+        by: By how much the other one is worse on validation, as ``ScoreScale.worse_by`` says it.
+        seeds: The number of seeds on which both were trained.
+    """
+
+    name: str
+    by: float
+    seeds: int
+
+
+def preferred_on_validation(
+    record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary
+) -> list[Preference]:
+    """Return the contenders that validation data prefer to the winner, whom test data prefer; the best first.
+
+    The test is that of the race, on the validation values of the same trainings: a difference beyond the margin, shown
+    at a level of 5 % among all contenders that raced.
+
+    Args:
+        record: The comparison.
+        summaries: The results of its contenders.
+        winner: The contender that is recommended.
+    """
+    plan, scale = record.plan, record.plan.scale
+    if plan.target is not None or plan.selected_on == plan.judged_on:
+        return []
+    own = {trial.seed: trial.result for trial in winner.raced if trial.result.status == "ok"}
+    preferences = []
+    for summary in summaries:
+        pairs = [
+            (trial.result, own[trial.seed])
+            for trial in summary.raced
+            if trial.result.status == "ok" and trial.seed in own and summary.name != winner.name
+        ]
+        if len(pairs) < MIN_PAIRS:
+            continue
+        validation, test = (
+            [[scale.unclipped_score(getattr(result, split), split) for result in pair] for pair in pairs]
+            for split in (plan.selected_on, plan.judged_on)
+        )
+        gains = [leader - score for score, leader in validation]
+        leader_mean = fmean(leader for _, leader in validation)
+        critical = critical_value(ALPHA, max(2, len(summaries)), len(pairs) - 1)
+        is_shown = fmean(gains) > critical * stdev(gains) / math.sqrt(len(pairs))
+        is_worse_on_test = fmean(score - leader for score, leader in test) >= 0
+        if is_shown and is_worse_on_test and fmean(gains) > scale.margin(leader_mean, plan.selected_on):
+            by = scale.worse_by(leader_mean, fmean(score for score, _ in validation))
+            preferences.append(Preference(summary.name, by, len(pairs)))
+    return sorted(preferences, key=lambda preference: -preference.by)
+
+
+def softened(verdict: Verdict, record: ComparisonRecord, summaries: Sequence[Summary]) -> Verdict:
+    """Return a verdict whose headline says so if the validation split prefers another contender.
+
+    Args:
+        verdict: The verdict from the test split.
+        record: The comparison.
+        summaries: The results of its contenders.
+    """
+    winner = next((summary for summary in summaries if summary.name == verdict.recommended), None)
+    preferences = [] if winner is None else preferred_on_validation(record, summaries, winner)
+    if winner is None or not preferences:
+        return verdict
+    names = " and ".join(preference.name for preference in preferences[:2])
+    more = f" and {len(preferences) - 2} more" if len(preferences) > 2 else ""
+    return replace(
+        verdict, headline=f"{winner.name} on the test split, {names}{more} on the validation split: not settled."
+    )
+
+
+def _splits_disagree(record: ComparisonRecord, summaries: Sequence[Summary], winner: Summary) -> Iterator[str]:
+    preferences = preferred_on_validation(record, summaries, winner)
+    if preferences:
+        in_words = record.plan.scale.worse_by_in_words
+        shown = ", ".join(f"{preference.name} by {in_words(preference.by)}" for preference in preferences)
+        yield (
+            f"The splits disagree: on the validation split {winner.name} is shown to be worse than {shown}, over the "
+            f"same {preferences[0].seeds} seeds; on the test split it is not. With other data either may be better. "
+            "Take larger splits."
+        )
 
 
 def _few_settings(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
@@ -62,17 +158,47 @@ def _few_settings(record: ComparisonRecord, summaries: Sequence[Summary]) -> Ite
 
 
 def _no_influence(record: ComparisonRecord, summaries: Sequence[Summary]) -> Iterator[str]:
-    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
     split = record.plan.selected_on
-    losses_by_study: dict[int, set[float]] = {}
+    measured = record.workload.measured[split]
     searched = [trial for summary in summaries for trial in summary.trials["search"]]
+    same = _same_loss(searched, split)
+    if same is not None:
+        yield (
+            f"All {len(searched)} settings gave the same {measured}, {same:.4g}: the "
+            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+        )
+        return
+    for summary in summaries:
+        trials = summary.trials["search"]
+        same = _same_loss(trials, split)
+        if same is not None and len(trials) > MAX_CHANCE:
+            yield (
+                f"All {len(trials)} settings of {summary.name} gave the same {measured}, {same:.4g}: those that were "
+                "searched have no influence on it."
+            )
+
+
+def _same_loss(searched: Sequence[TrialRecord], split: str) -> float | None:
+    """Return the loss, if all settings of each study gave the same one."""
+    # A study trains from one seed, so the losses of its settings differ by the optimizer alone.
+    losses_by_study: dict[int, set[float]] = {}
     for trial in searched:
         losses_by_study.setdefault(trial.study, set()).add(getattr(trial.result, split))
     equal = [next(iter(losses)) for losses in losses_by_study.values() if len(losses) == 1]
     if len(searched) > len(losses_by_study) == len(equal) and all(map(math.isfinite, equal)):
+        return equal[0]
+    return None
+
+
+def _unused_settings(summaries: Sequence[Summary]) -> Iterator[str]:
+    for unused in find_unused([trial for summary in summaries for trial in summary.trials["search"]]):
+        where = f": {unused.line} sets it" if unused.line else ""
+        cure = "Leave it to the optimizer (OneCycleLR and CyclicLR: cycle_momentum=False), or fix it in --with."
+        if unused.is_lr:
+            cure = 'Multiply the one that it gets: lr = optimizer.defaults["lr"] * factor. Or fix it in --with.'
         yield (
-            f"All {len(searched)} settings gave the same {record.workload.measured[split]}, {equal[0]:.4g}: the "
-            "optimizer has no influence. Check that its step is taken, on the parameters that are measured."
+            f"The training does not use {unused.setting} of {' and '.join(unused.contenders)}, which was searched from "
+            f"{unused.low:.3g} to {unused.high:.3g}{where}. {cure}"
         )
 
 
@@ -133,7 +259,8 @@ def _no_test_value(record: ComparisonRecord, summaries: Sequence[Summary]) -> It
     ended = [result for result in results if result.status == "ok"]
     if ended and all(result.test == result.validation for result in ended):
         yield (
-            "The reported value both chose the settings and evaluates them, so it may be too good. "
+            f"The {name_of_measure(record, 'validation')} both chose the settings and evaluates them, so it may be too "
+            "good. "
             "Also report a value on data that no choice has used: report(value, test=...)."
         )
 

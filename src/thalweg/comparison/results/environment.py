@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 import thalweg
+from thalweg.comparison.planning.device_choice import ONLY_CPU
+from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.engine.core import devices
 
@@ -60,6 +62,14 @@ def hardware_of_trials(trials: Iterable[TrialRecord]) -> list[str]:
     """
     results = (trial.result for trial in trials)
     return sorted({result.hardware for result in results if result.hardware and result.status != "failed"})
+
+
+def device_of(plan: ComparisonPlan, trials: Iterable[TrialRecord]) -> str:
+    """Return the hardware that trained and the reason, as a phrase; empty if there was nothing to choose."""
+    hardware = " and ".join(hardware_of_trials(trials))
+    return (
+        "" if not hardware or plan.device_reason in ("", ONLY_CPU) else f"trained on {hardware} ({plan.device_reason})"
+    )
 
 
 def other_hardware(trials: Iterable[TrialRecord], usable: Sequence[str]) -> list[str]:

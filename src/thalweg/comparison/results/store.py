@@ -7,7 +7,7 @@ A damaged row is told and trained again; it never hides the others.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Store:
     Attributes:
         path: The file. None for a store in memory.
         label: The name of the store in messages.
+        listeners: Functions that are called with each trial once it is stored. They must not raise.
         damage: The problems that SQLite sees in the structure of the file; empty if there is none. A damaged file can
             only be read.
 
@@ -70,6 +71,7 @@ class Store:
         Raises:
             StoreError: If the file cannot be opened or written, or is not a store of this version.
         """
+        self.listeners: Sequence[Callable[[TrialRecord], None]] = ()
         self.path = None if path is None else file_of(Path(path))
         self.label = str(self.path) if self.path else "the store in memory"
         self._engine = open_engine(self.path, self.label, write=write)
@@ -223,6 +225,9 @@ class Store:
                 set_elapsed(connection, comparison, elapsed_s)
             if plan is not None:
                 change_comparison(connection, comparison, {"plan": plan.to_json()})
+        for trial in trials:
+            for listener in self.listeners:
+                listener(trial)
 
     def elapsed_s(self, comparison: int) -> float:
         """Return the seconds that a comparison has used so far, over all sessions; 0 if none are known.

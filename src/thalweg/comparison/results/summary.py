@@ -12,10 +12,12 @@ from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
-from thalweg.comparison.protocol.trial import RECOMMENDED, START, SettingId
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId
+from thalweg.comparison.results.functions.code_lines import lines_of_code, uses_at
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of, measured_value, trial_score, unclipped_scores
 from thalweg.rules import Range
+from thalweg.tasks.description import Described
 
 VALUE_STAGES = ("value", "race", "final", "search")  # that may measure a chosen setting, the best measurement first
 STAGES = ("search", "retrain", "judge", "final", "race", "value", "start", "recommended")
@@ -65,9 +67,9 @@ class Estimate:
         """The end of the interval at the worse values."""
         return self.low if self.maximize else self.high
 
-    def is_surely_better(self, other: "Estimate") -> bool:
+    def is_surely_better(self, rival: "Estimate") -> bool:
         """Return True if the interval lies at better values than that of another estimate of the same quantity."""
-        return self.worst_end > other.best_end if self.maximize else self.worst_end < other.best_end
+        return self.worst_end > rival.best_end if self.maximize else self.worst_end < rival.best_end
 
     def is_improvement(self, untrained: float) -> bool:
         """Return True if the mean is better than the untrained value, and so are at least half of the seeds."""
@@ -92,8 +94,8 @@ class RangeEdge:
     limit: float
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Described):
     """The results of one contender.
 
     Attributes:
@@ -128,6 +130,7 @@ class Summary:
         beside_leader: Its trials at the chosen setting with those of the leader from the same seeds: of the race, else
             of the finals, else of the search.
         raced: The trials of the race at the chosen setting; an adaptive search races untuned ones, too.
+        yours: The same as ``untuned`` for the user's own setting, the best of several. None if there is none.
         worse_by_text: ``worse_by`` as text.
         value_stage: The stage that ``value`` comes from: ``value``, ``race``, ``final`` or ``search``; empty if no
             training has ended.
@@ -159,10 +162,17 @@ class Summary:
     good_rates: float | None
     trials: dict[str, list[TrialRecord]]
     worse_by_text: str = "–"
+    yours: Estimate | None = None
     value_stage: str = "race"
     raced: list[TrialRecord] = field(default_factory=list)
     beside_leader: list[tuple[TrialRecord, TrialRecord]] = field(default_factory=list)
     metrics: dict[str, Estimate] = field(default_factory=dict)
+
+    def _describe(self) -> str:
+        value = self.value
+        interval = f" ({value.low:.4g} to {value.high:.4g}, {value.count} seeds)" if math.isfinite(value.high) else ""
+        settings = ", ".join(f"{name}={self.settings[name]}" for name in self.searched) or "no setting searched"
+        return f"Summary of {self.name}: {value.bound}{value.mean:.4g}{interval}, {settings}, {self.lost} seeds lost"
 
     @property
     def lost(self) -> int:
@@ -207,11 +217,12 @@ def summarize(
         settings={**contender.start, **settings},
         searched=list(settings),
         values=[measured_value(trial.result, plan) for trial in measured],
-        value=_estimate_over_seeds(measured, plan),
+        value=estimate_over_seeds(measured, plan),
         untuned=_estimate_of_start(by_stage, "start", START, plan),
         recommended=_estimate_of_start(by_stage, "recommended", RECOMMENDED, plan),
+        yours=_estimate_of_user_settings(len(contender.user_settings), by_stage, plan),
         example_error=_example_error(measured) if plan.judged_on == "test" else math.nan,
-        rank=_estimate(list(studies.values()), plan) if studies else None,
+        rank=_estimate(list(studies.values()), plan) if studies and findings.ranking is not None else None,
         studies=len(studies),
         worse_by=worse_by,
         worse_by_text=plan.scale.worse_by_in_words(worse_by),
@@ -224,7 +235,7 @@ def summarize(
         seconds=median([trial.result.seconds for trial in raced] or [math.nan]),
         state_bytes=contender.state_bytes,
         state_numbers=contender.state_numbers,
-        line=contender.line_of_code(settings),
+        line="\n".join(lines_of_code(contender, settings, uses_at(settings, by_stage), plan.schedules[contender.name])),
         at_edge=find_edges({name: ranges[name] for name in contender.remarkable}, settings),
         good_rates=good_rates(by_stage["search"], plan),
         trials=by_stage,
@@ -243,17 +254,29 @@ def _chosen_trials(
 ) -> dict[str, list[TrialRecord]]:
     """The trials of a contender at its chosen setting, by stage."""
     if isinstance(plan.design, Design):
-        wanted = None if setting is None else (setting.study, setting.trial)
+        number = None if setting is None else (setting.study, setting.trial)
     else:
-        wanted = None if setting is None else (plan.setting_study, setting.trial)
+        number = None if setting is None else (plan.setting_study, setting.trial)
     return {
         stage: [
             trial
             for trial in by_stage[stage]
-            if (trial.study, trial.trial) == wanted and (with_stopped or trial.result.status != "stopped")
+            if (trial.study, trial.trial) == number and (with_stopped or trial.result.status != "stopped")
         ]
         for stage in VALUE_STAGES
     }
+
+
+def _estimate_of_user_settings(
+    count: int, by_stage: Mapping[str, Sequence[TrialRecord]], plan: ComparisonPlan
+) -> Estimate | None:
+    """The estimate of the best of the user's settings; None if none was measured."""
+    first, step = USER_TRIAL, -1
+    if isinstance(plan.design, Design):  # among the draws of the first study
+        first, step = (0 if plan.design.ranking else 1), 1
+    numbers = [SettingId(0, first + step * number) for number in range(count)]
+    estimates = [_estimate_of_start({**by_stage, "": []}, "", number, plan) for number in numbers]
+    return min(filter(None, estimates), key=lambda estimate: plan.scale.cost(estimate.mean), default=None)
 
 
 def _estimate_of_start(
@@ -261,16 +284,16 @@ def _estimate_of_start(
 ) -> Estimate | None:
     """The estimate of untuned settings: of their own stage, or of the latest one of an adaptive search."""
     if by_stage[stage]:
-        return _estimate_over_seeds(by_stage[stage], plan)
+        return estimate_over_seeds(by_stage[stage], plan)
     trials = _chosen_trials(by_stage, setting, plan)
     measured = next((trials[stage] for stage in VALUE_STAGES[1:] if trials[stage]), None)
-    return None if measured is None else _estimate_over_seeds(measured, plan)
+    return None if measured is None else estimate_over_seeds(measured, plan)
 
 
 def _beside_leader(
     chosen: Mapping[str, Sequence[TrialRecord]], trials: Sequence[TrialRecord], plan: ComparisonPlan, findings: Findings
 ) -> list[tuple[TrialRecord, TrialRecord]]:
-    """The trials at a chosen setting with those of the leader from the same seeds, in the latest stage that has them."""
+    """The trials at a chosen setting with the leader's from the same seeds, in the latest stage that has them."""
     leader = next(iter(findings.race.remaining), None)
     by_stage: dict[str, list[TrialRecord]] = {stage: [] for stage in STAGES}
     for trial in trials:
@@ -298,7 +321,8 @@ def _example_error(trials: Sequence[TrialRecord]) -> float:
     return fmean(errors) if errors else math.nan
 
 
-def _estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+def estimate_over_seeds(trials: Sequence[TrialRecord], plan: ComparisonPlan) -> Estimate:
+    """Return the estimate of trainings of one setting, one for each seed."""
     return _estimate([[trial] for trial in trials], plan)
 
 
@@ -312,7 +336,7 @@ def _estimate(groups: Sequence[Sequence[TrialRecord]], plan: ComparisonPlan) -> 
     unimproved = sum(not all(plan.scale.is_improvement(value, plan.judged_on) for value in group) for group in values)
     scores = statistics.interval([fmean(unclipped_scores(group, plan)) for group in groups])
     mean, best_end, worst_end = (scale.loss(score) for score in (scores.mean, scores.low, scores.high))
-    low, high = sorted((best_end, worst if lost else worst_end))
+    low, high = sorted((scale.possible(best_end), worst if lost else scale.possible(worst_end)))
     return Estimate(mean, low, high, len(groups), lost, unimproved, scale.maximize)
 
 
@@ -370,9 +394,7 @@ def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdg
     for name, bounds in ranges.items():
         if name not in settings:
             continue
-        position = bounds.position(settings[name])
-        if position < _EDGE:
-            edges.append(RangeEdge(name, settings[name], "lower", bounds.low))
-        elif position > 1 - _EDGE:
-            edges.append(RangeEdge(name, settings[name], "upper", bounds.high))
+        end = bounds.end_near(settings[name], _EDGE)
+        if end is not None:
+            edges.append(RangeEdge(name, settings[name], end, bounds.low if end == "lower" else bounds.high))
     return edges

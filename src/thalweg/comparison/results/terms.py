@@ -1,5 +1,6 @@
 """Terms: the words for the quantities of one comparison, which the sentences of its verdict are made of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -8,6 +9,8 @@ from thalweg.comparison.protocol.race import Race
 from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.summary import Estimate, Summary
 from thalweg.tasks.measurement import with_article
+
+TENFOLD = 9.0  # from this share on, a factor is easier to read than a percentage
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,21 @@ def percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
 
 
+def worse(share: float) -> str:
+    """Return the share by which a value is worse, as text.
+
+    Args:
+        share: The share of the best value.
+
+    Example:
+        >>> worse(0.031), worse(11.0)
+        ('3.1 %', '12x')
+    """
+    if not math.isfinite(share):
+        return "–"
+    return f"{1 + share:.3g}x" if share >= TENFOLD else f"{round(100 * share, 1) + 0.0:.1f} %"  # never -0.0
+
+
 def name_of_measure(record: ComparisonRecord, split: str) -> str:
     """Return the words for what is measured on a split: ``test cross-entropy``, or the name that reports give."""
     name = record.plan.metric_name
@@ -77,7 +95,7 @@ def name_of_untrained(record: ComparisonRecord) -> str:
         return "the untrained model"
     scale = record.plan.scale
     if scale.planned == "linear" or (scale.planned is None and scale.kind == "linear"):
-        return "a lost training, by the value that it counts as"
+        return "the value of a lost training"
     return "a tenth of the first report" if scale.maximize else "ten times the first report"
 
 
@@ -91,7 +109,7 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
     """
     plan, metric, untrained_name = record.plan, name_of_metric(record), name_of_untrained(record)
     settings, advantage = _searched_settings(summaries), _advantage(record, race)
-    margin = _margin(record, race)
+    margin = _margin(record, race, summaries)
     if plan.target is not None:
         results = [trial.result for summary in summaries for trial in summary.trials["search"]]
         no_target = plan.target.missed_by_all(results, name_of_measure(record, plan.target.split))
@@ -112,12 +130,14 @@ def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary])
     )
 
 
-def _margin(record: ComparisonRecord, race: Race) -> str:
-    """The margin beside the leader of a race, in words."""
-    scores = race.scores.get(race.remaining[0]) if race.remaining else None
+def _margin(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) -> str:
+    """The margin beside the leader, in words."""
+    scale, split = record.plan.scale, record.plan.judged_on
+    scores = race.scores.get(race.remaining[0], []) if race.remaining else []
+    measured = [summary.value.mean for summary in summaries[:1] if math.isfinite(summary.value.mean)]
     if not scores:
-        return "the margin"
-    return record.plan.scale.margin_in_words(fmean(scores), record.plan.judged_on)
+        scores = [scale.unclipped_score(value, split) for value in measured]
+    return scale.margin_in_words(fmean(scores), split) if scores else "the margin"
 
 
 def _searched_settings(summaries: Sequence[Summary]) -> str:

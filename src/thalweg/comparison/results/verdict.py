@@ -11,10 +11,11 @@ from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.stored_findings import common_step
 from thalweg.comparison.results.summary import Estimate
 from thalweg.comparison.results.terms import Terms, percent
+from thalweg.tasks.description import Described
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Described):
     """The setting to use, and the rank of the optimizers.
 
     Attributes:
@@ -42,10 +43,13 @@ class Verdict:
     text: str
     ranking_text: str
 
+    def _describe(self) -> str:
+        return "\n".join(filter(None, (f"Verdict ({self.settled}): {self.headline}", self.text, self.ranking_text)))
+
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a comparison has come.
+    """The state of a comparison: finished or interrupted, and what its time allowed.
 
     Attributes:
         is_finished: False if it was interrupted, or is still running.
@@ -138,8 +142,8 @@ def _unended_verdict(race: Race, state: RunState, ranking_text: str) -> Verdict:
         text = f"No training has ended{when}, and none was evaluated on the way, so nothing is known."
         headline = "Nothing is known yet."
     else:
-        leader, *others = race.remaining
-        ahead = f"ahead of {_listed(others)}" if others else "the only one that was tried"
+        leader, *rivals = race.remaining
+        ahead = f"ahead of {_listed(rivals)}" if rivals else "the only one that was tried"
         text = (
             f"No training has ended{when}, so no final value is known. At {state.step}, {leader} was {ahead}. An early "
             "lead often does not last to the end."
@@ -221,10 +225,10 @@ def _source(evidence: Evidence | None) -> str:
 def _separation(race: Race, recommended: str, terms: Terms) -> list[str]:
     """The separation of the contenders by the race, in sentences."""
     if race.settled == "unraced":
-        others = [name for name in race.remaining if name != recommended]
-        if not others:
+        unraced = [name for name in race.remaining if name != recommended]
+        if not unraced:
             return []
-        return [f"It was not raced against {_listed(others, 'or')}: the budget did not suffice to show a difference."]
+        return [f"It was not raced against {_listed(unraced, 'or')}: the budget did not suffice to show a difference."]
     left_out = f"{_listed(race.unraced)} did worse before the race and did not take part." if race.unraced else ""
     if race.settled == "best":
         subject = "The others that raced" if race.unraced else "All other contenders"

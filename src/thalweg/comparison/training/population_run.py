@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.training.batches import StackedBatches
-from thalweg.comparison.training.group_means import GroupMeans, groups_of_sizes, measure_in_groups
-from thalweg.comparison.training.runs import Trial, checked_loss
+from thalweg.comparison.training.computation.batches import StackedBatches
+from thalweg.comparison.training.computation.group_means import GroupMeans, groups_of_sizes, measure_in_groups
+from thalweg.comparison.training.computation.step_gradients import checked_loss
+from thalweg.comparison.training.runs import Trial
 from thalweg.engine import population
 from thalweg.engine.core import devices
 from thalweg.engine.graphs import GraphCache, capture_for
@@ -25,7 +26,7 @@ from thalweg.engine.scalars.population import MAX_LOADED
 from thalweg.optim.routing import GroupOverrides
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Task
-from thalweg.tasks.task import Measure
+from thalweg.tasks.supervised import Measure
 
 GROUP_SIZE = 128  # examples of a member in a forward pass without gradients, as many as fit the cache
 
@@ -277,6 +278,8 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
     rule = contender.thalweg_rule
     if rule is None:
         return f"{contender.name} is no rule of thalweg's"
+    if any(tunable.search and not tunable.search.values for tunable in contender.task_settings.values()):
+        return "numbers of the task differ from training to training"
     if rule.traits.needs != "gradient":
         return f"{contender.name} needs more than one gradient a step: a {rule.traits.needs}"
     if rule.traits.has_eval_params:
@@ -287,6 +290,10 @@ def why_not_population(task: Task, contender: Contender, model: nn.Module) -> st
 
 
 def _why_not_stacked(task: Task, model: nn.Module) -> str | None:
+    if task.accumulate > 1:
+        return "a step accumulates the gradients of several batches"
+    if task.precision is not None:
+        return f"it trains in {task.precision} by autocast"
     if not task.splits.in_memory:
         return "the data come from a DataLoader"
     if not all(param.requires_grad for param in model.parameters()):

@@ -5,10 +5,14 @@ that have reached the rung so far. A population reaches a rung together and is c
 are compared with those before them, and the first always continues (Li et al. 2020, arXiv:1810.05934).
 
 The saved steps go back to the same contender: it draws as many more settings as they pay for.
+
+A search over all contenders stops less (`HopelessRungs`): a training ends early if it is clearly worse than all of the
+best fifth were at the same point. Replays of stored curves chose this rule
+(`benchmarks/choosing_in_the_wild/stops.py`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from thalweg.comparison.contenders.schedule import TrainingSchedule
@@ -16,6 +20,10 @@ from thalweg.comparison.training.result import Evaluation
 
 RUNG_SHARES = (1 / 9, 1 / 3)  # of the schedule
 REDUCTION_FACTOR = 3  # one training in so many continues
+
+FIRST_STOP = 0.15  # of a training: earlier reports say too little
+STOP_SHARES = (0.25, 0.5)  # of a training whose evaluations we place ourselves
+NUM_MODELS, MODEL_SHARE = 5, 0.2  # completed trainings that show what is normal: this share of all, so many at least
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,72 @@ class Rungs:
                 for step, earlier in self.earlier_losses.items()
             },
         )
+
+
+@dataclass(frozen=True)
+class HopelessRungs(Rungs):
+    """The points at which hopeless trainings of a search are stopped.
+
+    A training is hopeless if it is worse than all models were at the same point, by more than these differ among
+    themselves. Without models nothing is stopped; so trainings that report their end alone are never stopped.
+
+    Attributes:
+        models: The values of the completed trainings that ended best, by step.
+    """
+
+    models: tuple[Mapping[int, float], ...] = ()
+
+    @classmethod
+    def after(
+        cls,
+        split: str,
+        completed: Iterable[Sequence[Evaluation]],
+        steps: Iterable[int] = (),
+        *,
+        maximize: bool = False,
+    ) -> "HopelessRungs":
+        """Return the points at which a training is stopped if it is hopeless beside completed trainings.
+
+        Args:
+            split: Split whose values are compared.
+            completed: The evaluations of each completed training. Trainings with a value that is not finite are
+                ignored.
+            steps: Steps at which a training is evaluated for this purpose (`stop_steps`). None for a training function,
+                which reports where it likes.
+            maximize: True if higher values are better.
+        """
+        values = [{each.step: float(getattr(each, split)) for each in evaluations} for evaluations in completed]
+        curves = [curve for curve in values if curve and all(map(math.isfinite, curve.values()))]
+        sign = -1 if maximize else 1
+        count = max(NUM_MODELS, math.ceil(MODEL_SHARE * len(curves)))
+        # Beside the best of hardly more than themselves nothing is hopeless.
+        models = sorted(curves, key=lambda curve: sign * curve[max(curve)])[:count] if len(curves) > count else []
+        points = {step for curve in models for step in curve if FIRST_STOP * max(curve) <= step < max(curve)}
+        return cls(split, dict.fromkeys(sorted(points | set(steps)), ()), maximize, tuple(models))
+
+    def survivors(self, step: int, losses: Sequence[float]) -> list[int]:
+        """Return the indices of the trainings that are not hopeless.
+
+        Args:
+            step: The step, or the number of the report.
+            losses: Values of the trainings that are there now.
+        """
+        sign = -1 if self.maximize else 1
+        there = [sign * model[step] for model in self.models if step in model]
+        if len(there) < NUM_MODELS:
+            return list(range(len(losses)))
+        worst = max(there) + (max(there) - min(there))
+        return [k for k, loss in enumerate(losses) if sign * loss <= worst]
+
+    def with_training(self, evaluations: Sequence[Evaluation]) -> "HopelessRungs":
+        """Return these points: a training that has just ended does not count within its own batch."""
+        return self
+
+
+def stop_steps(schedule: TrainingSchedule) -> list[int]:
+    """Return the steps at which a training of this length is evaluated so that it can be stopped."""
+    steps = {round(share * schedule.steps) for share in STOP_SHARES}
+    return sorted(step for step in steps if 0 < step < schedule.steps)
 
 
 def rungs_of(schedule: TrainingSchedule) -> list[int]:

@@ -4,6 +4,8 @@ import math
 import traceback as tracebacks
 from dataclasses import dataclass, field
 
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+
 MAX_TRACEBACK = 4000  # characters of a traceback that is kept
 
 
@@ -43,8 +45,9 @@ class TrainingResult:
         counted: Index of the evaluation that counts, from the end: -1 for the last one.
         maximize: True if the reports say that higher values are better; None if they say nothing.
         metric_name: Name of the value that the reports give; empty if they give none.
-        said_at: Line that said so, as `` (at file:line)``; empty in stores.
+        stated_at: Line that said so, as `` (at file:line)``; empty in stores.
         hardware: Kind and name of the device, as ``devices.hardware`` returns it; empty in old stores.
+        optimizers: The optimizers that a training function made.
         traceback: The end of the traceback of a failed training; the store keeps that of the first of each error.
     """
 
@@ -59,8 +62,9 @@ class TrainingResult:
     counted: int = -1
     maximize: bool | None = None
     metric_name: str = ""
-    said_at: str = field(default="", compare=False)
+    stated_at: str = field(default="", compare=False)
     hardware: str = ""
+    optimizers: list[OptimizerUse] = field(default_factory=list)
     traceback: str = ""
 
     @property

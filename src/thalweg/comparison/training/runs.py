@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender, Settings
 from thalweg.comparison.contenders.external import set_training_mode
-from thalweg.comparison.training.batches import batches, reseed_loaders
-from thalweg.comparison.training.group_means import GroupMeans, measure_in_groups
+from thalweg.comparison.training.computation.batches import reseed_loaders
+from thalweg.comparison.training.computation.group_means import GroupMeans, measure_in_groups
+from thalweg.comparison.training.computation.line_search_steps import LineSearchSteps
+from thalweg.comparison.training.computation.step_gradients import StepGradients, checked_loss, micro_batches
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Batch, Task
 
@@ -87,6 +89,9 @@ class Run(Protocol):
 class SingleRun:
     """One model, trained as its owner would: backward, then the optimizer's step.
 
+    A step counts evaluations of loss and gradient. An optimizer with a line search takes one iteration at a time, which
+    may evaluate several times; then the next steps have been done already. So it sees the data as often as others.
+
     Args:
         task: The task.
         contender: The contender.
@@ -95,6 +100,7 @@ class SingleRun:
     Attributes:
         needs_closure: True if the optimizer calls the closure as often as it likes, as L-BFGS does.
         passes_closure: True if the optimizer's step takes a closure.
+        steps_done: Number of steps so far.
     """
 
     members = 1
@@ -110,8 +116,16 @@ class SingleRun:
         rule = contender.thalweg_rule
         self.needs_closure = rule is not None and rule.traits.needs == "closure"
         self.passes_closure = rule is not None and rule.traits.needs in ("second gradient", "closure")
-        self.curvature_interval = rule.traits.curvature_interval if rule and rule.traits.needs == "curvature" else 0
-        self.batches = batches(task, trial.seed, full_batch=contender.full_batch)
+        interval = rule.traits.curvature_interval if rule and rule.traits.needs == "curvature" else 0
+        self._gradients = StepGradients(task, self.model, self.optimizer, interval)
+        self.batches = micro_batches(task, trial.seed, full_batch=contender.full_batch)
+        self._line_search: LineSearchSteps | None = None
+        if self.needs_closure:
+            assert isinstance(self.optimizer, RuleOptimizer)
+            full_batch = None
+            if contender.ends_on_full_batch:
+                full_batch = next(micro_batches(task, trial.seed, full_batch=True))
+            self._line_search = LineSearchSteps(self.optimizer, full_batch, task.batches_per_pass())
         self.steps_done = 0
 
     @property
@@ -126,26 +140,27 @@ class SingleRun:
         devices.synchronize(next(self.model.parameters()).device)
 
     def step(self, lr_factor: float) -> None:
+        if self._line_search is None or not self._line_search.is_ahead():
+            self._take_step(lr_factor)
+        self.steps_done += 1
+
+    def _take_step(self, lr_factor: float) -> None:
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * lr_factor
         self.model.train()
-        batch = next(self.batches)
+        if self._line_search is not None and self._line_search.is_next():
+            self._line_search.take(self.batches, self._compute)
+            return
+        batches = next(self.batches)
         if self.passes_closure:
-            self.optimizer.step(lambda: float(self._backward(batch)))
+            self.optimizer.step(lambda: float(self._compute(batches)))
         else:
-            self._backward(batch)
-            self.optimizer.step()
-        self.steps_done += 1
+            self._compute(batches)
+            self._gradients.take_step()
 
-    def _backward(self, batch: Batch) -> Tensor:
-        """Compute the gradients of a batch, and its curvature where that is due; return the loss."""
-        self.optimizer.zero_grad()
-        loss = checked_loss(self.task, self.task.loss(self.model, batch))
-        if self.curvature_interval and self.steps_done % self.curvature_interval == 0:
-            assert isinstance(self.optimizer, RuleOptimizer)
-            self.optimizer.estimate_curvature(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+    def _compute(self, batches: Sequence[Batch]) -> Tensor:
+        """Compute the gradients of a step; return the loss."""
+        return self._gradients.compute(batches, self.steps_done)
 
     def keep(self, members: Sequence[int]) -> None:
         assert list(members) == [0]
@@ -163,27 +178,23 @@ class SingleRun:
     def metrics(self) -> list[dict[str, float]]:
         return [{name: float(self._measure("test", name).mean()) for name in self.task.metrics}]
 
-    @torch.no_grad()
     def _measure(self, split: str, metric: str = "") -> GroupMeans:
         self.model.eval()
         set_training_mode(self.optimizer, False)
         measure = self.task.measure(split, metric)
 
         def measured(batch: Batch) -> Tensor:
-            value: Any = measure(self.model, batch)
+            with self.task.autocast(next(self.model.parameters()).device):
+                value: Any = measure(self.model, batch)
             # A metric may come from another library as a number; only a differentiated loss must be a tensor.
-            if split != "train" and isinstance(value, int | float):
+            if split != "train" and isinstance(value, int | float | np.generic):
                 value = torch.as_tensor(value)
-            return checked_loss(self.task, value)
+            return checked_loss(self.task, value).detach()
 
-        groups = measure_in_groups(self.task, split, measured, GROUP_SIZE)
+        grads = [param.grad for param in self.model.parameters()]
+        name = metric or ("loss" if measure is self.task.loss else "metric")
+        groups = self.task.evaluate(name, lambda: measure_in_groups(self.task, split, measured, GROUP_SIZE))
+        for param, grad in zip(self.model.parameters(), grads, strict=True):
+            param.grad = grad  # a measure that differentiates leaves none behind
         set_training_mode(self.optimizer, True)
         return groups
-
-
-def checked_loss(task: Task, loss: Any) -> Tensor:
-    """Return the loss; raise TaskError unless it is a 0-d tensor."""
-    if not isinstance(loss, Tensor) or loss.dim() != 0:
-        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise TaskError(f"{task.name}: the loss must be a 0-d tensor, got {got}. Take the mean over the batch.")
-    return loss

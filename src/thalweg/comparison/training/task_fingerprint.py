@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from thalweg.tasks import Batch, Split, Task, TrainingFunction, seeded
-from thalweg.tasks.data import as_batch
-from thalweg.tasks.task import raise_task_errors
+from thalweg.tasks import Batch, Task, TrainingFunction, seeded
+from thalweg.tasks.user_code import raise_task_errors
 
 NUM_EXAMPLES = 64  # of each split that the model is tried on
 
@@ -40,7 +40,7 @@ def fingerprint_of_task(task: Task) -> dict[str, Any]:
     """
     model = task.make_model(0)
     digest = hashlib.sha256()
-    with raise_task_errors(f"{task.name}: the model must be ready to train"):
+    with raise_task_errors(f"{task.name}: the model must be ready to train", task.line_of("model")):
         for tensor in model.state_dict().values():
             _add(digest, tensor)
     behaviour = []
@@ -49,12 +49,13 @@ def fingerprint_of_task(task: Task) -> dict[str, Any]:
         if isinstance(split, tuple):
             for tensor in split:
                 _add(digest, tensor)
-        with seeded(0), raise_task_errors(f"{task.name}: the task must train"):
-            batch = _first_batch(task, split)
-            for part in batch.values() if isinstance(batch, dict) else batch:
+        with seeded(0), raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
+            batch = task.first_batch(name, NUM_EXAMPLES)
+            for part in batch.values() if isinstance(batch, dict) else batch if isinstance(batch, tuple) else ():
                 if isinstance(part, Tensor):
                     _add(digest, part)
             behaviour.append(_behaviour(model, task, name, batch))
+    _check_last_batch(model, task)
     return {
         "name": task.name,
         "source": task.source,
@@ -66,12 +67,14 @@ def fingerprint_of_task(task: Task) -> dict[str, Any]:
         "optimum": task.optimum,
         "words": task.metric_name,
         "roles": dict(task.roles),
+        **({} if task.accumulate == 1 else {"accumulate": task.accumulate}),
+        **({} if task.precision is None else {"precision": task.precision}),
     } | _measured(task)
 
 
 def _measured(task: Task | TrainingFunction) -> dict[str, Any]:
     """Return what a task says of its measurements, without what it leaves open."""
-    facts = {"maximize": task.maximize, "result": task.result, "scale": task.scale}
+    facts: dict[str, Any] = {"maximize": task.maximize, "result": task.result, "scale": task.scale}
     if isinstance(task, TrainingFunction):
         facts["words"] = task.metric_name
     elif task.metrics:
@@ -79,13 +82,37 @@ def _measured(task: Task | TrainingFunction) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value not in (None, "", "last")}
 
 
-def _first_batch(task: Task, split: Split) -> Batch:
-    """Return the first examples of a split as a batch."""
-    if split is None:
-        return ()
-    if isinstance(split, tuple):
-        return tuple(tensor[:NUM_EXAMPLES] for tensor in split)
-    return as_batch(task.name, next(iter(split)))
+def _check_last_batch(model: torch.nn.Module, task: Task) -> None:
+    """Raise TaskError if a pass ends with a batch of one example on which the model cannot train, as with BatchNorm.
+
+    A training would fail there, after all that were measured before it.
+    """
+    count = _examples_in_pass(task)
+    if count is None:
+        return
+    batch = task.first_batch("train", 1)
+    if isinstance(batch, dict):
+        batch = {key: part[:1] if isinstance(part, Tensor) and part.dim() else part for key, part in batch.items()}
+    elif isinstance(batch, tuple):
+        batch = tuple(part[:1] if isinstance(part, Tensor) and part.dim() else part for part in batch)
+    condition = f"{task.name}: the task must train on the last batch of a pass, which has 1 of {count:,} examples"
+    with seeded(0), raise_task_errors(condition, task.line_of("data")):
+        model.train()
+        task.loss(model, batch)
+
+
+def _examples_in_pass(task: Task) -> int | None:
+    """Return the number of training examples if the last batch of a pass has one of them; else None."""
+    train = task.split("train")
+    if isinstance(train, tuple):
+        count, size = len(train[0]), task.batch_size
+    else:
+        size = getattr(train, "batch_size", None) or 0
+        dataset = getattr(train, "dataset", None)
+        if size == 0 or getattr(train, "drop_last", False) or isinstance(dataset, IterableDataset):
+            return None
+        count = getattr(train, "num_examples", 0) if dataset is None else len(dataset)
+    return count if count > 1 and size > 1 and count % size == 1 else None
 
 
 def _behaviour(model: torch.nn.Module, task: Task, split: str, batch: Batch) -> list[str]:

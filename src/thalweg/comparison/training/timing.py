@@ -25,7 +25,7 @@ from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, seeded
-from thalweg.tasks.task import raise_task_errors
+from thalweg.tasks.user_code import raise_task_errors, task_error
 
 POPULATIONS = (8, 32, 128)  # members of the populations tried: two sizes tell the time, the third suits small models
 MAX_STACKED_PARAMETERS = 2_000_000  # of a model; 32 stacked copies of more take gigabytes and gain nothing
@@ -35,6 +35,7 @@ CLEARLY_FASTER = 2.0
 MEASUREMENT_S = 0.15
 MIN_SAMPLE_S = 0.005
 UPDATE_MEASUREMENT_S = 0.03  # for the optimizer's own step
+LINE_SEARCH_STEPS = 6  # that are timed together
 WARM_UP_STEPS = 3  # on an accelerator: the first ones choose algorithms and reserve memory
 MOST_GAIN_OF_POPULATION = 16.0  # of a small model on the CPU; 12x was measured
 ONE_BY_ONE = "one by one: a training function of the user's"
@@ -121,7 +122,7 @@ def measure_task(
     trial = Trial({}, seed)
     device = task.placed_on or devices.CPU
     with isolated(), seeded(seed):
-        with raise_task_errors(f"{task.name}: the task must train"):
+        with raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
             single = SingleRun(task, contender, trial)
             buffers = {name: buffer.clone() for name, buffer in single.model.named_buffers()}
             untrained = check_losses(task, single, "before the first step,", ("train", "validation", "test"))
@@ -148,6 +149,8 @@ def measure_task(
             if devices.is_lost(device):
                 raise TaskError(f"{task.name}: the device must work after the pilot, got {mode}.")
     if isinstance(mode, str):
+        if task.needs_grad is None and task.evaluates_with_grad("loss"):
+            mode += "; evaluations use autograd, which the loss needs"
         mode = ExecutionMode(1, 0.0, training_s, f"one by one: {mode}")
     return Measurement(mode, untrained, schedule.steps, training_s, maximize=bool(task.maximize))
 
@@ -179,6 +182,7 @@ def _population_mode(
     if time_left() <= 0:
         return _TOO_SHORT
     small = start(few)
+    small.metrics()  # vmap may refuse one of them
     few_step_s = time_of_step(small, device, _sample_s(time_left))
     if few_step_s > 2 * few * step_s:
         # No larger population would make up for that, and a large one of a large model takes long to try.
@@ -217,9 +221,13 @@ def check_losses(task: Task, run: Run, when: str, splits: Sequence[str]) -> dict
     for split in splits:
         (losses[split],) = run.evaluate(split)
         if not math.isfinite(losses[split]):
-            raise TaskError(
-                f"{task.name}: the {task.measured_as(split)} must be finite {when} got {losses[split]}. "
-                "Look at the data, the initial weights, the scale of the inputs and the loss function."
+            part = "loss" if split == "train" or task.metric is None else "metric"
+            raise task_error(
+                task.name,
+                f"the {task.measured_as(split)} must be finite {when.rstrip(',')}",
+                str(losses[split]),
+                "Look at the data, the initial weights, the scale of the inputs and the loss function.",
+                where=task.line_of(part),
             )
     return losses
 
@@ -240,9 +248,9 @@ def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement |
     if not ended:
         return None
     reports = tuple(report.validation for result in ended for report in result.evaluations)
-    said = [result for result in ended if result.maximize is not None]
-    for result in said:
-        check_direction(result, maximize=bool(said[0].maximize))
+    stating = [result for result in ended if result.maximize is not None]
+    for result in stating:
+        check_direction(result, maximize=bool(stating[0].maximize))
     training_s = median(result.seconds for result in ended)
     mode = ExecutionMode(1, 0.0, training_s, ONE_BY_ONE)
     return Measurement(
@@ -251,7 +259,7 @@ def measurement_of_trainings(results: Iterable[TrainingResult]) -> Measurement |
         max(len(result.evaluations) for result in ended),
         training_s,
         reports,
-        maximize=bool(said and said[0].maximize),
+        maximize=bool(stating and stating[0].maximize),
         metric_name=next((result.metric_name for result in ended if result.metric_name), ""),
     )
 
@@ -266,7 +274,8 @@ def time_of_update(task: Task, contender: Contender, seed: int, *, wait: bool = 
         wait: True to wait for the kernel, if one is being compiled.
     """
     device = task.placed_on or devices.CPU
-    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train with {contender.name}"):
+    condition = f"{task.name}: the task must train with {contender.name}"
+    with isolated(), seeded(seed), raise_task_errors(condition, task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
         if wait and isinstance(single.optimizer, RuleOptimizer):
             single.optimizer.prepare()
@@ -310,7 +319,7 @@ def least_seconds(task: Task, contender: Contender, schedule: TrainingSchedule, 
 
     It spares the pilot whole evaluations of a large model on the CPU, if a GPU is faster in any case.
     """
-    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train"):
+    with isolated(), seeded(seed), raise_task_errors(f"{task.name}: the task must train", task.line_of("loss")):
         single = SingleRun(task, contender, Trial({}, seed))
         lr_factor = _lr_factor_of_sample(single)
         single.step(lr_factor)
@@ -333,7 +342,9 @@ def time_of_step(run: Run, device: torch.device = devices.CPU, total_s: float = 
     lr_factor = _lr_factor_of_sample(run)
     for _ in range(1 if device.type == "cpu" else WARM_UP_STEPS):
         run.step(lr_factor)
-    return seconds_of(lambda: run.step(lr_factor), total_s, device)
+    # Some steps of a line search have been done with the step before.
+    block = [lr_factor] * (LINE_SEARCH_STEPS if isinstance(run, SingleRun) and run.needs_closure else 1)
+    return seconds_of(lambda: run.advance(block), total_s, device) / len(block)
 
 
 def time_of_training(

@@ -4,32 +4,29 @@ One loop, ``follow``, trains a single model and a population alike; a training f
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import Any
 
 import torch
-from torch import nn
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_if_stopped
+from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.comparison.training.functions.reports import ReportLog
 from thalweg.comparison.training.population_run import PopulationRun
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import Evaluation, TrainingResult, end_of_traceback
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction, seeded
 from thalweg.tasks.measurement import best_index
-from thalweg.tasks.task import location_of
+from thalweg.tasks.tuning import task_at
+from thalweg.tasks.user_code import describe, describe_with_line
 
 MAX_MESSAGE = 300  # characters: torch describes its whole memory if there is none left
-MAX_TEXT = 2000  # of the text of any other error
 STEPS_BETWEEN_CHECKS = 64  # on a device, of the time that is left: it works ahead of the host, and a check waits for it
 EXPLOSION = 10.0  # a training diverged if its training loss ends so many times as high as it began
 
@@ -106,7 +103,7 @@ class _TrainingLog:
         self._counts_best = run.task.result == "best"
         self._seconds = [0.0 for _ in self.active]
         self._results: dict[int, TrainingResult] = {}
-        self._last_s = time.perf_counter()
+        self._last_s = monotonic()
         self.evaluation_s = 0.0  # of the last evaluation
 
     def evaluate(self, steps_done: int) -> None:
@@ -128,7 +125,7 @@ class _TrainingLog:
 
     def _share_seconds(self) -> None:
         """Divide the time since the last call among the active members."""
-        now = time.perf_counter()
+        now = monotonic()
         for member in self.active:
             self._seconds[member] += (now - self._last_s) / len(self.active)
         self._last_s = now
@@ -221,29 +218,26 @@ def run_function(
     trial: Trial,
     rungs: Rungs | None = None,
     stop_at_s: float = math.inf,
+    *,
+    schedule: str = "constant",
 ) -> TrainingResult:
     """Call a training function once and return what it reports.
 
     Args:
         function: The training function.
         contender: The contender whose optimizer it gets.
-        trial: The settings of the optimizer; the caller seeds the random states.
+        trial: The settings of the optimizer and of the task; the caller seeds the random states.
         rungs: Points at which the function is pruned, in reports; None prunes nothing.
         stop_at_s: Reading of the steady clock from which on a report ends the function.
+        schedule: The learning rate schedule of optimizers that it requests with a scheduler.
 
     Raises:
         TaskError: If the function reports nothing, or makes no optimizer.
     """
-    has_optimizer = False
-
-    def make_optimizer(
-        model: nn.Module | Iterable[Any], roles: Mapping[str, str] | None = None
-    ) -> torch.optim.Optimizer:
-        nonlocal has_optimizer
-        has_optimizer = True
-        return contender.optimizer(model, trial.settings, roles)
+    make_optimizer = OptimizerRequests(function.name, contender, trial.settings, schedule=schedule, line=function.line)
 
     def after_report(evaluation: Evaluation) -> None:
+        make_optimizer.observe_report()
         leave_if_stopped()
         is_rung = rungs is not None and evaluation.step in rungs.earlier_losses
         if rungs and is_rung and not rungs.survivors(evaluation.step, [evaluation.validation]):
@@ -252,20 +246,16 @@ def run_function(
             raise _Stopped
 
     reports = ReportLog(function, after_report)
-    start_s = time.perf_counter()
+    start_s = monotonic()
     try:
-        function.run(make_optimizer, reports.report)
+        task_at(function, contender.task_values(trial.settings)).run(make_optimizer, reports.report)
+        result = reports.result(monotonic() - start_s)
+        make_optimizer.finish()
     except _Stopped:
-        return reports.described(stopped_result(reports.evaluations, time.perf_counter() - start_s))
+        result = reports.described(stopped_result(reports.evaluations, monotonic() - start_s))
     except _Pruned:
-        return reports.described(pruned_result(reports.evaluations, time.perf_counter() - start_s))
-    result = reports.result(time.perf_counter() - start_s)
-    if not has_optimizer:  # it trained with an optimizer of its own
-        raise TaskError(
-            f"{function.name}: the function must call make_optimizer(model), and did not. "
-            "Train with the optimizer that it returns."
-        )
-    return result
+        result = reports.described(pruned_result(reports.evaluations, monotonic() - start_s))
+    return replace(result, optimizers=make_optimizer.uses())
 
 
 def run_trials(
@@ -300,6 +290,7 @@ def isolate_failures(
     report_share: ReportShare = ignore_share,
     rungs: Rungs | None = None,
     device: torch.device = devices.CPU,
+    where: Callable[[], str] = lambda: "",
 ) -> list[TrainingResult]:
     """Train trials together; if that raises, one by one.
 
@@ -313,6 +304,7 @@ def isolate_failures(
         report_share: Called with the share of the training that is done; not called once trials train one by one.
         rungs: Points at which trainings are pruned; None prunes nothing.
         device: The device that trains.
+        where: Returns file and line to name if the traceback of an error has no line of the user's.
 
     Returns:
         One result for each trial, in order.
@@ -329,7 +321,7 @@ def isolate_failures(
     except BaseException as error:  # sys.exit in the user's code, too
         if is_interrupt(error):
             raise
-        message, trace = describe_failure(error, device), end_of_traceback(error)
+        message, trace = describe_failure(error, device, where), end_of_traceback(error)
     # Only now: the error held the frames of the training, and with them its tensors.
     if devices.is_lost(device):
         raise DeviceLost(message)
@@ -338,18 +330,14 @@ def isolate_failures(
         return [TrainingResult("failed", message=message, traceback=trace)]
     results: list[TrainingResult] = []
     for contender, trial in zip(contenders, trials, strict=True):
-        results += isolate_failures(train, contender, [trial], rungs=rungs, device=device)
+        results += isolate_failures(train, contender, [trial], rungs=rungs, device=device, where=where)
         rungs = rungs and rungs.with_training(results[-1].evaluations)
     return results
 
 
-def describe_failure(error: BaseException, device: torch.device) -> str:
-    """Return the message of a failed training: the kind of its error, the beginning of its text, the user's line."""
-    try:
-        text = str(error)
-    except Exception as another:  # an error of the user's may be unable to describe itself
-        text = f"without a text ({type(another).__name__})"
-    text = text.encode(errors="replace").decode()  # a store holds no half characters
+def describe_failure(error: BaseException, device: torch.device, where: Callable[[], str] = lambda: "") -> str:
+    """Return the message of a failed training: the kind of its error, its text, the user's line and the remedy."""
+    text = describe(error).removeprefix(f"{type(error).__name__}: ")
     if devices.is_out_of_memory(error):
         return f"{devices.hardware(device)} is out of memory: {text.partition('. ')[0]:.{MAX_MESSAGE}}"
-    return f"{type(error).__name__}: {text:.{MAX_TEXT}}{location_of(error)}"
+    return describe_with_line(error, where)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -10,25 +11,22 @@ import torch
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.processes.isolation import isolated
+from thalweg.comparison.training import timing
+from thalweg.comparison.training.functions.function_workload import FunctionWorkload, no_full_batch
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.comparison.training.runs import Trial
-from thalweg.comparison.training.target import REPORTS, Target
-from thalweg.comparison.training.task_fingerprint import fingerprint_of_function, fingerprint_of_task
-from thalweg.comparison.training.timing import (
-    Measurement,
-    TimeLeft,
-    least_seconds,
-    measure_task,
-    single_thread_slowdown,
-    time_of_update,
-    unlimited,
-)
-from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_function, run_trials
+from thalweg.comparison.training.target import Target
+from thalweg.comparison.training.task_fingerprint import fingerprint_of_task
+from thalweg.comparison.training.task_values import Part, train_by_values
+from thalweg.comparison.training.timing import Measurement, TimeLeft, unlimited
+from thalweg.comparison.training.trainer import ReportShare, ignore_share, isolate_failures, run_trials
 from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
-from thalweg.errors import TaskError
 from thalweg.tasks import Task, TrainingFunction
+from thalweg.tasks.tunable import Tunable
+from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
+from thalweg.tasks.user_code import task_error
 
 MIN_EVALUATIONS, MAX_EVALUATIONS = 4, 16  # of a training; between them, one evaluation per pass
 
@@ -45,6 +43,8 @@ class Workload(Protocol):
         judged_on: Split whose measure evaluates the selected setting.
         has_full_batch: True if all training data can form one batch.
         has_own_schedule: True if the training sets its learning rates itself.
+        tunables: Numbers of the workload that are tuned with each contender, by name.
+        code_of_tunables: Lines of Python with a place ``{name}`` for the value of each of them.
         has_own_metric: True if a metric of the user is measured instead of the loss.
         scale: The scale on which the user wants values compared: ``log`` or ``linear``; None for the usual one.
         uses_workers: True if worker processes may train it.
@@ -72,6 +72,10 @@ class Workload(Protocol):
     @property
     def has_own_schedule(self) -> bool: ...
     @property
+    def tunables(self) -> Mapping[str, Tunable]: ...
+    @property
+    def code_of_tunables(self) -> list[str]: ...
+    @property
     def has_own_metric(self) -> bool: ...
     @property
     def scale(self) -> Literal["log", "linear"] | None: ...
@@ -90,6 +94,21 @@ class Workload(Protocol):
 
     def on(self, device: str | torch.device) -> "Workload":
         """Return the workload on a device; ``"auto"`` leaves everything where the user's code makes it."""
+
+    def at(self, values: Mapping[str, float]) -> "Workload":
+        """Return the workload at values of some of its tuned numbers, which it declares no longer."""
+
+    def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
+        """Return the names of the optimizers of one training; a single empty name if they have none.
+
+        Args:
+            contender: A contender that trains it.
+            seed: Seed of a training up to its first step.
+            schedule: The learning rate schedule that the user chose; None if the user chose none.
+
+        Raises:
+            TaskError: If a training function has its own schedule although the user chose one.
+        """
 
     def own_device(self) -> torch.device:
         """Return the device on which the user's code makes the model; the CPU if that is unknown."""
@@ -126,24 +145,15 @@ class Workload(Protocol):
     def measure(
         self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
     ) -> Measurement:
-        """Train for a moment and return the predicted times, the losses before the first step and the length.
+        """Train for a moment, within the time that is left, and return times, first losses and the length.
 
         Only for a workload that has a pilot.
-
-        Args:
-            contender: The contender.
-            schedule: Length of a training and number of its evaluations.
-            seed: Seed of the model and the batches.
-            time_left: Returns the seconds that measurements may still take.
         """
 
     def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float | None:
         """Return the seconds of the optimizer's own step; None if the model is unknown.
 
-        Args:
-            contender: The contender.
-            seed: Seed of the model and the batch.
-            wait: True to wait for a kernel that is being compiled.
+        With ``wait`` a kernel that is being compiled is waited for.
         """
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
@@ -195,12 +205,26 @@ class TaskWorkload:
     def on(self, device: str | torch.device) -> "TaskWorkload":
         return TaskWorkload(self.task.on(device))
 
+    @property
+    def tunables(self) -> Mapping[str, Tunable]:
+        return tunables_of_task(self.task)
+
+    @property
+    def code_of_tunables(self) -> list[str]:
+        return code_of_tunables(self.task)
+
+    def at(self, values: Mapping[str, float]) -> "TaskWorkload":
+        return TaskWorkload(task_at(self.task, values))
+
+    def optimizer_names(self, contender: Contender, seed: int, schedule: str | None) -> tuple[str, ...]:
+        return ("",)
+
     def own_device(self) -> torch.device:
         with isolated():
             return next(self.task.on(devices.AUTO).make_model(0).parameters()).device
 
     def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
-        return least_seconds(self.task, contender, schedule, seed)
+        return timing.least_seconds(self.task, contender, schedule, seed)
 
     @property
     def selected_on(self) -> str:
@@ -250,8 +274,21 @@ class TaskWorkload:
             return contender.state_bytes(self.task.make_model(0), self.task.roles)
 
     def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        if contender.full_batch and not self.has_full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "got a DataLoader"))
+        if (contender.full_batch or contender.ends_on_full_batch) and not self.has_full_batch:
+            raise no_full_batch(self.name, contender, "a DataLoader", self.task.line_of("data"))
+        rule = contender.thalweg_rule
+        if (
+            self.task.precision == "float16"
+            and rule is not None
+            and rule.traits.needs in ("second gradient", "closure")
+        ):
+            raise task_error(
+                self.name,
+                f"{contender.name} needs losses without a GradScaler",
+                "precision='float16'",
+                "Use precision='bfloat16', or leave it out.",
+                where=self.task.made_at,
+            )
         passes = self.task.passes
         steps = passes * self.task.batches_per_pass(full_batch=contender.full_batch)
         evaluations = min(MAX_EVALUATIONS, max(MIN_EVALUATIONS, passes))
@@ -269,13 +306,13 @@ class TaskWorkload:
     def measure(
         self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
     ) -> Measurement:
-        return measure_task(self.task, contender, schedule, seed, time_left)
+        return timing.measure_task(self.task, contender, schedule, seed, time_left)
 
     def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> float:
-        return time_of_update(self.task, contender, seed, wait=wait)
+        return timing.time_of_update(self.task, contender, seed, wait=wait)
 
     def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
-        return single_thread_slowdown(self.task, contender, members, seed)
+        return timing.single_thread_slowdown(self.task, contender, members, seed)
 
     def train(
         self,
@@ -286,119 +323,20 @@ class TaskWorkload:
         rungs: Rungs | None = None,
         stop_at_s: float = math.inf,
     ) -> list[TrainingResult]:
-        def train_together(
-            contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
-        ) -> list[TrainingResult]:
-            return run_trials(self.task, contenders, trials, schedule, report_share, rungs, stop_at_s)
+        def train_alike(part: Part) -> list[TrainingResult]:
+            def train_together(
+                contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
+            ) -> list[TrainingResult]:
+                return run_trials(part.task, contenders, trials, part.schedule, report_share, rungs, stop_at_s)
 
-        return isolate_failures(train_together, contenders, trials, report_share, rungs, self.device)
+            device, where = self.device, partial(self.task.line_of, "loss")
+            return isolate_failures(
+                train_together, part.contenders, part.trials, report_share, part.rungs, device, where
+            )
 
-
-@dataclass(frozen=True, eq=False)
-class FunctionWorkload:
-    """A training function: its model and data are hidden; the reports it makes stand for its steps."""
-
-    function: TrainingFunction
-    roles = optimum = None
-    has_full_batch = has_own_metric = uses_range_search = has_pilot = False
-    has_own_schedule, passes = True, 1
-
-    @property
-    def name(self) -> str:
-        return self.function.name
-
-    @property
-    def scale(self) -> Literal["log", "linear"] | None:
-        return self.function.scale
-
-    @property
-    def can_be_placed(self) -> bool:
-        return self.function.is_told_device
-
-    @property
-    def uses_workers(self) -> bool:
-        return devices.available() == [devices.CPU]  # it may use an accelerator, which is for one process
-
-    @property
-    def device(self) -> torch.device:
-        return self.function.placed_on or devices.CPU
-
-    def on(self, device: str | torch.device) -> "FunctionWorkload":
-        return FunctionWorkload(self.function.on(device))
-
-    def own_device(self) -> torch.device:
-        return devices.CPU
-
-    def least_seconds(self, contender: Contender, schedule: TrainingSchedule, seed: int) -> float:
-        return 0.0
-
-    @property
-    def selected_on(self) -> str:
-        return self.function.selected_on
-
-    @property
-    def judged_on(self) -> str:
-        return self.function.judged_on
-
-    @property
-    def record(self) -> WorkloadRecord:
-        function = self.function
-        measured = {split: function.measured_as(split) for split in SPLITS}
-        return WorkloadRecord(function.name, function.about, measured, passes=None, result=function.result)
-
-    def measured_as(self, split: str) -> str:
-        return self.function.measured_as(split)
-
-    def state_bytes(self, contender: Contender) -> None:
-        return None
-
-    def training_schedule(self, contender: Contender, schedule: str) -> TrainingSchedule:
-        if contender.full_batch:
-            raise TaskError(_no_full_batch(self.name, contender, "and the function makes its own batches"))
-        return TrainingSchedule(steps=1, schedule="constant", num_evaluations=1)
-
-    def target(self, loss: float, schedule: TrainingSchedule) -> Target:
-        return Target(loss, self.selected_on, schedule.steps, REPORTS)
-
-    def fingerprint(self) -> dict[str, Any]:
-        return fingerprint_of_function(self.function)
-
-    def timing_key(self, contender: Contender) -> Hashable:
-        return None  # the function takes as long for any optimizer, as far as is known
-
-    def measure(
-        self, contender: Contender, schedule: TrainingSchedule, seed: int, time_left: TimeLeft = unlimited
-    ) -> Measurement:
-        raise AssertionError("the first trainings of a training function are its measurement")
-
-    def time_of_update(self, contender: Contender, seed: int, *, wait: bool = True) -> None:
-        return None
-
-    def single_thread_slowdown(self, contender: Contender, members: int, seed: int) -> float:
-        return 1.0
-
-    def train(
-        self,
-        contenders: Contender | Sequence[Contender],
-        trials: Sequence[Trial],
-        schedule: TrainingSchedule,
-        report_share: ReportShare = ignore_share,
-        rungs: Rungs | None = None,
-        stop_at_s: float = math.inf,
-    ) -> list[TrainingResult]:
-        def train_in_turn(
-            contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
-        ) -> list[TrainingResult]:
-            pairs = zip(contenders, trials, strict=True)
-            return [run_function(self.function, *pair, rungs, stop_at_s) for pair in pairs]
-
-        return isolate_failures(train_in_turn, contenders, trials, report_share, rungs, self.device)
+        return train_by_values(self.task, contenders, trials, schedule, rungs, train_alike)
 
 
 def as_workload(task: Task | TrainingFunction) -> Workload:
     """Return the workload of a task or of a training function."""
     return FunctionWorkload(task) if isinstance(task, TrainingFunction) else TaskWorkload(task)
-
-
-def _no_full_batch(name: str, contender: Contender, got: str) -> str:
-    return f"{name}: {contender.name} needs all training data in one batch, {got}. Leave it out, or use sgd."

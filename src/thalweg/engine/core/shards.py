@@ -92,6 +92,11 @@ def sum_in_double(tensor: Tensor, dim: int | tuple[int, ...] | None = None) -> T
     return tensor.sum(**along, dtype=_double_dtype(tensor)) if _is_inexact(tensor) else tensor.sum(**along)
 
 
+def double(tensor: Tensor) -> Tensor:
+    """Return a tensor in double precision, where its device has it."""
+    return tensor.to(_double_dtype(tensor))
+
+
 def _is_inexact(tensor: Tensor) -> bool:
     """Return True for real and complex floating point numbers."""
     return tensor.is_floating_point() or tensor.is_complex()

@@ -1,6 +1,6 @@
 """Loop: the reference backend, tensor by tensor in plain PyTorch. Every other backend is tested equal to it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,10 +9,18 @@ from torch import Tensor
 from thalweg.engine.core.batch import BatchStep, unaliased
 from thalweg.engine.core.matrix_batches import answer_in_batches, answer_one_by_one
 from thalweg.engine.core.program import Program
-from thalweg.engine.core.shards import Shards, all_reduce, compute_reduction, max_or_zero, sum_in_double, terms
+from thalweg.engine.core.shards import (
+    Shards,
+    all_reduce,
+    compute_reduction,
+    double,
+    max_or_zero,
+    sum_in_double,
+    terms,
+)
 from thalweg.rules import Max, Mean, Norm, resolve_reductions
 from thalweg.rules.core.matrix_requests import MatrixRequest
-from thalweg.rules.core.reductions import Reduction, Request, RequestGenerator
+from thalweg.rules.core.reductions import Products, Reduction, Replace, Request, RequestGenerator
 from thalweg.rules.math.roots import root
 
 
@@ -105,12 +113,6 @@ def element_index(item: TensorStep) -> Tensor | None:
     return torch.arange(item.param.numel(), device=item.param.device).view(item.param.shape)
 
 
-def directions(items: Sequence[TensorStep]) -> list[tuple[Tensor, Any]]:
-    """Return the direction and new state of each item, in order, for rules that try several step lengths."""
-    generators = [item.program.direction(item.param, item.grad, item.state, item.coefficients) for item in items]
-    return run_in_lockstep(generators, [item.shards for item in items])
-
-
 def perturbed_parameters(items: Iterable[TensorStep]) -> list[Tensor]:
     """Return the parameter at which the second gradient of each item's step is taken, for rules that need one."""
     items = list(items)
@@ -151,7 +153,7 @@ def run_in_lockstep(
         on_matrices = {index: request for index, request in requests.items() if isinstance(request, MatrixRequest)}
         reductions = {index: request for index, request in requests.items() if not isinstance(request, MatrixRequest)}
         results = {
-            index: compute_reduction(request, shards[index])
+            index: replaced(request) if isinstance(request, Replace) else compute_reduction(request, shards[index])
             for index, request in reductions.items()
             if request.over == "tensor"
         }
@@ -161,14 +163,39 @@ def run_in_lockstep(
     return returned
 
 
-def _reduce_innermost(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
+def replaced(request: Replace) -> Tensor:
+    """Return a copy of a stack in which one tensor is replaced."""
+    stack = request.stack.clone()
+    stack[request.index] = request.tensor
+    return stack
+
+
+def inner_products(request: Products) -> Tensor:
+    """Return the part of inner products that the tensors of a request give."""
+    stack, tensor = request.stack.flatten(1), request.tensor
+    if tensor.dim() == request.stack.dim():
+        return double(stack @ tensor.flatten(1).t())
+    return double(torch.mv(stack, tensor.flatten()))
+
+
+def _reduce_innermost(requests: dict[int, Any], shards: Sequence[Shards | None]) -> dict[int, Tensor]:
     """Return the results of the requests limited to the smallest parts of the model, each over its own part."""
     depth = max((len(request.part) for request in requests.values()), default=0)
-    parts: dict[tuple[str, ...], dict[int, Reduction]] = {}
+    parts: dict[tuple[str, ...], dict[int, Any]] = {}
     for index, request in requests.items():
         if len(request.part) == depth:
             parts.setdefault(request.part, {})[index] = request
-    return {index: result for part in parts.values() for index, result in reduce_over_model(part, shards).items()}
+    results: dict[int, Tensor] = {}
+    for part in parts.values():
+        products = {index: request for index, request in part.items() if isinstance(request, Products)}
+        assert len(products) in (0, len(part)), "all tensors must request the same reduction"
+        results |= _add_products(products) if products else reduce_over_model(part, shards)
+    return results
+
+
+def _add_products(requests: Mapping[int, Products]) -> dict[int, Tensor]:
+    """Return inner products over the model to every tensor that requests them. No tensor is divided over processes."""
+    return dict.fromkeys(requests, torch.stack([inner_products(request) for request in requests.values()]).sum(0))
 
 
 def reduce_over_model(requests: dict[int, Reduction], shards: Sequence[Shards | None]) -> dict[int, Tensor]:

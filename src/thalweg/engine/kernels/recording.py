@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg.engine.core.program import Program
 from thalweg.rules.core.matrix_requests import MatrixRequest
-from thalweg.rules.core.reductions import Reduction, Request, RequestGenerator
+from thalweg.rules.core.reductions import Products, Reduction, Replace, Request, RequestGenerator
 
 # Sizes of the dimensions of recorded tensors. None is 1, which broadcasts, and no two are equal, so that a reshaped or
 # transposed tensor is not mistaken for the original.
@@ -118,6 +118,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
 
     def reduce(self, request: Request) -> Tensor:
         """Record a request; return its result, of one element where the engine's has no dimensions."""
+        if isinstance(request, Products | Replace):
+            raise UnknownOperationError(f"the request {type(request).__name__}, on a history")
         if isinstance(request, MatrixRequest):
             raise UnknownOperationError(f"the request {type(request).__name__}, on whole matrices")
         dims = request.dim if isinstance(request.dim, tuple) else (request.dim,)

@@ -77,6 +77,8 @@ class RecordReader:
         present = {key: _placed(value, param) for key, value in record.items() if value is not None}
         if not present:
             return {}
+        for layout in layouts:
+            self._add_missing(present, layout, param)
         self._check_other_keys(record, {*scalars, *declared})
         for key in scalars:
             if key in record:
@@ -100,6 +102,17 @@ class RecordReader:
         engine_param = as_engine_tensor(param)
         rounding = precision.effective_rounding(self._group.get("rounding", "nearest"), engine_param.dtype)
         return Program(rule, rounding=rounding).layout(engine_param.shape)
+
+    def _add_missing(self, present: dict[Any, Any], layout: dict[str, StateTensor], param: Tensor) -> None:
+        """Add the entries that checkpoints of earlier versions lack to a record that has all others of its layout."""
+        if not all(tensor.key in present for tensor in layout.values() if tensor.missing is None):
+            return
+        engine_param = as_engine_tensor(param)
+        for tensor in layout.values():
+            if tensor.missing is not None and tensor.key not in present:
+                dtype = precision.compute_dtype(engine_param.dtype)
+                value = tensor.missing(tensor.rule)
+                present[tensor.key] = torch.full(tensor.shape(engine_param.shape), value, dtype=dtype)
 
     def _check_other_keys(self, record: Mapping[Any, Any], known: set[str]) -> None:
         """Raise ParameterError if an entry would be kept and not used, unless it is one of the user's own."""

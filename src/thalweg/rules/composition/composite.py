@@ -1,13 +1,13 @@
 """CompositeRule: the base of rules that are made of several rules, one of which is current at a time.
 
 Settings of the first rule keep their names; those of the others have the rule's name in front (`adamw_eps`). All rules
-share the learning rate and the weight decay.
+share the learning rate and the weight decay; a rule with a line search has a learning rate of its own (`lbfgs_lr`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from thalweg.rules.core.records import Record
 from thalweg.rules.core.reductions import RequestGenerator, resolve_reductions, within_part
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import StateTensor
-from thalweg.rules.core.traits import Traits
+from thalweg.rules.core.traits import Needs, Traits
 
 SHARED = ("lr", "weight_decay")
 
@@ -43,6 +43,8 @@ class CompositeRule(Rule):
 
     rules: tuple[Rule, ...]
 
+    _allowed_needs: ClassVar[tuple[tuple[Needs, ...], ...]] = (("gradient",), ("gradient",))  # of each rule
+
     def __post_init__(self) -> None:
         self._check_members()
         shared = {name: value for name, value in self.rules[0].settings().items() if name in SHARED}
@@ -56,11 +58,14 @@ class CompositeRule(Rule):
             raise SettingError(
                 f"{name}: rules must be two different rules, got {', '.join(names) or 'none'}. Pass two of them."
             )
-        for rule in self.rules:
-            if rule.traits.needs != "gradient":
+        for rule, allowed in zip(self.rules, self._allowed_needs, strict=True):
+            if rule.traits.needs not in allowed:
+                remedy = f"Wrap the composite, as in SAM({name}(...))."
+                if rule.traits.needs == "closure":
+                    remedy = "Such a rule can come last: then(adam,lbfgs)."
                 raise SettingError(
                     f"{name}: every rule must need gradients alone, got {rule.name}, which needs {rule.traits.needs}. "
-                    f"Wrap the composite, as in SAM({name}(...))."
+                    f"{remedy}"
                 )
             if rule.parts:
                 raise SettingError(
@@ -78,7 +83,7 @@ class CompositeRule(Rule):
     def _setting_names(self) -> list[dict[str, str]]:
         """For each rule, the names of its settings in the composite, by the names in the rule."""
         return [
-            {name: name if k == 0 or name in SHARED else f"{prefix}_{name}" for name in rule.hypers()}
+            {name: name if k == 0 or name in shared_settings(rule) else f"{prefix}_{name}" for name in rule.hypers()}
             for k, (prefix, rule) in enumerate(zip(self.member_names, self.rules, strict=True))
         ]
 
@@ -168,10 +173,20 @@ class CompositeRule(Rule):
         return self.current.evaluation_point(param, state, c)
 
 
+def shared_settings(rule: Rule) -> tuple[str, ...]:
+    """Return the settings of a rule that the rules of a composite share.
+
+    A line search tries lengths relative to Newton's step, so its learning rate is none for gradients.
+    """
+    return tuple(name for name in SHARED if name != "lr" or rule.traits.needs != "closure")
+
+
 def _needs_split(rule: Rule) -> bool:
     """Return True if a rule needs whole matrices and has no settings yet that split a parameter into several."""
     return rule.traits.needs_whole_matrices and "row_blocks" not in rule.hypers()
 
 
 def _with_shared(rule: Rule, shared: Mapping[str, Any]) -> Rule:
-    return rule.with_(**{name: value for name, value in shared.items() if name in rule.hypers()})
+    return rule.with_(
+        **{name: value for name, value in shared.items() if name in rule.hypers() and name in shared_settings(rule)}
+    )

@@ -7,6 +7,10 @@
 To switch on a signal, set `switch_at` in the groups to the number of steps so far. The state of the second rule is
 created at the switch, under keys of its own; that of the first rule stays.
 
+The second rule may need a closure, as L-BFGS does. It has a learning rate of its own, `lbfgs_lr`, and there is no
+ratio. All steps get the closure; those of the first rule call it once. An iteration of the second rule counts as a
+step.
+
 Source: Keskar & Socher 2017, arXiv:1712.07628 (Adam, then SGD), with the step and the ratio chosen by hand.
 """
 
@@ -17,8 +21,8 @@ from typing import Any, Self
 
 import torch
 
-from thalweg.rules.composition.composite import CompositeRule
-from thalweg.rules.core.hyper import Scalar, count, hyper
+from thalweg.rules.composition.composite import CompositeRule, shared_settings
+from thalweg.rules.core.hyper import Hyper, Scalar, count, hyper
 from thalweg.rules.core.records import Record
 from thalweg.rules.core.rule import Rule
 from thalweg.rules.core.state import StateTensor
@@ -36,7 +40,8 @@ class Switched(CompositeRule):
         switched: True if the second rule is current. ``for_step`` sets it.
 
     Raises:
-        SettingError: If the rules have one name, need more than gradients, or are routed.
+        SettingError: If the rules have one name, are routed, or need more than gradients; the second may need a
+            closure.
 
     Example:
         >>> from thalweg.rules import SGD, Adam, Switched
@@ -48,6 +53,8 @@ class Switched(CompositeRule):
     switch_at: int = count(1000, ">= 0", symbol="n", doc="steps by the first rule")
     lr_ratio: Scalar = hyper(1.0, "> 0", symbol="r", doc="learning rate of the second rule over that of the first")
     switched: bool = False
+
+    _allowed_needs = (("gradient",), ("gradient", "closure"))
 
     @property
     def name(self) -> str:
@@ -64,11 +71,20 @@ class Switched(CompositeRule):
         return replace(
             super().traits,
             varies_by_step=True,
+            needs="closure" if any(traits.needs == "closure" for traits in members) else "gradient",
+            supports_shards=all(traits.supports_shards for traits in members),
             supports_vmap=False,  # members of a population would have to switch together
             # A parameter must suit both rules from the start, not only the current one.
             min_dims=max(traits.min_dims for traits in members),
             max_dims=min(limits, default=None),
         )
+
+    @cached_property
+    def _hypers(self) -> dict[str, Hyper]:
+        hypers = super()._hypers
+        if "lr" not in shared_settings(self.rules[1]):
+            return {name: declared for name, declared in hypers.items() if name != "lr_ratio"}
+        return hypers
 
     def for_step(self, step: int) -> Self:
         changed = self._replace({})
@@ -82,7 +98,11 @@ class Switched(CompositeRule):
     @property
     def current(self) -> Rule:
         first, second = self.rules
-        return second._replace({"lr": first.settings()["lr"] * self.lr_ratio}) if self.switched else first
+        if not self.switched:
+            return first
+        if "lr" not in shared_settings(second):
+            return second
+        return second._replace({"lr": first.settings()["lr"] * self.lr_ratio})
 
     def layout(self, shape: torch.Size) -> dict[str, StateTensor]:
         layout = super().layout(shape)

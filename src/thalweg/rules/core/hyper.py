@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from thalweg.errors import SettingError, shown
+from thalweg.rules.core.search_range import Range as Range  # declared with hyperparameters, so exported here
 
 Scalar = float | Tensor
 
@@ -51,51 +52,6 @@ class Bound:
 
     def __str__(self) -> str:
         return f"in {self.text}" if self.text[0] in "[(" else self.text
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values of a hyperparameter that a search tries.
-
-    Attributes:
-        low: The smallest value.
-        high: The largest value.
-        scale: The quantity that is searched uniformly: the value (``"linear"``), its logarithm (``"log"``), or the
-            logarithm of its distance to 1 (``"log-to-one"``). The last is the scale of decay rates: 0.9, 0.99 and
-            0.999 average over 10, 100 and 1,000 steps.
-
-    Example:
-        >>> round(Range(1e-4, 1.0, "log").value_at(0.5), 6)
-        0.01
-    """
-
-    low: float
-    high: float
-    scale: Literal["linear", "log", "log-to-one"] = "linear"
-
-    def _forward(self, value: float) -> float:
-        if self.scale == "log":
-            return math.log(value)
-        return -math.log1p(-value) if self.scale == "log-to-one" else value
-
-    def _backward(self, value: float) -> float:
-        if self.scale == "log":
-            return math.exp(value)
-        return -math.expm1(-value) if self.scale == "log-to-one" else value
-
-    def value_at(self, position: float) -> float:
-        """Return the value at a position between 0 (``low``) and 1 (``high``)."""
-        low, high = self._forward(self.low), self._forward(self.high)
-        return self.clamp(self._backward(low + position * (high - low)))
-
-    def clamp(self, value: float) -> float:
-        """Return the value of the range that is nearest to ``value``."""
-        return min(max(value, self.low), self.high)
-
-    def position(self, value: float) -> float:
-        """Return the position of a value: 0 at ``low``, 1 at ``high``, outside [0, 1] beyond them."""
-        low, high = self._forward(self.low), self._forward(self.high)
-        return (self._forward(value) - low) / (high - low)
 
 
 Kind = Literal["number", "switch", "count", "choice"]

@@ -12,6 +12,11 @@ has ended. So some tensors may make more requests over themselves than others be
 
 A tensor takes part in a step if it has a gradient. A reduction over the model covers these tensors, of all parameter
 groups. If a member of a composite requests it, it covers the tensors of that member alone (see `within_part`).
+
+Rules that keep a history, a stack of tensors for each parameter (L-BFGS), request its inner products as a whole::
+
+    products = yield Products(state.s, grad)        of each tensor of the stack, over the model
+    stack = yield Replace(state.s, index, tensor)   the stack with one tensor replaced
 """
 
 import inspect
@@ -111,10 +116,59 @@ class Norm:
     part: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Products:
+    """A request for the inner products of each tensor of a stack with a tensor, or with each tensor of another stack.
+
+    They are made in the dtype of the tensors, summed over the model, and sent in double precision where the device has
+    it.
+
+    Attributes:
+        stack: The stack, of shape ``(k, *shape)``.
+        tensor: A tensor of shape ``shape``, or a stack of shape ``(m, *shape)``. The result has the shape ``(k,)`` or
+            ``(k, m)``.
+        num_pairs: If both stacks are histories, the number of pairs so far. Pair number n, from 0, is at index n mod k.
+            The products of a tensor of `stack` with an older one of `tensor` are not needed, and may be any number.
+        over: ``"model"``: the tensors of the step that request it count as one vector.
+        part: The members of composites that the products are limited to, from the outermost; empty for all tensors.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.engine.eager.loop import run_in_lockstep
+        >>> def products(stack, tensor):
+        ...     return (yield Products(stack, tensor))
+        >>> run_in_lockstep([products(torch.eye(2), torch.tensor([3.0, 4.0]))])
+        [tensor([3., 4.], dtype=torch.float64)]
+    """
+
+    stack: Tensor
+    tensor: Tensor
+    num_pairs: int | None = None
+    over: Literal["model"] = "model"
+    part: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replace:
+    """A request for a stack in which one tensor is replaced. The engine may write it into the memory of the stack.
+
+    Attributes:
+        stack: The stack, a tensor of the state of shape ``(k, *shape)``; it must not be used any more.
+        index: The index of the tensor to replace.
+        tensor: The new tensor, of shape ``shape``.
+        over: ``"tensor"``: the request concerns the tensor at hand alone.
+    """
+
+    stack: Tensor
+    index: int
+    tensor: Tensor
+    over: Literal["tensor"] = "tensor"
+
+
 Reduction = Sum | Mean | Max | Norm
 ReductionGenerator = Generator[Reduction, Any, Any]  # yields reductions, receives their results, returns a value
 
-Request = Reduction | MatrixRequest  # what a rule may request of the engine
+Request = Reduction | Products | Replace | MatrixRequest  # what a rule may request of the engine
 RequestGenerator = Generator[Request, Any, Any]  # yields requests, receives their results, returns a value
 
 
@@ -149,6 +203,6 @@ def within_part(generator: RequestGenerator, name: str) -> RequestGenerator:
             request = generator.send(result)
         except StopIteration as stop:
             return stop.value
-        if not isinstance(request, MatrixRequest) and request.over == "model":
+        if not isinstance(request, MatrixRequest | Replace) and request.over == "model":
             request = replace(request, part=(name, *request.part))
         result = yield request

@@ -21,6 +21,7 @@ class StateTensor:
         shape_of: The shape, of the rule and the parameter's shape.
         when: True if the tensor exists, of the rule and the parameter's shape.
         shared: True if it is of the whole model, so that every parameter holds the same values.
+        missing: The value, of the rule, in checkpoints of earlier versions, which lack the tensor; None if all have it.
         rule: The rule at its settings; None until the declaration is part of a layout.
     """
 
@@ -30,6 +31,7 @@ class StateTensor:
     shape_of: Callable[[Any, torch.Size], torch.Size]
     when: Callable[[Any, torch.Size], bool]
     shared: bool = False
+    missing: Callable[[Any], float] | None = None
     rule: Any = None
 
     def shape(self, param: torch.Size) -> torch.Size:
@@ -117,6 +119,7 @@ def of_shape(
     when: Callable[[Any, torch.Size], bool] = _always,
     init: Callable[[Any, Tensor], Tensor] | None = None,
     shared: bool = False,
+    missing: Callable[[Any], float] | None = None,
 ) -> Any:
     """Declare a state tensor with a shape of its own.
 
@@ -131,6 +134,7 @@ def of_shape(
             ``shared_settings`` alone; then every parameter computes the same values. A parameter without a gradient
             receives them after the step, and one that joins late starts with them. The rule needs the trait
             ``has_shared_state``.
+        missing: The value of all elements, of the rule, for checkpoints of earlier versions, which lack the tensor.
 
     Returns:
         A field of the class ``State`` of a rule.
@@ -139,7 +143,7 @@ def of_shape(
     def full(rule: Any, param: Tensor) -> Tensor:
         return _filled(param.new_empty(shape_of(rule, param.shape)), fill(rule), key)
 
-    return StateTensor(unit, key, init or full, shape_of, when, shared)
+    return StateTensor(unit, key, init or full, shape_of, when, shared, missing)
 
 
 def _filled(tensor: Tensor, value: float, key: str) -> Tensor:

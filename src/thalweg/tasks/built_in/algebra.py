@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thalweg.tasks.data import Batch, Splits, split_at_random
-from thalweg.tasks.task import Task, supervised
+from thalweg.tasks.supervised import supervised
+from thalweg.tasks.task import Task
 
 _MODULUS = 59
 _RANK = 4

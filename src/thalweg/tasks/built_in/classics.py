@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from thalweg.tasks.data import Splits, split_at_random, standardized
-from thalweg.tasks.task import Task, supervised
+from thalweg.tasks.supervised import supervised
+from thalweg.tasks.task import Task
 
 
 def _line(count: int, random: np.random.RandomState) -> tuple[torch.Tensor, torch.Tensor]:

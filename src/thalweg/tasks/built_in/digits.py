@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from thalweg.tasks.data import Batch
-from thalweg.tasks.task import Task, supervised
+from thalweg.tasks.supervised import supervised
+from thalweg.tasks.task import Task
 
 
 def _images() -> Batch:

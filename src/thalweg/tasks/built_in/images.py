@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thalweg.tasks.data import Batch, Splits, split_at_random, standardized
-from thalweg.tasks.task import Task, supervised
+from thalweg.tasks.supervised import supervised
+from thalweg.tasks.task import Task
 
 _PATCH = 8  # pixels along an edge
 _PATCHES = 4000

@@ -6,7 +6,8 @@ from torch.nn import functional
 
 from thalweg.tasks.built_in.classics import breast_cancer_data
 from thalweg.tasks.data import Splits, split_at_random, standardized
-from thalweg.tasks.task import Task, supervised
+from thalweg.tasks.supervised import supervised
+from thalweg.tasks.task import Task
 
 
 def _diabetes_data() -> Splits:

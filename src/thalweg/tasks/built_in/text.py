@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from thalweg.errors import TaskError
 from thalweg.tasks.data import Batch
-from thalweg.tasks.task import Task, supervised
+from thalweg.tasks.supervised import supervised
+from thalweg.tasks.task import Task
 
 # For each passage: its topic, its first words, and its length in characters.
 _PASSAGES = (

@@ -1,13 +1,13 @@
 """Proposals: the settings that a search over all contenders tries next.
 
-The starting points come first. Then a surrogate model of all contenders (`surrogate`) selects among candidates: rows
-of learning rates, random settings, and steps from the best settings so far. A candidate is worth the improvement that
-is expected of it. So trainings go to the contenders and to the ranges where the best setting may still be, and how many
-a contender gets is never fixed.
+The starting points come first. Library defaults follow in turns, unless they are hopeless. All other trainings are
+chosen by a model of all contenders (`surrogate`) among candidates: rows of learning rates, random settings, and steps
+from the best settings so far. A candidate is worth the improvement that is expected of it. So trainings go to the
+contenders and to the ranges where the best setting may still be, and how many a contender gets is never fixed.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,12 +15,13 @@ import numpy as np
 from scipy.special import ndtr
 
 from thalweg.comparison.contenders.contender import Settings
-from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace
+from thalweg.comparison.planning.adaptive.search_space import MAX_EXTENSIONS, SearchSpace, is_rate
 from thalweg.comparison.planning.adaptive.surrogate import Points, Surrogate
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol.trial import RECOMMENDED, START
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
 OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
+START_TURN = 4  # one training in so many is for a default or starting point that was not tried
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
 LOCAL_CENTERS = 4  # best settings from which steps are tried
 LOCAL_STEPS = 24  # from each
@@ -28,6 +29,9 @@ STEP_SIZES = (0.02, 0.06, 0.15)  # standard deviations of steps, in shares of a 
 RANDOM, RATES = 16, 16  # candidates of each contender
 _MAX_SCORE = 1e100
 MAX_POINTS = 256  # that the model sees; of more, the best
+
+
+_Key = tuple[str, tuple[float, ...]]  # a contender and its settings in the order of their names
 
 
 class Tried(NamedTuple):
@@ -97,10 +101,17 @@ def propose_trials(spaces: Sequence[SearchSpace], tried: Sequence[Tried], count:
 
 
 def _starting_points(spaces: Sequence[SearchSpace], tried: Sequence[Tried]) -> list[_Candidate]:
-    """The starting points that were not tried, those that were measured on many tasks first."""
-    tried_names = {trial.contender for trial in tried}
+    """The starting points that were not tried: the user's first, then those that were measured on many tasks."""
+    known = {(trial.contender, trial.trial) for trial in tried}
+    of_user = [
+        _Candidate(space, settings, trial)
+        for space in spaces
+        for trial, settings in space.starts.items()
+        if trial <= USER_TRIAL and (space.contender, trial) not in known
+    ]
+    tried_names = {trial.contender for trial in tried if trial.trial > USER_TRIAL}
     new = [space for space in spaces if space.contender not in tried_names]
-    return [
+    return of_user + [
         _Candidate(space, dict(space.anchor), _start_number(space))
         for space in sorted(new, key=lambda space: RECOMMENDED.trial not in space.starts)
     ]
@@ -148,18 +159,20 @@ def _modelled(
     frame = _Frame(spaces)
     points = frame.points([(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in best])
     scores = compressed([score for score, _, _, _ in scored])
-    blocks = _blocks(spaces, tried, best, np.random.default_rng(seed))
+    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
+    seen |= {_key(place.space.contender, place.settings) for place in picked}
+    blocks = _blocks(spaces, tried, best, seen, np.random.default_rng(seed))
     running = [
         (trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried if trial.score is None
     ]
     waiting = frame.points([*running, *((place.space.contender, place.settings) for place in picked)])
     pool = frame.points_of(blocks)
     mean, covariance = Surrogate(points, scores, frame.orders).predict(pool.joined(waiting))
-    seen = {_key(trial.contender, by_name[trial.contender].complete(trial.settings)) for trial in tried}
-    seen |= {_key(place.space.contender, place.settings) for place in picked}
     rows = [(block, row) for block in blocks for row in range(len(block))]
     chosen: list[_Candidate] = []
-    for block, row in _greatest(mean, covariance, rows, float(min(scores))):
+    turns = _Turns(np.array([block.trial is not None for block, _ in rows]), len(tried) + len(picked))
+    for number in _greatest(mean, covariance, len(rows), float(min(scores)), turns):
+        block, row = rows[number]
         candidate = block.candidate(row)
         key = _key(candidate.space.contender, candidate.settings)
         if key not in seen:
@@ -170,19 +183,50 @@ def _modelled(
     return chosen
 
 
-def _greatest(mean: np.ndarray, covariance: np.ndarray, rows: Sequence["Row"], best: float) -> Iterator["Row"]:
-    """Yield rows by expected improvement. One that was yielded, or waits, counts as trained with its expected score."""
-    count = len(rows)
-    for waiting in range(count, len(mean)):
+@dataclass(frozen=True)
+class _Turns:
+    """The turns of defaults and starting points that were not tried: every fourth training, unless they are hopeless.
+
+    Attributes:
+        is_start: True for each candidate that is one, ``(candidates,)``.
+        number: The number of the next training of the search.
+    """
+
+    is_start: np.ndarray
+    number: int
+
+    def eligible(self, taken: int, left: np.ndarray, lowest: np.ndarray, best: float) -> np.ndarray:
+        """Return which candidates take part in a choice.
+
+        Args:
+            taken: The number of candidates that were chosen before.
+            left: True for each that was not chosen.
+            lowest: The score that each may reach at best, as far as the model knows.
+            best: The best score so far.
+        """
+        starts = left & self.is_start & (lowest < best)
+        is_turn = (self.number + taken) % START_TURN == START_TURN - 1
+        return starts if is_turn and starts.any() else left
+
+
+def _greatest(
+    mean: np.ndarray, covariance: np.ndarray, num_candidates: int, best: float, turns: _Turns
+) -> Iterator[int]:
+    """Yield candidates by expected improvement.
+
+    One that was yielded, or waits behind the candidates, counts as trained with its expected score.
+    """
+    for waiting in range(num_candidates, len(mean)):
         covariance = _given(covariance, waiting)
-    left = np.ones(count, dtype=bool)
+    mean, left = mean[:num_candidates], np.ones(num_candidates, dtype=bool)
     while left.any():
-        deviation = np.sqrt(np.maximum(np.diag(covariance)[:count], 1e-12))
-        gain = (best - mean[:count]) / deviation
+        deviation = np.sqrt(np.maximum(np.diag(covariance)[:num_candidates], 1e-12))
+        gain = (best - mean) / deviation
         improvement = deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
-        winner = int(np.where(left, improvement, -1.0).argmax())
+        eligible = turns.eligible(int((~left).sum()), left, mean - 2 * deviation, best)
+        winner = int(np.where(eligible, improvement, -1.0).argmax())
         left[winner] = False
-        yield rows[winner]
+        yield winner
         covariance = _given(covariance, winner)
 
 
@@ -216,7 +260,7 @@ class _Frame:
         self._spaces = {space.contender: (number, space) for number, space in enumerate(spaces)}
         orders: dict[str, int] = {}
         for space in spaces:
-            orders |= {_column(name, order): 1 if name == "lr" else order for name, order in space.orders.items()}
+            orders |= {space.column(name): 1 if is_rate(name) else order for name, order in space.orders.items()}
         self._columns = {column: place for place, column in enumerate(orders)}
         self.orders = list(orders.values())
 
@@ -227,7 +271,7 @@ class _Frame:
         for row, (name, values) in enumerate(settings):
             numbers[row], space = self._spaces[name]
             for setting, place in space.coordinates(values).items():
-                places[row, self._columns[_column(setting, space.orders[setting])]] = place
+                places[row, self._columns[space.column(setting)]] = place
         return Points(places, numbers)
 
     def points_of(self, blocks: Sequence["_Block"]) -> Points:
@@ -237,16 +281,11 @@ class _Frame:
             start = self.points([(block.space.contender, block.center)])
             places = np.repeat(start.places, len(block), axis=0)
             for column, name in enumerate(block.names):
-                place = self._columns[_column(name, block.space.orders[name])]
+                place = self._columns[block.space.column(name)]
                 moved = block.space.coordinate(name, block.positions[:, column])
                 places[:, place] = np.where(block.moving[:, column], moved, places[:, place])
             parts.append(Points(places, np.repeat(start.contenders, len(block))))
         return Points(np.vstack([part.places for part in parts]), np.concatenate([part.contenders for part in parts]))
-
-
-def _column(setting: str, order: int) -> str:
-    """The first momentum is one column, by whatever name; the learning rate is another."""
-    return {1: "lr", 2: "first momentum"}.get(order, setting) if setting != "lr" else "lr"
 
 
 @dataclass(frozen=True)
@@ -282,11 +321,12 @@ class _Block:
         return _Candidate(self.space, {**self.center, **self.space.values_at(moved)}, self.trial)
 
 
-Row = tuple[_Block, int]
-
-
 def _blocks(
-    spaces: Sequence[SearchSpace], tried: Sequence[Tried], best: Sequence[Tried], generator: np.random.Generator
+    spaces: Sequence[SearchSpace],
+    tried: Sequence[Tried],
+    best: Sequence[Tried],
+    seen: Container[_Key],
+    generator: np.random.Generator,
 ) -> list[_Block]:
     """Candidates: starting points, rows of learning rates, random settings, and steps from the best settings."""
     counts = {space.contender: sum(trial.contender == space.contender for trial in tried) for space in spaces}
@@ -294,12 +334,16 @@ def _blocks(
     blocks: list[_Block] = []
     for space in spaces:
         none = np.zeros((1, 0))
-        blocks += [_Block(space, dict(start), (), none, none, trial) for trial, start in space.starts.items()]
+        blocks += [
+            _Block(space, dict(start), (), none, none, trial)
+            for trial, start in space.starts.items()
+            if _key(space.contender, start) not in seen
+        ]
         own = next((trial for trial in best if trial.contender == space.contender), None)
         center = space.anchor if own is None else space.complete(own.settings)
-        if "lr" in space.ranges:  # a row of learning rates over the whole range
+        for rate in space.rates:  # a row of learning rates over the whole range
             positions = (np.arange(RATES)[:, None] + generator.random((RATES, 1))) / RATES
-            blocks.append(_Block(space, center, ("lr",), positions, np.ones((RATES, 1), dtype=bool)))
+            blocks.append(_Block(space, center, (rate,), positions, np.ones((RATES, 1), dtype=bool)))
         names = _varied(space, counts[space.contender])
         everywhere = generator.random((RANDOM, len(names)))
         blocks.append(_Block(space, dict(space.anchor), names, everywhere, np.ones(everywhere.shape, dtype=bool)))
@@ -312,7 +356,7 @@ def _blocks(
     return blocks
 
 
-def _key(contender: str, settings: Settings) -> tuple[str, tuple[float, ...]]:
+def _key(contender: str, settings: Settings) -> _Key:
     return contender, tuple(settings[name] for name in sorted(settings))
 
 

@@ -10,15 +10,21 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+import torch
+
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.planning.search import rounded
-from thalweg.comparison.protocol.trial import RECOMMENDED, START
+from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 from thalweg.errors import ThalwegError
 from thalweg.optim.transfer import transfer
 from thalweg.rules import Range, Rule
+from thalweg.rules.composition.composite import CompositeRule
+from thalweg.rules.composition.wrapper import Wrapper
 
 REFERENCE = "adam"  # from whose starting point others are derived
+HIDDEN_MATRIX = (64, 64)  # the shape for which rules of matrices are started; the model is not known here
 EXTENSION = 10.0  # a range whose best learning rate lies at its end grows by this factor
 MAX_EXTENSIONS = 2  # to each side
 
@@ -32,8 +38,10 @@ class SearchSpace:
         ranges: The range of each setting that is searched.
         orders: The order of each of these settings: 1 for the learning rate, 2 for the first momentum, 3 for others.
         anchor: The starting point: the value of each searched setting that is expected to do best.
-        starts: The settings that enter the search first, by trial number (`START.trial`, `RECOMMENDED.trial`).
+        starts: The settings that enter the search first, by trial number: `START.trial`, `RECOMMENDED.trial`, and from
+            `USER_TRIAL` downwards those of the user.
         can_extend: True if the range of the learning rate may be extended.
+        task_settings: The settings that are numbers of the task, which all contenders share.
     """
 
     contender: str
@@ -42,6 +50,24 @@ class SearchSpace:
     anchor: Settings
     starts: Mapping[int, Settings]
     can_extend: bool = False
+    task_settings: frozenset[str] = frozenset()
+
+    @property
+    def rates(self) -> list[str]:
+        """The learning rates: one, or that of each named optimizer (``d.lr``)."""
+        return [name for name in self.ranges if is_rate(name)]
+
+    def column(self, name: str) -> str:
+        """Return the name under which a setting is compared with those of other contenders.
+
+        The first momentum is one column, by whatever name; the learning rate is another. Named optimizers have columns
+        of their own.
+        """
+        if name in self.task_settings:
+            return name
+        optimizer, dot, own = name.rpartition(".")
+        kind = "lr" if own == "lr" else {1: "lr", 2: "first momentum"}.get(self.orders[name], own)
+        return optimizer + dot + kind
 
     def coordinates(self, settings: Mapping[str, float]) -> dict[str, float]:
         """Return the place of settings relative to the starting point. Settings that are not given stay at it."""
@@ -54,8 +80,10 @@ class SearchSpace:
     def coordinate(self, name: str, position: Any) -> Any:
         """Return the place of one setting, or of an array of them, from positions in its range."""
         bounds = self.ranges[name]
+        if bounds.values or bounds.whole:  # the place of the value that is tried, not of the position that led to it
+            position = np.vectorize(lambda place: bounds.position(bounds.value_at(place)), otypes=[float])(position)
         origin = bounds.position(_inside(name, bounds, self.anchor[name]))
-        decades = math.log10(bounds.high / bounds.low) if name == "lr" and bounds.scale == "log" else 1.0
+        decades = math.log10(bounds.high / bounds.low) if is_rate(name) and bounds.scale == "log" else 1.0
         return (position - origin) * decades
 
     def complete(self, settings: Mapping[str, float]) -> Settings:
@@ -77,9 +105,14 @@ class SearchSpace:
         return replace(self, ranges={**self.ranges, "lr": wider})
 
 
+def is_rate(name: str) -> bool:
+    """Return True if a setting is a learning rate: ``lr``, or ``d.lr`` of a named optimizer."""
+    return name.rpartition(".")[2] == "lr"
+
+
 def _inside(name: str, bounds: Range, value: float) -> float:
     """A learning rate as it is, any other value no further than the end of its range: a decay of 0 has no logarithm."""
-    return value if name == "lr" and bounds.scale == "log" else bounds.clamp(value)
+    return value if is_rate(name) and bounds.scale == "log" else bounds.clamp(value)
 
 
 def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = None) -> SearchSpace:
@@ -95,37 +128,55 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         (0.01, {-1: {'lr': 0.001, 'weight_decay': 0.0}, -2: {'lr': 0.59, 'weight_decay': 0.0}})
     """
     searched = replace(contender, ranges={**contender.ranges, **(ranges or {})}).space(MAX_ORDER)
-    hypers, own = contender.rule.hypers(), contender.rule.settings()
-    defaults = {name: float(own[name]) for name in searched}
-    for name in contender.ranges.keys() & searched.keys():  # within the range that the user gave
-        defaults[name] = searched[name].clamp(defaults[name])
+    own = contender.start_settings()
+    defaults: Settings = {name: own[name] if name in contender.task_settings else float(own[name]) for name in searched}
+    recommended: Settings = {name: value for name, value in contender.recommended.items() if name in searched}
+    for start in (defaults, recommended):  # within a range that the user gave
+        for name in start:
+            if name in contender.ranges or name.rpartition(".")[2] in contender.ranges:
+                start[name] = searched[name].clamp(start[name])
     starts = {START.trial: defaults}
-    recommended = {name: value for name, value in contender.recommended.items() if name in searched}
     if recommended:
         starts[RECOMMENDED.trial] = {**defaults, **recommended}
-    anchor = {**defaults, **(recommended or _transferred(contender))}
+    for number, settings in enumerate(contender.user_settings):
+        starts[USER_TRIAL - number] = {**defaults, **settings}
+    anchor = {**defaults, **(recommended or contender.expanded(_transferred(contender)))}
     rate = searched.get("lr")
     return SearchSpace(
         contender=contender.name,
         ranges=searched,
-        orders={name: hypers[name].order if name in hypers else MAX_ORDER for name in searched},
-        anchor={name: searched[name].clamp(anchor[name]) if name == "lr" else anchor[name] for name in searched},
+        orders={name: contender.order_of(name) for name in searched},
+        anchor={name: searched[name].clamp(anchor[name]) if is_rate(name) else anchor[name] for name in searched},
         starts=starts,
         can_extend=rate is not None and rate.scale == "log" and "lr" not in contender.ranges,
+        task_settings=frozenset(contender.task_settings),
     )
 
 
 def _transferred(contender: Contender) -> Settings:
-    """The learning rate at which this contender's steps are as long as those of the reference at its starting point."""
+    """The learning rate that another contender's starting point suggests for this one; empty if none does.
+
+    A composite starts as its first rule does, and a wrapper as the rule inside: they share their learning rate.
+    """
     rule = contender.thalweg_rule
-    return {} if rule is None or "lr" in contender.pinned else _transferred_rate(rule)
+    while isinstance(rule, Wrapper | CompositeRule):
+        rule = rule.inner if isinstance(rule, Wrapper) else rule.original_rules[0]
+    return {} if rule is None or "lr" in contender.pinned else _suggested_rate(rule)
 
 
 @cache
-def _transferred_rate(rule: Rule) -> Settings:
+def _suggested_rate(rule: Rule) -> Settings:
+    """The recommended learning rate of this very rule, else that at which its steps carry as far as the reference's."""
+    if "lr" not in rule.settings():
+        return {}
+    for contender in sorted(CONTENDERS.values(), key=lambda each: each.full_batch):
+        known = contender.thalweg_rule
+        if "lr" in contender.recommended and known is not None and known.with_(lr=rule.settings()["lr"]) == rule:
+            return {"lr": contender.recommended["lr"]}
     reference = CONTENDERS[REFERENCE]
+    params = [torch.zeros(HIDDEN_MATRIX)] if rule.traits.scope == "matrix" else None
     try:
-        rate = transfer(reference.rule_at(reference.recommended), rule, match="distance").rule.settings().get("lr")
+        target = transfer(reference.rule_at(reference.recommended), rule, params, match="distance").rule
     except ThalwegError:  # a rule that needs the gradients of the task, or estimates its own steps
         return {}
-    return {} if rate is None else {"lr": float(f"{float(rate):.2g}")}
+    return {"lr": float(f"{float(target.settings()['lr']):.2g}")}

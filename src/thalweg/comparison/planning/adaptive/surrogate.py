@@ -1,9 +1,9 @@
 """Surrogate: a Gaussian process over the settings of all contenders at once.
 
-The covariance of two settings has a part that all contenders share, a part of the contender's own, and an offset of each
-contender. All parts compare coordinates relative to the starting points (`search_space`), so a contender that was never
-trained is expected to be good where the others are. Length scales and the share of the common part are chosen by their
-marginal likelihood from a short list: a fit of a hundred trainings takes milliseconds.
+The covariance of two settings has a part that all contenders share, a part of the contender's own, and an offset of
+each contender. All parts compare coordinates relative to the starting points (`search_space`), so a contender that was
+never trained is expected to be good where the others are. Length scales and the share of the common part are chosen by
+their marginal likelihood from a short list: a fit of a hundred trainings takes milliseconds.
 """
 
 import math
@@ -14,9 +14,9 @@ from itertools import product
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-LR_LENGTHS = (0.35, 0.7, 1.2)  # decades of the learning rate over which scores resemble one another
-SHARES = (0.3, 0.6)  # of the variance that all contenders share
-OFFSET_SHARE = 0.15  # of the variance that is the contender's own level
+LR_LENGTHS = (0.25, 0.5)  # decades of the learning rate over which scores resemble one another
+SHARES = (0.2, 0.5)  # of the variance that all contenders share
+OFFSET_SHARE = 0.3  # of the variance that is the contender's own level
 ORDER_LENGTHS = {1: 1.0, 2: 0.45, 3: 1.2}  # shares of a range
 NOISE = 0.02  # of the variance: ripples that no smooth model shows
 

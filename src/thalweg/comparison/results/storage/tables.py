@@ -41,6 +41,7 @@ RESULTS = sql.Table(
     sql.Column("hardware", sql.String),
     sql.Column("traceback", sql.String),
     sql.Column("reported", sql.JSON),
+    sql.Column("optimizers", sql.JSON(none_as_null=True)),
     sql.Column(CHECKSUM, sql.String, server_default=UNCHECKED),
 )
 # The seconds that a comparison has used, over all of its sessions.

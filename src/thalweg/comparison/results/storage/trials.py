@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.storage.rows import DamagedRowError, finite, number
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import shown
 
@@ -69,6 +70,7 @@ def values_of_trial(trial: TrialRecord) -> dict[str, Any]:
         "traceback": result.traceback or None,
         "looks": [_look(evaluation) for evaluation in result.evaluations],
         "reported": _reported(result) or None,
+        "optimizers": [use.to_json() for use in result.optimizers] or None,
     }
 
 
@@ -126,6 +128,7 @@ def trial_of_values(row: Mapping[str, Any]) -> TrialRecord:
             **_of_reported(row["reported"] or {}, len(row["looks"])),
             hardware=row["hardware"] or "",
             traceback=row["traceback"] or "",
+            optimizers=[OptimizerUse.from_json(use) for use in row["optimizers"] or ()],
         )
         settings = dict(row["settings"])
     except (TypeError, ValueError, OverflowError) as error:

@@ -8,21 +8,22 @@ from typing import Any
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.errors import TaskError
 from thalweg.tasks import TrainingFunction
-from thalweg.tasks.measurement import as_number, best_index, user_line
+from thalweg.tasks.measurement import as_number, best_index
+from thalweg.tasks.user_code import task_error, user_line
 
 
-def contradiction(who: str, name: str, said: Any, known: Any, said_at: str) -> TaskError:
+def contradiction(who: str, name: str, statement: Any, known: Any, stated_at: str) -> TaskError:
     """Return the error for a report that says otherwise than an earlier one what its value is.
 
     Args:
         who: Name of the training function.
         name: ``maximize`` or ``metric_name``.
-        said: What the report says.
-        known: What was said before.
-        said_at: The line of the report, as `` (at file:line)``.
+        statement: The direction or the name that the report states.
+        known: That of earlier reports.
+        stated_at: The line of the report, as `` (at file:line)``.
     """
     return TaskError(
-        f"{who}: {name} must be the same in all reports of a comparison, got {said!r} after {known!r}{said_at}. "
+        f"{who}: {name} must be the same in all reports of a comparison, got {statement!r} after {known!r}{stated_at}. "
         "Only values of one kind can be compared."
     )
 
@@ -45,7 +46,7 @@ class ReportLog:
         self.maximize, self.metric_name = function.maximize, function.metric_name
         self.evaluations: list[Evaluation] = []
         self._has_test: list[bool] = []
-        self._said_at = ""
+        self._stated_at = ""
 
     def report(
         self,
@@ -85,19 +86,19 @@ class ReportLog:
         self._has_test.append(test is not None)
         self._after_report(self.evaluations[-1])
 
-    def _agree(self, name: str, said: Any, unsaid: Any) -> None:
-        """Take over what a report says of its value; raise TaskError if it was said otherwise before."""
-        if said is unsaid or said == unsaid:
+    def _agree(self, name: str, statement: Any, default: Any) -> None:
+        """Take over what a report says of its value; raise TaskError if another one said otherwise before."""
+        if statement is default or statement == default:
             return
-        if not isinstance(said, bool if unsaid is None else str):
-            must = "True or False" if unsaid is None else "a text"
-            raise TaskError(f"{self._function.name}: {name} must be {must}, got {said!r:.80}{user_line()}.")
+        if not isinstance(statement, bool if default is None else str):
+            must = "True or False" if default is None else "a text"
+            raise TaskError(f"{self._function.name}: {name} must be {must}, got {statement!r:.80}{user_line()}.")
         known = getattr(self, name)
-        if known not in (unsaid, said):
-            raise contradiction(self._function.name, name, said, known, user_line())
-        if known == unsaid:
-            setattr(self, name, said)
-            self._said_at = user_line()
+        if known not in (default, statement):
+            raise contradiction(self._function.name, name, statement, known, user_line())
+        if known == default:
+            setattr(self, name, statement)
+            self._stated_at = user_line()
 
     def result(self, seconds: float) -> TrainingResult:
         """Return the result of the training, which has ended.
@@ -110,7 +111,9 @@ class ReportLog:
         """
         name, evaluations = self._function.name, self.evaluations
         if not evaluations:
-            raise TaskError(f"{name}: the function must call report(value) at least once, and did not.")
+            raise task_error(
+                name, "the function must call report(value) at least once, and did not", "", where=self._function.line
+            )
         index = len(evaluations) - 1
         if self._function.result == "best":
             values = [evaluation.validation for evaluation in evaluations]
@@ -126,7 +129,7 @@ class ReportLog:
 
     def described(self, result: TrainingResult) -> TrainingResult:
         """Return a result with what the reports said of their value."""
-        return replace(result, maximize=self.maximize, metric_name=self.metric_name, said_at=self._said_at)
+        return replace(result, maximize=self.maximize, metric_name=self.metric_name, stated_at=self._stated_at)
 
     def _check_test_of_best(self, index: int) -> None:
         """Raise TaskError if other reports have a test value: it was left out where it counts."""
@@ -147,4 +150,4 @@ def check_direction(result: TrainingResult, *, maximize: bool, who: str = "repor
         who: Name of the training function.
     """
     if result.maximize not in (None, maximize):
-        raise contradiction(who, "maximize", result.maximize, maximize, result.said_at)
+        raise contradiction(who, "maximize", result.maximize, maximize, result.stated_at)

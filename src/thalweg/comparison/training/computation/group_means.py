@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thalweg.engine.core import devices
 from thalweg.tasks import Batch, Task
-from thalweg.tasks.data import as_batch, examples_in
+from thalweg.tasks.data import examples_in
 
 NUM_TEST_GROUPS = 24  # of test examples, whose means tell the standard error over examples
 
@@ -58,7 +58,7 @@ def measure_in_groups(task: Task, split: str, measure: Callable[[Batch], Tensor]
     if data is None:
         return GroupMeans(torch.ones(1), measure(()).unsqueeze(0))
     if not isinstance(data, tuple):
-        return _measure((as_batch(task.name, batch) for batch in data), measure)
+        return _measure(data, measure)
     count = len(data[0])
     size = group_size if device.type == "cpu" else count
     if split == "test":

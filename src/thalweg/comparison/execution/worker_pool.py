@@ -7,23 +7,19 @@ small networks the second thread of a training gains little, but a second traini
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from thalweg.comparison.contenders.contender import Contender
-from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.processes.isolation import apply_settings, portable_settings
-from thalweg.comparison.processes.serving import Reply
+from thalweg.comparison.execution.job import Job, Target, Watch, train
+from thalweg.comparison.processes.isolation import portable_settings
 from thalweg.comparison.processes.slots import Ending, Slot, endings
 from thalweg.comparison.processes.stopping import Stopped, interrupts_counted, stopped_when, time_limit
 from thalweg.comparison.processes.worker import Worker, why_no_fork
-from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
-from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import DeviceLost
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
@@ -33,27 +29,6 @@ from thalweg.errors import TaskError
 MIN_TIMEOUT_S, TIMEOUT_FACTOR = 60.0, 20
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """Trainings that run together.
-
-    Attributes:
-        contenders: The contender of each trial.
-        trials: Settings and seeds.
-        schedule: Length, learning rate schedule and number of evaluations, the same for all trials.
-        predicted_s: Predicted seconds of all trials.
-        rungs: Points at which trainings are pruned; None prunes nothing.
-        stop_at_s: When trainings that have not ended return their losses so far, on the clock of ``time.monotonic``.
-    """
-
-    contenders: tuple[Contender, ...]
-    trials: tuple[Trial, ...]
-    schedule: TrainingSchedule
-    predicted_s: float
-    rungs: Rungs | None = None
-    stop_at_s: float = math.inf
-
-
 @dataclass(frozen=True)
 class _Failure:
     """A job without results.
@@ -61,10 +36,12 @@ class _Failure:
     Attributes:
         reason: The reason, in words.
         may_pass: True if the same job may succeed next time: memory that ran out ends a worker, too.
+        is_notice: True if the user is told at once.
     """
 
     reason: str
     may_pass: bool = False
+    is_notice: bool = False
 
 
 class WorkerPool:
@@ -84,7 +61,8 @@ class WorkerPool:
         num_workers: Number of worker processes, at least 1.
         notify: Called with a sentence when a worker dies, a training hangs, or a device is lost.
         usable: The devices that train: one for each worker in turn; the first serves this process.
-        timeout_s: Seconds that a single training may take. None allows a minute and 20 times its predicted time.
+        timeout_s: Seconds that a single training may take. None allows a minute and 20 times the time that is
+            predicted, or that the slowest training so far has taken. Before anything is known there is no limit.
 
     Attributes:
         capacity: The number of jobs that run at once.
@@ -105,7 +83,9 @@ class WorkerPool:
         self._contenders: dict[Slot[Job], list[Contender]] = {slot: [] for slot in self._slots}
         self._is_device_lost = False  # in this process
         self._slowness = 1.0  # the most that a job took, in units of its predicted time
+        self._longest_s: float | None = None  # the most seconds that a training took
         self._is_stopped, self._deadline_s = False, math.inf
+        self._is_told = False  # that workers start slowly
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +160,11 @@ class WorkerPool:
         if self._timeout_s is not None:
             return self._timeout_s * len(job.trials)
         # The prediction shares the time of a job among all workers.
-        return MIN_TIMEOUT_S + TIMEOUT_FACTOR * job.predicted_s * self.capacity * self._slowness
+        expected_s = job.predicted_s * self.capacity * self._slowness
+        if self._longest_s is not None:
+            measured_s = self._longest_s * len(job.trials)
+            expected_s = max(expected_s, measured_s) if math.isfinite(expected_s) else measured_s
+        return MIN_TIMEOUT_S + TIMEOUT_FACTOR * expected_s
 
     # --- in this process ----------------------------------------------------------------------------------------------
 
@@ -194,10 +178,13 @@ class WorkerPool:
             if job is None:
                 return
             results: list[TrainingResult] | None
+            watch = Watch(report_share, job)
             try:
                 with stopped_when(self._must_stop), interrupts_counted(), time_limit(self._timeout(job)):
-                    results = _train(self._workload.on(device), job, partial(report_share, job))
+                    results = train(self._workload.on(device), job, watch.report_share)
             except Stopped:
+                if watch.error is not None:
+                    raise watch.error from None
                 return
             except DeviceLost as lost:
                 self._is_device_lost = True
@@ -229,7 +216,7 @@ class WorkerPool:
                 busy = [slot for slot in slots if slot.job is not None]
                 if not busy:
                     return
-                for slot, ending in endings(busy, self._must_stop, report_share):
+                for slot, ending in endings(busy, self._must_stop, self._timeout, report_share):
                     job = slot.finish()
                     ended = self._outcome(job, ending)
                     if ending.kind == "lost":
@@ -254,17 +241,20 @@ class WorkerPool:
                     known.append(contender)
             slot.worker = self._start_worker(slot, known)
         numbers = [next(k for k, other in enumerate(known) if other is contender) for contender in job.contenders]
-        slot.begin(job, cloudpickle.dumps((numbers, replace(job, contenders=()))), self._timeout(job))
+        slot.begin(job, cloudpickle.dumps((numbers, replace(job, contenders=()))))
 
     def _start_worker(self, slot: Slot[Job], contenders: Sequence[Contender]) -> Worker:
         is_fork = self._can_fork()
-        target = _Target(
+        target = Target(
             self._workload if is_fork else self._workload.on(devices.AUTO),
             slot.device,
             list(contenders),
             torch.get_num_threads() if self.capacity == 1 else 1,
             {} if is_fork else portable_settings(),
         )
+        if self._on_cpu and not is_fork and not self._is_told:
+            self._is_told = True
+            self._notify(f"each worker is started anew, which takes seconds: {why_no_fork()}")
         if is_fork:
             # torch imports its compiler with the first optimizer, which takes seconds: once, and not in each worker.
             torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
@@ -282,13 +272,15 @@ class WorkerPool:
         """Return the results of a job or the reason why there are none; None if it was left."""
         if ending.kind == "done":
             self._slowness = max(self._slowness, ending.seconds / max(1.0, job.predicted_s * self.capacity))
+            self._longest_s = max(self._longest_s or 0.0, ending.seconds / len(job.trials))
             return list(ending.value)
         if ending.kind == "stopped":
             return None
         if ending.kind == "late":
             hint = "" if self._timeout_s is None else ", the timeout"
-            return _Failure(f"{ending.value}{hint}")
-        return _Failure(ending.value, may_pass=ending.kind == "died")
+            return _Failure(f"{ending.value}{hint}", is_notice=True)
+        died = ending.kind == "died"
+        return _Failure(ending.value, may_pass=died, is_notice=died)
 
     def _rescue(self, job: Job, failure: _Failure) -> list[TrainingResult] | None:
         """Return the results of a job that failed, after running it once more if that may help; None if it was left.
@@ -322,7 +314,8 @@ class WorkerPool:
         return ended[0][1] if ended else None
 
     def _results_of_failure(self, job: Job, failure: _Failure) -> list[TrainingResult]:
-        self._notify(f"{self._named(job)} failed: {failure.reason}")
+        if failure.is_notice:
+            self._notify(f"{self._named(job)} failed: {failure.reason}")
         # The device, not its hardware: after an error its name can no longer be asked for.
         hardware = "cpu" if self._on_cpu else self._slots[0].device
         return [TrainingResult("failed", message=failure.reason, hardware=hardware)]
@@ -331,45 +324,6 @@ class WorkerPool:
     def _named(job: Job) -> str:
         names = ", ".join(dict.fromkeys(contender.name for contender in job.contenders))
         return f"a training of {names}" if len(job.trials) == 1 else f"{len(job.trials)} trainings of {names}"
-
-
-@dataclass(frozen=True, eq=False)
-class _Target:
-    """The work of a worker process.
-
-    Attributes:
-        workload: The task or training function.
-        device: The device that trains.
-        contenders: The contenders, which a request names by their numbers.
-        num_threads: Threads of a training.
-        settings: Settings of the parent that a fresh process does not have.
-    """
-
-    workload: Workload
-    device: str
-    contenders: list[Contender]
-    num_threads: int
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(self, request: tuple[list[int], Job], report_share: Callable[[float], None]) -> Any:
-        """Return the results of a job."""
-        workload = self.workload.on(self.device)
-        if torch.get_num_threads() != self.num_threads:
-            torch.set_num_threads(self.num_threads)
-        apply_settings(self.settings)
-        devices.use(workload.device)
-        numbers, job = request
-        job = replace(job, contenders=tuple(self.contenders[number] for number in numbers))
-        try:
-            return _train(workload, job, report_share)
-        except DeviceLost as lost:
-            return Reply("lost", str(lost))
-
-
-def _train(workload: Workload, job: Job, report_share: Callable[[float], None]) -> list[TrainingResult]:
-    results = workload.train(job.contenders, job.trials, job.schedule, report_share, job.rungs, job.stop_at_s)
-    hardware = devices.hardware(workload.device)
-    return [replace(result, hardware=hardware) for result in results]
 
 
 def _holds(contenders: Sequence[Contender], contender: Contender) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from thalweg.comparison.failures import Failure
 from thalweg.comparison.parts import Parts, plain
 from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results.environment import hardware_of_trials
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.summary import Summary
@@ -24,6 +25,8 @@ class Results(Protocol):
     def plan(self) -> ComparisonPlan: ...
     @property
     def metric(self) -> str: ...
+    @property
+    def margin(self) -> str: ...
     @property
     def contenders(self) -> Sequence[Summary]: ...
     @property
@@ -50,6 +53,10 @@ def comparison_json(results: Results) -> dict[str, Any]:
     values = {
         "task": results.record.workload.name,
         "metric": make("the metric", lambda: results.metric, ""),
+        "maximize": plan.maximize,
+        "scale": plan.scale.kind,
+        "margin": make("the margin", lambda: results.margin, ""),
+        "result": results.record.workload.result,
         "optimum": plan.optimum,
         "trainings": make("the trainings", lambda: len(results.trainings), 0),
         "contenders": [
@@ -89,9 +96,16 @@ def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:
         "high": _finite(summary.value.high),
         "untuned": None if summary.untuned is None else _finite(summary.untuned.mean),
         "recommended": None if summary.recommended is None else _finite(summary.recommended.mean),
+        "yours": None if summary.yours is None else _finite(summary.yours.mean),
         "missed": summary.missed,
         "example_error": _finite(summary.example_error),
         "worse_by": _finite(summary.worse_by),
+        "compared_value": _finite(compared_value(summary, plan).mean),  # over the seeds of `worse_by`
+        "worse_by_text": summary.worse_by_text,
+        "metrics": {
+            name: {"value": _finite(metric.mean), "low": _finite(metric.low), "high": _finite(metric.high)}
+            for name, metric in summary.metrics.items()
+        },
         "train_loss": _finite(summary.train_loss),
         "rank": None if rank is None else [_finite(rank.mean), _finite(rank.low), _finite(rank.high)],
         "unlearnt": summary.value.unimproved,

@@ -2,13 +2,12 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 
 from thalweg.engine.graphs import upload
 from thalweg.tasks import Batch, Task
-from thalweg.tasks.data import as_batch, epochs_of_indices, shuffled
+from thalweg.tasks.data import epochs_of_indices, shuffled
 
 
 def batches(task: Task, seed: int, *, full_batch: bool) -> Iterator[Batch]:
@@ -24,9 +23,9 @@ def batches(task: Task, seed: int, *, full_batch: bool) -> Iterator[Batch]:
         return itertools.repeat(())
     if not isinstance(train, tuple):
         assert not full_batch, "Workload.training_schedule refuses a full batch from a DataLoader"
-        return _loaded(task, train)
-    if full_batch:
-        return itertools.repeat(train)
+        return _loaded(train)
+    if full_batch:  # views, so that a loss that marks its inputs for autograd leaves the data alone
+        return (tuple(tensor.detach() for tensor in train) for _ in itertools.count())
     indices = epochs_of_indices(len(train[0]), min(task.batch_size, len(train[0])), [seed])
     return (tuple(tensor[index[0]] for tensor in train) for index in indices)
 
@@ -84,10 +83,9 @@ class StackedBatches:
         self._order = self._order[list(members)]
 
 
-def _loaded(task: Task, loader: Iterable[Any]) -> Iterator[Batch]:
-    for _ in itertools.count():
-        for batch in loader:
-            yield as_batch(task.name, batch)
+def _loaded(loader: Iterable[Batch]) -> Iterator[Batch]:
+    while True:  # a pass without a batch raises
+        yield from loader
 
 
 def reseed_loaders(task: Task, seed: int) -> None:

@@ -1,0 +1,166 @@
+"""Comparison: the results of a comparison, read from its store; also of one that was interrupted."""
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from thalweg.comparison.failures import Failure, failures_of, note_losses
+from thalweg.comparison.parts import Parts
+from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.presentation import overview
+from thalweg.comparison.presentation.plain_results import comparison_json
+from thalweg.comparison.presentation.trial_table import TrialTable
+from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.results.cautions import cautions, softened
+from thalweg.comparison.results.environment import device_of, mixed_hardware
+from thalweg.comparison.results.half_sample_check import half_sample_check
+from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
+from thalweg.comparison.results.report_writer import load_report_writer
+from thalweg.comparison.results.scoring import plan_covering
+from thalweg.comparison.results.storage.trials import StoredTrials
+from thalweg.comparison.results.store import Store
+from thalweg.comparison.results.stored_findings import stored_findings
+from thalweg.comparison.results.summary import Summary, summarize
+from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
+from thalweg.comparison.results.verdict import Verdict, judge, run_state
+from thalweg.errors import StoreError
+
+
+class Comparison:
+    """A finished comparison, read from its store.
+
+    Attributes:
+        store: The store that holds it.
+        record: The stored facts: task, contenders, plan and environment.
+        parts: Makes the parts of the result, and knows those that could not be made.
+
+    Example:
+        >>> from thalweg.comparison import compare
+        >>> comparison = compare("quadratic", ["gd", "adam"], budget="4trials", workers=1)
+        >>> Comparison(comparison.store, comparison.record).metric
+        'training height'
+    """
+
+    def __init__(self, store: Store, record: ComparisonRecord) -> None:
+        """Open a comparison.
+
+        Args:
+            store: The store that holds it.
+            record: The comparison, from ``Store.find``.
+
+        Raises:
+            StoreError: If the comparison is not finished, and none of its trainings is stored.
+        """
+        if record.finished is None and not store.read_trials(record.id).trials:
+            raise StoreError(
+                f"{store.path}: a training of the comparison on {record.workload.name} must be stored, and none is. "
+                "Run the same compare command again to resume it."
+            )
+        self.store = store
+        self.parts = Parts()
+        self.record = record  # the trainings are found by its number
+        self.record = replace(record, plan=plan_covering(record.plan, self.trainings))
+
+    __repr__ = overview.text_of
+    _repr_html_ = overview.html_of
+
+    @property
+    def plan(self) -> ComparisonPlan:
+        """The plan, made before the first trial, with the scale that the measured values require."""
+        return self.record.plan
+
+    @cached_property
+    def _stored(self) -> StoredTrials:
+        stored = self.store.read_trials(self.record.id)
+        note_losses(self.parts, self.store, stored)
+        return stored
+
+    @property
+    def trainings(self) -> list[TrialRecord]:
+        """All stored trainings."""
+        return self._stored.trials
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """The errors that trainings raised, the most frequent first. The same ``compare`` call tries them again."""
+        return failures_of(self.trainings)
+
+    @cached_property
+    def findings(self) -> Findings:
+        """The decisions that follow from the stored trials, by the same procedure that requested them."""
+        return stored_findings(self.record, self.trainings)
+
+    @cached_property
+    def contenders(self) -> list[Summary]:
+        """The results of each contender, in order of value: the leader first, then those with as many seeds."""
+        described = {contender.name: contender for contender in self.record.contenders}
+        names = overview.names_from_the_leader(self.findings)
+        return overview.in_order_of_value(
+            summarize(described[name], self.trainings, self.plan, self.findings) for name in names
+        )
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The statements that the evidence allows."""
+        terms = terms_of(self.record, self.findings.race, self.contenders)
+        values = {summary.name: summary.value for summary in self.contenders}
+        verdict = judge(self.findings, values, terms, run_state(self.record, self.trainings))
+        return softened(verdict, self.record, self.contenders)
+
+    def trials(self) -> TrialTable:
+        """Return all stored trainings as a table: a list of ``TrialRecord`` with ``to_rows()`` and ``to_pandas()``."""
+        return TrialTable(self.trainings).in_order()
+
+    @property
+    def metric(self) -> str:
+        """The name of the values, such as ``test cross-entropy``."""
+        return name_of_metric(self.record)
+
+    @property
+    def margin(self) -> str:
+        """The difference that is too small to matter, in words: ``3 %``, or ``0.003``."""
+        return terms_of(self.record, self.findings.race, self.contenders).margin
+
+    @property
+    def device(self) -> str:
+        """The hardware that trained and the reason, as a phrase; empty if there was nothing to choose."""
+        return device_of(self.plan, self.trainings)
+
+    @property
+    def half_sample_check(self) -> list[str]:
+        """The results of half of the studies and of half of the seeds, in sentences."""
+        return half_sample_check(self.findings)
+
+    @property
+    def cautions(self) -> list[str]:
+        """Facts that a reader should know before trusting the verdict, in sentences."""
+        stated = cautions(self.record, self.contenders, self.verdict, name_of_untrained(self.record))
+        return [*stated, *mixed_hardware(self.trainings), *self._stored.caution]
+
+    @property
+    def code(self) -> str:
+        """The lines of code for the recommended contender; empty if none is recommended."""
+        return overview.code_of(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the results as plain JSON. Numbers that are not finite become None.
+
+        A part that cannot be made is empty, and ``missing_parts`` says why.
+        """
+        return comparison_json(self)
+
+    def report(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the report, one self-contained HTML file.
+
+        Args:
+            path: The file to write.
+            overwrite: True replaces a file that is no report of thalweg.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            StoreError: If the file cannot be written, or the installed package declares no report writer.
+        """
+        return load_report_writer("comparison")(self, path, **({"overwrite": True} if overwrite else {}))

@@ -1,0 +1,196 @@
+"""The table of a comparison's contenders, and its sentences: the same on a terminal, in Python and in a notebook."""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from thalweg.comparison.planning.plan import ComparisonPlan
+from thalweg.comparison.presentation.tables import Column, Table
+from thalweg.comparison.presentation.trial_table import TrialTable
+from thalweg.comparison.protocol.procedure import Findings
+from thalweg.comparison.results.records import ComparisonRecord
+from thalweg.comparison.results.summary import Estimate, Summary, estimate_over_seeds
+from thalweg.comparison.results.terms import worse
+from thalweg.comparison.results.verdict import Verdict
+from thalweg.errors import printable
+
+
+class FinishedComparison(Protocol):
+    """The part of a ``Comparison`` that its table and sentences are made of."""
+
+    @property
+    def record(self) -> ComparisonRecord: ...
+    @property
+    def plan(self) -> ComparisonPlan: ...
+    @property
+    def contenders(self) -> list[Summary]: ...
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def half_sample_check(self) -> list[str]: ...
+    @property
+    def cautions(self) -> list[str]: ...
+    @property
+    def code(self) -> str: ...
+    def trials(self) -> TrialTable: ...
+
+
+def names_from_the_leader(findings: Findings) -> list[str]:
+    """Return the names of all contenders: those in the race, the dropped, those without a race, and the untried."""
+    race, evidence = findings.race, findings.evidence
+    dropped = [name for names in reversed(race.dropped) for name in reversed(names)]
+    return [*race.remaining, *dropped, *race.unraced, *(evidence.untried if evidence is not None else [])]
+
+
+def in_order_of_value(summaries: Iterable[Summary]) -> list[Summary]:
+    """Return summaries in order of value: the leader, which comes first, then by seeds, and by the difference from it.
+
+    Contenders with as many seeds are compared over the same seeds, so this is the order of their values.
+    """
+    leader, *rivals = summaries
+
+    def place(summary: Summary) -> tuple[int, float]:
+        return -len(summary.beside_leader), summary.worse_by if math.isfinite(summary.worse_by) else math.inf
+
+    return [leader, *sorted(rivals, key=place)]
+
+
+def table_of(comparison: FinishedComparison) -> Table:
+    """Return the table of contenders, the recommended one emphasized.
+
+    The value of each contender and its difference from the leader come from the same seeds, those of its row.
+    """
+    summaries = comparison.contenders
+    recommended = comparison.verdict.recommended
+    bold_row = next((row for row, summary in enumerate(summaries) if summary.name == recommended), None)
+    plan = comparison.plan
+    values = [compared_value(summary, plan) for summary in summaries]
+    metrics = dict.fromkeys(name for summary in summaries for name in summary.metrics)
+    columns = [
+        Column("contender", [summary.name for summary in summaries], "left"),
+        Column("value", [format_estimate(value) for value in values]),
+        Column("95 % interval", [_interval(value) for value in values]),
+        Column("worse by", ["–", *(_worse_by(summary, plan) for summary in summaries[1:])]),
+        Column("seeds", [str(value.count) for value in values]),
+        Column("untuned", [format_estimate(summary.untuned) for summary in summaries]),
+        Column("starting point", [format_estimate(summary.recommended) for summary in summaries]),
+        Column("your setting", [format_estimate(summary.yours) for summary in summaries]),
+        Column("training loss", [_number(summary.train_loss) for summary in summaries]),
+        *(Column(name, [format_estimate(summary.metrics.get(name)) for summary in summaries]) for name in metrics),
+        Column("lost", [f"{summary.lost}/{len(summary.seeds)}" for summary in summaries]),
+        Column("state", [_state(summary) for summary in summaries]),
+        Column("settings", [format_settings(summary, summary.searched) for summary in summaries], folds=True),
+    ]
+    hidden = {"starting point"} if all(summary.recommended is None for summary in summaries) else set()
+    hidden |= {"your setting"} if all(summary.yours is None for summary in summaries) else set()
+    hidden |= {"untuned"} if all(summary.untuned is None for summary in summaries) else set()
+    hidden |= {"seeds"} if len({value.count for value in values}) == 1 else set()
+    return Table([column for column in columns if column.heading not in hidden], bold_row)
+
+
+def compared_value(summary: Summary, plan: ComparisonPlan) -> Estimate:
+    """Return the value over the seeds from which the difference from the leader comes, too."""
+    trials = [trial for trial, _ in summary.beside_leader] or summary.raced
+    return estimate_over_seeds(trials, plan) if trials else summary.value
+
+
+def notes_of(comparison: FinishedComparison) -> list[str]:
+    """Return the sentences below the table."""
+    notes = []
+    summaries = comparison.contenders
+    if len(summaries) > 1:
+        notes.append(f"Value and worse by: over the same seeds, {_seeds_of(summaries)}.")
+        fresh = next((summary for summary in summaries if summary.value_stage == "value"), None)
+        if fresh is not None:
+            notes[0] += f" The verdict states the value of {fresh.name} over {fresh.value.count} further seeds."
+    if comparison.plan.optimum is not None:
+        notes.append(f"Lowest possible training loss: {comparison.plan.optimum:.7g}")
+    return notes
+
+
+def _seeds_of(summaries: Sequence[Summary]) -> str:
+    """Return the words for the seeds on which contenders are compared with the leader."""
+    stages = {trial.stage for summary in summaries for trial, _ in summary.beside_leader}
+    words = {"race": "those of the race", "final": "those of the finals", "search": "that of the search"}
+    return " or ".join(text for stage, text in words.items() if stage in stages) or "if any training has ended"
+
+
+def sentences_of(comparison: FinishedComparison) -> list[str]:
+    """Return the verdict, the ranking, the half-sample check and the cautions."""
+    verdict = comparison.verdict
+    return [verdict.text, verdict.ranking_text, *comparison.half_sample_check, *comparison.cautions]
+
+
+def text_of(comparison: FinishedComparison, width: int = 120) -> str:
+    """Return the ``repr`` of a comparison: what it compared, the headline, the table and the code.
+
+    Args:
+        comparison: A finished comparison.
+        width: The characters in a line.
+    """
+    parts = [f"{_title(comparison)}\n{comparison.verdict.headline}", table_of(comparison).text(width), comparison.code]
+    return printable("\n\n".join(filter(None, parts)), keep="\n")
+
+
+def html_of(comparison: FinishedComparison) -> str:
+    """Return a comparison as HTML for a notebook, every text escaped."""
+    paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in [*notes_of(comparison), *sentences_of(comparison)])
+    code = f"<pre>{html.escape(comparison.code)}</pre>" if comparison.code else ""
+    title, headline = html.escape(_title(comparison)), html.escape(comparison.verdict.headline)
+    return f"<p>{title}<br><b>{headline}</b></p>{table_of(comparison).html()}{paragraphs}{code}"
+
+
+def _title(comparison: FinishedComparison) -> str:
+    names, trainings = len(comparison.contenders), len(comparison.trials())
+    contenders = "1 contender" if names == 1 else f"{names} contenders"
+    return (
+        f"Comparison of {contenders} on {comparison.record.workload.name}: {comparison.metric}, {trainings:,} trainings"
+    )
+
+
+def code_of(comparison: FinishedComparison) -> str:
+    """Return the lines of code for the recommended contender; empty if none is recommended."""
+    recommended = comparison.verdict.recommended
+    summary = next((summary for summary in comparison.contenders if summary.name == recommended), None)
+    if summary is None:
+        return ""
+    scheduler = comparison.plan.schedules[summary.name].line_of_code()
+    if not scheduler or "\nscheduler" in summary.line or comparison.record.workload.is_function:
+        return summary.line  # which has the schedulers of a training function, or of a task whose numbers are tuned
+    passes = comparison.record.workload.passes
+    return f"{summary.line}\n{scheduler}  # {passes} passes; scheduler.step() after each batch"
+
+
+def format_estimate(estimate: Estimate | None) -> str:
+    """Format a value for a table; a dash if there is none."""
+    if estimate is None or not math.isfinite(estimate.mean):
+        return "–"
+    return f"{estimate.bound}{estimate.mean:.4g}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:.4g} – {estimate.high:.4g}" if math.isfinite(estimate.worst_end) else "–"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "–"
+
+
+def _worse_by(summary: Summary, plan: ComparisonPlan) -> str:
+    return worse(summary.worse_by) if plan.scale.worse_by_is_share else summary.worse_by_text
+
+
+def _state(summary: Summary) -> str:
+    """Format the memory of an optimizer: of the task's model, or of a parameter if the model is not known."""
+    return f"{4 * summary.state_numbers} B/param" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
+
+
+def format_settings(summary: Summary, names: Sequence[str]) -> str:
+    """Format settings of a contender: ``lr=0.1 momentum=0.9``."""
+    values = ((name, summary.settings[name]) for name in names)
+    return " ".join(
+        f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={value}" for name, value in values
+    )

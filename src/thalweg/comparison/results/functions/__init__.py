@@ -1,0 +1,1 @@
+"""Training functions in results: the lines that use their optimizers, and the settings that they replace."""

@@ -1,0 +1,144 @@
+"""Unused settings: settings that a training function replaces by its own, so that a search for them is in vain.
+
+A training that multiplies the learning rate by a factor, as schedules do, uses the trial's. A training that sets it
+(``group["lr"] = get_lr(step)``, ``OneCycleLR(max_lr=0.1)``) does not: trainings with different learning rates then have
+used the same ones. That is what is looked for here, in the values that were read at steps and reports.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.errors import TaskError
+
+MIN_VALUES, MANY_VALUES = 3, 6  # different values of a setting that must be tried to be certain
+_LR = "lr"
+
+Values = Mapping[str, Sequence[float]]  # of a setting in each group, by moment
+
+
+@dataclass(frozen=True)
+class UnusedSetting:
+    """A setting that trainings did not use.
+
+    Attributes:
+        setting: Name of the setting.
+        contenders: The contenders that search it in vain.
+        count: Number of trainings that used the same values.
+        low: The least value that they were to use.
+        high: The largest one.
+        line: File and line that sets it; empty if unknown.
+    """
+
+    setting: str
+    contenders: list[str]
+    count: int
+    low: float
+    high: float
+    line: str
+
+    @property
+    def is_lr(self) -> bool:
+        """True if it is a learning rate."""
+        return _is_lr(self.setting)
+
+
+def find_unused(trials: Sequence[TrialRecord], *, certain: bool = False) -> list[UnusedSetting]:
+    """Return the settings that a training function replaces.
+
+    Args:
+        trials: Trials of searches.
+        certain: True to leave out settings that it may only limit, as ``min(lr, 0.01)`` does.
+    """
+    found: dict[tuple[str, str], UnusedSetting] = {}
+    names = list(dict.fromkeys(trial.contender for trial in trials))
+    for setting in dict.fromkeys(name for trial in trials for name in trial.settings):
+        # All contenders together show it sooner; but one of them may treat a setting in its own way.
+        concerned = [trial for trial in trials if setting in trial.settings]
+        together = _unused(setting, concerned, certain)
+        each = [_unused(setting, [trial for trial in concerned if trial.contender == name], certain) for name in names]
+        for unused in [together] if together else [part for part in each if part]:
+            same = found.get((setting, unused.line))
+            found[setting, unused.line] = unused if same is None else _joined(same, unused)
+    return list(found.values())
+
+
+def refuse_unused_lr(name: str, trials: Sequence[TrialRecord]) -> None:
+    """Raise TaskError if no contender's learning rate is used: the comparison would compare what it did not set.
+
+    Args:
+        name: Name of the training function.
+        trials: Trials of searches, of all contenders.
+    """
+    searching = {trial.contender for trial in trials if any(_is_lr(setting) for setting in trial.settings)}
+    for unused in find_unused(trials, certain=True):
+        if unused.is_lr and set(unused.contenders) == searching:
+            where = f": {unused.line} sets it" if unused.line else ""
+            raise TaskError(
+                f"{name}: the function must use the learning rate of the optimizer that it gets, but {unused.count} "
+                f"trainings at learning rates from {unused.low:.2g} to {unused.high:.2g} used the same ones{where}. "
+                'Multiply the given one: lr = optimizer.defaults["lr"] * factor, or OneCycleLR(optimizer, '
+                'max_lr=optimizer.defaults["lr"], ...). Or leave the schedule to thalweg: optimizer, scheduler = '
+                "make_optimizer(model, scheduler=True, steps=N). To keep your own learning rate, fix it: adamw:lr=1e-3."
+            )
+
+
+def _is_lr(setting: str) -> bool:
+    return setting.rpartition(".")[2] == _LR
+
+
+def _joined(first: UnusedSetting, second: UnusedSetting) -> UnusedSetting:
+    return UnusedSetting(
+        first.setting,
+        [*first.contenders, *second.contenders],
+        first.count + second.count,
+        min(first.low, second.low),
+        max(first.high, second.high),
+        first.line,
+    )
+
+
+def _unused(setting: str, trials: Sequence[TrialRecord], certain: bool) -> UnusedSetting | None:
+    """Return the setting if these trials, which tried several values of it, all used the same ones."""
+    observed = [_observed(setting, trial) for trial in trials]
+    shown = [(trial, *found) for trial, found in zip(trials, observed, strict=True) if found is not None]
+    tried = {trial.settings[setting] for trial, _, _ in shown}
+    if len(tried) < (MIN_VALUES if certain else 2) or len(shown) < len(
+        [trial for trial in trials if trial.result.optimizers]
+    ):
+        return None
+    _, first, lines = max(shown, key=lambda entry: len(entry[1]))
+    if not all(_agree(values, first) for _, values, _ in shown):
+        return None
+    # A limit, such as min(lr, 0.01), also gives the same values: to all trials that lie on one side of it.
+    peak = max(value for values in first.values() for value in values)
+    if certain and len(tried) < MANY_VALUES and not min(tried) < peak < max(tried):
+        return None
+    contenders = list(dict.fromkeys(trial.contender for trial, _, _ in shown))
+    return UnusedSetting(setting, contenders, len(shown), min(tried), max(tried), lines)
+
+
+def _observed(setting: str, trial: TrialRecord) -> tuple[dict[str, Sequence[float]], str] | None:
+    """Return the values of a setting that a training used, and the line that set it; None if it used the trial's."""
+    name, _, own = setting.rpartition(".")
+    values: dict[str, Sequence[float]] = {}
+    line = ""
+    for number, use in enumerate(use for use in trial.result.optimizers if use.name == name):
+        if own not in use.changed:
+            return None
+        values |= {f"{moment}, optimizer {number}": read for moment, read in use.changed[own].items()}
+        line = line or use.changed_at.get(own, use.line)
+    return (values, line) if values else None
+
+
+def _agree(first: Values, second: Values) -> bool:
+    """Return True if two trainings used the same values at all moments that both have, a report among them.
+
+    Zeros alone are no evidence: a factor of zero makes them of any learning rate.
+    """
+    common = first.keys() & second.keys()
+    return (
+        any(not moment.startswith("step") for moment in common)
+        and any(any(first[moment]) for moment in common)
+        and all(list(first[moment]) == list(second[moment]) for moment in common)
+    )

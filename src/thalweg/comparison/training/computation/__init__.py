@@ -1,0 +1,1 @@
+"""What a training computes: batches, gradients, line searches, and means of measures."""

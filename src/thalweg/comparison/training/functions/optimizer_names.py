@@ -1,0 +1,71 @@
+"""Names of the optimizers of a training function, found before its trainings are planned."""
+
+import ast
+import contextlib
+import inspect
+import textwrap
+from typing import Any
+
+from thalweg.comparison.contenders.contender import Contender
+from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
+from thalweg.errors import TaskError
+from thalweg.tasks import TrainingFunction, seeded
+from thalweg.tasks.tuning import task_at
+from thalweg.tasks.user_code import raise_task_errors
+
+
+class _FirstStep(BaseException):
+    """Leaves a training function before its first step; an ``except Exception`` of the user does not stop it."""
+
+
+def names_of_optimizers(
+    function: TrainingFunction, contender: Contender, seed: int, *, schedule: str | None = None
+) -> tuple[str, ...]:
+    """Return the names of the optimizers that a training function makes, in their order; one empty name if it has none.
+
+    If the text of the function does not answer that, the function is run up to its first step.
+
+    Args:
+        function: The training function.
+        contender: A contender whose optimizers it gets.
+        seed: Seed of the random states.
+        schedule: The learning rate schedule that the user chose, which the function must use; None if it may have its
+            own.
+
+    Raises:
+        TaskError: If the function fails before its first step, or has a schedule of its own and must not.
+    """
+    if schedule is None and not _may_name_optimizers(function):
+        return ("",)
+
+    def stop(*_: Any) -> None:
+        raise _FirstStep
+
+    requests = OptimizerRequests(function.name, contender, {}, before_step=stop)
+    with seeded(seed), raise_task_errors(f"{function.name}: the function must train"), contextlib.suppress(_FirstStep):
+        task_at(function, contender.task_values({})).run(requests, lambda *values, **named: None)
+    uses = requests.uses()
+    if schedule is not None and uses and all(use.schedule_steps is None for use in uses):
+        raise TaskError(
+            f"{function.name}: with the schedule {schedule!r} the function must take its schedule from thalweg, and "
+            f"does not ({uses[0].line}). Write optimizer, scheduler = make_optimizer(model, scheduler=True, steps=N) "
+            "and call scheduler.step() after each step; or leave out the schedule."
+        )
+    return tuple(dict.fromkeys(use.name for use in uses)) or ("",)
+
+
+def _may_name_optimizers(function: TrainingFunction) -> bool:
+    """Return False if ``make_optimizer`` is called by the function's own text alone, and never with a name."""
+    try:
+        text = function.source or textwrap.dedent(inspect.getsource(function.train))
+        argument = next(iter(inspect.signature(function.train).parameters))
+        tree = ast.parse(text)
+    except (OSError, TypeError, SyntaxError, StopIteration):  # no text, or not of this function alone
+        return True
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_name(node.func, argument)]
+    uses = [node for node in ast.walk(tree) if _is_name(node, argument)]
+    return len(calls) != len(uses) or any(keyword.arg in ("name", None) for call in calls for keyword in call.keywords)
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name

@@ -1,0 +1,101 @@
+"""Range: the values of a hyperparameter that a search tries, on the scale on which it is searched."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a hyperparameter that a search tries.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest value.
+        scale: The quantity that is searched uniformly: the value (``"linear"``), its logarithm (``"log"``), or the
+            logarithm of its distance to 1 (``"log-to-one"``). The last is the scale of decay rates: 0.9, 0.99 and
+            0.999 average over 10, 100 and 1,000 steps.
+        whole: True if only whole numbers are tried.
+        values: The only values that are tried, in ascending order; empty if all values of the range are. Each gets an
+            equal share of the positions.
+
+    Example:
+        >>> round(Range(1e-4, 1.0, "log").value_at(0.5), 6)
+        0.01
+        >>> Range(32, 128, values=(32, 64, 128)).value_at(0.5)
+        64
+    """
+
+    low: float
+    high: float
+    scale: Literal["linear", "log", "log-to-one"] = "linear"
+    whole: bool = False
+    values: tuple[float, ...] = ()
+
+    def _forward(self, value: float) -> float:
+        if self.scale == "log":
+            return math.log(value)
+        return -math.log1p(-value) if self.scale == "log-to-one" else value
+
+    def _backward(self, value: float) -> float:
+        if self.scale == "log":
+            return math.exp(value)
+        return -math.expm1(-value) if self.scale == "log-to-one" else value
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The ends of the range on its scale; a whole number stands for the numbers that are rounded to it."""
+        margin = 0.5 if self.whole else 0.0
+        return self._forward(self.low - margin), self._forward(self.high + margin)
+
+    def value_at(self, position: float) -> float:
+        """Return the value at a position between 0 (``low``) and 1 (``high``)."""
+        if self.values:
+            return self.values[min(max(int(position * len(self.values)), 0), len(self.values) - 1)]
+        low, high = self._ends
+        return self.clamp(self._backward(low + position * (high - low)))
+
+    def clamp(self, value: float) -> float:
+        """Return the value of the range that is nearest to ``value``."""
+        if self.values:
+            return min(self.values, key=lambda allowed: abs(allowed - value))
+        nearest = min(max(value, self.low), self.high)
+        return round(nearest) if self.whole else nearest
+
+    def position(self, value: float) -> float:
+        """Return the position of a value: 0 at ``low``, 1 at ``high``, outside [0, 1] beyond them.
+
+        One of several ``values``, or a whole number, has the position in the middle of its share.
+        """
+        if self.values:
+            return (self.values.index(self.clamp(value)) + 0.5) / len(self.values)
+        low, high = self._ends
+        return (self._forward(value) - low) / (high - low)
+
+    def end_near(self, value: float, share: float) -> Literal["lower", "upper"] | None:
+        """Return the end of the range that is near a value, beyond which a better one may lie.
+
+        Args:
+            value: The value.
+            share: The share of the range that counts as near. Of three whole numbers or ``values`` or more, the first
+                and the last are near; of two, none is.
+        """
+        if self.values or self.whole:
+            count = len(self.values) or int(self.high - self.low) + 1
+            if count > 2 and value in (self.low, self.high):
+                return "lower" if value == self.low else "upper"
+        if self.values:
+            return None
+        position = self.position(value)
+        return "lower" if position < share else "upper" if position > 1 - share else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the range as plain JSON. Fields at their defaults that old stores lack are left out."""
+        stored: dict[str, Any] = {"low": self.low, "high": self.high, "scale": self.scale}
+        return stored | ({"whole": True} if self.whole else {}) | ({"values": list(self.values)} if self.values else {})
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Range":
+        """Return the range that ``to_json`` stored."""
+        return cls(**{**stored, "values": tuple(stored.get("values", ()))})

@@ -1,0 +1,60 @@
+"""Arrays of numpy and pandas and lists of numbers as tensors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def is_array(value: object) -> bool:
+    """Return True for an array that is no tensor: of numpy, or a table of pandas and others that numpy can read."""
+    return isinstance(value, np.ndarray) or (
+        hasattr(value, "__array__") and hasattr(value, "shape") and not isinstance(value, Tensor | np.generic)
+    )
+
+
+def is_array_like(value: object) -> bool:
+    """Return True for a tensor, an array, or a list of numbers or of lists of numbers."""
+    return isinstance(value, Tensor) or is_array(value) or _is_list_of_numbers(value)
+
+
+def _is_list_of_numbers(value: object) -> bool:
+    first = value
+    while isinstance(first, list) and first:
+        first = first[0]
+    return isinstance(value, list) and isinstance(first, bool | int | float | np.number)
+
+
+def array_as_tensor(value: Any, float_dtype: Callable[[], torch.dtype] = torch.get_default_dtype) -> Tensor:
+    """Return an array or a list as a tensor.
+
+    Real numbers of 64 bits, which numpy and Python choose unasked, become the dtype of the model; whole numbers and
+    tensors stay as they are.
+
+    Args:
+        value: A tensor, an array, or a list of numbers. Its memory is shared where that is possible.
+        float_dtype: Returns the dtype for real numbers of 64 bits.
+
+    Raises:
+        ValueError: If it holds no numbers, or rows of different lengths.
+
+    Example:
+        >>> array_as_tensor(np.ones(2)).dtype
+        torch.float32
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError("rows of different lengths") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{array.dtype} values, which are no numbers")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    tensor = torch.from_numpy(array) if array.ndim else torch.as_tensor(array.item())
+    return tensor.to(float_dtype()) if tensor.dtype == torch.float64 else tensor

@@ -1,0 +1,444 @@
+"""Whole comparisons of training loops as people write them: schedules, groups, several optimizers, own numbers."""
+
+import inspect
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg
+from thalweg.comparison.results.functions.unused_settings import find_unused
+from thalweg.comparison.results.records import TrialRecord
+from thalweg.comparison.training.functions.optimizer_use import OptimizerUse
+from thalweg.comparison.training.result import TrainingResult
+from thalweg.errors import SettingError, TaskError
+
+HERE = str(Path(__file__))
+X = torch.linspace(-1, 1, 16).unsqueeze(1)
+STEPS = 6
+
+
+def loss_of(model: nn.Module) -> torch.Tensor:
+    return (model(X) - 2 * X).square().mean()
+
+
+def take_step(model: nn.Module, *optimizers: Any) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss_of(model).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def compare(train: Any, contenders: Any = ("sgd", "momentum"), budget: str = "5trials", **options: Any) -> Any:
+    return thalweg.compare(train, list(contenders), budget=budget, workers=1, **options)
+
+
+def trials(comparison: Any, stage: str = "search") -> list[TrialRecord]:
+    return comparison.store.trials(comparison.record.id, stage)
+
+
+# --- loops that set their own learning rate -------------------------------------------------------------------------
+
+
+def test_a_loop_that_sets_its_learning_rate_is_refused_with_the_line() -> None:
+    def train(make_optimizer, report):  # as nanoGPT does
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer(model)
+        for it in range(STEPS):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.03 * math.cos(it / STEPS)
+            take_step(model, optimizer)
+        report(loss_of(model))
+
+    line = f"{HERE}:{inspect.getsourcelines(train)[1] + 5}"
+    store = thalweg.comparison.Store(None)
+    for _ in range(2):  # the same call refuses what is stored
+        with pytest.raises(TaskError, match="train: the function must use the learning rate of the optimizer") as error:
+            compare(train, budget="12trials", store=store)
+        assert f"used the same ones: {line} sets it" in str(error.value)
+        assert 'optimizer.defaults["lr"]' in str(error.value)
+
+
+def test_one_cycle_with_a_peak_of_its_own_is_refused() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer(model)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=STEPS + 1, cycle_momentum=False)
+        for _ in range(STEPS):
+            take_step(model, optimizer)
+            scheduler.step()
+        report(loss_of(model))
+
+    with pytest.raises(TaskError, match="the function must use the learning rate of the optimizer that it gets"):
+        compare(train, budget="12trials")
+
+
+def test_factors_of_the_learning_rate_are_fine() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer(model)
+        warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 3))  # 0 at first
+        for _ in range(STEPS):
+            take_step(model, optimizer)
+            warm_up.step()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        report(loss_of(model))
+
+    comparison = compare(train, budget="8trials")
+    assert not any("does not use" in caution for caution in comparison.cautions)
+
+
+def test_a_momentum_that_the_training_cycles_is_cautioned_with_the_line() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer(model)
+        peak = optimizer.defaults["lr"]
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=STEPS + 1)
+        for _ in range(STEPS):
+            take_step(model, optimizer)
+            scheduler.step()
+        report(loss_of(model))
+
+    comparison = compare(train, ["momentum"], budget="12trials")
+    line = f"{HERE}:{inspect.getsourcelines(train)[1] + 4}"
+    (caution,) = [caution for caution in comparison.cautions if "does not use" in caution]
+    assert caution.startswith("The training does not use momentum of momentum, which was searched from 0.")
+    assert f"{line} sets it" in caution
+    assert "cycle_momentum=False" in caution
+
+
+def test_a_contender_whose_settings_all_score_alike_is_cautioned() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer = make_optimizer(model)
+        take_step(model, optimizer)
+        report(1.5 if "momentum" in optimizer.param_groups[0] else loss_of(model))
+
+    comparison = compare(train, ["sgd", "adam"], budget="8trials")
+    count = len([each for each in trials(comparison) if each.contender == "sgd"])
+    start = f"All {count} settings of sgd gave the same reported value, 1.5: those that were searched"
+    assert f"{start} have no influence on it." in comparison.cautions
+    assert not any("settings of adam" in caution for caution in comparison.cautions)
+
+
+def trial(setting: str, value: float, changed: dict[str, list[float]] | None, contender: str = "adam") -> TrialRecord:
+    name, _, own = setting.rpartition(".")
+    use = OptimizerUse(name=name, line="f.py:1", changed={} if changed is None else {own: changed})
+    return TrialRecord(contender, "search", 0, 0, 0, {setting: value}, TrainingResult("ok", optimizers=[use]))
+
+
+@pytest.mark.parametrize("certain", [True, False])
+@pytest.mark.parametrize(
+    ("setting", "values", "changed", "is_unused"),
+    [
+        ("lr", [0.01, 0.1, 1.0], lambda lr: {"step 1": [0.2], "report 1": [0.1]}, (True, True)),
+        ("d.lr", [0.01, 0.1, 1.0], lambda lr: {"step 1": [0.2], "report 1": [0.1]}, (True, True)),
+        ("lr", [0.01, 0.1, 1.0], lambda lr: {"step 1": [0.2], "report 1": [0.1 * lr]}, (False, False)),
+        ("lr", [0.01, 0.1, 1.0], lambda lr: {"step 1": [0.2]}, (False, False)),  # a warm-up may be absolute
+        ("lr", [0.01, 0.1, 1.0], lambda lr: {"step 1": [0.0], "report 1": [0.0]}, (False, False)),  # any lr times 0
+        ("lr", [0.3, 0.5, 1.0], lambda lr: {"report 1": [0.2]}, (False, True)),  # a limit: min(lr, 0.2)
+        ("lr", [0.01, 0.1], lambda lr: {"report 1": [0.05]}, (False, True)),  # few values
+        ("lr", [0.1, 0.1, 0.1], lambda lr: {"report 1": [0.2]}, (False, False)),  # one value
+        ("lr", [0.3 + k / 10 for k in range(6)], lambda lr: {"report 1": [0.2]}, (True, True)),
+        ("lr", [0.01, 0.1, 1.0], lambda lr: {"report 1": [0.2]} if lr < 1 else None, (False, False)),
+    ],
+)
+def test_a_setting_is_unused_if_trainings_that_differ_in_it_used_the_same(
+    setting: str, values, changed, is_unused, certain: bool
+) -> None:
+    found = find_unused([trial(setting, value, changed(value)) for value in values], certain=certain)
+    assert bool(found) == is_unused[not certain]
+    if found:
+        assert (found[0].setting, found[0].contenders, found[0].line) == (setting, ["adam"], "f.py:1")
+        assert (found[0].low, found[0].high, found[0].count) == (min(values), max(values), len(values))
+
+
+def test_contenders_together_show_an_unused_setting_and_each_shows_its_own() -> None:
+    fixed = {"report 1": [0.2]}
+    shared = [trial("lr", lr, fixed, name) for name, lr in (("adam", 0.01), ("sgd", 0.1), ("sgd", 1.0))]
+    (unused,) = find_unused(shared, certain=True)
+    assert unused.contenders == ["adam", "sgd"]
+    own = [trial("lr", lr, fixed) for lr in (0.01, 0.1, 1.0)] + [trial("lr", lr, None, "sgd") for lr in (0.01, 0.1)]
+    (unused,) = find_unused(own, certain=True)
+    assert unused.contenders == ["adam"]
+
+
+# --- groups, schedules and the lines to paste -----------------------------------------------------------------------
+
+
+def test_groups_keep_their_ratio_and_the_line_to_paste_holds_them() -> None:
+    body, head = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def train(make_optimizer, report):
+        model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+        body, head = model
+        optimizer, scheduler = make_optimizer(
+            [{"params": body.parameters(), "lr": 1e-3}, {"params": head.parameters(), "lr": 1e-2, "weight_decay": 0}],
+            scheduler=True,
+            steps=STEPS,
+        )
+        for _ in range(STEPS):
+            take_step(model, optimizer)
+            scheduler.step()
+        report(loss_of(model))
+
+    comparison = compare(train, schedule="cosine")
+    space: dict[str, Any] = {"thalweg": thalweg, "torch": torch, "body": body, "head": head}
+    exec(comparison.code, space)
+    recommended = next(each for each in comparison.contenders if each.name == comparison.verdict.recommended)
+    lr = recommended.settings["lr"]
+    groups = space["optimizer"].param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([lr, 10 * lr], rel=1e-11)
+    assert groups[1]["weight_decay"] == 0
+    assert groups[0]["params"] == list(body.parameters())
+    assert isinstance(space["scheduler"], torch.optim.lr_scheduler.CosineAnnealingLR)
+    assert space["scheduler"].T_max == STEPS
+
+
+def test_groups_from_a_function_are_pasted_as_its_call() -> None:
+    def make_groups(model):
+        return [{"params": [model.weight], "lr_scale": 0.5}, {"params": [model.bias]}]
+
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        take_step(model, make_optimizer(make_groups(model)))
+        report(loss_of(model))
+
+    comparison = compare(train, ["sgd"], budget="2trials")
+    model = nn.Linear(1, 1)
+    space: dict[str, Any] = {"thalweg": thalweg, "make_groups": make_groups, "model": model}
+    exec(comparison.code, space)
+    lr = comparison.contenders[0].settings["lr"]
+    assert [group["lr"] for group in space["optimizer"].param_groups] == pytest.approx([lr / 2, lr], rel=1e-11)
+
+
+def test_a_schedule_that_a_training_function_does_not_take_is_refused() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        take_step(model, make_optimizer(model))
+        report(loss_of(model))
+
+    message = r"with the schedule 'cosine' the function must take its schedule from thalweg, and does not \(.*:\d+\)"
+    with pytest.raises(TaskError, match=message):
+        compare(train, schedule="cosine")
+    with pytest.raises(TaskError, match=message):
+        compare(train, ["sgd:schedule=cosine"])
+    assert compare(train, ["sgd"], budget="2trials", schedule="none").verdict.recommended == "sgd"
+
+
+def test_a_contender_without_a_schedule_takes_part_in_a_training_function() -> None:
+    def train(make_optimizer, report):
+        model = nn.Linear(1, 1)
+        optimizer, scheduler = make_optimizer(model, scheduler=True, steps=2)
+        take_step(model, optimizer)
+        scheduler.step()
+        report(optimizer.param_groups[0]["lr"] / optimizer.defaults["lr"])
+
+    comparison = compare(train, ["schedule_free_sgd", "sgd"], budget="2trials")
+    values = {each.contender: each.result.validation for each in trials(comparison)}
+    assert values == {"schedule_free_sgd": 1.0, "sgd": 0.5}
+
+
+# --- several optimizers ---------------------------------------------------------------------------------------------
+
+
+def adversaries(make_optimizer, report):
+    """Two models, each with an optimizer."""
+    generator, discriminator = nn.Linear(1, 1), nn.Linear(1, 1)
+    g, d = make_optimizer(generator, name="g"), make_optimizer(discriminator, name="d")
+    for _ in range(STEPS):
+        take_step(nn.Sequential(generator, discriminator), g, d)
+    report(loss_of(nn.Sequential(generator, discriminator)))
+
+
+def test_each_optimizer_of_a_training_is_tuned(tmp_path: Path) -> None:
+    comparison = compare(adversaries, ["sgd", "adam"], budget="5trials", store=tmp_path / "store.sqlite")
+    searched = trials(comparison)
+    assert {"g.lr", "d.lr"} <= set(searched[0].settings)
+    assert "lr" not in searched[0].settings
+    assert any(each.settings["g.lr"] != each.settings["d.lr"] for each in searched)
+    names = comparison.code.splitlines()
+    assert [line.partition(" = ")[0] for line in names] == ["optimizer_g", "optimizer_d"]
+    generator, discriminator = nn.Linear(1, 1), nn.Linear(1, 1)
+    space: dict[str, Any] = {"thalweg": thalweg, "generator": generator, "discriminator": discriminator}
+    exec(comparison.code, space)
+    settings = next(each for each in comparison.contenders if each.name == comparison.verdict.recommended).settings
+    for name, model in (("g", generator), ("d", discriminator)):
+        group = space[f"optimizer_{name}"].param_groups[0]
+        assert group["lr"] == settings[f"{name}.lr"]
+        assert group["params"] == list(model.parameters())
+    assert {"g.lr", "d.lr"} <= set(comparison.to_json()["contenders"][0]["settings"])
+
+
+def test_a_finished_comparison_of_several_optimizers_runs_nothing_again(tmp_path: Path) -> None:
+    calls = []
+
+    def train(make_optimizer, report):
+        calls.append(1)
+        adversaries(make_optimizer, report)
+
+    first = compare(train, ["sgd"], budget="3trials", store=tmp_path / "store.sqlite")
+    count = len(calls)
+    again = compare(train, ["sgd"], budget="3trials", store=tmp_path / "store.sqlite")
+    assert len(calls) == count
+    assert again.to_json() == first.to_json()
+
+
+# --- numbers of the task --------------------------------------------------------------------------------------------
+
+
+def tuned(make_optimizer, report, size=thalweg.choice(4, 8, 16), clip=thalweg.log_range(0.01, 10.0)):
+    """A training with numbers of its own."""
+    model = nn.Linear(1, 1)
+    optimizer = make_optimizer(model)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (model(X[:size]) - 2 * X[:size]).square().mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    report(loss_of(model) + (size - 8) ** 2)
+
+
+def test_numbers_of_a_training_function_are_tuned_by_each_contender(tmp_path: Path) -> None:
+    comparison = compare(tuned, ["sgd", "adam"], budget="14trials", store=tmp_path / "store.sqlite")
+    searched = trials(comparison)
+    for name in ("sgd", "adam"):
+        own = [each.settings for each in searched if each.contender == name]
+        assert {type(settings["size"]) for settings in own} == {int}
+    assert {each.settings["size"] for each in searched} == {4, 8, 16}
+    assert len({each.settings["clip"] for each in searched}) > 2
+    best = next(each for each in comparison.contenders if each.name == comparison.verdict.recommended)
+    assert best.settings["size"] == 8
+    assert {"size", "clip"} <= set(best.searched)
+    got: list[dict[str, Any]] = []
+    space = {
+        "thalweg": thalweg,
+        "model": nn.Linear(1, 1),
+        "make_optimizer": None,
+        "report": None,
+        "tuned": lambda make_optimizer, report, **values: got.append(values),
+    }
+    exec(comparison.code, space)
+    assert got == [{"size": 8, "clip": best.settings["clip"]}]
+    stored = json.loads(json.dumps(comparison.to_json()))
+    assert stored["contenders"][0]["settings"]["size"] == comparison.contenders[0].settings["size"]
+    # A new session reads the same from the store.
+    again = compare(tuned, ["sgd", "adam"], budget="14trials", store=tmp_path / "store.sqlite")
+    assert again.to_json() == comparison.to_json()
+
+
+def test_a_number_at_the_end_of_its_range_is_cautioned() -> None:
+    def train(make_optimizer, report, width=thalweg.choice(1, 2, 3, default=3)):
+        model = nn.Linear(1, 1)
+        take_step(model, make_optimizer(model))
+        report(1.0 / width)
+
+    cautions = compare(train, ["sgd"], budget="2trials").cautions
+    assert (
+        "sgd: the best width, 3, is at the upper end of its search range (3). A better value may lie above." in cautions
+    )
+
+
+def test_fixed_numbers_are_not_tuned_but_used_and_shown() -> None:
+    comparison = compare(tuned, ["sgd"], budget="3trials", fixed={"size": 16.0})
+    assert all("size" not in each.settings for each in trials(comparison))
+    (summary,) = comparison.contenders
+    assert summary.settings["size"] == 16
+    assert "size" not in summary.searched
+    assert summary.value.mean > (16 - 8) ** 2
+    assert "tuned(make_optimizer, report, size=16, clip=" in comparison.code
+    assert compare(tuned, ["sgd"], budget="3trials", fixed={"size": 8}).contenders[0].value.mean < 10
+
+
+def test_a_number_with_the_name_of_a_setting_is_refused() -> None:
+    def train(make_optimizer, report, weight_decay=thalweg.log_range(1e-5, 1e-2)): ...
+
+    with pytest.raises(SettingError, match="train: a tuned number must not have the name of a setting .*weight_decay"):
+        compare(train)
+
+
+def make_model(width: int = thalweg.choice(2, 4)) -> nn.Module:
+    return nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1))
+
+
+def own_task(**parts: Any) -> thalweg.Task:
+    inputs = torch.linspace(-1, 1, 40).unsqueeze(1)
+    loss = thalweg.supervised(nn.functional.mse_loss)
+    return thalweg.Task(model=make_model, loss=loss, data=(inputs, 2 * inputs), passes=2, **parts)
+
+
+def test_numbers_of_a_task_are_tuned_in_populations_of_their_own() -> None:
+    comparison = compare(own_task(batch_size=thalweg.choice(6, 12)), ["sgd", "adam"], budget="8trials")
+    searched = trials(comparison)
+    assert {each.settings["width"] for each in searched} == {2, 4}
+    assert {each.settings["batch_size"] for each in searched} == {6, 12}
+    best = next(each for each in comparison.contenders if each.name == comparison.verdict.recommended)
+    space: dict[str, Any] = {"thalweg": thalweg, "torch": torch, "make_model": make_model}
+    exec(comparison.code, space)
+    assert space["model"][0].out_features == best.settings["width"]
+    assert space["batch_size"] == best.settings["batch_size"]
+    assert space["optimizer"].param_groups[0]["lr"] == best.settings["lr"]
+    # 24 training examples: the schedule ends with the last of two passes at this batch size.
+    assert space["scheduler"].total_iters == 2 * (24 // best.settings["batch_size"])
+
+
+def test_a_population_trains_members_at_their_own_numbers() -> None:
+    from thalweg.comparison.comparison import entrants_of
+    from thalweg.comparison.contenders.parsing import parse
+    from thalweg.comparison.training.runs import Trial
+    from thalweg.comparison.training.workload import as_workload
+
+    workload = as_workload(own_task(batch_size=thalweg.choice(6, 12)))
+    contenders = entrants_of(workload, [parse("sgd")])
+    schedule = workload.training_schedule(contenders[0], "linear")
+    settings = [{"lr": 0.1, "width": width, "batch_size": size} for width in (2, 4) for size in (12, 6)]
+    mixed = workload.train(contenders[0], [Trial(each, seed) for each in settings for seed in (0, 1)], schedule)
+    for number, each in enumerate(settings):
+        task = own_task()
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            plain = thalweg.Task(
+                model=lambda width=each["width"]: make_model(width),
+                loss=task.loss,
+                data=task.data,
+                passes=2,
+                batch_size=each["batch_size"],
+            )
+            alone = as_workload(plain)
+            own_schedule = alone.training_schedule(contenders[0], "linear")
+            (expected,) = alone.train(parse("sgd"), [Trial({"lr": 0.1}, seed)], own_schedule)
+            got = mixed[2 * number + seed]
+            assert got.test == pytest.approx(expected.test, rel=1e-4)
+            assert got.evaluations[-1].step == schedule.steps  # in batches of the default size
+
+
+# --- settings of the user -------------------------------------------------------------------------------------------
+
+
+def test_a_setting_of_the_user_is_tried_first_and_shown() -> None:
+    comparison = compare(tuned, ["sgd", "adam"], budget="4trials", start=["adam:lr=0.123,size=8"])
+    first = trials(comparison)
+    mine = [each for each in first if each.settings["lr"] == 0.123]
+    assert mine[0].contender == "adam"
+    assert mine[0].settings["size"] == 8
+    yours = {each.name: each.yours for each in comparison.contenders}
+    assert yours["sgd"] is None
+    measured = [
+        each.result.test for each in comparison.store.trials(comparison.record.id) if each.trial == mine[0].trial
+    ]
+    assert min(measured) <= yours["adam"].mean <= max(measured)
+    stored = {each["name"]: each["yours"] for each in comparison.to_json()["contenders"]}
+    assert stored["adam"] == pytest.approx(yours["adam"].mean)
+
+
+def test_a_setting_of_the_user_makes_another_comparison(tmp_path: Path) -> None:
+    store = tmp_path / "store.sqlite"
+    first = compare(tuned, ["sgd"], budget="2trials", store=store)
+    second = compare(tuned, ["sgd"], budget="2trials", store=store, start=["sgd:lr=0.2"])
+    assert first.record.key != second.record.key
