@@ -56,7 +56,8 @@ def parse(text: str) -> Contender:
     text = text.strip()
     if len(text) > MAX_TEXT:
         raise UnknownNameError(
-            f"thalweg: the text of a contender must have at most {MAX_TEXT:,} characters, got {len(text):,}: {shown(text)}."
+            f"thalweg: the text of a contender must have at most {MAX_TEXT:,} characters, got {len(text):,}: "
+            f"{shown(text)}."
         )
     base, *rest = _parts(text)
     text, assignments = ":".join((base, *rest)), ":".join(rest)
