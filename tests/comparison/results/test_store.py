@@ -180,19 +180,6 @@ def test_a_folder_that_cannot_be_made_raises(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store.sqlite")
 
 
-def test_a_full_disk_loses_no_finished_result(tmp_path: Path) -> None:
-    path = tmp_path / "store.sqlite"
-    arguments = {"budget": "12trials", "store": path, "seed": 3}
-    with every_connection("PRAGMA max_page_count = 14"), pytest.raises(StoreError, match="Free some space and run"):
-        thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
-    before = Store(path).trials(1)
-    assert before
-    comparison = thalweg.compare("quadratic", ["gd", "sgd", "momentum", "adam"], **arguments)
-    finished = {trial.key: trial for trial in comparison.store.trials(1)}
-    for trial in before:
-        assert finished[trial.key] == trial
-
-
 def test_the_keys_and_columns_of_version_4_are_still_there(tmp_path: Path) -> None:
     """A store of this version and of the one before must be read: keys may be added, none may go."""
     path = tmp_path / "store.sqlite"

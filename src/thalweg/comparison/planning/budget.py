@@ -127,8 +127,8 @@ def parse(text: str | None) -> Budget:
         return Budget(steps=count) if match[2] == "steps" else Budget(passes=count)
     raise BudgetError(
         "thalweg: a budget must read like 90s, 2m, 1h, 16trials, 8x24trials, 100000steps or 500passes, got "
-        f"{shown(text)}. "
-        "A time is for the whole comparison, the others are for each contender. 16trials is 16 trainings of each "
+        f"{shown(text)}. A time is for the whole comparison, the others are for each contender. 16trials is 16 "
+        "trainings of each "
         "contender, shared out where they help most; 8x24trials ranks the optimizers by 8 independent studies of 24 "
         f"settings each, and there must be {MIN_STUDIES} studies or more."
     )
