@@ -240,7 +240,9 @@ class WorkerPool:
                 if not _holds(known, contender):
                     known.append(contender)
             slot.worker = self._start_worker(slot, known)
-        numbers = [next(k for k, other in enumerate(known) if other is contender) for contender in job.contenders]
+        numbers = [
+            next(k for k, candidate in enumerate(known) if candidate is contender) for contender in job.contenders
+        ]
         slot.begin(job, cloudpickle.dumps((numbers, replace(job, contenders=()))))
 
     def _start_worker(self, slot: Slot[Job], contenders: Sequence[Contender]) -> Worker:
@@ -258,7 +260,7 @@ class WorkerPool:
         if is_fork:
             # torch imports its compiler with the first optimizer, which takes seconds: once, and not in each worker.
             torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
-        siblings = [other.worker for other in self._slots if other.worker is not None]
+        siblings = [sibling.worker for sibling in self._slots if sibling.worker is not None]
         try:
             return Worker(target, is_fork=is_fork, siblings=siblings)
         except Exception as error:  # objects that cannot be pickled raise many kinds of error

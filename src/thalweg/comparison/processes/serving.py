@@ -50,7 +50,7 @@ def serve(
         log_fd: File descriptor of the file to which a crash writes where it happened.
         parent_has_loaders: True if this is a fork of a process with DataLoaders that have worker processes.
     """
-    here = os.getpid()
+    process_id = os.getpid()
     _prepare(log_fd)
     if parent_has_loaders:
         _leave_loaders_of_parent()
@@ -60,7 +60,7 @@ def serve(
         while True:
             request = pickle.loads(inbox.get())  # noqa: S301  (pickled by the parent)
             answer = _pickled(_answer(target, request, replies))
-            if os.getpid() != here:  # a fork that the user's code made, and that has come back from it
+            if os.getpid() != process_id:  # a fork that the user's code made, and that has come back from it
                 os._exit(1)
             replies.send_bytes(answer)
 

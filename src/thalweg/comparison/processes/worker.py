@@ -41,7 +41,7 @@ class WorkerDied(Exception):  # noqa: N818  (it is an event)
 
 
 class _Process(Protocol):
-    """What `multiprocessing` and `subprocess` have in common."""
+    """A process of `multiprocessing` or of `subprocess`."""
 
     pid: int
 
@@ -63,8 +63,8 @@ def why_no_fork() -> str:
         return "this machine has an accelerator, whose libraries do not survive a fork"
     if current_process().daemon:
         return "this process is a daemon of multiprocessing, which may have no children"
-    other = next((thread for thread in threading.enumerate() if not _is_forkable(thread)), None)
-    return "" if other is None else f"this process has another thread ({other.name})"
+    busy = next((thread for thread in threading.enumerate() if not _is_forkable(thread)), None)
+    return "" if busy is None else f"this process has another thread ({busy.name})"
 
 
 def _is_forkable(thread: threading.Thread) -> bool:
