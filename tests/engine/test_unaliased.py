@@ -12,7 +12,7 @@ from thalweg.engine.core.batch import unaliased
 from thalweg.engine.core.program import Program
 from thalweg.engine.eager.loop import TensorStep
 from thalweg.engine.population import PopulationStepper
-from thalweg.engine.search_line import SearchLine
+from thalweg.engine.search_line import SearchLine, SeparateTensors
 from thalweg.rules import Rule, like_param, record
 from thalweg.rules.core.hyper import Scalar, learning_rate
 
@@ -80,7 +80,7 @@ def test_what_is_remembered_is_of_the_step_before_along_a_line() -> None:
     state = program.init(param)
     for count, value in enumerate(GRADS, 1):
         item = TensorStep(program, param, torch.full((5,), value), state, program.coefficients(count))
-        line = SearchLine([item])
+        line = SearchLine([item], SeparateTensors([item]))
         line.move_to(3.0)
         line.commit(1.0)
     assert_expected(param, state._asdict())
