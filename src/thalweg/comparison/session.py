@@ -22,7 +22,6 @@ from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import ScaleChangedError
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import (
-    LATER_STAGES,
     best_of_studies,
     conclude_by_plan,
     decide_by_plan,
