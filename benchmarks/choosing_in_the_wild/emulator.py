@@ -205,11 +205,11 @@ class World:
 
 def rows_of(bank: Bank, training: Training, name: str) -> list[tuple[dict[str, float], float, tuple[float, ...]]]:
     """The settings, validation costs and reported costs of the trainings from the seed of the search."""
-    found = []
+    rows = []
     for row in bank.rows(training, name):
         if row["seed"] != SEARCH_SEED:
             continue
         cost = training.cost(math.nan if row["validation"] is None else row["validation"])
         reports = tuple(training.cost(math.nan if value is None else value) for value in row["reports"])
-        found.append((row["settings"], cost, (*reports[:-1], cost) if reports else (cost,)))
-    return found
+        rows.append((row["settings"], cost, (*reports[:-1], cost) if reports else (cost,)))
+    return rows

@@ -43,7 +43,7 @@ ONE_STUDY = tuple(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PolicyResult:
     """The result of one run of a policy.
 
     Attributes:
@@ -63,7 +63,7 @@ class Outcome:
     strength: str = ""
 
 
-Policy = Callable[[World, int, int], Outcome]
+Policy = Callable[[World, int, int], PolicyResult]
 
 
 class Source:
@@ -170,7 +170,7 @@ def adaptive(
 ) -> Policy:
     """Return the policy of thalweg with some of its parts replaced."""
 
-    def run(world: World, budget: int, seed: int) -> Outcome:
+    def run(world: World, budget: int, seed: int) -> PolicyResult:
         source = Source(world, budget, seed, propose=propose, stops=stops)
         rules = design(budget, len(world.spaces))
         cost = {name: place for place, name in enumerate(world.spaces)}
@@ -182,20 +182,20 @@ def adaptive(
         if len(findings.value_scores) > 1:
             stated = statistics.interval(findings.value_scores)
             interval = (stated.low, stated.high)
-        worse = [other for names in findings.race.dropped for other in names]
-        return Outcome(
+        worse = [loser for names in findings.race.dropped for loser in names]
+        return PolicyResult(
             name,
             source.settings[name, findings.chosen_settings[name].trial],
             budget - source.left,
             interval,
-            tuple((other, source.settings[other, findings.chosen_settings[other].trial]) for other in worse),
+            tuple((loser, source.settings[loser, findings.chosen_settings[loser].trial]) for loser in worse),
             findings.race.settled,
         )
 
     return run
 
 
-def random_search(world: World, budget: int, seed: int) -> Outcome:
+def random_search(world: World, budget: int, seed: int) -> PolicyResult:
     """Train random settings of random contenders, each from its own seed; take the best."""
     generator = random.Random(seed)
     best: tuple[float, str, Settings] = (math.inf, "", {})
@@ -204,10 +204,10 @@ def random_search(world: World, budget: int, seed: int) -> Outcome:
         settings = space.values_at({name: generator.random() for name in space.ranges})
         cost = world.cost(space.contender, settings, derive(seed, "trial", trial), "validation")
         best = min(best, (cost, space.contender, settings), key=lambda entry: entry[0])
-    return Outcome(best[1], best[2], budget)
+    return PolicyResult(best[1], best[2], budget)
 
 
-def tpe(world: World, budget: int, seed: int) -> Outcome:
+def tpe(world: World, budget: int, seed: int) -> PolicyResult:
     """Use Optuna's TPE over the contender and all of its settings, without a pruner."""
     import optuna
 
@@ -222,10 +222,10 @@ def tpe(world: World, budget: int, seed: int) -> Outcome:
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed % 2**31))
     study.optimize(objective, n_trials=budget)
-    return Outcome(study.best_trial.params["optimizer"], study.best_trial.user_attrs["settings"], budget)
+    return PolicyResult(study.best_trial.params["optimizer"], study.best_trial.user_attrs["settings"], budget)
 
 
-def equal_quotas(world: World, budget: int, seed: int) -> Outcome:
+def equal_quotas(world: World, budget: int, seed: int) -> PolicyResult:
     """Search every contender alike in one study, then race all of them: the largest such design that is affordable.
 
     The least one is run if none is; it spends more than the budget then.
@@ -251,7 +251,7 @@ def equal_quotas(world: World, budget: int, seed: int) -> Outcome:
         recommended=starts,
     )
     name = findings.race.recommended or findings.race.remaining[0]
-    return Outcome(name, source.settings[name, findings.chosen_settings[name].trial], trainings(design))
+    return PolicyResult(name, source.settings[name, findings.chosen_settings[name].trial], trainings(design))
 
 
 POLICIES: dict[str, Policy] = {

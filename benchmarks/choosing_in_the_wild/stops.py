@@ -29,7 +29,7 @@ REPEATS = 40  # of each training
 
 def product(index: int, curve: Curve, completed: Sequence[Curve]) -> bool:
     """Stop as the product does."""
-    done = [[Evaluation(step, math.nan, cost) for step, cost in enumerate(one, start=1)] for one in completed]
+    done = [[Evaluation(step, math.nan, cost) for step, cost in enumerate(past, start=1)] for past in completed]
     rungs = HopelessRungs.after("validation", done)
     return index + 1 in rungs.earlier_losses and not rungs.survivors(index + 1, [curve[index]])
 
@@ -40,8 +40,8 @@ def quantile(share: float, from_share: float) -> Rule:
     def rule(index: int, curve: Curve, completed: Sequence[Curve]) -> bool:
         if (index + 1) / len(curve) < from_share or len(completed) < 4:
             return False
-        there = sorted(one[index] for one in completed)
-        return curve[index] > there[min(len(there) - 1, int(share * len(there)))]
+        values = sorted(past[index] for past in completed)
+        return curve[index] > values[min(len(values) - 1, int(share * len(values)))]
 
     return rule
 
@@ -52,8 +52,8 @@ def reach(models: int, factor: float) -> Rule:
     def rule(index: int, curve: Curve, completed: Sequence[Curve]) -> bool:
         if (index + 1) / len(curve) < 0.15 or len(completed) < 4:
             return False
-        best = sorted(completed, key=lambda one: one[-1])[:models]
-        gain = max(0.0, max(one[index] - one[-1] for one in completed))
+        best = sorted(completed, key=lambda past: past[-1])[:models]
+        gain = max(0.0, max(past[index] - past[-1] for past in completed))
         return curve[index] - factor * gain > best[-1][-1]
 
     return rule
@@ -66,8 +66,8 @@ def models(least: int, share: float, from_share: float, slack: float) -> Rule:
         count = max(least, math.ceil(share * len(completed)))
         if (index + 1) / len(curve) < from_share or len(completed) <= count:
             return False
-        there = [one[index] for one in sorted(completed, key=lambda one: one[-1])[:count]]
-        return curve[index] > max(there) + slack * (max(there) - min(there))
+        values = [past[index] for past in sorted(completed, key=lambda past: past[-1])[:count]]
+        return curve[index] > max(values) + slack * (max(values) - min(values))
 
     return rule
 
@@ -93,8 +93,8 @@ def replay(curves: Sequence[Curve], rule: Rule) -> tuple[float, float]:
     completed: list[Curve] = []
     spent = 0.0
     for curve in curves:
-        alike = [one for one in completed if len(one) == len(curve)]
-        ended = next((index for index in range(len(curve) - 1) if rule(index, curve, alike)), None)
+        comparable = [past for past in completed if len(past) == len(curve)]
+        ended = next((index for index in range(len(curve) - 1) if rule(index, curve, comparable)), None)
         if ended is None:
             completed.append(curve)
         spent += 1 if ended is None else (ended + 1) / len(curve)

@@ -76,14 +76,14 @@ def facts(path: Path, *, with_page: bool = False) -> dict[str, Any]:
 def outcome(path: Path, expected: dict[str, Any], *, with_page: bool) -> str:
     """Return ``error``, ``note`` or ``equal`` if the store survives, else what went wrong."""
     try:
-        found = facts(path, with_page=with_page)
+        read = facts(path, with_page=with_page)
     except StoreError:
         return "error"
     except Exception as error:
         return f"wrong: {type(error).__name__}: {error}"
-    if any(part["is_bug"] for part in found["missing_parts"]):
-        return f"wrong: {found['missing_parts']}"
-    return "note" if found["missing_parts"] else "equal" if found == expected else "wrong: another value"
+    if any(part["is_bug"] for part in read["missing_parts"]):
+        return f"wrong: {read['missing_parts']}"
+    return "note" if read["missing_parts"] else "equal" if read == expected else "wrong: another value"
 
 
 def mutations(whole: Path, path: Path) -> Iterator[str]:

@@ -205,6 +205,38 @@ def test_a_task_longer_than_the_budget_is_stopped_at_a_step(time: FakeTime, monk
     assert "of 4000, " in comparison.verdict.text
 
 
+def stages_of(comparison: thalweg.Comparison) -> Counter[str]:
+    return Counter(trial.stage for trial in trials_of(comparison))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("cold_s", [0.9, 1.8])
+def test_a_cold_first_training_does_not_end_the_search(time: FakeTime, workers: int, cold_s: float) -> None:
+    start_s = time.now
+    cold = training(time, lambda number: cold_s if number <= workers else 0.01)
+    comparison = thalweg.compare(cold, ["sgd", "adam"], budget="4s", workers=workers)
+    assert 0.85 * 4 <= time.now - start_s <= 1.05 * 4
+    trainings, stages = len(trials_of(comparison)), stages_of(comparison)
+    assert trainings >= 100 * workers
+    assert stages["search"] >= 0.4 * trainings
+    assert stages["final"] > 0
+    assert stages["race"] > 0
+    assert comparison.plan.design == SettingDesign.for_trainings(trainings, 2)
+
+
+@pytest.mark.parametrize("slow", [range(8, 14), range(45, 51)], ids=["early", "late"])
+def test_a_search_that_a_slow_moment_ends_begins_again(time: FakeTime, slow: range) -> None:
+    start_s = time.now
+    uneven = training(time, lambda number: 1.2 if number in slow else 0.05)
+    comparison = thalweg.compare(uneven, CONTENDERS, budget="20s", workers=1)
+    assert 0.85 * 20 <= time.now - start_s <= 1.05 * 20
+    trainings, stages = len(trials_of(comparison)), stages_of(comparison)
+    assert trainings >= 200
+    assert stages["search"] >= 0.7 * trainings
+    assert stages["value"] <= 0.1 * trainings
+    assert comparison.verdict.settled != "unraced"
+
+
 # --- a ranking --------------------------------------------------------------------------------------------------------
 
 

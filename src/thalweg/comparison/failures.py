@@ -223,10 +223,10 @@ class FailureMonitor:
         self._next_check = 2 * count
         self._failing = self._streak or [trial for trial in self._trained if trial.result.status == "failed"]
         failing = {trial.contender for trial in self._failing}
-        others = [trial for name, trial in self._successes.items() if name not in failing]
+        successes = [trial for name, trial in self._successes.items() if name not in failing]
         trained = {trial.contender for trial in self._trained}
         untried = [name for name in self._contenders if name not in trained]
-        proofs: list[TrialRecord | str] = [*(others[-1:] or untried or list(self._successes.values())[-1:])]
+        proofs: list[TrialRecord | str] = [*(successes[-1:] or untried or list(self._successes.values())[-1:])]
         self._awaited = len(proofs)
         if not proofs:
             raise self._error("no training succeeds")

@@ -90,14 +90,14 @@ class Parts:
         return part
 
 
-def plain(value: Any) -> Any:
+def as_plain_json(value: Any) -> Any:
     """Return a value as plain JSON: a number that is not finite is None, an object its text.
 
     Args:
         value: Numbers, texts, lists and dicts; also of numpy and torch.
 
     Example:
-        >>> plain({"lr": float("inf"), "betas": (0.9, 0.999)})
+        >>> as_plain_json({"lr": float("inf"), "betas": (0.9, 0.999)})
         {'lr': None, 'betas': [0.9, 0.999]}
     """
     if value is None or isinstance(value, bool | str):
@@ -107,9 +107,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_plain_json(item) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset):
-        return [plain(item) for item in value]
+        return [as_plain_json(item) for item in value]
     if callable(getattr(value, "tolist", None)):  # an array or a tensor
-        return plain(value.tolist())
+        return as_plain_json(value.tolist())
     return str(value)

@@ -22,7 +22,6 @@ from thalweg.comparison.results.records import ComparisonRecord
 from thalweg.comparison.results.scoring import ScaleChangedError
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import (
-    LATER_STAGES,
     best_of_studies,
     conclude_by_plan,
     decide_by_plan,
@@ -153,26 +152,38 @@ class _Session:
                 source.run_first()
             if not any(map(has_ended, self.runner.trials.values())):
                 return
-            design = self._designed_by_measurement(source, design)
-        costs = self.plan.costs(self.record.contenders)
-        search_settings(design, source, cost=costs, margin=self.plan.margin, trades=self.plan.prefer == "cheap")
-        if design.value:
-            self._fill(source, design)
+        redesign = None if self.runner.clock.budget_s is None else lambda: self._designed_by_speed(source)
+        is_begun = True
+        while is_begun:
+            search_settings(
+                design,
+                source,
+                cost=self.plan.costs(self.record.contenders),
+                margin=self.plan.margin,
+                trades=self.plan.prefer == "cheap",
+                redesign=redesign,
+            )
+            is_begun = redesign is not None and source.search_again()
+        if self._setting_design.value:
+            self._fill(source, self._setting_design)
 
-    def _designed_by_measurement(self, source: SettingSource, design: SettingDesign) -> SettingDesign:
-        """Train the starting points, and return the design for as many trainings as the time pays for by their speed.
+    @property
+    def _setting_design(self) -> SettingDesign:
+        assert isinstance(self.plan.design, SettingDesign)
+        return self.plan.design
+
+    def _designed_by_speed(self, source: SettingSource) -> SettingDesign:
+        """Return the design for as many trainings as the time pays for by the latest speed, and store it.
 
         The first training was cold, a pilot is short, and a ranking may have taken longer than predicted. The rule sees
-        times and no scores. It is applied once: a resumed comparison keeps the design that is stored.
+        times and no scores. Once a later stage has begun, the design stays, unless the search begins again.
         """
-        study = self.plan.setting_study
-        trials = [trial for trial in self.runner.trials.values() if trial.stage in ("search", *LATER_STAGES)]
-        if sum(trial.study == study for trial in trials) > len(self.contenders):
-            return design
-        trainings = source.run_starting_points()
-        design = SettingDesign.for_trainings(trainings, len(self.contenders))
-        self.runner.change_design(design)
-        return design
+        trainings = source.trainings_in_all()
+        if trainings is not None:
+            design = SettingDesign.for_trainings(trainings, len(self.contenders))
+            if design != self.plan.design:
+                self.runner.change_design(design)
+        return self._setting_design
 
     def _fill(self, source: SettingSource, design: SettingDesign) -> None:
         """Measure the recommended setting from further seeds, with what the later stages have left of the budget."""

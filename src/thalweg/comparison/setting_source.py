@@ -51,6 +51,7 @@ class SettingSource:
         self._settings: dict[tuple[str, int], Settings] = {}
         self._used: list[TrialRecord] = []  # handed out in this session, in order
         self._is_searching = True
+        self._ignores_later = False  # stored trainings of later stages, since the search goes on after them
         self._set_speed()
 
     def _set_speed(self) -> None:
@@ -107,19 +108,6 @@ class SettingSource:
         whole = sum(self._share_done(self._runner.trials[each.key]) for each in missing if self._is_stored(each))
         predicted_s = self._runner.predicted_s(missing) * whole / len(missing)
         self._speed.add_batch(clock.read() - start_s, predicted_s=predicted_s, is_cold=is_cold)
-
-    def run_starting_points(self) -> float:
-        """Train the starting points of all contenders, as far as the time goes.
-
-        Returns:
-            The number of trainings that the budget pays for in all: those of the search so far, and what is left.
-        """
-        requests = self.propose(len(self._spaces))
-        for start in range(0, len(requests), self.capacity):
-            self.run_trials(requests[start : start + self.capacity])
-        done = len(self._used)
-        self._used = []  # they are handed out again
-        return done + self._trainings_in_time()
 
     def _pruning(self) -> Pruning | None:
         """The rule that stops hopeless trainings of the search; None in later stages, for populations and targets."""
@@ -180,7 +168,10 @@ class SettingSource:
             for key, trial in self._runner.trials.items()
             if key not in used
             and trial.result.status != "stopped"
-            and (trial.stage in LATER_STAGES or (trial.stage == "search" and trial.study == study))
+            and (
+                (trial.stage in LATER_STAGES and not self._ignores_later)
+                or (trial.stage == "search" and trial.study == study)
+            )
         ]
 
     def run_trials(self, requests: Sequence[TrialRequest]) -> dict[TrialRequest, TrialScore]:
@@ -223,11 +214,39 @@ class SettingSource:
             return max(0.0, total - len(self._used))
         return max(0.0, total - sum(self._share_done(trial) for trial in self._used))
 
+    def trainings_in_all(self) -> float | None:
+        """Return the number of trainings that the time pays for in all by the measured speed; None before that."""
+        return len(self._used) + self.trainings_left() if self._speed.is_measured else None
+
+    def search_again(self) -> bool:
+        """Begin the search again if the time left pays for more of it and for all later stages; return True if so.
+
+        A speed that was measured too low ends the search too early. What is stored is handed out without training.
+        """
+        design = self._plan.design
+        assert isinstance(design, SettingDesign)
+        self._is_searching = True
+        if not self._speed.is_measured or self._trainings_in_time() < design.reserved + 1:
+            self._is_searching = False
+            return False
+        self._used, self._ignores_later = [], True
+        return True
+
     def _trainings_in_time(self) -> float:
-        """Return the number of trainings for which the time suffices; 0 if it does not suffice for one."""
-        clock, speed = self._runner.clock, self._speed
-        left_s = clock.left_s
+        """Return the number of trainings for which the time suffices; 0 if it does not suffice for one.
+
+        Before the speed is measured, the search may train one batch more: a prediction or a cold training may be far
+        too slow.
+        """
+        left_s, design = self._runner.clock.left_s, self._plan.design
         assert left_s is not None
+        trainings = self._trainings_at_speed(left_s)
+        if self._is_searching and not self._speed.is_measured and left_s > 0 and isinstance(design, SettingDesign):
+            return max(trainings, float(design.reserved + self.capacity))
+        return trainings
+
+    def _trainings_at_speed(self, left_s: float) -> float:
+        clock, speed = self._runner.clock, self._speed
         if speed.latency_s > left_s + clock.overtime_s:
             return 0.0
         if self._is_searching and isinstance(self._plan.design, SettingDesign):

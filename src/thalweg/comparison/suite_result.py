@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from thalweg.comparison.finished import Comparison
-from thalweg.comparison.parts import Parts, plain
+from thalweg.comparison.parts import Parts, as_plain_json
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.report_writer import load_report_writer
@@ -199,7 +199,7 @@ class Suite:
             "text": make("the overall result", lambda: self.text, ""),
             "cautions": [*make("the cautions", lambda: self.left_out, []), CAUTION],
         }
-        return plain(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
+        return as_plain_json(values | {"missing_parts": [vars(part) for part in self.parts.missing]})
 
     def report(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the page of the suite, and the report of each task.

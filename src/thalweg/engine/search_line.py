@@ -72,7 +72,7 @@ class SeparateTensors:
     def product(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
         """Return the inner product, over the whole model, of a tensor for each parameter with another one."""
         requests: dict[int, Any] = {
-            k: Sum(one * other, over="model") for k, (one, other) in enumerate(zip(first, second, strict=True))
+            k: Sum(left * right, over="model") for k, (left, right) in enumerate(zip(first, second, strict=True))
         }
         return float(loop.reduce_over_model(requests, self._shards)[0]) if requests else 0.0
 

@@ -190,7 +190,7 @@ class ClosureSteps:
 
     def gradients(self) -> tuple[Mapping[int, Tensor] | None, Tensor | None]:
         """Return copies of the gradients as in ``_Evaluation``: by position, and as a vector."""
-        if self._flat is not None and not self._flat.others_have_gradients():
+        if self._flat is not None and not self._flat.has_foreign_gradients():
             vector = self._flat.model.gradients(self._flat.params)
             if vector is not None:
                 return None, vector
@@ -230,7 +230,7 @@ class _FlatSteps:
         self._positions = [position for binding in self._bindings for position in binding.positions]
         self.params = [param for binding in self._bindings for param in binding.params]
         own = set(map(id, self.params))
-        self._others = [param for param in all_params if id(param) not in own]
+        self._params_outside = [param for param in all_params if id(param) not in own]
 
     def continues(self, steps: Steps) -> bool:
         """Return True if steps are of the same parameters, whose state lies where it did."""
@@ -239,9 +239,11 @@ class _FlatSteps:
             self._steps = steps
         return is_same
 
-    def others_have_gradients(self) -> bool:
+    def has_foreign_gradients(self) -> bool:
         """Return True if a parameter that is not of the vector has a gradient, or one that is has none."""
-        return any(param.grad is not None for param in self._others) or any(param.grad is None for param in self.params)
+        return any(param.grad is not None for param in self._params_outside) or any(
+            param.grad is None for param in self.params
+        )
 
     def vector_of(self, grads: Mapping[int, Tensor]) -> Tensor:
         """Return gradients by position as a vector; zeros for those that are missing."""

@@ -56,19 +56,19 @@ def write_page(path: Path, page: str, *, overwrite: bool = False) -> Path:
 def _check_place(path: Path, *, overwrite: bool) -> int:
     """Return the mode of the new file; raise StoreError if the place is taken by something else than a page."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         mask = os.umask(0)
         os.umask(mask)
         return 0o666 & ~mask
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         raise StoreError(
             f"{path}: the report must be a file of its own, got a link to {os.readlink(path)}. Remove the link, or "
             "choose another place."
         )
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise StoreError(f"{path}: the report must be a regular file, got something else. Choose another place.")
-    if not overwrite and found.st_size:
+    if not overwrite and status.st_size:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
         if not any(sign in head for sign in _SIGNS):
@@ -76,4 +76,4 @@ def _check_place(path: Path, *, overwrite: bool) -> int:
                 f"{path}: the report must not replace a file of someone else, got one that thalweg did not make. "
                 "Choose another place, or ask for it: --overwrite, report(path, overwrite=True)."
             )
-    return stat.S_IMODE(found.st_mode)
+    return stat.S_IMODE(status.st_mode)

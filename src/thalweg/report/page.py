@@ -68,11 +68,11 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
         return comparison.contenders
 
     def rows() -> list[dict[str, Any]]:
-        made = (
+        rows = (
             make(f"the row of {summary.name}", partial(_table_row, comparison, summary), None)
             for summary in summaries()
         )
-        return [row for row in made if row is not None]
+        return [row for row in rows if row is not None]
 
     return {
         "title": lambda: shorten(make("the title", lambda: _title(comparison), record.workload.name)),

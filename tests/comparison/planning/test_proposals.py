@@ -32,14 +32,16 @@ def test_proposals_gather_where_the_score_is_least_and_repeat_by_seed() -> None:
 
 def test_a_refined_study_keeps_to_its_quota_and_comes_nearer_to_the_best() -> None:
     task = tasks.load("quadratic")
-    plain = compare(task, ["gd"], budget="16trials").contenders[0]
-    refined = compare(task, ["gd"], budget="16trials", refine=True)
-    summary = refined.contenders[0]
+    drawn, refined = (compare(task, ["gd", "sgd"], budget="2x16trials", refine=refine) for refine in (False, True))
+    summary = next(summary for summary in refined.contenders if summary.name == "gd")
+    unrefined = next(summary for summary in drawn.contenders if summary.name == "gd")
     assert refined.plan.design.refined
-    assert [trial.trial for trial in summary.trials["search"]] == list(range(16))
+    for study in range(2):
+        trials = [trial.trial for trial in summary.trials["search"] if trial.study == study]
+        assert sorted(trials) == list(range(16))
     assert sum(map(len, refined.plan.design.rounds(16))) == 16
     assert len(refined.plan.design.rounds(16)) == 1 + PROPOSAL_ROUNDS
-    assert summary.value.mean < 0.7 * plain.value.mean
+    assert summary.value.mean < 0.7 * unrefined.value.mean
 
 
 def test_a_default_outside_its_range_is_told_at_the_nearest_end() -> None:
@@ -57,12 +59,13 @@ def test_resuming_proposes_the_same(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     try:
-        compare(task, ["adam"], budget="8trials", refine=True, store=tmp_path, watch=stop_soon)
+        compare(task, ["adam", "sgd"], budget="2x8trials", refine=True, store=tmp_path, watch=stop_soon)
     except KeyboardInterrupt:
-        resumed = compare(task, ["adam"], budget="8trials", refine=True, store=tmp_path)
-    whole = compare(task, ["adam"], budget="8trials", refine=True)
+        resumed = compare(task, ["adam", "sgd"], budget="2x8trials", refine=True, store=tmp_path)
+    whole = compare(task, ["adam", "sgd"], budget="2x8trials", refine=True)
     settings = [
-        [trial.settings for trial in comparison.contenders[0].trials["search"]] for comparison in (resumed, whole)
+        {summary.name: [trial.settings for trial in summary.trials["search"]] for summary in comparison.contenders}
+        for comparison in (resumed, whole)
     ]
     assert settings[0] == settings[1]
-    assert len(settings[0]) == 8
+    assert {name: len(trials) for name, trials in settings[0].items()} == {"adam": 16, "sgd": 16}

@@ -121,6 +121,11 @@ class Speed:
             self._batches = [*self._batches, (seconds, predicted_s)][-NUM_BATCHES:]
 
     @property
+    def is_measured(self) -> bool:
+        """True once a batch that was not cold has been measured."""
+        return bool(self._batches)
+
+    @property
     def _ratio(self) -> float:
         batches = self._batches or ([] if self._cold is None else [self._cold])
         if not batches:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from thalweg.comparison.failures import Failure
-from thalweg.comparison.parts import Parts, plain
+from thalweg.comparison.parts import Parts, as_plain_json
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation.overview import compared_value
 from thalweg.comparison.results.environment import hardware_of_trials
@@ -75,7 +75,7 @@ def comparison_json(results: Results) -> dict[str, Any]:
         },
         "failures": make("the failed trainings", lambda: [vars(failure) for failure in results.failures], []),
     }
-    return plain(values | {"missing_parts": [vars(part) for part in results.parts.missing]})
+    return as_plain_json(values | {"missing_parts": [vars(part) for part in results.parts.missing]})
 
 
 def summary_json(summary: Summary, plan: ComparisonPlan) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Trials:
         # For a race of several contenders, room is kept for the best setting of each.
         limit = self.design.finalists - max(0, self.design.racers - 1)
         for setting in self.searched:
-            if sum(other[0] == setting[0] for other in best) < limit:
+            if sum(name == setting[0] for name, _ in best) < limit:
                 best.append(setting)
         best = best[: self.design.finalists]
         start = self._best_start(self.searched, self.stages.get("search", {}), [0])

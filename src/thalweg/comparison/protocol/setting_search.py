@@ -59,15 +59,18 @@ def search_settings(
     cost: Mapping[str, Comparable],
     margin: Callable[[float], float],
     trades: bool = False,
+    redesign: Callable[[], SettingDesign] | None = None,
 ) -> None:
     """Search, choose, race and measure until the budget is spent or nothing is left to do.
 
     Args:
-        design: The rules, fixed beforehand.
+        design: The rules when the search begins.
         source: Trains. `conclude` later reads from the store what it returned.
         cost: The cost of each contender, as in `conclude`.
         margin: A function from a mean score to the difference in scores that is too small to matter.
         trades: As in `conclude`.
+        redesign: A function that returns the rules for the trainings that the budget pays for by the latest speed. It
+            is called before each batch of the search, and sees no scores. None: the rules stay as they are.
     """
     scores: dict[TrialRequest, TrialScore] = {}
 
@@ -87,9 +90,12 @@ def search_settings(
                 return False
         return True
 
-    size = max(1, min(source.capacity, int(source.trainings_left() / design.rounds)))
-    while (spare := source.trainings_left() - (design.reserved if scores else 0)) >= 1:
-        requests = source.propose(min(size, int(spare)))
+    while True:
+        design = design if redesign is None else redesign()
+        left = source.trainings_left()
+        size = max(1, min(source.capacity, int((len(scores) + left) / design.rounds)))
+        spare = left - (design.reserved if scores else 0)
+        requests = source.propose(min(size, int(spare))) if spare >= 1 else []
         if not requests or not train(requests):
             break
     finalists = trials().finalists

@@ -115,10 +115,10 @@ class HopelessRungs(Rungs):
             losses: Values of the trainings that are there now.
         """
         sign = -1 if self.maximize else 1
-        there = [sign * model[step] for model in self.models if step in model]
-        if len(there) < NUM_MODELS:
+        values = [sign * model[step] for model in self.models if step in model]
+        if len(values) < NUM_MODELS:
             return list(range(len(losses)))
-        worst = max(there) + (max(there) - min(there))
+        worst = max(values) + (max(values) - min(values))
         return [k for k, loss in enumerate(losses) if sign * loss <= worst]
 
     def with_training(self, evaluations: Sequence[Evaluation]) -> "HopelessRungs":

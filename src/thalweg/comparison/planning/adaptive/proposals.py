@@ -195,17 +195,17 @@ class _Turns:
     is_start: np.ndarray
     number: int
 
-    def eligible(self, taken: int, left: np.ndarray, lowest: np.ndarray, best: float) -> np.ndarray:
+    def eligible(self, chosen: int, left: np.ndarray, lowest: np.ndarray, best: float) -> np.ndarray:
         """Return which candidates take part in a choice.
 
         Args:
-            taken: The number of candidates that were chosen before.
+            chosen: The number of candidates that were chosen before.
             left: True for each that was not chosen.
             lowest: The score that each may reach at best, as far as the model knows.
             best: The best score so far.
         """
         starts = left & self.is_start & (lowest < best)
-        is_turn = (self.number + taken) % START_TURN == START_TURN - 1
+        is_turn = (self.number + chosen) % START_TURN == START_TURN - 1
         return starts if is_turn and starts.any() else left
 
 
@@ -217,7 +217,7 @@ def _greatest(
     One that was yielded, or waits behind the candidates, counts as trained with its expected score.
     """
     for waiting in range(num_candidates, len(mean)):
-        covariance = _given(covariance, waiting)
+        covariance = _conditioned(covariance, waiting)
     mean, left = mean[:num_candidates], np.ones(num_candidates, dtype=bool)
     while left.any():
         deviation = np.sqrt(np.maximum(np.diag(covariance)[:num_candidates], 1e-12))
@@ -227,10 +227,10 @@ def _greatest(
         winner = int(np.where(eligible, improvement, -1.0).argmax())
         left[winner] = False
         yield winner
-        covariance = _given(covariance, winner)
+        covariance = _conditioned(covariance, winner)
 
 
-def _given(covariance: np.ndarray, point: int) -> np.ndarray:
+def _conditioned(covariance: np.ndarray, point: int) -> np.ndarray:
     """The covariance once the score of a point is known."""
     column = covariance[:, point]
     return np.asarray(covariance - np.outer(column, column) / max(float(column[point]), 1e-12))

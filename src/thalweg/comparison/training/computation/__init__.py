@@ -1,1 +1,1 @@
-"""What a training computes: batches, gradients, line searches, and means of measures."""
+"""Computation of a training: batches, gradients, line searches, and means of measures."""

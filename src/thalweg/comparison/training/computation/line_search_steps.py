@@ -88,7 +88,7 @@ class _Evaluated:
 
     def _has_same(self, batches: Sequence[Batch]) -> bool:
         pairs = zip(self._batches, batches, strict=False)
-        return len(batches) == len(self._batches) and all(_is_same_batch(one, other) for one, other in pairs)
+        return len(batches) == len(self._batches) and all(_is_same_batch(first, second) for first, second in pairs)
 
     def restore(self, params: Sequence[Tensor]) -> float:
         """Give the parameters their gradients again, and return the loss."""
@@ -97,14 +97,14 @@ class _Evaluated:
         return self._loss
 
 
-def _is_same_batch(one: Batch, other: Batch) -> bool:
+def _is_same_batch(first: Batch, second: Batch) -> bool:
     """Return True if two batches are the same memory."""
-    if len(one) != len(other) or isinstance(one, dict) or isinstance(other, dict):
+    if len(first) != len(second) or isinstance(first, dict) or isinstance(second, dict):
         return False
     return all(
         isinstance(left, torch.Tensor)
         and isinstance(right, torch.Tensor)
         and left.data_ptr() == right.data_ptr()
         and left.shape == right.shape
-        for left, right in zip(one, other, strict=True)
+        for left, right in zip(first, second, strict=True)
     )
