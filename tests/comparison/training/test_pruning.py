@@ -141,7 +141,7 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
 
 
 def test_pruned_and_refined_each_half_is_judged_within_the_quota() -> None:
-    comparison = compare(SHORT, ["sgd", "adam"], budget="2x8trials", prune=True, refine=True)
+    comparison = compare(SHORT, ["sgd", "adam"], budget="2x4trials", prune=True, refine=True)
     (sgd,) = (summary for summary in comparison.contenders if summary.name == "sgd")
     searched = [trial for trial in sgd.trials["search"] if trial.study == 0]
     assert [trial.trial for trial in searched] == list(range(comparison.plan.draws["sgd"]))
