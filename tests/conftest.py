@@ -6,8 +6,14 @@ import os
 # Before torch is imported, which reads it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
+
 import pytest
 import torch
+
+# A shell starts a job in the background with Ctrl-C ignored, and the tests that raise it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files with the longest tests, which begin first: no worker is left alone with a long one in the end.
 LONGEST = ("test_killed.py", "test_compare.py", "test_worker_pool.py", "test_cli.py", "test_documents.py")

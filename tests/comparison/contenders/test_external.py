@@ -172,15 +172,13 @@ def test_ours_and_others_compete_on_the_same_seeds(tmp_path: Path) -> None:
     file.write_text("import torch\n\ndef make(params, lr=0.1):\n    return torch.optim.SGD(params, lr=lr)\n")
     entrants = ["sgd:weight_decay=0", f"{file}:make:lr=1e-4..10", Averaged]
     comparison = compare(SHORT, entrants, budget="4trials")
-    ours, same, free = (
-        summary
-        for record in comparison.record.contenders
-        for summary in comparison.contenders
-        if summary.name == record.name
-    )
-    assert ours.untuned.mean != same.untuned.mean  # its defaults are its own
+    summaries = {summary.name: summary for summary in comparison.contenders}
+    ours, same, free = (summaries[record.name] for record in comparison.record.contenders)
+    assert [contender.rule.settings()["lr"] for contender in resolve(entrants)] == [0.001, 0.1, 0.1]  # each has its own
     assert 1 / 4 < same.value.mean / ours.value.mean < 4  # each draws its own learning rates, and only four
-    assert ours.seeds == same.seeds == free.seeds
+    seeds = [{trial.seed for trial in summary.trials["search"]} for summary in (ours, same, free)]
+    assert seeds[0] == seeds[1] == seeds[2]
+    assert len(seeds[0]) == 1
     assert comparison.plan.execution_modes[same.name].reason.startswith("one by one: ")
     assert same.line == f"optimizer = make(model.parameters(), lr={same.settings['lr']!r})"
     assert "Averaged(model.parameters(), lr=" in free.line

@@ -1,6 +1,7 @@
 """Pruning: within a study, at shares of the schedule, and what it saves is spent again."""
 
 import math
+from dataclasses import replace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from thalweg.comparison.training.pruning import Rungs, rungs_of
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.workload import as_workload
 
+SHORT = replace(tasks.load("breast-cancer"), passes=6)
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]
 
 
@@ -67,9 +69,9 @@ def test_a_function_that_reports_once_is_called_as_often_as_without_pruning() ->
             optimizer.step()
         report(param.square().sum())
 
-    compare(train, ["sgd"], budget="8trials")
+    compare(train, ["sgd", "adam"], budget="2x4trials", workers=1)
     plain = len(calls)
-    compare(train, ["sgd"], budget="8trials", prune=True)
+    compare(train, ["sgd", "adam"], budget="2x4trials", workers=1, prune=True)
     assert len(calls) == 2 * plain
 
 
@@ -107,7 +109,7 @@ def test_neighbours_that_stay_go_on_each_at_its_own_numbers() -> None:
 
 
 def steps_taken(comparison: thalweg.Comparison) -> dict[str, int]:
-    """Optimizer steps of the search, by contender."""
+    """Optimizer steps of the searches of all studies, by contender."""
     steps: dict[str, int] = {}
     for summary in comparison.contenders:
         steps[summary.name] = sum(trial.result.evaluations[-1].step for trial in summary.trials["search"])
@@ -115,15 +117,15 @@ def steps_taken(comparison: thalweg.Comparison) -> dict[str, int]:
 
 
 def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> None:
-    task, names = tasks.load("breast-cancer"), ["sgd", "adam"]
-    plain = compare(task, names, budget="16trials")
-    pruned = compare(task, names, budget="16trials", prune=True, store=tmp_path)
+    names, budget = ["sgd", "adam"], "2x16trials"
+    plain = compare(SHORT, names, budget=budget)
+    pruned = compare(SHORT, names, budget=budget, prune=True, store=tmp_path)
     for summary in pruned.contenders:
         searched = summary.trials["search"]
         assert (
             len(searched)
-            == pruning.num_draws_with_pruning(16, pruned.plan.schedules[summary.name])
-            == pruned.plan.draws[summary.name]
+            == 2 * pruning.num_draws_with_pruning(16, pruned.plan.schedules[summary.name])
+            == 2 * pruned.plan.draws[summary.name]
         )
         statuses = [trial.result.status for trial in searched]
         assert statuses.count("pruned") >= 0.85 * len(searched)
@@ -132,15 +134,16 @@ def test_a_pruned_comparison_costs_no_more_and_tries_more(tmp_path: Path) -> Non
         assert next(trial for trial in searched if (trial.study, trial.trial) == chosen).result.status == "ok"
     for name, steps in steps_taken(pruned).items():
         assert 0.9 * steps_taken(plain)[name] <= steps <= 1.02 * steps_taken(plain)[name]
-    assert pruned.verdict == compare(task, names, budget="16trials", prune=True, store=tmp_path).verdict
+    assert pruned.verdict == compare(SHORT, names, budget=budget, prune=True, store=tmp_path).verdict
     page = pruned.report(tmp_path / "report.html").read_text()
     assert "Settings that were not among the best third of their study" in page
     assert "0 of 60 settings diverged" not in page
 
 
 def test_pruned_and_refined_each_half_is_judged_within_the_quota() -> None:
-    comparison = compare(tasks.load("breast-cancer"), ["sgd"], budget="8trials", prune=True, refine=True)
-    searched = comparison.contenders[0].trials["search"]
+    comparison = compare(SHORT, ["sgd", "adam"], budget="2x4trials", prune=True, refine=True)
+    (sgd,) = (summary for summary in comparison.contenders if summary.name == "sgd")
+    searched = [trial for trial in sgd.trials["search"] if trial.study == 0]
     assert [trial.trial for trial in searched] == list(range(comparison.plan.draws["sgd"]))
     assert len(comparison.plan.design.rounds(comparison.plan.draws["sgd"])[0]) == len(searched) - len(searched) // 2
     assert [trial.result.status for trial in searched].count("pruned") > len(searched) // 2
@@ -155,18 +158,24 @@ def test_one_by_one_each_is_judged_by_those_before_and_resuming_changes_nothing(
     inputs = torch.randn(100, 4, generator=generator)
     data = (inputs, inputs.sum(1, keepdim=True))
     task = thalweg.Task(model=model, loss=thalweg.supervised(nn.functional.mse_loss), data=data, passes=9)
+    names = ["adam", "sgd"]
 
     def stop_soon(progress: Any) -> None:
         if progress.stage == "search" and progress.done > 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(task, ["adam"], budget="8trials", prune=True, store=tmp_path, watch=stop_soon)
-    resumed = compare(task, ["adam"], budget="8trials", prune=True, store=tmp_path)
+        compare(task, names, budget="2x8trials", prune=True, store=tmp_path, watch=stop_soon)
+    resumed = compare(task, names, budget="2x8trials", prune=True, store=tmp_path)
     assert resumed.plan.execution_modes["adam"].members == 1
-    whole = compare(task, ["adam"], budget="8trials", prune=True)
+    whole = compare(task, names, budget="2x8trials", prune=True)
     statuses = [
-        [trial.result.status for trial in summary.contenders[0].trials["search"]] for summary in (resumed, whole)
+        [
+            trial.result.status
+            for trial in comparison.trials()
+            if (trial.contender, trial.stage, trial.study) == ("adam", "search", 1)
+        ]
+        for comparison in (resumed, whole)
     ]
     assert statuses[0] == statuses[1]
     assert statuses[0][0] == "ok"
@@ -191,7 +200,7 @@ def test_a_training_function_is_left_from_within_report() -> None:
                 continue
             calls[-1] += 1
 
-    comparison = compare(train, ["sgd"], budget="8trials", prune=True)
+    comparison = compare(train, ["sgd", "adam"], budget="2x8trials", workers=1, prune=True)
     searched = comparison.contenders[0].trials["search"]
     assert {trial.result.evaluations[-1].step for trial in searched} == {2, 6, 18}
     assert calls.count(18) < len(calls) - len(searched) // 2

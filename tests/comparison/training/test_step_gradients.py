@@ -129,7 +129,8 @@ def test_float16_scales_the_loss() -> None:
 
 @pytest.mark.parametrize("name", ["lbfgs", "sam(adam)", "then(adam,lbfgs)"])
 def test_closures_need_no_scaler(name: str) -> None:
-    with pytest.raises(TaskError, match=r"needs losses without a GradScaler, got precision='float16'\. Use precision="):
+    got = r"needs losses without a GradScaler, got precision='float16' \(at .*:\d+\)\. Use precision='bfloat16'"
+    with pytest.raises(TaskError, match=got):
         TaskWorkload(task(precision="float16")).training_schedule(parse(name), "linear")
     TaskWorkload(task(precision="bfloat16")).training_schedule(parse(name), "linear")
 

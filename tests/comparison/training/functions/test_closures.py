@@ -137,5 +137,5 @@ def test_a_failure_before_the_first_step_is_the_functions() -> None:
 
 def test_full_batches_of_gradient_descent_are_not_those_of_a_loop() -> None:
     workload = FunctionWorkload(TrainingFunction(train=Loop(), name="mine"))
-    with pytest.raises(TaskError, match="gd needs all training data in one batch, and the function makes its own"):
+    with pytest.raises(TaskError, match="gd needs all training data in one batch, got a function that makes its own"):
         workload.training_schedule(parse("gd"), "constant")
