@@ -190,9 +190,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "good_rates": summary.good_rates,
         "num_seeds": len(summary.seeds),
         "state": (
-            f"{4 * summary.state_numbers} B/parameter"
-            if summary.state_bytes is None
-            else f"{summary.state_bytes:,} B"
+            f"{4 * summary.state_numbers} B/parameter" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
         ),
         "line": summary.line,
         "tied": summary.name in comparison.verdict.tied,
