@@ -93,7 +93,7 @@ def thalweg_compare(request: Request) -> Recommendation:
         return Recommendation(None, {}, note=f"refused: {error}")
     name = comparison.verdict.recommended or comparison.contenders[0].name
     summary = next(summary for summary in comparison.contenders if summary.name == name)
-    interval = summary.value.low, summary.value.high
+    interval = (summary.value.low, summary.value.high) if summary.value.has_interval else None
     trainings = comparison.to_json()["trainings"]
     return Recommendation(name, summary.settings, trainings, interval, comparison.verdict.headline)
 

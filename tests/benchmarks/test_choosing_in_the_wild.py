@@ -472,7 +472,10 @@ def test_thalweg_takes_part_with_its_public_interface(monkeypatch: pytest.Monkey
     assert budgets == ["20.000s", "20.000s"]
 
 
-def test_thalweg_refuses_what_it_cannot_plan() -> None:
+def test_thalweg_answers_in_a_time_in_which_no_training_ends() -> None:
     recommendation = methods.METHODS["thalweg"](Request(TRAININGS["fine-tuning"], ("sgd", "adam"), 0.001, seed=1))
-    assert recommendation.contender is None
-    assert recommendation.note.startswith("refused: ")
+    assert recommendation.contender == "sgd"  # the first that is tried, at its starting point
+    assert recommendation.settings["lr"] == parse("sgd").recommended["lr"]
+    assert recommendation.trainings == 1
+    assert recommendation.interval is None
+    assert recommendation.note.startswith("No training has ended")

@@ -19,6 +19,7 @@ from thalweg.cli.main import cli, main
 from thalweg.comparison import CONTENDERS, DEFAULT, Store
 from thalweg.comparison.contenders.schedule import SCHEDULES
 from thalweg.comparison.planning.search import order_opened_by
+from thalweg.comparison.protocol.trial import RECOMMENDED
 from thalweg.errors import UnknownNameError
 from thalweg.registry import WRAPPERS
 from thalweg.tasks import BUILT_IN, SUITE
@@ -71,8 +72,9 @@ def test_the_help_of_compare_repeats_what_the_library_declares() -> None:
     """`--help` must not import torch, so it cannot read these facts; this holds the copies to them."""
     text = re.sub(r"\s+", "", invoke("compare", "--help").output)
     assert f"[default:{','.join(DEFAULT)};gdonlyif" in text
-    (choices,) = re.findall(r"\[(linear[^\]]*)\]", text)
-    assert sorted(choices.split("|")) == sorted(SCHEDULES)
+    (choices,) = re.findall(r"Learningratescheduleofeachtraining:(.*?)\.", text)
+    choices = re.sub(r"\(.*?\)", "", choices).replace(":SHARE:FACTOR", "").replace("constantornone", "constant,none")
+    assert sorted(choices.split(",")) == sorted([*SCHEDULES, "step"])
     assert [order_opened_by(trials) for trials in (9, 10, 24, 25)] == [1, 2, 2, 3]
     assert "Astudywithlessthan10trialssearchesthelearningrateonly,withlessthan25alsothemomentum." in text
     assert f"[defaulttasks:{','.join(SUITE)}]" in text
@@ -254,7 +256,7 @@ def test_explain_prints_the_declarations_of_the_rule(name: str) -> None:
         (["compare", "digits", "--with", "adm"], "no optimizer is called 'adm'. Did you mean adam"),
         (["compare", "digits", "--with", "adam:beta9=1"], "got 'beta9'. Did you mean beta"),
         (["compare", "digits", "--with", "adam:lr=-1"], "Adam: lr must be >= 0, got -1.0."),
-        (["compare", "digits", "--budget", "1s"], "the budget must be at least"),
+        (["compare", "digits", "--budget", "0s"], "must read like 90s"),
         (["compare", "digits", "--budgt", "1s"], "No such option"),
         (["compare", "notes.txt:task"], "a task must be built in or path/to/file.py:name"),
         (["compare", "quadratic:dimensions=nan"], "dimensions must be a whole number, 1 or more, got nan"),
@@ -285,7 +287,7 @@ def test_bad_input_ends_with_code_2_and_one_message(
 
 
 def test_ctrl_c_ends_with_code_130_and_says_how_to_resume(tmp_path: Path) -> None:
-    # Its fourth training does not end, however long one waits: the first is the pilot's, and two are stored by then.
+    # Its fourth training does not end, however long one waits. A training function has no pilot, so three are stored.
     file, fourth = tmp_path / "mine.py", tmp_path / "fourth"
     file.write_text(
         "import pathlib, time\n\ncalls = []\n\n\n"
@@ -314,7 +316,8 @@ def test_ctrl_c_ends_with_code_130_and_says_how_to_resume(tmp_path: Path) -> Non
     store = Store(out)
     record = store.find()
     assert record is not None
-    assert [stored.trial for stored in store.trials(record.id)] == [0, 1]
+    # The starting point comes first, then the proposals of the search.
+    assert [stored.trial for stored in store.trials(record.id)] == [RECOMMENDED.trial, 0, 1]
     store.close()
 
 
@@ -335,8 +338,7 @@ def test_a_terminal_without_greek_is_no_error() -> None:
 def test_output_of_a_task_goes_to_stderr(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"def train(make_optimizer, report):\n    print('building')\n{MINIMAL_TRAINING}")
-    out = str(tmp_path / "out")
-    done = invoke("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--out", out, "--json")
+    done = thalweg("compare", f"{path}:train", "--with", "sgd", "--budget", "1trial", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["verdict"]["best"] == "sgd"
     assert "building" in done.stderr
 

@@ -15,10 +15,12 @@ from thalweg.report.charts import format_digits, format_number, interval_chart
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a comparison in which settings diverged and a contender's name needs escaping."""
+    """A store with a comparison with a race, in which settings diverged and a contender's name needs escaping."""
     path = tmp_path_factory.mktemp("report") / "store.sqlite"
     evil = thalweg.Contender('<b>&"evil"', thalweg.rules.SGD(lr=0.1), about="<script>alert(1)</script>")
-    thalweg.compare("linear-regression", ["gd", "adam", evil], budget="10trials", store=path)
+    thalweg.compare(
+        "linear-regression", ["gd", "adam", evil], budget="34trials", store=path
+    )  # 102 trainings: with a race
     return path
 
 

@@ -176,6 +176,8 @@ class Suite:
         assert self.aggregate is not None
         ratio = self.aggregate.ratio[name]
         interval = f"95 % interval {worse(ratio.low - 1)} to {worse(ratio.high - 1)}"
+        if math.isnan(ratio.low):
+            interval = "one seed for each task, so no interval"
         return f"{worse(ratio.mean - 1)} worse in the interquartile mean ({interval})"
 
     def to_json(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from thalweg.comparison.results.aggregate import Aggregate
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.scoring import loss_of
-from thalweg.comparison.results.summary import Summary
+from thalweg.comparison.results.summary import Estimate, Summary
 from thalweg.errors import printable
 
 # Distinct with any kind of colour vision (after Okabe & Ito 2008), on a dark and on a light page.
@@ -105,6 +105,11 @@ def format_digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1e5 else format_number(value)
 
 
+def format_interval(estimate: Estimate) -> str:
+    """Format the interval of an estimate for a table; a dash if there is none, as of a single seed."""
+    return f"{format_digits(estimate.low)} – {format_digits(estimate.high)}" if estimate.has_interval else "–"
+
+
 def distance_to_optimum(loss: float, optimum: float | None) -> float:
     """Return loss - optimum, at least the resolution of float32; the loss itself if the optimum is unknown or 0."""
     return loss if not optimum else max(loss - optimum, FLOAT32_RESOLUTION * abs(optimum))
@@ -123,7 +128,8 @@ def value_chart(
             low, mean, high = (
                 distance_to_optimum(getattr(summary.value, end), optimum) for end in ("low", "mean", "high")
             )
-            intervals[summary.name] = (low, mean, high)
+            is_point = summary.value.count == 1  # a single seed has no interval
+            intervals[summary.name] = (mean, mean, mean) if is_point else (low, mean, high)
     return interval_chart(intervals, colours, label)
 
 
@@ -253,6 +259,7 @@ def learning_rate_chart(
         axes.plot(*_columns(chosen), "o", markersize=10, mfc="none", mec=_INK, mew=1.3)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         _set_scale(axes, "y", limits or (), limits)
         bottom, top = axes.get_ylim()

@@ -18,7 +18,7 @@ from thalweg.comparison.training.workload_record import SPLITS
 from thalweg.report import charts
 from thalweg.report.charts import shorten
 from thalweg.report.files import write_page
-from thalweg.report.templates import render_template, values_of
+from thalweg.report.templates import render_template, unbroken_options, values_of
 from thalweg.tasks.measurement import with_article
 
 # The stored name of this stage would be mistaken for the recommendation.
@@ -101,6 +101,7 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
         "metrics": lambda: list(dict.fromkeys(name for summary in summaries() for name in summary.metrics)),
         "measured": lambda: {split: name_of_measure(record, split) for split in SPLITS},
         "choices": lambda: _choices(comparison),
+        "unbroken_options": lambda: unbroken_options,
         "with_article": lambda: with_article,
         "good_rate_margin": lambda: plan.scale.share_in_words(GOOD_RATE_MARGIN),
         "num_evaluations": lambda: next(iter(plan.schedules.values())).num_evaluations,
@@ -114,6 +115,8 @@ def _values(comparison: Comparison) -> dict[str, Callable[[], Any]]:
         "finished": lambda: record.finished,
         "format_number": lambda: charts.format_number,
         "format_digits": lambda: charts.format_digits,
+        "format_interval": lambda: charts.format_interval,
+        "has_step_times": lambda: any(plan.step_s.get(name) for name in names),
         "num_trainings": lambda: len(_trainings(comparison)),
         "training_s": lambda: sum(entry.result.seconds for entry in _trainings(comparison)),
     }
@@ -127,16 +130,21 @@ def _trainings(comparison: Comparison) -> list[TrialRecord]:
     return [trial for summary in comparison.contenders for trials in summary.trials.values() for trial in trials]
 
 
+def _ended(comparison: Comparison) -> list[TrialRecord]:
+    return [trial for trial in _trainings(comparison) if trial.result.status == "ok"]
+
+
 def _choices(comparison: Comparison) -> str:
     """Return what decides: the data that choose and evaluate, the scale, and the measurement that counts."""
     record, plan = comparison.record, comparison.plan
     measured = {split: name_of_measure(record, split) for split in SPLITS}
     chosen, evaluated = measured[plan.selected_on], measured[plan.judged_on]
-    start = f"The {chosen} chose and evaluates"
+    start = f"The {chosen} chose"
     if record.workload.is_function and plan.target is None:
-        start = f"The {chosen} chose; that reported as test evaluates, or the same one where there is none"
-    elif chosen != evaluated:
-        start = f"The {chosen} chose, the {evaluated} evaluates"
+        reports_test = any(trial.result.test != trial.result.validation for trial in _ended(comparison))
+        start += "; that reported as test evaluates" if reports_test else " and evaluates"
+    else:
+        start += " and evaluates" if chosen == evaluated else f", the {evaluated} evaluates"
     scale = "by the ratios of values" if plan.scale.kind == "log" else "by the differences of values"
     better = "higher" if plan.maximize else "lower"
     counted = " Each training counts at its best validation." if record.workload.result == "best" else ""
@@ -182,9 +190,7 @@ def _table_row(comparison: Comparison, summary: Summary) -> dict[str, Any]:
         "good_rates": summary.good_rates,
         "num_seeds": len(summary.seeds),
         "state": (
-            f"{4 * summary.state_numbers} B a parameter"
-            if summary.state_bytes is None
-            else f"{summary.state_bytes:,} B"
+            f"{4 * summary.state_numbers} B/parameter" if summary.state_bytes is None else f"{summary.state_bytes:,} B"
         ),
         "line": summary.line,
         "tied": summary.name in comparison.verdict.tied,

@@ -64,6 +64,14 @@ def values_of(functions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     return values
 
 
+def unbroken_options(text: str) -> Markup:
+    """Return a text as HTML in which no line ends within an option of the command line."""
+    parts = re.split(r"(--[\w-]+)", printable(text))
+    return Markup("").join(
+        Markup('<span class="option">{}</span>').format(part) if part.startswith("--") else part for part in parts
+    )
+
+
 def _note(text: str) -> Markup:
     return Markup('<p class="warn">{}</p>').format(printable(text))
 

@@ -87,7 +87,7 @@ def choose_device(
         first = usable_devices(requested)[0]
         return DeviceChoice(requested, "requested", workload.on(first))
     if not workload.can_be_placed:
-        reason = "the training function is told no device, and trains where it likes"
+        reason = "the training function has no argument device, so it chooses by itself"
         return DeviceChoice(devices.AUTO, reason, workload)
     own = workload.own_device()
     if own.type != "cpu":

@@ -102,7 +102,7 @@ def notes_of(comparison: FinishedComparison) -> list[str]:
     notes = []
     summaries = comparison.contenders
     if len(summaries) > 1:
-        notes.append(f"Value and worse by: over the same seeds, {_seeds_of(summaries)}.")
+        notes.append(f"Value and worse by are over the same seeds: {_seeds_of(summaries)}.")
         fresh = next((summary for summary in summaries if summary.value_stage == "value"), None)
         if fresh is not None:
             notes[0] += f" The verdict states the value of {fresh.name} over {fresh.value.count} further seeds."
@@ -172,7 +172,7 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.4g} – {estimate.high:.4g}" if math.isfinite(estimate.worst_end) else "–"
+    return f"{estimate.low:.4g} – {estimate.high:.4g}" if estimate.has_interval else "–"
 
 
 def _number(value: float) -> str:

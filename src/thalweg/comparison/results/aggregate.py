@@ -95,7 +95,7 @@ def aggregate(runs: Mapping[str, Runs]) -> Aggregate:
     points = _profile_points(np.concatenate(list(excesses.values())))
     order = sorted(runs, key=lambda name: float(means[name][0]))
     return Aggregate(
-        ratio={name: Interval(*map(math.exp, _with_interval(means[name]))) for name in order},
+        ratio={name: _mean_ratio(runs[name], means[name]) for name in order},
         ratios=[float(ratio) for ratio in np.exp(points)],
         profiles={
             name: Profile(*np.transpose([_with_interval(column) for column in shares.T]).tolist())
@@ -157,6 +157,13 @@ def _profile_points(excess: np.ndarray) -> np.ndarray:
     finite = excess[np.isfinite(excess)]
     worst = float(finite.max()) if len(finite) else 0.0
     return np.linspace(0.0, min(max(worst, math.log(_MIN_MAX_RATIO)), math.log(MAX_RATIO)), NUM_RATIOS)
+
+
+def _mean_ratio(runs: Runs, rows: np.ndarray) -> Interval:
+    """The mean ratio with its interval, which is not a number if no task has a second seed to resample."""
+    mean, low, high = map(math.exp, _with_interval(rows))
+    has_interval = any(len(excess) > 1 for excess in runs.excess)
+    return Interval(mean, low, high) if has_interval else Interval(mean, math.nan, math.nan)
 
 
 def _with_interval(rows: np.ndarray) -> tuple[float, float, float]:

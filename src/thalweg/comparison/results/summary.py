@@ -58,6 +58,11 @@ class Estimate:
         return "≤ " if self.maximize else "≥ "
 
     @property
+    def has_interval(self) -> bool:
+        """True if the interval has two ends: more than one seed, and none lost."""
+        return self.count > 1 and math.isfinite(self.worst_end)
+
+    @property
     def best_end(self) -> float:
         """The end of the interval at the better values."""
         return self.high if self.maximize else self.low
