@@ -128,7 +128,11 @@ def test_what_is_printed_of_a_comparison_obeys_no_name(
     comparison: thalweg.Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from thalweg.cli.compare import print_comparison
+    from thalweg.comparison.presentation.overview import table_of
 
+    table = table_of(comparison)
+    for text in (repr(comparison), comparison._repr_html_(), table.text(80), table.html()):
+        assert hidden(text) == set()
     print_comparison(comparison)
     printed = capsys.readouterr().out
     assert comparison.parts.missing == []
