@@ -15,7 +15,6 @@ from thalweg.comparison.results.terms import worse
 from thalweg.comparison.results.verdict import Verdict
 from thalweg.errors import printable
 
-
 # The seeds on which contenders are compared, by stage, the latest first.
 SEEDS = {"race": "the seeds of the race", "final": "the seeds of the finals", "search": "the seed of the search"}
 

@@ -287,8 +287,8 @@ def _no_improvement(record: ComparisonRecord, summaries: Sequence[Summary], untr
         if value.unimproved:
             lost = f"; {value.lost} of them were lost, so its value is a bound" if value.lost else ""
             yield (
-                f"{summary.name} ended no better than {untrained_name}{bound} on {value.unimproved} of {value.count} seeds"
-                f"{lost}."
+                f"{summary.name} ended no better than {untrained_name}{bound} on {value.unimproved} of "
+                f"{value.count} seeds{lost}."
             )
 
 
