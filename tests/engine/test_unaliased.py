@@ -80,7 +80,7 @@ def test_what_is_remembered_is_of_the_step_before_along_a_line() -> None:
     state = program.init(param)
     for count, value in enumerate(GRADS, 1):
         item = TensorStep(program, param, torch.full((5,), value), state, program.coefficients(count))
-        line = SearchLine([item], SeparateTensors([item]))
+        line = SearchLine([item._replace(param=param.clone())], SeparateTensors([item]))
         line.move_to(3.0)
         line.commit(1.0)
     assert_expected(param, state._asdict())

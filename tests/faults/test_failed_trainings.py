@@ -10,7 +10,9 @@ import thalweg
 from tests.pages import Reader
 from thalweg.cli.main import cli
 from thalweg.comparison import Progress, Store
-from thalweg.comparison.failures import FIRST_CHECK, failures_of, signature_of
+from thalweg.comparison.failures import FIRST_CHECK, failures_of, note_losses, signature_of
+from thalweg.comparison.parts import Parts
+from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.training.result import MAX_TRACEBACK
 from thalweg.errors import TaskError
 
@@ -173,6 +175,17 @@ def test_if_most_trainings_fail_the_exit_code_says_it(folder: Folder) -> None:
     assert (done.exit_code, [part["name"] for part in result["missing_parts"]]) == (
         (2, ["a result of most trainings"]) if share > 0.5 else (0, [])
     )
+
+
+@pytest.mark.parametrize(("failed", "names"), [(1, []), (2, ["a result of most trainings"])])
+def test_a_store_in_which_more_than_half_failed_lacks_a_part(failed: int, names: list[str], folder: Folder) -> None:
+    folder.compare(contenders=f"{folder.task}:broken,sgd")
+    trials = folder.trials()
+    bad, good = (next(t for t in trials if t.result.status == status) for status in ("failed", "ok"))
+    parts = Parts()
+    store = Store(folder.path / "out", write=False)
+    note_losses(parts, store, StoredTrials([good, *[bad] * failed], []))
+    assert [part.name for part in parts.missing] == names
 
 
 def test_divergence_is_a_result_and_is_not_tried_again(tmp_path: Path) -> None:

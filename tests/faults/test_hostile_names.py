@@ -104,17 +104,17 @@ def test_the_terminal_obeys_no_name(comparison: thalweg.Comparison, folder: Path
 def test_messages_and_tables_escape_control_characters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.table import Table
     from rich.text import Text
-    from thalweg.cli.progress import progress_display
 
     from thalweg.cli.main import main
     from thalweg.comparison import Progress
+    from thalweg.comparison.presentation.progress_display import progress_display
 
     table = Table(NAMES[name])
     table.add_row(Text(NAMES[name]))
     stdout_console().print(table)
     stdout_console().print(NAMES[name])
     with progress_display() as show:
-        show(Progress("search", NAMES[name]), NAMES[name])
+        show(Progress("search", NAMES[name], leader=NAMES[name], best=0.5))
         show(Progress("", "", message=f"told: {NAMES[name]}"))
     with pytest.raises(SystemExit) as end:
         main(["compare", "quadratic", "--with", f"sgd,{NAMES[name]}:x=1", "--budget", NAMES[name]])
@@ -128,7 +128,11 @@ def test_what_is_printed_of_a_comparison_obeys_no_name(
     comparison: thalweg.Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from thalweg.cli.compare import print_comparison
+    from thalweg.comparison.presentation.overview import table_of
 
+    table = table_of(comparison)
+    for text in (repr(comparison), comparison._repr_html_(), table.text(80), table.html()):
+        assert hidden(text) == set()
     print_comparison(comparison)
     printed = capsys.readouterr().out
     assert comparison.parts.missing == []

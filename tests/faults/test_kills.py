@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCENARIOS = Path(__file__).with_name("kill_scenarios.py")
-FORKS, FRESH = 12, 3
+FORKS, FRESH = 6, 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are counted by a call of Linux")

@@ -67,7 +67,7 @@ def test_no_flipped_byte_changes_a_value_unnoticed(whole: Path, path: Path) -> N
     draw = random.Random(0)
     noticed = 0
     used = [place for place, byte in enumerate(content) if byte]  # the rest is mostly free
-    for place in draw.sample(used, 60):
+    for place in draw.sample(used, 24):
         flipped = bytearray(content)
         flipped[place] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
@@ -80,7 +80,7 @@ def test_no_flipped_byte_changes_a_value_unnoticed(whole: Path, path: Path) -> N
             noticed += 1
         else:
             assert result == expected, f"the byte at {place}"
-    assert noticed > 30
+    assert noticed > 12
 
 
 COLUMNS = ("contender", "stage", "settings", "status", "message", "train", "test", "seconds", "looks", "checksum")

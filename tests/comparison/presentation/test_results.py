@@ -191,6 +191,19 @@ def test_the_value_and_the_difference_come_from_the_same_seeds_and_rows_are_in_o
     assert "over the same seeds" in notes_of(comparison)[0]
 
 
+def test_the_leader_has_a_value_for_the_seeds_of_each_stage_that_compares() -> None:
+    """A contender that the finals left out is compared on the search's seed, where the leader has another value."""
+    comparison = thalweg.compare("quadratic", ["gd", "adam"], budget="8trials", workers=1)
+    leader, rival = comparison.contenders
+    ((own, beside),) = rival.beside_leader
+    assert own.stage == "search"
+    assert leader.beside_leader[0][0].stage == "final"
+    assert beside.result.train != leader.beside_leader[0][0].result.train
+    assert rival.worse_by == pytest.approx(own.result.train / beside.result.train - 1)
+    said = f"On the seed of the search, beside {rival.name}, {leader.name} reaches {beside.result.train:.4g}."
+    assert said in notes_of(comparison)[0]
+
+
 def test_objects_are_described_in_text_and_in_escaped_html(run: Run) -> None:
     comparison = run.comparison
     text = repr(comparison)

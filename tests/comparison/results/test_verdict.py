@@ -67,10 +67,38 @@ def test_a_value_is_of_the_measured_losses_also_if_they_are_worse_than_untrained
     assert (best.value.lost, best.value.unimproved) == (0, sum(value > 10 for value in best.values))
     assert best.value.count == len(best.values) >= 8
     seeds = f"{best.value.unimproved} of {best.value.count} seeds"
-    caution = f"{best.name} ended no better than ten times the first report on {seeds}."
+    caution = f"{best.name} ended no better than ten times the first report, 10, on {seeds}."
     assert caution in comparison.cautions
     # Choices and tests use the bound: one bad seed cannot hide all others.
     assert max(comparison.findings.race.scores[best.name]) == pytest.approx(math.log(10.0))
+
+
+def test_only_a_bound_of_ten_times_the_first_report_is_called_so() -> None:
+    """Values of 0 are rates, and a rate of 1 is the worst."""
+
+    def train(make_optimizer, report):
+        make_optimizer([nn.Parameter(torch.ones(1))])
+        report(0.0)
+        report(1.0)
+
+    comparison = thalweg.compare(train, ["sgd"], budget="4trials", workers=1)
+    (sgd,) = comparison.contenders
+    assert set(sgd.values) == {1.0}
+    count = len(sgd.values)
+    caution = f"sgd ended no better than the value of a lost training, 1, on {count} of {count} seeds."
+    assert caution in comparison.cautions
+
+
+def test_the_numbers_of_searched_settings_are_stated_if_they_differ() -> None:
+    from types import SimpleNamespace as Stub
+
+    from thalweg.comparison.results.terms import _searched_settings
+
+    def summaries(*counts: int) -> list[Stub]:
+        return [Stub(searched=["lr"], trials={"search": [None] * count}) for count in counts]
+
+    assert _searched_settings(summaries(234, 2, 7)) == "2 to 234 settings searched"  # type: ignore[arg-type]
+    assert _searched_settings(summaries(4, 4)) == "the 4 settings searched"  # type: ignore[arg-type]
 
 
 def test_a_value_with_lost_seeds_is_marked_as_a_bound(tmp_path: Path) -> None:

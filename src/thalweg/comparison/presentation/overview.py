@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from thalweg.comparison.planning.plan import ComparisonPlan
@@ -14,6 +14,9 @@ from thalweg.comparison.results.summary import Estimate, Summary, estimate_over_
 from thalweg.comparison.results.terms import worse
 from thalweg.comparison.results.verdict import Verdict
 from thalweg.errors import printable
+
+# The seeds on which contenders are compared, by stage, the latest first.
+SEEDS = {"race": "the seeds of the race", "final": "the seeds of the finals", "search": "the seed of the search"}
 
 
 class FinishedComparison(Protocol):
@@ -102,7 +105,8 @@ def notes_of(comparison: FinishedComparison) -> list[str]:
     notes = []
     summaries = comparison.contenders
     if len(summaries) > 1:
-        notes.append(f"Value and worse by are over the same seeds: {_seeds_of(summaries)}.")
+        same = f"Value and worse by are over the same seeds: {_seeds_of(summaries)}."
+        notes.append(" ".join([same, *_earlier(comparison)]))
         fresh = next((summary for summary in summaries if summary.value_stage == "value"), None)
         if fresh is not None:
             notes[0] += f" The verdict states the value of {fresh.name} over {fresh.value.count} further seeds."
@@ -114,8 +118,24 @@ def notes_of(comparison: FinishedComparison) -> list[str]:
 def _seeds_of(summaries: Sequence[Summary]) -> str:
     """Return the words for the seeds on which contenders are compared with the leader."""
     stages = {trial.stage for summary in summaries for trial, _ in summary.beside_leader}
-    words = {"race": "those of the race", "final": "those of the finals", "search": "that of the search"}
-    return " or ".join(text for stage, text in words.items() if stage in stages) or "if any training has ended"
+    return " or ".join(text for stage, text in SEEDS.items() if stage in stages) or "if any training has ended"
+
+
+def _earlier(comparison: FinishedComparison) -> Iterator[str]:
+    """Yield the values of the leader that the row of the table does not show: over the seeds of earlier stages."""
+    leader, *rivals = comparison.contenders
+    own = _stage_of(leader)
+    for stage, words in SEEDS.items():
+        earlier = [summary for summary in rivals if stage not in (own, "") and _stage_of(summary) == stage]
+        if earlier:
+            value = estimate_over_seeds([trial for _, trial in earlier[0].beside_leader], comparison.plan)
+            names = ", ".join(summary.name for summary in earlier)
+            yield f"On {words}, beside {names}, {leader.name} reaches {format_estimate(value)}."
+
+
+def _stage_of(summary: Summary) -> str:
+    """Return the stage in which a contender was last compared with the leader; empty if there is none."""
+    return next((trial.stage for trial, _ in summary.beside_leader), "")
 
 
 def sentences_of(comparison: FinishedComparison) -> list[str]:
@@ -140,7 +160,8 @@ def html_of(comparison: FinishedComparison) -> str:
     paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in [*notes_of(comparison), *sentences_of(comparison)])
     code = f"<pre>{html.escape(comparison.code)}</pre>" if comparison.code else ""
     title, headline = html.escape(_title(comparison)), html.escape(comparison.verdict.headline)
-    return f"<p>{title}<br><b>{headline}</b></p>{table_of(comparison).html()}{paragraphs}{code}"
+    page = f"<p>{title}<br><b>{headline}</b></p>{table_of(comparison).html()}{paragraphs}{code}"
+    return printable(page, keep="\n")
 
 
 def _title(comparison: FinishedComparison) -> str:

@@ -280,13 +280,15 @@ def _few_test_examples(record: ComparisonRecord, leader: Summary) -> Iterator[st
 def _no_improvement(record: ComparisonRecord, summaries: Sequence[Summary], untrained_name: str) -> Iterator[str]:
     if record.plan.target is not None:
         return
+    untrained = record.plan.scale.untrained.get(record.plan.judged_on)
+    bound = "" if untrained is None else f", {untrained:.4g},"
     for summary in summaries:
         value = summary.value
         if value.unimproved:
             lost = f"; {value.lost} of them were lost, so its value is a bound" if value.lost else ""
             yield (
-                f"{summary.name} ended no better than {untrained_name} on {value.unimproved} of {value.count} seeds"
-                f"{lost}."
+                f"{summary.name} ended no better than {untrained_name}{bound} on {value.unimproved} of "
+                f"{value.count} seeds{lost}."
             )
 
 

@@ -93,10 +93,11 @@ def name_of_untrained(record: ComparisonRecord) -> str:
     """Return the words for the untrained model. A training function does not show its model."""
     if not record.workload.is_function:
         return "the untrained model"
-    scale = record.plan.scale
-    if scale.planned == "linear" or (scale.planned is None and scale.kind == "linear"):
-        return "the value of a lost training"
-    return "a tenth of the first report" if scale.maximize else "ten times the first report"
+    scale, split = record.plan.scale, record.plan.judged_on
+    bound, first = scale.untrained.get(split, math.nan), scale.baseline.get(split, math.nan)
+    if bound == 10 * first:
+        return "ten times the first report"
+    return "a tenth of the first report" if bound == first / 10 else "the value of a lost training"
 
 
 def terms_of(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) -> Terms:
@@ -141,8 +142,10 @@ def _margin(record: ComparisonRecord, race: Race, summaries: Sequence[Summary]) 
 
 
 def _searched_settings(summaries: Sequence[Summary]) -> str:
-    counts = {len(summary.trials["search"]) for summary in summaries if summary.searched}
-    return f"{'the' if len(counts) <= 1 else 'at most'} {max(counts, default=1):,} settings searched"
+    counts = {len(summary.trials["search"]) for summary in summaries if summary.searched} or {1}
+    if len(counts) == 1:
+        return f"the {max(counts):,} settings searched"
+    return f"{min(counts):,} to {max(counts):,} settings searched"
 
 
 def _advantage(record: ComparisonRecord, race: Race) -> str:

@@ -60,7 +60,7 @@ def _may_name_optimizers(function: TrainingFunction) -> bool:
         text = function.source or textwrap.dedent(inspect.getsource(function.train))
         argument = next(iter(inspect.signature(function.train).parameters))
         tree = ast.parse(text)
-    except (OSError, TypeError, SyntaxError, StopIteration):  # no text, or not of this function alone
+    except (OSError, TypeError, ValueError, SyntaxError, StopIteration):  # no text, or not of this function alone
         return True
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_name(node.func, argument)]
     uses = [node for node in ast.walk(tree) if _is_name(node, argument)]
