@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
 
 
