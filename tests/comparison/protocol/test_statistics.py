@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
 
 
@@ -50,3 +51,9 @@ def test_not_told_apart_is_not_shown_to_be_near() -> None:
     assert surely_within(list(near), list(leader), 0.03, 0.05, 2)
     assert not surely_within(list(unknown), list(leader), 0.03, 0.05, 2)
     assert seeds_to_settle(list(unknown), list(leader), 0.03) == math.ceil((1.96 * noise.std(ddof=1) / 0.03) ** 2)
+
+
+def test_scores_at_the_end_of_their_range_have_a_mean_and_a_number_of_seeds() -> None:
+    assert statistics.mean([1.5e308, 1.7e308]) == pytest.approx(1.6e308)
+    assert statistics.mean([-1.5e308, 1.5e308, -1.5e308, -1.5e308]) == pytest.approx(-0.75e308)
+    assert statistics.seeds_to_settle([1e308, -1e308, 1e308], [-1e308, 1e308, 0.0], 1.0) == statistics.MAX_SEEDS

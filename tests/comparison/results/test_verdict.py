@@ -57,7 +57,8 @@ def overfitted() -> thalweg.Task:
 
 
 def test_a_value_is_of_the_measured_losses_also_if_they_are_worse_than_untrained() -> None:
-    comparison = thalweg.compare(ending(lambda luck: 20.0 + luck if luck < 0.4 else 1.0), ["sgd", "adam"], budget="60trials")
+    function = ending(lambda luck: 20.0 + luck if luck < 0.4 else 1.0)
+    comparison = thalweg.compare(function, ["sgd", "adam"], budget="60trials")
     best = comparison.contenders[0]
     logs = statistics.interval([math.log(value) for value in best.values])
     assert any(value > 20 for value in best.values)  # above the 10 that count
@@ -142,7 +143,8 @@ def test_an_untuned_point_that_beats_the_winner_is_cautioned_about() -> None:
     start = f"Untuned, {best.name} was measured better at its starting point ({best.recommended.mean:.4g}) than "
     (caution,) = [text for text in comparison.cautions if text.startswith(start)]
     assert caution == (
-        f"{start}the best of the 8 settings searched ({best.value.mean:.4g}). The search did not find the best settings."
+        f"{start}the best of the 8 settings searched ({best.value.mean:.4g}). "
+        "The search did not find the best settings."
     )
 
 
@@ -181,7 +183,7 @@ def test_the_error_of_a_bad_budget_says_what_studies_are() -> None:
 
 def test_the_terminal_says_which_seeds_its_numbers_are_from(tmp_path: Path) -> None:
     arguments = ["compare", "quadratic", "--with", "gd,adam", "--budget", "60trials", "--out", str(tmp_path)]
-    output = CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout
+    output = " ".join(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout.split())
     assert "Value and worse by: over the same seeds, those of the race." in output
     assert "The verdict states the value of gd over 8 further seeds." in output
     assert "starting point" in output

@@ -8,9 +8,9 @@ measured better than a searched setting is the answer.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 from typing import Literal
 
+from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.procedure import Evidence, Findings
 from thalweg.comparison.protocol.race import Comparable, InterimResult, Race, analyse, is_reliable, seeds_needed
@@ -326,8 +326,8 @@ def _is_start(setting: Setting) -> bool:
 
 
 def _mean_selection(column: Column, seeds: Sequence[int]) -> float:
-    return fmean(column[seed].selection_score for seed in seeds)
+    return statistics.mean(column[seed].selection_score for seed in seeds)
 
 
 def _mean(race: RaceResult, setting: Setting) -> float:
-    return fmean(race.columns[setting])
+    return statistics.mean(race.columns[setting])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any, Generic, Literal, Protocol
 
 from thalweg.comparison.protocol import statistics
@@ -81,7 +80,7 @@ def analyse(
         clipped: The entrants with a score that is only a bound.
     """
     (leader, *tied), worse = statistics.drop(scores, alpha)
-    allowed = margin(fmean(scores[leader]))
+    allowed = margin(statistics.mean(scores[leader]))
 
     def is_within(entrant: Entrant) -> bool:
         # A clipped score is a bound: the loss that was measured may lie far above it.
@@ -93,7 +92,7 @@ def analyse(
     # An entrant that is worse by too little to matter stays.
     remaining = sorted(
         (entrant for entrant in scores if entrant not in worse or entrant in within),
-        key=lambda entrant: fmean(scores[entrant]),
+        key=lambda entrant: statistics.mean(scores[entrant]),
     )
     return InterimResult(allowed, remaining, within, worse)
 

@@ -139,7 +139,7 @@ class ScoreScale:
         """Return the score of a finite value as it was measured, also if it is worse than the untrained model's."""
         if self.kind == "linear":
             return self.cost(value)
-        return self.cost(math.log(max(value, self.resolution * self.untrained[split])))
+        return self.cost(_log(max(value, self.resolution * self.untrained[split])))
 
     def loss(self, score: float) -> float:
         """Return the value that has this score. For a mean of logarithms it is the geometric mean of the values."""
@@ -343,6 +343,10 @@ def untrained_value(reports: Iterable[float], *, maximize: bool, prefers: Kind) 
 
 def _log_of_ratio(share: float) -> float:
     return math.copysign(math.log1p(abs(share)), share)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf  # a mean of logarithms may be too low for a value above 0
 
 
 def _exp(exponent: float) -> float:

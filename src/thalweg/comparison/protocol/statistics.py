@@ -5,9 +5,10 @@ the same studies, in the same order.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ Entrant = TypeVar("Entrant", bound=Hashable)
 CONFIDENCE_LEVEL = 0.95
 # Sums of numbers at the end of their range overflow to infinity, and are compared as such.
 _OVERFLOWING = np.errstate(over="ignore", invalid="ignore")
+MAX_SEEDS = 1_000_000_000  # so many, or more
 _SEPARATION = 1.96  # a difference of so many standard errors separates two contenders
 
 
@@ -140,7 +142,22 @@ def seeds_to_settle(values: Sequence[float], leader: Sequence[float], margin: fl
         margin: The difference of the means to detect, above zero.
     """
     differences = np.asarray(values, dtype=float) - np.asarray(leader, dtype=float)
-    return math.ceil((_SEPARATION * float(differences.std(ddof=1)) / margin) ** 2)
+    seeds = np.square(_SEPARATION * differences.std(ddof=1) / np.float64(margin))
+    return math.ceil(seeds) if seeds < MAX_SEEDS else MAX_SEEDS
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of scores, also if their sum is no number of its dtype.
+
+    Example:
+        >>> mean([1.5e308, 1.5e308])
+        1.5e+308
+    """
+    scores = list(values)
+    try:
+        return fmean(scores)
+    except OverflowError:
+        return math.fsum(score / len(scores) for score in scores)
 
 
 def _standard_error(sample: np.ndarray) -> float:

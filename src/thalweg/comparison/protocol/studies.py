@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import PROPOSAL_ROUNDS, Design
@@ -93,7 +92,11 @@ class Studies:
             for search_score, searched in candidates:
                 # Without the seed of the search: a setting that looked best there was lucky, too.
                 retrained = retrain_requests[name, study, searched.trial]
-                score = fmean(scores[request].selection_score for request in retrained) if retrained else search_score
+                score = (
+                    statistics.mean(scores[request].selection_score for request in retrained)
+                    if retrained
+                    else search_score
+                )
                 scored.append((score, SettingId(study, searched.trial)))
             if study < POOLED_STUDIES:
                 self.pools[name] += scored
@@ -110,7 +113,7 @@ class Studies:
         }
         scores = self.run_trials(flatten(requests.values()))
         for (name, _), evaluated in requests.items():
-            self.evaluations[name].append(fmean(evaluation_scores(evaluated, scores)))
+            self.evaluations[name].append(statistics.mean(evaluation_scores(evaluated, scores)))
 
 
 def rank(design: Design, names: Sequence[str], studies: Studies) -> Ranking:
@@ -140,5 +143,5 @@ def choose_settings(
     scores = run_trials(flatten(requests.values()))
     candidates: dict[str, list[tuple[float, SettingId]]] = {name: [] for name in names}
     for (name, setting), trained in requests.items():
-        candidates[name].append((fmean(scores[request].selection_score for request in trained), setting))
+        candidates[name].append((statistics.mean(scores[request].selection_score for request in trained), setting))
     return {name: min(scored)[1] for name, scored in candidates.items()}
