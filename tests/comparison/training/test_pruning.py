@@ -1,8 +1,8 @@
 """Pruning: within a study, at shares of the schedule, and what it saves is spent again."""
 
 import math
-from dataclasses import replace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
