@@ -1,6 +1,7 @@
 """The report comes from the store alone, is one self-contained file, and opens in a browser without messages."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from thalweg.comparison import Comparison, Store
 from thalweg.errors import StoreError
 from thalweg.report import render
 from thalweg.report.charts import format_digits, format_number, interval_chart
+from thalweg.tasks.built_in.classics import linear_regression
 
 
 @pytest.fixture(scope="module")
