@@ -20,9 +20,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a comparison with a race, in which settings diverged and a contender's name needs escaping."""
     path = tmp_path_factory.mktemp("report") / "store.sqlite"
     evil = thalweg.Contender('<b>&"evil"', thalweg.rules.SGD(lr=0.1), about="<script>alert(1)</script>")
-    thalweg.compare(
-        "linear-regression", ["gd", "adam", evil], budget="34trials", store=path
-    )  # 102 trainings: with a race
+    task = replace(linear_regression(), passes=10)
+    thalweg.compare(task, ["gd", "adam", evil], budget="34trials", store=path)  # 102 trainings: with a race
     return path
 
 
