@@ -1,7 +1,7 @@
 """A small character model in the manner of nanoGPT: its loop sets the learning rate at every step.
 
-The rate is a share of the optimizer's own, ``optimizer.defaults["lr"]``. A loop that set a number of its own would train
-all settings alike; thalweg refuses it and names the line.
+The rate is a share of the optimizer's own, ``optimizer.defaults["lr"]``. A loop that set a number of its own would
+train all settings alike; thalweg refuses it and names the line.
 
 thalweg compare examples/characters.py:train --with adam,adamw,lion --budget 2m
 """
