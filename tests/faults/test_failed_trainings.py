@@ -184,7 +184,7 @@ def test_a_store_in_which_more_than_half_failed_lacks_a_part(failed: int, names:
     bad, good = (next(t for t in trials if t.result.status == status) for status in ("failed", "ok"))
     parts = Parts()
     store = Store(folder.path / "out", write=False)
-    note_losses(parts, store, StoredTrials([good, *[bad] * failed], []))
+    note_losses(parts, store, StoredTrials([good, *[bad] * failed], [], 0))
     assert [part.name for part in parts.missing] == names
 
 
