@@ -19,7 +19,15 @@ project_copyright = "the thalweg maintainers"
 version = release = thalweg.__version__
 
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md", "lab/LOG.md", "docs/**"]
+include_patterns = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "lab/LOG.md",
+    "docs/**",
+]
 exclude_patterns = [".*", "build", "dist", "runs", "src", "tests", "benchmarks", "examples"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
