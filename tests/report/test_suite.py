@@ -16,7 +16,7 @@ from thalweg.report import render, render_suite
 
 
 def task(name: str, curvature: float) -> thalweg.tasks.TrainingFunction:
-    """A task that takes no time. One training in twelve is lost at random."""
+    """A task that takes no time. One training in three is lost at random."""
 
     def train(make_optimizer, report):
         weight = nn.Parameter(torch.ones(2))
@@ -27,7 +27,7 @@ def task(name: str, curvature: float) -> thalweg.tasks.TrainingFunction:
             loss.backward()
             optimizer.step()
         luck = torch.rand(()).item()
-        report(math.nan if luck < 1 / 12 else 0.1 + loss.item() + 0.1 * luck)
+        report(math.nan if luck < 1 / 3 else 0.1 + loss.item() + 0.1 * luck)
 
     return thalweg.tasks.TrainingFunction(train=train, name=name, source=f"{name} {curvature}")
 
@@ -51,7 +51,9 @@ def test_the_page_shows_matrix_means_profiles_and_what_failed(suite: thalweg.Sui
             assert ("best" if standing.best else worse(standing.worse_by)) in text
     assert suite.aggregate is not None
     for ratio in suite.aggregate.ratio.values():
-        assert f"{worse(ratio.low - 1)} – {worse(ratio.high - 1)}" in text
+        if math.isfinite(ratio.low):
+            assert f"{worse(ratio.low - 1)} – {worse(ratio.high - 1)}" in text
+    assert sum(math.isfinite(ratio.low) for ratio in suite.aggregate.ratio.values()) >= 2
     for comparison in suite.comparisons.values():
         assert comparison.verdict.text in text
     with_lost = [standing for standings in suite.matrix.values() for standing in standings.values() if standing.lost]

@@ -58,7 +58,7 @@ class Parts:
         self.missing: list[MissingPart] = []
 
     def make(self, name: str, function: Callable[[], _T], default: _D) -> _T | _D:
-        """Return what a function returns; if it raises, the default, and the part is missing.
+        """Return what a function returns; if it raises, the default, and the part is missing until it can be made.
 
         Args:
             name: The part, as the subject of a sentence: ``"the verdict"``.
@@ -66,10 +66,12 @@ class Parts:
             default: Stands for a part that is missing.
         """
         try:
-            return function()
+            made = function()
         except Exception as error:
             self.add(name, error)
             return default
+        self.missing = [part for part in self.missing if part.name != name]
+        return made
 
     def add(self, name: str, error: Exception) -> MissingPart:
         """Note that a part is missing.

@@ -337,8 +337,8 @@ def test_the_page_shows_direction_name_and_further_numbers(classifier: thalweg.C
     page = text_of(classifier.report(tmp_path / "report.html"))
     assert "Higher is better." in page
     assert "Lower is better" not in page
-    assert "The accuracy chose;" in page
-    assert "higher is better. Scores are compared by the differences of values." in page
+    assert "The accuracy chose and evaluates; higher is better." in page
+    assert "Scores are compared by the differences of values." in page
     assert "recall Recorded beside the value, at the same seeds; it decides nothing." in page
     assert f"{classifier.contenders[0].metrics['recall'].mean:#.3g}" in page
     assert "reported value" not in page

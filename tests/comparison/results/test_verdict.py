@@ -184,7 +184,7 @@ def test_the_error_of_a_bad_budget_says_what_studies_are() -> None:
 def test_the_terminal_says_which_seeds_its_numbers_are_from(tmp_path: Path) -> None:
     arguments = ["compare", "quadratic", "--with", "gd,adam", "--budget", "60trials", "--out", str(tmp_path)]
     output = " ".join(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout.split())
-    assert "Value and worse by: over the same seeds, those of the race." in output
+    assert "Value and worse by are over the same seeds: the seeds of the race." in output
     assert "The verdict states the value of gd over 8 further seeds." in output
     assert "starting point" in output
 
