@@ -66,12 +66,12 @@ class Parts:
             default: Stands for a part that is missing.
         """
         try:
-            made = function()
+            result = function()
         except Exception as error:
             self.add(name, error)
             return default
         self.missing = [part for part in self.missing if part.name != name]
-        return made
+        return result
 
     def add(self, name: str, error: Exception) -> MissingPart:
         """Note that a part is missing.
