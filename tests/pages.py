@@ -45,10 +45,9 @@ def assert_opens_cleanly(path: Path, width: int, scheme: str, *, charts: int) ->
             assert box["width"] > 200
             assert box["height"] > 80
         # Readable on a phone: the page itself does not scroll sideways.
-        widest = (
-            "[document.documentElement.scrollWidth, ...[...document.querySelectorAll('*')]"
-            ".filter(e => !e.closest('.scroll') && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0).map(e => e.scrollWidth + ' in ' + e.clientWidth + ': ' + e.outerHTML)]"
-        )
+        widest = """[document.documentElement.scrollWidth, ...[...document.querySelectorAll('*')]
+            .filter(e => !e.closest('.scroll') && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
+            .map(e => `${e.scrollWidth} in ${e.clientWidth}: ${e.outerHTML}`)]"""
         scroll_width, *outside = tab.evaluate(widest)
         assert scroll_width <= width, [scroll_width, *(element[:200] for element in outside)]
         browser.close()
