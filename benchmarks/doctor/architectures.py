@@ -1,0 +1,370 @@
+"""Architectures: trainings that work, in parts that a fault may replace.
+
+Half of them set the thresholds of a diagnosis; the other half only judges it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.doctor import data
+from benchmarks.doctor.data import Data
+from benchmarks.doctor.run import Batch, Loss, Run, Step
+
+Activation = Callable[[], nn.Module]
+Prepare = Callable[[nn.Module], None]
+Transform = Callable[[Tensor, Tensor, torch.Generator], Batch]
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The choices that a model leaves open.
+
+    Attributes:
+        activation: Makes an activation.
+        norm: Makes a normalization of so many features; None for none.
+        width: Features of a hidden layer.
+        depth: Hidden layers.
+        last: Makes a module after the last layer; None for none.
+        outputs: Outputs; None for those of the architecture.
+    """
+
+    activation: Activation = nn.ReLU
+    norm: Callable[[int], nn.Module] | None = None
+    width: int = 64
+    depth: int = 3
+    last: Activation | None = None
+    outputs: int | None = None
+
+    def normalized(self, features: int) -> nn.Module:
+        """Return the normalization of so many features."""
+        return nn.Identity() if self.norm is None else self.norm(features)
+
+    def finish(self) -> nn.Module:
+        """Return the module after the last layer."""
+        return nn.Identity() if self.last is None else self.last()
+
+
+class Perceptron(nn.Module):
+    """Hidden layers ``hidden.0``, ``hidden.1``, ... and a ``head``."""
+
+    def __init__(self, inputs: int, outputs: int, shape: Shape, *, residual: bool = False) -> None:
+        super().__init__()
+        widths = [inputs] + [shape.width] * shape.depth
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(shape.normalized(shape.width) for _ in range(shape.depth))
+        self.activations = nn.ModuleList(shape.activation() for _ in range(shape.depth))
+        self.head = nn.Linear(shape.width, shape.outputs or outputs)
+        self.last = shape.finish()
+        self.residual = residual
+
+    def features(self, x: Tensor) -> Tensor:
+        for number, (layer, norm, activation) in enumerate(zip(self.hidden, self.norms, self.activations, strict=True)):
+            change = activation(norm(layer(x)))
+            x = x + change if self.residual and number else change
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.features(x)))
+
+
+class Convolutions(nn.Module):
+    """``hidden.0`` and ``hidden.1`` are convolutions of images of 8 by 8, ``head`` is linear."""
+
+    def __init__(self, outputs: int, shape: Shape) -> None:
+        super().__init__()
+        channels = [1] + [max(8, shape.width // 4)] * shape.depth
+        self.hidden = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
+        self.norms = nn.ModuleList(_norm_of_images(shape, channel) for channel in channels[1:])
+        self.activations = nn.ModuleList(shape.activation() for _ in range(shape.depth))
+        self.head = nn.Linear(channels[-1] * 16, shape.outputs or outputs)
+        self.last = shape.finish()
+
+    def features(self, x: Tensor) -> Tensor:
+        x = x.reshape(-1, 1, 8, 8)
+        for layer, norm, activation in zip(self.hidden, self.norms, self.activations, strict=True):
+            x = activation(norm(layer(x)))
+        return functional.max_pool2d(x, 2).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.features(x)))
+
+
+def _norm_of_images(shape: Shape, channels: int) -> nn.Module:
+    if shape.norm is None:
+        return nn.Identity()
+    return nn.BatchNorm2d(channels) if shape.norm is nn.BatchNorm1d else nn.GroupNorm(1, channels)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer ``hidden.0`` over the rows of an image, and a ``head``."""
+
+    def __init__(self, outputs: int, shape: Shape) -> None:
+        super().__init__()
+        cell = nn.GRU if shape.activation is nn.ReLU else nn.RNN
+        self.hidden = nn.ModuleList([cell(8, shape.width, batch_first=True)])
+        self.norms = nn.ModuleList([shape.normalized(shape.width)])
+        self.head = nn.Linear(shape.width, shape.outputs or outputs)
+        self.last = shape.finish()
+
+    def features(self, x: Tensor) -> Tensor:
+        states, _ = self.hidden[0](x.reshape(-1, 8, 8))
+        return self.norms[0](states[:, -1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.features(x)))
+
+
+class Block(nn.Module):
+    """Causal attention and a perceptron, each after a LayerNorm and beside a residual connection."""
+
+    def __init__(self, width: int, activation: Activation) -> None:
+        super().__init__()
+        self.before_attention, self.before_perceptron = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.activation, self.down = nn.Linear(width, 2 * width), activation(), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.attention(self.before_attention(x)).chunk(3, -1)
+        x = x + self.out(functional.scaled_dot_product_attention(query, key, value, is_causal=True))
+        return x + self.down(self.activation(self.up(self.before_perceptron(x))))
+
+
+class Transformer(nn.Module):
+    """``embedding``, ``hidden.0``, ... (blocks) and ``head``."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width // 2
+        self.embedding = nn.Embedding(data.VOCABULARY, width)
+        self.place = nn.Parameter(0.3 * torch.randn(data.LENGTH, width))
+        self.hidden = nn.ModuleList(Block(width, shape.activation) for _ in range(max(1, shape.depth - 1)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, shape.outputs or data.VOCABULARY)
+        self.last = shape.finish()
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.embedding(x) + self.place
+        for block in self.hidden:
+            x = block(x)
+        return self.norm(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.features(x)))
+
+
+class Autoencoder(nn.Module):
+    """Two layers to a code (``hidden.0``, ``hidden.1``) and two back (``hidden.2`` and ``head``)."""
+
+    CODE = 16
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        widths = [64, shape.width, self.CODE, shape.width]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(shape.normalized(width) for width in widths[1:])
+        self.activations = nn.ModuleList([shape.activation(), nn.Identity(), shape.activation()])
+        self.head = nn.Linear(shape.width, 64)
+        self.last = shape.finish()
+
+    def features(self, x: Tensor) -> Tensor:
+        for layer, norm, activation in zip(self.hidden, self.norms, self.activations, strict=True):
+            x = activation(norm(layer(x)))
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.features(x)))
+
+
+def adam(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Return Adam for all parameters of a model."""
+    return torch.optim.Adam(model.parameters(), lr=lr)
+
+
+def momentum(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Return SGD with momentum for all parameters of a model."""
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+Metric = Callable[[nn.Module, Tensor, Tensor], float]
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the share of right classes."""
+    return (model(x).argmax(-1) == y).float().mean().item()
+
+
+def binary_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the share of right answers of outputs that are positive for 1."""
+    return ((model(x) > 0) == (y > 0.5)).float().mean().item()
+
+
+def explained(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the explained share of the variance (R²)."""
+    return 1 - ((model(x).reshape(y.shape) - y).square().mean() / (y - y.mean(0)).square().mean()).item()
+
+
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """Return the cross-entropy of logits whose classes are the last dimension."""
+    return functional.cross_entropy(output.flatten(0, -2), target.flatten())
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A training that works.
+
+    Attributes:
+        name: Its name.
+        task: ``classes``, ``binary``, ``values`` or ``tokens``.
+        build: Makes a model of a shape.
+        make_data: Makes the data from a seed.
+        loss_fn: The loss.
+        score: The metric.
+        goal: The metric from which on the training works.
+        lr: The learning rate of Adam.
+        momentum_lr: The learning rate of SGD with momentum 0.9.
+        shape: The shape of the model.
+        held_out: True if it only judges, and sets no threshold.
+        make_optimizer: Makes the optimizer of a model at a learning rate.
+        batch_size: Examples in a batch.
+        steps: Steps of a training.
+        transform: Changes each batch; None for no change.
+        change_data: Changes the data; None for no change.
+        sorted_by_target: True if batches come in the order of the targets instead of shuffled.
+        prepare: Changes the model before its optimizer is made; None for no change.
+        after: Changes the run at its end; None for no change.
+        step: The user's own step; None for the plain one.
+    """
+
+    name: str
+    task: str
+    build: Callable[[Shape], nn.Module]
+    make_data: Callable[[int], Data]
+    loss_fn: Loss
+    score: Metric
+    goal: float
+    lr: float
+    momentum_lr: float
+    shape: Shape = Shape()
+    held_out: bool = False
+    make_optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] = adam
+    batch_size: int = BATCH
+    steps: int = 250
+    transform: Transform | None = None
+    change_data: Callable[[Data, int], Data] | None = None
+    sorted_by_target: bool = False
+    prepare: Prepare | None = None
+    after: Callable[[Run], Run] | None = None
+    step: Step | None = None
+
+    def shaped(self, **changes: Any) -> "Architecture":
+        """Return this architecture with a changed shape."""
+        return replace(self, shape=replace(self.shape, **changes))
+
+    def with_momentum(self, factor: float = 1.0) -> "Architecture":
+        """Return this architecture with SGD with momentum, at its own learning rate times a factor."""
+        return replace(self, make_optimizer=momentum, lr=factor * self.momentum_lr)
+
+    def run(self, seed: int) -> Run:
+        """Return a training that has not begun."""
+        torch.manual_seed(seed)
+        examples = self.make_data(seed)
+        clean = examples
+        if self.change_data is not None:
+            examples = self.change_data(examples, seed)
+        model = self.build(self.shape)
+        if self.prepare is not None:
+            self.prepare(model)
+        run = Run(
+            model=model,
+            optimizer=self.make_optimizer(model, self.lr),
+            batches=self._batches(examples, seed),
+            loss_fn=self.loss_fn,
+            metric=partial(_score, self.score, examples if self.change_data is not None else clean),
+            goal=self.goal,
+            steps=self.steps,
+            step=self.step,
+        )
+        return run if self.after is None else self.after(run)
+
+    def _batches(self, examples: Data, seed: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(seed)
+        count = len(examples.x)
+        while True:
+            order = torch.randperm(count, generator=generator)
+            if self.sorted_by_target:
+                order = examples.y.reshape(count, -1)[:, 0].argsort(stable=True)
+            for start in range(0, count - self.batch_size + 1, self.batch_size):
+                chosen = order[start : start + self.batch_size]
+                x, y = examples.x[chosen], examples.y[chosen]
+                yield (x, y) if self.transform is None else self.transform(x, y, generator)
+
+
+def _score(score: Metric, examples: Data, model: nn.Module) -> float:
+    return score(model, examples.held_out_x, examples.held_out_y)
+
+
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture(
+            "mlp",
+            "classes",
+            lambda shape: Perceptron(64, 10, shape),
+            data.digits,
+            cross_entropy,
+            accuracy,
+            0.93,
+            3e-3,
+            0.05,
+        ),
+        Architecture(
+            "rnn", "classes", lambda shape: Recurrent(10, shape), data.digits, cross_entropy, accuracy, 0.85, 5e-3, 0.1
+        ),
+        Architecture("autoencoder", "values", Autoencoder, data.pictures, nn.MSELoss(), explained, 0.6, 3e-3, 1.0),
+        Architecture(
+            "table",
+            "binary",
+            lambda shape: Perceptron(30, 1, shape),
+            data.tumours,
+            nn.BCEWithLogitsLoss(),
+            binary_accuracy,
+            0.94,
+            3e-3,
+            0.05,
+        ),
+        Architecture(
+            "cnn",
+            "classes",
+            lambda shape: Convolutions(10, shape),
+            data.digits,
+            cross_entropy,
+            accuracy,
+            0.93,
+            5e-3,
+            0.05,
+            held_out=True,
+        ),
+        Architecture(
+            "residual",
+            "values",
+            lambda shape: Perceptron(8, 1, shape, residual=True),
+            data.smooth,
+            nn.MSELoss(),
+            explained,
+            0.85,
+            3e-3,
+            0.003,
+            shape=Shape(norm=nn.LayerNorm, depth=4),
+            held_out=True,
+        ),
+        Architecture("gpt", "tokens", Transformer, data.tokens, cross_entropy, accuracy, 0.9, 5e-3, 0.1, held_out=True),
+    )
+}

@@ -1,0 +1,90 @@
+"""Cases: every fault on every architecture that it suits, and every healthy training that looks odd."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
+from benchmarks.doctor.run import Run
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A fault and its cure.
+
+    Attributes:
+        sick: The training with the fault.
+        cured: The same training without it.
+        where: The name of the module or parameter to blame; None if none is.
+    """
+
+    sick: Callable[[int], Run]
+    cured: Callable[[int], Run]
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training whose condition is known.
+
+    Attributes:
+        kind: The cause, or ``healthy``.
+        name: The architecture, or the oddity of a healthy training.
+        make: Makes the training from a seed.
+        cure: Makes the cured training; None if it is healthy.
+        where: The name of the module or parameter to blame; None if none is.
+        held_out: True if it only judges, and sets no threshold.
+        curable: True if a change of the training can cure it.
+    """
+
+    kind: str
+    name: str
+    make: Callable[[int], Run]
+    cure: Callable[[int], Run] | None = None
+    where: str | None = None
+    held_out: bool = False
+    curable: bool = True
+
+
+CASES: dict[str, Case] = {}
+Fault = Callable[[Architecture], Pair]
+
+
+def _add(case: Case) -> None:
+    key = f"{case.kind}/{case.name}"
+    assert key not in CASES, key
+    CASES[key] = case
+
+
+def fault(kind: str, on: Sequence[str], *, curable: bool = True) -> Callable[[Fault], Fault]:
+    """Register a fault on these architectures."""
+
+    def register(make: Fault) -> Fault:
+        for name in on:
+            architecture = ARCHITECTURES[name]
+            pair = make(architecture)
+            _add(Case(kind, name, pair.sick, pair.cured, pair.where, architecture.held_out, curable))
+        return make
+
+    return register
+
+
+def own_fault(
+    kind: str, name: str, where: str | None = None, *, held_out: bool = False
+) -> Callable[..., Callable[..., Run]]:
+    """Register ``make(seed, sick)``, a training of its own that is sick or cured."""
+
+    def register(make: Callable[[int, bool], Run]) -> Callable[[int, bool], Run]:
+        _add(Case(kind, name, lambda seed: make(seed, True), lambda seed: make(seed, False), where, held_out))
+        return make
+
+    return register
+
+
+def healthy(name: str, *, held_out: bool = False) -> Callable[[Callable[[int], Run]], Callable[[int], Run]]:
+    """Register a healthy training."""
+
+    def register(make: Callable[[int], Run]) -> Callable[[int], Run]:
+        _add(Case("healthy", name, make, held_out=held_out))
+        return make
+
+    return register

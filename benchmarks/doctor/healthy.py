@@ -1,0 +1,162 @@
+"""Healthy trainings that look odd, and every architecture as it is."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
+from benchmarks.doctor.cases import healthy
+from benchmarks.doctor.faults.several import adversarial
+from benchmarks.doctor.run import Run, plain_step
+
+
+def _odd(name: str, architecture: Architecture) -> None:
+    healthy(name, held_out=architecture.held_out)(architecture.run)
+
+
+for architecture in ARCHITECTURES.values():
+    _odd(f"{architecture.name}-adam", architecture)
+    _odd(f"{architecture.name}-momentum", architecture.with_momentum())
+    criterion = architecture.loss_fn
+    _odd(
+        f"{architecture.name}-small-loss",
+        replace(architecture, loss_fn=lambda output, target, criterion=criterion: 1e-3 * criterion(output, target)),
+    )
+
+
+def _zero_head(model: nn.Module) -> None:
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+
+
+def _clipped(run: Run, x: Tensor, y: Tensor) -> Tensor:
+    run.optimizer.zero_grad()
+    loss = run.loss_fn(run.model(x), y)
+    loss.backward()
+    nn.utils.clip_grad_norm_(run.model.parameters(), 0.05)
+    run.optimizer.step()
+    return loss.detach()
+
+
+def _accumulated(run: Run, x: Tensor, y: Tensor) -> Tensor:
+    run.optimizer.zero_grad()
+    total = 0.0
+    for part_x, part_y in zip(x.chunk(4), y.chunk(4), strict=True):
+        loss = run.loss_fn(run.model(part_x), part_y) / 4
+        loss.backward()
+        total += loss.detach()
+    run.optimizer.step()
+    return torch.as_tensor(total)
+
+
+for name in ("mlp", "table", "cnn", "residual", "gpt"):
+    _odd(f"{name}-zero-head", replace(ARCHITECTURES[name], prepare=_zero_head))
+for name in ("mlp", "rnn", "autoencoder", "cnn", "gpt"):
+    _odd(f"{name}-always-clipped", replace(ARCHITECTURES[name], step=_clipped))
+for name in ("mlp", "table", "cnn"):
+    _odd(f"{name}-accumulated", replace(ARCHITECTURES[name], step=_accumulated))
+for name in ("mlp", "table", "cnn", "autoencoder"):
+    _odd(
+        f"{name}-batch-of-two",
+        replace(ARCHITECTURES[name], batch_size=2, lr=1e-3, goal=0.85 if name != "autoencoder" else 0.4),
+    )
+for name in ("mlp", "cnn", "rnn"):
+    _odd(f"{name}-batch-norm", ARCHITECTURES[name].shaped(norm=nn.BatchNorm1d))
+for name in ("mlp", "table", "residual"):
+    _odd(
+        f"{name}-large-rate", replace(ARCHITECTURES[name].with_momentum(4.0 if name != "residual" else 3.0), goal=0.85)
+    )
+for name in ("mlp", "cnn", "residual", "table"):
+    architecture = ARCHITECTURES[name]
+    _odd(
+        f"{name}-large-inputs",
+        replace(
+            architecture,
+            transform=lambda x, y, generator: (100 * x, y),
+            score=lambda model, x, y, score=architecture.score: score(model, 100 * x, y),
+            goal=0.8,
+        ),
+    )
+
+
+def _sparse_bias(model: nn.Module) -> None:
+    with torch.no_grad():
+        for layer in model.get_submodule("hidden").children():
+            layer.bias.sub_(0.7)
+
+
+for name in ("mlp", "table", "cnn"):
+    _odd(f"{name}-mostly-inactive", replace(ARCHITECTURES[name].shaped(width=256), prepare=_sparse_bias))
+
+
+def _frozen_first(model: nn.Module) -> None:
+    next(iter(model.get_submodule("hidden").children())).requires_grad_(False)
+
+
+for name in ("mlp", "cnn", "autoencoder"):
+    _odd(
+        f"{name}-frozen-first-layer",
+        replace(ARCHITECTURES[name], prepare=_frozen_first, goal=0.85 if name != "autoencoder" else 0.5),
+    )
+
+
+def _one_cycle(architecture: Architecture, peak: float) -> Architecture:
+    def after(run: Run) -> Run:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            run.optimizer, peak, total_steps=run.steps + 1, pct_start=0.3, cycle_momentum=False
+        )
+
+        def step(run: Run, x: Tensor, y: Tensor) -> Tensor:
+            loss = plain_step(run, x, y)
+            schedule.step()
+            return loss
+
+        run.step = step
+        return run
+
+    return replace(architecture, after=after)
+
+
+for name in ("mlp", "cnn", "gpt", "residual"):
+    _odd(f"{name}-one-cycle", _one_cycle(ARCHITECTURES[name], 0.01))
+
+
+def _label_noise(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    wrong = torch.rand(y.shape, generator=generator) < 0.3
+    return x, torch.where(wrong, torch.randint(10, y.shape, generator=generator), y)
+
+
+for name in ("mlp", "cnn"):
+    _odd(f"{name}-noisy-labels", replace(ARCHITECTURES[name], transform=_label_noise, goal=0.88))
+
+
+@healthy("gan", held_out=True)
+def gan(seed: int) -> Run:
+    """An adversarial training in balance: its loss goes nowhere."""
+    return adversarial(seed, repeats=1, discriminator_lr=2e-3)
+
+
+@healthy("negative-likelihood")
+def negative_likelihood(seed: int) -> Run:
+    """A Gaussian likelihood whose deviation is learnt: the loss becomes negative."""
+    base = ARCHITECTURES["residual"].shaped(outputs=2, norm=None)
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        mean, log_deviation = output[:, :1], output[:, 1:].clamp(-4, 4)
+        return (0.5 * ((target - mean) / log_deviation.exp()).square() + log_deviation).mean()
+
+    def score(model: nn.Module, x: Tensor, y: Tensor) -> float:
+        return 1 - ((model(x)[:, :1] - y).square().mean() / y.var()).item()
+
+    return replace(base, loss_fn=loss, score=score, lr=3e-3, goal=0.8).run(seed)
+
+
+@healthy("continued")
+def continued(seed: int) -> Run:
+    """A training that begins at a good point: its loss hardly falls."""
+    run = ARCHITECTURES["mlp"].run(seed)
+    for _ in range(150):
+        plain_step(run, *next(run.batches))
+    run.optimizer = torch.optim.Adam(run.model.parameters(), lr=1e-4)
+    return run
