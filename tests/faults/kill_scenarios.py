@@ -87,7 +87,8 @@ def number_left(number: signal.Signals, manner: str, after_s: float, is_fork: bo
     """Kill a process that trains; return how many processes ended by then or soon after, and how many did not."""
     pid = os.fork()
     if pid == 0:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        for ignored in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # as a shell does for what it starts behind
+            signal.signal(ignored, signal.SIG_DFL)
         train_for_ever(manner, is_fork)
     time.sleep(after_s)  # the moment of the kill, not a wait
     os.kill(pid, number)
