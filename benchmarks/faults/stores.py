@@ -13,13 +13,12 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sql
-
 import thalweg
+from cases.full_disk import full_disk
 from thalweg.bench.bench import machine
 from thalweg.comparison import Comparison, Store
 from thalweg.errors import StoreError
@@ -117,24 +116,6 @@ def mutations(whole: Path, path: Path) -> Iterator[str]:
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(statements)
         yield "a hostile schema"
-
-
-@contextmanager
-def full_disk(write: int) -> Iterator[list[str]]:
-    """Let the write of this number fail; yields the statements that wrote."""
-    writes: list[str] = []
-
-    def fail(_: object, __: object, statement: str, *___: object) -> None:
-        if statement.split()[0] in ("INSERT", "UPDATE", "DELETE", "CREATE", "ALTER"):
-            writes.append(statement)
-            if len(writes) == write:
-                raise sqlite3.OperationalError("database or disk is full")
-
-    sql.event.listen(sql.engine.Engine, "before_cursor_execute", fail)
-    try:
-        yield writes
-    finally:
-        sql.event.remove(sql.engine.Engine, "before_cursor_execute", fail)
 
 
 def attack_writes(whole: Path, folder: Path) -> Counter[str]:

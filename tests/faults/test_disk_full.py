@@ -14,30 +14,13 @@ import sqlalchemy as sql
 from click.testing import CliRunner
 
 import thalweg
+from cases.full_disk import full_disk
 from thalweg.cli.main import cli
 from thalweg.comparison import Progress, Store
 from thalweg.errors import StoreError
 
 CONTENDERS = ["gd"]
 ARGUMENTS = {"budget": "4trials", "workers": 1, "seed": 3}
-
-
-@contextmanager
-def full_disk(write: int) -> Iterator[list[str]]:
-    """Let the write of this number fail, as SQLite does if the disk is full; yields the statements that wrote."""
-    writes: list[str] = []
-
-    def fail(_: object, __: object, statement: str, *___: object) -> None:
-        if statement.split()[0] in ("INSERT", "UPDATE", "DELETE", "CREATE", "ALTER"):
-            writes.append(statement)
-            if len(writes) == write:
-                raise sqlite3.OperationalError("database or disk is full")
-
-    sql.event.listen(sql.engine.Engine, "before_cursor_execute", fail)
-    try:
-        yield writes
-    finally:
-        sql.event.remove(sql.engine.Engine, "before_cursor_execute", fail)
 
 
 def stored(path: Path) -> dict:

@@ -8,35 +8,19 @@ from typing import Any, Protocol
 from thalweg.comparison.failures import Failure
 from thalweg.comparison.parts import Parts, as_plain_json
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.presentation.overview import compared_value
+from thalweg.comparison.presentation.overview import FinishedComparison, compared_value
 from thalweg.comparison.results.environment import hardware_of_trials
-from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
+from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import Summary
-from thalweg.comparison.results.verdict import Verdict
 
 
-class Results(Protocol):
+class Results(FinishedComparison, Protocol):
     """The results of a comparison; ``Comparison`` explains them."""
 
-    record: ComparisonRecord
     parts: Parts
 
     @property
-    def plan(self) -> ComparisonPlan: ...
-    @property
-    def metric(self) -> str: ...
-    @property
     def margin(self) -> str: ...
-    @property
-    def contenders(self) -> Sequence[Summary]: ...
-    @property
-    def verdict(self) -> Verdict: ...
-    @property
-    def half_sample_check(self) -> list[str]: ...
-    @property
-    def cautions(self) -> list[str]: ...
-    @property
-    def code(self) -> str: ...
     @property
     def failures(self) -> list[Failure]: ...
     @property
