@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from thalweg import statistics
 from thalweg.comparison.planning.budget import RANKED
-from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.score_scale import MARGIN, ScoreScale

@@ -21,11 +21,11 @@ import numpy as np
 from benchmarks.choosing_in_the_wild.bank import RUNS, Bank
 from benchmarks.choosing_in_the_wild.emulator import World
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
+from thalweg import statistics
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.planning.adaptive.proposals import Tried, propose_trials
 from thalweg.comparison.planning.search import draw_settings
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design, InterimAnalysis, SettingDesign
 from thalweg.comparison.protocol.procedure import decide
 from thalweg.comparison.protocol.score_scale import MARGIN

@@ -5,10 +5,10 @@ from typing import Any
 
 from bank import TASK
 
+from thalweg import statistics
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.planning.search import draw_settings
-from thalweg.comparison.protocol import statistics
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.workload import as_workload

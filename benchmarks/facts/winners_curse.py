@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from replay import digits_banks
 
-from thalweg.comparison.protocol import statistics
+from thalweg import statistics
 
 REPLAYS, TRIALS = 2000, 24
 

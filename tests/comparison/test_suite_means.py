@@ -7,9 +7,9 @@ import pytest
 
 from thalweg.comparison import Suite, suite_result
 from thalweg.comparison.protocol.score_scale import ScoreScale
-from thalweg.comparison.protocol.statistics import Interval
 from thalweg.comparison.results.aggregate import Aggregate
 from thalweg.comparison.suite_result import Standing
+from thalweg.statistics import Interval
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from thalweg import statistics
 from thalweg.comparison.planning.budget import RANKED
 from thalweg.comparison.planning.seeds import derive
-from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design, InterimAnalysis
 from thalweg.comparison.protocol.procedure import Findings, decide
 from thalweg.comparison.protocol.trial import TrialRequest, TrialScore

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from thalweg.comparison.protocol import statistics
+from thalweg import statistics
 from thalweg.comparison.protocol.conclusion import Trials
 from thalweg.comparison.protocol.design import InterimAnalysis, SettingDesign, design_from_json
 from thalweg.comparison.protocol.procedure import Findings

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from torch import nn
 
 import thalweg
+from thalweg import statistics
 from thalweg.cli.main import cli
-from thalweg.comparison.protocol import statistics
 from thalweg.errors import BudgetError
 
 

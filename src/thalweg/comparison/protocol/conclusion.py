@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from thalweg.comparison.protocol import statistics
+from thalweg import statistics
 from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.comparison.protocol.procedure import Evidence, Findings
 from thalweg.comparison.protocol.race import Comparable, InterimResult, Race, analyse, is_reliable, seeds_needed

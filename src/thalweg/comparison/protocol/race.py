@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol
 
-from thalweg.comparison.protocol import statistics
+from thalweg import statistics
 from thalweg.comparison.protocol.design import Design
-from thalweg.comparison.protocol.statistics import Entrant
 from thalweg.comparison.protocol.trial import RunTrials, SettingId, evaluation_scores, flatten, seed_requests
+from thalweg.statistics import Entrant
 
 MAX_LOST_SHARE = 0.1  # a contender that is lost on more than this share of the seeds is not recommended
 

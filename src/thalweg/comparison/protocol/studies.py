@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from thalweg.comparison.protocol import statistics
+from thalweg import statistics
 from thalweg.comparison.protocol.design import PROPOSAL_ROUNDS, Design
 from thalweg.comparison.protocol.trial import (
     RunTrials,

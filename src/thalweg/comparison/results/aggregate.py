@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg.comparison.protocol.statistics import CONFIDENCE_LEVEL, Interval
+from thalweg.statistics import CONFIDENCE_LEVEL, Interval
 
 RESAMPLES = 2000  # the default of rliable, the package of Agarwal et al.
 NUM_RATIOS = 61  # at which a profile is evaluated

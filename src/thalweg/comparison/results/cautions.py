@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from thalweg.comparison.planning.search import order_opened_by
 from thalweg.comparison.protocol.design import SettingDesign
-from thalweg.comparison.protocol.statistics import critical_value
 from thalweg.comparison.results.functions.unused_settings import find_unused
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.scoring import unclipped_scores
 from thalweg.comparison.results.summary import Estimate, Summary
 from thalweg.comparison.results.terms import name_of_measure, percent
 from thalweg.comparison.results.verdict import Verdict
+from thalweg.statistics import critical_value
 
 MIN_PAIRS = 3  # of trainings from the same seeds, for a test
 ALPHA = 0.05

@@ -6,7 +6,7 @@ If half of the evidence leads to the same result, the result had settled. If not
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from thalweg.comparison.protocol import statistics
+from thalweg import statistics
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.results.terms import percent
 

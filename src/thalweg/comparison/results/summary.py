@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, Literal
 
+from thalweg import statistics
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
 from thalweg.comparison.planning.plan import ComparisonPlan
-from thalweg.comparison.protocol import statistics
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL, SettingId

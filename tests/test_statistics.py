@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thalweg.comparison.protocol import statistics
-from thalweg.comparison.protocol.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
+from thalweg import statistics
+from thalweg.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
 
 
 def test_the_interval_covers_the_mean_as_often_as_declared() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from thalweg.comparison.protocol.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
+from thalweg.statistics import critical_value, drop, interval, seeds_to_settle, surely_within
 
 # Two-sided 5 % points of t, by degrees of freedom.
 T = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622}

@@ -1,0 +1,1 @@
+"""Diagnosis: why a training fails, and the smallest change that cures it."""

@@ -1,0 +1,1 @@
+"""Inspection: facts about a training that are known before its first step."""

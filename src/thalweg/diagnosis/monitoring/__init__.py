@@ -1,0 +1,1 @@
+"""Monitoring: what a training does while it runs, at little cost. It needs torch alone."""
