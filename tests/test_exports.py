@@ -9,7 +9,7 @@ from thalweg import errors
 
 EXPORTS = {
     "thalweg": """
-        Comparison Contender Splits Suite Task ThalwegError __version__ choice compare compare_suite log_range optim
+        Comparison Contender Splits Suite Task ThalwegError Training __version__ choice compare compare_suite log_range optim
         range rules supervised tasks
     """,
     "thalweg.comparison": """
@@ -43,7 +43,7 @@ EXPORTS = {
         Mechanic MovingAverage Noisy Orthogonalized PolyakAverage SAM Split WarmRestarts
     """,
     "thalweg.tasks": """
-        BUILT_IN Batch SUITE Split Splits Task TrainingFunction as_task choice load log_range range seeded
+        BUILT_IN Batch SUITE Split Splits Task Training TrainingFunction as_task choice load log_range range seeded
         split_at_random supervised
     """,
     "thalweg.testing": """
@@ -51,7 +51,7 @@ EXPORTS = {
     """,
 }
 ERRORS = """
-    BudgetError ComparisonInterrupted DeviceError KeywordError MissingPackageError ParameterError ParameterTypeError
+    BudgetError ComparisonInterrupted DeviceError DiagnosisError KeywordError MissingPackageError ParameterError ParameterTypeError
     RoutingError SettingError SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
     printable shown
 """

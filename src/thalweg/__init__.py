@@ -4,6 +4,7 @@
 - ``thalweg.compare_suite`` runs one comparison for each of several tasks and aggregates the results.
 - ``thalweg.Task`` describes a model, its loss and its data.
 - ``thalweg.choice``, ``thalweg.range`` and ``thalweg.log_range`` declare numbers of a task that are tuned, too.
+- ``thalweg.Training`` describes a training in its parts, for a diagnosis.
 - ``thalweg.supervised`` turns a loss of (output, target) into a loss of (model, batch).
 - :mod:`thalweg.optim` contains the optimizers as ``torch.optim.Optimizer`` classes. To use them, change the import.
 - :mod:`thalweg.rules` contains the formulas as pure functions.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from thalweg import optim, rules, tasks
     from thalweg.comparison import Comparison, Contender, Suite, compare, compare_suite
     from thalweg.errors import ThalwegError
-    from thalweg.tasks import Splits, Task, choice, log_range, range, supervised  # noqa: A004
+    from thalweg.tasks import Splits, Task, Training, choice, log_range, range, supervised  # noqa: A004
 
 _MODULE_OF = {
     "Comparison": "thalweg.comparison",
@@ -35,6 +36,7 @@ _MODULE_OF = {
     "ThalwegError": "thalweg.errors",
     "Splits": "thalweg.tasks",
     "Task": "thalweg.tasks",
+    "Training": "thalweg.tasks",
     "choice": "thalweg.tasks",
     "log_range": "thalweg.tasks",
     "range": "thalweg.tasks",
@@ -49,6 +51,7 @@ __all__ = [
     "Suite",
     "Task",
     "ThalwegError",
+    "Training",
     "__version__",
     "choice",
     "compare",

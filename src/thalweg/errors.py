@@ -11,6 +11,7 @@ from that exception. So existing ``except`` clauses keep working::
     │   ├── ParameterTypeError (TypeError)
     │   └── RoutingError                the role of a parameter is ambiguous or contradictory
     ├── TaskError                       a task cannot be loaded or trained
+    ├── DiagnosisError                  a training cannot be diagnosed
     ├── BudgetError (ValueError)        a budget cannot be parsed
     ├── DeviceError (RuntimeError)      a device does not exist on this machine
     ├── StoreError (OSError)            a store or a report cannot be opened, read or written
@@ -55,6 +56,10 @@ class RoutingError(ParameterError):
 
 class TaskError(ThalwegError):
     """A task cannot be loaded or trained."""
+
+
+class DiagnosisError(ThalwegError):
+    """A training cannot be diagnosed: it raises, has no batches, or is not what a diagnosis needs."""
 
 
 class BudgetError(ThalwegError, ValueError):

@@ -9,7 +9,7 @@ from thalweg.tasks.data import Batch, Split, Splits, split_at_random  # noqa: E4
 from thalweg.tasks.seeded import seeded  # noqa: E402
 from thalweg.tasks.supervised import supervised  # noqa: E402
 from thalweg.tasks.task import Task  # noqa: E402
-from thalweg.tasks.training import Training
+from thalweg.tasks.training import Training  # noqa: E402
 from thalweg.tasks.training_function import TrainingFunction  # noqa: E402
 from thalweg.tasks.tunable import choice, log_range, range  # noqa: A004, E402
 
