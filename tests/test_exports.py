@@ -51,9 +51,9 @@ EXPORTS = {
     """,
 }
 ERRORS = """
-    BudgetError ComparisonInterrupted DeviceError DiagnosisError KeywordError MissingPackageError ParameterError ParameterTypeError
-    RoutingError SettingError SettingWarning StoreError TaskError ThalwegError UnknownNameError is_hidden nearest
-    printable shown
+    BudgetError ComparisonInterrupted DeviceError DiagnosisError KeywordError MissingPackageError ParameterError
+    ParameterTypeError RoutingError SettingError SettingWarning StoreError TaskError ThalwegError UnknownNameError
+    is_hidden nearest printable shown
 """
 
 

@@ -231,15 +231,16 @@ def test_many_reports_come_back() -> None:
     assert [len(results[seed].evaluations) for seed in range(3)] == [20_000] * 3
 
 
-def test_a_training_that_hangs_has_failed_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of the parent jumps, so that no limit depends on the load of the machine."""
-    offset_s, clock = [0.0], time.monotonic
+def test_a_training_that_hangs_has_failed_with_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The clock of the parent jumps once the training hangs, so that no limit depends on the load of the machine."""
+    offset_s, clock, hanging = [0.0], time.monotonic, tmp_path / "hanging"
     monkeypatch.setattr(slots, "monotonic", lambda: clock() + offset_s[0])
 
     def train(make_optimizer: Callable[..., Any], report: Callable[..., None]) -> None:
         make_optimizer(nn.Linear(2, 1))
         report(1.0)
         while torch.initial_seed() == 1:
+            hanging.touch()
             time.sleep(0.001)
 
     notices: list[str] = []
@@ -248,6 +249,9 @@ def test_a_training_that_hangs_has_failed_with_its_line(monkeypatch: pytest.Monk
     with WorkerPool(as_workload(as_task(train)), 2, notices.append, timeout_s=1e5) as pool:
         for job, (result,) in pool.run(requested, lambda *_: None):
             results[job.trials[0].seed] = result
+            deadline = clock() + 300
+            while not hanging.exists() and clock() < deadline:
+                time.sleep(0.005)
             offset_s[0] = 2e5
     assert results[0].status == "ok"
     assert results[1].status == "failed"

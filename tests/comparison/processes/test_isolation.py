@@ -53,7 +53,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "precision of products": lambda: torch.set_float32_matmul_precision("medium"),
     "subnormal numbers": lambda: torch.set_flush_denormal(True),
     "autocast": leave_autocast,
-    "cuDNN": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    "cuDNN": lambda: torch.backends.cudnn.set_flags(_benchmark=True),
     "module hooks": lambda: register_module_forward_hook(ignore),
     "errors of numpy": lambda: np.seterr(all="raise"),
     "environment": lambda: os.environ.update(HOME="/nowhere", A_NEW_ONE="1"),
@@ -93,6 +93,21 @@ def test_what_a_block_changes_is_restored(name: str) -> None:
     after = state()
     assert after == before
     assert float(nn.Linear(2, 1)(torch.ones(1, 2)).sum().detach()) is not None  # and torch computes
+
+
+def test_a_block_of_autocast_that_is_left_open_keeps_no_cast_weights() -> None:
+    """torch forgets them at the end of the outermost block, which would never come."""
+    layer = nn.Linear(1, 1, bias=False)
+    with isolated():
+        leave_autocast()
+        layer(torch.ones(1, 1))
+    values = []
+    for weight in (1.0, 2.0):
+        with torch.no_grad():
+            layer.weight.fill_(weight)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            values.append(float(layer(torch.ones(1, 1)).detach()))
+    assert values == [1.0, 2.0]
 
 
 def test_every_setting_is_tried() -> None:

@@ -65,12 +65,21 @@ def _read_flushing() -> bool:
     return float(torch.full((), 1e-40, dtype=torch.float32, device="cpu") * 1) == 0.0
 
 
-def _read_autocast() -> dict[str, tuple[bool, torch.dtype]]:
-    return {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
+def _read_autocast() -> tuple[int, dict[str, tuple[bool, torch.dtype]]]:
+    """Return the number of autocast blocks that are open, and what is enabled for each kind of device."""
+    torch.autocast_increment_nesting()
+    depth: int = torch.autocast_decrement_nesting()
+    return depth, {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
 
 
-def _write_autocast(values: Mapping[str, tuple[bool, torch.dtype]]) -> None:
-    for kind, (is_enabled, dtype) in values.items():
+def _write_autocast(values: tuple[int, Mapping[str, tuple[bool, torch.dtype]]]) -> None:
+    depth, kinds = values
+    while _read_autocast()[0] > depth:
+        torch.autocast_decrement_nesting()
+    while _read_autocast()[0] < depth:
+        torch.autocast_increment_nesting()
+    torch.clear_autocast_cache()  # which the end of an outermost block would do: it holds weights, cast
+    for kind, (is_enabled, dtype) in kinds.items():
         torch.set_autocast_enabled(kind, is_enabled)
         torch.set_autocast_dtype(kind, dtype)
 
@@ -81,8 +90,8 @@ def _read_cudnn() -> tuple[bool, bool, bool]:
 
 
 def _write_cudnn(values: tuple[bool, bool, bool]) -> None:
-    cudnn = torch.backends.cudnn
-    cudnn.enabled, cudnn.benchmark, cudnn.deterministic = values
+    # Its attributes cannot be set once somebody has called disable_global_flags.
+    torch.backends.cudnn.set_flags(*values[:2], _deterministic=values[2])
 
 
 def _read_module_hooks() -> dict[str, dict[Any, Any]]:

@@ -33,7 +33,7 @@ _NAME = "thalweg-worker"
 _FORKABLE_THREADS = ("thalweg-", "QueueFeederThread")
 _FORKABLE_MODULES = ("rich.", "tqdm.")  # modules of such threads: displays of progress
 _FRESH_MAIN = Path(__file__).with_name("fresh_main.py")
-_DUMP_S, _END_S = 5.0, 10.0  # to write where a worker hangs; to end after SIGKILL
+_DUMP_S, _END_S = 20.0, 10.0  # to write where a worker hangs; to end after SIGKILL
 
 
 class WorkerDied(Exception):  # noqa: N818  (it is an event)
