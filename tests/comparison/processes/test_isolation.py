@@ -96,7 +96,7 @@ def test_what_a_block_changes_is_restored(name: str) -> None:
 
 
 def test_a_block_of_autocast_that_is_left_open_keeps_no_cast_weights() -> None:
-    """torch forgets them at the end of the outermost block, which would never come."""
+    """The end of the outermost block would forget them, and never comes."""
     layer = nn.Linear(1, 1, bias=False)
     with isolated():
         leave_autocast()
