@@ -91,7 +91,8 @@ def _read_cudnn() -> tuple[bool, bool, bool]:
 
 def _write_cudnn(values: tuple[bool, bool, bool]) -> None:
     # Its attributes cannot be set once somebody has called disable_global_flags.
-    torch.backends.cudnn.set_flags(*values[:2], _deterministic=values[2])
+    set_flags: Any = torch.backends.cudnn.set_flags  # untyped
+    set_flags(*values[:2], _deterministic=values[2])
 
 
 def _read_module_hooks() -> dict[str, dict[Any, Any]]:

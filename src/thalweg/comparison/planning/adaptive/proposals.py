@@ -7,6 +7,7 @@ contenders and to the ranges where the best setting may still be, and how many a
 """
 
 import math
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 
 OPENED_AFTER = {1: 0, 2: 2, 3: 8}  # trainings of a contender after which settings of an order vary
 START_TURN = 4  # one training in so many is for a default or starting point that was not tried
+EQUAL_SHARE = 1 / 8  # of the search is divided equally: none is called worse that was hardly tried
 EDGE = 0.06  # of a range: a best learning rate so near to its end extends it
 LOCAL_CENTERS = 4  # best settings from which steps are tried
 LOCAL_STEPS = 24  # from each
@@ -170,7 +172,12 @@ def _modelled(
     mean, covariance = Surrogate(points, scores, frame.orders).predict(pool.joined(waiting))
     rows = [(block, row) for block in blocks for row in range(len(block))]
     chosen: list[_Candidate] = []
-    turns = _Turns(np.array([block.trial is not None for block, _ in rows]), len(tried) + len(picked))
+    names = Counter([trial.contender for trial in tried] + [place.space.contender for place in picked])
+    turns = _Turns(
+        [block.space.contender for block, _ in rows],
+        np.array([block.trial is not None for block, _ in rows]),
+        {space.contender: names[space.contender] for space in spaces},
+    )
     for number in _greatest(mean, covariance, len(rows), float(min(scores)), turns):
         block, row = rows[number]
         candidate = block.candidate(row)
@@ -183,30 +190,42 @@ def _modelled(
     return chosen
 
 
-@dataclass(frozen=True)
 class _Turns:
-    """The turns of defaults and starting points that were not tried: every fourth training, unless they are hopeless.
+    """The turns that expected improvement does not decide.
 
-    Attributes:
-        is_start: True for each candidate that is one, ``(candidates,)``.
-        number: The number of the next training of the search.
+    Every fourth training is for a default or starting point that was not tried, unless they are hopeless. Before that
+    come the contenders that have less than their part of the equal share.
+
+    Args:
+        names: The contender of each candidate.
+        is_start: True for each candidate that is a default or starting point, ``(candidates,)``.
+        counts: The trainings of each contender so far, and those that wait.
     """
 
-    is_start: np.ndarray
-    number: int
+    def __init__(self, names: Sequence[str], is_start: np.ndarray, counts: Mapping[str, int]) -> None:
+        self._names, self._is_start, self._counts = np.array(names), is_start, dict(counts)
 
-    def eligible(self, chosen: int, left: np.ndarray, lowest: np.ndarray, best: float) -> np.ndarray:
+    def count(self, candidate: int) -> None:
+        """Count a training of a candidate."""
+        self._counts[str(self._names[candidate])] += 1
+
+    def eligible(self, left: np.ndarray, lowest: np.ndarray, best: float) -> np.ndarray:
         """Return which candidates take part in a choice.
 
         Args:
-            chosen: The number of candidates that were chosen before.
             left: True for each that was not chosen.
             lowest: The score that each may reach at best, as far as the model knows.
             best: The best score so far.
         """
-        starts = left & self.is_start & (lowest < best)
-        is_turn = (self.number + chosen) % START_TURN == START_TURN - 1
-        return starts if is_turn and starts.any() else left
+        number = sum(self._counts.values())
+        if number % START_TURN != START_TURN - 1:
+            return left
+        least = min(self._counts, key=lambda name: self._counts[name])
+        owed = left & (self._names == least)
+        if self._counts[least] < EQUAL_SHARE * number / len(self._counts) and owed.any():
+            return owed
+        starts = left & self._is_start & (lowest < best)
+        return starts if starts.any() else left
 
 
 def _greatest(
@@ -223,9 +242,9 @@ def _greatest(
         deviation = np.sqrt(np.maximum(np.diag(covariance)[:num_candidates], 1e-12))
         gain = (best - mean) / deviation
         improvement = deviation * (gain * ndtr(gain) + np.exp(-(gain**2) / 2) / math.sqrt(2 * math.pi))
-        eligible = turns.eligible(int((~left).sum()), left, mean - 2 * deviation, best)
-        winner = int(np.where(eligible, improvement, -1.0).argmax())
+        winner = int(np.where(turns.eligible(left, mean - 2 * deviation, best), improvement, -1.0).argmax())
         left[winner] = False
+        turns.count(winner)
         yield winner
         covariance = _conditioned(covariance, winner)
 
