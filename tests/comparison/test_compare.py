@@ -218,6 +218,42 @@ def test_a_small_search_and_an_edge_give_cautions() -> None:
     assert comparison.to_json()["contenders"][0]["at_edge"] == ["lr"]
 
 
+def test_a_rate_beyond_the_declared_range_is_compared_with_the_range_that_was_searched() -> None:
+    """The search of sgd, declared up to 10, went on to higher rates; the best is not the last of them."""
+
+    def train(make_optimizer, report) -> None:
+        """Ten steps on a parabola so flat that the best learning rate is 30."""
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        optimizer = make_optimizer(model)
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = ((model.weight - 1) ** 2).sum() / 60
+            loss.backward()
+            optimizer.step()
+        report(float(((model.weight - 1) ** 2).sum().detach()) + 0.01)
+
+    comparison = thalweg.compare(train, ["sgd:weight_decay=0"], budget="40trials", seed=0, workers=1)
+    (summary,) = comparison.contenders
+    tried = [trial.settings["lr"] for trial in summary.trials["search"]]
+    assert summary.settings["lr"] > 10
+    assert max(tried) > 1.2 * summary.settings["lr"]
+    assert summary.at_edge == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"prune": True}, "prune changes"), ({"prune": True, "refine": True}, "prune and refine change")],
+)
+def test_options_of_a_ranking_say_that_they_change_nothing_without_one(options: dict[str, bool], words: str) -> None:
+    messages: list[str] = []
+    thalweg.compare(
+        "quadratic", ["sgd"], budget="1trial", watch=lambda progress: messages.append(progress.message), **options
+    )
+    (notice,) = [message for message in messages if "ranking" in message]
+    assert notice.startswith(f"{words} the studies of a ranking, which this budget does not include.")
+
+
 def test_a_second_rule_that_never_ran_gives_a_caution() -> None:
     comparison = thalweg.compare("linear-regression", ["then(adam,sgd):switch_at=100000"], budget="1trial")
     text = " ".join(comparison.cautions)

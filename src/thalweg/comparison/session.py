@@ -97,6 +97,7 @@ class _Session:
             if not self._measure():
                 return
             self.record = replace(self.record, plan=self.plan)
+        self._notice_unused_options()
         repeats = self.plan.scale.decides_like(self.record.plan.scale)
         while True:
             try:
@@ -104,6 +105,14 @@ class _Session:
                 return
             except ScaleChangedError:  # what is stored answers again, on the new scale
                 repeats = False
+
+    def _notice_unused_options(self) -> None:
+        names = [name for name in ("prune", "refine") if getattr(self.request, name)]
+        if names and self.plan.studies is None:
+            self.runner.notify(
+                f"{' and '.join(names)} {'change' if names[1:] else 'changes'} the studies of a ranking, which this "
+                "budget does not include. The search for one setting stops hopeless trainings by itself."
+            )
 
     def _answer(self, *, repeats: bool) -> None:
         """Run what the design requests."""

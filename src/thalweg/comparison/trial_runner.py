@@ -95,9 +95,9 @@ class TrialRunner:
         self.clock, self.passes, self.total = clock, record.workload.passes or 1, 0
         self.has_trained = False
         self._store, self._record, self._watch, self._pool = store, record, watch, pool
-        kept = trials_to_keep(store, record, self._notify)
+        kept = trials_to_keep(store, record, self.notify)
         self.trials: dict[TrialKey, TrialRecord] = {trial.key: trial for trial in kept}
-        self.monitor = FailureMonitor(record.workload.name, list(self.contenders), kept, self._notify)
+        self.monitor = FailureMonitor(record.workload.name, list(self.contenders), kept, self.notify)
         self._held: list[TrialRecord] | None = None
         self.scale_changed()
         self._best: tuple[float, str] | None = None
@@ -184,7 +184,8 @@ class TrialRunner:
             trial = Trial(settings, seed)
             yield Job((self.contenders[name],), (trial,), self.plan.schedules[name], predicted_s, None, stop_at_s)
 
-    def _notify(self, message: str) -> None:
+    def notify(self, message: str) -> None:
+        """Tell the user something, through the progress."""
         self._watch(Progress("", "", message=message))
 
     def hold(self) -> None:

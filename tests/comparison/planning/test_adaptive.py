@@ -157,19 +157,44 @@ def test_a_waiting_training_tells_of_its_neighbours() -> None:
     """Candidates 0 and 1 resemble the training that waits, 2 is somewhat worse and elsewhere."""
     mean = np.array([0.0, 0.0, 0.1, 0.0])
     covariance = np.array([[1.0, 0.9, 0.0, 0.99], [0.9, 1.0, 0.0, 0.99], [0.0, 0.0, 1.0, 0.0], [0.99, 0.99, 0.0, 1.0]])
-    no_turns = _Turns(np.zeros(3, dtype=bool), 0)
-    assert next(_greatest(mean, covariance, 3, 0.0, no_turns)) == 2
-    assert next(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, no_turns)) == 0
-    assert list(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, no_turns)) == [0, 2, 1]
+
+    def turns() -> _Turns:
+        return _Turns(["adam"] * 3, np.zeros(3, dtype=bool), {"adam": 0})
+
+    assert next(_greatest(mean, covariance, 3, 0.0, turns())) == 2
+    assert next(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, turns())) == 0
+    assert list(_greatest(mean[:3], covariance[:3, :3], 3, 0.0, turns())) == [0, 2, 1]
 
 
 def test_every_fourth_training_is_for_a_start_that_is_not_hopeless() -> None:
-    turns = _Turns(np.array([False, True, True]), 3)
+    turns = _Turns(["adam", "adam", "sgd"], np.array([False, True, True]), {"adam": 2, "sgd": 1})
     left, lowest = np.ones(3, dtype=bool), np.array([0.0, -1.0, 2.0])
-    assert list(turns.eligible(0, left, lowest, best=0.5)) == [False, True, False]
-    assert list(turns.eligible(1, left, lowest, best=0.5)) == [True, True, True]
-    assert list(turns.eligible(0, left, lowest, best=-2.0)) == [True, True, True]
-    assert list(turns.eligible(0, np.array([True, False, True]), lowest, best=0.5)) == [True, False, True]
+    assert list(turns.eligible(left, lowest, best=0.5)) == [False, True, False]
+    assert list(turns.eligible(left, lowest, best=-2.0)) == [True, True, True]
+    assert list(turns.eligible(np.array([True, False, True]), lowest, best=0.5)) == [True, False, True]
+    turns.count(0)
+    assert list(turns.eligible(left, lowest, best=0.5)) == [True, True, True]
+
+
+def test_a_contender_that_was_hardly_tried_gets_its_part_of_the_equal_share() -> None:
+    """Of 47 trainings an eighth is 5.9: 2.9 for each of two contenders."""
+    left, lowest = np.ones(3, dtype=bool), np.array([0.0, -1.0, 2.0])
+    for count, eligible in ((2, [False, False, True]), (3, [False, True, False])):
+        turns = _Turns(["adam", "adam", "sgd"], np.array([False, True, False]), {"adam": 47 - count, "sgd": count})
+        assert list(turns.eligible(left, lowest, best=0.5)) == eligible
+        turns.count(0)
+        assert list(turns.eligible(left, lowest, best=0.5)) == [True, True, True]  # not its turn
+    turns = _Turns(["adam", "adam"], np.array([False, True]), {"adam": 47, "sgd": 0})  # nothing of it is left to try
+    assert list(turns.eligible(left[:2], lowest[:2], best=0.5)) == [False, True]
+
+
+def test_no_contender_is_hardly_tried_in_a_long_search() -> None:
+    """Far better scores draw the search to one contender; a quarter of an eighth goes to each of four all the same."""
+    spaces = spaces_of("sgd", "adam", "lion", "adamw")
+    tried = search(spaces, bowl({"adam": -50.0}), 160)
+    counts = Counter(trial.contender for trial in tried)
+    assert min(counts.values()) >= 5
+    assert counts["adam"] > 80
 
 
 # --- ranges -----------------------------------------------------------------------------------------------------------

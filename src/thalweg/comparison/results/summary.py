@@ -9,6 +9,7 @@ from typing import Any, Literal
 from thalweg import statistics
 from thalweg.comparison.contenders.contender import Settings
 from thalweg.comparison.contenders.record import ContenderRecord
+from thalweg.comparison.planning.adaptive.search_space import is_rate
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.protocol.design import Design
 from thalweg.comparison.protocol.procedure import Findings
@@ -210,6 +211,9 @@ def summarize(
     for trial in by_stage["judge"]:
         studies.setdefault(trial.study, []).append(trial)
     ranges = contender.space | plan.ranges.get(contender.name, {})
+    for name in filter(is_rate, ranges):  # an adaptive search goes on where the best value lies at an end
+        tried = [trial.settings.get(name, ranges[name].low) for trial in by_stage["search"]]
+        ranges[name] = ranges[name].including(tried)
     beside_leader = _beside_leader(chosen, trials, plan, findings)
     worse_by = _worse_by_leader(beside_leader, plan)
     return Summary(

@@ -1,8 +1,8 @@
 """Range: the values of a hyperparameter that a search tries, on the scale on which it is searched."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 
@@ -72,6 +72,16 @@ class Range:
             return (self.values.index(self.clamp(value)) + 0.5) / len(self.values)
         low, high = self._ends
         return (self._forward(value) - low) / (high - low)
+
+    def including(self, values: Iterable[float]) -> "Range":
+        """Return the range, extended as far as these values lie outside; values that its scale lacks change nothing.
+
+        Example:
+            >>> Range(1e-3, 1.0, "log").including([0.01, 4.0, 0.0])
+            Range(low=0.001, high=4.0, scale='log', whole=False, values=())
+        """
+        inside = [value for value in values if self.scale != "log" or value > 0]
+        return replace(self, low=min([self.low, *inside]), high=max([self.high, *inside]))
 
     def end_near(self, value: float, share: float) -> Literal["lower", "upper"] | None:
         """Return the end of the range that is near a value, beyond which a better one may lie.
