@@ -286,6 +286,18 @@ def test_bad_input_ends_with_code_2_and_one_message(
     assert printed.out == ""
 
 
+def test_a_comparison_that_knows_nothing_ends_with_code_2(tmp_path: Path) -> None:
+    """The training never ends, however fast the machine is."""
+    source = "def train(make_optimizer, report):\n" + MINIMAL_TRAINING.replace("report(1.0)", "while True: pass")
+    (tmp_path / "task.py").write_text(source)
+    result = CliRunner().invoke(
+        cli, ["compare", f"{tmp_path}/task.py:train", "--with", "sgd,adam", "--budget", "1s", "--out", str(tmp_path)]
+    )
+    assert result.exit_code == 2
+    assert "so nothing is known" in result.stdout
+    assert "Value and worse by" not in result.stdout
+
+
 def test_ctrl_c_ends_with_code_130_and_says_how_to_resume(tmp_path: Path) -> None:
     # Its fourth training does not end, however long one waits. A training function has no pilot, so three are stored.
     file, fourth = tmp_path / "mine.py", tmp_path / "fourth"

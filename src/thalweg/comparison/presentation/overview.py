@@ -104,8 +104,8 @@ def notes_of(comparison: FinishedComparison) -> list[str]:
     """Return the sentences below the table."""
     notes = []
     summaries = comparison.contenders
-    if len(summaries) > 1:
-        same = f"Value and worse by are over the same seeds: {_seeds_of(summaries)}."
+    if len(summaries) > 1 and (seeds := _seeds_of(summaries)):
+        same = f"Value and worse by are over the same seeds: {seeds}."
         notes.append(" ".join([same, *_earlier(comparison)]))
         fresh = next((summary for summary in summaries if summary.value_stage == "value"), None)
         if fresh is not None:
@@ -116,9 +116,9 @@ def notes_of(comparison: FinishedComparison) -> list[str]:
 
 
 def _seeds_of(summaries: Sequence[Summary]) -> str:
-    """Return the words for the seeds on which contenders are compared with the leader."""
+    """Return the words for the seeds on which contenders are compared with the leader; empty if there are none."""
     stages = {trial.stage for summary in summaries for trial, _ in summary.beside_leader}
-    return " or ".join(text for stage, text in SEEDS.items() if stage in stages) or "if any training has ended"
+    return " or ".join(text for stage, text in SEEDS.items() if stage in stages)
 
 
 def _earlier(comparison: FinishedComparison) -> Iterator[str]:
