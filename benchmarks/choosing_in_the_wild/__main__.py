@@ -1,24 +1,29 @@
-"""The commands: ``python -m benchmarks.choosing_in_the_wild search``, ``condense`` and ``regret``."""
+"""The commands: ``python -m benchmarks.choosing_in_the_wild search``, ``condense``, ``regret`` and ``report``."""
 
 import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.choosing_in_the_wild import truth
+from benchmarks.choosing_in_the_wild import regret_record, truth
 from benchmarks.choosing_in_the_wild.bank import RUNS, STORED, Bank, source_of
 from benchmarks.choosing_in_the_wild.methods import METHODS
-from benchmarks.choosing_in_the_wild.record import condense
+from benchmarks.choosing_in_the_wild.record import condense, rounded
 from benchmarks.choosing_in_the_wild.regret import RECORD, judge, load_record, summarize
 from benchmarks.choosing_in_the_wild.trainings import TRAININGS
+from thalweg.bench.records import machine
+from thalweg.comparison.planning.device_choice import num_cores
 
 
 def main() -> None:
     """Parse the command line and run the command."""
     arguments = parser().parse_args()
-    {"search": search, "condense": write_record, "regret": measure_regrets}[arguments.command](arguments)
+    {"search": search, "condense": write_record, "regret": measure_regrets, "report": report}[arguments.command](
+        arguments
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--count", action="store_true", help="limit the number of trainings, too")
     command.add_argument("--out", type=Path, default=RUNS / "regrets.jsonl", help="rows that are there are kept")
     _add_common(command)
+    command = commands.add_parser("report", help="judge the rows of regret by the latest truth, and write their record")
+    command.add_argument("--rows", type=Path, default=RUNS / "regrets.jsonl")
+    command.add_argument("--out", type=Path, default=RECORD.with_name("choosing_in_the_wild_regret.json"))
+    command.add_argument("--about", default="", help="a sentence on the machine for the record")
     return top
 
 
@@ -93,6 +102,29 @@ def measure_regrets(arguments: argparse.Namespace) -> None:
                     )
     for method, budget, numbers in summarize(rows):
         print(method, budget, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the record of regrets, and print its numbers."""
+    rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
+    record = regret_record.condense(regret_record.judged_again(rows, load_record(), TRAININGS))
+    facts = {"about": arguments.about, "cores": num_cores(), "machine": machine()}
+    arguments.out.write_text(json.dumps(_without_nan(facts | record), indent=1, allow_nan=False) + "\n")
+    for method, budgets in record["methods"].items():
+        for budget, numbers in budgets.items():
+            print(method, budget, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+    for rival, budgets in record["beside"].items():
+        for budget, numbers in budgets.items():
+            print(f"beside {rival}", budget, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+
+
+def _without_nan(value: Any) -> Any:
+    """Return a value for JSON, with None for numbers that are not finite, and numbers of six digits."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return rounded(value) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""The record of regrets: judged runs against the latest truth, and thalweg beside each other method in pairs."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.choosing_in_the_wild.bank import source_of
+from benchmarks.choosing_in_the_wild.regret import best_of, summarize
+from benchmarks.choosing_in_the_wild.training import Training
+
+OURS = "thalweg"
+WORSE = 0.01  # a recommended line may be worse than the best untuned one by so much
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What a training's regrets are measured from: the costs of its best setting and of its best untuned one."""
+
+    best: float
+    best_untuned: float
+
+
+def judged_again(
+    rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], trainings: Mapping[str, Training]
+) -> list[dict[str, Any]]:
+    """Return rows with their regret against the truth as it is known now, and beside the best untuned setting.
+
+    A run may have found a better setting than the search before it. Rows of an edited training are left out.
+
+    Args:
+        rows: The rows that ``regret`` has written.
+        record: The record of the truth.
+        trainings: The trainings by name.
+    """
+    known = {name: _reference(record, trainings[name]) for name in {row["training"] for row in rows} & set(trainings)}
+    judged = []
+    for row in rows:
+        training = trainings.get(row["training"])
+        if training is None or row["source"] != source_of(training.train):
+            continue
+        reference, cost = known[row["training"]], training.cost(row["test"])
+        judged.append(
+            {
+                **row,
+                "regret": training.regret(cost, reference.best),
+                "beside_untuned": training.regret(cost, reference.best_untuned),
+            }
+        )
+    return judged
+
+
+def _reference(record: Mapping[str, Any], training: Training) -> _Reference:
+    _, best = best_of(record, training)
+    contenders = record["trainings"][training.name]["contenders"].values()
+    starts = [start["cost"] for entry in contenders for start in entry.get("starts", ())]
+    return _Reference(best, min(starts, default=math.inf))
+
+
+def pairs(rows: Sequence[Mapping[str, Any]], rival: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield for each budget how thalweg does beside a rival, in runs of one training, budget and repeat.
+
+    Yields:
+        The budget, and: the number of pairs, the share in which thalweg's regret is less (equal ones count half), and
+        thalweg's median regret over the rival's.
+    """
+    by_key = {(row["method"], row["budget"], row["training"], row["repeat"]): row["regret"] for row in rows}
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        both = [
+            (regret, by_key[rival, *key])
+            for (method, *key), regret in by_key.items()
+            if method == OURS and key[0] == budget and (rival, *key) in by_key
+        ]
+        if both:
+            less = sum(1.0 if own < other else 0.5 if own == other else 0.0 for own, other in both)
+            own, other = (median(regrets) for regrets in zip(*both, strict=True))
+            yield budget, {"pairs": len(both), "less": less / len(both), "ratio": own / other if other else math.nan}
+
+
+def condense(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the numbers of the record from judged rows."""
+    methods: dict[str, dict[str, Any]] = {}
+    for method, budget, numbers in summarize(rows):
+        own = [row for row in rows if (row["method"], row["budget"]) == (method, budget)]
+        worse = sum(row["beside_untuned"] > WORSE for row in own) / len(own)
+        methods.setdefault(method, {})[budget] = {**numbers, "worse_than_untuned": worse}
+    rivals = [method for method in methods if method != OURS]
+    return {
+        "methods": methods,
+        "beside": {rival: dict(pairs(rows, rival)) for rival in rivals},
+        "rows": [
+            {key: row[key] for key in ("training", "method", "budget", "repeat", "contender", "settings", "trainings")}
+            | {key: row[key] for key in ("test", "regret", "beside_untuned", "interval", "wall_s", "seconds")}
+            for row in rows
+        ],
+    }

@@ -1,0 +1,78 @@
+"""The record of regrets, from rows whose numbers are known by hand."""
+
+import math
+from typing import Any
+
+import pytest
+
+from benchmarks.choosing_in_the_wild import regret_record
+from benchmarks.choosing_in_the_wild.bank import source_of
+from benchmarks.choosing_in_the_wild.training import Training
+
+
+def train(make_optimizer: Any, report: Any) -> None:
+    """Nothing is trained here."""
+
+
+TRAINING = Training(name="made", about="", train=train, steps=1, schedule="", metric="", worst=6.0)
+RECORD = {
+    "trainings": {
+        "made": {
+            "source": source_of(train),
+            "best": "adam",
+            "contenders": {
+                "sgd": {"level": 1, "best": {"cost": math.log(1.5)}, "starts": [{"cost": math.log(2.0)}]},
+                "adam": {"level": 1, "best": {"cost": 0.0}, "starts": [{"cost": math.log(1.6)}]},
+                "lion": {"level": 0},
+            },
+        }
+    }
+}
+
+
+def row(method: str, test: float, repeat: int = 0, budget: str = "20trainings", **others: Any) -> dict[str, Any]:
+    return {
+        "training": "made",
+        "source": source_of(train),
+        "method": method,
+        "budget": budget,
+        "repeat": repeat,
+        "contender": "sgd",
+        "settings": {"lr": 0.1},
+        "trainings": 19,
+        "test": test,
+        "regret": 9.0,  # of an earlier truth
+        "interval": None,
+        "covered": None,
+        "wall_s": 9.5,
+        "seconds": 10.0,
+    } | others
+
+
+def test_rows_are_judged_by_the_truth_as_it_is_now() -> None:
+    rows = [row("thalweg", 1.2), row("thalweg", math.nan), row("thalweg", 1.2, source="an earlier version")]
+    good, lost = regret_record.judged_again(rows, RECORD, {"made": TRAINING})
+    assert (good["regret"], good["beside_untuned"]) == pytest.approx((0.2, 1.2 / 1.6 - 1))
+    assert lost["regret"] == pytest.approx(5.0)  # the score that counts as nothing learned
+
+
+def test_pairs_are_of_one_budget_and_repeat() -> None:
+    ours, theirs = (1.2, 1.1, 1.3, 1.0), (1.4, 1.1, 1.2, 1.5)
+    rows = [row("thalweg", test, repeat) for repeat, test in enumerate(ours)]
+    rows += [row("tpe", test, repeat) for repeat, test in enumerate(theirs)]
+    rows += [row("thalweg", 1.0, 4), row("tpe", 1.0, 0, "60trainings"), row("other", 1.0)]  # without a partner
+    judged = regret_record.judged_again(rows, RECORD, {"made": TRAINING})
+    ((budget, numbers),) = regret_record.pairs(judged, "tpe")
+    assert budget == "20trainings"
+    assert numbers == {"pairs": 4, "less": 2.5 / 4, "ratio": pytest.approx(0.15 / 0.3)}
+
+
+def test_the_record_counts_lines_that_are_worse_than_the_best_untuned_one() -> None:
+    """The best untuned setting has 1.6: 1.61 is worse by less than 1 %, 1.62 by more."""
+    rows = [row("thalweg", test, repeat) for repeat, test in enumerate((1.2, 1.61, 1.62, 3.0))]
+    record = regret_record.condense(regret_record.judged_again(rows, RECORD, {"made": TRAINING}))
+    numbers = record["methods"]["thalweg"]["20trainings"]
+    assert (numbers["runs"], numbers["worse_than_untuned"]) == (4, 0.5)
+    assert numbers["median"] == pytest.approx(0.615)
+    assert [entry["repeat"] for entry in record["rows"]] == [0, 1, 2, 3]
+    assert record["beside"] == {}
