@@ -24,6 +24,7 @@ from thalweg.registry import RULES, WRAPPERS
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the parts of `make gpu`
 
+from benchmarks.choosing_in_the_wild import regret_record  # noqa: E402
 from benchmarks.gpu.parts import PARTS  # noqa: E402
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -628,6 +629,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "matrices": matrices_table,
     "rules": rules_table,
     "facts": facts_table,
+    "choosing_in_the_wild_regret": regret_record.as_table,
 }
 
 

@@ -1,4 +1,4 @@
-"""The record of regrets: judged runs against the latest truth, and thalweg beside each other method in pairs."""
+"""The record of regrets: judged runs against the latest truth, thalweg beside each other method in pairs, a table."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,3 +95,44 @@ def condense(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for row in rows
         ],
     }
+
+
+def as_table(record: Mapping[str, Any]) -> str:
+    """Return the table of the documents."""
+    methods, beside = record["methods"], record["beside"]
+    budgets = list(methods[OURS])
+    lines = [
+        "| " + " | ".join(["", *(f"{method}, {_words(budget)}" for budget in budgets for method in methods)]) + " |",
+        "|---|" + "---|" * (len(budgets) * len(methods)),
+    ]
+    for words, key in (
+        ("regret, median", "median"),
+        ("regret, 90th percentile", "p90"),
+        ("worse than the best untuned setting by more than 1 %", "worse_than_untuned"),
+        ("share of the time that was used, median", "time_used"),
+        ("95 % intervals that cover the true mean", "covered"),
+    ):
+        cells = [_percent(methods[method][budget][key]) for budget in budgets for method in methods]
+        lines.append("| " + " | ".join([words, *cells]) + " |")
+    for words, key, form in (
+        ("pairs in which thalweg's regret is less", "less", _percent),
+        ("median regret of thalweg ÷ its", "ratio", "{:.2f}".format),
+    ):
+        cells = [
+            form(beside[method][budget][key]) if method in beside else "–" for budget in budgets for method in methods
+        ]
+        lines.append("| " + " | ".join([words, *cells]) + " |")
+    runs = {numbers["runs"] for each in methods.values() for numbers in each.values()}
+    count = " or ".join(map(str, sorted(runs)))
+    lines += ["", f"Each column is of {count} runs: {record['about']}. {record['machine']['processor']}."]
+    return "\n".join(lines)
+
+
+def _words(budget: str) -> str:
+    return f"{budget.removesuffix('trainings')} trainings"
+
+
+def _percent(share: float | None) -> str:
+    return (
+        "–" if share is None or math.isnan(share) else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
+    )

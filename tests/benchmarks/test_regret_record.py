@@ -76,3 +76,21 @@ def test_the_record_counts_lines_that_are_worse_than_the_best_untuned_one() -> N
     assert numbers["median"] == pytest.approx(0.615)
     assert [entry["repeat"] for entry in record["rows"]] == [0, 1, 2, 3]
     assert record["beside"] == {}
+
+
+def test_the_table_says_what_the_record_says() -> None:
+    rows = [row("thalweg", 1.2, repeat, covered=True) for repeat in range(2)] + [row("tpe", 1.4)]
+    record = regret_record.condense(regret_record.judged_again(rows, RECORD, {"made": TRAINING}))
+    lines = regret_record.as_table(record | {"about": "made", "machine": {"processor": "a processor"}}).splitlines()
+    assert lines[0] == "|  | thalweg, 20 trainings | tpe, 20 trainings |"
+    assert lines[2:] == [
+        "| regret, median | 20 % | 40 % |",
+        "| regret, 90th percentile | 20 % | 40 % |",
+        "| worse than the best untuned setting by more than 1 % | 0.0 % | 0.0 % |",
+        "| share of the time that was used, median | 95 % | 95 % |",
+        "| 95 % intervals that cover the true mean | 100 % | – |",
+        "| pairs in which thalweg's regret is less | – | 100 % |",
+        "| median regret of thalweg ÷ its | – | 0.50 |",
+        "",
+        "Each column is of 1 or 2 runs: made. a processor.",
+    ]
