@@ -21,6 +21,7 @@ class RunRecord:
             was to be learnt from it; ``failed`` if it raised an error.
         message: The error of a run that failed; else empty.
         seconds: Its duration.
+        step_s: The median duration of a step in seconds.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RunRecord:
     ending: Ending = "complete"
     message: str = ""
     seconds: float = 0.0
+    step_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,16 @@ class TrainingRun:
         return self._record(name, seed, ending)
 
     def _record(self, name: str, seed: int, ending: Ending) -> RunRecord:
-        seconds = perf_counter() - self._began
-        return RunRecord(name, seed, tuple(self.losses), tuple(self.scores), self._blind_score, ending, seconds=seconds)
+        return RunRecord(
+            name,
+            seed,
+            tuple(self.losses),
+            tuple(self.scores),
+            self._blind_score,
+            ending,
+            seconds=perf_counter() - self._began,
+            step_s=median(self._step_seconds) if self._step_seconds else 0.0,
+        )
 
     def _score(self, scorer: Scorer | None) -> None:
         if scorer is not None:
@@ -175,8 +183,7 @@ class TrainingRun:
         who = "the step" if training.step is not None else "the plain step (zero_grad, forward, loss, backward, step)"
         with self._user_code(f"{who} must run"):
             loss = plain_step(training, *batch) if training.step is None else training.step(training, *batch)
-        if len(self._step_seconds) < FIRST_STEPS:
-            self._step_seconds.append(perf_counter() - began)
+        self._step_seconds.append(perf_counter() - began)
         return self._as_number(loss)
 
     def _as_number(self, loss: Any) -> float:
@@ -199,7 +206,7 @@ class TrainingRun:
         """Return the seconds that the next call of the user's code may take."""
         if len(self._step_seconds) < FIRST_STEPS:
             return self._limit_s
-        return max(MIN_STEP_LIMIT_S, STEP_LIMIT_FACTOR * median(self._step_seconds))
+        return max(MIN_STEP_LIMIT_S, STEP_LIMIT_FACTOR * median(self._step_seconds[:FIRST_STEPS]))
 
     @contextmanager
     def _user_code(self, condition: str) -> Iterator[None]:

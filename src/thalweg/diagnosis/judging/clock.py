@@ -16,18 +16,20 @@ class Clock:
 
     Attributes:
         budget_s: Seconds that it may take.
-        run_s: Seconds of one run as the training is; 0 until it is known.
+        own_s: Seconds of the training's own steps; 0 until it is known.
+        run_s: Seconds of one run of ours, with its scores; 0 until it is known.
 
     Example:
         >>> readings = iter([0.0, 10.0])
         >>> clock = Clock(60.0, lambda: next(readings))
-        >>> clock.run_s = 1.0
+        >>> clock.own_s = 1.0
         >>> clock.left_s
         19.0
     """
 
     def __init__(self, budget_s: float, read: Callable[[], float] = perf_counter) -> None:
         self.budget_s = budget_s
+        self.own_s = 0.0
         self.run_s = 0.0
         self._read = read
         self._start_s = read()
@@ -40,7 +42,7 @@ class Clock:
     @property
     def left_s(self) -> float:
         """Seconds that are left: of the budget, and of so many times the training's own duration."""
-        limit = min(self.budget_s, max(MIN_S, MAX_RUNS * self.run_s)) if self.run_s else self.budget_s
+        limit = min(self.budget_s, max(MIN_S, MAX_RUNS * self.own_s)) if self.own_s else self.budget_s
         return limit - self.elapsed_s
 
     def pays_for(self, runs: float) -> bool:

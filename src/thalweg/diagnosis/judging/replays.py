@@ -1,7 +1,7 @@
 """Replays: run a training again from a seed, as it is or with one change."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,10 +27,10 @@ SCORE_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 Scorer = ModelScorer | NoScorer
 
 
-class MakeWatcher(Protocol):
+class Watch(Protocol):
     """Starts to watch a training."""
 
-    def __call__(self, training: Training, held_back: Sequence[Batch]) -> Watcher:
+    def __call__(self, training: Training) -> AbstractContextManager[Watcher]:
         """Return the watcher of a training that has not begun."""
 
 
@@ -69,7 +69,7 @@ class Laboratory:
         change: Change | None = None,
         where: str | None = None,
         *,
-        watch: MakeWatcher | None = None,
+        watch: Watch | None = None,
         stop: Stop | None = None,
     ) -> RunRecord:
         """Run the training once.
@@ -104,19 +104,19 @@ class Laboratory:
         seed: int,
         change: Change | None,
         where: str | None,
-        watch: MakeWatcher | None,
+        watch: Watch | None,
         stop: Stop | None,
     ) -> RunRecord:
-        with (nullcontext() if change is None else change.making()), fresh_run(self.source, seed) as training:
+        with nullcontext() if change is None else change.making(), fresh_run(self.source, seed) as training:
             original_loss = training.loss_fn
             if change is not None:
                 training = change.apply(training, where)
             run = TrainingRun(self.source, training, HELD_BACK if training.metric is None else 0, self._limit_s)
             scorer = self._scorer(training, run.held_back, original_loss)
-            watcher = watch(training, run.held_back) if watch is not None else None
-            record = run.run(
-                name, seed, self.steps, scorer=scorer, score_at=self._score_at, watcher=watcher, stop=stop
-            )
+            with nullcontext() if watch is None else watch(training) as watcher:
+                record = run.run(
+                    name, seed, self.steps, scorer=scorer, score_at=self._score_at, watcher=watcher, stop=stop
+                )
         return record if self.score_name != NoScorer.name else _scored_by_losses(record)
 
     def _scorer(self, training: Training, held_back: list[Batch], loss_fn: Callable[..., object]) -> Scorer:

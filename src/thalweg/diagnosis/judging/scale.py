@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from statistics import median
 
 from thalweg.diagnosis.run_record import RunRecord
@@ -64,4 +65,4 @@ NOISES = 3.0  # times the typical change between two late scores: less is nothin
 
 def _late_pairs(record: RunRecord) -> Iterable[tuple[float, float]]:
     late = [score for _, score in record.scores[-LAST - 1 :] if math.isfinite(score)]
-    return zip(late, late[1:], strict=False)
+    return pairwise(late)
