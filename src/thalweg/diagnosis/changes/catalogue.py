@@ -5,7 +5,11 @@ from thalweg.diagnosis.changes.steps import ADAM, ConstantSchedule, ScaleLearnin
 
 CHANGES: list[Change] = [
     ScaleLearningRate(name="learning rate x 10", cures=("lr_too_low", "plateau"), factor=10.0),
+    ScaleLearningRate(name="learning rate x 100", cures=("lr_too_low",), factor=100.0),
+    ScaleLearningRate(name="learning rate x 1000", cures=("lr_too_low",), factor=1000.0),
     ScaleLearningRate(name="learning rate / 10", cures=("lr_too_high",), factor=0.1),
+    ScaleLearningRate(name="learning rate / 100", cures=("lr_too_high",), factor=0.01),
+    ScaleLearningRate(name="learning rate / 1000", cures=("lr_too_high",), factor=0.001),
     WarmUp(name="warm-up over 100 steps", cures=("no_warmup",)),
     ConstantSchedule(name="constant learning rate", cures=("schedule_kills_lr",)),
     ADAM,
