@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.inspection.loop import loop_clues
+from thalweg.diagnosis.inspection.numbers import number_clues
 from thalweg.diagnosis.inspection.observation import Observation, observe
 from thalweg.diagnosis.inspection.output_and_loss import output_and_loss_clues
 from thalweg.diagnosis.inspection.wiring import wiring_clues
@@ -13,6 +15,8 @@ _CERTAINTIES = ("certain", "likely", "possible")
 _CHECKS: tuple[Callable[[Observation], Iterator[Clue]], ...] = (
     wiring_clues,
     output_and_loss_clues,
+    loop_clues,
+    number_clues,
 )
 
 

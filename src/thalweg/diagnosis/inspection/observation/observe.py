@@ -94,7 +94,7 @@ class Observation:
         optimizer_steps: The steps of optimizers.
         loss_calls: The first call of ``training.loss_fn`` of each step.
         backward_values: For each step, the scalars that a backward pass began at.
-        modes: For each module, whether it was in training mode, at each call with gradients.
+        modes: For each module, at each call with gradients, the number of the step and if it was in training mode.
         first_inputs: For each step, the name and the input of the first module with a weight.
         called: Names of the modules that were called, and the ids of modules that are not registered.
         schedule: The learning rates of the first group at the next steps, as the schedules of the training have them.
@@ -111,7 +111,7 @@ class Observation:
     optimizer_steps: list[OptimizerStep] = field(default_factory=list)
     loss_calls: list[LossCall] = field(default_factory=list)
     backward_values: list[list[float]] = field(default_factory=list)
-    modes: dict[str, list[bool]] = field(default_factory=dict)
+    modes: dict[str, list[tuple[int, bool]]] = field(default_factory=dict)
     first_inputs: list[tuple[str, Tensor]] = field(default_factory=list)
     called: set[str] = field(default_factory=set)
     schedule: list[float] = field(default_factory=list)
@@ -236,7 +236,7 @@ class _Watcher:
                 hook = record.tensor.register_hook(functools.partial(self._gradient_arrives, record))
                 add(hook.remove)
         for handle in (
-            register_optimizer_step_pre_hook(lambda optimizer, *_: self._before_step(optimizer)),
+            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._before_step(optimizer, *args, **kwargs)),
             register_optimizer_step_post_hook(lambda optimizer, *_: self._after_step(optimizer)),
             torch_module.register_module_forward_pre_hook(self._begin_module),
         ):
@@ -299,9 +299,9 @@ class _Watcher:
             record.gradient_squares.append(square_sum(gradient))
             record.gradient_rows_alike &= rows_alike(gradient)
 
-    def _before_step(self, optimizer: Any) -> None:
+    def _before_step(self, optimizer: Any, closure: Any = None, **kwargs: Any) -> None:
         self._depth += 1
-        if self._trace is not None:
+        if self._trace is not None and closure is None:
             self._trace.is_paused = True
         if self._depth > 1:
             return
@@ -356,7 +356,7 @@ class _Watcher:
             return
         self._seen.called.add(name)
         if torch.is_grad_enabled():
-            self._seen.modes.setdefault(name, []).append(module.training)
+            self._seen.modes.setdefault(name, []).append((len(self._seen.losses), module.training))
         has_weight = any(param.ndim >= 2 for param in module.parameters(recurse=False))
         if self._is_first_input and has_weight and inputs and isinstance(inputs[0], Tensor):
             self._seen.first_inputs.append((name, inputs[0].detach().clone()))
