@@ -1,7 +1,7 @@
 """Optimizer probe: measures gradients and true updates around the steps of one optimizer."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from thalweg.diagnosis.monitoring.readings import Key, Readings
+from thalweg.diagnosis.monitoring.buffers import Buffers
+from thalweg.diagnosis.monitoring.columns import Columns
 
-HALF = (torch.float16, torch.bfloat16)
 NONE = -1  # no monitored step
+SLOW_EVERY = 4  # monitored steps: second moments change slowly
 
 
 class OptimizerProbe:
@@ -23,30 +24,25 @@ class OptimizerProbe:
     Args:
         optimizer: The optimizer.
         name: Its name in the record.
-        names: Returns the names of parameters by their id.
-        readings: Where values go.
+        columns: Where values go.
         on_step: Called after every step.
 
     Attributes:
         lrs: The learning rates of the groups at the last step; a tensor on a device stays one.
     """
 
-    def __init__(
-        self,
-        optimizer: Any,
-        name: str,
-        names: Callable[[], Mapping[int, str]],
-        readings: Readings,
-        on_step: Callable[[], None],
-    ) -> None:
+    def __init__(self, optimizer: Any, name: str, columns: Columns, on_step: Callable[[], None]) -> None:
         self.optimizer = optimizer
         self.name = name
         self.lrs: tuple[Any, ...] = ()
-        self._names, self._readings, self._on_step = names, readings, on_step
+        self._columns, self._readings, self._on_step = columns, columns.readings, on_step
         self._measures = NONE  # index of the monitored step that the next step is
         self._follows = NONE  # index of the monitored step that the next step follows
         self._remove: list[Callable[[], None]] = []
-        self._buffers = _Buffers()
+        self._buffers = Buffers(columns, name)
+        self._following = columns.of_optimizer(name, "gradient_products", "next_slopes", "next_squares")
+        self._slopes = columns.of_optimizer(name, "slopes", "update_squares")
+        self._squares = columns.of_optimizer(name, "gradient_squares")
 
     def install(self) -> None:
         """Begin to observe."""
@@ -61,7 +57,8 @@ class OptimizerProbe:
         """Observe no longer, and free the buffers."""
         for remove in self._remove:
             remove()
-        self._remove, self._buffers = [], _Buffers()
+        self._remove = []
+        self._buffers = Buffers(self._columns, self.name)
         self._measures = self._follows = NONE
 
     def arm(self, index: int) -> None:
@@ -73,90 +70,69 @@ class OptimizerProbe:
             return
         with torch.no_grad():
             has_gradients = _closure(args, kwargs) is None
-            if has_gradients and self._follows != NONE:
-                self._compare_with_last()
             if self._measures != NONE:
-                self._buffers.choose(self.optimizer, self._names, self.name)
+                self._buffers.choose(getattr(self.optimizer, "param_groups", ()))
+            if has_gradients:
+                self._take_gradients()
+            if self._measures != NONE:
                 self._buffers.copy_parameters()
-                if has_gradients:
-                    self._measure_gradients()
 
     def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
             return
-        self.lrs = tuple(_held(group.get("lr", math.nan)) for group in optimizer.param_groups)
+        self.lrs = tuple([_held(group.get("lr", math.nan)) for group in getattr(optimizer, "param_groups", ())])
         self._on_step()
         self._follows = NONE
         if self._measures != NONE:
             with torch.no_grad():
                 if _closure(args, kwargs) is not None:
-                    self._measure_gradients()
+                    self._take_gradients()
                 self._measure_update()
             self._follows, self._measures = self._measures, NONE
 
-    def _measure_gradients(self) -> None:
+    def _take_gradients(self) -> None:
+        """Copy the gradients; compare them with those of the step before, and with its update; measure them."""
         buffers = self._buffers
-        gradients = buffers.choose_gradients()
-        for place, param in enumerate(buffers.params):
-            if param.grad is not None and param.grad.is_sparse:
-                value = param.grad.coalesce().values().to(buffers.norm_dtype).norm()
-                self._readings.add(self._measures, [Key("gradient_norms", buffers.labels[place])], [value])
-        if not gradients:
+        if not buffers.params:
             return
-        norms = torch.stack(buffers.norms(gradients))
-        scale = getattr(self.optimizer, "grad_scale", None)  # of gradients that a fused optimizer unscales itself
-        if isinstance(scale, Tensor):
-            norms = norms / scale
-        self._readings.add(self._measures, buffers.gradient_keys, norms)
-        torch._foreach_copy_(buffers.gradients, gradients)
-        # Of the gradients as they are, so that cosines do not depend on the scale.
-        buffers.square = norms.square().sum()
-        if isinstance(scale, Tensor):
-            buffers.square = buffers.square * scale**2
-        self._readings.add(self._measures, [Key("gradient_squares", self.name)], buffers.square)
+        places = buffers.copy_gradients(self.optimizer)
+        new = buffers.new_gradients
+        if self._follows != NONE and buffers.has_update:
+            values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates), torch.dot(new, new)]
+            self._readings.add(self._follows, self._following, values)
+        buffers.has_update = False
+        if self._measures != NONE:
+            buffers.keep_gradients()
+            norms = torch._foreach_norm(buffers.gradient_views)
+            if len(places) < len(norms):
+                norms = [norms[place] for place in places]
+            self._readings.add(self._measures, buffers.gradient_columns(places), norms)
+            self._readings.add(self._measures, self._squares, [torch.dot(new, new)])
 
     def _measure_update(self) -> None:
         buffers = self._buffers
         if not buffers.params:
             return
-        norms = buffers.norms(buffers.before)
-        torch._foreach_sub_(buffers.before, buffers.params)  # now minus the update
-        lengths = buffers.norms(buffers.before)
-        self._readings.add(self._measures, buffers.update_keys, norms + lengths)
+        views = buffers.update_views
+        norms = torch._foreach_norm(views)
+        torch._foreach_sub_(views, buffers.params)  # now minus the update
+        self._readings.add(self._measures, buffers.parameter_columns, norms)
+        self._readings.add(self._measures, buffers.update_columns, torch._foreach_norm(views))
         if buffers.halves:
-            kept = [1 - buffers.before[place].count_nonzero() / buffers.before[place].numel() for place in buffers.halves]
-            keys = [Key("unchanged", buffers.labels[place]) for place in buffers.halves]
-            self._readings.add(self._measures, keys, kept)
-        if buffers.gradients and buffers.square is not None:
-            buffers.slope = _product(buffers.gradients, [buffers.before[place] for place in buffers.places])
-            length = torch.stack([lengths[place] for place in buffers.places]).square().sum()
-            alignment = buffers.slope / (length * buffers.square).sqrt()
-            self._readings.add(self._measures, [Key("alignments", self.name)], alignment)
-        self._measure_second_moments()
-
-    def _compare_with_last(self) -> None:
-        """Compare the gradients with those of the step before, and with its update."""
-        buffers = self._buffers
-        gradients = [buffers.params[place].grad for place in buffers.places]
-        if buffers.slope is None or buffers.square is None or not gradients:
-            return
-        dense = [gradient for gradient in gradients if gradient is not None and not gradient.is_sparse]
-        if len(dense) < len(gradients):
-            return
-        product = _product(buffers.gradients, dense)
-        length = torch.stack(buffers.norms(dense)).square().sum()
-        slope = _product(dense, [buffers.before[place] for place in buffers.places])
-        values = [1 - slope / buffers.slope, product / (length * buffers.square).sqrt(), product]
-        keys = [Key(table, self.name) for table in ("sharpness", "cosines", "gradient_products")]
-        self._readings.add(self._follows, keys, values)
-        buffers.slope = None
+            kept = [1 - views[place].count_nonzero() / views[place].numel() for place in buffers.halves]
+            self._readings.add(self._measures, buffers.half_columns, kept)
+        slopes = [torch.dot(buffers.gradients, buffers.updates), torch.dot(buffers.updates, buffers.updates)]
+        self._readings.add(self._measures, self._slopes, slopes)
+        buffers.has_update = True
+        if self._measures % SLOW_EVERY == 0:
+            self._measure_second_moments()
 
     def _measure_second_moments(self) -> None:
-        for group in self.optimizer.param_groups:
+        for group in getattr(self.optimizer, "param_groups", ()):
             eps, betas = group.get("eps"), group.get("betas")
             if not isinstance(eps, float) or eps <= 0 or not isinstance(betas, (tuple, list)) or len(betas) < 2:
                 continue
-            keys, moments, factors, steps = [], [], [], None
+            columns, moments, factors, steps = [], [], [], None
             for param in group["params"]:
                 state = self.optimizer.state.get(param, {})
                 moment = state.get("exp_avg_sq")
@@ -164,86 +140,18 @@ class OptimizerProbe:
                 if place is None or not isinstance(moment, Tensor) or moment.shape != param.shape:
                     continue
                 steps = state.get("step") if steps is None else steps
-                keys.append(Key("second_moments", self._buffers.labels[place]))
+                columns.append(self._buffers.moment_columns[place])
                 moments.append(moment)
                 factors.append(1 / (eps * eps * moment.numel()))
             if moments:
-                means = torch.stack(torch._foreach_mul(self._buffers.norms(moments, 1), factors))
-                self._readings.add(self._measures, keys, (means / _bias(betas[1], steps, means.device)).sqrt())
+                sums = torch._foreach_norm(moments, 1, dtype=self._buffers.dtype)
+                means = torch.stack(torch._foreach_mul(sums, factors))
+                ratios = (means / _bias(betas[1], steps, means.device)).sqrt()
+                self._readings.add(self._measures, columns, ratios.unbind())
 
 
-class _Buffers:
-    """The measured parameters of an optimizer, and copies of them and of their gradients.
-
-    Attributes:
-        params: The parameters, dense and on one device.
-        labels: Their names.
-        before: The parameters before the step; after it, minus the update.
-        places: The parameters that had a gradient.
-        gradients: Copies of these gradients.
-        square: Squared norm of the gradients.
-        slope: Inner product of the gradients and minus the update; None if it was used, or not measured.
-    """
-
-    def __init__(self) -> None:
-        self.params: list[Tensor] = []
-        self.labels: list[str] = []
-        self.before: list[Tensor] = []
-        self.places: list[int] = []
-        self.gradients: list[Tensor] = []
-        self.gradient_keys: list[Key] = []
-        self.update_keys: list[Key] = []
-        self.halves: list[int] = []
-        self.place_of: dict[int, int] = {}
-        self.square: Tensor | None = None
-        self.slope: Tensor | None = None
-        self.norm_dtype = torch.float32
-        self._signature: list[Any] = []
-
-    def choose(self, optimizer: Any, names: Callable[[], Mapping[int, str]], fallback: str) -> None:
-        """Choose the parameters of an optimizer that are measured, and allocate buffers if they are others."""
-        params = [param for group in optimizer.param_groups for param in group["params"]]
-        signature = [(id(param), param.dtype, param.device, param.shape) for param in params]
-        if signature == self._signature:
-            return
-        self.__init__()  # type: ignore[misc]  # all anew
-        self._signature = signature
-        unique = {id(param): param for param in params if _is_plain(param)}
-        device = next((param.device for param in unique.values()), None)
-        self.params = [param for param in unique.values() if param.device == device]
-        self.place_of = {id(param): place for place, param in enumerate(self.params)}
-        known = names()
-        self.labels = [known.get(id(param), f"{fallback}.{place}") for place, param in enumerate(self.params)]
-        self.before = [torch.empty_like(param) for param in self.params]
-        self.update_keys = [Key("parameter_norms", label) for label in self.labels]
-        self.update_keys += [Key("update_norms", label) for label in self.labels]
-        self.halves = [place for place, param in enumerate(self.params) if param.dtype in HALF]
-        if any(param.dtype == torch.float64 for param in self.params):
-            self.norm_dtype = torch.float64
-
-    def copy_parameters(self) -> None:
-        """Copy the parameters."""
-        if self.params:
-            torch._foreach_copy_(self.before, self.params)
-
-    def choose_gradients(self) -> list[Tensor]:
-        """Return the dense gradients, with buffers for copies of them."""
-        places, gradients = [], []
-        for place, param in enumerate(self.params):
-            grad = param.grad
-            if grad is not None and not grad.is_sparse:
-                places.append(place)
-                gradients.append(grad)
-        if places != self.places or [grad.dtype for grad in gradients] != [grad.dtype for grad in self.gradients]:
-            self.places = places
-            self.gradients = [torch.empty_like(grad) for grad in gradients]
-            self.gradient_keys = [Key("gradient_norms", self.labels[place]) for place in places]
-        self.square = self.slope = None
-        return gradients
-
-    def norms(self, tensors: list[Tensor], order: float = 2) -> list[Tensor]:
-        """Return the norm of each tensor, in single precision at least."""
-        return list(torch._foreach_norm(tensors, order, dtype=self.norm_dtype))
+def _closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[1] if len(args) > 1 else kwargs.get("closure")
 
 
 def _held(lr: Any) -> Any:
@@ -253,31 +161,11 @@ def _held(lr: Any) -> Any:
     return lr
 
 
-def _is_plain(param: Any) -> bool:
-    return isinstance(param, Tensor) and not param.is_sparse and not param.is_complex() and param.numel() > 0
-
-
-def _closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[1] if len(args) > 1 else kwargs.get("closure")
-
-
 def _bias(beta: Any, steps: Any, device: torch.device) -> Any:
     """The share of its final size that a moving average has after so many steps."""
     if isinstance(steps, Tensor) and steps.device != device:
         steps = float(steps)  # torch keeps it on the CPU then, and does not wait for a device
     return 1 - float(beta) ** (1 if steps is None else steps)
-
-
-def _product(first: list[Tensor], second: list[Tensor]) -> Tensor:
-    """Return the inner product of two lists of tensors."""
-    parts = [_dot(a, b) for a, b in zip(first, second, strict=True)]
-    return torch.stack(parts).sum()
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype in HALF or a.dtype != b.dtype:
-        a, b = a.float(), b.float()
-    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 _Hook = Callable[[Any, tuple[Any, ...], dict[str, Any]], None]
@@ -289,11 +177,11 @@ def _around_step(optimizer: Any, before: _Hook, after: _Hook) -> Callable[[], No
     original = own or type(optimizer).step
 
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = (args, kwargs) if own is not None else ((self, *args), kwargs)
+        bound = args if own is not None else (self, *args)
         if self is not optimizer:  # a copy of the optimizer has this method, too
-            return original(*bound[0], **bound[1])
+            return original(*bound, **kwargs)
         before(self, (self, *args), kwargs)
-        result = original(*bound[0], **bound[1])
+        result = original(*bound, **kwargs)
         after(self, (self, *args), kwargs)
         return result
 

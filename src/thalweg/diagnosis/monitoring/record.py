@@ -10,22 +10,17 @@ class Table(dict[str, list[float]]):
     """Values by name, one for each monitored step; not a number where a step has none.
 
     Example:
-        >>> table = Table()
-        >>> table.put(1, "head.weight", 0.5)
+        >>> table = Table({"head.weight": [0.5]})
+        >>> table.pad(2)
         >>> table["head.weight"]
-        [nan, 0.5]
+        [0.5, nan]
     """
-
-    def put(self, index: int, name: str, value: float) -> None:
-        """Store the value of a name at the monitored step of an index."""
-        values = self.setdefault(name, [])
-        values.extend([NAN] * (index + 1 - len(values)))
-        values[index] = value
 
     def pad(self, length: int) -> None:
         """Give all names as many values."""
         for values in self.values():
-            values.extend([NAN] * (length - len(values)))
+            if len(values) < length:
+                values.extend([NAN] * (length - len(values)))
 
 
 @dataclass(frozen=True)
