@@ -3,19 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import fmean, median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thalweg.diagnosis.monitoring.columns import Columns
-from thalweg.diagnosis.monitoring.graph import operations_of
-from thalweg.diagnosis.monitoring.module_probe import ModuleProbe
-from thalweg.diagnosis.monitoring.readings import Readings
+from thalweg.diagnosis.monitoring.probes.columns import Columns
+from thalweg.diagnosis.monitoring.probes.graph import operations_of
+from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
+from thalweg.diagnosis.monitoring.probes.readings import Readings
+from thalweg.diagnosis.monitoring.signs.series import finite
 from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record
-from thalweg.diagnosis.monitoring.targets import Parts
+from thalweg.diagnosis.monitoring.probes.targets import Parts
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.RMSNorm)
 
@@ -108,7 +109,7 @@ class Assembly:
         if is_monitored:
             self.record.steps.append(self.steps_done - 1)
             if not self._graph_read and isinstance(loss, Tensor) and loss.grad_fn is not None:
-                self.record.operations = operations_of(loss)
+                self.record.loss_operations = operations_of(loss)
                 self._graph_read = True
 
     def take(self, modules: ModuleProbe) -> list[tuple[int, dict[str, float]]]:
@@ -127,6 +128,10 @@ class Assembly:
         self._derive()
         self._take_depths(modules)
         record.limits = sorted(modules.limits)
+        record.model_operations = modules.operations
+        record.samples = modules.samples
+        if math.isnan(record.input_scale):
+            record.input_scale = next(iter(finite(chain(*self.columns.raw["inputs"].values()))), math.nan)
         if record.non_finite is None:
             record.non_finite = self._find_non_finite(modules)
         return self._unwritten()
@@ -146,8 +151,9 @@ class Assembly:
         for index in range(max(0, self._derived - 1), len(record.steps)):
             for name, slopes in raw["slopes"].items():
                 square = raw["next_squares"][name][index] * record.gradient_squares[name][index]
+                slope = max(0.0, slopes[index])  # an update that goes uphill has no minimum before it
                 values = (
-                    (record.sharpness, 1 - _ratio(raw["next_slopes"][name][index], slopes[index])),
+                    (record.sharpness, 1 - _ratio(raw["next_slopes"][name][index], slope)),
                     (record.cosines, _ratio(record.gradient_products[name][index], math.sqrt(square))),
                 )
                 for table, value in values:

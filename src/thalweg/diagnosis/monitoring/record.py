@@ -118,8 +118,11 @@ class Record:
         cosines: Cosine of successive gradients, by optimizer.
         gradient_squares: Squared norm of the gradient, by optimizer.
         gradient_products: Inner product of successive gradients, by optimizer.
-        operations: Operations in the graph of the loss that may give values that are not finite: ``sqrt``, ``log``,
+        input_scale: Root mean square of the model's first inputs; not a number if they are no floating-point numbers.
+        model_operations: Operations of the model that may give values that are not finite: ``sqrt``, ``log``,
             ``division``.
+        loss_operations: Those in the graph of the loss; None if no loss with a graph was passed.
+        samples: True if the model computes exponentials between its modules, as it must to draw a code.
         non_finite: The first value that is not finite; None if there is none.
         optimizer_steps: Steps of the optimizers, of which several may belong to one step of the training.
         micro_batches: Batches of a step.
@@ -149,7 +152,10 @@ class Record:
     cosines: Table = field(default_factory=Table)
     gradient_squares: Table = field(default_factory=Table)
     gradient_products: Table = field(default_factory=Table)
-    operations: tuple[str, ...] = ()
+    input_scale: float = NAN
+    model_operations: tuple[str, ...] = ()
+    loss_operations: tuple[str, ...] | None = None
+    samples: bool = False
     non_finite: NonFinite | None = None
     optimizer_steps: int = 0
     micro_batches: int = 1

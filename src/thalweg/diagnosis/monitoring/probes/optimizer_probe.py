@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from thalweg.diagnosis.monitoring.buffers import Buffers
-from thalweg.diagnosis.monitoring.columns import Columns
+from thalweg.diagnosis.monitoring.probes.buffers import Buffers
+from thalweg.diagnosis.monitoring.probes.columns import Columns
 
 NONE = -1  # no monitored step
 SLOW_EVERY = 4  # monitored steps: second moments change slowly

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.diagnosis.monitoring.columns import Columns
-from thalweg.diagnosis.monitoring.readings import Column
+from thalweg.diagnosis.monitoring.probes.columns import Columns
+from thalweg.diagnosis.monitoring.probes.readings import Column
 
 HALF = (torch.float16, torch.bfloat16)
 _EMPTY = torch.empty(0)

@@ -7,9 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thalweg.diagnosis.monitoring.columns import Columns
-from thalweg.diagnosis.monitoring.graph import Activation, GraphWalk, grad_nodes, saves_tensors_plainly, tensors_in
-from thalweg.diagnosis.monitoring.targets import Parts
+from thalweg.diagnosis.monitoring.probes.columns import Columns
+from thalweg.diagnosis.monitoring.probes.graph import (
+    Activation,
+    GraphWalk,
+    grad_nodes,
+    operation_of,
+    saves_tensors_plainly,
+    tensors_in,
+)
+from thalweg.diagnosis.monitoring.probes.targets import Parts
 
 MAX_CALLS = 4  # of one module in one step: those of a shared module, or of micro-batches
 WINDOW = 8  # monitored steps over which a unit must be inactive to be dead
@@ -31,6 +38,8 @@ class ModuleProbe:
         depths: Place of each module in the order of first calls.
         halves: Modules whose outputs are float16.
         limits: What cannot be measured, and why.
+        operations: Operations between modules that may give values that are not finite.
+        samples: True if there are exponentials between modules.
     """
 
     def __init__(self, parts: Parts, columns: Columns) -> None:
@@ -43,21 +52,25 @@ class ModuleProbe:
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}  # averages of batches, of each BatchNorm
         self._counts: dict[tuple[str, str], int] = {}
         self._checkpointed = False
+        self._is_surveyed = False
         self.depths: dict[str, int] = {}
         self.halves: set[str] = set()
         self.limits: set[str] = set()
+        self.operations: tuple[str, ...] = ()
+        self.samples = False
         self.refresh()
 
     def refresh(self) -> None:
         """Look for modules anew: some may have been added."""
         self._modules: list[tuple[str, nn.Module]] = []
         self._module_of: dict[int, str] = {}
+        self._roots = {module: name for name, module in self._parts.roots()}
         for name, module, compiled in self._parts.modules():
             own = [param for param in module._parameters.values() if param is not None]
             self._module_of.update({id(param): name for param in own})
             if compiled:
                 self.limits.add("activations of compiled modules: a hook would break their graphs")
-            elif own and not isinstance(module, torch.jit.ScriptModule):
+            elif (own or module in self._roots) and not isinstance(module, torch.jit.ScriptModule):
                 self._modules.append((name, module))
 
     def install(self, index: int) -> None:
@@ -72,6 +85,10 @@ class ModuleProbe:
         """Remove all hooks and forget the graph, which would keep memory."""
         for handle in self._handles:
             handle.remove()
+        if self._handles and not self._is_surveyed and self._walk.kinds:
+            self._is_surveyed = True
+            self.operations = tuple(sorted({op for kind in self._walk.kinds if (op := operation_of(kind)) is not None}))
+            self.samples = "ExpBackward0" in self._walk.kinds
         self._handles, self._walk = [], GraphWalk({})
 
     def after_forward(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -81,16 +98,18 @@ class ModuleProbe:
         tensor = next((value for value in tensors_in(output) if value.is_floating_point()), None)
         if tensor is None or calls > MAX_CALLS:
             return
-        if name not in self.depths:
+        is_root = module in self._roots
+        is_measured = not is_root or not module._modules
+        if name not in self.depths and is_measured:
             self.depths[name] = len(self.depths)
             if tensor.dtype == torch.float16:
                 self.halves.add(name)
         with torch.no_grad():
             if calls == 1:
-                if self.depths[name] == 0:
-                    self._measure_inputs(inputs)
-                if name:
-                    self._measure_scale(name, tensor)
+                if is_root:
+                    self._measure_inputs(name, inputs)
+                if is_measured:
+                    self._put("activation_scales", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
             self._checkpointed = self._checkpointed or not saves_tensors_plainly()
             if self._checkpointed:
                 self.limits.add("activations: the model's checkpoints would compute them anew")
@@ -104,13 +123,10 @@ class ModuleProbe:
     def _put(self, table: str, name: str, value: Tensor, factor: float = 1.0) -> None:
         self._readings.add(self._index, (self._columns.column(table, name),), (value,), factor)
 
-    def _measure_inputs(self, inputs: Any) -> None:
+    def _measure_inputs(self, name: str, inputs: Any) -> None:
         tensor = next((value for value in tensors_in(inputs) if value.is_floating_point()), None)
         if tensor is not None:
-            self._put("inputs", "", _norm(tensor))
-
-    def _measure_scale(self, name: str, output: Tensor) -> None:
-        self._put("activation_scales", name, _norm(output), 1 / math.sqrt(max(1, output.numel())))
+            self._put("inputs", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
 
     def _measure_graph(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         nodes = grad_nodes(inputs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from thalweg.diagnosis.monitoring.readings import Column, Readings
+from thalweg.diagnosis.monitoring.probes.readings import Column, Readings
 from thalweg.diagnosis.monitoring.record import Record, Table
 
 # Measured values that the record holds in another form.
