@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
 from benchmarks.doctor.cases import healthy
+from benchmarks.doctor.faults.forms import images, tagger, towers
 from benchmarks.doctor.faults.several import EIGHT, THREE, adversarial
 from benchmarks.doctor.run import Run, plain_step, train
 from thalweg.tasks import Training
@@ -144,6 +145,11 @@ def gan(seed: int) -> Run:
 def small_gan(seed: int) -> Run:
     """The same for fewer centres."""
     return adversarial(seed, THREE, goal=-0.3)
+
+
+healthy("towers", held_out=True)(towers)
+healthy("tagger", held_out=True)(tagger)
+healthy("images", held_out=True)(images)
 
 
 @healthy("negative-likelihood")
