@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thalweg.comparison.parts import Parts
 from thalweg.errors import printable
+from thalweg.parts import Parts
 
 _NOTES = "<!-- notes -->"  # the place of notes on values that are missing
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
