@@ -5,7 +5,6 @@ Half of them set the thresholds of a diagnosis; the other half only judges it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,9 @@ from torch.nn import functional
 
 from benchmarks.doctor import data
 from benchmarks.doctor.data import Data
-from benchmarks.doctor.run import Batch, Loss, Run, Step
+from benchmarks.doctor.run import Batch, Loss, Run, evaluated
+from thalweg.tasks import Training
+from thalweg.tasks.training import Step
 
 Activation = Callable[[], nn.Module]
 Prepare = Callable[[nn.Module], None]
@@ -276,22 +277,20 @@ class Architecture:
         """Return a training that has not begun."""
         torch.manual_seed(seed)
         examples = self.make_data(seed)
-        clean = examples
         if self.change_data is not None:
             examples = self.change_data(examples, seed)
         model = self.build(self.shape)
         if self.prepare is not None:
             self.prepare(model)
-        run = Run(
+        training = Training(
             model=model,
             optimizer=self.make_optimizer(model, self.lr),
             batches=self._batches(examples, seed),
             loss_fn=self.loss_fn,
-            metric=partial(_score, self.score, examples if self.change_data is not None else clean),
-            goal=self.goal,
-            steps=self.steps,
             step=self.step,
+            metric=evaluated(lambda model: self.score(model, examples.held_out_x, examples.held_out_y)),
         )
+        run = Run(training, self.goal, self.steps)
         return run if self.after is None else self.after(run)
 
     def _batches(self, examples: Data, seed: int) -> Iterator[Batch]:
@@ -305,10 +304,6 @@ class Architecture:
                 chosen = order[start : start + self.batch_size]
                 x, y = examples.x[chosen], examples.y[chosen]
                 yield (x, y) if self.transform is None else self.transform(x, y, generator)
-
-
-def _score(score: Metric, examples: Data, model: nn.Module) -> float:
-    return score(model, examples.held_out_x, examples.held_out_y)
 
 
 ARCHITECTURES = {

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
 from benchmarks.doctor.cases import healthy
 from benchmarks.doctor.faults.several import adversarial
-from benchmarks.doctor.run import Run, plain_step
+from benchmarks.doctor.run import Run, plain_step, train
+from thalweg.tasks import Training
 
 
 def _odd(name: str, architecture: Architecture) -> None:
@@ -30,23 +31,23 @@ def _zero_head(model: nn.Module) -> None:
     nn.init.zeros_(model.head.bias)
 
 
-def _clipped(run: Run, x: Tensor, y: Tensor) -> Tensor:
-    run.optimizer.zero_grad()
-    loss = run.loss_fn(run.model(x), y)
+def _clipped(training: Training, x: Tensor, y: Tensor) -> Tensor:
+    training.optimizer.zero_grad()
+    loss = training.loss_fn(training.model(x), y)
     loss.backward()
-    nn.utils.clip_grad_norm_(run.model.parameters(), 0.05)
-    run.optimizer.step()
+    nn.utils.clip_grad_norm_(training.model.parameters(), 0.05)
+    training.optimizer.step()
     return loss.detach()
 
 
-def _accumulated(run: Run, x: Tensor, y: Tensor) -> Tensor:
-    run.optimizer.zero_grad()
+def _accumulated(training: Training, x: Tensor, y: Tensor) -> Tensor:
+    training.optimizer.zero_grad()
     total = 0.0
     for part_x, part_y in zip(x.chunk(4), y.chunk(4), strict=True):
-        loss = run.loss_fn(run.model(part_x), part_y) / 4
+        loss = training.loss_fn(training.model(part_x), part_y) / 4
         loss.backward()
         total += loss.detach()
-    run.optimizer.step()
+    training.optimizer.step()
     return torch.as_tensor(total)
 
 
@@ -104,15 +105,15 @@ for name in ("mlp", "cnn", "autoencoder"):
 def _one_cycle(architecture: Architecture, peak: float) -> Architecture:
     def after(run: Run) -> Run:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            run.optimizer, peak, total_steps=run.steps + 1, pct_start=0.3, cycle_momentum=False
+            run.training.optimizer, peak, total_steps=run.steps + 1, pct_start=0.3, cycle_momentum=False
         )
 
-        def step(run: Run, x: Tensor, y: Tensor) -> Tensor:
-            loss = plain_step(run, x, y)
+        def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+            loss = plain_step(training, x, y)
             schedule.step()
             return loss
 
-        run.step = step
+        run.training.step = step
         return run
 
     return replace(architecture, after=after)
@@ -156,7 +157,6 @@ def negative_likelihood(seed: int) -> Run:
 def continued(seed: int) -> Run:
     """A training that begins at a good point: its loss hardly falls."""
     run = ARCHITECTURES["mlp"].run(seed)
-    for _ in range(150):
-        plain_step(run, *next(run.batches))
-    run.optimizer = torch.optim.Adam(run.model.parameters(), lr=1e-4)
+    train(run, 150)
+    run.training.optimizer = torch.optim.Adam(run.training.model.parameters(), lr=1e-4)
     return run

@@ -6,7 +6,8 @@ from torch.nn import functional
 
 from benchmarks.doctor import data
 from benchmarks.doctor.cases import own_fault
-from benchmarks.doctor.run import Run
+from benchmarks.doctor.run import Run, evaluated
+from thalweg.tasks import Training
 
 NOISE = 4
 
@@ -46,37 +47,38 @@ def adversarial(seed: int, *, repeats: int, discriminator_lr: float, steps: int 
         while True:
             yield torch.randn(64, NOISE, generator=generator), _ring(64, generator)
 
-    def step(run: Run, noise: Tensor, real: Tensor) -> Tensor:
+    def step(training: Training, noise: Tensor, real: Tensor) -> Tensor:
         for _ in range(repeats):
             second.zero_grad()
-            fake = run.model.generator(torch.randn(64, NOISE, generator=generator)).detach()
-            says_real, says_fake = run.model.discriminator(real), run.model.discriminator(fake)
+            fake = training.model.generator(torch.randn(64, NOISE, generator=generator)).detach()
+            says_real, says_fake = training.model.discriminator(real), training.model.discriminator(fake)
             loss = functional.softplus(-says_real).mean() + functional.softplus(says_fake).mean()
             loss.backward()
             second.step()
-        run.optimizer.zero_grad()
-        fooled = torch.log1p(-run.model.discriminator(run.model.generator(noise)).sigmoid() + 1e-7).mean()
+        training.optimizer.zero_grad()
+        fooled = torch.log1p(-training.model.discriminator(training.model.generator(noise)).sigmoid() + 1e-7).mean()
         fooled.backward()
-        run.optimizer.step()
+        training.optimizer.step()
         return fooled.detach()
 
-    def gentle(run: Run, noise: Tensor, real: Tensor) -> Tensor:
+    def gentle(training: Training, noise: Tensor, real: Tensor) -> Tensor:
         second.zero_grad()
-        fake = run.model.generator(noise)
-        says_real, says_fake = run.model.discriminator(real), run.model.discriminator(fake.detach())
+        fake = training.model.generator(noise)
+        says_real, says_fake = training.model.discriminator(real), training.model.discriminator(fake.detach())
         (functional.softplus(-says_real).mean() + functional.softplus(says_fake).mean()).backward()
         second.step()
-        run.optimizer.zero_grad()
-        loss = functional.softplus(-run.model.discriminator(fake)).mean()
+        training.optimizer.zero_grad()
+        loss = functional.softplus(-training.model.discriminator(fake)).mean()
         loss.backward()
-        run.optimizer.step()
+        training.optimizer.step()
         return loss.detach()
 
     held_out = _ring(512, torch.Generator().manual_seed(900))
     noise = torch.randn(512, NOISE, generator=torch.Generator().manual_seed(901))
-    metric = lambda model: -energy_distance(model(noise), held_out).item()  # noqa: E731
+    metric = evaluated(lambda model: -energy_distance(model(noise), held_out).item())
     # The loss of the plain loop is not used.
-    return Run(model, optimizer, batches(), functional.mse_loss, metric, -0.25, steps, step if repeats > 1 else gentle)
+    training = Training(model, optimizer, batches(), functional.mse_loss, step if repeats > 1 else gentle, metric)
+    return Run(training, goal=-0.25, steps=steps)
 
 
 @own_fault("gan_discriminator_wins", "gan", "generator", held_out=True)
@@ -122,7 +124,8 @@ def posterior_collapse(seed: int, sick: bool) -> Run:
             chosen = torch.randint(len(examples.x), (64,), generator=generator)
             yield examples.x[chosen], examples.y[chosen]
 
-    return Run(model, torch.optim.Adam(model.parameters(), lr=3e-3), batches(), loss, metric, 0.3, 250)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    return Run(Training(model, optimizer, batches(), loss, metric=evaluated(metric)), goal=0.3, steps=250)
 
 
 @own_fault("bootstrap_divergence", "values")
@@ -140,21 +143,22 @@ def bootstrap_divergence(seed: int, sick: bool) -> Run:
             state = torch.rand(64, 4, generator=generator)
             yield state, torch.cat([(state * 3).clamp(max=4), state.sum(1, keepdim=True)], 1)
 
-    def step(run: Run, state: Tensor, following: Tensor) -> Tensor:
-        run.optimizer.zero_grad()
-        target_model = run.model if sick else slow
+    def step(training: Training, state: Tensor, following: Tensor) -> Tensor:
+        training.optimizer.zero_grad()
+        target_model = training.model if sick else slow
         with torch.no_grad():
             target = following[:, 4:] + (discount if sick else 0.9) * target_model(following[:, :4] if sick else state)
-        loss = (run.model(state) - target).square().mean()
+        loss = (training.model(state) - target).square().mean()
         loss.backward()
-        run.optimizer.step()
+        training.optimizer.step()
         if not sick:
             with torch.no_grad():
-                for mine, second in zip(slow.parameters(), run.model.parameters(), strict=True):
+                for mine, second in zip(slow.parameters(), training.model.parameters(), strict=True):
                     mine.lerp_(second, 0.02)
         return loss.detach()
 
     probe = torch.rand(256, 4, generator=torch.Generator().manual_seed(900))
-    metric = lambda model: -model(probe).abs().max().item()  # noqa: E731
+    metric = evaluated(lambda model: -model(probe).abs().max().item())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    return Run(model, optimizer, batches(), functional.mse_loss, metric, -100.0, 250, step)
+    training = Training(model, optimizer, batches(), functional.mse_loss, step, metric)
+    return Run(training, goal=-100.0, steps=250)

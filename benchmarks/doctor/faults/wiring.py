@@ -59,7 +59,7 @@ def stale(architecture: Architecture) -> Pair:
     """The model is copied after its optimizer was made, as by a late move or a compiled copy."""
 
     def copied(run: Run) -> Run:
-        run.model = copy.deepcopy(run.model)
+        run.training.model = copy.deepcopy(run.training.model)
         return run
 
     return Pair(replace(architecture, after=copied).run, architecture.run)
