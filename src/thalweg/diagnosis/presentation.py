@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rich.cells import cell_len
 
-from thalweg.diagnosis.finding import Finding
+from thalweg.diagnosis.finding import Finding, measured
 from thalweg.diagnosis.kinds import KINDS
 from thalweg.diagnosis.run_record import Replay, RunRecord
 from thalweg.errors import printable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from thalweg.diagnosis.diagnosis import Cure, Diagnosis
 
 DEFAULT_WIDTH = 80
+MAX_WIDTH = 100  # longer lines are hard to read
 MIN_SHARE_OF_GAIN = 0.1  # a replay that gains less of what the best gained makes no difference to speak of
 _INDENT = "  "
 _CODE_INDENT = "    "
@@ -132,6 +133,11 @@ def evidence_of(finding: Finding) -> list[tuple[str, str]]:
     return [(printable(str(name)).replace("_", " "), value_text(value)) for name, value in finding.evidence.items()]
 
 
+def explanation_of(finding: Finding) -> str:
+    """Return the explanation without the sentence that repeats the evidence, for a place that lists it."""
+    return finding.explanation.removesuffix(measured(finding.evidence)).rstrip()
+
+
 def value_text(value: float | str) -> str:
     """Return a number of evidence briefly, and a text as it is, with control characters escaped.
 
@@ -219,7 +225,7 @@ def _cause_lines(cause: Finding, width: int) -> Iterator[SummaryLine]:
     place = {"where": cause.where} if cause.where else {}
     yield from _pairs({**place, "since": since_of(cause), "kind": cause.kind}, width)
     yield SummaryLine("")
-    yield from _plain([cause.explanation], width)
+    yield from _plain([explanation_of(cause)], width)
     if evidence := dict(evidence_of(cause)):
         yield SummaryLine("")
         yield from _bold("Evidence", width)

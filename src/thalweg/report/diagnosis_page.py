@@ -71,6 +71,7 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "name": lambda: diagnosis.name,
         "headline": lambda: presentation.headline(diagnosis),
         "cause": lambda: cause,
+        "explanation": lambda: presentation.explanation_of(cause) if cause else "",
         "checked": lambda: presentation.checked(diagnosis),
         "cure": lambda: cure,
         "cure_sentences": lambda: presentation.cure_sentences(diagnosis, cure) if cure else [],
