@@ -58,7 +58,7 @@ def loss_chart(run: RunRecord, since: int) -> Markup:
         text += f": {format_number(finite[0])} at first, {format_number(finite[-1])} at last"
     text += f"; not finite from step {lost[0] + 1:,}" if len(lost) else ""
     text += f"; the cause shows from step {since:,}" if since else ""
-    return render_svg(text, 5.2, 3.0, draw)
+    return render_svg(text, 5.2, 3.4, draw)
 
 
 def profile_chart(quantity: str, values: Mapping[str, float], where: str | None) -> Markup:
