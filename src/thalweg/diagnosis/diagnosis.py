@@ -17,6 +17,7 @@ class Cure:
 
     Attributes:
         kind: The kind of cause that it cures.
+        where: The module or parameter that it changes; None if none.
         name: The change in a few words.
         code: Lines to paste.
         before: The score of each seed as the training is, in the order of ``seeds``.
@@ -29,6 +30,7 @@ class Cure:
     """
 
     kind: str
+    where: str | None
     name: str
     code: str
     before: tuple[float, ...] = ()

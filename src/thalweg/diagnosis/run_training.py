@@ -1,4 +1,4 @@
-"""Run a training: the plain step or the user's, with errors that name the user's line, and a record of what happened."""
+"""Run a training: the plain step or the user's, errors with the user's line, and a record of what happened."""
 
 import math
 import warnings
@@ -42,6 +42,9 @@ class Scorer(Protocol):
     def score(self, training: Training) -> float:
         """Return the score of the model as it is now."""
 
+    def blind_score(self, training: Training) -> float | None:
+        """Return the score with the mean output of each batch in place of each output; None if it does not apply."""
+
 
 def plain_step(training: Training, *batch: Any) -> Any:
     """Take one step as ``Training`` describes it, and return the loss.
@@ -82,6 +85,7 @@ class TrainingRun:
 
     def __init__(self, source: TrainingSource, training: Training, held_back: int, limit_s: float) -> None:
         self._source, self.training, self._limit_s = source, training, limit_s
+        self._step_seconds: list[float] = []
         with self._user_code("batches must be iterable"):
             self.stream = BatchStream(training.batches, source)
         self.held_back: list[Batch] = []
@@ -92,7 +96,7 @@ class TrainingRun:
             self.held_back.append(batch)
         self.losses: list[float] = []
         self.scores: list[tuple[int, float]] = []
-        self._step_seconds: list[float] = []
+        self._blind_score: float | None = None
         self._began = perf_counter()
 
     def run(
@@ -121,6 +125,7 @@ class TrainingRun:
         non_finite = 0
         if 0 in score_at:
             self._score(scorer)
+            self._score_blindly(scorer)
         for done in range(1, steps + 1):
             batch = self._next_batch()
             if batch is None:
@@ -138,16 +143,35 @@ class TrainingRun:
                 if stop is not None and done < steps and stop(self._record(name, seed, ending)):
                     ending = "stopped"
                     break
+        if ending == "complete":
+            self._score_blindly(scorer)
         return self._record(name, seed, ending)
 
     def _record(self, name: str, seed: int, ending: Ending) -> RunRecord:
-        seconds = perf_counter() - self._began
-        return RunRecord(name, seed, tuple(self.losses), tuple(self.scores), ending, seconds=seconds)
+        return RunRecord(
+            name,
+            seed,
+            tuple(self.losses),
+            tuple(self.scores),
+            self._blind_score,
+            ending,
+            seconds=perf_counter() - self._began,
+            step_s=median(self._step_seconds) if self._step_seconds else 0.0,
+        )
 
     def _score(self, scorer: Scorer | None) -> None:
         if scorer is not None:
             with self._user_code("metric must return a number"):
                 self.scores.append((len(self.losses), scorer.score(self.training)))
+
+    def _score_blindly(self, scorer: Scorer | None) -> None:
+        """Keep the better of the blind scores so far."""
+        if scorer is None:
+            return
+        with self._user_code("metric must return a number"):
+            score = scorer.blind_score(self.training)
+        if score is not None and (self._blind_score is None or score > self._blind_score):
+            self._blind_score = score
 
     def _next_batch(self) -> Batch | None:
         with self._user_code("batches must yield the next batch"):
@@ -159,8 +183,7 @@ class TrainingRun:
         who = "the step" if training.step is not None else "the plain step (zero_grad, forward, loss, backward, step)"
         with self._user_code(f"{who} must run"):
             loss = plain_step(training, *batch) if training.step is None else training.step(training, *batch)
-        if len(self._step_seconds) < FIRST_STEPS:
-            self._step_seconds.append(perf_counter() - began)
+        self._step_seconds.append(perf_counter() - began)
         return self._as_number(loss)
 
     def _as_number(self, loss: Any) -> float:
@@ -183,11 +206,11 @@ class TrainingRun:
         """Return the seconds that the next call of the user's code may take."""
         if len(self._step_seconds) < FIRST_STEPS:
             return self._limit_s
-        return max(MIN_STEP_LIMIT_S, STEP_LIMIT_FACTOR * median(self._step_seconds))
+        return max(MIN_STEP_LIMIT_S, STEP_LIMIT_FACTOR * median(self._step_seconds[:FIRST_STEPS]))
 
     @contextmanager
     def _user_code(self, condition: str) -> Iterator[None]:
-        limit = self._limit() if hasattr(self, "_step_seconds") else self._limit_s
+        limit = self._limit()
         try:
             with time_limit(limit):
                 yield
