@@ -53,6 +53,7 @@ def vanishing() -> Diagnosis:
         findings=(cause, *others),
         cure=Cure(
             kind="vanishing_gradient",
+            where="body.0",
             name="ReLU and He initialization",
             code="for layer in model.body:\n    if isinstance(layer, nn.Linear):\n"
             "        nn.init.kaiming_normal_(layer.weight)",
@@ -69,19 +70,30 @@ def vanishing() -> Diagnosis:
         seeds=SEEDS,
         sick=(run("as it is", 10, 1e-4), *(run("as it is", seed, 1e-4) for seed in SEEDS)),
         replays=(
-            Replay("lr x10", "lr_too_low", None, run("lr x10", 10, 2e-4), 0.01, False),
-            Replay("lr / 10", "lr_too_high", None, run("lr / 10", 10, 0.0), -0.2, False),
-            Replay("Adam", "", None, run("Adam", 10, 3e-3), 0.4, False),
-            Replay("no decay", "", None, run("no decay", 10, 0.1, diverges_at=40), -math.inf, False),
+            Replay("lr x10", "lr_too_low", None, True, run("lr x10", 10, 2e-4), 0.01, False),
+            Replay("lr / 10", "lr_too_high", None, True, run("lr / 10", 10, 0.0), -0.2, False),
+            Replay("Adam", "sgd_on_badly_scaled", None, True, run("Adam", 10, 3e-3), 0.4, False),
+            Replay(
+                "no decay",
+                "weight_decay_too_strong",
+                None,
+                True,
+                run("no decay", 10, 0.1, diverges_at=40),
+                -math.inf,
+                False,
+            ),
             Replay(
                 "residual connections",
                 "vanishing_gradient",
                 "body",
-                RunRecord("residual connections", 10, (), (), "failed", "RuntimeError: shapes (4, 64) and (4, 10)"),
+                False,
+                RunRecord(
+                    "residual connections", 10, (), (), None, "failed", "RuntimeError: shapes (4, 64) and (4, 10)"
+                ),
                 math.nan,
                 False,
             ),
-            Replay(cured.name, "vanishing_gradient", "body.0", cured, 1.0, True),
+            Replay(cured.name, "vanishing_gradient", "body.0", False, cured, 1.0, True),
         ),
         cured=tuple(run("ReLU and He initialization", seed, 0.03) for seed in SEEDS),
         profile={
@@ -146,13 +158,13 @@ def hostile(name: str) -> Diagnosis:
     """A diagnosis in which every text of the user's is this name."""
     whole = vanishing()
     cause = replace(whole.findings[0], where=name, evidence={name: name}, explanation=name, remedy=name)
-    failed = RunRecord(name, 10, (), (), "failed", name)
+    failed = RunRecord(name, 10, (), (), None, "failed", name)
     return replace(
         whole,
         name=name,
         findings=(cause, replace(whole.findings[2], where=name)),
         cure=replace(whole.cure, name=name, code=f"x = {name!r}  # {name}"),  # type: ignore[type-var]
-        replays=(Replay(name, "vanishing_gradient", name, failed, math.nan, False), *whole.replays),
+        replays=(Replay(name, "vanishing_gradient", name, False, failed, math.nan, False), *whole.replays),
         profile={"gradient norm": {name: 0.1, "other": 0.2}, name: {name: -1.0}},
         caution=name,
     )

@@ -156,7 +156,7 @@ def value_text(value: float | str) -> str:
 
 def is_loss(diagnosis: "Diagnosis") -> bool:
     """Return True if runs are compared by a loss, whose score is its negative."""
-    return diagnosis.score_name.startswith("loss")
+    return "loss" in diagnosis.score_name
 
 
 def shown_score(diagnosis: "Diagnosis", score: float) -> float:

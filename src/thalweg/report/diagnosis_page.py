@@ -158,7 +158,7 @@ def _replay_row(diagnosis: Diagnosis, replay: Replay) -> dict[str, Any]:
     cure = diagnosis.cure
     return {
         "change": replay.change,
-        "kind": presentation.title_of(replay.kind) if replay.kind else "not one cause alone",
+        "kind": presentation.title_of(replay.kind),
         "where": replay.where or _NONE,
         "score": _score_text(diagnosis, replay.run),
         "gain": f"{100 * replay.gain:.0f} %" if math.isfinite(replay.gain) else _NONE,
