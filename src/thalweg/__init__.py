@@ -5,6 +5,7 @@
 - ``thalweg.Task`` describes a model, its loss and its data.
 - ``thalweg.choice``, ``thalweg.range`` and ``thalweg.log_range`` declare numbers of a task that are tuned, too.
 - ``thalweg.Training`` describes a training in its parts, for a diagnosis.
+- ``thalweg.watch`` watches a training in your own loop and says what is wrong with it.
 - ``thalweg.supervised`` turns a loss of (output, target) into a loss of (model, batch).
 - :mod:`thalweg.optim` contains the optimizers as ``torch.optim.Optimizer`` classes. To use them, change the import.
 - :mod:`thalweg.rules` contains the formulas as pure functions.
@@ -12,7 +13,7 @@
 - :mod:`thalweg.testing` checks any optimizer for conformance with PyTorch's interface.
 - ``thalweg.ThalwegError`` is the base class of all errors.
 
-A name is imported when it is first used. So ``import thalweg`` is fast, and the optimizers need only PyTorch.
+A name is imported when it is first used. So ``import thalweg`` is fast. The optimizers and ``watch`` need only PyTorch.
 Comparisons, tasks and the command line need the extra: ``pip install 'thalweg[lab]'``.
 """
 
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from thalweg import optim, rules, tasks
     from thalweg.comparison import Comparison, Contender, Suite, compare, compare_suite
+    from thalweg.diagnosis.monitoring import watch
     from thalweg.errors import ThalwegError
     from thalweg.tasks import Splits, Task, Training, choice, log_range, range, supervised  # noqa: A004
 
@@ -41,6 +43,7 @@ _MODULE_OF = {
     "log_range": "thalweg.tasks",
     "range": "thalweg.tasks",
     "supervised": "thalweg.tasks",
+    "watch": "thalweg.diagnosis.monitoring",
 }
 _SUBMODULES = ("optim", "rules", "tasks")
 
@@ -62,6 +65,7 @@ __all__ = [
     "rules",
     "supervised",
     "tasks",
+    "watch",
 ]
 
 
