@@ -87,11 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show(shown)
         echo(shorten(shown.getvalue().rstrip()), err=True)
         code = 2
-    except DiagnosisInterrupted:
-        echo(DIAGNOSIS_ENDED, err=True)
-        code = exit_code()
-    except (KeyboardInterrupt, click.Abort):
-        echo(RESUME, err=True)
+    except (KeyboardInterrupt, click.Abort) as error:  # click makes an Abort of any KeyboardInterrupt
+        is_diagnosis = isinstance(error.__cause__ or error, DiagnosisInterrupted)
+        echo(DIAGNOSIS_ENDED if is_diagnosis else RESUME, err=True)
         code = exit_code()
     except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         sys.stderr.close()

@@ -50,13 +50,13 @@ def _check(task: Task, contender: Contender) -> None:
         ("the task must have data", task.splits.train is None, "none", "Name a task with data: thalweg tasks."),
         ("the task must take a step for each batch", task.accumulate > 1, f"accumulate={task.accumulate}", _OWN),
         ("the task must have no precision of its own", task.precision is not None, str(task.precision), _OWN),
-        ("the optimizer must have no schedule here", contender.schedule is not None, str(contender.schedule), _OWN),
         (
             "the optimizer must need nothing but gradients",
             rule is not None and rule.traits.needs != "gradient",
             contender.name,
             _OWN,
         ),
+        ("the optimizer must have no schedule here", contender.schedule is not None, str(contender.schedule), _OWN),
     ):
         if fails:
             raise DiagnosisError(f"{task.name}: {condition}, got {got}. {remedy}")
