@@ -15,7 +15,7 @@ from thalweg.diagnosis.judging.replays import Laboratory
 from thalweg.diagnosis.judging.trials import MATTERS, VERIFICATION_RUNS, WORKS, Trials
 from thalweg.diagnosis.judging.verdict import MAX_FINDINGS, Verdict, decide, finding_of, smallest_cures
 from thalweg.diagnosis.judging.verification import Verification, Verifier, scores
-from thalweg.diagnosis.run_record import Replay, RunRecord
+from thalweg.diagnosis.run_record import Replay
 from thalweg.diagnosis.training_source import TrainingSource
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted, shown
 from thalweg.tasks.training import Training
@@ -91,7 +91,7 @@ def diagnose(
     clock = Clock(_seconds(budget))
     _check_counts(seeds, steps)
     source = TrainingSource(function, clock.budget_s, name)
-    laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock.budget_s)
+    laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock)
 
     def report(stage: str, detail: str) -> None:
         if progress is not None:
@@ -105,7 +105,6 @@ def diagnose(
     if evidence.error is not None and not any(CERTAINTIES[clue.certainty] > 1 for clue in clues):
         raise evidence.error
     clock.own_s = laboratory.steps * evidence.sick.step_s
-    clock.run_s = _run_seconds(evidence.sick, laboratory.steps)
     trials = Trials(laboratory, clock, evidence.sick, VERIFICATION_RUNS, report)
     chosen: list[Any] = []
     verifier = Verifier(laboratory, clock, range(1, seeds + 1), report)
@@ -173,11 +172,6 @@ def _verified(verifier: Verifier, trials: Trials, verdict: Verdict) -> Verificat
             return verification
         tried.append(verification)
     return tried[0] if tried else None
-
-
-def _run_seconds(sick: RunRecord, steps: int) -> float:
-    """Return the duration of a run: that of the watched one, or as much as its steps suggest if it ended early."""
-    return sick.seconds * steps / len(sick.losses) if sick.losses else 0.0
 
 
 def _is_refuted(verdict: Verdict, verification: Verification | None) -> bool:

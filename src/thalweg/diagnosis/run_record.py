@@ -21,7 +21,7 @@ class RunRecord:
             was to be learnt from it; ``failed`` if it raised an error.
         message: The error of a run that failed; else empty.
         seconds: Its duration.
-        step_s: The median duration of a step in seconds.
+        step_s: Mean seconds of processor time of a step with its batch, without the first steps.
     """
 
     name: str

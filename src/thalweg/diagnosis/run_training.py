@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,7 @@ from thalweg.tasks.user_code import describe, line_of, line_of_error, remedy_of
 MIN_STEP_LIMIT_S = 10.0  # a later step may take so long in any case,
 STEP_LIMIT_FACTOR = 200.0  # or so many times as long as the median of the first ones
 FIRST_STEPS = 5
+WARM_UP_STEPS = 3  # that do not count in the duration of a step
 MAX_NON_FINITE = 4  # losses in a row that are not finite end a run; a GradScaler survives one or two
 
 Batch = tuple[Any, ...]
@@ -86,6 +87,7 @@ class TrainingRun:
     def __init__(self, source: TrainingSource, training: Training, held_back: int, limit_s: float) -> None:
         self._source, self.training, self._limit_s = source, training, limit_s
         self._step_seconds: list[float] = []
+        self._processor_seconds: list[float] = []
         with self._user_code("batches must be iterable"):
             self.stream = BatchStream(training.batches, source)
         self.held_back: list[Batch] = []
@@ -127,10 +129,12 @@ class TrainingRun:
             self._score(scorer)
             self._score_blindly(scorer)
         for done in range(1, steps + 1):
+            began = process_time()
             batch = self._next_batch()
             if batch is None:
                 break
             loss = self._step(batch)
+            self._processor_seconds.append(process_time() - began)
             self.losses.append(loss)
             if watcher is not None:
                 watcher.step(loss)
@@ -156,8 +160,13 @@ class TrainingRun:
             self._blind_score,
             ending,
             seconds=perf_counter() - self._began,
-            step_s=median(self._step_seconds) if self._step_seconds else 0.0,
+            step_s=self._seconds_of_step(),
         )
+
+    def _seconds_of_step(self) -> float:
+        seconds = self._processor_seconds
+        seconds = seconds[WARM_UP_STEPS:] if len(seconds) > 2 * WARM_UP_STEPS else seconds
+        return sum(seconds) / len(seconds) if seconds else 0.0
 
     def _score(self, scorer: Scorer | None) -> None:
         if scorer is not None:
@@ -183,7 +192,8 @@ class TrainingRun:
         who = "the step" if training.step is not None else "the plain step (zero_grad, forward, loss, backward, step)"
         with self._user_code(f"{who} must run"):
             loss = plain_step(training, *batch) if training.step is None else training.step(training, *batch)
-        self._step_seconds.append(perf_counter() - began)
+        if len(self._step_seconds) < FIRST_STEPS:
+            self._step_seconds.append(perf_counter() - began)
         return self._as_number(loss)
 
     def _as_number(self, loss: Any) -> float:
@@ -206,7 +216,7 @@ class TrainingRun:
         """Return the seconds that the next call of the user's code may take."""
         if len(self._step_seconds) < FIRST_STEPS:
             return self._limit_s
-        return max(MIN_STEP_LIMIT_S, STEP_LIMIT_FACTOR * median(self._step_seconds[:FIRST_STEPS]))
+        return max(MIN_STEP_LIMIT_S, STEP_LIMIT_FACTOR * median(self._step_seconds))
 
     @contextmanager
     def _user_code(self, condition: str) -> Iterator[None]:

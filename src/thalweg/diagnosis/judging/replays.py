@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from thalweg.diagnosis.changes import Change
+from thalweg.diagnosis.judging.clock import Clock
 from thalweg.diagnosis.judging.scores import (
     HELD_BACK,
     AgreementScorer,
@@ -40,7 +41,7 @@ class Laboratory:
     Args:
         source: Makes the trainings.
         steps: Steps of each run.
-        limit_s: Seconds that the first step may take.
+        clock: The clock of the diagnosis.
 
     Attributes:
         source: Makes the trainings.
@@ -49,12 +50,12 @@ class Laboratory:
         runs: Number of runs so far.
     """
 
-    def __init__(self, source: TrainingSource, steps: int, limit_s: float) -> None:
+    def __init__(self, source: TrainingSource, steps: int, clock: Clock) -> None:
         self.source = source
         self.steps = steps
         self.score_name = ""
         self.runs = 0
-        self._limit_s = limit_s
+        self._clock, self._limit_s = clock, clock.budget_s
         self._score_at = sorted({round(share * steps) for share in SCORE_SHARES})
         self._is_loss_usable: bool | None = None
         self._by_agreement = False
@@ -86,11 +87,12 @@ class Laboratory:
         """
         name = AS_IT_IS if change is None else change.name
         self.runs += 1
-        if change is None:
-            return self._run(name, seed, None, where, watch, stop)
         try:
-            return self._run(name, seed, change, where, watch, stop)
+            with self._clock.timing_run():
+                return self._run(name, seed, change, where, watch, stop)
         except DiagnosisError as error:
+            if change is None:
+                raise
             return RunRecord(name, seed, (), (), ending="failed", message=str(error))
 
     def with_training(self, seed: int, use: Callable[[Training, Sequence[Batch]], object], count: int) -> None:
