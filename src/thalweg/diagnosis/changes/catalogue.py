@@ -111,8 +111,17 @@ _STEPS: list[Change] = [
     ScaleLearningRate(name="learning rate x 10", cures=("lr_too_low", "plateau", "vanishing_gradient"), factor=10.0),
     ScaleLearningRate(
         name="learning rate / 10",
-        cures=("lr_too_high", "dead_relu", "saturation", "gradient_noise", "edge_of_stability", "bootstrap_divergence")
-        + ("no_warmup", "attention_logit_growth", *_EXPLODING),
+        cures=(
+            "lr_too_high",
+            "dead_relu",
+            "saturation",
+            "gradient_noise",
+            "edge_of_stability",
+            "bootstrap_divergence",
+            "no_warmup",
+            "attention_logit_growth",
+            *_EXPLODING,
+        ),
         factor=0.1,
     ),
     ScaleLearningRate(name="learning rate x 100", cures=("lr_too_low",), factor=100.0),
@@ -251,8 +260,15 @@ _SIGNALS: list[Change] = [
     AddResiduals(name="residual connections", cures=("vanishing_gradient", "exploding_gradient"), size=4),
     InsertNorm(
         name="LayerNorm after hidden layers",
-        cures=("vanishing_gradient", "exploding_gradient", "saturation", "dead_relu", "init_too_large")
-        + ("inputs_not_normalised", "attention_logit_growth"),
+        cures=(
+            "vanishing_gradient",
+            "exploding_gradient",
+            "saturation",
+            "dead_relu",
+            "init_too_large",
+            "inputs_not_normalised",
+            "attention_logit_growth",
+        ),
         size=4,
     ),
     InsertNorm(

@@ -44,9 +44,12 @@ class ClipGradients(Change):
     by_value: bool = False
 
     def alter(self, training: Training, where: str | None) -> None:
-        clip = nn.utils.clip_grad_value_ if self.by_value else nn.utils.clip_grad_norm_
+        def clip(owner: Any) -> None:
+            function = nn.utils.clip_grad_value_ if self.by_value else nn.utils.clip_grad_norm_
+            function(params_of(owner), self.limit)
+
         for optimizer in optimizers_of(training):
-            around_step(optimizer, before=lambda owner: clip(params_of(owner), self.limit))
+            around_step(optimizer, before=clip)
 
     def code(self, training: Training, where: str | None) -> str:
         clip = "clip_grad_value_" if self.by_value else "clip_grad_norm_"

@@ -165,7 +165,7 @@ def _plain(training: Training, *batch: Any) -> Tensor:
     *inputs, target = batch
     training.optimizer.zero_grad()
     loss = training.loss_fn(training.model(*inputs), target)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     training.optimizer.step()
     return loss.detach()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from thalweg.diagnosis.changes.parts.batches import (
     Made,
+    draw_another,
     draw_code,
     drawn,
     iter_is_self,
@@ -124,7 +125,7 @@ def shuffled(batches: Iterator[Any], count: int = BUFFER) -> Iterator[Any]:
         sizes = [rows_of(batch) for batch in buffer]
         everything = joined(buffer)
         order = torch.randperm(sum(sizes), generator=generator)
-        for rows in order.split(sizes):
+        for rows in torch.split(order, sizes):
             yield selected(everything, rows)
 
 
@@ -147,8 +148,7 @@ class Shuffle(Change):
                 "batches = torch.utils.data.DataLoader(\n"
                 f"    batches.dataset, batch_size={loader.batch_size}, shuffle=True, collate_fn=batches.collate_fn\n)"
             )
-        ending = "" if iter_is_self(training.batches) else _AGAIN
-        return _SHUFFLED + ("batches = shuffled(batches)" if not ending else ending)
+        return _SHUFFLED + ("batches = shuffled(batches)" if iter_is_self(training.batches) else _AGAIN)
 
 
 _SHUFFLED = f"""import itertools
@@ -166,7 +166,12 @@ def shuffled(batches, count={BUFFER}):  # or shuffle the examples before they ar
 
 
 """
-_AGAIN = "class Shuffled:\n    def __iter__(self, batches=batches):\n        return shuffled(iter(batches))\n\n\nbatches = Shuffled()"
+_AGAIN = """class Shuffled:
+    def __iter__(self, batches=batches):
+        return shuffled(iter(batches))
+
+
+batches = Shuffled()"""
 
 
 def classes_of(target: Any) -> Tensor | None:
@@ -187,10 +192,24 @@ def balanced(batches: Iterator[Any], count: int = BUFFER) -> Iterator[Any]:
         everything = joined(buffer)
         labels = classes_of(parts_of(everything)[-1])
         assert labels is not None
-        weights = 1.0 / labels.unique(return_inverse=True, return_counts=True)[2][labels.unique(return_inverse=True)[1]]
+        _, classes, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+        weights = 1.0 / counts[classes]
         chosen = torch.multinomial(weights, sum(sizes), replacement=True, generator=generator)
-        for rows in chosen.split(sizes):
+        for rows in torch.split(chosen, sizes):
             yield selected(everything, rows)
+
+
+def why_not_imbalanced(training: Training) -> str:
+    """Return why no class is larger than another one; empty if one is."""
+    batches = drawn(training, LOOKED_AT)
+    if not all(rows_of(batch) for batch in batches):
+        return _WHOLE_BATCHES
+    found = [labels for batch in batches if (labels := classes_of(parts_of(batch)[-1])) is not None]
+    if len(found) < len(batches):
+        return "the targets are no classes"
+    counts = torch.bincount(torch.cat(found))
+    counts = counts[counts > 0]
+    return "" if len(counts) > 1 and counts.max() > counts.min() else "the classes are equally frequent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,14 +217,7 @@ class BalanceClasses(Change):
     """Batches in which all classes are equally frequent, drawn with replacement."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        batches = drawn(training, LOOKED_AT)
-        if not all(rows_of(batch) for batch in batches):
-            return _WHOLE_BATCHES
-        found = [classes_of(parts_of(batch)[-1]) for batch in batches]
-        if any(labels is None for labels in found):
-            return "the targets are no classes"
-        counts = torch.cat([labels for labels in found if labels is not None]).unique(return_counts=True)[1]
-        return "" if len(counts) > 1 and counts.max() > counts.min() else "the classes are equally frequent"
+        return why_not_imbalanced(training)
 
     def alter(self, training: Training, where: str | None) -> None:
         training.batches = Made(training.batches, balanced)
@@ -240,9 +252,9 @@ class WeightClasses(Change):
     def why_not(self, training: Training, where: str | None) -> str:
         if type(training.loss_fn) not in (torch.nn.CrossEntropyLoss, torch.nn.BCEWithLogitsLoss):
             return "the loss is no CrossEntropyLoss or BCEWithLogitsLoss"
-        return BalanceClasses.why_not(self, training, where) or (
-            "" if uses_loss_fn(training) else "the step does not use loss_fn"
-        )  # type: ignore[arg-type]
+        if not uses_loss_fn(training):
+            return "the step does not use loss_fn"
+        return why_not_imbalanced(training)
 
     def _weights(self, training: Training) -> tuple[str, Tensor]:
         labels = torch.cat([parts_of(batch)[-1].reshape(-1) for batch in drawn(training, LOOKED_AT)]).long()
@@ -255,7 +267,8 @@ class WeightClasses(Change):
     def alter(self, training: Training, where: str | None) -> None:
         name, weights = self._weights(training)
         target = parts_of(drawn(training, 1)[0])[-1]
-        training.loss_fn = type(training.loss_fn)(**{name: weights.float().to(target.device)})  # type: ignore[operator]
+        kind: Any = type(training.loss_fn)
+        training.loss_fn = kind(**{name: weights.float().to(target.device)})
 
     def code(self, training: Training, where: str | None) -> str:
         name, weights = self._weights(training)
@@ -358,13 +371,10 @@ class WithoutAugmentation(Change):
     """Batches without random changes of the examples: no noise, and each random choice the neutral one."""
 
     def _lines(self, training: Training) -> list[str]:
-        mode = Replacing(_NEUTRAL)
-        if iter_is_self(training.batches):
-            mode = Replacing(dict.fromkeys(_NEUTRAL, lambda function, args, kwargs: function(*args, **kwargs)))
+        mode = Replacing(dict.fromkeys(_NEUTRAL, lambda function, args, kwargs: function(*args, **kwargs)))
         with mode:
-            first = drawn(training, 2)
-        found = [f"# {line.file}:{line.number}: {line.text}" for line in mode.lines.values()]
-        return found if first else []
+            draw_another(training)
+        return [f"# {line.file}:{line.number}: {line.text}" for line in mode.lines.values()]
 
     def _transforms(self, training: Training) -> Any:
         dataset = getattr(training.batches, "dataset", None)
@@ -404,7 +414,7 @@ def _neutral(batches: Iterator[Any]) -> Iterator[Any]:
     while True:
         with ExitStack() as stack:
             stack.enter_context(Replacing(_NEUTRAL))
-            stack.enter_context(mock.patch.object(random, "random", lambda: 0.999))
+            stack.enter_context(mock.patch.object(random, "random", return_value=0.999))
             stack.enter_context(mock.patch.object(random, "randint", lambda low, high: low))
             stack.enter_context(mock.patch.object(random, "uniform", lambda low, high: (low + high) / 2))
             stack.enter_context(mock.patch.object(random, "gauss", lambda mu=0.0, sigma=1.0: mu))

@@ -283,7 +283,8 @@ class Residual(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+        result: Tensor = x + self.inner(x)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)

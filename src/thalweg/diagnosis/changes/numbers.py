@@ -99,7 +99,9 @@ class Float32(Change):
         lines = ["# Leave out .half(), .bfloat16() and autocast.", "model.float()"]
         if _has_half_data(training) or has_halves(training):
             lines.append(
-                "batches = (tuple(part.float() if part.is_floating_point() else part for part in batch) for batch in batches)"
+                "batches = (\n"
+                "    tuple(part.float() if part.is_floating_point() else part for part in batch)\n"
+                "    for batch in batches\n)"
             )
             lines.append(
                 "model.register_forward_pre_hook(\n"

@@ -127,7 +127,7 @@ def leave(module, args, output):
 
 @dataclass(frozen=True, kw_only=True)
 class LossOfProbabilities(Change):
-    """The loss gets the logits of the probabilities that the model returns: a softmax's logarithm, a sigmoid's logit."""
+    """The loss gets the logits of the probabilities that the model returns: their logarithm or their logit."""
 
     def why_not(self, training: Training, where: str | None) -> str:
         if not uses_loss_fn(training):
@@ -335,7 +335,10 @@ class ReshapeTargets(Change):
 
     def code(self, training: Training, where: str | None) -> str:
         if uses_loss_fn(training):
-            return "own_loss_fn = loss_fn\nloss_fn = lambda output, target: own_loss_fn(output, target.reshape(output.shape))"
+            return (
+                "own_loss_fn = loss_fn\n"
+                "loss_fn = lambda output, target: own_loss_fn(output, target.reshape(output.shape))"
+            )
         found = plain_output(training)
         form = ", ".join(str(size) for size in (-1, *(found[0].shape[1:] if found else ())))
         return f"batches = ((*inputs, target.reshape({form})) for *inputs, target in batches)"

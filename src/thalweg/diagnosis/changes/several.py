@@ -1,4 +1,4 @@
-"""Changes of trainings with several losses: one network slowed down, a slow copy as target, a divergence weighted less."""
+"""Changes of trainings with several losses: one network slowed down, slow targets, a divergence weighted less."""
 
 import copy
 import re

@@ -218,10 +218,9 @@ class OtherOptimizer(Change):
         if not has_lr(training):
             return "a group has no learning rate above 0"
         own = optimizers_of(training)
-        if any(type(optimizer).__name__ == self.spelling.rpartition(".")[2] for optimizer in own) and len(own) == 1:
-            if "lr" not in self.settings or start_lr(groups_of(training)[0]) == self.settings["lr"]:
-                return f"the optimizer is {type(own[0]).__name__} already"
-        return ""
+        same_lr = "lr" not in self.settings or start_lr(groups_of(training)[0]) == self.settings["lr"]
+        is_same = len(own) == 1 and type(own[0]).__name__ == self.spelling.rpartition(".")[2]
+        return f"the optimizer is {type(own[0]).__name__} already" if is_same and same_lr else ""
 
     def alter(self, training: Training, where: str | None) -> None:
         for optimizer in optimizers_of(training):

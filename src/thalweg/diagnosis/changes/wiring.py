@@ -136,7 +136,11 @@ def registered(value: Any) -> nn.Module | None:
     """Return a list or dict of modules or parameters as a module; None if it is something else."""
     if isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
         return _registered(
-            value, list(value.values()), nn.ModuleDict, nn.ParameterDict, lambda parts: dict(zip(value, parts))
+            value,
+            list(value.values()),
+            nn.ModuleDict,
+            nn.ParameterDict,
+            lambda parts: dict(zip(value, parts, strict=True)),
         )
     if isinstance(value, list | tuple) and value:
         return _registered(value, list(value), nn.ModuleList, nn.ParameterList, list)

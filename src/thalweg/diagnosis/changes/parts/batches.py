@@ -1,7 +1,7 @@
 """Batches of a training: drawn to look at, and replaced by others that are made of them."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import torch
@@ -38,21 +38,49 @@ class Made:
         return next(self._current)
 
 
+class Peeked:
+    """An iterator whose next batches have been looked at.
+
+    Attributes:
+        ahead: The batches that have been looked at and not yet given.
+    """
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.ahead: list[Batch] = []
+        self._rest = batches
+
+    def __iter__(self) -> "Peeked":
+        return self
+
+    def __next__(self) -> Batch:
+        return self.ahead.pop(0) if self.ahead else next(self._rest)
+
+    def peek(self, count: int) -> list[Batch]:
+        """Return the next batches, and give them again later."""
+        self.ahead += islice(self._rest, max(0, count - len(self.ahead)))
+        return self.ahead[:count]
+
+
 def drawn(training: Training, count: int) -> list[Batch]:
     """Return the first batches. The training begins with them as before."""
     batches = training.batches
-    if iter_is_self(batches):
-        first = list(islice(batches, count))
-        training.batches = chain(first, batches)
-        return first
-    return list(no_random(lambda: list(islice(iter(batches), count))))
+    if not iter_is_self(batches):
+        return list(no_random(lambda: list(islice(iter(batches), count))))
+    if not isinstance(batches, Peeked):
+        training.batches = batches = Peeked(iter(batches))
+    return batches.peek(count)
+
+
+def draw_another(training: Training) -> None:
+    """Draw a batch that has not been looked at before. The training begins as before."""
+    drawn(training, len(training.batches.ahead) + 1 if isinstance(training.batches, Peeked) else 1)
 
 
 def draw_code(training: Training, count: int, name: str) -> str:
     """Return the lines that draw the first batches, so that the training begins with them as before."""
     if iter_is_self(training.batches):
         return (
-            "from itertools import chain, islice\n\n"
+            "from itertools import islice\n\n"
             f"{name} = list(islice(batches, {count}))\n"
             f"batches = chain({name}, batches)\n"
         )
@@ -82,6 +110,8 @@ def selected(batch: Batch, rows: Tensor) -> Batch:
 
 def joined(batches: list[Batch]) -> Batch:
     """Return batches as one."""
-    leaves, form = zip(*(tree_flatten(batch) for batch in batches))
-    columns = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in zip(*leaves)]
+    leaves, form = zip(*(tree_flatten(batch) for batch in batches), strict=True)
+    columns = [
+        torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in zip(*leaves, strict=True)
+    ]
     return torch.utils._pytree.tree_unflatten(columns, form[0])

@@ -39,7 +39,7 @@ class Attaching(TorchFunctionMode):
         if name in _BACK and args:
             found = self._outside.get(id(subject))
             original = found[1] if found else subject
-            if _has_graph(original):
+            if isinstance(original, Tensor) and original.requires_grad:
                 self._note()
                 return original.to(dtype=kwargs.get("dtype") or original.dtype)
         return func(*args, **kwargs)
@@ -53,7 +53,7 @@ class Attaching(TorchFunctionMode):
         if torch.is_grad_enabled():
             self._patch(torch.no_grad, "__enter__", lambda context: self._enter_no_grad(context))
             self._patch(torch, "from_numpy", lambda array: torch.as_tensor(array))
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def _enter_no_grad(self, context: Any) -> None:
         context.prev = torch.is_grad_enabled()
@@ -68,7 +68,7 @@ class Attaching(TorchFunctionMode):
             setattr(owner, name, value)
         self._kept.clear()
         self._outside.clear()
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
 
 def _has_graph(value: Any) -> bool:

@@ -188,11 +188,11 @@ def rebuild_output(module: nn.Module, names: frozenset[str], replacement: Replac
 
     def enter(owner: nn.Module, args: Any) -> None:
         open_modes.append(Recording(names))
-        open_modes[-1].__enter__()
+        open_modes[-1].__enter__()  # type: ignore[no-untyped-call]
 
     def leave(owner: nn.Module, args: Any, output: Any) -> Any:
         mode = open_modes.pop()
-        mode.__exit__(None, None, None)
+        mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         return tree_map(lambda part: mode.rebuilt(part, replacement) if isinstance(part, Tensor) else part, output)
 
     module.register_forward_pre_hook(enter, prepend=True)
@@ -283,7 +283,8 @@ def is_float(value: Any) -> bool:
 
 def no_random(function: Callable[[], Any]) -> Any:
     """Call a function and leave the global random state as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+    has_devices = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if has_devices else []):
         return function()
 
 

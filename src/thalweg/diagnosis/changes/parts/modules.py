@@ -19,7 +19,8 @@ def module_of(model: nn.Module, where: str | None) -> nn.Module | None:
 
 def name_of(model: nn.Module, module: nn.Module) -> str:
     """Return the name of a module in a model."""
-    return next(name for name, each in model.named_modules() if each is module)
+    names = {id(each): name for name, each in model.named_modules()}
+    return names[id(module)]
 
 
 def path(name: str, root: str = "model") -> str:

@@ -51,10 +51,10 @@ def named_step(source: str) -> str:
 
 
 def with_first_line(source: str, line: str) -> str:
-    """Return a ``def`` with a line before its first statement.
+    r"""Return a ``def`` with a line before its first statement.
 
     Example:
-        >>> print(with_first_line("def f(x):\\n    return x", "x += 1"))
+        >>> print(with_first_line("def f(x):\n    return x", "x += 1"))
         def f(x):
             x += 1
             return x
@@ -94,7 +94,7 @@ def replaced(source: str, node: ast.expr, text: str) -> str:
 
 
 def with_argument(source: str, names: Sequence[str], place: int, keywords: Sequence[str], value: str) -> str:
-    """Return a ``def`` with another argument in every call of some functions.
+    r"""Return a ``def`` with another argument in every call of some functions.
 
     Args:
         source: The text of the ``def``.
@@ -104,8 +104,8 @@ def with_argument(source: str, names: Sequence[str], place: int, keywords: Seque
         value: The text of the new argument.
 
     Example:
-        >>> with_argument("def f(x):\\n    return g(x, 1)", ["g"], 1, ["y"], "2")
-        'def f(x):\\n    return g(x, 2)'
+        >>> with_argument("def f(x):\n    return g(x, 1)", ["g"], 1, ["y"], "2")
+        'def f(x):\n    return g(x, 2)'
     """
     return edited(source, names, lambda node: _argument(node, place, keywords), value)
 
