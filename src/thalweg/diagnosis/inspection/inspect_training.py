@@ -4,12 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.inspection.loop import loop_clues
+from thalweg.diagnosis.inspection.numbers import number_clues
 from thalweg.diagnosis.inspection.observation import Observation, observe
+from thalweg.diagnosis.inspection.output_and_loss import output_and_loss_clues
 from thalweg.diagnosis.inspection.wiring import wiring_clues
 from thalweg.tasks.training import Training
 
 _CERTAINTIES = ("certain", "likely", "possible")
-_CHECKS: tuple[Callable[[Observation], Iterator[Clue]], ...] = (wiring_clues,)
+_CHECKS: tuple[Callable[[Observation], Iterator[Clue]], ...] = (
+    wiring_clues,
+    output_and_loss_clues,
+    loop_clues,
+    number_clues,
+)
 
 
 def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue]:

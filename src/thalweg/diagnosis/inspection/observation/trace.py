@@ -15,6 +15,8 @@ SHAPE_FUNCTIONS = frozenset(
     "type type_as clone __getitem__ T mT expand expand_as unflatten squeeze_ unsqueeze_ chunk split unbind select narrow "
     "index_select cpu cuda view_as reshape_as cat stack identity atleast_1d atleast_2d".split()
 )
+# Functions whose derivative is infinite at 0.
+ROOTS = frozenset("sqrt norm std vector_norm linalg_vector_norm cdist pow __pow__ rsqrt".split())
 _UNTRACED = frozenset({"backward", "size", "dim", "numel", "is_floating_point", "register_hook", "requires_grad_"})
 
 
@@ -185,12 +187,21 @@ def _name(func: Any) -> str:
 
 
 def _numbers(name: str, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> dict[str, float]:
-    """Return whether inputs and outputs are finite."""
-    return {
-        "finite_inputs": float(all(_is_finite(tensor) for tensor in tensors)),
-        "finite_outputs": float(all(_is_finite(tensor) for tensor in outputs)),
+    """Return what is finite, before and after a call."""
+    numbers = {
+        "finite_inputs": float(all(map(_is_finite, tensors))),
+        "finite_outputs": float(all(map(_is_finite, outputs))),
     }
+    numbers["nan_inputs"] = 0.0 if numbers["finite_inputs"] else float(any(map(_has_nan, tensors)))
+    numbers["nan_outputs"] = 0.0 if numbers["finite_outputs"] else float(any(map(_has_nan, outputs)))
+    if name in ROOTS and outputs and outputs[0].numel():
+        numbers["smallest_output"] = float(outputs[0].detach().min())
+    return numbers
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+    return not tensor.is_floating_point() or bool(tensor.detach().isfinite().all())
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.detach().isnan().any())
