@@ -9,6 +9,7 @@ from statistics import median
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.inspection import inspect
 from thalweg.diagnosis.judging.replays import AS_IT_IS, Laboratory
+from thalweg.diagnosis.judging.scores import comes_trained
 from thalweg.diagnosis.judging.trials import Report
 from thalweg.diagnosis.monitoring import Monitor, Record
 from thalweg.diagnosis.monitoring import clues as clues_of
@@ -56,6 +57,8 @@ def gather(laboratory: Laboratory, seed: int, report: Report) -> Evidence:
             evidence.clues += inspect(training, batches)
         except Exception as error:  # a look at the user's objects must not end a diagnosis
             evidence.cautions.append(f"The inspection ended early: {describe(error)}.")
+
+        laboratory.comes_trained = comes_trained(training, batches) if batches else None
 
     report("inspecting", "")
     laboratory.with_training(seed, look, INSPECTED_BATCHES)

@@ -160,7 +160,7 @@ class TrainingRun:
             tuple(self.scores),
             self._blind_start,
             self._blind_end,
-            ending,
+            ending=ending,
             seconds=perf_counter() - self._began,
             step_s=self._seconds_of_step(),
         )

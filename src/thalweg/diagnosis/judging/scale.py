@@ -73,7 +73,10 @@ def _untrained_scores(record: RunRecord) -> Iterable[float]:
     start, blind = record.scores[0][1] if record.scores else -math.inf, record.blind_start
     if blind is not None:
         yield blind
-    if math.isfinite(start) and (blind is None or start - blind <= NEXT_TO_NOTHING * abs(blind)):
+    is_untrained = record.comes_trained is False
+    if record.comes_trained is None:
+        is_untrained = blind is None or start - blind <= NEXT_TO_NOTHING * abs(blind)
+    if math.isfinite(start) and is_untrained:
         yield start
 
 
