@@ -1,11 +1,11 @@
-"""Run a training: the plain step or the user's, with errors that name the user's line, and a record of what happened."""
+"""Run a training: the plain step or the user's, errors with the user's line, and a record of what happened."""
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,7 @@ from thalweg.tasks.user_code import describe, line_of, line_of_error, remedy_of
 MIN_STEP_LIMIT_S = 10.0  # a later step may take so long in any case,
 STEP_LIMIT_FACTOR = 200.0  # or so many times as long as the median of the first ones
 FIRST_STEPS = 5
+WARM_UP_STEPS = 3  # that do not count in the duration of a step
 MAX_NON_FINITE = 4  # losses in a row that are not finite end a run; a GradScaler survives one or two
 
 Batch = tuple[Any, ...]
@@ -41,6 +42,9 @@ class Scorer(Protocol):
 
     def score(self, training: Training) -> float:
         """Return the score of the model as it is now."""
+
+    def blind_score(self, training: Training) -> float | None:
+        """Return the score with the mean output of each batch in place of each output; None if it does not apply."""
 
 
 def plain_step(training: Training, *batch: Any) -> Any:
@@ -82,6 +86,8 @@ class TrainingRun:
 
     def __init__(self, source: TrainingSource, training: Training, held_back: int, limit_s: float) -> None:
         self._source, self.training, self._limit_s = source, training, limit_s
+        self._step_seconds: list[float] = []
+        self._processor_seconds: list[float] = []
         with self._user_code("batches must be iterable"):
             self.stream = BatchStream(training.batches, source)
         self.held_back: list[Batch] = []
@@ -92,7 +98,8 @@ class TrainingRun:
             self.held_back.append(batch)
         self.losses: list[float] = []
         self.scores: list[tuple[int, float]] = []
-        self._step_seconds: list[float] = []
+        self._blind_start: float | None = None
+        self._blind_end: float | None = None
         self._began = perf_counter()
 
     def run(
@@ -121,11 +128,14 @@ class TrainingRun:
         non_finite = 0
         if 0 in score_at:
             self._score(scorer)
+            self._blind_start = self._score_blindly(scorer)
         for done in range(1, steps + 1):
+            began = process_time()
             batch = self._next_batch()
             if batch is None:
                 break
             loss = self._step(batch)
+            self._processor_seconds.append(process_time() - began)
             self.losses.append(loss)
             if watcher is not None:
                 watcher.step(loss)
@@ -138,16 +148,38 @@ class TrainingRun:
                 if stop is not None and done < steps and stop(self._record(name, seed, ending)):
                     ending = "stopped"
                     break
+        if ending == "complete":
+            self._blind_end = self._score_blindly(scorer)
         return self._record(name, seed, ending)
 
     def _record(self, name: str, seed: int, ending: Ending) -> RunRecord:
-        seconds = perf_counter() - self._began
-        return RunRecord(name, seed, tuple(self.losses), tuple(self.scores), ending, seconds=seconds)
+        return RunRecord(
+            name,
+            seed,
+            tuple(self.losses),
+            tuple(self.scores),
+            self._blind_start,
+            self._blind_end,
+            ending,
+            seconds=perf_counter() - self._began,
+            step_s=self._seconds_of_step(),
+        )
+
+    def _seconds_of_step(self) -> float:
+        seconds = self._processor_seconds
+        seconds = seconds[WARM_UP_STEPS:] if len(seconds) > 2 * WARM_UP_STEPS else seconds
+        return sum(seconds) / len(seconds) if seconds else 0.0
 
     def _score(self, scorer: Scorer | None) -> None:
         if scorer is not None:
             with self._user_code("metric must return a number"):
                 self.scores.append((len(self.losses), scorer.score(self.training)))
+
+    def _score_blindly(self, scorer: Scorer | None) -> float | None:
+        if scorer is None:
+            return None
+        with self._user_code("metric must return a number"):
+            return scorer.blind_score(self.training)
 
     def _next_batch(self) -> Batch | None:
         with self._user_code("batches must yield the next batch"):
@@ -187,7 +219,7 @@ class TrainingRun:
 
     @contextmanager
     def _user_code(self, condition: str) -> Iterator[None]:
-        limit = self._limit() if hasattr(self, "_step_seconds") else self._limit_s
+        limit = self._limit()
         try:
             with time_limit(limit):
                 yield

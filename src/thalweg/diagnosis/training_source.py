@@ -133,7 +133,9 @@ def _held(optimizer: Any) -> list[Tensor]:
 
 
 class BatchStream:
-    """The batches of a training, one after another. An iterable is begun again at its end; an iterator is used as it is.
+    """The batches of a training, one after another.
+
+    An iterable is begun again at its end; an iterator is used as it is.
 
     Args:
         batches: The iterable or iterator.
