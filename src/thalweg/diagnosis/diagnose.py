@@ -17,10 +17,11 @@ from thalweg.diagnosis.judging.verdict import MAX_FINDINGS, Verdict, decide, fin
 from thalweg.diagnosis.judging.verification import Verification, Verifier, scores
 from thalweg.diagnosis.run_record import Replay
 from thalweg.diagnosis.training_source import TrainingSource
-from thalweg.errors import BudgetError, DiagnosisError, shown
+from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted, shown
 from thalweg.tasks.training import Training
 
 DEFAULT_STEPS = 250
+INTERRUPTED = "Interrupted: this is what was known by then."
 CUT_SHORT = "The budget ended before all causes were tried."
 MAX_CURES = 2  # that are verified, if the first one does not hold
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -55,6 +56,7 @@ def diagnose(
     budget: str | float = "60s",
     steps: int | None = None,
     progress: ReportProgress | None = None,
+    name: str = "",
 ) -> Diagnosis:
     """Find the cause of a failed training, and the smallest change that cures it.
 
@@ -64,11 +66,13 @@ def diagnose(
         budget: Time limit, such as ``"60s"`` or ``"5m"``, or a number of seconds.
         steps: Steps of each run. Defaults to 250.
         progress: Called with where the diagnosis is.
+        name: Name of the training. Defaults to that of the function.
 
     Returns:
         The diagnosis.
 
     Raises:
+        DiagnosisInterrupted: On Ctrl-C. Its ``result`` is the diagnosis as far as it is known.
         DiagnosisError: If the function raises an error, returns no training, or the training cannot run.
         BudgetError: If the budget is no time.
 
@@ -86,27 +90,34 @@ def diagnose(
     """
     clock = Clock(_seconds(budget))
     _check_counts(seeds, steps)
-    source = TrainingSource(function, clock.budget_s)
+    source = TrainingSource(function, clock.budget_s, name)
     laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock)
 
     def report(stage: str, detail: str) -> None:
         if progress is not None:
             progress(DiagnosisProgress(stage, detail, laboratory.runs, clock.elapsed_s, clock.budget_s))
 
-    evidence = gather(laboratory, 0, report)
+    try:
+        evidence = gather(laboratory, 0, report)
+    except KeyboardInterrupt:
+        raise DiagnosisInterrupted() from None
     clues = ordered(evidence.clues)
     if evidence.error is not None and not any(CERTAINTIES[clue.certainty] > 1 for clue in clues):
         raise evidence.error
     clock.own_s = laboratory.steps * evidence.sick.step_s
     trials = Trials(laboratory, clock, evidence.sick, VERIFICATION_RUNS, report)
     chosen: list[Any] = []
-    laboratory.with_training(0, lambda training, batches: chosen.extend(candidates(clues, training)), 0)
-    trials.run(chosen)
-    verdict = decide(trials, clues)
     verifier = Verifier(laboratory, clock, range(1, seeds + 1), report)
-    verification = _verified(verifier, trials, verdict)
+    verification, is_interrupted = None, False
+    try:
+        laboratory.with_training(0, lambda training, batches: chosen.extend(candidates(clues, training)), 0)
+        trials.run(chosen)
+        verification = _verified(verifier, trials, decide(trials, clues))
+    except KeyboardInterrupt:
+        is_interrupted = True
+    verdict = decide(trials, clues)
     healthy = not verdict.is_failing or _is_refuted(verdict, verification)
-    return Diagnosis(
+    diagnosis = Diagnosis(
         name=source.name,
         healthy=healthy,
         findings=_findings(trials, verdict, clues, healthy=healthy),
@@ -119,8 +130,11 @@ def diagnose(
         cured=() if verification is None else verification.cured,
         profile=evidence.profile,
         seconds=clock.elapsed_s,
-        caution=" ".join(evidence.cautions + [CUT_SHORT] * trials.is_cut_short),
+        caution=" ".join(evidence.cautions + [CUT_SHORT] * trials.is_cut_short + [INTERRUPTED] * is_interrupted),
     )
+    if is_interrupted:
+        raise DiagnosisInterrupted(diagnosis)
+    return diagnosis
 
 
 def _seconds(budget: str | float) -> float:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
 from thalweg.diagnosis.changes.parts.change import Change
@@ -219,10 +218,9 @@ class OtherOptimizer(Change):
         if not has_lr(training):
             return "a group has no learning rate above 0"
         own = optimizers_of(training)
-        if any(type(optimizer).__name__ == self.spelling.rpartition(".")[2] for optimizer in own) and len(own) == 1:
-            if "lr" not in self.settings or start_lr(groups_of(training)[0]) == self.settings["lr"]:
-                return f"the optimizer is {type(own[0]).__name__} already"
-        return ""
+        same_lr = "lr" not in self.settings or start_lr(groups_of(training)[0]) == self.settings["lr"]
+        is_same = len(own) == 1 and type(own[0]).__name__ == self.spelling.rpartition(".")[2]
+        return f"the optimizer is {type(own[0]).__name__} already" if is_same and same_lr else ""
 
     def alter(self, training: Training, where: str | None) -> None:
         for optimizer in optimizers_of(training):
@@ -233,19 +231,12 @@ class OtherOptimizer(Change):
             replace_optimizer(optimizer, self.make(groups, **self.settings))
 
     def code(self, training: Training, where: str | None) -> str:
-        settings = dict(self.settings) if "lr" in self.settings else {"lr": start_lr(groups_of(training)[0]), **self.settings}
+        settings = (
+            dict(self.settings) if "lr" in self.settings else {"lr": start_lr(groups_of(training)[0]), **self.settings}
+        )
         arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         return (
             f"{self.imports}\n\n"
             'params = [param for group in optimizer.param_groups for param in group["params"]]\n'
             f"optimizer = {self.spelling}(params, {arguments})"
         )
-
-
-ADAM = OtherOptimizer(
-    name="Adam at its default learning rate",
-    cures=("sgd_on_badly_scaled", "plateau", "vanishing_gradient"),
-    make=torch.optim.Adam,
-    settings={"lr": 1e-3},
-    spelling="torch.optim.Adam",
-)

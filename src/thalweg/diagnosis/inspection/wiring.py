@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thalweg.diagnosis.clue import Certainty, Clue
 from thalweg.diagnosis.inspection.observation import Observation
-from thalweg.diagnosis.inspection.parameters import ParameterRecord, owners
+from thalweg.diagnosis.inspection.observation.parameters import ParameterRecord, owners
 
 # More than half of the weights at random is more than a network can make up for with the rest; the first layer is not.
 MOST = 0.5

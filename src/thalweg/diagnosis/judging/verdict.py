@@ -13,7 +13,11 @@ from thalweg.diagnosis.judging.trials import NOT_LEARNT, WORKS, Trials
 # Added to the gain of a candidate, as a share of the best gain: among changes that cure about equally the cause is the
 # one that a clue names.
 BONUS = {3: 0.5, 2: 0.3, 1: 0.15, 0: 0.0}
-UNTRIED_GAIN = 0.4  # of a certain or likely cause that no replay can settle, if nothing else helps
+FIRST_BONUS, FIRST_PROBES = (
+    0.1,
+    ("lr_too_high", "lr_too_low"),
+)  # among probes that cure equally, it is the learning rate
+SYMPTOM_BONUS = -0.3
 MAX_FINDINGS = 4
 ERROR_GAIN = 0.5  # a cause whose change gains more than this share is an error, else a warning
 CURE_TOLERANCE = 0.03  # a smaller change may end so much below the best one of its kind
@@ -49,8 +53,8 @@ def decide(trials: Trials, clues: Sequence[Clue]) -> Verdict:
     relevant.sort(key=lambda candidate: (-rank[id(candidate)], candidate.clue.since, candidate.change.size))
     causes: dict[tuple[str, str | None], Candidate] = {}
     for candidate in relevant:
-        causes.setdefault((candidate.kind, candidate.where), candidate)
-    tried = {(candidate.kind, candidate.where) for candidate in trials.candidates}
+        causes.setdefault(candidate.cause, candidate)
+    tried = {candidate.cause for candidate in trials.candidates}
     untried = [clue for clue in clues if (clue.kind, clue.where) not in tried and CERTAINTIES[clue.certainty] > 1]
     failed = not math.isfinite(final_score(trials.sick))
     learnt_nothing = failed or scale.is_empty or scale.final_share(trials.sick) < NOT_LEARNT
@@ -58,7 +62,9 @@ def decide(trials: Trials, clues: Sequence[Clue]) -> Verdict:
 
 
 def _rank(trials: Trials, candidate: Candidate, scale: Scale, best_gain: float) -> float:
-    return trials.gain(candidate, scale) / best_gain + BONUS[candidate.certainty]
+    first = FIRST_BONUS if candidate.is_probe and candidate.kind in FIRST_PROBES else 0.0
+    bonus = SYMPTOM_BONUS if candidate.is_symptom else BONUS[candidate.certainty] + first
+    return trials.gain(candidate, scale) / best_gain + bonus
 
 
 def smallest_cures(trials: Trials, verdict: Verdict) -> list[Candidate]:
@@ -72,7 +78,7 @@ def smallest_cures(trials: Trials, verdict: Verdict) -> list[Candidate]:
     def share(candidate: Candidate) -> float:
         return scale.final_share(trials.records[candidate.key])
 
-    own = [candidate for candidate in relevant if (candidate.kind, candidate.where) == (cause.kind, cause.where)]
+    own = [candidate for candidate in relevant if candidate.cause == cause.cause]
     best = max(share(candidate) for candidate in own)
     good = [candidate for candidate in own if share(candidate) >= best - CURE_TOLERANCE]
     order = sorted(good, key=lambda candidate: (candidate.change.size, -share(candidate)))[:1]

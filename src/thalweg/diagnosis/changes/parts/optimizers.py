@@ -51,11 +51,12 @@ def _neighbours(value: Any) -> list[Any]:
         return list(value)
     if type(value).__module__.partition(".")[0] in ("torch", "builtins", "numpy"):
         return []
-    return [*getattr(value, "__dict__", {}).values(), *([value.__call__] if _has_own_call(value) else [])]
+    return [*getattr(value, "__dict__", {}).values(), *_own_call(value)]
 
 
-def _has_own_call(value: Any) -> bool:
-    return isinstance(getattr(type(value), "__call__", None), FunctionType)
+def _own_call(value: Any) -> list[Any]:
+    """Return what runs if an object is called."""
+    return [value.__call__] if callable(value) and isinstance(value.__call__, MethodType) else []
 
 
 def optimizers_of(training: Training) -> list[Any]:
@@ -139,7 +140,7 @@ def _scale_lr_of(optimizer: Any, lr: Callable[[Group, int], Any]) -> None:
 
 def start_lr(group: Group) -> float:
     """Return the learning rate of a group before any schedule."""
-    return float(group.get("initial_lr", group["lr"]))
+    return float(group["initial_lr"] if "initial_lr" in group else group["lr"])
 
 
 def is_scheduled(training: Training) -> bool:
@@ -157,7 +158,10 @@ def replace_optimizer(old: Any, new: Optimizer) -> None:
         old: The optimizer to replace.
         new: An optimizer with as many groups, of the same parameters.
     """
-    rates = [(group, start_lr(group), fresh, fresh["lr"]) for group, fresh in zip(old.param_groups, new.param_groups)]
+    rates = [
+        (group, start_lr(group), fresh, fresh["lr"])
+        for group, fresh in zip(old.param_groups, new.param_groups, strict=True)
+    ]
 
     def step(self: Any, closure: Any = None) -> Any:
         for group, start, fresh, lr in rates:

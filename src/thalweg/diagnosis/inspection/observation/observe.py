@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from thalweg.diagnosis.inspection.parameters import (
+from thalweg.diagnosis.inspection.observation.parameters import (
     ParameterRecord,
     held_tensors,
     hidden_modules,
@@ -23,8 +23,8 @@ from thalweg.diagnosis.inspection.parameters import (
     rows_alike,
     square_sum,
 )
-from thalweg.diagnosis.inspection.state import Saved, restored
-from thalweg.diagnosis.inspection.trace import Trace
+from thalweg.diagnosis.inspection.observation.state import Saved, restored
+from thalweg.diagnosis.inspection.observation.trace import Trace
 from thalweg.diagnosis.run_training import plain_step
 from thalweg.tasks.training import Training
 
@@ -93,11 +93,12 @@ class Observation:
         losses: The loss of each observed step.
         optimizer_steps: The steps of optimizers.
         loss_calls: The first call of ``training.loss_fn`` of each step.
-        backward_values: For each step, the sum of all scalars that a backward pass began at.
-        modes: For each module, whether it was in training mode, at each call with gradients.
+        backward_values: For each step, the scalars that a backward pass began at.
+        modes: For each module, at each call with gradients, the number of the step and if it was in training mode.
         first_inputs: For each step, the name and the input of the first module with a weight.
         called: Names of the modules that were called, and the ids of modules that are not registered.
         schedule: The learning rates of the first group at the next steps, as the schedules of the training have them.
+        first_batch: The batch of the first step, as the step got it.
         trace: The functions that the first step called; None if it cannot be traced.
         error: The error of the first step that failed; None if none did.
     """
@@ -109,11 +110,12 @@ class Observation:
     losses: list[float] = field(default_factory=list)
     optimizer_steps: list[OptimizerStep] = field(default_factory=list)
     loss_calls: list[LossCall] = field(default_factory=list)
-    backward_values: list[float] = field(default_factory=list)
-    modes: dict[str, list[bool]] = field(default_factory=dict)
+    backward_values: list[list[float]] = field(default_factory=list)
+    modes: dict[str, list[tuple[int, bool]]] = field(default_factory=dict)
     first_inputs: list[tuple[str, Tensor]] = field(default_factory=list)
     called: set[str] = field(default_factory=set)
     schedule: list[float] = field(default_factory=list)
+    first_batch: Batch = ()
     trace: Trace | None = None
     error: Exception | None = None
 
@@ -149,13 +151,20 @@ def observe(training: Training, batches: Sequence[Batch]) -> Observation:
     return _observe(training, batches, is_traced=False) if observation.error is not None else observation
 
 
-def _observe(training: Training, batches: Sequence[Batch], *, is_traced: bool) -> Observation:
+def observe_step(training: Training, batch: Batch) -> Observation:
+    """Take one step of a training on a batch, watch it without a trace, and undo it."""
+    return _observe(training, [batch], is_traced=False, max_steps=1)
+
+
+def _observe(
+    training: Training, batches: Sequence[Batch], *, is_traced: bool, max_steps: int = MAX_STEPS
+) -> Observation:
     observation = Observation(training, batches, parameter_records(training.model))
     with restored(training):
         watcher = _Watcher(observation)
         try:
             with watcher:
-                for number in range(MAX_STEPS if batches else 0):
+                for number in range(max_steps if batches else 0):
                     watcher.take_step(copied(batches[number % len(batches)]), is_traced=is_traced and number == 0)
                     if len(observation.optimizer_steps) >= OPTIMIZER_STEPS <= number + 1:
                         break
@@ -227,7 +236,7 @@ class _Watcher:
                 hook = record.tensor.register_hook(functools.partial(self._gradient_arrives, record))
                 add(hook.remove)
         for handle in (
-            register_optimizer_step_pre_hook(lambda optimizer, *_: self._before_step(optimizer)),
+            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._before_step(optimizer, *args, **kwargs)),
             register_optimizer_step_post_hook(lambda optimizer, *_: self._after_step(optimizer)),
             torch_module.register_module_forward_pre_hook(self._begin_module),
         ):
@@ -251,12 +260,13 @@ class _Watcher:
         self._roots, self._is_first_input, self._has_loss_call = [], True, False
         trace = self._trace = Trace(self._training.model, self._extra) if is_traced else None
         self._depth = 0
+        self._seen.first_batch = batch if is_traced else self._seen.first_batch
         step = self._training.step or plain_step
         with trace or nullcontext():
             loss = step(self._training, *batch)
         self._seen.trace = trace or self._seen.trace
         self._seen.losses.append(float(loss) if isinstance(loss, (Tensor, float, int)) else math.nan)
-        self._seen.backward_values.append(sum(self._roots))
+        self._seen.backward_values.append(list(self._roots))
 
     def finish(self) -> None:
         """Look at what the steps have changed, and at what schedules will do. The watched steps are over."""
@@ -289,9 +299,9 @@ class _Watcher:
             record.gradient_squares.append(square_sum(gradient))
             record.gradient_rows_alike &= rows_alike(gradient)
 
-    def _before_step(self, optimizer: Any) -> None:
+    def _before_step(self, optimizer: Any, closure: Any = None, **kwargs: Any) -> None:
         self._depth += 1
-        if self._trace is not None:
+        if self._trace is not None and closure is None:
             self._trace.is_paused = True
         if self._depth > 1:
             return
@@ -346,7 +356,7 @@ class _Watcher:
             return
         self._seen.called.add(name)
         if torch.is_grad_enabled():
-            self._seen.modes.setdefault(name, []).append(module.training)
+            self._seen.modes.setdefault(name, []).append((len(self._seen.losses), module.training))
         has_weight = any(param.ndim >= 2 for param in module.parameters(recurse=False))
         if self._is_first_input and has_weight and inputs and isinstance(inputs[0], Tensor):
             self._seen.first_inputs.append((name, inputs[0].detach().clone()))

@@ -7,6 +7,7 @@ import functools
 import random
 import sys
 import types
+import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ def restored(training: Training) -> Iterator[None]:
     saved = Saved((training.model, training.optimizer, training.loss_fn, training.step))
     fields = dict(vars(training))
     with isolated():
+        warnings.simplefilter("ignore")  # the run of the training shows them
         try:
             yield
         finally:

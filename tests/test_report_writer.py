@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import thalweg
-from thalweg.comparison.results.report_writer import GROUP, load_report_writer
 from thalweg.errors import StoreError
+from thalweg.report_writer import GROUP, load_report_writer
 
 
 def test_the_installed_package_declares_both_writers() -> None:

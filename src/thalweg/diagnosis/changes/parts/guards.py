@@ -1,0 +1,181 @@
+"""Guards: functions that are not finite at 0, with an argument that is kept away from it."""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.diagnosis.changes.parts.batches import drawn, parts_of
+from thalweg.diagnosis.changes.parts.functions import Line, Replacement, Replacing, is_float, once, undisturbed
+from thalweg.diagnosis.changes.parts.source import called_name, replaced
+from thalweg.tasks.training import Training
+
+_EPS = 1e-7  # the smallest relative step of float32
+
+
+def least(tensor: Tensor) -> float:
+    """Return the smallest argument: 1e-7, or what the format resolves near 1 if that is more.
+
+    Example:
+        >>> least(torch.zeros(1)) < least(torch.zeros(1, dtype=torch.float16))
+        True
+    """
+    return max(_EPS, torch.finfo(tensor.dtype).eps) if tensor.dtype in (torch.float16, torch.bfloat16) else _EPS
+
+
+def _clamped(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function with its first argument at least a little above 0."""
+    if not is_float(args[0]):
+        return function(*args, **kwargs)
+    return function(args[0].clamp_min(least(args[0])), *args[1:], **kwargs)
+
+
+def _clamped_log1p(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(args[0].clamp_min(least(args[0]) - 1), *args[1:], **kwargs)
+
+
+def _power(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    exponent = args[1] if len(args) > 1 else kwargs.get("exponent")
+    if isinstance(exponent, int | float) and exponent < 1 and exponent != 0 and is_float(args[0]):
+        return _clamped(function, args, kwargs)
+    return function(*args, **kwargs)
+
+
+def _root_of_sum(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return a norm or deviation whose gradient at 0 is 0."""
+    result = function(*args, **kwargs)
+    if not is_float(result):
+        return result
+    zero = result.detach() < least(result)
+    if not bool(zero.any()):
+        return result
+    # The gradient of a norm at 0 is not finite, and masking the result would not mask it.
+    shifted = args[0] + least(result) * torch.linspace(
+        1, 2, args[0].shape[-1], device=args[0].device, dtype=result.dtype
+    )
+    return function(torch.where(_spread(zero, args[0]), shifted, args[0]), *args[1:], **kwargs)
+
+
+def _spread(mask: Tensor, like: Tensor) -> Tensor:
+    """Return a mask of results as one of the argument that was reduced over some dimension."""
+    if mask.dim() == like.dim():
+        return mask.expand_as(like)
+    for dim in range(like.dim()):
+        if (*like.shape[:dim], *like.shape[dim + 1 :]) == tuple(mask.shape):
+            return mask.unsqueeze(dim).expand_as(like)
+    return torch.ones_like(like, dtype=torch.bool)
+
+
+def away_from_zero(tensor: Any) -> Any:
+    """Return a divisor whose elements are at least a little above or below 0."""
+    if not is_float(tensor):
+        return tensor
+    small = least(tensor)
+    return torch.where(tensor.abs() < small, torch.where(tensor < 0, -small, small).to(tensor.dtype), tensor)
+
+
+def _divided(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return (
+        function(args[0], away_from_zero(args[1]), *args[2:], **kwargs) if len(args) > 1 else function(*args, **kwargs)
+    )
+
+
+def _divisor_first(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(away_from_zero(args[0]), *args[1:], **kwargs)
+
+
+GUARDS: Mapping[str, Mapping[str, Replacement]] = {
+    "roots": {
+        "sqrt": _clamped,
+        "rsqrt": _clamped,
+        "pow": _power,
+        "norm": _root_of_sum,
+        "vector_norm": _root_of_sum,
+        "std": _root_of_sum,
+    },
+    "logarithms": {"log": _clamped, "log2": _clamped, "log10": _clamped, "log1p": _clamped_log1p, "xlogy": _clamped},
+    "divisions": {"div": _divided, "rdiv": _divisor_first, "reciprocal": _divisor_first, "rsqrt": _clamped},
+}
+"""Replacements of functions by the name of what they guard."""
+
+
+def _unchanged(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def lines_of(training: Training, guards: str) -> list[Line]:
+    """Return the lines of the user's code that call functions in a forward pass and its loss."""
+    mode = Replacing(dict.fromkeys(GUARDS[guards], _unchanged))
+
+    def run() -> None:
+        *inputs, target = parts_of(drawn(training, 1)[0])
+        with once(mode):
+            training.loss_fn(training.model(*inputs), target)
+
+    try:
+        undisturbed(training.model, run)
+    except Exception:  # the model and the loss of the user's own step may take other arguments
+        return list(mode.lines.values())
+    return list(mode.lines.values())
+
+
+_ADVICE = {
+    "roots": f"add {_EPS} under the root",
+    "logarithms": f"the logarithm of x.clamp_min({_EPS})",
+    "divisions": f"add {_EPS} to the divisor",
+}
+_MODULES = ("torch", "F", "functional", "linalg", "special", "math")
+
+
+def guarded_text(line: Line, guards: str) -> str:
+    """Return the text of a line with its arguments guarded; with a comment that says how where that is not plain.
+
+    Example:
+        >>> guarded_text(Line("a.py", 1, "return torch.sqrt(x) / y.log()"), "roots")
+        'return torch.sqrt((x).clamp_min(1e-07)) / y.log()'
+        >>> guarded_text(Line("a.py", 1, "return (x * y).sum().sqrt()"), "roots")
+        'return (x * y).sum().clamp_min(1e-07).sqrt()'
+        >>> guarded_text(Line("a.py", 1, "z = x / x.std()"), "divisions")
+        'z = x / (x.std() + 1e-07)'
+    """
+    head = "def f():\n    "
+    try:
+        tree = ast.parse(head + line.text)
+    except SyntaxError:  # a part of a longer statement
+        return f"{line.text}  # {_ADVICE[guards]}"
+    chosen = [node for node in ast.walk(tree) if isinstance(node, ast.expr) and _argument(node, guards) is not None]
+    if not chosen:
+        return f"{line.text}  # {_ADVICE[guards]}"
+    argument = _argument(chosen[0], guards)
+    assert argument is not None
+    text = ast.get_source_segment(head + line.text, argument) or ""
+    if guards == "divisions":
+        new = f"({text} + {_EPS})"
+    else:
+        is_method = isinstance(chosen[0], ast.Call) and argument not in chosen[0].args
+        new = f"{text}.clamp_min({_EPS})" if is_method else f"({text}).clamp_min({_EPS})"
+    return replaced(head + line.text, argument, new).removeprefix(head)
+
+
+def _argument(node: ast.expr, guards: str) -> ast.expr | None:
+    """Return the argument of an expression that is to be guarded; None if there is none."""
+    if isinstance(node, ast.BinOp):
+        if isinstance(node.op, ast.Div):
+            return node.right if guards == "divisions" else None
+        return node.left if isinstance(node.op, ast.Pow) and guards == "roots" and _is_root(node.right) else None
+    if not isinstance(node, ast.Call) or called_name(node) not in _CLAMPED.get(guards, ()):
+        return None
+    if isinstance(node.func, ast.Name) or (
+        isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value).rpartition(".")[2] in _MODULES
+    ):
+        return node.args[0] if node.args else None
+    return node.func.value if isinstance(node.func, ast.Attribute) else None
+
+
+_CLAMPED = {"roots": ("sqrt", "rsqrt"), "logarithms": ("log", "log2", "log10")}
+
+
+def _is_root(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, float) and 0 < node.value < 1
