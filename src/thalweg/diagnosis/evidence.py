@@ -10,7 +10,7 @@ from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.inspection import inspect
 from thalweg.diagnosis.judging.replays import AS_IT_IS, Laboratory
 from thalweg.diagnosis.judging.trials import Report
-from thalweg.diagnosis.monitoring import Monitor, Record
+from thalweg.diagnosis.monitoring import Monitor, Record, TraceAt, traced_clues
 from thalweg.diagnosis.monitoring import clues as clues_of
 from thalweg.diagnosis.run_record import RunRecord
 from thalweg.diagnosis.run_training import Batch, Watcher
@@ -72,9 +72,23 @@ def gather(laboratory: Laboratory, seed: int, report: Report) -> Evidence:
         evidence.error = error
         evidence.sick = replace(evidence.sick, seed=seed, message=str(error))
     for monitor in monitors:
-        evidence.clues += clues_of(monitor.record)
+        evidence.clues += clues_of(monitor.record) + _traced(laboratory, seed, monitor.record)
         evidence.profile = _profile(monitor.record)
     return evidence
+
+
+def _traced(laboratory: Laboratory, seed: int, record: Record) -> list[Clue]:
+    """Run to the first value that is not finite once more, and trace where it came from."""
+    if record.non_finite is None:
+        return []
+    step, traces = record.non_finite.step, list[TraceAt]()
+
+    def trace(training: Training) -> AbstractContextManager[Watcher]:
+        traces.append(TraceAt(training.model, step))
+        return traces[0]
+
+    laboratory.run(seed, watch=trace)
+    return traced_clues(record, traces[0].origin)
 
 
 def _profile(record: Record) -> dict[str, dict[str, float]]:
