@@ -50,7 +50,7 @@ class GradientNoise(Change):
         for optimizer in optimizers:
             around_step(optimizer, before=shake)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "import itertools\n\nimport torch\n\n"
             "steps, scales = itertools.count(), {}\n\n\n"
@@ -83,7 +83,7 @@ class Restarts(Change):
         rule = WarmRestarts(SGD(lr=self.peak), period=self.period)
         scale_lr(training, lambda group, step: group["lr"] * max(float(rule.base_lr(step + 1)), 1e-3))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "import torch\n\n"
             "for group in optimizer.param_groups:\n"
@@ -155,7 +155,7 @@ class PerturbedRestarts(Change):
             if hasattr(optimizer, "state"):
                 optimizer.state.clear()
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return _PERTURBED.format(
             every=self.every, share=self.share, last=(self.restarts + 1) * self.every, window=self._window
         )
@@ -244,7 +244,7 @@ class ThenOther(Change):
 
         around_step(optimizer, before, after)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         turn = f"count >= {self.switch_at}" if self.switch_at else "count % 2 == 1"
         return (
             "import itertools\n\nimport torch\n\n"

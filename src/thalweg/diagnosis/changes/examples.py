@@ -70,7 +70,7 @@ class NormalizeInputs(Change):
 
         training.model.register_forward_pre_hook(normalize, prepend=True)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         values = parts_of(drawn(training, 1)[0])[0]
         kept = 1 if values.dim() in (2, 4, 5) else values.dim() - 1
         dims = tuple(dim for dim in range(values.dim()) if dim != kept)
@@ -107,7 +107,7 @@ class NormalizeTargets(Change):
             (output - mean) / std if is_float(output) else output, (target - mean) / std
         )
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         values = _finite_rows(drawn(training, LOOKED_AT), -1)
         mean, std = float(values.double().mean()), float(values.double().std())
         return (
@@ -140,7 +140,7 @@ class Shuffle(Change):
     def alter(self, training: Training, where: str | None) -> None:
         training.batches = Made(training.batches, shuffled)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if isinstance(training.batches, torch.utils.data.DataLoader):
             loader = training.batches
             return (
@@ -222,7 +222,7 @@ class BalanceClasses(Change):
     def alter(self, training: Training, where: str | None) -> None:
         training.batches = Made(training.batches, balanced)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return _BALANCED
 
 
@@ -270,9 +270,9 @@ class WeightClasses(Change):
         kind: Any = type(training.loss_fn)
         training.loss_fn = kind(**{name: weights.float().to(target.device)})
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         name, weights = self._weights(training)
-        values = ", ".join(f"{value:.3g}" for value in weights.tolist())
+        values = ", ".join(f"{value:.7g}" for value in weights.tolist())
         return f"import torch\n\nloss_fn = torch.nn.{type(training.loss_fn).__name__}({name}=torch.tensor([{values}]))"
 
 
@@ -298,7 +298,7 @@ class LargerBatches(Change):
 
         training.batches = Made(training.batches, merged)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if isinstance(training.batches, torch.utils.data.DataLoader):
             return (
                 "import torch\n\n"
@@ -321,7 +321,7 @@ class FixedSubset(Change):
         first = drawn(training, 1)[0]
         training.batches = itertools.repeat(first)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "import itertools\n\nbatches = itertools.repeat(next(iter(batches)))  # only to look whether it is learnt"
         )
@@ -399,7 +399,7 @@ class WithoutAugmentation(Change):
             return
         training.batches = Made(training.batches, _neutral)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if self._transforms(training) is not None:
             return (
                 "def is_random(transform):\n"

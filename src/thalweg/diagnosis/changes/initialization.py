@@ -60,7 +60,7 @@ class ResetParameters(Change):
             for _, weight in self._free(training):
                 nn.init.normal_(weight, std=0.02)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         modules = self._modules(training, where)
         if not self.only_constant and not where:
             return (
@@ -119,7 +119,7 @@ class Initialize(Change):
                 for param in module.parameters(recurse=False):
                     draw(param) if param.dim() > 1 else nn.init.zeros_(param)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "from torch import nn\n\n"
             "for module in model.modules():\n"
@@ -155,7 +155,7 @@ class LayerSequentialUnitVariance(Change):
             with torch.no_grad():
                 weight.div_(outputs[0].std().clamp_min(1e-8))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         names = ", ".join(path(name_of(training.model, layer)) for layer in self._layers(training))
         return draw_code(training, 1, "drawn") + _LSUV.replace("LAYERS", names)
 
@@ -196,9 +196,9 @@ class ScaleWeights(Change):
             with torch.no_grad():
                 layer.weight.mul_(_factor(layer))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = [
-            f"{path(name_of(training.model, layer))}.weight.data.mul_({_factor(layer):.3g})"
+            f"{path(name_of(training.model, layer))}.weight.data.mul_({_factor(layer):.7g})"
             for layer in self._layers(training, where)
         ]
         return "\n".join(lines)
@@ -206,4 +206,4 @@ class ScaleWeights(Change):
 
 def _factor(layer: nn.Linear) -> float:
     """Return the default standard deviation of a linear layer, 1 / sqrt(3 n), over its own."""
-    return float((3 * layer.in_features) ** -0.5 / layer.weight.std().clamp_min(1e-30))
+    return float((3 * layer.in_features) ** -0.5 / layer.weight.detach().std().clamp_min(1e-30))

@@ -80,7 +80,7 @@ class InsertNorm(Change):
         for call in self._layers(training):
             put_after(training, call.module, _made(self._spelling(call.module)))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         layers = [
             (name_of(training.model, call.module), self._spelling(call.module)) for call in self._layers(training)
         ]
@@ -120,7 +120,7 @@ class ReplaceBatchNorm(Change):
         for norm in self._norms(training, where):
             replace_module(training, norm, _made(self._spelling(norm)))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = [
             assignment(name_of(training.model, norm), self._spelling(norm)) for norm in self._norms(training, where)
         ]
@@ -156,7 +156,7 @@ class BatchNormStatistics(Change):
             else:
                 norm.momentum = self.momentum
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if self.momentum is not None:
             action = f"module.momentum = {self.momentum}"
         else:
@@ -236,7 +236,7 @@ class ReplaceActivations(Change):
         mended: dict[str, Replacement] = dict.fromkeys([*names, *(f"{name}_" for name in names)], replacement)
         replace_functions(training, mended, training.model)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         modules = self._modules(training)
         if modules:
             lines = [assignment(name_of(training.model, module), f"nn.{self.new}") for module in modules]
@@ -271,7 +271,7 @@ class InsertNonlinearity(Change):
         for layer in self._layers(training):
             put_after(training, layer, nn.ReLU())
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return followed_by("nn.ReLU()", [(name_of(training.model, layer), "") for layer in self._layers(training)])
 
 
@@ -310,7 +310,7 @@ class AddResiduals(Change):
             if activation is not None:
                 parent._modules[str(int(name) + 1)] = nn.Identity()
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = [_RESIDUAL]
         for layer, activation in self._spans(training):
             place = path(name_of(training.model, layer))
@@ -368,7 +368,7 @@ class WeightNorm(Change):
             parametrizations.weight_norm(layer)
             exchange_parameters(training, [(old, layer.parametrizations.weight.parameters())])  # type: ignore[union-attr]
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = [
             f"parametrizations.weight_norm({path(name_of(training.model, layer))})" for layer in self._layers(training)
         ]
@@ -409,7 +409,7 @@ class NormalizeQueries(Change):
 
         replace_functions(training, {"scaled_dot_product_attention": attend}, training.model)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "# In forward, before scaled_dot_product_attention(query, key, value):\n"
             "# query = torch.nn.functional.layer_norm(query, query.shape[-1:])\n"

@@ -95,7 +95,7 @@ class Float32(Change):
         if training.step is not None:
             training.step = _NoAutocast(training.step)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = ["# Leave out .half(), .bfloat16() and autocast.", "model.float()"]
         if _has_half_data(training) or has_halves(training):
             lines.append(
@@ -137,7 +137,7 @@ class FiniteConstants(Change):
             if is_float(buffer):
                 torch.nan_to_num_(buffer, nan=float("nan"), posinf=_LARGE, neginf=-_LARGE)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = [
             f'model.get_buffer("{name}").nan_to_num_(nan=float("nan"), posinf={_LARGE:g}, neginf=-{_LARGE:g})'
             for name in self._names(training)
@@ -164,7 +164,7 @@ class DropNonFinite(Change):
     def alter(self, training: Training, where: str | None) -> None:
         training.batches = Made(training.batches, _finite_examples)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return _FINITE_EXAMPLES
 
 
@@ -209,7 +209,7 @@ class FillNonFinite(Change):
             training.batches, lambda batches: ((*fill(parts_of(batch)[:-1]), parts_of(batch)[-1]) for batch in batches)
         )
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "def fill(values):\n"
             "    return tuple(x.nan_to_num(0.0, 0.0, 0.0) if x.is_floating_point() else x for x in values)\n\n\n"
@@ -234,7 +234,7 @@ class Guard(Change):
     def alter(self, training: Training, where: str | None) -> None:
         replace_functions(training, GUARDS[self.guards], None)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = lines_of(training, self.guards)
         mended = _mended_function(training, lines, self.guards)
         return mended or "\n".join(_as_comment(line, self.guards) for line in lines)
@@ -274,7 +274,7 @@ class ScaleLoss(Change):
         loss_fn = training.loss_fn
         training.loss_fn = lambda output, target: self.factor * loss_fn(output, target)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             f"small_loss_fn = loss_fn\nloss_fn = lambda output, target: {self.factor:g} * small_loss_fn(output, target)"
         )

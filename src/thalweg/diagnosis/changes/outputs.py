@@ -21,6 +21,7 @@ from thalweg.diagnosis.changes.parts.output import (
     first_batch,
     output_of,
     plain_output,
+    text_of_output,
     uses_loss_fn,
 )
 from thalweg.tasks.training import Training
@@ -86,7 +87,7 @@ class RemoveActivation(Change):
         assert module is not None
         rebuild_output(module, self.functions, lambda function, args, kwargs: args[0])
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         line = _module_code(training, where, self.functions, "nn.Identity()")
         if line is not None:
             return line
@@ -140,9 +141,10 @@ class LossOfProbabilities(Change):
         inverse = _log if found.function == "softmax" else _logit
         training.loss_fn = LossOf(training.loss_fn, lambda output, target: (_on_first(output, inverse), target))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         found = output_of(training, None, PROBABILITIES)
-        inverse = f"(output + {_EPS}).log()" if found is None or found.function == "softmax" else "output.logit(1e-6)"
+        template = f"({{}} + {_EPS}).log()" if found is None or found.function == "softmax" else "{}.logit(1e-6)"
+        inverse = text_of_output(training, template)
         return f"logit_loss_fn = loss_fn\nloss_fn = lambda output, target: logit_loss_fn({inverse}, target)"
 
 
@@ -190,7 +192,7 @@ class MendSoftmaxDim(Change):
         dim = class_dim(found.before, first_batch(training)[1])
         rebuild_output(module, frozenset(("softmax", "log_softmax")), _over(dim))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         found = self._found(training, where)
         if found is None:
             return f"# In {path(where or '')}: softmax(dim=-1), over the last dimension."
@@ -233,7 +235,7 @@ class SigmoidForOneUnit(Change):
 
         rebuild_output(module, frozenset(("softmax", "log_softmax")), sigmoid)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         names = frozenset(("softmax", "log_softmax"))
         found = output_of(training, where, names)
         name = found.function if found else "softmax"
@@ -264,7 +266,7 @@ class BinaryLoss(Change):
             output, target.reshape(output.shape).to(output.dtype)
         )
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "from torch.nn import functional\n\n"
             "loss_fn = lambda output, target: functional.binary_cross_entropy_with_logits(\n"
@@ -295,7 +297,7 @@ class LogForNll(Change):
         change = _log if kind == "log" else lambda output: functional.log_softmax(output, dim)
         training.loss_fn = LossOf(training.loss_fn, lambda output, target: (_on_first(output, change), target))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         kind, dim = self._kind(training)
         line = (
             _module_code(training, None, frozenset(("softmax",)), f"nn.LogSoftmax(dim={dim})")
@@ -304,7 +306,8 @@ class LogForNll(Change):
         )
         if line is not None:
             return line
-        value = f"(output + {_EPS}).log()" if kind == "log" else f"output.log_softmax({dim})"
+        template = f"({{}} + {_EPS}).log()" if kind == "log" else f"{{}}.log_softmax({dim})"
+        value = text_of_output(training, template)
         return f"nll_fn = loss_fn\nloss_fn = lambda output, target: nll_fn({value}, target)"
 
 
@@ -333,7 +336,7 @@ class ReshapeTargets(Change):
             lambda batches: ((*parts_of(batch)[:-1], parts_of(batch)[-1].reshape(-1, *form)) for batch in batches),
         )
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if uses_loss_fn(training):
             return (
                 "own_loss_fn = loss_fn\n"
@@ -359,7 +362,7 @@ class MeanLoss(Change):
         else:
             training.loss_fn = lambda output, target: loss_fn(output, target) / len(target)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if getattr(training.loss_fn, "reduction", None) == "sum":
             return 'loss_fn.reduction = "mean"'
         return "summed_loss_fn = loss_fn\nloss_fn = lambda output, target: summed_loss_fn(output, target) / len(target)"

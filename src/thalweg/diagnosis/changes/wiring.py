@@ -36,7 +36,7 @@ class AddParameters(Change):
     def alter(self, training: Training, where: str | None) -> None:
         add_parameters(training, training.model.parameters())
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return _ADD
 
 
@@ -66,7 +66,7 @@ class RebuildOptimizer(Change):
             if hasattr(optimizer, "state"):
                 optimizer.state.clear()
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         kind, group = type(optimizers_of(training)[0]), groups_of(training)[0]
         if kind.__module__.startswith("torch.optim"):
             spelling, imports = f"torch.optim.{kind.__name__}", "import torch\n\n"
@@ -116,7 +116,7 @@ class Unfreeze(Change):
             param.requires_grad_(True)
         add_parameters(training, frozen)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         frozen = self._frozen(training, where)
         held = held_parameters(training)
         target = path("" if self.everywhere else where or "")
@@ -170,7 +170,7 @@ class Register(Change):
         training.model.train(training.model.training)
         add_parameters(training, training.model.parameters())
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = ["from torch import nn", ""]
         for name, _, _, value in unregistered(training.model):
             lines.append(f"{path(name)} = {_expression(value, path(name))}  # where the model makes it")
@@ -206,7 +206,7 @@ class StepOnce(Change):
                     kept.append(param)
             group["params"][:] = kept
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "listed = set()\n"
             "for group in optimizer.param_groups:\n"
@@ -229,7 +229,7 @@ class Attach(Change):
         training.loss_fn = wrapped(training.loss_fn, mode)
         add_parameters(training, (param for param in training.model.parameters() if param.requires_grad))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = lines_that_detach(training)
         listed = "\n".join(f"# {line.file}:{line.number}: {line.text}" for line in lines)
         return f"# Leave out what cuts the graph in these lines:\n{listed}"

@@ -80,7 +80,7 @@ def draw_code(training: Training, count: int, name: str) -> str:
     """Return the lines that draw the first batches, so that the training begins with them as before."""
     if iter_is_self(training.batches):
         return (
-            "from itertools import islice\n\n"
+            "from itertools import chain, islice\n\n"
             f"{name} = list(islice(batches, {count}))\n"
             f"batches = chain({name}, batches)\n"
         )

@@ -1,6 +1,7 @@
 """Guards: functions that are not finite at 0, with an argument that is kept away from it."""
 
 import ast
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,6 +87,25 @@ def _divisor_first(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     return function(away_from_zero(args[0]), *args[1:], **kwargs)
 
 
+def _bounded_exp(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return an exponential that is neither 0 nor infinite."""
+    if not is_float(args[0]):
+        return function(*args, **kwargs)
+    low, high = exponents(args[0].dtype)
+    return function(args[0].clamp(low, high), *args[1:], **kwargs)
+
+
+def exponents(dtype: torch.dtype) -> tuple[float, float]:
+    """Return the least and largest argument of an exponential in a format.
+
+    Example:
+        >>> exponents(torch.float16)
+        (-9.0, 11.0)
+    """
+    format = torch.finfo(dtype)
+    return float(math.ceil(math.log(format.tiny))), float(math.floor(math.log(format.max)))
+
+
 GUARDS: Mapping[str, Mapping[str, Replacement]] = {
     "roots": {
         "sqrt": _clamped,
@@ -96,6 +116,7 @@ GUARDS: Mapping[str, Mapping[str, Replacement]] = {
         "std": _root_of_sum,
     },
     "logarithms": {"log": _clamped, "log2": _clamped, "log10": _clamped, "log1p": _clamped_log1p, "xlogy": _clamped},
+    "exponentials": {"exp": _bounded_exp},
     "divisions": {"div": _divided, "rdiv": _divisor_first, "reciprocal": _divisor_first, "rsqrt": _clamped},
 }
 """Replacements of functions by the name of what they guard."""
@@ -124,6 +145,7 @@ def lines_of(training: Training, guards: str) -> list[Line]:
 _ADVICE = {
     "roots": f"add {_EPS} under the root",
     "logarithms": f"the logarithm of x.clamp_min({_EPS})",
+    "exponentials": "the exponential of x.clamp(-9.0, 11.0) in float16, (-87.0, 88.0) in float32; or logsumexp",
     "divisions": f"add {_EPS} to the divisor",
 }
 _MODULES = ("torch", "F", "functional", "linalg", "special", "math")
