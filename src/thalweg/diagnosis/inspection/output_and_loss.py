@@ -110,7 +110,7 @@ def _likelihood(site: Site) -> Iterator[Clue]:
 
 def _out_of_reach(site: Site) -> Iterator[Clue]:
     low, high = site.range
-    if low == -math.inf and high == math.inf or not site.is_of_data:
+    if (low == -math.inf and high == math.inf) or not site.is_of_data:
         return
     if site.family == "difference" and site.target.is_floating_point():
         targets = site.target.detach().double()
@@ -123,7 +123,7 @@ def _out_of_reach(site: Site) -> Iterator[Clue]:
             yield _clue("output_activation", certainty, site, **evidence, **{"share of the variance": share})
     elif site.family == "logits":
         targets = site.target.detach().double()
-        if low >= 0 and bool((targets < 0.5).any()) or high <= 0 and bool((targets > 0.5).any()):
+        if (low >= 0 and bool((targets < 0.5).any())) or (high <= 0 and bool((targets > 0.5).any())):
             yield _clue("output_activation", "certain", site)
         elif math.isfinite(high - low):
             yield _clue("output_activation", "likely", site)

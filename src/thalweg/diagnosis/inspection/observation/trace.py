@@ -11,12 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 # Functions whose result has the same entries as their first argument, in another shape or type.
 SHAPE_FUNCTIONS = frozenset(
-    "view reshape flatten squeeze unsqueeze permute transpose swapaxes movedim contiguous float double half bfloat16 to "
-    "type type_as clone __getitem__ T mT expand expand_as unflatten squeeze_ unsqueeze_ chunk split unbind select narrow "
-    "index_select cpu cuda view_as reshape_as cat stack identity atleast_1d atleast_2d".split()
+    ["view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes", "movedim", "contiguous", "float", "double", "half", "bfloat16", "to", "type", "type_as", "clone", "__getitem__", "T", "mT", "expand", "expand_as", "unflatten", "squeeze_", "unsqueeze_", "chunk", "split", "unbind", "select", "narrow", "index_select", "cpu", "cuda", "view_as", "reshape_as", "cat", "stack", "identity", "atleast_1d", "atleast_2d"]
 )
 # Functions whose derivative is infinite at 0.
-ROOTS = frozenset("sqrt norm std vector_norm linalg_vector_norm cdist pow __pow__ rsqrt".split())
+ROOTS = frozenset(["sqrt", "norm", "std", "vector_norm", "linalg_vector_norm", "cdist", "pow", "__pow__", "rsqrt"])
 _UNTRACED = frozenset({"backward", "size", "dim", "numel", "is_floating_point", "register_hook", "requires_grad_"})
 
 
@@ -104,7 +102,7 @@ class Trace(TorchFunctionMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._hooks.close()
 
