@@ -138,6 +138,33 @@ class Block(nn.Module):
         return x + self.down(self.activation(self.up(self.before_perceptron(x))))
 
 
+class Attentive(nn.Module):
+    """The rows of an image as tokens: ``embedding``, ``hidden.0``, ... (encoder layers) and ``head``."""
+
+    def __init__(self, outputs: int, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width // 2
+        self.embedding = nn.Linear(8, width)
+        self.place = nn.Parameter(0.3 * torch.randn(8, width))
+        self.hidden = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, 2, 2 * width, dropout=0.0, activation=shape.activation(), batch_first=True, norm_first=True
+            )
+            for _ in range(max(1, shape.depth - 1))
+        )
+        self.head = nn.Linear(width, shape.outputs or outputs)
+        self.last = shape.finish()
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.embedding(x.reshape(-1, 8, 8)) + self.place
+        for layer in self.hidden:
+            x = layer(x)
+        return x[:, -1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.features(x)))
+
+
 class Transformer(nn.Module):
     """``embedding``, ``hidden.0``, ... (blocks) and ``head``."""
 
@@ -334,6 +361,30 @@ ARCHITECTURES = {
             0.94,
             3e-3,
             0.05,
+        ),
+        Architecture(
+            "curve",
+            "values",
+            lambda shape: Perceptron(4, 1, shape),
+            data.waves,
+            nn.MSELoss(),
+            explained,
+            0.8,
+            3e-3,
+            0.02,
+            shape=Shape(depth=2),
+        ),
+        Architecture(
+            "attention",
+            "classes",
+            lambda shape: Attentive(10, shape),
+            data.digits,
+            cross_entropy,
+            accuracy,
+            0.87,
+            3e-3,
+            0.05,
+            shape=Shape(depth=2),
         ),
         Architecture(
             "cnn",

@@ -62,7 +62,8 @@ CASES: dict[str, Case] = {}
 Fault = Callable[[Architecture], Pair]
 
 
-def _add(case: Case) -> None:
+def add_case(case: Case) -> None:
+    """Register a case."""
     assert case.key not in CASES, case.key
     CASES[case.key] = case
 
@@ -74,7 +75,9 @@ def fault(kind: str, on: Sequence[str], *, curable: bool = True) -> Callable[[Fa
         for name in on:
             architecture = ARCHITECTURES[name]
             pair = make(architecture)
-            _add(Case(kind, name, pair.sick, pair.cured, names_of(pair.where), architecture.held_out, curable, make))
+            add_case(
+                Case(kind, name, pair.sick, pair.cured, names_of(pair.where), architecture.held_out, curable, make)
+            )
         return make
 
     return register
@@ -87,7 +90,7 @@ def own_fault(
 
     def register(make: Callable[[int, bool], Run]) -> Callable[[int, bool], Run]:
         sick, cured = partial(make, sick=True), partial(make, sick=False)
-        _add(Case(kind, name, sick, cured, names_of(where), held_out, author=make))
+        add_case(Case(kind, name, sick, cured, names_of(where), held_out, author=make))
         return make
 
     return register
@@ -97,7 +100,7 @@ def healthy(name: str, *, held_out: bool = False) -> Callable[[Callable[[int], R
     """Register a healthy training."""
 
     def register(make: Callable[[int], Run]) -> Callable[[int], Run]:
-        _add(Case("healthy", name, make, held_out=held_out, author=make))
+        add_case(Case("healthy", name, make, held_out=held_out, author=make))
         return make
 
     return register

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
 from benchmarks.doctor.cases import healthy
-from benchmarks.doctor.faults.several import adversarial
+from benchmarks.doctor.faults.forms import images, tagger, towers
+from benchmarks.doctor.faults.several import EIGHT, THREE, adversarial
 from benchmarks.doctor.run import Run, plain_step, train
 from thalweg.tasks import Training
 
@@ -60,7 +61,7 @@ for name in ("mlp", "table", "cnn"):
 for name in ("mlp", "table", "cnn", "autoencoder"):
     _odd(
         f"{name}-batch-of-two",
-        replace(ARCHITECTURES[name], batch_size=2, lr=1e-3, goal=0.85 if name != "autoencoder" else 0.4),
+        replace(ARCHITECTURES[name], batch_size=2, lr=1e-3, goal=0.75 if name != "autoencoder" else 0.4),
     )
 for name in ("mlp", "cnn", "rnn"):
     _odd(f"{name}-batch-norm", ARCHITECTURES[name].shaped(norm=nn.BatchNorm1d))
@@ -81,14 +82,16 @@ for name in ("mlp", "cnn", "residual", "table"):
     )
 
 
+BIAS = 1.2  # three units in four are inactive
+
+
 def _sparse_bias(model: nn.Module) -> None:
     with torch.no_grad():
-        for layer in model.get_submodule("hidden").children():
-            layer.bias.sub_(0.7)
+        next(iter(model.get_submodule("hidden").children())).bias.sub_(BIAS)
 
 
 for name in ("mlp", "table", "cnn"):
-    _odd(f"{name}-mostly-inactive", replace(ARCHITECTURES[name].shaped(width=256), prepare=_sparse_bias))
+    _odd(f"{name}-mostly-inactive", replace(ARCHITECTURES[name].shaped(width=256), prepare=_sparse_bias, goal=0.9))
 
 
 def _frozen_first(model: nn.Module) -> None:
@@ -135,7 +138,18 @@ for name in ("mlp", "cnn"):
 @healthy("gan", held_out=True)
 def gan(seed: int) -> Run:
     """An adversarial training in balance: its loss goes nowhere."""
-    return adversarial(seed, repeats=1, discriminator_lr=2e-3)
+    return adversarial(seed, EIGHT, goal=-0.25)
+
+
+@healthy("small-gan")
+def small_gan(seed: int) -> Run:
+    """The same for fewer centres."""
+    return adversarial(seed, THREE, goal=-0.3)
+
+
+healthy("towers", held_out=True)(towers)
+healthy("tagger", held_out=True)(tagger)
+healthy("images", held_out=True)(images)
 
 
 @healthy("negative-likelihood")

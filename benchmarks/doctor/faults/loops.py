@@ -11,11 +11,9 @@ from benchmarks.doctor.run import Run, plain_step
 from thalweg.tasks import Training
 
 
-@fault("no_zero_grad", on=("mlp", "rnn", "autoencoder", "cnn", "gpt"))
+@fault("no_zero_grad", on=("mlp", "rnn", "autoencoder", "curve", "attention", "cnn", "gpt"))
 def no_zero_grad(architecture: Architecture) -> Pair:
-    base = architecture.with_momentum(0.3)
-    if architecture.name in ("rnn", "gpt", "autoencoder"):
-        base = architecture.with_momentum()
+    base = architecture.with_momentum(0.3 if architecture.name in ("mlp", "cnn") else 1.0)
 
     def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
         loss = training.loss_fn(training.model(x), y)
@@ -44,7 +42,7 @@ def left_in_eval_mode(architecture: Architecture) -> Pair:
     return Pair(replace(base, after=evaluating).run, base.run)
 
 
-@fault("schedule_kills_lr", on=("mlp", "rnn", "autoencoder", "cnn", "gpt"))
+@fault("schedule_kills_lr", on=("mlp", "rnn", "autoencoder", "curve", "cnn", "gpt"))
 def schedule_kills_lr(architecture: Architecture) -> Pair:
     """A decay that was meant for passes over the data is applied at each step."""
 
@@ -62,7 +60,7 @@ def schedule_kills_lr(architecture: Architecture) -> Pair:
     return Pair(replace(architecture, after=scheduled).run, architecture.run)
 
 
-@fault("clip_too_small", on=("mlp", "rnn", "table", "cnn", "gpt"))
+@fault("clip_too_small", on=("mlp", "rnn", "table", "attention", "cnn", "gpt"))
 def clip_too_small(architecture: Architecture) -> Pair:
     base = architecture.with_momentum()
 

@@ -12,7 +12,7 @@ from benchmarks.doctor.run import Run, plain_step
 from thalweg.tasks import Training
 
 
-@fault("lr_too_high", on=("mlp", "rnn", "table", "autoencoder", "cnn", "residual", "gpt"))
+@fault("lr_too_high", on=("mlp", "rnn", "table", "autoencoder", "curve", "attention", "cnn", "residual", "gpt"))
 def lr_too_high(architecture: Architecture) -> Pair:
     if architecture.name in ("table", "cnn", "residual"):
         base = architecture.with_momentum()
@@ -22,13 +22,13 @@ def lr_too_high(architecture: Architecture) -> Pair:
     return Pair(replace(architecture, lr=architecture.lr * 200).run, architecture.run)
 
 
-@fault("lr_too_low", on=("mlp", "rnn", "autoencoder", "cnn", "residual", "gpt"))
+@fault("lr_too_low", on=("mlp", "rnn", "autoencoder", "curve", "attention", "cnn", "residual", "gpt"))
 def lr_too_low(architecture: Architecture) -> Pair:
     base = architecture.with_momentum() if architecture.name in ("rnn", "cnn") else architecture
     return Pair(replace(base, lr=base.lr / 1000).run, base.run)
 
 
-@fault("weight_decay_too_strong", on=("mlp", "rnn", "autoencoder", "cnn", "residual"))
+@fault("weight_decay_too_strong", on=("mlp", "rnn", "autoencoder", "curve", "cnn", "residual"))
 def weight_decay_too_strong(architecture: Architecture) -> Pair:
     def decayed(model: nn.Module, lr: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.3 / lr)

@@ -19,6 +19,7 @@ from thalweg.tasks.training import Training
 from thalweg.tasks.user_code import describe
 
 INSPECTED_BATCHES = 8
+WATCH_EVERY = 5  # steps: closer looks cost more than a run of a small model
 
 
 @dataclass
@@ -62,7 +63,7 @@ def gather(laboratory: Laboratory, seed: int, report: Report) -> Evidence:
     monitors: list[Monitor] = []
 
     def watch(training: Training) -> AbstractContextManager[Watcher]:
-        monitors.append(Monitor(training.model, training.optimizer, every=1))
+        monitors.append(Monitor(training.model, training.optimizer, every=WATCH_EVERY))
         return monitors[0]
 
     try:

@@ -15,8 +15,9 @@ class RunRecord:
         seed: Its seed.
         losses: The training loss of each step.
         scores: Pairs (steps done, score), higher is better, in order; the first before any step.
-        blind_score: The score if every output is replaced by the mean output of its batch: what the model reaches
-            without looking at its inputs, at the start or at the end. None if outputs cannot be replaced.
+        blind_start: The score before any step if every output is replaced by the mean output of its batch: what the
+            model reaches without looking at its inputs. None if outputs cannot be replaced.
+        blind_end: The same at the end.
         ending: ``complete``; ``diverged`` if a loss was not finite or far above its start; ``stopped`` if nothing more
             was to be learnt from it; ``failed`` if it raised an error.
         message: The error of a run that failed; else empty.
@@ -28,7 +29,8 @@ class RunRecord:
     seed: int
     losses: tuple[float, ...]
     scores: tuple[tuple[int, float], ...]
-    blind_score: float | None = None
+    blind_start: float | None = None
+    blind_end: float | None = None
     ending: Ending = "complete"
     message: str = ""
     seconds: float = 0.0

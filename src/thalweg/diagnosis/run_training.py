@@ -98,7 +98,8 @@ class TrainingRun:
             self.held_back.append(batch)
         self.losses: list[float] = []
         self.scores: list[tuple[int, float]] = []
-        self._blind_score: float | None = None
+        self._blind_start: float | None = None
+        self._blind_end: float | None = None
         self._began = perf_counter()
 
     def run(
@@ -127,7 +128,7 @@ class TrainingRun:
         non_finite = 0
         if 0 in score_at:
             self._score(scorer)
-            self._score_blindly(scorer)
+            self._blind_start = self._score_blindly(scorer)
         for done in range(1, steps + 1):
             began = process_time()
             batch = self._next_batch()
@@ -148,7 +149,7 @@ class TrainingRun:
                     ending = "stopped"
                     break
         if ending == "complete":
-            self._score_blindly(scorer)
+            self._blind_end = self._score_blindly(scorer)
         return self._record(name, seed, ending)
 
     def _record(self, name: str, seed: int, ending: Ending) -> RunRecord:
@@ -157,7 +158,8 @@ class TrainingRun:
             seed,
             tuple(self.losses),
             tuple(self.scores),
-            self._blind_score,
+            self._blind_start,
+            self._blind_end,
             ending,
             seconds=perf_counter() - self._began,
             step_s=self._seconds_of_step(),
@@ -173,14 +175,11 @@ class TrainingRun:
             with self._user_code("metric must return a number"):
                 self.scores.append((len(self.losses), scorer.score(self.training)))
 
-    def _score_blindly(self, scorer: Scorer | None) -> None:
-        """Keep the better of the blind scores so far."""
+    def _score_blindly(self, scorer: Scorer | None) -> float | None:
         if scorer is None:
-            return
+            return None
         with self._user_code("metric must return a number"):
-            score = scorer.blind_score(self.training)
-        if score is not None and (self._blind_score is None or score > self._blind_score):
-            self._blind_score = score
+            return scorer.blind_score(self.training)
 
     def _next_batch(self) -> Batch | None:
         with self._user_code("batches must yield the next batch"):

@@ -1,23 +1,20 @@
 """inspect: facts that are known of a training before its first step, or from a few steps that are undone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.inspection.data import data_clues
 from thalweg.diagnosis.inspection.loop import loop_clues
+from thalweg.diagnosis.inspection.loss_sites import loss_sites
 from thalweg.diagnosis.inspection.numbers import number_clues
-from thalweg.diagnosis.inspection.observation import Observation, observe
+from thalweg.diagnosis.inspection.observation import observe
 from thalweg.diagnosis.inspection.output_and_loss import output_and_loss_clues
+from thalweg.diagnosis.inspection.propagation import propagation_clues
 from thalweg.diagnosis.inspection.wiring import wiring_clues
 from thalweg.tasks.training import Training
 
 _CERTAINTIES = ("certain", "likely", "possible")
-_CHECKS: tuple[Callable[[Observation], Iterator[Clue]], ...] = (
-    wiring_clues,
-    output_and_loss_clues,
-    loop_clues,
-    number_clues,
-)
 
 
 def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue]:
@@ -44,5 +41,13 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
         softmax_before_cross_entropy certain 3
     """
     seen = observe(training, batches)
-    found = [clue for check in _CHECKS for clue in check(seen)]
+    sites = loss_sites(seen)
+    found = [
+        *wiring_clues(seen),
+        *output_and_loss_clues(seen, sites),
+        *loop_clues(seen),
+        *data_clues(seen, sites),
+        *propagation_clues(seen),
+        *number_clues(seen),
+    ]
     return sorted(found, key=lambda clue: _CERTAINTIES.index(clue.certainty))

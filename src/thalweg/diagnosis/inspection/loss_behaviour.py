@@ -103,24 +103,28 @@ def _is_multiple(gradient: Tensor, expected: Tensor, goal: Tensor) -> bool:
     return True
 
 
-def class_weights(seen: Observation, call: LossCall, classes: Tensor) -> list[float]:
-    """Return how much an example of each class counts in the loss: the mean norm of its gradient at equal outputs.
+def class_weights(seen: Observation, classes: Sequence[int]) -> list[float]:
+    """Return how much an example of each class counts in the loss: the norm of its gradient at equal outputs, by the first.
 
     Args:
         seen: The observation.
-        call: A call of the loss.
-        classes: The class of each example.
+        classes: The classes. Those that cannot be probed count 1.
     """
-    output, target = call.output, call.target
-    if not _can_probe(output, target) or len(output) != len(classes):
-        return []
-    try:
-        with restored(seen.training), torch.enable_grad():
-            gradient = _gradient(seen.training.loss_fn, torch.zeros_like(output), target)
-    except Exception:  # of the user's loss
-        return []
-    sizes = gradient.flatten(1).norm(dim=1) if gradient.ndim > 1 else gradient.abs()
-    return [float(sizes[classes == value].mean()) for value in classes.unique()]
+    if not seen.loss_calls or not _can_probe(seen.loss_calls[0].output, seen.loss_calls[0].target):
+        return [1.0] * len(classes)
+    call, weights = seen.loss_calls[0], []
+    for value in classes:
+        # In one batch with examples of the first class: some losses divide by the weights of the whole batch.
+        target = torch.full_like(call.target, value)
+        target[1::2] = classes[0]
+        try:
+            with restored(seen.training), torch.enable_grad():
+                gradient = _gradient(seen.training.loss_fn, torch.zeros_like(call.output), target).double()
+        except Exception:  # of the user's loss
+            return [1.0] * len(classes)
+        count = len(gradient) // 2
+        weights.append(float(gradient[: 2 * count : 2].norm() / gradient[1 : 2 * count : 2].norm()))
+    return weights if all(0 < weight < float("inf") for weight in weights) else [1.0] * len(classes)
 
 
 def ignores_pairing(seen: Observation, call: LossCall) -> bool:

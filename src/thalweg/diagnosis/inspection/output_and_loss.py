@@ -1,7 +1,7 @@
 """Output and loss: outputs that are not what the loss needs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from thalweg.diagnosis.inspection.loss_sites import (
     Site,
     are_log_probabilities,
     are_probabilities,
-    loss_sites,
     model_makers,
 )
 from thalweg.diagnosis.inspection.observation import Observation, observe_step
@@ -31,9 +30,13 @@ _SOFTMAXES = ("softmax", "log_softmax")
 _PROBABILITIES = ("sigmoid", "sigmoid_", "hardsigmoid", "softmax")
 
 
-def output_and_loss_clues(seen: Observation) -> Iterator[Clue]:
-    """Yield clues about outputs that do not fit the loss."""
-    sites = loss_sites(seen)
+def output_and_loss_clues(seen: Observation, sites: Sequence[Site]) -> Iterator[Clue]:
+    """Yield clues about outputs that do not fit the loss.
+
+    Args:
+        seen: The observation.
+        sites: The places at which outputs meet targets.
+    """
     found: set[tuple[str, str | None]] = set()
     for clue in (*(clue for site in sites for clue in _of_site(site, seen)), *_of_the_output(sites, seen)):
         if (clue.kind, clue.where) not in found:
@@ -110,7 +113,7 @@ def _likelihood(site: Site) -> Iterator[Clue]:
 
 def _out_of_reach(site: Site) -> Iterator[Clue]:
     low, high = site.range
-    if (low == -math.inf and high == math.inf) or not site.is_of_data:
+    if low == -math.inf and high == math.inf or not site.is_of_data:
         return
     if site.family == "difference" and site.target.is_floating_point():
         targets = site.target.detach().double()
@@ -123,7 +126,7 @@ def _out_of_reach(site: Site) -> Iterator[Clue]:
             yield _clue("output_activation", certainty, site, **evidence, **{"share of the variance": share})
     elif site.family == "logits":
         targets = site.target.detach().double()
-        if (low >= 0 and bool((targets < 0.5).any())) or (high <= 0 and bool((targets > 0.5).any())):
+        if low >= 0 and bool((targets < 0.5).any()) or high <= 0 and bool((targets > 0.5).any()):
             yield _clue("output_activation", "certain", site)
         elif math.isfinite(high - low):
             yield _clue("output_activation", "likely", site)
@@ -159,7 +162,7 @@ def _broadcast(site: Site, seen: Observation) -> Iterator[Clue]:
     yield Clue("broadcast_targets", "certain", None, 0, evidence)
 
 
-def _of_the_output(sites: list[Site], seen: Observation) -> Iterator[Clue]:
+def _of_the_output(sites: Sequence[Site], seen: Observation) -> Iterator[Clue]:
     """Yield clues about outputs whose loss is unknown."""
     if not any(clue.kind == "broadcast_targets" for site in sites for clue in _broadcast(site, seen)):
         yield from _pairing(seen)

@@ -1,6 +1,7 @@
 """Trials: the replays of candidates, in an order that settles the cause with few of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from thalweg.diagnosis.judging.candidates import CORE_PROBES, PROBES, Candidate
 from thalweg.diagnosis.judging.clock import Clock
@@ -13,6 +14,7 @@ from thalweg.diagnosis.run_record import RunRecord
 MATTERS = {3: 0.04, 2: 0.06, 1: 0.10, 0: 0.15}
 WORKS = 0.1  # below the best run, as a share, a run works as well
 NOT_LEARNT = 0.15  # a share below which a training has learnt next to nothing
+EXPLOSION = 10.0  # a training whose loss ends so many times as high as it began has exploded
 HOPELESS_AT = 0.5  # share of the steps after which a replay that is behind ends
 VERIFICATION_RUNS = 6.5  # runs that are kept for fresh seeds
 
@@ -55,7 +57,17 @@ class Trials:
     def matters(self, candidate: Candidate, scale: Scale | None = None) -> bool:
         """Return True if the gain of a candidate matters, for what its clue says, and is more than noise."""
         scale = scale or self.scale
+        if scale.is_empty and candidate.certainty < 2 and not self._has_exploded:
+            return False  # what no run learns is not in the data, and differences are chance
         return self.gain(candidate, scale) >= max(MATTERS[candidate.certainty], 2 * scale.noise)
+
+    @property
+    def _has_exploded(self) -> bool:
+        """True if the loss of the training as it is ends far above its start."""
+        losses = self.sick.losses
+        span = max(1, len(losses) // 10)
+        first, last = (sum(map(abs, part)) for part in (losses[:span], losses[-span:]))
+        return self.sick.ending != "complete" or not last <= EXPLOSION * first
 
     def run(self, candidates: Sequence[Candidate]) -> None:
         """Try candidates until the cause is settled or the time is over."""
@@ -70,26 +82,33 @@ class Trials:
         if not self._is_settled() and not self._is_healthy():
             self._try_kinds([candidate for candidate in probes if candidate not in core])
 
-    def _try_kinds(self, candidates: Iterable[Candidate]) -> None:
-        """Try candidates; of a kind and place, larger changes only as long as smaller ones do not do."""
-        enough: set[tuple[str, str | None]] = set()
-        last: dict[tuple[str, str | None], float] = {}
-        for candidate in candidates:
-            cause = (candidate.kind, candidate.where)
-            if cause in enough:
-                continue
-            if candidate.key not in self.records and not self._replay(candidate):
-                return
-            self.candidates.append(candidate)
-            scale = self.scale
-            gain = self.gain(candidate, scale)
-            has_learnt = scale.final_share(self.sick) >= NOT_LEARNT and not scale.is_empty
-            is_best = scale.final_share(self.records[candidate.key]) >= 1 - WORKS / 2
-            is_falling = gain < last.get(cause, 0.0) - WORKS / 2
-            no_use = candidate.is_probe and has_learnt and gain < MATTERS[0] / 2
-            if (is_best and self.matters(candidate, scale)) or is_falling or no_use:
-                enough.add(cause)
-            last[cause] = gain
+    def _try_kinds(self, candidates: Sequence[Candidate]) -> None:
+        """Try candidates; of a kind and place, larger changes only as long as they are needed and help."""
+        for _ in range(2):  # the second time the runs of the other kinds show what can be reached
+            for candidate in candidates:
+                if candidate in self.candidates or not self._is_needed(candidate):
+                    continue
+                if candidate.key not in self.records and not self._replay(candidate):
+                    return
+                self.candidates.append(candidate)
+
+    def _is_needed(self, candidate: Candidate) -> bool:
+        """Return True unless smaller changes for the same kind and place do, or larger ones do worse and worse."""
+        cause = (candidate.kind, candidate.where)
+        earlier = [tried for tried in self.candidates if (tried.kind, tried.where) == cause]
+        if not earlier:
+            return True
+        scale = self.scale
+        gains = [self.gain(tried, scale) for tried in earlier]
+        if gains[-1] < max(gains) - WORKS / 2:
+            return False
+        has_learnt = scale.final_share(self.sick) >= NOT_LEARNT and not scale.is_empty
+        if candidate.is_probe and has_learnt and max(gains) < MATTERS[0] / 2:
+            return False
+        best = max(earlier, key=lambda tried: self.gain(tried, scale))
+        does = scale.final_share(self.records[best.key]) >= 1 - WORKS / 2 and self.matters(best, scale)
+        is_alone = all(tried in earlier for tried in self.candidates if self.matters(tried, scale))
+        return not does or (is_alone and candidate.is_probe and len(earlier) == 1)
 
     def _replay(self, candidate: Candidate) -> bool:
         """Run a candidate's change. Return False if there is no time."""
@@ -99,9 +118,10 @@ class Trials:
         self._report("replaying", candidate.change.name)
         if candidate.change.changes_loss and self._laboratory.score_name.startswith("loss"):
             self._compare_by_agreement()
-        self.records[candidate.key] = self._laboratory.run(
-            self.sick.seed, candidate.change, candidate.where, stop=self._is_hopeless
-        )
+        record = self._laboratory.run(self.sick.seed, candidate.change, candidate.where, stop=self._is_hopeless)
+        self.records[candidate.key] = record
+        if record.step_s:  # the run that was watched has slower steps
+            self._clock.own_s = min(self._clock.own_s or math.inf, record.step_s * self._laboratory.steps)
         return True
 
     def _compare_by_agreement(self) -> None:
@@ -137,5 +157,4 @@ class Trials:
     def _is_healthy(self) -> bool:
         """Return True if the training does as well as the best of all runs so far, and has learnt something."""
         scale = self.scale
-        has_learnt = not scale.is_empty and scale.is_blind_known
-        return has_learnt and scale.final_share(self.sick) >= 1 - MATTERS[2]
+        return not scale.is_empty and scale.final_share(self.sick) >= 1 - MATTERS[2]

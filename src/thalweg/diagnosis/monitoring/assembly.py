@@ -3,18 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import fmean, median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thalweg.diagnosis.monitoring.graph import operations_of
-from thalweg.diagnosis.monitoring.module_probe import ModuleProbe
-from thalweg.diagnosis.monitoring.readings import Key
-from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record, Table
-from thalweg.diagnosis.monitoring.targets import Parts
+from thalweg.diagnosis.monitoring.probes.columns import Columns
+from thalweg.diagnosis.monitoring.probes.graph import operations_of
+from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
+from thalweg.diagnosis.monitoring.probes.readings import Readings
+from thalweg.diagnosis.monitoring.signs.series import finite
+from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record
+from thalweg.diagnosis.monitoring.probes.targets import Parts
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.RMSNorm)
 
@@ -28,11 +30,15 @@ class Assembly:
 
     Attributes:
         record: The record so far.
+        readings: Values that were not read yet.
+        columns: Where probes put their values.
         steps_done: Steps that ended, or are ending.
     """
 
     def __init__(self, parts: Parts, optimizers: Sequence[Any]) -> None:
         self.record = Record()
+        self.readings = Readings()
+        self.columns = Columns(self.record, self.readings, self.refresh)
         self.steps_done = 0
         self._parts, self._optimizers = parts, optimizers
         self._losses: dict[int, float] = {}  # by call, of the steps that are not assigned yet
@@ -42,7 +48,8 @@ class Assembly:
         self._checked = 0  # monitored steps that are finite
         self._first_calls: list[int] = []  # of each step: the calls that were made when its optimizer stepped
         self._written = 0  # monitored steps that writers have
-        self._inputs: dict[int, float] = {}
+        self._derived = 0  # monitored steps
+        self._loss_readings = _Losses()
         self._graph_read = False
         self.refresh()
 
@@ -82,9 +89,12 @@ class Assembly:
             alike = [(param == param.reshape(-1)[0]).all() for _, param in candidates]
         return [candidate for candidate, is_alike in zip(candidates, alike, strict=True) if bool(is_alike)]
 
-    def put_loss(self, call: int, loss: float) -> None:
+    def put_loss(self, call: int, loss: Tensor | float) -> None:
         """Store the loss of a call."""
-        self._losses[call] = loss
+        if isinstance(loss, Tensor):
+            self._loss_readings.add(call, loss)
+        else:
+            self._losses[call] = loss
 
     def count_optimizer_step(self, calls: int, *, is_first: bool) -> None:
         """Count a step of an optimizer, after so many calls. The first one since the last call ends a step."""
@@ -99,44 +109,57 @@ class Assembly:
         if is_monitored:
             self.record.steps.append(self.steps_done - 1)
             if not self._graph_read and isinstance(loss, Tensor) and loss.grad_fn is not None:
-                self.record.operations = operations_of(loss)
+                self.record.loss_operations = operations_of(loss)
                 self._graph_read = True
 
-    def take(self, readings: list[tuple[int, Key, float]], modules: ModuleProbe) -> list[tuple[int, dict[str, float]]]:
-        """Put values into the record; return the monitored steps and their values that no writer has yet.
+    def take(self, modules: ModuleProbe) -> list[tuple[int, dict[str, float]]]:
+        """Put what was read into the record; return the monitored steps and their values that no writer has yet.
 
         Args:
-            readings: Values with the index of their monitored step; those of losses with the number of their call.
             modules: What knows the order of modules.
         """
         record = self.record
-        for index, key, value in readings:
-            if key.table == "loss":
-                self._losses[index] = value
-            elif index < len(record.steps):
-                self._put(index, key, value)
+        self.readings.read(len(record.steps))
+        self._losses.update(self._loss_readings.take())
         record.lrs += [tuple(float(lr) for lr in lrs) for lrs in self._lrs]
         self._lrs = []
         self._assign_losses()
-        for table in record.tables().values():
-            table.pad(len(record.steps))
+        self.columns.pad(len(record.steps))
+        self._derive()
         self._take_depths(modules)
         record.limits = sorted(modules.limits)
+        record.model_operations = modules.operations
+        record.samples = modules.samples
+        if math.isnan(record.input_scale):
+            record.input_scale = next(iter(finite(chain(*self.columns.raw["inputs"].values()))), math.nan)
         if record.non_finite is None:
             record.non_finite = self._find_non_finite(modules)
         return self._unwritten()
 
-    def _put(self, index: int, key: Key, value: float) -> None:
-        if key.table == "inputs":
-            self._inputs[index] = value
-        elif key.table == "update_norms":
-            before = self.record.parameter_norms[key.name][index]
-            self.record.update_ratios.put(index, key.name, value / before if before else math.nan)
-        else:
-            table: Table = getattr(self.record, key.table)
-            # Not a number stands for a step without a value; of a size, it is an overflow like any other.
-            is_size = key.table in ("gradient_norms", "parameter_norms", "activation_scales", "gradient_squares")
-            table.put(index, key.name, math.inf if is_size and math.isnan(value) else value)
+    def _derive(self) -> None:
+        """Compute what the record holds instead of raw values, for the steps since the last time."""
+        record, raw = self.record, self.columns.raw
+        for index in range(self._derived, len(record.steps)):
+            for name, updates in raw["update_norms"].items():
+                size = record.parameter_norms[name][index]
+                ratio = updates[index] / size if size else math.nan
+                record.update_ratios.setdefault(name, []).append(ratio if size < math.inf else math.nan)
+            for name, slopes in raw["slopes"].items():
+                slope, length, square = slopes[index], raw["update_squares"][name][index], record.gradient_squares[name][index]
+                record.alignments.setdefault(name, []).append(_ratio(slope, math.sqrt(length * square)))
+        # The step that follows the last monitored one may come later.
+        for index in range(max(0, self._derived - 1), len(record.steps)):
+            for name, slopes in raw["slopes"].items():
+                square = raw["next_squares"][name][index] * record.gradient_squares[name][index]
+                slope = max(0.0, slopes[index])  # an update that goes uphill has no minimum before it
+                values = (
+                    (record.sharpness, 1 - _ratio(raw["next_slopes"][name][index], slope)),
+                    (record.cosines, _ratio(record.gradient_products[name][index], math.sqrt(square))),
+                )
+                for table, value in values:
+                    column = table.setdefault(name, [])
+                    column[index:] = [value]
+        self._derived = len(record.steps)
 
     def _assign_losses(self) -> None:
         """Give each step the mean loss of its calls: those before the optimizer's step, and mostly the one after it."""
@@ -188,7 +211,7 @@ class Assembly:
         if bad:
             return NonFinite(step, next(name for name in record.parameter_norms if name in bad), "parameter")
         outputs = [name for name, values in record.activation_scales.items() if values[index] == math.inf]
-        if not math.isfinite(self._inputs.get(index, 0.0)):
+        if any(values[index] == math.inf for values in self.columns.raw["inputs"].values()):
             return NonFinite(step, None, "input")
         if outputs:
             where = min(outputs, key=lambda name: record.depths.get(name, 0))
@@ -217,6 +240,32 @@ class Assembly:
             result.append((step, values))
             self._written = index + 1
         return result
+
+
+class _Losses:
+    """Losses that wait on their device."""
+
+    def __init__(self) -> None:
+        self._calls: list[int] = []
+        self._values: list[Tensor] = []
+
+    def add(self, call: int, loss: Tensor) -> None:
+        self._calls.append(call)
+        self._values.append(loss.detach().clone())
+
+    def take(self) -> dict[int, float]:
+        if not self._calls:
+            return {}
+        device = self._values[0].device
+        values = torch.cat([value.reshape(1).to(device, torch.float64) for value in self._values]).tolist()
+        result = dict(zip(self._calls, values, strict=True))
+        self._calls, self._values = [], []
+        return result
+
+
+def _ratio(value: float, by: float) -> float:
+    """Return a ratio; not a number if it has none."""
+    return value / by if by and math.isfinite(value) and math.isfinite(by) else math.nan
 
 
 def _group_info(optimizer: str, index: int, group: Mapping[str, Any]) -> GroupInfo:

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from thalweg.diagnosis.finding import Finding
 from thalweg.diagnosis.monitoring.assembly import Assembly
 from thalweg.diagnosis.monitoring.clues import findings
-from thalweg.diagnosis.monitoring.module_probe import ModuleProbe
-from thalweg.diagnosis.monitoring.optimizer_probe import OptimizerProbe
-from thalweg.diagnosis.monitoring.readings import Key, Readings
+from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
+from thalweg.diagnosis.monitoring.probes.optimizer_probe import OptimizerProbe
 from thalweg.diagnosis.monitoring.record import Record
 from thalweg.diagnosis.monitoring.summary import summarize
-from thalweg.diagnosis.monitoring.targets import Parts, optimizers_in
+from thalweg.diagnosis.monitoring.probes.targets import Parts, optimizers_in
 from thalweg.diagnosis.monitoring.writers import SummaryWriter, writing
 from thalweg.errors import DiagnosisError, shown
 
 DEFAULT_EVERY = 10  # steps; benchmarks/watch.py measures what it costs
 READ_EVERY = 64  # steps between two readings, each of which waits for the device once
+REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
@@ -68,18 +68,12 @@ class Monitor:
         self._write = writing(writer)
         self._parts = Parts(model)
         self._optimizers = optimizers_in(optimizer)
-        self._readings = Readings()
         self._assembly = Assembly(self._parts, self._optimizers)
-        self._modules = ModuleProbe(self._parts, self._readings)
+        columns = self._assembly.columns
+        self._modules = ModuleProbe(self._parts, columns)
         many = len(self._optimizers) > 1
         self._probes = [
-            OptimizerProbe(
-                one,
-                f"{type(one).__name__}{number if many else ''}",
-                self._refreshed_names,
-                self._readings,
-                self._after_optimizer_step,
-            )
+            OptimizerProbe(one, f"{type(one).__name__}{number if many else ''}", columns, self._after_optimizer_step)
             for number, one in enumerate(self._optimizers)
         ]
         self._is_open = False
@@ -107,6 +101,7 @@ class Monitor:
         self._is_open = False
         self._alike = []
         self._read()
+        self._assembly.readings.clear()
 
     def step(self, loss: Any) -> None:
         """Note that a step is done. Call it once in each pass of the loop, also for batches that only accumulate.
@@ -148,11 +143,11 @@ class Monitor:
                 raise DiagnosisError(
                     f"watch: the loss must be a tensor of one element, got shape {tuple(loss.shape)}. Pass its mean."
                 )
-            self._readings.add(self._calls, [_LOSS], loss.detach().clone())
         elif isinstance(loss, (int, float)) and not isinstance(loss, bool):
-            self._assembly.put_loss(self._calls, float(loss))
+            loss = float(loss)
         else:
             raise DiagnosisError(f"watch: the loss must be a tensor of one element or a number, got {shown(loss)}.")
+        self._assembly.put_loss(self._calls, loss)
         self._calls += 1
 
     def _after_optimizer_step(self) -> None:
@@ -163,6 +158,8 @@ class Monitor:
         self._is_monitored = self._assembly.steps_done % self._every == 0
         if self._is_monitored:
             index = len(self._assembly.record.steps)
+            if index % REFRESH_EVERY == 0:
+                self._modules.refresh()
             self._modules.install(index)
             for probe in self._probes:
                 probe.arm(index)
@@ -173,22 +170,16 @@ class Monitor:
             index = len(self._assembly.record.steps)
             for name, weight in self._alike:
                 with torch.no_grad():
-                    self._readings.add(index, [Key("symmetry", name)], (weight == weight[:1]).all())
+                    column = self._assembly.columns.column("symmetry", name)
+                    self._assembly.readings.add(index, [column], [(weight == weight[:1]).all()])
         lrs = tuple(lr for probe in self._probes for lr in probe.lrs)
         self._assembly.end_step(lrs, is_monitored=self._is_monitored, loss=loss)
 
-    def _refreshed_names(self) -> Mapping[int, str]:
-        self._modules.refresh()
-        return self._assembly.refresh()
-
     def _read(self) -> None:
-        written = self._assembly.take(self._readings.read(), self._modules)
+        written = self._assembly.take(self._modules)
         if self._write is not None:
             for step, values in written:
                 self._write(step, values)
-
-
-_LOSS = Key("loss", "")
 
 
 def watch(

@@ -10,22 +10,17 @@ class Table(dict[str, list[float]]):
     """Values by name, one for each monitored step; not a number where a step has none.
 
     Example:
-        >>> table = Table()
-        >>> table.put(1, "head.weight", 0.5)
+        >>> table = Table({"head.weight": [0.5]})
+        >>> table.pad(2)
         >>> table["head.weight"]
-        [nan, 0.5]
+        [0.5, nan]
     """
-
-    def put(self, index: int, name: str, value: float) -> None:
-        """Store the value of a name at the monitored step of an index."""
-        values = self.setdefault(name, [])
-        values.extend([NAN] * (index + 1 - len(values)))
-        values[index] = value
 
     def pad(self, length: int) -> None:
         """Give all names as many values."""
         for values in self.values():
-            values.extend([NAN] * (length - len(values)))
+            if len(values) < length:
+                values.extend([NAN] * (length - len(values)))
 
 
 @dataclass(frozen=True)
@@ -123,8 +118,11 @@ class Record:
         cosines: Cosine of successive gradients, by optimizer.
         gradient_squares: Squared norm of the gradient, by optimizer.
         gradient_products: Inner product of successive gradients, by optimizer.
-        operations: Operations in the graph of the loss that may give values that are not finite: ``sqrt``, ``log``,
+        input_scale: Root mean square of the model's first inputs; not a number if they are no floating-point numbers.
+        model_operations: Operations of the model that may give values that are not finite: ``sqrt``, ``log``,
             ``division``.
+        loss_operations: Those in the graph of the loss; None if no loss with a graph was passed.
+        samples: True if the model computes exponentials between its modules, as it must to draw a code.
         non_finite: The first value that is not finite; None if there is none.
         optimizer_steps: Steps of the optimizers, of which several may belong to one step of the training.
         micro_batches: Batches of a step.
@@ -154,7 +152,10 @@ class Record:
     cosines: Table = field(default_factory=Table)
     gradient_squares: Table = field(default_factory=Table)
     gradient_products: Table = field(default_factory=Table)
-    operations: tuple[str, ...] = ()
+    input_scale: float = NAN
+    model_operations: tuple[str, ...] = ()
+    loss_operations: tuple[str, ...] | None = None
+    samples: bool = False
     non_finite: NonFinite | None = None
     optimizer_steps: int = 0
     micro_batches: int = 1

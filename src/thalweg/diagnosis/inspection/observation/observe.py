@@ -252,7 +252,7 @@ class _Watcher:
             add(torch_module.register_module_forward_hook(self._end_loss_module).remove)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._hooks.close()
 
     def take_step(self, batch: Batch, *, is_traced: bool) -> None:

@@ -5,16 +5,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
 # Functions whose result has the same entries as their first argument, in another shape or type.
 SHAPE_FUNCTIONS = frozenset(
-    ["view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes", "movedim", "contiguous", "float", "double", "half", "bfloat16", "to", "type", "type_as", "clone", "__getitem__", "T", "mT", "expand", "expand_as", "unflatten", "squeeze_", "unsqueeze_", "chunk", "split", "unbind", "select", "narrow", "index_select", "cpu", "cuda", "view_as", "reshape_as", "cat", "stack", "identity", "atleast_1d", "atleast_2d"]
+    "view reshape flatten squeeze unsqueeze permute transpose swapaxes movedim contiguous float double half bfloat16 to "
+    "type type_as clone __getitem__ T mT expand expand_as unflatten squeeze_ unsqueeze_ chunk split unbind select narrow "
+    "index_select cpu cuda view_as reshape_as cat stack identity atleast_1d atleast_2d".split()
 )
 # Functions whose derivative is infinite at 0.
-ROOTS = frozenset(["sqrt", "norm", "std", "vector_norm", "linalg_vector_norm", "cdist", "pow", "__pow__", "rsqrt"])
+ROOTS = frozenset("sqrt norm std vector_norm linalg_vector_norm cdist pow __pow__ rsqrt".split())
+RELUS = frozenset({"relu", "relu_", "relu6", "threshold", "threshold_"})
+SIGMOIDS = frozenset({"tanh", "tanh_", "sigmoid", "sigmoid_"})
+MIN_PLACES, MAX_SCORES = 4, 2**24  # of attention that is looked at
 _UNTRACED = frozenset({"backward", "size", "dim", "numel", "is_floating_point", "register_hook", "requires_grad_"})
 
 
@@ -59,6 +65,8 @@ class ModuleCall:
         output_calls: The calls that made them.
         place: The number of function calls before its end.
         is_training: True if it was in training mode.
+        rms_input: The root mean square of its first input.
+        rms_output: That of its first output, before anything changes it in place.
     """
 
     name: str
@@ -68,6 +76,8 @@ class ModuleCall:
     output_calls: Sequence[Call | None]
     place: int
     is_training: bool
+    rms_input: float
+    rms_output: float
 
 
 class Trace(TorchFunctionMode):
@@ -102,7 +112,7 @@ class Trace(TorchFunctionMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._hooks.close()
 
@@ -143,7 +153,11 @@ class Trace(TorchFunctionMode):
         inputs = list(tensors_in(inputs))
         self._alive += (*inputs, *outputs)
         makers = [self._makers.get(id(tensor)) for tensor in outputs]
-        self.module_calls.append(ModuleCall(name, module, inputs, outputs, makers, len(self.calls), module.training))
+        self.module_calls.append(
+            ModuleCall(
+                name, module, inputs, outputs, makers, len(self.calls), module.training, _rms(inputs), _rms(outputs)
+            )
+        )
 
 
 def tensors_in(value: Any, depth: int = 4) -> Iterator[Tensor]:
@@ -175,6 +189,17 @@ def source(call: Call | None) -> Call | None:
     return call
 
 
+def ancestors(call: Call | None) -> Iterator[Call]:
+    """Yield a call, and those that its arguments come from."""
+    pending, visited = [call], set[int]()
+    while pending:
+        call = pending.pop()
+        if call is not None and id(call) not in visited:
+            visited.add(id(call))
+            yield call
+            pending += call.parents
+
+
 def _name(func: Any) -> str:
     """Return the name of a function; that of the attribute for an access to one, empty if it makes no tensor."""
     name = getattr(func, "__name__", "")
@@ -192,9 +217,43 @@ def _numbers(name: str, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) ->
     }
     numbers["nan_inputs"] = 0.0 if numbers["finite_inputs"] else float(any(map(_has_nan, tensors)))
     numbers["nan_outputs"] = 0.0 if numbers["finite_outputs"] else float(any(map(_has_nan, outputs)))
-    if name in ROOTS and outputs and outputs[0].numel():
-        numbers["smallest_output"] = float(outputs[0].detach().min())
+    values = outputs[0].detach() if outputs else None
+    if values is None or not values.numel() or not values.is_floating_point():
+        return numbers
+    if name in ROOTS:
+        numbers["smallest_output"] = float(values.min())
+    elif name in RELUS and values.ndim >= 2:
+        numbers["dead_last"] = _inactive_share(values, values.ndim - 1)
+        numbers["dead_channels"] = _inactive_share(values, 1)
+    elif name in SIGMOIDS:
+        distance = 1 - values.abs() if name.startswith("tanh") else torch.minimum(values, 1 - values)
+        numbers["saturated"] = float((distance < 0.01).double().mean())
+    elif name == "softmax" and values.ndim >= 3 and values.shape[-1] >= MIN_PLACES:
+        numbers["peak"] = float(values.max(-1).values.mean())
+    elif name == "scaled_dot_product_attention":
+        numbers["peak"] = _peak_of_attention(tensors[0].detach(), tensors[1].detach())
     return numbers
+
+
+def _peak_of_attention(query: Tensor, key: Tensor) -> float:
+    if key.shape[-2] < MIN_PLACES or query.shape[-2] * key.shape[-2] > MAX_SCORES or query.ndim != key.ndim:
+        return 0.0
+    if query.shape[:-2] != key.shape[:-2]:
+        return 0.0
+    scores = (query.float() @ key.float().transpose(-1, -2)) / query.shape[-1] ** 0.5
+    return float(scores.softmax(-1).max(-1).values.mean())
+
+
+def _inactive_share(values: Tensor, dim: int) -> float:
+    """Return the share of the units, which lie along a dimension, that are active nowhere."""
+    others = [place for place in range(values.ndim) if place != dim]
+    return float((values <= 0).all(others[0] if len(others) == 1 else tuple(others)).double().mean())
+
+
+def _rms(tensors: Sequence[Tensor]) -> float:
+    if not tensors or not tensors[0].is_floating_point() or not tensors[0].numel():
+        return 0.0
+    return float(tensors[0].detach().double().square().mean().sqrt())
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -62,10 +62,14 @@ class GraphWalk:
 
     Args:
         names: The names of the modules of parameters, by the id of the parameter.
+
+    Attributes:
+        kinds: Names of the nodes that were visited.
     """
 
     def __init__(self, names: dict[int, str]) -> None:
         self._names = names
+        self.kinds: set[str] = set()
         self._visited: set[Any] = set()  # it keeps the nodes alive, so that they stay the same objects
         self._produced: dict[Any, str] = {}
 
@@ -89,6 +93,7 @@ class GraphWalk:
 
     def _activation(self, node: Any) -> Activation | None:
         name, floor = node.name(), 0.0
+        self.kinds.add(name)
         if name in RECTIFIED:
             function, (saved, floor) = "rectified", RECTIFIED[name]
             if not _rectifies(node):
@@ -159,13 +164,25 @@ def operations_of(loss: Tensor) -> tuple[str, ...]:
         if node is None or node in visited:
             continue
         visited.add(node)
-        name = node.name()
-        if name in OPERATIONS or name.startswith(("LinalgVectorNorm", "Cdist", "EuclideanDist")):
-            found.add(OPERATIONS.get(name, "sqrt"))
-        elif name.startswith("Pow") and _is_root(node):
+        operation = operation_of(node.name())
+        if operation is not None:
+            found.add(operation)
+        elif node.name().startswith("Pow") and _is_root(node):
             found.add("sqrt")
         waiting.extend(part for part, _ in node.next_functions)
     return tuple(sorted(found))
+
+
+def operation_of(name: str) -> str | None:
+    """Return the operation of a node that may give values that are not finite; None for others.
+
+    Example:
+        >>> operation_of("Log1PBackward0")
+        'log'
+    """
+    if name.startswith(("LinalgVectorNorm", "Cdist", "EuclideanDist")):
+        return "sqrt"
+    return OPERATIONS.get(name)
 
 
 def _is_root(node: Any) -> bool:

@@ -7,13 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thalweg.diagnosis.monitoring.graph import Activation, GraphWalk, grad_nodes, saves_tensors_plainly, tensors_in
-from thalweg.diagnosis.monitoring.readings import Key, Readings
-from thalweg.diagnosis.monitoring.targets import Parts
+from thalweg.diagnosis.monitoring.probes.columns import Columns
+from thalweg.diagnosis.monitoring.probes.graph import (
+    Activation,
+    GraphWalk,
+    grad_nodes,
+    operation_of,
+    saves_tensors_plainly,
+    tensors_in,
+)
+from thalweg.diagnosis.monitoring.probes.targets import Parts
 
 MAX_CALLS = 4  # of one module in one step: those of a shared module, or of micro-batches
 WINDOW = 8  # monitored steps over which a unit must be inactive to be dead
 TANH_END, SIGMOID_END = 0.99, 0.01  # where the slope is 2 % and 4 % of its largest
+MAX_VALUES = 32_768  # of one activation that are read
 AVERAGE = 0.2  # weight of a batch in the average of a BatchNorm's statistics
 # Their forward pass is one operation: there is nothing inside to walk through.
 PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.LayerNorm, nn.GroupNorm, _BatchNorm)
@@ -24,16 +32,18 @@ class ModuleProbe:
 
     Args:
         parts: What is trained.
-        readings: Where values go.
+        columns: Where values go.
 
     Attributes:
         depths: Place of each module in the order of first calls.
         halves: Modules whose outputs are float16.
         limits: What cannot be measured, and why.
+        operations: Operations between modules that may give values that are not finite.
+        samples: True if there are exponentials between modules.
     """
 
-    def __init__(self, parts: Parts, readings: Readings) -> None:
-        self._readings = readings
+    def __init__(self, parts: Parts, columns: Columns) -> None:
+        self._columns, self._readings = columns, columns.readings
         self._parts = parts
         self._handles: list[Any] = []
         self._index = 0
@@ -42,21 +52,25 @@ class ModuleProbe:
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}  # averages of batches, of each BatchNorm
         self._counts: dict[tuple[str, str], int] = {}
         self._checkpointed = False
+        self._is_surveyed = False
         self.depths: dict[str, int] = {}
         self.halves: set[str] = set()
         self.limits: set[str] = set()
+        self.operations: tuple[str, ...] = ()
+        self.samples = False
         self.refresh()
 
     def refresh(self) -> None:
         """Look for modules anew: some may have been added."""
         self._modules: list[tuple[str, nn.Module]] = []
         self._module_of: dict[int, str] = {}
+        self._roots = {module: name for name, module in self._parts.roots()}
         for name, module, compiled in self._parts.modules():
             own = [param for param in module._parameters.values() if param is not None]
             self._module_of.update({id(param): name for param in own})
             if compiled:
                 self.limits.add("activations of compiled modules: a hook would break their graphs")
-            elif own and not isinstance(module, torch.jit.ScriptModule):
+            elif (own or module in self._roots) and not isinstance(module, torch.jit.ScriptModule):
                 self._modules.append((name, module))
 
     def install(self, index: int) -> None:
@@ -71,6 +85,10 @@ class ModuleProbe:
         """Remove all hooks and forget the graph, which would keep memory."""
         for handle in self._handles:
             handle.remove()
+        if self._handles and not self._is_surveyed and self._walk.kinds:
+            self._is_surveyed = True
+            self.operations = tuple(sorted({op for kind in self._walk.kinds if (op := operation_of(kind)) is not None}))
+            self.samples = "ExpBackward0" in self._walk.kinds
         self._handles, self._walk = [], GraphWalk({})
 
     def after_forward(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -80,16 +98,18 @@ class ModuleProbe:
         tensor = next((value for value in tensors_in(output) if value.is_floating_point()), None)
         if tensor is None or calls > MAX_CALLS:
             return
-        if name not in self.depths:
+        is_root = module in self._roots
+        is_measured = not is_root or not module._modules
+        if name not in self.depths and is_measured:
             self.depths[name] = len(self.depths)
             if tensor.dtype == torch.float16:
                 self.halves.add(name)
         with torch.no_grad():
             if calls == 1:
-                if self.depths[name] == 0:
-                    self._measure_inputs(inputs)
-                if name:
-                    self._measure_scale(name, tensor)
+                if is_root:
+                    self._measure_inputs(name, inputs)
+                if is_measured:
+                    self._put("activation_scales", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
             self._checkpointed = self._checkpointed or not saves_tensors_plainly()
             if self._checkpointed:
                 self.limits.add("activations: the model's checkpoints would compute them anew")
@@ -100,15 +120,13 @@ class ModuleProbe:
         for node in grad_nodes(output):
             self._walk.add_output(node, name)
 
-    def _measure_inputs(self, inputs: Any) -> None:
+    def _put(self, table: str, name: str, value: Tensor, factor: float = 1.0) -> None:
+        self._readings.add(self._index, (self._columns.column(table, name),), (value,), factor)
+
+    def _measure_inputs(self, name: str, inputs: Any) -> None:
         tensor = next((value for value in tensors_in(inputs) if value.is_floating_point()), None)
         if tensor is not None:
-            self._readings.add(self._index, [Key("inputs", "")], torch.linalg.vector_norm(tensor, dtype=torch.float32))
-
-    def _measure_scale(self, name: str, output: Tensor) -> None:
-        dtype = torch.promote_types(output.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(output, dtype=dtype)
-        self._readings.add(self._index, [Key("activation_scales", name)], norm / math.sqrt(max(1, output.numel())))
+            self._put("inputs", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
 
     def _measure_graph(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         nodes = grad_nodes(inputs)
@@ -123,27 +141,25 @@ class ModuleProbe:
             if activation.function == "rectified":
                 self._measure_dead(where, count, activation)
             elif activation.function == "tanh" or (activation.function == "sigmoid" and not is_gated):
-                self._measure_saturation(where, count, activation)
+                self._measure_saturation(where, activation)
             elif count == 1:
                 self._measure_attention(where, activation)
 
     def _measure_dead(self, where: str, count: int, activation: Activation) -> None:
-        values = activation.values
-        units = 1 if activation.channels_first and values.ndim > 1 else values.ndim - 1
-        others = [place for place in range(values.ndim) if place != units]
-        largest = values.amax(others) if others else values
-        peak = self._peaks.setdefault((where, count), _Peak())
-        dead = (peak.update(largest) <= activation.floor).to(torch.float32).mean()
+        values = _some(activation.values)
+        if activation.channels_first and values.ndim > 2:
+            values = values.flatten(2).amax(2)
+        largest = values.reshape(-1, values.shape[-1]).amax(0) if values.ndim > 1 else values
+        peak = self._peaks.setdefault((where, count), _Peak()).update(largest)
         # Of several activations of a module, the last one counts: they are mostly the same, called again.
-        self._readings.add(self._index, [Key("dead", where)], dead)
+        self._put("dead", where, peak.le(activation.floor).sum(), 1 / peak.numel())
 
-    def _measure_saturation(self, where: str, count: int, activation: Activation) -> None:
-        values = activation.values
-        if activation.function == "tanh":
-            at_end = values.abs() > TANH_END
-        else:
-            at_end = (values - 0.5).abs() > 0.5 - SIGMOID_END
-        self._readings.add(self._index, [Key("saturated", where)], at_end.to(torch.float32).mean())
+    def _measure_saturation(self, where: str, activation: Activation) -> None:
+        values = _some(activation.values)
+        # The ends of a sigmoid are as far from its middle, of those of a tanh whose range is twice as large.
+        distance = values.abs() if activation.function == "tanh" else (values - 0.5).abs()
+        end = TANH_END if activation.function == "tanh" else 0.5 - SIGMOID_END
+        self._put("saturated", where, distance.gt(end).sum(), 1 / values.numel())
 
     def _measure_attention(self, where: str, activation: Activation) -> None:
         """Measure the spread of logits in the first example and head: enough to see them grow, and cheap."""
@@ -159,7 +175,7 @@ class ModuleProbe:
             shares = _first(activation.values).float()
             smallest = torch.where(shares > 0, shares, torch.inf).amin(-1)
             spread = shares.amax(-1).log() - smallest.log()
-        self._readings.add(self._index, [Key("attention", where)], spread.amax())
+        self._put("attention", where, spread.amax())
 
     def _measure_batchnorm(self, name: str, module: _BatchNorm, output: Tensor) -> None:
         mean = getattr(output.grad_fn, "_saved_result1", None)
@@ -179,8 +195,8 @@ class ModuleProbe:
         running_var = running_var + module.eps
         shift = (running_mean - mean_of).abs() / torch.minimum(running_var, variance_of).sqrt()
         stretch = (running_var / variance_of).log().abs() / 2
-        keys = [Key("batchnorm_gaps", name), Key("batchnorm_noise", name)]
-        self._readings.add(self._index, keys, [(shift + stretch).mean(), noise])
+        self._put("batchnorm_gaps", name, (shift + stretch).mean())
+        self._put("batchnorm_noise", name, noise)
 
 
 class _Hook:
@@ -218,6 +234,19 @@ class _Peak:
             torch.maximum(self._now, largest, out=self._now)
         self._count += 1
         return self._now if self._last is None else torch.maximum(self._now, self._last)
+
+
+def _norm(values: Tensor) -> Tensor:
+    if values.dtype in (torch.float32, torch.float64):
+        return torch.linalg.vector_norm(values)
+    return torch.linalg.vector_norm(values, dtype=torch.float32)
+
+
+def _some(values: Tensor) -> Tensor:
+    """Return the first examples of a batch, as many as are enough to see which units are active."""
+    if values.ndim < 2 or values.numel() <= MAX_VALUES:
+        return values
+    return values[: max(1, MAX_VALUES * len(values) // values.numel())]
 
 
 def _first(values: Tensor) -> Tensor:

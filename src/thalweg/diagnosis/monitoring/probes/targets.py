@@ -41,6 +41,11 @@ class Parts:
     def __init__(self, model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]) -> None:
         self._roots = _named_roots(model)
 
+    def roots(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the name of each model and the module inside of its wrappers."""
+        for prefix, root in self._roots:
+            yield prefix, unwrapped(root)[0]
+
     def modules(self) -> Iterator[tuple[str, nn.Module, bool]]:
         """Yield the name of every module once, the module, and True if it runs inside of a compiled one."""
         seen: set[nn.Module] = set()
