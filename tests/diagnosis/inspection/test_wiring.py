@@ -205,9 +205,8 @@ class Bypass(nn.Module):
 
     def __init__(self, *, is_small: bool) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Linear(FEATURES, 16) if is_small else nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 8))
         self.used = network()
+        self.body = nn.Linear(FEATURES, 16) if is_small else nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 8))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.used(x)

@@ -236,7 +236,7 @@ class _Watcher:
                 hook = record.tensor.register_hook(functools.partial(self._gradient_arrives, record))
                 add(hook.remove)
         for handle in (
-            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._before_step(optimizer, *args, **kwargs)),
+            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._before_step(optimizer, *args[1:], **kwargs)),
             register_optimizer_step_post_hook(lambda optimizer, *_: self._after_step(optimizer)),
             torch_module.register_module_forward_pre_hook(self._begin_module),
         ):
