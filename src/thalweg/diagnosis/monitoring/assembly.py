@@ -49,6 +49,7 @@ class Assembly:
         self._first_calls: list[int] = []  # of each step: the calls that were made when its optimizer stepped
         self._written = 0  # monitored steps that writers have
         self._derived = 0  # monitored steps
+        self._losses_finite = True
         self._loss_readings = _Losses()
         self._graph_read = False
         self.refresh()
@@ -112,15 +113,17 @@ class Assembly:
                 self.record.loss_operations = operations_of(loss)
                 self._graph_read = True
 
-    def take(self, modules: ModuleProbe) -> list[tuple[int, dict[str, float]]]:
-        """Put what was read into the record; return the monitored steps and their values that no writer has yet.
+    def take(self, modules: ModuleProbe) -> None:
+        """Put what was measured into the record.
 
         Args:
             modules: What knows the order of modules.
         """
         record = self.record
         self.readings.read(len(record.steps))
-        self._losses.update(self._loss_readings.take())
+        losses = self._loss_readings.take()
+        self._losses.update(losses)
+        self._losses_finite = self._losses_finite and all(map(math.isfinite, self._losses.values()))
         record.lrs += [tuple(float(lr) for lr in lrs) for lrs in self._lrs]
         self._lrs = []
         self._assign_losses()
@@ -132,9 +135,9 @@ class Assembly:
         record.samples = modules.samples
         if math.isnan(record.input_scale):
             record.input_scale = next(iter(finite(chain(*self.columns.raw["inputs"].values()))), math.nan)
-        if record.non_finite is None:
+        is_finite = self.readings.all_finite and self._losses_finite
+        if record.non_finite is None and not is_finite:
             record.non_finite = self._find_non_finite(modules)
-        return self._unwritten()
 
     def _derive(self) -> None:
         """Compute what the record holds instead of raw values, for the steps since the last time."""
@@ -142,8 +145,8 @@ class Assembly:
         for index in range(self._derived, len(record.steps)):
             for name, updates in raw["update_norms"].items():
                 size = record.parameter_norms[name][index]
-                ratio = updates[index] / size if size else math.nan
-                record.update_ratios.setdefault(name, []).append(ratio if size < math.inf else math.nan)
+                ratio = updates[index] / size if 0 < size < math.inf else math.nan
+                record.update_ratios.setdefault(name, []).append(ratio)
             for name, slopes in raw["slopes"].items():
                 slope, length, square = slopes[index], raw["update_squares"][name][index], record.gradient_squares[name][index]
                 record.alignments.setdefault(name, []).append(_ratio(slope, math.sqrt(length * square)))
@@ -225,7 +228,8 @@ class Assembly:
         where = max((name for name in bad if name in record.parameters), key=lambda name: record.parameters[name].depth)
         return NonFinite(step, where, "gradient", half=record.parameters[where].dtype == "float16")
 
-    def _unwritten(self) -> list[tuple[int, dict[str, float]]]:
+    def unwritten(self) -> list[tuple[int, dict[str, float]]]:
+        """Return the monitored steps that were not returned before, with their values by name."""
         record, result = self.record, []
         for index in range(self._written, len(record.steps)):
             step = record.steps[index]

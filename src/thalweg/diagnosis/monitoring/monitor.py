@@ -20,6 +20,7 @@ from thalweg.errors import DiagnosisError, shown
 
 DEFAULT_EVERY = 10  # steps; benchmarks/watch.py measures what it costs
 READ_EVERY = 64  # steps between two readings, each of which waits for the device once
+SLOW_STEPS = 4  # what changes slowly is measured after so many steps at least: units, attention, second moments
 REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -80,6 +81,7 @@ class Monitor:
         self._calls = 0
         self._stepped = False  # since the last call of ``step``
         self._is_monitored = False  # the step that is under way
+        self._slow_step = 0
         self._alike: list[tuple[str, Tensor]] = []  # weights whose units began alike
 
     def __enter__(self) -> Self:
@@ -95,7 +97,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._modules.remove()
+        self._modules.end()
         for probe in self._probes:
             probe.remove()
         self._is_open = False
@@ -155,30 +157,33 @@ class Monitor:
         self._stepped = True
 
     def _begin_step(self) -> None:
-        self._is_monitored = self._assembly.steps_done % self._every == 0
+        step = self._assembly.steps_done
+        self._is_monitored = step % self._every == 0
         if self._is_monitored:
             index = len(self._assembly.record.steps)
             if index % REFRESH_EVERY == 0:
                 self._modules.refresh()
-            self._modules.install(index)
+            is_slow = index == 0 or step - self._slow_step >= SLOW_STEPS
+            self._slow_step = step if is_slow else self._slow_step
+            self._modules.install(index, is_slow=is_slow)
             for probe in self._probes:
-                probe.arm(index)
+                probe.arm(index, is_slow=is_slow)
 
     def _end_step(self, loss: Any) -> None:
         if self._is_monitored:
-            self._modules.remove()
+            self._modules.end(keeps_hooks=self._every == 1)
             index = len(self._assembly.record.steps)
             for name, weight in self._alike:
                 with torch.no_grad():
                     column = self._assembly.columns.column("symmetry", name)
                     self._assembly.readings.add(index, [column], [(weight == weight[:1]).all()])
-        lrs = tuple(lr for probe in self._probes for lr in probe.lrs)
+        lrs = tuple([lr for probe in self._probes for lr in probe.lrs])
         self._assembly.end_step(lrs, is_monitored=self._is_monitored, loss=loss)
 
     def _read(self) -> None:
-        written = self._assembly.take(self._modules)
+        self._assembly.take(self._modules)
         if self._write is not None:
-            for step, values in written:
+            for step, values in self._assembly.unwritten():
                 self._write(step, values)
 
 

@@ -39,7 +39,8 @@ class Buffers:
     def choose(self, groups: Iterable[Mapping[str, Any]]) -> None:
         """Choose the parameters in groups, and allocate buffers if they are others than before."""
         params = [param for group in groups for param in group["params"]]
-        signature = [(id(param), param.dtype, param.device, param.shape) for param in params]
+        first = params[0] if params else _EMPTY
+        signature = [*map(id, params), first.dtype, first.device]
         if signature != self._signature:
             self._signature = signature
             self._allocate([param for param in {id(param): param for param in params}.values() if _is_plain(param)])

@@ -13,7 +13,6 @@ from thalweg.diagnosis.monitoring.probes.buffers import Buffers
 from thalweg.diagnosis.monitoring.probes.columns import Columns
 
 NONE = -1  # no monitored step
-SLOW_EVERY = 4  # monitored steps: second moments change slowly
 
 
 class OptimizerProbe:
@@ -38,6 +37,7 @@ class OptimizerProbe:
         self._columns, self._readings, self._on_step = columns, columns.readings, on_step
         self._measures = NONE  # index of the monitored step that the next step is
         self._follows = NONE  # index of the monitored step that the next step follows
+        self._is_slow = False
         self._remove: list[Callable[[], None]] = []
         self._buffers = Buffers(columns, name)
         self._following = columns.of_optimizer(name, "gradient_products", "next_slopes", "next_squares")
@@ -61,9 +61,9 @@ class OptimizerProbe:
         self._buffers = Buffers(self._columns, self.name)
         self._measures = self._follows = NONE
 
-    def arm(self, index: int) -> None:
+    def arm(self, index: int, *, is_slow: bool) -> None:
         """Measure the next step as the monitored step of an index, and compare the step after it with it."""
-        self._measures = index
+        self._measures, self._is_slow = index, is_slow
 
     def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._measures == self._follows == NONE or torch.compiler.is_compiling():
@@ -124,7 +124,7 @@ class OptimizerProbe:
         slopes = [torch.dot(buffers.gradients, buffers.updates), torch.dot(buffers.updates, buffers.updates)]
         self._readings.add(self._measures, self._slopes, slopes)
         buffers.has_update = True
-        if self._measures % SLOW_EVERY == 0:
+        if self._is_slow:
             self._measure_second_moments()
 
     def _measure_second_moments(self) -> None:

@@ -43,7 +43,7 @@ def spikes(record: Record) -> Iterator[Clue]:
 def plateaus(record: Record) -> Iterator[Clue]:
     """A loss that does not fall over the second half, or over a first part after which it does."""
     losses = record.losses
-    if len(losses) < 5 * at.SPIKE_WINDOW:
+    if len(losses) < 5 * at.SPIKE_WINDOW or not math.isfinite(losses[-1]):
         return
     start, end, _ = ends(losses)
     half = losses[len(losses) // 2 :]
