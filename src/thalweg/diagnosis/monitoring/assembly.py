@@ -50,6 +50,7 @@ class Assembly:
         self._written = 0  # monitored steps that writers have
         self._derived = 0  # monitored steps
         self._losses_finite = True
+        self._sizes: dict[str, float] = {}  # the last known norm of each parameter
         self._loss_readings = _Losses()
         self._graph_read = False
         self.refresh()
@@ -145,23 +146,27 @@ class Assembly:
         for index in range(self._derived, len(record.steps)):
             for name, updates in raw["update_norms"].items():
                 size = record.parameter_norms[name][index]
-                ratio = updates[index] / size if 0 < size < math.inf else math.nan
-                record.update_ratios.setdefault(name, []).append(ratio)
+                if math.isfinite(size):
+                    self._sizes[name] = size  # it is not measured at every step
+                ratio = updates[index] / self._sizes[name] if self._sizes.get(name, 0.0) > 0 else math.nan
+                record.update_ratios.setdefault(name, [])[index:] = [ratio]
             for name, slopes in raw["slopes"].items():
-                slope, length, square = slopes[index], raw["update_squares"][name][index], record.gradient_squares[name][index]
-                record.alignments.setdefault(name, []).append(_ratio(slope, math.sqrt(length * square)))
+                labels = self.columns.parameters_of.get(name, [])
+                square = _sum_of_squares([record.gradient_norms.get(label, ()) for label in labels], index)
+                length = _sum_of_squares([raw["update_norms"].get(label, ()) for label in labels], index)
+                record.gradient_squares.setdefault(name, [])[index:] = [square]
+                record.alignments.setdefault(name, [])[index:] = [_ratio(slopes[index], math.sqrt(length * square))]
         # The step that follows the last monitored one may come later.
         for index in range(max(0, self._derived - 1), len(record.steps)):
             for name, slopes in raw["slopes"].items():
-                square = raw["next_squares"][name][index] * record.gradient_squares[name][index]
+                squares = record.gradient_squares[name]
+                next_square = raw["next_squares"][name][index]
+                if index + 1 < len(record.steps) and record.steps[index + 1] == record.steps[index] + 1:
+                    next_square = squares[index + 1]
                 slope = max(0.0, slopes[index])  # an update that goes uphill has no minimum before it
-                values = (
-                    (record.sharpness, 1 - _ratio(raw["next_slopes"][name][index], slope)),
-                    (record.cosines, _ratio(record.gradient_products[name][index], math.sqrt(square))),
-                )
-                for table, value in values:
-                    column = table.setdefault(name, [])
-                    column[index:] = [value]
+                product = record.gradient_products[name][index]
+                record.sharpness.setdefault(name, [])[index:] = [1 - _ratio(raw["next_slopes"][name][index], slope)]
+                record.cosines.setdefault(name, [])[index:] = [_ratio(product, math.sqrt(squares[index] * next_square))]
         self._derived = len(record.steps)
 
     def _assign_losses(self) -> None:
@@ -265,6 +270,12 @@ class _Losses:
         result = dict(zip(self._calls, values, strict=True))
         self._calls, self._values = [], []
         return result
+
+
+def _sum_of_squares(columns: list[Sequence[float]], index: int) -> float:
+    """Return the sum of the squares of the values at an index that are known."""
+    values = [column[index] for column in columns if index < len(column)]
+    return sum(value * value for value in values if value == value)  # not a number differs from itself
 
 
 def _ratio(value: float, by: float) -> float:

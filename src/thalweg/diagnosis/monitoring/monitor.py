@@ -18,9 +18,10 @@ from thalweg.diagnosis.monitoring.probes.targets import Parts, optimizers_in
 from thalweg.diagnosis.monitoring.writers import SummaryWriter, writing
 from thalweg.errors import DiagnosisError, shown
 
-DEFAULT_EVERY = 10  # steps; benchmarks/watch.py measures what it costs
+DEFAULT_EVERY = 20  # steps; benchmarks/watch.py measures what it costs
+FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
 READ_EVERY = 64  # steps between two readings, each of which waits for the device once
-SLOW_STEPS = 4  # what changes slowly is measured after so many steps at least: units, attention, second moments
+SLOW_STEPS = 4  # after so many steps at least is measured what changes slowly: units, attention, sizes of weights
 REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -34,7 +35,8 @@ class Monitor:
     Args:
         model: The model, or several in a list or dict. Compiled and distributed ones may stay wrapped.
         optimizer: The optimizer, an object around one, or several in a list or dict.
-        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 10.
+        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 5 for the first 20
+            steps, then 20.
         writer: TensorBoard's ``SummaryWriter``, or a function that is called with a step and its values by name.
 
     Raises:
@@ -65,7 +67,7 @@ class Monitor:
     ) -> None:
         if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
             raise DiagnosisError(f"watch: every must be a whole number from 1, got {shown(every)}.")
-        self._every = DEFAULT_EVERY if every is None else every
+        self._every = every
         self._write = writing(writer)
         self._parts = Parts(model)
         self._optimizers = optimizers_in(optimizer)
@@ -158,7 +160,8 @@ class Monitor:
 
     def _begin_step(self) -> None:
         step = self._assembly.steps_done
-        self._is_monitored = step % self._every == 0
+        every = self._every or (FIRST_EVERY if step < FIRST_STEPS else DEFAULT_EVERY)
+        self._is_monitored = step % every == 0
         if self._is_monitored:
             index = len(self._assembly.record.steps)
             if index % REFRESH_EVERY == 0:
@@ -199,7 +202,8 @@ def watch(
     Args:
         model: The model, or several in a list or dict.
         optimizer: The optimizer, an object around one, or several in a list or dict.
-        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 10.
+        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 5 for the first 20
+            steps, then 20.
         writer: TensorBoard's ``SummaryWriter``, or a function that is called with a step and its values by name.
 
     Returns:
@@ -220,7 +224,7 @@ def watch(
         ...         optimizer.step()
         ...         monitor.step(loss)
         >>> monitor.record.steps
-        [0, 10]
+        [0, 5, 10, 15]
         >>> [finding.severity for finding in monitor.findings if finding.severity != "note"]
         []
     """

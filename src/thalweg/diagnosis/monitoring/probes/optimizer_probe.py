@@ -40,9 +40,9 @@ class OptimizerProbe:
         self._is_slow = False
         self._remove: list[Callable[[], None]] = []
         self._buffers = Buffers(columns, name)
-        self._following = columns.of_optimizer(name, "gradient_products", "next_slopes", "next_squares")
-        self._slopes = columns.of_optimizer(name, "slopes", "update_squares")
-        self._squares = columns.of_optimizer(name, "gradient_squares")
+        self._following = columns.of_optimizer(name, "gradient_products", "next_slopes")
+        self._squares = columns.of_optimizer(name, "next_squares")
+        self._slopes = columns.of_optimizer(name, "slopes")
 
     def install(self) -> None:
         """Begin to observe."""
@@ -98,8 +98,10 @@ class OptimizerProbe:
         places = buffers.copy_gradients(self.optimizer)
         new = buffers.new_gradients
         if self._follows != NONE and buffers.has_update:
-            values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates), torch.dot(new, new)]
+            values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates)]
             self._readings.add(self._follows, self._following, values)
+            if self._measures == NONE:  # else it follows from the norms of this step
+                self._readings.add(self._follows, self._squares, [torch.dot(new, new)])
         buffers.has_update = False
         if self._measures != NONE:
             buffers.keep_gradients()
@@ -107,22 +109,20 @@ class OptimizerProbe:
             if len(places) < len(norms):
                 norms = [norms[place] for place in places]
             self._readings.add(self._measures, buffers.gradient_columns(places), norms)
-            self._readings.add(self._measures, self._squares, [torch.dot(new, new)])
 
     def _measure_update(self) -> None:
         buffers = self._buffers
         if not buffers.params:
             return
         views = buffers.update_views
-        norms = torch._foreach_norm(views)
+        if self._is_slow:
+            self._readings.add(self._measures, buffers.parameter_columns, torch._foreach_norm(views))
         torch._foreach_sub_(views, buffers.params)  # now minus the update
-        self._readings.add(self._measures, buffers.parameter_columns, norms)
         self._readings.add(self._measures, buffers.update_columns, torch._foreach_norm(views))
         if buffers.halves:
             kept = [1 - views[place].count_nonzero() / views[place].numel() for place in buffers.halves]
             self._readings.add(self._measures, buffers.half_columns, kept)
-        slopes = [torch.dot(buffers.gradients, buffers.updates), torch.dot(buffers.updates, buffers.updates)]
-        self._readings.add(self._measures, self._slopes, slopes)
+        self._readings.add(self._measures, self._slopes, [torch.dot(buffers.gradients, buffers.updates)])
         buffers.has_update = True
         if self._is_slow:
             self._measure_second_moments()

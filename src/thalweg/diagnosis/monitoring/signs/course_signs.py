@@ -76,7 +76,7 @@ def noise(record: Record) -> Iterator[Clue]:
             for square, product in zip(record.gradient_squares[name], products, strict=True)
             if math.isfinite(square) and math.isfinite(product)
         ]
-        if len(pairs) < 10:
+        if len(pairs) < 10 or math.isnan(middle(record.cosines.get(name, ()))):
             continue
         # Each pair counts alike, however large its gradients are.
         cosine = middle(record.cosines[name])
