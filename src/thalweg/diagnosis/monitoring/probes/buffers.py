@@ -56,7 +56,8 @@ class Buffers:
         self.halves = [place for place, param in enumerate(self.params) if param.dtype in HALF]
         names = self._columns.names() if params else {}
         labels = [names.get(id(param), f"{self._fallback}.{place}") for place, param in enumerate(self.params)]
-        self._columns.parameters_of[self._fallback] = labels
+        if labels:
+            self._columns.parameters_of[self._fallback] = labels
         self._gradient_columns = self._of("gradient_norms", labels)
         self.parameter_columns = self._of("parameter_norms", labels)
         self.update_columns = self._of("update_norms", labels)

@@ -153,7 +153,7 @@ class ModuleProbe:
             if count > MAX_CALLS or not activation.values.numel():
                 continue
             if activation.function == "rectified":
-                self._measure_dead(where, count, activation)
+                self._measure_dead(where, activation)
             elif activation.function == "tanh" or (activation.function == "sigmoid" and not is_gated):
                 self._measure_saturation(where, activation)
             elif count == 1:
@@ -161,13 +161,13 @@ class ModuleProbe:
         for node in grad_nodes(output):
             self._walk.add_output(node, name)
 
-    def _measure_dead(self, where: str, count: int, activation: Activation) -> None:
+    def _measure_dead(self, where: str, activation: Activation) -> None:
         values = _some(activation.values)
         if activation.channels_first and values.ndim > 2:
             values = values.flatten(2).amax(2)
         largest = values.reshape(-1, values.shape[-1]).amax(0) if values.ndim > 1 else values
-        peak = self._peaks.setdefault((where, count), _Peak()).update(largest)
-        # Of several activations of a module, the last one counts: they are mostly the same, called again.
+        # A unit of a module that is called several times is dead if no call activates it.
+        peak = self._peaks.setdefault((where, len(largest)), _Peak()).update(largest, self._index)
         self._put("dead", where, peak.le(activation.floor).sum(), 1 / peak.numel())
 
     def _measure_saturation(self, where: str, activation: Activation) -> None:
@@ -237,18 +237,19 @@ class _Peak:
     """The largest value of each unit over the last monitored steps: of this window and the one before."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._steps: set[int] = set()
         self._now: Tensor | None = None
         self._last: Tensor | None = None
 
-    def update(self, largest: Tensor) -> Tensor:
-        if self._now is None or self._now.shape != largest.shape:
-            self._now, self._last, self._count = largest.clone(), None, 0
-        elif self._count % WINDOW == 0:
-            self._last, self._now = self._now, largest.clone()
+    def update(self, largest: Tensor, index: int) -> Tensor:
+        """Return the largest values so far, with those of the monitored step of an index."""
+        if self._now is None:
+            self._now = largest.clone()
+        elif index not in self._steps and len(self._steps) == WINDOW:
+            self._last, self._now, self._steps = self._now, largest.clone(), set()
         else:
             torch.maximum(self._now, largest, out=self._now)
-        self._count += 1
+        self._steps.add(index)
         return self._now if self._last is None else torch.maximum(self._now, self._last)
 
 

@@ -73,7 +73,7 @@ def noise(record: Record) -> Iterator[Clue]:
     for name, products in record.gradient_products.items():
         pairs = [
             (square, product)
-            for square, product in zip(record.gradient_squares[name], products, strict=True)
+            for square, product in zip(record.gradient_squares.get(name, ()), products, strict=False)
             if math.isfinite(square) and math.isfinite(product)
         ]
         if len(pairs) < 10 or math.isnan(middle(record.cosines.get(name, ()))):
