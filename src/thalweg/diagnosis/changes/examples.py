@@ -23,7 +23,13 @@ from thalweg.diagnosis.changes.parts.batches import (
     selected,
 )
 from thalweg.diagnosis.changes.parts.change import Change
-from thalweg.diagnosis.changes.parts.functions import Replacement, Replacing, is_float
+from thalweg.diagnosis.changes.parts.functions import (
+    Replacement,
+    Replacing,
+    calling_line_of_user,
+    is_float,
+    name_of_function,
+)
 from thalweg.diagnosis.changes.parts.output import plain_output, uses_loss_fn
 from thalweg.tasks.training import Training
 
@@ -371,10 +377,18 @@ class WithoutAugmentation(Change):
     """Batches without random changes of the examples: no noise, and each random choice the neutral one."""
 
     def _lines(self, training: Training) -> list[str]:
-        mode = Replacing(dict.fromkeys(_NEUTRAL, lambda function, args, kwargs: function(*args, **kwargs)))
-        with mode:
+        found: dict[str, None] = {}
+
+        def note(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = function(*args, **kwargs)
+            chooses_examples = name_of_function(function) in ("randint", "uniform_") and not _few(result)
+            if not chooses_examples and (line := calling_line_of_user()):
+                found[f"# {line.file}:{line.number}: {line.text}"] = None
+            return result
+
+        with Replacing(dict.fromkeys(_NEUTRAL, note)):
             draw_another(training)
-        return [f"# {line.file}:{line.number}: {line.text}" for line in mode.lines.values()]
+        return list(found)
 
     def _transforms(self, training: Training) -> Any:
         dataset = getattr(training.batches, "dataset", None)

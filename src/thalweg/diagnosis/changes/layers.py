@@ -61,7 +61,7 @@ class InsertNorm(Change):
     def _layers(self, training: Training) -> list[LayerCall]:
         calls = layer_calls(training)
         normed = {id(call.before) for call in calls if isinstance(call.module, NORMS)}
-        chosen = [call for call in hidden_layers(training) if id(call.after) not in normed]
+        chosen = [call for call in hidden_layers(calls) if id(call.after) not in normed]
         if self.over_batch:
             return [call for call in chosen if not isinstance(call.module, nn.Linear) or is_matrix(call.after)]
         return chosen
@@ -81,10 +81,8 @@ class InsertNorm(Change):
             put_after(training, call.module, _made(self._spelling(call.module)))
 
     def lines(self, training: Training, where: str | None) -> str:
-        layers = [
-            (name_of(training.model, call.module), self._spelling(call.module)) for call in self._layers(training)
-        ]
-        return f"{followed_by('{}', layers)}\n{ADD_PARAMETERS}"
+        layers = [(call.module, self._spelling(call.module)) for call in self._layers(training)]
+        return f"{followed_by(training.model, layers)}\n{ADD_PARAMETERS}"
 
 
 def _made(spelling: str) -> nn.Module:
@@ -254,13 +252,12 @@ class InsertNonlinearity(Change):
     """A ReLU between layers with weights that follow each other directly."""
 
     def _layers(self, training: Training) -> list[nn.Module]:
-        hidden = hidden_layers(training)
+        calls = layer_calls(training)
+        hidden = hidden_layers(calls)
         if not activations_called(training):
             return [call.module for call in hidden]
         inputs = {
-            id(call.before)
-            for call in layer_calls(training)
-            if isinstance(call.module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+            id(call.before) for call in calls if isinstance(call.module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
         }
         return [call.module for call in hidden if id(call.after) in inputs]
 
@@ -272,7 +269,7 @@ class InsertNonlinearity(Change):
             put_after(training, layer, nn.ReLU())
 
     def lines(self, training: Training, where: str | None) -> str:
-        return followed_by("nn.ReLU()", [(name_of(training.model, layer), "") for layer in self._layers(training)])
+        return followed_by(training.model, [(layer, "nn.ReLU()") for layer in self._layers(training)])
 
 
 class Residual(nn.Module):
@@ -294,7 +291,7 @@ class AddResiduals(Change):
     def _spans(self, training: Training) -> list[tuple[nn.Module, nn.Module | None]]:
         """Return each layer and the activation that follows it in the same Sequential, or None."""
         spans: list[tuple[nn.Module, nn.Module | None]] = []
-        for call in hidden_layers(training):
+        for call in hidden_layers(layer_calls(training)):
             same = isinstance(call.before, Tensor) and isinstance(call.after, Tensor)
             if same and call.before.shape == call.after.shape:
                 spans.append((call.module, _activation_after(training.model, call.module)))
@@ -355,7 +352,7 @@ class WeightNorm(Change):
     """Hidden weights as a direction and a length, by ``weight_norm``."""
 
     def _layers(self, training: Training) -> list[nn.Module]:
-        layers = [call.module for call in hidden_layers(training)]
+        layers = [call.module for call in hidden_layers(layer_calls(training))]
         return [layer for layer in layers if "weight" in layer._parameters]
 
     def why_not(self, training: Training, where: str | None) -> str:
