@@ -1,14 +1,14 @@
 """Diagnosis: the result of ``diagnose``."""
 
-import json
 from dataclasses import asdict, dataclass, field
-from html import escape
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from thalweg.diagnosis import presentation
 from thalweg.diagnosis.finding import Finding
 from thalweg.diagnosis.run_record import Replay, RunRecord
+from thalweg.parts import as_plain_json
+from thalweg.report_writer import load_report_writer
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Cure:
 
     Attributes:
         kind: The kind of cause that it cures.
+        where: The module or parameter that it changes; None if none.
         name: The change in a few words.
         code: Lines to paste.
         before: The score of each seed as the training is, in the order of ``seeds``.
@@ -29,6 +30,7 @@ class Cure:
     """
 
     kind: str
+    where: str | None
     name: str
     code: str
     before: tuple[float, ...] = ()
@@ -80,31 +82,25 @@ class Diagnosis:
         """The first finding, unless the training is healthy."""
         return self.findings[0] if self.findings and not self.healthy else None
 
-    def to_json(self) -> str:
-        """Return everything as JSON; numbers that are not finite are null."""
-        return json.dumps(_jsonable(asdict(self) | {"cause": None if self.cause is None else asdict(self.cause)}))
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON; numbers that are not finite are None."""
+        plain: dict[str, Any] = as_plain_json(asdict(self))
+        return plain | {"cause": plain["findings"][0] if self.cause is not None else None}
 
-    def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page and return its path."""
-        (writer,) = entry_points(group="thalweg.report_writers", name="diagnosis")
-        return writer.load()(self, path)
+    def report(self, path: str | Path = "doctor.html", *, overwrite: bool = False) -> Path:
+        """Write one self-contained HTML page with the evidence as pictures.
 
-    def __str__(self) -> str:
-        lines = [f"{self.name}: {'healthy' if self.healthy else 'sick'}"]
-        lines += [f"{finding.severity}: {finding.kind}: {finding.explanation}" for finding in self.findings]
-        if self.cure is not None:
-            lines += ["", f"Cure: {self.cure.name}", self.cure.code]
-        return "\n".join(lines)
+        Args:
+            path: The file. Its folder is made if it does not exist.
+            overwrite: True replaces a file that is no page of thalweg.
 
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        Returns:
+            The path of the file.
 
+        Raises:
+            StoreError: If the file cannot be written, is a link, or is no page of thalweg.
+        """
+        return load_report_writer("diagnosis")(self, path, overwrite=overwrite)
 
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _jsonable(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(part) for part in value]
-    if isinstance(value, float) and not (value == value and abs(value) != float("inf")):
-        return None
-    return value
+    __str__ = presentation.text_of
+    _repr_html_ = presentation.html_of

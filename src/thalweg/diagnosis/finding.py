@@ -35,29 +35,46 @@ class Finding:
     url: str
 
 
-def as_finding(clue: Clue, severity: Severity, explanation: str = "") -> Finding:
-    """Return the finding of a clue, with the texts of its kind.
+def finding_from(clue: Clue, severity: Severity) -> Finding:
+    """Return the finding of a clue: its kind's texts, with the numbers of the clue.
 
     Args:
         clue: The clue.
-        severity: How much it harms this training.
-        explanation: A sentence with numbers, which follows the harm of the kind; empty for its evidence in words.
+        severity: How much it harms the training.
+
+    Example:
+        >>> from thalweg.diagnosis.clue import Clue
+        >>> finding = finding_from(Clue("dead_relu", "likely", "hidden.2", 40, {"dead_share": 0.93}), "warning")
+        >>> finding.url
+        'docs/diagnosis/dead_relu.md'
+        >>> "dead share 0.93" in finding.explanation
+        True
     """
     kind = KINDS[clue.kind]
-    where = f" ({clue.where})" if clue.where else ""
-    numbers = explanation or ", ".join(f"{name}: {_text(value)}" for name, value in clue.evidence.items())
-    said = f"{kind.title[0].upper()}{kind.title[1:]}{where}. {kind.harm}"
     return Finding(
-        clue.kind,
-        clue.where,
-        clue.since,
-        severity,
-        clue.evidence,
-        f"{said} {numbers[0].upper()}{numbers[1:].removesuffix('.')}." if numbers else said,
-        kind.remedy,
-        kind.url,
+        kind=clue.kind,
+        where=clue.where,
+        since=clue.since,
+        severity=severity,
+        evidence=clue.evidence,
+        explanation=" ".join(filter(None, [kind.explanation, measured(clue.evidence)])),
+        remedy=kind.remedy,
+        url=kind.url,
     )
 
 
-def _text(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+def measured(evidence: Mapping[str, float | str]) -> str:
+    """Return the evidence as a sentence; an empty text if there is none.
+
+    Example:
+        >>> measured({"lr": 0.30000001, "largest_loss": float("inf"), "dtype": "float16"})
+        'Measured: lr 0.3, largest loss inf, dtype float16.'
+    """
+    if not evidence:
+        return ""
+    parts = (name.replace("_", " ") + " " + _shown(value) for name, value in evidence.items())
+    return f"Measured: {', '.join(parts)}."
+
+
+def _shown(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

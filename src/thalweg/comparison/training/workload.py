@@ -10,7 +10,6 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training import timing
 from thalweg.comparison.training.functions.function_workload import FunctionWorkload, no_full_batch
 from thalweg.comparison.training.pruning import Rungs
@@ -24,6 +23,7 @@ from thalweg.comparison.training.trainer import ReportShare, ignore_share, isola
 from thalweg.comparison.training.workload_record import SPLITS, WorkloadRecord
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction
+from thalweg.tasks.isolation import isolated
 from thalweg.tasks.tunable import Tunable
 from thalweg.tasks.tuning import code_of_tunables, task_at, tunables_of_task
 from thalweg.tasks.user_code import task_error

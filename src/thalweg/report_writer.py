@@ -1,9 +1,9 @@
 """Report writer: the plug-in that writes a report.
 
-A comparison does not import the package that draws it. A writer is an entry point of the group
-``thalweg.report_writers``: a function that takes a comparison or a suite and a path, and returns the path of the page.
-It takes ``overwrite=True`` if the user asks for it.
-thalweg declares its own two writers, ``comparison`` and ``suite``, in `pyproject.toml`.
+A comparison or a diagnosis does not import the package that draws it. A writer is an entry point of the group
+``thalweg.report_writers``: a function that takes the result and a path, and returns the path of the page. It takes
+``overwrite=True`` if the user asks for it. thalweg declares its own writers, ``comparison``, ``suite`` and
+``diagnosis``, in `pyproject.toml`.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ def load_report_writer(name: str) -> ReportWriter:
     """Return the function that writes the reports of one kind.
 
     Args:
-        name: The name of the entry point: ``comparison`` or ``suite``.
+        name: The name of the entry point: ``comparison``, ``suite`` or ``diagnosis``.
 
     Returns:
-        A function from a comparison or a suite and a path to the path of the page.
+        A function from the result and a path to the path of the page.
 
     Raises:
         StoreError: If no installed package declares such a writer.

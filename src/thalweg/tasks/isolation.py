@@ -213,7 +213,7 @@ def isolated() -> Iterator[None]:
 
     Example:
         >>> import torch
-        >>> from thalweg.comparison.processes.isolation import isolated
+        >>> from thalweg.tasks.isolation import isolated
         >>> with isolated():
         ...     torch.set_default_dtype(torch.float64)
         >>> torch.get_default_dtype()

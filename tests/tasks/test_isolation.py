@@ -20,10 +20,10 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from thalweg.comparison.contenders.named import CONTENDERS
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.processes.isolation import _SETTINGS, apply_settings, isolated, portable_settings
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.workload import as_workload
 from thalweg.tasks import as_task
+from thalweg.tasks.isolation import _SETTINGS, apply_settings, isolated, portable_settings
 
 
 def ignore(*_: object) -> None:

@@ -1,7 +1,7 @@
 """Parts of a result, each made by itself."""
 
-from thalweg.comparison.parts import Parts
 from thalweg.errors import StoreError
+from thalweg.parts import Parts
 
 
 def test_a_part_is_missing_until_it_can_be_made() -> None:
