@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from cases.trainings import accuracy, blobs, classes, images, mlp, pasted, repeat, score, tokens, train, values
 from thalweg.diagnosis.changes import CHANGES
-from thalweg.diagnosis.changes.examples import statistics_of
+from thalweg.diagnosis.changes.data.scale import statistics_of
 from thalweg.tasks import Training
 
 BY_NAME = {change.name: change for change in CHANGES}

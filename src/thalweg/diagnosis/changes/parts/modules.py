@@ -94,3 +94,21 @@ def exchange_parameters(training: Training, pairs: Iterable[tuple[Tensor, Iterab
 def submodules(module: nn.Module, kinds: Any) -> list[nn.Module]:
     """Return the modules of some classes inside a module, itself among them."""
     return [each for each in module.modules() if isinstance(each, kinds)]
+
+
+def put_after(training: Training, layer: nn.Module, new: nn.Module) -> None:
+    """Put a module after a layer."""
+    param = next(layer.parameters())
+    new.to(param.device, param.dtype)
+    pair = nn.Sequential(nn.Identity(), new)
+    pair.train(layer.training)
+    for parent, name in list(places_of(training.model, layer)):
+        parent._modules[name] = pair
+    pair[0] = layer
+    add_parameters(training, new.parameters(), layer.parameters())
+
+
+def module_from_text(spelling: str) -> nn.Module:
+    """Return the module of a text such as ``nn.GroupNorm(1, 64)``."""
+    kind, _, arguments = spelling.removeprefix("nn.").rstrip(")").partition("(")
+    return getattr(nn, kind)(*(float(text) if "." in text else int(text) for text in arguments.split(",") if text))  # type: ignore[no-any-return]
