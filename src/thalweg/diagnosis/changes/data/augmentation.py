@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from thalweg.diagnosis.changes.parts.batches import (
-    Made,
     draw_another,
+    made,
 )
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.functions import (
@@ -102,7 +102,7 @@ class WithoutAugmentation(Change):
             else:
                 transform.transforms[:] = [each for each in transform.transforms if not _is_random_transform(each)]
             return
-        training.batches = Made(training.batches, _neutral)
+        training.batches = made(training.batches, _neutral)
 
     def lines(self, training: Training, where: str | None) -> str:
         if self._transforms(training) is not None:

@@ -11,9 +11,9 @@ from torch import Tensor
 from thalweg.diagnosis.changes.data.order import BUFFER, WHOLE_BATCHES
 from thalweg.diagnosis.changes.data.scale import LOOKED_AT
 from thalweg.diagnosis.changes.parts.batches import (
-    Made,
     drawn,
     joined,
+    made,
     parts_of,
     rows_of,
     selected,
@@ -69,7 +69,7 @@ class BalanceClasses(Change):
         return why_not_imbalanced(training)
 
     def alter(self, training: Training, where: str | None) -> None:
-        training.batches = Made(training.batches, balanced)
+        training.batches = made(training.batches, balanced)
 
     def lines(self, training: Training, where: str | None) -> str:
         return _BALANCED

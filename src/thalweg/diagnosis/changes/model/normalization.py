@@ -11,7 +11,6 @@ from torch.nn.utils import parametrizations
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.functions import Replacing, replace_functions
 from thalweg.diagnosis.changes.parts.layers import (
-    ADD_PARAMETERS,
     BATCH_NORMS,
     NORMS,
     LayerCall,
@@ -22,6 +21,7 @@ from thalweg.diagnosis.changes.parts.layers import (
     layer_calls,
 )
 from thalweg.diagnosis.changes.parts.modules import (
+    ADD_PARAMETERS,
     assignment,
     exchange_parameters,
     module_from_text,

@@ -15,10 +15,6 @@ from thalweg.tasks.training import Training
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-ADD_PARAMETERS = (
-    'held = {id(param) for group in optimizer.param_groups for param in group["params"]}\n'
-    'optimizer.add_param_group({"params": [param for param in model.parameters() if id(param) not in held]})'
-)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from thalweg.diagnosis.changes.parts.optimizers import groups_of, held_parameters
 from thalweg.tasks.training import Training
 
+ADD_PARAMETERS = (
+    'held = {id(param) for group in optimizer.param_groups for param in group["params"]}\n'
+    'optimizer.add_param_group({"params": [param for param in model.parameters() if id(param) not in held]})'
+)
+"""Lines that add the parameters of the model that an optimizer lacks."""
+
 
 def module_of(model: nn.Module, where: str | None) -> nn.Module | None:
     """Return the module of a name, or that of the parameter of a name; the model for None; None if there is none."""
