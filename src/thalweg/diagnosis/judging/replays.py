@@ -87,7 +87,7 @@ class Laboratory:
             stop: Called after each score; True ends the run.
 
         Returns:
-            The record; a run with a change that raises an error has ended as ``failed``.
+            The record; a run that raises an error has ended as ``failed``, unless it is watched.
         """
         name = AS_IT_IS if change is None else change.name
         self.runs += 1
@@ -95,7 +95,7 @@ class Laboratory:
             with self._clock.timing_run():
                 return self._run(name, seed, change, where, watch, stop)
         except DiagnosisError as error:
-            if change is None:
+            if watch is not None:  # the first run
                 raise
             return RunRecord(name, seed, (), (), ending="failed", message=str(error))
 
