@@ -121,8 +121,17 @@ class Laboratory:
             scorer = self._scorer(training, run.held_back, original_loss)
             with nullcontext() if watch is None else watch(training) as watcher:
                 record = run.run(
-                    name, seed, self.steps, scorer=scorer, score_at=self._score_at, watcher=watcher, stop=stop
+                    name,
+                    seed,
+                    self.steps,
+                    scorer=scorer,
+                    score_at=self._score_at,
+                    watcher=watcher,
+                    stop=None if stop is None else lambda record: stop(self._completed(record)),
                 )
+        return self._completed(record)
+
+    def _completed(self, record: RunRecord) -> RunRecord:
         record = replace(record, comes_trained=self.comes_trained)
         return record if self.score_name != NoScorer.name else _scored_by_losses(record)
 
