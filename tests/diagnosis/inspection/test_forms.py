@@ -26,7 +26,9 @@ class Named(nn.Module):
 
     def forward(self, x: Tensor, *others: Tensor) -> Any:
         logits = self.net(x + sum(other.mean() for other in others))
-        return {"tuple": (logits, x), "named": Output(logits, x), "dict": {"logits": logits}, "tensor": logits}[self.kind]
+        return {"tuple": (logits, x), "named": Output(logits, x), "dict": {"logits": logits}, "tensor": logits}[
+            self.kind
+        ]
 
 
 def logits_of(output: Any) -> Tensor:
@@ -119,7 +121,10 @@ def test_an_optimizer_that_is_no_optimizer_of_torch() -> None:
 
 def test_groups_with_rates_of_their_own() -> None:
     model = network()
-    groups = [{"params": model[0].parameters(), "lr": 1e-2}, {"params": [*model[2].parameters(), *model[4].parameters()]}]
+    groups = [
+        {"params": model[0].parameters(), "lr": 1e-2},
+        {"params": [*model[2].parameters(), *model[4].parameters()]},
+    ]
     assert found(training(model, optimizer=torch.optim.AdamW(groups, lr=1e-3))) == []
 
 
@@ -211,6 +216,7 @@ def test_a_transformer_of_torch_in_double_precision() -> None:
     assert found(training(model, batches, loss_fn, model_adam)) == []
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_a_scripted_model_has_no_functions_to_see() -> None:
     model = torch.jit.trace(network(3, nn.Softmax(dim=-1)), torch.randn(32, FEATURES))
     assert "softmax_before_cross_entropy" in [clue.kind for clue in inspected(training(model))]

@@ -41,6 +41,7 @@ def _can_probe(output: Any, target: Any) -> bool:
         and isinstance(target, Tensor)
         and output.dtype in (torch.float32, torch.float64)
         and output.numel() > 0
+        and output.ndim > 0 < target.ndim
     )
 
 

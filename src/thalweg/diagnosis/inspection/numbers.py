@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from thalweg.diagnosis.clue import Certainty, Clue
 from thalweg.diagnosis.inspection.observation import Observation
-from thalweg.diagnosis.inspection.observation.parameters import held_tensors
+from thalweg.diagnosis.inspection.observation.parameters import held_tensors, largest_entry
 from thalweg.diagnosis.inspection.observation.trace import ROOTS, Call
 from thalweg.diagnosis.inspection.update_probe import update_norm, update_of
 
@@ -47,9 +47,7 @@ def _epsilon(seen: Observation) -> Iterator[Clue]:
     step = seen.optimizer_steps[0] if seen.optimizer_steps else None
     if step is None or not any("eps" in group for group in step.optimizer.param_groups):
         return
-    largest = max(
-        (float(gradient.abs().max()) for gradient in step.gradients.values() if gradient.numel()), default=0.0
-    )
+    largest = max(map(largest_entry, step.gradients.values()), default=0.0)
     if not 0.0 < largest < math.inf:
         return
     epsilon = max(float(group["eps"]) for group in step.optimizer.param_groups if "eps" in group)

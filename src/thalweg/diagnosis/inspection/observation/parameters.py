@@ -143,6 +143,12 @@ def square_sum(tensor: Tensor) -> float:
     )
 
 
+def largest_entry(tensor: Tensor) -> float:
+    """Return the largest magnitude of the entries of a tensor; 0 if it has none."""
+    dense = tensor.detach().coalesce().values() if tensor.is_sparse else tensor.detach()
+    return float(dense.abs().max()) if dense.numel() else 0.0
+
+
 def owners(names: Iterable[str], everything: Iterable[str]) -> list[str]:
     """Return the largest modules all of whose parameters are among some; a parameter itself where no module is.
 

@@ -58,6 +58,7 @@ class Watcher:
         self._computed: dict[int, Tensor] = {}  # gradients since they were zeroed, before any clipping
         self._is_stepped: dict[int, bool] = {}  # since the last gradient arrived
         self._is_carried: dict[int, bool] = {}
+        self._base: dict[int, Tensor | None] = {}  # the gradient that the last one was added to
         self._before: dict[int, Tensor] = {}
         self._roots: list[float] = []
         self._is_first_input = True
@@ -158,6 +159,7 @@ class Watcher:
             elif self._is_stepped.get(key, False):
                 self._is_carried[key] = True
             self._is_stepped[key] = False
+            self._base[key] = before
             self._computed[key] = gradient.detach().clone() if before is None else before.detach() + gradient.detach()
             record.arrivals += 1
             record.gradient_squares.append(square_sum(gradient))
@@ -172,6 +174,8 @@ class Watcher:
         tensors = {id(tensor): tensor for tensor in held_tensors(optimizer)}
         used = {key: tensor.grad for key, tensor in tensors.items() if tensor.grad is not None}
         records, seen = self._seen.parameters, self._seen
+        for key, gradient in used.items():
+            self._forget_if_replaced(key, gradient)
         known = {key: self._computed.get(key, gradient) for key, gradient in used.items()}
         step = OptimizerStep(
             optimizer,
@@ -189,6 +193,15 @@ class Watcher:
             step.gradients = {key: gradient.detach().clone() for key, gradient in known.items()}
         seen.optimizer_steps.append(step)
         self._before = {key: tensor.detach().clone() for key, tensor in tensors.items()}
+
+    def _forget_if_replaced(self, key: int, gradient: Tensor) -> None:
+        """Correct what is known of a gradient that the user has set, instead of adding to the one before."""
+        base, computed = self._base.get(key), self._computed.get(key)
+        if base is None or computed is None or gradient is base:
+            return
+        if square_sum(gradient - computed) > 1e-6 * square_sum(computed):
+            self._is_carried[key] = False
+            self._computed[key] = gradient.detach().clone()
 
     def _after_step(self, optimizer: Any) -> None:
         self._depth = max(0, self._depth - 1)
