@@ -6,10 +6,11 @@ from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.finding import Finding, Severity, finding_from
 from thalweg.diagnosis.monitoring.record import Record
 from thalweg.diagnosis.monitoring.signs.course_signs import course_clues
-from thalweg.diagnosis.monitoring.signs.number_signs import number_clues
+from thalweg.diagnosis.monitoring.signs.number_signs import grew_before, number_clues
 from thalweg.diagnosis.monitoring.signs.series import ends, learns
 from thalweg.diagnosis.monitoring.signs.signal_signs import signal_clues
 from thalweg.diagnosis.monitoring.signs.step_signs import step_clues
+from thalweg.diagnosis.monitoring.trace import Origin
 
 _CERTAINTIES = {"certain": 0, "likely": 1, "possible": 2}
 _SEVERITIES = {"error": 0, "warning": 1, "note": 2}
@@ -23,6 +24,19 @@ def clues(record: Record) -> list[Clue]:
     """
     found = [*number_clues(record), *signal_clues(record), *step_clues(record), *course_clues(record)]
     return sorted(found, key=lambda clue: (clue.since, _CERTAINTIES[clue.certainty]))
+
+
+def traced_clues(record: Record, origin: Origin | None) -> list[Clue]:
+    """Return the clue of a traced step: certain, unless the training had grown without bound before.
+
+    Args:
+        record: What a monitor measured.
+        origin: What a trace of the step ``record.non_finite.step`` of the same training found.
+    """
+    if record.non_finite is None or origin is None:
+        return []
+    clue = origin.as_clue(record.non_finite.step, "possible" if grew_before(record, record.non_finite) else "certain")
+    return [] if clue is None else [clue]
 
 
 def findings(record: Record) -> list[Finding]:

@@ -1,7 +1,7 @@
 """Trace: one step in slow motion, to find the operation that made the first value that is not finite."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.clue import Certainty, Clue
 from thalweg.diagnosis.monitoring.probes.graph import tensors_in
 from thalweg.diagnosis.monitoring.probes.targets import Parts
 
@@ -45,13 +45,13 @@ class Origin:
     line: str
     dtype: str
 
-    def as_clue(self, since: int) -> Clue | None:
+    def as_clue(self, since: int, certainty: Certainty = "certain") -> Clue | None:
         """Return the clue of this origin, since a step; None if it names no kind."""
         if not self.kind:
             return None
         parts = {"source": self.source, "operation": self.operation, "line": self.line, "dtype": self.dtype}
         evidence = {name: value for name, value in parts.items() if value}
-        return Clue(self.kind, "certain", self.where, since, evidence)
+        return Clue(self.kind, certainty, self.where, since, evidence)
 
 
 class NonFiniteTrace(TorchDispatchMode):
@@ -61,8 +61,6 @@ class NonFiniteTrace(TorchDispatchMode):
 
     Args:
         model: The model, for the names of modules, parameters and buffers.
-        targets: The tensors in which a value that is not finite does harm, read at the end: those of the loss, the
-            gradients and the parameters are always among them.
 
     Attributes:
         origin: Where the first harmful value came from; None if all values were finite.
@@ -132,7 +130,7 @@ class NonFiniteTrace(TorchDispatchMode):
         bad = [tensor for tensor in before if not _is_finite(tensor)]
         origins = [self._origin_of(tensor) for tensor in bad]  # before it runs: it may write in place
         result = func(*args, **kwargs)
-        for tensor in tensors_in(result if isinstance(result, (tuple, list)) else (result,)):
+        for tensor in tensors_in(args[:1] if result is None else result):  # lists are changed in place
             if not tensor.is_floating_point():
                 continue
             if _is_finite(tensor):
@@ -196,8 +194,62 @@ def trace_nonfinite(
     return trace.origin
 
 
+class TraceAt:
+    """Traces a step of a loop, and the one before. It is used like a monitor: ``with``, and ``step`` after each step.
+
+    A loss that is not finite may be due to a gradient of the step before.
+
+    Args:
+        model: The model.
+        step: The step, from 0.
+
+    Attributes:
+        origin: Where the first harmful value of these steps came from; None if there was none, or they are not over.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> with TraceAt(model, 1) as trace:
+        ...     for scale in (1.0, 0.0, 1.0):
+        ...         model(torch.ones(1, 2)).mul(scale).log().sum().backward()
+        ...         trace.step(None)
+        >>> trace.origin.operation
+        'log'
+    """
+
+    def __init__(self, model: nn.Module, step: int) -> None:
+        self.origin: Origin | None = None
+        self._model, self._done, self._last = model, 0, step
+        self._trace: NonFiniteTrace | None = None
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def step(self, loss: Any) -> None:
+        """Note that a step is done."""
+        self._done += 1
+        if self._done > self._last:
+            self._end()
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._trace is None and self._done in (self._last - 1, self._last):
+            self._trace = NonFiniteTrace(self._model)
+            self._trace.__enter__()
+
+    def _end(self) -> None:
+        if self._trace is not None:
+            self._trace.__exit__(None, None, None)
+            self.origin, self._trace = self._trace.origin, None
+
+
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterable[None]:  # type: ignore[misc]
+def _unchanged(model: nn.Module) -> Iterator[None]:
     gradients = [(param, param.grad) for param in model.parameters()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     for param, _ in gradients:
@@ -215,7 +267,7 @@ def _unchanged(model: nn.Module) -> Iterable[None]:  # type: ignore[misc]
 
 
 @contextmanager
-def _forward_lines() -> Iterable[None]:  # type: ignore[misc]
+def _forward_lines() -> Iterator[None]:
     """Make autograd's nodes remember the line that made them."""
     was_enabled, checked = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     torch.autograd.set_detect_anomaly(True, check_nan=False)

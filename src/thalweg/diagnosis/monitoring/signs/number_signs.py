@@ -24,7 +24,7 @@ def number_clues(record: Record) -> Iterator[Clue]:
         yield Clue("fp16_overflow", "likely", found.where if found.source == "output" else None, found.step, evidence)
     elif "float16" in {info.dtype for info in record.parameters.values()}:
         yield Clue("fp16_overflow", "possible", None, found.step, evidence)
-    if _grew_before(record, found):
+    if grew_before(record, found):
         yield Clue("lr_too_high", "possible", None, found.step, evidence | {"before": "growth of the loss or the weights"})
         yield Clue("exploding_gradient", "possible", found.where, found.step, evidence)
         return
@@ -36,15 +36,17 @@ def number_clues(record: Record) -> Iterator[Clue]:
     yield Clue("nan_in_data", "possible", None, found.step, evidence)
 
 
-def _grew_before(record: Record, found: NonFinite) -> bool:
+def grew_before(record: Record, found: NonFinite) -> bool:
     """Return True if the loss or a signal had grown far beyond its usual size before the value was not finite."""
     before = finite(record.losses[: found.step])
+    if not before:
+        return False
     usual = middle(before[: at.FIRST_STEPS])
-    if before and before[-1] > usual + (at.UNBOUNDED_RISE - 1) * abs(usual):
+    if before[-1] > usual + (at.UNBOUNDED_RISE - 1) * abs(usual):
         return True
     place = next((index for index, step in enumerate(record.steps) if step >= found.step), len(record.steps))
     for values in (*record.activation_scales.values(), *record.parameter_norms.values()):
         known = finite(values[:place])
         if len(known) > 1 and known[0] > 0 and known[-1] > at.UNBOUNDED_RISE * known[0]:
             return True
-    return not math.isfinite(usual)
+    return False

@@ -18,7 +18,7 @@ SIGNAL_GROWTH_POSSIBLE = 4.0
 # Units. A ReLU that is active for less than 1 % is dead (Lu et al. 2019); sparse networks keep a fifth at least.
 DEAD_SHARE = 0.95
 DEAD_SHARE_POSSIBLE = 0.8
-SATURATED_SHARE = 0.8
+SATURATED_SHARE = 0.7
 SATURATED_SHARE_POSSIBLE = 0.5
 
 # Attention. exp(-50) is no share at all; Dehghani et al. 2023 saw logits above 50 before divergence, and Kimi K2 clips
@@ -60,5 +60,5 @@ CLIPPED_DEVIATION = 1e-3  # of the norm of all gradients, relative: it varies by
 EVAL_GAP = 1.0  # deviations of the batch between running and batch statistics
 EVAL_GAP_STEPS = 50  # a momentum of 0.1 has forgotten its start after so many steps
 BATCH_NOISE = 0.4  # deviations between the means of two batches: about 1/sqrt(batch) (Wu and He 2018), so 6 examples
-COLLAPSED = 0.05  # output scale over its start
+COLLAPSED = 0.2  # output scale over its largest, of a module before which a code is drawn
 UNEQUAL_UPDATES = 30.0  # of two optimizers
