@@ -161,8 +161,6 @@ class Assembly:
             for name, slopes in raw["slopes"].items():
                 squares = record.gradient_squares[name]
                 next_square = raw["next_squares"][name][index]
-                if index + 1 < len(record.steps) and record.steps[index + 1] == record.steps[index] + 1:
-                    next_square = squares[index + 1]
                 slope = max(0.0, slopes[index])  # an update that goes uphill has no minimum before it
                 product = record.gradient_products[name][index]
                 record.sharpness.setdefault(name, [])[index:] = [1 - _ratio(raw["next_slopes"][name][index], slope)]

@@ -81,10 +81,11 @@ class ModuleProbe:
 
         Args:
             index: The index.
-            is_slow: True to measure also what changes slowly: units, attention and BatchNorms.
+            is_slow: True to measure more than the sizes of outputs: units, attention and BatchNorms.
         """
         self._index, self._is_slow, self._calls, self._counts = index, is_slow, {}, {}
-        self._walk = GraphWalk(self._module_of)
+        if is_slow:
+            self._walk = GraphWalk(self._module_of)
         if not self._handles:
             self._handles = [module.register_forward_hook(_Hook(self, name)) for name, module in self._modules]
 
@@ -94,7 +95,8 @@ class ModuleProbe:
             self._is_surveyed = True
             self.operations = tuple(sorted({op for kind in self._walk.kinds if (op := operation_of(kind)) is not None}))
             self.samples = "ExpBackward0" in self._walk.kinds
-        self._walk = GraphWalk({})
+        if self._is_slow:
+            self._walk = GraphWalk({})
         if not keeps_hooks:
             for handle in self._handles:
                 handle.remove()

@@ -25,11 +25,13 @@ def first_where(values: Sequence[float], holds: Callable[[float], bool], lasting
         >>> first_where([1, 9, 1, 9, 9], lambda value: value > 5, lasting=2)
         3
     """
-    run = 0
+    run: list[int] = []
     for index, value in enumerate(values):
-        run = run + 1 if not math.isnan(value) and holds(value) else 0
-        if run == lasting:
-            return index + 1 - lasting
+        if math.isnan(value):
+            continue  # not measured at this step
+        run = [*run, index] if holds(value) else []
+        if len(run) == lasting:
+            return run[0]
     return None
 
 
