@@ -100,7 +100,9 @@ def main() -> None:
         "load_after": os.getloadavg()[0],
         "bounds": BOUNDS,
         "tasks": results,
-        "holds": all(result["added"][setting] < bound for result in results.values() for setting, bound in BOUNDS.items()),
+        "holds": all(
+            result["added"][setting] < bound for result in results.values() for setting, bound in BOUNDS.items()
+        ),
     }
     arguments.record.write_text(json.dumps(record, indent=1) + "\n")
 

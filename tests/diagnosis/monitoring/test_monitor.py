@@ -157,8 +157,8 @@ def test_a_unit_is_dead_if_no_batch_of_the_last_steps_activates_it() -> None:
     with watch(model, optimizer, every=4) as monitor:
         for step in range(4 * 20):
             monitor.step(_step(model, optimizer, both if step == 0 else first))
-    # The second unit is active in the first batch: that counts for this window of eight and the next one.
-    assert monitor.record.dead["0"] == [0.0] * 16 + [0.5] * 4
+    # The second unit is active in the first batch: that counts for this window of four and the next one.
+    assert monitor.record.dead["0"] == [0.0] * 8 + [0.5] * 12
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -344,7 +344,8 @@ class SignDescent:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p: Proxy(torch.optim.SGD(p, 0.01)), SignDescent, lambda p: thalweg.optim.AdamW(p, lr=0.01, backend="loop")]
+    "make",
+    [lambda p: Proxy(torch.optim.SGD(p, 0.01)), SignDescent, lambda p: thalweg.optim.AdamW(p, lr=0.01, backend="loop")],
 )
 def test_any_optimizer_can_be_watched(make: Callable[..., Any]) -> None:
     model = perceptron()

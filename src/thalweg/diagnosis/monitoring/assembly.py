@@ -228,8 +228,10 @@ class Assembly:
         if not bad:
             return None
         # A gradient that is not finite stays so on its way to the first module: it arose at or behind the last one.
-        where = max((name for name in bad if name in record.parameters), key=lambda name: record.parameters[name].depth)
-        return NonFinite(step, where, "gradient", half=record.parameters[where].dtype == "float16")
+        infos = [record.parameters[name] for name in bad if name in record.parameters]
+        last = max(infos, key=lambda info: info.depth, default=None)
+        is_half = last is not None and last.dtype == "float16"
+        return NonFinite(step, last.module if last is not None and last.module else None, "gradient", half=is_half)
 
     def unwritten(self) -> list[tuple[int, dict[str, float]]]:
         """Return the monitored steps that were not returned before, with their values by name."""

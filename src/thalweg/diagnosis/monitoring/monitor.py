@@ -117,7 +117,9 @@ class Monitor:
             DiagnosisError: If the loss is something else, or the monitor was not entered by ``with``.
         """
         if not self._is_open:
-            raise DiagnosisError("watch: step must be called inside of the with block. Write: with watch(...) as monitor.")
+            raise DiagnosisError(
+                "watch: step must be called inside of the with block. Write: with watch(...) as monitor."
+            )
         self._keep(loss)
         if self._stepped:
             self._stepped = False

@@ -19,7 +19,7 @@ from thalweg.diagnosis.monitoring.probes.graph import (
 from thalweg.diagnosis.monitoring.probes.targets import Parts
 
 MAX_CALLS = 4  # of one module in one step: those of a shared module, or of micro-batches
-WINDOW = 8  # monitored steps over which a unit must be inactive to be dead
+WINDOW = 4  # monitored steps over which a unit must be inactive to be dead
 TANH_END, SIGMOID_END = 0.99, 0.01  # where the slope is 2 % and 4 % of its largest
 MAX_VALUES = 32_768  # of one activation that are read
 AVERAGE = 0.2  # weight of a batch in the average of a BatchNorm's statistics
@@ -199,7 +199,12 @@ class ModuleProbe:
         mean = getattr(output.grad_fn, "_saved_result1", None)
         inverse = getattr(output.grad_fn, "_saved_result2", None)
         running_mean, running_var = module.running_mean, module.running_var
-        if not isinstance(mean, Tensor) or not isinstance(inverse, Tensor) or running_mean is None or running_var is None:
+        if (
+            not isinstance(mean, Tensor)
+            or not isinstance(inverse, Tensor)
+            or running_mean is None
+            or running_var is None
+        ):
             return
         if mean.shape != running_mean.shape or inverse.shape != running_mean.shape:
             return

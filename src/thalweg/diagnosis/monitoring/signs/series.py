@@ -75,4 +75,7 @@ def _variance(values: Sequence[float]) -> float:
 def learns(record: Record) -> bool:
     """Return True if the loss has fallen for sure, by a tenth of its start or more, and is finite at the end."""
     start, end, sure = ends(record.losses)
-    return bool(record.losses) and math.isfinite(record.losses[-1]) and sure > 3 and start - end > 0.1 * abs(start)
+    if not record.losses or not math.isfinite(record.losses[-1]) or sure <= 3:
+        return False
+    start = min(start, finite(record.losses)[0])  # a loss that explodes at once only falls back
+    return start - end > 0.1 * abs(start)
