@@ -54,7 +54,7 @@ class Origin:
         return Clue(self.kind, certainty, self.where, since, evidence)
 
 
-class NonFiniteTrace(TorchDispatchMode):
+class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     """Checks the result of every operation inside of its ``with`` block. It is slow: meant for a single step.
 
     Values that an operation makes on purpose, as a mask of minus infinity, are followed until they disappear.
@@ -75,7 +75,7 @@ class NonFiniteTrace(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.origin: Origin | None = None
         self._parts = Parts(model)
         self._origins: dict[int, Origin] = {}  # by address of the storage
@@ -98,12 +98,13 @@ class NonFiniteTrace(TorchDispatchMode):
                 self._names[param.untyped_storage().data_ptr()] = ("parameter", name)
                 self._watched.append(param)
         self._stack.enter_context(_forward_lines())
-        return super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]  # of torch
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # of torch
         self._stack.close()
         for param in self._watched:
             for tensor in (param.grad, param):
@@ -180,7 +181,8 @@ def trace_nonfinite(model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], bat
         The origin; None if all values were finite.
 
     Example:
-        >>> origin = trace_nonfinite(nn.Linear(2, 1), lambda output, _: output.sum(), (torch.full((1, 2), torch.nan), None))
+        >>> batch = (torch.full((1, 2), torch.nan), None)
+        >>> origin = trace_nonfinite(nn.Linear(2, 1), lambda output, _: output.sum(), batch)
         >>> origin.kind, origin.source
         ('nan_in_data', 'input')
     """
@@ -188,7 +190,7 @@ def trace_nonfinite(model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], bat
     with _unchanged(model), torch.enable_grad(), NonFiniteTrace(model) as trace:
         loss = loss_fn(model(*inputs), target)
         if isinstance(loss, Tensor) and loss.requires_grad:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # of torch
     return trace.origin
 
 
