@@ -7,34 +7,26 @@ import torch
 
 from thalweg import optim
 from thalweg.diagnosis.changes.clipping import ClipAdaptively, ClipGradients, ClipWeights, LooserClipping
+from thalweg.diagnosis.changes.data.augmentation import WithoutAugmentation
+from thalweg.diagnosis.changes.data.classes import BalanceClasses, WeightClasses
+from thalweg.diagnosis.changes.data.order import FixedSubset, LargerBatches, Shuffle
+from thalweg.diagnosis.changes.data.scale import NormalizeInputs, NormalizeTargets
 from thalweg.diagnosis.changes.escape import GradientNoise, PerturbedRestarts, Restarts, ThenOther
-from thalweg.diagnosis.changes.examples import (
-    BalanceClasses,
-    FixedSubset,
-    LargerBatches,
-    NormalizeInputs,
-    NormalizeTargets,
-    Shuffle,
-    WeightClasses,
-    WithoutAugmentation,
-)
-from thalweg.diagnosis.changes.initialization import (
+from thalweg.diagnosis.changes.loops import PlainStep, TrainingMode, ZeroGradients
+from thalweg.diagnosis.changes.model.activations import AddResiduals, InsertNonlinearity, ReplaceActivations
+from thalweg.diagnosis.changes.model.initialization import (
     Initialize,
     LayerSequentialUnitVariance,
     ResetParameters,
     ScaleWeights,
 )
-from thalweg.diagnosis.changes.layers import (
-    AddResiduals,
+from thalweg.diagnosis.changes.model.normalization import (
     BatchNormStatistics,
-    InsertNonlinearity,
     InsertNorm,
     NormalizeQueries,
-    ReplaceActivations,
     ReplaceBatchNorm,
     WeightNorm,
 )
-from thalweg.diagnosis.changes.loops import PlainStep, TrainingMode, ZeroGradients
 from thalweg.diagnosis.changes.numbers import DropNonFinite, FillNonFinite, FiniteConstants, Float32, Guard, ScaleLoss
 from thalweg.diagnosis.changes.outputs import (
     BinaryLoss,
@@ -100,7 +92,7 @@ _LOOP: list[Change] = [
     TrainingMode(name="training mode before each step", cures=("left_in_eval_mode", "batchnorm_eval_gap")),
     ConstantSchedule(name="constant learning rate", cures=("schedule_kills_lr",)),
     LooserClipping(name="no clipping", cures=("clip_too_small",)),
-    LooserClipping(name="gradients clipped at norm 1", cures=("clip_too_small",), limit=1.0),
+    LooserClipping(name="clipping at norm 1", cures=("clip_too_small",), limit=1.0),
     PlainStep(
         name="the plain step",
         cures=("no_zero_grad", "schedule_kills_lr", "clip_too_small", "left_in_eval_mode"),
@@ -124,7 +116,7 @@ _STEPS: list[Change] = [
         ),
         factor=0.1,
     ),
-    ScaleLearningRate(name="learning rate x 100", cures=("lr_too_low",), factor=100.0),
+    ScaleLearningRate(name="learning rate x 100", cures=("lr_too_low", "update_below_precision"), factor=100.0),
     ScaleLearningRate(name="learning rate / 100", cures=("lr_too_high", "bootstrap_divergence"), factor=0.01),
     ScaleLearningRate(name="learning rate x 1000", cures=("lr_too_low",), factor=1000.0),
     SetSetting(
@@ -147,7 +139,13 @@ _STEPS: list[Change] = [
     SetSetting(name="smaller epsilon", cures=("adam_eps_underflow",), setting="eps", new=smaller_eps),
     OtherOptimizer(
         name="Adam",
-        cures=("sgd_on_badly_scaled", "plateau", "vanishing_gradient", "inputs_not_normalised"),
+        cures=(
+            "sgd_on_badly_scaled",
+            "plateau",
+            "vanishing_gradient",
+            "inputs_not_normalised",
+            "update_below_precision",
+        ),
         size=2,
         make=torch.optim.Adam,
         settings={"lr": 1e-3},
@@ -198,6 +196,12 @@ _NUMBERS: list[Change] = [
     Guard(name="roots guarded", cures=("nan_from_sqrt",), guards="roots"),
     Guard(name="logarithms guarded", cures=("nan_from_log",), guards="logarithms"),
     Guard(name="divisions guarded", cures=("nan_from_division",), guards="divisions"),
+    Guard(
+        name="exponentials guarded",
+        cures=("fp16_overflow", "nan_from_log", "nan_from_division"),
+        size=2,
+        guards="exponentials",
+    ),
     FiniteConstants(name="constants within the range of the format", cures=("fp16_overflow",)),
     Float32(name="float32", cures=("fp16_overflow", "update_below_precision"), size=2),
     ScaleLoss(name="loss x 1e6", cures=("adam_eps_underflow",), size=2, factor=1e6, changes_loss=True),

@@ -51,10 +51,14 @@ class ClipGradients(Change):
         for optimizer in optimizers_of(training):
             around_step(optimizer, before=clip)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         clip = "clip_grad_value_" if self.by_value else "clip_grad_norm_"
-        call = f"lambda *_: torch.nn.utils.{clip}(model.parameters(), {self.limit:g})"
-        return "import torch\n\n# Or this call before optimizer.step().\n" + f"optimizer.register_step_pre_hook({call})"
+        return (
+            "import torch\n\n\n"
+            "def clip(*_):  # or this call before optimizer.step()\n"
+            f"    torch.nn.utils.{clip}(model.parameters(), {self.limit:g})\n\n\n"
+            "optimizer.register_step_pre_hook(clip)"
+        )
 
 
 def clip_adaptively(params: list[Tensor], rule: ClipAdaptive) -> None:
@@ -79,14 +83,15 @@ class ClipAdaptively(Change):
         for optimizer in optimizers_of(training):
             around_step(optimizer, before=lambda owner: clip_adaptively(params_of(owner), rule))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
+            "import torch\n\n\n"
             "def clip_adaptively(optimizer, args, kwargs):\n"
             '    for param in (param for group in optimizer.param_groups for param in group["params"]):\n'
             "        if param.grad is not None:\n"
             "            dims = tuple(range(1, param.dim())) or None  # of a row or a filter\n"
-            "            norm = param.grad.norm(dim=dims, keepdim=True).clamp_min(1e-30)\n"
-            "            largest = param.detach().norm(dim=dims, keepdim=True).clamp_min(1e-3)\n"
+            "            norm = torch.linalg.vector_norm(param.grad, dim=dims, keepdim=True).clamp_min(1e-30)\n"
+            "            largest = torch.linalg.vector_norm(param.detach(), dim=dims, keepdim=True).clamp_min(1e-3)\n"
             f"            param.grad.mul_(({self.clipping:g} * largest / norm).clamp_max(1.0))\n\n\n"
             "optimizer.register_step_pre_hook(clip_adaptively)"
         )
@@ -108,7 +113,7 @@ class ClipWeights(Change):
         for optimizer in optimizers_of(training):
             around_step(optimizer, after=clamp)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "def clip_weights(optimizer, args, kwargs):\n"
             '    for param in (param for group in optimizer.param_groups for param in group["params"]):\n'
@@ -198,7 +203,7 @@ class LooserClipping(Change):
         else:
             _step_on_raw_gradients(training)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         how, value = self._how(training), "float('inf')" if self.limit is None else f"{self.limit:g}"
         if how == "setting":
             name = next(name for group in groups_of(training) for name in _SETTINGS if name in group)

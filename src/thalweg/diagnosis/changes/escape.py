@@ -10,6 +10,7 @@ from torch import Tensor
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.optimizers import around_step, groups_of, optimizers_of, scale_lr
 from thalweg.diagnosis.changes.steps import has_lr
+from thalweg.diagnosis.run_training import plain_step
 from thalweg.rules import SGD
 from thalweg.rules.wrappers.noisy import Noisy
 from thalweg.rules.wrappers.warm_restarts import WarmRestarts
@@ -50,7 +51,7 @@ class GradientNoise(Change):
         for optimizer in optimizers:
             around_step(optimizer, before=shake)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "import itertools\n\nimport torch\n\n"
             "steps, scales = itertools.count(), {}\n\n\n"
@@ -83,7 +84,7 @@ class Restarts(Change):
         rule = WarmRestarts(SGD(lr=self.peak), period=self.period)
         scale_lr(training, lambda group, step: group["lr"] * max(float(rule.base_lr(step + 1)), 1e-3))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "import torch\n\n"
             "for group in optimizer.param_groups:\n"
@@ -119,7 +120,7 @@ class PerturbedRestarts(Change):
 
     def alter(self, training: Training, where: str | None) -> None:
         best, generator, count = _Best(), torch.Generator().manual_seed(0), 0
-        own_step = training.step or _plain
+        own_step = training.step or plain_step
         params = [param for group in groups_of(training) for param in group["params"]]
 
         def step(training: Training, *batch: Any) -> Any:
@@ -155,19 +156,10 @@ class PerturbedRestarts(Change):
             if hasattr(optimizer, "state"):
                 optimizer.state.clear()
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return _PERTURBED.format(
             every=self.every, share=self.share, last=(self.restarts + 1) * self.every, window=self._window
         )
-
-
-def _plain(training: Training, *batch: Any) -> Tensor:
-    *inputs, target = batch
-    training.optimizer.zero_grad()
-    loss = training.loss_fn(training.model(*inputs), target)
-    loss.backward()  # type: ignore[no-untyped-call]
-    training.optimizer.step()
-    return loss.detach()
 
 
 _PERTURBED = """import torch
@@ -244,7 +236,7 @@ class ThenOther(Change):
 
         around_step(optimizer, before, after)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         turn = f"count >= {self.switch_at}" if self.switch_at else "count % 2 == 1"
         return (
             "import itertools\n\nimport torch\n\n"

@@ -65,7 +65,7 @@ class ZeroGradients(Change):
         assert training.step is not None
         training.step = FirstThen(zero, training.step)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return mended_step(training, "training.optimizer.zero_grad()")
 
 
@@ -82,7 +82,7 @@ class TrainingMode(Change):
         if training.step is not None:
             training.step = FirstThen(lambda training: training.model.train(), training.step)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         source = source_of(training.step)
         if training.step is None or (source is not None and not calls_of(source, ["eval", "train"])):
             return "model.train()  # and after each evaluation"
@@ -99,5 +99,5 @@ class PlainStep(Change):
     def alter(self, training: Training, where: str | None) -> None:
         training.step = None
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return PLAIN_STEP

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.diagnosis.changes.parts.batches import Made, parts_of
+from thalweg.diagnosis.changes.parts.batches import made, parts_of
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.functions import rebuild_output, replace_functions
 from thalweg.diagnosis.changes.parts.modules import assignment, module_of, path
@@ -21,11 +21,13 @@ from thalweg.diagnosis.changes.parts.output import (
     first_batch,
     output_of,
     plain_output,
+    text_of_output,
     uses_loss_fn,
 )
 from thalweg.tasks.training import Training
 
 _EPS = 1e-12
+SOFTMAXES = frozenset(("softmax", "log_softmax"))
 _NO_LOSS_FN = "the step does not use loss_fn"
 
 
@@ -64,8 +66,9 @@ def _module_code(training: Training, where: str | None, names: frozenset[str], m
     return f"from torch import nn\n\n{assignment(last[0], module)}" if isinstance(last[1], wanted) else None
 
 
-def _as_hook(name: str, expression: str) -> str:
-    return f"{path(name)}.register_forward_hook(lambda module, args, output: {expression})"
+def blamed(training: Training, where: str | None, names: frozenset[str]) -> str | None:
+    """Return the name of the module to blame if one of some functions makes its result, else None: the model."""
+    return where if where and output_of(training, where, names) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +82,16 @@ class RemoveActivation(Change):
     functions: frozenset[str] = ACTIVATIONS
 
     def why_not(self, training: Training, where: str | None) -> str:
-        return "" if output_of(training, where, self.functions) else "no such activation makes the output"
+        found = output_of(training, blamed(training, where, self.functions), self.functions)
+        return "" if found else "no such activation makes the output"
 
     def alter(self, training: Training, where: str | None) -> None:
-        module = module_of(training.model, where)
+        module = module_of(training.model, blamed(training, where, self.functions))
         assert module is not None
         rebuild_output(module, self.functions, lambda function, args, kwargs: args[0])
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
+        where = blamed(training, where, self.functions)
         line = _module_code(training, where, self.functions, "nn.Identity()")
         if line is not None:
             return line
@@ -140,9 +145,10 @@ class LossOfProbabilities(Change):
         inverse = _log if found.function == "softmax" else _logit
         training.loss_fn = LossOf(training.loss_fn, lambda output, target: (_on_first(output, inverse), target))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         found = output_of(training, None, PROBABILITIES)
-        inverse = f"(output + {_EPS}).log()" if found is None or found.function == "softmax" else "output.logit(1e-6)"
+        template = f"({{}} + {_EPS}).log()" if found is None or found.function == "softmax" else "{}.logit(1e-6)"
+        inverse = text_of_output(training, template)
         return f"logit_loss_fn = loss_fn\nloss_fn = lambda output, target: logit_loss_fn({inverse}, target)"
 
 
@@ -177,7 +183,7 @@ class MendSoftmaxDim(Change):
         return "" if found.before.dim() > 1 else "the output has one dimension"
 
     def _found(self, training: Training, where: str | None) -> Output | None:
-        return output_of(training, where, frozenset(("softmax", "log_softmax")))
+        return output_of(training, where, SOFTMAXES)
 
     def alter(self, training: Training, where: str | None) -> None:
         module = module_of(training.model, where)
@@ -188,15 +194,15 @@ class MendSoftmaxDim(Change):
             replace_functions(training, {"softmax": replacement, "log_softmax": replacement}, module)
             return
         dim = class_dim(found.before, first_batch(training)[1])
-        rebuild_output(module, frozenset(("softmax", "log_softmax")), _over(dim))
+        rebuild_output(module, SOFTMAXES, _over(dim))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         found = self._found(training, where)
         if found is None:
             return f"# In {path(where or '')}: softmax(dim=-1), over the last dimension."
         dim = class_dim(found.before, first_batch(training)[1])
         kind = "LogSoftmax" if found.function == "log_softmax" else "Softmax"
-        line = _module_code(training, where, frozenset(("softmax", "log_softmax")), f"nn.{kind}(dim={dim})")
+        line = _module_code(training, where, SOFTMAXES, f"nn.{kind}(dim={dim})")
         if line is not None:
             return line
         value = f"args[0].{found.function}({dim})"
@@ -218,28 +224,28 @@ class SigmoidForOneUnit(Change):
     """A sigmoid in the place of the softmax of a single output."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        found = output_of(training, where, frozenset(("softmax", "log_softmax")))
+        found = output_of(training, blamed(training, where, SOFTMAXES), SOFTMAXES)
         if found is None:
             return "no softmax makes the output"
         return "" if found.before.shape[-1] == 1 else "the output has more than one unit"
 
     def alter(self, training: Training, where: str | None) -> None:
-        module = module_of(training.model, where)
+        module = module_of(training.model, blamed(training, where, SOFTMAXES))
         assert module is not None
 
         def sigmoid(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
             log = getattr(function, "__name__", "") == "log_softmax"
             return functional.logsigmoid(args[0]) if log else torch.sigmoid(args[0])
 
-        rebuild_output(module, frozenset(("softmax", "log_softmax")), sigmoid)
+        rebuild_output(module, SOFTMAXES, sigmoid)
 
-    def code(self, training: Training, where: str | None) -> str:
-        names = frozenset(("softmax", "log_softmax"))
-        found = output_of(training, where, names)
+    def lines(self, training: Training, where: str | None) -> str:
+        where = blamed(training, where, SOFTMAXES)
+        found = output_of(training, where, SOFTMAXES)
         name = found.function if found else "softmax"
         module = "nn.LogSigmoid()" if name == "log_softmax" else "nn.Sigmoid()"
         function = "torch.nn.functional.logsigmoid" if name == "log_softmax" else "torch.sigmoid"
-        line = _module_code(training, where, names, module)
+        line = _module_code(training, where, SOFTMAXES, module)
         return line or "import torch\n\n" + _BEFORE.format(
             module=path(where or ""), names=[name], value=f"{function}(args[0])"
         )
@@ -264,7 +270,7 @@ class BinaryLoss(Change):
             output, target.reshape(output.shape).to(output.dtype)
         )
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "from torch.nn import functional\n\n"
             "loss_fn = lambda output, target: functional.binary_cross_entropy_with_logits(\n"
@@ -295,7 +301,7 @@ class LogForNll(Change):
         change = _log if kind == "log" else lambda output: functional.log_softmax(output, dim)
         training.loss_fn = LossOf(training.loss_fn, lambda output, target: (_on_first(output, change), target))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         kind, dim = self._kind(training)
         line = (
             _module_code(training, None, frozenset(("softmax",)), f"nn.LogSoftmax(dim={dim})")
@@ -304,7 +310,8 @@ class LogForNll(Change):
         )
         if line is not None:
             return line
-        value = f"(output + {_EPS}).log()" if kind == "log" else f"output.log_softmax({dim})"
+        template = f"({{}} + {_EPS}).log()" if kind == "log" else f"{{}}.log_softmax({dim})"
+        value = text_of_output(training, template)
         return f"nll_fn = loss_fn\nloss_fn = lambda output, target: nll_fn({value}, target)"
 
 
@@ -328,12 +335,12 @@ class ReshapeTargets(Change):
             training.loss_fn = LossOf(training.loss_fn, lambda output, target: (output, target.reshape(output.shape)))
             return
         form = found[0].shape[1:]
-        training.batches = Made(
+        training.batches = made(
             training.batches,
             lambda batches: ((*parts_of(batch)[:-1], parts_of(batch)[-1].reshape(-1, *form)) for batch in batches),
         )
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if uses_loss_fn(training):
             return (
                 "own_loss_fn = loss_fn\n"
@@ -359,7 +366,7 @@ class MeanLoss(Change):
         else:
             training.loss_fn = lambda output, target: loss_fn(output, target) / len(target)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         if getattr(training.loss_fn, "reduction", None) == "sum":
             return 'loss_fn.reduction = "mean"'
         return "summed_loss_fn = loss_fn\nloss_fn = lambda output, target: summed_loss_fn(output, target) / len(target)"

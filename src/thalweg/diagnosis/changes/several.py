@@ -55,7 +55,7 @@ class SlowDiscriminator(Change):
         for group in self._groups(training, where):
             group["lr"] = group["lr"] * self.factor
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lr = float(self._groups(training, where)[0]["lr"])
         text = f"# In the optimizer of the discriminator: lr={lr * self.factor:g} instead of {lr:g}."
         slow = {id(group) for group in self._groups(training, where)}
@@ -124,7 +124,7 @@ class SlowTarget(Change):
         step.__wrapped__ = own_step  # type: ignore[attr-defined]
         training.step = step
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "import copy\n\n"
             "slow = copy.deepcopy(model).requires_grad_(False)\n\n\n"
@@ -180,7 +180,7 @@ class LowerWeight(Change):
             name = self._attribute(training)
             setattr(training.model, name, getattr(training.model, name) * self.factor)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         found = {name: value for name, _, value in _weights(training)}
         if found:
             return "\n".join(f"{name} = {value * self.factor:g}  # was {value:g}" for name, value in found.items())

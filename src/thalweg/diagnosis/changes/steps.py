@@ -37,7 +37,7 @@ class ScaleLearningRate(Change):
     def alter(self, training: Training, where: str | None) -> None:
         scale_lr(training, lambda group, step: group["lr"] * self.factor)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lr = start_lr(groups_of(training)[0])
         action = f"*= {self.factor:g}" if self.factor >= 1 else f"/= {1 / self.factor:g}"
         return _for_groups(training, f'group["lr"] {action}  # {lr:g} -> {lr * self.factor:g}')
@@ -61,7 +61,7 @@ class SetLearningRate(Change):
         factor = self.lr / start_lr(groups_of(training)[0])
         scale_lr(training, lambda group, step: group["lr"] * factor)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         groups = groups_of(training)
         if len({start_lr(group) for group in groups}) == 1:
             return _for_groups(training, f'group["lr"] = {self.lr:g}  # was {start_lr(groups[0]):g}')
@@ -80,7 +80,7 @@ class WarmUp(Change):
     def alter(self, training: Training, where: str | None) -> None:
         scale_lr(training, lambda group, step: group["lr"] * min(1.0, (step + 1) / self.steps))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "import torch\n\n"
             f"warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / {self.steps}))\n"
@@ -101,7 +101,7 @@ class ConstantSchedule(Change):
         rates = {id(group): start_lr(group) for group in groups_of(training)}
         scale_lr(training, lambda group, step: rates.get(id(group), group["lr"]))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "# Or leave the scheduler out, or give it a period as long as the training, in steps.\n"
             'rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]\n\n\n'
@@ -138,7 +138,7 @@ class SetSetting(Change):
             if self._is_changed(group):
                 group[self.setting] = self.new(group[self.setting])
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         group = next(group for group in groups_of(training) if self._is_changed(group))
         old, new = group[self.setting], self.new(group[self.setting])
         return _for_groups(training, f'group["{self.setting}"] = {new!r}  # was {old!r}').replace(
@@ -184,7 +184,7 @@ class DecayOnlyMatrices(Change):
                     group["params"][:] = [param for param in group["params"] if id(param) not in held]
                     optimizer.param_groups.append({**group, "params": vectors, "weight_decay": 0.0})
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "# before a scheduler is made\n"
             "for group in list(optimizer.param_groups):\n"
@@ -230,13 +230,11 @@ class OtherOptimizer(Change):
             ]
             replace_optimizer(optimizer, self.make(groups, **self.settings))
 
-    def code(self, training: Training, where: str | None) -> str:
-        settings = (
-            dict(self.settings) if "lr" in self.settings else {"lr": start_lr(groups_of(training)[0]), **self.settings}
-        )
-        arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    def lines(self, training: Training, where: str | None) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        lr = "" if "lr" in self.settings else ', "lr": group["lr"]'
         return (
             f"{self.imports}\n\n"
-            'params = [param for group in optimizer.param_groups for param in group["params"]]\n'
-            f"optimizer = {self.spelling}(params, {arguments})"
+            f'groups = [{{"params": group["params"]{lr}}} for group in optimizer.param_groups]\n'
+            f"optimizer = {self.spelling}(groups{', ' if arguments else ''}{arguments})"
         )

@@ -16,7 +16,8 @@ from thalweg.diagnosis.inspection.wiring import looks_random
 # Backward passes after which a zero that was released by another one has moved.
 RELEASED_AFTER = 3
 DEAD, MOSTLY_DEAD = 0.98, 0.9
-SATURATED, MOSTLY_SATURATED = 0.9, 0.7
+# Of unit variance before a hyperbolic tangent, 0.8 % of the values are beyond 0.99 after it; of a deviation of 4, half.
+SATURATED, MOSTLY_SATURATED = 0.6, 0.4
 # Root mean square of the norms of the rows: 0.6 by torch's default, 1.4 by He et al. (2015); a standard normal
 # distribution of 64 inputs has 8. In between, depth does the harm: a gain of 2.5 over six layers is 250.
 LARGE_GAIN, GROWING_GAIN, GROWN = 7.0, 2.5, 100.0
@@ -46,8 +47,13 @@ def propagation_clues(seen: Observation) -> Iterator[Clue]:
     yield from _dead(seen)
     saturated = list(_saturated(seen))
     yield from saturated
-    yield from _large_weights(seen, is_saturated=bool(saturated))
-    yield from _peaked(seen)
+    peaked = _peaked(seen)
+    large = list(_large_weights(seen, {clue.where for clue in saturated}, {where for where, _ in peaked}))
+    if peaked:
+        evidence = {"mean largest weight": peaked[0][1]}
+        is_cause = not any(clue.certainty == "likely" for clue in large)
+        yield Clue("attention_logit_growth", "likely" if is_cause else "possible", peaked[0][0], 0, evidence)
+    yield from large
     yield from _affine(seen)
 
 
@@ -120,7 +126,7 @@ def _layers(seen: Observation) -> list[ModuleCall]:
     return [call for call in calls if isinstance(call.module, _LINEAR) and call.inputs and call.outputs]
 
 
-def _large_weights(seen: Observation, *, is_saturated: bool) -> Iterator[Clue]:
+def _large_weights(seen: Observation, saturated: set[str | None], peaked: set[str | None]) -> Iterator[Clue]:
     """Yield clues about random weights that multiply the scale of what passes."""
     layers = _layers(seen)
     gains: dict[str, float] = {}
@@ -142,20 +148,21 @@ def _large_weights(seen: Observation, *, is_saturated: bool) -> Iterator[Clue]:
     growing = [name for name, gain in gains.items() if gain >= GROWING_GAIN]
     where = large[0] if len(large) == 1 and len(gains) > 2 else None
     if large:
-        yield Clue("init_too_large", "possible" if is_saturated else "likely", where, 0, evidence)
+        is_explained = bool(saturated) or set(large) <= peaked
+        yield Clue("init_too_large", "possible" if is_explained else "likely", where, 0, evidence)
     elif len(growing) >= 3 and grown >= GROWN:
         yield Clue("exploding_gradient", "likely", None, 0, evidence)
         yield Clue("init_too_large", "possible", None, 0, evidence)
 
 
-def _peaked(seen: Observation) -> Iterator[Clue]:
-    """Yield a clue about attention that looks at one place only."""
-    for call in seen.trace.calls if seen.trace else []:
-        if call.numbers.get("peak", 0.0) < PEAKED or call.module is None:
-            continue
-        where = _feeding(call.parents[0])
-        yield Clue("attention_logit_growth", "likely", where, 0, {"mean largest weight": call.numbers["peak"]})
-        return
+def _peaked(seen: Observation) -> list[tuple[str | None, float]]:
+    """Return the modules that feed attention that looks at one place only, with its mean largest weight."""
+    last = model_makers(seen)
+    return [
+        (_feeding(call.parents[0]), call.numbers["peak"])
+        for call in (seen.trace.calls if seen.trace else [])
+        if call.numbers.get("peak", 0.0) >= PEAKED and call.module is not None and call not in last
+    ]
 
 
 def _affine(seen: Observation) -> Iterator[Clue]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from thalweg.diagnosis.judging.candidates import CORE_PROBES, PROBES, Candidate
+from thalweg.diagnosis.judging.candidates import CORE_PROBES, Candidate
 from thalweg.diagnosis.judging.clock import Clock
 from thalweg.diagnosis.judging.replays import Laboratory
 from thalweg.diagnosis.judging.scale import Scale, final_score
@@ -52,7 +52,9 @@ class Trials:
     def gain(self, candidate: Candidate, scale: Scale | None = None) -> float:
         """Return the gain of a candidate, as a share of what can be reached."""
         scale = scale or self.scale
-        return scale.final_share(self.records[candidate.key]) - scale.final_share(self.sick)
+        record = self.records[candidate.key]
+        gain = scale.final_share(record) - scale.final_share(self.sick)
+        return min(gain, 0.0) if record.ending == "stopped" else gain
 
     def matters(self, candidate: Candidate, scale: Scale | None = None) -> bool:
         """Return True if the gain of a candidate matters, for what its clue says, and is more than noise."""
@@ -71,16 +73,20 @@ class Trials:
 
     def run(self, candidates: Sequence[Candidate]) -> None:
         """Try candidates until the cause is settled or the time is over."""
-        clues = [candidate for candidate in candidates if not candidate.is_probe]
+        symptoms = [candidate for candidate in candidates if candidate.is_symptom]
+        clues = [candidate for candidate in candidates if not candidate.is_probe and not candidate.is_symptom]
         probes = [candidate for candidate in candidates if candidate.is_probe]
-        core = [candidate for candidate in probes if candidate.kind in PROBES[:CORE_PROBES]]
+        core = [candidate for candidate in probes if candidate.kind in CORE_PROBES]
         strong = [candidate for candidate in clues if candidate.certainty > 1]
         self._try_kinds(strong)
         self._try_kinds(core)
+        self._try_kinds(strong)  # larger changes, where the runs so far show that more can be reached
         if not self._is_settled():
             self._try_kinds([candidate for candidate in clues if candidate.certainty == 1])
         if not self._is_settled() and not self._is_healthy():
             self._try_kinds([candidate for candidate in probes if candidate not in core])
+        if not self._is_settled() and not self._is_healthy():
+            self._try_kinds(symptoms)
 
     def _try_kinds(self, candidates: Sequence[Candidate]) -> None:
         """Try candidates; of a kind and place, larger changes only as long as they are needed and help."""
@@ -93,22 +99,25 @@ class Trials:
                 self.candidates.append(candidate)
 
     def _is_needed(self, candidate: Candidate) -> bool:
-        """Return True unless smaller changes for the same kind and place do, or larger ones do worse and worse."""
-        cause = (candidate.kind, candidate.where)
-        earlier = [tried for tried in self.candidates if (tried.kind, tried.where) == cause]
-        if not earlier:
+        """Return True unless smaller changes for the same cause do, or larger ones do worse and worse."""
+        own = [tried for tried in self.candidates if tried.cause == candidate.cause]
+        if not own:
             return True
         scale = self.scale
-        gains = [self.gain(tried, scale) for tried in earlier]
+        gains = [self.gain(tried, scale) for tried in own]
         if gains[-1] < max(gains) - WORKS / 2:
             return False
         has_learnt = scale.final_share(self.sick) >= NOT_LEARNT and not scale.is_empty
         if candidate.is_probe and has_learnt and max(gains) < MATTERS[0] / 2:
             return False
-        best = max(earlier, key=lambda tried: self.gain(tried, scale))
-        does = scale.final_share(self.records[best.key]) >= 1 - WORKS / 2 and self.matters(best, scale)
-        is_alone = all(tried in earlier for tried in self.candidates if self.matters(tried, scale))
-        return not does or (is_alone and candidate.is_probe and len(earlier) == 1)
+        if not self.matters(own[gains.index(max(gains))], scale):
+            return True
+        others = max((self.gain(tried, scale) for tried in self.candidates if tried not in own), default=0.0)
+        if max(gains) < max(1 - WORKS / 2 - scale.final_share(self.sick), others - WORKS / 2):
+            return True
+        is_leading = others < max(gains) - WORKS / 2  # nothing shows yet that this is all that can be reached
+        is_rising = len(own) == 1 or gains[-1] > gains[-2] + WORKS / 2
+        return candidate.change.size == own[-1].change.size and is_leading and is_rising
 
     def _replay(self, candidate: Candidate) -> bool:
         """Run a candidate's change. Return False if there is no time."""

@@ -38,7 +38,7 @@ DATA: dict[str, Text] = {
     ),
     "augmentation_too_strong": Text(
         "The augmentation destroys what the targets depend on, so inputs of the training say little about them.",
-        "Weaken or remove it until the training loss falls. Look at augmented examples: could you tell the class?",
+        "Weaken or remove it until the training loss falls. Look at augmented examples, and try to tell their class.",
         "Shorten and Khoshgoftaar, A survey on Image Data Augmentation (2019)",
     ),
     "batchnorm_eval_gap": Text(

@@ -1,10 +1,12 @@
 """Change: alters one thing of a training, and has the lines that do the same in the user's file."""
 
+import re
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import final
 
+from thalweg.diagnosis.changes.parts.optimizers import optimizers_of
 from thalweg.errors import DiagnosisError
 from thalweg.tasks.training import Training
 
@@ -76,12 +78,20 @@ class Change(ABC):
         """Alter a training to which the change applies."""
 
     @abstractmethod
+    def lines(self, training: Training, where: str | None) -> str:
+        """Return the lines to paste into a training to which the change applies."""
+
+    @final
     def code(self, training: Training, where: str | None) -> str:
         """Return the lines to paste before the training is returned.
 
         They use the names ``model``, ``optimizer``, ``batches``, ``loss_fn``, ``step`` and ``metric``.
 
         Args:
-            training: A training that has not begun and is not altered. Batches may be drawn from it.
+            training: A training to which the change applies. It is not altered, but batches may be drawn from it.
             where: The module or parameter to change; None if none is to blame.
         """
+        lines = self.lines(training, where)
+        if re.search(r"\boptimizer\b", lines) and len(optimizers_of(training)) > 1:
+            return f"# The same for each optimizer that the step uses.\n{lines}"
+        return lines

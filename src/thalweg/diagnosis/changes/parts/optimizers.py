@@ -87,11 +87,9 @@ def around_step(optimizer: Any, before: OnStep | None = None, after: OnStep | No
     """Call functions with an optimizer before and after each of its steps."""
     if isinstance(optimizer, Optimizer):
         if before is not None:
-            first = before
-            optimizer.register_step_pre_hook(lambda owner, args, kwargs: first(owner))
+            optimizer.register_step_pre_hook(_as_hook(before))
         if after is not None:
-            last = after
-            optimizer.register_step_post_hook(lambda owner, args, kwargs: last(owner))
+            optimizer.register_step_post_hook(_as_hook(after))
         return
     step = optimizer.step
 
@@ -105,6 +103,13 @@ def around_step(optimizer: Any, before: OnStep | None = None, after: OnStep | No
         return result
 
     optimizer.step = wrapped
+
+
+def _as_hook(function: OnStep) -> Callable[[Any, Any, Any], None]:
+    def hook(owner: Any, args: Any, kwargs: Any) -> None:
+        function(owner)
+
+    return hook
 
 
 def scale_lr(training: Training, lr: Callable[[Group, int], Any], only: Callable[[Any], bool] | None = None) -> None:

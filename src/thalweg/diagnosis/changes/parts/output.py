@@ -119,6 +119,23 @@ def plain_output(training: Training) -> tuple[Tensor, Any] | None:
     return None if first is None else (first, target)
 
 
+def text_of_output(training: Training, template: str) -> str:
+    """Return the text of an output with a function of its first tensor.
+
+    Args:
+        training: The training.
+        template: The function, with ``{}`` for the tensor.
+    """
+    inputs, _ = first_batch(training)
+    output = run_model(training.model, lambda: training.model(*inputs))
+    if isinstance(output, dict):
+        first = repr(next(iter(output)))
+        return f"{{**output, {first}: {template.format(f'output[{first}]')}}}"
+    if isinstance(output, list | tuple):
+        return f"({template.format('output[0]')}, *output[1:])"
+    return template.format("output")
+
+
 def uses_loss_fn(training: Training) -> bool:
     """Return whether the step calls ``training.loss_fn``, which a change may then exchange."""
     if training.step is None:

@@ -34,6 +34,7 @@ class ResetParameters(Change):
     def _modules(self, training: Training, where: str | None) -> list[nn.Module]:
         root = module_of(training.model, where) or training.model
         found = [module for module in root.modules() if _resettable(module)]
+        found = found or [module for module in training.model.modules() if _resettable(module)]
         if not self.only_constant:
             return found
         return [module for module in found if any(is_constant(weight) for _, weight in weights_of(module))]
@@ -60,9 +61,9 @@ class ResetParameters(Change):
             for _, weight in self._free(training):
                 nn.init.normal_(weight, std=0.02)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         modules = self._modules(training, where)
-        if not self.only_constant and not where:
+        if not self.only_constant and len(modules) == len(self._modules(training, None)):
             return (
                 "for module in model.modules():\n"
                 '    if hasattr(module, "reset_parameters"):\n'
@@ -119,7 +120,7 @@ class Initialize(Change):
                 for param in module.parameters(recurse=False):
                     draw(param) if param.dim() > 1 else nn.init.zeros_(param)
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         return (
             "from torch import nn\n\n"
             "for module in model.modules():\n"
@@ -155,7 +156,7 @@ class LayerSequentialUnitVariance(Change):
             with torch.no_grad():
                 weight.div_(outputs[0].std().clamp_min(1e-8))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         names = ", ".join(path(name_of(training.model, layer)) for layer in self._layers(training))
         return draw_code(training, 1, "drawn") + _LSUV.replace("LAYERS", names)
 
@@ -196,9 +197,9 @@ class ScaleWeights(Change):
             with torch.no_grad():
                 layer.weight.mul_(_factor(layer))
 
-    def code(self, training: Training, where: str | None) -> str:
+    def lines(self, training: Training, where: str | None) -> str:
         lines = [
-            f"{path(name_of(training.model, layer))}.weight.data.mul_({_factor(layer):.3g})"
+            f"{path(name_of(training.model, layer))}.weight.data.mul_({_factor(layer):.7g})"
             for layer in self._layers(training, where)
         ]
         return "\n".join(lines)
@@ -206,4 +207,4 @@ class ScaleWeights(Change):
 
 def _factor(layer: nn.Linear) -> float:
     """Return the default standard deviation of a linear layer, 1 / sqrt(3 n), over its own."""
-    return float((3 * layer.in_features) ** -0.5 / layer.weight.std().clamp_min(1e-30))
+    return float((3 * layer.in_features) ** -0.5 / layer.weight.detach().std().clamp_min(1e-30))
