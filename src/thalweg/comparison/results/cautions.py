@@ -62,7 +62,8 @@ def _reasons_of_losses(summaries: Sequence[Summary]) -> Iterator[str]:
         if reasons:
             reason, _ = reasons.most_common(1)[0]
             did = "diverged" if any(trial.result.status == "diverged" for trial in lost) else "learned nothing"
-            yield f"{summary.name}: {len(lost)} of {len(summary.raced)} seeds {did}. Its first steps show why: {reason}."
+            seeds = f"{len(lost)} of {len(summary.raced)} seeds"
+            yield f"{summary.name}: {seeds} {did}. Its first steps show why: {reason}."
 
 
 class Preference(NamedTuple):
