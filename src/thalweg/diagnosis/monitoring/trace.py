@@ -81,7 +81,8 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
         self._origins: dict[int, Origin] = {}  # by address of the storage
         self._kept: list[Tensor] = []  # so that no address is used again
         self._modules: list[str] = []  # that run, the innermost last
-        self._last: Origin | None = None
+        self._loss_origin: Origin | None = None  # of a scalar, mostly a loss
+        self._created: list[Origin] = []
         self._names: dict[int, tuple[str, str]] = {}
         self._watched: list[Tensor] = []
         self._stack = ExitStack()
@@ -106,12 +107,13 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
     ) -> None:
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # of torch
         self._stack.close()
+        harmful = [] if self._loss_origin is None else [self._loss_origin]
         for param in self._watched:
             for tensor in (param.grad, param):
-                if tensor is not None and self.origin is None and not _is_finite(tensor):
-                    self.origin = self._origin_of(tensor)
-        if self.origin is None and self._last is not None:
-            self.origin = self._last
+                if tensor is not None and not _is_finite(tensor):
+                    harmful.append(self._origin_of(tensor))
+        order = {id(origin): place for place, origin in enumerate(self._created)}
+        self.origin = min(harmful, key=lambda origin: order[id(origin)], default=None)
         self._kept, self._origins = [], {}
 
     def _entered(self, name: str) -> Callable[..., None]:
@@ -137,11 +139,15 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
             if _is_finite(tensor):
                 self._origins.pop(_address(tensor), None)
                 continue
-            origin = origins[0] if origins else self._new_origin(func, args, tensor)
+            if origins:
+                origin = origins[0]
+            else:
+                origin = self._new_origin(func, args, tensor)
+                self._created.append(origin)
             self._origins[_address(tensor)] = origin
             self._kept.append(tensor)
             if tensor.numel() == 1 and origin.source != "constant":
-                self._last = self._last or origin  # a loss, mostly
+                self._loss_origin = self._loss_origin or origin
         return result
 
     def _origin_of(self, tensor: Tensor) -> Origin:
@@ -153,7 +159,10 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
         # Data are in half precision because they were cast: a NaN was one before, an infinity was made by the cast.
         overflowed = half and (source != "input" or bool(tensor.isinf().any()))
         kind = "fp16_overflow" if overflowed else "nan_in_data" if source == "input" else ""
-        return Origin(kind, source, "", name, False, "", _dtype(tensor))
+        origin = self._origins[_address(tensor)] = Origin(kind, source, "", name, False, "", _dtype(tensor))
+        self._created.append(origin)
+        self._kept.append(tensor)
+        return origin
 
     def _new_origin(self, func: Any, args: Any, result: Tensor) -> Origin:
         node = torch._C._current_autograd_node()
@@ -210,7 +219,7 @@ class TraceAt:
         >>> model = nn.Linear(2, 1)
         >>> with TraceAt(model, 1) as trace:
         ...     for scale in (1.0, 0.0, 1.0):
-        ...         model(torch.ones(1, 2)).mul(scale).log().sum().backward()
+        ...         model(torch.ones(1, 2)).mul(scale).abs().log().sum().backward()
         ...         trace.step(None)
         >>> trace.origin.operation
         'log'
