@@ -35,7 +35,7 @@ class Scale:
     """
 
     def __init__(self, records: Sequence[RunRecord]) -> None:
-        finished = [record for record in records if math.isfinite(final_score(record))]
+        finished = [record for record in records if record.ending == "complete" and math.isfinite(final_score(record))]
         best_record = max(finished, key=final_score, default=None)
         self.best = -math.inf if best_record is None else final_score(best_record)
         steps = [abs(b - a) for record in finished for a, b in _late_pairs(record)]

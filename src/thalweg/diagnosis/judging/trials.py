@@ -80,6 +80,7 @@ class Trials:
         strong = [candidate for candidate in clues if candidate.certainty > 1]
         self._try_kinds(strong)
         self._try_kinds(core)
+        self._try_kinds(strong)  # larger changes, where the runs so far show that more can be reached
         if not self._is_settled():
             self._try_kinds([candidate for candidate in clues if candidate.certainty == 1])
         if not self._is_settled() and not self._is_healthy():
