@@ -1,11 +1,13 @@
 """The report writer is found by its entry point; a missing one raises an error that says what to do."""
 
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import thalweg
+from cases import diagnoses
 from thalweg.errors import StoreError
 from thalweg.report_writer import GROUP, load_report_writer
 
@@ -15,6 +17,29 @@ def test_the_installed_package_declares_both_writers() -> None:
 
     assert load_report_writer("comparison") is report.write
     assert load_report_writer("suite") is report.write_suite
+
+
+def test_the_package_declares_a_writer_of_each_kind_of_result() -> None:
+    from thalweg import report
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    declared = {name: metadata.EntryPoint(name, place, GROUP) for name, place in project["entry-points"][GROUP].items()}
+    assert {name: entry.load() for name, entry in declared.items()} == {
+        "comparison": report.write,
+        "suite": report.write_suite,
+        "diagnosis": report.write_diagnosis,
+    }
+
+
+def test_a_diagnosis_is_written_by_the_declared_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = metadata.EntryPoint("diagnosis", "thalweg.report:write_diagnosis", GROUP)
+    monkeypatch.setattr(metadata, "entry_points", metadata.EntryPoints([entry]).select)
+    page = diagnoses.uncurable().report(tmp_path / "doctor.html")
+    assert "labels that do not belong to their inputs" in page.read_text()
+    page.write_text("mine")
+    with pytest.raises(StoreError, match="must not replace"):
+        diagnoses.uncurable().report(page)
+    diagnoses.uncurable().report(page, overwrite=True)
 
 
 def test_a_comparison_and_a_suite_are_written_by_the_declared_writers(

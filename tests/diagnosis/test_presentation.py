@@ -85,7 +85,7 @@ def test_each_outcome_is_said(name: str, sentences: list[str]) -> None:
 def test_a_fault_that_a_training_survives_is_no_failure() -> None:
     diagnosis = diagnoses.vanishing()
     weak = replace(diagnosis, findings=(replace(diagnosis.findings[0], severity="warning"),))
-    assert str(weak).startswith("mine.py:training trains worse than it could: gradients vanish over depth.")
+    assert str(weak).startswith("mine.py:training works worse than it could: gradients vanish over depth.")
 
 
 def test_a_cure_that_was_not_run_on_fresh_seeds_says_so() -> None:

@@ -6,9 +6,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from statistics import median
 
+from torch import Tensor
+
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.inspection import inspect
 from thalweg.diagnosis.judging.replays import AS_IT_IS, Laboratory
+from thalweg.diagnosis.judging.scores import comes_trained
 from thalweg.diagnosis.judging.trials import Report
 from thalweg.diagnosis.monitoring import Monitor, Record, TraceAt, traced_clues
 from thalweg.diagnosis.monitoring import clues as clues_of
@@ -19,6 +22,8 @@ from thalweg.tasks.training import Training
 from thalweg.tasks.user_code import describe
 
 INSPECTED_BATCHES = 8
+RECURRENCE_BATCHES = 64  # more than a pass over the small data of a try-out
+UNRELATED = ("labels_misaligned", "augmentation_too_strong")  # what targets that have nothing to do with inputs may be
 WATCH_EVERY = 5  # steps: closer looks cost more than a run of a small model
 
 
@@ -56,6 +61,7 @@ def gather(laboratory: Laboratory, seed: int, report: Report) -> Evidence:
             evidence.clues += inspect(training, batches)
         except Exception as error:  # a look at the user's objects must not end a diagnosis
             evidence.cautions.append(f"The inspection ended early: {describe(error)}.")
+        laboratory.comes_trained = comes_trained(training, batches) if batches else None
 
     report("inspecting", "")
     laboratory.with_training(seed, look, INSPECTED_BATCHES)
@@ -74,7 +80,33 @@ def gather(laboratory: Laboratory, seed: int, report: Report) -> Evidence:
     for monitor in monitors:
         evidence.clues += clues_of(monitor.record) + _traced(laboratory, seed, monitor.record)
         evidence.profile = _profile(monitor.record)
+    if any(clue.kind in UNRELATED for clue in evidence.clues):
+        repeats: list[bool] = []
+        laboratory.with_training(seed, lambda _, batches: repeats.append(examples_repeat(batches)), RECURRENCE_BATCHES)
+        unlikely = "augmentation_too_strong" if repeats[0] else "labels_misaligned"
+        evidence.clues.sort(key=lambda clue: clue.kind == unlikely)
     return evidence
+
+
+def examples_repeat(batches: Sequence[Batch]) -> bool:
+    """Return True if inputs come again exactly as they were, so nothing changes them at random.
+
+    Example:
+        >>> import torch
+        >>> x = torch.rand(4, 3)
+        >>> examples_repeat([(x, 0), (x.flip(0), 0)]), examples_repeat([(x, 0), (x + 1, 0)])
+        (True, False)
+    """
+    seen: set[bytes] = set()
+    for first, *_ in batches:
+        if isinstance(first, Tensor):
+            rows = (
+                {row.numpy().tobytes() for row in first.detach().cpu().float().flatten(1)} if first.dim() > 1 else set()
+            )
+            if seen & rows:
+                return True
+            seen |= rows
+    return False
 
 
 def _traced(laboratory: Laboratory, seed: int, record: Record) -> list[Clue]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_WIDTH = 80
 MAX_WIDTH = 100  # longer lines are hard to read
 MIN_SHARE_OF_GAIN = 0.1  # a replay that gains less of what the best gained makes no difference to speak of
+_MAX_COUNT = 1e9  # a larger number is no count that anybody reads digit by digit
 _INDENT = "  "
 _CODE_INDENT = "    "
 
@@ -83,7 +84,7 @@ def headline(diagnosis: "Diagnosis") -> str:
         return f"{name} is healthy."
     if cause is None:
         return f"{name} does not train well, and no cause was found."
-    verb = "fails" if cause.severity == "error" else "trains worse than it could"
+    verb = "fails" if cause.severity == "error" else "works worse than it could"
     return f"{name} {verb}: {title_of(cause.kind)}."
 
 
@@ -142,15 +143,15 @@ def value_text(value: float | str) -> str:
     """Return a number of evidence briefly, and a text as it is, with control characters escaped.
 
     Example:
-        >>> value_text(0.000123456), value_text(1234567), value_text("relu")
-        ('0.000123', '1,234,567', 'relu')
+        >>> value_text(0.000123456), value_text(250000.0), value_text("relu")
+        ('0.000123', '250,000', 'relu')
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return printable(str(value))
-    if isinstance(value, int):
-        return f"{value:,}"
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite" if value > 0 else "minus infinity"
+    if value == int(value) and abs(value) < _MAX_COUNT:
+        return f"{int(value):,}"
     return f"{value:.3g}"
 
 
@@ -246,12 +247,13 @@ def _cure_lines(diagnosis: "Diagnosis", cure: "Cure", width: int) -> Iterator[Su
 def _pairs(facts: Mapping[str, str], width: int) -> Iterator[SummaryLine]:
     """Yield names and values in two columns; in a narrow terminal a long value stands below its name."""
     texts = {printable(name): printable(value) for name, value in facts.items()}
-    label_width = max(map(cell_len, texts))
+    # A few long names push no value out of the line.
+    label_width = max((size for name in texts if (size := cell_len(name)) <= width // 2), default=0)
     for name, value in texts.items():
         label = f"{_INDENT}{name}"
-        room = width - len(_INDENT) - label_width - 2
-        if cell_len(value) <= room:
-            yield SummaryLine(f"{label}{' ' * (label_width - cell_len(name) + 2)}{value}")
+        gap = " " * (max(label_width, cell_len(name)) - cell_len(name) + 2)
+        if cell_len(f"{label}{gap}{value}") <= width:
+            yield SummaryLine(f"{label}{gap}{value}")
         else:
             yield from (SummaryLine(line) for line in _folded(label, width))
             yield from (SummaryLine(f"{2 * _INDENT}{part}") for part in _folded(value, width - 2 * len(_INDENT)))

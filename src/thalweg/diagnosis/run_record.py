@@ -18,6 +18,7 @@ class RunRecord:
         blind_start: The score before any step if every output is replaced by the mean output of its batch: what the
             model reaches without looking at its inputs. None if outputs cannot be replaced.
         blind_end: The same at the end.
+        comes_trained: True if the model was trained before, as its loss at the start shows; None if that is unknown.
         ending: ``complete``; ``diverged`` if a loss was not finite or far above its start; ``stopped`` if nothing more
             was to be learnt from it; ``failed`` if it raised an error.
         message: The error of a run that failed; else empty.
@@ -31,6 +32,7 @@ class RunRecord:
     scores: tuple[tuple[int, float], ...]
     blind_start: float | None = None
     blind_end: float | None = None
+    comes_trained: bool | None = None
     ending: Ending = "complete"
     message: str = ""
     seconds: float = 0.0

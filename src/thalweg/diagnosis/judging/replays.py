@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from thalweg.diagnosis.changes import Change
 from thalweg.diagnosis.judging.clock import Clock
@@ -48,6 +50,7 @@ class Laboratory:
         steps: Steps of each run.
         score_name: What runs are compared by.
         runs: Number of runs so far.
+        comes_trained: True if the model was trained before; None if that is unknown.
     """
 
     def __init__(self, source: TrainingSource, steps: int, clock: Clock) -> None:
@@ -55,6 +58,7 @@ class Laboratory:
         self.steps = steps
         self.score_name = ""
         self.runs = 0
+        self.comes_trained: bool | None = None
         self._clock, self._limit_s = clock, clock.budget_s
         self._score_at = sorted({round(share * steps) for share in SCORE_SHARES})
         self._is_loss_usable: bool | None = None
@@ -119,14 +123,15 @@ class Laboratory:
                 record = run.run(
                     name, seed, self.steps, scorer=scorer, score_at=self._score_at, watcher=watcher, stop=stop
                 )
+        record = replace(record, comes_trained=self.comes_trained)
         return record if self.score_name != NoScorer.name else _scored_by_losses(record)
 
-    def _scorer(self, training: Training, held_back: list[Batch], loss_fn: Callable[..., object]) -> Scorer:
+    def _scorer(self, training: Training, held_back: list[Batch], loss_fn: Callable[[Any, Any], Tensor]) -> Scorer:
         scorer = self._choose(training, held_back, loss_fn)
         self.score_name = scorer.name
         return scorer
 
-    def _choose(self, training: Training, held_back: list[Batch], loss_fn: Callable[..., object]) -> Scorer:
+    def _choose(self, training: Training, held_back: list[Batch], loss_fn: Callable[[Any, Any], Tensor]) -> Scorer:
         if training.metric is not None:
             return MetricScorer()
         if self._is_loss_usable is None:

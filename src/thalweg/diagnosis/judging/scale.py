@@ -35,7 +35,7 @@ class Scale:
     """
 
     def __init__(self, records: Sequence[RunRecord]) -> None:
-        finished = [record for record in records if math.isfinite(final_score(record))]
+        finished = [record for record in records if record.ending == "complete" and math.isfinite(final_score(record))]
         best_record = max(finished, key=final_score, default=None)
         self.best = -math.inf if best_record is None else final_score(best_record)
         steps = [abs(b - a) for record in finished for a, b in _late_pairs(record)]
@@ -73,7 +73,10 @@ def _untrained_scores(record: RunRecord) -> Iterable[float]:
     start, blind = record.scores[0][1] if record.scores else -math.inf, record.blind_start
     if blind is not None:
         yield blind
-    if math.isfinite(start) and (blind is None or start - blind <= NEXT_TO_NOTHING * abs(blind)):
+    is_untrained = record.comes_trained is False
+    if record.comes_trained is None:
+        is_untrained = blind is None or start - blind <= NEXT_TO_NOTHING * abs(blind)
+    if math.isfinite(start) and is_untrained:
         yield start
 
 

@@ -18,6 +18,7 @@ from thalweg.diagnosis.run_training import Batch, evaluating
 from thalweg.tasks.training import Training
 
 HELD_BACK = 4  # batches
+TRAINED = 0.3  # the share by which the loss of a model that comes trained is below that of a blind one
 
 
 class ModelScorer(ABC):
@@ -120,6 +121,24 @@ class NoScorer:
 
     def blind_score(self, training: Training) -> None:
         """Return None."""
+
+
+def comes_trained(training: Training, batches: Sequence[Batch]) -> bool | None:
+    """Return True if the loss shows that a model was trained before: it is far below that of a blind model.
+
+    Args:
+        training: A training that has not begun.
+        batches: Some of its batches.
+
+    Returns:
+        None if it cannot be told, as where the user's step has a loss of its own.
+    """
+    scorer = LossScorer(batches, training.loss_fn)
+    try:
+        score, blind = scorer.score(training), scorer.blind_score(training)
+    except Exception:  # of the user's code
+        return None
+    return None if blind is None or not math.isfinite(score) else score - blind > TRAINED * abs(blind)
 
 
 def finite(score: float) -> float:

@@ -52,7 +52,9 @@ class Trials:
     def gain(self, candidate: Candidate, scale: Scale | None = None) -> float:
         """Return the gain of a candidate, as a share of what can be reached."""
         scale = scale or self.scale
-        return scale.final_share(self.records[candidate.key]) - scale.final_share(self.sick)
+        record = self.records[candidate.key]
+        gain = scale.final_share(record) - scale.final_share(self.sick)
+        return min(gain, 0.0) if record.ending == "stopped" else gain
 
     def matters(self, candidate: Candidate, scale: Scale | None = None) -> bool:
         """Return True if the gain of a candidate matters, for what its clue says, and is more than noise."""
@@ -78,6 +80,7 @@ class Trials:
         strong = [candidate for candidate in clues if candidate.certainty > 1]
         self._try_kinds(strong)
         self._try_kinds(core)
+        self._try_kinds(strong)  # larger changes, where the runs so far show that more can be reached
         if not self._is_settled():
             self._try_kinds([candidate for candidate in clues if candidate.certainty == 1])
         if not self._is_settled() and not self._is_healthy():

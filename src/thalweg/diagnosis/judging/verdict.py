@@ -9,6 +9,7 @@ from thalweg.diagnosis.finding import Finding, Severity, finding_from
 from thalweg.diagnosis.judging.candidates import CERTAINTIES, Candidate
 from thalweg.diagnosis.judging.scale import Scale, final_score
 from thalweg.diagnosis.judging.trials import NOT_LEARNT, WORKS, Trials
+from thalweg.diagnosis.kinds import KINDS
 
 # Added to the gain of a candidate, as a share of the best gain: among changes that cure about equally the cause is the
 # one that a clue names.
@@ -28,7 +29,7 @@ class Verdict:
     """What the replays say.
 
     Attributes:
-        causes: The candidates whose change makes a difference that matters, one for each kind and place, the cause
+        causes: The candidates whose change makes a difference that matters, one for each kind, the cause
             first.
         untried: Clues that no replay could settle, though the training does not work.
         is_failing: True if the training learnt next to nothing, or something does better by what matters.
@@ -51,14 +52,19 @@ def decide(trials: Trials, clues: Sequence[Clue]) -> Verdict:
     best_gain = max((trials.gain(candidate, scale) for candidate in relevant), default=0.0)
     rank = {id(candidate): _rank(trials, candidate, scale, best_gain) for candidate in relevant}
     relevant.sort(key=lambda candidate: (-rank[id(candidate)], candidate.clue.since, candidate.change.size))
-    causes: dict[tuple[str, str | None], Candidate] = {}
+    causes: dict[str, Candidate] = {}
     for candidate in relevant:
-        causes.setdefault(candidate.cause, candidate)
-    tried = {candidate.cause for candidate in trials.candidates}
-    untried = [clue for clue in clues if (clue.kind, clue.where) not in tried and CERTAINTIES[clue.certainty] > 1]
+        causes.setdefault(candidate.kind, candidate)
     failed = not math.isfinite(final_score(trials.sick))
     learnt_nothing = failed or scale.is_empty or scale.final_share(trials.sick) < NOT_LEARNT
+    tried = {candidate.kind for candidate in trials.candidates}
+    untried = [clue for clue in clues if clue.kind not in tried and _counts(clue, learnt_nothing)]
     return Verdict(tuple(causes.values()), tuple(untried), bool(causes) or learnt_nothing)
+
+
+def _counts(clue: Clue, learnt_nothing: bool) -> bool:
+    """Return True if a clue that no replay settles is worth a finding: of the data also if nothing at all is learnt."""
+    return CERTAINTIES[clue.certainty] > 1 or (learnt_nothing and KINDS[clue.kind].group == "data")
 
 
 def _rank(trials: Trials, candidate: Candidate, scale: Scale, best_gain: float) -> float:

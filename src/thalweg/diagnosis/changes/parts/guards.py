@@ -44,31 +44,6 @@ def _power(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return function(*args, **kwargs)
 
 
-def _root_of_sum(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return a norm or deviation whose gradient at 0 is 0."""
-    result = function(*args, **kwargs)
-    if not is_float(result):
-        return result
-    zero = result.detach() < least(result)
-    if not bool(zero.any()):
-        return result
-    # The gradient of a norm at 0 is not finite, and masking the result would not mask it.
-    shifted = args[0] + least(result) * torch.linspace(
-        1, 2, args[0].shape[-1], device=args[0].device, dtype=result.dtype
-    )
-    return function(torch.where(_spread(zero, args[0]), shifted, args[0]), *args[1:], **kwargs)
-
-
-def _spread(mask: Tensor, like: Tensor) -> Tensor:
-    """Return a mask of results as one of the argument that was reduced over some dimension."""
-    if mask.dim() == like.dim():
-        return mask.expand_as(like)
-    for dim in range(like.dim()):
-        if (*like.shape[:dim], *like.shape[dim + 1 :]) == tuple(mask.shape):
-            return mask.unsqueeze(dim).expand_as(like)
-    return torch.ones_like(like, dtype=torch.bool)
-
-
 def away_from_zero(tensor: Any) -> Any:
     """Return a divisor whose elements are at least a little above or below 0."""
     if not is_float(tensor):
@@ -102,19 +77,12 @@ def exponents(dtype: torch.dtype) -> tuple[float, float]:
         >>> exponents(torch.float16)
         (-9.0, 11.0)
     """
-    format = torch.finfo(dtype)
-    return float(math.ceil(math.log(format.tiny))), float(math.floor(math.log(format.max)))
+    limits = torch.finfo(dtype)
+    return float(math.ceil(math.log(limits.tiny))), float(math.floor(math.log(limits.max)))
 
 
 GUARDS: Mapping[str, Mapping[str, Replacement]] = {
-    "roots": {
-        "sqrt": _clamped,
-        "rsqrt": _clamped,
-        "pow": _power,
-        "norm": _root_of_sum,
-        "vector_norm": _root_of_sum,
-        "std": _root_of_sum,
-    },
+    "roots": {"sqrt": _clamped, "rsqrt": _clamped, "pow": _power},
     "logarithms": {"log": _clamped, "log2": _clamped, "log10": _clamped, "log1p": _clamped_log1p, "xlogy": _clamped},
     "exponentials": {"exp": _bounded_exp},
     "divisions": {"div": _divided, "rdiv": _divisor_first, "reciprocal": _divisor_first, "rsqrt": _clamped},
@@ -142,7 +110,7 @@ def lines_of(training: Training, guards: str) -> list[Line]:
     return list(mode.lines.values())
 
 
-_ADVICE = {
+ADVICE = {
     "roots": f"add {_EPS} under the root",
     "logarithms": f"the logarithm of x.clamp_min({_EPS})",
     "exponentials": "the exponential of x.clamp(-9.0, 11.0) in float16, (-87.0, 88.0) in float32; or logsumexp",
@@ -151,34 +119,34 @@ _ADVICE = {
 _MODULES = ("torch", "F", "functional", "linalg", "special", "math")
 
 
-def guarded_text(line: Line, guards: str) -> str:
+def guarded_text(text: str, guards: str) -> str:
     """Return the text of a line with its arguments guarded; with a comment that says how where that is not plain.
 
     Example:
-        >>> guarded_text(Line("a.py", 1, "return torch.sqrt(x) / y.log()"), "roots")
-        'return torch.sqrt((x).clamp_min(1e-07)) / y.log()'
-        >>> guarded_text(Line("a.py", 1, "return (x * y).sum().sqrt()"), "roots")
+        >>> guarded_text("return torch.sqrt(x) / y.log()", "roots")
+        'return torch.sqrt(x.clamp_min(1e-07)) / y.log()'
+        >>> guarded_text("return (x * y).sum().sqrt()", "roots")
         'return (x * y).sum().clamp_min(1e-07).sqrt()'
-        >>> guarded_text(Line("a.py", 1, "z = x / x.std()"), "divisions")
+        >>> guarded_text("z = x / x.std()", "divisions")
         'z = x / (x.std() + 1e-07)'
     """
     head = "def f():\n    "
     try:
-        tree = ast.parse(head + line.text)
+        tree = ast.parse(head + text)
     except SyntaxError:  # a part of a longer statement
-        return f"{line.text}  # {_ADVICE[guards]}"
+        return f"{text}  # {ADVICE[guards]}"
     chosen = [node for node in ast.walk(tree) if isinstance(node, ast.expr) and _argument(node, guards) is not None]
     if not chosen:
-        return f"{line.text}  # {_ADVICE[guards]}"
+        return f"{text}  # {ADVICE[guards]}"
     argument = _argument(chosen[0], guards)
     assert argument is not None
-    text = ast.get_source_segment(head + line.text, argument) or ""
+    inner = ast.get_source_segment(head + text, argument) or ""
     if guards == "divisions":
-        new = f"({text} + {_EPS})"
+        new = f"({inner} + {_EPS})"
     else:
-        is_method = isinstance(chosen[0], ast.Call) and argument not in chosen[0].args
-        new = f"{text}.clamp_min({_EPS})" if is_method else f"({text}).clamp_min({_EPS})"
-    return replaced(head + line.text, argument, new).removeprefix(head)
+        is_simple = isinstance(argument, ast.Name | ast.Call | ast.Attribute | ast.Subscript)
+        new = f"{inner}.clamp_min({_EPS})" if is_simple else f"({inner}).clamp_min({_EPS})"
+    return replaced(head + text, argument, new).removeprefix(head)
 
 
 def _argument(node: ast.expr, guards: str) -> ast.expr | None:
