@@ -181,12 +181,12 @@ def _without_gradient(seen: Observation) -> Iterator[Clue]:
     ]
     twins = _twins(seen)
     missing = [record for record in missing if id(record.tensor) not in twins]
-    if not missing or not seen.losses and seen.error is None:
+    if not missing or (not seen.losses and seen.error is None):
         return
     used_ids = seen.used_ids()
     used = [record for record in missing if _is_used(record, seen, used_ids)]
     unused = [record for record in missing if not _is_used(record, seen, used_ids)]
-    if _weights(used) or used and len(used) == len(missing):
+    if _weights(used) or (used and len(used) == len(missing)):
         yield _detached(used, seen)
     if unused:
         certainty: Certainty = "likely" if _share(unused, seen) >= MOST else "possible"
