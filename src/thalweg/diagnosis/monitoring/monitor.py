@@ -21,7 +21,7 @@ from thalweg.errors import DiagnosisError, shown
 DEFAULT_EVERY = 20  # steps; benchmarks/watch.py measures what it costs
 FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
 READ_EVERY = 64  # steps between two readings, each of which waits for the device once
-SLOW_STEPS = 4  # after so many steps at least is measured what changes slowly: units, attention, sizes of weights
+SLOW_STEPS = 4  # between measurements of units, attention, sizes of weights, curvature, noise and second moments
 REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -117,7 +117,9 @@ class Monitor:
             DiagnosisError: If the loss is something else, or the monitor was not entered by ``with``.
         """
         if not self._is_open:
-            raise DiagnosisError("watch: step must be called inside of the with block. Write: with watch(...) as monitor.")
+            raise DiagnosisError(
+                "watch: step must be called inside of the with block. Write: with watch(...) as monitor."
+            )
         self._keep(loss)
         if self._stepped:
             self._stepped = False

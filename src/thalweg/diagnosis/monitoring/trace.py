@@ -139,7 +139,7 @@ class NonFiniteTrace(TorchDispatchMode):
             origin = origins[0] if origins else self._new_origin(func, args, tensor)
             self._origins[_address(tensor)] = origin
             self._kept.append(tensor)
-            if tensor.numel() == 1 and bool(tensor.isnan().any()):
+            if tensor.numel() == 1 and origin.source != "constant":
                 self._last = self._last or origin  # a loss, mostly
         return result
 
@@ -166,9 +166,7 @@ class NonFiniteTrace(TorchDispatchMode):
         return Origin(kind, "operation", operation, where or None, node is not None, line, _dtype(result))
 
 
-def trace_nonfinite(
-    model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Sequence[Any]
-) -> Origin | None:
+def trace_nonfinite(model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Sequence[Any]) -> Origin | None:
     """Run one forward and backward pass in slow motion, and find where the first value that is not finite came from.
 
     The model ends as it was: its gradients, buffers and the random state are put back.
@@ -320,7 +318,13 @@ def _is_negative(args: Any) -> bool:
 
 
 def _divides_by_zero(args: Any, name: str) -> bool:
-    divisor = args[1] if "div" in name and len(args) > 1 else args[0] if args and name in ("log", "reciprocal", "rsqrt") else None
+    divisor = (
+        args[1]
+        if "div" in name and len(args) > 1
+        else args[0]
+        if args and name in ("log", "reciprocal", "rsqrt")
+        else None
+    )
     return isinstance(divisor, Tensor) and bool((divisor == 0).any())
 
 
