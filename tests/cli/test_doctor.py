@@ -193,3 +193,25 @@ def test_a_signal_shows_what_is_known(
     assert ("Caution: Interrupted: this is what was known by then." in shown.out) is is_known
     assert Path("doctor.html").exists() is is_known
     assert "A diagnosis is not stored" in shown.err
+
+
+@pytest.mark.usefixtures("file")
+def test_a_real_training_is_diagnosed_and_cured(capsys: pytest.CaptureFixture[str]) -> None:
+    source = FILE.replace("x @ torch.ones(4, 1)", "x @ torch.ones(4)").replace("LR", "0.1")
+    Path("mine.py").write_text(source)  # targets of shape (64,) for outputs of shape (64, 1)
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "mine.py:training", "--steps", "30", "--seeds", "2", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert (end.value.code, result["cause"]["kind"], result["cure"]["verified"]) == (3, "broadcast_targets", True)
+    assert min(result["cure"]["after"]) > max(result["cure"]["before"])
+    assert "could not be made" not in Path("doctor.html").read_text()
+
+
+@pytest.mark.usefixtures("file")
+def test_a_function_without_a_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("def training():\n    ...\n")
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "mine.py:training"])
+    assert end.value.code == 2
+    told = "mine.py:training: a training function must take one argument, the seed, got training() (at "
+    assert told in capsys.readouterr().err
