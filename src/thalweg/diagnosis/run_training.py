@@ -56,7 +56,7 @@ def plain_step(training: Training, *batch: Any) -> Any:
     training.optimizer.zero_grad()
     loss = training.loss_fn(training.model(*inputs), target)
     if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         training.optimizer.step()
     return loss.detach() if isinstance(loss, Tensor) else loss
 

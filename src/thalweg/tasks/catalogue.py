@@ -16,7 +16,7 @@ from thalweg.tasks.built_in.algebra import matrix_factorization, modular_additio
 from thalweg.tasks.built_in.classics import linear_regression, logistic_regression
 from thalweg.tasks.built_in.digits import digits, digits_batchnorm, digits_cnn, digits_deep
 from thalweg.tasks.built_in.images import elevation, patches
-from thalweg.tasks.built_in.surfaces import noisy_quadratic, quadratic, rosenbrock
+from thalweg.tasks.built_in.surfaces import ackley, noisy_quadratic, quadratic, rastrigin, rosenbrock
 from thalweg.tasks.built_in.tables import breast_cancer, diabetes
 from thalweg.tasks.built_in.text import characters
 from thalweg.tasks.seeded import seeded
@@ -46,6 +46,8 @@ BUILT_IN: dict[str, Callable[..., Task]] = {
     "quadratic": quadratic,
     "noisy-quadratic": noisy_quadratic,
     "rosenbrock": rosenbrock,
+    "rastrigin": rastrigin,
+    "ackley": ackley,
     "matrix-factorization": matrix_factorization,
 }
 """A function that makes each built-in task, by name. Its keyword arguments are the settings of the task."""

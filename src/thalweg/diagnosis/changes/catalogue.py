@@ -7,34 +7,26 @@ import torch
 
 from thalweg import optim
 from thalweg.diagnosis.changes.clipping import ClipAdaptively, ClipGradients, ClipWeights, LooserClipping
+from thalweg.diagnosis.changes.data.augmentation import WithoutAugmentation
+from thalweg.diagnosis.changes.data.classes import BalanceClasses, WeightClasses
+from thalweg.diagnosis.changes.data.order import FixedSubset, LargerBatches, Shuffle
+from thalweg.diagnosis.changes.data.scale import NormalizeInputs, NormalizeTargets
 from thalweg.diagnosis.changes.escape import GradientNoise, PerturbedRestarts, Restarts, ThenOther
-from thalweg.diagnosis.changes.examples import (
-    BalanceClasses,
-    FixedSubset,
-    LargerBatches,
-    NormalizeInputs,
-    NormalizeTargets,
-    Shuffle,
-    WeightClasses,
-    WithoutAugmentation,
-)
-from thalweg.diagnosis.changes.initialization import (
+from thalweg.diagnosis.changes.loops import PlainStep, TrainingMode, ZeroGradients
+from thalweg.diagnosis.changes.model.activations import AddResiduals, InsertNonlinearity, ReplaceActivations
+from thalweg.diagnosis.changes.model.initialization import (
     Initialize,
     LayerSequentialUnitVariance,
     ResetParameters,
     ScaleWeights,
 )
-from thalweg.diagnosis.changes.layers import (
-    AddResiduals,
+from thalweg.diagnosis.changes.model.normalization import (
     BatchNormStatistics,
-    InsertNonlinearity,
     InsertNorm,
     NormalizeQueries,
-    ReplaceActivations,
     ReplaceBatchNorm,
     WeightNorm,
 )
-from thalweg.diagnosis.changes.loops import PlainStep, TrainingMode, ZeroGradients
 from thalweg.diagnosis.changes.numbers import DropNonFinite, FillNonFinite, FiniteConstants, Float32, Guard, ScaleLoss
 from thalweg.diagnosis.changes.outputs import (
     BinaryLoss,

@@ -10,6 +10,7 @@ from torch import Tensor
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.optimizers import around_step, groups_of, optimizers_of, scale_lr
 from thalweg.diagnosis.changes.steps import has_lr
+from thalweg.diagnosis.run_training import plain_step
 from thalweg.rules import SGD
 from thalweg.rules.wrappers.noisy import Noisy
 from thalweg.rules.wrappers.warm_restarts import WarmRestarts
@@ -119,7 +120,7 @@ class PerturbedRestarts(Change):
 
     def alter(self, training: Training, where: str | None) -> None:
         best, generator, count = _Best(), torch.Generator().manual_seed(0), 0
-        own_step = training.step or _plain
+        own_step = training.step or plain_step
         params = [param for group in groups_of(training) for param in group["params"]]
 
         def step(training: Training, *batch: Any) -> Any:
@@ -159,15 +160,6 @@ class PerturbedRestarts(Change):
         return _PERTURBED.format(
             every=self.every, share=self.share, last=(self.restarts + 1) * self.every, window=self._window
         )
-
-
-def _plain(training: Training, *batch: Any) -> Tensor:
-    *inputs, target = batch
-    training.optimizer.zero_grad()
-    loss = training.loss_fn(training.model(*inputs), target)
-    loss.backward()  # type: ignore[no-untyped-call]
-    training.optimizer.step()
-    return loss.detach()
 
 
 _PERTURBED = """import torch

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from thalweg.diagnosis.changes.parts.batches import Made, drawn, parts_of, rows_of, selected
+from thalweg.diagnosis.changes.parts.batches import drawn, made, parts_of, rows_of, selected
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.functions import Line, Replacement, is_float, replace_functions
-from thalweg.diagnosis.changes.parts.guards import GUARDS, guarded_text, lines_of
+from thalweg.diagnosis.changes.parts.guards import ADVICE, GUARDS, guarded_text, lines_of
 from thalweg.diagnosis.changes.parts.output import uses_loss_fn
 from thalweg.diagnosis.changes.parts.source import named_step, source_of
 from thalweg.tasks.training import Training
@@ -90,7 +90,7 @@ class Float32(Change):
         training.model.register_forward_pre_hook(
             lambda module, args, kwargs: (_to_float(args), _to_float(kwargs)), with_kwargs=True, prepend=True
         )
-        training.batches = Made(training.batches, lambda batches: map(_to_float, batches))
+        training.batches = made(training.batches, lambda batches: map(_to_float, batches))
         replace_functions(training, casts, None)
         if training.step is not None:
             training.step = _NoAutocast(training.step)
@@ -162,7 +162,7 @@ class DropNonFinite(Change):
         return "" if rows_of(batches[0]) else "the parts of a batch have no common first dimension"
 
     def alter(self, training: Training, where: str | None) -> None:
-        training.batches = Made(training.batches, _finite_examples)
+        training.batches = made(training.batches, _finite_examples)
 
     def lines(self, training: Training, where: str | None) -> str:
         return _FINITE_EXAMPLES
@@ -205,7 +205,7 @@ class FillNonFinite(Change):
             return tree_map(lambda leaf: leaf.nan_to_num(0.0, 0.0, 0.0) if is_float(leaf) else leaf, value)
 
         training.model.register_forward_pre_hook(lambda module, args: fill(args), prepend=True)
-        training.batches = Made(
+        training.batches = made(
             training.batches, lambda batches: ((*fill(parts_of(batch)[:-1]), parts_of(batch)[-1]) for batch in batches)
         )
 
@@ -229,7 +229,9 @@ class Guard(Change):
     guards: str
 
     def why_not(self, training: Training, where: str | None) -> str:
-        return "" if lines_of(training, self.guards) else "no such function is called in the first step"
+        if training.step is not None or lines_of(training, self.guards):  # a step may have a loss of its own
+            return ""
+        return "no such function is called in the first step"
 
     def alter(self, training: Training, where: str | None) -> None:
         replace_functions(training, GUARDS[self.guards], None)
@@ -237,11 +239,11 @@ class Guard(Change):
     def lines(self, training: Training, where: str | None) -> str:
         lines = lines_of(training, self.guards)
         mended = _mended_function(training, lines, self.guards)
-        return mended or "\n".join(_as_comment(line, self.guards) for line in lines)
+        return mended or "\n".join(_as_comment(line, self.guards) for line in lines) or f"# {ADVICE[self.guards]}"
 
 
 def _as_comment(line: Line, guards: str) -> str:
-    return f"# {line.file}:{line.number}\n# was: {line.text}\n# now: {guarded_text(line, guards)}"
+    return f"# {line.file}:{line.number}\n# was: {line.text}\n# now: {guarded_text(line.text, guards)}"
 
 
 def _mended_function(training: Training, lines: list[Line], guards: str) -> str:
@@ -250,9 +252,13 @@ def _mended_function(training: Training, lines: list[Line], guards: str) -> str:
         source = source_of(function)
         if source is None or not all(line.text in source for line in lines):
             continue
-        for line in lines:
-            source = source.replace(line.text, guarded_text(line, guards))
-        return named_step(source) if name == "step" else _named(source, name)
+        texts = [line.text for line in lines] or [text.strip() for text in source.splitlines()[1:]]
+        mended = source
+        for text in texts:
+            new = guarded_text(text, guards)
+            mended = mended.replace(text, new if lines or "#" not in new else text)
+        if mended != source:
+            return named_step(mended) if name == "step" else _named(mended, name)
     return ""
 
 

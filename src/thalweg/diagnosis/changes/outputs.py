@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.diagnosis.changes.parts.batches import Made, parts_of
+from thalweg.diagnosis.changes.parts.batches import made, parts_of
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.functions import rebuild_output, replace_functions
 from thalweg.diagnosis.changes.parts.modules import assignment, module_of, path
@@ -27,6 +27,7 @@ from thalweg.diagnosis.changes.parts.output import (
 from thalweg.tasks.training import Training
 
 _EPS = 1e-12
+SOFTMAXES = frozenset(("softmax", "log_softmax"))
 _NO_LOSS_FN = "the step does not use loss_fn"
 
 
@@ -65,8 +66,9 @@ def _module_code(training: Training, where: str | None, names: frozenset[str], m
     return f"from torch import nn\n\n{assignment(last[0], module)}" if isinstance(last[1], wanted) else None
 
 
-def _as_hook(name: str, expression: str) -> str:
-    return f"{path(name)}.register_forward_hook(lambda module, args, output: {expression})"
+def blamed(training: Training, where: str | None, names: frozenset[str]) -> str | None:
+    """Return the name of the module to blame if one of some functions makes its result, else None: the model."""
+    return where if where and output_of(training, where, names) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +82,16 @@ class RemoveActivation(Change):
     functions: frozenset[str] = ACTIVATIONS
 
     def why_not(self, training: Training, where: str | None) -> str:
-        return "" if output_of(training, where, self.functions) else "no such activation makes the output"
+        found = output_of(training, blamed(training, where, self.functions), self.functions)
+        return "" if found else "no such activation makes the output"
 
     def alter(self, training: Training, where: str | None) -> None:
-        module = module_of(training.model, where)
+        module = module_of(training.model, blamed(training, where, self.functions))
         assert module is not None
         rebuild_output(module, self.functions, lambda function, args, kwargs: args[0])
 
     def lines(self, training: Training, where: str | None) -> str:
+        where = blamed(training, where, self.functions)
         line = _module_code(training, where, self.functions, "nn.Identity()")
         if line is not None:
             return line
@@ -179,7 +183,7 @@ class MendSoftmaxDim(Change):
         return "" if found.before.dim() > 1 else "the output has one dimension"
 
     def _found(self, training: Training, where: str | None) -> Output | None:
-        return output_of(training, where, frozenset(("softmax", "log_softmax")))
+        return output_of(training, where, SOFTMAXES)
 
     def alter(self, training: Training, where: str | None) -> None:
         module = module_of(training.model, where)
@@ -190,7 +194,7 @@ class MendSoftmaxDim(Change):
             replace_functions(training, {"softmax": replacement, "log_softmax": replacement}, module)
             return
         dim = class_dim(found.before, first_batch(training)[1])
-        rebuild_output(module, frozenset(("softmax", "log_softmax")), _over(dim))
+        rebuild_output(module, SOFTMAXES, _over(dim))
 
     def lines(self, training: Training, where: str | None) -> str:
         found = self._found(training, where)
@@ -198,7 +202,7 @@ class MendSoftmaxDim(Change):
             return f"# In {path(where or '')}: softmax(dim=-1), over the last dimension."
         dim = class_dim(found.before, first_batch(training)[1])
         kind = "LogSoftmax" if found.function == "log_softmax" else "Softmax"
-        line = _module_code(training, where, frozenset(("softmax", "log_softmax")), f"nn.{kind}(dim={dim})")
+        line = _module_code(training, where, SOFTMAXES, f"nn.{kind}(dim={dim})")
         if line is not None:
             return line
         value = f"args[0].{found.function}({dim})"
@@ -220,28 +224,28 @@ class SigmoidForOneUnit(Change):
     """A sigmoid in the place of the softmax of a single output."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        found = output_of(training, where, frozenset(("softmax", "log_softmax")))
+        found = output_of(training, blamed(training, where, SOFTMAXES), SOFTMAXES)
         if found is None:
             return "no softmax makes the output"
         return "" if found.before.shape[-1] == 1 else "the output has more than one unit"
 
     def alter(self, training: Training, where: str | None) -> None:
-        module = module_of(training.model, where)
+        module = module_of(training.model, blamed(training, where, SOFTMAXES))
         assert module is not None
 
         def sigmoid(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
             log = getattr(function, "__name__", "") == "log_softmax"
             return functional.logsigmoid(args[0]) if log else torch.sigmoid(args[0])
 
-        rebuild_output(module, frozenset(("softmax", "log_softmax")), sigmoid)
+        rebuild_output(module, SOFTMAXES, sigmoid)
 
     def lines(self, training: Training, where: str | None) -> str:
-        names = frozenset(("softmax", "log_softmax"))
-        found = output_of(training, where, names)
+        where = blamed(training, where, SOFTMAXES)
+        found = output_of(training, where, SOFTMAXES)
         name = found.function if found else "softmax"
         module = "nn.LogSigmoid()" if name == "log_softmax" else "nn.Sigmoid()"
         function = "torch.nn.functional.logsigmoid" if name == "log_softmax" else "torch.sigmoid"
-        line = _module_code(training, where, names, module)
+        line = _module_code(training, where, SOFTMAXES, module)
         return line or "import torch\n\n" + _BEFORE.format(
             module=path(where or ""), names=[name], value=f"{function}(args[0])"
         )
@@ -331,7 +335,7 @@ class ReshapeTargets(Change):
             training.loss_fn = LossOf(training.loss_fn, lambda output, target: (output, target.reshape(output.shape)))
             return
         form = found[0].shape[1:]
-        training.batches = Made(
+        training.batches = made(
             training.batches,
             lambda batches: ((*parts_of(batch)[:-1], parts_of(batch)[-1].reshape(-1, *form)) for batch in batches),
         )

@@ -8,16 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.diagnosis.changes.parts.change import Change
-from thalweg.diagnosis.changes.parts.detachments import Attaching, lines_that_detach
+from thalweg.diagnosis.changes.parts.detachments import AttachedStep, Attaching, lines_of_step, lines_that_detach
 from thalweg.diagnosis.changes.parts.functions import run_within, wrapped
-from thalweg.diagnosis.changes.parts.modules import add_parameters, module_of, path
+from thalweg.diagnosis.changes.parts.modules import ADD_PARAMETERS, add_parameters, module_of, path
 from thalweg.diagnosis.changes.parts.optimizers import groups_of, held_parameters, optimizers_of
 from thalweg.tasks.training import Training
-
-_ADD = (
-    'held = {id(param) for group in optimizer.param_groups for param in group["params"]}\n'
-    'optimizer.add_param_group({"params": [param for param in model.parameters() if id(param) not in held]})'
-)
 
 
 def missing_parameters(training: Training) -> list[str]:
@@ -37,7 +32,7 @@ class AddParameters(Change):
         add_parameters(training, training.model.parameters())
 
     def lines(self, training: Training, where: str | None) -> str:
-        return _ADD
+        return ADD_PARAMETERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +116,7 @@ class Unfreeze(Change):
         held = held_parameters(training)
         target = path("" if self.everywhere else where or "")
         missing = any(id(param) not in held for param in frozen)
-        return f"{target}.requires_grad_(True)" + (f"\n{_ADD}" if missing else "")
+        return f"{target}.requires_grad_(True)" + (f"\n{ADD_PARAMETERS}" if missing else "")
 
 
 def unregistered(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
@@ -174,7 +169,7 @@ class Register(Change):
         lines = ["from torch import nn", ""]
         for name, _, _, value in unregistered(training.model):
             lines.append(f"{path(name)} = {_expression(value, path(name))}  # where the model makes it")
-        return "\n".join([*lines, _ADD])
+        return "\n".join([*lines, ADD_PARAMETERS])
 
 
 def _expression(value: Any, text: str) -> str:
@@ -221,15 +216,19 @@ class Attach(Change):
     """The graph is not cut while the model runs: no detach, no_grad or way through Python's numbers."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        return "" if lines_that_detach(training) else "nothing in the forward pass cuts the graph"
+        cuts = lines_that_detach(training) or lines_of_step(training)
+        return "" if cuts else "nothing in the forward pass or the step cuts the graph"
 
     def alter(self, training: Training, where: str | None) -> None:
         mode = Attaching()
+        in_step = not lines_that_detach(training)
         run_within(training.model, mode)
         training.loss_fn = wrapped(training.loss_fn, mode)
+        if in_step and training.step is not None:
+            training.step = AttachedStep(training.step, mode)
         add_parameters(training, (param for param in training.model.parameters() if param.requires_grad))
 
     def lines(self, training: Training, where: str | None) -> str:
-        lines = lines_that_detach(training)
-        listed = "\n".join(f"# {line.file}:{line.number}: {line.text}" for line in lines)
+        lines = [f"{line.file}:{line.number}: {line.text}" for line in lines_that_detach(training)]
+        listed = "\n".join(f"# {line}" for line in lines or lines_of_step(training))
         return f"# Leave out what cuts the graph in these lines:\n{listed}"

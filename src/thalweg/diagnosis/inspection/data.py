@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.clue import Certainty, Clue
 from thalweg.diagnosis.inspection.loss_behaviour import class_weights
 from thalweg.diagnosis.inspection.loss_sites import Site
 from thalweg.diagnosis.inspection.observation import Observation, observe_step
@@ -145,8 +145,8 @@ def _scale_of_inputs(seen: Observation) -> Iterator[Clue]:
     is_normalized = _is_normalized_after(name, seen)
     is_odd = scale >= LARGE_INPUTS or scale <= SMALL_INPUTS
     if is_odd and not is_normalized:
-        certainty = "likely" if offset >= FAR_FROM_ZERO or scale >= LARGE_INPUTS**2 else "possible"
-        yield Clue("inputs_not_normalised", certainty, None, 0, evidence)  # type: ignore[arg-type]
+        certainty: Certainty = "likely" if offset >= FAR_FROM_ZERO or scale >= LARGE_INPUTS**2 else "possible"
+        yield Clue("inputs_not_normalised", certainty, None, 0, evidence)
     elif offset >= 2 * FAR_FROM_ZERO and scale > 1 and not is_normalized:
         yield Clue("inputs_not_normalised", "possible", None, 0, evidence)
     if unequal >= UNEQUAL_COLUMNS and is_scale_invariant(seen) is False:
@@ -191,8 +191,8 @@ def _scale_of_targets(sites: Sequence[Site], seen: Observation) -> Iterator[Clue
                 "mean of the targets": float(target.mean()),
                 "root mean square of the first outputs": float(output.square().mean().sqrt()),
             }
-            certainty = "likely" if ratio >= VERY_LARGE_TARGETS else "possible"
-            yield Clue("targets_not_normalised", certainty, None, 0, evidence)  # type: ignore[arg-type]
+            certainty: Certainty = "likely" if ratio >= VERY_LARGE_TARGETS else "possible"
+            yield Clue("targets_not_normalised", certainty, None, 0, evidence)
             return
 
 
@@ -251,9 +251,9 @@ def _order(examples: _Examples) -> Iterator[Clue]:
     if deviations < SORTED_DEVIATIONS:
         return
     rising = bool((values.diff() >= 0).all()) or bool((values.diff() <= 0).all())
-    certainty = "certain" if rising else "likely"
+    certainty: Certainty = "certain" if rising else "likely"
     evidence = {"examples": float(count), "deviations from shuffled batches": deviations}
-    yield Clue("batches_sorted", certainty, None, 0, evidence)  # type: ignore[arg-type]
+    yield Clue("batches_sorted", certainty, None, 0, evidence)
 
 
 def _homogeneity(classes: Tensor, batch: Tensor) -> float:
@@ -301,8 +301,8 @@ def _imbalance(examples: _Examples, seen: Observation) -> Iterator[Clue]:
             "its share of the loss": float(parts[smallest]) / len(values),
             "classes": float(len(values)),
         }
-        certainty = "likely" if float(parts[smallest]) < VERY_SMALL_CLASS else "possible"
-        yield Clue("class_imbalance", certainty, None, 0, evidence)  # type: ignore[arg-type]
+        certainty: Certainty = "likely" if float(parts[smallest]) < VERY_SMALL_CLASS else "possible"
+        yield Clue("class_imbalance", certainty, None, 0, evidence)
 
 
 def _unrelated(examples: _Examples) -> Iterator[Clue]:

@@ -18,7 +18,7 @@ CLIPPED_AWAY = 0.1
 TINY_UPDATE = 1e-4
 # Of the peak rate, the mean over the next steps. Linear and cosine decays to zero have one half.
 SCHEDULE_STEPS = 250
-KILLED, NEARLY_KILLED = 0.05, 0.15
+KILLED, NEARLY_KILLED = 0.05, 0.1
 GEOMETRIC = 0.02  # relative difference between the ratios of successive rates
 # Values per channel that the statistics of a batch are made of: those of two are their order, no more.
 TINY_COUNT, SMALL_BATCH = 4, 4

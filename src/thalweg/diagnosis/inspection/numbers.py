@@ -7,7 +7,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.clue import Certainty, Clue
 from thalweg.diagnosis.inspection.observation import Observation
 from thalweg.diagnosis.inspection.observation.parameters import held_tensors
 from thalweg.diagnosis.inspection.observation.trace import ROOTS, Call
@@ -18,6 +18,8 @@ MUCH_LARGER, LARGER = 10.0, 2.0
 MOSTLY = 0.5  # of the entries with a gradient
 # Steps in which decay alone takes most of a weight. Trainings take hundreds at least.
 SHORT_LIFE, LIFE = 50, 200
+# Decoupled decay of language models (GPT-3: 0.1). With no more than that, a short life comes from the learning rate.
+USUAL_DECAY = 0.1
 
 _HALVES = (torch.float16, torch.bfloat16)
 _LOGARITHMS = ("log", "log2", "log10", "log1p", "log_", "xlogy")
@@ -57,8 +59,8 @@ def _epsilon(seen: Observation) -> Iterator[Clue]:
             "largest gradient": largest,
             "update without epsilon by update": scaled / as_it_is,
         }
-        certainty = "likely" if scaled >= MUCH_LARGER * as_it_is else "possible"
-        yield Clue("adam_eps_underflow", certainty, None, 0, evidence)  # type: ignore[arg-type]
+        certainty: Certainty = "likely" if scaled >= MUCH_LARGER * as_it_is else "possible"
+        yield Clue("adam_eps_underflow", certainty, None, 0, evidence)
 
 
 def _below_precision(seen: Observation) -> Iterator[Clue]:
@@ -151,7 +153,10 @@ def _decay(seen: Observation) -> Iterator[Clue]:
     strongest = max(rates.values()) / max(1e-6, 1 - min(momentum, 1.0))
     if strongest * SHORT_LIFE > 1:
         evidence: dict[str, float | str] = {"share of a weight that decay takes in a step": strongest}
-        yield Clue("weight_decay_too_strong", "likely", None, 0, evidence)
+        decay = max(float(group.get("weight_decay", 0) or 0) for group in groups)
+        evidence["weight decay"] = decay
+        certainty: Certainty = "likely" if decay > USUAL_DECAY else "possible"
+        yield Clue("weight_decay_too_strong", certainty, None, 0, evidence)
         return
     norms = _norm_parameters(seen.training.model)
     on_norms = [key for key in rates if key in norms]

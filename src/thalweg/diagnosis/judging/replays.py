@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from thalweg.diagnosis.changes import Change
 from thalweg.diagnosis.judging.clock import Clock
@@ -124,12 +126,12 @@ class Laboratory:
         record = replace(record, comes_trained=self.comes_trained)
         return record if self.score_name != NoScorer.name else _scored_by_losses(record)
 
-    def _scorer(self, training: Training, held_back: list[Batch], loss_fn: Callable[..., object]) -> Scorer:
+    def _scorer(self, training: Training, held_back: list[Batch], loss_fn: Callable[[Any, Any], Tensor]) -> Scorer:
         scorer = self._choose(training, held_back, loss_fn)
         self.score_name = scorer.name
         return scorer
 
-    def _choose(self, training: Training, held_back: list[Batch], loss_fn: Callable[..., object]) -> Scorer:
+    def _choose(self, training: Training, held_back: list[Batch], loss_fn: Callable[[Any, Any], Tensor]) -> Scorer:
         if training.metric is not None:
             return MetricScorer()
         if self._is_loss_usable is None:

@@ -11,8 +11,8 @@ from thalweg.diagnosis.judging.trials import MATTERS, Report
 from thalweg.diagnosis.run_record import RunRecord
 from thalweg.statistics import drop, interval
 
-ALPHA = 0.05
 MORE_SEEDS = 2  # if the first ones leave it open
+ALPHAS = (0.03, 0.02)  # the levels of the two looks, which sum to 5 %
 
 
 @dataclass(frozen=True)
@@ -60,28 +60,41 @@ class Verifier:
     def verify(self, candidate: Candidate) -> Verification | None:
         """Run a cure on the fresh seeds, and on more if that leaves it open; None if there is no time for two."""
         cured: list[RunRecord] = []
-        more = range(self._seeds[-1] + 1, self._seeds[-1] + 1 + MORE_SEEDS)
-        verification = None
-        for number, seed in enumerate([*self._seeds, *more]):
-            if number >= len(self._seeds) and (verification is None or not self._is_open(verification)):
-                break
-            if not self._clock.pays_for(1.0 if number < len(self.sick) else 2.0):
-                break
-            if number >= len(self.sick):
+        self._run_seeds(candidate, cured, self._seeds)
+        if len(cured) < 2:
+            return None
+        verification = compared(candidate, self.sick[: len(cured)], cured, ALPHAS[0])
+        if len(cured) == len(self._seeds) and self._is_open(verification):
+            last = self._seeds[-1]
+            self._run_seeds(candidate, cured, range(last + 1, last + 1 + MORE_SEEDS))
+            if len(cured) > len(self._seeds):
+                verification = compared(candidate, self.sick[: len(cured)], cured, ALPHAS[1])
+        return verification
+
+    def _run_seeds(self, candidate: Candidate, cured: list[RunRecord], seeds: Sequence[int]) -> None:
+        """Run the training as it is and with the cure on seeds, as long as there is time."""
+        for seed in seeds:
+            is_known = len(cured) < len(self.sick)
+            if not self._clock.pays_for(1.0 if is_known else 2.0):
+                return
+            if not is_known:
                 self._report("verifying", f"{AS_IT_IS}, seed {seed}")
                 self.sick.append(self._laboratory.run(seed))
             self._report("verifying", f"{candidate.change.name}, seed {seed}")
             cured.append(self._laboratory.run(seed, candidate.change, candidate.where))
-            if number + 1 >= min(2, len(self._seeds)):
-                verification = compared(candidate, self.sick[: len(cured)], cured)
-        return verification
 
     def _is_open(self, verification: Verification) -> bool:
         return not verification.holds and verification.gain >= MATTERS[verification.candidate.certainty]
 
 
-def compared(candidate: Candidate, sick: Sequence[RunRecord], cured: Sequence[RunRecord]) -> Verification:
+def compared(candidate: Candidate, sick: Sequence[RunRecord], cured: Sequence[RunRecord], alpha: float) -> Verification:
     """Return the verification of a cure from runs of the same seeds, at least two of each.
+
+    Args:
+        candidate: The cure.
+        sick: The runs as the training is.
+        cured: The runs with the cure, of the same seeds.
+        alpha: The level of the test.
 
     Example:
         >>> from thalweg.diagnosis.changes import changes_for
@@ -89,7 +102,7 @@ def compared(candidate: Candidate, sick: Sequence[RunRecord], cured: Sequence[Ru
         >>> def runs(*scores):
         ...     return [RunRecord("", n, (), ((0, 0.0), (9, score), (10, score))) for n, score in enumerate(scores)]
         >>> candidate = Candidate(Clue("lr_too_low", "likely"), changes_for("lr_too_low", None)[0])
-        >>> verification = compared(candidate, runs(0.1, 0.2, 0.1), runs(0.9, 0.9, 0.8))
+        >>> verification = compared(candidate, runs(0.1, 0.2, 0.1), runs(0.9, 0.9, 0.8), 0.05)
         >>> verification.holds, round(verification.difference, 2)
         (True, 0.73)
     """
@@ -97,7 +110,7 @@ def compared(candidate: Candidate, sick: Sequence[RunRecord], cured: Sequence[Ru
     before, after = ([scale.final_share(record) for record in runs] for runs in (sick, cured))
     differences = [b - a for a, b in zip(before, after, strict=True)]
     gain = sum(differences) / len(differences)
-    _, dropped = drop({"sick": [-share for share in before], "cured": [-share for share in after]}, ALPHA)
+    _, dropped = drop({"sick": [-share for share in before], "cured": [-share for share in after]}, alpha)
     unit = scale.best - scale.floor
     spread = interval([unit * difference for difference in differences])
     matters = gain >= MATTERS[candidate.certainty]

@@ -49,6 +49,8 @@ class Assembly:
         self._first_calls: list[int] = []  # of each step: the calls that were made when its optimizer stepped
         self._written = 0  # monitored steps that writers have
         self._derived = 0  # monitored steps
+        self._losses_finite = True
+        self._sizes: dict[str, float] = {}  # the last known norm of each parameter
         self._loss_readings = _Losses()
         self._graph_read = False
         self.refresh()
@@ -112,15 +114,17 @@ class Assembly:
                 self.record.loss_operations = operations_of(loss)
                 self._graph_read = True
 
-    def take(self, modules: ModuleProbe) -> list[tuple[int, dict[str, float]]]:
-        """Put what was read into the record; return the monitored steps and their values that no writer has yet.
+    def take(self, modules: ModuleProbe) -> None:
+        """Put what was measured into the record.
 
         Args:
             modules: What knows the order of modules.
         """
         record = self.record
         self.readings.read(len(record.steps))
-        self._losses.update(self._loss_readings.take())
+        losses = self._loss_readings.take()
+        self._losses.update(losses)
+        self._losses_finite = self._losses_finite and all(map(math.isfinite, self._losses.values()))
         record.lrs += [tuple(float(lr) for lr in lrs) for lrs in self._lrs]
         self._lrs = []
         self._assign_losses()
@@ -132,9 +136,9 @@ class Assembly:
         record.samples = modules.samples
         if math.isnan(record.input_scale):
             record.input_scale = next(iter(finite(chain(*self.columns.raw["inputs"].values()))), math.nan)
-        if record.non_finite is None:
+        is_finite = self.readings.all_finite and self._losses_finite
+        if record.non_finite is None and not is_finite:
             record.non_finite = self._find_non_finite(modules)
-        return self._unwritten()
 
     def _derive(self) -> None:
         """Compute what the record holds instead of raw values, for the steps since the last time."""
@@ -142,23 +146,27 @@ class Assembly:
         for index in range(self._derived, len(record.steps)):
             for name, updates in raw["update_norms"].items():
                 size = record.parameter_norms[name][index]
-                ratio = updates[index] / size if size else math.nan
-                record.update_ratios.setdefault(name, []).append(ratio if size < math.inf else math.nan)
+                if math.isfinite(size):
+                    self._sizes[name] = size  # it is not measured at every step
+                ratio = updates[index] / self._sizes[name] if self._sizes.get(name, 0.0) > 0 else math.nan
+                record.update_ratios.setdefault(name, [])[index:] = [ratio]
             for name, slopes in raw["slopes"].items():
-                slope, length, square = slopes[index], raw["update_squares"][name][index], record.gradient_squares[name][index]
-                record.alignments.setdefault(name, []).append(_ratio(slope, math.sqrt(length * square)))
+                labels = self.columns.parameters_of.get(name, [])
+                square = _sum_of_squares([record.gradient_norms.get(label, ()) for label in labels], index)
+                length = _sum_of_squares([raw["update_norms"].get(label, ()) for label in labels], index)
+                record.gradient_squares.setdefault(name, [])[index:] = [square]
+                record.alignments.setdefault(name, [])[index:] = [_ratio(slopes[index], math.sqrt(length * square))]
         # The step that follows the last monitored one may come later.
         for index in range(max(0, self._derived - 1), len(record.steps)):
             for name, slopes in raw["slopes"].items():
-                square = raw["next_squares"][name][index] * record.gradient_squares[name][index]
+                squares = record.gradient_squares[name]
+                next_square = raw["next_squares"][name][index]
+                if index + 1 < len(record.steps) and record.steps[index + 1] == record.steps[index] + 1:
+                    next_square = squares[index + 1]
                 slope = max(0.0, slopes[index])  # an update that goes uphill has no minimum before it
-                values = (
-                    (record.sharpness, 1 - _ratio(raw["next_slopes"][name][index], slope)),
-                    (record.cosines, _ratio(record.gradient_products[name][index], math.sqrt(square))),
-                )
-                for table, value in values:
-                    column = table.setdefault(name, [])
-                    column[index:] = [value]
+                product = record.gradient_products[name][index]
+                record.sharpness.setdefault(name, [])[index:] = [1 - _ratio(raw["next_slopes"][name][index], slope)]
+                record.cosines.setdefault(name, [])[index:] = [_ratio(product, math.sqrt(squares[index] * next_square))]
         self._derived = len(record.steps)
 
     def _assign_losses(self) -> None:
@@ -225,7 +233,8 @@ class Assembly:
         where = max((name for name in bad if name in record.parameters), key=lambda name: record.parameters[name].depth)
         return NonFinite(step, where, "gradient", half=record.parameters[where].dtype == "float16")
 
-    def _unwritten(self) -> list[tuple[int, dict[str, float]]]:
+    def unwritten(self) -> list[tuple[int, dict[str, float]]]:
+        """Return the monitored steps that were not returned before, with their values by name."""
         record, result = self.record, []
         for index in range(self._written, len(record.steps)):
             step = record.steps[index]
@@ -261,6 +270,12 @@ class _Losses:
         result = dict(zip(self._calls, values, strict=True))
         self._calls, self._values = [], []
         return result
+
+
+def _sum_of_squares(columns: list[Sequence[float]], index: int) -> float:
+    """Return the sum of the squares of the values at an index that are known."""
+    values = [column[index] for column in columns if index < len(column)]
+    return sum(value * value for value in values if value == value)  # not a number differs from itself
 
 
 def _ratio(value: float, by: float) -> float:

@@ -18,8 +18,10 @@ from thalweg.diagnosis.monitoring.probes.targets import Parts, optimizers_in
 from thalweg.diagnosis.monitoring.writers import SummaryWriter, writing
 from thalweg.errors import DiagnosisError, shown
 
-DEFAULT_EVERY = 10  # steps; benchmarks/watch.py measures what it costs
+DEFAULT_EVERY = 20  # steps; benchmarks/watch.py measures what it costs
+FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
 READ_EVERY = 64  # steps between two readings, each of which waits for the device once
+SLOW_STEPS = 4  # after so many steps at least is measured what changes slowly: units, attention, sizes of weights
 REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -33,7 +35,8 @@ class Monitor:
     Args:
         model: The model, or several in a list or dict. Compiled and distributed ones may stay wrapped.
         optimizer: The optimizer, an object around one, or several in a list or dict.
-        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 10.
+        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 5 for the first 20
+            steps, then 20.
         writer: TensorBoard's ``SummaryWriter``, or a function that is called with a step and its values by name.
 
     Raises:
@@ -64,7 +67,7 @@ class Monitor:
     ) -> None:
         if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
             raise DiagnosisError(f"watch: every must be a whole number from 1, got {shown(every)}.")
-        self._every = DEFAULT_EVERY if every is None else every
+        self._every = every
         self._write = writing(writer)
         self._parts = Parts(model)
         self._optimizers = optimizers_in(optimizer)
@@ -80,6 +83,7 @@ class Monitor:
         self._calls = 0
         self._stepped = False  # since the last call of ``step``
         self._is_monitored = False  # the step that is under way
+        self._slow_step = 0
         self._alike: list[tuple[str, Tensor]] = []  # weights whose units began alike
 
     def __enter__(self) -> Self:
@@ -95,7 +99,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._modules.remove()
+        self._modules.end()
         for probe in self._probes:
             probe.remove()
         self._is_open = False
@@ -155,30 +159,34 @@ class Monitor:
         self._stepped = True
 
     def _begin_step(self) -> None:
-        self._is_monitored = self._assembly.steps_done % self._every == 0
+        step = self._assembly.steps_done
+        every = self._every or (FIRST_EVERY if step < FIRST_STEPS else DEFAULT_EVERY)
+        self._is_monitored = step % every == 0
         if self._is_monitored:
             index = len(self._assembly.record.steps)
             if index % REFRESH_EVERY == 0:
                 self._modules.refresh()
-            self._modules.install(index)
+            is_slow = index == 0 or step - self._slow_step >= SLOW_STEPS
+            self._slow_step = step if is_slow else self._slow_step
+            self._modules.install(index, is_slow=is_slow)
             for probe in self._probes:
-                probe.arm(index)
+                probe.arm(index, is_slow=is_slow)
 
     def _end_step(self, loss: Any) -> None:
         if self._is_monitored:
-            self._modules.remove()
+            self._modules.end(keeps_hooks=self._every == 1)
             index = len(self._assembly.record.steps)
             for name, weight in self._alike:
                 with torch.no_grad():
                     column = self._assembly.columns.column("symmetry", name)
                     self._assembly.readings.add(index, [column], [(weight == weight[:1]).all()])
-        lrs = tuple(lr for probe in self._probes for lr in probe.lrs)
+        lrs = tuple([lr for probe in self._probes for lr in probe.lrs])
         self._assembly.end_step(lrs, is_monitored=self._is_monitored, loss=loss)
 
     def _read(self) -> None:
-        written = self._assembly.take(self._modules)
+        self._assembly.take(self._modules)
         if self._write is not None:
-            for step, values in written:
+            for step, values in self._assembly.unwritten():
                 self._write(step, values)
 
 
@@ -194,7 +202,8 @@ def watch(
     Args:
         model: The model, or several in a list or dict.
         optimizer: The optimizer, an object around one, or several in a list or dict.
-        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 10.
+        every: Steps from one monitored step to the next; 1 for all of them. Defaults to 5 for the first 20
+            steps, then 20.
         writer: TensorBoard's ``SummaryWriter``, or a function that is called with a step and its values by name.
 
     Returns:
@@ -215,7 +224,7 @@ def watch(
         ...         optimizer.step()
         ...         monitor.step(loss)
         >>> monitor.record.steps
-        [0, 10]
+        [0, 5, 10, 15]
         >>> [finding.severity for finding in monitor.findings if finding.severity != "note"]
         []
     """

@@ -14,8 +14,18 @@ from thalweg.tasks.training import Training
 Batch = Any
 
 
-class Made:
-    """Batches that a function makes of other batches. As the other ones they are an iterable or an iterator.
+def made(batches: Iterable[Batch], make: Callable[[Iterator[Batch]], Iterator[Batch]]) -> Iterable[Batch]:
+    """Return batches that a function makes of others: an iterator of an iterator, else an iterable.
+
+    Args:
+        batches: The other batches.
+        make: Makes an iterator of an iterator.
+    """
+    return make(iter(batches)) if iter_is_self(batches) else Remade(batches, make)
+
+
+class Remade:
+    """Batches that are made of other ones, anew each time.
 
     Args:
         batches: The other batches.
@@ -24,18 +34,9 @@ class Made:
 
     def __init__(self, batches: Iterable[Batch], make: Callable[[Iterator[Batch]], Iterator[Batch]]) -> None:
         self._batches, self._make = batches, make
-        self._current: Iterator[Batch] | None = None
-        self._once = iter(batches) is batches
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self._once:
-            return self._make(iter(self._batches))
-        return self
-
-    def __next__(self) -> Batch:
-        if self._current is None:
-            self._current = self._make(iter(self._batches))
-        return next(self._current)
+        return self._make(iter(self._batches))
 
 
 class Peeked:

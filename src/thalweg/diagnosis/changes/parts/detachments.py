@@ -1,5 +1,7 @@
 """Cuts of the graph in a forward pass, found and undone."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from thalweg.diagnosis.changes.parts.batches import drawn, parts_of
 from thalweg.diagnosis.changes.parts.functions import Line, calling_line_of_user, name_of_function, once, undisturbed
+from thalweg.diagnosis.changes.parts.source import source_of
 from thalweg.tasks.training import Training
 
 _CUTS = frozenset(("detach", "detach_", "data", "clone_detached"))
@@ -69,6 +72,31 @@ class Attaching(TorchFunctionMode):
         self._kept.clear()
         self._outside.clear()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+
+class AttachedStep:
+    """A step within which nothing cuts the graph."""
+
+    def __init__(self, step: Callable[..., Any], mode: Attaching) -> None:
+        self.step = self.__wrapped__ = step
+        self.mode = mode
+
+    def __call__(self, *args: Any) -> Any:
+        """Take the step."""
+        with once(self.mode):
+            result = self.step(*args)
+        return result.detach() if isinstance(result, Tensor) else result
+
+
+_CUTTING = re.compile(r"\.detach\(\)|\.data\b|no_grad|\.tolist\(\)|\.numpy\(\)|\.item\(\)")
+
+
+def lines_of_step(training: Training) -> list[str]:
+    """Return the lines of the user's step that may cut the graph, but for what it returns."""
+    source = source_of(training.step) or ""
+    return [
+        line.strip() for line in source.splitlines() if _CUTTING.search(line) and not line.strip().startswith("return")
+    ]
 
 
 def _has_graph(value: Any) -> bool:

@@ -110,7 +110,7 @@ def lines_of(training: Training, guards: str) -> list[Line]:
     return list(mode.lines.values())
 
 
-_ADVICE = {
+ADVICE = {
     "roots": f"add {_EPS} under the root",
     "logarithms": f"the logarithm of x.clamp_min({_EPS})",
     "exponentials": "the exponential of x.clamp(-9.0, 11.0) in float16, (-87.0, 88.0) in float32; or logsumexp",
@@ -119,34 +119,34 @@ _ADVICE = {
 _MODULES = ("torch", "F", "functional", "linalg", "special", "math")
 
 
-def guarded_text(line: Line, guards: str) -> str:
+def guarded_text(text: str, guards: str) -> str:
     """Return the text of a line with its arguments guarded; with a comment that says how where that is not plain.
 
     Example:
-        >>> guarded_text(Line("a.py", 1, "return torch.sqrt(x) / y.log()"), "roots")
+        >>> guarded_text("return torch.sqrt(x) / y.log()", "roots")
         'return torch.sqrt(x.clamp_min(1e-07)) / y.log()'
-        >>> guarded_text(Line("a.py", 1, "return (x * y).sum().sqrt()"), "roots")
+        >>> guarded_text("return (x * y).sum().sqrt()", "roots")
         'return (x * y).sum().clamp_min(1e-07).sqrt()'
-        >>> guarded_text(Line("a.py", 1, "z = x / x.std()"), "divisions")
+        >>> guarded_text("z = x / x.std()", "divisions")
         'z = x / (x.std() + 1e-07)'
     """
     head = "def f():\n    "
     try:
-        tree = ast.parse(head + line.text)
+        tree = ast.parse(head + text)
     except SyntaxError:  # a part of a longer statement
-        return f"{line.text}  # {_ADVICE[guards]}"
+        return f"{text}  # {ADVICE[guards]}"
     chosen = [node for node in ast.walk(tree) if isinstance(node, ast.expr) and _argument(node, guards) is not None]
     if not chosen:
-        return f"{line.text}  # {_ADVICE[guards]}"
+        return f"{text}  # {ADVICE[guards]}"
     argument = _argument(chosen[0], guards)
     assert argument is not None
-    text = ast.get_source_segment(head + line.text, argument) or ""
+    inner = ast.get_source_segment(head + text, argument) or ""
     if guards == "divisions":
-        new = f"({text} + {_EPS})"
+        new = f"({inner} + {_EPS})"
     else:
         is_simple = isinstance(argument, ast.Name | ast.Call | ast.Attribute | ast.Subscript)
-        new = f"{text}.clamp_min({_EPS})" if is_simple else f"({text}).clamp_min({_EPS})"
-    return replaced(head + line.text, argument, new).removeprefix(head)
+        new = f"{inner}.clamp_min({_EPS})" if is_simple else f"({inner}).clamp_min({_EPS})"
+    return replaced(head + text, argument, new).removeprefix(head)
 
 
 def _argument(node: ast.expr, guards: str) -> ast.expr | None:

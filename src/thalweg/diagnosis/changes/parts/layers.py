@@ -8,17 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.diagnosis.changes.parts.functions import Replacing, name_of_function
-from thalweg.diagnosis.changes.parts.modules import name_of, path
+from thalweg.diagnosis.changes.parts.modules import path
 from thalweg.diagnosis.changes.parts.output import ACTIVATIONS, first_batch, run_model
 from thalweg.tasks.training import Training
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-ADD_PARAMETERS = (
-    'held = {id(param) for group in optimizer.param_groups for param in group["params"]}\n'
-    'optimizer.add_param_group({"params": [param for param in model.parameters() if id(param) not in held]})'
-)
 
 
 @dataclass(frozen=True)
@@ -76,9 +72,9 @@ def activations_called(training: Training) -> list[str]:
     return called
 
 
-def hidden_layers(training: Training) -> list[LayerCall]:
+def hidden_layers(calls: Sequence[LayerCall]) -> list[LayerCall]:
     """Return the calls of layers with weights but that of the last one, each layer once."""
-    calls = [call for call in layer_calls(training) if isinstance(call.module, WEIGHTED)]
+    calls = [call for call in calls if isinstance(call.module, WEIGHTED)]
     last = calls[-1].module if calls else None
     seen: dict[int, LayerCall] = {}
     for call in calls:
@@ -87,24 +83,18 @@ def hidden_layers(training: Training) -> list[LayerCall]:
     return list(seen.values())
 
 
-def within(training: Training, where: str | None, modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """Return those modules that lie in the module of a name; all if none does."""
-    if not where:
-        return list(modules)
-    inside = [module for module in modules if f"{name_of(training.model, module)}.".startswith(f"{where}.")]
-    return inside or list(modules)
-
-
-def followed_by(module: str, layers: Sequence[tuple[str, str]], imports: str = "from torch import nn") -> str:
+def followed_by(model: nn.Module, layers: Sequence[tuple[nn.Module, str]]) -> str:
     """Return the lines that put a module after each of some layers.
 
     Args:
-        module: The text of the module, with ``{}`` for the number of features.
-        layers: The name of each layer and the text for ``{}``.
-        imports: The line before them.
+        model: The model.
+        layers: Each layer and the text of the module.
     """
-    lines = [f"{path(name)} = nn.Sequential({path(name)}, {module.format(text)})" for name, text in layers]
-    return "\n".join([imports, "", *lines])
+    lines = []
+    for layer, text in layers:
+        first, *others = (path(name) for name, each in model.named_modules(remove_duplicate=False) if each is layer)
+        lines += [f"{first} = nn.Sequential({first}, {text})", *(f"{other} = {first}" for other in others)]
+    return "\n".join(["from torch import nn", "", *lines])
 
 
 def features_of(layer: nn.Module) -> int:

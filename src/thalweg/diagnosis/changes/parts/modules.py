@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from thalweg.diagnosis.changes.parts.optimizers import groups_of, held_parameters
 from thalweg.tasks.training import Training
 
+ADD_PARAMETERS = (
+    'held = {id(param) for group in optimizer.param_groups for param in group["params"]}\n'
+    'optimizer.add_param_group({"params": [param for param in model.parameters() if id(param) not in held]})'
+)
+"""Lines that add the parameters of the model that an optimizer lacks."""
+
 
 def module_of(model: nn.Module, where: str | None) -> nn.Module | None:
     """Return the module of a name, or that of the parameter of a name; the model for None; None if there is none."""
@@ -94,3 +100,21 @@ def exchange_parameters(training: Training, pairs: Iterable[tuple[Tensor, Iterab
 def submodules(module: nn.Module, kinds: Any) -> list[nn.Module]:
     """Return the modules of some classes inside a module, itself among them."""
     return [each for each in module.modules() if isinstance(each, kinds)]
+
+
+def put_after(training: Training, layer: nn.Module, new: nn.Module) -> None:
+    """Put a module after a layer."""
+    param = next(layer.parameters())
+    new.to(param.device, param.dtype)
+    pair = nn.Sequential(nn.Identity(), new)
+    pair.train(layer.training)
+    for parent, name in list(places_of(training.model, layer)):
+        parent._modules[name] = pair
+    pair[0] = layer
+    add_parameters(training, new.parameters(), layer.parameters())
+
+
+def module_from_text(spelling: str) -> nn.Module:
+    """Return the module of a text such as ``nn.GroupNorm(1, 64)``."""
+    kind, _, arguments = spelling.removeprefix("nn.").rstrip(")").partition("(")
+    return getattr(nn, kind)(*(float(text) if "." in text else int(text) for text in arguments.split(",") if text))  # type: ignore[no-any-return]

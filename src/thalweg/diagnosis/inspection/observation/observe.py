@@ -236,7 +236,7 @@ class _Watcher:
                 hook = record.tensor.register_hook(functools.partial(self._gradient_arrives, record))
                 add(hook.remove)
         for handle in (
-            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._before_step(optimizer, *args, **kwargs)),
+            register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: self._before_step(optimizer, *args[1:], **kwargs)),
             register_optimizer_step_post_hook(lambda optimizer, *_: self._after_step(optimizer)),
             torch_module.register_module_forward_pre_hook(self._begin_module),
         ):
@@ -330,8 +330,6 @@ class _Watcher:
         self._depth = max(0, self._depth - 1)
         if self._depth or not self._seen.optimizer_steps:
             return
-        if self._trace is not None:
-            self._trace.is_paused = False
         step = self._seen.optimizer_steps[-1]
         changed = weights = 0.0
         moved = active = 0
@@ -349,6 +347,8 @@ class _Watcher:
         step.update_norm, step.weight_norm = math.sqrt(changed), math.sqrt(weights)
         step.unmoved = 1 - moved / active if active else 0.0
         self._before = {}
+        if self._trace is not None:
+            self._trace.is_paused = False
 
     def _begin_module(self, module: nn.Module, inputs: Any) -> None:
         name = self._names.get(id(module), self._extra.get(id(module)))

@@ -39,7 +39,8 @@ class Buffers:
     def choose(self, groups: Iterable[Mapping[str, Any]]) -> None:
         """Choose the parameters in groups, and allocate buffers if they are others than before."""
         params = [param for group in groups for param in group["params"]]
-        signature = [(id(param), param.dtype, param.device, param.shape) for param in params]
+        first = params[0] if params else _EMPTY
+        signature = [*map(id, params), first.dtype, first.device]
         if signature != self._signature:
             self._signature = signature
             self._allocate([param for param in {id(param): param for param in params}.values() if _is_plain(param)])
@@ -55,6 +56,8 @@ class Buffers:
         self.halves = [place for place, param in enumerate(self.params) if param.dtype in HALF]
         names = self._columns.names() if params else {}
         labels = [names.get(id(param), f"{self._fallback}.{place}") for place, param in enumerate(self.params)]
+        if labels:
+            self._columns.parameters_of[self._fallback] = labels
         self._gradient_columns = self._of("gradient_norms", labels)
         self.parameter_columns = self._of("parameter_norms", labels)
         self.update_columns = self._of("update_norms", labels)

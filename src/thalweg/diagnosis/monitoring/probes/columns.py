@@ -6,7 +6,7 @@ from thalweg.diagnosis.monitoring.probes.readings import Column, Readings
 from thalweg.diagnosis.monitoring.record import Record, Table
 
 # Measured values that the record holds in another form.
-RAW = ("update_norms", "slopes", "update_squares", "next_slopes", "next_squares", "inputs")
+RAW = ("update_norms", "slopes", "next_slopes", "next_squares", "inputs")
 
 
 class Columns:
@@ -21,11 +21,13 @@ class Columns:
         readings: Values that were not read yet.
         names: Returns the names of parameters by their id.
         raw: The further tables by name.
+        parameters_of: Names of the parameters of each optimizer.
     """
 
     def __init__(self, record: Record, readings: Readings, names: Callable[[], Mapping[int, str]]) -> None:
         self.readings, self.names = readings, names
         self.raw = {name: Table() for name in RAW}
+        self.parameters_of: dict[str, list[str]] = {}
         self._tables = self.raw | record.tables()
 
     def column(self, table: str, name: str) -> Column:

@@ -141,6 +141,10 @@ def _rectifies(node: Any) -> bool:
 
 def grad_nodes(value: Any) -> list[Any]:
     """Return the nodes of the tensors in a value, which may be nested in sequences and mappings."""
+    if isinstance(value, tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, Tensor):
+        return [] if value.grad_fn is None else [value.grad_fn]
     return [tensor.grad_fn for tensor in tensors_in(value) if tensor.grad_fn is not None]
 
 

@@ -53,6 +53,8 @@ class ModuleProbe:
         self._counts: dict[tuple[str, str], int] = {}
         self._checkpointed = False
         self._is_surveyed = False
+        self._is_slow = True
+        self._walk = GraphWalk({})
         self.depths: dict[str, int] = {}
         self.halves: set[str] = set()
         self.limits: set[str] = set()
@@ -64,6 +66,7 @@ class ModuleProbe:
         """Look for modules anew: some may have been added."""
         self._modules: list[tuple[str, nn.Module]] = []
         self._module_of: dict[int, str] = {}
+        self.end()
         self._roots = {module: name for name, module in self._parts.roots()}
         for name, module, compiled in self._parts.modules():
             own = [param for param in module._parameters.values() if param is not None]
@@ -73,62 +76,73 @@ class ModuleProbe:
             elif (own or module in self._roots) and not isinstance(module, torch.jit.ScriptModule):
                 self._modules.append((name, module))
 
-    def install(self, index: int) -> None:
-        """Measure until ``remove`` is called, for the monitored step of an index."""
-        self._index, self._calls, self._counts = index, {}, {}
-        self._walk = GraphWalk(self._module_of)
-        self._handles = [
-            module.register_forward_hook(_Hook(self, name)) for name, module in self._modules
-        ]
+    def install(self, index: int, *, is_slow: bool) -> None:
+        """Measure until ``end`` is called, for the monitored step of an index.
 
-    def remove(self) -> None:
-        """Remove all hooks and forget the graph, which would keep memory."""
-        for handle in self._handles:
-            handle.remove()
-        if self._handles and not self._is_surveyed and self._walk.kinds:
+        Args:
+            index: The index.
+            is_slow: True to measure also what changes slowly: units, attention and BatchNorms.
+        """
+        self._index, self._is_slow, self._calls, self._counts = index, is_slow, {}, {}
+        self._walk = GraphWalk(self._module_of)
+        if not self._handles:
+            self._handles = [module.register_forward_hook(_Hook(self, name)) for name, module in self._modules]
+
+    def end(self, *, keeps_hooks: bool = False) -> None:
+        """Forget the graph, which would keep memory, and remove all hooks."""
+        if not self._is_surveyed and self._walk.kinds:
             self._is_surveyed = True
             self.operations = tuple(sorted({op for kind in self._walk.kinds if (op := operation_of(kind)) is not None}))
             self.samples = "ExpBackward0" in self._walk.kinds
-        self._handles, self._walk = [], GraphWalk({})
+        self._walk = GraphWalk({})
+        if not keeps_hooks:
+            for handle in self._handles:
+                handle.remove()
+            self._handles = []
 
     def after_forward(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Measure a call of a module."""
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _is_transformed():
             return
         calls = self._calls[name] = self._calls.get(name, 0) + 1
-        tensor = next((value for value in tensors_in(output) if value.is_floating_point()), None)
-        if tensor is None or calls > MAX_CALLS:
+        if calls > MAX_CALLS:
             return
-        is_root = module in self._roots
-        is_measured = not is_root or not module._modules
-        if name not in self.depths and is_measured:
-            self.depths[name] = len(self.depths)
-            if tensor.dtype == torch.float16:
-                self.halves.add(name)
-        with torch.no_grad():
+        tensor = _first_float(output)
+        if tensor is None:
+            return
+        torch._C._set_grad_enabled(False)  # as torch.no_grad does
+        try:
             if calls == 1:
-                if is_root:
-                    self._measure_inputs(name, inputs)
-                if is_measured:
-                    self._put("activation_scales", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
-            self._checkpointed = self._checkpointed or not saves_tensors_plainly()
-            if self._checkpointed:
-                self.limits.add("activations: the model's checkpoints would compute them anew")
+                self._measure_scale(name, module, inputs, tensor)
+            if self._is_slow:
+                self._measure_graph(name, module, inputs, output)
+                if calls == 1 and isinstance(module, _BatchNorm) and module.training:
+                    self._measure_batchnorm(name, module, tensor)
+        finally:
+            torch._C._set_grad_enabled(True)
+
+    def _measure_scale(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        is_root = module in self._roots
+        if is_root:
+            tensor = _first_float(inputs)
+            if tensor is not None:
+                self._put("inputs", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
+            if module._modules:
                 return
-            self._measure_graph(name, module, inputs, output)
-            if isinstance(module, _BatchNorm) and calls == 1 and module.training:
-                self._measure_batchnorm(name, module, tensor)
-        for node in grad_nodes(output):
-            self._walk.add_output(node, name)
+        if name not in self.depths:
+            self.depths[name] = len(self.depths)
+            if output.dtype == torch.float16:
+                self.halves.add(name)
+        self._put("activation_scales", name, _norm(output), 1 / math.sqrt(max(1, output.numel())))
 
     def _put(self, table: str, name: str, value: Tensor, factor: float = 1.0) -> None:
         self._readings.add(self._index, (self._columns.column(table, name),), (value,), factor)
 
-    def _measure_inputs(self, name: str, inputs: Any) -> None:
-        tensor = next((value for value in tensors_in(inputs) if value.is_floating_point()), None)
-        if tensor is not None:
-            self._put("inputs", name, _norm(tensor), 1 / math.sqrt(max(1, tensor.numel())))
-
     def _measure_graph(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._checkpointed = self._checkpointed or not saves_tensors_plainly()
+        if self._checkpointed:
+            self.limits.add("activations: the model's checkpoints would compute them anew")
+            return
         nodes = grad_nodes(inputs)
         if not isinstance(module, PLAIN):
             nodes += grad_nodes(output)
@@ -139,19 +153,21 @@ class ModuleProbe:
             if count > MAX_CALLS or not activation.values.numel():
                 continue
             if activation.function == "rectified":
-                self._measure_dead(where, count, activation)
+                self._measure_dead(where, activation)
             elif activation.function == "tanh" or (activation.function == "sigmoid" and not is_gated):
                 self._measure_saturation(where, activation)
             elif count == 1:
                 self._measure_attention(where, activation)
+        for node in grad_nodes(output):
+            self._walk.add_output(node, name)
 
-    def _measure_dead(self, where: str, count: int, activation: Activation) -> None:
+    def _measure_dead(self, where: str, activation: Activation) -> None:
         values = _some(activation.values)
         if activation.channels_first and values.ndim > 2:
             values = values.flatten(2).amax(2)
         largest = values.reshape(-1, values.shape[-1]).amax(0) if values.ndim > 1 else values
-        peak = self._peaks.setdefault((where, count), _Peak()).update(largest)
-        # Of several activations of a module, the last one counts: they are mostly the same, called again.
+        # A unit of a module that is called several times is dead if no call activates it.
+        peak = self._peaks.setdefault((where, len(largest)), _Peak()).update(largest, self._index)
         self._put("dead", where, peak.le(activation.floor).sum(), 1 / peak.numel())
 
     def _measure_saturation(self, where: str, activation: Activation) -> None:
@@ -221,19 +237,26 @@ class _Peak:
     """The largest value of each unit over the last monitored steps: of this window and the one before."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._steps: set[int] = set()
         self._now: Tensor | None = None
         self._last: Tensor | None = None
 
-    def update(self, largest: Tensor) -> Tensor:
-        if self._now is None or self._now.shape != largest.shape:
-            self._now, self._last, self._count = largest.clone(), None, 0
-        elif self._count % WINDOW == 0:
-            self._last, self._now = self._now, largest.clone()
+    def update(self, largest: Tensor, index: int) -> Tensor:
+        """Return the largest values so far, with those of the monitored step of an index."""
+        if self._now is None:
+            self._now = largest.clone()
+        elif index not in self._steps and len(self._steps) == WINDOW:
+            self._last, self._now, self._steps = self._now, largest.clone(), set()
         else:
             torch.maximum(self._now, largest, out=self._now)
-        self._count += 1
+        self._steps.add(index)
         return self._now if self._last is None else torch.maximum(self._now, self._last)
+
+
+def _first_float(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    return next((tensor for tensor in tensors_in(value) if tensor.is_floating_point()), None)
 
 
 def _norm(values: Tensor) -> Tensor:

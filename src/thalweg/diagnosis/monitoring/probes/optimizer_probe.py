@@ -13,7 +13,6 @@ from thalweg.diagnosis.monitoring.probes.buffers import Buffers
 from thalweg.diagnosis.monitoring.probes.columns import Columns
 
 NONE = -1  # no monitored step
-SLOW_EVERY = 4  # monitored steps: second moments change slowly
 
 
 class OptimizerProbe:
@@ -38,11 +37,12 @@ class OptimizerProbe:
         self._columns, self._readings, self._on_step = columns, columns.readings, on_step
         self._measures = NONE  # index of the monitored step that the next step is
         self._follows = NONE  # index of the monitored step that the next step follows
+        self._is_slow = False
         self._remove: list[Callable[[], None]] = []
         self._buffers = Buffers(columns, name)
-        self._following = columns.of_optimizer(name, "gradient_products", "next_slopes", "next_squares")
-        self._slopes = columns.of_optimizer(name, "slopes", "update_squares")
-        self._squares = columns.of_optimizer(name, "gradient_squares")
+        self._following = columns.of_optimizer(name, "gradient_products", "next_slopes")
+        self._squares = columns.of_optimizer(name, "next_squares")
+        self._slopes = columns.of_optimizer(name, "slopes")
 
     def install(self) -> None:
         """Begin to observe."""
@@ -61,9 +61,9 @@ class OptimizerProbe:
         self._buffers = Buffers(self._columns, self.name)
         self._measures = self._follows = NONE
 
-    def arm(self, index: int) -> None:
+    def arm(self, index: int, *, is_slow: bool) -> None:
         """Measure the next step as the monitored step of an index, and compare the step after it with it."""
-        self._measures = index
+        self._measures, self._is_slow = index, is_slow
 
     def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._measures == self._follows == NONE or torch.compiler.is_compiling():
@@ -98,8 +98,10 @@ class OptimizerProbe:
         places = buffers.copy_gradients(self.optimizer)
         new = buffers.new_gradients
         if self._follows != NONE and buffers.has_update:
-            values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates), torch.dot(new, new)]
+            values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates)]
             self._readings.add(self._follows, self._following, values)
+            if self._measures == NONE:  # else it follows from the norms of this step
+                self._readings.add(self._follows, self._squares, [torch.dot(new, new)])
         buffers.has_update = False
         if self._measures != NONE:
             buffers.keep_gradients()
@@ -107,24 +109,22 @@ class OptimizerProbe:
             if len(places) < len(norms):
                 norms = [norms[place] for place in places]
             self._readings.add(self._measures, buffers.gradient_columns(places), norms)
-            self._readings.add(self._measures, self._squares, [torch.dot(new, new)])
 
     def _measure_update(self) -> None:
         buffers = self._buffers
         if not buffers.params:
             return
         views = buffers.update_views
-        norms = torch._foreach_norm(views)
+        if self._is_slow:
+            self._readings.add(self._measures, buffers.parameter_columns, torch._foreach_norm(views))
         torch._foreach_sub_(views, buffers.params)  # now minus the update
-        self._readings.add(self._measures, buffers.parameter_columns, norms)
         self._readings.add(self._measures, buffers.update_columns, torch._foreach_norm(views))
         if buffers.halves:
             kept = [1 - views[place].count_nonzero() / views[place].numel() for place in buffers.halves]
             self._readings.add(self._measures, buffers.half_columns, kept)
-        slopes = [torch.dot(buffers.gradients, buffers.updates), torch.dot(buffers.updates, buffers.updates)]
-        self._readings.add(self._measures, self._slopes, slopes)
+        self._readings.add(self._measures, self._slopes, [torch.dot(buffers.gradients, buffers.updates)])
         buffers.has_update = True
-        if self._measures % SLOW_EVERY == 0:
+        if self._is_slow:
             self._measure_second_moments()
 
     def _measure_second_moments(self) -> None:

@@ -10,9 +10,14 @@ Column = list[float]  # of a table, or the values of losses by call
 
 
 class Readings:
-    """Scalars on devices, with the columns that get them. Only ``read`` waits for a device."""
+    """Scalars on devices, with the columns that get them. Only ``read`` waits for a device.
+
+    Attributes:
+        all_finite: True if every value that was read so far is finite.
+    """
 
     def __init__(self) -> None:
+        self.all_finite = True
         self._waiting: list[tuple[int, Sequence[Column], Sequence[Tensor], float]] = []
 
     def add(self, index: int, columns: Sequence[Column], values: Sequence[Tensor], factor: float = 1.0) -> None:
@@ -26,17 +31,17 @@ class Readings:
         """
         ready = [entry for entry in self._waiting if entry[0] < end]
         self._waiting = [entry for entry in self._waiting if entry[0] >= end]
-        numbers = iter(_numbers([value for entry in ready for value in entry[2]]))
-        for index, columns, _, factor in ready:
-            for column in columns:
-                number = next(numbers) * factor
-                if not math.isfinite(number):
-                    number = math.inf
-                if len(column) == index:
-                    column.append(number)
-                else:
-                    column.extend([math.nan] * (index + 1 - len(column)))
-                    column[index] = number
+        numbers = _numbers([value for entry in ready for value in entry[2]])
+        if not all(map(math.isfinite, numbers)):
+            self.all_finite = False
+            numbers = [number if math.isfinite(number) else math.inf for number in numbers]
+        place = 0
+        for index, columns, values, factor in ready:
+            for column, number in zip(columns, numbers[place : place + len(values)], strict=True):
+                if len(column) != index:
+                    column[index:] = [math.nan] * (index - len(column))
+                column.append(number * factor)
+            place += len(values)
 
     def clear(self) -> None:
         """Forget what was not read."""
@@ -48,11 +53,9 @@ def _numbers(values: list[Tensor]) -> list[float]:
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for place, value in enumerate(values):
         groups.setdefault((value.device, value.dtype), []).append(place)
-    if len(groups) == 1:
-        return [float(number) for number in torch.stack(values).tolist()]
     result = [0.0] * len(values)
     for places in groups.values():
         numbers = torch.stack([values[place] for place in places]).tolist()
         for place, number in zip(places, numbers, strict=True):
-            result[place] = float(number)
+            result[place] = number
     return result

@@ -43,7 +43,7 @@ def spikes(record: Record) -> Iterator[Clue]:
 def plateaus(record: Record) -> Iterator[Clue]:
     """A loss that does not fall over the second half, or over a first part after which it does."""
     losses = record.losses
-    if len(losses) < 5 * at.SPIKE_WINDOW:
+    if len(losses) < 5 * at.SPIKE_WINDOW or not math.isfinite(losses[-1]):
         return
     start, end, _ = ends(losses)
     half = losses[len(losses) // 2 :]
@@ -73,10 +73,10 @@ def noise(record: Record) -> Iterator[Clue]:
     for name, products in record.gradient_products.items():
         pairs = [
             (square, product)
-            for square, product in zip(record.gradient_squares[name], products, strict=True)
+            for square, product in zip(record.gradient_squares.get(name, ()), products, strict=False)
             if math.isfinite(square) and math.isfinite(product)
         ]
-        if len(pairs) < 10:
+        if len(pairs) < 10 or math.isnan(middle(record.cosines.get(name, ()))):
             continue
         # Each pair counts alike, however large its gradients are.
         cosine = middle(record.cosines[name])

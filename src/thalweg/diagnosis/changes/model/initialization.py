@@ -34,6 +34,7 @@ class ResetParameters(Change):
     def _modules(self, training: Training, where: str | None) -> list[nn.Module]:
         root = module_of(training.model, where) or training.model
         found = [module for module in root.modules() if _resettable(module)]
+        found = found or [module for module in training.model.modules() if _resettable(module)]
         if not self.only_constant:
             return found
         return [module for module in found if any(is_constant(weight) for _, weight in weights_of(module))]
@@ -62,7 +63,7 @@ class ResetParameters(Change):
 
     def lines(self, training: Training, where: str | None) -> str:
         modules = self._modules(training, where)
-        if not self.only_constant and not where:
+        if not self.only_constant and len(modules) == len(self._modules(training, None)):
             return (
                 "for module in model.modules():\n"
                 '    if hasattr(module, "reset_parameters"):\n'
