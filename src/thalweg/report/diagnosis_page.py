@@ -79,7 +79,7 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "caution": lambda: diagnosis.caution,
         "group": lambda: KINDS[cause.kind].group if cause and cause.kind in KINDS else "",
         "since": lambda: presentation.since_of(cause) if cause else "",
-        "evidence": lambda: presentation.evidence_of(cause) if cause else [],
+        "evidence": lambda: presentation.evidence_of(diagnosis, cause) if cause else [],
         "sick": lambda: sick,
         "sick_score": lambda: _score_text(diagnosis, sick) if sick else _NONE,
         "not_finite": lambda: sick is not None and not all(map(math.isfinite, sick.losses)),
@@ -94,9 +94,13 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "seeds": lambda: _seed_rows(diagnosis),
         "replays": lambda: [_replay_row(diagnosis, replay) for replay in diagnosis.replays],
         "others": lambda: [
-            (finding.severity, presentation.sentence_of(finding)) for finding in others if finding.severity != "note"
+            (finding.severity, presentation.sentence_of(diagnosis, finding))
+            for finding in others
+            if finding.severity != "note"
         ],
-        "notes": lambda: [presentation.sentence_of(finding) for finding in others if finding.severity == "note"],
+        "notes": lambda: [
+            presentation.sentence_of(diagnosis, finding) for finding in others if finding.severity == "note"
+        ],
         "effort": lambda: presentation.effort(diagnosis),
         "command": lambda: command or f"thalweg.diagnose(..., seeds={len(diagnosis.seeds)}, steps={diagnosis.steps})",
         "environment": lambda: environment.describe(["cpu"]),
