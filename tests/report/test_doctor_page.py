@@ -86,6 +86,24 @@ def test_only_the_change_that_is_the_cure_is_marked() -> None:
     assert rows == ["ReLU and He initialization"]
 
 
+def test_a_run_that_serves_several_causes_is_one_row() -> None:
+    diagnosis = diagnoses.vanishing()
+    clipped = replace(diagnosis.replays[2], change="clipping", kind="exploding_gradient", where="body.4")
+    same = [replace(clipped, kind="loss_spike", where=None), replace(clipped, where="body.6")]
+    text = text_of(render_diagnosis(replace(diagnosis, replays=(clipped, diagnosis.replays[0], *same), cure=None)))
+    assert text.count("clipping") == 1
+    row = "clipping gradients explode over depth or time; spikes of the loss body.4, body.6 0.575 40 % helps in part"
+    assert row in text
+
+
+def test_a_run_that_diverged_before_its_first_score_is_marked() -> None:
+    kept = diagnoses.run("as it is", 4, 0.02)
+    lost = replace(kept, scores=kept.scores[:1], losses=kept.losses[:9], ending="diverged")
+    marked, unmarked = (cure_chart(run, kept, "metric", 1.0, (0.0, 1.0)) for run in (lost, kept))
+    assert "seed 4: diverged as it is" in marked
+    assert marked.count("<use") == unmarked.count("<use") - len(kept.scores) + 2  # the first score, and the cross
+
+
 def test_losses_are_shown_as_losses_and_lost_runs_as_such() -> None:
     text = text_of(page_of("not_a_number"))
     assert "2 (2 of 3 diverged) before, 0.25 (1 of 3 diverged) after" in text
