@@ -54,7 +54,13 @@ def assert_same(a: Any, b: Any, path: str = "") -> None:
 
 def noisy_model() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(16, CLASSES)]
+    layers = [
+        nn.Linear(FEATURES, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.3),
+        nn.Linear(16, CLASSES),
+    ]
     return nn.Sequential(*layers)
 
 
@@ -138,7 +144,9 @@ def test_what_the_step_holds_ends_as_it_was() -> None:
         return loss
 
     subject = training(model, step=step)
-    before = copy.deepcopy((average.state_dict(), second.state_dict(), schedule.state_dict(), counter.random.get_state()))
+    before = copy.deepcopy(
+        (average.state_dict(), second.state_dict(), schedule.state_dict(), counter.random.get_state())
+    )
     inspected(subject)
     after = average.state_dict(), second.state_dict(), schedule.state_dict(), counter.random.get_state()
     assert_same(before, after)

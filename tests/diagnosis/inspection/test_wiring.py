@@ -206,7 +206,9 @@ class Bypass(nn.Module):
     def __init__(self, *, is_small: bool) -> None:
         super().__init__()
         self.used = network()
-        self.body = nn.Linear(FEATURES, 16) if is_small else nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 8))
+        self.body = (
+            nn.Linear(FEATURES, 16) if is_small else nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 8))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.used(x)

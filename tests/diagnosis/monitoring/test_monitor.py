@@ -343,7 +343,8 @@ class SignDescent:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p: Proxy(torch.optim.SGD(p, 0.01)), SignDescent, lambda p: thalweg.optim.AdamW(p, lr=0.01, backend="loop")]
+    "make",
+    [lambda p: Proxy(torch.optim.SGD(p, 0.01)), SignDescent, lambda p: thalweg.optim.AdamW(p, lr=0.01, backend="loop")],
 )
 def test_any_optimizer_can_be_watched(make: Callable[..., Any]) -> None:
     model = perceptron()
