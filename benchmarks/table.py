@@ -19,6 +19,7 @@ from thalweg import rules
 from thalweg.bench.floors import moved_bytes
 from thalweg.bench.implementations import OTHER_LIBRARIES
 from thalweg.bench.sets import SETS, SETS_FOR_DEVICE
+from thalweg.diagnosis.kinds import KINDS
 from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,7 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "ARCHITECTURE.md",
     ROOT / "docs" / "choosing.md",
+    ROOT / "docs" / "diagnosis" / "index.md",
     ROOT / "docs" / "gpu.md",
     ROOT / "docs" / "optimizers.md",
     ROOT / "docs" / "transfer.md",
@@ -633,6 +635,15 @@ TABLES: dict[str, Callable[[Any], str]] = {
 }
 
 
+def kinds_list() -> str:
+    """Return the kinds of causes by group, with links to their pages."""
+    lines = []
+    for group in dict.fromkeys(kind.group for kind in KINDS.values()):
+        lines += ["", f"### {group.capitalize()}", ""]
+        lines += [f"- [{kind.name}]({kind.name}.md): {kind.title}" for kind in KINDS.values() if kind.group == group]
+    return "\n".join(lines).strip()
+
+
 def module_map() -> str:
     """Return a line for each module, from its docstring. Files of optimizers, and of wrappers, share a line."""
     lines = []
@@ -667,6 +678,7 @@ def tables() -> dict[str, str]:
         "advice": advice_table(),
         "resting": resting_table(),
         "modules": module_map(),
+        "kinds": kinds_list(),
         "predicted": predicted_floors(),
         "gpu": gpu_line(),
         "gpu_parts": gpu_parts(),

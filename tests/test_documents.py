@@ -30,7 +30,7 @@ def blocks(document: str) -> list[str]:
 
 def test_the_readmes_example_runs_and_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    example, optimizer, kit = blocks("README.md")
+    example, _, optimizer, kit = blocks("README.md")
     assert len([line for line in example.splitlines() if line.strip()]) <= 12
     # The budget is cut: what is shown is the shape of the answer, not its quality.
     scope: dict = {}
@@ -43,6 +43,44 @@ def test_the_readmes_example_runs_and_is_short(tmp_path: Path, monkeypatch: pyte
     exec(optimizer, scope)
     exec(kit, scope)
     assert [finding.check for finding in scope["result"].failures] == ["keeps_float32_state_of_bfloat16_parameters"]
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"\d[\d.,]*(e[+-]?\d+)?", "#", text.replace(" -", " "))
+
+
+def test_the_readmes_diagnosis_is_short_and_prints_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "README.md").read_text()
+    source = blocks("README.md")[1]
+    assert len([line for line in source.splitlines() if line.strip()]) <= 10
+    (shown,) = re.findall(r"```text\n(.*?)```", readme, flags=re.DOTALL)
+    # Shorter runs, whose numbers differ: the sentences, the place, the cure and its code are those that are shown.
+    exec(source.replace("diagnose(training)", "diagnose(training, steps=100)"), {})
+    printed = capsys.readouterr().out
+    cause_and_cure, _, last = shown.rpartition("\n\n")
+    assert without_numbers(printed).split()[: len(cause_and_cure.split())] == without_numbers(cause_and_cure).split()
+    assert without_numbers(printed).split()[-len(last.split()) :] == without_numbers(last).split()
+    before, after = (
+        float(number) for number in re.findall(r": (\S+) before, (\S+) after", printed.replace("\n", " "))[0]
+    )
+    assert before < 0.1
+    assert after > 0.9
+
+
+def test_the_examples_on_the_page_of_the_doctor_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from thalweg.report import write_diagnosis
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("thalweg.diagnosis.diagnosis.load_report_writer", {"diagnosis": write_diagnosis}.get)
+    diagnosed, watched = blocks("docs/doctor.md")
+    scope: dict = {"__name__": "doctor"}
+    exec(diagnosed, scope)
+    assert capsys.readouterr().out.startswith("unregistered_parameters hidden\n")
+    assert "could not be made" not in (tmp_path / "doctor.html").read_text()
+    exec(watched, {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_the_examples_on_the_page_of_transfer_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ from thalweg import errors
 
 EXPORTS = {
     "thalweg": """
-        Comparison Contender Splits Suite Task ThalwegError Training __version__ choice compare compare_suite log_range
-        optim range rules supervised tasks
+        Comparison Contender Diagnosis Splits Suite Task ThalwegError Training __version__ choice compare compare_suite
+        diagnose log_range optim range rules supervised tasks watch
     """,
     "thalweg.comparison": """
         CONTENDERS Comparison Contender CsvLog DEFAULT Progress Store Suite TaskProgress TensorBoardLog TrialTable
@@ -51,9 +51,9 @@ EXPORTS = {
     """,
 }
 ERRORS = """
-    BudgetError ComparisonInterrupted DeviceError DiagnosisError KeywordError MissingPackageError ParameterError
-    ParameterTypeError RoutingError SettingError SettingWarning StoreError TaskError ThalwegError UnknownNameError
-    is_hidden nearest printable shown
+    BudgetError ComparisonInterrupted DeviceError DiagnosisError DiagnosisInterrupted KeywordError MissingPackageError
+    ParameterError ParameterTypeError RoutingError SettingError SettingWarning StoreError TaskError ThalwegError
+    UnknownNameError is_hidden nearest printable shown
 """
 
 

@@ -88,10 +88,10 @@ for name in ("compare", "compare_suite", "Comparison", "Contender", "Suite"):
     refused(lambda: getattr(thalweg, name), "thalweg.comparison")
 for module in ("comparison", "comparison.results.store", "report", "report.page", "tasks", "tasks.digits"):
     refused(lambda: importlib.import_module(f"thalweg.{module}"), "thalweg." + module.split(".")[0])
-assert dir(thalweg) == ["ThalwegError", "__version__", "optim", "rules"]
+assert dir(thalweg) == ["ThalwegError", "__version__", "optim", "rules", "watch"]
 assert all(hasattr(thalweg, name) for name in dir(thalweg))
 
-import thalweg.bench, thalweg.testing
+import thalweg.bench, thalweg.testing, thalweg.diagnosis.monitoring
 from thalweg import optim
 
 for name in ("adamw", "muon"):
@@ -104,8 +104,10 @@ for name in ("adamw", "muon"):
         loss.backward()
         return loss
 
-    for _ in range(3):
-        optimizer.step(closure)
+    with thalweg.watch(model, optimizer, every=1) as monitor:
+        for _ in range(3):
+            monitor.step(optimizer.step(closure))
+    assert len(monitor.record.losses) == 3 and "3 steps" in monitor.summary()
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)
     file.seek(0)

@@ -5,7 +5,6 @@ Half of them set the thresholds of a diagnosis; the other half only judges it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,9 @@ from torch.nn import functional
 
 from benchmarks.doctor import data
 from benchmarks.doctor.data import Data
-from benchmarks.doctor.run import Batch, Loss, Run, Step
+from benchmarks.doctor.run import Batch, Loss, Run, evaluated
+from thalweg.tasks import Training
+from thalweg.tasks.training import Step
 
 Activation = Callable[[], nn.Module]
 Prepare = Callable[[nn.Module], None]
@@ -135,6 +136,33 @@ class Block(nn.Module):
         query, key, value = self.attention(self.before_attention(x)).chunk(3, -1)
         x = x + self.out(functional.scaled_dot_product_attention(query, key, value, is_causal=True))
         return x + self.down(self.activation(self.up(self.before_perceptron(x))))
+
+
+class Attentive(nn.Module):
+    """The rows of an image as tokens: ``embedding``, ``hidden.0``, ... (encoder layers) and ``head``."""
+
+    def __init__(self, outputs: int, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width // 2
+        self.embedding = nn.Linear(8, width)
+        self.place = nn.Parameter(0.3 * torch.randn(8, width))
+        self.hidden = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, 2, 2 * width, dropout=0.0, activation=shape.activation(), batch_first=True, norm_first=True
+            )
+            for _ in range(max(1, shape.depth - 1))
+        )
+        self.head = nn.Linear(width, shape.outputs or outputs)
+        self.last = shape.finish()
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.embedding(x.reshape(-1, 8, 8)) + self.place
+        for layer in self.hidden:
+            x = layer(x)
+        return x[:, -1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.head(self.features(x)))
 
 
 class Transformer(nn.Module):
@@ -276,22 +304,20 @@ class Architecture:
         """Return a training that has not begun."""
         torch.manual_seed(seed)
         examples = self.make_data(seed)
-        clean = examples
         if self.change_data is not None:
             examples = self.change_data(examples, seed)
         model = self.build(self.shape)
         if self.prepare is not None:
             self.prepare(model)
-        run = Run(
+        training = Training(
             model=model,
             optimizer=self.make_optimizer(model, self.lr),
             batches=self._batches(examples, seed),
             loss_fn=self.loss_fn,
-            metric=partial(_score, self.score, examples if self.change_data is not None else clean),
-            goal=self.goal,
-            steps=self.steps,
             step=self.step,
+            metric=evaluated(lambda model: self.score(model, examples.held_out_x, examples.held_out_y)),
         )
+        run = Run(training, self.goal, self.steps)
         return run if self.after is None else self.after(run)
 
     def _batches(self, examples: Data, seed: int) -> Iterator[Batch]:
@@ -305,10 +331,6 @@ class Architecture:
                 chosen = order[start : start + self.batch_size]
                 x, y = examples.x[chosen], examples.y[chosen]
                 yield (x, y) if self.transform is None else self.transform(x, y, generator)
-
-
-def _score(score: Metric, examples: Data, model: nn.Module) -> float:
-    return score(model, examples.held_out_x, examples.held_out_y)
 
 
 ARCHITECTURES = {
@@ -339,6 +361,30 @@ ARCHITECTURES = {
             0.94,
             3e-3,
             0.05,
+        ),
+        Architecture(
+            "curve",
+            "values",
+            lambda shape: Perceptron(4, 1, shape),
+            data.waves,
+            nn.MSELoss(),
+            explained,
+            0.8,
+            3e-3,
+            0.02,
+            shape=Shape(depth=2),
+        ),
+        Architecture(
+            "attention",
+            "classes",
+            lambda shape: Attentive(10, shape),
+            data.digits,
+            cross_entropy,
+            accuracy,
+            0.87,
+            3e-3,
+            0.05,
+            shape=Shape(depth=2),
         ),
         Architecture(
             "cnn",

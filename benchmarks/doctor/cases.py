@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
 from benchmarks.doctor.run import Run
@@ -14,12 +15,12 @@ class Pair:
     Attributes:
         sick: The training with the fault.
         cured: The same training without it.
-        where: The name of the module or parameter to blame; None if none is.
+        where: The name of the module or parameter to blame, or several that name the same place; None if none is.
     """
 
     sick: Callable[[int], Run]
     cured: Callable[[int], Run]
-    where: str | None = None
+    where: str | Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,40 @@ class Case:
         name: The architecture, or the oddity of a healthy training.
         make: Makes the training from a seed.
         cure: Makes the cured training; None if it is healthy.
-        where: The name of the module or parameter to blame; None if none is.
+        where: The names of the module or parameter to blame; empty if none is.
         held_out: True if it only judges, and sets no threshold.
         curable: True if a change of the training can cure it.
+        author: The function that describes it; a change of its source makes older results obsolete.
     """
 
     kind: str
     name: str
     make: Callable[[int], Run]
     cure: Callable[[int], Run] | None = None
-    where: str | None = None
+    where: tuple[str, ...] = ()
     held_out: bool = False
     curable: bool = True
+    author: Callable[..., object] | None = None
+
+    @property
+    def key(self) -> str:
+        """Its kind and its name."""
+        return f"{self.kind}/{self.name}"
+
+
+def names_of(where: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of a place as a tuple."""
+    return () if where is None else (where,) if isinstance(where, str) else tuple(where)
 
 
 CASES: dict[str, Case] = {}
 Fault = Callable[[Architecture], Pair]
 
 
-def _add(case: Case) -> None:
-    key = f"{case.kind}/{case.name}"
-    assert key not in CASES, key
-    CASES[key] = case
+def add_case(case: Case) -> None:
+    """Register a case."""
+    assert case.key not in CASES, case.key
+    CASES[case.key] = case
 
 
 def fault(kind: str, on: Sequence[str], *, curable: bool = True) -> Callable[[Fault], Fault]:
@@ -62,19 +75,22 @@ def fault(kind: str, on: Sequence[str], *, curable: bool = True) -> Callable[[Fa
         for name in on:
             architecture = ARCHITECTURES[name]
             pair = make(architecture)
-            _add(Case(kind, name, pair.sick, pair.cured, pair.where, architecture.held_out, curable))
+            add_case(
+                Case(kind, name, pair.sick, pair.cured, names_of(pair.where), architecture.held_out, curable, make)
+            )
         return make
 
     return register
 
 
 def own_fault(
-    kind: str, name: str, where: str | None = None, *, held_out: bool = False
+    kind: str, name: str, where: str | Sequence[str] | None = None, *, held_out: bool = False
 ) -> Callable[..., Callable[..., Run]]:
     """Register ``make(seed, sick)``, a training of its own that is sick or cured."""
 
     def register(make: Callable[[int, bool], Run]) -> Callable[[int, bool], Run]:
-        _add(Case(kind, name, lambda seed: make(seed, True), lambda seed: make(seed, False), where, held_out))
+        sick, cured = partial(make, sick=True), partial(make, sick=False)
+        add_case(Case(kind, name, sick, cured, names_of(where), held_out, author=make))
         return make
 
     return register
@@ -84,7 +100,7 @@ def healthy(name: str, *, held_out: bool = False) -> Callable[[Callable[[int], R
     """Register a healthy training."""
 
     def register(make: Callable[[int], Run]) -> Callable[[int], Run]:
-        _add(Case("healthy", name, make, held_out=held_out))
+        add_case(Case("healthy", name, make, held_out=held_out, author=make))
         return make
 
     return register

@@ -66,6 +66,13 @@ def smooth(seed: int) -> Data:
     return split(x, y, seed)
 
 
+def waves(seed: int) -> Data:
+    """A wavy function of four variables between -1 and 1; targets of shape ``(1,)`` with mean 0 and deviation 1."""
+    x = 2 * torch.rand(1200, 4, generator=torch.Generator().manual_seed(seed)) - 1
+    y = (4 * x[:, 0] + x[:, 1]).sin() + x[:, 1] * x[:, 2] + x[:, 3].abs()
+    return split(x, ((y - y.mean()) / y.std())[:, None], seed)
+
+
 def tokens(seed: int) -> Data:
     """Sequences of tokens; the target at each place is the token before it, at the first place the token itself."""
     x = torch.randint(VOCABULARY, (1200, LENGTH), generator=torch.Generator().manual_seed(seed))

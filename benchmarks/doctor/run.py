@@ -1,4 +1,4 @@
-"""Run: a training in the parts that a diagnosis gets, the plain loop, and the numbers that say whether it works."""
+"""Run: a training with its length and its goal, the plain loop, and the numbers that say whether it works."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,58 +8,75 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thalweg.tasks import Training
+
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Any, Tensor], Tensor]
-Step = Callable[["Run", Tensor, Tensor], Tensor]
 
 
 @dataclass
 class Run:
-    """A training that has not begun.
+    """A training that has not begun, and when it works.
 
     Attributes:
-        model: The model.
-        optimizer: Its optimizer.
-        batches: An endless iterator of inputs and targets.
-        loss_fn: The loss of outputs and targets, a scalar.
-        metric: What the user wants, of the model on held-out data; higher is better.
-        goal: The metric from which on the training works.
-        steps: The number of steps.
-        step: The user's own step, which returns the loss; None for the plain one.
+        training: The training, as a diagnosis gets it.
+        goal: The metric from which on it works.
+        steps: The number of its steps.
     """
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    batches: Iterator[Batch]
-    loss_fn: Loss
-    metric: Callable[[nn.Module], float]
+    training: Training
     goal: float
     steps: int
-    step: Step | None = None
 
 
-def plain_step(run: Run, x: Tensor, y: Tensor) -> Tensor:
+def plain_step(training: Training, *batch: Any) -> Tensor:
     """Zero the gradients, compute the loss, go backward and step."""
-    run.optimizer.zero_grad()
-    loss = run.loss_fn(run.model(x), y)
+    *inputs, target = batch
+    training.optimizer.zero_grad()
+    loss = training.loss_fn(training.model(*inputs), target)
     loss.backward()
-    run.optimizer.step()
+    training.optimizer.step()
     return loss.detach()
+
+
+def endless(batches: Any) -> Iterator[Any]:
+    """Return the batches of an iterable, which is begun again at its end."""
+    iterator = iter(batches)
+    while True:
+        count = 0
+        for batch in iterator:
+            count += 1
+            yield batch
+        if not count:
+            return
+        iterator = iter(batches)
 
 
 def train(run: Run, steps: int | None = None) -> list[float]:
     """Train to the end and return the loss of each step."""
-    step = run.step or plain_step
-    return [float(step(run, *next(run.batches))) for _ in range(run.steps if steps is None else steps)]
+    training = run.training
+    step, batches = training.step or plain_step, endless(training.batches)
+    return [float(step(training, *next(batches))) for _ in range(run.steps if steps is None else steps)]
+
+
+def evaluated(score: Callable[[nn.Module], float]) -> Callable[[nn.Module], float]:
+    """Return a score in evaluation mode and without gradients; minus infinity if it is not finite."""
+
+    def metric(model: nn.Module) -> float:
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        try:
+            with torch.no_grad():
+                value = float(score(model))
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return value if math.isfinite(value) else -math.inf
+
+    return metric
 
 
 def measured(run: Run) -> float:
-    """Return the metric of the model in evaluation mode; minus infinity if it is not finite."""
-    mode = run.model.training
-    run.model.eval()
-    try:
-        with torch.no_grad():
-            value = float(run.metric(run.model))
-    finally:
-        run.model.train(mode)
-    return value if math.isfinite(value) else -math.inf
+    """Return the metric of a run."""
+    assert run.training.metric is not None
+    return run.training.metric(run.training.model)

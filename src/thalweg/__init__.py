@@ -5,6 +5,8 @@
 - ``thalweg.Task`` describes a model, its loss and its data.
 - ``thalweg.choice``, ``thalweg.range`` and ``thalweg.log_range`` declare numbers of a task that are tuned, too.
 - ``thalweg.Training`` describes a training in its parts, for a diagnosis.
+- ``thalweg.diagnose`` names the cause of a training that fails, and proves a cure. ``thalweg.Diagnosis`` is its result.
+- ``thalweg.watch`` watches a training in your own loop and says what is wrong with it.
 - ``thalweg.supervised`` turns a loss of (output, target) into a loss of (model, batch).
 - :mod:`thalweg.optim` contains the optimizers as ``torch.optim.Optimizer`` classes. To use them, change the import.
 - :mod:`thalweg.rules` contains the formulas as pure functions.
@@ -12,8 +14,8 @@
 - :mod:`thalweg.testing` checks any optimizer for conformance with PyTorch's interface.
 - ``thalweg.ThalwegError`` is the base class of all errors.
 
-A name is imported when it is first used. So ``import thalweg`` is fast, and the optimizers need only PyTorch.
-Comparisons, tasks and the command line need the extra: ``pip install 'thalweg[lab]'``.
+A name is imported when it is first used. So ``import thalweg`` is fast. The optimizers and ``watch`` need only PyTorch.
+Comparisons, diagnoses, tasks and the command line need the extra: ``pip install 'thalweg[lab]'``.
 """
 
 from importlib import import_module
@@ -24,15 +26,20 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from thalweg import optim, rules, tasks
     from thalweg.comparison import Comparison, Contender, Suite, compare, compare_suite
+    from thalweg.diagnosis.diagnose import diagnose
+    from thalweg.diagnosis.diagnosis import Diagnosis
+    from thalweg.diagnosis.monitoring import watch
     from thalweg.errors import ThalwegError
     from thalweg.tasks import Splits, Task, Training, choice, log_range, range, supervised  # noqa: A004
 
 _MODULE_OF = {
     "Comparison": "thalweg.comparison",
     "Contender": "thalweg.comparison",
+    "Diagnosis": "thalweg.diagnosis.diagnosis",
     "Suite": "thalweg.comparison",
     "compare": "thalweg.comparison",
     "compare_suite": "thalweg.comparison",
+    "diagnose": "thalweg.diagnosis.diagnose",
     "ThalwegError": "thalweg.errors",
     "Splits": "thalweg.tasks",
     "Task": "thalweg.tasks",
@@ -41,12 +48,14 @@ _MODULE_OF = {
     "log_range": "thalweg.tasks",
     "range": "thalweg.tasks",
     "supervised": "thalweg.tasks",
+    "watch": "thalweg.diagnosis.monitoring",
 }
 _SUBMODULES = ("optim", "rules", "tasks")
 
 __all__ = [
     "Comparison",
     "Contender",
+    "Diagnosis",
     "Splits",
     "Suite",
     "Task",
@@ -56,12 +65,14 @@ __all__ = [
     "choice",
     "compare",
     "compare_suite",
+    "diagnose",
     "log_range",
     "optim",
     "range",
     "rules",
     "supervised",
     "tasks",
+    "watch",
 ]
 
 
@@ -79,4 +90,5 @@ def __dir__() -> list[str]:
     # `help(thalweg)` reads all these names. Those of the extra `lab` raise an error if it is not installed.
     if not missing_packages():
         return __all__
-    return [name for name in __all__ if not _MODULE_OF.get(name, f"thalweg.{name}").endswith(("comparison", "tasks"))]
+    needing = ("comparison", "tasks", "diagnose", "diagnosis")
+    return [name for name in __all__ if not _MODULE_OF.get(name, f"thalweg.{name}").endswith(needing)]

@@ -91,6 +91,19 @@ class ComparisonInterrupted(KeyboardInterrupt):
         self.result = result
 
 
+class DiagnosisInterrupted(KeyboardInterrupt):
+    """Ctrl-C has ended a diagnosis.
+
+    Attributes:
+        result: The diagnosis as far as it is known; None if nothing is known yet.
+    """
+
+    def __init__(self, result: Any = None) -> None:
+        done = "nothing is known yet" if result is None else "what is known by then is in the attribute result"
+        super().__init__(f"the diagnosis was interrupted; {done}.")
+        self.result = result
+
+
 class SettingWarning(UserWarning):
     """The settings are within their bounds, but they conflict with each other or with a trait of the rule."""
 

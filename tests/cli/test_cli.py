@@ -41,7 +41,7 @@ def invoke(*arguments: str) -> Result:
 
 
 def test_the_commands_are_these() -> None:
-    assert COMMANDS == ["bench", "compare", "explain", "list", "report", "tasks"]
+    assert COMMANDS == ["bench", "compare", "doctor", "explain", "list", "report", "tasks"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)
@@ -82,7 +82,7 @@ def test_the_help_of_compare_repeats_what_the_library_declares() -> None:
 
 def test_exit_codes_are_documented() -> None:
     text = invoke("--help").output
-    for code in ("0    done", "1    a bug", "2    bad input", "130  interrupted"):
+    for code in ("0    done", "1    a bug", "2    bad input", "3    thalweg doctor", "130  interrupted"):
         assert code in text
 
 

@@ -11,10 +11,10 @@ from tests.pages import Reader
 from thalweg.cli.main import cli
 from thalweg.comparison import Progress, Store
 from thalweg.comparison.failures import FIRST_CHECK, failures_of, note_losses, signature_of
-from thalweg.comparison.parts import Parts
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.training.result import MAX_TRACEBACK
 from thalweg.errors import TaskError
+from thalweg.parts import Parts
 
 # The data are a file. It goes away at the call whose number is in the file `goes_at`, and for one call in `fails_at`.
 TASK = """

@@ -2,6 +2,18 @@
 
 from benchmarks.doctor import healthy
 from benchmarks.doctor.cases import CASES
-from benchmarks.doctor.faults import examples, loops, numbers, outputs, propagation, several, steps, wiring
+from benchmarks.doctor.faults import examples, forms, loops, numbers, outputs, propagation, several, steps, wiring
 
-__all__ = ["CASES", "examples", "healthy", "loops", "numbers", "outputs", "propagation", "several", "steps", "wiring"]
+__all__ = [
+    "CASES",
+    "examples",
+    "forms",
+    "healthy",
+    "loops",
+    "numbers",
+    "outputs",
+    "propagation",
+    "several",
+    "steps",
+    "wiring",
+]

@@ -19,7 +19,7 @@ def _shifted(factor: float, shift: float) -> Callable[[Data, int], Data]:
     return change
 
 
-@fault("inputs_not_normalised", on=("mlp", "rnn", "table", "cnn", "residual"))
+@fault("inputs_not_normalised", on=("mlp", "rnn", "table", "curve", "cnn", "residual"))
 def inputs_not_normalised(architecture: Architecture) -> Pair:
     """Inputs in raw units, far from zero."""
     base = architecture.with_momentum()
@@ -33,13 +33,13 @@ def _raw_targets(examples: Data, seed: int) -> Data:
     return replace(examples, y=40 * examples.y + 1000, held_out_y=40 * examples.held_out_y + 1000)
 
 
-@fault("targets_not_normalised", on=("residual", "autoencoder"))
+@fault("targets_not_normalised", on=("autoencoder", "curve", "residual"))
 def targets_not_normalised(architecture: Architecture) -> Pair:
     """Targets of a thousand, with a deviation of forty."""
     return Pair(replace(architecture, change_data=_raw_targets).run, architecture.run)
 
 
-@fault("inputs_constant", on=("mlp", "rnn", "table", "cnn", "gpt"))
+@fault("inputs_constant", on=("mlp", "rnn", "table", "attention", "cnn", "gpt"))
 def inputs_constant(architecture: Architecture) -> Pair:
     """A mistake in reading gives the same input for every example."""
 
@@ -54,7 +54,7 @@ def _permuted(examples: Data, seed: int) -> Data:
     return replace(examples, y=examples.y[order])
 
 
-@fault("labels_misaligned", on=("mlp", "rnn", "table", "cnn", "residual"), curable=False)
+@fault("labels_misaligned", on=("mlp", "rnn", "table", "curve", "cnn", "residual"), curable=False)
 def labels_misaligned(architecture: Architecture) -> Pair:
     """Inputs and targets were shuffled apart."""
     return Pair(replace(architecture, change_data=_permuted).run, architecture.run)

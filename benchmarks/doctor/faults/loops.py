@@ -8,18 +8,17 @@ from torch import Tensor, nn
 from benchmarks.doctor.architectures import Architecture
 from benchmarks.doctor.cases import Pair, fault
 from benchmarks.doctor.run import Run, plain_step
+from thalweg.tasks import Training
 
 
-@fault("no_zero_grad", on=("mlp", "rnn", "autoencoder", "cnn", "gpt"))
+@fault("no_zero_grad", on=("mlp", "rnn", "autoencoder", "curve", "attention", "cnn", "gpt"))
 def no_zero_grad(architecture: Architecture) -> Pair:
-    base = architecture.with_momentum(0.3)
-    if architecture.name in ("rnn", "gpt", "autoencoder"):
-        base = architecture.with_momentum()
+    base = architecture.with_momentum(0.3 if architecture.name in ("mlp", "cnn") else 1.0)
 
-    def step(run: Run, x: Tensor, y: Tensor) -> Tensor:
-        loss = run.loss_fn(run.model(x), y)
+    def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        loss = training.loss_fn(training.model(x), y)
         loss.backward()
-        run.optimizer.step()
+        training.optimizer.step()
         return loss.detach()
 
     return Pair(replace(base, step=step).run, base.run)
@@ -37,39 +36,40 @@ def left_in_eval_mode(architecture: Architecture) -> Pair:
     )
 
     def evaluating(run: Run) -> Run:
-        run.model.eval()
+        run.training.model.eval()
         return run
 
     return Pair(replace(base, after=evaluating).run, base.run)
 
 
-@fault("schedule_kills_lr", on=("mlp", "rnn", "autoencoder", "cnn", "gpt"))
+@fault("schedule_kills_lr", on=("mlp", "rnn", "autoencoder", "curve", "cnn", "gpt"))
 def schedule_kills_lr(architecture: Architecture) -> Pair:
     """A decay that was meant for passes over the data is applied at each step."""
-    schedules: dict[int, torch.optim.lr_scheduler.LRScheduler] = {}
 
-    def step(run: Run, x: Tensor, y: Tensor) -> Tensor:
-        schedule = schedules.get(id(run.optimizer))
-        if schedule is None:
-            schedules.clear()
-            schedule = schedules[id(run.optimizer)] = torch.optim.lr_scheduler.ExponentialLR(run.optimizer, 0.7)
-        loss = plain_step(run, x, y)
-        schedule.step()
-        return loss
+    def scheduled(run: Run) -> Run:
+        schedule = torch.optim.lr_scheduler.ExponentialLR(run.training.optimizer, 0.7)
 
-    return Pair(replace(architecture, step=step).run, architecture.run)
+        def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+            loss = plain_step(training, x, y)
+            schedule.step()
+            return loss
+
+        run.training.step = step
+        return run
+
+    return Pair(replace(architecture, after=scheduled).run, architecture.run)
 
 
-@fault("clip_too_small", on=("mlp", "rnn", "table", "cnn", "gpt"))
+@fault("clip_too_small", on=("mlp", "rnn", "table", "attention", "cnn", "gpt"))
 def clip_too_small(architecture: Architecture) -> Pair:
     base = architecture.with_momentum()
 
-    def step(run: Run, x: Tensor, y: Tensor) -> Tensor:
-        run.optimizer.zero_grad()
-        loss = run.loss_fn(run.model(x), y)
+    def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        training.optimizer.zero_grad()
+        loss = training.loss_fn(training.model(x), y)
         loss.backward()
-        nn.utils.clip_grad_norm_(run.model.parameters(), 1e-3)
-        run.optimizer.step()
+        nn.utils.clip_grad_norm_(training.model.parameters(), 1e-3)
+        training.optimizer.step()
         return loss.detach()
 
     return Pair(replace(base, step=step).run, base.run)

@@ -17,7 +17,7 @@ def _with_nan(examples: Data, seed: int) -> Data:
     return replace(examples, x=x)
 
 
-@fault("nan_in_data", on=("mlp", "rnn", "table", "autoencoder", "cnn", "residual"))
+@fault("nan_in_data", on=("mlp", "rnn", "table", "autoencoder", "curve", "cnn", "residual"))
 def nan_in_data(architecture: Architecture) -> Pair:
     """Missing values in 2 % of the rows."""
     base = architecture
@@ -26,7 +26,7 @@ def nan_in_data(architecture: Architecture) -> Pair:
     return Pair(replace(base, change_data=_with_nan).run, base.run)
 
 
-@fault("nan_from_sqrt", on=("autoencoder", "residual"))
+@fault("nan_from_sqrt", on=("autoencoder", "curve", "residual"))
 def nan_from_sqrt(architecture: Architecture) -> Pair:
     """The root of a squared error that is 0 at times: its gradient there is infinite."""
 
@@ -38,12 +38,12 @@ def nan_from_sqrt(architecture: Architecture) -> Pair:
         error = (output - target).square()
         return (error * (error > 1e-4) + 1e-8).sqrt().mean()
 
-    goal = {"autoencoder": 0.5, "residual": 0.85}[architecture.name]
+    goal = {"autoencoder": 0.5, "curve": 0.8, "residual": 0.85}[architecture.name]
     base = replace(architecture, goal=goal)
     return Pair(replace(base, loss_fn=loss).run, replace(base, loss_fn=safe).run)
 
 
-@fault("nan_from_log", on=("mlp", "rnn", "cnn", "gpt"))
+@fault("nan_from_log", on=("mlp", "rnn", "attention", "cnn", "gpt"))
 def nan_from_log(architecture: Architecture) -> Pair:
     """The entropy of the output, computed from probabilities, some of which are 0."""
 
@@ -107,7 +107,7 @@ def fp16_overflow(architecture: Architecture) -> Pair:
     return Pair(replace(base, loss_fn=penalized).run, replace(base, loss_fn=safe).run)
 
 
-@fault("adam_eps_underflow", on=("mlp", "rnn", "table", "cnn", "gpt"))
+@fault("adam_eps_underflow", on=("mlp", "rnn", "table", "attention", "cnn", "gpt"))
 def adam_eps_underflow(architecture: Architecture) -> Pair:
     """A loss in tiny units: gradients are far below Adam's epsilon."""
     criterion = architecture.loss_fn
@@ -120,7 +120,7 @@ def update_below_precision(architecture: Architecture) -> Pair:
     """Weights in bfloat16, whose steps are below half of their last digit."""
 
     def rounded(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.to(torch.bfloat16).parameters(), lr=lr)
+        return torch.optim.Adam(model.to(torch.bfloat16).parameters(), lr=lr)
 
     def half(examples: Data, seed: int) -> Data:
         targets = (
@@ -130,6 +130,6 @@ def update_below_precision(architecture: Architecture) -> Pair:
         )
         return replace(examples, x=examples.x.bfloat16(), held_out_x=examples.held_out_x.bfloat16(), **targets)
 
-    lr, steps = {"mlp": (2e-4, 250), "autoencoder": (3e-3, 250), "cnn": (1e-4, 250)}[architecture.name]
-    sick = replace(architecture, lr=lr, steps=steps, make_optimizer=rounded, change_data=half)
-    return Pair(sick.run, architecture.run)
+    lr, goal = {"mlp": (1e-4, 0.5), "autoencoder": (1e-4, 0.03), "cnn": (1e-4, 0.7)}[architecture.name]
+    base = replace(architecture, lr=lr, goal=goal)
+    return Pair(replace(base, make_optimizer=rounded, change_data=half).run, base.run)

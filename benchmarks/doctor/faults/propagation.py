@@ -36,7 +36,7 @@ def exploding(architecture: Architecture) -> Pair:
     return Pair(replace(base, prepare=enlarge).run, base.run)
 
 
-@fault("init_too_large", on=("mlp", "autoencoder", "cnn", "gpt"))
+@fault("init_too_large", on=("mlp", "autoencoder", "attention", "cnn", "gpt"))
 def init_too_large(architecture: Architecture) -> Pair:
     """Weights of normal distributions with deviation 1."""
 
@@ -47,7 +47,7 @@ def init_too_large(architecture: Architecture) -> Pair:
     return Pair(replace(architecture, prepare=enlarge).run, architecture.run)
 
 
-@fault("zero_init", on=("mlp", "rnn", "table", "autoencoder", "cnn", "residual"))
+@fault("zero_init", on=("mlp", "rnn", "table", "autoencoder", "curve", "cnn", "residual"))
 def zero_init(architecture: Architecture) -> Pair:
     """All weights begin at zero, so all units of a layer stay alike."""
 
@@ -60,7 +60,7 @@ def zero_init(architecture: Architecture) -> Pair:
     return Pair(replace(architecture, prepare=zeroed).run, architecture.run)
 
 
-@fault("dead_relu", on=("mlp", "table", "autoencoder", "cnn"))
+@fault("dead_relu", on=("mlp", "table", "autoencoder", "curve", "cnn"))
 def dead_relu(architecture: Architecture) -> Pair:
     """Biases so low that no unit of a layer is ever active."""
 
@@ -85,20 +85,22 @@ def saturation(architecture: Architecture) -> Pair:
     return Pair(replace(base, prepare=saturate).run, base.run, "hidden.0")
 
 
-@fault("no_nonlinearity", on=("residual",))
+@fault("no_nonlinearity", on=("curve", "residual"))
 def no_nonlinearity(architecture: Architecture) -> Pair:
     """Activations were forgotten: the network is a linear map."""
     base = architecture.shaped(norm=None)
     return Pair(base.shaped(activation=nn.Identity).run, base.run)
 
 
-@fault("attention_logit_growth", on=("gpt",))
+@fault("attention_logit_growth", on=("attention", "gpt"))
 def attention_logit_growth(architecture: Architecture) -> Pair:
-    """Queries and keys a hundred times too large: attention looks at one token for each query."""
+    """Queries and keys three hundred times too large: attention looks at one token for each query."""
 
     def enlarge(model: nn.Module) -> None:
         with torch.no_grad():
             for block in model.get_submodule("hidden").children():
-                block.attention.weight[: 2 * block.out.in_features].mul_(100.0)
+                weight = block.attention.weight if architecture.name == "gpt" else block.self_attn.in_proj_weight
+                weight[: 2 * weight.shape[1]].mul_(300.0)
 
-    return Pair(replace(architecture, prepare=enlarge).run, architecture.run, "hidden.0.attention")
+    where = "hidden.0.attention" if architecture.name == "gpt" else "hidden.0.self_attn"
+    return Pair(replace(architecture, prepare=enlarge).run, architecture.run, where)

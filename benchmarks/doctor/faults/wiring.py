@@ -13,7 +13,7 @@ from benchmarks.doctor.run import Run
 
 def _narrow(architecture: Architecture) -> Architecture:
     """Return a network whose random hidden layers are of little use."""
-    if architecture.name in ("gpt", "rnn", "autoencoder"):
+    if architecture.name in ("gpt", "rnn", "autoencoder", "attention"):
         return architecture.shaped(width=32)
     return architecture.shaped(width=12, depth=4)
 
@@ -23,11 +23,20 @@ def _goal(architecture: Architecture, goal: float) -> Architecture:
 
 
 def _base(architecture: Architecture) -> Architecture:
-    goals = {"mlp": 0.85, "cnn": 0.9, "rnn": 0.85, "table": 0.94, "residual": 0.75, "gpt": 0.9, "autoencoder": 0.5}
+    goals = {
+        "mlp": 0.85,
+        "cnn": 0.9,
+        "rnn": 0.85,
+        "attention": 0.85,
+        "table": 0.94,
+        "residual": 0.75,
+        "gpt": 0.9,
+        "autoencoder": 0.5,
+    }
     return _goal(_narrow(architecture), goals[architecture.name])
 
 
-@fault("unregistered_parameters", on=("mlp", "rnn", "autoencoder", "residual", "gpt"))
+@fault("unregistered_parameters", on=("mlp", "rnn", "autoencoder", "attention", "residual", "gpt"))
 def unregistered(architecture: Architecture) -> Pair:
     """The hidden layers are in a list of Python's own."""
     base = _base(architecture)
@@ -54,18 +63,18 @@ def frozen(architecture: Architecture) -> Pair:
     return Pair(replace(base, prepare=freeze).run, base.run, "hidden")
 
 
-@fault("stale_optimizer", on=("mlp", "rnn", "table", "cnn", "gpt"))
+@fault("stale_optimizer", on=("mlp", "rnn", "table", "attention", "cnn", "gpt"))
 def stale(architecture: Architecture) -> Pair:
     """The model is copied after its optimizer was made, as by a late move or a compiled copy."""
 
     def copied(run: Run) -> Run:
-        run.model = copy.deepcopy(run.model)
+        run.training.model = copy.deepcopy(run.training.model)
         return run
 
     return Pair(replace(architecture, after=copied).run, architecture.run)
 
 
-@fault("detached_graph", on=("mlp", "rnn", "autoencoder", "residual", "gpt"))
+@fault("detached_graph", on=("mlp", "rnn", "autoencoder", "attention", "residual", "gpt"))
 def detached(architecture: Architecture) -> Pair:
     """The features are detached before the head."""
     base = _base(architecture)
@@ -88,12 +97,13 @@ class _Bypassed(nn.Module):
         return self.head(x)
 
 
-@fault("no_gradient", on=("residual",))
+@fault("no_gradient", on=("curve", "residual"))
 def bypassed(architecture: Architecture) -> Pair:
     """``forward`` never calls the hidden layers."""
     build = architecture.build
-    base = replace(architecture, goal=0.92)
-    sick = replace(base, build=lambda shape: _Bypassed(build(shape), 8))
+    base = replace(architecture, goal={"curve": 0.8, "residual": 0.92}[architecture.name])
+    inputs = {"curve": 4, "residual": 8}[architecture.name]
+    sick = replace(base, build=lambda shape: _Bypassed(build(shape), inputs))
     return Pair(sick.run, base.run, "hidden")
 
 

@@ -8,6 +8,9 @@ from types import FrameType
 
 SIGINT_CODE, SIGTERM_CODE = 130, 143  # 128 and the number of the signal
 RESUME = "interrupted: finished trainings are stored. Rerun the same command to resume."
+DIAGNOSIS_ENDED = (
+    "interrupted: what is known by then is above. A diagnosis is not stored; the same command begins again."
+)
 
 _terminated = False
 

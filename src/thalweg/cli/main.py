@@ -13,21 +13,23 @@ import click
 from thalweg import __version__
 from thalweg.cli.bench import bench
 from thalweg.cli.compare import compare
+from thalweg.cli.doctor import doctor
 from thalweg.cli.explain import explain
-from thalweg.cli.interrupts import RESUME, exit_code
+from thalweg.cli.interrupts import DIAGNOSIS_ENDED, RESUME, exit_code
 from thalweg.cli.list import list_
 from thalweg.cli.output import echo, shorten
 from thalweg.cli.report import report
 from thalweg.cli.tasks import tasks
-from thalweg.errors import SettingWarning, ThalwegError
+from thalweg.errors import DiagnosisInterrupted, SettingWarning, ThalwegError
 
 EXIT_CODES = """\b
 Exit codes:
   0    done
   1    a bug in thalweg: please report it. Parts of a result that are not affected are shown
   2    bad input, or a part of the result is missing: the message on stderr says what to change
-  130  interrupted (Ctrl-C): rerun the same command to resume
-  143  interrupted (SIGTERM): rerun the same command to resume"""
+  3    thalweg doctor: the training is not healthy
+  130  interrupted (Ctrl-C): rerun the same command to resume; a diagnosis begins again
+  143  interrupted (SIGTERM): the same"""
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,7 +41,7 @@ def cli() -> None:
     """
 
 
-for command in (compare, report, tasks, list_, explain, bench):
+for command in (compare, doctor, report, tasks, list_, explain, bench):
     cli.add_command(command)
 
 
@@ -85,8 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show(shown)
         echo(shorten(shown.getvalue().rstrip()), err=True)
         code = 2
-    except (KeyboardInterrupt, click.Abort):
-        echo(RESUME, err=True)
+    except (KeyboardInterrupt, click.Abort) as error:  # click makes an Abort of any KeyboardInterrupt
+        is_diagnosis = isinstance(error.__cause__ or error, DiagnosisInterrupted)
+        echo(DIAGNOSIS_ENDED if is_diagnosis else RESUME, err=True)
         code = exit_code()
     except BrokenPipeError:  # the reader, for example `head`, closed the pipe
         sys.stderr.close()

@@ -16,8 +16,8 @@ from thalweg.errors import is_hidden, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from thalweg.comparison.parts import Parts
     from thalweg.comparison.presentation.tables import Table
+    from thalweg.parts import Parts
 
 _MAX_MESSAGE = 4000  # characters of an error
 _LAYOUT = "\n\t"  # of a text of several lines, as code and usage have

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from thalweg.comparison.parts import Parts
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
 from thalweg.comparison.results.stored_findings import stored_findings
 from thalweg.comparison.training.result import TrainingResult
 from thalweg.errors import StoreError, TaskError
+from thalweg.parts import Parts
 
 FIRST_CHECK = 3  # trainings that failed alike in a row, before one that had succeeded is repeated
 MIN_FOR_MAJORITY = 10  # trainings of a run, before most of them can be said to fail

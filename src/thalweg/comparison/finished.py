@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.comparison.failures import Failure, failures_of, note_losses
-from thalweg.comparison.parts import Parts
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation import overview
 from thalweg.comparison.presentation.plain_results import comparison_json
@@ -16,7 +15,6 @@ from thalweg.comparison.results.cautions import cautions, softened
 from thalweg.comparison.results.environment import device_of, mixed_hardware
 from thalweg.comparison.results.half_sample_check import half_sample_check
 from thalweg.comparison.results.records import ComparisonRecord, TrialRecord
-from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.comparison.results.scoring import plan_covering
 from thalweg.comparison.results.storage.trials import StoredTrials
 from thalweg.comparison.results.store import Store
@@ -25,6 +23,8 @@ from thalweg.comparison.results.summary import Summary, summarize
 from thalweg.comparison.results.terms import name_of_metric, name_of_untrained, terms_of
 from thalweg.comparison.results.verdict import Verdict, judge, run_state
 from thalweg.errors import StoreError
+from thalweg.parts import Parts
+from thalweg.report_writer import load_report_writer
 
 
 class Comparison:

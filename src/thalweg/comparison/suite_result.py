@@ -10,13 +10,13 @@ from statistics import fmean
 from typing import Any
 
 from thalweg.comparison.finished import Comparison
-from thalweg.comparison.parts import Parts, as_plain_json
 from thalweg.comparison.results.aggregate import Aggregate, Runs, aggregate
 from thalweg.comparison.results.records import TrialRecord
-from thalweg.comparison.results.report_writer import load_report_writer
 from thalweg.comparison.results.scoring import trial_score
 from thalweg.comparison.results.terms import worse
 from thalweg.errors import ThalwegError
+from thalweg.parts import Parts, as_plain_json
+from thalweg.report_writer import load_report_writer
 
 CAUTION = (
     "Intervals are over seeds, at the settings chosen for each task. They do not cover other tasks, on which another "

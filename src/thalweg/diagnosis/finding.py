@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.kinds import KINDS
+
 Severity = Literal["note", "warning", "error"]
 
 
@@ -30,3 +33,48 @@ class Finding:
     explanation: str
     remedy: str
     url: str
+
+
+def finding_from(clue: Clue, severity: Severity) -> Finding:
+    """Return the finding of a clue: its kind's texts, with the numbers of the clue.
+
+    Args:
+        clue: The clue.
+        severity: How much it harms the training.
+
+    Example:
+        >>> from thalweg.diagnosis.clue import Clue
+        >>> finding = finding_from(Clue("dead_relu", "likely", "hidden.2", 40, {"dead_share": 0.93}), "warning")
+        >>> finding.url
+        'docs/diagnosis/dead_relu.md'
+        >>> "dead share 0.93" in finding.explanation
+        True
+    """
+    kind = KINDS[clue.kind]
+    return Finding(
+        kind=clue.kind,
+        where=clue.where,
+        since=clue.since,
+        severity=severity,
+        evidence=clue.evidence,
+        explanation=" ".join(filter(None, [kind.explanation, measured(clue.evidence)])),
+        remedy=kind.remedy,
+        url=kind.url,
+    )
+
+
+def measured(evidence: Mapping[str, float | str]) -> str:
+    """Return the evidence as a sentence; an empty text if there is none.
+
+    Example:
+        >>> measured({"lr": 0.30000001, "largest_loss": float("inf"), "dtype": "float16"})
+        'Measured: lr 0.3, largest loss inf, dtype float16.'
+    """
+    if not evidence:
+        return ""
+    parts = (name.replace("_", " ") + " " + _shown(value) for name, value in evidence.items())
+    return f"Measured: {', '.join(parts)}."
+
+
+def _shown(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

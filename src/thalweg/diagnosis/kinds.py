@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from thalweg.diagnosis.texts import TEXTS
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -16,6 +18,26 @@ class Kind:
     name: str
     group: str
     title: str
+
+    @property
+    def explanation(self) -> str:
+        """Why it harms a training, in a sentence or two."""
+        return TEXTS[self.name].explanation
+
+    @property
+    def remedy(self) -> str:
+        """What to do, in a sentence or two."""
+        return TEXTS[self.name].remedy
+
+    @property
+    def source(self) -> str:
+        """Where it is described."""
+        return TEXTS[self.name].source
+
+    @property
+    def url(self) -> str:
+        """The page about it, from the root of the repository."""
+        return f"docs/diagnosis/{self.name}.md"
 
 
 KINDS: dict[str, Kind] = {

@@ -27,28 +27,28 @@ from thalweg.errors import printable
 # Distinct with any kind of colour vision (after Okabe & Ito 2008), on a dark and on a light page.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f6fd1", "#8a7a3a", "#c2455c", "#7f8c8d")
 
-_MAX_NAME = 40  # characters of a name in a chart
-_MAX_DRAWN = 1e300  # a number beyond leaves no room for an axis
+MAX_NAME = 40  # characters of a name in a chart
+MAX_DRAWN = 1e300  # a number beyond leaves no room for an axis
 FLOAT32_RESOLUTION = 2**-24
 
 # Two placeholder colours that the page replaces by its own.
-_INK, _GRID = "#010203", "#040506"
+INK, _GRID = "#010203", "#040506"
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9.0,
     "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": _GRID,
     "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
@@ -82,7 +82,7 @@ def render_svg(title: str, width: float, height: float, draw: Callable[[Axes], N
     # An SVG inside HTML needs no namespaces, and without them the page names no outside address.
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'width="[^"]*pt" height="[^"]*pt"', "", svg, count=1)
-    svg = svg.replace(_INK, "currentColor").replace(_GRID, "var(--grid)")
+    svg = svg.replace(INK, "currentColor").replace(_GRID, "var(--grid)")
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
     return Markup(svg)  # noqa: S704  (matplotlib escapes the texts that it draws)
 
@@ -146,12 +146,12 @@ def interval_chart(
             axes.plot([middle], [position], "o", color=colour, markersize=7)
         for low, _, high in list(intervals.values())[:1]:
             if math.isfinite(low) and math.isfinite(high):  # a bound lacks an end
-                axes.axvspan(low, high, color=_INK, alpha=0.07, linewidth=0)
-        axes.set_yticks(range(len(intervals)), [shorten(name, _MAX_NAME) for name in intervals])
+                axes.axvspan(low, high, color=INK, alpha=0.07, linewidth=0)
+        axes.set_yticks(range(len(intervals)), [shorten(name, MAX_NAME) for name in intervals])
         axes.set_ylim(len(intervals) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(label)
-        _set_scale(axes, "x", [value for interval in intervals.values() for value in interval])
+        set_scale(axes, "x", [value for interval in intervals.values() for value in interval])
 
     return render_svg(f"{label} of each contender", 5.2, 0.8 + 0.3 * max(1, len(intervals)), draw)
 
@@ -169,7 +169,7 @@ def profile_chart(aggregate: Aggregate, colours: Mapping[str, str]) -> Markup:
         axes.set_ylim(-2, 102)
         axes.set_xlabel("ratio to the best contender of the task")
         axes.set_ylabel("share of runs")
-        _set_scale(axes, "x", aggregate.ratios)
+        set_scale(axes, "x", aggregate.ratios)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
 
     return render_svg("Share of runs within a ratio to the best", 5.2, 3.3, draw)
@@ -201,7 +201,7 @@ def learning_curve_chart(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
         axes.set_xlabel("share of the training")
         axes.set_ylabel(label)
-        _set_scale(axes, "y", values)
+        set_scale(axes, "y", values)
 
     return render_svg(f"{label} along the training", 4.6, 3.1, draw)
 
@@ -256,21 +256,21 @@ def learning_rate_chart(
         finite = [(lr, loss) for lr, loss, _ in points if math.isfinite(loss)]
         axes.plot(*_columns(finite), "o", color=colour, markersize=4, alpha=0.6)
         chosen = [(lr, loss) for lr, loss, settings in points if math.isfinite(loss) and settings == chosen_settings]
-        axes.plot(*_columns(chosen), "o", markersize=10, mfc="none", mec=_INK, mew=1.3)
+        axes.plot(*_columns(chosen), "o", markersize=10, mfc="none", mec=INK, mew=1.3)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        _set_scale(axes, "y", limits or (), limits)
+        set_scale(axes, "y", limits or (), limits)
         bottom, top = axes.get_ylim()
         edge = bottom if maximize else top
         beyond = [lr for lr, loss in finite if (loss < bottom if maximize else loss > top)]
         arrow = "v" if maximize else "^"
         axes.plot(beyond, [edge] * len(beyond), arrow, color=colour, markersize=4, alpha=0.6, clip_on=False)
         lost = [lr for lr, loss, _ in points if not math.isfinite(loss)]
-        axes.plot(lost, [edge] * len(lost), "x", color=_INK, markersize=5, alpha=0.6, clip_on=False)
+        axes.plot(lost, [edge] * len(lost), "x", color=INK, markersize=5, alpha=0.6, clip_on=False)
         axes.set_xlabel("learning rate")
-        axes.set_title(shorten(summary.name, _MAX_NAME), loc="left", fontsize=10, color=_INK)
+        axes.set_title(shorten(summary.name, MAX_NAME), loc="left", fontsize=10, color=INK)
 
     return render_svg(f"{label} against learning rate, {summary.name}", 3.4, 2.5, draw)
 
@@ -292,7 +292,7 @@ def shared_loss_range(
         for summary in summaries
         for entry in summary.trials["search"]
     ]
-    finite = sorted(loss for loss in losses if abs(loss) < _MAX_DRAWN)
+    finite = sorted(loss for loss in losses if abs(loss) < MAX_DRAWN)
     if not finite:
         return None
     if finite[0] == finite[-1]:
@@ -306,7 +306,7 @@ def shared_loss_range(
     return (max(finite[0], farthest), best) if maximize else (best, min(finite[-1], farthest))
 
 
-def _set_scale(axes: Axes, which: str, values: Sequence[float], limits: tuple[float, float] | None = None) -> None:
+def set_scale(axes: Axes, which: str, values: Sequence[float], limits: tuple[float, float] | None = None) -> None:
     """Use a logarithmic axis if the values span a factor above five, with plain numbers as labels."""
     finite = [value for value in values if math.isfinite(value)]
     axis = axes.xaxis if which == "x" else axes.yaxis

@@ -9,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thalweg.comparison.parts import Parts
 from thalweg.errors import printable
+from thalweg.parts import Parts
 
 _NOTES = "<!-- notes -->"  # the place of notes on values that are missing
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> str:
@@ -33,7 +34,10 @@ def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> s
         trim_blocks=True,
         finalize=_visible,
     )
-    base, _, _ = environment.loader.get_source(environment, "base.html")  # type: ignore[union-attr]  # it is set above
+    base, own = (
+        environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]  # it is set above
+        for name in ("base.html", template)
+    )
     shown: set[str] = set()
 
     def part(name: str, caller: Callable[[], str]) -> Markup:
@@ -44,7 +48,7 @@ def render_template(template: str, values: Mapping[str, Any], parts: Parts) -> s
             shown.add(text)
             return _note(text)
 
-    page = environment.get_template(template).render(values, part=part, policy=_policy(base))
+    page = environment.get_template(template).render(values, part=part, policy=_policy(base, own))
     notes = dict.fromkeys(missing.text for missing in parts.missing if missing.text not in shown)
     return page.replace(_NOTES, "".join(map(_note, notes)), 1)
 
@@ -81,16 +85,20 @@ def _visible(value: Any) -> Any:
     return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _policy(base: str) -> str:
-    """The Content-Security-Policy of a page: our own style, and nothing else from anywhere.
+def _policy(base: str, own: str) -> str:
+    """The Content-Security-Policy of a page: our own style and script, and nothing else from anywhere.
 
     Attributes of style remain, because the charts need them; they can load nothing.
     """
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'"
-        for style in _STYLE.findall(base)
-    )
+    styles, scripts = _hashes(_STYLE, base), _hashes(_SCRIPT, own)
     return (
-        f"default-src 'none'; style-src {hashes}; style-src-elem {hashes}; style-src-attr 'unsafe-inline'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src {styles}; style-src-elem {styles}; style-src-attr 'unsafe-inline'; "
+        + (f"script-src {scripts}; " if scripts else "")
+        + "img-src data:; base-uri 'none'; form-action 'none'"
     )
+
+
+def _hashes(element: re.Pattern[str], template: str) -> str:
+    """Return the hashes of the contents of an element of a template, as a policy names them."""
+    digests = (hashlib.sha256(text.encode()).digest() for text in element.findall(template))
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

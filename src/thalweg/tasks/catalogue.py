@@ -9,21 +9,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from thalweg.errors import KeywordError, SettingError, TaskError, UnknownNameError, nearest
 from thalweg.tasks.built_in.algebra import matrix_factorization, modular_addition
 from thalweg.tasks.built_in.classics import linear_regression, logistic_regression
 from thalweg.tasks.built_in.digits import digits, digits_batchnorm, digits_cnn, digits_deep
 from thalweg.tasks.built_in.images import elevation, patches
-from thalweg.tasks.built_in.surfaces import noisy_quadratic, quadratic, rosenbrock
+from thalweg.tasks.built_in.surfaces import ackley, noisy_quadratic, quadratic, rastrigin, rosenbrock
 from thalweg.tasks.built_in.tables import breast_cancer, diabetes
 from thalweg.tasks.built_in.text import characters
 from thalweg.tasks.seeded import seeded
 from thalweg.tasks.task import Task
+from thalweg.tasks.training import Training
 from thalweg.tasks.training_function import TrainingFunction
 from thalweg.tasks.user_code import as_task_error, line_of, task_error
 
 FILE_MODULE = "thalweg_task_"  # prefix of the names of modules that are imported from a user's file
+
+_Task = TypeVar("_Task", bound=Task | TrainingFunction)
 
 # To add a task, write a function that returns it, and name it here.
 BUILT_IN: dict[str, Callable[..., Task]] = {
@@ -42,6 +46,8 @@ BUILT_IN: dict[str, Callable[..., Task]] = {
     "quadratic": quadratic,
     "noisy-quadratic": noisy_quadratic,
     "rosenbrock": rosenbrock,
+    "rastrigin": rastrigin,
+    "ackley": ackley,
     "matrix-factorization": matrix_factorization,
 }
 """A function that makes each built-in task, by name. Its keyword arguments are the settings of the task."""
@@ -129,13 +135,52 @@ def module_of_file(path: Path) -> ModuleType:
 
 
 def _from_file(path: Path, name: str) -> Task | TrainingFunction:
+    return as_task(_value_in_file(path, name), name=f"{path.stem}:{name}", source=path.read_text())
+
+
+def _value_in_file(path: Path, name: str) -> object:
     module = module_of_file(path)
     value = getattr(module, name, None)
     if value is None:
         names = [key for key, value in vars(module).items() if isinstance(value, Task) or inspect.isfunction(value)]
         advice = nearest(name, names) if names else "It defines no task and no function."
         raise TaskError(f"{path}: the file must define {name!r}, and does not. {advice}")
-    return as_task(value, name=f"{path.stem}:{name}", source=path.read_text())
+    return value
+
+
+def load_training(spec: str) -> Task | Callable[[int], Training]:
+    """Return the task, or the function of a seed that makes a training, that a command line names.
+
+    Args:
+        spec: A built-in name (``"digits"``), or a name in a Python file (``"path/to/file.py:training"``).
+
+    Returns:
+        The task; or the function, which is not called.
+
+    Raises:
+        UnknownNameError: If there is no such built-in task.
+        TaskError: If the file does not exist, cannot be imported, or defines neither under this name.
+
+    Example:
+        >>> from thalweg.tasks.catalogue import load_training
+        >>> load_training("digits").name
+        'digits'
+    """
+    path, _, name = spec.rpartition(":")
+    if spec.endswith(".py"):
+        raise TaskError(f"{spec}: a training in a file is written path/to/file.py:name, got no name. Add :training.")
+    value = _value_in_file(Path(path), name) if path.endswith(".py") else load(spec)
+    if isinstance(value, Task):
+        return _with_source(value, f"{Path(path).stem}:{name}", "") if path.endswith(".py") else value
+    if inspect.isfunction(value) and "make_optimizer" not in inspect.signature(value).parameters:
+        return value
+    raise task_error(
+        spec,
+        "a diagnosis needs a function training(seed) that returns a thalweg.Training, or a thalweg.Task",
+        "a function train(make_optimizer, report)" if inspect.isfunction(value) else f"{type(value).__name__}",
+        "Return the model, the optimizer, the batches and the loss of your loop as thalweg.Training(...).",
+        where=line_of(value) if callable(value) else "",
+    )
 
 
 def as_task(value: object, *, name: str = "", source: str = "") -> Task | TrainingFunction:
@@ -183,7 +228,7 @@ def as_task(value: object, *, name: str = "", source: str = "") -> Task | Traini
     )
 
 
-def _with_source(task: Task | TrainingFunction, name: str, source: str) -> Task | TrainingFunction:
+def _with_source(task: _Task, name: str, source: str) -> _Task:
     """Return the task with the source of its file, and with this name if it has none of its own."""
     default_name = type(task).__dataclass_fields__["name"].default
     return replace(task, name=name if task.name == default_name else task.name, source=source)

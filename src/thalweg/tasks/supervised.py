@@ -53,8 +53,17 @@ class Supervised:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of a batch."""
         *inputs, target = self._parts(batch)
-        output = self._tensor_of(model(*inputs))
-        return self.loss(output, self._fitting(target, output))
+        return self.of_output(model(*inputs), target)
+
+    def of_output(self, output: Any, target: Any) -> Tensor:
+        """Return the loss of what a model returned, and of the target.
+
+        Args:
+            output: A tensor, an object with ``logits``, or what holds a single tensor.
+            target: The target of the batch.
+        """
+        tensor = self._tensor_of(output)
+        return self.loss(tensor, self.fitting(target, tensor))
 
     def prepare(self, tensors: Tensors) -> Tensors:
         """Return tensors whose last one, if it has class labels as real numbers, has them as int64.
@@ -115,8 +124,13 @@ class Supervised:
             f"Take the tensor yourself: lambda model, batch: {self._name}(model(batch[0])[{key}], batch[1]).",
         )
 
-    def _fitting(self, target: Any, output: Tensor) -> Any:
-        """Return the target in the dtype that the loss needs. Only dtypes and shapes are read, so vmap can follow."""
+    def fitting(self, target: Any, output: Tensor) -> Any:
+        """Return the target in the dtype that the loss needs. Only dtypes and shapes are read, so vmap can follow.
+
+        Args:
+            target: The target of a batch.
+            output: The output of the model.
+        """
         if not isinstance(target, Tensor):
             return target
         if self._takes_classes:

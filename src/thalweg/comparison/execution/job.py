@@ -9,7 +9,6 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.processes.isolation import apply_settings
 from thalweg.comparison.processes.serving import Reply
 from thalweg.comparison.processes.stopping import Stopped
 from thalweg.comparison.training.pruning import Rungs
@@ -18,6 +17,7 @@ from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.trainer import DeviceLost
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
+from thalweg.tasks.isolation import apply_settings
 
 
 @dataclass(frozen=True, eq=False)

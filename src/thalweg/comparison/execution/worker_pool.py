@@ -15,7 +15,6 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.execution.job import Job, Target, Watch, train
-from thalweg.comparison.processes.isolation import portable_settings
 from thalweg.comparison.processes.slots import Ending, Slot, endings
 from thalweg.comparison.processes.stopping import Stopped, interrupts_counted, stopped_when, time_limit
 from thalweg.comparison.processes.worker import Worker, why_no_fork
@@ -24,6 +23,7 @@ from thalweg.comparison.training.trainer import DeviceLost
 from thalweg.comparison.training.workload import Workload
 from thalweg.engine.core import devices
 from thalweg.errors import TaskError
+from thalweg.tasks.isolation import portable_settings
 
 # A training hangs if it has not ended after so many seconds, plus a multiple of its predicted time.
 MIN_TIMEOUT_S, TIMEOUT_FACTOR = 60.0, 20

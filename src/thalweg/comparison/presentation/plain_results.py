@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from thalweg.comparison.failures import Failure
-from thalweg.comparison.parts import Parts, as_plain_json
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.presentation.overview import FinishedComparison, compared_value
 from thalweg.comparison.results.environment import hardware_of_trials
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.comparison.results.summary import Summary
+from thalweg.parts import Parts, as_plain_json
 
 
 class Results(FinishedComparison, Protocol):

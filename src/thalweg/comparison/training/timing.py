@@ -16,7 +16,6 @@ from torch import Tensor
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.training.functions.reports import check_direction
 from thalweg.comparison.training.population_run import PopulationRun, why_not_population
 from thalweg.comparison.training.result import TrainingResult
@@ -25,6 +24,7 @@ from thalweg.engine.core import devices
 from thalweg.errors import TaskError
 from thalweg.optim import RuleOptimizer
 from thalweg.tasks import Task, seeded
+from thalweg.tasks.isolation import isolated
 from thalweg.tasks.user_code import raise_task_errors, task_error
 
 POPULATIONS = (8, 32, 128)  # members of the populations tried: two sizes tell the time, the third suits small models

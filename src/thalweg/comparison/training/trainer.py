@@ -12,7 +12,6 @@ import torch
 
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
-from thalweg.comparison.processes.isolation import isolated
 from thalweg.comparison.processes.stopping import Stopped, is_interrupt, leave_if_stopped
 from thalweg.comparison.training.functions.optimizer_requests import OptimizerRequests
 from thalweg.comparison.training.functions.reports import ReportLog
@@ -22,6 +21,7 @@ from thalweg.comparison.training.result import Evaluation, TrainingResult, end_o
 from thalweg.comparison.training.runs import Run, SingleRun, Trial
 from thalweg.engine.core import devices
 from thalweg.tasks import Task, TrainingFunction, seeded
+from thalweg.tasks.isolation import isolated
 from thalweg.tasks.measurement import best_index
 from thalweg.tasks.tuning import task_at
 from thalweg.tasks.user_code import describe, describe_with_line

@@ -1,1 +1,5 @@
-"""Inspection: facts about a training that are known before its first step."""
+"""Inspection: what is known of a training before its first step, or from a few steps that are undone."""
+
+from thalweg.diagnosis.inspection.inspect_training import inspect
+
+__all__ = ["inspect"]

@@ -1,1 +1,1 @@
-"""Judging: replays that settle which cause is true, and whether a cure works on fresh seeds."""
+"""Judging: which changes to replay, which cause they show, and whether the cure holds on fresh seeds."""

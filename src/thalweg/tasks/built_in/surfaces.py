@@ -61,9 +61,44 @@ class Rosenbrock(nn.Module):
         return (1 - x) ** 2 + 100 * (y - x**2) ** 2
 
 
+class Rastrigin(nn.Module):
+    """f(θ) = Σ (θ_i² + 10 - 10 cos 2π θ_i): a bowl with a minimum near each point of whole numbers, the lowest at 0.
+
+    Starts anywhere between -4 and 4.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.point = nn.Parameter(8 * torch.rand(dimensions) - 4)
+
+    def forward(self) -> Tensor:
+        return (self.point**2 + 10 * (1 - torch.cos(2 * math.pi * self.point))).sum()
+
+
+class Ackley(nn.Module):
+    """f(θ) = 20 (1 - exp(-|θ| / 5√n)) + e - exp(Σ cos(2π θ_i) / n): ripples on a funnel, the lowest minimum at 0.
+
+    Starts anywhere between -4 and 4.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.point = nn.Parameter(8 * torch.rand(dimensions) - 4)
+
+    def forward(self) -> Tensor:
+        distance = torch.linalg.vector_norm(self.point) / math.sqrt(len(self.point))
+        ripples = math.e - torch.exp(torch.cos(2 * math.pi * self.point).mean())
+        return 20 * (1 - torch.exp(-0.2 * distance)) + ripples
+
+
 def _check_condition(task_name: str, condition: float) -> None:
     if not 1 <= condition < math.inf:
         raise SettingError(f"{task_name}: condition must be a number >= 1, got {condition!r}.")
+
+
+def _check_dimensions(task_name: str, dimensions: float) -> None:
+    if not 1 <= dimensions < math.inf or dimensions != int(dimensions):
+        raise SettingError(f"{task_name}: dimensions must be a whole number, 1 or more, got {dimensions!r}.")
 
 
 def quadratic(condition: float = 100.0, dimensions: int = 20) -> Task:
@@ -74,8 +109,7 @@ def quadratic(condition: float = 100.0, dimensions: int = 20) -> Task:
         dimensions: Number of dimensions, a whole number >= 1.
     """
     _check_condition("quadratic", condition)
-    if not 1 <= dimensions < math.inf or dimensions != int(dimensions):
-        raise SettingError(f"quadratic: dimensions must be a whole number, 1 or more, got {dimensions!r}.")
+    _check_dimensions("quadratic", dimensions)
     return Task(
         name="quadratic" if condition == 100 and dimensions == 20 else f"quadratic:{condition=:g},{dimensions=:g}",
         about=f"a bowl in {dimensions:g} dimensions with condition number {condition:g}",
@@ -131,5 +165,41 @@ def rosenbrock() -> Task:
         loss=_value,
         metric_name="height",
         passes=1000,
+        optimum=0.0,
+    )
+
+
+def rastrigin(dimensions: int = 2) -> Task:
+    """Minimize Rastrigin's function, a bowl with many minima.
+
+    Args:
+        dimensions: Number of dimensions, a whole number >= 1.
+    """
+    _check_dimensions("rastrigin", dimensions)
+    return Task(
+        name="rastrigin" if dimensions == 2 else f"rastrigin:{dimensions=:g}",
+        about=f"a bowl with many minima in {dimensions:g} dimensions, the lowest at 0",
+        model=lambda: Rastrigin(int(dimensions)),
+        loss=_value,
+        metric_name="height",
+        passes=300,
+        optimum=0.0,
+    )
+
+
+def ackley(dimensions: int = 2) -> Task:
+    """Minimize Ackley's function, a funnel with ripples.
+
+    Args:
+        dimensions: Number of dimensions, a whole number >= 1.
+    """
+    _check_dimensions("ackley", dimensions)
+    return Task(
+        name="ackley" if dimensions == 2 else f"ackley:{dimensions=:g}",
+        about=f"a funnel with ripples in {dimensions:g} dimensions, the lowest minimum at 0",
+        model=lambda: Ackley(int(dimensions)),
+        loss=_value,
+        metric_name="height",
+        passes=300,
         optimum=0.0,
     )

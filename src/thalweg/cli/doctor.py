@@ -1,0 +1,164 @@
+"""The command ``thalweg doctor``: name the cause of a training that fails, and prove a cure."""
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from thalweg.cli.interrupts import sigterm_interrupts
+from thalweg.cli.output import echo, end_with, example, json_option, print_json, stdout_console
+from thalweg.errors import DiagnosisInterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from thalweg.diagnosis.diagnosis import Diagnosis
+
+SICK = 3  # the exit code of a diagnosis of a training that is not healthy
+
+
+@click.command(
+    short_help="Name the cause of a failed training, and prove a cure.",
+    epilog="\b\nExit codes of this command:\n"
+    "  0    the training is healthy\n"
+    f"  {SICK}    it is not; the cause, and a cure that was tried, are printed\n\n"
+    + example("thalweg doctor breast-cancer --with adam:lr=0.01 --steps 40 --budget 10s"),
+)
+@click.argument("training", metavar="TRAINING")
+@click.option(
+    "--with",
+    "contender",
+    metavar="NAME",
+    help="For a task: its optimizer, as `thalweg compare` takes it, such as adam:lr=0.01. The learning rate is "
+    "constant. [default: adam]",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=2),
+    default=3,
+    show_default=True,
+    help="Fresh seeds on which the cure is verified, beside the training as it is.",
+)
+@click.option("--budget", default="60s", show_default=True, help="Time for the whole diagnosis: 30s, 5m.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Steps of each run. Enough for the training to work if it were healthy. [default: 250, or those of the task "
+    "if they are fewer]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("doctor.html"),
+    show_default=True,
+    help="File for the page with the evidence as pictures.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is no page of thalweg.")
+@json_option
+def doctor(
+    training: str,
+    contender: str | None,
+    seeds: int,
+    budget: str,
+    steps: int | None,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Find why TRAINING fails, and the smallest change that cures it.
+
+    TRAINING is path/to/file.py:training, the name of a function training(seed) that returns a thalweg.Training, or of a
+    thalweg.Task; or the name of a built-in task (see `thalweg tasks`).
+
+    The training is inspected, watched while it runs, and run again with one thing changed at a time. A cure is
+    verified on fresh seeds. Nothing of the training is changed. Ctrl-C shows what is known by then.
+    """
+    command = _command_of(training, contender, seeds, budget, steps, out)
+    try:
+        diagnosis = _run(training, contender, seeds, budget, steps)
+    except DiagnosisInterrupted as interrupt:
+        if interrupt.result is not None:
+            _show(interrupt.result, out, command, overwrite=overwrite, as_json=as_json)
+        raise
+    except KeyboardInterrupt:  # before the diagnosis began
+        raise DiagnosisInterrupted() from None
+    _show(diagnosis, out, command, overwrite=overwrite, as_json=as_json)
+    if not diagnosis.healthy:
+        click.get_current_context().exit(SICK)
+
+
+def _command_of(training: str, contender: str | None, seeds: int, budget: str, steps: int | None, out: Path) -> str:
+    """Return the command line that makes the same diagnosis again."""
+    options = {"--with": contender, "--seeds": seeds, "--budget": budget, "--steps": steps, "--out": out}
+    words = [str(word) for name, value in options.items() if value is not None for word in (name, value)]
+    return shlex.join(["thalweg", "doctor", training, *words])
+
+
+def _run(training: str, contender: str | None, seeds: int, budget: str, steps: int | None) -> "Diagnosis":
+    """Diagnose, with a progress display on stderr."""
+    from thalweg.comparison import Progress
+    from thalweg.comparison.presentation.progress_display import progress_display
+    from thalweg.diagnosis.diagnose import DiagnosisProgress, diagnose
+
+    # Redirect output of the training to stderr; stdout carries results.
+    with progress_display() as show, contextlib.redirect_stdout(sys.stderr), sigterm_interrupts():
+
+        def report(event: DiagnosisProgress) -> None:
+            show(Progress(event.stage, event.detail, done=event.runs, elapsed_s=event.seconds))
+
+        function, name, steps = _function_of(training, contender, steps)
+        return diagnose(function, seeds=seeds, budget=budget, steps=steps, progress=report, name=name)
+
+
+def _function_of(
+    training: str, contender: str | None, steps: int | None
+) -> "tuple[Callable[[int], Any], str, int | None]":
+    """Return the function that makes trainings, its name, and the steps of a run."""
+    from thalweg.comparison.contenders.parsing import parse
+    from thalweg.comparison.training.task_training import MAX_STEPS, training_function
+    from thalweg.tasks import Task
+    from thalweg.tasks.catalogue import load_training
+
+    value = load_training(training)
+    if isinstance(value, Task):
+        made = training_function(value, parse(contender or "adam"))
+        return made, value.name, steps or min(MAX_STEPS, value.passes * value.batches_per_pass())
+    if contender is not None:
+        raise click.UsageError("--with is for a task. A training(seed) function makes its own optimizer.")
+    path, _, name = training.rpartition(":")
+    return value, f"{Path(path).name}:{name}", steps
+
+
+def _show(diagnosis: "Diagnosis", path: Path, command: str, *, overwrite: bool, as_json: bool) -> None:
+    """Write the page, and print the summary."""
+    from thalweg.parts import Parts
+    from thalweg.report import write_diagnosis
+
+    parts = Parts()
+    page = parts.make(
+        "the page",
+        lambda: write_diagnosis(diagnosis, path, overwrite=overwrite, command=command, parts=parts),
+        None,
+    )
+    if as_json:
+        print_json(diagnosis.to_json() | {"command": command, "report": page and str(page)})
+    else:
+        parts.make("the summary", lambda: print_diagnosis(diagnosis), None)
+        if page:
+            echo(f"Page: {page}")
+    end_with(parts)
+
+
+def print_diagnosis(diagnosis: "Diagnosis") -> None:
+    """Print the summary of a diagnosis in the width of the terminal."""
+    from rich.text import Text
+
+    from thalweg.diagnosis.presentation import MAX_WIDTH, summary_lines
+
+    console = stdout_console()
+    for line in summary_lines(diagnosis, min(console.width, MAX_WIDTH)):
+        # Code is not folded, so that it can be copied.
+        console.print(Text(line.text, style="bold" if line.style == "bold" else ""), soft_wrap=True)

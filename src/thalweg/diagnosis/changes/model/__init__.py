@@ -1,0 +1,1 @@
+"""Changes of the layers of a model and of how their weights begin."""

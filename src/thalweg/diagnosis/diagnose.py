@@ -1,0 +1,229 @@
+"""diagnose: run a training, watch it, replay it with one change at a time, and prove the cure."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.diagnosis import Cure, Diagnosis
+from thalweg.diagnosis.evidence import gather
+from thalweg.diagnosis.finding import Finding, finding_from
+from thalweg.diagnosis.judging.candidates import CERTAINTIES, candidates, ordered
+from thalweg.diagnosis.judging.clock import Clock
+from thalweg.diagnosis.judging.replays import Laboratory
+from thalweg.diagnosis.judging.trials import MATTERS, VERIFICATION_RUNS, WORKS, Trials
+from thalweg.diagnosis.judging.verdict import MAX_FINDINGS, Verdict, decide, finding_of, smallest_cures
+from thalweg.diagnosis.judging.verification import Verification, Verifier, scores
+from thalweg.diagnosis.run_record import Replay
+from thalweg.diagnosis.training_source import TrainingSource
+from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted, shown
+from thalweg.tasks.training import Training
+
+DEFAULT_STEPS = 250
+INTERRUPTED = "Interrupted: this is what was known by then."
+CUT_SHORT = "The budget ended before all causes were tried."
+MAX_CURES = 2  # that are verified, if the first one does not hold
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_BUDGET = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([smh])")
+
+
+@dataclass(frozen=True)
+class DiagnosisProgress:
+    """Where a diagnosis is.
+
+    Attributes:
+        stage: ``"inspecting"``, ``"watching"``, ``"replaying"`` or ``"verifying"``.
+        detail: What is tried at the moment: the name of a change, or the seed.
+        runs: Runs that have ended.
+        seconds: Time since the beginning.
+        budget_s: The budget in seconds.
+    """
+
+    stage: str
+    detail: str
+    runs: int
+    seconds: float
+    budget_s: float
+
+
+ReportProgress = Callable[[DiagnosisProgress], Any]
+
+
+def diagnose(
+    function: Callable[[int], Training],
+    seeds: int = 3,
+    budget: str | float = "60s",
+    steps: int | None = None,
+    progress: ReportProgress | None = None,
+    name: str = "",
+) -> Diagnosis:
+    """Find the cause of a failed training, and the smallest change that cures it.
+
+    Args:
+        function: Makes a fresh ``Training`` for a seed.
+        seeds: Number of fresh seeds on which the cure is verified, at least 2.
+        budget: Time limit, such as ``"60s"`` or ``"5m"``, or a number of seconds.
+        steps: Steps of each run. Defaults to 250.
+        progress: Called with where the diagnosis is.
+        name: Name of the training. Defaults to that of the function.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        DiagnosisInterrupted: On Ctrl-C. Its ``result`` is the diagnosis as far as it is known.
+        DiagnosisError: If the function raises an error, returns no training, or the training cannot run.
+        BudgetError: If the budget is no time.
+
+    Example:
+        >>> import torch
+        >>> import thalweg
+        >>> def training(seed):
+        ...     x = torch.randn(64, 4)
+        ...     model = torch.nn.Linear(4, 1)
+        ...     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
+        ...     return thalweg.Training(model, optimizer, [(x, x @ torch.ones(4, 1))], torch.nn.functional.mse_loss)
+        >>> diagnosis = thalweg.diagnose(training, steps=50)
+        >>> diagnosis.cause.kind
+        'lr_too_low'
+    """
+    clock = Clock(_seconds(budget))
+    _check_counts(seeds, steps)
+    source = TrainingSource(function, clock.budget_s, name)
+    laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock)
+
+    def report(stage: str, detail: str) -> None:
+        if progress is not None:
+            progress(DiagnosisProgress(stage, detail, laboratory.runs, clock.elapsed_s, clock.budget_s))
+
+    try:
+        evidence = gather(laboratory, 0, report)
+    except KeyboardInterrupt:
+        raise DiagnosisInterrupted() from None
+    clues = ordered(evidence.clues)
+    if evidence.error is not None and not any(CERTAINTIES[clue.certainty] > 1 for clue in clues):
+        raise evidence.error
+    clock.own_s = laboratory.steps * evidence.sick.step_s
+    trials = Trials(laboratory, clock, evidence.sick, VERIFICATION_RUNS, report)
+    chosen: list[Any] = []
+    verifier = Verifier(laboratory, clock, range(1, seeds + 1), report)
+    verification, is_interrupted = None, False
+    try:
+        laboratory.with_training(0, lambda training, batches: chosen.extend(candidates(clues, training)), 0)
+        trials.run(chosen)
+        verification = _verified(verifier, trials, decide(trials, clues))
+    except KeyboardInterrupt:
+        is_interrupted = True
+    verdict = decide(trials, clues)
+    healthy = not verdict.is_failing or _is_refuted(verdict, verification)
+    is_open = trials.is_cut_short and not (verification is not None and verification.holds)
+    diagnosis = Diagnosis(
+        name=source.name,
+        healthy=healthy,
+        findings=_findings(trials, verdict, clues, healthy=healthy),
+        cure=None if healthy or verification is None else _cure(laboratory, verification),
+        score_name=laboratory.score_name,
+        steps=laboratory.steps,
+        seeds=tuple(range(1, seeds + 1)),
+        sick=(trials.sick, *verifier.sick),
+        replays=_replays(trials),
+        cured=() if verification is None else verification.cured,
+        profile=evidence.profile,
+        seconds=clock.elapsed_s,
+        caution=" ".join(evidence.cautions + [CUT_SHORT] * is_open + [INTERRUPTED] * is_interrupted),
+    )
+    if is_interrupted:
+        raise DiagnosisInterrupted(diagnosis)
+    return diagnosis
+
+
+def _seconds(budget: str | float) -> float:
+    seconds = 0.0
+    if isinstance(budget, str):
+        match = _BUDGET.fullmatch(budget.strip())
+        seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    elif isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        seconds = float(budget)
+    if not 0 < seconds < float("inf"):
+        raise BudgetError(f"diagnose: budget must be a time above zero, got {shown(budget)}. Write '60s' or '5m'.")
+    return seconds
+
+
+def _check_counts(seeds: object, steps: object) -> None:
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 2:
+        raise DiagnosisError(
+            f"diagnose: seeds must be a whole number, 2 or more, got {shown(seeds)}. "
+            "A cure is verified on as many fresh seeds."
+        )
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 10):
+        raise DiagnosisError(
+            f"diagnose: steps must be a whole number, 10 or more, got {shown(steps)}. Some hundred show most causes."
+        )
+
+
+def _verified(verifier: Verifier, trials: Trials, verdict: Verdict) -> Verification | None:
+    """Return the verification of the first cure that holds; else the first one that was tried."""
+    tried = []
+    for candidate in smallest_cures(trials, verdict)[:MAX_CURES]:
+        verification = verifier.verify(candidate)
+        if verification is None:
+            break
+        if verification.holds:
+            return verification
+        tried.append(verification)
+    return tried[0] if tried else None
+
+
+def _is_refuted(verdict: Verdict, verification: Verification | None) -> bool:
+    """Return True if the only sign of a fault was a gain on one seed that fresh seeds do not show."""
+    if verification is None or not verdict.causes:
+        return False
+    return not verification.holds and verification.gain < MATTERS[verification.candidate.certainty]
+
+
+def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, healthy: bool) -> tuple[Finding, ...]:
+    """Return the findings: the causes and what no replay could settle; of a healthy training notes."""
+    if healthy:
+        certain = [clue for clue in clues if clue.certainty == "certain"]
+        return tuple(finding_from(clue, "note") for clue in certain[:MAX_FINDINGS])
+    causes = [finding_of(trials, candidate) for candidate in verdict.causes]
+    untried = [finding_from(clue, "error" if not causes else "warning") for clue in verdict.untried]
+    return tuple([*causes, *untried][:MAX_FINDINGS])
+
+
+def _cure(laboratory: Laboratory, verification: Verification) -> Cure:
+    candidate = verification.candidate
+    codes: list[str] = []
+    laboratory.with_training(
+        0, lambda training, batches: codes.append(candidate.change.code(training, candidate.where)), 0
+    )
+    return Cure(
+        kind=candidate.kind,
+        where=candidate.where,
+        name=candidate.change.name,
+        code=codes[0],
+        before=scores(verification.sick),
+        after=scores(verification.cured),
+        seeds=tuple(record.seed for record in verification.cured),
+        difference=verification.difference,
+        low=verification.low,
+        high=verification.high,
+        verified=verification.holds,
+    )
+
+
+def _replays(trials: Trials) -> tuple[Replay, ...]:
+    scale = trials.scale
+    return tuple(
+        Replay(
+            change=candidate.change.name,
+            kind=candidate.kind,
+            where=candidate.where,
+            is_probe=candidate.is_probe,
+            run=trials.records[candidate.key],
+            gain=trials.gain(candidate, scale),
+            works=scale.final_share(trials.records[candidate.key]) >= 1 - WORKS,
+        )
+        for candidate in trials.candidates
+    )

@@ -1,0 +1,106 @@
+"""Diagnosis: the result of ``diagnose``."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from thalweg.diagnosis import presentation
+from thalweg.diagnosis.finding import Finding
+from thalweg.diagnosis.run_record import Replay, RunRecord
+from thalweg.parts import as_plain_json
+from thalweg.report_writer import load_report_writer
+
+
+@dataclass(frozen=True)
+class Cure:
+    """The smallest change that works.
+
+    Attributes:
+        kind: The kind of cause that it cures.
+        where: The module or parameter that it changes; None if none.
+        name: The change in a few words.
+        code: Lines to paste.
+        before: The score of each seed as the training is, in the order of ``seeds``.
+        after: The score of each seed with the change.
+        seeds: The fresh seeds.
+        difference: The mean improvement.
+        low: The lower end of its 95 % interval.
+        high: The upper end of its 95 % interval.
+        verified: True if the improvement on the fresh seeds is statistically significant and matters.
+    """
+
+    kind: str
+    where: str | None
+    name: str
+    code: str
+    before: tuple[float, ...] = ()
+    after: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    difference: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    verified: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The cause of a failed training, its evidence, and a cure that was tried; or that a training is healthy.
+
+    Attributes:
+        name: Name of the training.
+        healthy: True if the training works and no change makes a difference that matters.
+        findings: The findings, the cause first. Those of a healthy training are notes.
+        cure: The smallest change that works; None if the training is healthy, or no replay cures it.
+        score_name: What runs are compared by: ``"metric"``, ``"loss on held-back batches"``, ...
+        steps: Steps of each run.
+        seeds: The seeds of the fresh runs that verify the cure.
+        sick: The runs as the training is, the watched one first, then those that verify.
+        replays: The runs with one change, in the order in which they were tried.
+        cured: The runs with the cure on fresh seeds.
+        profile: Measurements of the watched run for charts: by the name of the quantity, by the name of the module or
+            parameter in order of depth.
+        seconds: Duration of the diagnosis.
+        caution: What limits this diagnosis, such as a budget that ended it; else empty.
+    """
+
+    name: str
+    healthy: bool
+    findings: tuple[Finding, ...]
+    cure: Cure | None
+    score_name: str
+    steps: int
+    seeds: tuple[int, ...]
+    sick: tuple[RunRecord, ...]
+    replays: tuple[Replay, ...]
+    cured: tuple[RunRecord, ...]
+    profile: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    caution: str = ""
+
+    @property
+    def cause(self) -> Finding | None:
+        """The first finding, unless the training is healthy."""
+        return self.findings[0] if self.findings and not self.healthy else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON; numbers that are not finite are None."""
+        plain: dict[str, Any] = as_plain_json(asdict(self))
+        return plain | {"cause": plain["findings"][0] if self.cause is not None else None}
+
+    def report(self, path: str | Path = "doctor.html", *, overwrite: bool = False) -> Path:
+        """Write one self-contained HTML page with the evidence as pictures.
+
+        Args:
+            path: The file. Its folder is made if it does not exist.
+            overwrite: True replaces a file that is no page of thalweg.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            StoreError: If the file cannot be written, is a link, or is no page of thalweg.
+        """
+        return load_report_writer("diagnosis")(self, path, overwrite=overwrite)
+
+    __str__ = presentation.text_of
+    _repr_html_ = presentation.html_of

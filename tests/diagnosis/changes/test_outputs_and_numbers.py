@@ -1,0 +1,359 @@
+"""Changes of outputs, losses and numbers: each does its one thing, and cures a small sick training."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cases.trainings import accuracy, blobs, classes, curve, mlp, pasted, repeat, score, train, values
+from thalweg.diagnosis.changes import CHANGES
+from thalweg.diagnosis.changes.parts.output import class_dim
+from thalweg.tasks import Training
+
+BY_NAME = {change.name: change for change in CHANGES}
+
+
+class Ending(nn.Module):
+    """A perceptron whose output passes through a function, as a tensor, a tuple or a dict."""
+
+    def __init__(self, function: Any, form: str = "tensor", outputs: int = 3) -> None:
+        super().__init__()
+        self.body, self.function, self.form = mlp(4, 8, 8, outputs), function, form
+
+    def forward(self, x: Tensor) -> Any:
+        output = self.function(self.body(x))
+        return {"tensor": output, "tuple": (output, x), "dict": {"logits": output}}[self.form]
+
+
+def of_form(form: str) -> Any:
+    """Return a cross-entropy of an output of some form."""
+    pick = {"tensor": lambda o: o, "tuple": lambda o: o[0], "dict": lambda o: o["logits"]}[form]
+    return lambda output, target: functional.cross_entropy(pick(output), target)
+
+
+SOFTMAXES = {
+    "method": lambda x: x.softmax(1),
+    "functional": lambda x: functional.softmax(x, dim=-1),
+    "torch": lambda x: torch.softmax(x, dim=1),
+    "module": nn.Softmax(dim=1),
+    "reshaped": lambda x: x.softmax(1).unsqueeze(0).squeeze(0),
+    "bounded": lambda x: x.softmax(1).clamp(1e-7, 1.0),
+}
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
+@pytest.mark.parametrize("spelling", SOFTMAXES)
+def test_a_softmax_before_the_loss_is_taken_away(spelling: str, form: str) -> None:
+    change = BY_NAME["no softmax or sigmoid before the loss"]
+    training = change.apply(classes(Ending(SOFTMAXES[spelling], form), loss_fn=of_form(form)), None)
+    reference = classes(Ending(lambda x: x, form), loss_fn=of_form(form))
+    reference.model.load_state_dict(training.model.state_dict())
+    assert train(training, 4) == pytest.approx(train(reference, 4))
+
+
+def test_a_softmax_module_is_taken_away_by_name_and_by_its_line() -> None:
+    def make() -> Training:
+        torch.manual_seed(0)
+        return classes(mlp(4, 8, 3, last=nn.Softmax(dim=1)))
+
+    change = BY_NAME["no softmax or sigmoid before the loss"]
+    assert change.code(make(), "3").splitlines()[-1] == "model[3] = nn.Identity()"
+    losses = train(change.apply(make(), "3"), 4)
+    assert losses == pytest.approx(train(pasted(make(), change.code(make(), "3")), 4))
+    assert losses == pytest.approx(train(pasted(make(), change.code(make(), None)), 4))
+    assert losses != pytest.approx(train(make(), 4))
+
+
+def test_a_softmax_of_a_forward_is_taken_away_by_its_lines() -> None:
+    def make() -> Training:
+        torch.manual_seed(0)
+        return classes(Ending(SOFTMAXES["functional"]))
+
+    change = BY_NAME["no softmax or sigmoid before the loss"]
+    assert train(pasted(make(), change.code(make(), None)), 4) == pytest.approx(train(change.apply(make(), None), 4))
+
+
+def test_an_inner_softmax_is_no_output() -> None:
+    training = classes(Ending(lambda x: 2 * x.softmax(1)))
+    assert BY_NAME["no softmax or sigmoid before the loss"].why_not(training, None)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_loss_of_probabilities_keeps_the_outputs(binary: bool) -> None:
+    x, y = blobs()
+
+    def make(ending: Any) -> Training:
+        torch.manual_seed(0)
+        training = classes(Ending(ending, outputs=1 if binary else 3))
+        if binary:
+            training.loss_fn = nn.BCEWithLogitsLoss()
+            training.batches = repeat(x, (y == 0).float().unsqueeze(1))
+        return training
+
+    change = BY_NAME["a loss of probabilities"]
+    ending = torch.sigmoid if binary else SOFTMAXES["functional"]
+    training, reference = change.apply(make(ending), None), make(lambda x: x)
+    losses = train(training, 4)
+    assert losses == pytest.approx(train(reference, 4), rel=1e-4)
+    assert train(pasted(make(ending), change.code(make(ending), None)), 4) == pytest.approx(losses)
+    assert training.model(x).min() >= 0
+
+
+def test_an_activation_at_the_output_is_taken_away_and_the_training_cured() -> None:
+    def make() -> Training:
+        torch.manual_seed(0)
+        return values(mlp(4, 16, 1, last=nn.ReLU()), lr=1e-2)
+
+    change = BY_NAME["no activation at the output"]
+    sick, cured = make(), change.apply(make(), "3")
+    train(sick, 150)
+    train(cured, 150)
+    assert score(sick) < 0.7
+    assert score(cured) > 0.85
+
+
+def test_a_softmax_runs_over_the_classes() -> None:
+    change = BY_NAME["softmax over the classes"]
+
+    def make(ending: Any) -> Training:
+        torch.manual_seed(0)
+        return classes(Ending(ending), loss_fn=nn.NLLLoss())
+
+    right = train(make(lambda x: x.log_softmax(1)), 4)
+    for wrong in (lambda x: x.log_softmax(0), lambda x: functional.log_softmax(x, dim=0), nn.LogSoftmax(dim=0)):
+        assert train(change.apply(make(wrong), None), 4) == pytest.approx(right)
+        assert train(pasted(make(wrong), change.code(make(wrong), None)), 4) == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "dim"),
+    [((8, 5), (8,), -1), ((8, 5, 4, 4), (8, 4, 4), 1), ((8, 6, 5), (8, 6), -1), ((8, 6, 6), (8, 6), -1)],
+)
+def test_the_dimension_of_the_classes(output: tuple[int, ...], target: tuple[int, ...], dim: int) -> None:
+    assert class_dim(torch.zeros(output), torch.zeros(target, dtype=torch.long)) == dim
+
+
+def test_the_softmax_of_one_unit_becomes_a_sigmoid() -> None:
+    x, y = blobs()
+
+    def make(ending: Any) -> Training:
+        torch.manual_seed(0)
+        training = classes(Ending(ending, outputs=1), loss_fn=nn.BCELoss())
+        training.batches = repeat(x, (y == 0).float().unsqueeze(1))
+        return training
+
+    change = BY_NAME["sigmoid instead of the softmax of one unit"]
+    sick = make(SOFTMAXES["method"])
+    losses = train(change.apply(make(SOFTMAXES["method"]), None), 4)
+    assert losses == pytest.approx(train(make(torch.sigmoid), 4))
+    assert train(pasted(sick, change.code(make(SOFTMAXES["method"]), None)), 4) == pytest.approx(losses)
+    assert "more than one unit" in change.why_not(classes(Ending(SOFTMAXES["method"])), None)
+
+
+def test_a_cross_entropy_over_one_class_becomes_a_binary_one() -> None:
+    x, y = blobs()
+    training = classes(mlp(4, 8, 1), loss_fn=nn.CrossEntropyLoss())
+    training.batches = repeat(x, (y == 0).long() * 0)
+    training = BY_NAME["binary cross-entropy"].apply(training, None)
+    assert train(training, 1)[0] > 0
+
+
+@pytest.mark.parametrize("ending", ["probabilities", "logits"])
+def test_a_likelihood_gets_logarithms(ending: str) -> None:
+    def make(end: Any) -> Training:
+        torch.manual_seed(0)
+        return classes(Ending(end), loss_fn=nn.NLLLoss())
+
+    change = BY_NAME["logarithms of probabilities for the likelihood"]
+    end = SOFTMAXES["method"] if ending == "probabilities" else lambda x: x
+    losses = train(change.apply(make(end), None), 4)
+    assert losses == pytest.approx(train(make(lambda x: x.log_softmax(1)), 4), rel=1e-4)
+    assert train(pasted(make(end), change.code(make(end), None)), 4) == pytest.approx(losses)
+
+
+@pytest.mark.parametrize("own_step", [False, True])
+def test_targets_get_the_shape_of_the_outputs(own_step: bool) -> None:
+    def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        training.optimizer.zero_grad()
+        loss = (training.model(x) - y).square().mean()
+        loss.backward()
+        training.optimizer.step()
+        return loss.detach()
+
+    x, y = curve()
+
+    def make(flat: bool) -> Training:
+        training = values(step=step if own_step else None, loss_fn=lambda o, t: (o - t).square().mean())
+        training.batches = repeat(x, y[:, 0] if flat else y)
+        return training
+
+    change = BY_NAME["targets in the shape of the outputs"]
+    losses = train(change.apply(make(flat=True), None), 4)
+    assert losses == pytest.approx(train(make(flat=False), 4))
+    assert train(pasted(make(flat=True), change.code(make(flat=True), None)), 4) == pytest.approx(losses)
+    assert change.why_not(make(flat=False), None) == "outputs and targets have one shape"
+
+
+def test_a_sum_becomes_a_mean() -> None:
+    change = BY_NAME["mean instead of sum"]
+    reference = train(classes(), 4)
+    summed = nn.CrossEntropyLoss(reduction="sum")
+    assert train(change.apply(classes(loss_fn=summed), None), 4) == pytest.approx(reference)
+    assert summed.reduction == "sum"
+    by_hand = classes(loss_fn=lambda o, t: functional.cross_entropy(o, t, reduction="sum"))
+    assert train(change.apply(by_hand, None), 4) == pytest.approx(reference)
+
+
+def rows_with_nan() -> tuple[Tensor, Tensor]:
+    x, y = blobs()
+    x[::10, 1] = float("nan")
+    return x, y
+
+
+@pytest.mark.parametrize("name", ["examples that are not finite left out", "inputs that are not finite set to 0"])
+def test_data_that_are_not_finite_are_cured(name: str) -> None:
+    def make() -> Training:
+        training = classes()
+        training.batches = repeat(*rows_with_nan())
+        return training
+
+    change = BY_NAME[name]
+    assert math.isnan(train(make(), 20)[-1])
+    cured = change.apply(make(), None)
+    losses = train(cured, 100)
+    assert score(cured) > 0.95
+    assert train(pasted(make(), change.code(make(), None)), 100) == pytest.approx(losses)
+    assert "finite" in change.why_not(classes(), None)
+
+
+def root_loss(output: Tensor, target: Tensor) -> Tensor:
+    error = (output - target).square()
+    return (error * (error > 1e-2)).sqrt().mean()
+
+
+def log_loss(output: Tensor, target: Tensor) -> Tensor:
+    share = torch.sigmoid(100 * (output - target))
+    return (output - target).abs().mean() + 0.1 * (share * torch.log(share)).mean()
+
+
+def ratio_loss(output: Tensor, target: Tensor) -> Tensor:
+    scale = (target > 0).float()
+    return (output - target).abs().mean() + (scale * output / scale).square().mean() * 0.01
+
+
+def power_loss(output: Tensor, target: Tensor) -> Tensor:
+    error = (output - target).square() * (target.abs() > 0.5)
+    return (error**0.5).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "loss_fn", "line"),
+    [
+        ("roots guarded", root_loss, "(error * (error > 1e-2)).clamp_min(1e-07)).sqrt()"),
+        ("roots guarded", power_loss, "error.clamp_min(1e-07)**0.5"),
+        ("logarithms guarded", log_loss, "torch.log(share.clamp_min(1e-07))"),
+        ("divisions guarded", ratio_loss, "/ (scale + 1e-07)"),
+    ],
+)
+def test_functions_that_are_not_finite_at_0_are_guarded(name: str, loss_fn: Any, line: str) -> None:
+    change = BY_NAME[name]
+    sick = train(values(loss_fn=loss_fn), 30)
+    assert not math.isfinite(sick[-1])
+    losses = train(change.apply(values(loss_fn=loss_fn), None), 30)
+    assert math.isfinite(sum(losses))
+    code = change.code(values(loss_fn=loss_fn), None)
+    assert line in code
+    assert f"loss_fn = {loss_fn.__name__}" in code
+    again = train(pasted(values(loss_fn=loss_fn), code, torch=torch, Tensor=Tensor), 30)
+    assert again == pytest.approx(losses, rel=1e-2)
+
+
+def test_a_guard_changes_nothing_where_numbers_are_far_from_0() -> None:
+    def loss_fn(output: Tensor, target: Tensor) -> Tensor:
+        return ((output - target).square() + 1.0).sqrt().mean() / torch.tensor(2.0)
+
+    plain = train(values(loss_fn=loss_fn), 4)
+    for name in ("roots guarded", "divisions guarded"):
+        assert train(BY_NAME[name].apply(values(loss_fn=loss_fn), None), 4) == plain
+    assert BY_NAME["logarithms guarded"].why_not(values(loss_fn=loss_fn), None)
+
+
+def test_an_exponential_stays_within_its_format() -> None:
+    def loss_fn(output: Tensor, target: Tensor) -> Tensor:
+        return (1000 * output).exp().log().square().mean()
+
+    assert not math.isfinite(train(values(loss_fn=loss_fn, lr=0.1), 20)[-1])
+    assert math.isfinite(train(BY_NAME["exponentials guarded"].apply(values(loss_fn=loss_fn, lr=0.1), None), 20)[-1])
+
+
+def half(making: Any) -> Training:
+    with making:
+        training = classes()
+        training.model.to(torch.bfloat16)
+        training.model.half()
+        x, y = blobs()
+        training.batches = repeat(x.half(), y)
+        training.metric = accuracy(x.half(), y)
+        return training
+
+
+def test_float32_undoes_half_precision_in_making_and_in_the_step() -> None:
+    from contextlib import nullcontext
+
+    change = BY_NAME["float32"]
+    original = nn.Module.to, nn.Module.half
+    assert train(change.apply(half(change.making()), None), 4) == pytest.approx(train(classes(), 4), rel=2e-3)
+    assert original == (nn.Module.to, nn.Module.half)
+    late = change.apply(half(nullcontext()), None)
+    assert next(late.model.parameters()).dtype == torch.float32
+    train(late, 2)
+    assert 0 <= score(late) <= 1
+    assert change.why_not(classes(), None) == "nothing is in half precision"
+
+
+def test_autocast_of_the_step_is_switched_off() -> None:
+    dtypes: list[torch.dtype] = []
+
+    def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        training.optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = training.model(x)
+        dtypes.append(output.dtype)
+        loss = training.loss_fn(output.float(), y)
+        loss.backward()
+        training.optimizer.step()
+        return loss.detach()
+
+    train(classes(step=step), 1)
+    losses = train(BY_NAME["float32"].apply(classes(step=step), None), 3)
+    assert dtypes == [torch.bfloat16, *[torch.float32] * 3]
+    assert losses == pytest.approx(train(classes(), 3))
+
+
+def test_constants_that_overflowed_are_put_into_range() -> None:
+    def make() -> Training:
+        training = classes()
+        training.model.register_buffer("mask", torch.tensor([1e10, -1e10, 1.0]).half())
+        return training
+
+    change = BY_NAME["constants within the range of the format"]
+    assert change.apply(make(), None).model.mask.tolist() == [1e4, -1e4, 1.0]
+    assert pasted(make(), change.code(make(), None)).model.mask.tolist() == [1e4, -1e4, 1.0]
+    assert change.why_not(classes(), None) == "no buffer has overflowed"
+
+
+@pytest.mark.parametrize("name", ["smaller epsilon", "loss x 1e6"])
+def test_gradients_below_epsilon_are_cured(name: str) -> None:
+    def make() -> Training:
+        training = values(lr=3e-2, loss_fn=lambda o, t: 1e-10 * functional.mse_loss(o, t))
+        training.optimizer.param_groups[0]["weight_decay"] = 0.0
+        return training
+
+    sick, cured = make(), BY_NAME[name].apply(make(), None)
+    train(sick, 80)
+    train(cured, 80)
+    assert score(sick) < 0.5
+    assert score(cured) > 0.6
