@@ -212,7 +212,8 @@ def summarize(
         studies.setdefault(trial.study, []).append(trial)
     ranges = contender.space | plan.ranges.get(contender.name, {})
     for name in filter(is_rate, ranges):  # an adaptive search goes on where the best value lies at an end
-        ranges[name] = ranges[name].including(trial.settings.get(name, 0.0) for trial in by_stage["search"])
+        tried = (trial.settings for trial in by_stage["search"])
+        ranges[name] = ranges[name].including(values[name] for values in tried if name in values)
     beside_leader = _beside_leader(chosen, trials, plan, findings)
     worse_by = _worse_by_leader(beside_leader, plan)
     return Summary(
