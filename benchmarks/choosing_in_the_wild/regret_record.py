@@ -16,7 +16,7 @@ WORSE = 0.01  # a recommended line may be worse than the best untuned one by so 
 
 @dataclass(frozen=True)
 class _Reference:
-    """What a training's regrets are measured from: the costs of its best setting and of its best untuned one."""
+    """The costs that regrets of a training are measured from."""
 
     best: float
     best_untuned: float
@@ -73,9 +73,9 @@ def pairs(rows: Sequence[Mapping[str, Any]], rival: str) -> Iterator[tuple[str, 
             if method == OURS and key[0] == budget and (rival, *key) in by_key
         ]
         if both:
-            less = sum(1.0 if own < other else 0.5 if own == other else 0.0 for own, other in both)
-            own, other = (median(regrets) for regrets in zip(*both, strict=True))
-            yield budget, {"pairs": len(both), "less": less / len(both), "ratio": own / other if other else math.nan}
+            less = sum(1.0 if own < theirs else 0.5 if own == theirs else 0.0 for own, theirs in both)
+            own, theirs = (median(regrets) for regrets in zip(*both, strict=True))
+            yield budget, {"pairs": len(both), "less": less / len(both), "ratio": own / theirs if theirs else math.nan}
 
 
 def condense(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -212,8 +212,8 @@ def summarize(
         studies.setdefault(trial.study, []).append(trial)
     ranges = contender.space | plan.ranges.get(contender.name, {})
     for name in filter(is_rate, ranges):  # an adaptive search goes on where the best value lies at an end
-        tried = [trial.settings.get(name, ranges[name].low) for trial in by_stage["search"]]
-        ranges[name] = ranges[name].including(tried)
+        tried = (trial.settings for trial in by_stage["search"])
+        ranges[name] = ranges[name].including(values[name] for values in tried if name in values)
     beside_leader = _beside_leader(chosen, trials, plan, findings)
     worse_by = _worse_by_leader(beside_leader, plan)
     return Summary(
@@ -393,9 +393,7 @@ def find_edges(ranges: Mapping[str, Range], settings: Settings) -> list[RangeEdg
     """
     edges = []
     for name, bounds in ranges.items():
-        if name not in settings:
-            continue
-        end = bounds.end_near(settings[name], _EDGE)
+        end = bounds.end_near(settings[name], _EDGE) if name in settings else None
         if end is not None:
             edges.append(RangeEdge(name, settings[name], end, bounds.low if end == "lower" else bounds.high))
     return edges
