@@ -1,10 +1,9 @@
 """Clues about data: values that are not finite, scales, constants, order, classes, pairs."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-import pytest
 
 from cases.small_trainings import CLASSES, FEATURES, answers, classes, found, inspected, network, training, values
 
@@ -104,7 +103,9 @@ def test_images_from_0_to_255() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x / 128 - 1
 
-    assert "inputs_not_normalised" not in [kind for kind, *_ in found(training(nn.Sequential(Scaled(), *model), images))]
+    assert "inputs_not_normalised" not in [
+        kind for kind, *_ in found(training(nn.Sequential(Scaled(), *model), images))
+    ]
     normalized = nn.Sequential(nn.BatchNorm2d(1), *model)
     assert "inputs_not_normalised" not in [kind for kind, *_ in found(training(normalized, images))]
 
@@ -188,7 +189,9 @@ def test_labels_of_other_examples_are_possibly_a_fault() -> None:
     batches = classes(8)
     kinds = [("labels_misaligned", "possible", None), ("augmentation_too_strong", "possible", None)]
     assert found(training(network(), batches)) == []
-    shuffled = [(x, y[torch.randperm(32, generator=torch.Generator().manual_seed(n))]) for n, (x, y) in enumerate(batches)]
+    shuffled = [
+        (x, y[torch.randperm(32, generator=torch.Generator().manual_seed(n))]) for n, (x, y) in enumerate(batches)
+    ]
     assert found(training(network(), shuffled)) == kinds
     numbers = [(x, y.flip(0)) for x, y in values(8)]
     assert found(training(network(1), numbers, MSE)) == kinds

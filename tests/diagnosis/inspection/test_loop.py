@@ -142,7 +142,10 @@ def test_clipping_that_leaves_nothing(by: str) -> None:
 
 def test_clipping_gives_no_clue_where_the_optimizer_ignores_the_scale_or_the_bound_is_usual() -> None:
     model = network()
-    assert found(training(model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), step=clipped(1e-3, "norm"))) == []
+    assert (
+        found(training(model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), step=clipped(1e-3, "norm")))
+        == []
+    )
     assert found(training(network(), step=clipped(1.0, "norm"))) == []
 
 

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cases.small_trainings import CLASSES, FEATURES, classes, found, inspected, network, training, values
-from thalweg import optim
-from thalweg import Training
+from thalweg import Training, optim
 
 
 def adam(model: nn.Module, **options: float) -> torch.optim.Optimizer:
@@ -27,7 +26,9 @@ def test_gradients_below_epsilon(make: type[torch.optim.Optimizer]) -> None:
 
 def test_a_small_loss_and_gradients_above_epsilon_give_no_clue() -> None:
     model = network()
-    assert found(training(model, loss_fn=lambda o, y: 1e-3 * functional.cross_entropy(o, y), optimizer=adam(model))) == []
+    assert (
+        found(training(model, loss_fn=lambda o, y: 1e-3 * functional.cross_entropy(o, y), optimizer=adam(model))) == []
+    )
     model = network()
     (clue,) = inspected(training(model, optimizer=adam(model, eps=1.0)))
     assert clue.kind == "adam_eps_underflow"

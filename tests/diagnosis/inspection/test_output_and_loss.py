@@ -130,7 +130,12 @@ def test_probabilities_into_the_binary_cross_entropy_of_probabilities_are_right(
 
 @pytest.mark.parametrize(
     "loss_fn",
-    [nn.MSELoss(), functional.l1_loss, lambda output, y: (output - y).square().mean(), lambda o, y: (y - o).abs().mean()],
+    [
+        nn.MSELoss(),
+        functional.l1_loss,
+        lambda output, y: (output - y).square().mean(),
+        lambda o, y: (y - o).abs().mean(),
+    ],
 )
 def test_targets_that_broadcast(loss_fn: Callable[..., Tensor]) -> None:
     flat = [(x, y[:, 0]) for x, y in values()]
@@ -183,13 +188,19 @@ def test_a_softmax_over_places_instead_of_classes() -> None:
     def loss_fn(output: Tensor, y: Tensor) -> Tensor:
         return functional.nll_loss(output.flatten(0, 1), y.flatten())
 
-    assert found(training(network(3, nn.LogSoftmax(dim=1)), batches, loss_fn))[0] == ("softmax_wrong_dim", "certain", "5")
+    assert found(training(network(3, nn.LogSoftmax(dim=1)), batches, loss_fn))[0] == (
+        "softmax_wrong_dim",
+        "certain",
+        "5",
+    )
     assert found(training(network(3, nn.LogSoftmax(dim=2)), batches, loss_fn)) == []
 
 
 def test_a_softmax_over_the_batch_before_a_loss_of_differences() -> None:
     goals = [(x, functional.one_hot(y, 3).float()) for x, y in classes()]
-    assert found(training(network(3, nn.Softmax(dim=0)), goals, nn.MSELoss())) == [("softmax_wrong_dim", "certain", "5")]
+    assert found(training(network(3, nn.Softmax(dim=0)), goals, nn.MSELoss())) == [
+        ("softmax_wrong_dim", "certain", "5")
+    ]
     assert found(training(network(3, nn.Softmax(dim=1)), goals, nn.MSELoss())) == []
 
 

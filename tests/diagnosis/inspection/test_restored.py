@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.nn import functional
+from torch.nn.modules import module as torch_module
 
 from cases.small_trainings import CLASSES, FEATURES, classes, inspected, plain, training
 from thalweg import Training
@@ -26,7 +26,7 @@ def state_of(subject: Training, batches: list[tuple[Tensor, ...]]) -> dict[str, 
             "batches": batches,
             "torch": torch.get_rng_state(),
             "python": random.getstate(),
-            "numpy": np.random.get_state(),  # noqa: NPY002
+            "numpy": np.random.get_state(),
             "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.model.modules()],
             "global hooks": [len(v) for k, v in vars(torch_module).items() if k.startswith("_global_forward")],
             "parameter hooks": [bool(param._backward_hooks) for param in subject.model.parameters()],
@@ -54,7 +54,13 @@ def assert_same(a: Any, b: Any, path: str = "") -> None:
 
 def noisy_model() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(16, CLASSES)]
+    layers = [
+        nn.Linear(FEATURES, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.3),
+        nn.Linear(16, CLASSES),
+    ]
     return nn.Sequential(*layers)
 
 
@@ -68,7 +74,7 @@ def counting_step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
     total += 1
     counted["calls"] += 1
     random.random()
-    np.random.rand()  # noqa: NPY002
+    np.random.rand()
     x.mul_(2)
     loss = plain(subject, x, y)
     subject.model[0].requires_grad_(False)
@@ -138,7 +144,9 @@ def test_what_the_step_holds_ends_as_it_was() -> None:
         return loss
 
     subject = training(model, step=step)
-    before = copy.deepcopy((average.state_dict(), second.state_dict(), schedule.state_dict(), counter.random.get_state()))
+    before = copy.deepcopy(
+        (average.state_dict(), second.state_dict(), schedule.state_dict(), counter.random.get_state())
+    )
     inspected(subject)
     after = average.state_dict(), second.state_dict(), schedule.state_dict(), counter.random.get_state()
     assert_same(before, after)
