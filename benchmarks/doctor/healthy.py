@@ -15,7 +15,7 @@ from thalweg.tasks import Training
 
 
 def _odd(name: str, architecture: Architecture) -> None:
-    healthy(name, held_out=architecture.held_out)(architecture.run)
+    healthy(name, held_out=architecture.held_out, author=_odd)(architecture.run)
 
 
 for architecture in ARCHITECTURES.values():
