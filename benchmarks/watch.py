@@ -1,11 +1,11 @@
-"""What watching a training costs: steps of the digits CNN and the character GPT, with and without, interleaved.
+"""What watching a training costs: steps of the digits CNN and the character GPT, watched and not, in turn.
 
 Run on an idle machine, on one core::
 
     taskset -c 1 python benchmarks/watch.py
 
-It writes ``benchmarks/records/watch.json``: for each task the median seconds of a step unwatched, and the added share of
-a step watched at the default setting and at every step, each as the median over rounds of ratios of neighbouring blocks.
+It writes ``benchmarks/records/watch.json``: for each task the median seconds of a step that is not watched, and what
+watching adds at the default setting and at every step, as the median over rounds of ratios of neighbouring blocks.
 """
 
 import argparse

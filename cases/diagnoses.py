@@ -20,7 +20,7 @@ def run(name: str, seed: int, rate: float, floor: float = 0.1, *, diverges_at: i
         return RunRecord(name, seed, tuple(losses), tuple(scores), seconds=0.4)
     losses = [loss if step < diverges_at else math.nan for step, loss in enumerate(losses)][: diverges_at + 3]
     scores = [pair for pair in scores if pair[0] <= diverges_at]
-    return RunRecord(name, seed, tuple(losses), (*scores, (diverges_at + 3, -math.inf)), "diverged", seconds=0.2)
+    return RunRecord(name, seed, tuple(losses), (*scores, (diverges_at + 3, -math.inf)), ending="diverged", seconds=0.2)
 
 
 def finding(kind: str, where: str | None = None, since: int = 0, severity: str = "error", **evidence: float | str):
@@ -88,7 +88,12 @@ def vanishing() -> Diagnosis:
                 "body",
                 False,
                 RunRecord(
-                    "residual connections", 10, (), (), None, "failed", "RuntimeError: shapes (4, 64) and (4, 10)"
+                    "residual connections",
+                    10,
+                    (),
+                    (),
+                    ending="failed",
+                    message="RuntimeError: shapes (4, 64) and (4, 10)",
                 ),
                 math.nan,
                 False,
@@ -158,7 +163,7 @@ def hostile(name: str) -> Diagnosis:
     """A diagnosis in which every text of the user's is this name."""
     whole = vanishing()
     cause = replace(whole.findings[0], where=name, evidence={name: name}, explanation=name, remedy=name)
-    failed = RunRecord(name, 10, (), (), None, "failed", name)
+    failed = RunRecord(name, 10, (), (), ending="failed", message=name)
     return replace(
         whole,
         name=name,

@@ -82,7 +82,7 @@ def test_the_help_of_compare_repeats_what_the_library_declares() -> None:
 
 def test_exit_codes_are_documented() -> None:
     text = invoke("--help").output
-    for code in ("0    done", "1    a bug", "2    bad input", "130  interrupted"):
+    for code in ("0    done", "1    a bug", "2    bad input", "3    thalweg doctor", "130  interrupted"):
         assert code in text
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ number = 3
 """
 
 
+def without_charts(diagnosis: Diagnosis) -> Diagnosis:
+    """Leave out the runs, so that the page is made quickly."""
+    return replace(diagnosis, sick=(), cured=(), profile={})
+
+
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -59,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def diagnose(function: Callable[[int], Training], **options: Any) -> Diagnosis:
         options["progress"](diagnose_module.DiagnosisProgress("replaying", "lr x10\x1b", 2, 1.5, 60.0))
         noted.append({"training": function(7), **options})
-        return diagnoses.healthy() if "digits" in options["name"] else diagnoses.vanishing()
+        return without_charts(diagnoses.healthy() if "digits" in options["name"] else diagnoses.vanishing())
 
     monkeypatch.setattr(diagnose_module, "diagnose", diagnose)
     return noted
@@ -157,7 +163,9 @@ def test_a_file_of_someone_else_is_kept_and_the_summary_stands(capsys: pytest.Ca
 
 @pytest.mark.usefixtures("file")
 def test_the_terminal_obeys_no_text_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnose_module, "diagnose", lambda *_, **__: diagnoses.hostile("\x1b[31m\u202e"))
+    monkeypatch.setattr(
+        diagnose_module, "diagnose", lambda *_, **__: without_charts(diagnoses.hostile("\x1b[31m\u202e"))
+    )
     done = run("mine.py:training")
     as_json = run("mine.py:training", "--json")
     for text in (done.output, as_json.output):
@@ -182,7 +190,7 @@ def test_a_signal_shows_what_is_known(
         try:
             os.kill(os.getpid(), number)
         except KeyboardInterrupt:
-            raise DiagnosisInterrupted(diagnoses.unknown() if is_known else None) from None
+            raise DiagnosisInterrupted(without_charts(diagnoses.unknown()) if is_known else None) from None
         raise AssertionError("the signal must interrupt")
 
     monkeypatch.setattr(diagnose_module, "diagnose", diagnose)
@@ -193,3 +201,25 @@ def test_a_signal_shows_what_is_known(
     assert ("Caution: Interrupted: this is what was known by then." in shown.out) is is_known
     assert Path("doctor.html").exists() is is_known
     assert "A diagnosis is not stored" in shown.err
+
+
+@pytest.mark.usefixtures("file")
+def test_a_real_training_is_diagnosed_and_cured(capsys: pytest.CaptureFixture[str]) -> None:
+    source = FILE.replace("x @ torch.ones(4, 1)", "x @ torch.ones(4)").replace("LR", "0.1")
+    Path("mine.py").write_text(source)  # targets of shape (64,) for outputs of shape (64, 1)
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "mine.py:training", "--steps", "30", "--seeds", "2", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert (end.value.code, result["cause"]["kind"], result["cure"]["verified"]) == (3, "broadcast_targets", True)
+    assert min(result["cure"]["after"]) > max(result["cure"]["before"])
+    assert "could not be made" not in Path("doctor.html").read_text()
+
+
+@pytest.mark.usefixtures("file")
+def test_a_function_without_a_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("def training():\n    ...\n")
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "mine.py:training"])
+    assert end.value.code == 2
+    told = "mine.py:training: a training function must take one argument, the seed, got training() (at "
+    assert told in capsys.readouterr().err

@@ -50,13 +50,15 @@ def test_the_summary_of_a_sick_training_is_this_text() -> None:
         "\n"
         "Other findings\n"
         "- Classes of very different sizes. The gradient of the first layer is 2.1e-11,\n"
-        "  and that of the last is 0.34. So the first layers do not learn. Use ReLU and\n"
-        "  an initialization that keeps the scale of the signal.\n"
+        "  and that of the last is 0.34. So the first layers do not learn. Measured:\n"
+        "  share of largest 0.81. Use ReLU and an initialization that keeps the scale of\n"
+        "  the signal.\n"
         "\n"
         "Notes\n"
         "- Gradients that are mostly noise, from step 120 on. The gradient of the first\n"
         "  layer is 2.1e-11, and that of the last is 0.34. So the first layers do not\n"
-        "  learn. Use ReLU and an initialization that keeps the scale of the signal.\n"
+        "  learn. Measured: noise scale 310. Use ReLU and an initialization that keeps\n"
+        "  the scale of the signal.\n"
         "\n"
         "Caution: Two changes were not tried.\n"
         "\n"
@@ -131,7 +133,16 @@ def test_the_evidence_is_not_told_twice() -> None:
         explanation="The first layers do not learn. Measured: first norm 1e-09, layers 4.",
     )
     assert explanation_of(finding) == "The first layers do not learn."
-    assert evidence_of(finding) == [("first norm", "1e-09"), ("layers", "4")]
+    assert evidence_of(diagnoses.vanishing(), finding) == [("first norm", "1e-09"), ("layers", "4")]
+
+
+def test_a_score_in_the_evidence_has_the_name_that_people_know() -> None:
+    by_loss, by_metric = diagnoses.not_a_number(), diagnoses.vanishing()
+    finding = replace(by_loss.findings[0], evidence={"score": -0.868, "score with lr x10": -math.inf, "scores": 2})
+    assert evidence_of(by_loss, finding) == [("loss", "0.868"), ("loss with lr x10", "diverged"), ("scores", "2")]
+    assert evidence_of(by_metric, finding)[0] == ("metric", "-0.868")
+    agreeing = replace(by_metric, score_name="agreement of outputs and targets on held-back batches")
+    assert evidence_of(agreeing, finding)[0] == ("agreement", "-0.868")
 
 
 @pytest.mark.parametrize("name", diagnoses.ALL)

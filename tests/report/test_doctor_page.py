@@ -86,6 +86,24 @@ def test_only_the_change_that_is_the_cure_is_marked() -> None:
     assert rows == ["ReLU and He initialization"]
 
 
+def test_a_run_that_serves_several_causes_is_one_row() -> None:
+    diagnosis = diagnoses.vanishing()
+    clipped = replace(diagnosis.replays[2], change="clipping", kind="exploding_gradient", where="body.4")
+    same = [replace(clipped, kind="loss_spike", where=None), replace(clipped, where="body.6")]
+    text = text_of(render_diagnosis(replace(diagnosis, replays=(clipped, diagnosis.replays[0], *same), cure=None)))
+    assert text.count("clipping") == 1
+    row = "clipping gradients explode over depth or time; spikes of the loss body.4, body.6 0.575 40 % helps in part"
+    assert row in text
+
+
+def test_a_run_that_diverged_before_its_first_score_is_marked() -> None:
+    kept = diagnoses.run("as it is", 4, 0.02)
+    lost = replace(kept, scores=kept.scores[:1], losses=kept.losses[:9], ending="diverged")
+    marked, unmarked = (cure_chart(run, kept, "metric", 1.0, (0.0, 1.0)) for run in (lost, kept))
+    assert "seed 4: diverged as it is" in marked
+    assert marked.count("<use") == unmarked.count("<use") - len(kept.scores) + 2  # the first score, and the cross
+
+
 def test_losses_are_shown_as_losses_and_lost_runs_as_such() -> None:
     text = text_of(page_of("not_a_number"))
     assert "2 (2 of 3 diverged) before, 0.25 (1 of 3 diverged) after" in text
@@ -167,13 +185,10 @@ def test_the_page_replaces_its_like_and_nothing_else(tmp_path: Path) -> None:
 
 
 @needs_browser
-@pytest.mark.parametrize(("name", "width", "scheme"), [("not_a_number", 1920, "light"), ("hostile", 360, "dark")])
-def test_the_page_opens_in_a_browser_without_messages_or_requests(
-    tmp_path: Path, name: str, width: int, scheme: str
-) -> None:
+def test_the_page_of_a_long_name_opens_on_a_phone_without_messages_or_requests(tmp_path: Path) -> None:
     path = tmp_path / "doctor.html"
-    path.write_text(render_diagnosis(diagnoses.hostile("n" * 300)) if name == "hostile" else page_of(name))
-    assert_opens_cleanly(path, width, scheme, charts=6)
+    path.write_text(render_diagnosis(diagnoses.hostile("n" * 300)))
+    assert_opens_cleanly(path, 360, "dark", charts=6)
 
 
 @needs_browser
@@ -200,4 +215,6 @@ def test_the_code_can_be_copied_and_without_scripts_there_is_no_button(tmp_path:
         tab.goto(path.as_uri())
         wide = "[...document.querySelectorAll('td, th')].filter(e => e.getBoundingClientRect().right > 360).length"
         assert tab.evaluate(wide) == 0
+        tab.set_viewport_size({"width": 1920, "height": 1000})
+        assert tab.evaluate("document.documentElement.scrollWidth") == 1920
         browser.close()

@@ -117,6 +117,7 @@ def diagnose(
         is_interrupted = True
     verdict = decide(trials, clues)
     healthy = not verdict.is_failing or _is_refuted(verdict, verification)
+    is_open = trials.is_cut_short and not (verification is not None and verification.holds)
     diagnosis = Diagnosis(
         name=source.name,
         healthy=healthy,
@@ -130,7 +131,7 @@ def diagnose(
         cured=() if verification is None else verification.cured,
         profile=evidence.profile,
         seconds=clock.elapsed_s,
-        caution=" ".join(evidence.cautions + [CUT_SHORT] * trials.is_cut_short + [INTERRUPTED] * is_interrupted),
+        caution=" ".join(evidence.cautions + [CUT_SHORT] * is_open + [INTERRUPTED] * is_interrupted),
     )
     if is_interrupted:
         raise DiagnosisInterrupted(diagnosis)

@@ -60,7 +60,7 @@ def summary_lines(diagnosis: "Diagnosis", width: int) -> list[SummaryLine]:
         lines += [SummaryLine(""), *_plain([checked(diagnosis)], width)]
     else:
         rest.remove(cause)
-        lines += [SummaryLine(""), *_cause_lines(cause, width)]
+        lines += [SummaryLine(""), *_cause_lines(diagnosis, cause, width)]
     if diagnosis.cure is not None:
         lines += [SummaryLine(""), *_cure_lines(diagnosis, diagnosis.cure, width)]
     elif cause is not None:
@@ -71,7 +71,7 @@ def summary_lines(diagnosis: "Diagnosis", width: int) -> list[SummaryLine]:
     ):
         if findings:
             lines += [SummaryLine(""), *_bold(title, width)]
-            lines += [line for finding in findings for line in _item(sentence_of(finding), width)]
+            lines += [line for finding in findings for line in _item(sentence_of(diagnosis, finding), width)]
     if diagnosis.caution:
         lines += [SummaryLine(""), *_plain([f"Caution: {diagnosis.caution}"], width)]
     return [*lines, SummaryLine(""), *_plain([effort(diagnosis)], width)]
@@ -120,18 +120,28 @@ def since_of(finding: Finding) -> str:
     return f"step {finding.since:,}" if finding.since else "the beginning"
 
 
-def sentence_of(finding: Finding) -> str:
-    """Return a finding in one paragraph: kind, place, explanation and remedy."""
+def sentence_of(diagnosis: "Diagnosis", finding: Finding) -> str:
+    """Return a finding in one paragraph: kind, place, explanation, evidence and remedy."""
     place = f" in {printable(finding.where)}" if finding.where else ""
     since = f", from step {finding.since:,} on" if finding.since else ""
     title = title_of(finding.kind)
     start = f"{title[:1].upper()}{title[1:]}{place}{since}."
-    return " ".join(printable(part) for part in (start, finding.explanation, finding.remedy) if part)
+    evidence = ", ".join(f"{name} {value}" for name, value in evidence_of(diagnosis, finding))
+    parts = (start, explanation_of(finding), evidence and f"Measured: {evidence}.", finding.remedy)
+    return " ".join(printable(part) for part in parts if part)
 
 
-def evidence_of(finding: Finding) -> list[tuple[str, str]]:
-    """Return the measured numbers of a finding, as pairs of a name and a text."""
-    return [(printable(str(name)).replace("_", " "), value_text(value)) for name, value in finding.evidence.items()]
+def evidence_of(diagnosis: "Diagnosis", finding: Finding) -> list[tuple[str, str]]:
+    """Return the measured numbers of a finding, as pairs of a name and a text. A score is named by what it is."""
+    pairs = []
+    for name, value in finding.evidence.items():
+        label = printable(str(name)).replace("_", " ")
+        if label == "score" or label.startswith("score with "):
+            label = f"{score_word(diagnosis)}{label.removeprefix('score')}"
+            pairs.append((label, score_text(diagnosis, float(value))))
+        else:
+            pairs.append((label, value_text(value)))
+    return pairs
 
 
 def explanation_of(finding: Finding) -> str:
@@ -158,6 +168,11 @@ def value_text(value: float | str) -> str:
 def is_loss(diagnosis: "Diagnosis") -> bool:
     """Return True if runs are compared by a loss, whose score is its negative."""
     return "loss" in diagnosis.score_name
+
+
+def score_word(diagnosis: "Diagnosis") -> str:
+    """Return the word for a score: loss, metric, agreement."""
+    return "loss" if is_loss(diagnosis) else printable(diagnosis.score_name).partition(" ")[0]
 
 
 def shown_score(diagnosis: "Diagnosis", score: float) -> float:
@@ -222,12 +237,12 @@ def _mean_text(diagnosis: "Diagnosis", scores: Sequence[float]) -> str:
     return score_text(diagnosis, fmean(finite)) + (f" ({lost} of {len(scores)} diverged)" if lost else "")
 
 
-def _cause_lines(cause: Finding, width: int) -> Iterator[SummaryLine]:
+def _cause_lines(diagnosis: "Diagnosis", cause: Finding, width: int) -> Iterator[SummaryLine]:
     place = {"where": cause.where} if cause.where else {}
     yield from _pairs({**place, "since": since_of(cause), "kind": cause.kind}, width)
     yield SummaryLine("")
     yield from _plain([explanation_of(cause)], width)
-    if evidence := dict(evidence_of(cause)):
+    if evidence := dict(evidence_of(diagnosis, cause)):
         yield SummaryLine("")
         yield from _bold("Evidence", width)
         yield from _pairs(evidence, width)

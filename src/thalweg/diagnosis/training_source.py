@@ -1,5 +1,6 @@
 """Training source: makes fresh, checked trainings from the user's function."""
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -43,6 +44,12 @@ class TrainingSource:
                 "Write def training(seed): ...; return thalweg.Training(...).",
             )
         self.line = line_of(function)
+        if not _takes_a_seed(function):
+            raise self.error(
+                "a training function must take one argument, the seed",
+                f"{self.name.rpartition(':')[2]}{inspect.signature(function)}",
+                "Write def training(seed): ...",
+            )
         self._function = function
         self._limit_s = limit_s
         self._earlier: list[weakref.ref[nn.Parameter]] = []
@@ -124,6 +131,16 @@ class TrainingSource:
             )
         self._earlier = [ref for ref in self._earlier if ref() is not None]
         self._earlier += [weakref.ref(param) for param in model.parameters()]
+
+
+def _takes_a_seed(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(0)
+    except TypeError:
+        return False
+    except ValueError:  # a function without a signature
+        return True
+    return True
 
 
 def _held(optimizer: Any) -> list[Tensor]:

@@ -101,7 +101,7 @@ def profile_chart(quantity: str, values: Mapping[str, float], where: str | None)
     if len(names) > 1:
         ends = (f"{format_number(values[name])} in {shorten(name, MAX_NAME)}" for name in (names[0], names[-1]))
         text += f": {' to '.join(ends)}"
-    return render_svg(shorten(text), 5.2, 0.9 + 0.21 * min(len(names), MAX_LABELS), draw)
+    return render_svg(shorten(text), 5.2, 0.9 + 0.21 * min(max(len(names), 3), MAX_LABELS), draw)
 
 
 def is_part_of(name: str, where: str | None) -> bool:
@@ -145,8 +145,7 @@ def cure_chart(
                 marker="o",
                 markersize=3,
             )
-            lost = next((step for step, score in run.scores if not abs(score) < MAX_DRAWN), None)
-            if lost is not None:
+            if (lost := _lost_at(run)) is not None:
                 edge = 0.98 if sign < 0 else 0.02
                 axes.plot([lost], [edge], "x", color=colour, markersize=8, mew=2, transform=axes.get_xaxis_transform())
         axes.set_xlim(left=0)
@@ -175,8 +174,14 @@ def _set_score_axis(axes: Axes, limits: tuple[float, float] | None, *, is_loss: 
         axes.set_ylim(low - room, high + room)
 
 
+def _lost_at(run: RunRecord) -> int | None:
+    """Return the step at which a run was seen to diverge; None if it was not. It may have no score after that."""
+    step = next((step for step, score in run.scores if not abs(score) < MAX_DRAWN), None)
+    return len(run.losses) if step is None and run.ending == "diverged" else step
+
+
 def _end(run: RunRecord, sign: float) -> str:
-    score = run.scores[-1][1] if run.scores else math.nan
+    score = run.scores[-1][1] if run.scores and run.ending != "diverged" else math.nan
     return format_number(sign * score) if math.isfinite(score) else "diverged"
 
 

@@ -1,7 +1,7 @@
 """The page of a diagnosis: one self-contained HTML file with the cause, its evidence and the cure that was tried."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "caution": lambda: diagnosis.caution,
         "group": lambda: KINDS[cause.kind].group if cause and cause.kind in KINDS else "",
         "since": lambda: presentation.since_of(cause) if cause else "",
-        "evidence": lambda: presentation.evidence_of(cause) if cause else [],
+        "evidence": lambda: presentation.evidence_of(diagnosis, cause) if cause else [],
         "sick": lambda: sick,
         "sick_score": lambda: _score_text(diagnosis, sick) if sick else _NONE,
         "not_finite": lambda: sick is not None and not all(map(math.isfinite, sick.losses)),
@@ -92,11 +92,15 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "before_colour": lambda: charts.BEFORE,
         "after_colour": lambda: charts.AFTER,
         "seeds": lambda: _seed_rows(diagnosis),
-        "replays": lambda: [_replay_row(diagnosis, replay) for replay in diagnosis.replays],
+        "replays": lambda: [_replay_row(diagnosis, replays) for replays in _grouped(diagnosis.replays)],
         "others": lambda: [
-            (finding.severity, presentation.sentence_of(finding)) for finding in others if finding.severity != "note"
+            (finding.severity, presentation.sentence_of(diagnosis, finding))
+            for finding in others
+            if finding.severity != "note"
         ],
-        "notes": lambda: [presentation.sentence_of(finding) for finding in others if finding.severity == "note"],
+        "notes": lambda: [
+            presentation.sentence_of(diagnosis, finding) for finding in others if finding.severity == "note"
+        ],
         "effort": lambda: presentation.effort(diagnosis),
         "command": lambda: command or f"thalweg.diagnose(..., seeds={len(diagnosis.seeds)}, steps={diagnosis.steps})",
         "environment": lambda: environment.describe(["cpu"]),
@@ -153,17 +157,26 @@ def _seed_rows(diagnosis: Diagnosis) -> list[tuple[int, str, str]]:
     ]
 
 
-def _replay_row(diagnosis: Diagnosis, replay: Replay) -> dict[str, Any]:
-    """Return the values of one replay."""
-    cure = diagnosis.cure
+def _grouped(replays: Iterable[Replay]) -> list[list[Replay]]:
+    """Return replays in groups that share a run: one change may cure several causes."""
+    groups: dict[tuple[str, int], list[Replay]] = {}
+    for replay in replays:
+        groups.setdefault((replay.change, id(replay.run)), []).append(replay)
+    return list(groups.values())
+
+
+def _replay_row(diagnosis: Diagnosis, replays: Sequence[Replay]) -> dict[str, Any]:
+    """Return the values of the replays that share a run."""
+    cure, first = diagnosis.cure, replays[0]
     return {
-        "change": replay.change,
-        "kind": presentation.title_of(replay.kind),
-        "where": replay.where or _NONE,
-        "score": _score_text(diagnosis, replay.run),
-        "gain": f"{100 * replay.gain:.0f} %" if math.isfinite(replay.gain) else _NONE,
-        "result": presentation.replay_result(replay),
-        "is_cure": cure is not None and replay.change == cure.name and replay.kind == cure.kind,
+        "change": first.change,
+        "kind": "; ".join(dict.fromkeys(presentation.title_of(replay.kind) for replay in replays)),
+        "where": ", ".join(dict.fromkeys(replay.where for replay in replays if replay.where)) or _NONE,
+        "score": _score_text(diagnosis, first.run),
+        "gain": f"{100 * first.gain:.0f} %" if math.isfinite(first.gain) else _NONE,
+        "result": presentation.replay_result(first),
+        "is_cure": cure is not None
+        and any(replay.change == cure.name and replay.kind == cure.kind for replay in replays),
     }
 
 

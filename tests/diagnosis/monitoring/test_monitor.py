@@ -605,9 +605,8 @@ def test_bad_arguments_are_named(make: Callable[[], Any], message: str) -> None:
 def test_a_loss_is_a_scalar(loss: Any, message: str) -> None:
     with watch(MODEL, OPTIMIZER) as monitor, pytest.raises(DiagnosisError, match=message):
         monitor.step(loss)
-    with watch(MODEL, OPTIMIZER) as monitor:
-        with pytest.raises(DiagnosisError, match="once at a time"), monitor:
-            pass
+    with watch(MODEL, OPTIMIZER) as monitor, pytest.raises(DiagnosisError, match="once at a time"), monitor:
+        pass
 
 
 def test_a_record_is_plain_numbers() -> None:

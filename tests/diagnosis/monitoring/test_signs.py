@@ -1,5 +1,6 @@
 """Signs: each fault shows in its record, at its place and step; healthy trainings get notes at most."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +29,7 @@ def network(activation: Callable[[], nn.Module] = nn.ReLU, depth: int = 3, width
     torch.manual_seed(0)
     widths = [6, *[width] * depth]
     layers: list[nn.Module] = []
-    for first, second in zip(widths, widths[1:], strict=False):
+    for first, second in itertools.pairwise(widths):
         layers += [nn.Linear(first, second), activation()]
     return nn.Sequential(*layers, nn.Linear(width, 1))
 

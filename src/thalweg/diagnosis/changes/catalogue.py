@@ -84,7 +84,7 @@ _OUTPUTS: list[Change] = [
     SigmoidForOneUnit(name="sigmoid instead of the softmax of one unit", cures=("softmax_of_one_unit",)),
     BinaryLoss(name="binary cross-entropy", cures=("softmax_of_one_unit",), changes_loss=True),
     LogForNll(name="logarithms of probabilities for the likelihood", cures=("nll_without_log",), changes_loss=True),
-    ReshapeTargets(name="targets in the shape of the outputs", cures=("broadcast_targets",)),
+    ReshapeTargets(name="targets in the shape of the outputs", cures=("broadcast_targets",), changes_loss=True),
     MeanLoss(name="mean instead of sum", cures=("loss_summed", "lr_too_high"), changes_loss=True),
 ]
 _LOOP: list[Change] = [

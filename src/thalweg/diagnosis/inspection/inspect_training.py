@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from torch.nn.parameter import UninitializedTensorMixin
+
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.inspection.data import data_clues
 from thalweg.diagnosis.inspection.loop import loop_clues
@@ -42,6 +44,8 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
         ...     print(clue.kind, clue.certainty, clue.where)
         softmax_before_cross_entropy certain 3
     """
+    if any(isinstance(param, UninitializedTensorMixin) for param in training.model.parameters()):
+        return []  # lazy layers: there is nothing to look at, and their first step cannot be undone
     seen = observe(training, batches)
     sites = loss_sites(seen)
     checks: dict[str, Callable[[], Iterator[Clue]]] = {

@@ -107,7 +107,7 @@ def _dead(seen: Observation) -> Iterator[Clue]:
     """Yield clues about layers whose units are never active."""
     last = model_makers(seen)
     for call in seen.trace.calls if seen.trace else []:
-        if call.name not in RELUS or call in last or call.module is None or not call.numbers["finite_outputs"]:
+        if call.name not in RELUS or call in last or call.module is None or "dead_last" not in call.numbers:
             continue
         where = _feeding(call.parents[0])
         share = min(call.numbers["dead_last"], call.numbers["dead_channels"])

@@ -114,8 +114,11 @@ def candidates(clues: Sequence[Clue], training: Training) -> Iterator[Candidate]
 
 
 def _is_own(change: Change, kind: str) -> bool:
-    """Return False for a setting of the step that helps against many faults: it shows no other cause than its own."""
-    return change.cures[0] == kind or KINDS[change.cures[0]].group != "step"
+    """Return False for a change that helps against many faults, such as a lower learning rate.
+
+    It shows no other cause than its own, the first one that it cures.
+    """
+    return change.cures[0] == kind or "step" not in (KINDS[change.cures[0]].group, KINDS[kind].group)
 
 
 def _is_adaptive(training: Training) -> bool:

@@ -87,7 +87,7 @@ class Laboratory:
             stop: Called after each score; True ends the run.
 
         Returns:
-            The record; a run with a change that raises an error has ended as ``failed``.
+            The record; a run that raises an error has ended as ``failed``, unless it is watched.
         """
         name = AS_IT_IS if change is None else change.name
         self.runs += 1
@@ -95,7 +95,7 @@ class Laboratory:
             with self._clock.timing_run():
                 return self._run(name, seed, change, where, watch, stop)
         except DiagnosisError as error:
-            if change is None:
+            if watch is not None:  # the first run
                 raise
             return RunRecord(name, seed, (), (), ending="failed", message=str(error))
 
@@ -121,8 +121,17 @@ class Laboratory:
             scorer = self._scorer(training, run.held_back, original_loss)
             with nullcontext() if watch is None else watch(training) as watcher:
                 record = run.run(
-                    name, seed, self.steps, scorer=scorer, score_at=self._score_at, watcher=watcher, stop=stop
+                    name,
+                    seed,
+                    self.steps,
+                    scorer=scorer,
+                    score_at=self._score_at,
+                    watcher=watcher,
+                    stop=None if stop is None else lambda record: stop(self._completed(record)),
                 )
+        return self._completed(record)
+
+    def _completed(self, record: RunRecord) -> RunRecord:
         record = replace(record, comes_trained=self.comes_trained)
         return record if self.score_name != NoScorer.name else _scored_by_losses(record)
 

@@ -31,6 +31,7 @@ class Scale:
         floor: The score at 0.
         best: The score at 1.
         noise: The typical change of a score between two late moments of a run, as a share.
+        is_small: True if the best score exceeds the floor by next to nothing.
         is_empty: True if no run reaches more than the floor, up to noise: nothing was learnt.
     """
 
@@ -47,6 +48,7 @@ class Scale:
         if best_record is None or _blind_end(best_record) is None:  # nothing shows that outputs follow the inputs
             least = max(least, NEXT_TO_NOTHING * abs(self.floor)) if math.isfinite(self.floor) else least
         self.is_empty = best_record is None or self.best - self.floor <= least
+        self.is_small = self.best - self.floor <= NEXT_TO_NOTHING * abs(self.floor)
         if not self.floor < self.best:  # such as a bound that an untrained model keeps best: from the worst score
             self.floor = min((score for record in records for _, score in record.scores), default=-math.inf)
         self._range = self.best - self.floor if self.best > self.floor else math.inf

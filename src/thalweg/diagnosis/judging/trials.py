@@ -142,16 +142,17 @@ class Trials:
             self.records[key] = self._laboratory.run(self.sick.seed, candidate.change, candidate.where)
 
     def _is_hopeless(self, record: RunRecord) -> bool:
-        """Return True if a run is behind the run as it is at the same moment, late enough, or far behind early."""
+        """Return True if a run is behind the run as it is at the same moment, late enough.
+
+        As long as no run has learnt much, there is no measure of being behind.
+        """
         done, score = record.scores[-1]
         scale = self.scale
         beside = dict(self.sick.scores).get(done)
-        if beside is None or done == 0:
+        if beside is None or done < HOPELESS_AT * self._laboratory.steps or scale.is_empty or scale.is_small:
             return False
         behind = scale.share(beside) - scale.share(score)
-        if done < HOPELESS_AT * self._laboratory.steps:
-            return behind > 0.5
-        return behind > WORKS and scale.share(score) < scale.share(final_score(self.sick))
+        return behind > max(WORKS, 3 * scale.noise) and scale.share(score) < scale.share(final_score(self.sick))
 
     def _is_settled(self) -> bool:
         """Return True if a specific change does as well as the best run."""

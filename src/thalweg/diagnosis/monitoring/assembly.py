@@ -14,9 +14,9 @@ from thalweg.diagnosis.monitoring.probes.columns import Columns
 from thalweg.diagnosis.monitoring.probes.graph import operations_of
 from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
 from thalweg.diagnosis.monitoring.probes.readings import Readings
-from thalweg.diagnosis.monitoring.signs.series import finite
-from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record
 from thalweg.diagnosis.monitoring.probes.targets import Parts
+from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record
+from thalweg.diagnosis.monitoring.signs.series import finite
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.RMSNorm)
 

@@ -12,9 +12,9 @@ from thalweg.diagnosis.monitoring.assembly import Assembly
 from thalweg.diagnosis.monitoring.clues import findings
 from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
 from thalweg.diagnosis.monitoring.probes.optimizer_probe import OptimizerProbe
+from thalweg.diagnosis.monitoring.probes.targets import Parts, optimizers_in
 from thalweg.diagnosis.monitoring.record import Record
 from thalweg.diagnosis.monitoring.summary import summarize
-from thalweg.diagnosis.monitoring.probes.targets import Parts, optimizers_in
 from thalweg.diagnosis.monitoring.writers import SummaryWriter, writing
 from thalweg.errors import DiagnosisError, shown
 

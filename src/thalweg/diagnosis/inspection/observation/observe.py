@@ -38,7 +38,8 @@ def _observe(
             with watcher:
                 for number in range(max_steps if batches else 0):
                     watcher.take_step(copied(batches[number % len(batches)]), is_traced=is_traced and number == 0)
-                    if len(observation.optimizer_steps) >= OPTIMIZER_STEPS <= number + 1:
+                    is_enough = len(observation.optimizer_steps) >= OPTIMIZER_STEPS <= number + 1
+                    if is_enough and watcher.have_all_stepped():
                         break
         except Exception as error:  # of the user's code; the run of the training reports it
             observation.error = error

@@ -28,6 +28,7 @@ class OptimizerStep:
         unmoved: Of the entries with a gradient other than zero, the share that the step left bit by bit as they were.
         carried: Names of parameters whose gradient holds parts of before the step before.
         held: The ids of the parameters with a gradient that it holds.
+        listed: The ids of all parameters that it holds.
         gradients: The computed gradients, by the id of the parameter; of the first step only.
     """
 
@@ -41,6 +42,7 @@ class OptimizerStep:
     unmoved: float = 0.0
     carried: list[str] = field(default_factory=list)
     held: frozenset[int] = frozenset()
+    listed: frozenset[int] = frozenset()
     gradients: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -104,6 +106,11 @@ class Observation:
     def registered(self) -> list[ParameterRecord]:
         """Return the parameters of ``model.parameters()``."""
         return [record for record in self.parameters.values() if record.is_registered]
+
+    def is_stepped(self, record: ParameterRecord) -> bool:
+        """Return True if an optimizer that holds a parameter has taken a step, or none has."""
+        steps = self.optimizer_steps
+        return not steps or any(id(record.tensor) in step.listed for step in steps)
 
     def used_ids(self) -> set[int]:
         """Return the ids of the tensors that functions of the first step had as arguments; empty without a trace."""

@@ -269,7 +269,7 @@ def _numbers(name: str, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) ->
         return numbers
     if name in ROOTS:
         numbers["smallest_output"] = float(values.min())
-    elif name in RELUS and values.ndim >= 2:
+    elif name in RELUS and values.ndim >= 2 and numbers["finite_outputs"]:
         numbers["dead_last"] = _inactive_share(values, values.ndim - 1)
         numbers["dead_channels"] = _inactive_share(values, 1)
     elif name in SIGMOIDS:

@@ -74,7 +74,8 @@ class Watcher:
         optimizers = [self._training.optimizer, *(value for value in reachable if isinstance(value, Optimizer))]
         for schedule in (value for value in reachable if isinstance(value, LRScheduler)):
             self._schedules[id(schedule)] = schedule, schedule.last_epoch
-        for optimizer in {id(optimizer): optimizer for optimizer in optimizers}.values():
+        self._optimizers = {id(each): each for each in optimizers if not _is_wrapper(each)}
+        for optimizer in self._optimizers.values():
             self._hold(optimizer)
         for number, tensor in enumerate(held_tensors(self._training.optimizer)):
             if id(tensor) not in self._seen.parameters:
@@ -89,7 +90,7 @@ class Watcher:
     def _hold(self, optimizer: Any) -> None:
         times = Counter(map(id, held_tensors(optimizer)))
         for key, record in self._seen.parameters.items():
-            record.places = max(record.places, 0 if _is_wrapper(optimizer) else times[key])
+            record.places = max(record.places, times[key])
 
     def __enter__(self) -> Self:
         add = self._hooks.callback
@@ -119,6 +120,10 @@ class Watcher:
 
     def __exit__(self, *error: object) -> None:
         self._hooks.close()
+
+    def have_all_stepped(self) -> bool:
+        """Return True if each optimizer that the training refers to has taken a step."""
+        return set(self._optimizers) <= {id(step.optimizer) for step in self._seen.optimizer_steps}
 
     def take_step(self, batch: Batch, *, is_traced: bool) -> None:
         """Take one step on a batch."""
@@ -185,6 +190,7 @@ class Watcher:
             math.sqrt(sum(map(square_sum, used.values()))),
             carried=[records[key].name for key in used if key in records and self._is_carried.get(key, False)],
             held=frozenset(used),
+            listed=frozenset(tensors),
         )
         for key in used:
             if key in records:

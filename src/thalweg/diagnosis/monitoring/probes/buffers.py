@@ -73,7 +73,7 @@ class Buffers:
             return _EMPTY, []
         sizes = [param.numel() for param in self.params]
         vector = torch.zeros(sum(sizes), dtype=self.dtype, device=self.params[0].device)
-        views = [part.view(param.shape) for part, param in zip(vector.split(sizes), self.params, strict=True)]
+        views = [part.view(param.shape) for part, param in zip(torch.split(vector, sizes), self.params, strict=True)]
         return vector, views
 
     def copy_parameters(self) -> None:

@@ -106,7 +106,7 @@ class OptimizerProbe:
         buffers.has_update = False
         if self._measures != NONE:
             buffers.keep_gradients()
-            norms = torch._foreach_norm(buffers.gradient_views)
+            norms = list(torch._foreach_norm(buffers.gradient_views))
             if len(places) < len(norms):
                 norms = [norms[place] for place in places]
             self._readings.add(self._measures, buffers.gradient_columns(places), norms)

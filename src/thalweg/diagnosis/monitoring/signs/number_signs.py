@@ -1,6 +1,5 @@
 """Number signs: values that are not finite, and where they began."""
 
-import math
 from collections.abc import Iterator
 
 from thalweg.diagnosis.clue import Certainty, Clue

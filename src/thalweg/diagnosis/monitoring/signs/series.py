@@ -1,5 +1,6 @@
 """Series: medians, first moments and trends of a record's values."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, median
@@ -69,7 +70,7 @@ def ends(losses: Sequence[float]) -> tuple[float, float, float]:
 
 def _variance(values: Sequence[float]) -> float:
     # Of the steps from value to value, so that a trend is no noise.
-    return fmean([(b - a) ** 2 for a, b in zip(values, values[1:], strict=False)]) / 2
+    return fmean([(b - a) ** 2 for a, b in itertools.pairwise(values)]) / 2
 
 
 def learns(record: Record) -> bool:

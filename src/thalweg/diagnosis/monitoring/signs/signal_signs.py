@@ -102,7 +102,7 @@ def gradients_over_depth(record: Record) -> Iterator[Clue]:
         return
     ratio = norms[first] / norms[last]
     where = record.parameters[first].module or None
-    evidence = {"first_to_last_gradient": ratio, "first": first, "last": last}
+    evidence: dict[str, float | str] = {"first_to_last_gradient": ratio, "first": first, "last": last}
     if 0 < ratio < at.VANISHING_RATIO_POSSIBLE:
         certainty: Certainty = "likely" if ratio < at.VANISHING_RATIO else "possible"
         yield Clue("vanishing_gradient", certainty, where, 0, evidence)

@@ -39,7 +39,10 @@ def lost_updates(record: Record) -> Iterator[Clue]:
     shares = [middle(of_step(record.unchanged, names, index)) for index in range(len(record.steps))]
     since = first_where(shares, lambda share: share > at.UNCHANGED_SHARE, min(5, max(1, len(shares))))
     if since is not None and _has_gradients(record, names):
-        evidence = {"unchanged_share": middle(shares[since:]), "dtype": record.parameters[names[0]].dtype}
+        evidence: dict[str, float | str] = {
+            "unchanged_share": middle(shares[since:]),
+            "dtype": record.parameters[names[0]].dtype,
+        }
         yield Clue("update_below_precision", "likely", None, record.steps[since], evidence)
 
 
@@ -107,7 +110,7 @@ def sizes(record: Record) -> Iterator[Clue]:
         evidence |= {"largest_early_loss": max(early, default=math.inf), "first_loss": first}
         certainty: Certainty = "likely" if large and not worked and (rise is not None or end >= start) else "possible"
         yield Clue("lr_too_high", certainty, None, since, evidence)
-    elif 0 < update < at.UPDATE_TOO_SMALL_POSSIBLE:
+    elif update < at.UPDATE_TOO_SMALL_POSSIBLE and _has_gradients(record, [name for name, _ in weights(record)]):
         certainty = "likely" if update < at.UPDATE_TOO_SMALL and not learns(record) and not lost else "possible"
         evidence = {"update_ratio": update, "first_loss": start, "last_loss": end}
         yield Clue("lr_too_low", certainty, None, 0, evidence)

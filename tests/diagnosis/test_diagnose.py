@@ -1,0 +1,178 @@
+"""Whole diagnoses of small trainings."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import thalweg
+from thalweg.diagnosis.diagnose import DiagnosisProgress, _seconds, diagnose
+from thalweg.diagnosis.evidence import examples_repeat
+from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
+
+STEPS = 40
+
+
+def plane(seed: int, lr: float = 0.1, **changes: Any) -> thalweg.Training:
+    """A linear model that fits a plane; its metric is the explained variance."""
+    x = torch.randn(64, 4)
+    y = x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
+    model = nn.Linear(4, 1)
+
+    def explained(model: nn.Module) -> float:
+        return float(1 - (model(x) - y).square().mean() / y.var())
+
+    parts: dict[str, Any] = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=lr),
+        "batches": [(x[:32], y[:32]), (x[32:], y[32:])],
+        "loss_fn": nn.functional.mse_loss,
+        "metric": explained,
+    }
+    return thalweg.Training(**(parts | changes))
+
+
+def test_a_healthy_training() -> None:
+    diagnosis = diagnose(plane, steps=STEPS, budget="10m")
+
+    assert diagnosis.healthy
+    assert diagnosis.cause is None
+    assert diagnosis.cure is None
+    assert diagnosis.caution == ""
+    assert (diagnosis.score_name, diagnosis.steps, diagnosis.name) == ("metric", STEPS, "plane")
+    assert all(finding.severity == "note" for finding in diagnosis.findings)
+    assert {replay.change for replay in diagnosis.replays} >= {"learning rate / 10", "learning rate x 10", "Adam"}
+
+
+def test_a_learning_rate_that_is_too_low() -> None:
+    stages: list[DiagnosisProgress] = []
+    state = torch.get_rng_state(), random.getstate()
+
+    diagnosis = diagnose(lambda seed: plane(seed, lr=1e-4), steps=STEPS, progress=stages.append, name="low")
+
+    assert not diagnosis.healthy
+    assert diagnosis.cause is not None
+    assert (diagnosis.name, diagnosis.cause.kind, diagnosis.cause.severity) == ("low", "lr_too_low", "error")
+    cure = diagnosis.cure
+    assert cure is not None
+    assert (cure.kind, cure.name, cure.verified) == ("lr_too_low", "learning rate x 1000", True)
+    assert 'group["lr"] *= 1000' in cure.code
+    assert cure.seeds == (1, 2, 3)
+    assert min(cure.after) > 0.95 > 0.2 > max(cure.before)
+    assert 0 < cure.low < cure.difference < cure.high
+    assert [run.seed for run in diagnosis.sick] == [0, 1, 2, 3]
+    assert all(len(run.losses) == STEPS for run in (*diagnosis.sick, *diagnosis.cured))
+    assert json.loads(json.dumps(diagnosis.to_json()))["cause"]["kind"] == "lr_too_low"
+    assert {event.stage for event in stages} == {"inspecting", "watching", "replaying", "verifying"}
+    assert stages[-1].runs == len(diagnosis.sick) + len(diagnosis.cured) + len(diagnosis.replays) - 1
+    assert torch.get_rng_state().equal(state[0])
+    assert random.getstate() == state[1]
+
+
+def test_without_a_metric_the_loss_on_held_back_batches_counts() -> None:
+    def stream(seed: int) -> thalweg.Training:
+        generator = torch.Generator().manual_seed(seed)
+        batches = ((x, x.sum(1, keepdim=True)) for x in iter(lambda: torch.randn(32, 4, generator=generator), None))
+        return plane(seed, lr=1e-4, metric=None, batches=batches)
+
+    diagnosis = diagnose(stream, steps=STEPS)
+
+    assert diagnosis.score_name == "loss on held-back batches"
+    assert diagnosis.cause is not None
+    assert diagnosis.cause.kind == "lr_too_low"
+    assert diagnosis.cure is not None
+    assert diagnosis.cure.verified
+
+
+def test_a_step_with_a_loss_of_its_own_and_no_metric() -> None:
+    def step(training: thalweg.Training, x: Tensor, y: Tensor) -> Tensor:
+        training.optimizer.zero_grad()
+        loss = (training.model(x) - y).abs().mean()
+        loss.backward()
+        training.optimizer.step()
+        return loss
+
+    def no_loss(output: Tensor, target: Tensor) -> Tensor:
+        raise RuntimeError("the loss is in step")
+
+    diagnosis = diagnose(lambda seed: plane(seed, lr=1e-4, metric=None, step=step, loss_fn=no_loss), steps=STEPS)
+
+    assert diagnosis.score_name == "last training losses"
+    assert diagnosis.cause is not None
+    assert diagnosis.cause.kind == "lr_too_low"
+
+
+def test_a_user_error_is_raised_as_such() -> None:
+    with pytest.raises(DiagnosisError, match=r"^plane: the plain step .* must run, got RuntimeError: .* \(at .*:\d+\)"):
+        diagnose(lambda seed: plane(seed, model=nn.Linear(5, 1), metric=None), steps=STEPS, name="plane")
+
+
+def test_a_certain_fault_is_diagnosed_though_the_training_cannot_run() -> None:
+    def backward(training: thalweg.Training, x: Tensor, y: Tensor) -> Tensor:
+        training.optimizer.zero_grad()
+        loss = training.loss_fn(training.model(x), y)
+        loss.backward()  # raises where everything is frozen
+        training.optimizer.step()
+        return loss
+
+    def frozen(seed: int) -> thalweg.Training:
+        training = plane(seed, step=backward)
+        training.model.requires_grad_(False)
+        return training
+
+    diagnosis = diagnose(frozen, steps=STEPS)
+
+    assert diagnosis.cause is not None
+    assert diagnosis.cause.kind == "frozen_parameters"
+    assert diagnosis.cure is not None
+    assert diagnosis.cure.verified
+    assert diagnosis.sick[0].ending == "failed"
+
+
+def test_an_interrupt_keeps_what_is_known() -> None:
+    def interrupt(event: DiagnosisProgress) -> None:
+        if event.stage == "verifying":
+            raise KeyboardInterrupt
+
+    with pytest.raises(DiagnosisInterrupted) as caught:
+        diagnose(lambda seed: plane(seed, lr=1e-4), steps=STEPS, progress=interrupt)
+
+    assert caught.value.result.cause.kind == "lr_too_low"
+    assert caught.value.result.cure is None
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [("60s", 60.0), ("1.5m", 90.0), ("2h", 7200.0), (7, 7.0), (0.5, 0.5)])
+def test_budgets(budget: str | float, seconds: float) -> None:
+    assert _seconds(budget) == seconds
+
+
+@pytest.mark.parametrize("budget", ["60", "0s", -1, True, None, float("inf"), float("nan"), "5 trials"])
+def test_budgets_that_are_no_time(budget: Any) -> None:
+    with pytest.raises(
+        BudgetError, match=r"^diagnose: budget must be a time above zero, got .*\. Write '60s' or '5m'\."
+    ):
+        diagnose(plane, budget=budget)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 1}, "seeds must be a whole number, 2 or more, got 1"),
+        ({"seeds": 2.0}, "seeds must be a whole number, 2 or more, got 2.0"),
+        ({"steps": 9}, "steps must be a whole number, 10 or more, got 9"),
+        ({"steps": True}, "steps must be a whole number, 10 or more, got True"),
+    ],
+)
+def test_counts_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DiagnosisError, match=f"^diagnose: {message}"):
+        diagnose(plane, **options)
+
+
+def test_examples_that_come_again() -> None:
+    x = torch.randint(9, (4, 3))
+    assert examples_repeat([(x, 0), (x.flip(0), 0)])
+    assert not examples_repeat([(x, 0), (x + 10, 0)])
+    assert not examples_repeat([("text", 0), ("text", 0)])
