@@ -279,7 +279,7 @@ def test_a_target_network_that_the_optimizer_lists_gives_no_clue(*, is_followed:
     assert found(training(TargetNetwork(), step=step)) == []
 
 
-@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("every", [1, 5, 20])
 def test_a_generator_that_steps_now_and_then_gives_no_clue(every: int) -> None:
     torch.manual_seed(0)
     model = nn.ModuleDict({"made": nn.Linear(FEATURES, FEATURES), "judge": network(1)})
