@@ -222,6 +222,14 @@ def test_a_scripted_model_has_no_functions_to_see() -> None:
     assert "softmax_before_cross_entropy" in [clue.kind for clue in inspected(training(model))]
 
 
+def test_a_compiled_model_is_not_compiled_for_it() -> None:
+    def backend(graph: Any, inputs: Any) -> Any:
+        raise AssertionError
+
+    model = torch.compile(network(3, nn.Softmax(dim=-1)), backend=backend)
+    assert found(training(model)) == [("softmax_before_cross_entropy", "certain", "_orig_mod.5")]
+
+
 def test_inputs_that_are_optimized_themselves() -> None:
     model = network().requires_grad_(False)
     picture = torch.zeros(4, FEATURES, requires_grad=True)
