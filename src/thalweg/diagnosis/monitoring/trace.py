@@ -108,10 +108,8 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # of torch
         self._stack.close()
         harmful = [] if self._loss_origin is None else [self._loss_origin]
-        for param in self._watched:
-            for tensor in (param.grad, param):
-                if tensor is not None and not _is_finite(tensor):
-                    harmful.append(self._origin_of(tensor))
+        ends = [tensor for param in self._watched for tensor in (param.grad, param) if tensor is not None]
+        harmful += [self._origin_of(tensor) for tensor in ends if not _is_finite(tensor)]
         order = {id(origin): place for place, origin in enumerate(self._created)}
         self.origin = min(harmful, key=lambda origin: order[id(origin)], default=None)
         self._kept, self._origins = [], {}
