@@ -5,7 +5,16 @@ Two names count as the same fault only where they describe the same state of the
 
 from collections.abc import Sequence
 
-SAME_FAULT: dict[tuple[str, str], str] = {}
+_LARGE_WEIGHTS = "the training of the bench is sick because its weights begin too large"
+SAME_FAULT: dict[tuple[str, str], str] = {
+    ("exploding_gradient", "init_too_large"): _LARGE_WEIGHTS,
+    ("saturation", "init_too_large"): _LARGE_WEIGHTS,
+    ("attention_logit_growth", "init_too_large"): _LARGE_WEIGHTS,
+    ("init_too_large/attention", "attention_logit_growth"): "the large weights are those of the attention, too",
+    ("sgd_on_badly_scaled", "inputs_not_normalised"): "gradients are badly scaled because the features are",
+    ("no_warmup", "lr_too_high"): "the rate is one that only its first steps do not stand; lower, it needs no warm-up",
+    ("update_below_precision", "lr_too_low"): "a step below the last digit is a small step and a coarse digit",
+}
 """(kind of a case or its key, kind of a finding) -> why both are right."""
 
 

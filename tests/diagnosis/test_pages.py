@@ -172,3 +172,11 @@ def test_every_value_of_evidence_can_be_shown(value: float | str, text: str) -> 
     assert measured({"value": value}) == f"Measured: value {text}."
     clue = replace(Clue("plateau", "possible"), evidence={"value": value})
     assert finding_from(clue, "note").explanation.endswith(f"Measured: value {text}.")
+
+
+def test_the_examples_of_the_index_print_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    for block in re.findall(r"```python\n(.*?)```", (FOLDER / "index.md").read_text(), flags=re.DOTALL):
+        exec(compile(block, "index.md", "exec"), {"__name__": "index"})
+        expected = re.findall(r"^\s*print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
+        assert expected
+        assert capsys.readouterr().out.splitlines() == expected

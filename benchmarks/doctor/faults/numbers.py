@@ -120,7 +120,7 @@ def update_below_precision(architecture: Architecture) -> Pair:
     """Weights in bfloat16, whose steps are below half of their last digit."""
 
     def rounded(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.to(torch.bfloat16).parameters(), lr=lr)
+        return torch.optim.Adam(model.to(torch.bfloat16).parameters(), lr=lr)
 
     def half(examples: Data, seed: int) -> Data:
         targets = (
@@ -130,6 +130,6 @@ def update_below_precision(architecture: Architecture) -> Pair:
         )
         return replace(examples, x=examples.x.bfloat16(), held_out_x=examples.held_out_x.bfloat16(), **targets)
 
-    lr, steps = {"mlp": (2e-4, 250), "autoencoder": (3e-3, 250), "cnn": (1e-4, 250)}[architecture.name]
-    sick = replace(architecture, lr=lr, steps=steps, make_optimizer=rounded, change_data=half)
-    return Pair(sick.run, architecture.run)
+    lr, goal = {"mlp": (1e-4, 0.5), "autoencoder": (1e-4, 0.03), "cnn": (1e-4, 0.7)}[architecture.name]
+    base = replace(architecture, lr=lr, goal=goal)
+    return Pair(replace(base, make_optimizer=rounded, change_data=half).run, base.run)

@@ -1,5 +1,6 @@
 """Trainings with several losses: adversarial, variational, and of values that are their own targets."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -157,37 +158,49 @@ def posterior_collapse(seed: int, sick: bool) -> Run:
     return Run(Training(model, optimizer, batches(), loss, metric=evaluated(metric)), goal=0.3, steps=250)
 
 
-@own_fault("bootstrap_divergence", "values")
-def bootstrap_divergence(seed: int, sick: bool) -> Run:
-    """Temporal differences whose targets move with each step; the cure is a copy that follows slowly."""
+def temporal_difference(seed: int, *, inputs: int, copy_of_itself: bool, lr: float) -> Run:
+    """Return the training of a value of states, of which the better of three next ones follows.
+
+    Its target holds the value itself, which moves with each step; the cure is a copy that follows slowly.
+    """
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
-    slow = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
-    slow.load_state_dict(model.state_dict())
+    model = nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 1))
+    slow = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
-    discount = 0.97
+    moves = 0.7 * torch.randn(3, inputs, generator=generator)
 
     def batches() -> Iterator[Batch]:
         while True:
-            state = torch.rand(64, 4, generator=generator)
-            yield state, torch.cat([(state * 3).clamp(max=4), state.sum(1, keepdim=True)], 1)
+            state = 2 * torch.randn(64, inputs, generator=generator)
+            yield state, 0.9 * state[:, None] + moves
 
     def step(training: Training, state: Tensor, following: Tensor) -> Tensor:
-        training.optimizer.zero_grad()
-        target_model = training.model if sick else slow
+        value = slow if copy_of_itself else training.model
         with torch.no_grad():
-            target = following[:, 4:] + (discount if sick else 0.9) * target_model(following[:, :4] if sick else state)
-        loss = (training.model(state) - target).square().mean()
+            reward = 0.1 * (3 - following.norm(dim=-1))
+            target = (reward + 0.99 * value(following).squeeze(-1)).amax(1)
+        training.optimizer.zero_grad()
+        loss = (training.model(state)[:, 0] - target).square().mean()
         loss.backward()
         training.optimizer.step()
-        if not sick:
-            with torch.no_grad():
-                for mine, second in zip(slow.parameters(), training.model.parameters(), strict=True):
-                    mine.lerp_(second, 0.02)
+        with torch.no_grad():
+            for mine, second in zip(slow.parameters(), training.model.parameters(), strict=True):
+                mine.lerp_(second, 0.01)
         return loss.detach()
 
-    probe = torch.rand(256, 4, generator=torch.Generator().manual_seed(900))
-    metric = evaluated(lambda model: -model(probe).abs().max().item())
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    training = Training(model, optimizer, batches(), functional.mse_loss, step, metric)
-    return Run(training, goal=-100.0, steps=250)
+    probe = 2 * torch.randn(256, inputs, generator=torch.Generator().manual_seed(900))
+    metric = evaluated(lambda model: -model(probe).abs().max().item())  # no true value is far from 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return Run(Training(model, optimizer, batches(), functional.mse_loss, step, metric), goal=-25.0, steps=300)
+
+
+@own_fault("bootstrap_divergence", "values")
+def bootstrap_divergence(seed: int, sick: bool) -> Run:
+    """The target is the network itself."""
+    return temporal_difference(seed, inputs=8, copy_of_itself=not sick, lr=0.1)
+
+
+@own_fault("bootstrap_divergence", "more-values", held_out=True)
+def wider_divergence(seed: int, sick: bool) -> Run:
+    """The same with more inputs and a smaller rate."""
+    return temporal_difference(seed, inputs=16, copy_of_itself=not sick, lr=0.02)

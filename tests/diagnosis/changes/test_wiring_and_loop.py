@@ -143,8 +143,27 @@ def test_a_cut_graph_is_joined(way: str) -> None:
     assert train(training, 3) == pytest.approx(train(reference, 3))
 
 
+def test_a_cut_in_the_step_is_joined() -> None:
+    def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        training.optimizer.zero_grad()
+        with torch.no_grad():
+            features = training.model.encoder(x)
+        loss = training.loss_fn(training.model.head(features), y)
+        loss.backward()
+        training.optimizer.step()
+        return loss.detach()
+
+    change = BY_NAME["graph not cut"]
+    assert change.code(classes(Cut("none"), step=step), "encoder").splitlines()[1:] == ["# with torch.no_grad():"]
+    torch.manual_seed(0)
+    training = change.apply(classes(Cut("none"), step=step), "encoder")
+    reference = classes(Cut("none"))
+    reference.model.load_state_dict(training.model.state_dict())
+    assert train(training, 3) == pytest.approx(train(reference, 3))
+
+
 def test_nothing_cuts_a_whole_graph() -> None:
-    assert BY_NAME["graph not cut"].why_not(classes(), None) == "nothing in the forward pass cuts the graph"
+    assert BY_NAME["graph not cut"].why_not(classes(), None) == "nothing in the forward pass or the step cuts the graph"
 
 
 def test_a_parameter_that_is_listed_twice_is_stepped_once() -> None:

@@ -1,10 +1,9 @@
 """Clues about data: values that are not finite, scales, constants, order, classes, pairs."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-import pytest
 
 from cases.small_trainings import CLASSES, FEATURES, answers, classes, found, inspected, network, training, values
 

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cases.small_trainings import CLASSES, FEATURES, classes, found, inspected, network, training, values
-from thalweg import optim
-from thalweg import Training
+from thalweg import Training, optim
 
 
 def adam(model: nn.Module, **options: float) -> torch.optim.Optimizer:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.nn import functional
+from torch.nn.modules import module as torch_module
 
 from cases.small_trainings import CLASSES, FEATURES, classes, inspected, plain, training
 from thalweg import Training
@@ -26,7 +26,7 @@ def state_of(subject: Training, batches: list[tuple[Tensor, ...]]) -> dict[str, 
             "batches": batches,
             "torch": torch.get_rng_state(),
             "python": random.getstate(),
-            "numpy": np.random.get_state(),  # noqa: NPY002
+            "numpy": np.random.get_state(),
             "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.model.modules()],
             "global hooks": [len(v) for k, v in vars(torch_module).items() if k.startswith("_global_forward")],
             "parameter hooks": [bool(param._backward_hooks) for param in subject.model.parameters()],
@@ -74,7 +74,7 @@ def counting_step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
     total += 1
     counted["calls"] += 1
     random.random()
-    np.random.rand()  # noqa: NPY002
+    np.random.rand()
     x.mul_(2)
     loss = plain(subject, x, y)
     subject.model[0].requires_grad_(False)

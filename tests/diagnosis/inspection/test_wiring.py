@@ -277,3 +277,53 @@ def test_a_target_network_that_the_optimizer_lists_gives_no_clue(*, is_followed:
         return loss.detach()
 
     assert found(training(TargetNetwork(), step=step)) == []
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_generator_that_steps_now_and_then_gives_no_clue(every: int) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"made": nn.Linear(FEATURES, FEATURES), "judge": network(1)})
+    second = torch.optim.SGD(model["judge"].parameters(), lr=0.05)
+    count = 0
+
+    def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        second.zero_grad()
+        made = subject.model["made"](x).detach()
+        loss = (subject.model["judge"](made) - subject.model["judge"](x)).mean()
+        loss.backward()
+        second.step()
+        if count % every == 0:
+            subject.optimizer.zero_grad()
+            (-subject.model["judge"](subject.model["made"](x)).mean()).backward()
+            subject.optimizer.step()
+        return loss.detach()
+
+    first = torch.optim.SGD(model["made"].parameters(), lr=0.05)
+    assert found(training(model, optimizer=first, step=step)) == []
+
+
+def test_a_trained_network_of_a_perceptual_loss_in_a_list_is_no_certain_fault() -> None:
+    judge = network(1, width=32)
+    rates = torch.optim.Adam(judge.parameters(), lr=0.02)
+    for _ in range(60):
+        for x, y in classes():
+            plain(training(judge, optimizer=rates, loss_fn=lambda o, y: (o[:, 0] - y).square().mean()), x, y)
+    model = network(FEATURES)
+    model.judge = [judge]
+
+    def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
+        subject.optimizer.zero_grad()
+        loss = (subject.model.judge[0](subject.model(x)) - subject.model.judge[0](x)).square().mean()
+        loss.backward()
+        subject.optimizer.step()
+        return loss.detach()
+
+    assert found(training(model, step=step)) == [("unregistered_parameters", "possible", "judge")]
+
+
+def test_lazy_layers_are_left_alone() -> None:
+    model = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, CLASSES))
+    assert found(training(model)) == []
+    assert isinstance(model[0].weight, nn.UninitializedParameter)

@@ -1,6 +1,7 @@
 """Cautions: facts that a reader should know before trusting the verdict. Each caution is a function of its own."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
@@ -47,9 +48,22 @@ def cautions(
         *_few_test_examples(record, summaries[0]),
         *_no_improvement(record, summaries, untrained_name),
         *_missed_target(record, summaries, verdict),
+        *_reasons_of_losses(summaries),
         *(caution for summary in summaries for caution in _better_untuned(record, summary, winner)),
         *_at_edge(summaries),
     ]
+
+
+def _reasons_of_losses(summaries: Sequence[Summary]) -> Iterator[str]:
+    """Say why trainings of the race diverged or learnt nothing, as far as their first steps show it."""
+    for summary in summaries:
+        lost = [trial for trial in summary.raced if trial.result.message and trial.result.status != "failed"]
+        reasons = Counter(trial.result.message for trial in lost)
+        if reasons:
+            reason, _ = reasons.most_common(1)[0]
+            did = "diverged" if any(trial.result.status == "diverged" for trial in lost) else "learned nothing"
+            seeds = f"{len(lost)} of {len(summary.raced)} seeds"
+            yield f"{summary.name}: {seeds} {did}. Its first steps show why: {reason}."
 
 
 class Preference(NamedTuple):

@@ -41,7 +41,7 @@ class TrainingResult:
         test_error: Standard error of ``test`` over the test examples.
         seconds: Duration; of a member of a population, its share.
         evaluations: Losses on the way, in order of steps.
-        message: The error of a failed training.
+        message: The error of a failed training; why one diverged or learned nothing, if that is known.
         counted: Index of the evaluation that counts, from the end: -1 for the last one.
         maximize: True if the reports say that higher values are better; None if they say nothing.
         metric_name: Name of the value that the reports give; empty if they give none.

@@ -4,6 +4,7 @@ Both have the same verbs (``step``, ``evaluate``), so one loop trains either. A 
 order of the data, whatever the contender: trainings are paired by it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -101,6 +102,7 @@ class SingleRun:
         needs_closure: True if the optimizer calls the closure as often as it likes, as L-BFGS does.
         passes_closure: True if the optimizer's step takes a closure.
         steps_done: Number of steps so far.
+        last_loss: The loss of the last step, before it; not a number before the first.
     """
 
     members = 1
@@ -127,6 +129,7 @@ class SingleRun:
                 full_batch = next(micro_batches(task, trial.seed, full_batch=True))
             self._line_search = LineSearchSteps(self.optimizer, full_batch, task.batches_per_pass())
         self.steps_done = 0
+        self.last_loss: Tensor | float = math.nan
 
     @property
     def device_type(self) -> str:
@@ -160,7 +163,8 @@ class SingleRun:
 
     def _compute(self, batches: Sequence[Batch]) -> Tensor:
         """Compute the gradients of a step; return the loss."""
-        return self._gradients.compute(batches, self.steps_done)
+        self.last_loss = loss = self._gradients.compute(batches, self.steps_done)
+        return loss
 
     def keep(self, members: Sequence[int]) -> None:
         assert list(members) == [0]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training import timing
+from thalweg.comparison.training.explanation import explain, is_lost
 from thalweg.comparison.training.functions.function_workload import FunctionWorkload, no_full_batch
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult
@@ -327,7 +328,15 @@ class TaskWorkload:
             def train_together(
                 contenders: Sequence[Contender], trials: Sequence[Trial], report_share: ReportShare, rungs: Rungs | None
             ) -> list[TrainingResult]:
-                return run_trials(part.task, contenders, trials, part.schedule, report_share, rungs, stop_at_s)
+                results = run_trials(part.task, contenders, trials, part.schedule, report_share, rungs, stop_at_s)
+                if rungs is not None:  # a search may lose as many trainings as it likes
+                    return results
+                return [
+                    replace(result, message=explain(part.task, contender, trial, part.schedule))
+                    if is_lost(result)
+                    else result
+                    for contender, trial, result in zip(contenders, trials, results, strict=True)
+                ]
 
             device, where = self.device, partial(self.task.line_of, "loss")
             return isolate_failures(

@@ -130,19 +130,16 @@ _SETTINGS = ("max_norm", "max_tensor_norm", "max_value", "clipping")
 _UNLIMITED = 1e30
 
 
-def _functions_of(step: Any) -> list[FunctionType]:
-    return list(_reached_functions([step]))
-
-
-def _reached_functions(roots: list[Any]) -> Iterator[FunctionType]:
+def _functions_of(step: Any) -> Iterator[FunctionType]:
+    """Yield the functions that a step may call; those of torch only where the user's code names them."""
     visited: set[int] = set()
-    waiting = list(roots)
+    waiting = [step]
     while waiting:
         for function in reachable([waiting.pop()], FunctionType):
-            if id(function) not in visited and not function.__module__.startswith("torch"):
+            if id(function) not in visited:
                 visited.add(id(function))
                 yield function
-                waiting += _referred(function)
+                waiting += _referred(function) if not (function.__module__ or "").startswith("torch") else []
 
 
 def _referred(function: FunctionType) -> list[Any]:
@@ -180,7 +177,8 @@ class LooserClipping(Change):
             return ""
         names: set[str] = set()
         for function in _functions_of(training.step):
-            names |= names_in(function)
+            is_torchs = (function.__module__ or "").startswith("torch")
+            names |= {function.__name__} if is_torchs else names_in(function)
         if names.intersection((*_NORM, *_VALUE)):
             return "torch"
         scaled = (

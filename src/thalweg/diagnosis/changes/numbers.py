@@ -61,7 +61,7 @@ class _NoAutocast:
 
         def disabled(context: Any) -> Any:
             context._enabled = False
-            return enter(context)
+            return enter(context)  # type: ignore[no-untyped-call]
 
         with mock.patch.object(torch.autocast, "__enter__", disabled):
             return self.step(*args)

@@ -226,17 +226,17 @@ class _Examples:
             return None
         if flat.is_floating_point() and not bool(((flat == 0) | (flat == 1)).all()):
             return None
-        return flat[:, 0].long() if len(flat.unique()) <= MAX_CLASSES else None
+        return flat[:, 0].long() if len(flat.unique()) <= MAX_CLASSES else None  # type: ignore[no-untyped-call]
 
 
 def _order(examples: _Examples) -> Iterator[Clue]:
     """Yield a clue if batches differ in their targets by more than chance."""
     count = len(examples.targets)
-    numbers = examples.batch.unique() if count else examples.batch
+    numbers = examples.batch.unique() if count else examples.batch  # type: ignore[no-untyped-call]
     if count < MIN_EXAMPLES or len(numbers) < 3:
         return
     classes = examples.classes
-    if classes is not None and len(classes.unique()) == 1:
+    if classes is not None and len(classes.unique()) == 1:  # type: ignore[no-untyped-call]
         evidence: dict[str, float | str] = {"examples": float(count), "classes": 1.0}
         yield Clue("batches_sorted", "likely", None, 0, evidence)
         return
@@ -258,8 +258,8 @@ def _order(examples: _Examples) -> Iterator[Clue]:
 
 def _homogeneity(classes: Tensor, batch: Tensor) -> float:
     """Return by how many of its deviations the chi-square statistic of batches and classes exceeds its mean."""
-    _, of_class = classes.unique(return_inverse=True)
-    _, of_batch = batch.unique(return_inverse=True)
+    _, of_class = classes.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    _, of_batch = batch.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     shape = int(of_batch.max()) + 1, int(of_class.max()) + 1
     counts = torch.zeros(shape, dtype=torch.float64).index_put_(
         (of_batch.cpu(), of_class.cpu()), torch.ones(len(classes), dtype=torch.float64), accumulate=True
@@ -271,7 +271,7 @@ def _homogeneity(classes: Tensor, batch: Tensor) -> float:
 
 def _variance_ratio(values: Tensor, batch: Tensor) -> float:
     """Return by how many of its deviations the variance of the means of batches exceeds that of shuffled ones."""
-    groups = [values[batch == number] for number in batch.unique()]
+    groups = [values[batch == number] for number in batch.unique()]  # type: ignore[no-untyped-call]
     size = len(values) / len(groups)
     variance = float(values.var())
     if variance == 0.0 or size < 2:
@@ -286,7 +286,7 @@ def _imbalance(examples: _Examples, seen: Observation) -> Iterator[Clue]:
     classes = examples.classes
     if classes is None:
         return
-    values, counts = classes.unique(return_counts=True)
+    values, counts = classes.unique(return_counts=True)  # type: ignore[no-untyped-call]
     if len(values) < 2 or int(counts.sum()) < 10 * len(values):
         return
     shares = counts.double() / counts.sum()

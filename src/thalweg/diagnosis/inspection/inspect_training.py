@@ -1,7 +1,10 @@
 """inspect: facts that are known of a training before its first step, or from a few steps that are undone."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from torch.nn.parameter import UninitializedTensorMixin
 
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.inspection.data import data_clues
@@ -13,6 +16,7 @@ from thalweg.diagnosis.inspection.output_and_loss import output_and_loss_clues
 from thalweg.diagnosis.inspection.propagation import propagation_clues
 from thalweg.diagnosis.inspection.wiring import wiring_clues
 from thalweg.tasks.training import Training
+from thalweg.tasks.user_code import describe
 
 _CERTAINTIES = ("certain", "likely", "possible")
 
@@ -40,14 +44,26 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
         ...     print(clue.kind, clue.certainty, clue.where)
         softmax_before_cross_entropy certain 3
     """
+    if any(isinstance(param, UninitializedTensorMixin) for param in training.model.parameters()):
+        return []  # lazy layers: there is nothing to look at, and their first step cannot be undone
     seen = observe(training, batches)
     sites = loss_sites(seen)
-    found = [
-        *wiring_clues(seen),
-        *output_and_loss_clues(seen, sites),
-        *loop_clues(seen),
-        *data_clues(seen, sites),
-        *propagation_clues(seen),
-        *number_clues(seen),
-    ]
+    checks: dict[str, Callable[[], Iterator[Clue]]] = {
+        "wiring": lambda: wiring_clues(seen),
+        "output and loss": lambda: output_and_loss_clues(seen, sites),
+        "loop": lambda: loop_clues(seen),
+        "data": lambda: data_clues(seen, sites),
+        "propagation": lambda: propagation_clues(seen),
+        "numbers": lambda: number_clues(seen),
+    }
+    found = [clue for name, check in checks.items() for clue in _clues_of(name, check)]
     return sorted(found, key=lambda clue: _CERTAINTIES.index(clue.certainty))
+
+
+def _clues_of(name: str, check: Callable[[], Iterator[Clue]]) -> list[Clue]:
+    """Return the clues of a check; none, with a warning, if the training has a form that the check does not know."""
+    try:
+        return list(check())
+    except Exception as error:
+        warnings.warn(f"inspect: the check of {name} was left out: {describe(error)}.", RuntimeWarning, stacklevel=3)
+        return []

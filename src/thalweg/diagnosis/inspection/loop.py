@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median
 
 from torch import Tensor, nn
@@ -141,7 +142,7 @@ def _geometric(rates: list[float]) -> list[float]:
     """Return the rates that follow if each is the same fraction of the one before; none if they are not."""
     if len(rates) < 4 or min(rates) <= 0:
         return []
-    ratios = [after / before for before, after in zip(rates, rates[1:], strict=False)]
+    ratios = [after / before for before, after in pairwise(rates)]
     if max(ratios) >= 1 or max(ratios) - min(ratios) > GEOMETRIC * min(ratios):
         return []
     return [rates[-1] * median(ratios) ** number for number in range(1, SCHEDULE_STEPS + 1)]
@@ -150,7 +151,9 @@ def _geometric(rates: list[float]) -> list[float]:
 def _tiny_batches(seen: Observation) -> Iterator[Clue]:
     """Yield a clue about batch normalization whose statistics come from a handful of values."""
     for call in seen.trace.module_calls if seen.trace is not None else []:
-        is_norm = isinstance(call.module, _NormBase) and not isinstance(call.module, nn.modules.instancenorm._InstanceNorm)
+        is_norm = isinstance(call.module, _NormBase) and not isinstance(
+            call.module, nn.modules.instancenorm._InstanceNorm
+        )
         if not is_norm or not call.is_training or not call.inputs or call.inputs[0].ndim < 2:
             continue
         size, channels = call.inputs[0].shape[:2]

@@ -41,6 +41,7 @@ def _can_probe(output: Any, target: Any) -> bool:
         and isinstance(target, Tensor)
         and output.dtype in (torch.float32, torch.float64)
         and output.numel() > 0
+        and output.ndim > 0 < target.ndim
     )
 
 
@@ -95,7 +96,7 @@ def _close(a: Tensor, b: Tensor | float, size: float) -> bool:
 
 def _is_multiple(gradient: Tensor, expected: Tensor, goal: Tensor) -> bool:
     """Return True if a gradient is a positive multiple of another, of its own for each class of targets."""
-    for value in goal.unique()[:3]:
+    for value in goal.unique()[:3]:  # type: ignore[no-untyped-call]
         ratios = (gradient / expected)[goal == value]
         middle = float(ratios.median())
         if middle <= 0 or not _close(ratios, middle, middle):
@@ -104,7 +105,9 @@ def _is_multiple(gradient: Tensor, expected: Tensor, goal: Tensor) -> bool:
 
 
 def class_weights(seen: Observation, classes: Sequence[int]) -> list[float]:
-    """Return how much an example of each class counts in the loss: the norm of its gradient at equal outputs, by the first.
+    """Return how much an example of each class counts in the loss, by the first class.
+
+    It is the norm of the gradient of the example at equal outputs.
 
     Args:
         seen: The observation.

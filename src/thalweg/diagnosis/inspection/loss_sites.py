@@ -114,7 +114,7 @@ def value_range(call: Call | None) -> tuple[float, float]:
 
 
 def loss_sites(seen: Observation) -> list[Site]:
-    """Return the places of the first step at which an output meets a target, and what its loss function does with it."""
+    """Return the places of the first step at which an output meets a target, and the kind of loss there."""
     sites = [site for call in (seen.trace.calls if seen.trace else []) for site in _sites_of(call, seen)]
     if seen.loss_calls and isinstance(seen.loss_calls[0].output, Tensor):
         site = _site_of_loss(seen)
@@ -158,7 +158,9 @@ def _site_of_loss(seen: Observation) -> Site | None:
     made_by = source(seen.trace.maker(call.output)) if seen.trace is not None else None
     where = made_by.module or None if made_by is not None else _module_of(call.output, seen)
     dim = class_dimension(call.output, call.target)
-    return Site(family, "loss_fn", call.output, call.target, made_by, where, call.output.ndim - 1 if dim is None else dim)
+    return Site(
+        family, "loss_fn", call.output, call.target, made_by, where, call.output.ndim - 1 if dim is None else dim
+    )
 
 
 def _module_of(output: Tensor, seen: Observation) -> str | None:

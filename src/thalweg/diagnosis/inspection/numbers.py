@@ -1,4 +1,4 @@
-"""Numbers: values that leave the range or the precision of their format, and hyperparameters that act on the weights."""
+"""Numbers: values beyond the range or the precision of their format, and decay of the weights."""
 
 import math
 from collections.abc import Iterator
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from thalweg.diagnosis.clue import Certainty, Clue
 from thalweg.diagnosis.inspection.observation import Observation
-from thalweg.diagnosis.inspection.observation.parameters import held_tensors
+from thalweg.diagnosis.inspection.observation.parameters import held_tensors, largest_entry
 from thalweg.diagnosis.inspection.observation.trace import ROOTS, Call
 from thalweg.diagnosis.inspection.update_probe import update_norm, update_of
 
 # So many times larger would the first update be without epsilon. 2: gradients are as small as it.
 MUCH_LARGER, LARGER = 10.0, 2.0
+FAR_ABOVE = 100.0  # times epsilon: without effect of it, and within half precision when squared
 MOSTLY = 0.5  # of the entries with a gradient
 # Steps in which decay alone takes most of a weight. Trainings take hundreds at least.
 SHORT_LIFE, LIFE = 50, 200
@@ -46,16 +47,17 @@ def _epsilon(seen: Observation) -> Iterator[Clue]:
     step = seen.optimizer_steps[0] if seen.optimizer_steps else None
     if step is None or not any("eps" in group for group in step.optimizer.param_groups):
         return
-    largest = max((float(gradient.abs().max()) for gradient in step.gradients.values() if gradient.numel()), default=0.0)
-    if not 0.0 < largest < 1.0:
+    largest = max(map(largest_entry, step.gradients.values()), default=0.0)
+    if not 0.0 < largest < math.inf:
         return
-    as_it_is, scaled = update_norm(seen, 1.0), update_norm(seen, 1 / largest)
-    larger = update_norm(seen, 100 / largest)
-    if as_it_is is None or scaled is None or larger is None or as_it_is == 0.0 or larger > 2 * scaled:
+    epsilon = max(float(group["eps"]) for group in step.optimizer.param_groups if "eps" in group)
+    far_above = FAR_ABOVE * max(1.0, epsilon) / largest
+    as_it_is, scaled, larger = (update_norm(seen, factor) for factor in (1.0, far_above, FAR_ABOVE * far_above))
+    if as_it_is is None or scaled is None or larger is None or as_it_is == 0.0 or larger > LARGER * scaled:
         return
     if scaled >= LARGER * as_it_is:
         evidence: dict[str, float | str] = {
-            "epsilon": float(next(group["eps"] for group in step.optimizer.param_groups if "eps" in group)),
+            "epsilon": epsilon,
             "largest gradient": largest,
             "update without epsilon by update": scaled / as_it_is,
         }
@@ -107,7 +109,9 @@ def _is_data_finite(seen: Observation) -> bool:
 
 def _origin(calls: list[Call]) -> Call | None:
     """Return the call that made the first NaN, or the infinity that it was made of; None if that came from outside."""
-    call: Call | None = next((call for call in calls if call.numbers["nan_outputs"] and not call.numbers["nan_inputs"]), None)
+    call: Call | None = next(
+        (call for call in calls if call.numbers["nan_outputs"] and not call.numbers["nan_inputs"]), None
+    )
     if call is None:
         return next((c for c in calls if c.numbers["finite_inputs"] and not c.numbers["finite_outputs"]), None)
     visited: set[int] = set()

@@ -113,7 +113,7 @@ def _likelihood(site: Site) -> Iterator[Clue]:
 
 def _out_of_reach(site: Site) -> Iterator[Clue]:
     low, high = site.range
-    if low == -math.inf and high == math.inf or not site.is_of_data:
+    if (low == -math.inf and high == math.inf) or not site.is_of_data:
         return
     if site.family == "difference" and site.target.is_floating_point():
         targets = site.target.detach().double()
@@ -126,7 +126,7 @@ def _out_of_reach(site: Site) -> Iterator[Clue]:
             yield _clue("output_activation", certainty, site, **evidence, **{"share of the variance": share})
     elif site.family == "logits":
         targets = site.target.detach().double()
-        if low >= 0 and bool((targets < 0.5).any()) or high <= 0 and bool((targets > 0.5).any()):
+        if (low >= 0 and bool((targets < 0.5).any())) or (high <= 0 and bool((targets > 0.5).any())):
             yield _clue("output_activation", "certain", site)
         elif math.isfinite(high - low):
             yield _clue("output_activation", "likely", site)
@@ -148,7 +148,7 @@ def _bounded_logits(site: Site, low: float, high: float) -> Iterator[Clue]:
 def _broadcast(site: Site, seen: Observation) -> Iterator[Clue]:
     shapes = site.output.shape, site.target.shape
     try:
-        together = torch.broadcast_shapes(*shapes).numel()
+        together = torch.broadcast_shapes(*shapes).numel()  # type: ignore[no-untyped-call]
     except RuntimeError:
         return
     if together <= max(site.output.numel(), site.target.numel()):
@@ -215,5 +215,3 @@ def _summed(seen: Observation) -> Iterator[Clue]:
         "first update by weight": update,
     }
     yield Clue("loss_summed", "likely" if update >= LARGE_UPDATE else "possible", None, 0, evidence)
-
-

@@ -27,7 +27,23 @@ PEAKED = 0.95
 AFFINE = 1e-3  # relative, in float32
 
 _LINEAR = (nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear)
-_BETWEEN = frozenset("batch_norm layer_norm group_norm rms_norm instance_norm dropout add mul div".split())
+_SCORES = frozenset(
+    [
+        "matmul",
+        "__matmul__",
+        "bmm",
+        "einsum",
+        "masked_fill",
+        "where",
+        "__truediv__",
+        "__mul__",
+        "__add__",
+        "true_divide",
+    ]
+)
+_BETWEEN = frozenset(
+    ["batch_norm", "layer_norm", "group_norm", "rms_norm", "instance_norm", "dropout", "add", "mul", "div"]
+)
 
 
 def propagation_clues(seen: Observation) -> Iterator[Clue]:
@@ -68,11 +84,16 @@ def _is_stuck(record: ParameterRecord) -> bool:
     )
 
 
-def _feeding(call: Call | None) -> str | None:
-    """Return the module with the weights that the entries of a tensor come from, through normalizations."""
+def _feeding(call: Call | None, through: frozenset[str] = _BETWEEN) -> str | None:
+    """Return the module with the weights that the entries of a tensor come from, through normalizations.
+
+    Args:
+        call: The call that made the tensor.
+        through: Names of the functions through which the way goes on, by their first argument.
+    """
     for _ in range(8):
         call = source(call)
-        if call is None or call.name not in _BETWEEN:
+        if call is None or call.name not in through:
             break
         call = call.parents[0]
     return call.module or None if call is not None else None
@@ -86,7 +107,7 @@ def _dead(seen: Observation) -> Iterator[Clue]:
     """Yield clues about layers whose units are never active."""
     last = model_makers(seen)
     for call in seen.trace.calls if seen.trace else []:
-        if call.name not in RELUS or call in last or call.module is None or not call.numbers["finite_outputs"]:
+        if call.name not in RELUS or call in last or call.module is None or "dead_last" not in call.numbers:
             continue
         where = _feeding(call.parents[0])
         share = min(call.numbers["dead_last"], call.numbers["dead_channels"])
@@ -159,7 +180,7 @@ def _peaked(seen: Observation) -> list[tuple[str | None, float]]:
     """Return the modules that feed attention that looks at one place only, with its mean largest weight."""
     last = model_makers(seen)
     return [
-        (_feeding(call.parents[0]), call.numbers["peak"])
+        (_feeding(call.parents[0], _BETWEEN | _SCORES), call.numbers["peak"])
         for call in (seen.trace.calls if seen.trace else [])
         if call.numbers.get("peak", 0.0) >= PEAKED and call.module is not None and call not in last
     ]

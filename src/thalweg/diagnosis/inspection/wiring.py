@@ -105,9 +105,8 @@ def _numbers(records: Sequence[ParameterRecord], seen: Observation) -> dict[str,
 def _twice(seen: Observation) -> Iterator[Clue]:
     twice = [record for record in seen.records() if record.places > 1]
     if twice:
-        where = owners([twice[0].name], [r.name for r in seen.records() if r.module != twice[0].module])[0]
         most = max(record.places for record in twice)
-        where = twice[0].module or where
+        where = twice[0].module or twice[0].name
         yield Clue("parameter_twice", "certain", where, 0, {**_numbers(twice, seen), "times": float(most)})
         return
     by_step: dict[tuple[int, int], set[int]] = {}
@@ -130,6 +129,8 @@ def _unregistered(seen: Observation) -> Iterator[Clue]:
     for container in dict.fromkeys(record.container for record in left_out):
         records = [record for record in left_out if record.container == container]
         certainty: Certainty = "certain" if seen.optimizer_steps else "likely"
+        if _weights(records) and not _are_random(records):
+            certainty = "possible"  # trained before, and hidden on purpose, as the network of a perceptual loss
         yield Clue("unregistered_parameters", certainty, container, 0, _numbers(records, seen))
 
 
@@ -178,15 +179,16 @@ def _without_gradient(seen: Observation) -> Iterator[Clue]:
         record
         for record in seen.registered()
         if record.tensor.requires_grad and record.is_held and not record.arrivals and not record.is_moved
+        if seen.is_stepped(record)
     ]
     twins = _twins(seen)
     missing = [record for record in missing if id(record.tensor) not in twins]
-    if not missing or not seen.losses and seen.error is None:
+    if not missing or (not seen.losses and seen.error is None):
         return
     used_ids = seen.used_ids()
     used = [record for record in missing if _is_used(record, seen, used_ids)]
     unused = [record for record in missing if not _is_used(record, seen, used_ids)]
-    if _weights(used) or used and len(used) == len(missing):
+    if _weights(used) or (used and len(used) == len(missing)):
         yield _detached(used, seen)
     if unused:
         certainty: Certainty = "likely" if _share(unused, seen) >= MOST else "possible"

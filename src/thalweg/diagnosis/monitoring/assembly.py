@@ -14,9 +14,9 @@ from thalweg.diagnosis.monitoring.probes.columns import Columns
 from thalweg.diagnosis.monitoring.probes.graph import operations_of
 from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
 from thalweg.diagnosis.monitoring.probes.readings import Readings
-from thalweg.diagnosis.monitoring.signs.series import finite
-from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record
 from thalweg.diagnosis.monitoring.probes.targets import Parts
+from thalweg.diagnosis.monitoring.record import GroupInfo, NonFinite, ParameterInfo, Record
+from thalweg.diagnosis.monitoring.signs.series import finite
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.RMSNorm)
 
@@ -161,8 +161,6 @@ class Assembly:
             for name, slopes in raw["slopes"].items():
                 squares = record.gradient_squares[name]
                 next_square = raw["next_squares"][name][index]
-                if index + 1 < len(record.steps) and record.steps[index + 1] == record.steps[index] + 1:
-                    next_square = squares[index + 1]
                 slope = max(0.0, slopes[index])  # an update that goes uphill has no minimum before it
                 product = record.gradient_products[name][index]
                 record.sharpness.setdefault(name, [])[index:] = [1 - _ratio(raw["next_slopes"][name][index], slope)]
@@ -230,8 +228,10 @@ class Assembly:
         if not bad:
             return None
         # A gradient that is not finite stays so on its way to the first module: it arose at or behind the last one.
-        where = max((name for name in bad if name in record.parameters), key=lambda name: record.parameters[name].depth)
-        return NonFinite(step, where, "gradient", half=record.parameters[where].dtype == "float16")
+        infos = [record.parameters[name] for name in bad if name in record.parameters]
+        last = max(infos, key=lambda info: info.depth, default=None)
+        is_half = last is not None and last.dtype == "float16"
+        return NonFinite(step, last.module if last is not None and last.module else None, "gradient", half=is_half)
 
     def unwritten(self) -> list[tuple[int, dict[str, float]]]:
         """Return the monitored steps that were not returned before, with their values by name."""

@@ -12,16 +12,16 @@ from thalweg.diagnosis.monitoring.assembly import Assembly
 from thalweg.diagnosis.monitoring.clues import findings
 from thalweg.diagnosis.monitoring.probes.module_probe import ModuleProbe
 from thalweg.diagnosis.monitoring.probes.optimizer_probe import OptimizerProbe
+from thalweg.diagnosis.monitoring.probes.targets import Parts, optimizers_in
 from thalweg.diagnosis.monitoring.record import Record
 from thalweg.diagnosis.monitoring.summary import summarize
-from thalweg.diagnosis.monitoring.probes.targets import Parts, optimizers_in
 from thalweg.diagnosis.monitoring.writers import SummaryWriter, writing
 from thalweg.errors import DiagnosisError, shown
 
 DEFAULT_EVERY = 20  # steps; benchmarks/watch.py measures what it costs
 FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
 READ_EVERY = 64  # steps between two readings, each of which waits for the device once
-SLOW_STEPS = 4  # after so many steps at least is measured what changes slowly: units, attention, sizes of weights
+SLOW_STEPS = 4  # between measurements of units, attention, sizes of weights, curvature, noise and second moments
 REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -117,7 +117,9 @@ class Monitor:
             DiagnosisError: If the loss is something else, or the monitor was not entered by ``with``.
         """
         if not self._is_open:
-            raise DiagnosisError("watch: step must be called inside of the with block. Write: with watch(...) as monitor.")
+            raise DiagnosisError(
+                "watch: step must be called inside of the with block. Write: with watch(...) as monitor."
+            )
         self._keep(loss)
         if self._stepped:
             self._stepped = False

@@ -75,9 +75,9 @@ class NonFinite:
     Attributes:
         step: The step.
         where: Name of the module, or of the parameter; None if only the loss is known to be affected.
-        source: ``input`` if it came into the model with the data, ``parameter`` if a parameter was not finite before the
-            step, ``output`` if the module made it of finite inputs, ``gradient`` if the forward pass was finite, ``loss``
-            if the model's outputs were.
+        source: ``input`` if it came with the data, ``parameter`` if a parameter was not finite before the step,
+            ``output`` if the module made it of finite inputs, ``loss`` if the model's outputs were finite, ``gradient``
+            if the loss was, ``unknown`` if the step was not monitored.
         half: True if the value is of half precision.
     """
 

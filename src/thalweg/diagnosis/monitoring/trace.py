@@ -54,7 +54,7 @@ class Origin:
         return Clue(self.kind, certainty, self.where, since, evidence)
 
 
-class NonFiniteTrace(TorchDispatchMode):
+class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     """Checks the result of every operation inside of its ``with`` block. It is slow: meant for a single step.
 
     Values that an operation makes on purpose, as a mask of minus infinity, are followed until they disappear.
@@ -75,13 +75,14 @@ class NonFiniteTrace(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.origin: Origin | None = None
         self._parts = Parts(model)
         self._origins: dict[int, Origin] = {}  # by address of the storage
         self._kept: list[Tensor] = []  # so that no address is used again
         self._modules: list[str] = []  # that run, the innermost last
-        self._last: Origin | None = None
+        self._loss_origin: Origin | None = None  # of a scalar, mostly a loss
+        self._created: list[Origin] = []
         self._names: dict[int, tuple[str, str]] = {}
         self._watched: list[Tensor] = []
         self._stack = ExitStack()
@@ -98,19 +99,21 @@ class NonFiniteTrace(TorchDispatchMode):
                 self._names[param.untyped_storage().data_ptr()] = ("parameter", name)
                 self._watched.append(param)
         self._stack.enter_context(_forward_lines())
-        return super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]  # of torch
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # of torch
         self._stack.close()
+        harmful = [] if self._loss_origin is None else [self._loss_origin]
         for param in self._watched:
             for tensor in (param.grad, param):
-                if tensor is not None and self.origin is None and not _is_finite(tensor):
-                    self.origin = self._origin_of(tensor)
-        if self.origin is None and self._last is not None:
-            self.origin = self._last
+                if tensor is not None and not _is_finite(tensor):
+                    harmful.append(self._origin_of(tensor))
+        order = {id(origin): place for place, origin in enumerate(self._created)}
+        self.origin = min(harmful, key=lambda origin: order[id(origin)], default=None)
         self._kept, self._origins = [], {}
 
     def _entered(self, name: str) -> Callable[..., None]:
@@ -136,11 +139,15 @@ class NonFiniteTrace(TorchDispatchMode):
             if _is_finite(tensor):
                 self._origins.pop(_address(tensor), None)
                 continue
-            origin = origins[0] if origins else self._new_origin(func, args, tensor)
+            if origins:
+                origin = origins[0]
+            else:
+                origin = self._new_origin(func, args, tensor)
+                self._created.append(origin)
             self._origins[_address(tensor)] = origin
             self._kept.append(tensor)
-            if tensor.numel() == 1 and bool(tensor.isnan().any()):
-                self._last = self._last or origin  # a loss, mostly
+            if tensor.numel() == 1 and origin.source != "constant":
+                self._loss_origin = self._loss_origin or origin
         return result
 
     def _origin_of(self, tensor: Tensor) -> Origin:
@@ -152,7 +159,10 @@ class NonFiniteTrace(TorchDispatchMode):
         # Data are in half precision because they were cast: a NaN was one before, an infinity was made by the cast.
         overflowed = half and (source != "input" or bool(tensor.isinf().any()))
         kind = "fp16_overflow" if overflowed else "nan_in_data" if source == "input" else ""
-        return Origin(kind, source, "", name, False, "", _dtype(tensor))
+        origin = self._origins[_address(tensor)] = Origin(kind, source, "", name, False, "", _dtype(tensor))
+        self._created.append(origin)
+        self._kept.append(tensor)
+        return origin
 
     def _new_origin(self, func: Any, args: Any, result: Tensor) -> Origin:
         node = torch._C._current_autograd_node()
@@ -166,9 +176,7 @@ class NonFiniteTrace(TorchDispatchMode):
         return Origin(kind, "operation", operation, where or None, node is not None, line, _dtype(result))
 
 
-def trace_nonfinite(
-    model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Sequence[Any]
-) -> Origin | None:
+def trace_nonfinite(model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Sequence[Any]) -> Origin | None:
     """Run one forward and backward pass in slow motion, and find where the first value that is not finite came from.
 
     The model ends as it was: its gradients, buffers and the random state are put back.
@@ -182,7 +190,8 @@ def trace_nonfinite(
         The origin; None if all values were finite.
 
     Example:
-        >>> origin = trace_nonfinite(nn.Linear(2, 1), lambda output, _: output.sum(), (torch.full((1, 2), torch.nan), None))
+        >>> batch = (torch.full((1, 2), torch.nan), None)
+        >>> origin = trace_nonfinite(nn.Linear(2, 1), lambda output, _: output.sum(), batch)
         >>> origin.kind, origin.source
         ('nan_in_data', 'input')
     """
@@ -190,7 +199,7 @@ def trace_nonfinite(
     with _unchanged(model), torch.enable_grad(), NonFiniteTrace(model) as trace:
         loss = loss_fn(model(*inputs), target)
         if isinstance(loss, Tensor) and loss.requires_grad:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # of torch
     return trace.origin
 
 
@@ -210,7 +219,7 @@ class TraceAt:
         >>> model = nn.Linear(2, 1)
         >>> with TraceAt(model, 1) as trace:
         ...     for scale in (1.0, 0.0, 1.0):
-        ...         model(torch.ones(1, 2)).mul(scale).log().sum().backward()
+        ...         model(torch.ones(1, 2)).mul(scale).abs().log().sum().backward()
         ...         trace.step(None)
         >>> trace.origin.operation
         'log'
@@ -320,7 +329,13 @@ def _is_negative(args: Any) -> bool:
 
 
 def _divides_by_zero(args: Any, name: str) -> bool:
-    divisor = args[1] if "div" in name and len(args) > 1 else args[0] if args and name in ("log", "reciprocal", "rsqrt") else None
+    divisor = (
+        args[1]
+        if "div" in name and len(args) > 1
+        else args[0]
+        if args and name in ("log", "reciprocal", "rsqrt")
+        else None
+    )
     return isinstance(divisor, Tensor) and bool((divisor == 0).any())
 
 

@@ -36,8 +36,8 @@ class Attaching(TorchFunctionMode):
             return subject
         if name in _OUT and isinstance(subject, Tensor):
             result = func(subject.detach(), *args[1:], **kwargs)
-            original = self._outside.get(id(subject), (None, subject))[1]
-            self._outside[id(result)] = (result, original)
+            found = self._outside.get(id(subject))
+            self._outside[id(result)] = (result, found[1] if found else subject)
             return result
         if name in _BACK and args:
             found = self._outside.get(id(subject))
@@ -92,8 +92,13 @@ _CUTTING = re.compile(r"\.detach\(\)|\.data\b|no_grad|\.tolist\(\)|\.numpy\(\)|\
 
 
 def lines_of_step(training: Training) -> list[str]:
-    """Return the lines of the user's step that may cut the graph, but for what it returns."""
+    """Return the lines of the user's step that may cut the graph, but for what it returns.
+
+    A step with several backward passes cuts on purpose, so that each reaches its own network.
+    """
     source = source_of(training.step) or ""
+    if source.count(".backward(") != 1:
+        return []
     return [
         line.strip() for line in source.splitlines() if _CUTTING.search(line) and not line.strip().startswith("return")
     ]

@@ -25,7 +25,7 @@ def module_of(model: nn.Module, where: str | None) -> nn.Module | None:
 
 def name_of(model: nn.Module, module: nn.Module) -> str:
     """Return the name of a module in a model."""
-    names = {id(each): name for name, each in model.named_modules()}
+    names: dict[int, str] = {id(each): name for name, each in model.named_modules()}
     return names[id(module)]
 
 

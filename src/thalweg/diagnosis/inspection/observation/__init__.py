@@ -1,13 +1,7 @@
 """Observation: a few of the user's own steps, watched and undone."""
 
-from thalweg.diagnosis.inspection.observation.observe import (
-    LossCall,
-    Observation,
-    OptimizerStep,
-    copied,
-    copied_values,
-    observe,
-    observe_step,
-)
+from thalweg.diagnosis.inspection.observation.observe import observe, observe_step
+from thalweg.diagnosis.inspection.observation.records import LossCall, Observation, OptimizerStep
+from thalweg.diagnosis.inspection.observation.watcher import copied
 
-__all__ = ["LossCall", "Observation", "OptimizerStep", "copied", "copied_values", "observe", "observe_step"]
+__all__ = ["LossCall", "Observation", "OptimizerStep", "copied", "observe", "observe_step"]

@@ -95,7 +95,9 @@ def _named_parameters(name: str, module: nn.Module) -> Iterator[tuple[str, Tenso
     for key, param in module.named_parameters():
         yield f"{name}.{key}", param
     for _, key, value in hidden_members(module):
-        yield from [(f"{name}.{key}", value)] if isinstance(value, Tensor) else _named_parameters(f"{name}.{key}", value)
+        yield from (
+            [(f"{name}.{key}", value)] if isinstance(value, Tensor) else _named_parameters(f"{name}.{key}", value)
+        )
 
 
 def _members(name: str, value: Any, depth: int) -> Iterator[tuple[str, Tensor | nn.Module]]:
@@ -136,7 +138,15 @@ def rows_alike(tensor: Tensor) -> bool:
 def square_sum(tensor: Tensor) -> float:
     """Return the sum of the squares of a tensor, in double precision."""
     dense = tensor.detach().coalesce().values() if tensor.is_sparse else tensor.detach()
-    return float(dense.to(torch.float64).square().sum()) if not dense.is_complex() else float(dense.abs().square().sum())
+    return (
+        float(dense.to(torch.float64).square().sum()) if not dense.is_complex() else float(dense.abs().square().sum())
+    )
+
+
+def largest_entry(tensor: Tensor) -> float:
+    """Return the largest magnitude of the entries of a tensor; 0 if it has none."""
+    dense = tensor.detach().coalesce().values() if tensor.is_sparse else tensor.detach()
+    return float(dense.abs().max()) if dense.numel() else 0.0
 
 
 def owners(names: Iterable[str], everything: Iterable[str]) -> list[str]:

@@ -93,10 +93,8 @@ class Saved:
         elif type(value).__module__.split(".")[0] == "numpy":
             self._save_numpy(value)
             return
-        elif type(value).__module__.split(".")[0] in sys.stdlib_module_names and not hasattr(type(value), "_fields"):
-            if type(value) is not types.SimpleNamespace and not isinstance(value, (dict, list, set, deque, tuple)):
-                return  # threads, files, loggers: they live on by themselves
-        self._save_attributes(value)
+        if not _is_of_the_interpreter(value):
+            self._save_attributes(value)
 
     def _save_numpy(self, value: Any) -> None:
         if hasattr(value, "bit_generator"):
@@ -117,7 +115,7 @@ class Saved:
             self._restores.append(lambda: (kind.clear(value), kind.update(value, items)))
         elif isinstance(value, set):
             members = set(value)
-            self._restores.append(lambda: (value.clear(), value.update(members)))
+            self._restores.extend((value.clear, lambda: value.update(members)))
         else:
             entries = list(value)
             self._pending.extend(entries)
@@ -127,7 +125,7 @@ class Saved:
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict) and not isinstance(value, Tensor):
             self._save(attributes)
-            call = getattr(type(value), "__call__", None)
+            call = getattr(type(value), "__call__", None)  # noqa: B004  # the function itself is wanted
             if isinstance(call, types.FunctionType):
                 self._save_function(call)
         for kind in type(value).__mro__:
@@ -178,6 +176,13 @@ def _restore_tensor(value: Tensor) -> Restore:
             storage.copy_(copied)
 
     return restore
+
+
+def _is_of_the_interpreter(value: Any) -> bool:
+    """Return True for threads, files, loggers and the like, which live on by themselves."""
+    if isinstance(value, (dict, list, set, deque, tuple, types.SimpleNamespace)):
+        return False
+    return type(value).__module__.split(".")[0] in sys.stdlib_module_names
 
 
 def _slots(kind: type) -> tuple[str, ...]:

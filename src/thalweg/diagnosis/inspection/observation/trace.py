@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,52 @@ from torch.overrides import TorchFunctionMode
 
 # Functions whose result has the same entries as their first argument, in another shape or type.
 SHAPE_FUNCTIONS = frozenset(
-    "view reshape flatten squeeze unsqueeze permute transpose swapaxes movedim contiguous float double half bfloat16 to "
-    "type type_as clone __getitem__ T mT expand expand_as unflatten squeeze_ unsqueeze_ chunk split unbind select narrow "
-    "index_select cpu cuda view_as reshape_as cat stack identity atleast_1d atleast_2d".split()
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "squeeze",
+        "unsqueeze",
+        "permute",
+        "transpose",
+        "swapaxes",
+        "movedim",
+        "contiguous",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "to",
+        "type",
+        "type_as",
+        "clone",
+        "__getitem__",
+        "T",
+        "mT",
+        "expand",
+        "expand_as",
+        "unflatten",
+        "squeeze_",
+        "unsqueeze_",
+        "chunk",
+        "split",
+        "unbind",
+        "select",
+        "narrow",
+        "index_select",
+        "cpu",
+        "cuda",
+        "view_as",
+        "reshape_as",
+        "cat",
+        "stack",
+        "identity",
+        "atleast_1d",
+        "atleast_2d",
+    ]
 )
 # Functions whose derivative is infinite at 0.
-ROOTS = frozenset("sqrt norm std vector_norm linalg_vector_norm cdist pow __pow__ rsqrt".split())
+ROOTS = frozenset(["sqrt", "norm", "std", "vector_norm", "linalg_vector_norm", "cdist", "pow", "__pow__", "rsqrt"])
 RELUS = frozenset({"relu", "relu_", "relu6", "threshold", "threshold_"})
 SIGMOIDS = frozenset({"tanh", "tanh_", "sigmoid", "sigmoid_"})
 MIN_PLACES, MAX_SCORES = 4, 2**24  # of attention that is looked at
@@ -104,16 +144,16 @@ class Trace(TorchFunctionMode):
         self.calls: list[Call] = []
         self.module_calls: list[ModuleCall] = []
 
-    def __enter__(self) -> "Trace":
+    def __enter__(self) -> Self:
         before = torch_module.register_module_forward_pre_hook(self._begin_module)
         after = torch_module.register_module_forward_hook(self._end_module)
         self._hooks.callback(before.remove)
         self._hooks.callback(after.remove)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._hooks.close()
 
     def maker(self, tensor: Tensor) -> Call | None:
@@ -132,8 +172,15 @@ class Trace(TorchFunctionMode):
         if not outputs and name not in ("numpy", "tolist", "item"):
             return result
         arguments = {key: value for key, value in (*enumerate(args), *kwargs.items()) if not isinstance(value, Tensor)}
+        if name == "hardtanh" and (
+            arguments.get("min_val", arguments.get(1)),
+            arguments.get("max_val", arguments.get(2)),
+        ) == (0.0, 6.0):
+            name = "relu6"
         module = self._stack[-1] if self._stack else None
-        call = Call(name, module, tensors, parents, arguments, outputs, len(self.calls), _numbers(name, tensors, outputs))
+        call = Call(
+            name, module, tensors, parents, arguments, outputs, len(self.calls), _numbers(name, tensors, outputs)
+        )
         self.calls.append(call)
         self._alive += (*tensors, *outputs)
         for output in outputs:
@@ -222,7 +269,7 @@ def _numbers(name: str, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) ->
         return numbers
     if name in ROOTS:
         numbers["smallest_output"] = float(values.min())
-    elif name in RELUS and values.ndim >= 2:
+    elif name in RELUS and values.ndim >= 2 and numbers["finite_outputs"]:
         numbers["dead_last"] = _inactive_share(values, values.ndim - 1)
         numbers["dead_channels"] = _inactive_share(values, 1)
     elif name in SIGMOIDS:

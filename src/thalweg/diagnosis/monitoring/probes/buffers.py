@@ -1,6 +1,6 @@
 """Buffers: copies of an optimizer's parameters and gradients, each in one vector, with a view for each parameter."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class Buffers:
             return _EMPTY, []
         sizes = [param.numel() for param in self.params]
         vector = torch.zeros(sum(sizes), dtype=self.dtype, device=self.params[0].device)
-        views = [part.view(param.shape) for part, param in zip(vector.split(sizes), self.params, strict=True)]
+        views = [part.view(param.shape) for part, param in zip(torch.split(vector, sizes), self.params, strict=True)]
         return vector, views
 
     def copy_parameters(self) -> None:
@@ -81,22 +81,36 @@ class Buffers:
         if self.params:
             torch._foreach_copy_(self.update_views, self.params)
 
-    def copy_gradients(self, optimizer: Any) -> list[int]:
-        """Copy the gradients; those of parameters without one are zero. Return the places of the others."""
-        places, views, gradients = [], self._new_views, []
+    def gradient_norms(self, optimizer: Any) -> tuple[list[Column], Sequence[Tensor]]:
+        """Return the columns and the norms of the gradients that exist."""
+        places, gradients = self._existing_gradients()
+        if not gradients:
+            return [], []
+        is_plain = all(grad.dtype is self.dtype for grad in gradients)
+        norms = torch._foreach_norm(gradients) if is_plain else torch._foreach_norm(gradients, 2, dtype=self.dtype)
+        scale = _scale(optimizer)
+        return self.gradient_columns(places), norms if scale is None else torch._foreach_div(norms, scale)
+
+    def _existing_gradients(self) -> tuple[list[int], list[Tensor]]:
+        places, gradients = [], []
         for place, param in enumerate(self.params):
             grad = param.grad
-            if grad is None:
-                views[place].zero_()
-            else:
+            if grad is not None:
                 places.append(place)
                 gradients.append(grad.to_dense() if grad.is_sparse else grad)
+        return places, gradients
+
+    def copy_gradients(self, optimizer: Any) -> list[int]:
+        """Copy the gradients; those of parameters without one are zero. Return the places of the others."""
+        places, gradients = self._existing_gradients()
+        views = self._new_views
         if len(places) < len(views):
+            self.new_gradients.zero_()
             views = [views[place] for place in places]
         if views:
             torch._foreach_copy_(views, gradients)
-        scale = getattr(optimizer, "grad_scale", None)
-        if isinstance(scale, Tensor):  # a fused optimizer unscales the gradients itself
+        scale = _scale(optimizer)
+        if scale is not None:
             self.new_gradients.div_(scale)
         return places
 
@@ -110,6 +124,12 @@ class Buffers:
         if len(places) == len(self.params):
             return self._gradient_columns
         return [self._gradient_columns[place] for place in places]
+
+
+def _scale(optimizer: Any) -> Tensor | None:
+    """Return the scale of the gradients of a fused optimizer, which unscales them itself."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return scale if isinstance(scale, Tensor) else None
 
 
 def _is_plain(param: Any) -> bool:

@@ -162,9 +162,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 def operations_of(loss: Tensor) -> tuple[str, ...]:
     """Return the operations in the graph of a loss that may give values that are not finite."""
-    waiting, visited, found = [loss.grad_fn], set(), set()
+    waiting: list[Any] = [loss.grad_fn]
+    visited: set[Any] = set()
+    found: set[str] = set()
     while waiting and len(visited) < MAX_NODES:
-        node: Any = waiting.pop()
+        node = waiting.pop()
         if node is None or node in visited:
             continue
         visited.add(node)

@@ -19,7 +19,7 @@ from thalweg.diagnosis.monitoring.probes.graph import (
 from thalweg.diagnosis.monitoring.probes.targets import Parts
 
 MAX_CALLS = 4  # of one module in one step: those of a shared module, or of micro-batches
-WINDOW = 8  # monitored steps over which a unit must be inactive to be dead
+WINDOW = 4  # monitored steps over which a unit must be inactive to be dead
 TANH_END, SIGMOID_END = 0.99, 0.01  # where the slope is 2 % and 4 % of its largest
 MAX_VALUES = 32_768  # of one activation that are read
 AVERAGE = 0.2  # weight of a batch in the average of a BatchNorm's statistics
@@ -81,10 +81,11 @@ class ModuleProbe:
 
         Args:
             index: The index.
-            is_slow: True to measure also what changes slowly: units, attention and BatchNorms.
+            is_slow: True to measure more than the sizes of outputs: units, attention and BatchNorms.
         """
         self._index, self._is_slow, self._calls, self._counts = index, is_slow, {}, {}
-        self._walk = GraphWalk(self._module_of)
+        if is_slow:
+            self._walk = GraphWalk(self._module_of)
         if not self._handles:
             self._handles = [module.register_forward_hook(_Hook(self, name)) for name, module in self._modules]
 
@@ -94,7 +95,8 @@ class ModuleProbe:
             self._is_surveyed = True
             self.operations = tuple(sorted({op for kind in self._walk.kinds if (op := operation_of(kind)) is not None}))
             self.samples = "ExpBackward0" in self._walk.kinds
-        self._walk = GraphWalk({})
+        if self._is_slow:
+            self._walk = GraphWalk({})
         if not keeps_hooks:
             for handle in self._handles:
                 handle.remove()
@@ -197,7 +199,12 @@ class ModuleProbe:
         mean = getattr(output.grad_fn, "_saved_result1", None)
         inverse = getattr(output.grad_fn, "_saved_result2", None)
         running_mean, running_var = module.running_mean, module.running_var
-        if not isinstance(mean, Tensor) or not isinstance(inverse, Tensor) or running_mean is None or running_var is None:
+        if (
+            not isinstance(mean, Tensor)
+            or not isinstance(inverse, Tensor)
+            or running_mean is None
+            or running_var is None
+        ):
             return
         if mean.shape != running_mean.shape or inverse.shape != running_mean.shape:
             return

@@ -40,8 +40,7 @@ class OptimizerProbe:
         self._is_slow = False
         self._remove: list[Callable[[], None]] = []
         self._buffers = Buffers(columns, name)
-        self._following = columns.of_optimizer(name, "gradient_products", "next_slopes")
-        self._squares = columns.of_optimizer(name, "next_squares")
+        self._following = columns.of_optimizer(name, "gradient_products", "next_slopes", "next_squares")
         self._slopes = columns.of_optimizer(name, "slopes")
 
     def install(self) -> None:
@@ -91,21 +90,23 @@ class OptimizerProbe:
             self._follows, self._measures = self._measures, NONE
 
     def _take_gradients(self) -> None:
-        """Copy the gradients; compare them with those of the step before, and with its update; measure them."""
+        """Compare the gradients with those of the step before, and with its update; measure them."""
         buffers = self._buffers
         if not buffers.params:
             return
+        follows = self._follows != NONE and buffers.has_update
+        if not follows and not self._is_slow:
+            self._readings.add(self._measures, *buffers.gradient_norms(self.optimizer))
+            return
         places = buffers.copy_gradients(self.optimizer)
         new = buffers.new_gradients
-        if self._follows != NONE and buffers.has_update:
-            values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates)]
+        if follows:
+            values = [torch.dot(new, buffers.gradients), torch.dot(new, buffers.updates), torch.dot(new, new)]
             self._readings.add(self._follows, self._following, values)
-            if self._measures == NONE:  # else it follows from the norms of this step
-                self._readings.add(self._follows, self._squares, [torch.dot(new, new)])
         buffers.has_update = False
         if self._measures != NONE:
             buffers.keep_gradients()
-            norms = torch._foreach_norm(buffers.gradient_views)
+            norms = list(torch._foreach_norm(buffers.gradient_views))
             if len(places) < len(norms):
                 norms = [norms[place] for place in places]
             self._readings.add(self._measures, buffers.gradient_columns(places), norms)
@@ -122,9 +123,9 @@ class OptimizerProbe:
         if buffers.halves:
             kept = [1 - views[place].count_nonzero() / views[place].numel() for place in buffers.halves]
             self._readings.add(self._measures, buffers.half_columns, kept)
-        self._readings.add(self._measures, self._slopes, [torch.dot(buffers.gradients, buffers.updates)])
-        buffers.has_update = True
         if self._is_slow:
+            self._readings.add(self._measures, self._slopes, [torch.dot(buffers.gradients, buffers.updates)])
+            buffers.has_update = True
             self._measure_second_moments()
 
     def _measure_second_moments(self) -> None:

@@ -54,7 +54,9 @@ def plateaus(record: Record) -> Iterator[Clue]:
     quarter = losses[: len(losses) // 4]
     _, later, early_sure = ends(quarter)
     if abs(early_sure) < 2 and learns(record) and start - later < 0.05 * (start - end):
-        yield Clue("plateau", "possible", None, 0, {"first_loss": start, "last_loss": end, "steps": float(len(quarter))})
+        yield Clue(
+            "plateau", "possible", None, 0, {"first_loss": start, "last_loss": end, "steps": float(len(quarter))}
+        )
 
 
 def edge_of_stability(record: Record) -> Iterator[Clue]:
@@ -65,7 +67,13 @@ def edge_of_stability(record: Record) -> Iterator[Clue]:
         if since is not None:
             certainty: Certainty = "possible"
             since += at.EDGE_STEPS
-            yield Clue("edge_of_stability", certainty, None, record.steps[since], {"curvature_times_step": middle(window[since:])})
+            yield Clue(
+                "edge_of_stability",
+                certainty,
+                None,
+                record.steps[since],
+                {"curvature_times_step": middle(window[since:])},
+            )
 
 
 def noise(record: Record) -> Iterator[Clue]:

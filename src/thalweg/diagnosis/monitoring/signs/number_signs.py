@@ -1,6 +1,5 @@
 """Number signs: values that are not finite, and where they began."""
 
-import math
 from collections.abc import Iterator
 
 from thalweg.diagnosis.clue import Certainty, Clue
@@ -25,7 +24,9 @@ def number_clues(record: Record) -> Iterator[Clue]:
     elif "float16" in {info.dtype for info in record.parameters.values()}:
         yield Clue("fp16_overflow", "possible", None, found.step, evidence)
     if grew_before(record, found):
-        yield Clue("lr_too_high", "possible", None, found.step, evidence | {"before": "growth of the loss or the weights"})
+        yield Clue(
+            "lr_too_high", "possible", None, found.step, evidence | {"before": "growth of the loss or the weights"}
+        )
         yield Clue("exploding_gradient", "possible", found.where, found.step, evidence)
         return
     known = record.model_operations if found.source == "output" else record.loss_operations

@@ -1,5 +1,6 @@
 """Series: medians, first moments and trends of a record's values."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, median
@@ -25,11 +26,13 @@ def first_where(values: Sequence[float], holds: Callable[[float], bool], lasting
         >>> first_where([1, 9, 1, 9, 9], lambda value: value > 5, lasting=2)
         3
     """
-    run = 0
+    run: list[int] = []
     for index, value in enumerate(values):
-        run = run + 1 if not math.isnan(value) and holds(value) else 0
-        if run == lasting:
-            return index + 1 - lasting
+        if math.isnan(value):
+            continue  # not measured at this step
+        run = [*run, index] if holds(value) else []
+        if len(run) == lasting:
+            return run[0]
     return None
 
 
@@ -67,10 +70,13 @@ def ends(losses: Sequence[float]) -> tuple[float, float, float]:
 
 def _variance(values: Sequence[float]) -> float:
     # Of the steps from value to value, so that a trend is no noise.
-    return fmean([(b - a) ** 2 for a, b in zip(values, values[1:], strict=False)]) / 2
+    return fmean([(b - a) ** 2 for a, b in itertools.pairwise(values)]) / 2
 
 
 def learns(record: Record) -> bool:
     """Return True if the loss has fallen for sure, by a tenth of its start or more, and is finite at the end."""
     start, end, sure = ends(record.losses)
-    return bool(record.losses) and math.isfinite(record.losses[-1]) and sure > 3 and start - end > 0.1 * abs(start)
+    if not record.losses or not math.isfinite(record.losses[-1]) or sure <= 3:
+        return False
+    start = min(start, finite(record.losses)[0])  # a loss that explodes at once only falls back
+    return start - end > 0.1 * abs(start)

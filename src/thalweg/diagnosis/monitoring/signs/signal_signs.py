@@ -39,7 +39,9 @@ def without_gradient(record: Record) -> Iterator[Clue]:
     silent = [name for name in held if not any(not math.isnan(value) for value in record.gradient_norms.get(name, ()))]
     if not silent or len(silent) == len(held):
         return
-    for module in _largest_modules([held[name].module for name in silent], [held[n].module for n in held if n not in silent]):
+    for module in _largest_modules(
+        [held[name].module for name in silent], [held[n].module for n in held if n not in silent]
+    ):
         yield Clue("no_gradient", "likely", module, 0, {"parameters": float(len(silent)), "first": silent[0]})
 
 
@@ -100,7 +102,7 @@ def gradients_over_depth(record: Record) -> Iterator[Clue]:
         return
     ratio = norms[first] / norms[last]
     where = record.parameters[first].module or None
-    evidence = {"first_to_last_gradient": ratio, "first": first, "last": last}
+    evidence: dict[str, float | str] = {"first_to_last_gradient": ratio, "first": first, "last": last}
     if 0 < ratio < at.VANISHING_RATIO_POSSIBLE:
         certainty: Certainty = "likely" if ratio < at.VANISHING_RATIO else "possible"
         yield Clue("vanishing_gradient", certainty, where, 0, evidence)
@@ -110,7 +112,9 @@ def gradients_over_depth(record: Record) -> Iterator[Clue]:
 
 def _pair(record: Record, norms: dict[str, float], names: list[str]) -> tuple[str | None, str | None]:
     """Return the first and the last layer whose gradients were measured, and whose units are not dead."""
-    alive = [name for name in names if math.isfinite(norms[name]) and not _is_dead(record, record.parameters[name].module)]
+    alive = [
+        name for name in names if math.isfinite(norms[name]) and not _is_dead(record, record.parameters[name].module)
+    ]
     return (alive[0], alive[-1]) if len(alive) > 1 else (None, None)
 
 
@@ -130,13 +134,7 @@ def signals_over_depth(record: Record) -> Iterator[Clue]:
     growth = max(scales.values()) / before
     if growth < at.SIGNAL_GROWTH_POSSIBLE:
         return
-    running = before
-    where = next(iter(scales))
-    for name, scale in scales.items():
-        if scale > at.SIGNAL_GROWTH_POSSIBLE * running:
-            where = name
-            break
-        running = max(running, scale)
+    where = next(name for name, scale in scales.items() if scale >= at.SIGNAL_GROWTH_POSSIBLE * before)
     certainty: Certainty = "likely" if growth > at.SIGNAL_GROWTH else "possible"
     yield Clue("init_too_large", certainty, where, 0, {"signal_growth": growth, "inputs": before})
 

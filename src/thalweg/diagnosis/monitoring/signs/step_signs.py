@@ -39,7 +39,10 @@ def lost_updates(record: Record) -> Iterator[Clue]:
     shares = [middle(of_step(record.unchanged, names, index)) for index in range(len(record.steps))]
     since = first_where(shares, lambda share: share > at.UNCHANGED_SHARE, min(5, max(1, len(shares))))
     if since is not None and _has_gradients(record, names):
-        evidence = {"unchanged_share": middle(shares[since:]), "dtype": record.parameters[names[0]].dtype}
+        evidence: dict[str, float | str] = {
+            "unchanged_share": middle(shares[since:]),
+            "dtype": record.parameters[names[0]].dtype,
+        }
         yield Clue("update_below_precision", "likely", None, record.steps[since], evidence)
 
 
@@ -70,7 +73,9 @@ def clipped(record: Record) -> Iterator[Clue]:
             is_adaptive = any(group.eps > 0 for group in record.groups if group.index == index)
             slow = _median_update(record) < at.UPDATE_TOO_SMALL_POSSIBLE
             certainty: Certainty = "likely" if slow and not is_adaptive else "possible"
-            yield Clue("clip_too_small", certainty, None, 0, {"gradient_norm": usual, "update_ratio": _median_update(record)})
+            yield Clue(
+                "clip_too_small", certainty, None, 0, {"gradient_norm": usual, "update_ratio": _median_update(record)}
+            )
 
 
 def _is_full_batch(record: Record) -> bool:
@@ -78,10 +83,10 @@ def _is_full_batch(record: Record) -> bool:
     return middle(value for values in record.cosines.values() for value in values) > 0.999
 
 
-def _median_update(record: Record) -> float:
-    """Return the usual true update over all weights and steps, until values are not finite."""
+def _median_update(record: Record, end: float = math.inf) -> float:
+    """Return the usual true update over all weights and the steps before an end, until values are not finite."""
     names = [name for name, _ in weights(record)]
-    end = math.inf if record.non_finite is None else record.non_finite.step
+    end = end if record.non_finite is None else min(end, record.non_finite.step)
     steps = [index for index, step in enumerate(record.steps) if step < end]
     return middle(middle(of_step(record.update_ratios, names, index)) for index in steps)
 
@@ -92,20 +97,23 @@ def sizes(record: Record) -> Iterator[Clue]:
     lost = any(True for sign in (learning_rate_gone, lost_updates, epsilon) for _ in sign(record))
     start, end, _ = ends(record.losses)
     early = finite(record.losses[: at.RISE_STEPS])
-    evidence = {"update_ratio": update}
     first = record.losses[0] if record.losses and math.isfinite(record.losses[0]) else start
     bound = first + (at.LOSS_RISE - 1) * abs(first)
     rise = first_where(record.losses[: at.RISE_STEPS], lambda loss: bound < loss < math.inf)
-    large = update > at.UPDATE_TOO_LARGE
+    # Weights that have exploded are large, and updates are small beside them then.
+    early_update = _median_update(record, at.FIRST_STEPS)
+    large = max(finite((update, early_update)), default=0.0) > at.UPDATE_TOO_LARGE
     if rise is not None or large:
         worked = learns(record)
         since = rise if rise is not None else 0
+        evidence = {"update_ratio": update, "early_update_ratio": early_update}
         evidence |= {"largest_early_loss": max(early, default=math.inf), "first_loss": first}
         certainty: Certainty = "likely" if large and not worked and (rise is not None or end >= start) else "possible"
         yield Clue("lr_too_high", certainty, None, since, evidence)
-    elif 0 < update < at.UPDATE_TOO_SMALL_POSSIBLE:
+    elif update < at.UPDATE_TOO_SMALL_POSSIBLE and _has_gradients(record, [name for name, _ in weights(record)]):
         certainty = "likely" if update < at.UPDATE_TOO_SMALL and not learns(record) and not lost else "possible"
-        yield Clue("lr_too_low", certainty, None, 0, evidence | {"first_loss": start, "last_loss": end})
+        evidence = {"update_ratio": update, "first_loss": start, "last_loss": end}
+        yield Clue("lr_too_low", certainty, None, 0, evidence)
     if not math.isnan(end) and end > start + (at.UNBOUNDED_RISE - 1) * abs(start) and not large:
         # Steps are small, and yet the loss grows without bound: the targets may follow the network.
         yield Clue("bootstrap_divergence", "possible", None, rise or 0, {"first_loss": start, "last_loss": end})
