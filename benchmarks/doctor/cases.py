@@ -100,11 +100,13 @@ def own_fault(
     return register
 
 
-def healthy(name: str, *, held_out: bool = False) -> Callable[[Callable[[int], Run]], Callable[[int], Run]]:
+def healthy(
+    name: str, *, held_out: bool = False, author: Callable[..., object] | None = None
+) -> Callable[[Callable[[int], Run]], Callable[[int], Run]]:
     """Register a healthy training."""
 
     def register(make: Callable[[int], Run]) -> Callable[[int], Run]:
-        add_case(Case("healthy", name, make, held_out=held_out, author=make))
+        add_case(Case("healthy", name, make, held_out=held_out, author=author or make))
         return make
 
     return register
