@@ -3,9 +3,9 @@
 import math
 from dataclasses import replace
 
-from thalweg.diagnosis.diagnosis import Cure, Diagnosis
+from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.finding import Finding
-from thalweg.diagnosis.run_record import Replay, RunRecord
+from thalweg.diagnosis.run_record import Cure, Replay, RunRecord
 
 STEPS = 250
 SEEDS = (11, 12, 13)
@@ -42,7 +42,7 @@ def vanishing() -> Diagnosis:
     cause = finding(
         "vanishing_gradient", "body.0", gradient_first=2.1e-11, gradient_last=0.34, layers=12, activation="Sigmoid"
     )
-    others = (
+    further = (
         finding("class_imbalance", None, severity="warning", share_of_largest=0.81),
         finding("gradient_noise", None, 120, "note", noise_scale=310.0),
     )
@@ -50,7 +50,7 @@ def vanishing() -> Diagnosis:
     return Diagnosis(
         name="mine.py:training",
         healthy=False,
-        findings=(cause, *others),
+        findings=(cause, *further),
         cure=Cure(
             kind="vanishing_gradient",
             where="body.0",

@@ -118,7 +118,7 @@ def _function_of(
 ) -> "tuple[Callable[[int], Any], str, int | None]":
     """Return the function that makes trainings, its name, and the steps of a run."""
     from thalweg.comparison.contenders.parsing import parse
-    from thalweg.comparison.training.task_training import MAX_STEPS, training_function
+    from thalweg.comparison.training.computation.task_training import MAX_STEPS, training_function
     from thalweg.tasks import Task
     from thalweg.tasks.catalogue import load_training
 

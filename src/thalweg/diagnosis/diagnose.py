@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.diagnosis.clue import Clue
-from thalweg.diagnosis.diagnosis import Cure, Diagnosis
+from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import gather
 from thalweg.diagnosis.finding import Finding, finding_from
 from thalweg.diagnosis.judging.candidates import CERTAINTIES, candidates, ordered
@@ -15,7 +15,7 @@ from thalweg.diagnosis.judging.replays import Laboratory
 from thalweg.diagnosis.judging.trials import MATTERS, VERIFICATION_RUNS, WORKS, Trials
 from thalweg.diagnosis.judging.verdict import MAX_FINDINGS, Verdict, decide, finding_of, smallest_cures
 from thalweg.diagnosis.judging.verification import Verification, Verifier, scores
-from thalweg.diagnosis.run_record import Replay
+from thalweg.diagnosis.run_record import Cure, Replay
 from thalweg.diagnosis.training_source import TrainingSource
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted, shown
 from thalweg.tasks.training import Training

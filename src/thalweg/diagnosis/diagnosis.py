@@ -6,40 +6,9 @@ from typing import Any
 
 from thalweg.diagnosis import presentation
 from thalweg.diagnosis.finding import Finding
-from thalweg.diagnosis.run_record import Replay, RunRecord
+from thalweg.diagnosis.run_record import Cure, Replay, RunRecord
 from thalweg.parts import as_plain_json
 from thalweg.report_writer import load_report_writer
-
-
-@dataclass(frozen=True)
-class Cure:
-    """The smallest change that works.
-
-    Attributes:
-        kind: The kind of cause that it cures.
-        where: The module or parameter that it changes; None if none.
-        name: The change in a few words.
-        code: Lines to paste.
-        before: The score of each seed as the training is, in the order of ``seeds``.
-        after: The score of each seed with the change.
-        seeds: The fresh seeds.
-        difference: The mean improvement.
-        low: The lower end of its 95 % interval.
-        high: The upper end of its 95 % interval.
-        verified: True if the improvement on the fresh seeds is statistically significant and matters.
-    """
-
-    kind: str
-    where: str | None
-    name: str
-    code: str
-    before: tuple[float, ...] = ()
-    after: tuple[float, ...] = ()
-    seeds: tuple[int, ...] = ()
-    difference: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    verified: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,14 @@ import html
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from rich.cells import cell_len
 
 from thalweg.diagnosis.finding import Finding, measured
 from thalweg.diagnosis.kinds import KINDS
-from thalweg.diagnosis.run_record import Replay, RunRecord
+from thalweg.diagnosis.run_record import Cure, Replay, RunRecord
 from thalweg.errors import printable
-
-if TYPE_CHECKING:
-    from thalweg.diagnosis.diagnosis import Cure, Diagnosis
 
 DEFAULT_WIDTH = 80
 MAX_WIDTH = 100  # longer lines are hard to read
@@ -26,6 +23,35 @@ _CODE_INDENT = "    "
 Style = Literal["", "bold", "code"]
 
 
+class DiagnosisFacts(Protocol):
+    """The parts of a ``Diagnosis`` that its sentences are made of; it explains them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def healthy(self) -> bool: ...
+    @property
+    def cause(self) -> Finding | None: ...
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
+    @property
+    def cure(self) -> Cure | None: ...
+    @property
+    def score_name(self) -> str: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def sick(self) -> tuple[RunRecord, ...]: ...
+    @property
+    def replays(self) -> tuple[Replay, ...]: ...
+    @property
+    def cured(self) -> tuple[RunRecord, ...]: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def caution(self) -> str: ...
+
+
 class SummaryLine(NamedTuple):
     """A line of a summary, and how it is emphasized. A line of code is never folded, so that it can be copied."""
 
@@ -33,12 +59,12 @@ class SummaryLine(NamedTuple):
     style: Style = ""
 
 
-def text_of(diagnosis: "Diagnosis") -> str:
+def text_of(diagnosis: DiagnosisFacts) -> str:
     """Return the summary of a diagnosis as text of 80 columns."""
     return "\n".join(line.text for line in summary_lines(diagnosis, DEFAULT_WIDTH))
 
 
-def html_of(diagnosis: "Diagnosis") -> str:
+def html_of(diagnosis: DiagnosisFacts) -> str:
     """Return the summary of a diagnosis as HTML, every text escaped."""
     parts = []
     for line in summary_lines(diagnosis, DEFAULT_WIDTH):
@@ -47,7 +73,7 @@ def html_of(diagnosis: "Diagnosis") -> str:
     return f"<pre>{chr(10).join(parts)}</pre>"
 
 
-def summary_lines(diagnosis: "Diagnosis", width: int) -> list[SummaryLine]:
+def summary_lines(diagnosis: DiagnosisFacts, width: int) -> list[SummaryLine]:
     """Return the summary of a diagnosis as lines for a terminal.
 
     Args:
@@ -57,14 +83,14 @@ def summary_lines(diagnosis: "Diagnosis", width: int) -> list[SummaryLine]:
     cause, rest = diagnosis.cause, list(diagnosis.findings)
     lines = _bold(headline(diagnosis), width)
     if cause is None:
-        lines += [SummaryLine(""), *_plain([checked(diagnosis)], width)]
+        lines += [SummaryLine(""), *_text_lines([checked(diagnosis)], width)]
     else:
         rest.remove(cause)
         lines += [SummaryLine(""), *_cause_lines(diagnosis, cause, width)]
     if diagnosis.cure is not None:
         lines += [SummaryLine(""), *_cure_lines(diagnosis, diagnosis.cure, width)]
     elif cause is not None:
-        lines += [SummaryLine(""), *_plain([no_cure(diagnosis)], width)]
+        lines += [SummaryLine(""), *_text_lines([no_cure(diagnosis)], width)]
     for title, findings in (
         ("Other findings", [finding for finding in rest if finding.severity != "note"]),
         ("Notes", [finding for finding in rest if finding.severity == "note"]),
@@ -73,11 +99,11 @@ def summary_lines(diagnosis: "Diagnosis", width: int) -> list[SummaryLine]:
             lines += [SummaryLine(""), *_bold(title, width)]
             lines += [line for finding in findings for line in _item(sentence_of(diagnosis, finding), width)]
     if diagnosis.caution:
-        lines += [SummaryLine(""), *_plain([f"Caution: {diagnosis.caution}"], width)]
-    return [*lines, SummaryLine(""), *_plain([effort(diagnosis)], width)]
+        lines += [SummaryLine(""), *_text_lines([f"Caution: {diagnosis.caution}"], width)]
+    return [*lines, SummaryLine(""), *_text_lines([effort(diagnosis)], width)]
 
 
-def headline(diagnosis: "Diagnosis") -> str:
+def headline(diagnosis: DiagnosisFacts) -> str:
     """Return the answer in one sentence."""
     name, cause = printable(diagnosis.name), diagnosis.cause
     if diagnosis.healthy:
@@ -88,7 +114,7 @@ def headline(diagnosis: "Diagnosis") -> str:
     return f"{name} {verb}: {title_of(cause.kind)}."
 
 
-def checked(diagnosis: "Diagnosis") -> str:
+def checked(diagnosis: DiagnosisFacts) -> str:
     """Return what a diagnosis without a cause has looked at, as sentences."""
     looked = (
         f"Looked at: the wiring, the output and the loss, the data and the modes before the first step; gradients, "
@@ -102,7 +128,7 @@ def checked(diagnosis: "Diagnosis") -> str:
     return f"{looked} {replayed}" + (f"; {works} that matters." if diagnosis.healthy else "; none works.")
 
 
-def no_cure(diagnosis: "Diagnosis") -> str:
+def no_cure(diagnosis: DiagnosisFacts) -> str:
     """Return the sentence for a cause without a cure."""
     count = len(diagnosis.replays)
     if not count:
@@ -120,7 +146,7 @@ def since_of(finding: Finding) -> str:
     return f"step {finding.since:,}" if finding.since else "the beginning"
 
 
-def sentence_of(diagnosis: "Diagnosis", finding: Finding) -> str:
+def sentence_of(diagnosis: DiagnosisFacts, finding: Finding) -> str:
     """Return a finding in one paragraph: kind, place, explanation, evidence and remedy."""
     place = f" in {printable(finding.where)}" if finding.where else ""
     since = f", from step {finding.since:,} on" if finding.since else ""
@@ -131,7 +157,7 @@ def sentence_of(diagnosis: "Diagnosis", finding: Finding) -> str:
     return " ".join(printable(part) for part in parts if part)
 
 
-def evidence_of(diagnosis: "Diagnosis", finding: Finding) -> list[tuple[str, str]]:
+def evidence_of(diagnosis: DiagnosisFacts, finding: Finding) -> list[tuple[str, str]]:
     """Return the measured numbers of a finding, as pairs of a name and a text. A score is named by what it is."""
     pairs = []
     for name, value in finding.evidence.items():
@@ -165,22 +191,22 @@ def value_text(value: float | str) -> str:
     return f"{value:.3g}"
 
 
-def is_loss(diagnosis: "Diagnosis") -> bool:
+def is_loss(diagnosis: DiagnosisFacts) -> bool:
     """Return True if runs are compared by a loss, whose score is its negative."""
     return "loss" in diagnosis.score_name
 
 
-def score_word(diagnosis: "Diagnosis") -> str:
+def score_word(diagnosis: DiagnosisFacts) -> str:
     """Return the word for a score: loss, metric, agreement."""
     return "loss" if is_loss(diagnosis) else printable(diagnosis.score_name).partition(" ")[0]
 
 
-def shown_score(diagnosis: "Diagnosis", score: float) -> float:
+def shown_score(diagnosis: DiagnosisFacts, score: float) -> float:
     """Return a score as people know it: a loss is lower if it is better."""
     return -score if is_loss(diagnosis) else score
 
 
-def score_text(diagnosis: "Diagnosis", score: float) -> str:
+def score_text(diagnosis: DiagnosisFacts, score: float) -> str:
     """Return a score for people; a run without a finite one has diverged."""
     return f"{shown_score(diagnosis, score):.3g}" if math.isfinite(score) else "diverged"
 
@@ -190,7 +216,7 @@ def last_score(run: RunRecord) -> float:
     return run.scores[-1][1] if run.scores else math.nan
 
 
-def cure_sentences(diagnosis: "Diagnosis", cure: "Cure") -> list[str]:
+def cure_sentences(diagnosis: DiagnosisFacts, cure: Cure) -> list[str]:
     """Return how well a cure works and how sure that is, as sentences."""
     if not cure.seeds:
         return ["It was replayed from one seed, and not verified on fresh ones."]
@@ -223,13 +249,13 @@ def replay_result(replay: Replay) -> str:
     return "helps in part" if replay.gain > 0 else "worse"
 
 
-def effort(diagnosis: "Diagnosis") -> str:
+def effort(diagnosis: DiagnosisFacts) -> str:
     """Return the number of runs, their length, and the time of a diagnosis."""
     runs = len(diagnosis.sick) + len(diagnosis.replays) + len(diagnosis.cured)
     return f"{runs} run{'' if runs == 1 else 's'} of up to {diagnosis.steps:,} steps, {diagnosis.seconds:.3g} s."
 
 
-def _mean_text(diagnosis: "Diagnosis", scores: Sequence[float]) -> str:
+def _mean_text(diagnosis: DiagnosisFacts, scores: Sequence[float]) -> str:
     finite = [score for score in scores if math.isfinite(score)]
     if not finite:
         return "diverged"
@@ -237,22 +263,22 @@ def _mean_text(diagnosis: "Diagnosis", scores: Sequence[float]) -> str:
     return score_text(diagnosis, fmean(finite)) + (f" ({lost} of {len(scores)} diverged)" if lost else "")
 
 
-def _cause_lines(diagnosis: "Diagnosis", cause: Finding, width: int) -> Iterator[SummaryLine]:
+def _cause_lines(diagnosis: DiagnosisFacts, cause: Finding, width: int) -> Iterator[SummaryLine]:
     place = {"where": cause.where} if cause.where else {}
     yield from _pairs({**place, "since": since_of(cause), "kind": cause.kind}, width)
     yield SummaryLine("")
-    yield from _plain([explanation_of(cause)], width)
+    yield from _text_lines([explanation_of(cause)], width)
     if evidence := dict(evidence_of(diagnosis, cause)):
         yield SummaryLine("")
         yield from _bold("Evidence", width)
         yield from _pairs(evidence, width)
     yield SummaryLine("")
-    yield from _plain([f"What to do: {cause.remedy}"], width)
+    yield from _text_lines([f"What to do: {cause.remedy}"], width)
 
 
-def _cure_lines(diagnosis: "Diagnosis", cure: "Cure", width: int) -> Iterator[SummaryLine]:
+def _cure_lines(diagnosis: DiagnosisFacts, cure: Cure, width: int) -> Iterator[SummaryLine]:
     yield from _bold(f"Cure: {printable(cure.name)}", width)
-    yield from _plain(cure_sentences(diagnosis, cure), width)
+    yield from _text_lines(cure_sentences(diagnosis, cure), width)
     if cure.code:
         yield SummaryLine("")
         for line in cure.code.rstrip().split("\n"):
@@ -278,13 +304,13 @@ def _bold(text: str, width: int) -> list[SummaryLine]:
     return [SummaryLine(line, "bold") for line in _folded(text, width)]
 
 
-def _plain(sentences: Iterable[str], width: int) -> list[SummaryLine]:
+def _text_lines(sentences: Iterable[str], width: int) -> list[SummaryLine]:
     return [SummaryLine(line) for sentence in sentences for line in _folded(printable(sentence), width)]
 
 
 def _item(text: str, width: int) -> list[SummaryLine]:
-    first, *others = _folded(printable(text), width - 2)
-    return [SummaryLine(f"- {first}"), *(SummaryLine(f"{_INDENT}{line}") for line in others)]
+    first, *rest = _folded(printable(text), width - 2)
+    return [SummaryLine(f"- {first}"), *(SummaryLine(f"{_INDENT}{line}") for line in rest)]
 
 
 def _folded(text: str, width: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a diagnosis keeps of each run of a training: plain numbers, without models or tensors."""
+"""Records of the runs of a diagnosis, and of the cure that they verify: plain numbers, without models or tensors."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -61,3 +61,34 @@ class Replay:
     run: RunRecord
     gain: float
     works: bool
+
+
+@dataclass(frozen=True)
+class Cure:
+    """The smallest change that works.
+
+    Attributes:
+        kind: The kind of cause that it cures.
+        where: The module or parameter that it changes; None if none.
+        name: The change in a few words.
+        code: Lines to paste.
+        before: The score of each seed as the training is, in the order of ``seeds``.
+        after: The score of each seed with the change.
+        seeds: The fresh seeds.
+        difference: The mean improvement.
+        low: The lower end of its 95 % interval.
+        high: The upper end of its 95 % interval.
+        verified: True if the improvement on the fresh seeds is statistically significant and matters.
+    """
+
+    kind: str
+    where: str | None
+    name: str
+    code: str
+    before: tuple[float, ...] = ()
+    after: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    difference: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    verified: bool = False

@@ -65,7 +65,7 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
     """Return a function for each value of the template, so that one that raises leaves the others."""
     cause, cure = diagnosis.cause, diagnosis.cure
     sick = diagnosis.sick[0] if diagnosis.sick else None
-    others = [finding for finding in diagnosis.findings if finding is not cause]
+    further = [finding for finding in diagnosis.findings if finding is not cause]
     return {
         "title": lambda: shorten(f"{diagnosis.name}: {presentation.title_of(cause.kind) if cause else 'healthy'}"),
         "name": lambda: diagnosis.name,
@@ -95,11 +95,11 @@ def _values(diagnosis: Diagnosis, command: str, parts: Parts) -> dict[str, Calla
         "replays": lambda: [_replay_row(diagnosis, replays) for replays in _grouped(diagnosis.replays)],
         "others": lambda: [
             (finding.severity, presentation.sentence_of(diagnosis, finding))
-            for finding in others
+            for finding in further
             if finding.severity != "note"
         ],
         "notes": lambda: [
-            presentation.sentence_of(diagnosis, finding) for finding in others if finding.severity == "note"
+            presentation.sentence_of(diagnosis, finding) for finding in further if finding.severity == "note"
         ],
         "effort": lambda: presentation.effort(diagnosis),
         "command": lambda: command or f"thalweg.diagnose(..., seeds={len(diagnosis.seeds)}, steps={diagnosis.steps})",

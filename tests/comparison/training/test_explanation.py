@@ -7,7 +7,7 @@ import pytest
 
 from thalweg.comparison.contenders.parsing import parse
 from thalweg.comparison.results.cautions import _reasons_of_losses
-from thalweg.comparison.training.explanation import explain, is_lost
+from thalweg.comparison.training.computation.explanation import explain, is_lost
 from thalweg.comparison.training.result import Evaluation, TrainingResult
 from thalweg.comparison.training.runs import Trial
 from thalweg.comparison.training.workload import as_workload

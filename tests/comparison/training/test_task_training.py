@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import thalweg
 from thalweg.comparison.contenders.parsing import parse
-from thalweg.comparison.training.task_training import training_function
+from thalweg.comparison.training.computation.task_training import training_function
 from thalweg.errors import DiagnosisError
 from thalweg.tasks import Splits, Training
 

@@ -193,6 +193,7 @@ def test_a_restart_begins_near_the_best_weights_and_ends_at_them() -> None:
     jumps = [step for step in range(2, 120) if losses[step] > losses[step - 1] + 0.1]
     assert jumps
     assert set(jumps) <= {20, 40, 60}
+    assert losses[80] == pytest.approx(min(losses[:80]), abs=0.02)  # the last stretch begins at the best weights
     assert losses[-1] <= min(losses[10:]) + 1e-3
     assert losses[-1] < losses[19]
 

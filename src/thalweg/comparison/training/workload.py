@@ -11,7 +11,7 @@ import torch
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.schedule import TrainingSchedule
 from thalweg.comparison.training import timing
-from thalweg.comparison.training.explanation import explain, is_lost
+from thalweg.comparison.training.computation.explanation import explain, is_lost
 from thalweg.comparison.training.functions.function_workload import FunctionWorkload, no_full_batch
 from thalweg.comparison.training.pruning import Rungs
 from thalweg.comparison.training.result import TrainingResult

@@ -110,7 +110,7 @@ class PerturbedRestarts(Change):
 
     Attributes:
         every: Steps between restarts.
-        share: The deviation of the perturbation over that of each tensor, or over 1 where a tensor is constant.
+        share: The deviation of the perturbation over the root mean square of each tensor.
         restarts: The number of restarts; the last stretch begins at the best weights without a perturbation.
     """
 
@@ -149,9 +149,8 @@ class PerturbedRestarts(Change):
         best.losses.clear()
         with torch.no_grad():
             for param, kept in zip(params, best.params or [param.detach().clone() for param in params], strict=True):
-                spread = float(kept.std()) if kept.numel() > 1 else 0.0
                 noise = torch.randn(kept.shape, generator=generator).to(kept)
-                param.copy_(kept if last else kept + self.share * (spread or 1.0) * noise)
+                param.copy_(kept if last else kept + self.share * kept.square().mean().sqrt() * noise)
         for optimizer in optimizers_of(training):
             if hasattr(optimizer, "state"):
                 optimizer.state.clear()
@@ -176,7 +175,7 @@ def with_restarts(step):
             training.optimizer.state.clear()
             with torch.no_grad():
                 for param, kept in zip(params, best[1]):
-                    spread = {share} * (kept.std() if kept.numel() > 1 else 1.0) if count < {last} else 0.0
+                    spread = {share} * kept.square().mean().sqrt() if count < {last} else 0.0
                     param.copy_(kept + spread * torch.randn_like(kept))
         count += 1
         before = [param.detach().clone() for param in params]

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.inspection.data import data_clues
@@ -44,7 +44,7 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
         ...     print(clue.kind, clue.certainty, clue.where)
         softmax_before_cross_entropy certain 3
     """
-    if any(isinstance(param, UninitializedTensorMixin) for param in training.model.parameters()):
+    if any(is_lazy(param) for param in training.model.parameters()):
         return []  # lazy layers: there is nothing to look at, and their first step cannot be undone
     seen = observe(training, batches)
     sites = loss_sites(seen)
@@ -56,8 +56,8 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
         "propagation": lambda: propagation_clues(seen),
         "numbers": lambda: number_clues(seen),
     }
-    found = [clue for name, check in checks.items() for clue in _clues_of(name, check)]
-    return sorted(found, key=lambda clue: _CERTAINTIES.index(clue.certainty))
+    clues = [clue for name, check in checks.items() for clue in _clues_of(name, check)]
+    return sorted(clues, key=lambda clue: _CERTAINTIES.index(clue.certainty))
 
 
 def _clues_of(name: str, check: Callable[[], Iterator[Clue]]) -> list[Clue]:

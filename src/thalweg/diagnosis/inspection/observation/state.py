@@ -10,7 +10,7 @@ import types
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -37,13 +37,18 @@ def restored(training: Training) -> Iterator[None]:
     """
     saved = Saved((training.model, training.optimizer, training.loss_fn, training.step))
     fields = dict(vars(training))
-    with isolated():
+    with isolated(), _uncompiled():
         warnings.simplefilter("ignore")  # the run of the training shows them
         try:
             yield
         finally:
             vars(training).update(fields)
             saved.restore()
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled models as they are written: what is watched would be compiled again and again."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 class Saved:
