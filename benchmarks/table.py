@@ -32,6 +32,7 @@ SOURCES = ROOT / "src" / "thalweg"
 DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "ARCHITECTURE.md",
+    ROOT / "benchmarks" / "doctor" / "README.md",
     ROOT / "docs" / "choosing.md",
     ROOT / "docs" / "diagnosis" / "index.md",
     ROOT / "docs" / "gpu.md",
@@ -616,6 +617,43 @@ def gpu_parts() -> str:
     return "\n".join(table_lines(["part", "content", "at most"], rows))
 
 
+DOCTOR_ROWS = {  # rows of the table of the doctor: a number of the record, and what it should be
+    "true cause first": "at least 85 %",
+    "true cause in the first three": "at least 95 %",
+    "right module": "at least 90 %",
+    "false alarms": "at most 3 %",
+    "cures that work": "at least 85 %",
+    "times of 250 steps": "at most 30",
+    "seconds": "at most 60",
+}
+
+
+def doctor_table(record: Record) -> str:
+    """Return how often diagnoses of the bench are right, by half of its architectures, beside the published rules."""
+
+    def cell(value: dict[str, float] | None) -> str:
+        if value is None:
+            return ""
+        if "of" in value:
+            return f"{value['count']} of {value['of']} ({value['count'] / max(value['of'], 1):.0%})".replace("%", " %")
+        return f"median {value['median']:.3g}, at most {value['largest']:.3g}"
+
+    places = [(part, half) for part in ("diagnosis", "published_rules") for half in ("open", "held_out")]
+    rows = [
+        [name, bound, *(cell(record[part][half].get(name)) for part, half in places)]
+        for name, bound in DOCTOR_ROWS.items()
+    ]
+    head = ["what", "to reach", "open half", "held-out half", "rules, open half", "rules, held-out half"]
+    note = (
+        f"{record['judged']} of {record['patients']} trainings were judged: sick ones, their cured twins, and healthy "
+        "ones. Thresholds were set on architectures of the open half only. False alarms: findings above a note on "
+        "trainings that work. Cures that work: verified by the diagnosis, and on fresh seeds by the bench. Times: "
+        "processor time of a diagnosis by that of the training's own 250 steps. Rules: those that a debugger of fixed "
+        f"rules publishes, with its thresholds. {machine_text(record['machine'])}."
+    )
+    return "\n".join([*table_lines(head, rows), "", note])
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "catalogue": catalogue_table,
     "steps": steps_table,
@@ -630,6 +668,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "matrices": matrices_table,
     "rules": rules_table,
     "facts": facts_table,
+    "doctor": doctor_table,
 }
 
 

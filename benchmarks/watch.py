@@ -4,8 +4,9 @@ Run on an idle machine, on one core::
 
     taskset -c 1 python benchmarks/watch.py
 
-It writes ``benchmarks/records/watch.json``: for each task the median seconds of a step that is not watched, and what
-watching adds at the default setting and at every step, as the median over rounds of ratios of neighbouring blocks.
+It writes ``benchmarks/records/watch.json``: for each task the median processor seconds of a step that is not watched,
+and what watching adds at the default setting and at every step, as the median over rounds of ratios of neighbouring
+blocks.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from thalweg.diagnosis.monitoring import Monitor
 from thalweg.tasks import load
 
 RECORD = Path(__file__).parent / "records" / "watch.json"
-TASKS = {"digits-cnn": 40, "characters": 20}  # and the steps of a block: a multiple of both intervals
+TASKS = ("digits-cnn", "characters")
+BLOCK = 100  # steps: two monitored ones at the default setting, and one reading
 SETTINGS: dict[str, int | None] = {"default": None, "every step": 1}
 BOUNDS = {"default": 0.03, "every step": 0.15}
 
@@ -42,9 +44,9 @@ class Arm:
         self.monitor: Monitor | None = watch(self.model, self.optimizer, every=every) if is_watched else None
 
     def block(self, steps: int) -> float:
-        """Take steps and return the seconds of one."""
+        """Take steps and return the processor seconds of one: other programs on the machine do not count."""
         batches = [next(self.batches)[0] for _ in range(steps)]
-        began = time.perf_counter()
+        began = time.process_time()
         for batch in batches:
             self.optimizer.zero_grad()
             loss = self.task.loss(self.model, batch)
@@ -52,7 +54,7 @@ class Arm:
             self.optimizer.step()
             if self.monitor is not None:
                 self.monitor.step(loss)
-        return (time.perf_counter() - began) / steps
+        return (time.process_time() - began) / steps
 
 
 def measure(name: str, steps: int, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
@@ -85,12 +87,12 @@ def measure(name: str, steps: int, rounds: int, report: Callable[[str], None]) -
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--record", type=Path, default=RECORD)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     load_before = os.getloadavg()[0]
-    results = {name: measure(name, steps, arguments.rounds, print) for name, steps in TASKS.items()}
+    results = {name: measure(name, BLOCK, arguments.rounds, print) for name in TASKS}
     record = {
         "torch": torch.__version__,
         "python": platform.python_version(),

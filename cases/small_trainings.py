@@ -60,12 +60,12 @@ def inspected(subject: Training, batches: Sequence[tuple[Any, ...]] | None = Non
     return inspect(subject, list(subject.batches) if batches is None else batches)
 
 
-def found(subject: Training) -> list[tuple[str, str, str | None]]:
+def named(subject: Training) -> list[tuple[str, str, str | None]]:
     """Return kind, certainty and place of each clue about a training."""
     return [(clue.kind, clue.certainty, clue.where) for clue in inspected(subject)]
 
 
-def plain(subject: Training, x: Tensor, y: Tensor) -> Tensor:
+def plain_step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
     """Take a plain step, written by the user."""
     subject.optimizer.zero_grad()
     loss = subject.loss_fn(subject.model(x), y)

@@ -7,6 +7,9 @@ from functools import partial
 from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
 from benchmarks.doctor.run import Run
 
+OUTSIDE = {"labels_misaligned", "inputs_constant", "augmentation_too_strong", "no_gradient"}
+"""Kinds whose cause lies in code that a replay cannot change: what reads the data, and ``forward``."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -34,7 +37,6 @@ class Case:
         cure: Makes the cured training; None if it is healthy.
         where: The names of the module or parameter to blame; empty if none is.
         held_out: True if it only judges, and sets no threshold.
-        curable: True if a change of the training can cure it.
         author: The function that describes it; a change of its source makes older results obsolete.
     """
 
@@ -44,8 +46,12 @@ class Case:
     cure: Callable[[int], Run] | None = None
     where: tuple[str, ...] = ()
     held_out: bool = False
-    curable: bool = True
     author: Callable[..., object] | None = None
+
+    @property
+    def curable(self) -> bool:
+        """True if a change of the training, as a diagnosis gets it, can cure it."""
+        return self.cure is not None and self.kind not in OUTSIDE
 
     @property
     def key(self) -> str:
@@ -68,16 +74,14 @@ def add_case(case: Case) -> None:
     CASES[case.key] = case
 
 
-def fault(kind: str, on: Sequence[str], *, curable: bool = True) -> Callable[[Fault], Fault]:
+def fault(kind: str, on: Sequence[str]) -> Callable[[Fault], Fault]:
     """Register a fault on these architectures."""
 
     def register(make: Fault) -> Fault:
         for name in on:
             architecture = ARCHITECTURES[name]
             pair = make(architecture)
-            add_case(
-                Case(kind, name, pair.sick, pair.cured, names_of(pair.where), architecture.held_out, curable, make)
-            )
+            add_case(Case(kind, name, pair.sick, pair.cured, names_of(pair.where), architecture.held_out, make))
         return make
 
     return register
@@ -96,11 +100,13 @@ def own_fault(
     return register
 
 
-def healthy(name: str, *, held_out: bool = False) -> Callable[[Callable[[int], Run]], Callable[[int], Run]]:
+def healthy(
+    name: str, *, held_out: bool = False, author: Callable[..., object] | None = None
+) -> Callable[[Callable[[int], Run]], Callable[[int], Run]]:
     """Register a healthy training."""
 
     def register(make: Callable[[int], Run]) -> Callable[[int], Run]:
-        add_case(Case("healthy", name, make, held_out=held_out, author=make))
+        add_case(Case("healthy", name, make, held_out=held_out, author=author or make))
         return make
 
     return register

@@ -1,5 +1,6 @@
 """Healthy trainings that look odd, and every architecture as it is."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,7 @@ from thalweg.tasks import Training
 
 
 def _odd(name: str, architecture: Architecture) -> None:
-    healthy(name, held_out=architecture.held_out)(architecture.run)
+    healthy(name, held_out=architecture.held_out, author=_odd)(architecture.run)
 
 
 for architecture in ARCHITECTURES.values():
@@ -133,6 +134,37 @@ def _label_noise(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tens
 
 for name in ("mlp", "cnn"):
     _odd(f"{name}-noisy-labels", replace(ARCHITECTURES[name], transform=_label_noise, goal=0.88))
+
+
+def _outliers(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One batch in thirty is of another scale: the loss has spikes."""
+    return (20 * x if torch.rand((), generator=generator) < 1 / 30 else x), y
+
+
+def _noisy(x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return x, y + torch.randn(y.shape, generator=generator)
+
+
+def _shrunk(factor: float) -> Callable[[nn.Module], None]:
+    """The loss stays where it is for a third of the training before it falls."""
+
+    def shrink(model: nn.Module) -> None:
+        with torch.no_grad():
+            for name, param in model.named_parameters():
+                if name.endswith("weight"):
+                    param.mul_(factor)
+
+    return shrink
+
+
+for name in ("mlp", "cnn"):
+    _odd(f"{name}-loss-spikes", replace(ARCHITECTURES[name], transform=_outliers, goal=0.88))
+for name, factor in (("curve", 4.0), ("residual", 2.0)):
+    _odd(f"{name}-gradient-noise", replace(ARCHITECTURES[name], batch_size=8, transform=_noisy, goal=0.4))
+    _odd(f"{name}-edge-of-stability", replace(ARCHITECTURES[name].with_momentum(factor), batch_size=900))
+for name, factor in (("mlp", 0.7), ("table", 0.5)):
+    base = replace(ARCHITECTURES[name].shaped(depth=4).with_momentum(), goal=0.85)
+    _odd(f"{name}-plateau", replace(base, prepare=_shrunk(factor)))
 
 
 @healthy("gan", held_out=True)

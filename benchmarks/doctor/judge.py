@@ -89,7 +89,7 @@ def judge(patient: Patient) -> Row:
         except Exception:
             return row | {"error": traceback.format_exc(limit=-4)}
         row["seconds"] = time.perf_counter() - began
-        row["times"] = (_processor_time() - worked) / own
+        row["times"] = (_processor_time() - worked) / max(own, 1e-3)
         row |= said(diagnosis)
         if patient.state == "sick":
             row |= _right(case, row["findings"])
@@ -99,7 +99,7 @@ def judge(patient: Patient) -> Row:
 
 def _processor_time() -> float:
     """Return the processor time of this process and of those that it waited for."""
-    return sum(os.times()[:4])
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def said(diagnosis: Diagnosis) -> Row:

@@ -152,7 +152,12 @@ def _watched(model: nn.Module) -> tuple[Tensors, Callable[[], None]]:
     for param in model.parameters():
         if param.requires_grad:
             handles.append(param.register_post_accumulate_grad_hook(saved_gradient))
-    return tensors, lambda: [handle.remove() for handle in handles] and None
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return tensors, remove
 
 
 def _vanishing_gradient(tensors: Tensors, memory: Memory) -> bool:

@@ -54,7 +54,7 @@ def _permuted(examples: Data, seed: int) -> Data:
     return replace(examples, y=examples.y[order])
 
 
-@fault("labels_misaligned", on=("mlp", "rnn", "table", "curve", "cnn", "residual"), curable=False)
+@fault("labels_misaligned", on=("mlp", "rnn", "table", "curve", "cnn", "residual"))
 def labels_misaligned(architecture: Architecture) -> Pair:
     """Inputs and targets were shuffled apart."""
     return Pair(replace(architecture, change_data=_permuted).run, architecture.run)

@@ -195,12 +195,11 @@ def _fault(
     where: str | Sequence[str] | None = None,
     *,
     both: dict[str, Any] | None = None,
-    curable: bool = True,
     **sick: Any,
 ) -> None:
     name, both = build.__name__.strip("_").replace("_", "-"), both or {}
     make, cure = partial(build, **{**both, **sick}), partial(build, **both)
-    add_case(Case(kind, name, make, cure, names_of(where), held_out=True, curable=curable, author=build))
+    add_case(Case(kind, name, make, cure, names_of(where), held_out=True, author=build))
 
 
 def _lowered(*names: str) -> Change:
@@ -260,7 +259,7 @@ _fault("sigmoid_before_bce_logits", towers, output=torch.sigmoid)
 _fault("lr_too_low", towers, lr=2e-6)
 _fault("lr_too_high", towers, lr=3.0)
 _fault("weight_decay_too_strong", towers, decay=150.0)
-_fault("labels_misaligned", towers, change_targets=_permuted, curable=False)
+_fault("labels_misaligned", towers, change_targets=_permuted)
 _fault("dead_relu", towers, ("left.0", "right.0"), prepare=_lowered("left.0", "right.0"))
 _fault("adam_eps_underflow", towers, wrap_loss=lambda loss: lambda output, y: 1e-10 * loss(output, y))
 _fault("softmax_of_one_unit", towers, output=lambda x: x[:, None].softmax(1)[:, 0])

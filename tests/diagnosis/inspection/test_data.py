@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.small_trainings import CLASSES, FEATURES, answers, classes, found, inspected, network, training, values
+from cases.small_trainings import CLASSES, FEATURES, answers, classes, inspected, named, network, training, values
 
 MSE = nn.MSELoss()
 
@@ -33,7 +33,7 @@ def test_missing_targets_that_the_loss_leaves_out_give_no_clue() -> None:
     def masked(output: Tensor, y: Tensor) -> Tensor:
         return torch.where(y.isnan(), torch.zeros(()), output - y.nan_to_num()).square().mean()
 
-    assert found(training(network(1), batches, masked)) == []
+    assert named(training(network(1), batches, masked)) == []
 
 
 class Filled(nn.Module):
@@ -50,7 +50,7 @@ class Filled(nn.Module):
 def test_missing_inputs_that_the_model_fills_in_give_no_clue() -> None:
     batches = classes()
     batches[5][0][3, 2] = float("nan")
-    assert found(training(Filled(), batches)) == []
+    assert named(training(Filled(), batches)) == []
 
 
 @pytest.mark.parametrize("kind", ["floats", "tokens", "batches"])
@@ -65,14 +65,14 @@ def test_constant_inputs(kind: str) -> None:
         batches = [(x[:1].expand(32, -1), y) for x, y in batches]
     else:
         batches = [(torch.full_like(x, 0.1), y) for x, y in batches]
-    assert ("inputs_constant", "certain", None) in found(training(model, batches))
+    assert ("inputs_constant", "certain", None) in named(training(model, batches))
 
 
 def test_constant_columns_and_constant_second_inputs_give_no_clue() -> None:
     batches = classes()
     for x, _ in batches:
         x[:, 2:4] = 0.0
-    assert found(training(network(), batches)) == []
+    assert named(training(network(), batches)) == []
 
     class Masked(nn.Module):
         def __init__(self) -> None:
@@ -82,7 +82,7 @@ def test_constant_columns_and_constant_second_inputs_give_no_clue() -> None:
         def forward(self, x: Tensor, mask: Tensor) -> Tensor:
             return self.net(x * mask)
 
-    assert found(training(Masked(), [(x, torch.ones(32, 8), y) for x, y in classes()])) == []
+    assert named(training(Masked(), [(x, torch.ones(32, 8), y) for x, y in classes()])) == []
 
 
 def test_inputs_in_raw_units() -> None:
@@ -97,40 +97,40 @@ def test_images_from_0_to_255() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
     images = [(torch.randint(256, (32, 1, 8, 8)).float(), y) for _, y in classes()]
-    assert ("inputs_not_normalised", "likely", None) in found(training(model, images))
+    assert ("inputs_not_normalised", "likely", None) in named(training(model, images))
 
     class Scaled(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x / 128 - 1
 
     assert "inputs_not_normalised" not in [
-        kind for kind, *_ in found(training(nn.Sequential(Scaled(), *model), images))
+        kind for kind, *_ in named(training(nn.Sequential(Scaled(), *model), images))
     ]
     normalized = nn.Sequential(nn.BatchNorm2d(1), *model)
-    assert "inputs_not_normalised" not in [kind for kind, *_ in found(training(normalized, images))]
+    assert "inputs_not_normalised" not in [kind for kind, *_ in named(training(normalized, images))]
 
 
 def test_inputs_times_hundred_are_possibly_a_fault_only() -> None:
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     large = [(30 * x, y) for x, y in classes()]
-    assert found(training(model, large, optimizer=optimizer)) == [("inputs_not_normalised", "possible", None)]
+    assert named(training(model, large, optimizer=optimizer)) == [("inputs_not_normalised", "possible", None)]
 
 
 def test_columns_of_unequal_scale_matter_to_an_optimizer_that_follows_the_gradient() -> None:
     scales = torch.logspace(-1.5, 1.5, FEATURES)
     unequal = [(x * scales, y) for x, y in classes()]
-    kinds = found(training(network(), unequal))
+    kinds = named(training(network(), unequal))
     assert kinds[0] == ("sgd_on_badly_scaled", "likely", None)
     model = network()
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    assert "sgd_on_badly_scaled" not in [kind for kind, *_ in found(training(model, unequal, optimizer=adam))]
+    assert "sgd_on_badly_scaled" not in [kind for kind, *_ in named(training(model, unequal, optimizer=adam))]
 
 
 def test_targets_in_raw_units() -> None:
     raw = [(x, 40 * y + 1000) for x, y in values()]
-    assert found(training(network(1), raw, MSE))[0] == ("targets_not_normalised", "likely", None)
-    assert found(training(network(1), raw, lambda o, y: (o - y).square().mean()))[0] == (
+    assert named(training(network(1), raw, MSE))[0] == ("targets_not_normalised", "likely", None)
+    assert named(training(network(1), raw, lambda o, y: (o - y).square().mean()))[0] == (
         "targets_not_normalised",
         "likely",
         None,
@@ -139,7 +139,7 @@ def test_targets_in_raw_units() -> None:
     with torch.no_grad():
         model[4].bias.fill_(1000.0)
     near = [(x, y + 1000) for x, y in values()]
-    assert found(training(model, near, MSE)) == []
+    assert named(training(model, near, MSE)) == []
 
 
 def sorted_by_target(batches: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
@@ -149,20 +149,20 @@ def sorted_by_target(batches: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor,
 
 
 def test_sorted_batches() -> None:
-    assert found(training(network(), sorted_by_target(classes()))) == [("batches_sorted", "certain", None)]
-    assert ("batches_sorted", "certain", None) in found(training(network(1), sorted_by_target(values()), MSE))
+    assert named(training(network(), sorted_by_target(classes()))) == [("batches_sorted", "certain", None)]
+    assert ("batches_sorted", "certain", None) in named(training(network(1), sorted_by_target(values()), MSE))
     one_class = [(x, torch.zeros_like(y)) for x, y in classes()]
-    assert ("batches_sorted", "likely", None) in found(training(network(), one_class))
+    assert ("batches_sorted", "likely", None) in named(training(network(), one_class))
 
 
 def test_batches_of_one_class_each_in_any_order() -> None:
     blocks = sorted_by_target(classes(12))
-    assert found(training(network(), blocks[::3] + blocks[1::3] + blocks[2::3])) == [("batches_sorted", "likely", None)]
+    assert named(training(network(), blocks[::3] + blocks[1::3] + blocks[2::3])) == [("batches_sorted", "likely", None)]
 
 
 def test_examples_that_are_sorted_within_each_batch_give_no_clue() -> None:
     within = [(x[y.argsort()], y.sort().values) for x, y in classes()]
-    assert found(training(network(), within)) == []
+    assert named(training(network(), within)) == []
 
 
 def imbalanced() -> list[tuple[Tensor, Tensor]]:
@@ -179,23 +179,23 @@ def test_a_rare_class() -> None:
 
 def test_a_rare_class_with_a_weight_gives_no_clue() -> None:
     weighted = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([19.0]))
-    assert found(training(network(1), imbalanced(), weighted)) == []
+    assert named(training(network(1), imbalanced(), weighted)) == []
     ints = [(x, y[:, 0].long()) for x, y in imbalanced()]
-    assert [kind for kind, *_ in found(training(network(2), ints))] == ["class_imbalance"]
-    assert found(training(network(2), ints, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 19.0])))) == []
+    assert [kind for kind, *_ in named(training(network(2), ints))] == ["class_imbalance"]
+    assert named(training(network(2), ints, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 19.0])))) == []
 
 
 def test_labels_of_other_examples_are_possibly_a_fault() -> None:
     batches = classes(8)
     kinds = [("labels_misaligned", "possible", None), ("augmentation_too_strong", "possible", None)]
-    assert found(training(network(), batches)) == []
+    assert named(training(network(), batches)) == []
     shuffled = [
         (x, y[torch.randperm(32, generator=torch.Generator().manual_seed(n))]) for n, (x, y) in enumerate(batches)
     ]
-    assert found(training(network(), shuffled)) == kinds
+    assert named(training(network(), shuffled)) == kinds
     numbers = [(x, y.flip(0)) for x, y in values(8)]
-    assert found(training(network(1), numbers, MSE)) == kinds
-    assert found(training(network(1), values(8), MSE)) == []
+    assert named(training(network(1), numbers, MSE)) == kinds
+    assert named(training(network(1), values(8), MSE)) == []
 
 
 def test_token_inputs_and_targets_give_no_clue() -> None:
@@ -206,8 +206,8 @@ def test_token_inputs_and_targets_give_no_clue() -> None:
     def loss_fn(output: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(output.flatten(0, 1), y.flatten())
 
-    assert found(training(model, tokens, loss_fn)) == []
+    assert named(training(model, tokens, loss_fn)) == []
 
 
 def test_binary_answers_give_no_clue() -> None:
-    assert found(training(network(1), answers(), nn.BCEWithLogitsLoss())) == []
+    assert named(training(network(1), answers(), nn.BCEWithLogitsLoss())) == []

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.small_trainings import CLASSES, FEATURES, classes, found, inspected, network, plain, training, values
+from cases.small_trainings import (
+    CLASSES,
+    FEATURES,
+    classes,
+    inspected,
+    named,
+    network,
+    plain_step,
+    training,
+    values,
+)
 from thalweg import Training
 
 
@@ -39,12 +49,12 @@ def logits_of(output: Any) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["tuple", "named", "dict", "tensor"])
 def test_outputs_of_all_kinds(kind: str) -> None:
-    assert found(training(Named(kind), loss_fn=lambda o, y: functional.cross_entropy(logits_of(o), y))) == []
+    assert named(training(Named(kind), loss_fn=lambda o, y: functional.cross_entropy(logits_of(o), y))) == []
 
 
 def test_several_inputs() -> None:
     batches = [(x, torch.randn(32, 4), y) for x, y in classes()]
-    assert found(training(Named("tensor"), batches)) == []
+    assert named(training(Named("tensor"), batches)) == []
 
 
 def test_inputs_in_a_dictionary_and_targets_in_a_list() -> None:
@@ -57,7 +67,7 @@ def test_inputs_in_a_dictionary_and_targets_in_a_list() -> None:
             return self.net(batch["x"])
 
     batches = [({"x": x, "id": "a"}, [y, "text"]) for x, y in classes()]
-    assert found(training(Reading(), batches, lambda o, y: functional.cross_entropy(o, y[0]))) == []
+    assert named(training(Reading(), batches, lambda o, y: functional.cross_entropy(o, y[0]))) == []
 
 
 def test_batches_of_one_part() -> None:
@@ -68,13 +78,13 @@ def test_batches_of_one_part() -> None:
         subject.optimizer.step()
         return loss.detach()
 
-    assert found(training(network(1), [(x,) for x, _ in classes()], step=step)) == []
+    assert named(training(network(1), [(x,) for x, _ in classes()], step=step)) == []
 
 
 def test_a_batch_of_one_example_and_a_target_without_dimensions() -> None:
-    assert found(training(network(), classes(size=1))) == []
+    assert named(training(network(), classes(size=1))) == []
     scalars = [(x[0], y[0, 0]) for x, y in values()]
-    assert found(training(network(1), scalars, lambda o, y: (o[0] - y).square())) == []
+    assert named(training(network(1), scalars, lambda o, y: (o[0] - y).square())) == []
 
 
 def test_sparse_gradients() -> None:
@@ -97,7 +107,7 @@ def test_sparse_gradients() -> None:
             dense.step()
 
     tokens = [(torch.randint(50, (32, 6)), y) for _, y in classes()]
-    assert found(training(model, tokens, optimizer=Both())) == []
+    assert named(training(model, tokens, optimizer=Both())) == []
 
 
 def test_an_optimizer_that_is_no_optimizer_of_torch() -> None:
@@ -116,7 +126,7 @@ def test_an_optimizer_that_is_no_optimizer_of_torch() -> None:
             for param in self.param_groups[0]["params"]:
                 param.sub_(param.grad, alpha=0.05)
 
-    assert found(training(model, optimizer=Descent())) == []
+    assert named(training(model, optimizer=Descent())) == []
 
 
 def test_groups_with_rates_of_their_own() -> None:
@@ -125,7 +135,7 @@ def test_groups_with_rates_of_their_own() -> None:
         {"params": model[0].parameters(), "lr": 1e-2},
         {"params": [*model[2].parameters(), *model[4].parameters()]},
     ]
-    assert found(training(model, optimizer=torch.optim.AdamW(groups, lr=1e-3))) == []
+    assert named(training(model, optimizer=torch.optim.AdamW(groups, lr=1e-3))) == []
 
 
 def ascending(subject: Training, x: Tensor, y: Tensor) -> Tensor:
@@ -179,16 +189,16 @@ def mixed(subject: Training, x: Tensor, y: Tensor) -> Tensor:
     return loss.detach()
 
 
-@pytest.mark.parametrize("step", [plain, ascending, penalized, by_grad, mixed])
+@pytest.mark.parametrize("step", [plain_step, ascending, penalized, by_grad, mixed])
 def test_steps_of_all_kinds(step: Callable[..., Any]) -> None:
-    assert found(training(network(), step=step)) == []
+    assert named(training(network(), step=step)) == []
 
 
 def test_images_and_recurrent_layers() -> None:
     torch.manual_seed(0)
     images = [(torch.randn(16, 3, 8, 8), y[:16]) for _, y in classes()]
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)]
-    assert found(training(nn.Sequential(*layers), images)) == []
+    assert named(training(nn.Sequential(*layers), images)) == []
 
     class Recurrent(nn.Module):
         def __init__(self) -> None:
@@ -199,7 +209,7 @@ def test_images_and_recurrent_layers() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.lstm(x.reshape(-1, FEATURES // 2, 2))[0][:, -1])
 
-    assert found(training(Recurrent())) == []
+    assert named(training(Recurrent())) == []
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
@@ -213,7 +223,7 @@ def test_a_transformer_of_torch_in_double_precision() -> None:
         return functional.cross_entropy(output.mean(1), y)
 
     model_adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    assert found(training(model, batches, loss_fn, model_adam)) == []
+    assert named(training(model, batches, loss_fn, model_adam)) == []
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
@@ -227,7 +237,7 @@ def test_a_compiled_model_is_not_compiled_for_it() -> None:
         raise AssertionError
 
     model = torch.compile(network(3, nn.Softmax(dim=-1)), backend=backend)
-    assert found(training(model)) == [("softmax_before_cross_entropy", "certain", "_orig_mod.5")]
+    assert named(training(model)) == [("softmax_before_cross_entropy", "certain", "_orig_mod.5")]
 
 
 def test_inputs_that_are_optimized_themselves() -> None:
@@ -241,5 +251,5 @@ def test_inputs_that_are_optimized_themselves() -> None:
         subject.optimizer.step()
         return loss.detach()
 
-    clues = found(training(model, optimizer=torch.optim.SGD([picture], lr=0.1), step=step))
+    clues = named(training(model, optimizer=torch.optim.SGD([picture], lr=0.1), step=step))
     assert not [kind for kind, certainty, _ in clues if certainty == "certain"]

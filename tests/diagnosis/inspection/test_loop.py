@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases.small_trainings import CLASSES, FEATURES, classes, found, inspected, network, plain, training
+from cases.small_trainings import CLASSES, FEATURES, classes, inspected, named, network, plain_step, training
 from thalweg import Training
 
 
@@ -29,12 +29,12 @@ def accumulating(every: int, *, is_zeroed: bool = True) -> Callable[..., Tensor]
 
 @pytest.mark.parametrize("every", [1, 2])
 def test_gradients_that_are_never_zeroed(every: int) -> None:
-    assert found(training(network(), step=accumulating(every, is_zeroed=False))) == [("no_zero_grad", "certain", None)]
+    assert named(training(network(), step=accumulating(every, is_zeroed=False))) == [("no_zero_grad", "certain", None)]
 
 
 @pytest.mark.parametrize("every", [1, 3, 8])
 def test_accumulation_gives_no_clue(every: int) -> None:
-    assert found(training(network(), step=accumulating(every))) == []
+    assert named(training(network(), step=accumulating(every))) == []
 
 
 @pytest.mark.parametrize("to_none", [True, False])
@@ -46,7 +46,7 @@ def test_zeroing_by_hand_gives_no_clue(*, to_none: bool) -> None:
         subject.optimizer.step()
         return loss.detach()
 
-    assert found(training(network(), step=step)) == []
+    assert named(training(network(), step=step)) == []
 
 
 def test_gradients_of_a_discriminator_that_are_zeroed_before_its_own_pass_give_no_clue() -> None:
@@ -67,7 +67,7 @@ def test_gradients_of_a_discriminator_that_are_zeroed_before_its_own_pass_give_n
         return loss.detach()
 
     first = torch.optim.SGD(model["made"].parameters(), lr=0.05)
-    assert found(training(model, optimizer=first, step=step)) == []
+    assert named(training(model, optimizer=first, step=step)) == []
 
 
 def normalized(*, dropout: float = 0.0) -> nn.Sequential:
@@ -77,19 +77,19 @@ def normalized(*, dropout: float = 0.0) -> nn.Sequential:
 
 
 def test_a_model_that_was_left_in_evaluation_mode() -> None:
-    assert found(training(normalized().eval())) == [("left_in_eval_mode", "certain", None)]
-    assert found(training(normalized())) == []
+    assert named(training(normalized().eval())) == [("left_in_eval_mode", "certain", None)]
+    assert named(training(normalized())) == []
 
 
 def test_a_model_that_the_first_step_leaves_in_evaluation_mode() -> None:
     def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
-        loss = plain(subject, x, y)
+        loss = plain_step(subject, x, y)
         subject.model.eval()
         with torch.no_grad():
             subject.model(x)
         return loss
 
-    kinds = [(kind, where) for kind, _, where in found(training(normalized(), step=step))]
+    kinds = [(kind, where) for kind, _, where in named(training(normalized(), step=step))]
     assert kinds == [("left_in_eval_mode", None)]
 
     def restoring(subject: Training, x: Tensor, y: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def test_a_model_that_the_first_step_leaves_in_evaluation_mode() -> None:
         subject.model.train()
         return loss
 
-    assert found(training(normalized(), step=restoring)) == []
+    assert named(training(normalized(), step=restoring)) == []
 
 
 def test_frozen_normalizations_with_statistics_give_no_clue() -> None:
@@ -105,14 +105,14 @@ def test_frozen_normalizations_with_statistics_give_no_clue() -> None:
     for x, _ in classes():
         model(3 * x + 1)
     model[1].eval()
-    assert found(training(model)) == []
+    assert named(training(model)) == []
 
 
 def test_a_model_without_modes_may_be_in_evaluation_mode() -> None:
-    assert found(training(network().eval())) == []
+    assert named(training(network().eval())) == []
     torch.manual_seed(0)
     dropout = nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, CLASSES)).eval()
-    assert found(training(dropout)) == [("left_in_eval_mode", "possible", None)]
+    assert named(training(dropout)) == [("left_in_eval_mode", "possible", None)]
 
 
 def clipped(bound: float, by: str) -> Callable[..., Tensor]:
@@ -143,10 +143,10 @@ def test_clipping_that_leaves_nothing(by: str) -> None:
 def test_clipping_gives_no_clue_where_the_optimizer_ignores_the_scale_or_the_bound_is_usual() -> None:
     model = network()
     assert (
-        found(training(model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), step=clipped(1e-3, "norm")))
+        named(training(model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), step=clipped(1e-3, "norm")))
         == []
     )
-    assert found(training(network(), step=clipped(1.0, "norm"))) == []
+    assert named(training(network(), step=clipped(1.0, "norm"))) == []
 
 
 @pytest.mark.filterwarnings("ignore:torch.cuda.amp")
@@ -161,7 +161,7 @@ def test_a_scaler_of_losses_is_no_clipping() -> None:
         scaler.update()
         return loss.detach()
 
-    assert found(training(network(), step=step)) == []
+    assert named(training(network(), step=step)) == []
 
 
 def scheduled(make: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]) -> Training:
@@ -170,7 +170,7 @@ def scheduled(make: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.L
     schedule = make(optimizer)
 
     def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
-        loss = plain(subject, x, y)
+        loss = plain_step(subject, x, y)
         schedule.step()
         return loss
 
@@ -181,31 +181,31 @@ SCHEDULES = torch.optim.lr_scheduler
 
 
 def test_schedules_that_take_the_rate_away() -> None:
-    assert found(scheduled(lambda o: SCHEDULES.ExponentialLR(o, 0.7))) == [("schedule_kills_lr", "likely", None)]
-    assert found(scheduled(lambda o: SCHEDULES.StepLR(o, 5, 0.1))) == [("schedule_kills_lr", "likely", None)]
-    assert found(scheduled(lambda o: SCHEDULES.ExponentialLR(o, 0.95))) == [("schedule_kills_lr", "possible", None)]
+    assert named(scheduled(lambda o: SCHEDULES.ExponentialLR(o, 0.7))) == [("schedule_kills_lr", "likely", None)]
+    assert named(scheduled(lambda o: SCHEDULES.StepLR(o, 5, 0.1))) == [("schedule_kills_lr", "likely", None)]
+    assert named(scheduled(lambda o: SCHEDULES.ExponentialLR(o, 0.95))) == [("schedule_kills_lr", "possible", None)]
 
 
 def test_schedules_that_are_right_give_no_clue() -> None:
-    assert found(scheduled(lambda o: SCHEDULES.CosineAnnealingLR(o, 250))) == []
-    assert found(scheduled(lambda o: SCHEDULES.OneCycleLR(o, 0.1, total_steps=260))) == []
-    assert found(scheduled(lambda o: SCHEDULES.LinearLR(o, 1.0, 0.0, 300))) == []
-    assert found(scheduled(lambda o: SCHEDULES.LambdaLR(o, lambda step: (step + 1) ** -0.5))) == []
+    assert named(scheduled(lambda o: SCHEDULES.CosineAnnealingLR(o, 250))) == []
+    assert named(scheduled(lambda o: SCHEDULES.OneCycleLR(o, 0.1, total_steps=260))) == []
+    assert named(scheduled(lambda o: SCHEDULES.LinearLR(o, 1.0, 0.0, 300))) == []
+    assert named(scheduled(lambda o: SCHEDULES.LambdaLR(o, lambda step: (step + 1) ** -0.5))) == []
 
 
 def test_a_rate_that_the_step_multiplies_itself() -> None:
     def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
-        loss = plain(subject, x, y)
+        loss = plain_step(subject, x, y)
         subject.optimizer.param_groups[0]["lr"] *= 0.8
         return loss
 
-    assert found(training(network(), step=step)) == [("schedule_kills_lr", "likely", None)]
+    assert named(training(network(), step=step)) == [("schedule_kills_lr", "likely", None)]
 
 
 def test_batch_normalization_of_tiny_batches() -> None:
-    assert found(training(normalized(), classes(size=2))) == [("batchnorm_tiny_batch", "likely", "1")]
-    assert found(training(normalized().requires_grad_(True), classes(size=16))) == []
-    assert found(training(network(), classes(size=2))) == []
+    assert named(training(normalized(), classes(size=2))) == [("batchnorm_tiny_batch", "likely", "1")]
+    assert named(training(normalized().requires_grad_(True), classes(size=16))) == []
+    assert named(training(network(), classes(size=2))) == []
     torch.manual_seed(0)
     other = nn.Sequential(nn.Linear(FEATURES, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, CLASSES))
-    assert found(training(other, classes(size=2))) == []
+    assert named(training(other, classes(size=2))) == []

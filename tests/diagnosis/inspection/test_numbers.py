@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.small_trainings import CLASSES, FEATURES, classes, found, inspected, network, training, values
+from cases.small_trainings import CLASSES, FEATURES, classes, inspected, named, network, training, values
 from thalweg import Training, optim
 
 
@@ -27,7 +27,7 @@ def test_gradients_below_epsilon(make: type[torch.optim.Optimizer]) -> None:
 def test_a_small_loss_and_gradients_above_epsilon_give_no_clue() -> None:
     model = network()
     assert (
-        found(training(model, loss_fn=lambda o, y: 1e-3 * functional.cross_entropy(o, y), optimizer=adam(model))) == []
+        named(training(model, loss_fn=lambda o, y: 1e-3 * functional.cross_entropy(o, y), optimizer=adam(model))) == []
     )
     model = network()
     (clue,) = inspected(training(model, optimizer=adam(model, eps=1.0)))
@@ -45,7 +45,7 @@ def test_updates_below_the_precision_of_the_weights() -> None:
     assert (clue.kind, clue.certainty) == ("update_below_precision", "likely")
     assert clue.evidence["dtype"] == "bfloat16"
     model = network().bfloat16()
-    assert found(training(model, half(classes(), torch.bfloat16), optimizer=adam(model, lr=1e-2))) == []
+    assert named(training(model, half(classes(), torch.bfloat16), optimizer=adam(model, lr=1e-2))) == []
 
 
 class Infinite(nn.Module):
@@ -67,7 +67,7 @@ def test_a_buffer_that_overflows_in_half_precision(large: float) -> None:
     def loss_fn(output: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(output.float(), y)
 
-    kinds = found(training(model, half(classes(), torch.float16), loss_fn, adam(model, eps=1e-4)))
+    kinds = named(training(model, half(classes(), torch.float16), loss_fn, adam(model, eps=1e-4)))
     assert kinds == ([("fp16_overflow", "certain", None)] if large > 65504 else [])
 
 
@@ -77,7 +77,7 @@ def test_an_exponential_that_overflows_in_half_precision() -> None:
     def loss_fn(output: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(output.float(), y) + 1e-3 * (output + 12).exp().sum().log().float()
 
-    assert ("fp16_overflow", "likely", None) in found(
+    assert ("fp16_overflow", "likely", None) in named(
         training(model, half(classes(), torch.float16), loss_fn, adam(model, eps=1e-4))
     )
 
@@ -101,15 +101,15 @@ class Made(nn.Module):
 
 @pytest.mark.parametrize("function", ["log", "division", "sqrt"])
 def test_values_that_are_not_finite_are_traced_to_their_function(function: str) -> None:
-    assert found(training(Made(function, 0.0), values(), nn.MSELoss())) == [(f"nan_from_{function}", "likely", None)]
-    assert found(training(Made(function, 1e-3), values(), nn.MSELoss())) == []
+    assert named(training(Made(function, 0.0), values(), nn.MSELoss())) == [(f"nan_from_{function}", "likely", None)]
+    assert named(training(Made(function, 1e-3), values(), nn.MSELoss())) == []
 
 
 def test_infinities_of_a_mask_give_no_clue() -> None:
     def loss_fn(output: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(output.masked_fill(torch.arange(3) > y[:, None], -torch.inf), y)
 
-    assert found(training(network(), loss_fn=loss_fn)) == []
+    assert named(training(network(), loss_fn=loss_fn)) == []
 
 
 def test_decay_that_takes_the_weights() -> None:
@@ -122,20 +122,20 @@ def test_decay_that_takes_the_weights() -> None:
 
 def test_usual_decay_gives_no_clue() -> None:
     model = network()
-    assert found(training(model, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1))) == []
+    assert named(training(model, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1))) == []
     model = network()
     usual = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    assert found(training(model, optimizer=usual)) == []
+    assert named(training(model, optimizer=usual)) == []
 
 
 def test_decay_on_norms_is_possible_only_where_it_acts() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(FEATURES, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, CLASSES))
     acting = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0)
-    assert found(training(model, optimizer=acting)) == [("decay_on_norms", "possible", "1")]
+    assert named(training(model, optimizer=acting)) == [("decay_on_norms", "possible", "1")]
     body = [param for place in (0, 3) for param in model[place].parameters()]
     groups = [{"params": body}, {"params": model[1].parameters(), "weight_decay": 0.0}]
-    assert found(training(model, optimizer=torch.optim.AdamW(groups, lr=1e-2, weight_decay=1.0))) == []
+    assert named(training(model, optimizer=torch.optim.AdamW(groups, lr=1e-2, weight_decay=1.0))) == []
 
 
 def test_a_line_search_that_calls_a_closure_gives_no_clue() -> None:
@@ -151,4 +151,4 @@ def test_a_line_search_that_calls_a_closure_gives_no_clue() -> None:
 
         return subject.optimizer.step(closure).detach()
 
-    assert found(training(model, optimizer=optimizer, step=step)) == []
+    assert named(training(model, optimizer=optimizer, step=step)) == []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.small_trainings import answers, classes, found, inspected, network, plain, training, values
+from cases.small_trainings import answers, classes, inspected, named, network, training, values
 from thalweg import Training
 
 
@@ -45,12 +45,12 @@ CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
 def test_probabilities_into_cross_entropy(name: str) -> None:
     loss_fn = CROSS_ENTROPIES[name]
     sick = training(network(3, nn.Softmax(dim=-1)), loss_fn=loss_fn)
-    assert ("softmax_before_cross_entropy", "certain", "5") in found(sick)
-    assert found(training(network(), loss_fn=loss_fn)) == []
+    assert ("softmax_before_cross_entropy", "certain", "5") in named(sick)
+    assert named(training(network(), loss_fn=loss_fn)) == []
 
 
 def test_log_probabilities_into_cross_entropy_are_harmless() -> None:
-    assert found(training(network(3, nn.LogSoftmax(dim=-1)))) == []
+    assert named(training(network(3, nn.LogSoftmax(dim=-1)))) == []
 
 
 def test_a_softmax_in_the_users_own_step() -> None:
@@ -61,13 +61,13 @@ def test_a_softmax_in_the_users_own_step() -> None:
         subject.optimizer.step()
         return loss.detach()
 
-    assert found(training(network(), step=step)) == [("softmax_before_cross_entropy", "certain", None)]
+    assert named(training(network(), step=step)) == [("softmax_before_cross_entropy", "certain", None)]
 
 
 def test_a_softmax_of_a_nested_module_is_named() -> None:
     model = nn.Sequential()
     model.add_module("net", network(3, nn.Softmax(dim=-1)))
-    assert found(training(model)) == [("softmax_before_cross_entropy", "certain", "net.5")]
+    assert named(training(model)) == [("softmax_before_cross_entropy", "certain", "net.5")]
 
 
 class Dictionary(nn.Module):
@@ -86,10 +86,10 @@ def test_outputs_in_a_dictionary() -> None:
     def loss_fn(output: dict[str, Tensor], y: Tensor) -> Tensor:
         return functional.cross_entropy(output["logits"], y)
 
-    assert found(training(Dictionary(nn.Softmax(dim=-1)), loss_fn=loss_fn)) == [
+    assert named(training(Dictionary(nn.Softmax(dim=-1)), loss_fn=loss_fn)) == [
         ("softmax_before_cross_entropy", "certain", "end")
     ]
-    assert found(training(Dictionary(nn.Identity()), loss_fn=loss_fn)) == []
+    assert named(training(Dictionary(nn.Identity()), loss_fn=loss_fn)) == []
 
 
 class Gate(nn.Module):
@@ -105,7 +105,7 @@ class Gate(nn.Module):
 
 
 def test_a_softmax_inside_the_network_gives_no_clue() -> None:
-    assert found(training(Gate())) == []
+    assert named(training(Gate())) == []
 
 
 BCE: dict[str, Callable[..., Tensor]] = {
@@ -118,14 +118,14 @@ BCE: dict[str, Callable[..., Tensor]] = {
 
 @pytest.mark.parametrize("name", BCE)
 def test_probabilities_into_the_binary_cross_entropy_of_logits(name: str) -> None:
-    assert ("sigmoid_before_bce_logits", "certain", "5") in found(
+    assert ("sigmoid_before_bce_logits", "certain", "5") in named(
         training(network(1, nn.Sigmoid()), answers(), BCE[name])
     )
-    assert found(training(network(1), answers(), BCE[name])) == []
+    assert named(training(network(1), answers(), BCE[name])) == []
 
 
 def test_probabilities_into_the_binary_cross_entropy_of_probabilities_are_right() -> None:
-    assert found(training(network(1, nn.Sigmoid()), answers(), nn.BCELoss())) == []
+    assert named(training(network(1, nn.Sigmoid()), answers(), nn.BCELoss())) == []
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_targets_that_broadcast(loss_fn: Callable[..., Tensor]) -> None:
     flat = [(x, y[:, 0]) for x, y in values()]
     (clue,) = inspected(training(network(1), flat, loss_fn))
     assert (clue.kind, clue.certainty, clue.where) == ("broadcast_targets", "certain", None)
-    assert found(training(network(1), values(), loss_fn)) == []
-    assert found(training(network(1, nn.Flatten(0)), flat, loss_fn)) == []
+    assert named(training(network(1), values(), loss_fn)) == []
+    assert named(training(network(1, nn.Flatten(0)), flat, loss_fn)) == []
 
 
 def test_outputs_that_broadcast() -> None:
-    assert found(training(network(1, nn.Flatten(0)), values(), nn.MSELoss())) == [
+    assert named(training(network(1, nn.Flatten(0)), values(), nn.MSELoss())) == [
         ("broadcast_targets", "certain", None)
     ]
 
@@ -156,30 +156,30 @@ def test_outputs_that_broadcast() -> None:
     [(nn.ReLU(), "certain"), (nn.ReLU(inplace=True), "certain"), (nn.Sigmoid(), "certain"), (nn.Tanh(), "certain")],
 )
 def test_an_activation_that_cannot_reach_the_targets(end: nn.Module, certainty: str) -> None:
-    assert ("output_activation", certainty, "5") in found(training(network(1, end), values(), nn.MSELoss()))
+    assert ("output_activation", certainty, "5") in named(training(network(1, end), values(), nn.MSELoss()))
 
 
 def test_activations_that_reach_the_targets_give_no_clue() -> None:
     near = [(x, 0.3 * y.clamp(-3, 3)) for x, y in values()]
-    assert found(training(network(1, nn.Tanh()), near, nn.MSELoss())) == []
+    assert named(training(network(1, nn.Tanh()), near, nn.MSELoss())) == []
     positive = [(x, y.abs()) for x, y in values()]
-    assert found(training(network(1, nn.ReLU()), positive, nn.MSELoss())) == []
-    assert found(training(network(1, nn.Softplus()), positive, nn.MSELoss())) == []
-    assert found(training(network(1, nn.Sigmoid()), answers(), nn.MSELoss())) == []
+    assert named(training(network(1, nn.ReLU()), positive, nn.MSELoss())) == []
+    assert named(training(network(1, nn.Softplus()), positive, nn.MSELoss())) == []
+    assert named(training(network(1, nn.Sigmoid()), answers(), nn.MSELoss())) == []
 
 
 def test_bounded_logits() -> None:
     ten = [(x, torch.arange(32) % 10) for x, _ in classes()]
-    assert ("output_activation", "likely", "5") in found(training(network(10, nn.Sigmoid()), ten))
-    assert ("output_activation", "likely", "5") in found(training(network(10, nn.ReLU()), ten))
-    assert ("output_activation", "certain", "5") in found(
+    assert ("output_activation", "likely", "5") in named(training(network(10, nn.Sigmoid()), ten))
+    assert ("output_activation", "likely", "5") in named(training(network(10, nn.ReLU()), ten))
+    assert ("output_activation", "certain", "5") in named(
         training(network(1, nn.ReLU()), answers(), nn.BCEWithLogitsLoss())
     )
 
 
 @pytest.mark.parametrize("end", [nn.Softmax(dim=0), nn.LogSoftmax(dim=0)])
 def test_a_softmax_over_the_batch(end: nn.Module) -> None:
-    assert found(training(network(3, end), loss_fn=nn.NLLLoss())) == [("softmax_wrong_dim", "certain", "5")]
+    assert named(training(network(3, end), loss_fn=nn.NLLLoss())) == [("softmax_wrong_dim", "certain", "5")]
 
 
 def test_a_softmax_over_places_instead_of_classes() -> None:
@@ -188,28 +188,28 @@ def test_a_softmax_over_places_instead_of_classes() -> None:
     def loss_fn(output: Tensor, y: Tensor) -> Tensor:
         return functional.nll_loss(output.flatten(0, 1), y.flatten())
 
-    assert found(training(network(3, nn.LogSoftmax(dim=1)), batches, loss_fn))[0] == (
+    assert named(training(network(3, nn.LogSoftmax(dim=1)), batches, loss_fn))[0] == (
         "softmax_wrong_dim",
         "certain",
         "5",
     )
-    assert found(training(network(3, nn.LogSoftmax(dim=2)), batches, loss_fn)) == []
+    assert named(training(network(3, nn.LogSoftmax(dim=2)), batches, loss_fn)) == []
 
 
 def test_a_softmax_over_the_batch_before_a_loss_of_differences() -> None:
     goals = [(x, functional.one_hot(y, 3).float()) for x, y in classes()]
-    assert found(training(network(3, nn.Softmax(dim=0)), goals, nn.MSELoss())) == [
+    assert named(training(network(3, nn.Softmax(dim=0)), goals, nn.MSELoss())) == [
         ("softmax_wrong_dim", "certain", "5")
     ]
-    assert found(training(network(3, nn.Softmax(dim=1)), goals, nn.MSELoss())) == []
+    assert named(training(network(3, nn.Softmax(dim=1)), goals, nn.MSELoss())) == []
 
 
 def test_a_softmax_of_one_unit() -> None:
-    assert found(training(network(1, nn.Softmax(dim=1)), answers(), nn.BCELoss())) == [
+    assert named(training(network(1, nn.Softmax(dim=1)), answers(), nn.BCELoss())) == [
         ("softmax_of_one_unit", "certain", "5")
     ]
     one = [(x, torch.zeros_like(y)) for x, y in classes()]
-    assert ("softmax_of_one_unit", "certain", "4") in found(training(network(1), one))
+    assert ("softmax_of_one_unit", "certain", "4") in named(training(network(1), one))
 
 
 def nll_by_hand(output: Tensor, y: Tensor) -> Tensor:
@@ -218,9 +218,9 @@ def nll_by_hand(output: Tensor, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("loss_fn", [nn.NLLLoss(), functional.nll_loss, nll_by_hand])
 def test_the_likelihood_of_values_that_are_no_logarithms(loss_fn: Callable[..., Tensor]) -> None:
-    assert found(training(network(3, nn.Softmax(dim=1)), loss_fn=loss_fn)) == [("nll_without_log", "certain", "5")]
-    assert found(training(network(3), loss_fn=loss_fn)) == [("nll_without_log", "certain", "4")]
-    assert found(training(network(3, nn.LogSoftmax(dim=1)), loss_fn=loss_fn)) == []
+    assert named(training(network(3, nn.Softmax(dim=1)), loss_fn=loss_fn)) == [("nll_without_log", "certain", "5")]
+    assert named(training(network(3), loss_fn=loss_fn)) == [("nll_without_log", "certain", "4")]
+    assert named(training(network(3, nn.LogSoftmax(dim=1)), loss_fn=loss_fn)) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -236,14 +236,14 @@ def test_a_summed_loss_of_small_steps_is_possible_only() -> None:
     model = network()
     small = torch.optim.SGD(model.parameters(), lr=1e-4)
     loss_fn = nn.CrossEntropyLoss(reduction="sum")
-    assert found(training(model, loss_fn=loss_fn, optimizer=small)) == [("loss_summed", "possible", None)]
+    assert named(training(model, loss_fn=loss_fn, optimizer=small)) == [("loss_summed", "possible", None)]
 
 
 def test_a_sum_over_features_and_a_mean_over_examples_gives_no_clue() -> None:
     goals = [(x, torch.cat([x, -x], 1)) for x, _ in values()]
-    assert found(training(network(16), goals, lambda o, y: (o - y).square().sum(1).mean())) == []
+    assert named(training(network(16), goals, lambda o, y: (o - y).square().sum(1).mean())) == []
 
 
 def test_a_summed_loss_in_the_users_own_step() -> None:
-    sick = training(network(), loss_fn=nn.CrossEntropyLoss(reduction="sum"), step=plain)
-    assert found(sick) == [("loss_summed", "likely", None)]
+    sick = training(network(), loss_fn=nn.CrossEntropyLoss(reduction="sum"), step=plain_step)
+    assert named(sick) == [("loss_summed", "likely", None)]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.small_trainings import CLASSES, FEATURES, classes, found, inspected, network, training, values
+from cases.small_trainings import CLASSES, FEATURES, classes, inspected, named, network, training, values
 
 
 def perceptron(activation: type[nn.Module], *, width: int = 32, depth: int = 3) -> nn.Sequential:
@@ -27,19 +27,19 @@ def filled(model: nn.Sequential, value: float, *places: int) -> nn.Sequential:
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_units_that_begin_alike_and_stay_alike(activation: type[nn.Module], value: float) -> None:
     model = filled(perceptron(activation), value, 0, 2, 4, 6)
-    assert ("zero_init", "certain", "0") in found(training(model))
+    assert ("zero_init", "certain", "0") in named(training(model))
 
 
 def test_two_layers_of_zeros_block_each_other() -> None:
-    assert found(training(filled(network(), 0.0, 2, 4))) == [("zero_init", "certain", "2")]
+    assert named(training(filled(network(), 0.0, 2, 4))) == [("zero_init", "certain", "2")]
 
 
 def test_a_head_of_zeros_gives_no_clue() -> None:
-    assert found(training(filled(network(), 0.0, 4))) == []
+    assert named(training(filled(network(), 0.0, 4))) == []
 
 
 def test_a_hidden_layer_of_zeros_that_the_first_step_moves_gives_no_clue() -> None:
-    assert found(training(filled(perceptron(nn.Tanh), 0.0, 2))) == []
+    assert named(training(filled(perceptron(nn.Tanh), 0.0, 2))) == []
 
 
 class Adapter(nn.Module):
@@ -60,27 +60,27 @@ class Adapter(nn.Module):
 
 @pytest.mark.parametrize("kind", ["branch", "gate"])
 def test_branches_that_begin_at_zero_give_no_clue(kind: str) -> None:
-    assert found(training(Adapter(kind))) == []
+    assert named(training(Adapter(kind))) == []
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.ReLU6])
 def test_units_that_are_never_active(activation: type[nn.Module]) -> None:
     model = perceptron(activation)
     nn.init.constant_(model[2].bias, -30.0)
-    assert found(training(model)) == [("dead_relu", "certain", "2")]
+    assert named(training(model)) == [("dead_relu", "certain", "2")]
 
 
 def test_units_before_a_normalization_are_named_by_their_weights() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(FEATURES, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, CLASSES))
     nn.init.constant_(model[1].bias, -30.0)
-    assert ("dead_relu", "likely", "0") in [(kind, "likely", where) for kind, _, where in found(training(model))]
+    assert ("dead_relu", "likely", "0") in [(kind, "likely", where) for kind, _, where in named(training(model))]
 
 
 def test_mostly_inactive_units_give_no_warning() -> None:
     model = perceptron(nn.ReLU, width=256, depth=1)
     nn.init.constant_(model[0].bias, -1.0)
-    assert all(certainty == "possible" for _, certainty, _ in found(training(model)))
+    assert all(certainty == "possible" for _, certainty, _ in named(training(model)))
 
 
 def test_dead_units_of_a_convolution() -> None:
@@ -88,7 +88,7 @@ def test_dead_units_of_a_convolution() -> None:
     images = [(torch.randn(16, 1, 8, 8), y[:16]) for _, y in classes()]
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
     nn.init.constant_(model[0].bias, -30.0)
-    assert ("dead_relu", "certain", "0") in found(training(model, images))
+    assert ("dead_relu", "certain", "0") in named(training(model, images))
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid])
@@ -96,8 +96,8 @@ def test_saturated_units(activation: type[nn.Module]) -> None:
     model = perceptron(activation)
     with torch.no_grad():
         model[0].weight.mul_(60.0)
-    assert found(training(model))[0] == ("saturation", "likely", "0")
-    assert found(training(perceptron(activation))) == []
+    assert named(training(model))[0] == ("saturation", "likely", "0")
+    assert named(training(perceptron(activation))) == []
 
 
 def test_saturated_states_of_a_recurrent_layer() -> None:
@@ -113,8 +113,8 @@ def test_saturated_states_of_a_recurrent_layer() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.rnn(x.reshape(-1, 4, 2))[0][:, -1])
 
-    assert ("saturation", "likely", "rnn") in found(training(Recurrent(50.0)))
-    assert found(training(Recurrent(1.0))) == []
+    assert ("saturation", "likely", "rnn") in named(training(Recurrent(50.0)))
+    assert named(training(Recurrent(1.0))) == []
 
 
 def test_weights_that_are_too_large() -> None:
@@ -125,7 +125,7 @@ def test_weights_that_are_too_large() -> None:
     assert (clue.kind, clue.certainty, clue.where) == ("init_too_large", "likely", None)
     model = perceptron(nn.ReLU)
     nn.init.normal_(model[4].weight, std=2.0)
-    assert ("init_too_large", "likely", "4") in found(training(model))
+    assert ("init_too_large", "likely", "4") in named(training(model))
 
 
 def test_weights_that_multiply_over_depth() -> None:
@@ -133,7 +133,7 @@ def test_weights_that_multiply_over_depth() -> None:
     with torch.no_grad():
         for place in range(0, 13, 2):
             model[place].weight.mul_(8.0)
-    assert ("exploding_gradient", "likely", None) in found(training(model))
+    assert ("exploding_gradient", "likely", None) in named(training(model))
 
 
 @pytest.mark.parametrize("init", [nn.init.kaiming_normal_, nn.init.orthogonal_, nn.init.xavier_uniform_])
@@ -141,7 +141,7 @@ def test_usual_initializations_give_no_clue(init: object) -> None:
     model = perceptron(nn.ReLU, depth=6)
     for place in range(0, 13, 2):
         init(model[place].weight)
-    assert found(training(model)) == []
+    assert named(training(model)) == []
 
 
 class Attention(nn.Module):
@@ -167,22 +167,22 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize("is_by_hand", [True, False])
 def test_attention_that_looks_at_one_place(*, is_by_hand: bool) -> None:
-    assert found(training(Attention(100.0, is_by_hand=is_by_hand)))[0][::2] == ("attention_logit_growth", "scores")
-    assert found(training(Attention(1.0, is_by_hand=is_by_hand))) == []
+    assert named(training(Attention(100.0, is_by_hand=is_by_hand)))[0][::2] == ("attention_logit_growth", "scores")
+    assert named(training(Attention(1.0, is_by_hand=is_by_hand))) == []
 
 
 def test_layers_without_a_nonlinearity() -> None:
     model = perceptron(nn.Identity)
-    assert found(training(model)) == [("no_nonlinearity", "likely", None)]
-    assert found(training(nn.Sequential(*perceptron(nn.Identity), nn.LogSoftmax(-1)), loss_fn=nn.NLLLoss())) == [
+    assert named(training(model)) == [("no_nonlinearity", "likely", None)]
+    assert named(training(nn.Sequential(*perceptron(nn.Identity), nn.LogSoftmax(-1)), loss_fn=nn.NLLLoss())) == [
         ("no_nonlinearity", "likely", None)
     ]
     normalized = nn.Sequential(nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.Linear(16, CLASSES))
-    assert found(training(normalized)) == [("no_nonlinearity", "likely", None)]
+    assert named(training(normalized)) == [("no_nonlinearity", "likely", None)]
 
 
 def test_one_layer_and_parallel_layers_give_no_clue() -> None:
-    assert found(training(nn.Linear(FEATURES, CLASSES))) == []
+    assert named(training(nn.Linear(FEATURES, CLASSES))) == []
 
     class Two(nn.Module):
         def __init__(self) -> None:
@@ -192,9 +192,9 @@ def test_one_layer_and_parallel_layers_give_no_clue() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.left(x) + self.right(x)
 
-    assert found(training(Two(), values(), nn.MSELoss())) == []
+    assert named(training(Two(), values(), nn.MSELoss())) == []
 
 
 def test_a_linear_bottleneck_in_a_network_gives_no_clue() -> None:
     model = nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(), nn.Linear(16, 4), nn.Linear(4, CLASSES))
-    assert found(training(model)) == []
+    assert named(training(model)) == []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules import module as torch_module
 
-from cases.small_trainings import CLASSES, FEATURES, classes, inspected, plain, training
+from cases.small_trainings import CLASSES, FEATURES, classes, inspected, plain_step, training
 from thalweg import Training
 
 
@@ -76,7 +76,7 @@ def counting_step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
     random.random()
     np.random.rand()
     x.mul_(2)
-    loss = plain(subject, x, y)
+    loss = plain_step(subject, x, y)
     subject.model[0].requires_grad_(False)
     subject.model.eval()
     return loss
@@ -88,7 +88,7 @@ def test_everything_ends_as_it_was(step: Any, *, is_begun: bool) -> None:
     batches, model = classes(), noisy_model()
     subject = training(model, batches, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-2), step=step)
     if is_begun:
-        plain(subject, *batches[0])
+        plain_step(subject, *batches[0])
     loss_fn, attributes = subject.loss_fn, {key: set(vars(m)) for key, m in model.named_modules()}
     before = state_of(subject, batches)
     parameters = list(model.parameters())
@@ -110,7 +110,7 @@ def test_the_training_after_it_is_that_without_it() -> None:
         if is_inspected:
             inspected(subject)
         torch.manual_seed(1)
-        losses.append([float(plain(subject, *batch)) for batch in subject.batches])
+        losses.append([float(plain_step(subject, *batch)) for batch in subject.batches])
     assert losses[0] == losses[1]
 
 
@@ -135,7 +135,7 @@ def test_what_the_step_holds_ends_as_it_was() -> None:
         calls += 1
         counter.count += 1
         counter.history.append(float(torch.randn((), generator=counter.random)))
-        loss = plain(subject, x, y)
+        loss = plain_step(subject, x, y)
         second.step()
         schedule.step()
         with torch.no_grad():
@@ -155,7 +155,7 @@ def test_what_the_step_holds_ends_as_it_was() -> None:
 
 def test_a_step_that_raises_leaves_nothing_behind() -> None:
     def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
-        plain(subject, x, y)
+        plain_step(subject, x, y)
         raise ValueError("of the user")
 
     batches, model = classes(), noisy_model()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.small_trainings import CLASSES, FEATURES, classes, found, inspected, network, plain, training
+from cases.small_trainings import CLASSES, FEATURES, classes, inspected, named, network, plain_step, training
 from thalweg import Training
 
 
@@ -36,7 +36,7 @@ class Body(nn.Module):
 
 @pytest.mark.parametrize("container", ["list", "tuple", "dict"])
 def test_layers_in_a_container_of_python_are_not_registered(container: str) -> None:
-    assert ("unregistered_parameters", "certain", "body") in found(training(Body(container)))
+    assert ("unregistered_parameters", "certain", "body") in named(training(Body(container)))
 
 
 def test_a_nested_list_is_named_with_its_module() -> None:
@@ -51,23 +51,23 @@ def test_a_plain_tensor_that_requires_a_gradient_is_not_registered() -> None:
     model = network()
     model.scale = torch.ones(FEATURES, requires_grad=True)
     model.register_forward_pre_hook(lambda module, inputs: (inputs[0] * module.scale,))
-    assert found(training(model)) == [("unregistered_parameters", "certain", "scale")]
+    assert named(training(model)) == [("unregistered_parameters", "certain", "scale")]
 
 
 def test_registered_layers_give_no_clue() -> None:
-    assert found(training(Body("registered"))) == []
+    assert named(training(Body("registered"))) == []
 
 
 def test_a_list_of_registered_layers_gives_no_clue() -> None:
     model = network()
     model.layers = [model[0], model[2]]
-    assert found(training(model)) == []
+    assert named(training(model)) == []
 
 
 def test_unregistered_layers_that_the_optimizer_holds_give_no_clue() -> None:
     model = Body("list")
     parameters = [*model.parameters(), *(param for layer in model.body for param in layer.parameters())]
-    assert found(training(model, optimizer=torch.optim.SGD(parameters, lr=0.05))) == []
+    assert named(training(model, optimizer=torch.optim.SGD(parameters, lr=0.05))) == []
 
 
 def test_a_target_network_in_a_list_gives_no_clue() -> None:
@@ -84,26 +84,26 @@ def test_a_target_network_in_a_list_gives_no_clue() -> None:
         subject.optimizer.step()
         return loss.detach()
 
-    assert found(training(model, step=step)) == []
+    assert named(training(model, step=step)) == []
 
 
 def test_an_optimizer_of_another_copy_is_stale() -> None:
     model = network()
     stale = training(copy.deepcopy(model), optimizer=torch.optim.Adam(model.parameters(), lr=1e-3))
-    assert found(stale) == [("stale_optimizer", "certain", None)]
+    assert named(stale) == [("stale_optimizer", "certain", None)]
 
 
 def test_a_head_that_was_replaced_after_the_optimizer_was_made_is_stale() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     model[4] = nn.Linear(16, CLASSES)
-    assert found(training(model, optimizer=optimizer)) == [("stale_optimizer", "certain", "4")]
+    assert named(training(model, optimizer=optimizer)) == [("stale_optimizer", "certain", "4")]
 
 
 def test_a_random_layer_in_no_group_is_likely_a_fault() -> None:
     model = network(width=32)
     optimizer = torch.optim.SGD([*model[0].parameters(), *model[4].parameters()], lr=0.05)
-    assert found(training(model, optimizer=optimizer)) == [("stale_optimizer", "likely", "2")]
+    assert named(training(model, optimizer=optimizer)) == [("stale_optimizer", "likely", "2")]
 
 
 def test_a_second_optimizer_in_the_step_counts() -> None:
@@ -112,12 +112,12 @@ def test_a_second_optimizer_in_the_step_counts() -> None:
 
     def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
         second.zero_grad()
-        loss = plain(subject, x, y)
+        loss = plain_step(subject, x, y)
         second.step()
         return loss
 
     body = torch.optim.SGD([*model[0].parameters(), *model[2].parameters()], lr=0.05)
-    assert found(training(model, optimizer=body, step=step)) == []
+    assert named(training(model, optimizer=body, step=step)) == []
 
 
 def test_frozen_random_layers_are_likely_a_fault_if_they_are_most_of_the_network() -> None:
@@ -133,23 +133,23 @@ def test_a_frozen_trained_body_gives_no_clue() -> None:
     rates = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(60):
         for x, y in classes():
-            plain(training(model, optimizer=rates), x, y)
+            plain_step(training(model, optimizer=rates), x, y)
     model[0].requires_grad_(False)
     model[2].requires_grad_(False)
     model[4] = nn.Linear(32, CLASSES)
-    assert found(training(model, optimizer=torch.optim.Adam(model[4].parameters(), lr=0.01))) == []
+    assert named(training(model, optimizer=torch.optim.Adam(model[4].parameters(), lr=0.01))) == []
 
 
 def test_an_optimizer_that_holds_frozen_parameters_only_is_certainly_wrong() -> None:
     model = network()
     optimizer = torch.optim.SGD(model[4].parameters(), lr=0.05)
     model[4].requires_grad_(False)
-    assert ("frozen_parameters", "certain", "4") in found(training(model, optimizer=optimizer))
+    assert ("frozen_parameters", "certain", "4") in named(training(model, optimizer=optimizer))
 
 
 def test_a_model_that_is_frozen_as_a_whole_is_certainly_wrong() -> None:
     model = network().requires_grad_(False)
-    assert found(training(model)) == [("frozen_parameters", "certain", None)]
+    assert named(training(model)) == [("frozen_parameters", "certain", None)]
 
 
 class Cut(nn.Module):
@@ -187,17 +187,17 @@ def test_a_graph_that_is_cut(cut: str) -> None:
 
 def test_a_detached_encoder_that_no_optimizer_holds_gives_no_clue() -> None:
     model = Cut("detach")
-    assert found(training(model, optimizer=torch.optim.SGD(model.head.parameters(), lr=0.05))) == []
+    assert named(training(model, optimizer=torch.optim.SGD(model.head.parameters(), lr=0.05))) == []
 
 
 def test_a_loss_without_a_graph_is_certainly_wrong() -> None:
     cut = training(network(), loss_fn=lambda output, y: functional.cross_entropy(output.detach(), y))
-    assert found(cut) == [("detached_graph", "certain", None)]
+    assert named(cut) == [("detached_graph", "certain", None)]
 
 
 def test_a_step_that_raises_for_want_of_a_graph_is_certainly_wrong() -> None:
-    cut = training(network(), step=plain, loss_fn=lambda output, y: functional.cross_entropy(output.detach(), y))
-    assert found(cut) == [("detached_graph", "certain", None)]
+    cut = training(network(), step=plain_step, loss_fn=lambda output, y: functional.cross_entropy(output.detach(), y))
+    assert named(cut) == [("detached_graph", "certain", None)]
 
 
 class Bypass(nn.Module):
@@ -215,8 +215,8 @@ class Bypass(nn.Module):
 
 
 def test_a_body_that_is_never_called_is_likely_a_fault_and_a_small_head_is_not() -> None:
-    assert found(training(Bypass(is_small=False))) == [("no_gradient", "likely", "body")]
-    assert found(training(Bypass(is_small=True))) == [("no_gradient", "possible", "body")]
+    assert named(training(Bypass(is_small=False))) == [("no_gradient", "likely", "body")]
+    assert named(training(Bypass(is_small=True))) == [("no_gradient", "possible", "body")]
 
 
 def test_a_parameter_that_is_listed_twice() -> None:
@@ -233,11 +233,11 @@ def test_two_optimizers_that_step_the_same_parameter_are_likely_a_fault() -> Non
     second = torch.optim.SGD(model[2].parameters(), lr=0.05)
 
     def step(subject: Training, x: Tensor, y: Tensor) -> Tensor:
-        loss = plain(subject, x, y)
+        loss = plain_step(subject, x, y)
         second.step()
         return loss
 
-    assert found(training(model, step=step)) == [("parameter_twice", "likely", "2")]
+    assert named(training(model, step=step)) == [("parameter_twice", "likely", "2")]
 
 
 def test_tied_weights_give_no_clue() -> None:
@@ -246,7 +246,7 @@ def test_tied_weights_give_no_clue() -> None:
     model[3].weight = model[0].weight
     model[3].weight.data.mul_(0.1)
     tokens = [(torch.randint(11, (32,)), torch.randint(11, (32,))) for _ in range(4)]
-    assert found(training(model, tokens)) == []
+    assert named(training(model, tokens)) == []
 
 
 class TargetNetwork(nn.Module):
@@ -276,7 +276,7 @@ def test_a_target_network_that_the_optimizer_lists_gives_no_clue(*, is_followed:
                 slow.lerp_(fast, 0.1 * is_followed)
         return loss.detach()
 
-    assert found(training(TargetNetwork(), step=step)) == []
+    assert named(training(TargetNetwork(), step=step)) == []
 
 
 @pytest.mark.parametrize("every", [1, 5, 20])
@@ -301,7 +301,7 @@ def test_a_generator_that_steps_now_and_then_gives_no_clue(every: int) -> None:
         return loss.detach()
 
     first = torch.optim.SGD(model["made"].parameters(), lr=0.05)
-    assert found(training(model, optimizer=first, step=step)) == []
+    assert named(training(model, optimizer=first, step=step)) == []
 
 
 def test_a_trained_network_of_a_perceptual_loss_in_a_list_is_no_certain_fault() -> None:
@@ -309,7 +309,7 @@ def test_a_trained_network_of_a_perceptual_loss_in_a_list_is_no_certain_fault() 
     rates = torch.optim.Adam(judge.parameters(), lr=0.02)
     for _ in range(60):
         for x, y in classes():
-            plain(training(judge, optimizer=rates, loss_fn=lambda o, y: (o[:, 0] - y).square().mean()), x, y)
+            plain_step(training(judge, optimizer=rates, loss_fn=lambda o, y: (o[:, 0] - y).square().mean()), x, y)
     model = network(FEATURES)
     model.judge = [judge]
 
@@ -320,10 +320,10 @@ def test_a_trained_network_of_a_perceptual_loss_in_a_list_is_no_certain_fault() 
         subject.optimizer.step()
         return loss.detach()
 
-    assert found(training(model, step=step)) == [("unregistered_parameters", "possible", "judge")]
+    assert named(training(model, step=step)) == [("unregistered_parameters", "possible", "judge")]
 
 
 def test_lazy_layers_are_left_alone() -> None:
     model = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, CLASSES))
-    assert found(training(model)) == []
+    assert named(training(model)) == []
     assert isinstance(model[0].weight, nn.UninitializedParameter)

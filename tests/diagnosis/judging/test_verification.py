@@ -96,7 +96,12 @@ def test_the_level_is_that_of_the_look() -> None:
     sick, cured = records(0.4, 0.4, 0.4), records(0.8, 0.7, 0.6)
     assert compared(CANDIDATE, sick, cured, 0.05).holds
     assert not compared(CANDIDATE, sick, cured, 0.03).holds
-    assert verified({1: 0.4, 2: 0.4, 3: 0.4, 4: 0.4, 5: 0.4}, {1: 0.8, 2: 0.7, 3: 0.6, 4: 0.7, 5: 0.7})[0].holds  # type: ignore[union-attr]
+    seeds = range(1, 6)
+    finals = (0.8, 0.7, 0.6, 0.7, 0.7)
+    result, laboratory, _ = verified(dict.fromkeys(seeds, 0.4), dict(zip(seeds, finals, strict=True)))
+    assert len(laboratory.tried) == 10  # three seeds left it open
+    assert result is not None
+    assert result.holds
 
 
 def test_no_more_seeds_for_a_cure_that_does_nothing() -> None:

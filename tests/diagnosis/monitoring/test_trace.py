@@ -103,7 +103,11 @@ def test_a_mask_of_minus_infinity_is_no_fault() -> None:
         shares = scores.masked_fill(torch.ones(3, 3, dtype=torch.bool).triu(1), -math.inf).softmax(-1)
         return shares @ h
 
+    def gate(h: Tensor) -> Tensor:
+        return torch.where(h > 0, h, torch.tensor(-math.inf)).exp() + torch.full((), -math.inf).exp()
+
     assert trace_nonfinite(model_with(attend), nn.functional.mse_loss, (X, Y)) is None
+    assert trace_nonfinite(model_with(gate), nn.functional.mse_loss, (X, Y)) is None
     later = trace_nonfinite(model_with(lambda h: attend(h) / ZERO), nn.functional.mse_loss, (X, Y))
     assert later is not None
     assert later.operation == "div"
@@ -156,3 +160,10 @@ def test_the_clue_of_a_trace_is_certain_unless_the_training_had_exploded() -> No
     assert clue.certainty == "possible"
     assert traced_clues(record, None) == []
     assert traced_clues(Record(), origin) == []
+
+
+def test_a_row_that_is_masked_whole_is_due_to_its_mask_and_no_overflow() -> None:
+    model = model_with(lambda h: h.masked_fill(torch.ones(4, dtype=torch.bool), -math.inf).softmax(-1)).half()
+    origin = trace_nonfinite(model, lambda output, target: output.float().mean(), (X.half(), Y))
+    assert origin is not None
+    assert (origin.kind, origin.source, origin.operation) == ("", "constant", "masked_fill")

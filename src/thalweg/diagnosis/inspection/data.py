@@ -123,10 +123,10 @@ def _are_alike(part: Tensor) -> bool:
 
 def _scale_of_inputs(seen: Observation) -> Iterator[Clue]:
     """Yield clues about the scale of what the first layer gets."""
-    found = _first_inputs(seen)
-    if found is None:
+    first_inputs = _first_inputs(seen)
+    if first_inputs is None:
         return
-    name, values = found
+    name, values = first_inputs
     columns = values.transpose(1, 3).flatten(0, 2) if values.ndim == 4 else values.reshape(-1, values.shape[-1])
     columns = columns[:, (columns != columns[:1]).any(0)].double()
     if columns.shape[1] == 0 or len(columns) < 8:
@@ -327,7 +327,7 @@ def _unrelated(examples: _Examples) -> Iterator[Clue]:
         yield Clue("augmentation_too_strong", "possible", None, 0, evidence)
 
 
-def _difference(targets: Tensor, others: Tensor) -> float:
+def _difference(targets: Tensor, partners: Tensor) -> float:
     if not targets.is_floating_point():
-        return float((targets != others).double().mean())
-    return float((targets - others).double().square().mean())
+        return float((targets != partners).double().mean())
+    return float((targets - partners).double().square().mean())

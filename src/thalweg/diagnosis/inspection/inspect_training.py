@@ -56,8 +56,8 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
         "propagation": lambda: propagation_clues(seen),
         "numbers": lambda: number_clues(seen),
     }
-    found = [clue for name, check in checks.items() for clue in _clues_of(name, check)]
-    return sorted(found, key=lambda clue: _CERTAINTIES.index(clue.certainty))
+    clues = [clue for name, check in checks.items() for clue in _clues_of(name, check)]
+    return sorted(clues, key=lambda clue: _CERTAINTIES.index(clue.certainty))
 
 
 def _clues_of(name: str, check: Callable[[], Iterator[Clue]]) -> list[Clue]:

@@ -27,22 +27,22 @@ TINY_COUNT, SMALL_BATCH = 4, 4
 
 def loop_clues(seen: Observation) -> Iterator[Clue]:
     """Yield clues about zeroing, modes, clipping, schedules and statistics of tiny batches."""
-    yield from _carried(seen)
+    yield from _unzeroed(seen)
     yield from _evaluation_mode(seen)
     yield from _clipping(seen)
     yield from _schedule(seen)
     yield from _tiny_batches(seen)
 
 
-def _carried(seen: Observation) -> Iterator[Clue]:
-    carried = [record for record in seen.records() if record.carried]
-    if carried:
+def _unzeroed(seen: Observation) -> Iterator[Clue]:
+    unzeroed = [record for record in seen.records() if record.unzeroed]
+    if unzeroed:
         held = [record for record in seen.records() if record.is_held and record.arrivals]
         evidence: dict[str, float | str] = {
-            "parameters": float(len(carried)),
-            "parameters with a gradient": float(max(len(held), len(carried))),
-            "first": carried[0].name,
-            "steps": float(max(record.carried for record in carried)),
+            "parameters": float(len(unzeroed)),
+            "parameters with a gradient": float(max(len(held), len(unzeroed))),
+            "first": unzeroed[0].name,
+            "steps": float(max(record.unzeroed for record in unzeroed)),
         }
         yield Clue("no_zero_grad", "certain", None, 0, evidence)
 

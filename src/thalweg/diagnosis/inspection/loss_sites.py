@@ -118,7 +118,7 @@ def loss_sites(seen: Observation) -> list[Site]:
     sites = [site for call in (seen.trace.calls if seen.trace else []) for site in _sites_of(call, seen)]
     if seen.loss_calls and isinstance(seen.loss_calls[0].output, Tensor):
         site = _site_of_loss(seen)
-        if site is not None and not any(site.family == other.family for other in sites):
+        if site is not None and not any(site.family == each.family for each in sites):
             sites.append(site)
     return sites
 
@@ -172,8 +172,8 @@ def _module_of(output: Tensor, seen: Observation) -> str | None:
 def model_makers(seen: Observation) -> list[Call]:
     """Return the calls that made the entries of the model's outputs."""
     calls = seen.trace.module_calls if seen.trace is not None else []
-    made = [source(maker) for call in calls if call.name == "" for maker in call.output_calls]
-    return [call for call in made if call is not None]
+    makers = [source(maker) for call in calls if call.name == "" for maker in call.output_calls]
+    return [call for call in makers if call is not None]
 
 
 def is_target(tensor: Tensor, seen: Observation) -> bool:

@@ -37,10 +37,10 @@ def output_and_loss_clues(seen: Observation, sites: Sequence[Site]) -> Iterator[
         seen: The observation.
         sites: The places at which outputs meet targets.
     """
-    found: set[tuple[str, str | None]] = set()
+    yielded: set[tuple[str, str | None]] = set()
     for clue in (*(clue for site in sites for clue in _of_site(site, seen)), *_of_the_output(sites, seen)):
-        if (clue.kind, clue.where) not in found:
-            found.add((clue.kind, clue.where))
+        if (clue.kind, clue.where) not in yielded:
+            yielded.add((clue.kind, clue.where))
             yield clue
     yield from _summed(seen)
 

@@ -207,8 +207,8 @@ def _affine(seen: Observation) -> Iterator[Clue]:
 
 def _are_in_series(layers: list[ModuleCall]) -> bool:
     """Return True if the last layer gets what an earlier one makes."""
-    made = {id(call.output_calls[0]) for call in layers[:-1] if call.module is not layers[-1].module}
-    return any(id(call) in made for call in ancestors(layers[-1].output_calls[0]))
+    earlier = {id(call.output_calls[0]) for call in layers[:-1] if call.module is not layers[-1].module}
+    return any(id(call) in earlier for call in ancestors(layers[-1].output_calls[0]))
 
 
 def _deviation_from_affine(seen: Observation, last: nn.Module, inputs: Tensor) -> float | None:

@@ -88,7 +88,7 @@ def _twins(seen: Observation) -> set[int]:
         record.module
         for same in shapes.values()
         for record in same
-        if any(other is not record and torch.equal(record.tensor, other.tensor) for other in same)
+        if any(twin is not record and torch.equal(record.tensor, twin.tensor) for twin in same)
         and bool(record.tensor.count_nonzero())
     }
     return {id(record.tensor) for record in seen.records() if record.module in modules}

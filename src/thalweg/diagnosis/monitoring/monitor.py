@@ -18,9 +18,9 @@ from thalweg.diagnosis.monitoring.summary import summarize
 from thalweg.diagnosis.monitoring.writers import SummaryWriter, writing
 from thalweg.errors import DiagnosisError, shown
 
-DEFAULT_EVERY = 20  # steps; benchmarks/watch.py measures what it costs
+DEFAULT_EVERY = 50  # steps; benchmarks/watch.py measures what it costs
 FIRST_STEPS, FIRST_EVERY = 20, 5  # what goes wrong at once is seen at once
-READ_EVERY = 64  # steps between two readings, each of which waits for the device once
+READ_EVERY = 100  # steps between two readings, each of which waits for the device once
 SLOW_STEPS = 4  # between measurements of units, attention, sizes of weights, curvature, noise and second moments
 REFRESH_EVERY = 16  # monitored steps after which modules that were added are looked for
 Model = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
@@ -30,13 +30,13 @@ class Monitor:
     """Measures a training while its own loop runs, and says what is wrong with it.
 
     It changes nothing that the training computes. Between monitored steps it only keeps the loss; it reads what it
-    measured every 64 steps, so that a device is not waited for at each step. It holds two copies of the parameters.
+    measured every 100 steps, so that a device is not waited for at each step. It holds two copies of the parameters.
 
     Args:
         model: The model, or several in a list or dict. Compiled and distributed ones may stay wrapped.
         optimizer: The optimizer, an object around one, or several in a list or dict.
         every: Steps from one monitored step to the next; 1 for all of them. Defaults to 5 for the first 20
-            steps, then 20.
+            steps, then 50.
         writer: TensorBoard's ``SummaryWriter``, or a function that is called with a step and its values by name.
 
     Raises:
@@ -205,7 +205,7 @@ def watch(
         model: The model, or several in a list or dict.
         optimizer: The optimizer, an object around one, or several in a list or dict.
         every: Steps from one monitored step to the next; 1 for all of them. Defaults to 5 for the first 20
-            steps, then 20.
+            steps, then 50.
         writer: TensorBoard's ``SummaryWriter``, or a function that is called with a step and its values by name.
 
     Returns:

@@ -81,7 +81,9 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
         self._origins: dict[int, Origin] = {}  # by address of the storage
         self._kept: list[Tensor] = []  # so that no address is used again
         self._modules: list[str] = []  # that run, the innermost last
-        self._loss_origin: Origin | None = None  # of a scalar, mostly a loss
+        self._loss_origin: Origin | None = None
+        self._scalar: Origin | None = None  # of the last scalar of the forward pass: at its end that is the loss
+        self._had_backward = False
         self._created: list[Origin] = []
         self._names: dict[int, tuple[str, str]] = {}
         self._watched: list[Tensor] = []
@@ -107,6 +109,8 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
     ) -> None:
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # of torch
         self._stack.close()
+        if not self._had_backward:
+            self._loss_origin = self._scalar
         harmful = [] if self._loss_origin is None else [self._loss_origin]
         ends = [tensor for param in self._watched for tensor in (param.grad, param) if tensor is not None]
         harmful += [self._origin_of(tensor) for tensor in ends if not _is_finite(tensor)]
@@ -127,6 +131,10 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and follow values that are not finite."""
         kwargs = kwargs or {}
+        is_backward = torch._C._current_autograd_node() is not None
+        if is_backward:
+            self._had_backward = True
+            self._loss_origin = self._loss_origin or self._scalar
         before = [tensor for tensor in (*tensors_in(args), *tensors_in(kwargs)) if tensor.is_floating_point()]
         bad = [tensor for tensor in before if not _is_finite(tensor)]
         origins = [self._origin_of(tensor) for tensor in bad]  # before it runs: it may write in place
@@ -134,8 +142,10 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
         for tensor in tensors_in(args[:1] if result is None else result):  # lists are changed in place
             if not tensor.is_floating_point():
                 continue
+            is_loss = tensor.numel() == 1 and not is_backward and func.overloadpacket.__name__ != "ones_like"
             if _is_finite(tensor):
                 self._origins.pop(_address(tensor), None)
+                self._scalar = None if is_loss else self._scalar
                 continue
             if origins:
                 origin = origins[0]
@@ -144,8 +154,7 @@ class NonFiniteTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of 
                 self._created.append(origin)
             self._origins[_address(tensor)] = origin
             self._kept.append(tensor)
-            if tensor.numel() == 1 and origin.source != "constant":
-                self._loss_origin = self._loss_origin or origin
+            self._scalar = origin if is_loss else self._scalar
         return result
 
     def _origin_of(self, tensor: Tensor) -> Origin:

@@ -26,7 +26,7 @@ class ParameterRecord:
         arrivals: Backward passes that reached it.
         gradient_squares: For each of them, the sum of the squares of its gradient.
         gradient_rows_alike: True if the rows of each of its gradients were the same.
-        carried: Steps of an optimizer at which its gradient still held parts of before the step before.
+        unzeroed: Steps of an optimizer at which its gradient still held parts of before the step before.
         is_moved: True if a step changed it.
     """
 
@@ -39,7 +39,7 @@ class ParameterRecord:
     arrivals: int = 0
     gradient_squares: list[float] = field(default_factory=list)
     gradient_rows_alike: bool = True
-    carried: int = 0
+    unzeroed: int = 0
     is_moved: bool = False
 
     @property
@@ -157,13 +157,13 @@ def owners(names: Iterable[str], everything: Iterable[str]) -> list[str]:
         everything: The names of all parameters that count.
     """
     chosen = list(names)
-    others = set(everything) - set(chosen)
-    found: list[str] = []
+    outside = set(everything) - set(chosen)
+    result: list[str] = []
     for name in chosen:
-        if any(name == owner or name.startswith(f"{owner}.") for owner in found):
+        if any(name == owner or name.startswith(f"{owner}.") for owner in result):
             continue
         parts = name.split(".")
         prefixes = [".".join(parts[:length]) for length in range(1, len(parts))]
-        whole = (prefix for prefix in prefixes if not any(other.startswith(f"{prefix}.") for other in others))
-        found.append(next(whole, name))
-    return found
+        whole = (prefix for prefix in prefixes if not any(each.startswith(f"{prefix}.") for each in outside))
+        result.append(next(whole, name))
+    return result

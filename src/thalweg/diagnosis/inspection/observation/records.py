@@ -26,7 +26,7 @@ class OptimizerStep:
         update_norm: The norm of the change of the parameters.
         weight_norm: The norm of the parameters before.
         unmoved: Of the entries with a gradient other than zero, the share that the step left bit by bit as they were.
-        carried: Names of parameters whose gradient holds parts of before the step before.
+        unzeroed: Names of parameters whose gradient holds parts of before the step before.
         held: The ids of the parameters with a gradient that it holds.
         listed: The ids of all parameters that it holds.
         gradients: The computed gradients, by the id of the parameter; of the first step only.
@@ -40,7 +40,7 @@ class OptimizerStep:
     update_norm: float = 0.0
     weight_norm: float = 0.0
     unmoved: float = 0.0
-    carried: list[str] = field(default_factory=list)
+    unzeroed: list[str] = field(default_factory=list)
     held: frozenset[int] = frozenset()
     listed: frozenset[int] = frozenset()
     gradients: dict[int, Tensor] = field(default_factory=dict)

@@ -293,8 +293,8 @@ def _peak_of_attention(query: Tensor, key: Tensor) -> float:
 
 def _inactive_share(values: Tensor, dim: int) -> float:
     """Return the share of the units, which lie along a dimension, that are active nowhere."""
-    others = [place for place in range(values.ndim) if place != dim]
-    return float((values <= 0).all(others[0] if len(others) == 1 else tuple(others)).double().mean())
+    axes = [place for place in range(values.ndim) if place != dim]
+    return float((values <= 0).all(axes[0] if len(axes) == 1 else tuple(axes)).double().mean())
 
 
 def _rms(tensors: Sequence[Tensor]) -> float:

@@ -57,7 +57,7 @@ class Watcher:
         self._extra = hidden_modules(self._training.model)
         self._computed: dict[int, Tensor] = {}  # gradients since they were zeroed, before any clipping
         self._is_stepped: dict[int, bool] = {}  # since the last gradient arrived
-        self._is_carried: dict[int, bool] = {}
+        self._is_unzeroed: dict[int, bool] = {}
         self._base: dict[int, Tensor | None] = {}  # the gradient that the last one was added to
         self._before: dict[int, Tensor] = {}
         self._roots: list[float] = []
@@ -160,9 +160,9 @@ class Watcher:
         with torch.no_grad():
             is_clean = before is None or square_sum(before) == 0.0
             if is_clean:
-                self._is_carried[key] = False
+                self._is_unzeroed[key] = False
             elif self._is_stepped.get(key, False):
-                self._is_carried[key] = True
+                self._is_unzeroed[key] = True
             self._is_stepped[key] = False
             self._base[key] = before
             self._computed[key] = gradient.detach().clone() if before is None else before.detach() + gradient.detach()
@@ -188,13 +188,13 @@ class Watcher:
             [float(group.get("lr", math.nan)) for group in optimizer.param_groups],
             math.sqrt(sum(map(square_sum, known.values()))),
             math.sqrt(sum(map(square_sum, used.values()))),
-            carried=[records[key].name for key in used if key in records and self._is_carried.get(key, False)],
+            unzeroed=[records[key].name for key in used if key in records and self._is_unzeroed.get(key, False)],
             held=frozenset(used),
             listed=frozenset(tensors),
         )
         for key in used:
             if key in records:
-                records[key].carried += int(self._is_carried.get(key, False))
+                records[key].unzeroed += int(self._is_unzeroed.get(key, False))
         if not seen.optimizer_steps:
             step.gradients = {key: gradient.detach().clone() for key, gradient in known.items()}
         seen.optimizer_steps.append(step)
@@ -206,7 +206,7 @@ class Watcher:
         if base is None or computed is None or gradient is base:
             return
         if square_sum(gradient - computed) > 1e-6 * square_sum(computed):
-            self._is_carried[key] = False
+            self._is_unzeroed[key] = False
             self._computed[key] = gradient.detach().clone()
 
     def _after_step(self, optimizer: Any) -> None:
