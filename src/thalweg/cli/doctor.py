@@ -124,8 +124,8 @@ def _function_of(
 
     value = load_training(training)
     if isinstance(value, Task):
-        made = training_function(value, parse(contender or "adam"))
-        return made, value.name, steps or min(MAX_STEPS, value.passes * value.batches_per_pass())
+        function = training_function(value, parse(contender or "adam"))
+        return function, value.name, steps or min(MAX_STEPS, value.passes * value.batches_per_pass())
     if contender is not None:
         raise click.UsageError("--with is for a task. A training(seed) function makes its own optimizer.")
     path, _, name = training.rpartition(":")
