@@ -97,7 +97,7 @@ PROBLEMS = (
 )
 
 
-def trained(problem: Problem, seed: int, change: Change | None) -> float:
+def train(problem: Problem, seed: int, change: Change | None) -> float:
     """Return the value that counts after a training from a start."""
     torch.manual_seed(seed)
     training = problem.make(problem, seed)
@@ -122,7 +122,7 @@ def main() -> None:
         starts = 2 if quick else problem.starts
         rows: dict[str, Any] = {}
         for change in (None, *ESCAPES):
-            values = [trained(problem, seed, change) for seed in range(starts)]
+            values = [train(problem, seed, change) for seed in range(starts)]
             name = "as it is" if change is None else change.name
             rows[name] = {"reached": sum(map(problem.is_good, values)), "median": statistics.median(values)}
             reached = f"{rows[name]['reached']:3d} of {starts}"

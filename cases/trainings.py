@@ -210,7 +210,7 @@ def score(training: Training) -> float:
     return float(value)
 
 
-def pasted(training: Training, code: str, **names: Any) -> Training:
+def paste(training: Training, code: str, **names: Any) -> Training:
     """Return the training after lines that were pasted before it was returned."""
     step = inspect.unwrap(training.step) if training.step is not None else None
     scope = {

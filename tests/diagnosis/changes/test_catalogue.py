@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from cases.trainings import TRAININGS, classes, pasted, train
+from cases.trainings import TRAININGS, classes, paste, train
 from thalweg.diagnosis.changes import CHANGES, FIXED_SUBSET, Change, changes_for
 from thalweg.diagnosis.changes.escape import Restarts
 from thalweg.diagnosis.changes.steps import OtherOptimizer
@@ -51,7 +51,7 @@ def test_a_change_applies_and_its_lines_do_the_same(change: Change, name: str) -
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's order of scheduler and step in pasted lines
-        again = train(pasted(made(name), code), STEPS)
+        again = train(paste(made(name), code), STEPS)
     assert again == pytest.approx(losses, rel=1e-4)
 
 

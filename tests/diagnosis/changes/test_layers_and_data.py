@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from cases.trainings import accuracy, blobs, classes, images, mlp, pasted, repeat, score, tokens, train, values
+from cases.trainings import accuracy, blobs, classes, images, mlp, paste, repeat, score, tokens, train, values
 from thalweg.diagnosis.changes import CHANGES
 from thalweg.diagnosis.changes.data.scale import statistics_of
 from thalweg.tasks import Training
@@ -170,7 +170,7 @@ def test_a_nonlinearity_lies_between_layers(model: str) -> None:
 
     change = BY_NAME["ReLU between layers"]
     assert train(change.apply(make(nn.Identity), None), 4) == pytest.approx(train(make(nn.ReLU), 4))
-    assert train(pasted(make(nn.Identity), change.code(make(nn.Identity), None)), 4) == pytest.approx(
+    assert train(paste(make(nn.Identity), change.code(make(nn.Identity), None)), 4) == pytest.approx(
         train(make(nn.ReLU), 4)
     )
     assert change.why_not(make(nn.ReLU), None) == "a nonlinearity lies between all layers"
@@ -253,7 +253,7 @@ def test_inputs_are_normalized_in_training_and_in_the_metric() -> None:
     losses = train(cured, 100)
     assert score(sick) < 0.7
     assert score(cured) > 0.95
-    again = pasted(make(), change.code(make(), None))
+    again = paste(make(), change.code(make(), None))
     assert train(again, 100) == pytest.approx(losses, rel=1e-2)
     assert "no real numbers" in change.why_not(tokens(), None)
 
@@ -273,7 +273,7 @@ def test_targets_are_normalized_and_outputs_keep_their_units() -> None:
     error = ((cured.model(x) - y).square().mean() / y.var()).item()
     assert error < 0.5
     assert ((sick.model(x) - y).square().mean() / y.var()).item() > 10
-    assert train(pasted(make(), change.code(make(), None)), 150) == pytest.approx(losses, rel=1e-2)
+    assert train(paste(make(), change.code(make(), None)), 150) == pytest.approx(losses, rel=1e-2)
     assert change.why_not(classes(), None) == "the targets are no real numbers"
 
 
@@ -299,7 +299,7 @@ def test_sorted_batches_are_shuffled(endless: bool) -> None:
             assert y[(x == row).all(1)].item() == label
     again = classes()
     again.batches = sorted_batches(endless)
-    again = pasted(again, BY_NAME["shuffled batches"].code(again, None))
+    again = paste(again, BY_NAME["shuffled batches"].code(again, None))
     assert torch.equal(next(iter(again.batches))[0], batches[0][0])
 
 
@@ -308,7 +308,7 @@ def test_a_loader_is_shuffled_by_its_own_option() -> None:
     training.batches = DataLoader(TensorDataset(*blobs()), batch_size=16)
     code = BY_NAME["shuffled batches"].code(training, None)
     assert "shuffle=True" in code
-    assert len(list(pasted(training, code).batches)) == 8
+    assert len(list(paste(training, code).batches)) == 8
 
 
 @pytest.mark.parametrize("name", ["classes balanced", "classes weighted"])

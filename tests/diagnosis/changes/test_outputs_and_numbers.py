@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.trainings import accuracy, blobs, classes, curve, mlp, pasted, repeat, score, train, values
+from cases.trainings import accuracy, blobs, classes, curve, mlp, paste, repeat, score, train, values
 from thalweg.diagnosis.changes import CHANGES
 from thalweg.diagnosis.changes.parts.output import class_dim
 from thalweg.tasks import Training
@@ -62,8 +62,8 @@ def test_a_softmax_module_is_taken_away_by_name_and_by_its_line() -> None:
     change = BY_NAME["no softmax or sigmoid before the loss"]
     assert change.code(make(), "3").splitlines()[-1] == "model[3] = nn.Identity()"
     losses = train(change.apply(make(), "3"), 4)
-    assert losses == pytest.approx(train(pasted(make(), change.code(make(), "3")), 4))
-    assert losses == pytest.approx(train(pasted(make(), change.code(make(), None)), 4))
+    assert losses == pytest.approx(train(paste(make(), change.code(make(), "3")), 4))
+    assert losses == pytest.approx(train(paste(make(), change.code(make(), None)), 4))
     assert losses != pytest.approx(train(make(), 4))
 
 
@@ -73,7 +73,7 @@ def test_a_softmax_of_a_forward_is_taken_away_by_its_lines() -> None:
         return classes(Ending(SOFTMAXES["functional"]))
 
     change = BY_NAME["no softmax or sigmoid before the loss"]
-    assert train(pasted(make(), change.code(make(), None)), 4) == pytest.approx(train(change.apply(make(), None), 4))
+    assert train(paste(make(), change.code(make(), None)), 4) == pytest.approx(train(change.apply(make(), None), 4))
 
 
 def test_an_inner_softmax_is_no_output() -> None:
@@ -98,7 +98,7 @@ def test_a_loss_of_probabilities_keeps_the_outputs(binary: bool) -> None:
     training, reference = change.apply(make(ending), None), make(lambda x: x)
     losses = train(training, 4)
     assert losses == pytest.approx(train(reference, 4), rel=1e-4)
-    assert train(pasted(make(ending), change.code(make(ending), None)), 4) == pytest.approx(losses)
+    assert train(paste(make(ending), change.code(make(ending), None)), 4) == pytest.approx(losses)
     assert training.model(x).min() >= 0
 
 
@@ -125,7 +125,7 @@ def test_a_softmax_runs_over_the_classes() -> None:
     right = train(make(lambda x: x.log_softmax(1)), 4)
     for wrong in (lambda x: x.log_softmax(0), lambda x: functional.log_softmax(x, dim=0), nn.LogSoftmax(dim=0)):
         assert train(change.apply(make(wrong), None), 4) == pytest.approx(right)
-        assert train(pasted(make(wrong), change.code(make(wrong), None)), 4) == pytest.approx(right)
+        assert train(paste(make(wrong), change.code(make(wrong), None)), 4) == pytest.approx(right)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_softmax_of_one_unit_becomes_a_sigmoid() -> None:
     sick = make(SOFTMAXES["method"])
     losses = train(change.apply(make(SOFTMAXES["method"]), None), 4)
     assert losses == pytest.approx(train(make(torch.sigmoid), 4))
-    assert train(pasted(sick, change.code(make(SOFTMAXES["method"]), None)), 4) == pytest.approx(losses)
+    assert train(paste(sick, change.code(make(SOFTMAXES["method"]), None)), 4) == pytest.approx(losses)
     assert "more than one unit" in change.why_not(classes(Ending(SOFTMAXES["method"])), None)
 
 
@@ -171,7 +171,7 @@ def test_a_likelihood_gets_logarithms(ending: str) -> None:
     end = SOFTMAXES["method"] if ending == "probabilities" else lambda x: x
     losses = train(change.apply(make(end), None), 4)
     assert losses == pytest.approx(train(make(lambda x: x.log_softmax(1)), 4), rel=1e-4)
-    assert train(pasted(make(end), change.code(make(end), None)), 4) == pytest.approx(losses)
+    assert train(paste(make(end), change.code(make(end), None)), 4) == pytest.approx(losses)
 
 
 @pytest.mark.parametrize("own_step", [False, True])
@@ -193,7 +193,7 @@ def test_targets_get_the_shape_of_the_outputs(own_step: bool) -> None:
     change = BY_NAME["targets in the shape of the outputs"]
     losses = train(change.apply(make(flat=True), None), 4)
     assert losses == pytest.approx(train(make(flat=False), 4))
-    assert train(pasted(make(flat=True), change.code(make(flat=True), None)), 4) == pytest.approx(losses)
+    assert train(paste(make(flat=True), change.code(make(flat=True), None)), 4) == pytest.approx(losses)
     assert change.why_not(make(flat=False), None) == "outputs and targets have one shape"
 
 
@@ -225,7 +225,7 @@ def test_data_that_are_not_finite_are_cured(name: str) -> None:
     cured = change.apply(make(), None)
     losses = train(cured, 100)
     assert score(cured) > 0.95
-    assert train(pasted(make(), change.code(make(), None)), 100) == pytest.approx(losses)
+    assert train(paste(make(), change.code(make(), None)), 100) == pytest.approx(losses)
     assert "finite" in change.why_not(classes(), None)
 
 
@@ -267,7 +267,7 @@ def test_functions_that_are_not_finite_at_0_are_guarded(name: str, loss_fn: Any,
     code = change.code(values(loss_fn=loss_fn), None)
     assert line in code
     assert f"loss_fn = {loss_fn.__name__}" in code
-    again = train(pasted(values(loss_fn=loss_fn), code, torch=torch, Tensor=Tensor), 30)
+    again = train(paste(values(loss_fn=loss_fn), code, torch=torch, Tensor=Tensor), 30)
     assert again == pytest.approx(losses, rel=1e-2)
 
 
@@ -341,7 +341,7 @@ def test_constants_that_overflowed_are_put_into_range() -> None:
 
     change = BY_NAME["constants within the range of the format"]
     assert change.apply(make(), None).model.mask.tolist() == [1e4, -1e4, 1.0]
-    assert pasted(make(), change.code(make(), None)).model.mask.tolist() == [1e4, -1e4, 1.0]
+    assert paste(make(), change.code(make(), None)).model.mask.tolist() == [1e4, -1e4, 1.0]
     assert change.why_not(classes(), None) == "no buffer has overflowed"
 
 

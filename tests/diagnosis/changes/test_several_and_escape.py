@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.trainings import adversaries, classes, mlp, pasted, repeat, take_step, train, values
+from cases.trainings import adversaries, classes, mlp, paste, repeat, take_step, train, values
 from thalweg import optim
 from thalweg.diagnosis.changes import CHANGES, ESCAPES
 from thalweg.diagnosis.changes.escape import GradientNoise, PerturbedRestarts, Restarts, ThenOther
@@ -149,7 +149,7 @@ def test_optimizers_take_turns(switch_at: int) -> None:
         switch_at=switch_at,
     )
     change.apply(training, None)
-    again = pasted(classes(), change.code(classes(), None))
+    again = paste(classes(), change.code(classes(), None))
     other = torch.optim.Adam(reference.model.parameters(), lr=0.01)
     own = reference.optimizer
     expected = []

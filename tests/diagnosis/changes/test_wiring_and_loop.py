@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases.trainings import classes, mlp, pasted, score, take_step, train, values
+from cases.trainings import classes, mlp, paste, score, take_step, train, values
 from thalweg.diagnosis.changes import CHANGES
 from thalweg.tasks import Training
 
@@ -39,7 +39,7 @@ def test_layers_in_lists_and_dicts_are_registered_and_trained(form: str) -> None
     x = next(iter(plain.batches))[0]
     training.model.head.load_state_dict(plain.model.head.state_dict())
     change = BY_NAME["layers registered"]
-    again = pasted(classes(Listed(form)), change.code(training, "layers"))
+    again = paste(classes(Listed(form)), change.code(training, "layers"))
     assert len(list(again.model.parameters())) == 6
     change.apply(training, "layers")
     assert len(list(training.model.parameters())) == 6
@@ -74,7 +74,7 @@ def test_a_stale_optimizer_gets_the_models_parameters_in_its_groups(groups: int)
     losses = train(training, 4)
     assert losses == pytest.approx(train(make(stale=False), 4))
     if groups == 1:
-        assert train(pasted(make(stale=True), change.code(make(stale=True), None)), 4) == pytest.approx(losses)
+        assert train(paste(make(stale=True), change.code(make(stale=True), None)), 4) == pytest.approx(losses)
 
 
 def test_frozen_parameters_are_trained_where_they_are_to_blame() -> None:
@@ -188,7 +188,7 @@ def test_gradients_are_zeroed_before_each_step() -> None:
     assert code.endswith("step = forgetful")
     losses = train(change.apply(classes(step=forgetful), None), 4)
     assert losses == pytest.approx(train(classes(), 4))
-    assert train(pasted(classes(step=forgetful), code), 4) == pytest.approx(losses)
+    assert train(paste(classes(step=forgetful), code), 4) == pytest.approx(losses)
     assert train(BY_NAME["the plain step"].apply(classes(step=forgetful), None), 4) == pytest.approx(losses)
 
 
@@ -197,7 +197,7 @@ def test_a_step_without_a_text_is_wrapped() -> None:
     change = BY_NAME["gradients zeroed before each step"]
     code = change.code(classes(step=step), None)
     assert "own_step(training, *batch)" in code
-    assert train(pasted(classes(step=step), code), 4) == pytest.approx(train(classes(), 4))
+    assert train(paste(classes(step=step), code), 4) == pytest.approx(train(classes(), 4))
 
 
 def test_the_model_is_put_into_training_mode() -> None:

@@ -197,7 +197,7 @@ class LooserClipping(Change):
                         group[name] = self.limit or _UNLIMITED
         elif how == "torch":
             assert training.step is not None
-            training.step = _Patched(training.step, self.limit)
+            training.step = _StepWithLimit(training.step, self.limit)
         else:
             _step_on_raw_gradients(training)
 
@@ -252,7 +252,7 @@ def _step_on_raw_gradients(training: Training) -> None:
         around_step(optimizer, before=restore)
 
 
-class _Patched:
+class _StepWithLimit:
     """A step during which torch's functions that clip have another limit, by whatever name the step calls them."""
 
     def __init__(self, step: Callable[..., Any], limit: float | None) -> None:

@@ -210,9 +210,9 @@ class ThenOther(Change):
 
     def alter(self, training: Training, where: str | None) -> None:
         for optimizer in optimizers_of(training):
-            self._alter_one(optimizer)
+            self._alternate(optimizer)
 
-    def _alter_one(self, optimizer: Any) -> None:
+    def _alternate(self, optimizer: Any) -> None:
         params = [param for group in optimizer.param_groups for param in group["params"]]
         second = self.make(params, float(optimizer.param_groups[0]["lr"]))
         count = 0
@@ -220,10 +220,10 @@ class ThenOther(Change):
 
         def before(owner: Any) -> None:
             nonlocal count
-            is_others = count >= self.switch_at if self.switch_at else count % 2 == 1
+            is_turn_of_second = count >= self.switch_at if self.switch_at else count % 2 == 1
             count += 1
             kept.clear()
-            if is_others:
+            if is_turn_of_second:
                 second.step()
                 kept.extend(param.grad for param in params)
                 for param in params:  # the own step then has nothing to do
@@ -241,11 +241,11 @@ class ThenOther(Change):
             "import itertools\n\nimport torch\n\n"
             'params = [param for group in optimizer.param_groups for param in group["params"]]\n'
             'lr = optimizer.param_groups[0]["lr"]\n'
-            f"other, counter = {self.spelling}, itertools.count()\n\n\n"
+            f"second, counter = {self.spelling}, itertools.count()\n\n\n"
             "def take_turns(optimizer, args, kwargs):\n"
             "    count = next(counter)\n"
             f"    if {turn}:\n"
-            "        other.step()\n"
+            "        second.step()\n"
             "        for param in params:\n"
             "            param.grad = None\n\n\n"
             "optimizer.register_step_pre_hook(take_turns)"

@@ -238,27 +238,27 @@ class Guard(Change):
 
     def lines(self, training: Training, where: str | None) -> str:
         lines = lines_of(training, self.guards)
-        mended = _mended_function(training, lines, self.guards)
-        return mended or "\n".join(_as_comment(line, self.guards) for line in lines) or f"# {ADVICE[self.guards]}"
+        code = _guarded_function(training, lines, self.guards)
+        return code or "\n".join(_as_comment(line, self.guards) for line in lines) or f"# {ADVICE[self.guards]}"
 
 
 def _as_comment(line: SourceLine, guards: str) -> str:
     return f"# {line.file}:{line.number}\n# was: {line.text}\n# now: {guarded_text(line.text, guards)}"
 
 
-def _mended_function(training: Training, lines: list[SourceLine], guards: str) -> str:
+def _guarded_function(training: Training, lines: list[SourceLine], guards: str) -> str:
     """Return the text of the loss or the step with its lines mended; empty if the lines are elsewhere."""
     for name, function in (("loss_fn", training.loss_fn), ("step", training.step)):
         source = source_of(function)
         if source is None or not all(line.text in source for line in lines):
             continue
         texts = [line.text for line in lines] or [text.strip() for text in source.splitlines()[1:]]
-        mended = source
+        code = source
         for text in texts:
             new = guarded_text(text, guards)
-            mended = mended.replace(text, new if lines or "#" not in new else text)
-        if mended != source:
-            return named_step(mended) if name == "step" else _named(mended, name)
+            code = code.replace(text, new if lines or "#" not in new else text)
+        if code != source:
+            return named_step(code) if name == "step" else _named(code, name)
     return ""
 
 

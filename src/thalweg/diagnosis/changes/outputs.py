@@ -52,7 +52,7 @@ def _module_code(training: Training, where: str | None, names: frozenset[str], m
     own = module_of(training.model, where) if where else None
     children = dict(training.model.named_modules())
     if own is not None and not list(own.children()) and type(own).__module__.startswith("torch.nn"):
-        name = next(name for name, each in children.items() if each is own)
+        name = next(name for name, child in children.items() if child is own)
         return f"from torch import nn\n\n{assignment(name, module)}"
     kinds = {
         "softmax": nn.Softmax,

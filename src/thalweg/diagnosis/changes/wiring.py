@@ -123,14 +123,14 @@ def unregistered(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
     """Yield the name, owner, attribute and value of lists and dicts that hold modules or parameters."""
     for name, module in model.named_modules():
         for attribute, value in list(vars(module).items()):
-            if not attribute.startswith("_") and registered(value) is not None:
+            if not attribute.startswith("_") and as_module(value) is not None:
                 yield f"{name}.{attribute}" if name else attribute, module, attribute, value
 
 
-def registered(value: Any) -> nn.Module | None:
+def as_module(value: Any) -> nn.Module | None:
     """Return a list or dict of modules or parameters as a module; None if it is something else."""
     if isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
-        return _registered(
+        return _combine(
             value,
             list(value.values()),
             nn.ModuleDict,
@@ -138,14 +138,14 @@ def registered(value: Any) -> nn.Module | None:
             lambda parts: dict(zip(value, parts, strict=True)),
         )
     if isinstance(value, list | tuple) and value:
-        return _registered(value, list(value), nn.ModuleList, nn.ParameterList, list)
+        return _combine(value, list(value), nn.ModuleList, nn.ParameterList, list)
     return None
 
 
-def _registered(value: Any, parts: list[Any], modules: Any, params: Any, combine: Any) -> nn.Module | None:
+def _combine(value: Any, parts: list[Any], modules: Any, params: Any, combine: Any) -> nn.Module | None:
     if all(isinstance(part, nn.Parameter) for part in parts):
         return params(value)
-    inner = [part if isinstance(part, nn.Module) else registered(part) for part in parts]
+    inner = [part if isinstance(part, nn.Module) else as_module(part) for part in parts]
     if any(part is None for part in inner):
         return None
     return modules(combine(inner))
@@ -161,7 +161,7 @@ class Register(Change):
     def alter(self, training: Training, where: str | None) -> None:
         for _, owner, attribute, value in list(unregistered(training.model)):
             delattr(owner, attribute)
-            setattr(owner, attribute, registered(value))
+            setattr(owner, attribute, as_module(value))
         training.model.train(training.model.training)
         add_parameters(training, training.model.parameters())
 
@@ -173,11 +173,11 @@ class Register(Change):
 
 
 def _expression(value: Any, text: str) -> str:
-    kind = type(registered(value)).__name__
+    kind = type(as_module(value)).__name__
     parts = list(value.values()) if isinstance(value, dict) else list(value)
     if all(isinstance(part, nn.Module | nn.Parameter) for part in parts):
         return f"nn.{kind}({text})"
-    inner = type(registered(parts[0])).__name__ if not isinstance(parts[0], nn.Module) else ""
+    inner = type(as_module(parts[0])).__name__ if not isinstance(parts[0], nn.Module) else ""
     if isinstance(value, dict):
         return f"nn.{kind}({{key: nn.{inner}(part) for key, part in {text}.items()}})"
     return f"nn.{kind}(nn.{inner}(part) for part in {text})"

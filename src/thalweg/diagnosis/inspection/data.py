@@ -27,41 +27,41 @@ SMALL_CLASS, VERY_SMALL_CLASS = 0.25, 0.1
 SHUFFLES = 30
 
 
-def data_clues(seen: Observation, sites: Sequence[Site]) -> Iterator[Clue]:
+def data_clues(observation: Observation, sites: Sequence[Site]) -> Iterator[Clue]:
     """Yield clues about the data.
 
     Args:
-        seen: The observation.
+        observation: The observation.
         sites: The places at which outputs meet targets.
     """
-    if not seen.batches:
+    if not observation.batches:
         return
-    broken = list(_not_finite(seen))
+    broken = list(_not_finite(observation))
     yield from broken
-    yield from _scale_of_targets(sites, seen)
-    constant = list(_constant(seen))
+    yield from _scale_of_targets(sites, observation)
+    constant = list(_constant(observation))
     yield from constant
     if not broken and not constant:
-        yield from _scale_of_inputs(seen)
-    examples = _Examples(seen)
+        yield from _scale_of_inputs(observation)
+    examples = _Examples(observation)
     unordered = list(_order(examples))
     yield from unordered
     if not unordered:
-        yield from _imbalance(examples, seen)
-        if not broken and not constant and (seen.loss_calls or any(site.is_of_data for site in sites)):
+        yield from _imbalance(examples, observation)
+        if not broken and not constant and (observation.loss_calls or any(site.is_of_data for site in sites)):
             yield from _unrelated(examples)
 
 
-def _not_finite(seen: Observation) -> Iterator[Clue]:
+def _not_finite(observation: Observation) -> Iterator[Clue]:
     """Yield a clue about values that are not finite, and make the loss or a gradient so."""
-    bad = [batch for batch in seen.batches if any(not _is_finite(part) for part in batch)]
-    if not bad or not any(_breaks(batch, seen) for batch in bad[:3]):
+    bad = [batch for batch in observation.batches if any(not _is_finite(part) for part in batch)]
+    if not bad or not any(_breaks(batch, observation) for batch in bad[:3]):
         return
     places = [place for place in range(len(bad[0])) if not _is_finite(bad[0][place])]
     part = bad[0][places[0]]
     evidence: dict[str, float | str] = {
         "batches": float(len(bad)),
-        "of": float(len(seen.batches)),
+        "of": float(len(observation.batches)),
         "values in the first of them": float((~part.isfinite()).sum()),
         "in": "the target" if places[0] == len(bad[0]) - 1 else f"input {places[0]}",
     }
@@ -72,9 +72,9 @@ def _is_finite(part: object) -> bool:
     return not isinstance(part, Tensor) or not part.is_floating_point() or bool(part.isfinite().all())
 
 
-def _breaks(batch: tuple[object, ...], seen: Observation) -> bool:
-    step = observe_step(seen.training, batch)
-    norms = [each.computed_norm for each in step.optimizer_steps]
+def _breaks(batch: tuple[object, ...], observation: Observation) -> bool:
+    step = observe_step(observation.training, batch)
+    norms = [update.computed_norm for update in step.optimizer_steps]
     return step.error is None and not all(map(math.isfinite, [*step.losses, *norms]))
 
 
@@ -82,9 +82,9 @@ def _inputs(batch: Sequence[object]) -> list[Tensor]:
     return [part for part in batch[:-1] if isinstance(part, Tensor) and part.ndim >= 1 and len(part)]
 
 
-def _constant(seen: Observation) -> Iterator[Clue]:
+def _constant(observation: Observation) -> Iterator[Clue]:
     """Yield a clue if all examples of a batch have the same inputs, and not the same target."""
-    batches = [batch for batch in seen.batches if len(batch) > 1 and _inputs(batch)]
+    batches = [batch for batch in observation.batches if len(batch) > 1 and _inputs(batch)]
     sizes = {len(part) for batch in batches for part in _inputs(batch)}
     if not batches or (min(sizes) < 2 and len(batches) < 3):
         return
@@ -121,9 +121,9 @@ def _are_alike(part: Tensor) -> bool:
     return float(spread) <= 1e-6 * float(values.abs().max()) and bool(values.isfinite().all())
 
 
-def _scale_of_inputs(seen: Observation) -> Iterator[Clue]:
+def _scale_of_inputs(observation: Observation) -> Iterator[Clue]:
     """Yield clues about the scale of what the first layer gets."""
-    first_inputs = _first_inputs(seen)
+    first_inputs = _first_inputs(observation)
     if first_inputs is None:
         return
     name, values = first_inputs
@@ -142,41 +142,47 @@ def _scale_of_inputs(seen: Observation) -> Iterator[Clue]:
         "largest column by smallest": unequal,
         "first layer": name,
     }
-    is_normalized = _is_normalized_after(name, seen)
+    is_normalized = _is_normalized_after(name, observation)
     is_odd = scale >= LARGE_INPUTS or scale <= SMALL_INPUTS
     if is_odd and not is_normalized:
         certainty: Certainty = "likely" if offset >= FAR_FROM_ZERO or scale >= LARGE_INPUTS**2 else "possible"
         yield Clue("inputs_not_normalised", certainty, None, 0, evidence)
     elif offset >= 2 * FAR_FROM_ZERO and scale > 1 and not is_normalized:
         yield Clue("inputs_not_normalised", "possible", None, 0, evidence)
-    if unequal >= UNEQUAL_COLUMNS and is_scale_invariant(seen) is False:
+    if unequal >= UNEQUAL_COLUMNS and is_scale_invariant(observation) is False:
         is_main = scale < LARGE_INPUTS**2 and offset < FAR_FROM_ZERO
         yield Clue("sgd_on_badly_scaled", "likely" if is_main else "possible", None, 0, evidence)
 
 
-def _first_inputs(seen: Observation) -> tuple[str, Tensor] | None:
+def _first_inputs(observation: Observation) -> tuple[str, Tensor] | None:
     """Return the name of the first layer with weights and its inputs at all steps; of numbers, not of tokens."""
-    kept = [(name, values) for name, values in seen.first_inputs if values.is_floating_point() and values.ndim >= 2]
+    kept = [
+        (name, values) for name, values in observation.first_inputs if values.is_floating_point() and values.ndim >= 2
+    ]
     if kept:
         name, shape = kept[0][0], kept[0][1].shape[1:]
-        same = [values for each, values in kept if each == name and values.shape[1:] == shape]
+        same = [values for layer, values in kept if layer == name and values.shape[1:] == shape]
         return name, torch.cat(same)
-    parts = [_inputs(batch)[0] for batch in seen.batches if _inputs(batch)]
+    parts = [_inputs(batch)[0] for batch in observation.batches if _inputs(batch)]
     parts = [part for part in parts if part.is_floating_point() and part.ndim >= 2]
-    if seen.first_inputs or not parts:
+    if observation.first_inputs or not parts:
         return None
     return "", torch.cat([part.detach() for part in parts if part.shape[1:] == parts[0].shape[1:]])
 
 
-def _is_normalized_after(name: str, seen: Observation) -> bool:
+def _is_normalized_after(name: str, observation: Observation) -> bool:
     """Return True if the first layer is a normalization, or the next module after it is."""
     norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-    calls = [call for call in seen.trace.module_calls if not list(call.module.children())] if seen.trace else []
+    calls = (
+        [call for call in observation.trace.module_calls if not list(call.module.children())]
+        if observation.trace
+        else []
+    )
     places = [place for place, call in enumerate(calls) if call.name == name]
     return bool(places) and any(isinstance(call.module, norms) for call in calls[places[0] : places[0] + 2])
 
 
-def _scale_of_targets(sites: Sequence[Site], seen: Observation) -> Iterator[Clue]:
+def _scale_of_targets(sites: Sequence[Site], observation: Observation) -> Iterator[Clue]:
     for site in sites:
         if site.family != "difference" or not site.is_of_data or not site.target.is_floating_point():
             continue
@@ -199,10 +205,10 @@ def _scale_of_targets(sites: Sequence[Site], seen: Observation) -> Iterator[Clue
 class _Examples:
     """The examples of the batches: their first inputs, their targets, and the number of their batch."""
 
-    def __init__(self, seen: Observation) -> None:
+    def __init__(self, observation: Observation) -> None:
         kept = [
             (number, batch)
-            for number, batch in enumerate(seen.batches)
+            for number, batch in enumerate(observation.batches)
             if isinstance(batch[-1], Tensor) and batch[-1].ndim >= 1 and all(map(_is_finite, batch))
         ]
         kept = [(number, batch) for number, batch in kept if batch[-1].shape[1:] == kept[0][1][-1].shape[1:]]
@@ -281,7 +287,7 @@ def _variance_ratio(values: Tensor, batch: Tensor) -> float:
     return (ratio - 1) / math.sqrt(2 / max(1, len(groups) - 1))
 
 
-def _imbalance(examples: _Examples, seen: Observation) -> Iterator[Clue]:
+def _imbalance(examples: _Examples, observation: Observation) -> Iterator[Clue]:
     """Yield a clue about a class that has little part in the loss: few examples, and no weight that makes up for it."""
     classes = examples.classes
     if classes is None:
@@ -290,7 +296,7 @@ def _imbalance(examples: _Examples, seen: Observation) -> Iterator[Clue]:
     if len(values) < 2 or int(counts.sum()) < 10 * len(values):
         return
     shares = counts.double() / counts.sum()
-    weights = class_weights(seen, [int(value) for value in values])
+    weights = class_weights(observation, [int(value) for value in values])
     parts = shares.cpu() * torch.tensor(weights, dtype=torch.float64)
     parts = parts / parts.sum() * len(values)
     smallest = int(parts.argmin())

@@ -46,15 +46,15 @@ def inspect(training: Training, batches: Sequence[tuple[Any, ...]]) -> list[Clue
     """
     if any(is_lazy(param) for param in training.model.parameters()):
         return []  # lazy layers: there is nothing to look at, and their first step cannot be undone
-    seen = observe(training, batches)
-    sites = loss_sites(seen)
+    observation = observe(training, batches)
+    sites = loss_sites(observation)
     checks: dict[str, Callable[[], Iterator[Clue]]] = {
-        "wiring": lambda: wiring_clues(seen),
-        "output and loss": lambda: output_and_loss_clues(seen, sites),
-        "loop": lambda: loop_clues(seen),
-        "data": lambda: data_clues(seen, sites),
-        "propagation": lambda: propagation_clues(seen),
-        "numbers": lambda: number_clues(seen),
+        "wiring": lambda: wiring_clues(observation),
+        "output and loss": lambda: output_and_loss_clues(observation, sites),
+        "loop": lambda: loop_clues(observation),
+        "data": lambda: data_clues(observation, sites),
+        "propagation": lambda: propagation_clues(observation),
+        "numbers": lambda: number_clues(observation),
     }
     clues = [clue for name, check in checks.items() for clue in _clues_of(name, check)]
     return sorted(clues, key=lambda clue: _CERTAINTIES.index(clue.certainty))

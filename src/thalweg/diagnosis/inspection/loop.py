@@ -25,19 +25,19 @@ GEOMETRIC = 0.02  # relative difference between the ratios of successive rates
 TINY_COUNT, SMALL_BATCH = 4, 4
 
 
-def loop_clues(seen: Observation) -> Iterator[Clue]:
+def loop_clues(observation: Observation) -> Iterator[Clue]:
     """Yield clues about zeroing, modes, clipping, schedules and statistics of tiny batches."""
-    yield from _unzeroed(seen)
-    yield from _evaluation_mode(seen)
-    yield from _clipping(seen)
-    yield from _schedule(seen)
-    yield from _tiny_batches(seen)
+    yield from _unzeroed(observation)
+    yield from _evaluation_mode(observation)
+    yield from _clipping(observation)
+    yield from _schedule(observation)
+    yield from _tiny_batches(observation)
 
 
-def _unzeroed(seen: Observation) -> Iterator[Clue]:
-    unzeroed = [record for record in seen.records() if record.unzeroed]
+def _unzeroed(observation: Observation) -> Iterator[Clue]:
+    unzeroed = [record for record in observation.records() if record.unzeroed]
     if unzeroed:
-        held = [record for record in seen.records() if record.is_held and record.arrivals]
+        held = [record for record in observation.records() if record.is_held and record.arrivals]
         evidence: dict[str, float | str] = {
             "parameters": float(len(unzeroed)),
             "parameters with a gradient": float(max(len(held), len(unzeroed))),
@@ -47,14 +47,18 @@ def _unzeroed(seen: Observation) -> Iterator[Clue]:
         yield Clue("no_zero_grad", "certain", None, 0, evidence)
 
 
-def _evaluation_mode(seen: Observation) -> Iterator[Clue]:
+def _evaluation_mode(observation: Observation) -> Iterator[Clue]:
     """Yield a clue about modules that a step calls in evaluation mode only, where that changes what they do."""
-    wrong = {name: module for name, module in _mode_modules(seen.training.model).items() if _is_evaluating(name, seen)}
+    wrong = {
+        name: module
+        for name, module in _mode_modules(observation.training.model).items()
+        if _is_evaluating(name, observation)
+    }
     if not wrong:
         return
     norms = {name: module for name, module in wrong.items() if isinstance(module, _NormBase)}
     fresh = [name for name, module in norms.items() if _is_untouched(module)]
-    is_whole = _is_evaluating("", seen) if "" in seen.modes else not seen.training.model.training
+    is_whole = _is_evaluating("", observation) if "" in observation.modes else not observation.training.model.training
     evidence: dict[str, float | str] = {
         "modules in evaluation mode": float(len(wrong)),
         "normalizations without statistics": float(len(fresh)),
@@ -78,10 +82,10 @@ def _mode_modules(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _is_evaluating(name: str, seen: Observation) -> bool:
+def _is_evaluating(name: str, observation: Observation) -> bool:
     """Return True if there is a step all of whose calls of a module were in evaluation mode."""
     by_step: dict[int, list[bool]] = {}
-    for number, mode in seen.modes.get(name, []):
+    for number, mode in observation.modes.get(name, []):
         by_step.setdefault(number, []).append(mode)
     return any(not any(modes) for modes in by_step.values())
 
@@ -97,14 +101,16 @@ def _is_untouched(module: _NormBase) -> bool:
     )
 
 
-def _clipping(seen: Observation) -> Iterator[Clue]:
-    steps = [step for step in seen.optimizer_steps if step.computed_norm > 0 and math.isfinite(step.computed_norm)]
+def _clipping(observation: Observation) -> Iterator[Clue]:
+    steps = [
+        step for step in observation.optimizer_steps if step.computed_norm > 0 and math.isfinite(step.computed_norm)
+    ]
     if not steps:
         return
     share = median(step.used_norm / step.computed_norm for step in steps)
     if share >= CLIPPED_AWAY:
         return
-    norms = [update_norm(seen, factor) for factor in (1.0, share)]
+    norms = [update_norm(observation, factor) for factor in (1.0, share)]
     kept = share if norms[0] is None or norms[1] is None or norms[0] == 0.0 else norms[1] / norms[0]
     if kept >= CLIPPED_AWAY:
         return
@@ -118,14 +124,18 @@ def _clipping(seen: Observation) -> Iterator[Clue]:
     yield Clue("clip_too_small", "likely" if update < TINY_UPDATE else "possible", None, 0, evidence)
 
 
-def _schedule(seen: Observation) -> Iterator[Clue]:
-    rates = [step.lrs[0] for step in seen.optimizer_steps if step.lrs and step.optimizer is seen.training.optimizer]
-    rates = rates or [step.lrs[0] for step in seen.optimizer_steps if step.lrs]
+def _schedule(observation: Observation) -> Iterator[Clue]:
+    rates = [
+        step.lrs[0]
+        for step in observation.optimizer_steps
+        if step.lrs and step.optimizer is observation.training.optimizer
+    ]
+    rates = rates or [step.lrs[0] for step in observation.optimizer_steps if step.lrs]
     if not rates or not all(map(math.isfinite, rates)):
         return
-    groups = getattr(seen.training.optimizer, "param_groups", None) or [{}]
+    groups = getattr(observation.training.optimizer, "param_groups", None) or [{}]
     initial = groups[0].get("initial_lr", rates[0])
-    following = seen.schedule or _geometric(rates)
+    following = observation.schedule or _geometric(rates)
     if not following:
         return
     peak = max(*rates, *following, float(initial))
@@ -148,9 +158,9 @@ def _geometric(rates: list[float]) -> list[float]:
     return [rates[-1] * median(ratios) ** number for number in range(1, SCHEDULE_STEPS + 1)]
 
 
-def _tiny_batches(seen: Observation) -> Iterator[Clue]:
+def _tiny_batches(observation: Observation) -> Iterator[Clue]:
     """Yield a clue about batch normalization whose statistics come from a handful of values."""
-    for call in seen.trace.module_calls if seen.trace is not None else []:
+    for call in observation.trace.module_calls if observation.trace is not None else []:
         is_norm = isinstance(call.module, _NormBase) and not isinstance(
             call.module, nn.modules.instancenorm._InstanceNorm
         )

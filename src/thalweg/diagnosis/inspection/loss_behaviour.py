@@ -13,14 +13,14 @@ Behaviour = Literal["shift invariant", "likelihood", "logits", "difference", "un
 _TOLERANCE = 1e-3  # relative; crafted outputs are of order 1, and float32 is exact to 1e-6
 
 
-def behaviour_of(seen: Observation, call: LossCall) -> Behaviour:
+def behaviour_of(observation: Observation, call: LossCall) -> Behaviour:
     """Return what the loss of a training does with its output.
 
     ``shift invariant`` losses apply a softmax themselves. ``likelihood`` sums minus the output at the target.
     ``logits`` is the binary cross-entropy of logits. ``difference`` has its minimum where output and target agree.
 
     Args:
-        seen: The observation.
+        observation: The observation.
         call: A call of the loss, whose output is one tensor.
     """
     output, target = call.output, call.target
@@ -29,8 +29,8 @@ def behaviour_of(seen: Observation, call: LossCall) -> Behaviour:
     generator = torch.Generator().manual_seed(0)
     crafted = (0.1 + 0.8 * torch.rand(output.shape, generator=generator)).to(output.device, output.dtype)
     try:
-        with restored(seen.training), torch.enable_grad():
-            return _probe(seen.training.loss_fn, crafted, target)
+        with restored(observation.training), torch.enable_grad():
+            return _probe(observation.training.loss_fn, crafted, target)
     except Exception:  # of the user's loss, for outputs that it does not expect
         return "unknown"
 
@@ -65,7 +65,7 @@ def _probe(loss_fn: Callable[..., Any], crafted: Tensor, target: Tensor) -> Beha
     for dim in {1, crafted.ndim - 1} if crafted.ndim >= 2 else {0}:
         shape = [1 if place == dim else size for place, size in enumerate(crafted.shape)]
         shift = torch.linspace(-1, 1, crafted.numel() // crafted.shape[dim]).to(crafted).reshape(shape)
-        values = [_value(loss_fn, each, target) for each in (crafted, crafted + shift)]
+        values = [_value(loss_fn, output, target) for output in (crafted, crafted + shift)]
         if crafted.shape[dim] > 1 and _close(values[0], values[1], 1.0):
             return "shift invariant"
     return "unknown"
@@ -104,25 +104,25 @@ def _is_multiple(gradient: Tensor, expected: Tensor, goal: Tensor) -> bool:
     return True
 
 
-def class_weights(seen: Observation, classes: Sequence[int]) -> list[float]:
+def class_weights(observation: Observation, classes: Sequence[int]) -> list[float]:
     """Return how much an example of each class counts in the loss, by the first class.
 
     It is the norm of the gradient of the example at equal outputs.
 
     Args:
-        seen: The observation.
+        observation: The observation.
         classes: The classes. Those that cannot be probed count 1.
     """
-    if not seen.loss_calls or not _can_probe(seen.loss_calls[0].output, seen.loss_calls[0].target):
+    if not observation.loss_calls or not _can_probe(observation.loss_calls[0].output, observation.loss_calls[0].target):
         return [1.0] * len(classes)
-    call, weights = seen.loss_calls[0], []
+    call, weights = observation.loss_calls[0], []
     for value in classes:
         # In one batch with examples of the first class: some losses divide by the weights of the whole batch.
         target = torch.full_like(call.target, value)
         target[1::2] = classes[0]
         try:
-            with restored(seen.training), torch.enable_grad():
-                gradient = _gradient(seen.training.loss_fn, torch.zeros_like(call.output), target).double()
+            with restored(observation.training), torch.enable_grad():
+                gradient = _gradient(observation.training.loss_fn, torch.zeros_like(call.output), target).double()
         except Exception:  # of the user's loss
             return [1.0] * len(classes)
         count = len(gradient) // 2
@@ -130,7 +130,7 @@ def class_weights(seen: Observation, classes: Sequence[int]) -> list[float]:
     return weights if all(0 < weight < float("inf") for weight in weights) else [1.0] * len(classes)
 
 
-def ignores_pairing(seen: Observation, call: LossCall) -> bool:
+def ignores_pairing(observation: Observation, call: LossCall) -> bool:
     """Return True if the loss does not depend on which target belongs to which output."""
     output, target = call.output, call.target
     if not _can_probe(output, target) or len(target) < 2:
@@ -141,8 +141,8 @@ def ignores_pairing(seen: Observation, call: LossCall) -> bool:
     if torch.equal(target[order], target):
         return False
     try:
-        with restored(seen.training):
-            values = [_value(seen.training.loss_fn, crafted, each) for each in (target, target[order])]
+        with restored(observation.training):
+            values = [_value(observation.training.loss_fn, crafted, goal) for goal in (target, target[order])]
     except Exception:  # of the user's loss
         return False
     return _close(values[0], values[1], float(values[0].abs()) + 1e-12)

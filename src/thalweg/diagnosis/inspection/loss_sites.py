@@ -113,17 +113,19 @@ def value_range(call: Call | None) -> tuple[float, float]:
     return _RANGES.get(call.name, (-_INF, _INF))
 
 
-def loss_sites(seen: Observation) -> list[Site]:
+def loss_sites(observation: Observation) -> list[Site]:
     """Return the places of the first step at which an output meets a target, and the kind of loss there."""
-    sites = [site for call in (seen.trace.calls if seen.trace else []) for site in _sites_of(call, seen)]
-    if seen.loss_calls and isinstance(seen.loss_calls[0].output, Tensor):
-        site = _site_of_loss(seen)
-        if site is not None and not any(site.family == each.family for each in sites):
+    sites = [
+        site for call in (observation.trace.calls if observation.trace else []) for site in _sites_of(call, observation)
+    ]
+    if observation.loss_calls and isinstance(observation.loss_calls[0].output, Tensor):
+        site = _site_of_loss(observation)
+        if site is not None and not any(site.family == call_site.family for call_site in sites):
             sites.append(site)
     return sites
 
 
-def _sites_of(call: Call, seen: Observation) -> Iterator[Site]:
+def _sites_of(call: Call, observation: Observation) -> Iterator[Site]:
     if call.name == "log_softmax" and call.module is None:
         made_by = source(call.parents[0])
         if made_by is not None and made_by.name == "softmax":
@@ -133,52 +135,52 @@ def _sites_of(call: Call, seen: Observation) -> Iterator[Site]:
     if len(call.tensors) < 2:
         return
     if call.name in _FAMILIES:
-        yield _site(_FAMILIES[call.name], call, 0, 1, seen)
+        yield _site(_FAMILIES[call.name], call, 0, 1, observation)
     elif call.name in _SUBTRACTIONS:
-        makers = model_makers(seen)
+        makers = model_makers(observation)
         for first, second in ((0, 1), (1, 0)):
-            if source(call.parents[first]) in makers and is_target(call.tensors[second], seen):
-                yield _site("difference", call, first, second, seen)
+            if source(call.parents[first]) in makers and is_target(call.tensors[second], observation):
+                yield _site("difference", call, first, second, observation)
 
 
-def _site(family: Family, call: Call, first: int, second: int, seen: Observation) -> Site:
+def _site(family: Family, call: Call, first: int, second: int, observation: Observation) -> Site:
     output, target = call.tensors[first], call.tensors[second]
     made_by, target_by = source(call.parents[first]), source(call.parents[second])
-    where = made_by.module or None if made_by is not None else _module_of(output, seen)
+    where = made_by.module or None if made_by is not None else _module_of(output, observation)
     is_of_data = (target_by is None or target_by.module is None) and not target.requires_grad
     return Site(family, call.name, output, target, made_by, where, 1 if output.ndim > 1 else 0, is_of_data)
 
 
-def _site_of_loss(seen: Observation) -> Site | None:
+def _site_of_loss(observation: Observation) -> Site | None:
     """Return what the loss function of the training does with the output, found out by its behaviour."""
-    call = seen.loss_calls[0]
-    family = _OF_BEHAVIOUR.get(behaviour_of(seen, call))
+    call = observation.loss_calls[0]
+    family = _OF_BEHAVIOUR.get(behaviour_of(observation, call))
     if family is None:
         return None
-    made_by = source(seen.trace.maker(call.output)) if seen.trace is not None else None
-    where = made_by.module or None if made_by is not None else _module_of(call.output, seen)
+    made_by = source(observation.trace.maker(call.output)) if observation.trace is not None else None
+    where = made_by.module or None if made_by is not None else _module_of(call.output, observation)
     dim = class_dimension(call.output, call.target)
     return Site(
         family, "loss_fn", call.output, call.target, made_by, where, call.output.ndim - 1 if dim is None else dim
     )
 
 
-def _module_of(output: Tensor, seen: Observation) -> str | None:
+def _module_of(output: Tensor, observation: Observation) -> str | None:
     """Return the innermost module that returned a tensor; None if none did, or only the model itself."""
-    calls = seen.trace.module_calls if seen.trace is not None else []
-    return next((call.name or None for call in calls if any(each is output for each in call.outputs)), None)
+    calls = observation.trace.module_calls if observation.trace is not None else []
+    return next((call.name or None for call in calls if any(tensor is output for tensor in call.outputs)), None)
 
 
-def model_makers(seen: Observation) -> list[Call]:
+def model_makers(observation: Observation) -> list[Call]:
     """Return the calls that made the entries of the model's outputs."""
-    calls = seen.trace.module_calls if seen.trace is not None else []
+    calls = observation.trace.module_calls if observation.trace is not None else []
     makers = [source(maker) for call in calls if call.name == "" for maker in call.output_calls]
     return [call for call in makers if call is not None]
 
 
-def is_target(tensor: Tensor, seen: Observation) -> bool:
+def is_target(tensor: Tensor, observation: Observation) -> bool:
     """Return True if a tensor has the entries of the target of the first batch, in whatever shape."""
-    target = seen.first_batch[-1] if seen.first_batch else None
+    target = observation.first_batch[-1] if observation.first_batch else None
     return (
         isinstance(target, Tensor)
         and target.numel() == tensor.numel()

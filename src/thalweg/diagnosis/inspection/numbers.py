@@ -33,18 +33,18 @@ _NORMS = (
 )
 
 
-def number_clues(seen: Observation) -> Iterator[Clue]:
+def number_clues(observation: Observation) -> Iterator[Clue]:
     """Yield clues about formats and precision."""
-    underflow = list(_epsilon(seen))
+    underflow = list(_epsilon(observation))
     yield from underflow
-    yield from _not_finite(seen)
+    yield from _not_finite(observation)
     if not underflow:
-        yield from _below_precision(seen)
-    yield from _decay(seen)
+        yield from _below_precision(observation)
+    yield from _decay(observation)
 
 
-def _epsilon(seen: Observation) -> Iterator[Clue]:
-    step = seen.optimizer_steps[0] if seen.optimizer_steps else None
+def _epsilon(observation: Observation) -> Iterator[Clue]:
+    step = observation.optimizer_steps[0] if observation.optimizer_steps else None
     if step is None or not any("eps" in group for group in step.optimizer.param_groups):
         return
     largest = max(map(largest_entry, step.gradients.values()), default=0.0)
@@ -52,7 +52,7 @@ def _epsilon(seen: Observation) -> Iterator[Clue]:
         return
     epsilon = max(float(group["eps"]) for group in step.optimizer.param_groups if "eps" in group)
     far_above = FAR_ABOVE * max(1.0, epsilon) / largest
-    as_it_is, scaled, larger = (update_norm(seen, factor) for factor in (1.0, far_above, FAR_ABOVE * far_above))
+    as_it_is, scaled, larger = (update_norm(observation, factor) for factor in (1.0, far_above, FAR_ABOVE * far_above))
     if as_it_is is None or scaled is None or larger is None or as_it_is == 0.0 or larger > LARGER * scaled:
         return
     if scaled >= LARGER * as_it_is:
@@ -65,8 +65,8 @@ def _epsilon(seen: Observation) -> Iterator[Clue]:
         yield Clue("adam_eps_underflow", certainty, None, 0, evidence)
 
 
-def _below_precision(seen: Observation) -> Iterator[Clue]:
-    steps = [step for step in seen.optimizer_steps if step.used_norm > 0 and math.isfinite(step.used_norm)]
+def _below_precision(observation: Observation) -> Iterator[Clue]:
+    steps = [step for step in observation.optimizer_steps if step.used_norm > 0 and math.isfinite(step.used_norm)]
     steps = [step for step in steps if any(rate > 0 for rate in step.lrs)]
     if not steps:
         return
@@ -83,27 +83,27 @@ def _below_precision(seen: Observation) -> Iterator[Clue]:
     yield Clue("update_below_precision", "likely" if is_half else "possible", None, 0, evidence)
 
 
-def _not_finite(seen: Observation) -> Iterator[Clue]:
+def _not_finite(observation: Observation) -> Iterator[Clue]:
     """Yield a clue about the function of the first step that made the first value that is not finite."""
-    if seen.trace is None or not seen.losses or not _is_data_finite(seen):
+    if observation.trace is None or not observation.losses or not _is_data_finite(observation):
         return
-    if not math.isfinite(seen.losses[0]):
-        origin = _origin(seen.trace.calls)
+    if not math.isfinite(observation.losses[0]):
+        origin = _origin(observation.trace.calls)
         if origin is not None:
             yield from _of_origin(origin)
-        elif (buffer := _overflown(seen.training.model)) is not None:
+        elif (buffer := _overflown(observation.training.model)) is not None:
             where = buffer.rpartition(".")[0] or None
             yield Clue("fp16_overflow", "certain", where, 0, {"infinite": buffer})
-    elif seen.optimizer_steps and not math.isfinite(seen.optimizer_steps[0].computed_norm):
-        for call in seen.trace.calls:
+    elif observation.optimizer_steps and not math.isfinite(observation.optimizer_steps[0].computed_norm):
+        for call in observation.trace.calls:
             if call.name in ROOTS and call.numbers.get("smallest_output") == 0.0:
-                evidence: dict[str, float | str] = {"function": call.name, "loss": seen.losses[0]}
+                evidence: dict[str, float | str] = {"function": call.name, "loss": observation.losses[0]}
                 yield Clue("nan_from_sqrt", "likely", call.module or None, 0, evidence)
                 return
 
 
-def _is_data_finite(seen: Observation) -> bool:
-    parts = [part for part in seen.first_batch if isinstance(part, Tensor) and part.is_floating_point()]
+def _is_data_finite(observation: Observation) -> bool:
+    parts = [part for part in observation.first_batch if isinstance(part, Tensor) and part.is_floating_point()]
     return all(bool(part.isfinite().all()) for part in parts)
 
 
@@ -138,19 +138,21 @@ def _of_origin(call: Call) -> Iterator[Clue]:
 def _overflown(model: nn.Module) -> str | None:
     """Return the name of a buffer or parameter in half precision that is infinite."""
     tensors = (*model.named_buffers(), *model.named_parameters())
-    return next((name for name, each in tensors if each.dtype == torch.float16 and bool(each.isinf().any())), None)
+    return next(
+        (name for name, tensor in tensors if tensor.dtype == torch.float16 and bool(tensor.isinf().any())), None
+    )
 
 
-def _decay(seen: Observation) -> Iterator[Clue]:
+def _decay(observation: Observation) -> Iterator[Clue]:
     """Yield clues about weight decay, as a step with gradients of zero shows it."""
-    step = seen.optimizer_steps[0] if seen.optimizer_steps else None
+    step = observation.optimizer_steps[0] if observation.optimizer_steps else None
     groups = step.optimizer.param_groups if step is not None else []
     if step is None or not any(float(group.get("weight_decay", 0) or 0) > 0 for group in groups):
         return
-    update = update_of(seen, 0.0)
+    update = update_of(observation, 0.0)
     if not update:
         return
-    rates = {key: rate for key, change in update.items() if (rate := _decay_rate(seen, key, change)) > 0}
+    rates = {key: rate for key, change in update.items() if (rate := _decay_rate(observation, key, change)) > 0}
     if not rates:
         return
     momentum = max(float(group.get("momentum", 0) or 0) for group in groups)
@@ -162,16 +164,16 @@ def _decay(seen: Observation) -> Iterator[Clue]:
         certainty: Certainty = "likely" if decay > USUAL_DECAY else "possible"
         yield Clue("weight_decay_too_strong", certainty, None, 0, evidence)
         return
-    norms = _norm_parameters(seen.training.model)
+    norms = _norm_parameters(observation.training.model)
     on_norms = [key for key in rates if key in norms]
     if on_norms and strongest * LIFE > 1:
         evidence = {"share of a weight that decay takes in a step": strongest, "parameters": float(len(on_norms))}
         yield Clue("decay_on_norms", "possible", norms[on_norms[0]], 0, evidence)
 
 
-def _decay_rate(seen: Observation, key: int, change: Tensor) -> float:
+def _decay_rate(observation: Observation, key: int, change: Tensor) -> float:
     """Return the share of a parameter that a step without gradient takes; 0 if the change is no share of it."""
-    record = seen.parameters.get(key)
+    record = observation.parameters.get(key)
     if record is None or not bool(record.tensor.any()):
         return 0.0
     weight = record.tensor.detach().double().flatten()

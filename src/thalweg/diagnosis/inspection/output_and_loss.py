@@ -30,25 +30,28 @@ _SOFTMAXES = ("softmax", "log_softmax")
 _PROBABILITIES = ("sigmoid", "sigmoid_", "hardsigmoid", "softmax")
 
 
-def output_and_loss_clues(seen: Observation, sites: Sequence[Site]) -> Iterator[Clue]:
+def output_and_loss_clues(observation: Observation, sites: Sequence[Site]) -> Iterator[Clue]:
     """Yield clues about outputs that do not fit the loss.
 
     Args:
-        seen: The observation.
+        observation: The observation.
         sites: The places at which outputs meet targets.
     """
     yielded: set[tuple[str, str | None]] = set()
-    for clue in (*(clue for site in sites for clue in _of_site(site, seen)), *_of_the_output(sites, seen)):
+    for clue in (
+        *(clue for site in sites for clue in _of_site(site, observation)),
+        *_of_the_output(sites, observation),
+    ):
         if (clue.kind, clue.where) not in yielded:
             yielded.add((clue.kind, clue.where))
             yield clue
-    yield from _summed(seen)
+    yield from _summed(observation)
 
 
-def _of_site(site: Site, seen: Observation) -> Iterator[Clue]:
+def _of_site(site: Site, observation: Observation) -> Iterator[Clue]:
     if not site.output.is_floating_point():
         return
-    softmax = _softmax_clue(site, seen)
+    softmax = _softmax_clue(site, observation)
     if softmax is not None:
         yield softmax
     elif site.family == "cross entropy" and are_probabilities(site.output, site.class_dim):
@@ -60,7 +63,7 @@ def _of_site(site: Site, seen: Observation) -> Iterator[Clue]:
     else:
         yield from _out_of_reach(site)
     if site.family == "difference":
-        yield from _broadcast(site, seen)
+        yield from _broadcast(site, observation)
 
 
 def _clue(kind: str, certainty: Certainty, site: Site, **evidence: float | str) -> Clue:
@@ -70,7 +73,7 @@ def _clue(kind: str, certainty: Certainty, site: Site, **evidence: float | str) 
     return Clue(kind, certainty, site.where, 0, {"loss": site.name, **made_by, **numbers, **evidence})
 
 
-def _softmax_clue(site: Site, seen: Observation) -> Clue | None:
+def _softmax_clue(site: Site, observation: Observation) -> Clue | None:
     """Return a clue if the output is a softmax of one unit, or over another dimension than that of the classes."""
     values = site.output.detach()
     is_softmax = site.made_by is not None and site.made_by.name in _SOFTMAXES
@@ -84,7 +87,7 @@ def _softmax_clue(site: Site, seen: Observation) -> Clue | None:
     if is_of_classes:
         check = are_probabilities if site.made_by.name == "softmax" else are_log_probabilities
         return None if check(values, site.class_dim) else _clue("softmax_wrong_dim", "certain", site)
-    return _clue("softmax_wrong_dim", "certain", site) if _is_over_batch(site.made_by, seen) else None
+    return _clue("softmax_wrong_dim", "certain", site) if _is_over_batch(site.made_by, observation) else None
 
 
 def _is_of_one_unit(call: Call) -> bool:
@@ -92,10 +95,10 @@ def _is_of_one_unit(call: Call) -> bool:
     return bool((values == (1.0 if call.name == "softmax" else 0.0)).all()) and values.numel() > 0
 
 
-def _is_over_batch(call: Call, seen: Observation) -> bool:
+def _is_over_batch(call: Call, observation: Observation) -> bool:
     """Return True if a softmax sums to 1 over the examples of a batch, and over no other dimension."""
     values = call.outputs[0].detach()
-    size = next((len(part) for part in seen.first_batch if isinstance(part, Tensor) and part.ndim), 0)
+    size = next((len(part) for part in observation.first_batch if isinstance(part, Tensor) and part.ndim), 0)
     if values.ndim < 2 or size < 2 or values.shape[0] != size:
         return False
     check = are_probabilities if call.name == "softmax" else are_log_probabilities
@@ -145,7 +148,7 @@ def _bounded_logits(site: Site, low: float, high: float) -> Iterator[Clue]:
         yield _clue("output_activation", "likely", site)
 
 
-def _broadcast(site: Site, seen: Observation) -> Iterator[Clue]:
+def _broadcast(site: Site, observation: Observation) -> Iterator[Clue]:
     shapes = site.output.shape, site.target.shape
     try:
         together = torch.broadcast_shapes(*shapes).numel()  # type: ignore[no-untyped-call]
@@ -162,30 +165,30 @@ def _broadcast(site: Site, seen: Observation) -> Iterator[Clue]:
     yield Clue("broadcast_targets", "certain", None, 0, evidence)
 
 
-def _of_the_output(sites: Sequence[Site], seen: Observation) -> Iterator[Clue]:
+def _of_the_output(sites: Sequence[Site], observation: Observation) -> Iterator[Clue]:
     """Yield clues about outputs whose loss is unknown."""
-    if not any(clue.kind == "broadcast_targets" for site in sites for clue in _broadcast(site, seen)):
-        yield from _pairing(seen)
+    if not any(clue.kind == "broadcast_targets" for site in sites for clue in _broadcast(site, observation)):
+        yield from _pairing(observation)
     known = [site.made_by for site in sites]
-    for call in model_makers(seen):
+    for call in model_makers(observation):
         if call in known or call.name not in _SOFTMAXES:
             continue
         evidence: dict[str, float | str] = {"made by": call.name}
         if _is_of_one_unit(call):
             yield Clue("softmax_of_one_unit", "certain", call.module or None, 0, evidence)
-        elif _is_over_batch(call, seen):
+        elif _is_over_batch(call, observation):
             yield Clue("softmax_wrong_dim", "certain", call.module or None, 0, evidence)
 
 
-def _pairing(seen: Observation) -> Iterator[Clue]:
+def _pairing(observation: Observation) -> Iterator[Clue]:
     """Yield a clue if outputs and targets broadcast against each other in the loss, as its value shows."""
-    call = seen.loss_calls[0] if seen.loss_calls else None
+    call = observation.loss_calls[0] if observation.loss_calls else None
     if call is None or not isinstance(call.output, Tensor) or not isinstance(call.target, Tensor):
         return
     shapes = call.output.shape, call.target.shape
     if sorted(size for size in shapes[0] if size > 1) != sorted(size for size in shapes[1] if size > 1):
         return
-    if shapes[0] != shapes[1] and ignores_pairing(seen, call):
+    if shapes[0] != shapes[1] and ignores_pairing(observation, call):
         evidence: dict[str, float | str] = {
             "shape of the output": str(tuple(shapes[0])),
             "shape of the target": str(tuple(shapes[1])),
@@ -193,25 +196,25 @@ def _pairing(seen: Observation) -> Iterator[Clue]:
         yield Clue("broadcast_targets", "certain", None, 0, evidence)
 
 
-def _summed(seen: Observation) -> Iterator[Clue]:
+def _summed(observation: Observation) -> Iterator[Clue]:
     """Yield a clue if a batch that has each example twice has twice the loss."""
-    values = seen.backward_values[0] if seen.backward_values else []
-    twice = doubled(seen.batches[0]) if seen.batches else None
+    values = observation.backward_values[0] if observation.backward_values else []
+    twice = doubled(observation.batches[0]) if observation.batches else None
     if twice is None or not values or not math.isfinite(sum(values)) or sum(values) == 0.0:
         return
-    second = observe_step(seen.training, twice)
+    second = observe_step(observation.training, twice)
     both = second.backward_values[0] if second.backward_values else []
     if second.error is not None or len(both) != len(values):
         return
     ratio = sum(both) / sum(values)
     if not SUMMED <= ratio <= 4 - SUMMED:
         return
-    step = seen.optimizer_steps[0] if seen.optimizer_steps else None
+    step = observation.optimizer_steps[0] if observation.optimizer_steps else None
     update = step.update_norm / step.weight_norm if step is not None and step.weight_norm else 0.0
     evidence: dict[str, float | str] = {
         "loss of a batch": sum(values),
         "loss of the batch twice": sum(both),
-        "examples in a batch": float(len(seen.batches[0][0])),
+        "examples in a batch": float(len(observation.batches[0][0])),
         "first update by weight": update,
     }
     yield Clue("loss_summed", "likely" if update >= LARGE_UPDATE else "possible", None, 0, evidence)

@@ -46,10 +46,10 @@ _BETWEEN = frozenset(
 )
 
 
-def propagation_clues(seen: Observation) -> Iterator[Clue]:
+def propagation_clues(observation: Observation) -> Iterator[Clue]:
     """Yield clues about initial weights and activations."""
-    stuck = [record for record in seen.records() if _is_stuck(record)]
-    if stuck and any(record.is_moved for record in seen.records()):
+    stuck = [record for record in observation.records() if _is_stuck(record)]
+    if stuck and any(record.is_moved for record in observation.records()):
         certainty: Certainty = "certain" if min(r.arrivals for r in stuck) >= RELEASED_AFTER else "likely"
         evidence: dict[str, float | str] = {
             "weights with equal rows": float(len(stuck)),
@@ -58,19 +58,19 @@ def propagation_clues(seen: Observation) -> Iterator[Clue]:
         }
         yield Clue("zero_init", certainty, stuck[0].module or stuck[0].name, 0, evidence)
         return
-    if seen.trace is None:
+    if observation.trace is None:
         return
-    yield from _dead(seen)
-    saturated = list(_saturated(seen))
+    yield from _dead(observation)
+    saturated = list(_saturated(observation))
     yield from saturated
-    peaked = _peaked(seen)
-    large = list(_large_weights(seen, {clue.where for clue in saturated}, {where for where, _ in peaked}))
+    peaked = _peaked(observation)
+    large = list(_large_weights(observation, {clue.where for clue in saturated}, {where for where, _ in peaked}))
     if peaked:
         evidence = {"mean largest weight": peaked[0][1]}
         is_cause = not any(clue.certainty == "likely" for clue in large)
         yield Clue("attention_logit_growth", "likely" if is_cause else "possible", peaked[0][0], 0, evidence)
     yield from large
-    yield from _affine(seen)
+    yield from _affine(observation)
 
 
 def _is_stuck(record: ParameterRecord) -> bool:
@@ -99,21 +99,21 @@ def _feeding(call: Call | None, through: frozenset[str] = _BETWEEN) -> str | Non
     return call.module or None if call is not None else None
 
 
-def _own_weights(module: str | None, seen: Observation) -> list[ParameterRecord]:
-    return [record for record in seen.records() if record.module == (module or "") and record.tensor.ndim >= 2]
+def _own_weights(module: str | None, observation: Observation) -> list[ParameterRecord]:
+    return [record for record in observation.records() if record.module == (module or "") and record.tensor.ndim >= 2]
 
 
-def _dead(seen: Observation) -> Iterator[Clue]:
+def _dead(observation: Observation) -> Iterator[Clue]:
     """Yield clues about layers whose units are never active."""
-    last = model_makers(seen)
-    for call in seen.trace.calls if seen.trace else []:
+    last = model_makers(observation)
+    for call in observation.trace.calls if observation.trace else []:
         if call.name not in RELUS or call in last or call.module is None or "dead_last" not in call.numbers:
             continue
         where = _feeding(call.parents[0])
         share = min(call.numbers["dead_last"], call.numbers["dead_channels"])
         if share < MOSTLY_DEAD:
             continue
-        weights = _own_weights(where, seen)
+        weights = _own_weights(where, observation)
         is_without_gradient = bool(weights) and all(not any(record.gradient_squares) for record in weights)
         certainty: Certainty = "possible"
         if share >= DEAD:
@@ -122,17 +122,17 @@ def _dead(seen: Observation) -> Iterator[Clue]:
         return
 
 
-def _saturated(seen: Observation) -> Iterator[Clue]:
+def _saturated(observation: Observation) -> Iterator[Clue]:
     """Yield clues about hidden layers at the flat ends of their activation."""
-    last = model_makers(seen)
+    last = model_makers(observation)
     shares = [
         (call.numbers["saturated"], _feeding(call.parents[0]))
-        for call in (seen.trace.calls if seen.trace else [])
+        for call in (observation.trace.calls if observation.trace else [])
         if call.name in SIGMOIDS and call not in last and call.module is not None and "saturated" in call.numbers
     ]
     shares += [
         (float((call.outputs[0].detach().abs() > 0.99).double().mean()), call.name)
-        for call in (seen.trace.module_calls if seen.trace else [])
+        for call in (observation.trace.module_calls if observation.trace else [])
         if isinstance(call.module, (nn.RNN, nn.RNNCell)) and call.module.nonlinearity == "tanh" and call.outputs
     ]
     for share, where in shares:
@@ -142,14 +142,14 @@ def _saturated(seen: Observation) -> Iterator[Clue]:
             return
 
 
-def _layers(seen: Observation) -> list[ModuleCall]:
-    calls = seen.trace.module_calls if seen.trace else []
+def _layers(observation: Observation) -> list[ModuleCall]:
+    calls = observation.trace.module_calls if observation.trace else []
     return [call for call in calls if isinstance(call.module, _LINEAR) and call.inputs and call.outputs]
 
 
-def _large_weights(seen: Observation, saturated: set[str | None], peaked: set[str | None]) -> Iterator[Clue]:
+def _large_weights(observation: Observation, saturated: set[str | None], peaked: set[str | None]) -> Iterator[Clue]:
     """Yield clues about random weights that multiply the scale of what passes."""
-    layers = _layers(seen)
+    layers = _layers(observation)
     gains: dict[str, float] = {}
     for call in layers:
         weight = call.module.weight
@@ -176,27 +176,27 @@ def _large_weights(seen: Observation, saturated: set[str | None], peaked: set[st
         yield Clue("init_too_large", "possible", None, 0, evidence)
 
 
-def _peaked(seen: Observation) -> list[tuple[str | None, float]]:
+def _peaked(observation: Observation) -> list[tuple[str | None, float]]:
     """Return the modules that feed attention that looks at one place only, with its mean largest weight."""
-    last = model_makers(seen)
+    last = model_makers(observation)
     return [
         (_feeding(call.parents[0], _BETWEEN | _SCORES), call.numbers["peak"])
-        for call in (seen.trace.calls if seen.trace else [])
+        for call in (observation.trace.calls if observation.trace else [])
         if call.numbers.get("peak", 0.0) >= PEAKED and call.module is not None and call not in last
     ]
 
 
-def _affine(seen: Observation) -> Iterator[Clue]:
+def _affine(observation: Observation) -> Iterator[Clue]:
     """Yield a clue if several layers in a row are together an affine map of the inputs."""
-    layers = _layers(seen)
-    batch = seen.batches[0] if seen.batches else ()
+    layers = _layers(observation)
+    batch = observation.batches[0] if observation.batches else ()
     inputs = batch[0] if len(batch) == 2 else None
     is_usable = isinstance(inputs, Tensor) and inputs.dtype in (torch.float32, torch.float64) and inputs.ndim >= 2
     if len(layers) < 2 or not is_usable or not _are_in_series(layers):
         return
     last = layers[-1].module
     try:
-        deviation = _deviation_from_affine(seen, last, copied(inputs))
+        deviation = _deviation_from_affine(observation, last, copied(inputs))
     except Exception:  # of the user's model, for inputs that it does not expect
         return
     if deviation is not None and deviation < AFFINE:
@@ -211,19 +211,19 @@ def _are_in_series(layers: list[ModuleCall]) -> bool:
     return any(id(call) in earlier for call in ancestors(layers[-1].output_calls[0]))
 
 
-def _deviation_from_affine(seen: Observation, last: nn.Module, inputs: Tensor) -> float | None:
+def _deviation_from_affine(observation: Observation, last: nn.Module, inputs: Tensor) -> float | None:
     """Return by how much f(a + b) differs from f(a) + f(b) - f(0), relative to its terms."""
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: object, output: Tensor) -> None:
         kept.append(output.detach().double())
 
-    with restored(seen.training), torch.no_grad():
-        model = seen.training.model.eval()
+    with restored(observation.training), torch.no_grad():
+        model = observation.training.model.eval()
         handle = last.register_forward_hook(keep)
         try:
-            for each in (inputs, 3 * inputs.flip(0), torch.zeros_like(inputs), inputs + 3 * inputs.flip(0)):
-                model(each)
+            for example in (inputs, 3 * inputs.flip(0), torch.zeros_like(inputs), inputs + 3 * inputs.flip(0)):
+                model(example)
         finally:
             handle.remove()
     if len(kept) != 4 or len({value.shape for value in kept}) != 1:

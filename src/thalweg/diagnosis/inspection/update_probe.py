@@ -10,26 +10,26 @@ from thalweg.diagnosis.inspection.observation.parameters import held_tensors, sq
 from thalweg.diagnosis.inspection.observation.state import restored
 
 
-def update_norm(seen: Observation, factor: float) -> float | None:
+def update_norm(observation: Observation, factor: float) -> float | None:
     """Return the norm of the first update for the computed gradients times a factor; None if it cannot be known.
 
     Args:
-        seen: The observation.
+        observation: The observation.
         factor: The factor; 0 for gradients of zero.
     """
-    update = update_of(seen, factor)
+    update = update_of(observation, factor)
     return None if update is None else sum(map(square_sum, update.values())) ** 0.5
 
 
-def update_of(seen: Observation, factor: float) -> Mapping[int, Tensor] | None:
+def update_of(observation: Observation, factor: float) -> Mapping[int, Tensor] | None:
     """Return the first update of each parameter, by its id, for the computed gradients times a factor."""
-    if not seen.optimizer_steps or not seen.optimizer_steps[0].gradients:
+    if not observation.optimizer_steps or not observation.optimizer_steps[0].gradients:
         return None
-    step = seen.optimizer_steps[0]
+    step = observation.optimizer_steps[0]
     tensors = {id(tensor): tensor for tensor in held_tensors(step.optimizer) if id(tensor) in step.gradients}
     before = {key: tensor.detach().clone() for key, tensor in tensors.items()}
     try:
-        with restored(seen.training), torch.no_grad():
+        with restored(observation.training), torch.no_grad():
             for key, tensor in tensors.items():
                 tensor.grad = step.gradients[key] * factor
             step.optimizer.step()
@@ -38,9 +38,9 @@ def update_of(seen: Observation, factor: float) -> Mapping[int, Tensor] | None:
         return None
 
 
-def is_scale_invariant(seen: Observation) -> bool | None:
+def is_scale_invariant(observation: Observation) -> bool | None:
     """Return True if the first update does not depend on the scale of the gradients; None if unknown."""
-    norms = [update_norm(seen, factor) for factor in (1.0, 0.01)]
+    norms = [update_norm(observation, factor) for factor in (1.0, 0.01)]
     if norms[0] is None or norms[1] is None or norms[0] == 0.0:
         return None
     return norms[1] / norms[0] > 0.5

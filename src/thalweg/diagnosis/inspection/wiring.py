@@ -19,13 +19,13 @@ POWER_STEPS = 30
 _CUTS = ("detach", "data", "numpy", "tolist", "item", "detach_")
 
 
-def wiring_clues(seen: Observation) -> Iterator[Clue]:
+def wiring_clues(observation: Observation) -> Iterator[Clue]:
     """Yield clues about parameters that training does not reach."""
-    yield from _twice(seen)
-    yield from _unregistered(seen)
-    yield from _stale(seen)
-    yield from _frozen(seen)
-    yield from _without_gradient(seen)
+    yield from _twice(observation)
+    yield from _unregistered(observation)
+    yield from _stale(observation)
+    yield from _frozen(observation)
+    yield from _without_gradient(observation)
 
 
 def looks_random(tensor: Tensor) -> bool:
@@ -47,14 +47,14 @@ def looks_random(tensor: Tensor) -> bool:
     return float((matrix @ vector).norm()) <= RANDOM_EDGE * edge
 
 
-def largest_owner(records: Sequence[ParameterRecord], seen: Observation) -> str | None:
+def largest_owner(records: Sequence[ParameterRecord], observation: Observation) -> str | None:
     """Return the module that has most of some parameters; None if they are all of the model.
 
     Args:
         records: The parameters.
-        seen: The observation.
+        observation: The observation.
     """
-    everything = seen.records()
+    everything = observation.records()
     if len(records) >= len(everything):
         return None
     names = [record.name for record in records]
@@ -69,8 +69,8 @@ def _weights(records: Sequence[ParameterRecord]) -> list[ParameterRecord]:
     return [record for record in records if record.tensor.ndim >= 2]
 
 
-def _share(records: Sequence[ParameterRecord], seen: Observation) -> float:
-    total = sum(record.tensor.numel() for record in seen.records())
+def _share(records: Sequence[ParameterRecord], observation: Observation) -> float:
+    total = sum(record.tensor.numel() for record in observation.records())
     return sum(record.tensor.numel() for record in records) / max(1, total)
 
 
@@ -79,10 +79,10 @@ def _are_random(records: Sequence[ParameterRecord]) -> bool:
     return bool(weights) and all(looks_random(record.tensor) for record in weights)
 
 
-def _twins(seen: Observation) -> set[int]:
+def _twins(observation: Observation) -> set[int]:
     """Return the ids of parameters that are copies of others, as those of target networks are."""
     shapes: dict[tuple[int, ...], list[ParameterRecord]] = {}
-    for record in _weights(seen.records()):
+    for record in _weights(observation.records()):
         shapes.setdefault(tuple(record.tensor.shape), []).append(record)
     modules = {
         record.module
@@ -91,124 +91,124 @@ def _twins(seen: Observation) -> set[int]:
         if any(twin is not record and torch.equal(record.tensor, twin.tensor) for twin in same)
         and bool(record.tensor.count_nonzero())
     }
-    return {id(record.tensor) for record in seen.records() if record.module in modules}
+    return {id(record.tensor) for record in observation.records() if record.module in modules}
 
 
-def _numbers(records: Sequence[ParameterRecord], seen: Observation) -> dict[str, float | str]:
+def _numbers(records: Sequence[ParameterRecord], observation: Observation) -> dict[str, float | str]:
     return {
         "parameters": float(len(records)),
-        "share of the weights": round(_share(records, seen), 4),
+        "share of the weights": round(_share(records, observation), 4),
         "first": records[0].name,
     }
 
 
-def _twice(seen: Observation) -> Iterator[Clue]:
-    twice = [record for record in seen.records() if record.places > 1]
+def _twice(observation: Observation) -> Iterator[Clue]:
+    twice = [record for record in observation.records() if record.places > 1]
     if twice:
         most = max(record.places for record in twice)
         where = twice[0].module or twice[0].name
-        yield Clue("parameter_twice", "certain", where, 0, {**_numbers(twice, seen), "times": float(most)})
+        yield Clue("parameter_twice", "certain", where, 0, {**_numbers(twice, observation), "times": float(most)})
         return
     by_step: dict[tuple[int, int], set[int]] = {}
-    for step in seen.optimizer_steps:
+    for step in observation.optimizer_steps:
         for key in step.held:
             by_step.setdefault((step.number, key), set()).add(id(step.optimizer))
     both = {key for (_, key), optimizers in by_step.items() if len(optimizers) > 1}
-    shared = [record for key, record in seen.parameters.items() if key in both]
+    shared = [record for key, record in observation.parameters.items() if key in both]
     if shared:
         where = shared[0].module or shared[0].name
-        yield Clue("parameter_twice", "likely", where, 0, {**_numbers(shared, seen), "optimizers": 2.0})
+        yield Clue("parameter_twice", "likely", where, 0, {**_numbers(shared, observation), "optimizers": 2.0})
 
 
 def _is_left_out(record: ParameterRecord) -> bool:
     return record.tensor.requires_grad and record.arrivals > 0 and not record.is_held and not record.is_moved
 
 
-def _unregistered(seen: Observation) -> Iterator[Clue]:
-    left_out = [record for record in seen.records() if not record.is_registered and _is_left_out(record)]
+def _unregistered(observation: Observation) -> Iterator[Clue]:
+    left_out = [record for record in observation.records() if not record.is_registered and _is_left_out(record)]
     for container in dict.fromkeys(record.container for record in left_out):
         records = [record for record in left_out if record.container == container]
-        certainty: Certainty = "certain" if seen.optimizer_steps else "likely"
+        certainty: Certainty = "certain" if observation.optimizer_steps else "likely"
         if _weights(records) and not _are_random(records):
             certainty = "possible"  # trained before, and hidden on purpose, as the network of a perceptual loss
-        yield Clue("unregistered_parameters", certainty, container, 0, _numbers(records, seen))
+        yield Clue("unregistered_parameters", certainty, container, 0, _numbers(records, observation))
 
 
-def _stale(seen: Observation) -> Iterator[Clue]:
-    left_out = [record for record in seen.registered() if _is_left_out(record)]
+def _stale(observation: Observation) -> Iterator[Clue]:
+    left_out = [record for record in observation.registered() if _is_left_out(record)]
     if not left_out:
         return
-    idle = [record for record in seen.foreign if record.arrivals == 0]
-    trainable = [record for record in seen.registered() if record.tensor.requires_grad]
-    where = None if len(left_out) == len(trainable) else largest_owner(left_out, seen)
-    numbers = {**_numbers(left_out, seen), "parameters of the optimizer without a gradient": float(len(idle))}
+    idle = [record for record in observation.foreign if record.arrivals == 0]
+    trainable = [record for record in observation.registered() if record.tensor.requires_grad]
+    where = None if len(left_out) == len(trainable) else largest_owner(left_out, observation)
+    numbers = {**_numbers(left_out, observation), "parameters of the optimizer without a gradient": float(len(idle))}
     if idle:
-        yield Clue("stale_optimizer", "certain" if seen.optimizer_steps else "likely", where, 0, numbers)
+        yield Clue("stale_optimizer", "certain" if observation.optimizer_steps else "likely", where, 0, numbers)
     elif _are_random(left_out):
         yield Clue("stale_optimizer", "likely", where, 0, numbers)
     elif not _weights(left_out):
         yield Clue("stale_optimizer", "possible", where, 0, numbers)
 
 
-def _frozen(seen: Observation) -> Iterator[Clue]:
-    frozen = [record for record in seen.registered() if not record.tensor.requires_grad and not record.is_moved]
+def _frozen(observation: Observation) -> Iterator[Clue]:
+    frozen = [record for record in observation.registered() if not record.tensor.requires_grad and not record.is_moved]
     if not frozen:
         return
-    held = [record for record in seen.records() if record.is_held]
+    held = [record for record in observation.records() if record.is_held]
     idle = [record for record in held if not record.tensor.requires_grad]
-    if idle and not any(record.arrivals for record in [*held, *seen.foreign]):
-        yield Clue("frozen_parameters", "certain", largest_owner(idle, seen), 0, _numbers(idle, seen))
+    if idle and not any(record.arrivals for record in [*held, *observation.foreign]):
+        yield Clue("frozen_parameters", "certain", largest_owner(idle, observation), 0, _numbers(idle, observation))
         return
-    twins = _twins(seen)
-    used = [r for r in frozen if _is_called(r, seen) and id(r.tensor) not in twins]
+    twins = _twins(observation)
+    used = [r for r in frozen if _is_called(r, observation) and id(r.tensor) not in twins]
     if not used or not _are_random(used):
         return
     weights = _weights(used)
-    is_last = bool(seen.last_weights() & {id(record.tensor) for record in weights})
-    certainty: Certainty = "likely" if is_last or _share(used, seen) >= MOST else "possible"
-    numbers = {**_numbers(used, seen), "as initialized": "yes"}
-    yield Clue("frozen_parameters", certainty, largest_owner(used, seen), 0, numbers)
+    is_last = bool(observation.last_weights() & {id(record.tensor) for record in weights})
+    certainty: Certainty = "likely" if is_last or _share(used, observation) >= MOST else "possible"
+    numbers = {**_numbers(used, observation), "as initialized": "yes"}
+    yield Clue("frozen_parameters", certainty, largest_owner(used, observation), 0, numbers)
 
 
-def _is_called(record: ParameterRecord, seen: Observation) -> bool:
-    return record.module in seen.modes or (record.module == "" and "" in seen.modes)
+def _is_called(record: ParameterRecord, observation: Observation) -> bool:
+    return record.module in observation.modes or (record.module == "" and "" in observation.modes)
 
 
-def _without_gradient(seen: Observation) -> Iterator[Clue]:
+def _without_gradient(observation: Observation) -> Iterator[Clue]:
     missing = [
         record
-        for record in seen.registered()
+        for record in observation.registered()
         if record.tensor.requires_grad and record.is_held and not record.arrivals and not record.is_moved
-        if seen.is_stepped(record)
+        if observation.is_stepped(record)
     ]
-    twins = _twins(seen)
+    twins = _twins(observation)
     missing = [record for record in missing if id(record.tensor) not in twins]
-    if not missing or (not seen.losses and seen.error is None):
+    if not missing or (not observation.losses and observation.error is None):
         return
-    used_ids = seen.used_ids()
-    used = [record for record in missing if _is_used(record, seen, used_ids)]
-    unused = [record for record in missing if not _is_used(record, seen, used_ids)]
+    used_ids = observation.used_ids()
+    used = [record for record in missing if _is_used(record, observation, used_ids)]
+    unused = [record for record in missing if not _is_used(record, observation, used_ids)]
     if _weights(used) or (used and len(used) == len(missing)):
-        yield _detached(used, seen)
+        yield _detached(used, observation)
     if unused:
-        certainty: Certainty = "likely" if _share(unused, seen) >= MOST else "possible"
-        yield Clue("no_gradient", certainty, largest_owner(unused, seen), 0, _numbers(unused, seen))
+        certainty: Certainty = "likely" if _share(unused, observation) >= MOST else "possible"
+        yield Clue("no_gradient", certainty, largest_owner(unused, observation), 0, _numbers(unused, observation))
 
 
-def _is_used(record: ParameterRecord, seen: Observation, used_ids: set[int]) -> bool:
-    return id(record.tensor) in used_ids if used_ids else record.module in seen.called
+def _is_used(record: ParameterRecord, observation: Observation, used_ids: set[int]) -> bool:
+    return id(record.tensor) in used_ids if used_ids else record.module in observation.called
 
 
-def _detached(used: Sequence[ParameterRecord], seen: Observation) -> Clue:
-    numbers = _numbers(used, seen)
+def _detached(used: Sequence[ParameterRecord], observation: Observation) -> Clue:
+    numbers = _numbers(used, observation)
     modules = {record.module for record in used}
-    order = [call.name for call in seen.trace.module_calls if call.name in modules] if seen.trace else []
+    order = [call.name for call in observation.trace.module_calls if call.name in modules] if observation.trace else []
     if order:
         numbers["last module without a gradient"] = order[-1]
-    cuts = [call for call in seen.trace.calls if call.name in _CUTS] if seen.trace else []
+    cuts = [call for call in observation.trace.calls if call.name in _CUTS] if observation.trace else []
     if cuts:
         numbers["cut by"] = cuts[0].name
-    is_all = len(used) == len([record for record in seen.registered() if record.tensor.requires_grad])
-    where = None if is_all else largest_owner(used, seen)
+    is_all = len(used) == len([record for record in observation.registered() if record.tensor.requires_grad])
+    where = None if is_all else largest_owner(used, observation)
     is_kept = not _are_random(used) and bool(_weights(used))  # trained before: perhaps not to be trained further
     return Clue("detached_graph", "possible" if is_kept and not is_all else "certain", where, 0, numbers)

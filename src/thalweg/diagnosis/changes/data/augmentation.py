@@ -100,7 +100,7 @@ class WithoutAugmentation(Change):
             if _is_random_transform(transform):
                 dataset.transform = None
             else:
-                transform.transforms[:] = [each for each in transform.transforms if not _is_random_transform(each)]
+                transform.transforms[:] = [part for part in transform.transforms if not _is_random_transform(part)]
             return
         training.batches = derived_batches(training.batches, _neutral)
 
@@ -110,7 +110,7 @@ class WithoutAugmentation(Change):
                 "def is_random(transform):\n"
                 '    return type(transform).__name__.startswith(("Random", "Color", "Auto", "Trivial", "AugMix"))\n\n\n'
                 "transform = batches.dataset.transform\n"
-                "transform.transforms = [each for each in transform.transforms if not is_random(each)]"
+                "transform.transforms = [part for part in transform.transforms if not is_random(part)]"
             )
         return "\n".join(["# Leave out or weaken the augmentation in these lines:", *self._lines(training)])
 

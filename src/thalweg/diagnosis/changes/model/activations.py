@@ -52,7 +52,7 @@ class ReplaceActivations(Change):
         return [
             module
             for module in training.model.modules()
-            if type(module).__name__ in self.old and not any(module is each for each in last)
+            if type(module).__name__ in self.old and not any(module is layer for layer in last)
         ]
 
     def _functions(self, training: Training) -> int:
@@ -87,8 +87,8 @@ class ReplaceActivations(Change):
 
         training.model.register_forward_pre_hook(restart)
         names = [name.lower() for name in self.old]
-        mended: dict[str, Replacement] = dict.fromkeys([*names, *(f"{name}_" for name in names)], replacement)
-        replace_functions(training, mended, training.model)
+        replacements: dict[str, Replacement] = dict.fromkeys([*names, *(f"{name}_" for name in names)], replacement)
+        replace_functions(training, replacements, training.model)
 
     def lines(self, training: Training, where: str | None) -> str:
         modules = self._modules(training)

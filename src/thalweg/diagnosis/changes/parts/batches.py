@@ -39,7 +39,7 @@ class Remade:
         return self._make(iter(self._batches))
 
 
-class Peeked:
+class BufferedBatches:
     """An iterator whose next batches have been looked at.
 
     Attributes:
@@ -50,7 +50,7 @@ class Peeked:
         self.ahead: list[Batch] = []
         self._rest = batches
 
-    def __iter__(self) -> "Peeked":
+    def __iter__(self) -> "BufferedBatches":
         return self
 
     def __next__(self) -> Batch:
@@ -67,14 +67,14 @@ def drawn(training: Training, count: int) -> list[Batch]:
     batches = training.batches
     if not iter_is_self(batches):
         return list(no_random(lambda: list(islice(iter(batches), count))))
-    if not isinstance(batches, Peeked):
-        training.batches = batches = Peeked(iter(batches))
+    if not isinstance(batches, BufferedBatches):
+        training.batches = batches = BufferedBatches(iter(batches))
     return batches.peek(count)
 
 
 def draw_another(training: Training) -> None:
     """Draw a batch that has not been looked at before. The training begins as before."""
-    drawn(training, len(training.batches.ahead) + 1 if isinstance(training.batches, Peeked) else 1)
+    drawn(training, len(training.batches.ahead) + 1 if isinstance(training.batches, BufferedBatches) else 1)
 
 
 def draw_code(training: Training, count: int, name: str) -> str:

@@ -92,7 +92,9 @@ def followed_by(model: nn.Module, layers: Sequence[tuple[nn.Module, str]]) -> st
     """
     lines = []
     for layer, text in layers:
-        first, *aliases = (path(name) for name, each in model.named_modules(remove_duplicate=False) if each is layer)
+        first, *aliases = (
+            path(name) for name, module in model.named_modules(remove_duplicate=False) if module is layer
+        )
         lines += [f"{first} = nn.Sequential({first}, {text})", *(f"{second} = {first}" for second in aliases)]
     return "\n".join(["from torch import nn", "", *lines])
 

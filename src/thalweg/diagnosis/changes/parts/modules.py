@@ -25,7 +25,7 @@ def module_of(model: nn.Module, where: str | None) -> nn.Module | None:
 
 def module_name(model: nn.Module, module: nn.Module) -> str:
     """Return the name of a module in a model."""
-    names: dict[int, str] = {id(each): name for name, each in model.named_modules()}
+    names: dict[int, str] = {id(part): name for name, part in model.named_modules()}
     return names[id(module)]
 
 
@@ -99,7 +99,7 @@ def exchange_parameters(training: Training, pairs: Iterable[tuple[Tensor, Iterab
 
 def submodules(module: nn.Module, kinds: Any) -> list[nn.Module]:
     """Return the modules of some classes inside a module, itself among them."""
-    return [each for each in module.modules() if isinstance(each, kinds)]
+    return [part for part in module.modules() if isinstance(part, kinds)]
 
 
 def put_after(training: Training, layer: nn.Module, new: nn.Module) -> None:

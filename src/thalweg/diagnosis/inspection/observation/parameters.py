@@ -164,6 +164,6 @@ def owners(names: Iterable[str], everything: Iterable[str]) -> list[str]:
             continue
         parts = name.split(".")
         prefixes = [".".join(parts[:length]) for length in range(1, len(parts))]
-        whole = (prefix for prefix in prefixes if not any(each.startswith(f"{prefix}.") for each in outside))
+        whole = (prefix for prefix in prefixes if not any(module.startswith(f"{prefix}.") for module in outside))
         result.append(next(whole, name))
     return result

@@ -35,7 +35,7 @@ def restored(training: Training) -> Iterator[None]:
     Args:
         training: The training. Its batches and its metric are not looked at.
     """
-    saved = Saved((training.model, training.optimizer, training.loss_fn, training.step))
+    saved = SavedState((training.model, training.optimizer, training.loss_fn, training.step))
     fields = dict(vars(training))
     with isolated(), _uncompiled():
         warnings.simplefilter("ignore")  # the run of the training shows them
@@ -51,7 +51,7 @@ def _uncompiled() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-class Saved:
+class SavedState:
     """The state of all objects that can be reached from some.
 
     Args:

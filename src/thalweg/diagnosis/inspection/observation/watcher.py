@@ -22,7 +22,7 @@ from thalweg.diagnosis.inspection.observation.parameters import (
     square_sum,
 )
 from thalweg.diagnosis.inspection.observation.records import Batch, LossCall, Observation, OptimizerStep
-from thalweg.diagnosis.inspection.observation.state import Saved
+from thalweg.diagnosis.inspection.observation.state import SavedState
 from thalweg.diagnosis.inspection.observation.trace import Trace
 from thalweg.diagnosis.run_training import plain_step
 
@@ -50,7 +50,7 @@ class Watcher:
     """Watches the steps that are taken in its ``with`` block."""
 
     def __init__(self, observation: Observation) -> None:
-        self._seen = observation
+        self._observation = observation
         self._training = observation.training
         self._hooks = ExitStack()
         self._names = {id(module): name for name, module in self._training.model.named_modules()}
@@ -70,26 +70,26 @@ class Watcher:
 
     def _count_places(self) -> None:
         """Count how often optimizers list each parameter, and add those that they hold and the model does not have."""
-        reachable = Saved((self._training.optimizer, self._training.step, self._training.loss_fn)).objects.values()
+        reachable = SavedState((self._training.optimizer, self._training.step, self._training.loss_fn)).objects.values()
         optimizers = [self._training.optimizer, *(value for value in reachable if isinstance(value, Optimizer))]
         for schedule in (value for value in reachable if isinstance(value, LRScheduler)):
             self._schedules[id(schedule)] = schedule, schedule.last_epoch
-        self._optimizers = {id(each): each for each in optimizers if not _is_wrapper(each)}
+        self._optimizers = {id(optimizer): optimizer for optimizer in optimizers if not _is_wrapper(optimizer)}
         for optimizer in self._optimizers.values():
             self._hold(optimizer)
         for number, tensor in enumerate(held_tensors(self._training.optimizer)):
-            if id(tensor) not in self._seen.parameters:
+            if id(tensor) not in self._observation.parameters:
                 name = f"parameter {number} of the optimizer"
-                self._seen.foreign.append(ParameterRecord(name, tensor, is_registered=False, places=1))
+                self._observation.foreign.append(ParameterRecord(name, tensor, is_registered=False, places=1))
         for record in self._all_records():
             record.initial = record.tensor.detach().clone()
 
     def _all_records(self) -> list[ParameterRecord]:
-        return [*self._seen.parameters.values(), *self._seen.foreign]
+        return [*self._observation.parameters.values(), *self._observation.foreign]
 
     def _hold(self, optimizer: Any) -> None:
         times = Counter(map(id, held_tensors(optimizer)))
-        for key, record in self._seen.parameters.items():
+        for key, record in self._observation.parameters.items():
             record.places = max(record.places, times[key])
 
     def __enter__(self) -> Self:
@@ -123,35 +123,35 @@ class Watcher:
 
     def have_all_stepped(self) -> bool:
         """Return True if each optimizer that the training refers to has taken a step."""
-        return set(self._optimizers) <= {id(step.optimizer) for step in self._seen.optimizer_steps}
+        return set(self._optimizers) <= {id(step.optimizer) for step in self._observation.optimizer_steps}
 
     def take_step(self, batch: Batch, *, is_traced: bool) -> None:
         """Take one step on a batch."""
         self._roots, self._is_first_input, self._has_loss_call = [], True, False
         trace = self._trace = Trace(self._training.model, self._extra) if is_traced else None
         self._depth = 0
-        self._seen.first_batch = batch if is_traced else self._seen.first_batch
+        self._observation.first_batch = batch if is_traced else self._observation.first_batch
         step = self._training.step or plain_step
         with trace or nullcontext():
             loss = step(self._training, *batch)
-        self._seen.trace = trace or self._seen.trace
-        self._seen.losses.append(float(loss) if isinstance(loss, (Tensor, float, int)) else math.nan)
-        self._seen.backward_values.append(list(self._roots))
+        self._observation.trace = trace or self._observation.trace
+        self._observation.losses.append(float(loss) if isinstance(loss, (Tensor, float, int)) else math.nan)
+        self._observation.backward_values.append(list(self._roots))
 
     def finish(self) -> None:
         """Look at what the steps have changed, and at what schedules will do. The watched steps are over."""
         for record in self._all_records():
             record.is_moved = record.initial is not None and not _same(record.initial, record.tensor.detach())
-        reachable = Saved((self._training.optimizer, self._training.step, self._training.loss_fn)).objects.values()
+        reachable = SavedState((self._training.optimizer, self._training.step, self._training.loss_fn)).objects.values()
         schedules = [value for value in reachable if isinstance(value, LRScheduler)]
-        done = len(self._seen.losses)
+        done = len(self._observation.losses)
         stepped = [s for s in schedules if s.last_epoch - self._schedules.get(id(s), (s, 0))[1] >= max(1, done - 1)]
         groups = getattr(self._training.optimizer, "param_groups", None) or [{}]
         try:
             for _ in range(SIMULATED_STEPS if stepped else 0):
                 for schedule in stepped:
                     schedule.step()
-                self._seen.schedule.append(float(groups[0].get("lr", math.nan)))
+                self._observation.schedule.append(float(groups[0].get("lr", math.nan)))
         except Exception:  # the schedule is over, or needs a value to step by
             return
 
@@ -178,13 +178,13 @@ class Watcher:
             return
         tensors = {id(tensor): tensor for tensor in held_tensors(optimizer)}
         used = {key: tensor.grad for key, tensor in tensors.items() if tensor.grad is not None}
-        records, seen = self._seen.parameters, self._seen
+        records, observation = self._observation.parameters, self._observation
         for key, gradient in used.items():
             self._forget_if_replaced(key, gradient)
         known = {key: self._computed.get(key, gradient) for key, gradient in used.items()}
         step = OptimizerStep(
             optimizer,
-            len(seen.losses),
+            len(observation.losses),
             [float(group.get("lr", math.nan)) for group in optimizer.param_groups],
             math.sqrt(sum(map(square_sum, known.values()))),
             math.sqrt(sum(map(square_sum, used.values()))),
@@ -195,9 +195,9 @@ class Watcher:
         for key in used:
             if key in records:
                 records[key].unzeroed += int(self._is_unzeroed.get(key, False))
-        if not seen.optimizer_steps:
+        if not observation.optimizer_steps:
             step.gradients = {key: gradient.detach().clone() for key, gradient in known.items()}
-        seen.optimizer_steps.append(step)
+        observation.optimizer_steps.append(step)
         self._before = {key: tensor.detach().clone() for key, tensor in tensors.items()}
 
     def _forget_if_replaced(self, key: int, gradient: Tensor) -> None:
@@ -211,9 +211,9 @@ class Watcher:
 
     def _after_step(self, optimizer: Any) -> None:
         self._depth = max(0, self._depth - 1)
-        if self._depth or not self._seen.optimizer_steps:
+        if self._depth or not self._observation.optimizer_steps:
             return
-        step = self._seen.optimizer_steps[-1]
+        step = self._observation.optimizer_steps[-1]
         changed = weights = 0.0
         moved = active = 0
         for tensor in {id(tensor): tensor for tensor in held_tensors(optimizer)}.values():
@@ -237,12 +237,12 @@ class Watcher:
         name = self._names.get(id(module), self._extra.get(id(module)))
         if name is None:
             return
-        self._seen.called.add(name)
+        self._observation.called.add(name)
         if torch.is_grad_enabled():
-            self._seen.modes.setdefault(name, []).append((len(self._seen.losses), module.training))
+            self._observation.modes.setdefault(name, []).append((len(self._observation.losses), module.training))
         has_weight = any(param.ndim >= 2 for param in module.parameters(recurse=False))
         if self._is_first_input and has_weight and inputs and isinstance(inputs[0], Tensor):
-            self._seen.first_inputs.append((name, inputs[0].detach().clone()))
+            self._observation.first_inputs.append((name, inputs[0].detach().clone()))
             self._is_first_input = False
 
     def _end_loss_module(self, module: nn.Module, inputs: Any, value: Any) -> None:
@@ -261,8 +261,8 @@ class Watcher:
     def _keep_loss(self, output: Any, target: Any, value: Any) -> None:
         if not self._has_loss_call:
             self._has_loss_call = True
-            kept = output if not self._seen.losses else without_graph(output)  # the first one is in the trace
-            self._seen.loss_calls.append(LossCall(kept, without_graph(target), without_graph(value)))
+            kept = output if not self._observation.losses else without_graph(output)  # the first one is in the trace
+            self._observation.loss_calls.append(LossCall(kept, without_graph(target), without_graph(value)))
 
     def _watched_backward(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def watched(tensors: Any, *args: Any, **kwargs: Any) -> Any:
