@@ -1,4 +1,4 @@
-"""What watching a training costs: steps of the digits CNN and the character GPT, watched and not, in turn.
+"""Cost of watching a training: steps of the digits CNN and the character GPT, watched and not, in turn.
 
 Run on an idle machine, on one core::
 
@@ -59,7 +59,7 @@ class Arm:
 
 def measure(name: str, steps: int, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
     """Time blocks in turn, each watched one between two unwatched ones."""
-    plain = Arm(name, None, is_watched=False)
+    unwatched = Arm(name, None, is_watched=False)
     arms = {setting: Arm(name, every, is_watched=True) for setting, every in SETTINGS.items()}
     seconds: list[float] = []
     ratios: dict[str, list[float]] = {setting: [] for setting in arms}
@@ -68,9 +68,9 @@ def measure(name: str, steps: int, rounds: int, report: Callable[[str], None]) -
         arm.monitor.__enter__()
     try:
         for number in range(rounds + 2):
-            before = plain.block(steps)
+            before = unwatched.block(steps)
             for setting, arm in arms.items():
-                watched, after = arm.block(steps), plain.block(steps)
+                watched, after = arm.block(steps), unwatched.block(steps)
                 if number >= 2:  # the first blocks warm up, and hold the dense start of the default setting
                     ratios[setting].append(2 * watched / (before + after))
                     seconds.append(after)

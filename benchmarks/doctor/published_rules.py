@@ -81,7 +81,7 @@ class Tensors:
 
 @dataclass
 class Memory:
-    """What the rules keep over steps: all losses, and what they have seen of each class."""
+    """State of the rules over steps: all losses, and the labels and mispredictions of each class."""
 
     losses: list[float] = field(default_factory=list)
     labels: Counter[int] = field(default_factory=Counter)

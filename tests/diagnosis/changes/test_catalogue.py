@@ -1,5 +1,6 @@
 """Every change on every training that it suits: it applies, trains, and its lines run and do the same."""
 
+import ast
 import math
 import warnings
 
@@ -47,6 +48,8 @@ def test_a_change_applies_and_its_lines_do_the_same(change: Change, name: str) -
     assert all(map(math.isfinite, losses))
     code = change.code(made(name), None)
     compile(code, "<pasted>", "exec")
+    is_import = [isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(code).body]
+    assert is_import == sorted(is_import, reverse=True), "imports belong on top"
     if is_advice(code) or change.name in DRAWS or "for each optimizer" in code or is_lost(change, name):
         return
     with warnings.catch_warnings():

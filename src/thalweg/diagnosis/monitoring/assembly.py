@@ -80,7 +80,7 @@ class Assembly:
             )
         return names
 
-    def find_alike(self) -> list[tuple[str, Tensor]]:
+    def find_symmetric(self) -> list[tuple[str, Tensor]]:
         """Return the weights whose elements are all equal, as after an initialization with zeros."""
         candidates = [
             (name, param)
@@ -88,8 +88,8 @@ class Assembly:
             if not nn.parameter.is_lazy(param) and _role(module, param) == "weight" and param.shape[0] > 1
         ]
         with torch.no_grad():
-            alike = [(param == param.reshape(-1)[0]).all() for _, param in candidates]
-        return [candidate for candidate, is_alike in zip(candidates, alike, strict=True) if bool(is_alike)]
+            is_symmetric = [(param == param.reshape(-1)[0]).all() for _, param in candidates]
+        return [candidate for candidate, symmetric in zip(candidates, is_symmetric, strict=True) if bool(symmetric)]
 
     def put_loss(self, call: int, loss: Tensor | float) -> None:
         """Store the loss of a call."""
@@ -205,9 +205,9 @@ class Assembly:
         for index, step in enumerate(record.steps[self._checked :], self._checked):
             if step > bad_loss:
                 break
-            found = self._non_finite_at(index, step, modules, loss_is_bad=step == bad_loss)
-            if found is not None:
-                return found
+            non_finite = self._non_finite_at(index, step, modules, loss_is_bad=step == bad_loss)
+            if non_finite is not None:
+                return non_finite
         self._checked = max(0, len(record.steps) - 1)  # the loss of the last step may come later
         return NonFinite(int(bad_loss), None, "unknown") if bad_loss < math.inf else None
 

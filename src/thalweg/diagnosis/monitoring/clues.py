@@ -22,8 +22,8 @@ def clues(record: Record) -> list[Clue]:
     Args:
         record: What a monitor measured.
     """
-    found = [*number_clues(record), *signal_clues(record), *step_clues(record), *course_clues(record)]
-    return sorted(found, key=lambda clue: (clue.since, _CERTAINTIES[clue.certainty]))
+    signs = [*number_clues(record), *signal_clues(record), *step_clues(record), *course_clues(record)]
+    return sorted(signs, key=lambda clue: (clue.since, _CERTAINTIES[clue.certainty]))
 
 
 def traced_clues(record: Record, origin: Origin | None) -> list[Clue]:
@@ -47,8 +47,8 @@ def findings(record: Record) -> list[Finding]:
     Args:
         record: What a monitor measured.
     """
-    found = [finding_from(clue, _severity(record, clue)) for clue in clues(record)]
-    return sorted(found, key=lambda finding: _SEVERITIES[finding.severity])
+    unsorted = [finding_from(clue, _severity(record, clue)) for clue in clues(record)]
+    return sorted(unsorted, key=lambda finding: _SEVERITIES[finding.severity])
 
 
 def _severity(record: Record, clue: Clue) -> Severity:

@@ -76,15 +76,17 @@ class Monitor:
         self._modules = ModuleProbe(self._parts, columns)
         many = len(self._optimizers) > 1
         self._probes = [
-            OptimizerProbe(one, f"{type(one).__name__}{number if many else ''}", columns, self._after_optimizer_step)
-            for number, one in enumerate(self._optimizers)
+            OptimizerProbe(
+                single, f"{type(single).__name__}{number if many else ''}", columns, self._after_optimizer_step
+            )
+            for number, single in enumerate(self._optimizers)
         ]
         self._is_open = False
         self._calls = 0
         self._stepped = False  # since the last call of ``step``
         self._is_monitored = False  # the step that is under way
         self._slow_step = 0
-        self._alike: list[tuple[str, Tensor]] = []  # weights whose units began alike
+        self._symmetric: list[tuple[str, Tensor]] = []  # weights whose units began equal
 
     def __enter__(self) -> Self:
         if self._is_open:
@@ -92,7 +94,7 @@ class Monitor:
         self._is_open = True
         for probe in self._probes:
             probe.install()
-        self._alike = self._assembly.find_alike()
+        self._symmetric = self._assembly.find_symmetric()
         self._begin_step()
         return self
 
@@ -103,7 +105,7 @@ class Monitor:
         for probe in self._probes:
             probe.remove()
         self._is_open = False
-        self._alike = []
+        self._symmetric = []
         self._read()
         self._assembly.readings.clear()
 
@@ -136,7 +138,7 @@ class Monitor:
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong, the earliest first; a training that looks healthy has notes at most."""
+        """Findings, the most severe first, then the earliest; a training that looks healthy has notes at most."""
         return findings(self.record)
 
     def summary(self) -> str:
@@ -178,7 +180,7 @@ class Monitor:
         if self._is_monitored:
             self._modules.end(keeps_hooks=self._every == 1)
             index = len(self._assembly.record.steps)
-            for name, weight in self._alike:
+            for name, weight in self._symmetric:
                 with torch.no_grad():
                     column = self._assembly.columns.column("symmetry", name)
                     self._assembly.readings.add(index, [column], [(weight == weight[:1]).all()])

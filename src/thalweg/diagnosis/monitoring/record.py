@@ -89,7 +89,7 @@ class NonFinite:
 
 @dataclass
 class Record:
-    """What a monitor measured, in plain numbers.
+    """Measurements of a monitor, in plain numbers.
 
     Steps count the optimizer's steps from 0. Tables have a value for each monitored step.
 

@@ -26,7 +26,7 @@ def summarize(record: Record, findings: Sequence[Finding]) -> str:
         2 steps, 1 of them monitored. Loss 2 to 1, learning rate 0.1.
         Nothing is wrong as far as these measurements show.
     """
-    return "\n".join([*_head(record), *_said(findings), *_layers(record), *_limits(record)])
+    return "\n".join([*_head(record), *_finding_lines(findings), *_layers(record), *_limits(record)])
 
 
 def _head(record: Record) -> list[str]:
@@ -40,7 +40,7 @@ def _head(record: Record) -> list[str]:
     return wrap(text, WIDTH)
 
 
-def _said(findings: Sequence[Finding]) -> list[str]:
+def _finding_lines(findings: Sequence[Finding]) -> list[str]:
     if all(finding.severity == "note" for finding in findings):
         lines = ["Nothing is wrong as far as these measurements show."]
     else:

@@ -1,6 +1,7 @@
 """Change: alters one thing of a training, and has the lines that do the same in the user's file."""
 
 import re
+import sys
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -93,5 +94,37 @@ class Change(ABC):
         """
         lines = self.lines(training, where)
         if re.search(r"\boptimizer\b", lines) and len(optimizers_of(training)) > 1:
-            return f"# The same for each optimizer that the step uses.\n{lines}"
-        return lines
+            lines = f"# The same for each optimizer that the step uses.\n{lines}"
+        return imports_first(lines)
+
+
+_IMPORT = re.compile(r"(import|from) (\w+).*")
+
+
+def imports_first(code: str) -> str:
+    r"""Return code with its imports on top: the standard library's, then the rest, each once.
+
+    Example:
+        >>> print(imports_first("factor = 10\nimport torch\n\nweight = torch.ones(factor)"))
+        import torch
+        <BLANKLINE>
+        factor = 10
+        weight = torch.ones(factor)
+    """
+    blocks: tuple[set[str], set[str]] = set(), set()
+    body: list[str] = []
+    after_import = True
+    for line in code.split("\n"):
+        if match := _IMPORT.fullmatch(line):
+            blocks[match[2] not in sys.stdlib_module_names].add(line)
+        elif line or not after_import:
+            body.append(line)
+        after_import = bool(match) or (after_import and not line)
+    if not any(blocks):
+        return code
+    first = next((line for line in body if not line.startswith("#")), "")
+    imports = "\n\n".join(
+        "\n".join(sorted(block, key=lambda line: (line[0] == "f", line))) for block in blocks if block
+    )
+    gap = "\n\n\n" if first.startswith(("def ", "class ", "@")) else "\n\n"
+    return f"{imports}{gap}" + "\n".join(body)

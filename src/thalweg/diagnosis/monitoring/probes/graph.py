@@ -164,7 +164,7 @@ def operations_of(loss: Tensor) -> tuple[str, ...]:
     """Return the operations in the graph of a loss that may give values that are not finite."""
     waiting: list[Any] = [loss.grad_fn]
     visited: set[Any] = set()
-    found: set[str] = set()
+    operations: set[str] = set()
     while waiting and len(visited) < MAX_NODES:
         node = waiting.pop()
         if node is None or node in visited:
@@ -172,11 +172,11 @@ def operations_of(loss: Tensor) -> tuple[str, ...]:
         visited.add(node)
         operation = operation_of(node.name())
         if operation is not None:
-            found.add(operation)
+            operations.add(operation)
         elif node.name().startswith("Pow") and _is_root(node):
-            found.add("sqrt")
+            operations.add("sqrt")
         waiting.extend(part for part, _ in node.next_functions)
-    return tuple(sorted(found))
+    return tuple(sorted(operations))
 
 
 def operation_of(name: str) -> str | None:

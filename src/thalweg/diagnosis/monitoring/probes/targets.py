@@ -99,18 +99,18 @@ def optimizers_in(optimizer: Any) -> list[Any]:
     Raises:
         DiagnosisError: If something in it has no method ``step``.
     """
-    found: list[Any] = []
-    for one in _flattened(optimizer):
-        inner = _observable(one, MAX_NESTING)
-        if not inner and not callable(getattr(one, "step", None)):
+    optimizers: list[Any] = []
+    for member in _flattened(optimizer):
+        inner = _observable(member, MAX_NESTING)
+        if not inner and not callable(getattr(member, "step", None)):
             raise DiagnosisError(
-                f"watch: the optimizer must have a method step, got {shown(one)}. "
+                f"watch: the optimizer must have a method step, got {shown(member)}. "
                 "Pass an optimizer, or several in a list or dict."
             )
-        found += [part for part in inner or [one] if all(part is not other for other in found)]
-    if not found:
+        optimizers += [part for part in inner or [member] if all(part is not optimizer for optimizer in optimizers)]
+    if not optimizers:
         raise DiagnosisError("watch: there must be an optimizer, got none. Pass one, or several in a list or dict.")
-    return found
+    return optimizers
 
 
 def _flattened(optimizer: Any) -> list[Any]:
@@ -128,4 +128,4 @@ def _observable(value: Any, nesting: int) -> list[Any]:
     if nesting == 0 or isinstance(value, (str, bytes, Tensor, nn.Module, type)) or not hasattr(value, "__dict__"):
         return []
     inner = [part for attribute in list(vars(value).values()) for part in _flattened(attribute)]
-    return [found for part in inner for found in _observable(part, nesting - 1)]
+    return [optimizer for part in inner for optimizer in _observable(part, nesting - 1)]

@@ -23,12 +23,14 @@ def signal_clues(record: Record) -> Iterator[Clue]:
 
 def symmetric_units(record: Record) -> Iterator[Clue]:
     """Weights that began alike, as zeros, and whose units stay alike: they get the same gradient or none."""
-    alike = [name for name, values in record.symmetry.items() if len(finite(values)) >= 3 and min(finite(values)) == 1]
-    if not alike:
+    symmetric = [
+        name for name, values in record.symmetry.items() if len(finite(values)) >= 3 and min(finite(values)) == 1
+    ]
+    if not symmetric:
         return
     all_weights = [name for name, info in record.parameters.items() if info.role == "weight"]
-    where = record.parameters[alike[0]].module if 2 * len(alike) <= len(all_weights) else None
-    yield Clue("zero_init", "certain", where, 0, {"weights_alike": float(len(alike)), "first_weight": alike[0]})
+    where = record.parameters[symmetric[0]].module if 2 * len(symmetric) <= len(all_weights) else None
+    yield Clue("zero_init", "certain", where, 0, {"weights_alike": float(len(symmetric)), "first_weight": symmetric[0]})
 
 
 def without_gradient(record: Record) -> Iterator[Clue]:
@@ -45,18 +47,18 @@ def without_gradient(record: Record) -> Iterator[Clue]:
         yield Clue("no_gradient", "likely", module, 0, {"parameters": float(len(silent)), "first": silent[0]})
 
 
-def _largest_modules(silent: list[str], others: list[str]) -> list[str]:
+def _largest_modules(silent: list[str], with_gradient: list[str]) -> list[str]:
     """Return the names of the largest modules of which every part is silent."""
-    found: list[str] = []
+    largest: list[str] = []
     for module in silent:
         parts = module.split(".")
         for count in range(1, len(parts) + 1):
             name = ".".join(parts[:count])
-            if not any(other == name or other.startswith(name + ".") for other in others):
-                if name not in found:
-                    found.append(name)
+            if not any(active == name or active.startswith(name + ".") for active in with_gradient):
+                if name not in largest:
+                    largest.append(name)
                 break
-    return found
+    return largest
 
 
 def units(record: Record) -> Iterator[Clue]:
