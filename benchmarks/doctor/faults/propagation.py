@@ -17,16 +17,17 @@ def _linears(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:
 def vanishing(architecture: Architecture) -> Pair:
     """Many sigmoids in a row."""
     base = architecture.with_momentum()
-    base = base if architecture.name == "autoencoder" else base.shaped(depth=6)
     if architecture.name == "autoencoder":
-        base = replace(base, lr=0.3, goal=0.6)
+        base = replace(base, lr=0.3, goal=0.5)
+    else:
+        base = replace(base.shaped(depth=6), goal=0.7 if architecture.name == "mlp" else 0.85)
     return Pair(base.shaped(activation=nn.Sigmoid).run, base.run)
 
 
 @fault("exploding_gradient", on=("mlp", "table", "cnn"))
 def exploding(architecture: Architecture) -> Pair:
     """Each layer multiplies signals and gradients; the loss is cubic in them."""
-    base = architecture.with_momentum().shaped(depth=6)
+    base = replace(architecture.with_momentum().shaped(depth=6), goal=0.7 if architecture.name == "mlp" else 0.85)
 
     def enlarge(model: nn.Module) -> None:
         with torch.no_grad():
