@@ -56,7 +56,15 @@ def decide(trials: Trials, clues: Sequence[Clue]) -> Verdict:
     relevant = [candidate for candidate in trials.candidates if trials.matters(candidate, scale)]
     best_gain = max((trials.gain(candidate, scale) for candidate in relevant), default=0.0)
     rank = {id(candidate): _rank(trials, candidate, scale, best_gain) for candidate in relevant}
-    relevant.sort(key=lambda candidate: (-rank[id(candidate)], candidate.clue.since, candidate.change.size))
+    relevant.sort(
+        key=lambda candidate: (
+            -rank[id(candidate)],
+            KINDS[candidate.kind].group == "step",  # what may have any cause comes after what is more specific
+            candidate.clue.since,
+            candidate.change.size,
+            -trials.gain(candidate, scale),
+        )
+    )
     causes: dict[str, Candidate] = {}
     for candidate in relevant:
         causes.setdefault(candidate.kind, candidate)
@@ -80,7 +88,8 @@ def _rank(trials: Trials, candidate: Candidate, scale: Scale, best_gain: float) 
         bonus = SYMPTOM_BONUS
     elif candidate.is_probe:
         bonus = PROBE_BONUS.get(candidate.kind, 0.0)
-    return trials.gain(candidate, scale) / best_gain + bonus
+    share = trials.gain(candidate, scale) / best_gain
+    return (1.0 if share >= 1 - WORKS else share) + bonus
 
 
 def smallest_cures(trials: Trials, verdict: Verdict) -> list[Candidate]:
