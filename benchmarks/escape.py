@@ -1,4 +1,4 @@
-"""How often training reaches the good minimum, with and without each escape of a diagnosis.
+"""Measure how often training reaches the good minimum, with and without each escape of a diagnosis.
 
 `python benchmarks/escape.py` writes `benchmarks/records/escape.json`; some minutes on one core, or with `--quick` some
 seconds without a record. A start is a seed. Each escape is the change that a diagnosis offers for a plateau, at its

@@ -219,7 +219,7 @@ def pasted(training: Training, code: str, **names: Any) -> Training:
         "optimizer": training.optimizer,
         "batches": training.batches,
         "loss_fn": training.loss_fn,
-        "step": training.step or (lambda training, *batch: _plain(training, batch)),
+        "step": training.step or (lambda training, *batch: _take_plain_step(training, batch)),
         "metric": training.metric,
         **names,
     }
@@ -228,5 +228,5 @@ def pasted(training: Training, code: str, **names: Any) -> Training:
     return Training(*(scope[name] for name in names_of))
 
 
-def _plain(training: Training, batch: Batch) -> Tensor:
+def _take_plain_step(training: Training, batch: Batch) -> Tensor:
     return torch.tensor(take_step(Training(training.model, training.optimizer, [], training.loss_fn), batch))

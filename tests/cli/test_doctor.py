@@ -223,3 +223,15 @@ def test_a_function_without_a_seed_is_refused(capsys: pytest.CaptureFixture[str]
     assert end.value.code == 2
     told = "mine.py:training: a training function must take one argument, the seed, got training() (at "
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("file")
+def test_a_step_that_raises_is_the_users_error_and_no_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    source = FILE.replace("mse_loss)\n\ntask", "cross_entropy)\n\ntask").replace("x @ torch.ones(4, 1)", "x[:, 0]")
+    Path("mine.py").write_text(source.replace("LR", "0.1"))  # class labels that are real numbers
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "mine.py:training", "--steps", "20"])
+    shown = capsys.readouterr()
+    assert (end.value.code, shown.out) == (2, "")
+    assert "mine.py:training: the plain step" in shown.err
+    assert "Class labels must have dtype int64: pass labels.long()." in shown.err

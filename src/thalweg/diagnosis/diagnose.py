@@ -24,6 +24,7 @@ DEFAULT_STEPS = 250
 INTERRUPTED = "Interrupted: this is what was known by then."
 CUT_SHORT = "The budget ended before all causes were tried."
 MAX_CURES = 2  # that are verified, if the first one does not hold
+_NO_GRAPH = "does not require grad"  # in the message of torch
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _BUDGET = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([smh])")
 
@@ -102,7 +103,7 @@ def diagnose(
     except KeyboardInterrupt:
         raise DiagnosisInterrupted() from None
     clues = ordered(evidence.clues)
-    if evidence.error is not None and not any(CERTAINTIES[clue.certainty] > 1 for clue in clues):
+    if evidence.error is not None and not _is_explained(evidence.error, clues):
         raise evidence.error
     clock.own_s = laboratory.steps * evidence.sick.step_s
     trials = Trials(laboratory, clock, evidence.sick, VERIFICATION_RUNS, report)
@@ -136,6 +137,14 @@ def diagnose(
     if is_interrupted:
         raise DiagnosisInterrupted(diagnosis)
     return diagnosis
+
+
+def _is_explained(error: DiagnosisError, clues: Sequence[Clue]) -> bool:
+    """Return True if clues may explain why a step raises an error: a loss that no parameter reaches.
+
+    Of any other error the user's line says more than what inspection makes of a step that never ended.
+    """
+    return _NO_GRAPH in str(error) and any(CERTAINTIES[clue.certainty] > 1 for clue in clues)
 
 
 def _seconds(budget: str | float) -> float:

@@ -21,17 +21,17 @@ class Kind:
 
     @property
     def explanation(self) -> str:
-        """Why it harms a training, in a sentence or two."""
+        """The harm that it does to a training, in a sentence or two."""
         return TEXTS[self.name].explanation
 
     @property
     def remedy(self) -> str:
-        """What to do, in a sentence or two."""
+        """The way to mend it, in a sentence or two."""
         return TEXTS[self.name].remedy
 
     @property
     def source(self) -> str:
-        """Where it is described."""
+        """The paper, documentation or report that describes it."""
         return TEXTS[self.name].source
 
     @property

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cases.small_trainings import answers, classes, inspected, named, network, training, values
+from cases.small_trainings import answers, classes, inspected, named, network, plain_step, training, values
 from thalweg import Training
 
 

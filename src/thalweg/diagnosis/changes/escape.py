@@ -214,7 +214,7 @@ class ThenOther(Change):
 
     def _alter_one(self, optimizer: Any) -> None:
         params = [param for group in optimizer.param_groups for param in group["params"]]
-        other = self.make(params, float(optimizer.param_groups[0]["lr"]))
+        second = self.make(params, float(optimizer.param_groups[0]["lr"]))
         count = 0
         kept: list[Any] = []
 
@@ -224,7 +224,7 @@ class ThenOther(Change):
             count += 1
             kept.clear()
             if is_others:
-                other.step()
+                second.step()
                 kept.extend(param.grad for param in params)
                 for param in params:  # the own step then has nothing to do
                     param.grad = None

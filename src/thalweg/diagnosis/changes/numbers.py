@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from thalweg.diagnosis.changes.parts.batches import drawn, made, parts_of, rows_of, selected
+from thalweg.diagnosis.changes.parts.batches import derived_batches, drawn, parts_of, rows_of, selected
 from thalweg.diagnosis.changes.parts.change import Change
-from thalweg.diagnosis.changes.parts.functions import Line, Replacement, is_float, replace_functions
+from thalweg.diagnosis.changes.parts.functions import Replacement, SourceLine, is_float, replace_functions
 from thalweg.diagnosis.changes.parts.guards import ADVICE, GUARDS, guarded_text, lines_of
 from thalweg.diagnosis.changes.parts.output import uses_loss_fn
 from thalweg.diagnosis.changes.parts.source import named_step, source_of
@@ -90,7 +90,7 @@ class Float32(Change):
         training.model.register_forward_pre_hook(
             lambda module, args, kwargs: (_to_float(args), _to_float(kwargs)), with_kwargs=True, prepend=True
         )
-        training.batches = made(training.batches, lambda batches: map(_to_float, batches))
+        training.batches = derived_batches(training.batches, lambda batches: map(_to_float, batches))
         replace_functions(training, casts, None)
         if training.step is not None:
             training.step = _NoAutocast(training.step)
@@ -162,7 +162,7 @@ class DropNonFinite(Change):
         return "" if rows_of(batches[0]) else "the parts of a batch have no common first dimension"
 
     def alter(self, training: Training, where: str | None) -> None:
-        training.batches = made(training.batches, _finite_examples)
+        training.batches = derived_batches(training.batches, _finite_examples)
 
     def lines(self, training: Training, where: str | None) -> str:
         return _FINITE_EXAMPLES
@@ -205,7 +205,7 @@ class FillNonFinite(Change):
             return tree_map(lambda leaf: leaf.nan_to_num(0.0, 0.0, 0.0) if is_float(leaf) else leaf, value)
 
         training.model.register_forward_pre_hook(lambda module, args: fill(args), prepend=True)
-        training.batches = made(
+        training.batches = derived_batches(
             training.batches, lambda batches: ((*fill(parts_of(batch)[:-1]), parts_of(batch)[-1]) for batch in batches)
         )
 
@@ -242,11 +242,11 @@ class Guard(Change):
         return mended or "\n".join(_as_comment(line, self.guards) for line in lines) or f"# {ADVICE[self.guards]}"
 
 
-def _as_comment(line: Line, guards: str) -> str:
+def _as_comment(line: SourceLine, guards: str) -> str:
     return f"# {line.file}:{line.number}\n# was: {line.text}\n# now: {guarded_text(line.text, guards)}"
 
 
-def _mended_function(training: Training, lines: list[Line], guards: str) -> str:
+def _mended_function(training: Training, lines: list[SourceLine], guards: str) -> str:
     """Return the text of the loss or the step with its lines mended; empty if the lines are elsewhere."""
     for name, function in (("loss_fn", training.loss_fn), ("step", training.step)):
         source = source_of(function)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.diagnosis.changes.parts.batches import made, parts_of
+from thalweg.diagnosis.changes.parts.batches import derived_batches, parts_of
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.functions import rebuild_output, replace_functions
 from thalweg.diagnosis.changes.parts.modules import assignment, module_of, path
@@ -61,9 +61,9 @@ def _module_code(training: Training, where: str | None, names: frozenset[str], m
         "tanh": nn.Tanh,
         "log_softmax": nn.LogSoftmax,
     }
-    wanted = tuple(kind for name, kind in kinds.items() if name in names)
+    recorded = tuple(kind for name, kind in kinds.items() if name in names)
     last = list(children.items())[-1]
-    return f"from torch import nn\n\n{assignment(last[0], module)}" if isinstance(last[1], wanted) else None
+    return f"from torch import nn\n\n{assignment(last[0], module)}" if isinstance(last[1], recorded) else None
 
 
 def blamed(training: Training, where: str | None, names: frozenset[str]) -> str | None:
@@ -82,8 +82,8 @@ class RemoveActivation(Change):
     functions: frozenset[str] = ACTIVATIONS
 
     def why_not(self, training: Training, where: str | None) -> str:
-        found = output_of(training, blamed(training, where, self.functions), self.functions)
-        return "" if found else "no such activation makes the output"
+        matches = output_of(training, blamed(training, where, self.functions), self.functions)
+        return "" if matches else "no such activation makes the output"
 
     def alter(self, training: Training, where: str | None) -> None:
         module = module_of(training.model, blamed(training, where, self.functions))
@@ -95,9 +95,9 @@ class RemoveActivation(Change):
         line = _module_code(training, where, self.functions, "nn.Identity()")
         if line is not None:
             return line
-        found = output_of(training, where, self.functions)
+        matches = output_of(training, where, self.functions)
         return _BEFORE.format(
-            module=path(where or ""), names=sorted({found.function if found else ""}), value="args[0]"
+            module=path(where or ""), names=sorted({matches.function if matches else ""}), value="args[0]"
         )
 
 
@@ -140,14 +140,14 @@ class LossOfProbabilities(Change):
         return "" if output_of(training, None, PROBABILITIES) else "the model returns no probabilities"
 
     def alter(self, training: Training, where: str | None) -> None:
-        found = output_of(training, None, PROBABILITIES)
-        assert found is not None
-        inverse = _log if found.function == "softmax" else _logit
+        matches = output_of(training, None, PROBABILITIES)
+        assert matches is not None
+        inverse = _log if matches.function == "softmax" else _logit
         training.loss_fn = LossOf(training.loss_fn, lambda output, target: (_on_first(output, inverse), target))
 
     def lines(self, training: Training, where: str | None) -> str:
-        found = output_of(training, None, PROBABILITIES)
-        template = f"({{}} + {_EPS}).log()" if found is None or found.function == "softmax" else "{}.logit(1e-6)"
+        matches = output_of(training, None, PROBABILITIES)
+        template = f"({{}} + {_EPS}).log()" if matches is None or matches.function == "softmax" else "{}.logit(1e-6)"
         inverse = text_of_output(training, template)
         return f"logit_loss_fn = loss_fn\nloss_fn = lambda output, target: logit_loss_fn({inverse}, target)"
 
@@ -175,38 +175,38 @@ class MendSoftmaxDim(Change):
     """A softmax runs over the dimension of the classes."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        found = self._found(training, where)
-        if found is None and where and module_of(training.model, where) is not training.model:
+        matches = self._softmax_at(training, where)
+        if matches is None and where and module_of(training.model, where) is not training.model:
             return ""  # inside a module, such as attention: all its softmaxes run over the last dimension
-        if found is None:
+        if matches is None:
             return "no softmax makes the output"
-        return "" if found.before.dim() > 1 else "the output has one dimension"
+        return "" if matches.before.dim() > 1 else "the output has one dimension"
 
-    def _found(self, training: Training, where: str | None) -> Output | None:
+    def _softmax_at(self, training: Training, where: str | None) -> Output | None:
         return output_of(training, where, SOFTMAXES)
 
     def alter(self, training: Training, where: str | None) -> None:
         module = module_of(training.model, where)
         assert module is not None
-        found = self._found(training, where)
-        if found is None:
+        matches = self._softmax_at(training, where)
+        if matches is None:
             replacement = _over(-1)
             replace_functions(training, {"softmax": replacement, "log_softmax": replacement}, module)
             return
-        dim = class_dim(found.before, first_batch(training)[1])
+        dim = class_dim(matches.before, first_batch(training)[1])
         rebuild_output(module, SOFTMAXES, _over(dim))
 
     def lines(self, training: Training, where: str | None) -> str:
-        found = self._found(training, where)
-        if found is None:
+        matches = self._softmax_at(training, where)
+        if matches is None:
             return f"# In {path(where or '')}: softmax(dim=-1), over the last dimension."
-        dim = class_dim(found.before, first_batch(training)[1])
-        kind = "LogSoftmax" if found.function == "log_softmax" else "Softmax"
+        dim = class_dim(matches.before, first_batch(training)[1])
+        kind = "LogSoftmax" if matches.function == "log_softmax" else "Softmax"
         line = _module_code(training, where, SOFTMAXES, f"nn.{kind}(dim={dim})")
         if line is not None:
             return line
-        value = f"args[0].{found.function}({dim})"
-        return _BEFORE.format(module=path(where or ""), names=[found.function], value=value).replace(
+        value = f"args[0].{matches.function}({dim})"
+        return _BEFORE.format(module=path(where or ""), names=[matches.function], value=value).replace(
             "leave the activation out of", f"write dim={dim} in"
         )
 
@@ -224,10 +224,10 @@ class SigmoidForOneUnit(Change):
     """A sigmoid in the place of the softmax of a single output."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        found = output_of(training, blamed(training, where, SOFTMAXES), SOFTMAXES)
-        if found is None:
+        matches = output_of(training, blamed(training, where, SOFTMAXES), SOFTMAXES)
+        if matches is None:
             return "no softmax makes the output"
-        return "" if found.before.shape[-1] == 1 else "the output has more than one unit"
+        return "" if matches.before.shape[-1] == 1 else "the output has more than one unit"
 
     def alter(self, training: Training, where: str | None) -> None:
         module = module_of(training.model, blamed(training, where, SOFTMAXES))
@@ -241,8 +241,8 @@ class SigmoidForOneUnit(Change):
 
     def lines(self, training: Training, where: str | None) -> str:
         where = blamed(training, where, SOFTMAXES)
-        found = output_of(training, where, SOFTMAXES)
-        name = found.function if found else "softmax"
+        matches = output_of(training, where, SOFTMAXES)
+        name = matches.function if matches else "softmax"
         module = "nn.LogSigmoid()" if name == "log_softmax" else "nn.Sigmoid()"
         function = "torch.nn.functional.logsigmoid" if name == "log_softmax" else "torch.sigmoid"
         line = _module_code(training, where, SOFTMAXES, module)
@@ -258,8 +258,8 @@ class BinaryLoss(Change):
     def why_not(self, training: Training, where: str | None) -> str:
         if not uses_loss_fn(training):
             return _NO_LOSS_FN
-        found = plain_output(training)
-        if found is None or found[0].dim() < 2 or found[0].shape[1] != 1:
+        matches = plain_output(training)
+        if matches is None or matches[0].dim() < 2 or matches[0].shape[1] != 1:
             return "the model has not one output"
         loss_fn = training.loss_fn
         name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
@@ -288,9 +288,9 @@ class LogForNll(Change):
         return "" if plain_output(training) is not None else "the model needs more than the inputs"
 
     def _kind(self, training: Training) -> tuple[str, int]:
-        found = plain_output(training)
-        assert found is not None
-        output, target = found
+        matches = plain_output(training)
+        assert matches is not None
+        output, target = matches
         dim = class_dim(output, target)
         totals = output.float().sum(dim)
         is_probability = bool((output >= 0).all()) and bool(torch.allclose(totals, torch.ones_like(totals), atol=1e-3))
@@ -320,22 +320,22 @@ class ReshapeTargets(Change):
     """Targets in the shape of the outputs."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        found = plain_output(training)
-        if found is None or not isinstance(found[1], Tensor):
+        matches = plain_output(training)
+        if matches is None or not isinstance(matches[1], Tensor):
             return "the model needs more than the inputs, or the target is no tensor"
-        output, target = found
+        output, target = matches
         if output.shape == target.shape:
             return "outputs and targets have one shape"
         return "" if output.numel() == target.numel() else "outputs and targets differ in number"
 
     def alter(self, training: Training, where: str | None) -> None:
-        found = plain_output(training)
-        assert found is not None
+        matches = plain_output(training)
+        assert matches is not None
         if uses_loss_fn(training):
             training.loss_fn = LossOf(training.loss_fn, lambda output, target: (output, target.reshape(output.shape)))
             return
-        form = found[0].shape[1:]
-        training.batches = made(
+        form = matches[0].shape[1:]
+        training.batches = derived_batches(
             training.batches,
             lambda batches: ((*parts_of(batch)[:-1], parts_of(batch)[-1].reshape(-1, *form)) for batch in batches),
         )
@@ -346,8 +346,8 @@ class ReshapeTargets(Change):
                 "own_loss_fn = loss_fn\n"
                 "loss_fn = lambda output, target: own_loss_fn(output, target.reshape(output.shape))"
             )
-        found = plain_output(training)
-        form = ", ".join(str(size) for size in (-1, *(found[0].shape[1:] if found else ())))
+        matches = plain_output(training)
+        form = ", ".join(str(size) for size in (-1, *(matches[0].shape[1:] if matches else ())))
         return f"batches = ((*inputs, target.reshape({form})) for *inputs, target in batches)"
 
 

@@ -167,10 +167,10 @@ class LowerWeight(Change):
         return "" if list(_weights(training)) or self._attribute(training) else "no weight of a divergence is in reach"
 
     def _attribute(self, training: Training) -> str:
-        found = (
+        matches = (
             name for name, value in vars(training.model).items() if isinstance(value, float) and _WEIGHT.search(name)
         )
-        return next(found, "")
+        return next(matches, "")
 
     def alter(self, training: Training, where: str | None) -> None:
         cells = {id(cell): (cell, value) for _, cell, value in _weights(training)}
@@ -181,8 +181,8 @@ class LowerWeight(Change):
             setattr(training.model, name, getattr(training.model, name) * self.factor)
 
     def lines(self, training: Training, where: str | None) -> str:
-        found = {name: value for name, _, value in _weights(training)}
-        if found:
-            return "\n".join(f"{name} = {value * self.factor:g}  # was {value:g}" for name, value in found.items())
+        matches = {name: value for name, _, value in _weights(training)}
+        if matches:
+            return "\n".join(f"{name} = {value * self.factor:g}  # was {value:g}" for name, value in matches.items())
         name = self._attribute(training)
         return f"model.{name} *= {self.factor:g}"

@@ -1,4 +1,4 @@
-"""What a diagnosis says about each kind of cause: why it harms, what to do, where it is described."""
+"""Texts about each kind of cause: the harm that it does, the remedy, and the source."""
 
 from thalweg.diagnosis.texts.data import DATA
 from thalweg.diagnosis.texts.learning import LEARNING

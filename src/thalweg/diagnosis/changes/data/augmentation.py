@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from thalweg.diagnosis.changes.parts.batches import (
+    derived_batches,
     draw_another,
-    made,
 )
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.functions import (
@@ -68,18 +68,18 @@ class WithoutAugmentation(Change):
     """Batches without random changes of the examples: no noise, and each random choice the neutral one."""
 
     def _lines(self, training: Training) -> list[str]:
-        found: dict[str, None] = {}
+        matches: dict[str, None] = {}
 
         def note(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             result = function(*args, **kwargs)
             chooses_examples = name_of_function(function) in ("randint", "uniform_") and not _few(result)
             if not chooses_examples and (line := calling_line_of_user()):
-                found[f"# {line.file}:{line.number}: {line.text}"] = None
+                matches[f"# {line.file}:{line.number}: {line.text}"] = None
             return result
 
         with Replacing(dict.fromkeys(_NEUTRAL, note)):
             draw_another(training)
-        return list(found)
+        return list(matches)
 
     def _transforms(self, training: Training) -> Any:
         dataset = getattr(training.batches, "dataset", None)
@@ -102,7 +102,7 @@ class WithoutAugmentation(Change):
             else:
                 transform.transforms[:] = [each for each in transform.transforms if not _is_random_transform(each)]
             return
-        training.batches = made(training.batches, _neutral)
+        training.batches = derived_batches(training.batches, _neutral)
 
     def lines(self, training: Training, where: str | None) -> str:
         if self._transforms(training) is not None:

@@ -11,9 +11,9 @@ from torch import Tensor
 from thalweg.diagnosis.changes.data.order import BUFFER, WHOLE_BATCHES
 from thalweg.diagnosis.changes.data.scale import LOOKED_AT
 from thalweg.diagnosis.changes.parts.batches import (
+    derived_batches,
     drawn,
     joined,
-    made,
     parts_of,
     rows_of,
     selected,
@@ -53,10 +53,10 @@ def why_not_imbalanced(training: Training) -> str:
     batches = drawn(training, LOOKED_AT)
     if not all(rows_of(batch) for batch in batches):
         return WHOLE_BATCHES
-    found = [labels for batch in batches if (labels := classes_of(parts_of(batch)[-1])) is not None]
-    if len(found) < len(batches):
+    matches = [labels for batch in batches if (labels := classes_of(parts_of(batch)[-1])) is not None]
+    if len(matches) < len(batches):
         return "the targets are no classes"
-    counts = torch.bincount(torch.cat(found))
+    counts = torch.bincount(torch.cat(matches))
     counts = counts[counts > 0]
     return "" if len(counts) > 1 and counts.max() > counts.min() else "the classes are equally frequent"
 
@@ -69,7 +69,7 @@ class BalanceClasses(Change):
         return why_not_imbalanced(training)
 
     def alter(self, training: Training, where: str | None) -> None:
-        training.batches = made(training.batches, balanced)
+        training.batches = derived_batches(training.batches, balanced)
 
     def lines(self, training: Training, where: str | None) -> str:
         return _BALANCED

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from thalweg.diagnosis.changes.parts.batches import (
+    derived_batches,
     drawn,
     iter_is_self,
     joined,
-    made,
     rows_of,
     selected,
 )
@@ -44,7 +44,7 @@ class Shuffle(Change):
         return "" if len(first) > 1 and all(rows_of(batch) for batch in first) else WHOLE_BATCHES
 
     def alter(self, training: Training, where: str | None) -> None:
-        training.batches = made(training.batches, shuffled)
+        training.batches = derived_batches(training.batches, shuffled)
 
     def lines(self, training: Training, where: str | None) -> str:
         if isinstance(training.batches, torch.utils.data.DataLoader):
@@ -102,7 +102,7 @@ class LargerBatches(Change):
             while group := list(itertools.islice(batches, count)):
                 yield joined(group)
 
-        training.batches = made(training.batches, merged)
+        training.batches = derived_batches(training.batches, merged)
 
     def lines(self, training: Training, where: str | None) -> str:
         if isinstance(training.batches, torch.utils.data.DataLoader):

@@ -79,10 +79,10 @@ class NormalizeTargets(Change):
     """A loss of targets with mean 0 and deviation 1; the model still returns values in their own units."""
 
     def why_not(self, training: Training, where: str | None) -> str:
-        found = plain_output(training)
-        if found is None or not is_float(found[1]):
+        matches = plain_output(training)
+        if matches is None or not is_float(matches[1]):
             return "the targets are no real numbers"
-        if found[0].shape != found[1].shape and found[0].numel() != found[1].numel():
+        if matches[0].shape != matches[1].shape and matches[0].numel() != matches[1].numel():
             return "outputs and targets differ in shape"
         return "" if float(_finite_rows(drawn(training, LOOKED_AT), -1).std()) > 0 else "the targets do not vary"
 

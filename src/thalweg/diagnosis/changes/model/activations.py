@@ -18,7 +18,7 @@ from thalweg.diagnosis.changes.parts.layers import (
 from thalweg.diagnosis.changes.parts.modules import (
     assignment,
     module_from_text,
-    name_of,
+    module_name,
     path,
     places_of,
     put_after,
@@ -47,8 +47,8 @@ class ReplaceActivations(Change):
     new: str
 
     def _modules(self, training: Training) -> list[nn.Module]:
-        found = output_of(training, None, ACTIVATIONS)
-        last = [call.module for call in layer_calls(training)][-1:] if found is not None else []
+        matches = output_of(training, None, ACTIVATIONS)
+        last = [call.module for call in layer_calls(training)][-1:] if matches is not None else []
         return [
             module
             for module in training.model.modules()
@@ -59,8 +59,8 @@ class ReplaceActivations(Change):
         """Return how many hidden activations the text of ``forward`` calls."""
         names = {name.lower() for name in self.old}
         called = [name for name in activations_called(training) if name.rstrip("_") in names]
-        found = output_of(training, None, ACTIVATIONS)
-        return len(called) - (found is not None and found.function.rstrip("_") in names)
+        matches = output_of(training, None, ACTIVATIONS)
+        return len(called) - (matches is not None and matches.function.rstrip("_") in names)
 
     def why_not(self, training: Training, where: str | None) -> str:
         return "" if self._modules(training) or self._functions(training) else "no such activation is seen"
@@ -93,7 +93,7 @@ class ReplaceActivations(Change):
     def lines(self, training: Training, where: str | None) -> str:
         modules = self._modules(training)
         if modules:
-            lines = [assignment(name_of(training.model, module), f"nn.{self.new}") for module in modules]
+            lines = [assignment(module_name(training.model, module), f"nn.{self.new}") for module in modules]
             return "from torch import nn\n\n" + "\n".join(lines)
         kind = self.new.partition("(")[0]
         return f"# In forward, call torch.nn.functional.{_snake(kind)} instead of {', '.join(map(_snake, self.old))}."
@@ -166,12 +166,12 @@ class AddResiduals(Change):
     def lines(self, training: Training, where: str | None) -> str:
         lines = [_RESIDUAL]
         for layer, activation in self._spans(training):
-            place = path(name_of(training.model, layer))
+            place = path(module_name(training.model, layer))
             if activation is None:
                 lines.append(f"{place} = Residual({place})")
             else:
                 (parent, name), *_ = places_of(training.model, layer)
-                following = path(name_of(training.model, parent)) + f"[{int(name) + 1}]"
+                following = path(module_name(training.model, parent)) + f"[{int(name) + 1}]"
                 lines.append(f"{place} = Residual(nn.Sequential({place}, {following}))")
                 lines.append(f"{following} = nn.Identity()")
         return "\n".join(lines)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from thalweg.diagnosis.changes.parts.batches import draw_code
 from thalweg.diagnosis.changes.parts.change import Change
 from thalweg.diagnosis.changes.parts.layers import WEIGHTED, is_constant, is_matrix, layer_calls, weights_of
-from thalweg.diagnosis.changes.parts.modules import module_of, name_of, path
+from thalweg.diagnosis.changes.parts.modules import module_name, module_of, path
 from thalweg.diagnosis.changes.parts.output import first_batch, run_model
 from thalweg.tasks.training import Training
 
@@ -33,11 +33,11 @@ class ResetParameters(Change):
 
     def _modules(self, training: Training, where: str | None) -> list[nn.Module]:
         root = module_of(training.model, where) or training.model
-        found = [module for module in root.modules() if _resettable(module)]
-        found = found or [module for module in training.model.modules() if _resettable(module)]
+        matches = [module for module in root.modules() if _resettable(module)]
+        matches = matches or [module for module in training.model.modules() if _resettable(module)]
         if not self.only_constant:
-            return found
-        return [module for module in found if any(is_constant(weight) for _, weight in weights_of(module))]
+            return matches
+        return [module for module in matches if any(is_constant(weight) for _, weight in weights_of(module))]
 
     def _free(self, training: Training) -> list[tuple[str, Tensor]]:
         """Return the constant matrices that belong to no layer of torch."""
@@ -69,7 +69,7 @@ class ResetParameters(Change):
                 '    if hasattr(module, "reset_parameters"):\n'
                 "        module.reset_parameters()"
             )
-        lines = [f"{path(name_of(training.model, module))}.{_resettable(module)}()" for module in modules]
+        lines = [f"{path(module_name(training.model, module))}.{_resettable(module)}()" for module in modules]
         free = (
             [f"nn.init.normal_({path(name)}, std=0.02)" for name, _ in self._free(training)]
             if self.only_constant
@@ -157,7 +157,7 @@ class LayerSequentialUnitVariance(Change):
                 weight.div_(outputs[0].std().clamp_min(1e-8))
 
     def lines(self, training: Training, where: str | None) -> str:
-        names = ", ".join(path(name_of(training.model, layer)) for layer in self._layers(training))
+        names = ", ".join(path(module_name(training.model, layer)) for layer in self._layers(training))
         return draw_code(training, 1, "drawn") + _LSUV.replace("LAYERS", names)
 
 
@@ -199,7 +199,7 @@ class ScaleWeights(Change):
 
     def lines(self, training: Training, where: str | None) -> str:
         lines = [
-            f"{path(name_of(training.model, layer))}.weight.data.mul_({_factor(layer):.7g})"
+            f"{path(module_name(training.model, layer))}.weight.data.mul_({_factor(layer):.7g})"
             for layer in self._layers(training, where)
         ]
         return "\n".join(lines)

@@ -25,7 +25,7 @@ from thalweg.diagnosis.changes.parts.modules import (
     assignment,
     exchange_parameters,
     module_from_text,
-    name_of,
+    module_name,
     path,
     put_after,
     replace_module,
@@ -100,7 +100,7 @@ class ReplaceBatchNorm(Change):
 
     def lines(self, training: Training, where: str | None) -> str:
         lines = [
-            assignment(name_of(training.model, norm), self._spelling(norm)) for norm in self._norms(training, where)
+            assignment(module_name(training.model, norm), self._spelling(norm)) for norm in self._norms(training, where)
         ]
         added = "" if self.drop else f"\n{ADD_PARAMETERS}"
         return "from torch import nn\n\n" + "\n".join(lines) + added
@@ -170,7 +170,8 @@ class WeightNorm(Change):
 
     def lines(self, training: Training, where: str | None) -> str:
         lines = [
-            f"parametrizations.weight_norm({path(name_of(training.model, layer))})" for layer in self._layers(training)
+            f"parametrizations.weight_norm({path(module_name(training.model, layer))})"
+            for layer in self._layers(training)
         ]
         imports = "from torch.nn.utils import parametrizations"
         return "\n".join([imports, "", *lines, ADD_PARAMETERS])

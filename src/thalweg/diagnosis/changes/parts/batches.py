@@ -14,7 +14,7 @@ from thalweg.tasks.training import Training
 Batch = Any
 
 
-def made(batches: Iterable[Batch], make: Callable[[Iterator[Batch]], Iterator[Batch]]) -> Iterable[Batch]:
+def derived_batches(batches: Iterable[Batch], make: Callable[[Iterator[Batch]], Iterator[Batch]]) -> Iterable[Batch]:
     """Return batches that a function makes of others: an iterator of an iterator, else an iterable.
 
     Args:

@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from thalweg.diagnosis.changes.parts.batches import drawn, parts_of
-from thalweg.diagnosis.changes.parts.functions import Line, calling_line_of_user, name_of_function, once, undisturbed
+from thalweg.diagnosis.changes.parts.functions import (
+    SourceLine,
+    calling_line_of_user,
+    name_of_function,
+    once,
+    undisturbed,
+)
 from thalweg.diagnosis.changes.parts.source import source_of
 from thalweg.tasks.training import Training
 
@@ -23,7 +29,7 @@ class Attaching(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: dict[tuple[str, int], Line] = {}
+        self.lines: dict[tuple[str, int], SourceLine] = {}
         self._outside: dict[int, tuple[Any, Tensor]] = {}  # the lists and arrays that tensors became
         self._kept: list[tuple[Any, str, Any]] = []
 
@@ -36,12 +42,12 @@ class Attaching(TorchFunctionMode):
             return subject
         if name in _OUT and isinstance(subject, Tensor):
             result = func(subject.detach(), *args[1:], **kwargs)
-            found = self._outside.get(id(subject))
-            self._outside[id(result)] = (result, found[1] if found else subject)
+            matches = self._outside.get(id(subject))
+            self._outside[id(result)] = (result, matches[1] if matches else subject)
             return result
         if name in _BACK and args:
-            found = self._outside.get(id(subject))
-            original = found[1] if found else subject
+            matches = self._outside.get(id(subject))
+            original = matches[1] if matches else subject
             if isinstance(original, Tensor) and original.requires_grad:
                 self._note()
                 return original.to(dtype=kwargs.get("dtype") or original.dtype)
@@ -108,7 +114,7 @@ def _has_graph(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def lines_that_detach(training: Training) -> list[Line]:
+def lines_that_detach(training: Training) -> list[SourceLine]:
     """Return the lines of the user's code that cut the graph in a forward pass of the model and the loss."""
     mode = Attaching()
 

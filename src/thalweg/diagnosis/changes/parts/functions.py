@@ -47,7 +47,7 @@ _ALIASES = {
 
 
 @dataclass(frozen=True)
-class Line:
+class SourceLine:
     """A line of the user's code that calls a function of torch.
 
     Attributes:
@@ -63,13 +63,13 @@ class Line:
     columns: tuple[int, int] | None = None
 
 
-def calling_line_of_user() -> Line | None:
+def calling_line_of_user() -> SourceLine | None:
     """Return the innermost line of the user's code that is being executed; None if there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if is_users_file(code.co_filename, code.co_name):
-            return Line(
+            return SourceLine(
                 code.co_filename,
                 frame.f_lineno,
                 linecache.getline(code.co_filename, frame.f_lineno).strip(),
@@ -95,7 +95,7 @@ class Replacing(TorchFunctionMode):
     def __init__(self, replacements: Mapping[str, Replacement]) -> None:
         super().__init__()
         self.replacements = replacements
-        self.lines: dict[tuple[str, int], Line] = {}
+        self.lines: dict[tuple[str, int], SourceLine] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         replacement = self.replacements.get(name_of_function(func))
@@ -145,7 +145,7 @@ class Recording(TorchFunctionMode):
     def __init__(self, names: frozenset[str]) -> None:
         super().__init__()
         self.names = names | _SHAPES | _BOUNDS
-        self.wanted = names
+        self.recorded = names
         self.calls: dict[int, _Call] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,7 +160,7 @@ class Recording(TorchFunctionMode):
         if call is None or call.result is not result:
             return None
         name = name_of_function(call.function)
-        if name in self.wanted:
+        if name in self.recorded:
             return name, call
         return self.call_of(call.args[0])
 
@@ -170,7 +170,7 @@ class Recording(TorchFunctionMode):
             return result
         call = self.calls[id(result)]
         name = name_of_function(call.function)
-        if name in self.wanted:
+        if name in self.recorded:
             return replacement(call.function, call.args, call.kwargs)
         inner = self.rebuilt(call.args[0], replacement)
         return inner if name in _BOUNDS else call.function(inner, *call.args[1:], **call.kwargs)
@@ -204,15 +204,15 @@ def output_calls(model: nn.Module, inputs: tuple[Any, ...], names: frozenset[str
     mode = Recording(names)
     with mode:
         output = model(*inputs)
-    found: list[tuple[str, Any, Any]] = []
+    matches: list[tuple[str, Any, Any]] = []
 
     def visit(part: Any) -> Any:
         if isinstance(part, Tensor) and (call := mode.call_of(part)):
-            found.append((call[0], call[1].args[0], call[1].result))
+            matches.append((call[0], call[1].args[0], call[1].result))
         return part
 
     tree_map(visit, output)
-    return found
+    return matches
 
 
 def replace_functions(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.diagnosis.changes.parts.batches import drawn, parts_of
-from thalweg.diagnosis.changes.parts.functions import Line, Replacement, Replacing, is_float, once, undisturbed
+from thalweg.diagnosis.changes.parts.functions import Replacement, Replacing, SourceLine, is_float, once, undisturbed
 from thalweg.diagnosis.changes.parts.source import called_name, replaced
 from thalweg.tasks.training import Training
 
@@ -94,7 +94,7 @@ def _unchanged(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return function(*args, **kwargs)
 
 
-def lines_of(training: Training, guards: str) -> list[Line]:
+def lines_of(training: Training, guards: str) -> list[SourceLine]:
     """Return the lines of the user's code that call functions in a forward pass and its loss."""
     mode = Replacing(dict.fromkeys(GUARDS[guards], _unchanged))
 

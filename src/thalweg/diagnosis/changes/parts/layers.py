@@ -92,8 +92,8 @@ def followed_by(model: nn.Module, layers: Sequence[tuple[nn.Module, str]]) -> st
     """
     lines = []
     for layer, text in layers:
-        first, *others = (path(name) for name, each in model.named_modules(remove_duplicate=False) if each is layer)
-        lines += [f"{first} = nn.Sequential({first}, {text})", *(f"{other} = {first}" for other in others)]
+        first, *aliases = (path(name) for name, each in model.named_modules(remove_duplicate=False) if each is layer)
+        lines += [f"{first} = nn.Sequential({first}, {text})", *(f"{second} = {first}" for second in aliases)]
     return "\n".join(["from torch import nn", "", *lines])
 
 

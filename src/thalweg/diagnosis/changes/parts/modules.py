@@ -23,7 +23,7 @@ def module_of(model: nn.Module, where: str | None) -> nn.Module | None:
     return modules.get(where) or modules.get(where.rpartition(".")[0] if "." in where else "")
 
 
-def name_of(model: nn.Module, module: nn.Module) -> str:
+def module_name(model: nn.Module, module: nn.Module) -> str:
     """Return the name of a module in a model."""
     names: dict[int, str] = {id(each): name for name, each in model.named_modules()}
     return names[id(module)]

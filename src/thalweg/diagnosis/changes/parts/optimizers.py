@@ -65,8 +65,8 @@ def optimizers_of(training: Training) -> list[Any]:
     They are ``training.optimizer`` or those inside it, and those that the user's step refers to. An object that is no
     ``torch.optim.Optimizer`` and holds none counts itself.
     """
-    found = list(reachable([training.optimizer, training.step], Optimizer))
-    return found or [training.optimizer]
+    matches = list(reachable([training.optimizer, training.step], Optimizer))
+    return matches or [training.optimizer]
 
 
 def groups_of(training: Training) -> list[Group]:

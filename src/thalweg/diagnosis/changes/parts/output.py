@@ -81,14 +81,14 @@ def output_of(training: Training, where: str | None, names: frozenset[str]) -> O
     target = module_of(training.model, where)
     if target is None or target is training.model:
         return _at_end(training.model, inputs, names)
-    found: list[Output] = []
+    matches: list[Output] = []
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
-        if not found and args:
+        if not matches and args:
             copies = [value.detach().clone() if isinstance(value, Tensor) else value for value in args]
             handle.remove()
             for name, before, after in output_calls(module, tuple(copies), names):
-                found.append(Output(name, before, after))
+                matches.append(Output(name, before, after))
 
     handle = target.register_forward_hook(look)
     try:
@@ -97,7 +97,7 @@ def output_of(training: Training, where: str | None, names: frozenset[str]) -> O
         return None
     finally:
         handle.remove()
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _at_end(model: nn.Module, inputs: tuple[Any, ...], names: frozenset[str]) -> Output | None:

@@ -129,13 +129,13 @@ def names_in(function: Any) -> set[str]:
     """Return the global names and attributes that a function uses, also in functions defined inside it."""
     function = inspect.unwrap(function) if callable(function) else function
     waiting = [function.__code__] if isinstance(function, FunctionType) else []
-    found: set[str] = set()
+    matches: set[str] = set()
     while waiting:
         code = waiting.pop()
-        found |= {*code.co_names, *code.co_freevars}
-        found |= {constant for constant in code.co_consts if isinstance(constant, str)}
+        matches |= {*code.co_names, *code.co_freevars}
+        matches |= {constant for constant in code.co_consts if isinstance(constant, str)}
         waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return found
+    return matches
 
 
 def commented(text: str) -> str:
