@@ -144,11 +144,11 @@ def registered(value: Any) -> nn.Module | None:
 
 def _registered(value: Any, parts: list[Any], modules: Any, params: Any, combine: Any) -> nn.Module | None:
     if all(isinstance(part, nn.Parameter) for part in parts):
-        return params(value)  # type: ignore[no-any-return]
+        return params(value)
     inner = [part if isinstance(part, nn.Module) else registered(part) for part in parts]
     if any(part is None for part in inner):
         return None
-    return modules(combine(inner))  # type: ignore[no-any-return]
+    return modules(combine(inner))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,4 +117,4 @@ def put_after(training: Training, layer: nn.Module, new: nn.Module) -> None:
 def module_from_text(spelling: str) -> nn.Module:
     """Return the module of a text such as ``nn.GroupNorm(1, 64)``."""
     kind, _, arguments = spelling.removeprefix("nn.").rstrip(")").partition("(")
-    return getattr(nn, kind)(*(float(text) if "." in text else int(text) for text in arguments.split(",") if text))  # type: ignore[no-any-return]
+    return getattr(nn, kind)(*(float(text) if "." in text else int(text) for text in arguments.split(",") if text))
