@@ -11,17 +11,13 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.doctor.cases import Case
-from benchmarks.doctor.exam import read_exam
-from benchmarks.doctor.faults import CASES
-from benchmarks.doctor.judge import Patient, judge, patients
-from benchmarks.doctor.published_rules import apply_rules
+from benchmarks.doctor.judge import Patient, patients
 from benchmarks.doctor.rows import BENCH, ROOT, RUNS, Row, append_row, case_fingerprint, fingerprint, read_rows
 from benchmarks.doctor.summary import RECORD, by_half, lines, numbers, rule_numbers, summarize, wrong
-from benchmarks.doctor.verify import verify
+from benchmarks.doctor.worker import Work, cases_of, run_one
 from thalweg.bench.records import machine
 
 DIAGNOSIS = ROOT / "src" / "thalweg" / "diagnosis"
-Work = tuple[str, int]  # a case or a patient, and a seed
 
 
 def main() -> None:
@@ -76,13 +72,9 @@ def _command_sources(command: str) -> str:
     return fingerprint([BENCH / name for name in files] + ([DIAGNOSIS] if command == "judge" else []))
 
 
-def _cases(exam: Path | None) -> dict[str, Case]:
-    return CASES if exam is None else {case.key: case for case in read_exam(exam)}
-
-
 def _work(arguments: argparse.Namespace) -> None:
     command, path = arguments.command, rows_path(arguments.command, arguments.exam)
-    cases = _cases(arguments.exam)
+    cases = cases_of(arguments.exam)
     chosen = [
         patient
         for patient in patients(list(cases.values()))
@@ -106,7 +98,7 @@ def _work(arguments: argparse.Namespace) -> None:
         f"{len(work)} chosen, {len(left)} left, about {len(left) * mean / arguments.workers / 60:.1f} min", flush=True
     )
     began = time.monotonic()
-    for count, row in enumerate(_results(partial(_one, command, arguments.exam), left, arguments.workers), 1):
+    for count, row in enumerate(_results(partial(run_one, command, arguments.exam), left, arguments.workers), 1):
         append_row(path, row | {"sources": sources(command, cases[row["case"]])})
         done[row["key"], row["seed"]] = row
         minutes = (time.monotonic() - began) / count * (len(left) - count) / 60
@@ -139,18 +131,6 @@ def _results(function: Callable[[Work], Row], work: Sequence[Work], workers: int
             yield future.result()
 
 
-def _one(command: str, exam: Path | None, work: Work) -> Row:
-    key, seed = work
-    began = time.perf_counter()
-    cases = _cases(exam)
-    if command == "verify":
-        row = verify(cases[key], seed)
-    else:
-        case, state = key.rsplit("/", 1)
-        row = {"judge": judge, "rules": apply_rules}[command](Patient(cases[case], state))
-    return row | {"key": key, "seed": seed, "wall_s": time.perf_counter() - began}
-
-
 def _text(command: str, row: Row) -> str:
     if command == "judge":
         return f"{row['key']}: {wrong(row) or 'right'} ({row.get('times', 0):.0f} times, {row['wall_s']:.0f} s)"
@@ -170,7 +150,7 @@ def _print_totals(command: str, rows: Sequence[Row]) -> None:
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
-    cases = _cases(arguments.exam)
+    cases = cases_of(arguments.exam)
     rows = {
         name: current(name, read_rows(rows_path(name, arguments.exam)), cases) for name in ("judge", "rules", "verify")
     }

@@ -118,7 +118,7 @@ def fired_rules(run: Run) -> dict[str, int]:
         tensors, remove = _watched(training.model) if number % SAVE_INTERVAL == 0 else (Tensors(), lambda: None)
         tensors.before = [param.detach().clone() for param in training.model.parameters()]
         tensors.batch = batch
-        tensors.loss = float(step(training, *batch))
+        tensors.loss = torch.as_tensor(step(training, *batch)).detach().item()
         remove()
         tensors.after = [param.detach() for param in training.model.parameters()]
         memory.losses.append(tensors.loss)

@@ -56,7 +56,8 @@ def train(run: Run, steps: int | None = None) -> list[float]:
     """Train to the end and return the loss of each step."""
     training = run.training
     step, batches = training.step or plain_step, endless(training.batches)
-    return [float(step(training, *next(batches))) for _ in range(run.steps if steps is None else steps)]
+    losses = (step(training, *next(batches)) for _ in range(run.steps if steps is None else steps))
+    return [torch.as_tensor(loss).detach().item() for loss in losses]  # a step may return a loss with its graph
 
 
 def evaluated(score: Callable[[nn.Module], float]) -> Callable[[nn.Module], float]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.doctor import __main__ as command
-from benchmarks.doctor import judge, rows, summary
+from benchmarks.doctor import judge, rows, summary, worker
 from benchmarks.doctor.cases import Case
 from benchmarks.doctor.equivalent import SAME_FAULT, names_kind, names_place
 from benchmarks.doctor.exam import read_exam
@@ -172,11 +172,11 @@ def test_the_command_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "RUNS", tmp_path)
-    monkeypatch.setattr(command, "CASES", {CASE.key: CASE})
+    monkeypatch.setattr(worker, "CASES", {CASE.key: CASE})
     monkeypatch.setattr("sys.argv", ["doctor", "verify", "--seeds", "2"])
     command.main()
     assert "1 cases, 0 not as said" in capsys.readouterr().out
-    monkeypatch.setattr(command, "verify", None)  # would fail if it were called again
+    monkeypatch.setattr(worker, "verify", None)  # would fail if it were called again
     command.main()
     assert "2 chosen, 0 left" in capsys.readouterr().out
     monkeypatch.setattr(command, "sources", lambda name, case: "changed")

@@ -41,6 +41,13 @@ def test_a_metric_far_below_zero_at_the_start_does_not_hide_a_bad_end() -> None:
     assert scale.final_share(cured) == 1.0
 
 
+def test_bad_runs_that_jump_about_are_no_noise() -> None:
+    bad = run(-8474.0, -60.0, -47.0, -42.0, blind=(-8474.0, -0.7))
+    scale = Scale([bad, bad, bad, run(-0.1, 0.77, 0.79, 0.80, blind=(-0.1, 0.0))])
+    assert not scale.is_empty
+    assert scale.noise < 0.03
+
+
 def test_a_model_that_comes_trained_has_learnt() -> None:
     scale = Scale([run(0.97, 0.976, 0.975, blind=(0.1, 0.1)), run(0.97, 0.978, 0.978, blind=(0.1, 0.1))])
     assert not scale.is_empty

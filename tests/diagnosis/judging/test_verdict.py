@@ -106,6 +106,11 @@ def test_a_probe_must_gain_most() -> None:
     assert kinds(verdict(CORE, 0.9 - 0.8 * 0.155, higher=0.9)[1]) == ["lr_too_low"]
 
 
+def test_among_probes_that_cure_equally_one_for_few_trainings_wins() -> None:
+    slower = probe("gan_discriminator_wins", "slower")
+    assert kinds(verdict([*CORE, slower], 0.2, lower=0.9, slower=0.88)[1])[0] == "gan_discriminator_wins"
+
+
 def test_a_specific_cause_wins_over_a_probe_that_cures_as_well() -> None:
     _, result = verdict([clue_candidate("no_zero_grad", "likely", "zero"), *CORE], 0.2, zero=0.88, adam=0.9)
     assert kinds(result)[:2] == ["no_zero_grad", "sgd_on_badly_scaled"]
@@ -148,6 +153,21 @@ def test_differences_between_runs_that_learn_nothing_are_chance() -> None:
     trials, _ = tried([clue_candidate("clip_too_small", "possible", "no clip"), *CORE], 0.1)
     trials.records = dict.fromkeys(trials.records, noisy)
     assert decide(trials, []).causes == ()
+
+
+def test_a_metric_that_an_untrained_model_keeps_best_is_no_fault_if_the_loss_falls() -> None:
+    def worse(losses: tuple[float, ...]) -> Verdict:
+        bound = ((0, -0.2), (50, -1.8), (90, -1.9), (100, -1.9))
+        trials, _ = tried([clue_candidate("saturation", "likely", "scale"), *CORE], 0.1)
+        trials.sick = RunRecord("", 0, losses, bound, -0.2, -1.9, None)
+        trials.records = dict.fromkeys(
+            trials.records, replace(trials.sick, scores=((0, -0.2), (90, -1.1), (100, -1.1)))
+        )
+        return decide(trials, [])
+
+    assert worse((2.0,) * 50 + (0.5,) * 50) == Verdict((), (), is_failing=False)
+    assert worse((2.0,) * STEPS) == Verdict((), (), is_failing=True)
+    assert worse((2.0,) * 50 + (50.0,) * 50).causes
 
 
 def test_a_training_that_diverges_may_be_cured_by_a_probe() -> None:

@@ -14,6 +14,9 @@ PROBES: dict[str, tuple[str, ...]] = {
     "lr_too_high": ("learning rate / 10", "learning rate / 100"),
     "lr_too_low": ("learning rate x 10", "learning rate x 100", "learning rate x 1000"),
     "sgd_on_badly_scaled": ("Adam", "Adam at learning rate 0.01"),
+    "gan_discriminator_wins": ("discriminator's learning rate / 10", "discriminator's learning rate / 100"),
+    "bootstrap_divergence": ("targets of a slow copy",),
+    "posterior_collapse": ("divergence weighted / 100",),
     "inputs_not_normalised": ("inputs normalized",),
     "weight_decay_too_strong": ("no weight decay",),
     "clip_too_small": ("no clipping",),
@@ -34,6 +37,7 @@ CORE_PROBES = (
 )  # show what can be reached, and are tried in any case
 CERTAINTIES: dict[Certainty, int] = {"certain": 3, "likely": 2, "possible": 1}
 SYMPTOMS = "during training"  # the group of kinds that say how a training looks
+STRUCTURAL = "several losses"
 MAX_PLACES = 2  # of one kind; more places rarely differ in what cures them
 
 
@@ -75,6 +79,11 @@ class Candidate:
     def is_symptom(self) -> bool:
         """True if its kind says how a training looks, which may have any cause."""
         return KINDS[self.kind].group == SYMPTOMS
+
+    @property
+    def is_structural(self) -> bool:
+        """True if its kind belongs to trainings of a kind of their own, such as those with a discriminator."""
+        return KINDS[self.kind].group == STRUCTURAL
 
     @property
     def certainty(self) -> int:

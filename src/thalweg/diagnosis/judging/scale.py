@@ -10,6 +10,7 @@ from thalweg.diagnosis.run_record import RunRecord
 LAST = 2  # scores whose mean counts
 NOISES = 3.0  # times the typical change between two late scores: less is nothing learnt
 NEXT_TO_NOTHING = 0.25  # of the floor, by which a score must exceed it if nothing else shows that a model learns
+CLEARLY = 3.0  # times the floor, and times what noise explains: so far above it a run has learnt beyond doubt
 TIE = 1e-6  # relative difference of scores that are the same
 
 
@@ -39,11 +40,15 @@ class Scale:
         finished = [record for record in records if record.ending == "complete" and math.isfinite(final_score(record))]
         best_record = max(finished, key=final_score, default=None)
         self.best = -math.inf if best_record is None else final_score(best_record)
-        steps = [abs(b - a) for record in finished for a, b in _late_pairs(record)]
-        jitter = median(steps) if steps else 0.0
         untrained = max((floor for record in records for floor in _untrained_scores(record)), default=-math.inf)
         blind = [end for record in finished if (end := _blind_end(record)) is not None]
         self.floor = max([untrained, *blind])
+        steps = [abs(b - a) for record in finished for a, b in _late_pairs(record)]
+        jitter = median(steps) if steps else 0.0
+        if best_record is not None and math.isfinite(self.floor):
+            own = max((abs(b - a) for a, b in _late_pairs(best_record)), default=0.0)
+            if self.best - self.floor > max(CLEARLY * abs(self.floor), CLEARLY * NOISES * own):
+                jitter = min(jitter, own)  # how bad runs jump about far below the floor is no noise of this one
         least = NOISES * jitter
         if best_record is None or _blind_end(best_record) is None:  # nothing shows that outputs follow the inputs
             least = max(least, NEXT_TO_NOTHING * abs(self.floor)) if math.isfinite(self.floor) else least

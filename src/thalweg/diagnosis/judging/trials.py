@@ -12,6 +12,7 @@ from thalweg.diagnosis.run_record import RunRecord
 # A gain, as a share of what can be reached, that matters: the less a clue says, the more its change must gain. Source:
 # on healthy trainings of the bench's open half, probes gained up to 0.09, changes for a clue up to 0.05.
 MATTERS = {3: 0.04, 2: 0.06, 1: 0.10, 0: 0.15}
+MAX_NOISE = 0.3  # a gain above this matters even where late scores change much, as those of runs that diverge
 WORKS = 0.1  # below the best run, as a share, a run works as well
 NOT_LEARNT = 0.15  # a share below which a training has learnt next to nothing
 EXPLOSION = 10.0  # a training whose loss ends so many times as high as it began has exploded
@@ -59,17 +60,27 @@ class Trials:
     def matters(self, candidate: Candidate, scale: Scale | None = None) -> bool:
         """Return True if the gain of a candidate matters, for what its clue says, and is more than noise."""
         scale = scale or self.scale
-        if scale.is_empty and candidate.certainty < 2 and not self._has_exploded:
+        if scale.is_empty and candidate.certainty < 3 and not self._has_exploded:
             return False  # what no run learns is not in the data, and differences are chance
-        return self.gain(candidate, scale) >= max(MATTERS[candidate.certainty], 2 * scale.noise)
+        return self.gain(candidate, scale) >= max(MATTERS[candidate.certainty], min(2 * scale.noise, MAX_NOISE))
+
+    @property
+    def has_lower_loss(self) -> bool:
+        """True if the loss of the training as it is ends at less than half of its start."""
+        first, last = self._ends()
+        return self.sick.ending == "complete" and last < first / 2
 
     @property
     def _has_exploded(self) -> bool:
         """True if the loss of the training as it is ends far above its start."""
-        losses = self.sick.losses
-        span = max(1, len(losses) // 10)
-        first, last = (sum(map(abs, part)) for part in (losses[:span], losses[-span:]))
+        first, last = self._ends()
         return self.sick.ending != "complete" or not last <= EXPLOSION * first
+
+    def _ends(self) -> tuple[float, float]:
+        """Return the mean size of the loss over the first and over the last tenth of the steps."""
+        losses = [abs(loss) for loss in self.sick.losses] or [math.nan]
+        span = max(1, len(losses) // 10)
+        return sum(losses[:span]) / span, sum(losses[-span:]) / span
 
     def run(self, candidates: Sequence[Candidate]) -> None:
         """Try candidates until the cause is settled or the time is over."""
@@ -77,12 +88,12 @@ class Trials:
         clues = [candidate for candidate in candidates if not candidate.is_probe and not candidate.is_symptom]
         probes = [candidate for candidate in candidates if candidate.is_probe]
         core = [candidate for candidate in probes if candidate.kind in CORE_PROBES]
-        strong = [candidate for candidate in clues if candidate.certainty > 1]
+        strong = [candidate for candidate in clues if candidate.certainty > 1 or candidate.is_structural]
         self._try_kinds(strong)
         self._try_kinds(core)
         self._try_kinds(strong)  # larger changes, where the runs so far show that more can be reached
         if not self._is_settled():
-            self._try_kinds([candidate for candidate in clues if candidate.certainty == 1])
+            self._try_kinds([candidate for candidate in clues if candidate not in strong])
         if not self._is_settled() and not self._is_healthy():
             self._try_kinds([candidate for candidate in probes if candidate not in core])
         if not self._is_settled() and not self._is_healthy():

@@ -14,10 +14,15 @@ from thalweg.diagnosis.kinds import KINDS
 # Added to the gain of a candidate, as a share of the best gain: among changes that cure about equally the cause is the
 # one that a clue names.
 BONUS = {3: 0.5, 2: 0.3, 1: 0.15, 0: 0.0}
-FIRST_BONUS, FIRST_PROBES = (
-    0.1,
-    ("lr_too_high", "lr_too_low"),
-)  # among probes that cure equally, it is the learning rate
+# Among probes that cure equally it is the one whose change suits few trainings: those with a discriminator, a target
+# of their own, a divergence; then it is the learning rate.
+PROBE_BONUS = {
+    "gan_discriminator_wins": 0.2,
+    "bootstrap_divergence": 0.2,
+    "posterior_collapse": 0.2,
+    "lr_too_high": 0.1,
+    "lr_too_low": 0.1,
+}
 SYMPTOM_BONUS = -0.3
 MAX_FINDINGS = 4
 ERROR_GAIN = 0.5  # a cause whose change gains more than this share is an error, else a warning
@@ -51,7 +56,15 @@ def decide(trials: Trials, clues: Sequence[Clue]) -> Verdict:
     relevant = [candidate for candidate in trials.candidates if trials.matters(candidate, scale)]
     best_gain = max((trials.gain(candidate, scale) for candidate in relevant), default=0.0)
     rank = {id(candidate): _rank(trials, candidate, scale, best_gain) for candidate in relevant}
-    relevant.sort(key=lambda candidate: (-rank[id(candidate)], candidate.clue.since, candidate.change.size))
+    relevant.sort(
+        key=lambda candidate: (
+            -rank[id(candidate)],
+            KINDS[candidate.kind].group == "step",  # what may have any cause comes after what is more specific
+            candidate.clue.since,
+            candidate.change.size,
+            -trials.gain(candidate, scale),
+        )
+    )
     causes: dict[str, Candidate] = {}
     for candidate in relevant:
         causes.setdefault(candidate.kind, candidate)
@@ -59,7 +72,9 @@ def decide(trials: Trials, clues: Sequence[Clue]) -> Verdict:
     learnt_nothing = failed or scale.is_empty or scale.final_share(trials.sick) < NOT_LEARNT
     tried = {candidate.kind for candidate in trials.candidates}
     untried = [clue for clue in clues if clue.kind not in tried and _counts(clue, learnt_nothing)]
-    return Verdict(tuple(causes.values()), tuple(untried), bool(causes) or learnt_nothing)
+    # Some metrics are best before any training; then a loss that falls and no clue say that it works.
+    is_stuck = learnt_nothing and (bool(untried) or not trials.has_lower_loss)
+    return Verdict(tuple(causes.values()), tuple(untried), bool(causes) or is_stuck)
 
 
 def _counts(clue: Clue, learnt_nothing: bool) -> bool:
@@ -68,9 +83,13 @@ def _counts(clue: Clue, learnt_nothing: bool) -> bool:
 
 
 def _rank(trials: Trials, candidate: Candidate, scale: Scale, best_gain: float) -> float:
-    first = FIRST_BONUS if candidate.is_probe and candidate.kind in FIRST_PROBES else 0.0
-    bonus = SYMPTOM_BONUS if candidate.is_symptom else BONUS[candidate.certainty] + first
-    return trials.gain(candidate, scale) / best_gain + bonus
+    bonus = BONUS[candidate.certainty]
+    if candidate.is_symptom:
+        bonus = SYMPTOM_BONUS
+    elif candidate.is_probe:
+        bonus = PROBE_BONUS.get(candidate.kind, 0.0)
+    share = trials.gain(candidate, scale) / best_gain
+    return (1.0 if share >= 1 - WORKS else share) + bonus
 
 
 def smallest_cures(trials: Trials, verdict: Verdict) -> list[Candidate]:
