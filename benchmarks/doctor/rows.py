@@ -50,7 +50,7 @@ def case_fingerprint(case: Case) -> str:
 
 @cache
 def _shared_sources() -> str:
-    return fingerprint([BENCH / name for name in ("architectures.py", "cases.py", "data.py", "run.py")])
+    return fingerprint([BENCH / name for name in ("architectures.py", "cases.py", "data.py", "models.py", "run.py")])
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.doctor.architectures import ARCHITECTURES, Perceptron, Shape, explained
+from benchmarks.doctor.architectures import ARCHITECTURES, explained
 from benchmarks.doctor.cases import Case
 from benchmarks.doctor.data import digits, split, tokens
 from benchmarks.doctor.faults import CASES
+from benchmarks.doctor.models import Perceptron, Shape
 from benchmarks.doctor.run import Run, endless, evaluated, measured, plain_step, train
 from benchmarks.doctor.verify import verify
 from thalweg.diagnosis.kinds import KINDS
