@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import gather
@@ -89,8 +91,10 @@ def diagnose(
         >>> diagnosis.cause.kind
         'lr_too_low'
     """
-    clock = Clock(_seconds(budget))
+    budget_s = _seconds(budget)
     _check_counts(seeds, steps)
+    _import_lazy_parts()
+    clock = Clock(budget_s)
     source = TrainingSource(function, clock.budget_s, name)
     laboratory = Laboratory(source, DEFAULT_STEPS if steps is None else steps, clock)
 
@@ -145,6 +149,11 @@ def _is_explained(error: DiagnosisError, clues: Sequence[Clue]) -> bool:
     Of any other error the user's line says more than what inspection makes of a step that never ended.
     """
     return _NO_GRAPH in str(error) and any(CERTAINTIES[clue.certainty] > 1 for clue in clues)
+
+
+def _import_lazy_parts() -> None:
+    """Have torch import what it imports at the first optimizer: seconds that say nothing of the training."""
+    torch.optim.SGD([torch.zeros(1)])
 
 
 def _seconds(budget: str | float) -> float:
