@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import thalweg
-from thalweg.diagnosis.diagnose import DiagnosisProgress, _seconds, diagnose
+from thalweg.diagnosis.changes import changes_for
+from thalweg.diagnosis.clue import Clue
+from thalweg.diagnosis.diagnose import DiagnosisProgress, _seconds, _without_opposites, diagnose
 from thalweg.diagnosis.evidence import examples_repeat
+from thalweg.diagnosis.judging.candidates import Candidate
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
 
 STEPS = 40
@@ -47,6 +50,16 @@ def test_a_healthy_training() -> None:
     assert {replay.change for replay in diagnosis.replays} >= {"learning rate / 10", "learning rate x 10", "Adam"}
 
 
+def test_of_opposite_learning_rates_the_first_is_a_cause() -> None:
+    low, high, units = (
+        Candidate(Clue(kind, "possible"), changes_for("lr_too_low", None)[0])
+        for kind in ("lr_too_low", "lr_too_high", "dead_relu")
+    )
+    assert _without_opposites([low, units, high]) == [low, units]
+    assert _without_opposites([high, low]) == [high]
+    assert _without_opposites([units]) == [units]
+
+
 def test_a_learning_rate_that_is_too_low() -> None:
     stages: list[DiagnosisProgress] = []
     state = torch.get_rng_state(), random.getstate()
@@ -56,6 +69,8 @@ def test_a_learning_rate_that_is_too_low() -> None:
     assert not diagnosis.healthy
     assert diagnosis.cause is not None
     assert (diagnosis.name, diagnosis.cause.kind, diagnosis.cause.severity) == ("low", "lr_too_low", "error")
+    assert {finding.severity for finding in diagnosis.findings[1:]} <= {"note"}  # Adam helps, too
+    assert "lr_too_high" not in {finding.kind for finding in diagnosis.findings}
     cure = diagnosis.cure
     assert cure is not None
     assert (cure.kind, cure.name, cure.verified) == ("lr_too_low", "learning rate x 1000", True)

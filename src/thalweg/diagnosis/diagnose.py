@@ -11,7 +11,7 @@ from thalweg.diagnosis.clue import Clue
 from thalweg.diagnosis.diagnosis import Diagnosis
 from thalweg.diagnosis.evidence import gather
 from thalweg.diagnosis.finding import Finding, finding_from
-from thalweg.diagnosis.judging.candidates import CERTAINTIES, candidates, ordered
+from thalweg.diagnosis.judging.candidates import CERTAINTIES, Candidate, candidates, ordered
 from thalweg.diagnosis.judging.clock import Clock
 from thalweg.diagnosis.judging.replays import Laboratory
 from thalweg.diagnosis.judging.trials import MATTERS, VERIFICATION_RUNS, WORKS, Trials
@@ -205,9 +205,19 @@ def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, health
     if healthy:
         certain = [clue for clue in clues if clue.certainty == "certain"]
         return tuple(finding_from(clue, "note") for clue in certain[:MAX_FINDINGS])
-    causes = [finding_of(trials, candidate) for candidate in verdict.causes]
+    causes = [
+        # The cause explains what no fact shows by itself: a smaller gain of another change is a consequence.
+        finding_of(trials, candidate, None if number == 0 or candidate.certainty == 3 else "note")
+        for number, candidate in enumerate(_without_opposites(verdict.causes))
+    ]
     untried = [finding_from(clue, "error" if not causes else "warning") for clue in verdict.untried]
     return tuple([*causes, *untried][:MAX_FINDINGS])
+
+
+def _without_opposites(causes: Sequence[Candidate]) -> list[Candidate]:
+    """Return causes without a learning rate that is too high after one that is too low, or the other way round."""
+    rates = [cause for cause in causes if cause.kind in ("lr_too_high", "lr_too_low")]
+    return [cause for cause in causes if cause not in rates[1:]]
 
 
 def _cure(laboratory: Laboratory, verification: Verification) -> Cure:
