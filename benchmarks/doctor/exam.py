@@ -41,9 +41,9 @@ def _run(setup: Setup) -> Run:
 
 
 def _step(setup: Setup, step: Callable[..., Any]) -> Callable[..., Any]:
-    def taken(training: Training, *batch: Any) -> Any:
+    def step_of_setup(training: Training, *batch: Any) -> Any:
         # The step reads the parts of its setup, which a change of the training may have replaced.
         setup.update(model=training.model, optimizer=training.optimizer, loss_fn=training.loss_fn)
         return step(setup, *batch)
 
-    return taken
+    return step_of_setup

@@ -90,7 +90,7 @@ def judge(patient: Patient) -> Row:
             return row | {"error": traceback.format_exc(limit=-4)}
         row["seconds"] = time.perf_counter() - began
         row["times"] = (_processor_time() - worked) / max(own, 1e-3)
-        row |= said(diagnosis)
+        row |= answer_of(diagnosis)
         if patient.state == "sick":
             row |= _right(case, row["findings"])
             row |= _cure_works(patient, diagnosis, run.goal)
@@ -102,7 +102,7 @@ def _processor_time() -> float:
     return time.process_time() + sum(os.times()[2:4])
 
 
-def said(diagnosis: Diagnosis) -> Row:
+def answer_of(diagnosis: Diagnosis) -> Row:
     """Return what a diagnosis says, as plain values."""
     cure = diagnosis.cure
     return {

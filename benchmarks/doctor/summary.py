@@ -26,10 +26,10 @@ def wrong(row: Row) -> str:
         return "error: " + row["error"].strip().splitlines()[-1]
     if row["state"] != "sick":
         return f"false alarm: {', '.join(alarms(row))}" if alarms(row) else ""
-    said = [finding["kind"] for finding in row["findings"]]
+    kinds = [finding["kind"] for finding in row["findings"]]
     faults = []
     if row["rank"] != 1:
-        faults.append(f"rank {row['rank']}: said {', '.join(said[:5]) or 'healthy'}")
+        faults.append(f"rank {row['rank']}: said {', '.join(kinds[:5]) or 'healthy'}")
     if row["place_right"] is False:
         faults.append(f"wrong place, not {' or '.join(row['where'])}")
     if row["curable"] and not (row["cure_works"] and row["cure_verified"]):

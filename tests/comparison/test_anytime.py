@@ -233,7 +233,7 @@ def test_a_search_that_a_slow_moment_ends_begins_again(time: FakeTime, slow: ran
     trainings, stages = len(trials_of(comparison)), stages_of(comparison)
     assert trainings >= 200
     assert stages["search"] >= 0.7 * trainings
-    assert stages["value"] <= 0.1 * trainings
+    assert stages["value"] <= 0.15 * trainings  # the time that is left over goes to the search, not to further seeds
     assert comparison.verdict.settled != "unraced"
 
 

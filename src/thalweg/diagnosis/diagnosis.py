@@ -53,8 +53,8 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON; numbers that are not finite are None."""
-        plain: dict[str, Any] = as_plain_json(asdict(self))
-        return plain | {"cause": plain["findings"][0] if self.cause is not None else None}
+        fields: dict[str, Any] = as_plain_json(asdict(self))
+        return fields | {"cause": fields["findings"][0] if self.cause is not None else None}
 
     def report(self, path: str | Path = "doctor.html", *, overwrite: bool = False) -> Path:
         """Write one self-contained HTML page with the evidence as pictures.

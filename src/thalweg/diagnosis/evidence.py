@@ -29,7 +29,7 @@ WATCH_EVERY = 5  # steps: closer looks cost more than a run of a small model
 
 @dataclass
 class Evidence:
-    """What is known of a training before replays.
+    """The facts about a training that are known before replays.
 
     Attributes:
         sick: The watched run; one that failed if the training cannot run.

@@ -87,7 +87,7 @@ class Candidate:
 
     @property
     def certainty(self) -> int:
-        """How sure its clue is, from 3 (certain) to 0 (a probe)."""
+        """The certainty of its clue, from 3 (certain) to 0 (a probe)."""
         return 0 if self.is_probe else CERTAINTIES[self.clue.certainty]
 
 

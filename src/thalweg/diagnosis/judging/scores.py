@@ -169,6 +169,6 @@ def agreement(output: Any, target: Any) -> float:
         return math.nan
     if bool(((truth == 0) | (truth == 1)).all()):  # any monotone output: how well it separates the two
         ranks = values.argsort().argsort().double()
-        ones = truth == 1
-        return float((ranks[ones].mean() - ranks[~ones].mean()) / len(values) + 0.5)
+        positive = truth == 1
+        return float((ranks[positive].mean() - ranks[~positive].mean()) / len(values) + 0.5)
     return float(1 - (values - truth).square().mean() / spread)

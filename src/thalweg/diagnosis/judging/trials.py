@@ -123,10 +123,10 @@ class Trials:
             return False
         if not self.matters(own[gains.index(max(gains))], scale):
             return True
-        others = max((self.gain(tried, scale) for tried in self.candidates if tried not in own), default=0.0)
-        if max(gains) < max(1 - WORKS / 2 - scale.final_share(self.sick), others - WORKS / 2):
+        rival = max((self.gain(tried, scale) for tried in self.candidates if tried not in own), default=0.0)
+        if max(gains) < max(1 - WORKS / 2 - scale.final_share(self.sick), rival - WORKS / 2):
             return True
-        is_leading = others < max(gains) - WORKS / 2  # nothing shows yet that this is all that can be reached
+        is_leading = rival < max(gains) - WORKS / 2  # nothing shows yet that this is all that can be reached
         is_rising = len(own) == 1 or gains[-1] > gains[-2] + WORKS / 2
         return candidate.change.size == own[-1].change.size and is_leading and is_rising
 

@@ -31,7 +31,7 @@ CURE_TOLERANCE = 0.03  # a smaller change may end so much below the best one of 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the replays say.
+    """The answer of the replays.
 
     Attributes:
         causes: The candidates whose change makes a difference that matters, one for each kind, the cause
@@ -107,12 +107,12 @@ def smallest_cures(trials: Trials, verdict: Verdict) -> list[Candidate]:
     best = max(share(candidate) for candidate in own)
     good = [candidate for candidate in own if share(candidate) >= best - CURE_TOLERANCE]
     order = sorted(good, key=lambda candidate: (candidate.change.size, -share(candidate)))[:1]
-    others = sorted(relevant, key=lambda candidate: (share(candidate) < 1 - WORKS, candidate.change.size))
+    ranked = sorted(relevant, key=lambda candidate: (share(candidate) < 1 - WORKS, candidate.change.size))
     if best < 1 - WORKS:  # another change does clearly better
-        others = sorted(relevant, key=lambda candidate: -share(candidate))
-        if share(others[0]) > best + WORKS:
-            order = [others[0], *order]
-    return [*order, *(candidate for candidate in others if candidate not in order)]
+        ranked = sorted(relevant, key=lambda candidate: -share(candidate))
+        if share(ranked[0]) > best + WORKS:
+            order = [ranked[0], *order]
+    return [*order, *(candidate for candidate in ranked if candidate not in order)]
 
 
 def finding_of(trials: Trials, candidate: Candidate, severity: Severity | None = None) -> Finding:
