@@ -11,9 +11,19 @@ from torch import Tensor, nn
 import thalweg
 from thalweg.diagnosis.changes import changes_for
 from thalweg.diagnosis.clue import Clue
-from thalweg.diagnosis.diagnose import DiagnosisProgress, _seconds, _without_opposites, diagnose
+from thalweg.diagnosis.diagnose import (
+    DiagnosisProgress,
+    _is_refuted,
+    _seconds,
+    _verifications,
+    _without_opposites,
+    _without_refuted,
+    diagnose,
+)
 from thalweg.diagnosis.evidence import examples_repeat
 from thalweg.diagnosis.judging.candidates import Candidate
+from thalweg.diagnosis.judging.verdict import Verdict
+from thalweg.diagnosis.judging.verification import Verification
 from thalweg.errors import BudgetError, DiagnosisError, DiagnosisInterrupted
 
 STEPS = 40
@@ -58,6 +68,58 @@ def test_of_opposite_learning_rates_the_first_is_a_cause() -> None:
     assert _without_opposites([low, units, high]) == [low, units]
     assert _without_opposites([high, low]) == [high]
     assert _without_opposites([units]) == [units]
+
+
+def verification(candidate: Candidate, gain: float, *, holds: bool = False) -> Verification:
+    return Verification(candidate, (), (), gain, gain - 0.1, gain + 0.1, gain, holds)
+
+
+def test_a_cause_whose_cure_gains_nothing_on_fresh_seeds_comes_last() -> None:
+    """A training that fails on some seeds: on the first one, two changes help."""
+    units, rate, clip = (
+        Candidate(Clue(kind, "possible"), changes_for(kind, None)[0])
+        for kind in ("dead_relu", "lr_too_high", "exploding_gradient")
+    )
+    verdict = Verdict((units, rate, clip), (), True)
+
+    def causes(*verifications: Verification) -> tuple[Candidate, ...]:
+        return _without_refuted(verdict, verifications).causes
+
+    assert causes(verification(units, -0.3), verification(rate, 0.4)) == (rate, clip, units)
+    assert causes(verification(units, 0.4), verification(rate, -0.3)) == (units, clip, rate)
+    assert causes(verification(units, 0.0, holds=True)) == (units, rate, clip)
+    everything = [verification(candidate, -0.3) for candidate in verdict.causes]
+    assert causes(*everything) == (units, rate, clip)  # which leaves no sign of a fault
+    assert _is_refuted(verdict, everything[0])
+    assert not _is_refuted(verdict, verification(rate, 0.4))
+
+
+class ScriptedVerifier:
+    """Verifies with these gains, by the kind of the candidate."""
+
+    def __init__(self, gains: dict[str, float], *, holds: bool) -> None:
+        self.gains, self.holds = gains, holds
+
+    def verify(self, candidate: Candidate) -> Verification:
+        return verification(candidate, self.gains[candidate.kind], holds=self.holds)
+
+
+@pytest.mark.parametrize(
+    ("units", "rate", "holds", "kinds"),
+    [
+        (-0.3, 0.4, False, ["lr_too_high", "dead_relu"]),
+        (0.4, 0.2, False, ["dead_relu", "lr_too_high"]),
+        (0.1, 0.4, True, ["dead_relu"]),
+    ],
+)
+def test_the_first_verification_is_one_that_holds_else_that_of_the_greatest_gain(
+    units: float, rate: float, holds: bool, kinds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cures = [Candidate(Clue(kind, "possible"), changes_for(kind, None)[0]) for kind in ("dead_relu", "lr_too_high")]
+    monkeypatch.setattr("thalweg.diagnosis.diagnose.smallest_cures", lambda trials, verdict: cures)
+    verifier: Any = ScriptedVerifier({"dead_relu": units, "lr_too_high": rate}, holds=holds)
+    unused: Any = None
+    assert [each.candidate.kind for each in _verifications(verifier, unused, unused)] == kinds
 
 
 def test_a_learning_rate_that_is_too_low() -> None:

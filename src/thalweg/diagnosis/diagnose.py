@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -113,14 +113,16 @@ def diagnose(
     trials = Trials(laboratory, clock, evidence.sick, VERIFICATION_RUNS, report)
     chosen: list[Any] = []
     verifier = Verifier(laboratory, clock, range(1, seeds + 1), report)
-    verification, is_interrupted = None, False
+    verifications: list[Verification] = []
+    is_interrupted = False
     try:
         laboratory.with_training(0, lambda training, batches: chosen.extend(candidates(clues, training)), 0)
         trials.run(chosen)
-        verification = _verified(verifier, trials, decide(trials, clues))
+        verifications = _verifications(verifier, trials, decide(trials, clues))
     except KeyboardInterrupt:
         is_interrupted = True
-    verdict = decide(trials, clues)
+    verification = verifications[0] if verifications else None
+    verdict = _without_refuted(decide(trials, clues), verifications)
     healthy = not verdict.is_failing or _is_refuted(verdict, verification)
     is_open = trials.is_cut_short and not (verification is not None and verification.holds)
     diagnosis = Diagnosis(
@@ -180,24 +182,41 @@ def _check_counts(seeds: object, steps: object) -> None:
         )
 
 
-def _verified(verifier: Verifier, trials: Trials, verdict: Verdict) -> Verification | None:
-    """Return the verification of the first cure that holds; else the first one that was tried."""
-    tried = []
+def _verifications(verifier: Verifier, trials: Trials, verdict: Verdict) -> list[Verification]:
+    """Return the verifications of cures, up to one that holds; it comes first, else that of the greatest gain."""
+    tried: list[Verification] = []
     for candidate in smallest_cures(trials, verdict)[:MAX_CURES]:
         verification = verifier.verify(candidate)
         if verification is None:
             break
-        if verification.holds:
-            return verification
         tried.append(verification)
-    return tried[0] if tried else None
+        if verification.holds:
+            break
+    return sorted(tried, key=lambda verification: (not verification.holds, -verification.gain))
+
+
+def _without_refuted(verdict: Verdict, verifications: Sequence[Verification]) -> Verdict:
+    """Return the verdict with causes last whose cure gained nothing on fresh seeds, if another one did gain."""
+    refuted = {
+        verification.candidate.kind
+        for verification in verifications
+        if not verification.holds and _gains_nothing(verification)
+    }
+    kept = [cause for cause in verdict.causes if cause.kind not in refuted]
+    return replace(
+        verdict, causes=tuple(sorted(verdict.causes, key=lambda cause: bool(kept) and cause.kind in refuted))
+    )
+
+
+def _gains_nothing(verification: Verification) -> bool:
+    return verification.gain < MATTERS[verification.candidate.certainty]
 
 
 def _is_refuted(verdict: Verdict, verification: Verification | None) -> bool:
     """Return True if the only sign of a fault was a gain on one seed that fresh seeds do not show."""
     if verification is None or not verdict.causes:
         return False
-    return not verification.holds and verification.gain < MATTERS[verification.candidate.certainty]
+    return not verification.holds and _gains_nothing(verification)
 
 
 def _findings(trials: Trials, verdict: Verdict, clues: Sequence[Clue], *, healthy: bool) -> tuple[Finding, ...]:
