@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from cases import diagnoses
-from thalweg.diagnosis.presentation import evidence_of, explanation_of, summary_lines, value_text
+from thalweg.diagnosis.presentation import cure_sentences, evidence_of, explanation_of, summary_lines, value_text
 from thalweg.errors import is_hidden
 from thalweg.parts import as_plain_json
 
@@ -18,6 +18,16 @@ from thalweg.parts import as_plain_json
 def test_no_line_is_longer_than_the_terminal_but_code(name: str, width: int) -> None:
     lines = summary_lines(diagnoses.ALL[name](), width)
     assert max(cell_len(line.text) for line in lines if line.style != "code") <= width
+
+
+def test_an_improvement_that_is_no_difference_of_the_means_says_how_it_counts() -> None:
+    diagnosis = diagnoses.vanishing()
+    assert diagnosis.cure is not None
+    (first, _) = cure_sentences(diagnosis, diagnosis.cure)
+    assert "counts as one" not in first
+    clipped = replace(diagnosis.cure, before=(-5.0, 0.1, 0.1))
+    (first, _) = cure_sentences(diagnosis, clipped)
+    assert first.endswith(" In it, a run that ends worse than a model that learnt nothing counts as one.")
 
 
 def test_the_summary_of_a_sick_training_is_this_text() -> None:

@@ -228,6 +228,9 @@ def cure_sentences(diagnosis: DiagnosisFacts, cure: Cure) -> list[str]:
         low, high = sorted((abs(cure.low), abs(cure.high))) if cure.low > 0 else (cure.low, cure.high)
         interval = f"The improvement is {cure.difference:.3g} (95 % interval {low:.3g} to {high:.3g})."
         first += f" {interval}"
+        differences = [after - before for before, after in zip(cure.before, cure.after, strict=True)]
+        if not math.isclose(sum(differences) / len(differences), cure.difference, rel_tol=0.01):
+            first += " In it, a run that ends worse than a model that learnt nothing counts as one."
     sure = (
         "Verified: the difference is shown on fresh seeds."
         if cure.verified
