@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def measure_regrets(arguments: argparse.Namespace) -> None:
                         flush=True,
                     )
     for method, budget, numbers in summarize(rows):
-        print(method, budget, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+        print(method, budget, _in_words(numbers))
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -112,10 +113,14 @@ def report(arguments: argparse.Namespace) -> None:
     arguments.out.write_text(json.dumps(_without_nan(facts | record), indent=1, allow_nan=False) + "\n")
     for method, budgets in record["methods"].items():
         for budget, numbers in budgets.items():
-            print(method, budget, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+            print(method, budget, _in_words(numbers))
     for rival, budgets in record["beside"].items():
         for budget, numbers in budgets.items():
-            print(f"beside {rival}", budget, ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()))
+            print(f"beside {rival}", budget, _in_words(numbers))
+
+
+def _in_words(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.3g}" for key, value in numbers.items())
 
 
 def _without_nan(value: Any) -> Any:

@@ -10,7 +10,7 @@ from benchmarks.doctor.architectures import ARCHITECTURES, Architecture
 from benchmarks.doctor.cases import healthy
 from benchmarks.doctor.faults.forms import images, tagger, towers
 from benchmarks.doctor.faults.several import EIGHT, THREE, adversarial
-from benchmarks.doctor.run import Run, plain_step, train
+from benchmarks.doctor.run import Run, scheduled_each_step, train
 from thalweg.tasks import Training
 
 
@@ -111,14 +111,7 @@ def _one_cycle(architecture: Architecture, peak: float) -> Architecture:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             run.training.optimizer, peak, total_steps=run.steps + 1, pct_start=0.3, cycle_momentum=False
         )
-
-        def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
-            loss = plain_step(training, x, y)
-            schedule.step()
-            return loss
-
-        run.training.step = step
-        return run
+        return scheduled_each_step(run, schedule)
 
     return replace(architecture, after=after)
 

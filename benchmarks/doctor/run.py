@@ -39,6 +39,18 @@ def plain_step(training: Training, *batch: Any) -> Tensor:
     return loss.detach()
 
 
+def scheduled_each_step(run: Run, schedule: torch.optim.lr_scheduler.LRScheduler) -> Run:
+    """Return the run with plain steps, after each of which the schedule makes one."""
+
+    def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        loss = plain_step(training, x, y)
+        schedule.step()
+        return loss
+
+    run.training.step = step
+    return run
+
+
 def endless(batches: Any) -> Iterator[Any]:
     """Return the batches of an iterable, which is begun again at its end."""
     iterator = iter(batches)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.doctor.architectures import Architecture
 from benchmarks.doctor.cases import Pair, fault
-from benchmarks.doctor.run import Run, plain_step
+from benchmarks.doctor.run import Run, scheduled_each_step
 from thalweg.tasks import Training
 
 
@@ -48,14 +48,7 @@ def schedule_kills_lr(architecture: Architecture) -> Pair:
 
     def scheduled(run: Run) -> Run:
         schedule = torch.optim.lr_scheduler.ExponentialLR(run.training.optimizer, 0.7)
-
-        def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
-            loss = plain_step(training, x, y)
-            schedule.step()
-            return loss
-
-        run.training.step = step
-        return run
+        return scheduled_each_step(run, schedule)
 
     return Pair(replace(architecture, after=scheduled).run, architecture.run)
 

@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.doctor.architectures import Architecture
 from benchmarks.doctor.cases import Pair, fault
 from benchmarks.doctor.data import Data
-from benchmarks.doctor.run import Run, plain_step
-from thalweg.tasks import Training
+from benchmarks.doctor.run import Run, scheduled_each_step
 
 
 @fault("lr_too_high", on=("mlp", "rnn", "table", "autoencoder", "curve", "attention", "cnn", "residual", "gpt"))
@@ -74,13 +73,6 @@ def no_warmup(architecture: Architecture) -> Pair:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             run.training.optimizer, lambda done: min(1.0, (done + 1) / 80) * min(1.0, (run.steps - done) / 100)
         )
-
-        def step(training: Training, x: Tensor, y: Tensor) -> Tensor:
-            loss = plain_step(training, x, y)
-            schedule.step()
-            return loss
-
-        run.training.step = step
-        return run
+        return scheduled_each_step(run, schedule)
 
     return Pair(base.run, replace(base, after=warmed).run)

@@ -1,6 +1,7 @@
 """Analytic surfaces: functions whose minimum is known. Without data, ``passes`` counts optimizer steps."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -175,15 +176,8 @@ def rastrigin(dimensions: int = 2) -> Task:
     Args:
         dimensions: Number of dimensions, a whole number >= 1.
     """
-    _check_dimensions("rastrigin", dimensions)
-    return Task(
-        name="rastrigin" if dimensions == 2 else f"rastrigin:{dimensions=:g}",
-        about=f"a bowl with many minima in {dimensions:g} dimensions, the lowest at 0",
-        model=lambda: Rastrigin(int(dimensions)),
-        loss=_value,
-        metric_name="height",
-        passes=300,
-        optimum=0.0,
+    return _with_many_minima(
+        "rastrigin", Rastrigin, "a bowl with many minima in {} dimensions, the lowest at 0", dimensions
     )
 
 
@@ -193,11 +187,17 @@ def ackley(dimensions: int = 2) -> Task:
     Args:
         dimensions: Number of dimensions, a whole number >= 1.
     """
-    _check_dimensions("ackley", dimensions)
+    return _with_many_minima(
+        "ackley", Ackley, "a funnel with ripples in {} dimensions, the lowest minimum at 0", dimensions
+    )
+
+
+def _with_many_minima(name: str, surface: Callable[[int], nn.Module], about: str, dimensions: int) -> Task:
+    _check_dimensions(name, dimensions)
     return Task(
-        name="ackley" if dimensions == 2 else f"ackley:{dimensions=:g}",
-        about=f"a funnel with ripples in {dimensions:g} dimensions, the lowest minimum at 0",
-        model=lambda: Ackley(int(dimensions)),
+        name=name if dimensions == 2 else f"{name}:{dimensions=:g}",
+        about=about.format(f"{dimensions:g}"),
+        model=lambda: surface(int(dimensions)),
         loss=_value,
         metric_name="height",
         passes=300,
