@@ -34,11 +34,11 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "ARCHITECTURE.md",
     ROOT / "benchmarks" / "doctor" / "README.md",
-    ROOT / "docs" / "choosing.md",
+    ROOT / "docs" / "choosing" / "comparison.md",
     ROOT / "docs" / "diagnosis" / "index.md",
-    ROOT / "docs" / "gpu.md",
-    ROOT / "docs" / "optimizers.md",
-    ROOT / "docs" / "transfer.md",
+    ROOT / "docs" / "running" / "gpu.md",
+    ROOT / "docs" / "optimizers" / "index.md",
+    ROOT / "docs" / "choosing" / "transfer.md",
 )
 SET_NAMES = {
     "gpt2": "GPT-2-like, 98 M parameters in 148 tensors",
@@ -118,11 +118,11 @@ def optuna_text(records: dict[str, Record]) -> str:
         f"Measured on digits with AdamW: the best of 24 trials looked {optimism[0]} better than it was (95 % interval "
         f"{optimism[1]} to {optimism[2]}). Two identical optimizers were tuned with 25 trials each and compared by a "
         "t-test over 5 seeds at the 5 % level. Repeated many times, this called them different in "
-        f"{false_alarms} of the cases ([facts](docs/choosing.md#facts-to-check-a-comparison-against)). thalweg also "
-        "trains many small models at once. With a perceptron of width 32, its comparisons took "
+        f"{false_alarms} of the cases ([facts](docs/choosing/comparison.md#facts-to-check-a-comparison-against)). "
+        "thalweg also trains many small models at once. With a perceptron of width 32, its comparisons took "
         f"{shares[0]:.2f} to {shares[-1]:.2f} of the time of Optuna studies with as many trainings in plain loops. The "
         "time of those studies is extrapolated from a "
-        "sample of their trainings ([measurement](docs/choosing.md#what-a-budget-buys))."
+        "sample of their trainings ([measurement](docs/choosing/comparison.md#what-a-budget-buys))."
     )
 
 
@@ -679,7 +679,9 @@ def kinds_list() -> str:
     lines = []
     for group in dict.fromkeys(kind.group for kind in KINDS.values()):
         lines += ["", f"### {group.capitalize()}", ""]
-        lines += [f"- [{kind.name}]({kind.name}.md): {kind.title}" for kind in KINDS.values() if kind.group == group]
+        lines += [
+            f"- [{kind.name}](causes/{kind.name}.md): {kind.title}" for kind in KINDS.values() if kind.group == group
+        ]
     return "\n".join(lines).strip()
 
 

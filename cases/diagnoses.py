@@ -33,7 +33,7 @@ def finding(kind: str, where: str | None = None, since: int = 0, severity: str =
         evidence,
         "The gradient of the first layer is 2.1e-11, and that of the last is 0.34. So the first layers do not learn.",
         "Use ReLU and an initialization that keeps the scale of the signal.",
-        "docs/diagnosis/" + kind + ".md",
+        "docs/diagnosis/causes/" + kind + ".md",
     )
 
 

@@ -19,7 +19,9 @@ from thalweg.cli.main import cli
 from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "causes")]
+)
 RECORDS = ROOT / "benchmarks" / "records"
 HOW_TO_RECORD = "run: make record NAMES='{}'"
 
@@ -74,7 +76,7 @@ def test_the_examples_on_the_page_of_the_doctor_run(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("thalweg.diagnosis.diagnosis.load_report_writer", {"diagnosis": write_diagnosis}.get)
-    diagnosed, watched = blocks("docs/doctor.md")
+    diagnosed, watched = blocks("docs/diagnosis/doctor.md")
     scope: dict = {"__name__": "doctor"}
     exec(diagnosed, scope)
     assert capsys.readouterr().out.startswith("unregistered_parameters hidden\n")
@@ -84,7 +86,7 @@ def test_the_examples_on_the_page_of_the_doctor_run(
 
 
 def test_the_examples_on_the_page_of_transfer_run(capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = blocks("docs/transfer.md")
+    first, second = blocks("docs/choosing/transfer.md")
     scope: dict = {}
     exec(first, scope)
     (printed,) = re.findall(r"print\(result\)  # (.*)\n", first)
@@ -99,7 +101,7 @@ def test_the_examples_on_the_page_of_transfer_run(capsys: pytest.CaptureFixture[
 
 
 def test_the_training_loop_on_its_page_is_tuned_and_its_lines_run(tmp_path: Path, capsys) -> None:
-    (example,) = blocks("docs/training_loops.md")
+    (example,) = blocks("docs/choosing/training_loops.md")
     loop = tmp_path / "loop.py"
     loop.write_text(example.replace('budget="20s"', 'budget="4trials"'))
     exec(compile(loop.read_text(), str(loop), "exec"), {"__name__": "loop"})
@@ -112,14 +114,14 @@ def test_the_training_loop_on_its_page_is_tuned_and_its_lines_run(tmp_path: Path
 
 
 def test_the_plan_on_the_page_of_routing_is_the_one_that_is_printed(capsys) -> None:
-    text = (ROOT / "docs" / "routing.md").read_text()
+    text = (ROOT / "docs" / "running" / "routing.md").read_text()
     (shown,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
-    exec(blocks("docs/routing.md")[0], {})
+    exec(blocks("docs/running/routing.md")[0], {})
     assert capsys.readouterr().out == shown
 
 
 def test_the_numbers_on_the_page_of_routing_are_those_of_the_record() -> None:
-    text = " ".join((ROOT / "docs" / "routing.md").read_text().split())
+    text = " ".join((ROOT / "docs" / "running" / "routing.md").read_text().split())
     record = json.loads((RECORDS / "routing.json").read_text())
     assert f"all of transformers {record['transformers']} that" in text
     assert (
@@ -165,7 +167,7 @@ def test_every_optimizer_is_in_the_record_and_on_the_page(kind: type[rules.Rule]
     record = json.loads((RECORDS / "catalogue.json").read_text())
     recorded = {entry["name"] for entry in record[part]}
     assert name in recorded, f"{name} is not in catalogue.json; {HOW_TO_RECORD.format(name)}"
-    text = (ROOT / "docs" / "optimizers.md").read_text()
+    text = (ROOT / "docs" / "optimizers" / "index.md").read_text()
     advice, _, evidence = text.partition("## Evidence")
     assert f"\n| {name} |" in advice, f"{name} has no advice; run: python benchmarks/table.py"
     assert f"\n| {name} |" in evidence, f"{name} has no row of evidence; {HOW_TO_RECORD.format(name)}"

@@ -17,7 +17,7 @@ from thalweg.diagnosis.finding import finding_from, measured
 from thalweg.diagnosis.kinds import KINDS, Kind
 from thalweg.diagnosis.texts import TEXTS
 
-FOLDER = Path(__file__).parents[2] / "docs" / "diagnosis"
+FOLDER = Path(__file__).parents[2] / "docs" / "diagnosis" / "causes"
 SECTIONS = [
     "What it is",
     "How it looks",
@@ -82,7 +82,9 @@ def shown(training: str, text: str) -> tuple[float, ...]:
 @each_kind
 def test_a_page_has_all_sections_in_one_order(kind: Kind) -> None:
     page = (FOLDER / f"{kind.name}.md").read_text()
-    assert page.startswith(f"# {kind.name}\n\n{kind.title[0].upper()}{kind.title[1:]}. Group: [{kind.group}](index.md#")
+    assert page.startswith(
+        f"# {kind.name}\n\n{kind.title[0].upper()}{kind.title[1:]}. Group: [{kind.group}](../index.md#"
+    )
     parts = sections(kind)
     assert list(parts) == SECTIONS
     assert all(len(prose(text)) > 30 for text in parts.values())
@@ -94,9 +96,9 @@ def test_a_page_has_all_sections_in_one_order(kind: Kind) -> None:
 
 
 def test_every_page_is_of_a_kind_and_listed() -> None:
-    pages = {path.stem for path in FOLDER.glob("*.md")} - {"index"}
+    pages = {path.stem for path in FOLDER.glob("*.md")}
     assert pages == set(KINDS)
-    assert Path(KINDS["dead_relu"].url) == FOLDER.relative_to(FOLDER.parents[1]) / "dead_relu.md"
+    assert KINDS["dead_relu"].url == "docs/diagnosis/causes/dead_relu.md"
 
 
 @each_kind
@@ -149,7 +151,7 @@ def test_a_finding_has_the_numbers_of_its_clue() -> None:
         f"{KINDS['dead_relu'].explanation} Measured: dead share 0.935, since step 40, first hidden.2."
     )
     assert finding.remedy == KINDS["dead_relu"].remedy
-    assert finding.url == "docs/diagnosis/dead_relu.md"
+    assert finding.url == "docs/diagnosis/causes/dead_relu.md"
 
 
 def test_a_finding_without_evidence_has_its_explanation_alone() -> None:
@@ -175,7 +177,7 @@ def test_every_value_of_evidence_can_be_shown(value: float | str, text: str) -> 
 
 
 def test_the_examples_of_the_index_print_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    for block in re.findall(r"```python\n(.*?)```", (FOLDER / "index.md").read_text(), flags=re.DOTALL):
+    for block in re.findall(r"```python\n(.*?)```", (FOLDER.parent / "index.md").read_text(), flags=re.DOTALL):
         exec(compile(block, "index.md", "exec"), {"__name__": "index"})
         expected = re.findall(r"^\s*print\(.*\)  # (.*)$", block, flags=re.MULTILINE)
         assert expected

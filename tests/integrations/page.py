@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "trainers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "running" / "trainers.md"
 
 
 def code_on_the_page(containing: str) -> str:

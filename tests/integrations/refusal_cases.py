@@ -62,8 +62,8 @@ def _check_accepted(expected: bool, create: Callable[[], Any], what: str) -> Non
 
 
 def document_agrees(rank: int) -> None:
-    """Each cell of the table in docs/distributed.md is what the constructor says."""
-    page = (ROOT / "docs/distributed.md").read_text()
+    """Each cell of the table in docs/running/distributed.md is what the constructor says."""
+    page = (ROOT / "docs/running/distributed.md").read_text()
     table = page[page.index("| rules |") :].partition("\n\n")[0]
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     columns, rows = _cells(lines[0])[2:], [_cells(line) for line in lines[1:]]

@@ -46,7 +46,7 @@ def finding_from(clue: Clue, severity: Severity) -> Finding:
         >>> from thalweg.diagnosis.clue import Clue
         >>> finding = finding_from(Clue("dead_relu", "likely", "hidden.2", 40, {"dead_share": 0.93}), "warning")
         >>> finding.url
-        'docs/diagnosis/dead_relu.md'
+        'docs/diagnosis/causes/dead_relu.md'
         >>> "dead share 0.93" in finding.explanation
         True
     """

@@ -37,7 +37,7 @@ class Kind:
     @property
     def url(self) -> str:
         """The page about it, from the root of the repository."""
-        return f"docs/diagnosis/{self.name}.md"
+        return f"docs/diagnosis/causes/{self.name}.md"
 
 
 KINDS: dict[str, Kind] = {

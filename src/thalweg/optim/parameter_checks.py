@@ -195,7 +195,7 @@ def _needs_no_whole(traits: Traits) -> bool:
 
 _WHOLE = (
     "Use DistributedDataParallel, where parameters stay whole, or an elementwise rule such as AdamW. "
-    "docs/distributed.md says which rules are right where."
+    "docs/running/distributed.md says which rules are right where."
 )
 _SUMMED = (
     "Shard the model with torch.distributed.fsdp.fully_shard instead, where sums cover all processes, or use an "

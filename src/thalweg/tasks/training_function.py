@@ -30,7 +30,7 @@ class TrainingFunction(Placeable, Measured):
     ``make_optimizer`` also takes groups of parameters, whose learning rates are ratios; ``name="d"`` for one of several
     optimizers, each tuned; and ``scheduler=True, steps=1000``, with which it returns an optimizer and a scheduler.
     Further arguments of the function are tuned if their defaults are ``thalweg.choice(...)``, ``thalweg.range(...)`` or
-    ``thalweg.log_range(...)``. All of this is explained in ``docs/training_loops.md``.
+    ``thalweg.log_range(...)``. All of this is explained in ``docs/choosing/training_loops.md``.
 
     A function with an argument named ``device`` is told the device to train on, a ``torch.device``:
     ``train(make_optimizer, report, device)``. Another one trains where it likes.
