@@ -127,9 +127,10 @@ class World:
         bank: The bank.
         training: The training.
         number: The number of the world; it decides everything random.
+        noisy: False for a world in which a setting costs the same from every seed and on all data.
     """
 
-    def __init__(self, bank: Bank, training: Training, number: int) -> None:
+    def __init__(self, bank: Bank, training: Training, number: int, *, noisy: bool = True) -> None:
         self.training, self.number = training, number
         rng = np.random.default_rng([number, *training.name.encode()])
         self.spaces: dict[str, SearchSpace] = {}
@@ -137,9 +138,10 @@ class World:
         self._curves: dict[str, tuple[np.ndarray, list[tuple[float, ...]]]] = {}
         held = {name: rows_of(bank, training, name) for name in training.contenders}
         names = [name for name in training.contenders if len(held[name]) >= MIN_SETTINGS]
-        self.noise = noise_of(bank, training, names)
+        noise = noise_of(bank, training, names)
+        total = math.hypot(noise.shared, noise.own)
+        self.noise = noise if noisy else Noise(0.0, 0.0, 0.0)
         self._worst = training.cost(math.nan)
-        total = math.hypot(self.noise.shared, self.noise.own)
         for name in names:
             space = search_space_of(parse(name))
             self.spaces[name] = space

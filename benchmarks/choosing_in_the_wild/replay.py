@@ -86,7 +86,7 @@ class Source:
         *,
         capacity: int = 2,
         propose: Any = propose_trials,
-        stops: bool = True,
+        stops: bool = False,
     ) -> None:
         self.world, self.left, self.seed, self.capacity = world, float(budget), seed, capacity
         self._propose, self._stops = propose, stops
@@ -166,7 +166,7 @@ def adaptive(
     propose: Any = propose_trials,
     design: Callable[[float, int], SettingDesign] = SettingDesign.for_trainings,
     *,
-    stops: bool = True,
+    stops: bool = False,
 ) -> Policy:
     """Return the policy of thalweg with some of its parts replaced."""
 
@@ -256,7 +256,7 @@ def equal_quotas(world: World, budget: int, seed: int) -> PolicyResult:
 
 POLICIES: dict[str, Policy] = {
     "thalweg": adaptive(),
-    "without stops": adaptive(stops=False),
+    "with stops": adaptive(stops=True),
     "search alone": adaptive(design=lambda budget, names: SettingDesign(0, 0, 0, (), 0)),
     "equal quotas": equal_quotas,
     "tpe": tpe,
@@ -319,6 +319,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS))
     parser.add_argument("--trainings", nargs="+", default=list(TRAININGS), choices=TRAININGS)
     parser.add_argument("--worlds", type=int, default=5, help="of each training")
+    parser.add_argument("--without-noise", action="store_true", help="every seed gives a setting's mean")
     parser.add_argument("--bank", type=Path, default=RUNS / "bank.jsonl")
     parser.add_argument("--out", type=Path, help="a file for the summary")
     arguments = parser.parse_args()
@@ -326,7 +327,7 @@ def main() -> None:
     rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for number in range(arguments.worlds):
         for name in arguments.trainings:
-            world = World(bank, TRAININGS[name], number)
+            world = World(bank, TRAININGS[name], number, noisy=not arguments.without_noise)
             if len(world.spaces) < 2:
                 print(f"{name}: the bank holds too little of it")
                 continue

@@ -39,6 +39,13 @@ def test_the_mean_over_seeds_is_the_truth(world: World) -> None:
     assert np.std(costs) == pytest.approx(math.hypot(world.noise.shared, world.noise.own), rel=0.2)
 
 
+def test_a_world_without_noise_has_the_same_cost_from_every_seed_and_on_all_data(world: World) -> None:
+    quiet = World(Bank(None, trains=False), TRAINING, 0, noisy=False)
+    settings = {"lr": 0.03}
+    costs = {quiet.cost("adam", settings, seed, split) for seed in range(3) for split in ("validation", "test")}
+    assert costs == {quiet.truth("adam", settings)} == {world.mean("adam", settings)}
+
+
 def test_seeds_share_a_part_of_the_noise(world: World) -> None:
     pairs = [[world.cost(name, {"lr": 0.03}, seed, "test") for name in ("sgd", "adam")] for seed in range(300)]
     share = world.noise.shared**2 / (world.noise.shared**2 + world.noise.own**2)

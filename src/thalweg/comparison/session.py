@@ -97,7 +97,7 @@ class _Session:
             if not self._measure():
                 return
             self.record = replace(self.record, plan=self.plan)
-        self._notice_unused_options()
+        self._notice_unused_option()
         repeats = self.plan.scale.decides_like(self.record.plan.scale)
         while True:
             try:
@@ -106,13 +106,9 @@ class _Session:
             except ScaleChangedError:  # what is stored answers again, on the new scale
                 repeats = False
 
-    def _notice_unused_options(self) -> None:
-        names = [name for name in ("prune", "refine") if getattr(self.request, name)]
-        if names and self.plan.studies is None:
-            self.runner.notify(
-                f"{' and '.join(names)} {'change' if names[1:] else 'changes'} the studies of a ranking, which this "
-                "budget does not include. The search for one setting stops hopeless trainings by itself."
-            )
+    def _notice_unused_option(self) -> None:
+        if self.request.refine and self.plan.studies is None:
+            self.runner.notify("refine changes the studies of a ranking, which this budget does not include.")
 
     def _answer(self, *, repeats: bool) -> None:
         """Run what the design requests."""
@@ -189,7 +185,7 @@ class _Session:
         """
         trainings = source.trainings_in_all()
         if trainings is not None:
-            design = SettingDesign.for_trainings(trainings, len(self.contenders))
+            design = SettingDesign.for_trainings(trainings, len(self.contenders), stops=self.request.prune)
             if design != self.plan.design:
                 self.runner.change_design(design)
         return self._setting_design

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -76,7 +77,8 @@ def test_the_points_of_a_task_lie_inside_its_schedule() -> None:
     assert stop_steps(TrainingSchedule(1, "linear")) == []
 
 
-def test_a_search_stops_hopeless_trainings_of_a_function() -> None:
+@pytest.mark.parametrize("prune", [True, False])
+def test_a_search_stops_hopeless_trainings_if_it_is_told_to_prune(prune: bool) -> None:
     def train(make_optimizer: Any, report: Any) -> None:
         param = nn.Parameter(torch.full((4,), 3.0))
         optimizer = make_optimizer([param])
@@ -87,10 +89,10 @@ def test_a_search_stops_hopeless_trainings_of_a_function() -> None:
             if step % 2:
                 report(float((param.detach() - torch.arange(4.0)).square().sum()) + 0.1)
 
-    comparison = compare(train, ["sgd", "adam"], budget="12trials", workers=1)
+    comparison = compare(train, ["sgd", "adam"], budget="12trials", workers=1, prune=prune)
     searched = [trial for summary in comparison.contenders for trial in summary.trials["search"]]
     stopped = [trial for trial in searched if trial.result.status == "pruned"]
-    assert stopped
+    assert bool(stopped) is prune
     assert {len(trial.result.evaluations) for trial in stopped} <= {1, 2, 3, 4}
     evidence = comparison.findings.evidence
     assert evidence is not None

@@ -46,7 +46,7 @@ class Request:
         seed: Seed from which all other seeds are derived.
         schedule: Name of the learning rate schedule.
         num_workers: Processes that train; None measures whether more than one pay.
-        prune: True to give up settings of a ranking's studies that do badly early.
+        prune: True to give up settings of a search that do badly early.
         refine: True to have a model propose the second half of the settings of a ranking's studies.
         target: Loss whose time counts; None if the final loss counts.
         margin: Difference that is too small to matter; None for the default.
@@ -192,7 +192,7 @@ def _empty_plan(
     """Return the plan as far as it is known without a measurement of losses."""
     return ComparisonPlan(
         seed=request.seed,
-        design=SettingDesign.for_trainings(request.budget.total(len(modes)), len(modes)),
+        design=SettingDesign.for_trainings(request.budget.total(len(modes)), len(modes), stops=request.prune),
         scale=ScoreScale("log", {}),
         num_workers=workers,
         schedules=dict(schedules),
@@ -243,7 +243,7 @@ def _complete(
     trainings = _trainings(budget, plan.schedules, workload, modes, clock)
     if studies is not None:
         trainings -= predict(studies) / _training_s(modes)
-    return replace(plan, design=SettingDesign.for_trainings(trainings, len(contenders)))
+    return replace(plan, design=SettingDesign.for_trainings(trainings, len(contenders), stops=request.prune))
 
 
 def _training_s(modes: Mapping[str, ExecutionMode]) -> float:

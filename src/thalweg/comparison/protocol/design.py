@@ -111,7 +111,7 @@ class SettingDesign:
         race: The interim analyses of the race. Empty: no race.
         value: Fresh seeds that measure the recommended setting.
         rounds: The search proposes in so many rounds or more; a round fills the workers if it can.
-        stops: True to stop trainings that are hopeless by their reports.
+        stops: True to stop trainings of the search that are hopeless by their reports.
     """
 
     finalists: int
@@ -120,7 +120,7 @@ class SettingDesign:
     race: tuple[InterimAnalysis, ...]
     value: int
     rounds: int = 8
-    stops: bool = True
+    stops: bool = False
 
     @property
     def reserved(self) -> int:
@@ -130,14 +130,20 @@ class SettingDesign:
         return with_start * self.final_seeds + race + self.value
 
     @classmethod
-    def for_trainings(cls, trainings: float, num_contenders: int) -> "SettingDesign":
+    def for_trainings(cls, trainings: float, num_contenders: int, *, stops: bool = False) -> "SettingDesign":
         """Return the design for a budget of so many whole trainings; the smaller it is, the larger is the search.
+
+        Args:
+            trainings: Whole trainings that the budget pays for.
+            num_contenders: The number of contenders; one alone runs no race.
+            stops: True to stop hopeless trainings of the search.
 
         Example:
             >>> SettingDesign.for_trainings(20, num_contenders=9).reserved
             5
         """
         rules = next(rules for least, rules in reversed(_SETTING_DESIGNS) if trainings >= least or not least)
+        rules = replace(rules, stops=stops)
         is_alone = num_contenders < 2
         return (
             replace(rules, racers=0, race=()) if is_alone else replace(rules, racers=min(rules.racers, num_contenders))
