@@ -80,16 +80,14 @@ PROBLEM = Problem(gradient, START, make_model, torch_loss, count=100, batch_size
 BEST_LR = {"gradient descent": 0.5, "SGD": 0.05, "momentum": 0.05, "AdaGrad": 2.0, "RMSprop": 0.01, "Adam": 0.2}
 
 
-def task():
-    """Return the points as a task, for `thalweg compare`."""
-    return thalweg.Task(
-        model=lambda: nn.Linear(1, 1),
-        loss=thalweg.supervised(functional.mse_loss),
-        data=(x, y),
-        batch_size=20,
-        passes=50,
-        name="a line through 100 points",
-    )
+task = thalweg.Task(
+    model=lambda: nn.Linear(1, 1),
+    loss=thalweg.supervised(functional.mse_loss),
+    data=(x, y),
+    batch_size=20,
+    passes=50,
+    name="a line through 100 points",
+)
 
 
 def main():

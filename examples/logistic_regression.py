@@ -92,16 +92,14 @@ PROBLEM = Problem(gradient, START, make_model, torch_loss, count=COUNT, batch_si
 BEST_LR = {"gradient descent": 5.0, "SGD": 0.5, "momentum": 0.5, "AdaGrad": 1.0, "RMSprop": 0.02, "Adam": 0.1}
 
 
-def task():
-    """Return the data as a task, for `thalweg compare`: 60 % to train, 20 % to choose, 20 % to evaluate."""
-    return thalweg.Task(
-        model=lambda: nn.Sequential(nn.Linear(FEATURES, 1), nn.Flatten(0)),
-        loss=thalweg.supervised(functional.binary_cross_entropy_with_logits),
-        data=(X, t.astype(float)),
-        batch_size=32,
-        passes=20,
-        name="569 tumours",
-    )
+task = thalweg.Task(
+    model=lambda: nn.Sequential(nn.Linear(FEATURES, 1), nn.Flatten(0)),
+    loss=thalweg.supervised(functional.binary_cross_entropy_with_logits),
+    data=(X, t.astype(float)),
+    batch_size=32,
+    passes=20,
+    name="569 tumours",
+)
 
 
 def main():

@@ -107,16 +107,14 @@ PROBLEM = Problem(
 BEST_LR = {"gradient descent": 1.0, "SGD": 1.0, "momentum": 0.2, "AdaGrad": 0.1, "RMSprop": 0.01, "Adam": 0.02}
 
 
-def task():
-    """Return the images as a task, for `thalweg compare`."""
-    return thalweg.Task(
-        model=lambda: nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, CLASSES)),
-        loss=thalweg.supervised(functional.cross_entropy),
-        data=(X, t),
-        batch_size=50,
-        passes=10,
-        name="digits by a small network",
-    )
+task = thalweg.Task(
+    model=lambda: nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, CLASSES)),
+    loss=thalweg.supervised(functional.cross_entropy),
+    data=(X, t),
+    batch_size=50,
+    passes=10,
+    name="digits by a small network",
+)
 
 
 def main():
