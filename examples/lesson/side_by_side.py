@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ SIX = {
 LEARNING_RATES = [float(f"{digit}e{power}") for power in range(-3, 1) for digit in (1, 2, 5)] + [10.0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A loss to minimize, once in NumPy and once in PyTorch.
 
@@ -55,12 +56,14 @@ class Problem:
         return full_batches(self.count, self.steps)
 
 
+@lru_cache(maxsize=100)
 def numpy_path(problem: Problem, name: str, lr: float) -> np.ndarray:
     """Train in NumPy, and return θ before the first step and after each."""
     kind, _, settings = SIX[name]
     return descend(kind(lr=lr, **settings), problem.gradient, problem.start, problem.batches(name))
 
 
+@lru_cache(maxsize=100)
 def thalweg_path(problem: Problem, name: str, lr: float) -> np.ndarray:
     """Train by thalweg with autograd, and return θ before the first step and after each."""
     _, kind, settings = SIX[name]
