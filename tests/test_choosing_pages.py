@@ -1,4 +1,4 @@
-"""The written pages on choosing and tuning: their examples run, their numbers are the record's, questions have answers."""
+"""The pages on choosing and tuning: examples run, numbers are those of the records, questions have answers."""
 
 import json
 import re

@@ -94,10 +94,11 @@ def _legend(rows: Mapping[str, list[_Result]]) -> str:
     counts = [result.trainings for results in rows.values() for result in results]
     most = sum(max(results, key=lambda result: result.trainings).regret == 0 for results in rows.values())
     return (
-        "Bold: the best contender and its mean test score over 20 fresh seeds. Others: by how much they are worse, as a "
-        "share, as a factor (×), or in the unit of the score. ≈: the difference is less than two standard errors. The "
-        f"best setting of a contender is that of {min(counts)} to {max(counts)} trainings; in {most} of {len(rows)} "
-        "rows the best contender is the one that was searched most, so small differences may come from the search."
+        "Bold: the best contender and its mean test score over 20 fresh seeds. Others: by how much they are worse, as "
+        "a share, as a factor (×), or in the unit of the score. ≈: the difference is less than two standard errors. "
+        f"The best setting of a contender is that of {min(counts)} to {max(counts)} trainings; in {most} of "
+        f"{len(rows)} rows the best contender is the one that was searched most, so small differences may come from "
+        "the search."
     )
 
 
@@ -118,19 +119,22 @@ def summary_table(record: Mapping[str, Any]) -> str:
         middle = 100 * median(result.regret for result in results)
         cells = [f"{count} of {len(results)}" for count in (equal, *near)]
         lines.append(f"| {name} | {' | '.join(cells)} | {middle:.2g} % | {worst.worse_by} |")
-    lines += ["", "Median and worst: by how much worse than the best contender of a training; for scores of which higher is "
-              "better, a share of 5 % stands for 0.05 of an accuracy or a return, and for 0.2 dB."]  # fmt: skip
+    lines += [
+        "",
+        "Median and worst: by how much worse than the best contender of a training. For scores of which higher is "
+        "better, a share of 5 % stands for 0.05 of an accuracy or a return, and for 0.2 dB.",
+    ]
     return "\n".join(lines)
 
 
 def evidence_line(record: Mapping[str, Any], name: str) -> str:
     """Return a training of the record in a sentence: the best contender, its equals, and the others in order."""
     training = record["trainings"][name]
-    best, *others = results_of(training)
-    equal = [f"{result.name} ({result.worse_by})" for result in others if not result.certain]
-    worse = [f"{result.name} by {result.worse_by}" for result in others if result.certain]
+    best, *rest = results_of(training)
+    equal = [f"{result.name} ({result.worse_by})" for result in rest if not result.certain]
+    worse = [f"{result.name} by {result.worse_by}" for result in rest if result.certain]
     sentences = [
-        f"Our record, `{name}` ({training['about']}; {training['steps']} steps): the best of {len(others) + 1} tuned "
+        f"Our record, `{name}` ({training['about']}; {training['steps']} steps): the best of {len(rest) + 1} tuned "
         f"optimizers is {best.name}, {training['metric']} {score_text(training, best.score)}.",
         f"Not told apart from it: {', '.join(equal)}." if equal else "",
         f"Worse: {', '.join(worse)}." if worse else "",
