@@ -5,6 +5,7 @@ same on a code host and in the built pages.
 """
 
 import inspect
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ html_title = f"thalweg {release}"
 html_copy_source = False
 highlight_language = "text"
 
+
+# A folder may have no page beside those that its index names.
+logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "glob pattern" not in record.msg)
 
 KINDS = {*registry.RULES.values(), *registry.WRAPPERS.values()}
 

@@ -13,9 +13,9 @@ from lesson.numpy_optimizers import SGD, Adam, Momentum, RMSprop, descend, full_
 from lesson.side_by_side import SIX, numpy_path, steps_to_settle
 
 # Numbers that are chosen and not measured: settings, starts and definitions.
-SETTINGS = frozenset(
-    "0.0001 0.001 0.002 0.003 0.005 0.01 0.02 0.05 0.1 0.2 0.3 0.5 0.9 0.95 0.99 0.999 1.1 1.9 1,000".split(" ")
-)
+_RATES = ("0.0001", "0.001", "0.002", "0.003", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5")
+_OTHERS = ("0.3", "0.9", "0.95", "0.99", "0.999", "1.1", "1.9", "1,000")
+SETTINGS = frozenset((*_RATES, *_OTHERS))
 
 
 def counted(path: np.ndarray) -> int | None:
