@@ -124,7 +124,7 @@ def mistake_one_rate(figure: Figure) -> None:
         excess = np.maximum(line.excess(mistakes.train(optimizer, 500)), 1e-12)
         axes.plot(excess, color=colour, linestyle=style)
         label(axes, 510, y, name, colour)
-    label(axes, 510, 0.01, "settled: below 1 %")
+    label(axes, 510, 0.01, "settled: 1 %")
 
 
 def mistake_bias(figure: Figure) -> None:
@@ -155,7 +155,7 @@ def mistake_memory(figure: Figure) -> None:
     label(axes, 190, 3e-5, "momentum", BLUE)
     label(axes, 330, 0.8, "without memory,", RED)
     label(axes, 330, 0.2, "gradient descent")
-    label(axes, 610, 0.01, "settled: below 1 %")
+    label(axes, 610, 0.01, "settled: 1 %")
 
 
 def mistake_squares(figure: Figure) -> None:
@@ -180,7 +180,7 @@ def six(figure: Figure) -> None:
     for name in SIX:
         path = numpy_path(line.PROBLEM, name, line.BEST_LR[name])[:601]
         axes.plot(np.maximum(line.excess(path), 1e-7), color=COLOURS[name], linestyle=STYLES[name], label=name)
-    axes.legend(loc="upper right", frameon=False, ncols=2)
+    figure.legend(loc="outside upper center", frameon=False, ncols=3, handlelength=1.6, columnspacing=1)
 
 
 def _settling(figure: Figure, problem: Problem, excess: Callable, lowest: int, highest: int) -> None:
@@ -197,7 +197,7 @@ def _settling(figure: Figure, problem: Problem, excess: Callable, lowest: int, h
     axes.set_yticks([count for count in (20, 50, 100, 200, 500, 1000) if lowest <= count <= highest])
     plain_logarithms(axes.xaxis)
     plain_logarithms(axes.yaxis)
-    figure.legend(loc="outside right center", frameon=False)
+    figure.legend(loc="outside upper center", frameon=False, ncols=3, handlelength=1.6, columnspacing=1)
 
 
 def six_learning_rates(figure: Figure) -> None:
@@ -271,7 +271,7 @@ def network_learning_rates(figure: Figure) -> None:
     axes.set_yticks([0.01, 0.1, 1, 10])
     plain_logarithms(axes.xaxis)
     plain_logarithms(axes.yaxis)
-    figure.legend(loc="outside right center", frameon=False)
+    figure.legend(loc="outside upper center", frameon=False, ncols=3, handlelength=1.6, columnspacing=1)
 
 
 def minima(figure: Figure) -> None:

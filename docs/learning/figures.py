@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "docs" / "learning" / "images"
 
 
-def render(draw: Callable[[Figure], None], width: float = 6.4, height: float = 3.4) -> str:
+def render(draw: Callable[[Figure], None], width: float = 5.0, height: float = 3.4) -> str:
     """Return a drawing as SVG text with the colours of both themes."""
     with mpl.rc_context({**drawings.STYLE, "svg.hashsalt": "thalweg"}):
         figure = Figure(figsize=(width, height), layout="constrained")
