@@ -25,7 +25,7 @@ from thalweg.registry import RULES, WRAPPERS
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the parts of `make gpu`
 
-from benchmarks.choosing_in_the_wild import regret_record  # noqa: E402
+from benchmarks.choosing_in_the_wild import regret_record, truth_tables  # noqa: E402
 from benchmarks.gpu.parts import PARTS  # noqa: E402
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -35,6 +35,8 @@ DOCUMENTS = (
     ROOT / "ARCHITECTURE.md",
     ROOT / "benchmarks" / "doctor" / "README.md",
     ROOT / "docs" / "choosing" / "comparison.md",
+    ROOT / "docs" / "choosing" / "which_optimizer.md",
+    ROOT / "docs" / "choosing" / "learning_rates.md",
     ROOT / "docs" / "diagnosis" / "index.md",
     ROOT / "docs" / "running" / "gpu.md",
     ROOT / "docs" / "optimizers" / "evidence.md",
@@ -687,12 +689,24 @@ def _summary(module: Path) -> str:
     return summary[:1].upper() + summary[1:]
 
 
+def wild_tables(record: Record) -> dict[str, str]:
+    """Return what the true best settings of real trainings say, as tables and as a sentence for each training."""
+    return {
+        "wild_contenders": truth_tables.contenders_table(record),
+        "wild_summary": truth_tables.summary_table(record),
+        "wild_learning_rates": truth_tables.learning_rates_table(record),
+        **{f"wild_{name}": truth_tables.evidence_line(record, name) for name in record["trainings"]},
+    }
+
+
 def tables() -> dict[str, str]:
     """Return every table, by the name that marks its place in a document."""
     records = {path.stem: json.loads(path.read_text()) for path in RECORDS.glob("*.json")}
     results = {name: table(records[name]) for name, table in TABLES.items() if name in records}
     demo = json.loads((ROOT / "lab" / "records" / "2026-11-21-demo-two-questions.json").read_text())
     return results | {
+        **wild_tables(records["choosing_in_the_wild"]),
+        "untuned": truth_tables.defaults_table(records["recommended"]),
         "demo": demo_table(demo),
         "optuna": optuna_text(records),
         "adamw": adamw_text(records),

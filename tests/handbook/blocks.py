@@ -1,16 +1,21 @@
 """The Python blocks of a page: which of them run, with which budget, and which do not and why."""
 
+import ast
+import io
 import re
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 # A comment directly above a block that a test cannot run. The reason is for people who read the page's source.
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^>]{10,}) -->\n\Z")
+_EXPECTED = re.compile(r"^print\(.*\)  # (?P<text>[^\s,;]+)$")
 _BLOCK = re.compile(r"^(?P<indent> *)```python\n(?P<code>.*?)^ *```$", flags=re.DOTALL | re.MULTILINE)
 
 # Budgets on pages are those that a reader wants; a test wants the same path in less time.
 SMALLER = (
-    (re.compile(r"(diagnose\([^)]*?budget=)\"\d+[sm]\""), r'\1"5s"'),
+    (re.compile(r"\bdiagnose\((?P<training>\w+)(?![^)]*steps=)"), r"diagnose(\g<training>, steps=100"),
     (re.compile(r"(?<=compare\()(?P<before>[^)]*?budget=)\"[^\"]+\""), r'\g<before>"4trials"'),
     (re.compile(r"(?<=compare_suite\()(?P<before>[^)]*?budget=)\"[^\"]+\""), r'\g<before>"2trials"'),
 )
@@ -52,7 +57,8 @@ def smaller(code: str) -> str:
 def run_blocks(page: Path, folder: Path) -> dict[str, object]:
     """Run the blocks of a page in order, in one namespace.
 
-    Each block is also a file of the folder, so that errors, worker processes and `inspect` find its lines.
+    Each block is also a file of the folder, so that errors, worker processes and `inspect` find its lines. If a comment
+    of one word or number follows a call of print, as in ``print(x)  # 3``, this must be printed.
 
     Args:
         page: The page.
@@ -68,5 +74,13 @@ def run_blocks(page: Path, folder: Path) -> dict[str, object]:
         code = "\n" * (block.line - 1) + smaller(block.code)
         file = folder / f"{page.stem}_{number}.py"
         file.write_text(code)
-        exec(compile(code, str(file), "exec"), namespace)
+        lines = code.splitlines()
+        for statement in ast.parse(code).body:
+            printed = io.StringIO()
+            with redirect_stdout(printed):
+                exec(compile(ast.Module([statement], []), str(file), "exec"), namespace)
+            sys.stdout.write(printed.getvalue())
+            expected = _EXPECTED.search(lines[(statement.end_lineno or 1) - 1])
+            if expected and isinstance(statement, ast.Expr):
+                assert printed.getvalue().strip() == expected["text"], f"{page.name}:{statement.lineno}"
     return namespace
