@@ -40,7 +40,7 @@ DOCUMENTS = (
     ROOT / "docs" / "choosing" / "learning_rates.md",
     ROOT / "docs" / "diagnosis" / "index.md",
     ROOT / "docs" / "running" / "gpu.md",
-    ROOT / "docs" / "optimizers" / "index.md",
+    ROOT / "docs" / "optimizers" / "evidence.md",
     ROOT / "docs" / "choosing" / "transfer.md",
 )
 SET_NAMES = {
@@ -473,26 +473,6 @@ def _products(record: Record) -> list[str]:
     ]
 
 
-def advice_table() -> str:
-    """Return when to use each optimizer, and when not, as its rule declares."""
-    rows = []
-    for name, kind in sorted(RULES.items(), key=lambda item: item[1].__name__.lower()):
-        explained = rules.explain(kind())
-        rows.append([kind.__name__, f"`{name}`", explained.use, explained.avoid])
-    wrappers = [
-        [kind.__name__, f"`{name}(...)`", explained.use, explained.avoid]
-        for name, kind in sorted(WRAPPERS.items())
-        for explained in [rules.explain(kind(rules.Adam()))]
-    ]
-    return "\n".join(
-        [
-            *table_lines(["optimizer", "name", "use", "avoid"], rows),
-            "",
-            *table_lines(["wrapper", "name", "use", "avoid"], wrappers),
-        ]
-    )
-
-
 def catalogue_table(record: Record) -> str:
     """Return the evidence for each optimizer and wrapper, and how each differs from its source."""
     rows, differences = [], []
@@ -749,7 +729,6 @@ def tables() -> dict[str, str]:
         "demo": demo_table(demo),
         "optuna": optuna_text(records),
         "adamw": adamw_text(records),
-        "advice": advice_table(),
         "resting": resting_table(),
         "modules": module_map(),
         "kinds": kinds_list(),
