@@ -57,6 +57,13 @@ def a_loss_that_fresh_statistics_lower(printed: str, shown: str) -> None:
         assert fresh < 0.7 * stale
 
 
+def a_loss_that_jumps_with_a_new_optimizer(printed: str, shown: str) -> None:
+    for text in (printed, shown):
+        before, loaded, new = (float(row.split()[-1]) for row in text.splitlines())
+        assert loaded < 1.5 * before
+        assert new > 4 * loaded
+
+
 def noise_that_grows(printed: str, shown: str) -> None:
     measured, expected = ([float(row.split()[-1]) for row in text.splitlines()] for text in (printed, shown))
     assert measured[0] == pytest.approx(expected[0], rel=0.1)
@@ -67,6 +74,7 @@ EXAMPLES: list[tuple[str, int, Callable[[str, str], None]]] = [
     ("tuning", 0, a_valley_over_the_learning_rate),
     ("schedules", 0, as_shown),
     ("schedules", 1, a_loss_that_fresh_statistics_lower),
+    ("schedules", 2, a_loss_that_jumps_with_a_new_optimizer),
     ("batch_size", 0, noise_that_grows),
     ("weight_decay", 0, as_shown),
     ("weight_decay", 1, as_shown),
