@@ -71,6 +71,7 @@ def noise_that_grows(printed: str, shown: str) -> None:
 
 
 EXAMPLES: list[tuple[str, int, Callable[[str, str], None]]] = [
+    ("learning_rates", 0, as_shown),
     ("tuning", 0, a_valley_over_the_learning_rate),
     ("schedules", 0, as_shown),
     ("schedules", 1, a_loss_that_fresh_statistics_lower),
