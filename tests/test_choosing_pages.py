@@ -233,7 +233,7 @@ def test_a_sentence_about_a_training_names_the_best_its_equals_and_the_rest() ->
 
 def test_regrets_are_shares_factors_or_units() -> None:
     log = {"scale": "log", "unit": 1.0}
-    assert truth_tables._worse_by(log, 0.0833) == "8.3 %"
+    assert truth_tables._worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
     assert truth_tables._worse_by(log, 1.5) == "×2.5"
     assert truth_tables._worse_by({"scale": "linear", "unit": 4.0}, 0.02) == "0.08"
 
@@ -245,7 +245,10 @@ def test_the_summary_counts_who_is_near_the_best() -> None:
             "b": a_training(adam=(-0.7, 0.001), sgd=(-0.8, 0.001)),
         }
     }
-    rows = {row.split(" | ")[0].strip("| "): row for row in truth_tables.summary_table(record).splitlines()[2:4]}
+    rows = {
+        row.split(" | ")[0].strip("| "): row.replace("\N{NO-BREAK SPACE}", " ")
+        for row in truth_tables.summary_table(record).splitlines()[2:4]
+    }
     assert rows["sgd"] == "| sgd | 1 of 2 | 2 of 2 | 2 of 2 | 2 % | 0.04 |"
     assert rows["adam"] == "| adam | 1 of 2 | 1 of 2 | 2 of 2 | 5 % | 0.1 |"
 
