@@ -8,6 +8,7 @@ import inspect
 import logging
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -17,6 +18,9 @@ from sphinx.writers.html5 import HTML5Translator
 
 import thalweg
 from thalweg import optim, registry
+
+sys.path.insert(0, str(Path(__file__).parent))
+import translations
 
 project = "thalweg"
 author = "the thalweg maintainers"
@@ -53,6 +57,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 html_theme = "furo"
 html_title = f"thalweg {release}"
 html_copy_source = False
+smartquotes = False  # two hyphens begin an option
 html_math_renderer = "mathml"
 highlight_language = "text"
 
@@ -76,7 +81,8 @@ def add_formula(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
 
 def mathml(latex: str, *, is_block: bool) -> str:
     """Return a formula as MathML, which browsers draw without a script or a request."""
-    tree = ET.fromstring(latex2mathml.tex2mathml(latex, as_block=is_block).replace("&ApplyFunction;", "\u2061"))
+    text = latex2mathml.tex2mathml(latex, as_block=is_block).replace("&ApplyFunction;", "\u2061")
+    tree = ET.fromstring(text)  # noqa: S314 - our own pages
     for element in tree.iter():
         name = element.tag.rpartition("}")[2]
         if name == "mtable":
@@ -104,7 +110,15 @@ def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> Non
     raise nodes.SkipNode
 
 
+def add_translation_notice(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Add a link to the original below the title of a translated page, and a warning if the page is stale."""
+    page = Path(app.srcdir) / f"{docname}.md"
+    if page in translations.translated_pages():
+        source[0] = translations.with_notice(page, source[0])
+
+
 def setup(app: Sphinx) -> None:
     """Connect the functions above to Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.connect("source-read", add_translation_notice)
     app.connect("autodoc-process-docstring", add_formula)

@@ -69,22 +69,6 @@ def test_the_readmes_diagnosis_is_short_and_prints_what_is_shown(capsys: pytest.
     assert after > 0.9
 
 
-def test_the_examples_on_the_page_of_the_doctor_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from thalweg.report import write_diagnosis
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("thalweg.diagnosis.diagnosis.load_report_writer", {"diagnosis": write_diagnosis}.get)
-    diagnosed, watched = blocks("docs/diagnosis/doctor.md")
-    scope: dict = {"__name__": "doctor"}
-    exec(diagnosed, scope)
-    assert capsys.readouterr().out.startswith("unregistered_parameters hidden\n")
-    assert "could not be made" not in (tmp_path / "doctor.html").read_text()
-    exec(watched, {})
-    assert capsys.readouterr().out.strip()
-
-
 def test_the_examples_on_the_page_of_transfer_run(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = blocks("docs/choosing/transfer.md")
     scope: dict = {}

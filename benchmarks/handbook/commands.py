@@ -36,7 +36,7 @@ def _command(name: str, command: click.Command) -> list[str]:
     context = click.Context(command, info_name=f"thalweg {name}", max_content_width=1000)
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     records = [record for param in command.get_params(context) if (record := param.get_help_record(context))]
-    rows = [[f"`{option}`", _cell(meaning)] for option, meaning in records]
+    rows = [[f"`{option}`", _cell(meaning)] for option, meaning in records if meaning]
     return [
         f"## thalweg {name}",
         f"```text\n{usage}\n```",

@@ -11,7 +11,7 @@ import thalweg
 
 torch.manual_seed(0)
 inputs = torch.randn(256, 8)
-targets = inputs.square().sum(1, keepdim=True)
+targets = inputs.square().mean(1, keepdim=True)
 model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1))
 """
 _LOSS = "torch.nn.functional.mse_loss(model(inputs), targets)"
@@ -44,7 +44,9 @@ def _loop(rule: Rule) -> str:
         )
     curvature = ""
     if rule.traits.needs == "curvature":
-        curvature = "    if step % 10 == 0:\n        optimizer.estimate_curvature(loss)\n"
+        curvature = "    optimizer.estimate_curvature(loss)\n"
+        if (interval := rule.traits.curvature_interval) > 1:
+            curvature = f"    if step % {interval} == 0:\n    {curvature}"
     return (
         "for step in range(100):\n"
         "    optimizer.zero_grad()\n"
