@@ -83,13 +83,16 @@ def _shorten(parts: list[str]) -> str:
     return ", ".join(repr(part if len(part) < 60 else part[:57] + "...") for part in parts[:8]) or "nothing"
 
 
+_BLOCK = re.compile(r"^( *)```(.*)\n([\s\S]*?)^\1```$", re.MULTILINE)
+
+
 def _code(text: str) -> list[str]:
     """Return the blocks of code, without directives such as `{toctree}`, which hold paths and captions."""
-    return [body for language, body in re.findall(r"^```(.*)\n([\s\S]*?)^```$", text, re.M) if "{" not in language]
+    return [body for _, language, body in _BLOCK.findall(text) if "{" not in language]
 
 
 def _prose(text: str) -> str:
-    return re.sub(r"^```.*\n[\s\S]*?^```$|<!--[\s\S]*?-->", "", text, flags=re.M)
+    return re.sub(r"<!--[\s\S]*?-->", "", _BLOCK.sub("", text))
 
 
 _PARTS = {
@@ -131,8 +134,9 @@ def read_translation(page: Path, root: Path = ROOT) -> Translation:
 
 
 def translated_pages(root: Path = ROOT) -> list[Path]:
-    """Return the paths of all translated pages, in order."""
-    return sorted(page for folder in FOLDERS for page in (root / "docs" / folder).rglob("*.md"))
+    """Return the paths of all translated pages, in order. The first page of a language has no original."""
+    folders = [root / "docs" / folder for folder in FOLDERS]
+    return sorted(page for folder in folders for page in folder.rglob("*.md") if page != folder / "index.md")
 
 
 def accept(page: Path, root: Path = ROOT) -> Translation:

@@ -114,6 +114,21 @@ def test_directives_are_no_code(page: Path, tmp_path: Path) -> None:
     assert translations.read_translation(page, tmp_path).differences() == []
 
 
+def test_code_in_a_list_is_code(page: Path, tmp_path: Path) -> None:
+    block = "\n1. x\n\n   ```text\n   a = b\n   ```\n"
+    (tmp_path / "docs" / "steps.md").write_text(ORIGINAL + block, encoding="utf-8")
+    page.write_text(page.read_text(encoding="utf-8") + block.replace("a = b", "a = c"), encoding="utf-8")
+    translations.accept(page, tmp_path)
+    assert translations.read_translation(page, tmp_path).differences() == [
+        "code: missing '   a = b\\n'; not in the original '   a = c\\n'"
+    ]
+
+
+def test_the_first_page_of_a_language_has_no_original(page: Path, tmp_path: Path) -> None:
+    (page.parent / "index.md").write_text("# 手册\n", encoding="utf-8")
+    assert translations.translated_pages(tmp_path) == [page]
+
+
 @pytest.mark.parametrize(
     "line", ["", "<!-- translation of docs/steps.md -->\n", "<!-- translation of x, version 1 -->\n"]
 )
