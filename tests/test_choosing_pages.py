@@ -57,6 +57,13 @@ def a_loss_that_fresh_statistics_lower(printed: str, shown: str) -> None:
         assert fresh < 0.7 * stale
 
 
+def a_loss_that_jumps_with_a_new_optimizer(printed: str, shown: str) -> None:
+    for text in (printed, shown):
+        before, loaded, new = (float(row.split()[-1]) for row in text.splitlines())
+        assert loaded < 1.5 * before
+        assert new > 4 * loaded
+
+
 def noise_that_grows(printed: str, shown: str) -> None:
     measured, expected = ([float(row.split()[-1]) for row in text.splitlines()] for text in (printed, shown))
     assert measured[0] == pytest.approx(expected[0], rel=0.1)
@@ -64,9 +71,11 @@ def noise_that_grows(printed: str, shown: str) -> None:
 
 
 EXAMPLES: list[tuple[str, int, Callable[[str, str], None]]] = [
+    ("learning_rates", 0, as_shown),
     ("tuning", 0, a_valley_over_the_learning_rate),
     ("schedules", 0, as_shown),
     ("schedules", 1, a_loss_that_fresh_statistics_lower),
+    ("schedules", 2, a_loss_that_jumps_with_a_new_optimizer),
     ("batch_size", 0, noise_that_grows),
     ("weight_decay", 0, as_shown),
     ("weight_decay", 1, as_shown),
@@ -224,7 +233,7 @@ def test_a_sentence_about_a_training_names_the_best_its_equals_and_the_rest() ->
 
 def test_regrets_are_shares_factors_or_units() -> None:
     log = {"scale": "log", "unit": 1.0}
-    assert truth_tables._worse_by(log, 0.0833) == "8.3 %"
+    assert truth_tables._worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
     assert truth_tables._worse_by(log, 1.5) == "×2.5"
     assert truth_tables._worse_by({"scale": "linear", "unit": 4.0}, 0.02) == "0.08"
 
@@ -236,7 +245,10 @@ def test_the_summary_counts_who_is_near_the_best() -> None:
             "b": a_training(adam=(-0.7, 0.001), sgd=(-0.8, 0.001)),
         }
     }
-    rows = {row.split(" | ")[0].strip("| "): row for row in truth_tables.summary_table(record).splitlines()[2:4]}
+    rows = {
+        row.split(" | ")[0].strip("| "): row.replace("\N{NO-BREAK SPACE}", " ")
+        for row in truth_tables.summary_table(record).splitlines()[2:4]
+    }
     assert rows["sgd"] == "| sgd | 1 of 2 | 2 of 2 | 2 of 2 | 2 % | 0.04 |"
     assert rows["adam"] == "| adam | 1 of 2 | 1 of 2 | 2 of 2 | 5 % | 0.1 |"
 

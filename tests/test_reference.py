@@ -47,7 +47,7 @@ def test_the_pages_show_formulas_and_link_every_module(
     folder, _ = build
     reference = folder / "docs" / "reference"
     assert "m_t = β₁ m_{t-1} + (1 - β₁) g_t" in (reference / "optim.html").read_text()
-    index = (reference / "index.html").read_text()
+    index = (reference / "api.html").read_text()
     for module in PUBLIC_MODULES:
         assert module.__name__ in index
     assert thalweg.__version__ in index

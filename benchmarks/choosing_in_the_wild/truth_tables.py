@@ -8,6 +8,7 @@ from typing import Any
 
 from thalweg.registry import RULES
 
+NBSP = "\N{NO-BREAK SPACE}"
 CERTAIN = 2.0  # standard errors of a difference
 _STEPS = (0.05, 0.10)  # shares by which a contender may be worse, in the summary
 
@@ -53,8 +54,8 @@ def results_of(training: Mapping[str, Any]) -> list[_Result]:
 def _worse_by(training: Mapping[str, Any], regret: float) -> str:
     """Return a regret as a share, as a factor if the loss is more than double, or in the unit of the score."""
     if training["scale"] == "log":
-        return f"{100 * regret:.2g} %" if regret < 0.995 else f"×{1 + regret:.3g}"
-    return f"{regret * training['unit']:.2g}"
+        return f"{100 * regret:.2g}{NBSP}%" if regret < 0.995 else f"×{1 + regret:.3g}"
+    return f"{round(regret * training['unit'], 4):.2g}"
 
 
 def score_text(training: Mapping[str, Any], score: float) -> str:
@@ -69,12 +70,12 @@ def contenders_table(record: Mapping[str, Any]) -> str:
         {result.name for results in rows.values() for result in results},
         key=lambda name: median(_rank(results, name) for results in rows.values()),
     )
-    lines = [f"| training | score | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    lines = [f"| training | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for training_name, results in rows.items():
         training = record["trainings"][training_name]
         by_name = {result.name: result for result in results}
         cells = [_cell(training, by_name.get(name)) for name in names]
-        lines.append(f"| `{training_name}` | {training['metric']} | {' | '.join(cells)} |")
+        lines.append(f"| `{training_name}` | {' | '.join(cells)} |")
     return "\n".join([*lines, "", _legend(rows)])
 
 
@@ -87,7 +88,7 @@ def _cell(training: Mapping[str, Any], result: _Result | None) -> str:
         return "–"
     if result.regret == 0:
         return f"**{score_text(training, result.score)}**"
-    return result.worse_by if result.certain else f"≈ {result.worse_by}"
+    return result.worse_by if result.certain else f"≈{NBSP}{result.worse_by}"
 
 
 def _legend(rows: Mapping[str, list[_Result]]) -> str:
@@ -109,7 +110,7 @@ def summary_table(record: Mapping[str, Any]) -> str:
         for result in results_of(training):
             by_name.setdefault(result.name, []).append(result)
     lines = [
-        "| contender | best or not told apart from it | within 5 % | within 10 % | median | worst |",
+        f"| contender | best or not told apart from it | within 5{NBSP}% | within 10{NBSP}% | median | worst |",
         "|---|---|---|---|---|---|",
     ]
     for name, results in sorted(by_name.items(), key=lambda item: median(result.regret for result in item[1])):
@@ -118,7 +119,7 @@ def summary_table(record: Mapping[str, Any]) -> str:
         worst = max(results, key=lambda result: result.regret)
         middle = 100 * median(result.regret for result in results)
         cells = [f"{count} of {len(results)}" for count in (equal, *near)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {middle:.2g} % | {worst.worse_by} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {middle:.2g}{NBSP}% | {worst.worse_by} |")
     lines += [
         "",
         "Median and worst: by how much worse than the best contender of a training. For scores of which higher is "
