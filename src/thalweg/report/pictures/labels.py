@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.text import Annotation
 
 from thalweg.report.pictures.style import FONT_SIZE, Colours
 
@@ -34,9 +35,9 @@ class _Box:
         return self.left <= x <= self.right and self.low <= y <= self.high
 
 
-def text_width(text: str) -> float:
+def text_width(text: str, *, bold: bool = False) -> float:
     """Return the width of a text in points, as far as it can be known without a font."""
-    return 0.6 * FONT_SIZE * len(text)
+    return (0.7 if bold else 0.57) * FONT_SIZE * len(text)
 
 
 def label_ends(
@@ -45,7 +46,7 @@ def label_ends(
     texts: Sequence[str],
     paths: Sequence[Sequence[tuple[float, float]]],
     colours: Colours,
-) -> None:
+) -> list[Annotation]:
     """Write a text beside each end of a path, where it covers few points of paths; a thin line joins them.
 
     Args:
@@ -54,6 +55,9 @@ def label_ends(
         texts: The text of each end.
         paths: The points of all paths.
         colours: The colours.
+
+    Returns:
+        The texts and lines.
     """
     scale = 72 / axes.figure.dpi
     to_points = axes.transData.transform
@@ -62,12 +66,13 @@ def label_ends(
     occupied = [tuple(scale * part for part in point) for path in paths for point in to_points(path).tolist()]
     marks = [tuple(scale * part for part in point) for point in to_points(ends).tolist()]
     boxes: list[_Box] = []
+    artists = []
     for (x, y), end, text in zip(marks, ends, texts, strict=True):
-        box = _best_box((x, y), text_width(text), boxes, frame_box, [*occupied, *4 * marks])
+        box = _best_box((x, y), text_width(text), boxes, frame_box, [*occupied, *8 * marks])
         boxes.append(box)
         near = min(max(x, box.left), box.right), min(max(y, box.low), box.high)
         distance = math.dist(near, (x, y))
-        axes.annotate(
+        text_artist = axes.annotate(
             text,
             end,
             (box.left - x, box.low + 0.22 * FONT_SIZE - y),
@@ -79,8 +84,9 @@ def label_ends(
             zorder=9,
             bbox={"boxstyle": "square,pad=0.12", "fc": colours.paper, "ec": "none", "alpha": 0.75},
         )
+        artists.append(text_artist)
         if distance > 9:
-            axes.annotate(
+            line = axes.annotate(
                 "",
                 end,
                 (near[0] - x, near[1] - y),
@@ -88,6 +94,8 @@ def label_ends(
                 zorder=5,
                 arrowprops={"arrowstyle": "-", "color": colours.ink, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
             )
+            artists.append(line)
+    return artists
 
 
 def _best_box(
