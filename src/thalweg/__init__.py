@@ -22,7 +22,7 @@ Comparisons, diagnoses, tasks and the command line need the extra: ``pip install
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from thalweg.version import __version__
 
 if TYPE_CHECKING:
     from thalweg import optim, rules, tasks

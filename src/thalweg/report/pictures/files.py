@@ -69,14 +69,15 @@ def _gif(picture: Picture, dpi: float) -> bytes:
     for artist in [*moving, *picture.end_labels]:
         artist.set_animated(True)
     canvas.draw()
-    background = canvas.copy_from_bbox(picture.bbox)  # type: ignore[attr-defined]  # the canvas of Agg has it
+    background = canvas.copy_from_bbox(picture.bbox)  # type: ignore[no-untyped-call]  # matplotlib has not typed it
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
     frames = []
     for step in [*range(0, steps, every), steps]:
-        canvas.restore_region(background)  # type: ignore[attr-defined]
+        canvas.restore_region(background)  # type: ignore[no-untyped-call]
         picture.show_step(step)
         for artist in sorted([*moving, *picture.end_labels], key=lambda artist: artist.get_zorder()):
             if artist.get_visible():
-                artist.draw(canvas.get_renderer())
+                artist.draw(renderer)
         frames.append(Image.fromarray(_rgb(canvas)))
     palette = frames[-1].quantize(256, dither=Image.Dither.NONE)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -87,4 +88,4 @@ def _gif(picture: Picture, dpi: float) -> bytes:
 
 
 def _rgb(canvas: FigureCanvasAgg) -> np.ndarray:
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

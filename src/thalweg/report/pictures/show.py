@@ -28,7 +28,7 @@ def show(
 
     Args:
         surface: ``"rosenbrock"``, ``"quadratic"``, ``"himmelblau"``, ``"beale"``, ``"rastrigin"``, ``"ackley"`` or
-            ``"saddle"``; a function of yours that takes points of shape (..., 2) and returns heights of shape (...); or a
+            ``"saddle"``; a function that takes points of shape (..., 2) and returns heights of shape (...); or a
             ``thalweg.trajectories.Surface``, which also has a frame.
         optimizers: What ``thalweg.compare`` accepts: names with settings, rules, classes; or a comma-separated list. At
             most eight.
