@@ -15,8 +15,8 @@ from thalweg.trajectories import Surface, Trajectory
 from thalweg.trajectories.surfaces import Point
 
 _RESOLUTION = 140  # points of the grid of heights, in each direction
-_LEVELS = 13
-_DEEPEST = 3e-4  # the lowest contour, as a share of the largest gap in the frame
+_LEVELS = 15
+_DEEPEST = 1e-6  # the lowest contour, as a share of the largest gap in the frame
 _MAX_ALPHA = 0.34
 MAX_DOTS = 121  # points of a path that each get a dot
 

@@ -68,7 +68,7 @@ def _gif(picture: Picture, dpi: float) -> bytes:
     moving = [artist for trail in picture.trails for artist in trail.artists]
     for artist in [*moving, *picture.end_labels]:
         artist.set_animated(True)
-    canvas.draw()
+    canvas.draw()  # type: ignore[no-untyped-call]
     background = canvas.copy_from_bbox(picture.bbox)  # type: ignore[no-untyped-call]  # matplotlib has not typed it
     renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
     frames = []

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 from matplotlib.axes import Axes
 
+from thalweg.registry import WRAPPERS
 from thalweg.report.charts import format_number, shorten
 from thalweg.report.colours import LIGHT
 from thalweg.report.pictures.contours import draw_contours, draw_path, draw_start, drawable, end_in_frame
@@ -24,6 +25,16 @@ def _reference(surface: str, name: str, lr: float | None) -> Trajectory:
     return trace(surface, name, lr=lr).optimizers[0].trajectories[0]
 
 
+def expression_of(name: str) -> str:
+    """Return the expression of a picture: a wrapper alone stands around Adam.
+
+    Example:
+        >>> expression_of("cautious"), expression_of("lion")
+        ('cautious(adam)', 'lion')
+    """
+    return f"{name}(adam)" if name in WRAPPERS else name
+
+
 LearningRates = Mapping[str, Mapping[str, float]]
 
 
@@ -31,7 +42,7 @@ def rule_picture(name: str, *, lrs: LearningRates | None = None) -> Picture:
     """Return the picture of one rule.
 
     Args:
-        name: A name or an expression: ``adan``, ``cautious(adamw)``.
+        name: A name or an expression: ``adan``, ``cautious(adamw)``. A wrapper alone, ``cautious``, stands around Adam.
         lrs: Learning rates by optimizer and surface, such as ``{"adan": {"rosenbrock": 0.2, "quadratic": 0.5}}``. Those
             that are missing, also of ``gd`` and ``adamw``, are chosen, which takes a second for each.
 
@@ -45,7 +56,7 @@ def rule_picture(name: str, *, lrs: LearningRates | None = None) -> Picture:
         ['Rosenbrock, 200 steps, lr 0.02', 'Ill-conditioned quadratic, 100 steps, lr 0.05']
     """
     colours = ON_PAPER
-    lrs = lrs or {}
+    lrs, name = lrs or {}, expression_of(name)
     traced = [trace(surface, name, lr=lrs.get(name, {}).get(surface)) for surface in SURFACES]
     with picture_style(colours, name), np.errstate(all="ignore"):
         height = _BOTTOM + _BOX + 0.4

@@ -35,10 +35,10 @@ def svg_of(trajectories: Trajectories, *, narrow: bool) -> Markup:
     picture = draw_picture(trajectories, narrow=narrow, colours=ON_PAGE)
     for trail in picture.trails:
         trail.hide()
-    for k, label in enumerate(picture.end_labels):
-        label.set_gid(f"{name}-end-{k}")
-        if label.arrow_patch is not None:
-            label.arrow_patch.set_gid(f"{name}-line-{k}")
+    for k, end_label in enumerate(picture.end_labels):
+        end_label.set_gid(f"{name}-end-{k}")
+        if end_label.arrow_patch is not None:
+            end_label.arrow_patch.set_gid(f"{name}-line-{k}")
     overlay = _overlay(picture, name)
     buffer = io.StringIO()
     with picture_style(ON_PAGE, name), warnings.catch_warnings(), np.errstate(all="ignore"):
