@@ -6,12 +6,16 @@ same on a code host and in the built pages.
 
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
 import thalweg
 from thalweg import optim, registry
+
+sys.path.insert(0, str(Path(__file__).parent))
+import translations
 
 project = "thalweg"
 author = "the thalweg maintainers"
@@ -63,6 +67,14 @@ def add_formula(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
     lines += ["", ".. code-block:: text", "", *(f"   {line}".rstrip() for line in formula), ""]
 
 
+def add_translation_notice(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Add a link to the original below the title of a translated page, and a warning if the page is stale."""
+    page = Path(app.srcdir) / f"{docname}.md"
+    if page in translations.translated_pages():
+        source[0] = translations.with_notice(page, source[0])
+
+
 def setup(app: Sphinx) -> None:
     """Connect the functions above to Sphinx."""
+    app.connect("source-read", add_translation_notice)
     app.connect("autodoc-process-docstring", add_formula)
