@@ -35,8 +35,8 @@ def main(names: list[str]) -> None:
             rates[name] = {surface: trace(surface, name).optimizers[0].lr for surface in SURFACES}
         except SettingError as error:
             print(f"{name} has no picture: {error}", file=sys.stderr)
-    rates = {name: rates[name] for name in names_of_pictures() if name in rates}
-    RECORD.write_text(json.dumps(rates, indent=1) + "\n")
+        rates = {name: rates[name] for name in names_of_pictures() if name in rates}
+        RECORD.write_text(json.dumps(rates, indent=1) + "\n")
 
 
 if __name__ == "__main__":

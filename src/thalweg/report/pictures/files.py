@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from thalweg.errors import SettingError, shown
 from thalweg.report.files import write_file
@@ -78,14 +79,24 @@ def _gif(picture: Picture, dpi: float) -> bytes:
         for artist in sorted([*moving, *picture.end_labels], key=lambda artist: artist.get_zorder()):
             if artist.get_visible():
                 artist.draw(renderer)
-        frames.append(Image.fromarray(_rgb(canvas)))
-    palette = frames[-1].quantize(256, dither=Image.Dither.NONE)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+        frames.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[no-untyped-call]
+    images = _with_one_palette(frames)
     buffer = io.BytesIO()
     durations = [_FRAME_MS] * (len(frames) - 1) + [_LAST_MS]
-    frames[0].save(buffer, "gif", save_all=True, append_images=frames[1:], duration=durations, loop=0, comment=_SIGN)
+    images[0].save(buffer, "gif", save_all=True, append_images=images[1:], duration=durations, loop=0, comment=_SIGN)
     return buffer.getvalue()
 
 
-def _rgb(canvas: FigureCanvasAgg) -> np.ndarray:
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+def _with_one_palette(frames: list[np.ndarray]) -> list[Image.Image]:
+    """Return images with the 256 colours of the last frame; Pillow's own search of a palette is coarse."""
+    last = Image.fromarray(frames[-1]).quantize(256, dither=Image.Dither.NONE)
+    palette = np.array(last.getpalette(), dtype=np.uint8).reshape(-1, 3)
+    levels = 4 * np.arange(64) + 2
+    cells = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
+    nearest = cKDTree(palette).query(cells)[1].astype(np.uint8)
+    images = []
+    for frame in frames:
+        image = Image.fromarray(nearest[tuple((frame >> 2).transpose(2, 0, 1))], "P")
+        image.putpalette(palette.tobytes())
+        images.append(image)
+    return images

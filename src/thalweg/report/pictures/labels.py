@@ -1,17 +1,21 @@
 """Labels at the ends of paths and curves, placed so that none covers another one."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Annotation
 
 from thalweg.report.pictures.style import FONT_SIZE, Colours
 
 _RADII = (11.0, 20.0, 32.0, 46.0, 62.0, 80.0)  # points from the end to the label
 _ANGLES = tuple(2 * math.pi * k / 16 for k in range(16))
-_HEIGHT = 1.25 * FONT_SIZE
+_HEIGHT = 1.35 * FONT_SIZE
+_UNITS = 64  # of FreeType in a point
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,15 @@ class _Box:
         return self.left <= x <= self.right and self.low <= y <= self.high
 
 
+@lru_cache(maxsize=1024)
 def text_width(text: str, *, bold: bool = False) -> float:
-    """Return the width of a text in points, as far as it can be known without a font."""
-    return (0.7 if bold else 0.57) * FONT_SIZE * len(text)
+    """Return the width of a text in points, in matplotlib's own font."""
+    font = get_font(findfont(FontProperties(family="sans-serif", weight="bold" if bold else "normal")))
+    font.set_size(FONT_SIZE, 72)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name may have a glyph that this font lacks
+        font.set_text(text, 0.0)
+    return font.get_width_height()[0] / _UNITS
 
 
 def label_ends(

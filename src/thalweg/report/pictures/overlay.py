@@ -51,7 +51,7 @@ def svg_of(trajectories: Trajectories, *, narrow: bool) -> Markup:
     # An SVG inside HTML needs no namespaces, and without them the page names no outside address.
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'width="[^"]*pt" height="[^"]*pt"', "", svg, count=1)
-    svg = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", svg)  # the page has two pictures, and an id stands once
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the page has two pictures, and an id stands once
     svg = re.sub(r' d="[^"]*"', lambda match: re.sub(r"(\.\d)\d+", r"\1", match[0]), svg)
     for placeholder, variable_name in VARIABLES.items():
         svg = svg.replace(placeholder, variable_name)
