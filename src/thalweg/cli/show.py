@@ -83,10 +83,10 @@ def show(
     from thalweg.report.pictures import write_image, write_picture_page
     from thalweg.trajectories import find_surface, trace
 
-    found = find_surface(surface)
-    targets = targets or (Path("runs") / f"{found.name}.html",)
+    chosen_surface = find_surface(surface)
+    targets = targets or (Path("runs") / f"{chosen_surface.name}.html",)
     _check_suffixes(targets)
-    trajectories = trace(found, optimizers, steps=steps, start=starts or None, lr=lr, noise=noise, seed=seed)
+    trajectories = trace(chosen_surface, optimizers, steps=steps, start=starts or None, lr=lr, noise=noise, seed=seed)
     parts = Parts()
     files = []
     for target in targets:

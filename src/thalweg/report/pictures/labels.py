@@ -111,7 +111,7 @@ def label_ends(
 def _best_box(
     mark: tuple[float, float],
     width: float,
-    taken: Sequence[_Box],
+    placed: Sequence[_Box],
     frame: tuple[float, ...],
     occupied: Sequence[tuple[float, ...]],
 ) -> _Box:
@@ -124,7 +124,7 @@ def _best_box(
             box = _Box(left, y - _HEIGHT / 2, width)
             outside = max(0.0, frame[0] - box.left, box.right - frame[2], frame[1] - box.low, box.high - frame[3])
             covered = sum(1 for x, y in occupied if box.holds(x, y))
-            cost = radius + 3 * covered + 50 * outside + 400 * sum(map(box.overlaps, taken))
+            cost = radius + 3 * covered + 50 * outside + 400 * sum(map(box.overlaps, placed))
             if cost < best_cost:
                 best, best_cost = box, cost
     assert best is not None
