@@ -333,14 +333,20 @@ def _paths(subject: Subject) -> str:
     drawn = json.loads(paths.read_text())["rules"].get(subject.name) if paths.exists() else None
     if drawn is None:
         return ""
-    rates = " and ".join(f"{drawn[surface]['lr']:.2g} on {title}" for surface, title in _SURFACES.items())
-    chosen = "those of a grid whose paths end lowest" if drawn["rosenbrock"]["chosen"] else "its own"
+    paths = " and ".join(
+        f"{drawn[surface]['steps']} steps at a learning rate of {drawn[surface]['lr']:.2g} on {title}"
+        for surface, title in _SURFACES.items()
+    )
+    chosen = "The rates are those of a grid whose paths end lowest." if drawn["rosenbrock"]["chosen"] else ""
     alt = f"Paths of {subject.kind.__name__}, gradient descent and AdamW on Rosenbrock's function and on a quadratic"
-    around = " It is drawn around Adam." if subject.is_wrapper else ""
+    around = ", around Adam" if subject.is_wrapper else ""
+    note = (
+        "A surface of two parameters shows how a rule moves, not how well it trains a network. "
+        "`thalweg show` draws others."
+    )
     return (
         f"![{alt}](../../images/rules/{subject.name}.webp)\n\n"
-        f"100 steps from the circle; the star is the minimum. Learning rates: {rates}, {chosen}.{around} A surface of "
-        "two parameters shows how a rule moves, not how well it trains a network. `thalweg show` draws others."
+        f"{paths}{around}. The circle is the start, the star the minimum. {chosen} {note}".replace("  ", " ")
     )
 
 
