@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument("--classes", nargs="*", metavar="CLASS", help="the same, by the names of classes")
     arguments = parser.parse_args()
     if arguments.classes is not None:
-        wanted = [name for name, kind in {**RULES, **WRAPPERS}.items() if kind.__name__ in arguments.classes]
-        pictures.draw(wanted or [*RULES, *WRAPPERS])
+        chosen = [name for name, kind in {**RULES, **WRAPPERS}.items() if kind.__name__ in arguments.classes]
+        pictures.draw(chosen or [*RULES, *WRAPPERS])
     if arguments.pictures is not None:
         pictures.draw(arguments.pictures or [*RULES, *WRAPPERS])
     rule_page.PAGES.mkdir(exist_ok=True)
