@@ -19,13 +19,14 @@ from thalweg import rules
 from thalweg.bench.floors import moved_bytes
 from thalweg.bench.implementations import OTHER_LIBRARIES
 from thalweg.bench.sets import SETS, SETS_FOR_DEVICE
+from thalweg.comparison.protocol.design import SettingDesign
 from thalweg.diagnosis.kinds import KINDS
 from thalweg.registry import RULES, WRAPPERS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the parts of `make gpu`
 
-from benchmarks.choosing_in_the_wild import regret_record  # noqa: E402
+from benchmarks.choosing_in_the_wild import regret_record, truth_tables  # noqa: E402
 from benchmarks.gpu.parts import PARTS  # noqa: E402
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -35,9 +36,11 @@ DOCUMENTS = (
     ROOT / "ARCHITECTURE.md",
     ROOT / "benchmarks" / "doctor" / "README.md",
     ROOT / "docs" / "choosing" / "comparison.md",
+    ROOT / "docs" / "choosing" / "which_optimizer.md",
+    ROOT / "docs" / "choosing" / "learning_rates.md",
     ROOT / "docs" / "diagnosis" / "index.md",
     ROOT / "docs" / "running" / "gpu.md",
-    ROOT / "docs" / "optimizers" / "index.md",
+    ROOT / "docs" / "optimizers" / "evidence.md",
     ROOT / "docs" / "choosing" / "transfer.md",
 )
 SET_NAMES = {
@@ -470,26 +473,6 @@ def _products(record: Record) -> list[str]:
     ]
 
 
-def advice_table() -> str:
-    """Return when to use each optimizer, and when not, as its rule declares."""
-    rows = []
-    for name, kind in sorted(RULES.items(), key=lambda item: item[1].__name__.lower()):
-        explained = rules.explain(kind())
-        rows.append([kind.__name__, f"`{name}`", explained.use, explained.avoid])
-    wrappers = [
-        [kind.__name__, f"`{name}(...)`", explained.use, explained.avoid]
-        for name, kind in sorted(WRAPPERS.items())
-        for explained in [rules.explain(kind(rules.Adam()))]
-    ]
-    return "\n".join(
-        [
-            *table_lines(["optimizer", "name", "use", "avoid"], rows),
-            "",
-            *table_lines(["wrapper", "name", "use", "avoid"], wrappers),
-        ]
-    )
-
-
 def catalogue_table(record: Record) -> str:
     """Return the evidence for each optimizer and wrapper, and how each differs from its source."""
     rows, differences = [], []
@@ -707,16 +690,45 @@ def _summary(module: Path) -> str:
     return summary[:1].upper() + summary[1:]
 
 
+def setting_designs() -> str:
+    """Return how many trainings each stage of a search for one setting gets, by the budget."""
+    budgets = (7, 8, 15, 40, 100, 300, 1000)
+    rows = []
+    for place, trainings in enumerate(budgets):
+        design = SettingDesign.for_trainings(trainings, num_contenders=9)
+        seeds = f"{design.final_seeds} seed{'s' * (design.final_seeds > 1)}"
+        finals = f"{design.finalists + 1} settings × {seeds}" if design.finalists else "none"
+        sizes = [str(analysis.size) for analysis in design.race]
+        race = f"up to {design.racers + 1} settings × {sizes[-1]} seeds, tests at {listed(sizes)}" if sizes else "none"
+        value = f"{design.value} seeds" if design.value else "none"
+        label = "under 8" if not place else f"from {trainings:,} on"
+        search = str(trainings - design.reserved) if place else "all"
+        rows.append([label, search, finals, race, value])
+    return "\n".join(table_lines(["trainings", "search, at least", "finals", "race", "value"], rows))
+
+
+def wild_tables(record: Record) -> dict[str, str]:
+    """Return what the true best settings of real trainings say, as tables and as a sentence for each training."""
+    return {
+        "wild_contenders": truth_tables.contenders_table(record),
+        "wild_summary": truth_tables.summary_table(record),
+        "wild_learning_rates": truth_tables.learning_rates_table(record),
+        **{f"wild_{name}": truth_tables.evidence_line(record, name) for name in record["trainings"]},
+    }
+
+
 def tables() -> dict[str, str]:
     """Return every table, by the name that marks its place in a document."""
     records = {path.stem: json.loads(path.read_text()) for path in RECORDS.glob("*.json")}
     results = {name: table(records[name]) for name, table in TABLES.items() if name in records}
     demo = json.loads((ROOT / "lab" / "records" / "2026-11-21-demo-two-questions.json").read_text())
     return results | {
+        **wild_tables(records["choosing_in_the_wild"]),
+        "untuned": truth_tables.defaults_table(records["recommended"]),
+        "setting_designs": setting_designs(),
         "demo": demo_table(demo),
         "optuna": optuna_text(records),
         "adamw": adamw_text(records),
-        "advice": advice_table(),
         "resting": resting_table(),
         "modules": module_map(),
         "kinds": kinds_list(),

@@ -69,22 +69,6 @@ def test_the_readmes_diagnosis_is_short_and_prints_what_is_shown(capsys: pytest.
     assert after > 0.9
 
 
-def test_the_examples_on_the_page_of_the_doctor_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from thalweg.report import write_diagnosis
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("thalweg.diagnosis.diagnosis.load_report_writer", {"diagnosis": write_diagnosis}.get)
-    diagnosed, watched = blocks("docs/diagnosis/doctor.md")
-    scope: dict = {"__name__": "doctor"}
-    exec(diagnosed, scope)
-    assert capsys.readouterr().out.startswith("unregistered_parameters hidden\n")
-    assert "could not be made" not in (tmp_path / "doctor.html").read_text()
-    exec(watched, {})
-    assert capsys.readouterr().out.strip()
-
-
 def test_the_examples_on_the_page_of_transfer_run(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = blocks("docs/choosing/transfer.md")
     scope: dict = {}
@@ -167,9 +151,7 @@ def test_every_optimizer_is_in_the_record_and_on_the_page(kind: type[rules.Rule]
     record = json.loads((RECORDS / "catalogue.json").read_text())
     recorded = {entry["name"] for entry in record[part]}
     assert name in recorded, f"{name} is not in catalogue.json; {HOW_TO_RECORD.format(name)}"
-    text = (ROOT / "docs" / "optimizers" / "index.md").read_text()
-    advice, _, evidence = text.partition("## Evidence")
-    assert f"\n| {name} |" in advice, f"{name} has no advice; run: python benchmarks/table.py"
+    evidence = (ROOT / "docs" / "optimizers" / "evidence.md").read_text()
     assert f"\n| {name} |" in evidence, f"{name} has no row of evidence; {HOW_TO_RECORD.format(name)}"
     assert f"\n- **{name}**:" in evidence, f"{name} has no differences; run: python benchmarks/table.py"
 

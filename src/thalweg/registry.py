@@ -204,6 +204,18 @@ def name_of_rule(rule: Rule) -> str | None:
     return file if RULES.get(file) is type(rule) else None
 
 
+def name_of_rule_class(rule_class: type[Rule]) -> str | None:
+    """Return the name of a rule or wrapper by its class; None if it is not in the registry.
+
+    Example:
+        >>> from thalweg.rules import Clip
+        >>> name_of_rule_class(Clip)
+        'clip'
+    """
+    name = _file_of(rule_class)
+    return name if rule_class in (RULES.get(name), WRAPPERS.get(name)) else None
+
+
 def split_at(text: str, mark: str) -> list[str]:
     """Split a text at a mark, except within parentheses.
 

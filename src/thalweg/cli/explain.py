@@ -12,6 +12,7 @@ from thalweg.cli.output import echo, example, json_option, print_json, stdout_co
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from thalweg.comparison.presentation.profile import Profile
     from thalweg.rules import Explanation
 
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 @click.argument("name")
 @json_option
 def explain(name: str, as_json: bool) -> None:
-    """Explain the optimizer NAME: formula, settings with bounds and search ranges, memory, advice, source.
+    """Explain the optimizer NAME: formula, settings with bounds and search ranges, memory, advice, source, the line of
+    code that makes it, and a starting point.
 
     NAME is a name from `thalweg list`, with settings if you like: adamw:lr=0.01.
     """
     from thalweg import rules
     from thalweg.comparison import parse
+    from thalweg.comparison.presentation.profile import profile_of
     from thalweg.errors import SettingError
     from thalweg.registry import WRAPPERS
 
@@ -35,21 +38,25 @@ def explain(name: str, as_json: bool) -> None:
         )
     if parts := contender.rule.parts:
         raise SettingError(f"explain: NAME must be one rule, got {', '.join(parts)}. Explain each of them separately.")
-    explanation = rules.explain(contender.rule)
+    explanation, profile = rules.explain(contender.rule), profile_of(contender)
     if as_json:
-        print_json({"contender": contender.name, "about": contender.about} | asdict(explanation))
+        print_json({"contender": contender.name, "about": contender.about} | asdict(explanation) | asdict(profile))
     else:
-        print_explanation(contender.name, contender.about, explanation)
+        print_explanation(contender.name, contender.about, explanation, profile)
 
 
-def print_explanation(name: str, about: str, explanation: "Explanation") -> None:
-    """Print an explanation for a person."""
+def print_explanation(name: str, about: str, explanation: "Explanation", profile: "Profile") -> None:
+    """Print an explanation and a profile for a person."""
     from rich.text import Text
 
     console = stdout_console()
     console.print(Text(f"{name}: {about}", style="bold"))
     if about.lower() != explanation.title.lower():
         console.print(Text(f"{explanation.name}: {explanation.title}"))
+    if profile.group:
+        console.print(f"Group: {profile.group}")
+    for entry in profile.shortlist:
+        console.print(f"On the shortlist as {entry.name}: {entry.reason} ({entry.evidence})")
     console.print()
     echo(textwrap.indent(explanation.formula, "    "))  # click does not wrap the formula
     console.print()
@@ -58,6 +65,24 @@ def print_explanation(name: str, about: str, explanation: "Explanation") -> None
     for label, text in _sections(explanation):
         if text:
             console.print(Text.assemble((f"{label}: ", "bold"), text))
+    console.print()
+    console.print(Text("Start with:", style="bold"))
+    echo(f"    {profile.code}")
+    console.print(_origin(profile))
+    for link in (*profile.links, profile.page):
+        if link:
+            echo(f"Read: {link}")
+
+
+def _origin(profile: "Profile") -> str:
+    """Return a sentence on where the starting point comes from."""
+    if not profile.record:
+        return "Settings that are left out are at their defaults. No other starting point was measured."
+    if profile.is_estimate:
+        return f"The learning rate is derived from that of Adam. How well this works: {profile.record}"
+    if not profile.starting_point:
+        return f"No other settings did better than the defaults: {profile.record}"
+    return f"These settings did best without tuning: {profile.record}"
 
 
 def _settings_table(explanation: "Explanation") -> "Table":

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from thalweg.cli.output import example, json_option, print_json, stdout_console
+from thalweg.cli.output import example, json_option, print_json, print_table, stdout_console
 
 if TYPE_CHECKING:
     from thalweg.comparison import Contender
+    from thalweg.groups import Group
     from thalweg.rules import Rule, Wrapper
 
 
@@ -20,19 +21,25 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1)
 @json_option
 def list_(words: tuple[str, ...], as_json: bool) -> None:
-    """List the optimizers that `thalweg compare` knows by name, and the wrappers around them.
+    """List the optimizers that `thalweg compare` knows by name, and the wrappers around them, by group.
 
-    WORDS are filters: an optimizer is listed if each word occurs in its name, its description, or the lines "Scope"
-    and "Semantics" of `thalweg explain`. Examples: matrix, elementwise, decoupled, closure, Hessian.
+    The shortlist comes first: the optimizers that a newcomer should try, in this order.
+
+    WORDS are filters: an optimizer is listed if each word occurs in its name, its description, its group, or the lines
+    "Scope" and "Semantics" of `thalweg explain`. Examples: matrix, elementwise, decoupled, closure, parameter-free.
     """
     from thalweg.comparison import CONTENDERS
     from thalweg.errors import UnknownNameError
+    from thalweg.groups import group_of
     from thalweg.registry import WRAPPERS
     from thalweg.rules import Adam, Rule
     from thalweg.rules.explanation.explain import semantics
 
     def matches(name: str, about: str, rule: Rule) -> bool:
-        text = " ".join((name, about, rule.traits.scope, *semantics(rule).values())).lower()
+        group = group_of(rule)
+        text = " ".join(
+            (name, about, rule.traits.scope, *semantics(rule).values(), group.name if group else "")
+        ).lower()
         return all(word.lower() in text for word in words)
 
     contenders = [
@@ -48,12 +55,13 @@ def list_(words: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(_as_json(contenders, wrappers))
     else:
-        _print_tables(contenders, wrappers)
+        _print_tables(contenders, wrappers, with_shortlist=not words)
 
 
 def _as_json(
     contenders: "Sequence[tuple[Contender, Rule]]", wrappers: "Mapping[str, type[Wrapper]]"
 ) -> list[dict[str, Any]]:
+    from thalweg.groups import SHORTLIST, group_of
     from thalweg.rules.explanation.explain import semantics, state_bytes
 
     optimizer_records = [
@@ -61,6 +69,8 @@ def _as_json(
             "name": contender.name,
             "rule": type(rule).__name__,
             "about": contender.about,
+            "group": _group_name(group_of(rule)),
+            "shortlist": SHORTLIST[contender.name].reason if contender.name in SHORTLIST else None,
             "state_bytes": state_bytes(rule),
             "settings": rule.settings(),
             "scope": rule.traits.scope,
@@ -69,35 +79,71 @@ def _as_json(
         for contender, rule in contenders
     ]
     wrapper_records = [
-        {"name": name, "rule": wrapper.__name__, "about": wrapper.summary(), "wraps": True}
+        {
+            "name": name,
+            "rule": wrapper.__name__,
+            "about": wrapper.summary(),
+            "group": _group_name(group_of(wrapper)),
+            "shortlist": None,
+            "wraps": True,
+        }
         for name, wrapper in wrappers.items()
     ]
     return optimizer_records + wrapper_records
 
 
-def _print_tables(contenders: "Sequence[tuple[Contender, Rule]]", wrappers: "Mapping[str, type[Wrapper]]") -> None:
-    from rich.table import Table
+def _group_name(group: "Group | None") -> str:
+    return group.name if group else ""
 
+
+def _print_tables(
+    contenders: "Sequence[tuple[Contender, Rule]]", wrappers: "Mapping[str, type[Wrapper]]", *, with_shortlist: bool
+) -> None:
+    from rich.text import Text
+
+    from thalweg.comparison.presentation.tables import Column, Table
+    from thalweg.groups import GROUPS, SHORTLIST, group_of
     from thalweg.rules.explanation.explain import state_bytes
 
     console = stdout_console()
+
+    def heading(name: str, about: str) -> None:
+        console.print(Text.assemble((name, "bold"), f": {about}"))
+
+    if with_shortlist:
+        heading("shortlist", "try these first, in this order.")
+        entries = SHORTLIST.values()
+        names = Column("name", [entry.name for entry in entries], "left")
+        reasons = Column("good for", [entry.reason for entry in entries], "left", folds=True)
+        print_table(console, Table([names, reasons]))
+        console.print()
+    for group in (*GROUPS.values(), None):
+        members = [(contender, rule) for contender, rule in contenders if group_of(rule) == group]
+        if not members:
+            continue
+        heading(*(group.name, group.about) if group else ("others", "They are in no group."))
+        columns = [
+            Column("name", [contender.name for contender, _ in members], "left"),
+            Column("class", [type(rule).__name__ for _, rule in members], "left"),
+            Column("state", [f"{state_bytes(rule):g} B" for _, rule in members]),
+            Column("description", [contender.about for contender, _ in members], "left", folds=True),
+        ]
+        print_table(console, Table(columns))
+        console.print()
     if contenders:
-        table = Table(box=None, pad_edge=False)
-        for column in ("name", "class", "state"):
-            table.add_column(column, no_wrap=True)
-        table.add_column("description", overflow="fold")
-        for contender, rule in contenders:
-            table.add_row(contender.name, type(rule).__name__, f"{state_bytes(rule):g} B", contender.about)
-        console.print(table)
-        console.print("\nState: bytes for each float32 parameter. `thalweg explain NAME` says more.")
+        console.print("State: bytes for each float32 parameter. `thalweg explain NAME` says more.")
     if wrappers:
-        if contenders:
-            console.print()
-        table = Table(box=None, pad_edge=False)
-        for column in ("wrapper", "class"):
-            table.add_column(column, no_wrap=True)
-        table.add_column("effect on the optimizer inside", overflow="fold")
-        for name, wrapper in wrappers.items():
-            table.add_row(name, wrapper.__name__, wrapper.summary())
-        console.print(table)
+        console.print("\n" if contenders else "", end="")
+        heading("wrappers", GROUPS["wrappers"].about)
+        columns = [
+            Column("wrapper", list(wrappers), "left"),
+            Column("class", [wrapper.__name__ for wrapper in wrappers.values()], "left"),
+            Column(
+                "effect on the optimizer inside",
+                [wrapper.summary() for wrapper in wrappers.values()],
+                "left",
+                folds=True,
+            ),
+        ]
+        print_table(console, Table(columns))
         console.print("\nWrite a wrapper as cautious(adamw). Wrappers nest: cautious(clip(adamw)).")

@@ -7,7 +7,7 @@
 
 Use: sparse features and convex problems: a rare feature keeps a large step.
 Avoid: long training of deep networks: the sum only grows, so the steps only shrink.
-Source: Duchi, Hazan & Singer 2011, jmlr.org/papers/v12/duchi11a, Figure 1 (diagonal).
+Source: Duchi, Hazan & Singer 2011, jmlr.org/papers/v12/duchi11a.html, Figure 1 (diagonal).
 Departs: ε outside the root, a decay κ of the learning rate, and an L2 penalty, as in torch.optim.Adagrad.
 """
 

@@ -11,7 +11,7 @@ here the new η also rescales the earlier steps in the buffer, in the heavy ball
 
 Use: the baseline. With tuned momentum it is hard to beat on convolutional networks, and it needs the least memory.
 Avoid: gradients whose scale differs much between layers or parameters (attention, embeddings, sparse features).
-Source: Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013 (proceedings.mlr.press/v28/sutskever13).
+Source: Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013 (proceedings.mlr.press/v28/sutskever13.html).
 Departs: η multiplies the buffer and does not enter it, and dampening skips the first step, as in torch.optim.SGD.
 """
 

@@ -45,7 +45,9 @@ _RULES = [
 ]
 
 # Settings to start from without tuning: they do well on nine tasks with a linear schedule, as measured by
-# `benchmarks/recommended.py`. No settings did better than RMSprop's own defaults.
+# `benchmarks/recommended.py`.
+RECOMMENDED_RECORD = "benchmarks/records/recommended.json"
+DEFAULTS_DO_BEST = frozenset({"rmsprop"})  # in the same record
 _RECOMMENDED: dict[str, dict[str, float]] = {
     "gd": {"lr": 1.6},
     "sgd": {"lr": 0.59},

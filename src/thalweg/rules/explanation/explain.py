@@ -20,6 +20,9 @@ _NEEDS: dict[Needs, str] = {
 }
 _SHAPE = torch.Size([512, 512])  # a typical matrix; state for each row or column hardly counts
 _SECTION = re.compile(r"(Use|Avoid|Source|Departs): ")
+_ARXIV = re.compile(r"arXiv:(\d{4}\.\d{5}|\d{4}\.\d{4})")
+_DOI = re.compile(r"doi:(10\.\d{4,}/[\w./()-]*\w)")
+_PAGE = re.compile(r"\b((?:[a-z]+\.)+(?:com|io|net|org|press)/[\w./?=-]*\w)")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Explanation:
         use: The cases that the rule is good for.
         avoid: The cases that it is not good for.
         source: The publication of the formula.
+        links: The addresses of the publications in ``source``.
         departs: The differences from the source.
         scope: The part of the model that the step of one element depends on.
         semantics: Properties in which optimizers of the same name differ, each as (property, value).
@@ -75,6 +79,7 @@ class Explanation:
     use: str
     avoid: str
     source: str
+    links: tuple[str, ...]
     departs: str
     scope: str
     semantics: dict[str, str]
@@ -154,6 +159,21 @@ def _parse_docstring(text: str) -> _Docstring:
     )
 
 
+def source_links(source: str) -> tuple[str, ...]:
+    """Return the addresses of the publications that a text names.
+
+    Args:
+        source: A text with arXiv numbers, DOIs or addresses of pages.
+
+    Example:
+        >>> source_links("Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1; jmlr.org/papers/v12/duchi11a")
+        ('https://arxiv.org/abs/1412.6980', 'https://jmlr.org/papers/v12/duchi11a')
+    """
+    forms = ((_ARXIV, "arxiv.org/abs/"), (_DOI, "doi.org/"), (_PAGE, ""))
+    matches = [(match.start(), f"https://{site}{match[1]}") for form, site in forms for match in form.finditer(source)]
+    return tuple(dict.fromkeys(address for _, address in sorted(matches)))
+
+
 def explain(rule: Rule) -> Explanation:
     """Describe a rule at its settings: formula, hyperparameters, state, advice and source.
 
@@ -180,6 +200,7 @@ def explain(rule: Rule) -> Explanation:
         use=docstring.sections.get("Use", ""),
         avoid=docstring.sections.get("Avoid", ""),
         source=docstring.sections.get("Source", ""),
+        links=source_links(docstring.sections.get("Source", "")),
         departs=docstring.sections.get("Departs", ""),
         scope=rule.traits.scope,
         semantics=semantics(rule),

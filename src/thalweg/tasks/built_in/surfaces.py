@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.errors import SettingError
+from thalweg.tasks.built_in.formulas import ackley_height, quadratic_height, rastrigin_height, rosenbrock_height
 from thalweg.tasks.data import Batch, Splits
 from thalweg.tasks.task import Task
 
@@ -46,7 +47,7 @@ class Quadratic(nn.Module):
 
     def forward(self, pulls: Tensor | None = None) -> Tensor:
         offset = self.point - self.minimum
-        height = 0.5 * offset @ self.curvature @ offset
+        height = quadratic_height(offset, self.curvature)
         return height if pulls is None else height + pulls.mean(0) @ offset
 
 
@@ -58,8 +59,7 @@ class Rosenbrock(nn.Module):
         self.point = nn.Parameter(torch.tensor([-1.2, 1.0]) + 0.1 * torch.randn(2))
 
     def forward(self) -> Tensor:
-        x, y = self.point[0], self.point[1]
-        return (1 - x) ** 2 + 100 * (y - x**2) ** 2
+        return rosenbrock_height(self.point)
 
 
 class Rastrigin(nn.Module):
@@ -73,7 +73,7 @@ class Rastrigin(nn.Module):
         self.point = nn.Parameter(8 * torch.rand(dimensions) - 4)
 
     def forward(self) -> Tensor:
-        return (self.point**2 + 10 * (1 - torch.cos(2 * math.pi * self.point))).sum()
+        return rastrigin_height(self.point)
 
 
 class Ackley(nn.Module):
@@ -87,9 +87,7 @@ class Ackley(nn.Module):
         self.point = nn.Parameter(8 * torch.rand(dimensions) - 4)
 
     def forward(self) -> Tensor:
-        distance = torch.linalg.vector_norm(self.point) / math.sqrt(len(self.point))
-        ripples = math.e - torch.exp(torch.cos(2 * math.pi * self.point).mean())
-        return 20 * (1 - torch.exp(-0.2 * distance)) + ripples
+        return ackley_height(self.point)
 
 
 def _check_condition(task_name: str, condition: float) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from thalweg.comparison.contenders.contender import MAX_ORDER, Contender, Settings
-from thalweg.comparison.contenders.named import CONTENDERS
+from thalweg.comparison.contenders.named import CONTENDERS, DEFAULTS_DO_BEST, RECOMMENDED_RECORD
 from thalweg.comparison.planning.search import rounded
 from thalweg.comparison.protocol.trial import RECOMMENDED, START, USER_TRIAL
 from thalweg.errors import ThalwegError
@@ -23,6 +23,7 @@ from thalweg.rules import Range, Rule
 from thalweg.rules.composition.composite import CompositeRule
 from thalweg.rules.composition.wrapper import Wrapper
 
+RATE_OF_ADAM_RECORD = "benchmarks/records/transfer.json"  # how well rates derived from Adam's do
 REFERENCE = "adam"  # from whose starting point others are derived
 HIDDEN_MATRIX = (64, 64)  # the shape for which rules of matrices are started; the model is not known here
 EXTENSION = 10.0  # a range whose best learning rate lies at its end grows by this factor
@@ -151,6 +152,26 @@ def search_space_of(contender: Contender, ranges: Mapping[str, Range] | None = N
         can_extend=rate is not None and rate.scale == "log" and "lr" not in contender.ranges,
         task_settings=frozenset(contender.task_settings),
     )
+
+
+def starting_point(contender: Contender) -> tuple[Settings, str]:
+    """Return the settings at which a contender should be tried first, and the committed record that they come from.
+
+    Args:
+        contender: The contender.
+
+    Returns:
+        The settings that replace the defaults, and the record. No settings if the defaults do best; no record if
+        nothing was measured.
+
+    Example:
+        >>> starting_point(CONTENDERS["adamw"])
+        ({'lr': 0.01, 'beta1': 0.973}, 'benchmarks/records/recommended.json')
+    """
+    if contender.recommended or contender.name in DEFAULTS_DO_BEST:
+        return dict(contender.recommended), RECOMMENDED_RECORD
+    rates = _transferred(contender)
+    return rates, RATE_OF_ADAM_RECORD if rates else ""
 
 
 def _transferred(contender: Contender) -> Settings:

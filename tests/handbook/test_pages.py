@@ -1,0 +1,133 @@
+"""The generated parts of the handbook are those of the declarations and records."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.handbook import __main__ as handbook
+from benchmarks.handbook import commands, evidence, pictures
+from benchmarks.handbook.markdown import linked, with_region
+from benchmarks.handbook.rule_page import PAGES, Subject
+from thalweg.groups import GROUPS, SHORTLIST
+from thalweg.registry import RULES, WRAPPERS
+
+ROOT = Path(__file__).parents[2]
+# The classical optimizers, and those of the shortlist, have advice by hand.
+ADVISED = ["sgd", "heavy_ball", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "nadam", "lbfgs"]
+ADVISED += ["muon", "lion", "schedule_free_adamw", "prodigy"]
+
+
+def test_the_pages_are_those_of_the_rules_and_records() -> None:
+    for path, text in handbook.pages().items():
+        assert path.read_text() == text, f"{path.relative_to(ROOT)} is out of date; run: python -m benchmarks.handbook"
+
+
+def test_every_rule_has_a_page_and_no_page_is_left_over() -> None:
+    assert {path.stem for path in PAGES.glob("*.md")} == {*RULES, *WRAPPERS}
+
+
+def test_the_index_links_every_page_in_its_group() -> None:
+    sections = re.split(r"^## ", handbook.INDEX.read_text(), flags=re.MULTILINE)
+    by_heading = {section.partition("\n")[0]: section for section in sections}
+    assert list(by_heading)[1] == "Shortlist"
+    for group in GROUPS.values():
+        assert set(re.findall(r"\(rules/(\w+)\.md\)", by_heading[group.name])) == set(group.members)
+    for name in SHORTLIST:
+        assert f"| `{name}` |" in by_heading["Shortlist"]
+
+
+@pytest.mark.parametrize("name", [*RULES, *WRAPPERS])
+def test_a_page_has_all_parts_and_its_picture(name: str) -> None:
+    text, subject = (PAGES / f"{name}.md").read_text(), Subject(name)
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert {"Formula", "Settings", "State and scope", "Correctness", "Source", "Related"} <= set(headings)
+    assert len(headings) == len(set(headings))
+    for hyper in subject.explanation.hypers:
+        if not subject.is_wrapper:
+            assert f"| `{hyper.name}` |" in text
+    for link in subject.explanation.links:
+        assert f"({link})" in text
+    picture = pictures.FOLDER / f"{name}.webp"
+    drawn = json.loads(pictures.RECORD.read_text())["rules"]
+    assert (name in drawn) == picture.exists() == ("## Paths" in text)
+    assert not picture.exists() or picture.stat().st_size < 60_000
+
+
+@pytest.mark.parametrize("name", ["sgd", "lion"])
+def test_the_record_of_paths_is_that_of_the_rule(name: str) -> None:
+    recorded = json.loads(pictures.RECORD.read_text())["rules"][name]
+    measured = pictures.end_of_path("quadratic", pictures.contender_of(name))
+    assert measured["steps"] == recorded["quadratic"]["steps"]
+    assert measured["lr"] == pytest.approx(recorded["quadratic"]["lr"])
+    assert measured["end"] == pytest.approx(recorded["quadratic"]["end"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ADVISED)
+def test_the_advice_has_sources(name: str) -> None:
+    text = (PAGES / f"{name}.md").read_text()
+    advice = text.partition("## In practice\n")[2].partition("<!-- facts")[0]
+    prose = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", advice)
+    assert len(prose.split()) >= 150, len(prose.split())
+    for paragraph in re.split(r"\n(?=- )", advice.strip()):
+        sourced = re.search(r"\]\((https://|#|[^)]*(\.json|\.md))", paragraph)
+        assert sourced, f"a claim has a source, a record or a formula: {paragraph[:80]}"
+
+
+def test_the_shortlist_has_advice() -> None:
+    assert {name for name in ADVISED if name in RULES} == set(ADVISED)
+    for name in SHORTLIST:
+        first = name.split("+")[0]
+        assert ("sgd" if first == "momentum" else first) in ADVISED
+
+
+def test_rates_that_worked_are_those_of_the_record() -> None:
+    trainings = evidence.record("choosing_in_the_wild")["trainings"]
+    tuned = {entry.training: entry for entry in evidence.tuned_trainings("adamw")}
+    assert set(tuned) == {name for name in trainings if "adamw" in trainings[name]["contenders"]}
+    best = trainings["fine-tuning"]["contenders"]["adamw"]
+    assert tuned["fine-tuning"].lr == best["best"]["settings"]["lr"]
+    assert tuned["fine-tuning"].worse_by == "best"
+    for name, entry in tuned.items():
+        if entry.lr_range:
+            assert entry.lr_range[0] < entry.lr_range[1], name
+
+
+@pytest.mark.parametrize(
+    ("training", "regret", "words"),
+    [
+        ({"scale": "log", "metric": "loss", "unit": 1.0}, 0.0, "best"),
+        ({"scale": "log", "metric": "loss", "unit": 1.0}, math.log(1.25), "25 %"),
+        ({"scale": "log", "metric": "loss", "unit": 1.0}, 5.0, "more than 10 times"),
+        ({"scale": "linear", "metric": "accuracy", "unit": 1.0}, 0.013, "0.013 in accuracy"),
+        ({"scale": "linear", "metric": "PSNR in dB", "unit": 4.0}, 0.5, "2 dB"),
+    ],
+)
+def test_a_regret_is_said_in_words(training: dict, regret: float, words: str) -> None:
+    assert evidence.worse_by(training, regret) == words
+
+
+def test_every_option_is_in_the_reference_of_commands() -> None:
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    for name in commands.names():
+        section = text.partition(f"## thalweg {name}\n")[2].partition("\n## ")[0]
+        for param in commands.cli.commands[name].params:
+            for option in param.opts:
+                assert option in section or option.upper() in section, f"{name} {option}"
+        assert f"$ thalweg {name}" in section
+
+
+def test_links_are_made_of_sources() -> None:
+    assert linked("A, arXiv:1412.6980.") == "A, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980)."
+    assert (
+        linked("jmlr.org/papers/v12/x.html, Figure 1")
+        == "[jmlr.org/papers/v12/x.html](https://jmlr.org/papers/v12/x.html), Figure 1"
+    )
+    assert linked("as in torch.optim.Adam and thalweg.optim") == "as in torch.optim.Adam and thalweg.optim"
+
+
+def test_a_page_without_its_region_raises_an_error() -> None:
+    with pytest.raises(ValueError, match="it must have a region 'head'"):
+        with_region("# Adam\n", "head", "text")

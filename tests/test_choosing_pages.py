@@ -1,0 +1,323 @@
+"""The pages on choosing and tuning: examples run, numbers are those of the records, questions have answers."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from thalweg.cli.main import cli
+from thalweg.registry import RULES, WRAPPERS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+CHOOSING = DOCS / "choosing"
+RECORDS = ROOT / "benchmarks" / "records"
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.choosing_in_the_wild import truth_tables  # noqa: E402
+
+
+def words_of(path: Path) -> str:
+    """The text of a page with single spaces between words."""
+    return " ".join(path.read_text().split())
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Each Python block of a page, and the output that is shown below it; empty if none is."""
+    found = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", path.read_text(), flags=re.DOTALL)
+    return [(code, shown) for code, shown in found]
+
+
+# --- Examples ---
+
+
+def as_shown(printed: str, shown: str) -> None:
+    assert printed == shown
+
+
+def a_valley_over_the_learning_rate(printed: str, shown: str) -> None:
+    rows = {float(row.split()[0]): [float(loss) for loss in row.split()[1:]] for row in printed.splitlines()}
+    assert [*rows] == [float(row.split()[0]) for row in shown.splitlines()]
+    means = {lr: sum(losses) / len(losses) for lr, losses in rows.items()}
+    assert min(means, key=means.__getitem__) == 0.03
+    assert means[0.001] > 4 * means[0.03]
+    assert means[0.3] > 2 * means[0.03]
+    for row in shown.splitlines():  # rounding of another processor may change the last digits
+        lr, *losses = map(float, row.split())
+        assert rows[lr] == pytest.approx(losses, rel=0.2)
+
+
+def a_loss_that_fresh_statistics_lower(printed: str, shown: str) -> None:
+    for text in (printed, shown):
+        stale, fresh = (float(row.split()[-1]) for row in text.splitlines())
+        assert fresh < 0.7 * stale
+
+
+def a_loss_that_jumps_with_a_new_optimizer(printed: str, shown: str) -> None:
+    for text in (printed, shown):
+        before, loaded, new = (float(row.split()[-1]) for row in text.splitlines())
+        assert loaded < 1.5 * before
+        assert new > 4 * loaded
+
+
+def noise_that_grows(printed: str, shown: str) -> None:
+    measured, expected = ([float(row.split()[-1]) for row in text.splitlines()] for text in (printed, shown))
+    assert measured[0] == pytest.approx(expected[0], rel=0.1)
+    assert measured[-1] > 3 * measured[0] > 3 * min(measured[1:-1])
+
+
+EXAMPLES: list[tuple[str, int, Callable[[str, str], None]]] = [
+    ("learning_rates", 0, as_shown),
+    ("tuning", 0, a_valley_over_the_learning_rate),
+    ("schedules", 0, as_shown),
+    ("schedules", 1, a_loss_that_fresh_statistics_lower),
+    ("schedules", 2, a_loss_that_jumps_with_a_new_optimizer),
+    ("batch_size", 0, noise_that_grows),
+    ("weight_decay", 0, as_shown),
+    ("weight_decay", 1, as_shown),
+]
+
+
+@pytest.mark.parametrize(("page", "place", "check"), EXAMPLES, ids=lambda value: str(getattr(value, "__name__", value)))
+def test_an_example_prints_what_is_shown(
+    page: str, place: int, check: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = blocks(CHOOSING / f"{page}.md")[place]
+    assert shown
+    exec(compile(code, page, "exec"), {"__name__": page})
+    check(capsys.readouterr().out, shown)
+
+
+def test_no_example_of_these_pages_is_left_out() -> None:
+    tested = {(page, place) for page, place, _ in EXAMPLES} | {("batch_size", 1)}
+    pages = ["which_optimizer", "learning_rates", "tuning", "schedules", "batch_size", "weight_decay"]
+    assert tested == {(page, place) for page in pages for place in range(len(blocks(CHOOSING / f"{page}.md")))}
+
+
+def test_a_batch_size_is_tuned_and_the_passes_stay() -> None:
+    from thalweg.comparison.training.workload import TaskWorkload
+    from thalweg.tasks.tuning import task_at, tunables_of_task
+
+    scope: dict = {}
+    exec(blocks(CHOOSING / "batch_size.md")[1][0], scope)
+    assert [*tunables_of_task(scope["task"])] == ["batch_size"]
+    steps = [
+        TaskWorkload(task_at(scope["task"], {"batch_size": size})).task.batches_per_pass(full_batch=False)
+        for size in (16, 64)
+    ]
+    assert steps[0] == pytest.approx(4 * steps[1], rel=0.05)
+
+
+def test_the_first_example_gets_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (task, _), (call, _) = blocks(DOCS / "start.md")
+    text = (DOCS / "start.md").read_text()
+    shown, diagnosis = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(task)
+    scope: dict = {"__name__": "mine"}
+    exec(task, scope)
+    exec(call.replace("40trials", "4trials").replace('"momentum", ', ""), scope | {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    assert "reaches a test loss of" in printed
+    assert re.search(r"^optimizer = thalweg\.optim\.\w+\(model\.parameters\(\), lr=", printed, flags=re.MULTILINE)
+    assert re.search(r"^optimizer = thalweg\.optim\.\w+\(model\.parameters\(\), lr=", shown, flags=re.MULTILINE)
+    assert (tmp_path / "report.html").exists()
+    command = re.search(r"^\$ thalweg (compare mine.py:task .*)$", text, flags=re.MULTILINE)
+    assert command is not None
+    arguments = command[1].replace("40trials", "2trials").replace("sgd,momentum,adamw", "sgd").split()
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    first, header = done.stdout.splitlines()[:2]
+    assert first == shown.splitlines()[0] == "mine:task: test loss"
+    columns = {name for row in shown.splitlines() if row[:9] == "contender" for name in re.split(r"\s{2,}", row)}
+    assert {"contender", "value", "training loss", "lost", "state", "settings"} <= columns
+    assert {name for name in re.split(r"\s{2,}", header) if name} - {"seeds", "untuned"} <= columns
+    assert "learning rate too low" in diagnosis
+
+
+def test_the_words_of_the_start_are_those_of_the_readme() -> None:
+    def table(path: Path) -> list[str]:
+        return re.findall(r"^\| (contender|trial|study|race|lost run) \|", path.read_text(), flags=re.MULTILINE)
+
+    assert table(DOCS / "start.md") == ["contender", "trial", "study", "race", "lost run"]
+
+
+# --- Numbers ---
+
+
+def test_numbers_in_sentences_are_those_of_the_facts() -> None:
+    facts = {record["fact"]: record["seen"] for record in json.loads((RECORDS / "facts.json").read_text())}
+    curse = facts["winners_curse"]
+    one, three, better = (
+        f"{curse[key][0]:.0%}".replace("%", " %")
+        for key in (
+            "best of the search, too good by",
+            "best of 3 retrained, too good by",
+            "the latter's setting is better by",
+        )
+    )
+    tuning = words_of(CHOOSING / "tuning.md")
+    assert f"the best of 24 trials looked {one} better than it was" in tuning
+    assert f"cut that to {three} and found a setting that was {better} better" in tuning
+    alarms = f"{facts['naive_tests']['25 trials'][0]:.0%}".replace("%", " %")
+    assert f"were called different in {alarms} of the cases" in tuning
+    halves = [value[0] for value in facts["decayed_schedule"].values()]
+    shares = [f"{share:.0%}".replace("%", " %") for share in halves]
+    assert f"at half time in {shares[0]} of the pairs and at the end in {shares[1]}" in words_of(
+        CHOOSING / "schedules.md"
+    )
+    assert 0.3 < halves[0] < 0.36
+    assert 0.22 < halves[1] < 0.28
+    assert "in a third of the pairs, at the end in a quarter" in tuning
+
+
+def test_the_short_version_of_comparisons_states_the_replays() -> None:
+    records = json.loads((RECORDS / "calibration.json").read_text())
+    alarms = sorted(record["identical_called_different"]["share"] for record in records)
+    right = sorted(record["recommended_within_margin_of_best"]["share"] for record in records)
+    text = words_of(CHOOSING / "comparison.md")
+    assert f"called different in {alarms[0]:.0%} to {alarms[-1]:.0%}".replace("%", "") + " %" in text
+    assert f"within 3 % of it in {100 * right[0]:.0f} to {100 * right[-1]:.0f} %" in text
+
+
+def test_named_optimizers_exist() -> None:
+    text = (CHOOSING / "which_optimizer.md").read_text()
+    table = text.partition("## In a hurry")[2].partition("## What our record says")[0]
+    names = {name for code in re.findall(r"`([a-z_+(),]+)`", table) for name in re.findall(r"[a-z_0-9]+", code)}
+    known = {kind.__module__.rpartition(".")[2] for kind in [*RULES.values(), *WRAPPERS.values()]}
+    assert names - known <= {"momentum", "gd", "then", "strong_wolfe"}
+
+
+# --- Tables of the record ---
+
+
+def a_training(**contenders: tuple[float, float]) -> dict:
+    """A training of a record, with the cost and its standard error of each contender."""
+    least = min(cost for cost, _ in contenders.values())
+    entries = {
+        name: {
+            "trainings": 40 + 20 * (name == "adam"),
+            "regret": round(cost - least, 6),
+            "best": {"settings": {"lr": 0.01}, "test": -cost, "cost": cost, "standard_error": error},
+        }
+        for name, (cost, error) in contenders.items()
+    }
+    best = next(name for name, (cost, _) in contenders.items() if cost == least)
+    return {"about": "a net", "steps": 9, "metric": "accuracy", "scale": "linear", "unit": 1.0, "best": best} | {
+        "contenders": entries
+    }
+
+
+def test_a_difference_is_certain_beyond_two_standard_errors() -> None:
+    # The standard error of a difference is the root of the sum of squares: 0.005 here, so 0.01 is the limit.
+    training = a_training(adam=(-0.9, 0.003), sgd=(-0.8899, 0.004), lion=(-0.8901, 0.004))
+    by_name = {result.name: result for result in truth_tables.results_of(training)}
+    assert [*by_name] == ["adam", "lion", "sgd"]
+    assert {name: result.certain for name, result in by_name.items()} == {"adam": False, "lion": False, "sgd": True}
+
+
+def test_a_sentence_about_a_training_names_the_best_its_equals_and_the_rest() -> None:
+    training = a_training(adam=(-0.9, 0.003), sgd=(-0.85, 0.004), lion=(-0.895, 0.004))
+    line = truth_tables.evidence_line({"trainings": {"graph": training}}, "graph")
+    assert line == (
+        "Our record, `graph` (a net; 9 steps): the best of 3 tuned optimizers is adam, accuracy 0.900. "
+        "Not told apart from it: lion (0.005). Worse: sgd by 0.05."
+    )
+
+
+def test_regrets_are_shares_factors_or_units() -> None:
+    log = {"scale": "log", "unit": 1.0}
+    assert truth_tables._worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
+    assert truth_tables._worse_by(log, 1.5) == "×2.5"
+    assert truth_tables._worse_by({"scale": "linear", "unit": 4.0}, 0.02) == "0.08"
+
+
+def test_the_summary_counts_who_is_near_the_best() -> None:
+    record = {
+        "trainings": {
+            "a": a_training(adam=(-0.9, 0.001), sgd=(-0.86, 0.001)),
+            "b": a_training(adam=(-0.7, 0.001), sgd=(-0.8, 0.001)),
+        }
+    }
+    rows = {
+        row.split(" | ")[0].strip("| "): row.replace("\N{NO-BREAK SPACE}", " ")
+        for row in truth_tables.summary_table(record).splitlines()[2:4]
+    }
+    assert rows["sgd"] == "| sgd | 1 of 2 | 2 of 2 | 2 of 2 | 2 % | 0.04 |"
+    assert rows["adam"] == "| adam | 1 of 2 | 1 of 2 | 2 of 2 | 5 % | 0.1 |"
+
+
+# --- Questions ---
+
+QUESTION = re.compile(
+    r"^(\d+)\. \*\*(.+?)\*\*\s+Asked in (.+?)\.\s+→ (.+?): \"(.+?)\"$", flags=re.MULTILINE | re.DOTALL
+)
+
+
+def questions() -> list[tuple[int, str, str, str, str]]:
+    """Number, question, threads, links to answers, and the quotation of the page that answers."""
+    text = (DOCS / "questions.md").read_text()
+    return [(int(number), *parts) for number, *parts in QUESTION.findall(text)]
+
+
+def clicks() -> dict[Path, int]:
+    """The least number of clicks from the home of the handbook to each page, by links and tables of contents."""
+    home = DOCS / "index.md"
+    distance, queue = {home: 0}, [home]
+    for page in queue:
+        for target in links(page):
+            if target not in distance:
+                distance[target] = distance[page] + 1
+                queue.append(target)
+    return distance
+
+
+def links(page: Path) -> list[Path]:
+    """The pages that a page links to, in its text or in a table of contents."""
+    text = page.read_text()
+    entries = [
+        re.sub(r".*<(.*)>", r"\1", line.strip())
+        for toctree in re.findall(r"```{toctree}\n(.*?)```", text, flags=re.DOTALL)
+        for line in toctree.splitlines()
+        if line.strip() and not line.startswith(":")
+    ]
+    listed = [path for entry in entries for path in sorted(page.parent.glob(f"{entry}.md"))]
+    inline = [page.parent / target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    return [path.resolve() for path in [*listed, *inline] if path.suffix == ".md" and path.exists()]
+
+
+def test_thirty_questions_have_threads_and_are_numbered() -> None:
+    asked = questions()
+    text = (DOCS / "questions.md").read_text()
+    assert len(asked) == len(re.findall(r"^\d+\. ", text, flags=re.MULTILINE)) >= 30
+    assert [number for number, *_ in asked] == [*range(1, len(asked) + 1)]
+    assert len({question for _, question, *_ in asked}) == len(asked)
+    for _, question, threads, _, _ in asked:
+        addresses = re.findall(r"\]\((https://[^)]+)\)", threads)
+        assert addresses, question
+        assert all(re.search(r"/(issues|pull|t)/", address) for address in addresses), question
+
+
+@pytest.mark.parametrize("number", range(len(questions())))
+def test_the_page_answers_the_question_within_three_clicks(number: int) -> None:
+    _, question, _, answers, phrase = questions()[number]
+    pages = [(DOCS / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)]+)\)", answers)]
+    assert pages, question
+    distance = clicks()
+    for page in pages:
+        assert page.exists(), page
+        assert distance.get(page, 99) <= 3, page
+    assert any(" ".join(phrase.split()) in words_of(page) for page in pages), phrase
+
+
+def test_clicks_are_counted_along_links() -> None:
+    distance = clicks()
+    assert distance[DOCS / "choosing" / "index.md"] == 1
+    assert distance[CHOOSING / "tuning.md"] == 2
+    assert distance[DOCS / "diagnosis" / "causes" / "plateau.md"] == 2
