@@ -57,6 +57,14 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 html_theme = "furo"
 html_title = f"thalweg {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["handbook.css"]
+html_logo = html_favicon = "_static/logo.svg"
+html_theme_options = {
+    # Both reach a contrast of 4.5 with the grounds of their theme.
+    "light_css_variables": {"color-brand-primary": "#0f5c86", "color-brand-content": "#0f5c86"},
+    "dark_css_variables": {"color-brand-primary": "#7cc4ea", "color-brand-content": "#7cc4ea"},
+}
 smartquotes = False  # two hyphens begin an option
 html_math_renderer = "mathml"
 highlight_language = "text"

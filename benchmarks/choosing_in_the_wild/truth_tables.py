@@ -68,7 +68,7 @@ def contenders_table(record: Mapping[str, Any]) -> str:
     rows = {name: results_of(training) for name, training in record["trainings"].items()}
     names = sorted(
         {result.name for results in rows.values() for result in results},
-        key=lambda name: median(_rank(results, name) for results in rows.values()),
+        key=lambda name: (median(_rank(results, name) for results in rows.values()), name),
     )
     lines = [f"| training | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for training_name, results in rows.items():

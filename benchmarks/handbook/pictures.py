@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.handbook.evidence import RECORDS, ROOT
+from benchmarks.handbook.rule_page import Subject
 from thalweg.errors import ThalwegError
 from thalweg.registry import WRAPPERS
 from thalweg.report.pictures.one_rule import STEPS, SURFACES, rule_picture
@@ -17,16 +18,17 @@ _DOTS_PER_INCH, _QUALITY = 110, 60
 
 
 def expression(name: str) -> str:
-    """Return the contender that a picture shows: a wrapper is drawn around Adam."""
-    return f"{name}(adam)" if name in WRAPPERS else name
+    """Return the contender that a picture shows: a wrapper is drawn around Adam, SGD with its momentum."""
+    return f"{name}(adam)" if name in WRAPPERS else Subject(name).main.name
 
 
 def measure(name: str) -> dict[str, Any]:
     """Return, by surface, the learning rate, True if it was chosen from a grid, and the height of the path's end."""
-    return {surface: _end(surface, expression(name)) for surface in SURFACES}
+    return {surface: end_of_path(surface, expression(name)) for surface in SURFACES}
 
 
-def _end(surface: str, contender: str) -> dict[str, Any]:
+def end_of_path(surface: str, contender: str) -> dict[str, Any]:
+    """Return the learning rate of a path, True if it was chosen from a grid, and the height of its end."""
     paths = trace(surface, contender, steps=STEPS).optimizers[0]
     height = paths.trajectories[0].final_height
     end = float(f"{height:.6g}") if math.isfinite(height) else None

@@ -231,7 +231,9 @@ def _learning_rates(subject: Subject) -> str:
             "came within 10 % of the best loss (0.1 of an accuracy or return). Behind the best: how much worse the "
             "best setting is than that of the best of nine optimizers, on test data. These trainings are short: a "
             f"longer one wants a lower rate. Record: {record}.",
-            table(["name", "training", "schedule", "best rate", "good rates", "behind the best"], rows),
+            _without_constant_name(
+                ["name", "training", "schedule", "best rate", "good rates", "behind the best"], rows
+            ),
         ]
     grids = [row | {"name": name} for name in (*names, *routed) for row in evidence.transferred_rates(name)]
     if grids:
@@ -241,7 +243,7 @@ def _learning_rates(subject: Subject) -> str:
         parts += [
             "Built-in tasks with a linear schedule: the best rate of a grid, beside that of AdamW on the same task. "
             f"Record: [transfer.json]({_RECORDS}/transfer.json).",
-            table(["name", "task", "best rate", "AdamW's"], rows),
+            _without_constant_name(["name", "task", "best rate", "AdamW's"], rows),
         ]
     if not parts and not subject.is_wrapper and "lr" in subject.kind().hypers():
         search = subject.kind().hypers()["lr"].search
@@ -250,6 +252,13 @@ def _learning_rates(subject: Subject) -> str:
             f"No committed record tuned it.{known} `thalweg compare TASK --with {subject.name}` tunes it on your task."
         ]
     return "\n\n".join(parts)
+
+
+def _without_constant_name(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table, without its first column if that is the same in all rows."""
+    if len({row[0] for row in rows}) > 1:
+        return table(head, rows)
+    return table(head[1:], [row[1:] for row in rows])
 
 
 def _speed(subject: Subject) -> str:

@@ -31,11 +31,22 @@ def training(seed):
     model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     return thalweg.Training(model, optimizer, [(x, y)], torch.nn.CrossEntropyLoss())
+
+def train(make_optimizer, report):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer([weight])
+    for _ in range(3):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+    report(weight.square().sum().item(), largest=weight.max().item())
 """
+
+
 OUTPUTS = {
     "compare and report": [
         "compare quadratic --with gd,adam --budget 2trials --out a --json",
-        "compare breast-cancer --with adam --budget 1trial --out b --json",
+        "compare sick.py:train --with adam --budget 2trials --out b --json",
         "report a --json",
     ],
     "compare --suite": ["compare --suite quadratic,linear-regression --with gd --budget 1trial --out c --json"],
@@ -43,7 +54,7 @@ OUTPUTS = {
     "list": ["list --json"],
     "explain": ["explain adamw --json", "explain adam --json"],
     "tasks": ["tasks --json"],
-    "bench": ["bench --set small --rule adamw --rounds 1 --json"],
+    "bench": ["bench --set small --rule adamw --rounds 2 --json"],
 }
 
 
@@ -71,18 +82,7 @@ def flattened(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-# Objects whose names are the reader's, and objects with the keys of another table.
-OPEN = (
-    "settings",
-    "semantics",
-    "starting_point",
-    "evidence",
-    "metrics",
-    "profile",
-    "failures",
-    "hindsight",
-    "missing_parts",
-)
+# Objects with the keys of another table.
 SAME = {"replays[].run": "sick[]", "cured[]": "sick[]", "cause": "findings[]"}
 
 
@@ -91,8 +91,7 @@ def described(path: str, keys: dict[str, tuple[str, str]]) -> str | None:
     for begin, other in SAME.items():
         if path.startswith(f"{begin}."):
             path = other + path.removeprefix(begin)
-    exact = [key for key in keys if key == path]
-    return exact[0] if exact else next((key for key in keys if matches(key, path)), None)
+    return max((key for key in keys if matches(key, path)), key=lambda key: (key == path, len(key)), default=None)
 
 
 @pytest.mark.parametrize("section", OUTPUTS)

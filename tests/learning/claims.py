@@ -179,7 +179,7 @@ def logistic_regression() -> list[str]:
     return [
         f"The raw features lie between {raw.min():.0f} and {raw.max():,.0f}.",
         f"| standardized | {high / low:.0f} | {2 / high:.2f} |",
-        f"| raw | {raw_high / raw_low / 1e6:.0f} million | {2 / raw_high:.7f} |",
+        f"| raw | {raw_high / raw_low / 1e8:.2f} · 10⁸ | {2 / raw_high:.7f} |",
         f"From z = {naive[0]} on, 1 - p is exactly 0 in float64",
         f"the slope of the cross-entropy is {p - 1:.5f}, that of the squared error {2 * (p - 1) * p * (1 - p):.5f}.",
         f"the squared error is {2 * (p - 1) * p * (1 - p):.5f} at z = -8",
