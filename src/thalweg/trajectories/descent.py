@@ -122,14 +122,14 @@ def descend(contender: Contender, task: Task, lr: float, steps: int, seed: int) 
 def _points_of_run(contender: Contender, task: Task, lr: float, steps: int, seed: int) -> list[Point]:
     run = SingleRun(task, contender, Trial({"lr": lr}, seed))
     point = next(run.model.parameters())
-    evaluates_elsewhere = callable(getattr(run.optimizer, "eval", None))
+    has_eval_params = callable(getattr(run.optimizer, "eval", None))
     points = [_as_point(point)]
     for step in range(steps):
         run.step(lr_factor(contender.schedule or "constant", step, steps))
-        if evaluates_elsewhere:
+        if has_eval_params:
             set_training_mode(run.optimizer, False)
         points.append(_as_point(point))
-        if evaluates_elsewhere:
+        if has_eval_params:
             set_training_mode(run.optimizer, True)
         if not all(map(math.isfinite, points[-1])):
             break

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve
 from thalweg.errors import SettingError, shown
@@ -23,7 +25,7 @@ Optimizers = str | Iterable[str | Rule | Contender | Callable[..., Any]]
 
 
 def trace(
-    surface: str | Surface,
+    surface: str | Surface | Callable[[Tensor], Tensor],
     optimizers: Optimizers,
     *,
     steps: int | None = None,
@@ -38,7 +40,7 @@ def trace(
     each evaluation of the gradient as a step.
 
     Args:
-        surface: A name from ``SURFACES``, or a surface of your own.
+        surface: A name from ``SURFACES``, a function of yours, or a ``Surface``.
         optimizers: What ``thalweg.compare`` accepts: names with settings, rules, classes; or a comma-separated list. At
             most eight.
         steps: Number of steps, 1 to 5,000; None for the number of the surface.
