@@ -231,6 +231,15 @@ def test_a_sentence_about_a_training_names_the_best_its_equals_and_the_rest() ->
     )
 
 
+def test_the_table_marks_the_best_and_its_equals() -> None:
+    training = a_training(adam=(-0.9, 0.003), sgd=(-0.85, 0.004), lion=(-0.895, 0.004))
+    table = truth_tables.contenders_table({"trainings": {"graph": training}})
+    head, _, row, _, legend = table.splitlines()
+    assert head == "| training | adam | lion | sgd |"
+    assert row == "| `graph` | **0.900** | ≈ | 0.05 |"
+    assert "40 to 60 trainings; in 1 of 1 rows" in legend
+
+
 def test_regrets_are_shares_factors_or_units() -> None:
     log = {"scale": "log", "unit": 1.0}
     assert truth_tables._worse_by(log, 0.0833) == "8.3\N{NO-BREAK SPACE}%"
@@ -318,6 +327,6 @@ def test_the_page_answers_the_question_within_three_clicks(number: int) -> None:
 
 def test_clicks_are_counted_along_links() -> None:
     distance = clicks()
+    assert distance[DOCS / "index.md"] == 0
     assert distance[DOCS / "choosing" / "index.md"] == 1
-    assert distance[CHOOSING / "tuning.md"] == 2
     assert distance[DOCS / "diagnosis" / "causes" / "plateau.md"] == 2

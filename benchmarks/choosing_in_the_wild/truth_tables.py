@@ -88,7 +88,7 @@ def _cell(training: Mapping[str, Any], result: _Result | None) -> str:
         return "–"
     if result.regret == 0:
         return f"**{score_text(training, result.score)}**"
-    return result.worse_by if result.certain else f"≈{NBSP}{result.worse_by}"
+    return result.worse_by if result.certain else "≈"
 
 
 def _legend(rows: Mapping[str, list[_Result]]) -> str:
@@ -96,7 +96,8 @@ def _legend(rows: Mapping[str, list[_Result]]) -> str:
     most = sum(max(results, key=lambda result: result.trainings).regret == 0 for results in rows.values())
     return (
         "Bold: the best contender and its mean test score over 20 fresh seeds. Others: by how much they are worse, as "
-        "a share, as a factor (×), or in the unit of the score. ≈: the difference is less than two standard errors. "
+        "a share, as a factor (×), or in the unit of the score. ≈: not told apart from the best, the "
+        "difference is less than two standard errors (shown in the sentences below). "
         f"The best setting of a contender is that of {min(counts)} to {max(counts)} trainings; in {most} of "
         f"{len(rows)} rows the best contender is the one that was searched most, so small differences may come from "
         "the search."
