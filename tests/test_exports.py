@@ -10,7 +10,7 @@ from thalweg import errors
 EXPORTS = {
     "thalweg": """
         Comparison Contender Diagnosis Splits Suite Task ThalwegError Training __version__ choice compare compare_suite
-        diagnose log_range optim range rules supervised tasks watch
+        diagnose log_range optim range rules show supervised tasks watch
     """,
     "thalweg.comparison": """
         CONTENDERS Comparison Contender CsvLog DEFAULT Progress Store Suite TaskProgress TensorBoardLog TrialTable
@@ -45,6 +45,9 @@ EXPORTS = {
     "thalweg.tasks": """
         BUILT_IN Batch SUITE Split Splits Task Training TrainingFunction as_task choice load log_range range seeded
         split_at_random supervised
+    """,
+    "thalweg.trajectories": """
+        MAX_OPTIMIZERS MAX_STEPS OptimizerPaths SURFACES Surface Trajectories Trajectory find_surface trace
     """,
     "thalweg.testing": """
         CHECKS CheckResult ConformanceResult OptimizerFactory check_optimizer

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import thalweg
-from thalweg import comparison, errors, optim, rules, tasks, testing
+from thalweg import comparison, errors, optim, rules, tasks, testing, trajectories
 
 ROOT = Path(__file__).parents[1]
-PUBLIC_MODULES = (comparison, errors, optim, rules, tasks, testing)
+PUBLIC_MODULES = (comparison, errors, optim, rules, tasks, testing, trajectories)
 
 
 @pytest.fixture(scope="module")

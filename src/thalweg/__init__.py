@@ -8,6 +8,7 @@
 - ``thalweg.diagnose`` names the cause of a training that fails, and proves a cure. ``thalweg.Diagnosis`` is its result.
 - ``thalweg.watch`` watches a training in your own loop and says what is wrong with it.
 - ``thalweg.supervised`` turns a loss of (output, target) into a loss of (model, batch).
+- ``thalweg.show`` draws the paths of optimizers over a surface of two dimensions.
 - :mod:`thalweg.optim` contains the optimizers as ``torch.optim.Optimizer`` classes. To use them, change the import.
 - :mod:`thalweg.rules` contains the formulas as pure functions.
 - :mod:`thalweg.tasks` contains the built-in tasks.
@@ -21,7 +22,7 @@ Comparisons, diagnoses, tasks and the command line need the extra: ``pip install
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from thalweg.version import __version__
 
 if TYPE_CHECKING:
     from thalweg import optim, rules, tasks
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from thalweg.diagnosis.diagnosis import Diagnosis
     from thalweg.diagnosis.monitoring import watch
     from thalweg.errors import ThalwegError
+    from thalweg.report.pictures.show import show
     from thalweg.tasks import Splits, Task, Training, choice, log_range, range, supervised  # noqa: A004
 
 _MODULE_OF = {
@@ -47,6 +49,7 @@ _MODULE_OF = {
     "choice": "thalweg.tasks",
     "log_range": "thalweg.tasks",
     "range": "thalweg.tasks",
+    "show": "thalweg.report.pictures.show",
     "supervised": "thalweg.tasks",
     "watch": "thalweg.diagnosis.monitoring",
 }
@@ -70,6 +73,7 @@ __all__ = [
     "optim",
     "range",
     "rules",
+    "show",
     "supervised",
     "tasks",
     "watch",
@@ -90,5 +94,5 @@ def __dir__() -> list[str]:
     # `help(thalweg)` reads all these names. Those of the extra `lab` raise an error if it is not installed.
     if not missing_packages():
         return __all__
-    needing = ("comparison", "tasks", "diagnose", "diagnosis")
+    needing = ("comparison", "tasks", "diagnose", "diagnosis", "show")
     return [name for name in __all__ if not _MODULE_OF.get(name, f"thalweg.{name}").endswith(needing)]

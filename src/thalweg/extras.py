@@ -13,6 +13,7 @@ LAB = {
     "matplotlib": "matplotlib",
     "numpy": "numpy",
     "optuna": "optuna",
+    "PIL": "pillow",
     "rich": "rich",
     "sklearn": "scikit-learn",
     "scipy": "scipy",

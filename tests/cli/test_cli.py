@@ -41,7 +41,7 @@ def invoke(*arguments: str) -> Result:
 
 
 def test_the_commands_are_these() -> None:
-    assert COMMANDS == ["bench", "compare", "doctor", "explain", "list", "report", "tasks"]
+    assert COMMANDS == ["bench", "compare", "doctor", "explain", "list", "report", "show", "tasks"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)

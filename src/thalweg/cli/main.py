@@ -19,6 +19,7 @@ from thalweg.cli.interrupts import DIAGNOSIS_ENDED, RESUME, exit_code
 from thalweg.cli.list import list_
 from thalweg.cli.output import echo, shorten
 from thalweg.cli.report import report
+from thalweg.cli.show import show
 from thalweg.cli.tasks import tasks
 from thalweg.errors import DiagnosisInterrupted, SettingWarning, ThalwegError
 
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for command in (compare, doctor, report, tasks, list_, explain, bench):
+for command in (compare, doctor, report, show, tasks, list_, explain, bench):
     cli.add_command(command)
 
 

@@ -3,6 +3,7 @@
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,13 +32,30 @@ def write_page(path: Path, page: str, *, overwrite: bool = False) -> Path:
     Raises:
         StoreError: If the file cannot be written, is a link or no regular file, or was not made by thalweg.
     """
+    return write_file(path, page.encode("utf-8", "backslashreplace"), signs=() if overwrite else _SIGNS)
+
+
+def write_file(path: Path, content: bytes, *, signs: Sequence[bytes] = ()) -> Path:
+    """Write a file beside its place, then put it there at once.
+
+    Args:
+        path: The file. Its folder is made if it does not exist.
+        content: The content.
+        signs: A file that is replaced must hold one of these near its beginning; empty if any file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: If the file cannot be written, is a link or no regular file, or holds no sign.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = _check_place(path, overwrite=overwrite)
-        handle, name = tempfile.mkstemp(prefix=".thalweg-", suffix=".html", dir=path.parent)
+        mode = _check_place(path, signs)
+        handle, name = tempfile.mkstemp(prefix=".thalweg-", suffix=path.suffix, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(page.encode("utf-8", "backslashreplace"))
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
                 os.fchmod(file.fileno(), mode)
@@ -53,7 +71,7 @@ def write_page(path: Path, page: str, *, overwrite: bool = False) -> Path:
     return path
 
 
-def _check_place(path: Path, *, overwrite: bool) -> int:
+def _check_place(path: Path, signs: Sequence[bytes]) -> int:
     """Return the mode of the new file; raise StoreError if the place is taken by something else than a page."""
     try:
         status = path.lstat()
@@ -68,10 +86,10 @@ def _check_place(path: Path, *, overwrite: bool) -> int:
         )
     if not stat.S_ISREG(status.st_mode):
         raise StoreError(f"{path}: the report must be a regular file, got something else. Choose another place.")
-    if not overwrite and status.st_size:
+    if signs and status.st_size:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
-        if not any(sign in head for sign in _SIGNS):
+        if not any(sign in head for sign in signs):
             raise StoreError(
                 f"{path}: the report must not replace a file of someone else, got one that thalweg did not make. "
                 "Choose another place, or ask for it: --overwrite, report(path, overwrite=True)."

@@ -90,7 +90,7 @@ def _policy(base: str, own: str) -> str:
 
     Attributes of style remain, because the charts need them; they can load nothing.
     """
-    styles, scripts = _hashes(_STYLE, base), _hashes(_SCRIPT, own)
+    styles, scripts = _hashes(_STYLE, base + own), _hashes(_SCRIPT, own)
     return (
         f"default-src 'none'; style-src {styles}; style-src-elem {styles}; style-src-attr 'unsafe-inline'; "
         + (f"script-src {scripts}; " if scripts else "")

@@ -18,6 +18,7 @@ from thalweg.comparison.training.computation.step_gradients import micro_batches
 from thalweg.comparison.training.runs import SingleRun, Trial
 from thalweg.errors import ParameterError, ThalwegError
 from thalweg.optim import keywords
+from thalweg.optim.setting_warnings import suppress_warnings
 from thalweg.rules import Rule
 from thalweg.tasks import Batch, Splits, Task
 from thalweg.trajectories.surfaces import Point, Surface
@@ -122,14 +123,14 @@ def descend(contender: Contender, task: Task, lr: float, steps: int, seed: int) 
 def _points_of_run(contender: Contender, task: Task, lr: float, steps: int, seed: int) -> list[Point]:
     run = SingleRun(task, contender, Trial({"lr": lr}, seed))
     point = next(run.model.parameters())
-    evaluates_elsewhere = callable(getattr(run.optimizer, "eval", None))
+    has_eval_params = callable(getattr(run.optimizer, "eval", None))
     points = [_as_point(point)]
     for step in range(steps):
         run.step(lr_factor(contender.schedule or "constant", step, steps))
-        if evaluates_elsewhere:
+        if has_eval_params:
             set_training_mode(run.optimizer, False)
         points.append(_as_point(point))
-        if evaluates_elsewhere:
+        if has_eval_params:
             set_training_mode(run.optimizer, True)
         if not all(map(math.isfinite, points[-1])):
             break
@@ -177,7 +178,8 @@ def descend_together(
     params = [next(task.model().parameters()) for _ in lrs]
     groups = [{"params": [param], "lr": lr} for param, lr in zip(params, lrs, strict=True)]
     make = thalweg.optim.optimizer_for(rule.at_defaults())
-    optimizer = make(groups, **keywords.from_rule(rule))
+    with suppress_warnings():  # the learning rates are ours; the settings of the user are checked once
+        optimizer = make(groups, **keywords.from_rule(rule))
     stream = micro_batches(task, seed, full_batch=contender.full_batch)
     positions = [torch.stack([param.detach().reshape(2) for param in params])]
     for step in range(steps):

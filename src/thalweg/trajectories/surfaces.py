@@ -1,8 +1,10 @@
 """Surfaces: functions of two numbers on which the path of an optimizer can be seen, each with its frame and minima."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from thalweg.tasks.built_in.formulas import (
     rosenbrock_height,
     saddle_height,
 )
+from thalweg.tasks.catalogue import module_of_file
 
 Point = tuple[float, float]
 
@@ -66,7 +69,7 @@ class Surface:
             if not -math.inf < low < high < math.inf:
                 raise SettingError(f"{self.name}: {axis} must be (low, high) with low < high, got {low!r}, {high!r}.")
         try:
-            shape = tuple(self.height(torch.zeros(2, 3, 2, dtype=torch.float64)).shape)
+            shape = tuple(self.height(torch.ones(2, 3, 2, dtype=torch.float64)).shape)
         except Exception as error:
             raise SettingError(
                 f"{self.name}: height must map points of shape (..., 2) to heights of shape (...), got "
@@ -143,7 +146,7 @@ _ALL = (
         himmelblau_height,
         x=(-6.0, 6.0),
         y=(-6.0, 6.0),
-        start=(-0.6, -1.4),
+        start=(0.0, -1.2),
         minima=((3.0, 2.0), (-2.805118, 3.131313), (-3.779310, -3.283186), (3.584428, -1.848127)),
         best=0.0,
     ),
@@ -155,7 +158,7 @@ _ALL = (
         beale_height,
         x=(-4.5, 4.5),
         y=(-4.5, 4.5),
-        start=(-2.0, -2.0),
+        start=(-2.0, -1.0),
         minima=((3.0, 0.5),),
         best=0.0,
         steps=200,
@@ -180,7 +183,7 @@ _ALL = (
         ackley_height,
         x=(-4.0, 4.0),
         y=(-4.0, 4.0),
-        start=(-2.7, 3.3),
+        start=(2.5, -1.4),
         minima=((0.0, 0.0),),
         best=0.0,
     ),
@@ -201,18 +204,37 @@ _ALL = (
 SURFACES: dict[str, Surface] = {surface.name: surface for surface in _ALL}
 
 
-def find_surface(surface: str | Surface) -> Surface:
-    """Return the surface of a name; a surface as it is.
+def find_surface(surface: str | Surface | Callable[[Tensor], Tensor]) -> Surface:
+    """Return the surface of a name, of a function, or of a function in a file; a surface as it is.
 
     Args:
-        surface: A name from ``SURFACES``, or a surface of your own.
+        surface: A name from ``SURFACES``; ``path/to/file.py:name``; a function that takes points of shape (..., 2) and
+            returns heights of shape (...), drawn from -3 to 3; or a surface of your own.
 
     Raises:
         UnknownNameError: If no surface has this name.
+        TaskError: If the file cannot be imported.
+        SettingError: If the function does not map points to heights.
     """
     if isinstance(surface, Surface):
         return surface
-    if not isinstance(surface, str) or surface not in SURFACES:
-        hint = nearest(surface, SURFACES) if isinstance(surface, str) else "Pass 'rosenbrock', say."
-        raise UnknownNameError(f"show: the surface must be one of {', '.join(SURFACES)}, got {shown(surface)}. {hint}")
-    return SURFACES[surface]
+    if isinstance(surface, str) and surface in SURFACES:
+        return SURFACES[surface]
+    if isinstance(surface, str) and ".py:" in surface:
+        return _from_file(surface)
+    if callable(surface):
+        name = getattr(surface, "__name__", type(surface).__name__)
+        return Surface(name, name, "a function of yours", "", surface)
+    advice = nearest(surface, SURFACES) if isinstance(surface, str) else "Pass 'rosenbrock', say."
+    raise UnknownNameError(f"show: the surface must be one of {', '.join(SURFACES)}, got {shown(surface)}. {advice}")
+
+
+def _from_file(text: str) -> Surface:
+    path, _, name = text.rpartition(":")
+    module = module_of_file(Path(path))
+    value = getattr(module, name, None)
+    if not isinstance(value, Surface) and not callable(value):
+        names = [key for key, item in vars(module).items() if isinstance(item, Surface) or inspect.isfunction(item)]
+        advice = nearest(name, names) if names else "It defines no function."
+        raise UnknownNameError(f"{path}: the file must define the function {shown(name)}, and does not. {advice}")
+    return find_surface(value)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.contenders.parsing import resolve
 from thalweg.errors import SettingError, shown
@@ -23,7 +25,7 @@ Optimizers = str | Iterable[str | Rule | Contender | Callable[..., Any]]
 
 
 def trace(
-    surface: str | Surface,
+    surface: str | Surface | Callable[[Tensor], Tensor],
     optimizers: Optimizers,
     *,
     steps: int | None = None,
@@ -38,7 +40,7 @@ def trace(
     each evaluation of the gradient as a step.
 
     Args:
-        surface: A name from ``SURFACES``, or a surface of your own.
+        surface: A name from ``SURFACES``, a function of yours, or a ``Surface``.
         optimizers: What ``thalweg.compare`` accepts: names with settings, rules, classes; or a comma-separated list. At
             most eight.
         steps: Number of steps, 1 to 5,000; None for the number of the surface.
@@ -100,7 +102,11 @@ def _starts(surface: Surface, start: Point | Sequence[Point] | None) -> tuple[Po
 
 
 def _prepared(contender: Contender) -> Contender:
-    """Return a contender for a single point; raise SettingError if it divides the parameters of a model."""
+    """Return a contender for a single point; warn of settings that contradict each other.
+
+    Raises:
+        SettingError: If the contender divides the parameters of a model.
+    """
     rule = contender.thalweg_rule
     if rule is not None and rule.parts:
         first, *_ = rule.parts
@@ -108,6 +114,7 @@ def _prepared(contender: Contender) -> Contender:
             f"show: a surface has a single parameter, so it cannot be divided among rules, got {contender.name}. "
             f"Write {first}, say."
         )
+    contender.warn_of_settings()
     return contender.keeping_the_optimum()
 
 

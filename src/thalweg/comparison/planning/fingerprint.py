@@ -9,10 +9,10 @@ from typing import Any
 import scipy
 import torch
 
-import thalweg
 from thalweg.comparison.contenders.contender import Contender
 from thalweg.comparison.planning.budget import Budget
 from thalweg.comparison.training.workload import Workload
+from thalweg.version import __version__
 
 
 def key_of(
@@ -43,6 +43,6 @@ def key_of(
         "seed": seed,
         "schedule": schedule,
         "options": dict(options),
-        "versions": [thalweg.__version__, torch.__version__, scipy.__version__],
+        "versions": [__version__, torch.__version__, scipy.__version__],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

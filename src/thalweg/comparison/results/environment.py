@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-import thalweg
 from thalweg.comparison.planning.device_choice import ONLY_CPU
 from thalweg.comparison.planning.plan import ComparisonPlan
 from thalweg.comparison.results.records import TrialRecord
 from thalweg.engine.core import devices
+from thalweg.version import __version__
 
 
 def describe(usable: Sequence[str]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def describe(usable: Sequence[str]) -> dict[str, Any]:
         usable: The devices, as ``usable_devices`` returns them.
     """
     return {
-        "thalweg": thalweg.__version__,
+        "thalweg": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

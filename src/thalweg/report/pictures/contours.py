@@ -10,14 +10,15 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import MaxNLocator
 
 from thalweg.report.pictures.style import Colours
+from thalweg.report.pictures.trail import Trail
 from thalweg.trajectories import Surface, Trajectory
 from thalweg.trajectories.surfaces import Point
 
 _RESOLUTION = 140  # points of the grid of heights, in each direction
-_LEVELS = 13
-_DEEPEST = 3e-4  # the lowest contour, as a share of the largest gap in the frame
+_LEVELS = 15
+_DEEPEST = 1e-6  # the lowest contour, as a share of the largest gap in the frame
 _MAX_ALPHA = 0.34
-_MAX_DOTS = 121  # points of a path that each get a dot
+MAX_DOTS = 121  # points of a path that each get a dot
 
 
 def draw_contours(axes: Axes, surface: Surface, colours: Colours) -> None:
@@ -48,7 +49,7 @@ def draw_contours(axes: Axes, surface: Surface, colours: Colours) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(visible=False)
     for minimum in surface.minima:
-        axes.plot(*minimum, "*", color=colours.ink, markeredgecolor=colours.paper, markersize=14, zorder=3)
+        axes.plot(*minimum, "*", color=colours.ink, markeredgecolor=colours.paper, markersize=14, zorder=6.5)
 
 
 def draw_start(axes: Axes, start: Point, colours: Colours) -> None:
@@ -56,7 +57,7 @@ def draw_start(axes: Axes, start: Point, colours: Colours) -> None:
     axes.plot(*start, "o", mfc=colours.paper, mec=colours.ink, mew=1.3, markersize=6, zorder=6)
 
 
-def draw_path(axes: Axes, path: Trajectory, surface: Surface, colour: str, colours: Colours, dashed: bool) -> None:
+def draw_path(axes: Axes, path: Trajectory, surface: Surface, colour: str, colours: Colours, dashed: bool) -> Trail:
     """Draw a path: a dot for each step if there is room, and a mark at its end; a cross if it diverges.
 
     Args:
@@ -67,14 +68,16 @@ def draw_path(axes: Axes, path: Trajectory, surface: Surface, colour: str, colou
         colours: The other colours.
         dashed: True draws a reference: a dashed line without dots.
     """
-    columns, rows = zip(*drawable(surface, path.points), strict=True)
+    points = drawable(surface, path.points)
     style = (0, (4, 2)) if dashed else "-"
-    axes.plot(columns, rows, color=colours.paper, linewidth=3.2, alpha=0.65, zorder=3.5)
-    dot = "." if len(path.points) <= _MAX_DOTS and not dashed else None
-    axes.plot(columns, rows, color=colour, linewidth=1.4, linestyle=style, markersize=3.5, zorder=4, marker=dot)
+    dot = "." if len(points) <= MAX_DOTS and not dashed else None
+    lines = (
+        *axes.plot([], [], color=colours.paper, linewidth=3.2, alpha=0.65, zorder=3.5),
+        *axes.plot([], [], color=colour, linewidth=1.4, linestyle=style, markersize=3.5, zorder=4, marker=dot),
+    )
     end, inside = end_in_frame(surface, path.points)
     mark = "X" if path.diverged_at is not None else "o" if inside else "D"
-    axes.plot(*end, mark, color=colour, mec=colours.paper, mew=1.0, markersize=8, zorder=7, clip_on=False)
+    return Trail(axes, points, end, mark, colour, lines, colours)
 
 
 def drawable(surface: Surface, points: Sequence[Point]) -> list[Point]:

@@ -1,16 +1,21 @@
 """Labels at the ends of paths and curves, placed so that none covers another one."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Annotation
 
 from thalweg.report.pictures.style import FONT_SIZE, Colours
 
 _RADII = (11.0, 20.0, 32.0, 46.0, 62.0, 80.0)  # points from the end to the label
 _ANGLES = tuple(2 * math.pi * k / 16 for k in range(16))
-_HEIGHT = 1.25 * FONT_SIZE
+_HEIGHT = 1.35 * FONT_SIZE
+_UNITS = 64  # of FreeType in a point
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,15 @@ class _Box:
         return self.left <= x <= self.right and self.low <= y <= self.high
 
 
-def text_width(text: str) -> float:
-    """Return the width of a text in points, as far as it can be known without a font."""
-    return 0.6 * FONT_SIZE * len(text)
+@lru_cache(maxsize=1024)
+def text_width(text: str, *, bold: bool = False) -> float:
+    """Return the width of a text in points, in matplotlib's own font."""
+    font = get_font(findfont(FontProperties(family="sans-serif", weight="bold" if bold else "normal")))
+    font.set_size(FONT_SIZE, 72)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name may have a glyph that this font lacks
+        font.set_text(text, 0.0)
+    return font.get_width_height()[0] / _UNITS
 
 
 def label_ends(
@@ -45,7 +56,7 @@ def label_ends(
     texts: Sequence[str],
     paths: Sequence[Sequence[tuple[float, float]]],
     colours: Colours,
-) -> None:
+) -> list[Annotation]:
     """Write a text beside each end of a path, where it covers few points of paths; a thin line joins them.
 
     Args:
@@ -54,6 +65,9 @@ def label_ends(
         texts: The text of each end.
         paths: The points of all paths.
         colours: The colours.
+
+    Returns:
+        The texts and lines.
     """
     scale = 72 / axes.figure.dpi
     to_points = axes.transData.transform
@@ -62,12 +76,13 @@ def label_ends(
     occupied = [tuple(scale * part for part in point) for path in paths for point in to_points(path).tolist()]
     marks = [tuple(scale * part for part in point) for point in to_points(ends).tolist()]
     boxes: list[_Box] = []
+    artists = []
     for (x, y), end, text in zip(marks, ends, texts, strict=True):
-        box = _best_box((x, y), text_width(text), boxes, frame_box, [*occupied, *4 * marks])
+        box = _best_box((x, y), text_width(text), boxes, frame_box, [*occupied, *8 * marks])
         boxes.append(box)
         near = min(max(x, box.left), box.right), min(max(y, box.low), box.high)
         distance = math.dist(near, (x, y))
-        axes.annotate(
+        text_artist = axes.annotate(
             text,
             end,
             (box.left - x, box.low + 0.22 * FONT_SIZE - y),
@@ -79,8 +94,9 @@ def label_ends(
             zorder=9,
             bbox={"boxstyle": "square,pad=0.12", "fc": colours.paper, "ec": "none", "alpha": 0.75},
         )
+        artists.append(text_artist)
         if distance > 9:
-            axes.annotate(
+            line = axes.annotate(
                 "",
                 end,
                 (near[0] - x, near[1] - y),
@@ -88,12 +104,14 @@ def label_ends(
                 zorder=5,
                 arrowprops={"arrowstyle": "-", "color": colours.ink, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
             )
+            artists.append(line)
+    return artists
 
 
 def _best_box(
     mark: tuple[float, float],
     width: float,
-    taken: Sequence[_Box],
+    placed: Sequence[_Box],
     frame: tuple[float, ...],
     occupied: Sequence[tuple[float, ...]],
 ) -> _Box:
@@ -106,7 +124,7 @@ def _best_box(
             box = _Box(left, y - _HEIGHT / 2, width)
             outside = max(0.0, frame[0] - box.left, box.right - frame[2], frame[1] - box.low, box.high - frame[3])
             covered = sum(1 for x, y in occupied if box.holds(x, y))
-            cost = radius + 3 * covered + 50 * outside + 400 * sum(map(box.overlaps, taken))
+            cost = radius + 3 * covered + 50 * outside + 400 * sum(map(box.overlaps, placed))
             if cost < best_cost:
                 best, best_cost = box, cost
     assert best is not None

@@ -6,43 +6,58 @@ from functools import lru_cache
 import numpy as np
 from matplotlib.axes import Axes
 
+from thalweg.registry import WRAPPERS
 from thalweg.report.charts import format_number, shorten
 from thalweg.report.colours import LIGHT
 from thalweg.report.pictures.contours import draw_contours, draw_path, draw_start, drawable, end_in_frame
 from thalweg.report.pictures.figure import Picture, notes_of
 from thalweg.report.pictures.labels import label_ends
 from thalweg.report.pictures.style import MAX_NAME, ON_PAPER, Colours, picture_style
-from thalweg.trajectories import OptimizerPaths, Trajectories, trace
+from thalweg.trajectories import Trajectories, Trajectory, trace
 
 SURFACES = ("rosenbrock", "quadratic")
-STEPS = 100
 REFERENCES = ("gd", "adamw")
 _WIDTH, _BOX, _LEFT, _BOTTOM, _GUTTER = 8.2, 3.5, 0.4, 0.55, 0.55  # inches
 
 
 @lru_cache(maxsize=32)
-def _references(surface: str, name: str) -> OptimizerPaths:
-    return trace(surface, name, steps=STEPS).optimizers[0]
+def _reference(surface: str, name: str, lr: float | None) -> Trajectory:
+    return trace(surface, name, lr=lr).optimizers[0].trajectories[0]
 
 
-def rule_picture(name: str, *, lrs: Mapping[str, float] | None = None) -> Picture:
+def expression_of(name: str) -> str:
+    """Return the expression of a picture: a wrapper alone stands around Adam.
+
+    Example:
+        >>> expression_of("cautious"), expression_of("lion")
+        ('cautious(adam)', 'lion')
+    """
+    return f"{name}(adam)" if name in WRAPPERS else name
+
+
+LearningRates = Mapping[str, Mapping[str, float]]
+
+
+def rule_picture(name: str, *, lrs: LearningRates | None = None) -> Picture:
     """Return the picture of one rule.
 
     Args:
-        name: A name or an expression: ``adan``, ``cautious(adamw)``.
-        lrs: The learning rate by surface; None chooses that whose path ends lowest, which takes longer.
+        name: A name or an expression: ``adan``, ``cautious(adamw)``. A wrapper alone, ``cautious``, stands around Adam.
+        lrs: Learning rates by optimizer and surface, such as ``{"adan": {"rosenbrock": 0.2, "quadratic": 0.5}}``. Those
+            that are missing, also of ``gd`` and ``adamw``, are chosen, which takes a second for each.
 
     Raises:
         UnknownNameError: If no optimizer has this name.
         SettingError: If the optimizer cannot step a single point.
 
     Example:
-        >>> figure = rule_picture("lion", lrs={"rosenbrock": 0.02, "quadratic": 0.05})
+        >>> figure = rule_picture("lion", lrs={"lion": {"rosenbrock": 0.02, "quadratic": 0.05}})
         >>> [axes.get_title(loc="left") for axes in figure.axes]
-        ['Rosenbrock, 100 steps, lr 0.02', 'Ill-conditioned quadratic, 100 steps, lr 0.05']
+        ['Rosenbrock, 200 steps, lr 0.02', 'Ill-conditioned quadratic, 100 steps, lr 0.05']
     """
     colours = ON_PAPER
-    traced = [trace(surface, name, steps=STEPS, lr=None if lrs is None else lrs[surface]) for surface in SURFACES]
+    lrs, name = lrs or {}, expression_of(name)
+    traced = [trace(surface, name, lr=lrs.get(name, {}).get(surface)) for surface in SURFACES]
     with picture_style(colours, name), np.errstate(all="ignore"):
         height = _BOTTOM + _BOX + 0.4
         figure = Picture(figsize=(_WIDTH, height))
@@ -54,19 +69,19 @@ def rule_picture(name: str, *, lrs: Mapping[str, float] | None = None) -> Pictur
             left = _LEFT + place * (_BOX + _GUTTER)
             box_height = min(width * aspect, _BOX)
             axes = figure.add_axes((left / _WIDTH, _BOTTOM / height, width / _WIDTH, box_height / height))
-            _draw(axes, trajectories, colours)
+            _draw(axes, trajectories, lrs, colours)
         for note in notes_of(traced[0])[:1]:
             figure.text(_LEFT / _WIDTH, 0.08 / height, note, color=colours.soft)
     return figure
 
 
-def _draw(axes: Axes, trajectories: Trajectories, colours: Colours) -> None:
+def _draw(axes: Axes, trajectories: Trajectories, lrs: LearningRates, colours: Colours) -> None:
     """Draw the path of the rule on one surface, and those of the references that differ from it."""
     surface, (own,) = trajectories.surface, trajectories.optimizers
     draw_contours(axes, surface, colours)
     ends, texts, paths = [], [], []
     for name in REFERENCES:
-        (reference,) = _references(surface.name, name).trajectories
+        reference = _reference(surface.name, name, lrs.get(name, {}).get(surface.name))
         if reference.points != own.trajectories[0].points:
             draw_path(axes, reference, surface, colours.soft, colours, dashed=True)
             paths.append(drawable(surface, reference.points))

@@ -1,0 +1,90 @@
+"""``thalweg show``, as a user types it."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.pages import Reader
+from thalweg.cli.main import cli, main
+
+FAST = ("--with", "gd:lr=1,momentum:lr=0.5", "--steps", "20")
+
+
+def show(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["show", *arguments], catch_exceptions=False)
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(["show", *arguments])
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_it_writes_a_page_and_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = show("quadratic", *FAST)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "Picture: runs/quadratic.html"
+    assert re.search(r"^momentum:lr=0.5 +0.5 +\d", result.stdout, flags=re.MULTILINE)
+    assert "could not be made" not in Path("runs/quadratic.html").read_text()
+
+
+def test_each_kind_of_file_is_written(tmp_path: Path) -> None:
+    files = [tmp_path / f"a{suffix}" for suffix in (".html", ".png", ".svg", ".gif")]
+    result = show("quadratic", *FAST, "--width", "320", *(word for file in files for word in ("--to", str(file))))
+    assert result.exit_code == 0
+    beginnings = [file.read_bytes()[:9] for file in files]
+    assert beginnings == [b"<!doctype", b"\x89PNG\r\n\x1a\n\x00", b"<?xml ver", b"GIF89a\x40\x01" + beginnings[3][8:]]
+
+
+def test_json_has_the_numbers_and_the_files(tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    result = show("saddle", *FAST, "--start", "-1,0.5", "--start", "1,-0.5", "--to", str(page), "--json")
+    value = json.loads(result.stdout)
+    assert value["starts"] == [[-1.0, 0.5], [1.0, -0.5]]
+    assert [paths["name"] for paths in value["optimizers"]] == ["gd:lr=1", "momentum:lr=0.5"]
+    assert [len(path["points"]) for paths in value["optimizers"] for path in paths["paths"]] == [21] * 4
+    assert value["files"] == [str(page)]
+
+
+def test_the_page_names_the_command_that_makes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    show("quadratic", *FAST, "--start", "-1,2.5", "--noise", "0.3", "--seed", "4", "--to", "a.html")
+    first = Path("a.html").read_text()
+    (command,) = re.findall(r"thalweg show [^<\n]*--with [^<\n]*", Reader(first).text)
+    words = shlex.split(command)
+    assert words[-2:] == ["--start", "-1,2.5"]
+    show(*words[2:], "--to", "b.html")
+    assert Path("b.html").read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rosenbrok"], "Did you mean rosenbrock?"),
+        (["quadratic", "--steps", "0"], "steps must be a whole number from 1 to 5,000, got 0"),
+        (["quadratic", "--with", "gdd"], "Did you mean gd"),
+        (["quadratic", "--with", "gd,sgd,adam,adamw,lion,muon,nadam,adan,radam"], "at most 8 optimizers"),
+        (["quadratic", "--start", "1"], "'1' must read like -1.2,1."),
+        (["quadratic", "--start", "nan,1"], "start must be a point"),
+        (["quadratic", *FAST, "--to", "a.jpg"], "must end in .html, .png, .svg, .gif, got 'a.jpg'"),
+        (["quadratic", *FAST, "--to", "a.png", "--width", "10"], "width must be 300 to 4,000 pixels, got 10"),
+        (["quadratic", *FAST, "--to", "/proc/a/b.png"], "/proc/a/b.png: the report must be writable"),
+        (["none.py:bowl"], "none.py: the file must exist"),
+    ],
+)
+def test_bad_input_says_what_to_change(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
